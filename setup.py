@@ -1,0 +1,4 @@
+"""Builds from setup.cfg."""
+from setuptools import setup
+
+setup()

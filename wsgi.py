@@ -1,0 +1,2 @@
+from horde_proxy import create_app
+app = create_app()
