@@ -1,0 +1,273 @@
+"""Reading a chat completion request: OpenAI's body in, a checked ChatRequest out. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from horde_proxy.errors import InvalidRequest
+from horde_proxy.protocol.problems import first_problem, missing
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that an assistant turn made; `arguments` is JSON text, as OpenAI has it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: role, its text, and for tools the calls made or the call answered."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What a client asks for, checked and with nulls gone.
+
+    `max_tokens` None: as the upstream sees fit. `sampling` and `horde` hold only what the client
+    set. `ignored` names what was accepted but cannot be honoured. `api_key` is the client's own
+    key for the upstream, where it brings one.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    stream: bool = False
+    include_usage: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    horde: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    api_key: str | None = field(default=None, repr=False)
+
+
+def _integral(value: Any) -> Any:
+    """80.0 is 80 in JSON; "80" and true are not."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Int = Annotated[int, BeforeValidator(_integral)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Part(_Lenient):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class _Function(_Lenient):
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class _Call(_Lenient):
+    id: str | None = None
+    function: _Function
+
+
+class _Message(_Lenient):
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: str | list[_Part] | None = None
+    name: str | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
+    tool_call_id: str | None = None
+
+
+class _StreamOptions(_Lenient):
+    include_usage: bool | None = None
+
+
+class HordeOptions(BaseModel):
+    """The `horde` object of a request: which workers may answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    workers: Annotated[list[str], Field(max_length=5)] | None = None
+    worker_blacklist: bool | None = None
+    trusted_workers: bool | None = None
+    slow_workers: bool | None = None
+    validated_backends: bool | None = None
+
+
+class _Body(_Lenient):
+    model: Annotated[str, Field(min_length=1)]
+    messages: Annotated[list[_Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
+    max_tokens: Annotated[Int, Field(ge=1)] | None = None
+    n: Annotated[Int, Field(ge=1)] | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    horde: HordeOptions | None = None
+
+    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
+    top_p: Unit | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    top_k: Int | None = None
+    min_p: float | None = None
+    top_a: float | None = None
+    tfs: float | None = None
+    typical: float | None = None
+    typical_p: float | None = None
+    rep_pen: float | None = None
+    repetition_penalty: float | None = None
+    repeat_penalty: float | None = None
+    rep_pen_range: Int | None = None
+    rep_pen_slope: float | None = None
+    smoothing_factor: float | None = None
+    dynatemp_range: float | None = None
+    dynatemp_exponent: float | None = None
+    sampler_order: list[Int] | None = None
+
+    modalities: list[str] | None = None
+    audio: Any = None
+    seed: Any = None
+    logit_bias: Any = None
+    logprobs: Any = None
+    top_logprobs: Any = None
+    web_search_options: Any = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    response_format: dict[str, Any] | None = None
+
+
+_SAMPLING = (
+    "temperature", "top_p", "frequency_penalty", "presence_penalty", "top_k", "min_p", "top_a",
+    "tfs", "typical", "rep_pen", "rep_pen_range", "rep_pen_slope", "smoothing_factor",
+    "dynatemp_range", "dynatemp_exponent", "sampler_order",
+)
+_SPEAKERS = ("system", "developer", "user")
+_OTHER_NAMES = {
+    "typical": ("typical_p",),
+    "rep_pen": ("repetition_penalty", "repeat_penalty"),
+}
+_IGNORED = (
+    "seed", "logit_bias", "logprobs", "top_logprobs", "web_search_options", "tools", "functions",
+)
+
+
+def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest:
+    """The ChatRequest in a decoded JSON body. Raises InvalidRequest with param and code.
+
+    `max_n`: most choices allowed. `strict`: what cannot be honoured is refused, not ignored.
+    Source: POST /v1/chat/completions of the OpenAI API.
+    """
+    if not isinstance(body, dict):
+        raise InvalidRequest("The request body must be a JSON object.")
+    try:
+        parsed = _Body.model_validate(body)
+    except ValidationError as exc:
+        raise first_problem(exc) from exc
+    _refuse(parsed, max_n)
+    ignored = _ignored(parsed)
+    if strict and ignored:
+        raise InvalidRequest(
+            f"Unsupported parameter: '{ignored[0]}'.",
+            param=ignored[0], code="unsupported_parameter",
+        )
+    return ChatRequest(
+        model=parsed.model,
+        messages=tuple(_message(i, each) for i, each in enumerate(parsed.messages)),
+        max_tokens=parsed.max_completion_tokens or parsed.max_tokens,
+        n=parsed.n or 1,
+        stop=_stop(parsed.stop),
+        stream=bool(parsed.stream),
+        include_usage=bool(parsed.stream_options and parsed.stream_options.include_usage),
+        sampling=_sampling(parsed),
+        horde=parsed.horde.model_dump(exclude_none=True) if parsed.horde else {},
+        ignored=ignored,
+    )
+
+
+def _refuse(body: _Body, max_n: int) -> None:
+    if (body.n or 1) > max_n:
+        raise InvalidRequest(
+            f"Invalid value for 'n': must be at most {max_n}.",
+            param="n", code="integer_above_max_value",
+        )
+    if body.audio is not None or "audio" in (body.modalities or ()):
+        param = "audio" if body.audio is not None else "modalities"
+        raise InvalidRequest(
+            "Only text can be generated here, not audio.", param=param, code="unsupported_value"
+        )
+
+
+def _ignored(body: _Body) -> tuple[str, ...]:
+    names = [name for name in _IGNORED if getattr(body, name)]
+    if (body.response_format or {}).get("type", "text") != "text":
+        names.append("response_format")
+    return tuple(names)
+
+
+def _sampling(body: _Body) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in _SAMPLING:
+        given = [getattr(body, each) for each in (name, *_OTHER_NAMES.get(name, ()))]
+        value = next((each for each in given if each is not None), None)
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def _stop(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    strings = [stop] if isinstance(stop, str) else stop or []
+    return tuple(dict.fromkeys(each for each in strings if each))
+
+
+def _message(index: int, message: _Message) -> Message:
+    if message.role in _SPEAKERS and "content" not in message.model_fields_set:
+        raise missing(f"messages.[{index}].content")
+    text = _text(index, message.content)
+    if message.name and message.role in ("user", "assistant"):
+        text = f"{message.name}: {text}"
+    if message.role in ("tool", "function"):
+        return Message("tool", text, tool_call_id=message.tool_call_id or message.name)
+    role = "system" if message.role == "developer" else message.role
+    return Message(role, text, tool_calls=_calls(message))  # type: ignore[arg-type]
+
+
+def _text(index: int, content: str | Sequence[_Part] | None) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    for part in content:
+        if part.type not in ("text", "refusal"):
+            raise InvalidRequest(
+                f"Only text can be read here: content of type '{part.type}' is not supported.",
+                param=f"messages.[{index}].content", code="unsupported_content",
+            )
+    return "\n".join(part.text or part.refusal or "" for part in content)
+
+
+def _calls(message: _Message) -> tuple[ToolCall, ...]:
+    calls = list(message.tool_calls or ())
+    if message.function_call:
+        calls.append(_Call(function=message.function_call))
+    return tuple(
+        ToolCall(call.id or each.name, each.name, _json_text(each.arguments))
+        for call in calls
+        for each in [call.function]
+    )
+
+
+def _json_text(arguments: str | Mapping[str, Any] | None) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments or {})

@@ -1,0 +1,112 @@
+"""OpenAI's answers, one function for each shape. Pure: ids and times come in as values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Chunk = dict[str, Any]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+
+_WORD = re.compile(r"\s*\S+|\s+$")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What all chunks of one answer share: id, unix seconds, the model that serves."""
+
+    id: str
+    created: int
+    model: str
+
+
+def chunk(
+    head: Head,
+    delta: dict[str, Any],
+    *,
+    index: int = 0,
+    finish_reason: FinishReason | None = None,
+) -> Chunk:
+    """A chat completion chunk with one choice."""
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    return {
+        "id": head.id,
+        "object": "chat.completion.chunk",
+        "created": head.created,
+        "model": head.model,
+        "choices": [choice],
+    }
+
+
+def role_chunk(head: Head, index: int = 0) -> Chunk:
+    """The first chunk of a choice."""
+    return chunk(head, {"role": "assistant", "content": "", "refusal": None}, index=index)
+
+
+def usage_chunk(head: Head, usage: dict[str, Any], horde: dict[str, Any]) -> Chunk:
+    """The last chunk: no choices, the usage, and what the horde told of the request."""
+    return {**chunk(head, {}), "choices": [], "usage": usage, "horde": horde}
+
+
+def usage(prompt_tokens: int, completion_tokens: int, reasoning_tokens: int = 0) -> dict[str, Any]:
+    """OpenAI's usage object, in tokens."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def words(text: str) -> Iterator[str]:
+    """The text in word-sized pieces; joined they are the text again."""
+    return (match.group() for match in _WORD.finditer(text))
+
+
+def fold(chunks: Iterable[Chunk]) -> dict[str, Any]:
+    """The chat completion that a whole stream of chunks amounts to."""
+    answer: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for each in chunks:
+        answer = answer or _completion(each)
+        answer.update({key: each[key] for key in ("usage", "horde") if key in each})
+        for part in each["choices"]:
+            _add(choices.setdefault(part["index"], _choice(part["index"])), part)
+    answer["choices"] = [choices[index] for index in sorted(choices)]
+    return answer
+
+
+def _completion(first: Chunk) -> dict[str, Any]:
+    return {
+        "id": first["id"],
+        "object": "chat.completion",
+        "created": first["created"],
+        "model": first["model"],
+        "choices": [],
+        "usage": None,
+        "service_tier": "default",
+        "system_fingerprint": None,
+    }
+
+
+def _choice(index: int) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
+    message["annotations"] = []
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": "stop"}
+
+
+def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
+    message = choice["message"]
+    for key in ("content", "reasoning_content"):
+        if part["delta"].get(key):
+            message[key] = message.get(key, "") + part["delta"][key]
+    if part["finish_reason"]:
+        choice["finish_reason"] = part["finish_reason"]
