@@ -1,0 +1,119 @@
+"""Generated text to a message: cut at the stop, free of the format's residue, reasoning apart.
+
+Workers may return the stop string with the text, and never say why a generation ended. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from horde_proxy.prompts.formats import Format
+from horde_proxy.prompts.tokens import estimate, truncate
+
+_END_MARKERS = (
+    "</s>", "<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>",
+    "<|end_of_text|>", "<|return|>",
+)
+_ROLE_ECHO = re.compile(r"\s*(?:assistant|model)\s*\n+")
+_OPENED_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
+_UNOPENED_THOUGHT = re.compile(r"(.*?)(?<![`'\"])</think>(?![`'\"])", re.DOTALL)
+_SENTENCE_END = re.compile(r"[.!?…。！？\"'”’)\]}`*|>]\s*\Z")
+_PARTIAL_STOP_STARTS = ("<", "[", "]", "{{[", "#")
+_SHORTEST_PARTIAL = 4
+_NEARLY_FULL = 0.8
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A message's parts; `tokens` and `reasoning_tokens` are estimates, the first has both."""
+
+    content: str
+    reasoning: str
+    finish_reason: Literal["stop", "length"]
+    tokens: int
+    reasoning_tokens: int
+
+
+def read_answer(
+    text: str,
+    format: Format,
+    *,
+    stops: Sequence[str] = (),
+    max_length: int,
+    max_tokens: int | None = None,
+    prefilled: bool = False,
+) -> Answer:
+    """The message in a generated text.
+
+    `stops`: the client's own. `max_length`: tokens asked of the horde; `max_tokens`: those the
+    client asked for, which may be fewer. `prefilled`: the text goes on with a given beginning, so
+    that its leading whitespace counts.
+    """
+    body = text if prefilled else _without_echo(text, format)
+    body, stop = cut(body, (*stops, *format.stops))
+    if stop is None:
+        body, stop = _without_end(body, format)
+    ran_out = stop is None and _ran_out(body, max_length)
+    if max_tokens is not None and max_tokens < max_length:
+        shortened = truncate(body, max_tokens)
+        body, ran_out = shortened, ran_out or shortened != body
+    reasoning, content = ("", body) if prefilled else _thought(body, format)
+    if not prefilled:
+        content = content.lstrip()
+    if stop is not None and stop not in stops:
+        content = content.rstrip()
+    return Answer(
+        content, reasoning, "length" if ran_out else "stop",
+        min(estimate(body), max_length), min(estimate(reasoning), max_length),
+    )
+
+
+def cut(text: str, stops: Iterable[str]) -> tuple[str, str | None]:
+    """The text before the first stop string in it, and that stop; (text, None) without one."""
+    found = [(text.index(stop), -len(stop), stop) for stop in stops if stop and stop in text]
+    if not found:
+        return text, None
+    position, _, stop = min(found)
+    return text[:position], stop
+
+
+def _without_echo(text: str, format: Format) -> str:
+    """The text without a repetition of the tag that opened the turn."""
+    opening = format.opening.strip()
+    stripped = text.lstrip()
+    if opening and stripped.startswith(opening):
+        return stripped[len(opening):]
+    return _ROLE_ECHO.sub("", text, count=1) if _ROLE_ECHO.match(text) else text
+
+
+def _without_end(text: str, format: Format) -> tuple[str, str | None]:
+    """The text without another format's end marker, or the first half of one of our own stops."""
+    bare = text.rstrip()
+    for marker in _END_MARKERS:
+        if bare.endswith(marker) and not (marker == "</s>" and "<s>" in bare):
+            return bare.removesuffix(marker), marker
+    for stop in format.stops:
+        if stop.startswith(_PARTIAL_STOP_STARTS):
+            for size in range(len(stop) - 1, _SHORTEST_PARTIAL - 1, -1):
+                if text.endswith(stop[:size]):
+                    return text[:-size], stop
+    return text, None
+
+
+def _thought(text: str, format: Format) -> tuple[str, str]:
+    """(reasoning, the rest). Some formats open the thought in the prompt: only its end is seen."""
+    match = _OPENED_THOUGHT.match(text)
+    if match is None and format.thinks:
+        match = _UNOPENED_THOUGHT.match(text)
+    if match is None:
+        return "", text
+    return match.group(1).strip(), text[match.end():]
+
+
+def _ran_out(text: str, max_length: int) -> bool:
+    """Whether a text that no stop ended was cut off by max_length, as far as can be told."""
+    filled = estimate(text) / max_length
+    return filled >= 1 or (filled >= _NEARLY_FULL and not _SENTENCE_END.search(text))

@@ -1,0 +1,128 @@
+"""What of a chat fits: which turns stay, how long the answer may be, what context to ask for.
+
+Lengths are tokens, estimated. Workers are looked at as pairs of context and length: the largest
+context of one and the largest length of another are no worker at all. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from horde_proxy.errors import ContextLengthExceeded
+from horde_proxy.prompts.formats import Format, render
+from horde_proxy.prompts.tokens import estimate
+from horde_proxy.prompts.turns import to_turns
+from horde_proxy.protocol.chat import Message
+
+LEAST_LENGTH = 16
+"""The horde refuses a smaller max_length."""
+LEAST_ANSWER = 128
+"""Old turns are dropped until this much of the asked length has room."""
+_TAGS_OF_A_TURN = 10
+_ESTIMATE_MARGIN = 1.1
+_SPARE = 32
+_CONTEXT_STEP = 256
+_LEAST_CONTEXT = 80
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one worker takes, in tokens."""
+
+    max_length: int
+    max_context_length: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The prompt, and what to ask the horde for. `dropped` counts messages left out."""
+
+    prompt: str
+    prompt_tokens: int
+    max_length: int
+    max_context_length: int
+    dropped: int
+
+
+def fit(
+    messages: Sequence[Message], format: Format, asked: int, capacities: Sequence[Capacity]
+) -> Fitted:
+    """The longest end of a chat for which some worker has room, and an answer of `asked` tokens.
+
+    A long answer is shortened before turns are dropped, but not below LEAST_ANSWER. The system
+    message, the last user turn and the newest turn stay. Raises ContextLengthExceeded.
+    """
+    weights = [_weight(message) for message in messages]
+    total, gone = sum(weights), set[int]()
+    least = max(LEAST_LENGTH, min(asked, LEAST_ANSWER))
+    for group in [(), *_droppable(messages)]:
+        gone.update(group)
+        total -= sum(weights[index] for index in group)
+        if _room(total, capacities) < least:
+            continue
+        kept = [message for index, message in enumerate(messages) if index not in gone]
+        prompt = render(format, to_turns(kept))
+        tokens = estimate(prompt)
+        if _room(tokens, capacities) >= least:
+            return _fitted(prompt, tokens, asked, capacities, len(gone))
+    limit = max((each.max_context_length for each in capacities), default=0)
+    raise ContextLengthExceeded(limit, sum(weights) + least)
+
+
+def _fitted(
+    prompt: str, tokens: int, asked: int, capacities: Sequence[Capacity], dropped: int
+) -> Fitted:
+    max_length = max(LEAST_LENGTH, min(asked, _room(tokens, capacities)))
+    needed = _context_of(tokens) + max_length
+    capable = [
+        each.max_context_length for each in capacities
+        if each.max_length >= max_length and each.max_context_length >= needed
+    ]
+    rounded = math.ceil(needed / _CONTEXT_STEP) * _CONTEXT_STEP
+    context = max(_LEAST_CONTEXT, min([rounded, *capable]))
+    return Fitted(prompt, tokens, max_length, context, dropped)
+
+
+def _weight(message: Message) -> int:
+    calls = "".join(call.name + call.arguments for call in message.tool_calls)
+    return estimate(message.text + calls) + _TAGS_OF_A_TURN * (1 + len(message.tool_calls))
+
+
+def _context_of(tokens: int) -> int:
+    return math.ceil(tokens * _ESTIMATE_MARGIN) + _SPARE
+
+
+def _room(tokens: int, capacities: Sequence[Capacity]) -> int:
+    """The longest answer that a single worker can give after a prompt of so many tokens."""
+    needed = _context_of(tokens)
+    return max(
+        (min(each.max_length, each.max_context_length - needed) for each in capacities), default=0
+    )
+
+
+def _droppable(messages: Sequence[Message]) -> list[tuple[int, ...]]:
+    """Indexes of messages in the order in which they may go: oldest exchange first.
+
+    An exchange is a user turn with all that answers it. Of the last one, only finished rounds of
+    tool calls with their results may go.
+    """
+    exchanges = _grouped(messages, starts=("user",))
+    if not exchanges:
+        return []
+    last = exchanges.pop()
+    rounds = _grouped([messages[index] for index in last], starts=("user", "assistant"))
+    finished = [tuple(last[index] for index in each) for each in rounds[1:-1]]
+    return exchanges + finished
+
+
+def _grouped(messages: Sequence[Message], starts: tuple[str, ...]) -> list[tuple[int, ...]]:
+    groups: list[list[int]] = []
+    for index, message in enumerate(messages):
+        if message.role == "system":
+            continue
+        if message.role in starts or not groups:
+            groups.append([])
+        groups[-1].append(index)
+    return [tuple(group) for group in groups]

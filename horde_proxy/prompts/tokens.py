@@ -1,0 +1,68 @@
+"""Estimating token counts: every horde model has another tokenizer, so none is loaded here.
+
+The weights are fitted to a byte-level BPE of 49k tokens on English prose and source code,
+where they are right to about 3 %; other languages are rougher. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+_PIECE = re.compile(
+    r"(?P<word> ?(?:[A-Z]+(?![a-z])|[A-Z]?[a-z]+))"
+    r"|(?P<digits> ?[0-9]+)"
+    r"|(?P<space>\s+(?!\S)|\s+)"
+    r"|(?P<symbols> ?[!-/:-@\[-`{-~]+)"
+    r"|(?P<other>[^\x00-\x7f]+|.)",
+    re.DOTALL,
+)
+
+
+def estimate(text: str) -> int:
+    """About how many tokens a model makes of a text."""
+    weights = (_weight(match.lastgroup, match.group()) for match in _PIECE.finditer(text))
+    return math.ceil(sum(weights))
+
+
+def truncate(text: str, tokens: int) -> str:
+    """The beginning of a text that is estimated at no more than so many tokens."""
+    total = 0.0
+    for match in _PIECE.finditer(text):
+        total += _weight(match.lastgroup, match.group())
+        if total > tokens:
+            return text[: match.start()]
+    return text
+
+
+def _weight(kind: str | None, piece: str) -> float:
+    if kind == "word":
+        return _word(piece)
+    if kind == "digits":
+        return len(piece.strip()) + (0.75 if piece[0] == " " else 0)
+    if kind == "space":
+        return 0.5 if piece.count("\n") < 2 else 0.15 + 0.05 * len(piece)
+    if kind == "symbols":
+        return 1.1 + 0.07 * (len(piece.strip()) - 1)
+    return sum(map(_foreign, piece))
+
+
+def _word(piece: str) -> float:
+    letters = piece.lstrip()
+    if len(letters) > 1 and letters.isupper():
+        return 1.4 + 0.2 * (len(letters) - 2)
+    if piece[0] == " " and letters.islower():
+        return 1.02 + 0.1 * max(0, len(letters) - 6)
+    return 0.91 + 0.12 * max(0, len(letters) - 4)
+
+
+def _foreign(character: str) -> float:
+    """Latin letters with marks, quotation marks and dashes, other alphabets, CJK, emoji."""
+    code = ord(character)
+    if code < 0x250:
+        return 1.0
+    if 0x2010 <= code <= 0x203A:
+        return 0.5
+    if code < 0x2E80:
+        return 0.8
+    return 1.3 if code < 0x10000 else 2.0
