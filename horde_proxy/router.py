@@ -1,0 +1,44 @@
+"""From a model's name to the upstreams that offer it. Knows no wire format and no Flask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from horde_proxy.errors import ModelNotFound
+from horde_proxy.upstreams import Route, Upstream
+
+_NEAR_NAMES = 3
+_NEAR_CUTOFF = 0.4
+
+
+class Router:
+    """Knows all upstreams, in the order in which they are asked."""
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self._upstreams = upstreams
+
+    def models(self) -> list[dict[str, Any]]:
+        """OpenAI's model objects of all upstreams; the first to offer a name describes it."""
+        found: dict[str, dict[str, Any]] = {}
+        for upstream in self._upstreams:
+            for model in upstream.models():
+                found.setdefault(model["id"], model)
+        return list(found.values())
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One model object. Raises ModelNotFound, which names near ones."""
+        models = {model["id"]: model for model in self.models()}
+        if name in models:
+            return models[name]
+        raise ModelNotFound(name, get_close_matches(name, models, _NEAR_NAMES, _NEAR_CUTOFF))
+
+    def candidates(self, model: str) -> list[Route]:
+        """The routes to a model, best first. Raises ModelNotFound."""
+        self.model(model)
+        return [
+            Route(upstream, model)
+            for upstream in self._upstreams
+            if any(each["id"] == model for each in upstream.models())
+        ]

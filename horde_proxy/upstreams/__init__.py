@@ -1,0 +1,54 @@
+"""What a kind of upstream is to the rest of the proxy: a stream of Accepted, Waiting and chunks.
+
+`stream(request, route)` yields Accepted first, once the upstream has taken the request; until
+then nothing has been sent to the client, and a ProxyError keeps its real status. Closing the
+generator cancels what still runs. Chunks are OpenAI's; the last one carries the usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.protocol.completion import Chunk
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The upstream has the request; `headers` are for the client's response."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Nothing new yet: what is known meanwhile. Comes at least once a second."""
+
+    state: str
+    queue_position: int | None = None
+    seconds: int | None = None
+
+
+StreamItem = Accepted | Waiting | Chunk
+
+
+class Upstream(Protocol):
+    """A configured service that answers chats."""
+
+    name: str
+
+    def models(self) -> Sequence[dict[str, Any]]:
+        """OpenAI's model objects of all models on offer now."""
+
+    def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+        """The answer; see the module's docstring."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """An upstream and the name it has for the model."""
+
+    upstream: Upstream
+    model: str

@@ -1,0 +1,163 @@
+"""What the horde offers now: its text models with the workers that serve them.
+
+Joined from status/models (queue and speed) and workers (context and length), both cached: one
+thread loads while the others wait, a failure is remembered for a moment, and while the horde is
+down the last good catalog is served.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cachetools import TLRUCache, cached
+
+from horde_proxy.errors import ProxyError
+from horde_proxy.prompts.fit import Capacity
+from horde_proxy.upstreams.horde.client import HordeClient
+
+_FAILURE_TTL = 5.0
+_DEFAULT_CAPACITY = Capacity(max_length=512, max_context_length=2048)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One online text worker, as far as a client cares."""
+
+    id: str
+    capacity: Capacity
+    trusted: bool
+    threads: int
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model: its online workers, their threads, queued tokens, eta (s), tokens/s."""
+
+    name: str
+    workers: tuple[Worker, ...]
+    queued: float = 0
+    jobs: float = 0
+    eta: int = 0
+    performance: float = 0
+    first_seen: int = 0
+
+    def capacities(self, options: Mapping[str, Any] | None = None) -> list[Capacity]:
+        """Context and length of each worker that the `horde` options of a request allow."""
+        options = options or {}
+        listed, deny = options.get("workers"), bool(options.get("worker_blacklist"))
+        return [
+            worker.capacity for worker in self.workers
+            if (worker.trusted or not options.get("trusted_workers"))
+            and (not listed or (worker.id in listed) != deny)
+        ]
+
+    def widest(self) -> Capacity:
+        """The pair of the worker with the largest context."""
+        pairs = [worker.capacity for worker in self.workers]
+        return max(pairs, key=lambda pair: (pair.max_context_length, pair.max_length))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    models: Mapping[str, ModelEntry] = field(default_factory=dict)
+    error: ProxyError | None = None
+
+
+class Catalog:
+    """The models of one horde by name. `ttl` and clocks in seconds."""
+
+    def __init__(
+        self,
+        client: HordeClient,
+        *,
+        ttl: float,
+        timer: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._now = now
+        self._last: Mapping[str, ModelEntry] | None = None
+        cache: TLRUCache[Any, _Loaded] = TLRUCache(
+            1, lambda _, loaded, at: at + (_FAILURE_TTL if loaded.error else ttl), timer
+        )
+        self._loaded = cached(cache, condition=threading.Condition())(self._load)
+
+    def models(self) -> Mapping[str, ModelEntry]:
+        """All models with an online worker, by name; the last good ones while the horde is down.
+
+        Raises a ProxyError when nothing was ever loaded.
+        """
+        loaded = self._loaded()
+        if loaded.error and self._last is None:
+            raise loaded.error
+        return loaded.models if self._last is None else self._last
+
+    def _load(self) -> _Loaded:
+        try:
+            statuses, workers = self._client.models(), self._client.workers()
+        except ProxyError as exc:
+            log.warning("the horde's models cannot be loaded: %s", exc)
+            return _Loaded(error=exc)
+        self._last = join(statuses, workers, int(self._now()), self._last or {})
+        return _Loaded(self._last)
+
+
+def join(
+    statuses: Sequence[Mapping[str, Any]],
+    workers: Sequence[Mapping[str, Any]],
+    now: int,
+    before: Mapping[str, ModelEntry],
+) -> dict[str, ModelEntry]:
+    """Models by name from status/models and workers; those without an online worker are left out.
+
+    The worker list lags: a model that only status/models shows has a worker of unknown size, for
+    which the server's defaults are assumed. `before` keeps each model's first_seen.
+    """
+    serving: dict[str, list[Worker]] = {}
+    for each in workers:
+        if each.get("online") and not each.get("maintenance_mode"):
+            for name in each.get("models") or ():
+                serving.setdefault(str(name), []).append(_worker(each))
+    by_name = {str(each["name"]): each for each in statuses if each.get("name")}
+    for name, status in by_name.items():
+        if name not in serving and status.get("count"):
+            serving[name] = [Worker("", _DEFAULT_CAPACITY, False, 1)]
+    return {
+        name: _entry(name, tuple(found), by_name.get(name, {}), before.get(name), now)
+        for name, found in sorted(serving.items())
+    }
+
+
+def _worker(each: Mapping[str, Any]) -> Worker:
+    capacity = Capacity(
+        int(each.get("max_length") or _DEFAULT_CAPACITY.max_length),
+        int(each.get("max_context_length") or _DEFAULT_CAPACITY.max_context_length),
+    )
+    return Worker(
+        str(each.get("id", "")), capacity, bool(each.get("trusted")), int(each.get("threads") or 1)
+    )
+
+
+def _entry(
+    name: str,
+    workers: tuple[Worker, ...],
+    status: Mapping[str, Any],
+    before: ModelEntry | None,
+    now: int,
+) -> ModelEntry:
+    return ModelEntry(
+        name,
+        workers,
+        queued=float(status.get("queued") or 0),
+        jobs=float(status.get("jobs") or 0),
+        eta=int(status.get("eta") or 0),
+        performance=float(status.get("performance") or 0),
+        first_seen=before.first_seen if before else now,
+    )

@@ -1,0 +1,175 @@
+"""The AI Horde's REST API, one method for each endpoint that the proxy calls.
+
+Every failure leaves here as a ProxyError, and no error text holds a key: the horde's own
+messages are told apart by `rc`, because their wording is not stable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import requests
+
+from horde_proxy.errors import (
+    ContentPolicyViolation,
+    InMaintenance,
+    InsufficientKudos,
+    InvalidApiKey,
+    InvalidRequest,
+    ProxyError,
+    RateLimited,
+    Refused,
+    UpstreamFailed,
+)
+from horde_proxy.version import VERSION
+
+LONGEST_RETRY_AFTER = 120
+
+
+class RequestLost(UpstreamFailed):
+    """The horde does not know the request (any more): unknown, expired or restarted."""
+
+
+def api_url(url: str) -> str:
+    """The base of /api/v2 for a horde given as its host, its /api or its /api/v2."""
+    base = url.rstrip("/").removesuffix("/v2").removesuffix("/api")
+    return f"{base}/api/v2"
+
+
+def client_agent(contact: str) -> str:
+    return f"horde-proxy:{VERSION}:{contact}"
+
+
+class HordeClient:
+    """Calls one horde through one session. Timeouts are (connect, read) seconds."""
+
+    def __init__(
+        self, url: str, session: requests.Session, *, contact: str, timeout: tuple[float, float]
+    ) -> None:
+        self.base = api_url(url)
+        self._session = session
+        self._session.headers["Client-Agent"] = client_agent(contact)
+        self._timeout = timeout
+
+    def submit(self, payload: Mapping[str, Any], api_key: str) -> dict[str, Any]:
+        """{"id", "kudos", "message"?} of POST generate/text/async. Never retried: it costs."""
+        return self._object("POST", "generate/text/async", json=payload, api_key=api_key)
+
+    def status(self, request_id: str) -> dict[str, Any]:
+        """GET generate/text/status/{id}. At most 60 a minute for each id."""
+        return self._object("GET", f"generate/text/status/{request_id}")
+
+    def cancel(self, request_id: str) -> dict[str, Any]:
+        """DELETE generate/text/status/{id}: the status as it was before the cancel."""
+        return self._object("DELETE", f"generate/text/status/{request_id}")
+
+    def models(self) -> list[dict[str, Any]]:
+        """GET status/models for text: known and custom ones."""
+        return self._list("status/models", {"type": "text", "model_state": "all"})
+
+    def workers(self) -> list[dict[str, Any]]:
+        """GET workers for text."""
+        return self._list("workers", {"type": "text"})
+
+    def _list(self, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
+        found = self._call("GET", path, params=params)
+        if not isinstance(found, list):
+            raise UpstreamFailed("The horde answered with something that is not a list.")
+        return [each for each in found if isinstance(each, dict)]
+
+    def _object(self, method: str, path: str, **extra: Any) -> dict[str, Any]:
+        found = self._call(method, path, **extra)
+        if not isinstance(found, dict):
+            raise UpstreamFailed("The horde answered with something that is not an object.")
+        return cast(dict[str, Any], found)
+
+    def _call(self, method: str, path: str, *, api_key: str | None = None, **extra: Any) -> Any:
+        headers = {"apikey": api_key} if api_key else {}
+        try:
+            response = self._session.request(
+                method, f"{self.base}/{path}", headers=headers, timeout=self._timeout,
+                allow_redirects=False, **extra,
+            )
+            if response.status_code < 300:
+                return response.json()
+        except requests.JSONDecodeError as exc:
+            raise UpstreamFailed("The horde answered with something that is not JSON.") from exc
+        except requests.Timeout as exc:
+            raise UpstreamFailed("The horde did not answer in time.") from exc
+        except requests.RequestException as exc:
+            raise UpstreamFailed("The horde cannot be reached.") from exc
+        raise horde_error(response, api_key)
+
+
+_FORBIDDEN = {
+    "TimeoutIP": "The horde has put this proxy's address in timeout.",
+    "BannedClientAgent": "The horde has banned this client.",
+    "DeletedUser": "The horde account of this key was deleted.",
+}
+_BAD_REQUESTS: dict[str, tuple[str, str | None]] = {
+    "MissingPrompt": ("The messages hold no text.", "messages"),
+    "NulByteInPayload": ("The messages hold a NUL byte, which the horde refuses.", "messages"),
+    "MissingFullSamplerOrder": ("'sampler_order' must name all samplers.", "sampler_order"),
+    "TooManyStopSequences": ("Too many stop strings.", "stop"),
+    "ExcessiveStopSequence": ("The stop strings are too long.", "stop"),
+    "WorkerNotFound": ("The horde knows no worker of that id.", "horde.workers"),
+}
+
+
+def horde_error(response: requests.Response, api_key: str | None = None) -> ProxyError:
+    """The ProxyError for a response of the horde that is not a success (status >= 300)."""
+    status, body = response.status_code, _json_object(response)
+    code = str(body.get("rc", ""))
+    if code == "MaintenanceMode":
+        return InMaintenance("The horde is in maintenance.")
+    if code == "RequestNotFound":
+        return RequestLost("The horde has lost the request.")
+    if status == 401 or code in ("InvalidAPIKey", "UserNotFound"):
+        return InvalidApiKey("The horde does not know this API key.")
+    if code == "KudosUpfront" or code.startswith("SharedKey"):
+        return InsufficientKudos("The API key does not have the kudos that this request needs.")
+    if code == "CorruptPrompt":
+        return ContentPolicyViolation("The horde refuses this prompt.", param="messages")
+    if status == 429:
+        pause = retry_after(response)
+        return RateLimited("The horde allows no more requests now.", retry_after=pause)
+    if code in _BAD_REQUESTS:
+        message, param = _BAD_REQUESTS[code]
+        return InvalidRequest(message, param=param, code="invalid_value")
+    if status == 403:
+        return Refused(_FORBIDDEN.get(code, f"The horde refuses this request{_named(code)}."))
+    if status in (400, 404, 405, 413, 422) and body:
+        return _bad_request(body, code, api_key)
+    return UpstreamFailed("The horde failed on this request.")
+
+
+def retry_after(response: requests.Response) -> int:
+    """Seconds that a 429 asks to wait, capped; 5 where it does not say."""
+    value = response.headers.get("Retry-After", "")
+    return min(max(int(value), 1), LONGEST_RETRY_AFTER) if value.isdigit() else 5
+
+
+def _bad_request(body: Mapping[str, Any], code: str, api_key: str | None) -> InvalidRequest:
+    errors = body.get("errors")
+    if isinstance(errors, dict) and errors:
+        name = str(next(iter(errors)))
+        return InvalidRequest(
+            f"The horde does not take this value of '{name}'.", param=name, code="invalid_value"
+        )
+    message = str(body.get("message", ""))
+    if api_key:
+        message = message.replace(api_key, "***")
+    return InvalidRequest(f"The horde refuses this request{_named(code)}: {message}")
+
+
+def _named(code: str) -> str:
+    return f" ({code})" if code else ""
+
+
+def _json_object(response: requests.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except requests.JSONDecodeError:
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -1,0 +1,127 @@
+"""One request on the horde, from its acceptance to its end: polled at a pace, or cancelled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from typing import Any
+
+from horde_proxy.errors import ProxyError, RateLimited, Unavailable, UpstreamFailed
+from horde_proxy.upstreams import Waiting
+from horde_proxy.upstreams.horde.client import HordeClient, RequestLost
+from horde_proxy.upstreams.horde.pace import Pace
+from horde_proxy.upstreams.horde.text import is_final
+
+SLICE = 0.5
+"""Between two Waitings (s): how soon a client that has gone is noticed."""
+IMPOSSIBLE_PATIENCE = 65.0
+"""The horde's own cache of is_possible lasts 60 s."""
+FAILURE_PATIENCE = 60.0
+
+Status = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """A submitted request. `wanted` says what no worker offers, should it come to that."""
+
+    def __init__(
+        self,
+        client: HordeClient,
+        request_id: str,
+        n: int,
+        *,
+        wanted: str,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self.id = request_id
+        self._client, self._n, self._wanted = client, n, wanted
+        self._clock, self._sleep = clock, sleep
+        self._pace = Pace(clock)
+        self._submitted = clock()
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._impossible_since: float | None = None
+        self._failing_since: float | None = None
+
+    def wait(self) -> Generator[Waiting, None, Status]:
+        """Waitings until the request is final; returns its last status.
+
+        Raises UpstreamFailed when it faulted or was lost, Unavailable when nobody can take it.
+        """
+        delay, waiting = self._pace.delay(), Waiting("queued")
+        while True:
+            yield from self._pause(delay, waiting)
+            status = self._poll()
+            if status is None:
+                delay = self._pace.delay()
+                continue
+            if is_final(status, self._n):
+                self._ended = self._clock()
+                return self._checked(status)
+            delay, waiting = self._look(status)
+
+    def cancel(self) -> None:
+        """DELETE the request; a failure is logged, for nobody can do anything about it."""
+        try:
+            self._client.cancel(self.id)
+        except RequestLost:
+            return
+        except ProxyError as exc:
+            log.warning("request %s could not be cancelled: %s", self.id, exc)
+
+    def seconds(self) -> tuple[float, float]:
+        """(in the queue, in generation), as far as the polls could see."""
+        ended = self._ended or self._clock()
+        began = self._began or ended
+        return round(began - self._submitted, 3), round(ended - began, 3)
+
+    def _pause(self, seconds: float, waiting: Waiting) -> Generator[Waiting, None, None]:
+        until = self._clock() + seconds
+        while (left := until - self._clock()) > 0:
+            yield waiting
+            self._sleep(min(left, SLICE))
+
+    def _poll(self) -> Status | None:
+        """The status, or None when it could not be had this time."""
+        self._pace.polled()
+        try:
+            status = self._client.status(self.id)
+        except RateLimited as exc:
+            self._pace.hold(exc.retry_after or 1)
+            return None
+        except RequestLost:
+            raise
+        except UpstreamFailed:
+            self._failing_since = self._failing_since or self._clock()
+            if self._clock() - self._failing_since > FAILURE_PATIENCE:
+                raise
+            return None
+        self._failing_since = None
+        return status
+
+    def _look(self, status: Status) -> tuple[float, Waiting]:
+        processing = bool(status.get("processing"))
+        position = int(status.get("queue_position") or 0)
+        if processing and self._began is None:
+            self._began = self._clock()
+        self._watch_possible(status, processing)
+        delay = self._pace.delay(processing=processing, queue_position=position)
+        state = "generating" if processing else "queued"
+        return delay, Waiting(state, position, int(status.get("wait_time") or 0))
+
+    def _watch_possible(self, status: Status, processing: bool) -> None:
+        if processing or status.get("is_possible", True):
+            self._impossible_since = None
+            return
+        self._impossible_since = self._impossible_since or self._clock()
+        if self._clock() - self._impossible_since > IMPOSSIBLE_PATIENCE:
+            raise Unavailable(f"No worker of the horde offers {self._wanted} now.")
+
+    def _checked(self, status: Status) -> Status:
+        if status.get("generations"):
+            return status
+        if status.get("faulted"):
+            raise UpstreamFailed("The horde's workers failed on this request.")
+        raise UpstreamFailed("The horde ended this request without an answer.")

@@ -1,0 +1,114 @@
+"""Translation between OpenAI's chat and the horde's text requests. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from horde_proxy.errors import InvalidRequest
+from horde_proxy.prompts.fit import Fitted
+from horde_proxy.prompts.formats import Format
+from horde_proxy.protocol.chat import ChatRequest
+
+MOST_TOKENS = 4096
+FREE_MAX_LENGTH = 256
+"""The horde never asks kudos upfront for less, however long its queue is."""
+_MOST_STOPS = 128
+_MOST_STOP_CHARACTERS = 2000
+_GREEDY_TEMPERATURE = 0.01
+_SAMPLERS = 7
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0, 5),
+    "top_p": (0.001, 1),
+    "top_k": (0, 200),
+    "min_p": (0, 1),
+    "top_a": (0, 1),
+    "tfs": (0, 1),
+    "typical": (0, 1),
+    "rep_pen": (1, 3),
+    "rep_pen_range": (0, 4096),
+    "rep_pen_slope": (0, 10),
+    "smoothing_factor": (0, 10),
+    "dynatemp_range": (0, 5),
+    "dynatemp_exponent": (0, 5),
+}
+_NEVER_MANGLE = {
+    "frmtrmspch": False,
+    "frmttriminc": False,
+    "frmtrmblln": False,
+    "singleline": False,
+    "use_default_badwordsids": False,
+}
+
+
+def to_payload(
+    request: ChatRequest, model: str, format: Format, fitted: Fitted, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The body of POST generate/text/async. `options` are its top-level worker filters."""
+    return {
+        "prompt": fitted.prompt,
+        "params": {
+            "n": request.n,
+            "max_length": fitted.max_length,
+            "max_context_length": fitted.max_context_length,
+            "stop_sequence": stop_sequence(request.stop, format),
+            **to_sampling(request.sampling)[0],
+            **_NEVER_MANGLE,
+        },
+        "models": [model],
+        **options,
+    }
+
+
+def stop_sequence(stops: Sequence[str], format: Format) -> list[str]:
+    """The client's stops and the format's. Raises InvalidRequest where the horde would refuse."""
+    found = list(dict.fromkeys([*stops, *format.stops]))
+    if len(found) > _MOST_STOPS or sum(map(len, found)) > _MOST_STOP_CHARACTERS:
+        raise InvalidRequest(
+            "The stop strings are too many or too long for the horde.",
+            param="stop", code="invalid_value",
+        )
+    return found
+
+
+def to_sampling(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(the horde's sampling params, names of what could not be honoured exactly)."""
+    params = {name: value for name, value in sampling.items() if name in _RANGES}
+    changed = [name for name in params if params[name] != _clamped(name, params[name])]
+    params = {name: _clamped(name, value) for name, value in params.items()}
+    if "temperature" in params and params["temperature"] < _GREEDY_TEMPERATURE:
+        params.update(temperature=_GREEDY_TEMPERATURE, top_k=1)
+    penalties = {name: sampling.get(name, 0) for name in ("frequency_penalty", "presence_penalty")}
+    changed += [name for name, value in penalties.items() if value]
+    if max(penalties.values()) > 0 and "rep_pen" not in params:
+        params["rep_pen"] = min(1 + 0.1 * max(penalties.values()), 1.3)
+    if "sampler_order" in sampling:
+        params["sampler_order"] = _sampler_order(sampling["sampler_order"])
+    return params, [name for name in changed if name != "top_p"]
+
+
+def _clamped(name: str, value: float) -> float:
+    low, high = _RANGES[name]
+    return min(max(value, low), high)
+
+
+def _sampler_order(order: list[int]) -> list[int]:
+    if len(set(order)) < _SAMPLERS:
+        raise InvalidRequest(
+            f"Invalid value for 'sampler_order': all {_SAMPLERS} samplers must be named.",
+            param="sampler_order", code="invalid_value",
+        )
+    return order
+
+
+def is_final(status: Mapping[str, Any], n: int) -> bool:
+    """Whether nothing more will come. `done` alone is not: a retry may still be in flight."""
+    if status.get("faulted") or int(status.get("finished") or 0) >= n:
+        return True
+    return bool(status.get("done")) and not status.get("processing")
+
+
+def is_censored(generation: Mapping[str, Any]) -> bool:
+    return generation.get("state") in ("censored", "csam") or any(
+        each.get("type") == "censorship" for each in generation.get("gen_metadata") or ()
+    )
