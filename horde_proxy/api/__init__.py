@@ -1,0 +1,22 @@
+"""The front: OpenAI's routes, each with and without /v1. A view reads, calls, returns."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from horde_proxy.api import chat, health, models, responses
+from horde_proxy.api.front import Front
+
+__all__ = ["Front", "register"]
+
+
+def register(app: Flask, front: Front) -> None:
+    """Put the routes, the error envelopes and the common headers on an app."""
+    app.extensions["horde_proxy"] = front
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    for blueprint in (chat.blueprint, models.blueprint):
+        app.register_blueprint(blueprint, url_prefix="/v1", name=f"{blueprint.name}_v1")
+        app.register_blueprint(blueprint)
+    app.register_blueprint(health.blueprint)
+    responses.register(app)

@@ -1,0 +1,35 @@
+"""Reading what a request brings: its JSON body and its key, in every form that clients send."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask import request
+
+from horde_proxy.errors import InvalidRequest
+
+_KEY_HEADERS = ("api-key", "x-api-key", "apikey")
+_NO_KEYS = frozenset({"", "null", "undefined", "none", "anonymous", "empty"})
+_NO_KEY_PREFIX = "sk-no-key"
+
+
+def read_json() -> Any:
+    """The decoded body, whatever its Content-Type says. Raises InvalidRequest."""
+    try:
+        return json.loads(request.get_data(cache=False))
+    except (ValueError, RecursionError) as exc:
+        raise InvalidRequest("We could not parse the JSON body of your request.") from exc
+
+
+def client_key() -> str | None:
+    """The key that the client sent, or None where it sent none or a stand-in for none."""
+    scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
+    sent = [token if scheme.lower() == "bearer" else ""]
+    sent += [request.headers.get(name, "") for name in _KEY_HEADERS]
+    keys = (key.strip() for key in sent)
+    return next((key for key in keys if _is_key(key)), None)
+
+
+def _is_key(key: str) -> bool:
+    return key.lower() not in _NO_KEYS and not key.lower().startswith(_NO_KEY_PREFIX)

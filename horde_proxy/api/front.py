@@ -1,0 +1,36 @@
+"""What the views share: the router and how long and how loudly to wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from flask import current_app
+
+from horde_proxy.router import Router
+from horde_proxy.shutdown import Halt
+
+KeepAlive = Literal["chunk", "comment", "off"]
+
+
+@dataclass(frozen=True)
+class Front:
+    """Times are in seconds. `passthrough`: the client's key is the one the horde is given."""
+
+    router: Router
+    halt: Halt
+    timeout: float
+    stream_timeout: float
+    keepalive: KeepAlive
+    keepalive_interval: float
+    max_n: int
+    strict: bool
+    passthrough: bool
+    clock: Callable[[], float] = time.monotonic
+
+
+def front() -> Front:
+    """The Front of the app that serves this request."""
+    return cast(Front, current_app.extensions["horde_proxy"])

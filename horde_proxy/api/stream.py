@@ -1,0 +1,100 @@
+"""A chat's chunks as server-sent events, with keep-alives, that always ends legally."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+from horde_proxy.api.front import KeepAlive
+from horde_proxy.errors import ProxyError, ServerBug, UpstreamFailed
+from horde_proxy.protocol import sse
+from horde_proxy.protocol.completion import Chunk
+from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+
+log = logging.getLogger(__name__)
+
+
+class EventStream:
+    """The bytes of one event stream. `interval` is the seconds of silence before a keep-alive.
+
+    A class and not a generator: `close` must reach the upstream even before the first byte.
+    """
+
+    def __init__(
+        self,
+        items: Iterator[StreamItem],
+        *,
+        include_usage: bool,
+        keepalive: KeepAlive,
+        interval: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._items = items
+        self._include_usage = include_usage
+        self._keepalive = keepalive
+        self._interval = interval
+        self._clock = clock
+        self._last_sent = clock()
+        self._unfinished: set[int] = set()
+        self._first: Chunk | None = None
+        self._events = self._run()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        event = next(self._events)
+        self._last_sent = self._clock()
+        return event
+
+    def close(self) -> None:
+        """Cancel what still runs."""
+        self._events.close()
+        close = getattr(self._items, "close", None)
+        if close:
+            close()
+
+    def _run(self) -> Generator[bytes, None, None]:
+        try:
+            for item in self._items:
+                yield from self._event(item)
+            if self._unfinished or self._first is None:
+                raise UpstreamFailed("The answer broke off.")
+        except ProxyError as exc:
+            yield sse.event(exc.envelope())
+        except Exception:
+            log.exception("a stream failed")
+            yield sse.event(ServerBug().envelope())
+        yield sse.DONE
+
+    def _event(self, item: StreamItem) -> Iterator[bytes]:
+        if isinstance(item, Waiting):
+            yield from self._keep_alive()
+        elif not isinstance(item, Accepted):
+            yield from self._chunk(item)
+
+    def _chunk(self, chunk: Chunk) -> Iterator[bytes]:
+        self._first = self._first or chunk
+        for choice in chunk["choices"]:
+            self._unfinished.add(choice["index"])
+            if choice["finish_reason"]:
+                self._unfinished.discard(choice["index"])
+        if self._include_usage:
+            yield sse.event({**chunk, "usage": None} if chunk["choices"] else chunk)
+        elif chunk["choices"]:
+            yield sse.event(chunk)
+
+    def _keep_alive(self) -> Iterator[bytes]:
+        if self._clock() - self._last_sent < self._interval or self._first is None:
+            return
+        if self._keepalive == "comment":
+            yield sse.comment("waiting")
+        elif self._keepalive == "chunk":
+            yield from self._chunk(self._empty(self._first))
+
+    def _empty(self, first: Chunk) -> Chunk:
+        choice: dict[str, Any] = {
+            "index": 0, "delta": {}, "logprobs": None, "finish_reason": None
+        }
+        return {**first, "choices": [choice]}

@@ -1,0 +1,194 @@
+"""The settings, and where each comes from: defaults < file < environment < flags.
+
+Read by create_app and the command line only; every other room is handed plain values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import tomllib
+from collections.abc import Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from horde_proxy.prompts.formats import FORMATS
+
+PREFIX = "HORDE_PROXY_"
+ANONYMOUS_KEY = "0000000000"
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the message names it, its value and its source."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class ServerSettings(Section):
+    """How the proxy listens and how long it waits."""
+
+    bind: str = "127.0.0.1:8080"
+    threads: Annotated[int, Field(ge=4)] = 512
+    max_body: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    timeout: Seconds = 280
+    stream_timeout: Seconds = 1200
+    keepalive: Literal["chunk", "comment", "off"] = "chunk"
+    keepalive_interval: Seconds = 10
+    grace: Annotated[float, Field(ge=0)] = 30
+    strict: bool = False
+    max_n: Annotated[int, Field(ge=1, le=20)] = 4
+
+    @field_validator("bind")
+    @classmethod
+    def _host_and_port(cls, bind: str) -> str:
+        host, _, port = bind.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8080")
+        return bind
+
+
+class AccessSettings(Section):
+    """Whose horde key pays: the proxy's own (open) or the one each client sends."""
+
+    mode: Literal["open", "passthrough"] = "open"
+
+
+class HordeSettings(Section):
+    """The horde that answers, and what is asked of it."""
+
+    url: str = "https://aihorde.net/api"
+    api_key: Annotated[str, Field(repr=False)] = ANONYMOUS_KEY
+    contact: str = "https://horde-proxy.invalid"
+    connect_timeout: Seconds = 5
+    read_timeout: Seconds = 20
+    default_max_tokens: Annotated[int, Field(ge=16, le=4096)] = 512
+    placeholders: bool = True
+    validated_backends: bool = True
+    trusted_workers: bool = False
+    slow_workers: bool = True
+    cache_ttl: Seconds = 30
+
+    @field_validator("url")
+    @classmethod
+    def _http_url(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("write it with http:// or https://")
+        return url
+
+
+class PrivateHordeSettings(Section):
+    """The horde inside the proxy's own process, for workers of one's own."""
+
+    enabled: bool = False
+    api_key: Annotated[str | None, Field(repr=False, min_length=8)] = None
+
+
+class Config(Section):
+    """All settings. Unknown ones are refused."""
+
+    server: ServerSettings = ServerSettings()
+    access: AccessSettings = AccessSettings()
+    horde: HordeSettings = HordeSettings()
+    private_horde: PrivateHordeSettings = PrivateHordeSettings()
+    formats: dict[str, str] = {}
+
+    @field_validator("formats")
+    @classmethod
+    def _known_formats(cls, formats: dict[str, str]) -> dict[str, str]:
+        for glob, name in formats.items():
+            if name not in FORMATS:
+                raise ValueError(f"{glob!r}: no format {name!r}; there are: {', '.join(FORMATS)}")
+        return formats
+
+
+Layer = tuple[str, Mapping[str, Any]]
+
+
+def load(
+    path: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration of a file (`path`, or HORDE_PROXY_CONFIG), the environment and flags.
+
+    `flags` is nested like the file: {"server": {"bind": ...}}. Raises ConfigError.
+    """
+    path = path or environ.get(PREFIX + "CONFIG") or None
+    layers: list[Layer] = [(path, _read_file(Path(path)))] if path else []
+    layers += [(f"environment variable {name}", tree) for name, tree in _environment(environ)]
+    layers += [("the command line", flags or {})]
+    merged = reduce(_merge, (tree for _, tree in layers))
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as exc:
+        raise ConfigError(_explain(exc, layers)) from exc
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".py":
+            names = runpy.run_path(str(path))
+            return {name: names[name] for name in Config.model_fields if name in names}
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"cannot read the configuration {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, SyntaxError) as exc:
+        raise ConfigError(f"the configuration {path} is not valid: {exc}") from exc
+
+
+def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    trees: list[tuple[str, dict[str, Any]]] = []
+    if environ.get("PORT"):
+        trees.append(("PORT", {"server": {"bind": f"127.0.0.1:{environ['PORT']}"}}))
+    if environ.get("AI_HORDE_API_KEY"):
+        trees.append(("AI_HORDE_API_KEY", {"horde": {"api_key": environ["AI_HORDE_API_KEY"]}}))
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name != PREFIX + "CONFIG":
+            trees.append((name, _variable(name, environ[name])))
+    return trees
+
+
+def _variable(name: str, value: str) -> dict[str, Any]:
+    section, separator, field = name.removeprefix(PREFIX).lower().partition("__")
+    if separator:
+        return {section: {field: value}}
+    try:
+        return {section: json.loads(value)}
+    except ValueError as exc:
+        raise ConfigError(f"environment variable {name}: expected a JSON object") from exc
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _explain(exc: ValidationError, layers: list[Layer]) -> str:
+    lines = []
+    for error in exc.errors():
+        where = [str(part) for part in error["loc"]]
+        secret = where[-1:] == ["api_key"]
+        value = "(hidden)" if secret else repr(error["input"])
+        source = next((name for name, tree in reversed(layers) if _has(tree, where)), "a default")
+        reason = error["msg"].removeprefix("Value error, ")
+        lines.append(f"setting {'.'.join(where)} = {value} from {source}: {reason}")
+    return "\n".join(lines)
+
+
+def _has(tree: Any, where: list[str]) -> bool:
+    for part in where:
+        if not isinstance(tree, Mapping) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
