@@ -1,0 +1,57 @@
+"""Opening a backend by what the user calls it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+from horde_proxy.worker import model_file, remote
+from horde_proxy.worker.backend import Backend, BackendError
+from horde_proxy.worker.echo import Echo
+from horde_proxy.worker.ngram import NGram
+
+LOCAL_EXTRA = 'pip install -e ".[local]"'
+
+
+def open_backend(
+    name: str,
+    *,
+    model: str | None = None,
+    max_length: int | None = None,
+    max_context_length: int | None = None,
+    delay: float = 0.0,
+) -> Backend:
+    """The backend for "echo", "ngram", "smollm2", a GGUF file's path or a server's URL.
+
+    Raises BackendError. The lengths and `model` are for servers, `delay` (s) for the echo.
+    """
+    if name.startswith(("http://", "https://")):
+        return remote.connect(
+            name, model=model, max_length=max_length, max_context_length=max_context_length
+        )
+    if name == "echo":
+        return Echo(delay)
+    if name == "ngram":
+        return NGram()
+    if name == "smollm2":
+        return _llama(model_file.installed() or model_file.default_path())
+    return _llama(Path(name))
+
+
+def can_run_gguf() -> bool:
+    """Whether the extra `local` is installed."""
+    return find_spec("numpy") is not None and find_spec("gguf") is not None
+
+
+def _llama(path: Path) -> Backend:
+    if not can_run_gguf():
+        raise BackendError(f"numpy and gguf are missing: {LOCAL_EXTRA}")
+    if not path.is_file():
+        raise BackendError(f"there is no model file {path}; `horde-proxy model install` gets one")
+    from horde_proxy.worker.llama import Llama, UnusableModel
+
+    try:
+        return cast(Backend, Llama.load(path))
+    except UnusableModel as exc:
+        raise BackendError(str(exc)) from exc

@@ -1,0 +1,78 @@
+"""A toy model of word triples from a small text in the package: it runs anywhere, and says so."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+
+from horde_proxy.prompts.answer import cut
+from horde_proxy.prompts.tokens import estimate
+from horde_proxy.worker.backend import Payload
+
+_WORD = re.compile(r"\S+")
+_LETTERS = re.compile(r"[a-z]{4,}")
+_SENTENCES = 3
+
+
+class NGram:
+    """Writes sentences that sound like its corpus and begin near what was asked."""
+
+    name = "horde-proxy/ngram-demo"
+    max_length = 512
+    max_context_length = 8192
+    tags = None
+
+    def __init__(self, corpus: str | None = None, generator: random.Random | None = None) -> None:
+        text = corpus or (files("horde_proxy.worker") / "corpus.txt").read_text(encoding="utf-8")
+        self._random = generator or random.Random()
+        self._followers: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        self._openings: list[tuple[str, str]] = []
+        for paragraph in text.split("\n\n"):
+            self._learn(_WORD.findall(paragraph))
+
+    def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
+        """A few sentences, at most max_length tokens (estimated), cut before a stop string."""
+        limit = int(payload.get("max_length") or 80)
+        text = ""
+        for word in self._words(str(payload.get("prompt") or "")):
+            longer = f"{text} {word}".lstrip()
+            if estimate(longer) > limit or cancelled():
+                break
+            text = longer
+        return cut(text, payload.get("stop_sequence") or ())[0]
+
+    def _learn(self, words: list[str]) -> None:
+        starts = True
+        for first, second, third in zip(words, words[1:], words[2:], strict=False):
+            if starts:
+                self._openings.append((first, second))
+            self._followers[first, second].append(third)
+            starts = _ends_sentence(first)
+
+    def _words(self, prompt: str) -> Iterator[str]:
+        pair = self._opening(prompt)
+        yield from pair
+        sentences = 0
+        while pair in self._followers:
+            word = self._random.choice(self._followers[pair])
+            yield word
+            pair = (pair[1], word)
+            sentences += _ends_sentence(word)
+            if sentences == _SENTENCES:
+                return
+
+    def _opening(self, prompt: str) -> tuple[str, str]:
+        """The start of a sentence that soon comes to a word of the prompt, or any start."""
+        asked = set(_LETTERS.findall(prompt.lower()))
+        near = [pair for pair in self._openings if asked & self._soon(pair)]
+        return self._random.choice(near or self._openings)
+
+    def _soon(self, pair: tuple[str, str]) -> set[str]:
+        return set(_LETTERS.findall(" ".join([*pair, *self._followers[pair]]).lower()))
+
+
+def _ends_sentence(word: str) -> bool:
+    return word.endswith((".", "!", "?"))

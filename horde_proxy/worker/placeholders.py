@@ -1,0 +1,35 @@
+"""The placeholders {{[INPUT]}} ... that hordes' clients leave for the worker to fill in. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_TAG = re.compile(r"\{\{\[(SYSTEM|INPUT|OUTPUT)(_END)?\]\}\}")
+
+
+def fill(prompt: str, tags: Mapping[str, str]) -> str:
+    """The prompt with the model's own role tags. A turn without an END tag ends at the next one."""
+    parts: list[str] = []
+    open_role, position = "", 0
+    for match in _TAG.finditer(prompt):
+        parts.append(prompt[position:match.start()])
+        position = match.end()
+        role, ends = match.group(1), match.group(2)
+        if open_role and (not ends or open_role != role):
+            parts.append(tags[f"{open_role}_END"])
+        open_role = "" if ends else role
+        parts.append(tags[f"{role}_END"] if ends else tags[role])
+    return "".join(parts) + prompt[position:]
+
+
+def fill_payload(payload: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
+    """A job's payload with prompt and stop strings filled in; stops that become empty are gone."""
+    stops = []
+    for stop in payload.get("stop_sequence") or ():
+        match = _TAG.fullmatch(stop)
+        filled = tags["".join(filter(None, match.groups()))].strip() if match else stop
+        if filled and filled not in stops:
+            stops.append(filled)
+    return {**payload, "prompt": fill(payload.get("prompt") or "", tags), "stop_sequence": stops}
