@@ -1,0 +1,201 @@
+"""The four things that a horde keeps: accounts, workers, text requests and jobs.
+
+Plain records with what can be read off them; the rules that change them are in accounts, workers
+and queue. No repr shows a prompt, a generation or a key.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+VALIDATED_BACKENDS = frozenset(
+    {
+        "AI Horde Worker",
+        "AI Horde Worker~aphrodite~oai",
+        "AI Horde Worker~aphrodite~kai",
+        "KoboldCppEmbedWorker",
+        "TabbyAPI",
+    }
+)
+_SPEEDS_KEPT = 50
+
+
+@dataclass(eq=False)
+class Account:
+    """Somebody with a key. Kudos never fall below `floor`; `held` ones are promised, not paid."""
+
+    id: int
+    alias: str
+    created: float
+    kudos: float = 0.0
+    floor: float = 0.0
+    trusted: bool = False
+    service: bool = False
+    concurrency: int = 30
+    accumulated: float = 0.0
+    held: float = 0.0
+    requests_sent: int = 0
+    tokens_asked: int = 0
+    jobs_done: int = 0
+    tokens_made: int = 0
+    open: dict[str, TextRequest] = field(default_factory=dict, repr=False)
+
+    @property
+    def username(self) -> str:
+        """The name that is of its own: "alias#id"."""
+        return f"{self.alias}#{self.id}"
+
+    @property
+    def anonymous(self) -> bool:
+        """True for the account of everybody without a key of their own."""
+        return self.id == 0
+
+    @property
+    def spendable(self) -> float:
+        """The kudos that a new request may claim."""
+        return self.kudos - self.floor - self.held
+
+    def pay(self, amount: float) -> None:
+        """Take `amount` kudos, down to the floor."""
+        self.kudos = max(self.floor, self.kudos - amount)
+        self.accumulated -= amount
+
+    def earn(self, amount: float) -> None:
+        """Add `amount` kudos."""
+        self.kudos += amount
+        self.accumulated += amount
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a worker says of itself at a pop; lengths are in tokens."""
+
+    models: tuple[str, ...]
+    max_length: int
+    max_context_length: int
+    threads: int
+    nsfw: bool
+    bridge_agent: str
+
+    @property
+    def validated(self) -> bool:
+        """True when the bridge agent is a known one with a version that can be read."""
+        name, _, rest = self.bridge_agent.partition(":")
+        version = rest.partition(":")[0]
+        return name in VALIDATED_BACKENDS and version.replace(".", "").isdecimal()
+
+
+@dataclass(eq=False)
+class Worker:
+    """A scribe: who owns it, what it offers, and how it has done so far. Speeds are tokens/s."""
+
+    id: str
+    name: str
+    owner: Account
+    offer: Offer
+    created: float
+    last_seen: float
+    maintenance: bool = False
+    uptime: float = 0.0
+    fulfilled: int = 0
+    uncompleted: int = 0
+    kudos: float = 0.0
+    speeds: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=_SPEEDS_KEPT))
+
+    @property
+    def speed(self) -> float | None:
+        """Mean tokens per second of its last jobs; None before the first."""
+        if not self.speeds:
+            return None
+        return sum(speed for _, speed in self.speeds) / len(self.speeds)
+
+    def model_for(self, request: TextRequest) -> str | None:
+        """Return the model it would use: the first asked for that it serves, or its first."""
+        served = self.offer.models
+        if not request.models:
+            return served[0]
+        return next((model for model in request.models if model in served), None)
+
+
+@dataclass(eq=False)
+class Job:
+    """One result that a worker has popped. `state` starts as "processing" and changes once.
+
+    Afterwards it is ok, censored, csam, faulted (the worker gave up) or aborted (time ran out).
+    """
+
+    id: str
+    request: TextRequest = field(repr=False)
+    worker: Worker = field(repr=False)
+    model: str
+    popped: float
+    state: str = "processing"
+    text: str = field(default="", repr=False)
+    seed: int = 0
+    gen_metadata: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class TextRequest:
+    """What a client submitted. n == len(delivered) + len(processing) + waiting, always.
+
+    `order` sorts the queue and never changes: everybody's priority grows alike (see `queue`).
+    """
+
+    id: str
+    account: Account
+    prompt: str = field(repr=False)
+    params: dict[str, Any]
+    models: tuple[str, ...]
+    workers: frozenset[str]
+    worker_blacklist: bool
+    trusted_workers: bool
+    validated_backends: bool
+    slow_workers: bool
+    priority: float
+    created: float
+    expires: float = 0.0
+    order: tuple[float, float, int] = (0.0, 0.0, 0)
+    waiting: int = 0
+    restarted: int = 0
+    faulted: bool = False
+    forgotten: bool = False
+    kudos: float = 0.0
+    held: float = 0.0
+    delivered: list[Job] = field(default_factory=list)
+    processing: dict[str, Job] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list, repr=False)
+    possible: tuple[int, bool] = (-1, False)
+
+    @property
+    def n(self) -> int:
+        """Results asked for."""
+        return int(self.params["n"])
+
+    @property
+    def max_length(self) -> int:
+        """Tokens asked for, of each result."""
+        return int(self.params["max_length"])
+
+    @property
+    def max_context_length(self) -> int:
+        """Tokens of context that the client declared; the prompt itself is not measured."""
+        return int(self.params["max_context_length"])
+
+    @property
+    def settled(self) -> bool:
+        """True when nothing more will come: every result delivered, or faulted."""
+        return self.faulted or len(self.delivered) >= self.n
+
+    @property
+    def done(self) -> bool:
+        """The `done` of the status, by the real horde's formula.
+
+        It counts restarts as results: after two of them it is true while the third attempt runs.
+        """
+        if self.faulted:
+            return True
+        counted = len(self.delivered) + self.restarted - len(self.processing)
+        return self.waiting == 0 and counted >= self.n

@@ -1,0 +1,60 @@
+"""What was delivered: jobs and tokens by second for an hour, by hour for a month, in total.
+
+Bounded by time and by the models served. No clock: `now` (seconds) comes in with every call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+_HOUR = 3600.0
+WINDOWS = {"minute": 60.0, "hour": _HOUR, "day": 24 * _HOUR, "month": 30 * 24 * _HOUR}
+
+Counts = dict[str, tuple[int, int]]
+Buckets = deque[tuple[float, Counts]]
+
+
+class Tally:
+    """Counts of (jobs, tokens) by model; tokens are those asked for."""
+
+    def __init__(self) -> None:
+        self._seconds: Buckets = deque()
+        self._hours: Buckets = deque()
+        self._total: Counts = {}
+
+    def record(self, model: str, tokens: int, now: float) -> None:
+        """Count one delivered job."""
+        _count(_bucket(self._seconds, now, 1.0, WINDOWS["hour"]), model, tokens)
+        _count(_bucket(self._hours, now, _HOUR, WINDOWS["month"]), model, tokens)
+        _count(self._total, model, tokens)
+
+    def models(self, window: str, now: float) -> Counts:
+        """Return (jobs, tokens) by model; `window` is minute, hour, day, month or total."""
+        if window == "total":
+            return dict(self._total)
+        length = WINDOWS[window]
+        summed: Counts = {}
+        for start, counts in self._seconds if length <= _HOUR else self._hours:
+            if start > now - length:
+                for model, (jobs, tokens) in counts.items():
+                    _count(summed, model, tokens, jobs)
+        return summed
+
+    def totals(self, window: str, now: float) -> tuple[int, int]:
+        """Return (jobs, tokens) of all models; `window` as in `models`."""
+        counts = self.models(window, now).values()
+        return sum(jobs for jobs, _ in counts), sum(tokens for _, tokens in counts)
+
+
+def _bucket(buckets: Buckets, now: float, width: float, keep: float) -> Counts:
+    start = now - now % width
+    while buckets and buckets[0][0] <= now - keep:
+        buckets.popleft()
+    if not buckets or buckets[-1][0] != start:
+        buckets.append((start, {}))
+    return buckets[-1][1]
+
+
+def _count(counts: Counts, model: str, tokens: int, jobs: int = 1) -> None:
+    jobs_before, tokens_before = counts.get(model, (0, 0))
+    counts[model] = (jobs_before + jobs, tokens_before + tokens)

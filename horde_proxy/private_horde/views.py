@@ -1,0 +1,251 @@
+"""The routes of the private horde as a Flask blueprint: read, call, return.
+
+The only module of this room that knows Flask. Whatever the rest of the application does, the
+answers here keep the headers and the error shapes of AI-Horde.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import HTTPException, NotFound
+
+from . import mask, wire
+from .errors import HordeError, invalid, too_fast, unreadable
+from .horde import PrivateHorde
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_NODE = f"private-horde:80:{wire.VERSION}"
+
+View = Callable[..., tuple[Any, int]]
+
+
+@dataclass(frozen=True)
+class _Route:
+    """A path below /api/v2, its views by method, and the rate limit that it stands under."""
+
+    rule: str
+    views: Mapping[str, View]
+    rate: str = "default"
+
+
+def blueprint(horde: PrivateHorde) -> Blueprint:
+    """Return the blueprint that serves a private horde below /api/v2, CORS for all origins."""
+    routes = Blueprint("private_horde", __name__, url_prefix="/api/v2")
+    for number, route in enumerate(_ROUTES):
+        routes.add_url_rule(
+            route.rule,
+            f"route_{number}",
+            _endpoint(horde, route),
+            methods=_METHODS,
+            provide_automatic_options=False,
+        )
+    for rule in ("/", "/<path:rest>"):
+        routes.add_url_rule(rule, "elsewhere", _elsewhere, methods=_METHODS)
+    routes.register_error_handler(HordeError, _refused)
+    routes.register_error_handler(HTTPException, _failed)
+    routes.after_request(_with_headers)
+    return routes
+
+
+def _endpoint(horde: PrivateHorde, route: _Route) -> Callable[..., Response]:
+    def endpoint(**arguments: str) -> Response:
+        if request.method == "OPTIONS":
+            return Response(status=200, headers={"Allow": _allowed(route)})
+        view = route.views.get("GET" if request.method == "HEAD" else request.method)
+        if view is None:
+            message = {"message": "The method is not allowed for the requested URL."}
+            return _json(message, 405, {"Allow": _allowed(route)})
+        _keep_to_rate(horde, route.rate)
+        body, status = view(horde, **arguments)
+        return _json(mask.apply(request.headers.get("X-Fields"), body), status)
+
+    return endpoint
+
+
+def _keep_to_rate(horde: PrivateHorde, rate: str) -> None:
+    address = request.remote_addr or ""
+    apikey = request.headers.get("apikey")
+    reading = horde.count_call(rate, address, request.method, request.path, apikey)
+    if reading is None:
+        return
+    g.rate_headers = {
+        "Retry-After": str(reading.retry_after),
+        "X-Ratelimit-Limit": str(reading.limit.calls),
+        "X-Ratelimit-Remaining": str(reading.remaining),
+        "X-Ratelimit-Reset": str(int(horde.wall_clock() + reading.reset)),
+    }
+    if reading.exceeded and horde.rate_limits:
+        raise too_fast(reading.limit)
+
+
+def _submit(horde: PrivateHorde) -> tuple[Any, int]:
+    answer = horde.submit(request.headers.get("apikey"), _body(), request.remote_addr or "")
+    return answer, 202 if "id" in answer else 200
+
+
+def _status(horde: PrivateHorde, request_id: str) -> tuple[Any, int]:
+    return horde.status(request_id), 200
+
+
+def _cancel(horde: PrivateHorde, request_id: str) -> tuple[Any, int]:
+    return horde.cancel(request_id), 200
+
+
+def _pop(horde: PrivateHorde) -> tuple[Any, int]:
+    return horde.pop(request.headers.get("apikey"), _body()), 200
+
+
+def _deliver(horde: PrivateHorde) -> tuple[Any, int]:
+    return horde.deliver(request.headers.get("apikey"), _body()), 200
+
+
+def _models(horde: PrivateHorde) -> tuple[Any, int]:
+    found = horde.models(
+        request.args.get("type", "image"),
+        request.args.get("model_state", "all"),
+        _count("min_count"),
+        _count("max_count"),
+    )
+    return found, 200
+
+
+def _model(horde: PrivateHorde, name: str) -> tuple[Any, int]:
+    return horde.model(unquote(name)), 200
+
+
+def _workers(horde: PrivateHorde) -> tuple[Any, int]:
+    return horde.workers(request.args.get("type"), request.args.get("name")), 200
+
+
+def _worker(horde: PrivateHorde, worker_id: str) -> tuple[Any, int]:
+    return horde.worker(worker_id), 200
+
+
+def _change_worker(horde: PrivateHorde, worker_id: str) -> tuple[Any, int]:
+    return horde.set_maintenance(request.headers.get("apikey"), worker_id, _body()), 200
+
+
+def _worker_named(horde: PrivateHorde, name: str) -> tuple[Any, int]:
+    return horde.worker_named(unquote(name)), 200
+
+
+def _performance(horde: PrivateHorde) -> tuple[Any, int]:
+    return horde.performance(), 200
+
+
+def _heartbeat(horde: PrivateHorde) -> tuple[Any, int]:
+    return wire.heartbeat(), 200
+
+
+def _modes(horde: PrivateHorde) -> tuple[Any, int]:
+    return horde.modes(), 200
+
+
+def _news(horde: PrivateHorde) -> tuple[Any, int]:
+    return [], 200
+
+
+def _find_user(horde: PrivateHorde) -> tuple[Any, int]:
+    return horde.find_user(request.headers.get("apikey")), 200
+
+
+def _text_models(horde: PrivateHorde) -> tuple[Any, int]:
+    return horde.text_models(), 200
+
+
+def _text_totals(horde: PrivateHorde) -> tuple[Any, int]:
+    return horde.text_totals(), 200
+
+
+def _image_models(horde: PrivateHorde) -> tuple[Any, int]:
+    return wire.image_models(), 200
+
+
+def _image_totals(horde: PrivateHorde) -> tuple[Any, int]:
+    return wire.image_totals(), 200
+
+
+_ROUTES = (
+    _Route("/generate/text/async", {"POST": _submit}, "async"),
+    _Route("/generate/text/status/<request_id>", {"GET": _status, "DELETE": _cancel}, "status"),
+    _Route("/generate/text/pop", {"POST": _pop}, "worker_queue"),
+    _Route("/generate/text/submit", {"POST": _deliver}, "worker_queue"),
+    _Route("/status/models", {"GET": _models}),
+    _Route("/status/models/<name>", {"GET": _model}),
+    _Route("/status/performance", {"GET": _performance}),
+    _Route("/status/heartbeat", {"GET": _heartbeat}, "none"),
+    _Route("/status/modes", {"GET": _modes}, "modes"),
+    _Route("/status/news", {"GET": _news}),
+    _Route("/workers", {"GET": _workers}),
+    _Route("/workers/<worker_id>", {"GET": _worker, "PUT": _change_worker}, "worker"),
+    _Route("/workers/name/<name>", {"GET": _worker_named}),
+    _Route("/find_user", {"GET": _find_user}),
+    _Route("/stats/text/models", {"GET": _text_models}),
+    _Route("/stats/text/totals", {"GET": _text_totals}),
+    _Route("/stats/img/models", {"GET": _image_models}),
+    _Route("/stats/img/totals", {"GET": _image_totals}),
+)
+
+
+def _elsewhere(rest: str = "") -> Response:
+    """Answer an unknown path with HTML, as the real horde does, whatever the application does."""
+    page = NotFound().get_body()
+    return Response(page, 404, content_type="text/html; charset=utf-8")
+
+
+def _body() -> Any:
+    """Return the request's JSON; raises HordeError 400 when it is none or not declared as JSON."""
+    if not request.is_json:
+        raise unreadable()
+    try:
+        return json.loads(request.get_data(), parse_constant=_no_number)
+    except (ValueError, RecursionError) as exc:
+        raise unreadable() from exc
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _count(name: str) -> int | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    if not text.lstrip("-").isdecimal():
+        raise invalid({name: f"invalid literal for int() with base 10: {text!r}"})
+    return int(text)
+
+
+def _json(body: Any, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    content_type = "application/json; charset=utf-8"
+    return Response(json.dumps(body) + "\n", status, headers, content_type=content_type)
+
+
+def _allowed(route: _Route) -> str:
+    return ", ".join(sorted((*route.views, "OPTIONS")))
+
+
+def _refused(error: HordeError) -> Response:
+    return _json(error.body(), error.status)
+
+
+def _failed(error: HTTPException) -> Response:
+    return _json({"message": error.name}, error.code or 500)
+
+
+def _with_headers(response: Response) -> Response:
+    headers = response.headers
+    headers["Access-Control-Allow-Origin"] = "*"
+    headers["Horde-Node"] = _NODE
+    if request.method == "OPTIONS":
+        asked = request.headers.get("Access-Control-Request-Headers", "*")
+        headers["Access-Control-Allow-Headers"] = asked
+        headers["Access-Control-Allow-Methods"] = ", ".join(_METHODS)
+    headers.update(g.get("rate_headers", {}))
+    return response

@@ -1,0 +1,168 @@
+"""The private horde under random use: what must hold whatever clients, workers and the clock do."""
+
+from itertools import count
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+
+from horde_proxy.private_horde import PrivateHorde
+from horde_proxy.private_horde.errors import HordeError
+
+ANONYMOUS = "0000000000"
+KEYS = ("<owner-apikey>", "<other-apikey>")
+MODELS = ("one", "two", "three")
+EXPIRY = 1200.0
+TTL = 150.0
+
+
+class Horde(RuleBasedStateMachine):
+    """Clients and workers of a horde, and what they know of it."""
+
+    requests = Bundle("requests")
+    jobs = Bundle("jobs")
+
+    def __init__(self):
+        super().__init__()
+        self.now = 5000.0
+        numbers = count()
+        self.horde = PrivateHorde(
+            clock=lambda: self.now,
+            new_id=lambda: f"id-{next(numbers)}",
+            job_ttl=TTL,
+            expiry=EXPIRY,
+            upfront_kudos=True,
+        )
+        for number, key in enumerate(KEYS):
+            self.horde.add_account(key, "user", kudos=100.0 * number, trusted=bool(number))
+        self.asked = {}
+        self.last_active = {}
+        self.cancelled = set()
+        self.popped = {}
+        self.handed_in = set()
+
+    @rule(
+        target=requests,
+        key=st.sampled_from((ANONYMOUS, *KEYS)),
+        models=st.lists(st.sampled_from(MODELS), max_size=2),
+        n=st.integers(1, 4),
+        max_length=st.sampled_from((16, 80, 600)),
+        validated=st.booleans(),
+    )
+    def submit(self, key, models, n, max_length, validated):
+        params = {"n": n, "max_length": max_length}
+        body = {"prompt": "x", "models": models, "params": params, "validated_backends": validated}
+        try:
+            request_id = self.horde.submit(key, body)["id"]
+        except HordeError as refusal:
+            assert refusal.rc in ("TooManyPrompts", "KudosUpfront")
+            return multiple()
+        self.asked[request_id] = n
+        self.last_active[request_id] = self.now
+        return request_id
+
+    @rule(
+        target=jobs,
+        key=st.sampled_from(KEYS),
+        models=st.lists(st.sampled_from(MODELS), min_size=1, max_size=3),
+        amount=st.integers(1, 3),
+        known=st.booleans(),
+    )
+    def pop(self, key, models, amount, known):
+        offer = {"name": f"worker of {key}", "models": models, "amount": amount}
+        offer["bridge_agent"] = "TabbyAPI:1:x" if known else "Other:1:x"
+        found = self.horde.pop(key, {**offer, "max_length": 1024})
+        if found["id"] is None:
+            return multiple()
+        owners = {self.horde._queue.jobs[job_id].request.id for job_id in found["ids"]}
+        (request_id,) = owners
+        assert request_id not in self.cancelled
+        self.last_active[request_id] = self.now
+        for job_id in found["ids"]:
+            assert job_id not in self.popped
+            self.popped[job_id] = (key, self.now, request_id)
+        return multiple(*found["ids"])
+
+    @rule(job_id=jobs, state=st.sampled_from(("ok", "ok", "censored", "faulted")))
+    def hand_in(self, job_id, state):
+        key, popped, request_id = self.popped[job_id]
+        late = self.now >= popped + TTL or job_id in self.handed_in
+        result = {"id": job_id, "generation": job_id, "state": state}
+        if late:
+            with pytest.raises(HordeError) as refusal:
+                self.horde.deliver(key, result)
+            assert refusal.value.rc in ("DuplicateGen", "AbortedGen", "InvalidJobID")
+            return
+        reward = self.horde.deliver(key, result)["reward"]
+        assert (reward == 0.0) == (state == "faulted")
+        self.handed_in.add(job_id)
+        if state != "faulted":
+            self.last_active[request_id] = self.now
+
+    @rule(request_id=requests)
+    def cancel(self, request_id):
+        try:
+            self.horde.cancel(request_id)
+        except HordeError as refusal:
+            assert refusal.rc == "RequestNotFound"
+        self.cancelled.add(request_id)
+
+    @rule(seconds=st.sampled_from((0.5, 10.0, 149.0, 151.0, 400.0, 1199.0)))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @invariant()
+    def requests_live_until_they_expire_or_are_cancelled(self):
+        for request_id, last_active in self.last_active.items():
+            alive = request_id not in self.cancelled and self.now < last_active + EXPIRY
+            assert (self.status(request_id) is not None) == alive
+
+    @invariant()
+    def every_result_asked_for_is_somewhere_once(self):
+        for request_id, n in self.asked.items():
+            status = self.status(request_id)
+            if status is not None:
+                assert status["finished"] + status["processing"] + status["waiting"] == n
+                texts = [generation["text"] for generation in status["generations"]]
+                assert len(texts) == len(set(texts)) == status["finished"]
+                assert status["faulted"] == (status["restarted"] >= 3)
+
+    @invariant()
+    def positions_are_a_permutation(self):
+        found = [status for status in map(self.status, self.asked) if status is not None]
+        waiting = [s for s in found if s["waiting"] and not s["faulted"]]
+        positions = sorted(status["queue_position"] for status in waiting)
+        assert positions == list(range(1, len(waiting) + 1))
+        assert all(s["queue_position"] == 0 for s in found if s["faulted"] or not s["waiting"])
+
+    @invariant()
+    def open_requests_are_those_that_are_not_over(self):
+        found = {each: self.status(each) for each in self.asked}
+        over = {"faulted": True}
+        expected = [
+            request_id
+            for request_id, status in found.items()
+            if not (status or over)["faulted"] and status["finished"] < self.asked[request_id]
+        ]
+        assert [request.id for request in self.horde.open_requests()] == expected
+
+    def status(self, request_id):
+        try:
+            return self.horde.status(request_id)
+        except HordeError as refusal:
+            assert refusal.rc == "RequestNotFound"
+            return None
+
+    def teardown(self):
+        self.now += 2 * EXPIRY
+        assert self.horde.open_requests() == []
+        queue = self.horde._queue
+        left = (queue.requests, queue.open, queue.jobs, queue.waiting, queue._deadlines)
+        assert [len(each) for each in left] == [0, 0, 0, 0, 0]
+        accounts = self.horde._accounts._by_key.values()
+        assert [(len(each.open), round(each.held, 6)) for each in accounts] == [(0, 0.0)] * 3
+
+
+Horde.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPrivateHordeUnderRandomUse = Horde.TestCase
