@@ -1,0 +1,125 @@
+"""horde-proxy: one OpenAI endpoint for a home, in front of the AI Horde."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from flask import Flask
+from requests import Session
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from horde_proxy import api, config
+from horde_proxy.api import Front
+from horde_proxy.config import Config
+from horde_proxy.private_horde import PrivateHorde, blueprint
+from horde_proxy.router import Router
+from horde_proxy.shutdown import Halt
+from horde_proxy.upstreams.horde import HordeOptions, HordeUpstream
+from horde_proxy.upstreams.horde.catalog import Catalog
+from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.version import VERSION
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["Config", "create_app"]
+__version__ = VERSION
+
+PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
+PRIVATE_HORDE_PATH = "/api/v2/"
+OWNER = "owner"
+
+
+def create_app(settings: Config | None = None) -> Flask:
+    """The WSGI application: the only place where the parts are put together.
+
+    Without `settings` they come from the file that HORDE_PROXY_CONFIG names and the environment.
+    Raises ConfigError.
+    """
+    settings = settings or config.load()
+    app = Flask("horde_proxy", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    session = _session(settings.server.threads)
+    if settings.private_horde.enabled:
+        settings = _with_private_horde(app, session, settings)
+    halt = Halt()
+    api.register(app, _front(settings, halt, Router([_horde(session, settings, halt)])))
+    return app
+
+
+def _with_private_horde(app: Flask, session: Session, settings: Config) -> Config:
+    """The settings that make the proxy use the private horde, which the app serves as well.
+
+    It is an app of its own: a request of the proxy's that calls it keeps its context apart.
+    """
+    key = settings.private_horde.api_key or secrets.token_urlsafe(24)
+    horde = PrivateHorde(rate_limits=False)
+    horde.add_account(key, OWNER, trusted=True, kudos=1_000_000, concurrency=10_000)
+    own = Flask("private_horde", static_folder=None)
+    own.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
+    own.register_blueprint(blueprint(horde))
+    app.extensions["private_horde"] = horde
+    session.mount(PRIVATE_HORDE_URL, WSGIAdapter(own))
+    app.wsgi_app = _split(own.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
+    use = {"url": PRIVATE_HORDE_URL, "api_key": key, "validated_backends": False, "cache_ttl": 1.0}
+    return settings.model_copy(update={"horde": settings.horde.model_copy(update=use)})
+
+
+def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
+    """The private horde under /api/v2, the rest under everything else."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        is_private = environ.get("PATH_INFO", "").startswith(PRIVATE_HORDE_PATH)
+        return (private if is_private else rest)(environ, start_response)
+
+    return application
+
+
+def _horde(session: Session, settings: Config, halt: Halt) -> HordeUpstream:
+    horde = settings.horde
+    client = HordeClient(
+        horde.url, session, contact=horde.contact,
+        timeout=(horde.connect_timeout, horde.read_timeout),
+    )
+    options = HordeOptions(
+        api_key=horde.api_key,
+        default_max_tokens=horde.default_max_tokens,
+        formats=settings.formats,
+        placeholders=horde.placeholders,
+        worker_filters={
+            "validated_backends": horde.validated_backends,
+            "trusted_workers": horde.trusted_workers,
+            "slow_workers": horde.slow_workers,
+        },
+    )
+    return HordeUpstream(client, Catalog(client, ttl=horde.cache_ttl), options, sleep=halt.sleep)
+
+
+def _session(connections: int) -> Session:
+    """One pool of connections. Only what was never sent is tried again: a submit costs."""
+    session = Session()
+    connect_only = Retry(connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
+    adapter = HTTPAdapter(4, connections, max_retries=connect_only)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def _front(settings: Config, halt: Halt, router: Router) -> Front:
+    server = settings.server
+    return Front(
+        router,
+        halt,
+        timeout=server.timeout,
+        stream_timeout=server.stream_timeout,
+        keepalive=server.keepalive,
+        keepalive_interval=server.keepalive_interval,
+        max_n=server.max_n,
+        strict=server.strict,
+        passthrough=settings.access.mode == "passthrough",
+    )

