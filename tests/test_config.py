@@ -1,0 +1,98 @@
+"""Settings: where they come from, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from horde_proxy.config import ConfigError, load
+
+
+def written(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def refused(*args: object, **kwargs: object) -> str:
+    with pytest.raises(ConfigError) as raised:
+        load(*args, **kwargs)  # type: ignore[arg-type]
+    return str(raised.value)
+
+
+def test_without_settings_it_is_the_public_horde_on_loopback() -> None:
+    found = load(environ={})
+    assert found.server.bind == "127.0.0.1:8080"
+    assert found.horde.url == "https://aihorde.net/api"
+    assert found.horde.api_key == "0000000000"
+    assert (found.server.timeout, found.server.stream_timeout) == (280, 1200)
+
+
+def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", '[server]\nthreads = 10\nbind = "127.0.0.1:1"\ntimeout = 9')
+    environ = {"HORDE_PROXY_SERVER__THREADS": "20", "HORDE_PROXY_SERVER__BIND": "127.0.0.1:2"}
+    found = load(path, environ, {"server": {"bind": "127.0.0.1:3"}}).server
+    assert (found.timeout, found.threads, found.bind) == (9, 20, "127.0.0.1:3")
+
+
+def test_the_environment_names_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", "[server]\nthreads = 10")
+    assert load(environ={"HORDE_PROXY_CONFIG": path}).server.threads == 10
+
+
+def test_a_python_file_has_the_same_names(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.py", 'import os\nserver = {"threads": 5 + 5}\nformats = {"a*": "alpaca"}')
+    found = load(path, {})
+    assert (found.server.threads, found.formats) == (10, {"a*": "alpaca"})
+
+
+def test_the_hordes_key_has_a_variable_of_its_own() -> None:
+    assert load(environ={"AI_HORDE_API_KEY": "k" * 22}).horde.api_key == "k" * 22
+
+
+def test_port_is_honoured() -> None:
+    assert load(environ={"PORT": "9000"}).server.bind == "127.0.0.1:9000"
+
+
+def test_a_section_in_the_environment_is_json() -> None:
+    assert load(environ={"HORDE_PROXY_FORMATS": '{"a*": "plain"}'}).formats == {"a*": "plain"}
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("HORDE_PROXY_SERVER__THREADS", "many",
+     "setting server.threads = 'many' from environment variable HORDE_PROXY_SERVER__THREADS: "),
+    ("HORDE_PROXY_SERVER__BIND", "8080",
+     "setting server.bind = '8080' from environment variable HORDE_PROXY_SERVER__BIND: "
+     "write it as HOST:PORT, for example 127.0.0.1:8080"),
+    ("HORDE_PROXY_SERVR__BIND", "x", "setting servr = {'bind': 'x'} from environment variable "
+     "HORDE_PROXY_SERVR__BIND: Extra inputs are not permitted"),
+    ("HORDE_PROXY_FORMATS", '{"a": "nope"}', "'a': no format 'nope'; there are: placeholders"),
+    ("PORT", "http", "setting server.bind = '127.0.0.1:http' from environment variable PORT: "),
+])
+def test_a_wrong_setting_is_named_with_value_and_source(
+    name: str, value: str, message: str
+) -> None:
+    assert message in refused(environ={name: value})
+
+
+def test_a_wrong_setting_in_a_file_names_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", "[horde]\nurl = 'aihorde.net'")
+    assert refused(path, {}) == (
+        f"setting horde.url = 'aihorde.net' from {path}: write it with http:// or https://"
+    )
+
+
+def test_a_key_is_never_shown(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", "[horde]\napi_key = 12345")
+    assert "12345" not in refused(path, {})
+    assert "secret-key" not in repr(load(environ={"AI_HORDE_API_KEY": "secret-key"}))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "none.toml")
+    assert refused(path, {}) == f"cannot read the configuration {path}: No such file or directory"
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", "[server")
+    assert refused(path, {}).startswith(f"the configuration {path} is not valid: ")

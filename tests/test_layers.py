@@ -1,0 +1,112 @@
+"""Imports point one way; the pure rooms stay pure."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "horde_proxy"
+
+# A room may import the rooms listed for it, and itself.
+MAY_IMPORT = {
+    "errors": set(),
+    "version": set(),
+    "shutdown": {"errors"},
+    "protocol": {"errors"},
+    "prompts": {"errors", "protocol"},
+    "upstreams": {"errors", "version", "protocol", "prompts"},
+    "router": {"errors", "upstreams"},
+    "private_horde": set(),
+    "worker": {"version", "prompts"},
+    "api": {"errors", "protocol", "upstreams", "router", "shutdown"},
+    "config": {"prompts"},
+    "demo": {"config", "worker"},
+    "serving": {"", "config"},
+    "": {"api", "config", "private_horde", "router", "shutdown", "upstreams", "version"},
+    "cli": {"config", "version", "worker", "demo", "serving"},
+    "__main__": {"cli"},
+}
+FLASK_ONLY_IN = {"", "api", "private_horde", "serving"}
+REQUESTS_ONLY_IN = {"", "upstreams", "worker", "cli", "demo"}
+PURE = {"protocol", "prompts", "errors"}
+IMPURE_MODULES = {
+    "flask", "werkzeug", "requests", "urllib3", "socket", "time", "datetime", "threading", "os",
+    "pathlib", "random", "logging",
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py") if first != "__init__.py" else ""
+
+
+def imported(source: str, room: str) -> set[str]:
+    """Top-level names that a source imports; our own rooms as horde_proxy.ROOM."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.add(f"horde_proxy.{room}")
+        elif isinstance(node, ast.ImportFrom) and node.module == "horde_proxy":
+            found.update(f"horde_proxy.{name.name}" for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def rooms_in(names: set[str]) -> set[str]:
+    parts = [name.split(".") for name in names if name.split(".")[0] == "horde_proxy"]
+    own = {part[1] if len(part) > 1 else "" for part in parts}
+    return {"" if room in ("create_app", "Config") else room for room in own}
+
+
+def problems(source: str, room: str) -> list[str]:
+    names = imported(source, room)
+    outside = {name.split(".")[0] for name in names}
+    found = [f"room {other!r}" for other in rooms_in(names) - MAY_IMPORT[room] - {room}]
+    if "flask" in outside and room not in FLASK_ONLY_IN:
+        found.append("flask")
+    if "requests" in outside and room not in REQUESTS_ONLY_IN:
+        found.append("requests")
+    if room in PURE:
+        found += sorted(outside & IMPURE_MODULES)
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
+    assert problems(path.read_text(), room_of(path)) == []
+
+
+def test_a_protocol_module_that_imports_flask_is_found() -> None:
+    assert problems("from flask import request", "protocol") == ["flask", "flask"]
+
+
+def test_a_prompt_module_that_reads_a_clock_is_found() -> None:
+    assert problems("import time", "prompts") == ["time"]
+
+
+def test_an_upstream_that_imports_the_front_is_found() -> None:
+    assert problems("from horde_proxy.api import Front", "upstreams") == ["room 'api'"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_function_is_longer_than_forty_lines(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno is not None
+            documentation = ast.get_docstring(node, clean=False) or ""
+            length = node.end_lineno - node.lineno + 1 - len(documentation.splitlines())
+            assert length <= 40, f"{node.name} has {length} lines"

@@ -1,0 +1,100 @@
+"""Which format a model's name leads to."""
+
+from __future__ import annotations
+
+import pytest
+
+from horde_proxy.prompts.names import choose_format
+
+NAMES = {
+    "openai/gpt-oss-20b": "harmony",
+    "google/gemma-4-31b": "gemma4",
+    "aphrodite/TheDrummer/G4-Foo-31B": "gemma4",
+    "Equinox-31B": "gemma4",
+    "google/gemma-3-27b-it": "gemma",
+    "TheDrummer/Tiger-Gemma-9B-v3": "gemma",
+    "TheDrummer/Gemmasutra-9B": "gemma",
+    "aphrodite/DeepSeek-V3.1": "deepseek",
+    "zai-org/GLM-4.6": "glm4",
+    "Foo-GLM-32B": "glm4",
+    "CohereForAI/c4ai-command-r-08-2024": "command-r",
+    "CohereForAI/aya-expanse-8b": "command-r",
+    "microsoft/phi-4": "phi4",
+    "microsoft/Phi-4-mini-instruct": "phi4-mini",
+    "microsoft/Phi-3.5-mini-instruct": "phi3",
+    "ibm-granite/granite-3.1-8b": "granite",
+    "moonshotai/Kimi-K2": "kimi",
+    "MiniMaxAI/MiniMax-M2": "minimax",
+    "TheDrummer/Behemoth-123B-v2.2": "metharme",
+    "Pygmalion-2-13b": "metharme",
+    "Mythalion-13b": "metharme",
+    "aphrodite/TheDrummer/Behemoth-X-123B-v2.1": "mistral-v3",
+    "TheDrummer/Behemoth-R1-123B-v2": "mistral-v3",
+    "TheDrummer/Cydonia-22B-v1.3": "mistral-v3",
+    "TheDrummer/Cydonia-24B-v4.3": "mistral-v7-tekken",
+    "aphrodite/TheDrummer/Skyfall-31B-v4.2": "mistral-v7-tekken",
+    "mistralai/Mistral-Small-3.2-24B": "mistral-v7-tekken",
+    "mistralai/Devstral-Small": "mistral-v7-tekken",
+    "MS3.2-PaintedFantasy-v2-24B": "mistral-v7-tekken",
+    "TheDrummer/Rocinante-X-12B-v1": "mistral-v3-tekken",
+    "TheDrummer/Rocinante-XL-16B": "mistral-v3-tekken",
+    "mistralai/Mistral-Nemo-Instruct-2407": "mistral-v3-tekken",
+    "intervitens/mini-magnum-12b-v1.1": "mistral-v3-tekken",
+    "anthracite-org/magnum-v4-12b": "mistral-v3",
+    "anthracite-org/magnum-v4-72b": "chatml",
+    "anthracite-org/magnum-12b-v2": "chatml",
+    "TheDrummer/Rocinante-12B-v1": "chatml",
+    "MN-12B-Mag-Mell-R1": "chatml",
+    "NousResearch/Hermes-3-Llama-3.1-8B": "chatml",
+    "EVA-UNIT-01/EVA-Qwen2.5-32B": "chatml",
+    "Qwen/Qwen3-30B-A3B-Instruct-2507": "chatml",
+    "01-ai/Yi-34B-Chat": "chatml",
+    "chronos-70b-v2": "chatml",
+    "Noromaid-Mixtral-8x7B": "chatml",
+    "Sao10K/L3-8B-Stheno-v3.2": "llama3",
+    "Sao10K/L3.3-70B-Euryale-v2.3": "llama3",
+    "Meta-Llama-3.1-8B-Instruct": "llama3",
+    "Llama-3-Lumimaid-8B-v0.1": "llama3",
+    "Sicarius/Impish_LLAMA_4B": "llama3",
+    "NeverSleep/Lumimaid-v0.2-12B": "mistral-v3",
+    "mistralai/Mixtral-8x7B-Instruct-v0.1": "mistral-v1",
+    "mistralai/Mistral-7B-Instruct-v0.2": "mistral-v1",
+    "mistralai/Mistral-7B-Instruct-v0.3": "mistral-v3",
+    "mistralai/Mistral-Large-Instruct-2411": "mistral-v7",
+    "Sao10K/Fimbulvetr-11B-v2": "alpaca",
+    "LLaMA2-13B-Tiefighter": "alpaca",
+    "LLaMA2-13B-Psyfighter2": "alpaca",
+    "nothingiisreal/MN-12B-Celeste-12B-V1.6": "alpaca",
+    "NeverSleep/Noromaid-13b": "alpaca",
+    "KobbleTiny-1.1B": "alpaca",
+    "Midnight-Miqu-70B-v1.5": "vicuna",
+    "Some-New-12B": "chatml",
+    "Some-New-24B": "mistral-v7-tekken",
+    "Some-Old-13B": "alpaca",
+    "something-never-heard-of": "chatml",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_leads_to_its_familys_format(name: str) -> None:
+    assert choose_format(name).name == NAMES[name]
+
+
+@pytest.mark.parametrize("name", ["koboldcpp/Gemma-3-4b", "KoboldCpp/x", "horde-proxy/echo"])
+def test_workers_that_fill_in_their_own_tags_get_placeholders(name: str) -> None:
+    assert choose_format(name).name == "placeholders"
+
+
+def test_placeholders_can_be_turned_off() -> None:
+    assert choose_format("koboldcpp/L3-8B-Stheno-v3.2", placeholders=False).name == "llama3"
+
+
+def test_the_users_globs_come_first_and_ignore_case() -> None:
+    overrides = {"KOBOLDCPP/*stheno*": "alpaca", "*": "plain"}
+    assert choose_format("koboldcpp/L3-8B-Stheno-v3.2", overrides).name == "alpaca"
+    assert choose_format("koboldcpp/other", overrides).name == "plain"
+
+
+@pytest.mark.parametrize("name", ["Meadowlark-7b", "Shadow-Crystal-7b", "Nevada-7b", "Amuse-7b"])
+def test_a_key_inside_another_word_is_not_found(name: str) -> None:
+    assert choose_format(name).name == "chatml"

@@ -1,0 +1,62 @@
+"""The estimate of token counts, against counts that SmolLM2's own tokenizer gave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from horde_proxy.prompts.tokens import estimate, truncate
+
+SAMPLES = json.loads((Path(__file__).parent / "data" / "llama_token_counts.json").read_text())
+
+
+FOREIGN = ("Present at the meeting were Aoife", "Heute Morgen", "lol ok so")
+
+
+def english(kind: str) -> list[dict[str, object]]:
+    """The samples of a kind but for three: foreign names, German, and emoji."""
+    return [
+        each for each in SAMPLES
+        if each["kind"] == kind and not each["text"].startswith(FOREIGN)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["prose", "code"])
+def test_the_sum_over_all_samples_is_good_to_three_percent(kind: str) -> None:
+    counted = sum(each["tokens"] for each in english(kind))
+    estimated = sum(estimate(each["text"]) for each in english(kind))
+    assert abs(estimated / counted - 1) < 0.03
+
+
+@pytest.mark.parametrize("kind", ["prose", "code"])
+def test_each_sample_is_good_to_ten_percent(kind: str) -> None:
+    errors = [abs(estimate(each["text"]) / each["tokens"] - 1) for each in english(kind)]
+    assert len(errors) >= 12
+    assert max(errors) <= 0.105
+
+
+def test_nothing_has_no_tokens() -> None:
+    assert estimate("") == 0
+
+
+def test_other_scripts_count_by_the_character() -> None:
+    assert 20 <= estimate("今天天气很好，我们去公园散步吧。") <= 40
+
+
+@given(st.text(), st.integers(1, 50))
+def test_a_truncated_text_is_a_beginning_that_fits(text: str, tokens: int) -> None:
+    short = truncate(text, tokens)
+    assert text.startswith(short)
+    assert estimate(short) <= tokens
+
+
+def test_a_text_that_fits_is_not_truncated() -> None:
+    assert truncate("one two three", 3 + 1) == "one two three"
+
+
+def test_truncation_falls_between_words() -> None:
+    assert truncate("one two three four", 1) == "one"
