@@ -6,7 +6,6 @@ where they are right to about 3 %; other languages are rougher. Pure.
 
 from __future__ import annotations
 
-import math
 import re
 
 _PIECE = re.compile(
@@ -22,7 +21,7 @@ _PIECE = re.compile(
 def estimate(text: str) -> int:
     """About how many tokens a model makes of a text."""
     weights = (_weight(match.lastgroup, match.group()) for match in _PIECE.finditer(text))
-    return math.ceil(sum(weights))
+    return max(round(sum(weights)), 1) if text else 0
 
 
 def truncate(text: str, tokens: int) -> str:

@@ -18,9 +18,9 @@ COUNTS = Path(__file__).parent.parent / "data" / "llama_token_counts.json"
 
 @pytest.fixture(scope="module")
 def smollm2():
-    path = installed(Path(chosen) if (chosen := os.environ.get("HORDE_PROXY_TEST_MODEL")) else None)
+    path = installed(Path(chosen) if (chosen := os.environ.get("SMOLLM2_GGUF")) else None)
     if path is None:
-        pytest.skip("SmolLM2 is neither installed nor named by HORDE_PROXY_TEST_MODEL")
+        pytest.skip("SmolLM2 is neither installed nor named by SMOLLM2_GGUF")
     return Llama.load(path)
 
 

@@ -1,0 +1,120 @@
+"""A whole world in one thread: a proxy, its private horde and workers, under one clock.
+
+Whoever sleeps moves the clock and lets the workers do a step, so no test waits for anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from threading import Event
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from requests import Session
+
+from horde_proxy import api
+from horde_proxy.api import Front
+from horde_proxy.private_horde import PrivateHorde, blueprint
+from horde_proxy.router import Router
+from horde_proxy.shutdown import Halt
+from horde_proxy.upstreams.horde import HordeOptions, HordeUpstream
+from horde_proxy.upstreams.horde.catalog import Catalog
+from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.worker.backend import Backend
+from horde_proxy.worker.bridge import Bridge, Identity
+
+HORDE_URL = "http://horde.invalid"
+OWNER_KEY = "owner-key-of-the-tests"
+CLIENT_KEY = "client-key-of-the-tests"
+
+
+class Clock:
+    """Seconds that pass only when somebody sleeps. `every_sleep` are called after each sleep."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.every_sleep: list[Callable[[], Any]] = []
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        for call in self.every_sleep:
+            call()
+
+
+class Scripted:
+    """A backend that gives the same text to each job and keeps what it was asked."""
+
+    tags = None
+
+    def __init__(
+        self, text: str, name: str = "test/model", max_length: int = 512, context: int = 8192
+    ) -> None:
+        self.text, self.name = text, name
+        self.max_length, self.max_context_length = max_length, context
+        self.payloads: list[dict[str, Any]] = []
+
+    def generate(self, payload: Any, cancelled: Callable[[], bool]) -> str:
+        self.payloads.append(dict(payload))
+        return self.text
+
+
+class World:
+    """The parts, and `chat` to use them."""
+
+    def __init__(self, **front: Any) -> None:
+        self.clock = Clock()
+        self.horde = PrivateHorde(clock=self.clock)
+        self.horde.add_account(OWNER_KEY, "owner", trusted=True)
+        self.horde.add_account(CLIENT_KEY, "client", kudos=10_000)
+        private = Flask("private_horde")
+        private.register_blueprint(blueprint(self.horde))
+        self.session = Session()
+        self.session.mount(HORDE_URL, WSGIAdapter(private))
+        self.client = HordeClient(HORDE_URL, self.session, contact="test", timeout=(1, 1))
+        self.catalog = Catalog(self.client, ttl=1, timer=self.clock, now=self.clock)
+        self.options = HordeOptions(CLIENT_KEY, worker_filters={"validated_backends": False})
+        self.front = front
+
+    def upstream(self) -> HordeUpstream:
+        ids = (f"chatcmpl-{number}" for number in itertools.count())
+        return HordeUpstream(
+            self.client, self.catalog, self.options, clock=self.clock, sleep=self.clock.sleep,
+            now=self.clock, new_id=lambda: next(ids),
+        )
+
+    def app(self) -> Flask:
+        app = Flask("horde_proxy", static_folder=None)
+        app.config["MAX_CONTENT_LENGTH"] = 1_000_000
+        settings: dict[str, Any] = {
+            "timeout": 280, "stream_timeout": 1200, "keepalive": "chunk",
+            "keepalive_interval": 10, "max_n": 4, "strict": False, "passthrough": False,
+            **self.front,
+        }
+        api.register(app, Front(Router([self.upstream()]), Halt(), clock=self.clock, **settings))
+        return app
+
+    def http(self) -> FlaskClient:
+        return self.app().test_client()
+
+    def bridge(self, backend: Backend, name: str = "worker-1") -> Bridge:
+        identity = Identity(HORDE_URL, name, OWNER_KEY)
+        return Bridge(identity, backend, stop=Event(), pause=lambda seconds: None)
+
+    def employ(self, backend: Any, name: str = "worker-1") -> Any:
+        """A worker that checks in now and does a job at each sleep; returns the backend."""
+        bridge = self.bridge(backend, name)
+        bridge.step(self.session)
+        self.clock.every_sleep.append(lambda: bridge.step(self.session))
+        return backend
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    return World()

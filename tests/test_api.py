@@ -1,0 +1,465 @@
+"""The routes as a client sees them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from werkzeug.test import TestResponse
+
+from conftest import CLIENT_KEY, OWNER_KEY, Scripted, World
+from horde_proxy.api.connection import watched
+from horde_proxy.errors import ClientGone, TimedOut
+from horde_proxy.upstreams import Waiting
+
+PREFIXES = pytest.mark.parametrize("prefix", ["", "/v1"])
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}], **fields}
+
+
+def post(client: FlaskClient, path: str = "/v1/chat/completions", **fields: Any) -> TestResponse:
+    return client.post(path, json=body(**fields))
+
+
+def events(response: TestResponse) -> list[Any]:
+    """The decoded events of a stream; the last one must be [DONE]."""
+    *lines, last = [line for line in response.text.split("\n\n") if line]
+    assert last == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+def deltas(response: TestResponse) -> list[Any]:
+    return [each["choices"][0]["delta"] for each in events(response) if each["choices"]]
+
+
+@pytest.fixture
+def client(world: World) -> FlaskClient:
+    world.employ(Scripted("Hello there.<|im_end|>"))
+    return world.http()
+
+
+@PREFIXES
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_chat_is_completed(client: FlaskClient, prefix: str, slash: str) -> None:
+    response = post(client, f"{prefix}/chat/completions{slash}")
+    assert response.status_code == 200
+    completion = ChatCompletion.model_validate(response.json, strict=True)
+    assert completion.choices[0].message.content == "Hello there."
+    assert completion.choices[0].finish_reason == "stop"
+    assert completion.model == "test/model"
+
+
+def test_a_completion_has_all_of_openais_fields(client: FlaskClient) -> None:
+    found = post(client).json
+    assert found is not None
+    assert set(found) == {
+        "id", "object", "created", "model", "choices", "usage", "service_tier",
+        "system_fingerprint", "horde",
+    }
+    assert found["choices"] == [{
+        "index": 0,
+        "message": {"role": "assistant", "content": "Hello there.", "refusal": None,
+                    "annotations": []},
+        "logprobs": None,
+        "finish_reason": "stop",
+    }]
+
+
+def test_a_stream_has_openais_order(client: FlaskClient) -> None:
+    response = post(client, stream=True)
+    for event in events(response):
+        ChatCompletionChunk.model_validate(event, strict=True)
+    assert deltas(response) == [
+        {"role": "assistant", "content": "", "refusal": None},
+        {"content": "Hello"}, {"content": " there."}, {},
+    ]
+    reasons = [each["choices"][0]["finish_reason"] for each in events(response)]
+    assert reasons == [None, None, None, "stop"]
+
+
+def test_all_chunks_share_id_time_and_model(client: FlaskClient) -> None:
+    heads = {(each["id"], each["created"], each["model"], each["object"])
+             for each in events(post(client, stream=True))}
+    assert len(heads) == 1
+
+
+def test_usage_comes_only_when_asked_for(client: FlaskClient) -> None:
+    assert all("usage" not in each for each in events(post(client, stream=True)))
+    found = events(post(client, stream=True, stream_options={"include_usage": True}))
+    assert [each["usage"] for each in found[:-1]] == [None] * 4
+    assert found[-1]["choices"] == []
+    assert found[-1]["usage"]["completion_tokens"] == 3
+
+
+def test_a_stream_of_several_choices_ends_each(client: FlaskClient) -> None:
+    found = events(post(client, stream=True, n=2))
+    ends = [(choice["index"], choice["finish_reason"]) for each in found
+            for choice in each["choices"] if choice["finish_reason"]]
+    assert ends == [(0, "stop"), (1, "stop")]
+
+
+def test_the_headers_of_a_stream_keep_proxies_from_buffering(client: FlaskClient) -> None:
+    headers = post(client, stream=True).headers
+    assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert headers["Cache-Control"] == "no-cache"
+    assert headers["X-Accel-Buffering"] == "no"
+    assert "Content-Length" not in headers
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_horde_is_named_in_the_headers(client: FlaskClient, stream: bool) -> None:
+    headers = post(client, stream=stream, seed=1).headers
+    assert headers["X-Horde-Model"] == "test/model"
+    assert headers["X-Horde-Format"] == "chatml"
+    assert headers["X-Horde-Warnings"] == "seed: not supported"
+    assert len(headers["X-Horde-Request-Id"]) == 36
+    assert len(headers["X-Request-Id"]) == 32
+
+
+def waiting_world(**front: Any) -> World:
+    """A worker that only checks in: jobs wait."""
+    world = World(**front)
+    world.bridge(Scripted("x")).step(world.session)
+    return world
+
+
+def stream_for(world: World, seconds: float) -> list[str]:
+    """The lines of a stream until so many seconds of the world's clock have passed."""
+    response = post(world.http(), stream=True)
+    until, lines = world.clock() + seconds, []
+    for line in response.response:
+        assert isinstance(line, bytes)
+        lines.append(line.decode())
+        if world.clock() > until:
+            break
+    response.close()
+    return lines
+
+
+def test_the_role_comes_before_any_waiting() -> None:
+    world = waiting_world()
+    response = post(world.http(), stream=True)
+    start = world.clock()
+    assert b'"role":"assistant"' in next(iter(response.response))  # type: ignore[operator]
+    assert world.clock() == start
+    response.close()
+
+
+def test_while_waiting_an_empty_chunk_comes_every_ten_seconds() -> None:
+    lines = stream_for(waiting_world(), 25)
+    assert [json.loads(line.removeprefix("data: "))["choices"] for line in lines[1:]] == [
+        [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}]
+    ] * 3
+
+
+def test_keep_alives_can_be_comments() -> None:
+    assert stream_for(waiting_world(keepalive="comment"), 25)[1:] == [": waiting\n\n"] * 3
+
+
+def test_keep_alives_can_be_off() -> None:
+    world = waiting_world(keepalive="off", stream_timeout=60)
+    assert len(events(post(world.http(), stream=True))) == 2
+
+
+def test_a_client_that_leaves_a_stream_cancels_the_request() -> None:
+    world = waiting_world()
+    response = post(world.http(), stream=True)
+    assert len(world.horde.open_requests()) == 1
+    response.close()
+    assert world.horde.open_requests() == []
+
+
+def test_a_client_that_leaves_in_the_middle_cancels_the_request() -> None:
+    world = waiting_world()
+    stream_for(world, 25)
+    assert world.horde.open_requests() == []
+
+
+def test_a_wait_that_takes_too_long_is_a_504_that_asks_not_to_be_repeated() -> None:
+    world = waiting_world()
+    start = world.clock()
+    response = post(world.http())
+    assert response.status_code == 504
+    assert response.json is not None
+    assert response.json["error"]["code"] == "timeout"
+    assert response.headers["x-should-retry"] == "false"
+    assert 280 < world.clock() - start < 282
+    assert world.horde.open_requests() == []
+
+
+def test_a_stream_that_takes_too_long_ends_with_an_error_event() -> None:
+    world = waiting_world(stream_timeout=45)
+    last = events(post(world.http(), stream=True))[-1]
+    assert last == {"error": {
+        "message": "The answer did not come within the time that this proxy waits for one.",
+        "type": "server_error", "param": None, "code": "timeout",
+    }}
+    assert world.horde.open_requests() == []
+
+
+def test_a_bug_in_the_middle_of_a_stream_is_an_error_event_without_details(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.employ(Scripted("x"))
+    client = world.http()
+    world.clock.every_sleep.append(lambda: 1 / 0)
+    error = events(post(client, stream=True))[-1]["error"]
+    assert (error["type"], error["code"]) == ("server_error", None)
+    assert "division" not in error["message"]
+    assert world.horde.open_requests() == []
+
+
+def test_a_bug_is_a_500_envelope(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.employ(Scripted("x"))
+    client = world.http()
+    world.clock.every_sleep.append(lambda: 1 / 0)
+    response = post(client)
+    assert response.status_code == 500
+    assert response.json is not None
+    assert response.json["error"]["type"] == "server_error"
+    assert world.horde.open_requests() == []
+
+
+def test_a_gone_client_is_noticed_at_the_next_waiting() -> None:
+    with pytest.raises(ClientGone):
+        list(watched(iter([Waiting("queued")]), is_open=lambda: False, deadline=9,
+                     clock=lambda: 0, late=TimedOut("late")))
+
+
+def test_a_watched_stream_is_closed_with_its_watcher() -> None:
+    closed = []
+
+    def items() -> Iterator[Waiting]:
+        try:
+            while True:
+                yield Waiting("queued")
+        finally:
+            closed.append(True)
+
+    watching = watched(items(), is_open=lambda: True, deadline=9, clock=lambda: 0,
+                       late=TimedOut("late"))
+    next(watching)
+    watching.close()  # type: ignore[attr-defined]
+    assert closed == [True]
+
+
+@PREFIXES
+def test_models_are_listed(client: FlaskClient, prefix: str) -> None:
+    found = client.get(f"{prefix}/models").json
+    assert found is not None
+    assert found["object"] == "list"
+    assert [model["id"] for model in found["data"]] == ["test/model"]
+    assert {"id", "object", "created", "owned_by"} <= set(found["data"][0])
+
+
+@PREFIXES
+@pytest.mark.parametrize("name", ["test/model", "test%2Fmodel"])
+def test_one_model_is_found_with_its_slash_in_both_spellings(
+    client: FlaskClient, prefix: str, name: str
+) -> None:
+    response = client.get(f"{prefix}/models/{name}")
+    assert response.status_code == 200
+    assert response.json is not None
+    assert response.json["id"] == "test/model"
+
+
+def test_names_with_spaces_colons_and_ats_are_found(world: World) -> None:
+    world.employ(Scripted("x", name="koboldcpp/Qwen 3:8b@x"))
+    response = world.http().get("/v1/models/koboldcpp%2FQwen%203:8b@x")
+    assert response.status_code == 200
+
+
+def test_live_answers_without_a_horde() -> None:
+    assert World().http().get("/health/live").json == {"status": "ok"}
+
+
+def test_ready_tells_whether_a_model_can_be_had(client: FlaskClient) -> None:
+    response = client.get("/health/ready")
+    assert (response.status_code, response.json) == (200, {"status": "ok", "models": 1})
+    response = World().http().get("/health/ready")
+    assert (response.status_code, response.json) == (503, {"status": "unavailable", "models": 0})
+
+
+def test_ready_says_why_not_when_the_horde_is_down(world: World) -> None:
+    world.session.adapters.clear()
+    response = world.http().get("/health/ready")
+    assert response.status_code == 503
+    assert response.json is not None
+    assert response.json["reason"] == "The horde cannot be reached."
+
+
+ERRORS: list[tuple[str, str, dict[str, Any], int, str | None, str | None]] = [
+    ("POST", "/v1/chat/completions", {"data": "{"}, 400, None, None),
+    ("POST", "/v1/chat/completions", {"data": b"\xff\xfe"}, 400, None, None),
+    ("POST", "/v1/chat/completions", {"data": "[" * 100_000}, 400, None, None),
+    ("POST", "/v1/chat/completions", {"data": ""}, 400, None, None),
+    ("POST", "/v1/chat/completions", {"json": {"model": "m"}}, 400, "messages",
+     "missing_required_parameter"),
+    ("POST", "/v1/chat/completions", {"json": body(temperature="hot")}, 400, "temperature",
+     "invalid_type"),
+    ("POST", "/v1/chat/completions", {"json": body(model="nope")}, 404, "model",
+     "model_not_found"),
+    ("POST", "/v1/chat/completions", {"json": body(n=5)}, 400, "n", "integer_above_max_value"),
+    ("POST", "/v1/chat/completions", {"data": b"x" * 1_000_001}, 413, None, "request_too_large"),
+    ("GET", "/v1/models/nope", {}, 404, "model", "model_not_found"),
+    ("GET", "/v1/nope", {}, 404, None, None),
+    ("POST", "/v1/nope", {}, 404, None, None),
+    ("GET", "/v1/chat/completions", {}, 405, None, "method_not_supported"),
+    ("DELETE", "/v1/models/test/model", {}, 405, None, "method_not_supported"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "sent", "status", "param", "code"), ERRORS)
+def test_every_error_is_openais_envelope(
+    client: FlaskClient, method: str, path: str, sent: dict[str, Any], status: int,
+    param: str | None, code: str | None,
+) -> None:
+    response = client.open(path, method=method, **sent)
+    assert response.status_code == status
+    assert response.json is not None
+    error = response.json["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["type"], error["param"], error["code"]) == (
+        "invalid_request_error", param, code,
+    )
+    assert error["message"]
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.headers["X-Request-Id"]
+
+
+def test_an_unknown_route_is_named_as_openai_names_it(client: FlaskClient) -> None:
+    response = client.post("/v1/foo")
+    assert response.json is not None
+    assert response.json["error"]["message"] == "Invalid URL (POST /v1/foo)"
+
+
+def test_a_wrong_method_names_the_right_ones(client: FlaskClient) -> None:
+    assert client.get("/v1/chat/completions").headers["Allow"] == "OPTIONS, POST"
+
+
+def test_the_content_type_does_not_matter(client: FlaskClient) -> None:
+    response = client.post("/v1/chat/completions", data=json.dumps(body()), content_type="text/plain")
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/v1/nope"])
+def test_a_preflight_is_answered_without_a_key(client: FlaskClient, path: str) -> None:
+    asked = "authorization, x-stainless-lang"
+    response = client.options(path, headers={"Access-Control-Request-Headers": asked})
+    assert response.status_code == 204
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE, OPTIONS"
+    assert response.headers["Access-Control-Allow-Headers"] == asked
+    assert response.headers["Access-Control-Max-Age"] == "86400"
+    assert response.headers["Access-Control-Allow-Private-Network"] == "true"
+    assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+def test_browsers_may_read_the_hordes_headers(client: FlaskClient) -> None:
+    exposed = client.get("/v1/models").headers["Access-Control-Expose-Headers"]
+    assert {"x-request-id", "retry-after", "x-horde-warnings"} <= set(exposed.split(", "))
+
+
+def keys_seen(headers: dict[str, str], **front: Any) -> str:
+    """The key under which the horde was asked, for a client that sends these headers."""
+    world = World(**front)
+    world.employ(Scripted("Hello."))
+    world.horde.add_account("Bearer-like-Bea", "bea")
+    sent = []
+    world.session.hooks["response"].append(
+        lambda response, **_: sent.append(response.request.headers.get("apikey"))
+    )
+    world.http().post("/v1/chat/completions", json=body(), headers=headers)
+    return str(next(key for key in sent if key))
+
+
+@pytest.mark.parametrize("headers", [
+    {"Authorization": "Bearer Bearer-like-Bea"},
+    {"Authorization": "bearer  Bearer-like-Bea "},
+    {"api-key": "Bearer-like-Bea"},
+    {"x-api-key": "Bearer-like-Bea"},
+    {"apikey": "Bearer-like-Bea"},
+    {"Authorization": "Bearer null", "api-key": "Bearer-like-Bea"},
+])
+def test_with_passthrough_the_clients_key_pays(headers: dict[str, str]) -> None:
+    assert keys_seen(headers, passthrough=True) == "Bearer-like-Bea"
+
+
+@pytest.mark.parametrize("token", [
+    "", "null", "undefined", "none", "None", "anonymous", "EMPTY", "sk-no-key-required",
+])
+def test_a_stand_in_for_no_key_is_anonymous(token: str) -> None:
+    assert keys_seen({"Authorization": f"Bearer {token}"}, passthrough=True) == "0000000000"
+
+
+def test_without_passthrough_the_proxys_own_key_pays() -> None:
+    assert keys_seen({"Authorization": "Bearer Bearer-like-Bea"}) == CLIENT_KEY
+
+
+def test_an_unknown_key_is_a_401_that_does_not_repeat_it() -> None:
+    world = World(passthrough=True)
+    world.employ(Scripted("Hello."))
+    response = world.http().post(
+        "/v1/chat/completions", json=body(), headers={"Authorization": "Bearer wrong-key"}
+    )
+    assert response.status_code == 401
+    assert response.json is not None
+    assert response.json["error"]["code"] == "invalid_api_key"
+    assert "wrong-key" not in response.text
+
+
+def test_a_horde_in_maintenance_is_a_503_before_the_stream_begins(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    world.horde.maintenance = True
+    response = post(world.http(), stream=True)
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "60"
+    assert response.json is not None
+    assert response.json["error"]["code"] == "maintenance"
+
+
+def test_a_chat_that_cannot_fit_is_openais_context_error(world: World) -> None:
+    world.employ(Scripted("x", context=512))
+    response = post(world.http(), messages=[{"role": "user", "content": "word " * 900}])
+    assert response.status_code == 400
+    assert response.json is not None
+    assert response.json["error"]["code"] == "context_length_exceeded"
+    assert response.json["error"]["param"] == "messages"
+
+
+def test_no_key_and_no_prompt_is_ever_logged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    world.employ(Scripted("x"))
+    client = world.http()
+    world.clock.every_sleep.append(lambda: 1 / 0)
+    post(client, messages=[{"role": "user", "content": "my own secret"}])
+    assert caplog.records
+    for secret in (OWNER_KEY, CLIENT_KEY, "my own secret"):
+        assert secret not in caplog.text
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text())
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(st.sampled_from([
+    "messages", "max_tokens", "temperature", "top_p", "n", "stop", "stream", "stream_options",
+    "seed", "top_k", "rep_pen", "sampler_order", "horde", "tools", "response_format",
+]), VALUES))
+def test_no_body_leads_to_a_500(fields: dict[str, Any]) -> None:
+    world = World()
+    world.employ(Scripted("Hello."))
+    response = post(world.http(), **fields)
+    assert response.status_code in (200, 400)
+    if fields.get("stream") is True and response.status_code == 200:
+        assert events(response)

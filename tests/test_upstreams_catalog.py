@@ -1,0 +1,157 @@
+"""Which models the horde offers, and what its workers can do."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from horde_proxy.errors import ProxyError, UpstreamFailed
+from horde_proxy.prompts.fit import Capacity
+from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, join
+
+CAPTURES = Path(__file__).parent / "data" / "captures"
+
+
+def worker(**fields: Any) -> dict[str, Any]:
+    return {"id": "w1", "online": True, "maintenance_mode": False, "models": ["a"], "threads": 1,
+            "max_length": 512, "max_context_length": 4096, "trusted": False, **fields}
+
+
+def joined(statuses: list[Any], workers: list[Any]) -> dict[str, ModelEntry]:
+    return join(statuses, workers, 7, {})
+
+
+class Source:
+    """Stands for the client: lists to give, or an error."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.error: ProxyError | None = None
+        self.found = [worker()]
+
+    def models(self) -> list[dict[str, Any]]:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        return []
+
+    def workers(self) -> list[dict[str, Any]]:
+        return self.found
+
+
+class Timer:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def catalog(source: Source, timer: Timer) -> Catalog:
+    return Catalog(source, ttl=30, timer=timer, now=lambda: 7)  # type: ignore[arg-type]
+
+
+def test_the_recorded_lists_are_joined() -> None:
+    statuses = json.loads((CAPTURES / "get_status_models__type-text.json").read_text())
+    workers = json.loads((CAPTURES / "get_workers__type-text.json").read_text())
+    found = joined(statuses["response"]["body"], workers["response"]["body"])
+    assert list(found) == ["koboldcpp/FakeLlama-8B-Instruct", "koboldcpp/Llama-3.1-SuperNova-Lite"]
+    entry = found["koboldcpp/FakeLlama-8B-Instruct"]
+    assert entry.capacities() == [Capacity(1024, 16384)]
+    assert (entry.performance, entry.queued, entry.first_seen) == (327.2, 0, 7)
+
+
+def test_workers_that_are_offline_or_in_maintenance_do_not_count() -> None:
+    found = joined([], [worker(online=False), worker(maintenance_mode=True, models=["b"]),
+                        worker(models=["c"])])
+    assert list(found) == ["c"]
+
+
+def test_a_model_that_no_worker_lists_yet_has_a_worker_of_the_servers_defaults() -> None:
+    found = joined([{"name": "a", "count": 1}, {"name": "b", "count": 0}], [])
+    assert {name: entry.capacities() for name, entry in found.items()} == {
+        "a": [Capacity(512, 2048)]
+    }
+
+
+def test_the_widest_pair_is_of_one_worker() -> None:
+    found = joined([], [worker(max_length=1024, max_context_length=2048),
+                        worker(max_length=100, max_context_length=8192)])
+    assert found["a"].widest() == Capacity(100, 8192)
+
+
+@pytest.mark.parametrize(("options", "count"), [
+    ({}, 2),
+    ({"workers": ["w1"]}, 1),
+    ({"workers": ["w1"], "worker_blacklist": True}, 1),
+    ({"trusted_workers": True}, 1),
+    ({"workers": ["w1"], "trusted_workers": True}, 0),
+])
+def test_a_requests_filters_leave_some_workers(options: dict[str, Any], count: int) -> None:
+    found = joined([], [worker(), worker(id="w2", trusted=True)])
+    assert len(found["a"].capacities(options)) == count
+
+
+def test_the_catalog_is_loaded_once_within_its_time_to_live() -> None:
+    source, timer = Source(), Timer()
+    models = catalog(source, timer)
+    models.models()
+    timer.seconds = 29
+    models.models()
+    assert source.calls == 1
+    timer.seconds = 31
+    models.models()
+    assert source.calls == 2
+
+
+def test_a_failure_with_nothing_known_is_told_and_remembered_for_a_moment() -> None:
+    source, timer = Source(), Timer()
+    source.error = UpstreamFailed("down")
+    models = catalog(source, timer)
+    for _ in range(2):
+        with pytest.raises(UpstreamFailed):
+            models.models()
+    assert source.calls == 1
+    source.error, timer.seconds = None, 6
+    assert list(models.models()) == ["a"]
+
+
+def test_the_last_good_models_are_served_while_the_horde_is_down() -> None:
+    source, timer = Source(), Timer()
+    models = catalog(source, timer)
+    models.models()
+    source.error, timer.seconds = UpstreamFailed("down"), 31
+    assert list(models.models()) == ["a"]
+    assert source.calls == 2
+    timer.seconds = 37
+    source.error, source.found = None, [worker(models=["b"])]
+    assert list(models.models()) == ["b"]
+
+
+def test_a_model_keeps_the_time_at_which_it_was_first_seen() -> None:
+    before = join([], [worker()], 7, {})
+    assert join([], [worker()], 99, before)["a"].first_seen == 7
+
+
+def test_many_threads_make_one_fetch() -> None:
+    source, entered, gate = Source(), threading.Event(), threading.Event()
+    plain = source.models
+
+    def slow() -> list[dict[str, Any]]:
+        entered.set()
+        assert gate.wait(10)
+        return plain()
+
+    source.models = slow  # type: ignore[method-assign]
+    models = catalog(source, Timer())
+    threads = [threading.Thread(target=models.models) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(10)
+    gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert source.calls == 1

@@ -1,0 +1,382 @@
+"""A chat on a horde, from the plan to the chunks, in a world with a clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from conftest import HORDE_URL, OWNER_KEY, Scripted, World
+from horde_proxy.errors import (
+    ModelNotFound,
+    ProxyError,
+    RateLimited,
+    ShuttingDown,
+    Unavailable,
+    UpstreamFailed,
+)
+from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.completion import fold
+from horde_proxy.shutdown import Halt
+from horde_proxy.upstreams import Accepted, Route, StreamItem, Waiting
+from horde_proxy.worker.backend import BackendError
+
+HI = (Message("system", "Be kind."), Message("user", "Hi"))
+BASE = f"{HORDE_URL}/api/v2"
+SUBMIT = f"{BASE}/generate/text/async"
+STATUS = f"{BASE}/generate/text/status/1"
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return ChatRequest(**{"model": "test/model", "messages": HI, **fields})
+
+
+def stream(world: World, request: ChatRequest) -> Iterator[StreamItem]:
+    upstream = world.upstream()
+    return upstream.stream(request, Route(upstream, request.model))
+
+
+def completed(world: World, request: ChatRequest) -> dict[str, Any]:
+    return fold(item for item in stream(world, request) if isinstance(item, dict))
+
+
+def accepted(world: World, request: ChatRequest) -> Accepted:
+    first = next(stream(world, request))
+    assert isinstance(first, Accepted)
+    return first
+
+
+def test_a_chat_is_rendered_submitted_and_answered(world: World) -> None:
+    worker = world.employ(Scripted(" Hello there.<|im_end|>\n"))
+    answer = completed(world, chat(max_tokens=100, sampling={"temperature": 0.5}))
+    assert answer["choices"][0]["message"]["content"] == "Hello there."
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    [payload] = worker.payloads
+    assert payload["prompt"] == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert payload["max_length"] == 100
+    assert payload["temperature"] == 0.5
+    assert payload["stop_sequence"] == ["<|im_end|>", "<|im_start|>"]
+    assert payload["use_default_badwordsids"] is False
+    assert world.horde.open_requests() == []
+
+
+def test_what_the_horde_told_is_in_the_horde_object(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    found = completed(world, chat())["horde"]
+    assert found["model"] == "test/model"
+    assert [worker["name"] for worker in found["workers"]] == ["worker-1"]
+    assert len(found["request_ids"]) == 1
+    assert found["kudos"] > 0
+    assert (found["queue_seconds"], found["generation_seconds"]) == (0.5, 0.0)
+
+
+def test_the_headers_say_what_was_done(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    headers = accepted(world, chat(ignored=("seed",), max_tokens=9000)).headers
+    assert headers["X-Horde-Model"] == "test/model"
+    assert headers["X-Horde-Format"] == "chatml"
+    assert headers["X-Horde-Warnings"] == "seed: not supported; max_tokens: lowered to 512"
+    assert len(headers["X-Horde-Request-Id"]) == 36
+
+
+def test_without_warnings_there_is_no_warning_header(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    assert "X-Horde-Warnings" not in accepted(world, chat()).headers
+
+
+def test_left_out_turns_are_said(world: World) -> None:
+    world.employ(Scripted("Hello.", context=1024))
+    turns = (Message("user", "word " * 900), Message("assistant", "A"), Message("user", "Hi"))
+    warnings = accepted(world, chat(messages=turns)).headers["X-Horde-Warnings"]
+    assert warnings == "messages: the 2 oldest were left out to fit the context"
+
+
+def test_several_choices_come_with_their_index(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    answer = completed(world, chat(n=3))
+    assert [each["index"] for each in answer["choices"]] == [0, 1, 2]
+    assert [each["message"]["content"] for each in answer["choices"]] == ["Hello."] * 3
+
+
+def test_usage_counts_the_prompt_once_and_all_choices(world: World) -> None:
+    world.employ(Scripted("one two three"))
+    assert completed(world, chat(n=2))["usage"]["completion_tokens"] == 6
+    assert completed(world, chat(n=1))["usage"]["completion_tokens"] == 3
+
+
+def test_placeholders_are_sent_to_workers_that_fill_them_in(world: World) -> None:
+    worker = world.employ(Scripted("Hello.{{[INPUT_END]}}", name="koboldcpp/model"))
+    answer = completed(world, chat(model="koboldcpp/model"))
+    assert worker.payloads[0]["prompt"] == (
+        "{{[SYSTEM]}}Be kind.{{[SYSTEM_END]}}{{[INPUT]}}Hi{{[INPUT_END]}}{{[OUTPUT]}}"
+    )
+    assert worker.payloads[0]["stop_sequence"] == [
+        "{{[INPUT]}}", "{{[OUTPUT]}}", "{{[INPUT_END]}}", "{{[OUTPUT_END]}}",
+    ]
+    assert answer["choices"][0]["message"]["content"] == "Hello."
+
+
+def test_a_format_can_be_set_for_a_model(world: World) -> None:
+    worker = world.employ(Scripted("Hello."))
+    world.options = replace(world.options, formats={"test/*": "plain"})
+    completed(world, chat())
+    assert worker.payloads[0]["prompt"] == "Be kind.\n\nUser: Hi\nAssistant:"
+
+
+def test_an_answer_that_ran_out_of_length_says_so(world: World) -> None:
+    world.employ(Scripted("word " * 60))
+    assert completed(world, chat(max_tokens=50))["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_censored_generation_is_filtered(world: World) -> None:
+    worker = Scripted("bad words")
+    bridge = world.bridge(worker)
+    plain = bridge._submit
+    bridge._submit = lambda session, body: plain(session, {**body, "state": "csam"})  # type: ignore[method-assign]
+    bridge.step(world.session)
+    world.clock.every_sleep.append(lambda: bridge.step(world.session))
+    choice = completed(world, chat())["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("", "content_filter")
+
+
+def test_waiting_tells_state_and_position(world: World) -> None:
+    bridge = world.bridge(Scripted("Hello."))
+    bridge.step(world.session)
+    items = stream(world, chat())
+    seen = [next(items) for _ in range(8)]
+    waiting = [item for item in seen if isinstance(item, Waiting)]
+    assert waiting[-1] == Waiting("queued", 1, waiting[-1].seconds)
+
+
+def test_a_waiting_comes_at_least_every_second(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    last = world.clock()
+    for _, item in zip(range(100), stream(world, chat()), strict=False):
+        if isinstance(item, Waiting):
+            assert world.clock() - last <= 1
+            last = world.clock()
+
+
+def test_closing_the_stream_cancels_the_request(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    items = stream(world, chat())
+    next(items)
+    assert len(world.horde.open_requests()) == 1
+    items.close()  # type: ignore[attr-defined]
+    assert world.horde.open_requests() == []
+
+
+def test_a_shutdown_cancels_the_request(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    halt = Halt()
+    halt.set()
+    upstream = world.upstream()
+    upstream._sleep = halt.sleep
+    with pytest.raises(ShuttingDown):
+        list(upstream.stream(chat(), Route(upstream, "test/model")))
+    assert world.horde.open_requests() == []
+
+
+def test_an_unknown_model_is_not_submitted(world: World) -> None:
+    with pytest.raises(ModelNotFound):
+        next(stream(world, chat(model="nope")))
+
+
+def test_a_model_without_an_allowed_worker_is_unavailable(world: World) -> None:
+    world.employ(Scripted("x"))
+    with pytest.raises(Unavailable):
+        next(stream(world, chat(horde={"workers": ["00000000-0000-0000-0000-000000000000"]})))
+
+
+def test_a_requests_worker_filters_reach_the_horde(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    found = completed(world, chat(horde={"trusted_workers": True}))
+    assert found["choices"][0]["message"]["content"] == "Hello."
+
+
+def test_a_faulted_request_is_a_failing_upstream(world: World) -> None:
+    class Failing(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            raise BackendError("no")
+
+    world.employ(Failing(""))
+    with pytest.raises(UpstreamFailed, match="workers failed"):
+        list(stream(world, chat()))
+
+
+def test_a_worker_that_fails_once_costs_only_time(world: World) -> None:
+    class Shaky(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            super().generate(payload, cancelled)
+            if len(self.payloads) < 3:
+                raise BackendError("no")
+            return self.text
+
+    world.employ(Shaky("Hello."))
+    assert completed(world, chat())["choices"][0]["message"]["content"] == "Hello."
+
+
+def test_a_request_that_nobody_can_take_is_given_up_and_cancelled(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    items = stream(world, chat())
+    next(items)
+    [worker] = world.horde.workers("text", None)
+    world.horde.set_maintenance(OWNER_KEY, worker["id"], {"maintenance": True})
+    start = world.clock()
+    with pytest.raises(Unavailable) as raised:
+        list(items)
+    assert str(raised.value) == (
+        "No worker of the horde offers test/model with a context of 768 and a length of 512 "
+        "tokens now."
+    )
+    assert 65 <= world.clock() - start <= 70
+    assert world.horde.open_requests() == []
+
+
+def test_a_request_that_the_horde_forgot_ends_at_once(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    items = stream(world, chat())
+    first = next(items)
+    assert isinstance(first, Accepted)
+    world.client.cancel(first.headers["X-Horde-Request-Id"])
+    with pytest.raises(UpstreamFailed, match="lost the request"):
+        list(items)
+
+
+def test_the_hordes_own_pace_is_never_exceeded(world: World) -> None:
+    """The private horde has the real limits: 60 polls of an id in a minute, then a 429."""
+    world.bridge(Scripted("x")).step(world.session)
+    statuses: list[int] = []
+    world.session.hooks["response"].append(
+        lambda response, **_: statuses.append(response.status_code)
+    )
+    items = stream(world, chat())
+    start = world.clock()
+    while world.clock() - start < 300:
+        next(items)
+    assert len(statuses) > 200
+    assert 429 not in statuses
+
+
+def test_a_submit_that_comes_too_soon_is_tried_again(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    for _ in range(4):
+        assert completed(world, chat())["choices"][0]["message"]["content"] == "Hello."
+    world.clock.every_sleep.clear()
+    for _ in range(5):
+        next(stream(world, chat()))
+
+
+def test_an_answer_that_would_cost_kudos_that_are_not_there_is_asked_for_shorter(
+    world: World,
+) -> None:
+    world.horde.upfront_kudos = True
+    world.options = replace(world.options, api_key="0000000000")
+    worker = world.employ(Scripted("Hello.", max_length=2048))
+    items = stream(world, chat(max_tokens=2000))
+    first = next(items)
+    assert isinstance(first, Accepted)
+    assert first.headers["X-Horde-Warnings"] == (
+        "max_tokens: lowered to 256 for lack of kudos"
+    )
+    list(items)
+    assert worker.payloads[0]["max_length"] == 256
+
+
+@contextmanager
+def scripted_horde(world: World) -> Iterator[responses.RequestsMock]:
+    """A horde of recorded answers in place of the private one; submits are accepted as id 1."""
+    world.session.adapters.pop(HORDE_URL)
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as horde:
+        horde.get(f"{BASE}/status/models", json=[{"name": "test/model", "count": 1}])
+        horde.get(f"{BASE}/workers", json=[])
+        horde.post(SUBMIT, status=202, json={"id": "1", "kudos": 0.0})
+        horde.delete(STATUS, json={})
+        yield horde
+
+
+def poll_answers(world: World, *answers: dict[str, Any], n: int = 1) -> list[StreamItem]:
+    """The items when the horde answers the polls so, the last answer being repeated."""
+    with scripted_horde(world) as horde:
+        for answer in answers:
+            horde.get(STATUS, **answer)
+        return list(stream(world, chat(n=n)))
+
+
+def test_a_submit_that_stays_refused_is_a_429(world: World) -> None:
+    with scripted_horde(world) as horde:
+        horde.replace(responses.POST, SUBMIT, status=429, json={"message": "90 per 1 minute"},
+                      headers={"Retry-After": "9"})
+        start = world.clock()
+        with pytest.raises(RateLimited):
+            next(stream(world, chat()))
+    assert world.clock() - start == 18
+
+
+DONE = {"json": {"done": True, "finished": 1, "generations": [{"text": "Hello.", "state": "ok"}]}}
+
+
+@pytest.mark.parametrize("trouble", [
+    {"status": 502, "body": "<html>"},
+    {"status": 500, "json": {"message": "Internal Server Error"}},
+    {"status": 200, "body": "{"},
+    {"body": requests.ConnectionError("gone")},
+    {"status": 429, "json": {"message": "60 per 1 minute"}, "headers": {"Retry-After": "25"}},
+    {"json": {"done": True, "faulted": False, "finished": 0, "processing": 1, "restarted": 2,
+              "generations": []}},
+])
+def test_trouble_with_one_poll_does_not_lose_the_answer(
+    world: World, trouble: dict[str, Any]
+) -> None:
+    items = poll_answers(world, trouble, DONE)
+    assert any("Hello." in str(item) for item in items)
+
+
+def test_a_429_is_waited_out(world: World) -> None:
+    start = world.clock()
+    limited = {"status": 429, "json": {"message": "m"}, "headers": {"Retry-After": "25"}}
+    poll_answers(world, limited, DONE)
+    assert world.clock() - start >= 25
+
+
+def test_a_horde_that_stays_away_is_given_up_after_a_minute(world: World) -> None:
+    start = world.clock()
+    with pytest.raises(UpstreamFailed):
+        poll_answers(world, {"status": 502, "body": "<html>"})
+    assert 60 < world.clock() - start < 65
+
+
+@pytest.mark.parametrize("status", [
+    {"done": True, "faulted": True, "generations": []},
+    {"done": True, "processing": 0, "generations": []},
+])
+def test_an_end_without_an_answer_is_an_error(world: World, status: dict[str, Any]) -> None:
+    with pytest.raises(ProxyError):
+        poll_answers(world, {"json": status})
+
+
+def test_a_generation_that_is_missing_is_an_error_after_those_that_came(world: World) -> None:
+    partly = {"done": True, "faulted": True, "finished": 1,
+              "generations": [{"text": "Hello.", "state": "ok"}]}
+    with pytest.raises(UpstreamFailed, match="some of the choices"):
+        poll_answers(world, {"json": partly}, n=2)
+
+
+def test_model_objects_have_openais_fields_and_the_hordes(world: World) -> None:
+    world.employ(Scripted("x", max_length=300, context=4096))
+    [model] = world.upstream().models()
+    horde = model.pop("horde")
+    assert model == {
+        "id": "test/model", "object": "model", "created": 1000, "owned_by": "ai-horde",
+        "context_length": 4096,
+    }
+    assert (horde["workers"], horde["threads"], horde["max_length"]) == (1, 1, 300)
+    assert horde["format"] == "chatml"
