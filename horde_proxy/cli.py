@@ -65,7 +65,9 @@ def serve(path: str | None, bind: str | None) -> None:
 @main.command()
 @config_option
 @bind_option
-@click.option("--model", metavar="PATH", help="A GGUF file of a llama model to run instead.")
+@click.option(
+    "--model", metavar="PATH|ngram", help="A GGUF file of a llama model, or the toy, to run instead."
+)
 @click.option("--echo", is_flag=True, help="Also run horde-proxy/echo, which repeats the user.")
 @click.option("--echo-delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
 def demo(

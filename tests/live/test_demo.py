@@ -1,0 +1,70 @@
+"""The demo as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from live.conftest import answers, free_port, until
+
+
+def children(pid: int) -> set[int]:
+    """The process ids of all descendants."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
+    parents = {int(line.split()[0]): int(line.split()[1]) for line in listed.stdout.splitlines()}
+    found, frontier = set[int](), {pid}
+    while frontier:
+        frontier = {child for child, parent in parents.items() if parent in frontier}
+        found |= frontier
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not shutil.which("ps"), reason="needs ps")
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_printed_curl_line_answers_and_a_signal_ends_everything(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    bind, said = f"127.0.0.1:{free_port()}", tmp_path / "said"
+    with said.open("w") as output:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "horde_proxy", "demo", "--bind", bind, "--model", "ngram",
+             "--echo"],
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )
+    try:
+        until(lambda: "Ctrl-C" in said.read_text())
+        text = said.read_text()
+        assert f"OpenAI base URL:  http://{bind}/v1" in text
+        assert "horde-proxy/ngram-demo" in text
+        assert "horde-proxy/echo" in text
+        line = next(line.strip() for line in text.splitlines() if line.strip().startswith("curl"))
+        pasted = subprocess.run(
+            ["sh", "-c", f"{line} -s"], capture_output=True, text=True, timeout=30, check=True
+        )
+        answer = json.loads(pasted.stdout)
+        assert answer["model"] == "horde-proxy/ngram-demo"
+        assert re.search(r"\w+", answer["choices"][0]["message"]["content"])
+        started = children(demo.pid)
+        assert len(started) >= 3
+    finally:
+        demo.send_signal(number)
+        assert demo.wait(20) == 0
+    until(lambda: not any(is_running(pid) for pid in started), 5)
+    assert not answers(f"http://{bind}/health/live")

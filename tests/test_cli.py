@@ -1,0 +1,147 @@
+"""The command line, as far as it goes without a server of its own; the rest is in live/."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import responses
+from click.testing import CliRunner, Result
+
+from horde_proxy import demo
+from horde_proxy.cli import main
+from horde_proxy.worker.model_file import ModelFileError
+
+BASE = "http://proxy.invalid/v1"
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, arguments, env=env)
+
+
+def sse(*events: Any) -> str:
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+
+def delta(text: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}}]}
+
+
+@pytest.mark.parametrize("command", ["serve", "demo", "chat", "models", "worker", "model"])
+def test_every_command_explains_itself(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage:")
+
+
+def test_a_wrong_setting_stops_the_start() -> None:
+    result = run("serve", env={"HORDE_PROXY_SERVER__THREADS": "0"})
+    assert result.exit_code == 1
+    assert "setting server.threads = '0' from environment variable" in result.output
+
+
+@responses.activate
+def test_chat_prints_the_answer_of_the_first_model() -> None:
+    responses.get(f"{BASE}/models", json={"data": [{"id": "a/b"}, {"id": "c"}]})
+    sent = responses.post(f"{BASE}/chat/completions", body=sse(delta("Hel"), delta("lo")))
+    result = run("chat", "Hi", "--url", BASE)
+    assert result.output == "Hello\n"
+    assert json.loads(sent.calls[0].request.body) == {
+        "model": "a/b", "stream": True, "messages": [{"role": "user", "content": "Hi"}],
+    }
+
+
+@responses.activate
+def test_chat_fails_with_the_proxys_own_words() -> None:
+    error = {"error": {"message": "No such model.", "type": "x", "param": None, "code": None}}
+    responses.post(f"{BASE}/chat/completions", status=404, json=error)
+    result = run("chat", "Hi", "--model", "m", "--url", BASE)
+    assert (result.exit_code, result.output) == (1, "Error: No such model.\n")
+
+
+@responses.activate
+def test_chat_fails_when_the_stream_does() -> None:
+    error = {"error": {"message": "Late.", "type": "x", "param": None, "code": None}}
+    responses.post(f"{BASE}/chat/completions", body=sse(delta("Hel"), error))
+    result = run("chat", "Hi", "--model", "m", "--url", BASE)
+    assert result.exit_code == 1
+    assert "Hel" in result.output
+    assert "Error: Late." in result.output
+
+
+@responses.activate
+def test_a_proxy_that_is_not_there_is_named() -> None:
+    result = run("models", "--url", BASE)
+    assert result.exit_code == 1
+    assert f"no proxy answers at {BASE}" in result.output
+
+
+@responses.activate
+def test_models_are_listed_in_columns() -> None:
+    responses.get(f"{BASE}/models", json={"data": [{
+        "id": "a/b", "context_length": 4096,
+        "horde": {"workers": 2, "queued_tokens": 80.0, "tokens_per_second": 12.34},
+    }]})
+    assert run("models", "--url", BASE).output.splitlines()[1].split() == [
+        "a/b", "2", "4096", "80", "12.3",
+    ]
+
+
+def test_a_worker_needs_a_key() -> None:
+    result = run("worker", "--horde", "http://h.invalid", "--backend", "echo",
+                 env={"AI_HORDE_API_KEY": ""})
+    assert result.exit_code != 0
+
+
+def test_a_worker_whose_model_is_missing_says_so() -> None:
+    result = run("worker", "--horde", "http://h.invalid", "--backend", "/nowhere.gguf",
+                 "--api-key", "k")
+    assert result.exit_code == 1
+
+
+def test_a_model_that_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(report: Any) -> None:
+        raise ModelFileError("no network")
+
+    monkeypatch.setattr("horde_proxy.cli.install", fail)
+    result = run("model", "install")
+    assert (result.exit_code, result.output) == (1, "Error: no network\n")
+
+
+def test_the_demo_takes_a_given_model() -> None:
+    assert demo.choose_backend("/some/model.gguf", print) == "/some/model.gguf"
+
+
+def test_the_demo_without_a_runner_is_a_toy_and_says_how_to_get_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(demo, "can_run_gguf", lambda: False)
+    assert demo.choose_backend(None, said.append) == "ngram"
+    assert said == [
+        'No runner for a real model here, so a toy answers. To get it: pip install -e ".[local]"'
+    ]
+
+
+def test_the_demo_fetches_the_model_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[Any] = []
+    monkeypatch.setattr(demo, "can_run_gguf", lambda: True)
+    monkeypatch.setattr(demo.model_file, "installed", lambda: None)
+    monkeypatch.setattr(demo.model_file, "install", fetched.append)
+    assert demo.choose_backend(None, print) == "smollm2"
+    assert fetched == [print]
+
+
+def test_the_demo_goes_on_as_a_toy_when_the_model_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(report: Any) -> None:
+        raise ModelFileError("no network")
+
+    said: list[str] = []
+    monkeypatch.setattr(demo, "can_run_gguf", lambda: True)
+    monkeypatch.setattr(demo.model_file, "installed", lambda: None)
+    monkeypatch.setattr(demo.model_file, "install", fail)
+    assert demo.choose_backend(None, said.append) == "ngram"
+    assert said == ["no network\nSo a toy answers. For the real model: horde-proxy model install"]

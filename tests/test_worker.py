@@ -1,0 +1,291 @@
+"""The worker: placeholders, its small models, servers as backends, and the loop."""
+
+from __future__ import annotations
+
+import json
+import random
+from threading import Event
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from conftest import OWNER_KEY, Clock, Scripted, World
+from horde_proxy.prompts.tokens import estimate
+from horde_proxy.worker import remote
+from horde_proxy.worker.backend import BackendError
+from horde_proxy.worker.bridge import Bridge, Identity, Rejected
+from horde_proxy.worker.echo import Echo
+from horde_proxy.worker.models import open_backend
+from horde_proxy.worker.ngram import NGram
+from horde_proxy.worker.placeholders import fill, fill_payload
+
+CHATML = {
+    "SYSTEM": "<|im_start|>system\n", "SYSTEM_END": "<|im_end|>\n",
+    "INPUT": "<|im_start|>user\n", "INPUT_END": "<|im_end|>\n",
+    "OUTPUT": "<|im_start|>assistant\n", "OUTPUT_END": "<|im_end|>\n",
+}
+FILLED = (
+    "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"
+    "<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nU2<|im_end|>\n<|im_start|>assistant\n"
+)
+URL = "http://backend.invalid:5001"
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("prompt", [
+    "{{[SYSTEM]}}S{{[SYSTEM_END]}}{{[INPUT]}}U{{[INPUT_END]}}{{[OUTPUT]}}A{{[OUTPUT_END]}}"
+    "{{[INPUT]}}U2{{[INPUT_END]}}{{[OUTPUT]}}",
+    "{{[SYSTEM]}}S{{[INPUT]}}U{{[OUTPUT]}}A{{[INPUT]}}U2{{[OUTPUT]}}",
+])
+def test_placeholders_become_the_models_tags_with_and_without_their_ends(prompt: str) -> None:
+    assert fill(prompt, CHATML) == FILLED
+
+
+def test_a_prompt_without_placeholders_stays_as_it_is() -> None:
+    assert fill("just text { {[INPUT]}}", CHATML) == "just text { {[INPUT]}}"
+
+
+def test_stops_are_filled_in_once_and_without_whitespace() -> None:
+    payload = {"prompt": "{{[INPUT]}}U", "max_length": 80,
+               "stop_sequence": ["{{[INPUT]}}", "{{[INPUT_END]}}", "{{[OUTPUT_END]}}", "END"]}
+    assert fill_payload(payload, CHATML) == {
+        "prompt": "<|im_start|>user\nU", "max_length": 80,
+        "stop_sequence": ["<|im_start|>user", "<|im_end|>", "END"],
+    }
+
+
+@pytest.mark.parametrize(("prompt", "text"), [
+    ("{{[SYSTEM]}}S{{[SYSTEM_END]}}{{[INPUT]}}U{{[INPUT_END]}}{{[OUTPUT]}}A{{[OUTPUT_END]}}"
+     "{{[INPUT]}}line 1\nline 2{{[INPUT_END]}}{{[OUTPUT]}}", "line 1\nline 2"),
+    ("{{[INPUT]}}U{{[OUTPUT]}}", "U"),
+    ("raw prompt", "raw prompt"),
+    ("{{[INPUT]}}one two three{{[INPUT_END]}}{{[OUTPUT]}}one ", "two three"),
+    ("{{[INPUT]}}one two{{[INPUT_END]}}{{[OUTPUT]}}other ", "one two"),
+    ("", ""),
+])
+def test_the_echo_repeats_the_last_user_turn(prompt: str, text: str) -> None:
+    assert Echo().generate({"prompt": prompt, "max_length": 100}, never) == text
+
+
+def test_the_echo_keeps_to_length_and_stops() -> None:
+    assert Echo().generate({"prompt": "one two three four", "max_length": 2}, never) == "one two"
+    stops = {"prompt": "one STOP two", "stop_sequence": ["STOP"]}
+    assert Echo().generate(stops, never) == "one "
+
+
+def test_the_echo_takes_its_delay() -> None:
+    clock = Clock()
+    Echo(25, clock=clock, sleep=clock.sleep).generate({"prompt": "x"}, never)
+    assert clock() == pytest.approx(1025)
+
+
+def test_a_cancelled_echo_does_not_wait() -> None:
+    clock = Clock()
+    Echo(25, clock=clock, sleep=clock.sleep).generate({"prompt": "x"}, lambda: True)
+    assert clock() == 1000
+
+
+def test_the_ngram_writes_whole_sentences_of_its_corpus() -> None:
+    model = NGram("The cat sat down. The dog ran off. The cat ran home.", random.Random(1))
+    text = model.generate({"prompt": "", "max_length": 100}, never)
+    assert text.endswith(".")
+    assert set(text.replace(".", "").split()) <= set("The cat sat down dog ran off home".split())
+
+
+def test_the_ngram_begins_near_what_was_asked() -> None:
+    model = NGram("Cats like fish very much. Dogs like bones very much.", random.Random(1))
+    for _ in range(10):
+        text = model.generate({"prompt": "What do dogs like? bones", "max_length": 100}, never)
+        assert text.startswith(("Dogs", "Cats"))
+    assert NGram().generate({"prompt": "kudos", "max_length": 60}, never)
+
+
+@pytest.mark.parametrize("length", [16, 40])
+def test_the_ngram_keeps_to_its_length(length: int) -> None:
+    for seed in range(20):
+        text = NGram(None, random.Random(seed)).generate({"prompt": "x", "max_length": length}, never)
+        assert 0 < estimate(text) <= length
+
+
+def test_models_without_a_file_or_a_runner_say_how_to_get_one() -> None:
+    with pytest.raises(BackendError, match="model install|numpy and gguf are missing"):
+        open_backend("/nowhere/model.gguf")
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("echo", "horde-proxy/echo"), ("ngram", "horde-proxy/ngram-demo"),
+])
+def test_a_built_in_model_is_named_for_what_it_is(name: str, expected: str) -> None:
+    assert open_backend(name).name == expected
+
+
+PAYLOAD = {
+    "prompt": "Once", "n": 1, "max_length": 80, "max_context_length": 2048, "temperature": 0.7,
+    "top_k": 40, "top_p": 0.9, "min_p": 0.05, "rep_pen": 1.1, "stop_sequence": ["END"],
+}
+
+
+@responses.activate
+def test_a_kobold_server_gets_the_payload_as_it_is() -> None:
+    responses.get(f"{URL}/api/v1/model", json={"result": "koboldcpp/Some-8B"})
+    responses.get(f"{URL}/api/v1/config/max_length", json={"value": 1024})
+    responses.get(f"{URL}/api/v1/config/max_context_length", json={"value": 16384})
+    generate = responses.post(f"{URL}/api/v1/generate", json={"results": [{"text": " upon"}]})
+    backend = remote.connect(URL)
+    assert (backend.name, backend.max_length, backend.max_context_length) == (
+        "koboldcpp/Some-8B", 1024, 16384,
+    )
+    assert backend.generate(PAYLOAD, never) == " upon"
+    assert json.loads(generate.calls[0].request.body) == PAYLOAD
+
+
+@responses.activate
+def test_an_ollama_server_is_asked_raw() -> None:
+    responses.get(f"{URL}/api/v1/model", status=404)
+    responses.get(f"{URL}/api/version", json={"version": "0.9"})
+    responses.get(f"{URL}/api/tags", json={"models": [{"name": "llama3.2:1b"}]})
+    generate = responses.post(f"{URL}/api/generate", json={"response": " upon", "done": True})
+    backend = remote.connect(URL, model="home/llama3.2-1b", max_length=300)
+    assert (backend.name, backend.max_length) == ("home/llama3.2-1b", 300)
+    assert backend.generate(PAYLOAD, never) == " upon"
+    assert json.loads(generate.calls[0].request.body) == {
+        "model": "llama3.2:1b", "prompt": "Once", "raw": True, "stream": False,
+        "options": {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.05,
+                    "repeat_penalty": 1.1, "stop": ["END"], "num_predict": 80, "num_ctx": 2048},
+    }
+
+
+@responses.activate
+def test_an_openai_server_gets_a_raw_completion() -> None:
+    responses.get(f"{URL}/api/v1/model", status=404)
+    responses.get(f"{URL}/api/version", status=404)
+    responses.get(f"{URL}/v1/models", json={"data": [{"id": "some-model"}]})
+    generate = responses.post(f"{URL}/v1/completions", json={"choices": [{"text": " upon"}]})
+    backend = remote.connect(f"{URL}/v1")
+    assert backend.generate(PAYLOAD, never) == " upon"
+    sent = json.loads(generate.calls[0].request.body)
+    assert (sent["model"], sent["prompt"], sent["max_tokens"]) == ("some-model", "Once", 80)
+    assert (sent["stop"], sent["repetition_penalty"], sent["repeat_penalty"]) == (["END"], 1.1, 1.1)
+
+
+@responses.activate
+def test_something_that_is_no_backend_is_named() -> None:
+    responses.get(f"{URL}/api/v1/model", body="<html>")
+    responses.get(f"{URL}/api/version", json=[])
+    responses.get(f"{URL}/v1/models", json={"data": []})
+    with pytest.raises(BackendError, match="is not a KoboldAI, Ollama or OpenAI-compatible"):
+        remote.connect(URL)
+
+
+@pytest.mark.parametrize("failure", [
+    {"status": 500}, {"json": {"results": []}}, {"body": requests.ConnectionError("x")},
+    {"body": "<html>"},
+])
+@responses.activate
+def test_a_backend_that_fails_is_a_backend_error(failure: dict[str, Any]) -> None:
+    responses.get(f"{URL}/api/v1/model", json={"result": "koboldcpp/Some-8B"})
+    responses.post(f"{URL}/api/v1/generate", **failure)
+    with pytest.raises(BackendError):
+        remote.connect(URL).generate(PAYLOAD, never)
+
+
+def submitted(world: World, model: str = "test/model") -> str:
+    payload = {"prompt": "Hi", "params": {"max_length": 80}, "models": [model]}
+    return str(world.client.submit(payload, OWNER_KEY)["id"])
+
+
+def test_a_job_is_popped_completed_and_submitted(world: World) -> None:
+    bridge = world.bridge(Scripted("Hello."))
+    request_id = submitted(world)
+    assert bridge.step(world.session) == 0.0
+    [generation] = world.client.status(request_id)["generations"]
+    assert (generation["text"], generation["worker_name"]) == ("Hello.", "worker-1")
+
+
+def test_without_a_job_the_worker_idles(world: World) -> None:
+    assert world.bridge(Scripted("Hello.")).step(world.session) == 1.0
+
+
+def test_placeholders_are_filled_in_for_models_of_our_own(world: World) -> None:
+    backend = Scripted("Hello.")
+    backend.tags = CHATML  # type: ignore[assignment]
+    payload = {"prompt": "{{[INPUT]}}U{{[INPUT_END]}}{{[OUTPUT]}}", "models": ["test/model"]}
+    world.client.submit(payload, OWNER_KEY)
+    world.bridge(backend).step(world.session)
+    assert backend.payloads[0]["prompt"] == (
+        "<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_failed_job_goes_back_to_the_queue(world: World) -> None:
+    class Failing(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            raise BackendError("no")
+
+    request_id = submitted(world)
+    world.bridge(Failing("")).step(world.session)
+    status = world.client.status(request_id)
+    assert (status["restarted"], status["waiting"]) == (1, 1)
+
+
+def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None:
+    stop = Event()
+
+    class Stopped(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            stop.set()
+            return "half a sen"
+
+    request_id = submitted(world)
+    identity = Identity("http://horde.invalid", "worker-1", OWNER_KEY)
+    Bridge(identity, Stopped(""), stop=stop).step(world.session)
+    assert world.client.status(request_id)["waiting"] == 1
+
+
+@pytest.mark.parametrize(("answer", "pause"), [
+    ({"status": 429, "headers": {"Retry-After": "7"}}, 7.0),
+    ({"status": 500}, 2.0),
+    ({"status": 403, "json": {"message": "m", "rc": "WorkerMaintenance"}}, 10.0),
+    ({"status": 400, "json": {"message": "m", "rc": "MaintenanceMode"}}, 10.0),
+    ({"body": requests.ConnectionError("x")}, 2.0),
+])
+@responses.activate
+def test_a_horde_in_trouble_is_asked_again_later(answer: dict[str, Any], pause: float) -> None:
+    responses.post("http://h.invalid/api/v2/generate/text/pop", **answer)
+    identity = Identity("http://h.invalid/api", "w", "key")
+    bridge = Bridge(identity, Scripted("x"), stop=Event(), pause=lambda seconds: None)
+    assert bridge.step(requests.Session()) == pause
+
+
+@responses.activate
+def test_a_worker_that_the_horde_refuses_ends_with_the_reason() -> None:
+    responses.post("http://h.invalid/api/v2/generate/text/pop", status=403,
+                   json={"message": "Wrong credentials", "rc": "WrongCredentials"})
+    identity = Identity("http://h.invalid", "w", "key", threads=3)
+    with pytest.raises(Rejected, match="refuses this worker: Wrong credentials"):
+        Bridge(identity, Scripted("x"), stop=Event()).run()
+
+
+@responses.activate
+def test_a_text_is_handed_in_again_until_the_horde_has_it() -> None:
+    base = "http://h.invalid/api/v2/generate/text"
+    responses.post(f"{base}/pop", json={"id": "1", "payload": {"prompt": "x"}})
+    responses.post(f"{base}/submit", body=requests.ConnectionError("x"))
+    responses.post(f"{base}/submit", status=502)
+    last = responses.post(f"{base}/submit", json={"reward": 1.0})
+    pauses: list[float] = []
+    identity = Identity("http://h.invalid", "w", "key")
+    Bridge(identity, Scripted("Hello."), stop=Event(), pause=pauses.append).step(requests.Session())
+    assert json.loads(last.calls[0].request.body) == {
+        "id": "1", "generation": "Hello.", "seed": 0, "state": "ok",
+    }
+    assert pauses == [2.0, 2.0]
+
+
+def test_a_key_is_not_shown_in_an_identity() -> None:
+    assert "secret" not in repr(Identity("http://h.invalid", "w", "secret"))
