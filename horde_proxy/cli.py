@@ -66,7 +66,7 @@ def serve(path: str | None, bind: str | None) -> None:
 @config_option
 @bind_option
 @click.option(
-    "--model", metavar="PATH|ngram", help="A GGUF file of a llama model, or the toy, to run instead."
+    "--model", metavar="PATH|ngram", help="A GGUF file of a llama model, or the toy, instead."
 )
 @click.option("--echo", is_flag=True, help="Also run horde-proxy/echo, which repeats the user.")
 @click.option("--echo-delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")

@@ -346,7 +346,9 @@ def test_a_wrong_method_names_the_right_ones(client: FlaskClient) -> None:
 
 
 def test_the_content_type_does_not_matter(client: FlaskClient) -> None:
-    response = client.post("/v1/chat/completions", data=json.dumps(body()), content_type="text/plain")
+    response = client.post(
+        "/v1/chat/completions", data=json.dumps(body()), content_type="text/plain"
+    )
     assert response.status_code == 200
 
 

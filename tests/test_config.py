@@ -41,7 +41,8 @@ def test_the_environment_names_the_file(tmp_path: Path) -> None:
 
 
 def test_a_python_file_has_the_same_names(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.py", 'import os\nserver = {"threads": 5 + 5}\nformats = {"a*": "alpaca"}')
+    text = 'import os\nserver = {"threads": 5 + 5}\nformats = {"a*": "alpaca"}'
+    path = written(tmp_path / "a.py", text)
     found = load(path, {})
     assert (found.server.threads, found.formats) == (10, {"a*": "alpaca"})
 

@@ -114,7 +114,8 @@ def test_several_results_share_a_user_turn() -> None:
 
 
 def test_a_call_is_written_as_hermes_models_write_it() -> None:
-    prompt = fit([user("x"), call("f"), result("f", "R")], CHATML, 128, [Capacity(512, 2048)]).prompt
+    chat = [user("x"), call("f"), result("f", "R")]
+    prompt = fit(chat, CHATML, 128, [Capacity(512, 2048)]).prompt
     assert '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>' in prompt
 
 

@@ -137,13 +137,10 @@ def test_an_answer_that_ran_out_of_length_says_so(world: World) -> None:
 
 
 def test_a_censored_generation_is_filtered(world: World) -> None:
-    worker = Scripted("bad words")
-    bridge = world.bridge(worker)
-    plain = bridge._submit
-    bridge._submit = lambda session, body: plain(session, {**body, "state": "csam"})  # type: ignore[method-assign]
-    bridge.step(world.session)
-    world.clock.every_sleep.append(lambda: bridge.step(world.session))
-    choice = completed(world, chat())["choices"][0]
+    censored = {"text": "some words", "state": "csam",
+                "gen_metadata": [{"type": "censorship", "value": "csam"}]}
+    items = poll_answers(world, {"json": {"done": True, "finished": 1, "generations": [censored]}})
+    choice = fold(item for item in items if isinstance(item, dict))["choices"][0]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("", "content_filter")
 
 

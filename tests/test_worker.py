@@ -108,7 +108,8 @@ def test_the_ngram_begins_near_what_was_asked() -> None:
 @pytest.mark.parametrize("length", [16, 40])
 def test_the_ngram_keeps_to_its_length(length: int) -> None:
     for seed in range(20):
-        text = NGram(None, random.Random(seed)).generate({"prompt": "x", "max_length": length}, never)
+        model = NGram(None, random.Random(seed))
+        text = model.generate({"prompt": "x", "max_length": length}, never)
         assert 0 < estimate(text) <= length
 
 
