@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -12,7 +13,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from horde_proxy import api, config
-from horde_proxy.api import Front
+from horde_proxy.api import Front, KeyRing, Places
 from horde_proxy.config import Config
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
@@ -26,11 +27,13 @@ from horde_proxy.version import VERSION
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["Config", "create_app"]
+__all__ = ["Config", "create_app", "reconfigure"]
 __version__ = VERSION
 
 PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
 PRIVATE_HORDE_PATH = "/api/v2/"
+PRIVATE_HORDE = {"url": PRIVATE_HORDE_URL, "validated_backends": False, "cache_ttl": 1.0}
+CONNECTIONS = 128
 OWNER = "owner"
 
 
@@ -42,32 +45,54 @@ def create_app(settings: Config | None = None) -> Flask:
     """
     settings = settings or config.load()
     app = Flask("horde_proxy", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    session = _session(settings.server.threads)
     if settings.private_horde.enabled:
-        settings = _with_private_horde(app, session, settings)
-    halt = Halt()
-    api.register(app, _front(settings, halt, Router([_horde(session, settings, halt)])))
+        _add_private_horde(app, settings)
+    api.register(app, _front(app, settings, Halt()))
     return app
 
 
-def _with_private_horde(app: Flask, session: Session, settings: Config) -> Config:
-    """The settings that make the proxy use the private horde, which the app serves as well.
+def reconfigure(app: Flask, settings: Config) -> None:
+    """Give an app new settings. Running chats end under the old ones; a private horde stays."""
+    app.extensions["horde_proxy"] = _front(app, settings, app.extensions["horde_proxy"].halt)
 
-    It is an app of its own: a request of the proxy's that calls it keeps its context apart.
-    """
+
+def _front(app: Flask, settings: Config, halt: Halt) -> Front:
+    app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
+    server, access = settings.server, settings.access
+    return Front(
+        Router([_horde(app, settings, halt)]),
+        halt,
+        timeout=server.timeout,
+        stream_timeout=server.stream_timeout,
+        keepalive=server.keepalive,
+        keepalive_interval=server.keepalive_interval,
+        max_n=server.max_n,
+        strict=server.strict,
+        passthrough=access.mode == "passthrough",
+        keys=KeyRing(access.keys),
+        places=Places(server.places),
+        trusted_proxies=tuple(server.trusted_proxies),
+    )
+
+
+@dataclass(frozen=True)
+class _PrivateHorde:
+    """The private horde's own app, apart from ours so that its requests have their own context."""
+
+    app: Flask
+    key: str
+
+
+def _add_private_horde(app: Flask, settings: Config) -> None:
     key = settings.private_horde.api_key or secrets.token_urlsafe(24)
     horde = PrivateHorde(rate_limits=False)
     horde.add_account(key, OWNER, trusted=True, kudos=1_000_000, concurrency=10_000)
     own = Flask("private_horde", static_folder=None)
     own.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     own.register_blueprint(blueprint(horde))
-    app.extensions["private_horde"] = horde
-    session.mount(PRIVATE_HORDE_URL, WSGIAdapter(own))
+    app.extensions["private_horde"] = _PrivateHorde(own, key)
     app.wsgi_app = _split(own.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
-    use = {"url": PRIVATE_HORDE_URL, "api_key": key, "validated_backends": False, "cache_ttl": 1.0}
-    return settings.model_copy(update={"horde": settings.horde.model_copy(update=use)})
 
 
 def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
@@ -80,8 +105,12 @@ def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
     return application
 
 
-def _horde(session: Session, settings: Config, halt: Halt) -> HordeUpstream:
-    horde = settings.horde
+def _horde(app: Flask, settings: Config, halt: Halt) -> HordeUpstream:
+    session, horde = _session(), settings.horde
+    private: _PrivateHorde | None = app.extensions.get("private_horde")
+    if private:
+        session.mount(PRIVATE_HORDE_URL, WSGIAdapter(private.app))
+        horde = horde.model_copy(update={**PRIVATE_HORDE, "api_key": private.key})
     client = HordeClient(
         horde.url, session, contact=horde.contact,
         timeout=(horde.connect_timeout, horde.read_timeout),
@@ -100,26 +129,11 @@ def _horde(session: Session, settings: Config, halt: Halt) -> HordeUpstream:
     return HordeUpstream(client, Catalog(client, ttl=horde.cache_ttl), options, sleep=halt.sleep)
 
 
-def _session(connections: int) -> Session:
+def _session() -> Session:
     """One pool of connections. Only what was never sent is tried again: a submit costs."""
     session = Session()
     connect_only = Retry(connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
-    adapter = HTTPAdapter(4, connections, max_retries=connect_only)
+    adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=connect_only)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
-
-
-def _front(settings: Config, halt: Halt, router: Router) -> Front:
-    server = settings.server
-    return Front(
-        router,
-        halt,
-        timeout=server.timeout,
-        stream_timeout=server.stream_timeout,
-        keepalive=server.keepalive,
-        keepalive_interval=server.keepalive_interval,
-        max_n=server.max_n,
-        strict=server.strict,
-        passthrough=settings.access.mode == "passthrough",
-    )

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import requests
 
-from horde_proxy import config
+from horde_proxy import config, logs
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.version import VERSION
 from horde_proxy.worker import models
@@ -39,8 +39,8 @@ def _load(path: str | None, flags: dict[str, Any] | None = None) -> Config:
         raise click.ClickException(str(exc)) from exc
 
 
-def _server_flags(bind: str | None) -> dict[str, Any]:
-    return {"server": {"bind": bind}} if bind else {}
+def _server_flags(**given: str | None) -> dict[str, Any]:
+    return {"server": {name: value for name, value in given.items() if value}}
 
 
 config_option = click.option(
@@ -55,11 +55,18 @@ url_option = click.option(
 @main.command()
 @config_option
 @bind_option
-def serve(path: str | None, bind: str | None) -> None:
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="How to log to stderr.")
+def serve(path: str | None, bind: str | None, log_format: str | None) -> None:
     """Serve OpenAI's API in front of the configured horde."""
     from horde_proxy.serving import Server
 
-    Server(_load(path, _server_flags(bind))).run()
+    flags = _server_flags(bind=bind, log_format=log_format)
+    settings = _load(path, flags)
+    logs.configure(settings.server.log_format)
+    try:
+        Server(settings, lambda: config.load(path, flags=flags)).run()
+    except RuntimeError as exc:
+        raise click.ClickException(str(exc)) from exc
 
 
 @main.command()
@@ -76,7 +83,7 @@ def demo(
     """Serve with a private horde and a small model of one's own: nothing else is needed."""
     from horde_proxy import demo as demonstration
 
-    settings = _load(path, _server_flags(bind))
+    settings = _load(path, _server_flags(bind=bind))
     choice = demonstration.choose_backend(model, click.echo)
     workers = [["--backend", choice]]
     if echo:

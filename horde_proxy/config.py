@@ -7,19 +7,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import tomllib
 from collections.abc import Mapping
 from functools import reduce
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from horde_proxy.prompts.formats import FORMATS
 
 PREFIX = "HORDE_PROXY_"
 ANONYMOUS_KEY = "0000000000"
+SHORTEST_KEY = 16
+DEFAULT_HOST = "127.0.0.1"
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -35,29 +46,59 @@ class ServerSettings(Section):
     """How the proxy listens and how long it waits."""
 
     bind: str = "127.0.0.1:8080"
-    threads: Annotated[int, Field(ge=4)] = 512
+    places: Annotated[int, Field(ge=1, le=10_000)] = 1000
     max_body: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     timeout: Seconds = 280
     stream_timeout: Seconds = 1200
     keepalive: Literal["chunk", "comment", "off"] = "chunk"
     keepalive_interval: Seconds = 10
     grace: Annotated[float, Field(ge=0)] = 30
+    log_format: Literal["text", "json"] = "text"
+    trusted_proxies: list[str] = []
     strict: bool = False
     max_n: Annotated[int, Field(ge=1, le=20)] = 4
 
     @field_validator("bind")
     @classmethod
-    def _host_and_port(cls, bind: str) -> str:
+    def _address(cls, bind: str) -> str:
         host, _, port = bind.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8080")
+        is_local = bind.startswith(("unix:", "fd://"))
+        if not is_local and (not host or not port.isdigit() or int(port) > 65535):
+            raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8080, or unix:PATH")
         return bind
+
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        host = self.bind.rpartition(":")[0].strip("[]")
+        if self.bind.startswith(("unix:", "fd://")) or host == "localhost":
+            return True
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return False
 
 
 class AccessSettings(Section):
-    """Whose horde key pays: the proxy's own (open) or the one each client sends."""
+    """Who may use the proxy, and whose horde key pays.
 
-    mode: Literal["open", "passthrough"] = "open"
+    open: everybody, on the proxy's key. keys: who sends one of `keys` (by name; plain, or
+    "sha256:" and the digest in hexadecimal), on the proxy's key. passthrough: everybody, on the
+    horde key that each client sends. Not set: open, and only this machine may be listened to.
+    """
+
+    mode: Literal["open", "keys", "passthrough"] | None = None
+    keys: Annotated[dict[str, str], Field(repr=False)] = {}
+
+    @field_validator("keys")
+    @classmethod
+    def _usable_keys(cls, keys: dict[str, str]) -> dict[str, str]:
+        for name, key in keys.items():
+            kind, _, digest = key.rpartition(":")
+            if kind == "sha256" and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+                raise ValueError(f"the key {name!r}: sha256: wants 64 hexadecimal digits")
+            if len(key) < SHORTEST_KEY:
+                raise ValueError(f"the key {name!r} is shorter than {SHORTEST_KEY} characters")
+        return keys
 
 
 class HordeSettings(Section):
@@ -99,6 +140,21 @@ class Config(Section):
     private_horde: PrivateHordeSettings = PrivateHordeSettings()
     formats: dict[str, str] = {}
 
+    @model_validator(mode="after")
+    def _guarded(self) -> Config:
+        mode, keys = self.access.mode, self.access.keys
+        if mode == "keys" and not keys:
+            raise ValueError("access.mode = 'keys' wants at least one key under [access.keys]")
+        if keys and mode != "keys":
+            raise ValueError("[access.keys] is not used unless access.mode = 'keys'")
+        if mode is None and not self.server.is_local():
+            raise ValueError(
+                f"server.bind = {self.server.bind!r} lets others in: set access.mode to 'keys' "
+                "(with [access.keys]), to 'passthrough' (each client pays with its own horde key) "
+                "or to 'open' (everybody spends yours)"
+            )
+        return self
+
     @field_validator("formats")
     @classmethod
     def _known_formats(cls, formats: dict[str, str]) -> dict[str, str]:
@@ -122,7 +178,8 @@ def load(
     """
     path = path or environ.get(PREFIX + "CONFIG") or None
     layers: list[Layer] = [(path, _read_file(Path(path)))] if path else []
-    layers += [(f"environment variable {name}", tree) for name, tree in _environment(environ)]
+    host = str(layers[0][1].get("server", {}).get("bind", "") if layers else "").rpartition(":")[0]
+    layers += _environment(environ, host or DEFAULT_HOST)
     layers += [("the command line", flags or {})]
     merged = reduce(_merge, (tree for _, tree in layers))
     try:
@@ -143,16 +200,17 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the configuration {path} is not valid: {exc}") from exc
 
 
-def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
-    trees: list[tuple[str, dict[str, Any]]] = []
+def _environment(environ: Mapping[str, str], host: str) -> list[Layer]:
+    """One layer for each variable that is ours. `host` is what PORT is a port of."""
+    trees: dict[str, dict[str, Any]] = {}
     if environ.get("PORT"):
-        trees.append(("PORT", {"server": {"bind": f"127.0.0.1:{environ['PORT']}"}}))
+        trees["PORT"] = {"server": {"bind": f"{host}:{environ['PORT']}"}}
     if environ.get("AI_HORDE_API_KEY"):
-        trees.append(("AI_HORDE_API_KEY", {"horde": {"api_key": environ["AI_HORDE_API_KEY"]}}))
+        trees["AI_HORDE_API_KEY"] = {"horde": {"api_key": environ["AI_HORDE_API_KEY"]}}
     for name in sorted(environ):
         if name.startswith(PREFIX) and name != PREFIX + "CONFIG":
-            trees.append((name, _variable(name, environ[name])))
-    return trees
+            trees[name] = _variable(name, environ[name])
+    return [(f"environment variable {name}", tree) for name, tree in trees.items()]
 
 
 def _variable(name: str, value: str) -> dict[str, Any]:
@@ -178,7 +236,10 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
     lines = []
     for error in exc.errors():
         where = [str(part) for part in error["loc"]]
-        secret = where[-1:] == ["api_key"]
+        if not where:
+            lines.append(error["msg"].removeprefix("Value error, "))
+            continue
+        secret = where[-1] == "api_key" or where[:2] == ["access", "keys"]
         value = "(hidden)" if secret else repr(error["input"])
         source = next((name for name, tree in reversed(layers) if _has(tree, where)), "a default")
         reason = error["msg"].removeprefix("Value error, ")

@@ -2,38 +2,86 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
+from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
-from horde_proxy import create_app
-from horde_proxy.config import Config
+from horde_proxy import create_app, reconfigure
+from horde_proxy.config import Config, ConfigError
 
 _AFTER_GRACE = 10
 _BACKLOG = 1024
 _KEEPALIVE = 75
-_CONNECTIONS_PER_THREAD = 4
+_SPARE_THREADS = 16
+_IDLE_CONNECTIONS = 1000
+
+log = logging.getLogger(__name__)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """On SIGTERM chats may end within the grace time; then all that still wait are cancelled."""
+    """Ends in order, and takes new settings without ending.
+
+    SIGTERM: chats may end within the grace time, then all that still wait are cancelled. SIGINT
+    and SIGQUIT cancel them at once. SIGHUP: the settings are read again.
+    """
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.signal(signal.SIGHUP, lambda *_: self._in_background(self._reconfigure))
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
-        halt = self.wsgi.extensions["horde_proxy"].halt
-        timer = threading.Timer(max(self.cfg.graceful_timeout - _AFTER_GRACE, 0), halt.set)
+        self._in_background(self._halt, max(self.cfg.graceful_timeout - _AFTER_GRACE, 0))
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        self._halt()
+        super().handle_quit(sig, frame)
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._halt()
+
+    def _halt(self) -> None:
+        self.wsgi.extensions["horde_proxy"].halt.set()
+
+    def _reconfigure(self) -> None:
+        try:
+            reconfigure(self.wsgi, self.app.read_settings())
+        except ConfigError as exc:
+            log.error("the settings were not reloaded: %s", exc)
+        else:
+            log.info("the settings were reloaded; server.bind and places want a restart")
+
+    def _in_background(self, call: Callable[[], None], seconds: float = 0) -> None:
+        """Outside the signal handler, which may have interrupted the holder of any lock."""
+        timer = threading.Timer(seconds, call)
         timer.daemon = True
         timer.start()
+
+
+class _Master(Arbiter):  # type: ignore[misc]
+    """Passes SIGHUP on to the worker instead of replacing it, for a worker has chats running."""
+
+    def reload(self) -> None:
+        self.kill_workers(signal.SIGHUP)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
     """`run()` serves until SIGTERM or SIGINT. The app is made in the process that serves it."""
 
-    def __init__(self, settings: Config) -> None:
+    def __init__(self, settings: Config, read_settings: Callable[[], Config]) -> None:
         self._settings = settings
+        self.read_settings = read_settings
         super().__init__()
 
     def load_config(self) -> None:
@@ -44,20 +92,35 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> Flask:
         return create_app(self._settings)
 
+    def run(self) -> None:
+        """Serve. Raises RuntimeError when it cannot."""
+        _Master(self).run()
+
 
 def gunicorn_settings(settings: Config) -> dict[str, Any]:
     """gunicorn's settings by name; those that an older gunicorn does not know are left out."""
     server = settings.server
+    threads = server.places + _SPARE_THREADS
     return {
         "bind": server.bind,
         "workers": 1,
         "worker_class": "horde_proxy.serving.Worker",
-        "threads": server.threads,
-        "worker_connections": server.threads * _CONNECTIONS_PER_THREAD,
+        "threads": threads,
+        "worker_connections": threads + _IDLE_CONNECTIONS,
         "backlog": _BACKLOG,
         "keepalive": _KEEPALIVE,
         "graceful_timeout": int(server.grace) + _AFTER_GRACE,
+        "forwarded_allow_ips": ",".join(server.trusted_proxies),
         "loglevel": "warning",
+        "logger_class": "horde_proxy.serving.Logger",
         "proc_name": "horde-proxy",
         "control_socket_disable": True,
     }
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]
+    """gunicorn's own messages go where ours go."""
+
+    def setup(self, cfg: Any) -> None:
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)

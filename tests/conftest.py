@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from requests import Session
 
 from horde_proxy import api
-from horde_proxy.api import Front
+from horde_proxy.api import Front, KeyRing, Places
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
@@ -95,6 +95,7 @@ class World:
         settings: dict[str, Any] = {
             "timeout": 280, "stream_timeout": 1200, "keepalive": "chunk",
             "keepalive_interval": 10, "max_n": 4, "strict": False, "passthrough": False,
+            "keys": KeyRing({}), "places": Places(100),
             **self.front,
         }
         api.register(app, Front(Router([self.upstream()]), Halt(), clock=self.clock, **settings))

@@ -36,9 +36,9 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_a_wrong_setting_stops_the_start() -> None:
-    result = run("serve", env={"HORDE_PROXY_SERVER__THREADS": "0"})
+    result = run("serve", env={"HORDE_PROXY_SERVER__PLACES": "0"})
     assert result.exit_code == 1
-    assert "setting server.threads = '0' from environment variable" in result.output
+    assert "setting server.places = '0' from environment variable" in result.output
 
 
 @responses.activate

@@ -29,22 +29,22 @@ def test_without_settings_it_is_the_public_horde_on_loopback() -> None:
 
 
 def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.toml", '[server]\nthreads = 10\nbind = "127.0.0.1:1"\ntimeout = 9')
-    environ = {"HORDE_PROXY_SERVER__THREADS": "20", "HORDE_PROXY_SERVER__BIND": "127.0.0.1:2"}
+    path = written(tmp_path / "a.toml", '[server]\nplaces = 10\nbind = "127.0.0.1:1"\ntimeout = 9')
+    environ = {"HORDE_PROXY_SERVER__PLACES": "20", "HORDE_PROXY_SERVER__BIND": "127.0.0.1:2"}
     found = load(path, environ, {"server": {"bind": "127.0.0.1:3"}}).server
-    assert (found.timeout, found.threads, found.bind) == (9, 20, "127.0.0.1:3")
+    assert (found.timeout, found.places, found.bind) == (9, 20, "127.0.0.1:3")
 
 
 def test_the_environment_names_the_file(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.toml", "[server]\nthreads = 10")
-    assert load(environ={"HORDE_PROXY_CONFIG": path}).server.threads == 10
+    path = written(tmp_path / "a.toml", "[server]\nplaces = 10")
+    assert load(environ={"HORDE_PROXY_CONFIG": path}).server.places == 10
 
 
 def test_a_python_file_has_the_same_names(tmp_path: Path) -> None:
-    text = 'import os\nserver = {"threads": 5 + 5}\nformats = {"a*": "alpaca"}'
+    text = 'import os\nserver = {"places": 5 + 5}\nformats = {"a*": "alpaca"}'
     path = written(tmp_path / "a.py", text)
     found = load(path, {})
-    assert (found.server.threads, found.formats) == (10, {"a*": "alpaca"})
+    assert (found.server.places, found.formats) == (10, {"a*": "alpaca"})
 
 
 def test_the_hordes_key_has_a_variable_of_its_own() -> None:
@@ -60,8 +60,8 @@ def test_a_section_in_the_environment_is_json() -> None:
 
 
 @pytest.mark.parametrize(("name", "value", "message"), [
-    ("HORDE_PROXY_SERVER__THREADS", "many",
-     "setting server.threads = 'many' from environment variable HORDE_PROXY_SERVER__THREADS: "),
+    ("HORDE_PROXY_SERVER__PLACES", "many",
+     "setting server.places = 'many' from environment variable HORDE_PROXY_SERVER__PLACES: "),
     ("HORDE_PROXY_SERVER__BIND", "8080",
      "setting server.bind = '8080' from environment variable HORDE_PROXY_SERVER__BIND: "
      "write it as HOST:PORT, for example 127.0.0.1:8080"),

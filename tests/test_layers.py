@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "errors": set(),
     "version": set(),
     "shutdown": {"errors"},
+    "logs": set(),
     "protocol": {"errors"},
     "prompts": {"errors", "protocol"},
     "upstreams": {"errors", "version", "protocol", "prompts"},
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "demo": {"config", "worker"},
     "serving": {"", "config"},
     "": {"api", "config", "private_horde", "router", "shutdown", "upstreams", "version"},
-    "cli": {"config", "version", "worker", "demo", "serving"},
+    "cli": {"config", "logs", "version", "worker", "demo", "serving"},
     "__main__": {"cli"},
 }
 FLASK_ONLY_IN = {"", "api", "private_horde", "serving"}
@@ -64,7 +65,7 @@ def imported(source: str, room: str) -> set[str]:
 def rooms_in(names: set[str]) -> set[str]:
     parts = [name.split(".") for name in names if name.split(".")[0] == "horde_proxy"]
     own = {part[1] if len(part) > 1 else "" for part in parts}
-    return {"" if room in ("create_app", "Config") else room for room in own}
+    return {"" if room in ("create_app", "reconfigure") else room for room in own}
 
 
 def problems(source: str, room: str) -> list[str]:

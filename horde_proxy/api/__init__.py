@@ -5,9 +5,11 @@ from __future__ import annotations
 from flask import Flask
 
 from horde_proxy.api import chat, health, models, responses
+from horde_proxy.api.access import KeyRing
 from horde_proxy.api.front import Front
+from horde_proxy.api.places import Places
 
-__all__ = ["Front", "register"]
+__all__ = ["Front", "KeyRing", "Places", "register"]
 
 
 def register(app: Flask, front: Front) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 
-from horde_proxy.api.body import client_key, read_json
 from horde_proxy.api.connection import is_open, watched
 from horde_proxy.api.front import Front, front
+from horde_proxy.api.incoming import client_key, guard, read_json
 from horde_proxy.api.stream import EventStream
 from horde_proxy.errors import TimedOut
 from horde_proxy.protocol.chat import ChatRequest, read_chat
@@ -19,6 +19,7 @@ from horde_proxy.upstreams import Accepted, StreamItem
 
 ANONYMOUS_KEY = "0000000000"
 blueprint = Blueprint("chat", __name__)
+blueprint.before_request(guard)
 
 
 @blueprint.post("/chat/completions")
@@ -29,7 +30,9 @@ def chat_completions() -> Response:
     if here.passthrough:
         chat = replace(chat, api_key=client_key() or ANONYMOUS_KEY)
     route = here.router.candidates(chat.model)[0]
-    items = _watched(here, chat, route.upstream.stream(chat, route))
+    g.record.model, g.record.upstream = route.model, route.upstream.name
+    items = here.places.occupied(route.upstream.stream(chat, route))
+    items = g.record.follow(_watched(here, chat, items))
     accepted = cast(Accepted, next(items))
     response = _streamed(here, chat, items) if chat.stream else _whole(items)
     response.headers.update(accepted.headers)

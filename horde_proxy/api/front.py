@@ -9,6 +9,8 @@ from typing import Literal, cast
 
 from flask import current_app
 
+from horde_proxy.api.access import KeyRing
+from horde_proxy.api.places import Places
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
 
@@ -28,6 +30,9 @@ class Front:
     max_n: int
     strict: bool
     passthrough: bool
+    keys: KeyRing
+    places: Places
+    trusted_proxies: tuple[str, ...] = ()
     clock: Callable[[], float] = time.monotonic
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.front import front
+from horde_proxy.api.incoming import guard
 
 blueprint = Blueprint("models", __name__)
+blueprint.before_request(guard)
 
 
 @blueprint.get("/models")

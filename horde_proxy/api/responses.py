@@ -9,6 +9,8 @@ import uuid
 from flask import Flask, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
+from horde_proxy.api.incoming import client_address
+from horde_proxy.api.record import Record
 from horde_proxy.errors import ProxyError, ServerBug, calm, error_envelope
 
 _EXPOSED = (
@@ -30,13 +32,13 @@ def register(app: Flask) -> None:
 
 def _begin() -> Response | None:
     g.began = time.monotonic()
-    g.request_id = uuid.uuid4().hex
+    g.record = Record(uuid.uuid4().hex, request.method, request.path, client_address())
     return make_response("", 204) if request.method == "OPTIONS" else None
 
 
 def _finish(response: Response) -> Response:
     headers = response.headers
-    headers["X-Request-Id"] = g.request_id
+    headers["X-Request-Id"] = g.record.id
     headers["openai-processing-ms"] = str(int((time.monotonic() - g.began) * 1000))
     headers["openai-version"] = "2020-10-01"
     headers["Access-Control-Allow-Origin"] = "*"
@@ -48,10 +50,20 @@ def _finish(response: Response) -> Response:
         headers["Access-Control-Max-Age"] = "86400"
         headers["Access-Control-Allow-Private-Network"] = "true"
         headers["Vary"] = "Access-Control-Request-Headers"
+    _log_at_the_end(response)
     return response
 
 
+def _log_at_the_end(response: Response) -> None:
+    """Log the request when its response is closed; a health check only where it fails."""
+    record, began = g.record, g.began
+    record.status = response.status_code
+    if response.status_code >= 400 or not request.path.startswith("/health/"):
+        response.call_on_close(lambda: record.write(began))
+
+
 def _proxy_error(exc: ProxyError) -> Response:
+    g.record.error = exc.code or exc.type
     response = jsonify(exc.envelope())
     response.status_code = exc.status
     response.headers.update(exc.headers())

@@ -1,12 +1,13 @@
-"""Reading what a request brings: its JSON body and its key, in every form that clients send."""
+"""What a request brings: its JSON body, its key in every form that clients send, its address."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from flask import request
+from flask import g, request
 
+from horde_proxy.api.front import front
 from horde_proxy.errors import InvalidRequest
 
 _KEY_HEADERS = ("api-key", "x-api-key", "apikey")
@@ -29,6 +30,20 @@ def client_key() -> str | None:
     sent += [request.headers.get(name, "") for name in _KEY_HEADERS]
     keys = (key.strip() for key in sent)
     return next((key for key in keys if _is_key(key)), None)
+
+
+def guard() -> None:
+    """Let in who may; for the blueprints that want a key. Raises InvalidApiKey."""
+    g.record.key = front().keys.name_of(client_key())
+
+
+def client_address() -> str:
+    """The peer, or whom a trusted proxy names as the client: the last address it did not add."""
+    trusted, address = front().trusted_proxies, request.remote_addr or ""
+    forwarded = [each.strip() for each in request.headers.get("X-Forwarded-For", "").split(",")]
+    while address in trusted and forwarded and forwarded[-1]:
+        address = forwarded.pop()
+    return address
 
 
 def _is_key(key: str) -> bool:

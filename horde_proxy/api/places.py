@@ -1,0 +1,25 @@
+"""Places for waiting: a limited number of chats wait at a time, one too many is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import BoundedSemaphore
+
+from horde_proxy.errors import Unavailable
+from horde_proxy.upstreams import StreamItem
+
+
+class Places:
+    """Counts the chats that are being answered."""
+
+    def __init__(self, count: int) -> None:
+        self._free = BoundedSemaphore(count)
+
+    def occupied(self, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
+        """The items, holding a place from the first one on. Raises Unavailable."""
+        if not self._free.acquire(blocking=False):
+            raise Unavailable("All places for waiting are taken.", code="busy", retry_after=10)
+        try:
+            yield from items
+        finally:
+            self._free.release()

@@ -1,0 +1,79 @@
+"""What is logged of each request: one line, without prompts and keys."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+from horde_proxy.errors import ClientGone, ProxyError
+from horde_proxy.upstreams import Accepted, StreamItem
+
+_PLAIN = re.compile(r"[\w./:@+-]+")
+log = logging.getLogger("horde_proxy.requests")
+
+
+@dataclass
+class Record:
+    """One request. Times are seconds; `key` is the name of the client's key."""
+
+    id: str
+    method: str
+    path: str
+    client: str
+    status: int = 0
+    seconds: float = 0.0
+    model: str | None = None
+    upstream: str | None = None
+    horde_request: str | None = None
+    waited: float | None = None
+    generated: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    key: str | None = None
+    error: str | None = None
+
+    def follow(self, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
+        """The items, with what they tell of the request written down."""
+        try:
+            for item in items:
+                self._note(item)
+                yield item
+        except ProxyError as exc:
+            self.error = exc.code or exc.type
+            raise
+        except GeneratorExit:
+            self.error = self.error or ClientGone.code
+            raise
+
+    def write(self, began: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Log the record; its fields are attached for other formats."""
+        self.seconds = round(clock() - began, 3)
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        log.info(as_text(fields), extra={"fields": fields})
+
+    def _note(self, item: StreamItem) -> None:
+        if isinstance(item, Accepted):
+            self.horde_request = item.headers.get("X-Horde-Request-Id")
+        elif isinstance(item, dict) and item.get("usage"):
+            self.prompt_tokens = item["usage"]["prompt_tokens"]
+            self.completion_tokens = item["usage"]["completion_tokens"]
+            horde = item.get("horde", {})
+            self.waited = horde.get("queue_seconds")
+            self.generated = horde.get("generation_seconds")
+
+
+def as_text(fields: dict[str, object]) -> str:
+    """METHOD PATH STATUS name=value ..., values with spaces and the like in quotes."""
+    first = " ".join(_quoted(fields[name]) for name in ("method", "path", "status"))
+    rest = [f"{name}={_quoted(value)}" for name, value in fields.items()
+            if name not in ("method", "path", "status")]
+    return " ".join([first, *rest])
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
