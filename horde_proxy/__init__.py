@@ -86,7 +86,8 @@ class _PrivateHorde:
 
 def _add_private_horde(app: Flask, settings: Config) -> None:
     key = settings.private_horde.api_key or secrets.token_urlsafe(24)
-    horde = PrivateHorde(rate_limits=False)
+    anonymous = settings.access.mode in (None, "open")
+    horde = PrivateHorde(rate_limits=False, anonymous=anonymous)
     horde.add_account(key, OWNER, trusted=True, kudos=1_000_000, concurrency=10_000)
     own = Flask("private_horde", static_folder=None)
     own.config["MAX_CONTENT_LENGTH"] = settings.server.max_body

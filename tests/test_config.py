@@ -97,3 +97,47 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "a.toml", "[server")
     assert refused(path, {}).startswith(f"the configuration {path} is not valid: ")
+
+
+def test_listening_to_others_without_keys_is_refused_with_the_setting_that_opens_it() -> None:
+    said = refused(environ={"HORDE_PROXY_SERVER__BIND": "0.0.0.0:8080"})
+    assert said.startswith("server.bind = '0.0.0.0:8080' lets others in: set access.mode to 'keys'")
+
+
+@pytest.mark.parametrize("bind", [
+    "0.0.0.0:1", "192.168.1.2:1", "[::]:1", "home.lan:1", "128.0.0.1:1",
+])
+def test_every_address_that_others_reach_counts(bind: str) -> None:
+    assert "access.mode" in refused(environ={"HORDE_PROXY_SERVER__BIND": bind})
+
+
+@pytest.mark.parametrize("bind", [
+    "127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "unix:/run/horde-proxy.sock",
+])
+def test_this_machine_alone_needs_no_key(bind: str) -> None:
+    assert load(environ={"HORDE_PROXY_SERVER__BIND": bind}).access.mode is None
+
+
+@pytest.mark.parametrize("access", [
+    {"mode": "open"}, {"mode": "passthrough"}, {"mode": "keys", "keys": {"a": "k" * 16}},
+])
+def test_a_chosen_access_mode_opens(access: dict[str, object]) -> None:
+    flags = {"server": {"bind": "0.0.0.0:1"}, "access": access}
+    assert load(environ={}, flags=flags).server.bind == "0.0.0.0:1"
+
+
+@pytest.mark.parametrize(("access", "said"), [
+    ({"mode": "keys"}, "wants at least one key"),
+    ({"keys": {"a": "k" * 16}}, "is not used unless access.mode = 'keys'"),
+    ({"mode": "keys", "keys": {"a": "short"}}, "the key 'a' is shorter than 16 characters"),
+    ({"mode": "keys", "keys": {"a": "sha256:12"}}, "wants 64 hexadecimal digits"),
+])
+def test_keys_that_protect_nothing_are_refused(access: dict[str, object], said: str) -> None:
+    message = refused(environ={}, flags={"access": access})
+    assert said in message
+    assert "short'" not in message
+
+
+def test_port_keeps_the_host_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", "[server]\nbind = '127.0.0.2:1'")
+    assert load(path, {"PORT": "9000"}).server.bind == "127.0.0.2:9000"

@@ -19,9 +19,9 @@ def digest(apikey: str) -> bytes:
 
 
 class Accounts:
-    """All accounts; the anonymous one (id 0, at its floor) is there from the start."""
+    """All accounts; the anonymous one (id 0, at its floor) is there, if not always with its key."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, anonymous: bool = True) -> None:
         self.anonymous = Account(
             0,
             "Anonymous",
@@ -30,7 +30,7 @@ class Accounts:
             floor=_ANONYMOUS_FLOOR,
             concurrency=_ANONYMOUS_CONCURRENCY,
         )
-        self._by_key = {digest(ANONYMOUS_KEY): self.anonymous}
+        self._by_key = {digest(ANONYMOUS_KEY): self.anonymous} if anonymous else {}
         self._by_name = {self.anonymous.username: self.anonymous}
 
     def add(self, apikey: str, account: Account) -> None:

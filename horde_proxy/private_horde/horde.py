@@ -63,7 +63,8 @@ class PrivateHorde:
 
     `clock` gives seconds for everything here, `wall_clock` only the time in X-Ratelimit-Reset.
     `job_ttl`, `expiry` and `offline_after` are seconds. `upfront_kudos` asks for kudos beforehand
-    above the free limit, `rate_limits` turns fast callers away; `model_sizes` are billions of
+    above the free limit, `rate_limits` turns fast callers away, `anonymous` False makes the
+    anonymous key an unknown one; `model_sizes` are billions of
     parameters by name, and make a model "known". Set `maintenance` to refuse new requests.
     """
 
@@ -79,6 +80,7 @@ class PrivateHorde:
         max_faults: int = 3,
         upfront_kudos: bool = False,
         rate_limits: bool = True,
+        anonymous: bool = True,
         model_sizes: Mapping[str, float] | None = None,
     ) -> None:
         self.maintenance = False
@@ -89,7 +91,7 @@ class PrivateHorde:
         self._new_id = new_id
         self._sizes = dict(model_sizes or {})
         self._lock = threading.Lock()
-        self._accounts = Accounts(clock())
+        self._accounts = Accounts(clock(), anonymous)
         self._workers = Workers(offline_after, self._sizes, new_id)
         self._queue = Queue(job_ttl=job_ttl, expiry=expiry, max_faults=max_faults)
         self._tally = Tally()

@@ -1,0 +1,214 @@
+"""Who may use the proxy, how many may wait, and what is logged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from conftest import Scripted, World
+from horde_proxy import create_app, logs, reconfigure
+from horde_proxy.api import KeyRing, Places
+from horde_proxy.config import load
+from horde_proxy.errors import InvalidApiKey, Unavailable
+
+LAPTOP, PHONE = "laptop-key-0123456789", "phone-key-0123456789"
+KEYS = KeyRing({
+    "laptop": LAPTOP, "phone": "sha256:" + hashlib.sha256(PHONE.encode()).hexdigest(),
+})
+BODY = {"model": "test/model", "messages": [{"role": "user", "content": "my own secret"}]}
+
+
+@pytest.mark.parametrize(("sent", "name"), [(LAPTOP, "laptop"), (PHONE, "phone")])
+def test_a_key_is_known_plain_or_hashed(sent: str, name: str) -> None:
+    assert KEYS.name_of(sent) == name
+
+
+@pytest.mark.parametrize("sent", [None, "", "wrong", LAPTOP + " ", LAPTOP[:-1], "\udc80"])
+def test_anything_else_is_refused(sent: str | None) -> None:
+    with pytest.raises(InvalidApiKey):
+        KEYS.name_of(sent)
+
+
+def test_without_keys_everybody_may_come_in() -> None:
+    assert KeyRing({}).name_of(None) is None
+
+
+def test_a_key_ring_keeps_no_plain_key() -> None:
+    assert LAPTOP not in str(vars(KEYS))
+
+
+@pytest.mark.parametrize("headers", [
+    {"Authorization": f"Bearer {LAPTOP}"}, {"api-key": LAPTOP}, {"x-api-key": PHONE},
+    {"apikey": PHONE},
+])
+def test_a_known_key_opens_in_every_form(world: World, headers: dict[str, str]) -> None:
+    world.front = {"keys": KEYS}
+    world.employ(Scripted("Hello."))
+    client = world.http()
+    assert client.get("/v1/models", headers=headers).status_code == 200
+    assert client.post("/chat/completions", json=BODY, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/models/x", "/v1/models/test/model"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong-key-0123456789"}])
+def test_without_a_known_key_there_is_a_401(
+    world: World, path: str, headers: dict[str, str]
+) -> None:
+    world.front = {"keys": KEYS}
+    response = world.http().get(path, headers=headers)
+    assert response.status_code == 401
+    assert response.json is not None
+    assert response.json["error"]["code"] == "invalid_api_key"
+    assert "wrong-key" not in response.text
+
+
+def test_a_preflight_and_the_health_need_no_key(world: World) -> None:
+    world.front = {"keys": KEYS}
+    assert world.http().options("/v1/chat/completions").status_code == 204
+    assert world.http().get("/health/live").status_code == 200
+
+
+def test_one_chat_too_many_is_told_at_once(world: World) -> None:
+    world.front = {"places": Places(1)}
+    world.bridge(Scripted("x")).step(world.session)
+    client = world.http()
+    first = client.post("/v1/chat/completions", json={**BODY, "stream": True})
+    second = client.post("/v1/chat/completions", json=BODY)
+    assert second.status_code == 503
+    assert second.headers["Retry-After"] == "10"
+    assert second.json is not None
+    assert second.json["error"]["code"] == "busy"
+    assert client.get("/v1/models").status_code == 200
+    first.close()
+    assert client.post(
+        "/v1/chat/completions", json={**BODY, "stream": True}
+    ).status_code == 200
+
+
+def test_a_place_is_free_again_after_an_error(world: World) -> None:
+    world.front = {"places": Places(1)}
+    world.employ(Scripted("Hello."))
+    client = world.http()
+    world.horde.maintenance = True
+    assert client.post("/v1/chat/completions", json=BODY).status_code == 503
+    world.horde.maintenance = False
+    assert client.post("/v1/chat/completions", json=BODY).status_code == 200
+    assert client.post("/v1/chat/completions", json=BODY).status_code == 200
+
+
+def test_a_taken_place_is_an_error_before_anything_is_submitted() -> None:
+    places = Places(1)
+    held = places.occupied(iter([{}, {}]))
+    next(held)
+    with pytest.raises(Unavailable):
+        next(places.occupied(iter([])))
+    held.close()  # type: ignore[attr-defined]
+    next(places.occupied(iter([{}])))
+
+
+def logged(world: World, caplog: pytest.LogCaptureFixture, **fields: Any) -> dict[str, Any]:
+    """The fields of the one request that was logged."""
+    caplog.set_level(logging.INFO, "horde_proxy.requests")
+    response = world.http().post(
+        "/v1/chat/completions", json={**BODY, **fields},
+        headers={"Authorization": f"Bearer {LAPTOP}", "X-Forwarded-For": "203.0.113.9, 10.0.0.2"},
+    )
+    assert response.text
+    response.close()
+    [record] = [each for each in caplog.records if each.name == "horde_proxy.requests"]
+    found: dict[str, Any] = record.fields  # type: ignore[attr-defined]
+    assert "secret" not in caplog.text
+    assert LAPTOP not in caplog.text
+    return found
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_chat_is_logged_in_one_line_without_prompt_and_key(
+    world: World, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    world.front = {"keys": KEYS}
+    world.employ(Scripted("Hello."))
+    found = logged(world, caplog, stream=stream)
+    assert len(found.pop("id")) == 32
+    assert len(found.pop("horde_request")) == 36
+    assert found.pop("prompt_tokens") > 5
+    assert found.pop("seconds") >= 0
+    assert found == {
+        "method": "POST", "path": "/v1/chat/completions", "client": "127.0.0.1", "status": 200,
+        "model": "test/model", "upstream": "horde", "waited": 0.5, "generated": 0.0,
+        "completion_tokens": 2, "key": "laptop",
+    }
+
+
+def test_an_error_is_logged_with_its_code(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    found = logged(world, caplog, model="nope\nGET /fake 200")
+    assert (found["status"], found["error"]) == (404, "model_not_found")
+    assert "\n" not in caplog.messages[0]
+
+
+def test_an_error_in_a_stream_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.front = {"stream_timeout": 5}
+    world.bridge(Scripted("x")).step(world.session)
+    found = logged(world, caplog, stream=True)
+    assert (found["status"], found["error"]) == (200, "timeout")
+
+
+def test_a_client_that_left_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "horde_proxy.requests")
+    world.bridge(Scripted("x")).step(world.session)
+    world.http().post("/v1/chat/completions", json={**BODY, "stream": True}).close()
+    assert "error=client_closed_request" in caplog.text
+
+
+def test_a_forwarded_address_is_believed_only_of_a_trusted_proxy(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.front = {"trusted_proxies": ("127.0.0.1", "10.0.0.2")}
+    world.employ(Scripted("Hello."))
+    assert logged(world, caplog)["client"] == "203.0.113.9"
+
+
+def test_health_checks_are_not_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "horde_proxy.requests")
+    world.http().get("/health/live")
+    assert caplog.records == []
+
+
+def test_a_log_line_can_be_json(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        logs.configure("json")
+        logging.getLogger("horde_proxy.requests").info("x", extra={"fields": {"status": 200}})
+        logging.getLogger("horde_proxy").warning("said %s", "this")
+    finally:
+        logging.getLogger().handlers[:], level = before
+        logging.getLogger().setLevel(level)
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["level"], first["logger"], first["status"]) == (
+        "info", "horde_proxy.requests", 200,
+    )
+    assert second["message"] == "said this"
+
+
+def test_new_settings_hold_for_new_requests() -> None:
+    private = {"private_horde": {"enabled": True, "api_key": "k" * 20}}
+    app = create_app(load(environ={}, flags=private))
+    client = app.test_client()
+    assert client.get("/v1/models").status_code == 200
+    keys = {"access": {"mode": "keys", "keys": {"laptop": LAPTOP}}}
+    reconfigure(app, load(environ={}, flags={**private, **keys}))
+    assert client.get("/v1/models").status_code == 401
+
+
+@pytest.mark.parametrize(("mode", "status"), [("open", 202), ("passthrough", 401)])
+def test_a_guarded_private_horde_takes_no_anonymous_requests(mode: str, status: int) -> None:
+    flags = {"private_horde": {"enabled": True}, "access": {"mode": mode}}
+    client = create_app(load(environ={}, flags=flags)).test_client()
+    response = client.post(
+        "/api/v2/generate/text/async", json={"prompt": "x"}, headers={"apikey": "0000000000"}
+    )
+    assert response.status_code == status
