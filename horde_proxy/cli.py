@@ -9,11 +9,13 @@ import platform
 import signal
 import threading
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import click
 import requests
 
+from horde_proxy import check as examination
 from horde_proxy import config, logs
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.version import VERSION
@@ -161,6 +163,30 @@ def worker(
         Bridge(identity, engine, stop=stop).run()
     except (BackendError, ModelFileError, Rejected) as exc:
         raise click.ClickException(str(exc)) from exc
+
+
+@main.command()
+@config_option
+@click.option("--url", metavar="URL", help="Also look at a running proxy through this address.")
+@click.option("--key", envvar="OPENAI_API_KEY", help="The key to use there [OPENAI_API_KEY].")
+@click.option("--quick", is_flag=True, help="Leave out the minute of silence.")
+def check(path: str | None, url: str | None, key: str | None, quick: bool) -> None:
+    """Say what is wrong with this installation, and how to mend it."""
+    settings = _load(path)
+    session = requests.Session()
+    findings = chain(
+        examination.check_settings(settings),
+        examination.check_horde(settings, session),
+        examination.check_url(url, key, requests.Session(), not quick) if url else (),
+    )
+    failed = 0
+    for finding in findings:
+        failed += not finding.ok
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}")
+        if finding.mend:
+            click.echo(f"      mend: {finding.mend}")
+    if failed:
+        raise SystemExit(1)
 
 
 @main.group()

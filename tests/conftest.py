@@ -98,7 +98,9 @@ class World:
             "keys": KeyRing({}), "places": Places(100),
             **self.front,
         }
-        api.register(app, Front(Router([self.upstream()]), Halt(), clock=self.clock, **settings))
+        halt = Halt()
+        halt.sleep = self.clock.sleep  # type: ignore[method-assign]
+        api.register(app, Front(Router([self.upstream()]), halt, clock=self.clock, **settings))
         return app
 
     def http(self) -> FlaskClient:

@@ -296,6 +296,18 @@ def test_ready_says_why_not_when_the_horde_is_down(world: World) -> None:
     assert response.json["reason"] == "The horde cannot be reached."
 
 
+def test_the_probe_sends_an_event_at_once_and_one_every_interval(world: World) -> None:
+    text = world.http().get("/health/probe?seconds=2&interval=0.5").text
+    assert [json.loads(line[6:])["seconds"] for line in text.split("\n\n") if line] == [
+        0.0, 0.5, 1.0, 1.5, 2.0,
+    ]
+
+
+@pytest.mark.parametrize("query", ["seconds=301", "seconds=0", "seconds=-1", "seconds=nan"])
+def test_a_probe_is_bounded(world: World, query: str) -> None:
+    assert world.http().get(f"/health/probe?{query}").status_code == 400
+
+
 ERRORS: list[tuple[str, str, dict[str, Any], int, str | None, str | None]] = [
     ("POST", "/v1/chat/completions", {"data": "{"}, 400, None, None),
     ("POST", "/v1/chat/completions", {"data": b"\xff\xfe"}, 400, None, None),

@@ -26,11 +26,12 @@ MAY_IMPORT = {
     "demo": {"config", "worker"},
     "serving": {"", "config"},
     "": {"api", "config", "private_horde", "router", "shutdown", "upstreams", "version"},
-    "cli": {"config", "logs", "version", "worker", "demo", "serving"},
+    "check": {"config", "errors", "upstreams"},
+    "cli": {"check", "config", "logs", "version", "worker", "demo", "serving"},
     "__main__": {"cli"},
 }
 FLASK_ONLY_IN = {"", "api", "private_horde", "serving"}
-REQUESTS_ONLY_IN = {"", "upstreams", "worker", "cli", "demo"}
+REQUESTS_ONLY_IN = {"", "upstreams", "worker", "cli", "demo", "check"}
 PURE = {"protocol", "prompts", "errors"}
 IMPURE_MODULES = {
     "flask", "werkzeug", "requests", "urllib3", "socket", "time", "datetime", "threading", "os",

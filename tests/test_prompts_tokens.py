@@ -39,6 +39,10 @@ def test_each_sample_is_good_to_ten_percent(kind: str) -> None:
     assert max(errors) <= 0.105
 
 
+def test_a_very_long_text_is_judged_by_its_ends() -> None:
+    assert estimate("word " * 1_000_000) == pytest.approx(1_020_000, rel=0.02)
+
+
 def test_nothing_has_no_tokens() -> None:
     assert estimate("") == 0
 

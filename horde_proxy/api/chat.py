@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 from flask import Blueprint, Response, g, jsonify, request
 
 from horde_proxy.api.connection import is_open, watched
 from horde_proxy.api.front import Front, front
 from horde_proxy.api.incoming import client_key, guard, read_json
-from horde_proxy.api.stream import EventStream
+from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.errors import TimedOut
 from horde_proxy.protocol.chat import ChatRequest, read_chat
 from horde_proxy.protocol.completion import fold
@@ -60,5 +60,4 @@ def _streamed(here: Front, chat: ChatRequest, items: Iterator[StreamItem]) -> Re
         items, include_usage=chat.include_usage, keepalive=here.keepalive,
         interval=here.keepalive_interval, clock=here.clock,
     )
-    headers: dict[str, Any] = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return Response(events, content_type="text/event-stream; charset=utf-8", headers=headers)
+    return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)

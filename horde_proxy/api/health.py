@@ -1,12 +1,21 @@
-"""GET /health/live and /health/ready."""
+"""GET /health/live and /health/ready, and /health/probe for looking through other proxies."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify
+from collections.abc import Iterator
 
-from horde_proxy.api.front import front
-from horde_proxy.errors import ProxyError
+from flask import Blueprint, Response, jsonify, request
 
+from horde_proxy.api.connection import is_open, watched
+from horde_proxy.api.front import Front, front
+from horde_proxy.api.incoming import guard
+from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
+from horde_proxy.errors import InvalidRequest, ProxyError, TimedOut
+from horde_proxy.protocol import sse
+from horde_proxy.upstreams import StreamItem, Waiting
+
+LONGEST_PROBE = 300.0
+_SLICE = 0.5
 blueprint = Blueprint("health", __name__)
 
 
@@ -25,3 +34,46 @@ def ready() -> tuple[Response, int]:
         return jsonify({"status": "unavailable", "models": 0, "reason": exc.message}), 503
     status = "ok" if models else "unavailable"
     return jsonify({"status": status, "models": models}), 200 if models else 503
+
+
+@blueprint.get("/health/probe")
+def probe() -> Response:
+    """An event at once and one every `interval` seconds until `seconds`, in a place of its own."""
+    guard()
+    here, seconds = front(), _seconds("seconds")
+    sock = request.environ.get("gunicorn.socket")
+    items = watched(
+        here.places.occupied(_waiting(here, seconds)), is_open=lambda: is_open(sock),
+        deadline=here.clock() + seconds + 1, clock=here.clock, late=TimedOut("Late."),
+    )
+    next(items)
+    events = _events(here, items, max(_seconds("interval"), _SLICE))
+    return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)
+
+
+def _seconds(name: str) -> float:
+    value = request.args.get(name, 1.0, type=float)
+    if not 0 < value <= LONGEST_PROBE:
+        raise InvalidRequest(f"'{name}' must be up to {LONGEST_PROBE:.0f}.", param=name)
+    return value
+
+
+def _waiting(here: Front, seconds: float) -> Iterator[StreamItem]:
+    until = here.clock() + seconds
+    while (left := until - here.clock()) > 0:
+        yield Waiting("probing")
+        here.halt.sleep(min(left, _SLICE))
+
+
+def _events(here: Front, items: Iterator[StreamItem], interval: float) -> Iterator[bytes]:
+    begin = here.clock()
+    due = begin + interval
+    yield sse.event({"seconds": 0.0})
+    try:
+        for _ in items:
+            if here.clock() >= due:
+                due += interval
+                yield sse.event({"seconds": round(here.clock() - begin, 1)})
+        yield sse.event({"seconds": round(here.clock() - begin, 1)})
+    except ProxyError as exc:
+        yield sse.event(exc.envelope())

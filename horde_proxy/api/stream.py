@@ -12,6 +12,9 @@ from horde_proxy.protocol import sse
 from horde_proxy.protocol.completion import Chunk
 from horde_proxy.upstreams import Accepted, StreamItem, Waiting
 
+CONTENT_TYPE = "text/event-stream; charset=utf-8"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
 log = logging.getLogger(__name__)
 
 

@@ -72,6 +72,10 @@ class HordeClient:
         """GET workers for text."""
         return self._list("workers", {"type": "text"})
 
+    def find_user(self, api_key: str) -> dict[str, Any]:
+        """GET find_user: the account of a key. Raises InvalidApiKey."""
+        return self._object("GET", "find_user", api_key=api_key)
+
     def _list(self, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
         found = self._call("GET", path, params=params)
         if not isinstance(found, list):

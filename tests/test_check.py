@@ -1,0 +1,110 @@
+"""What `check` finds, and the mend that it names."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+import requests
+import responses
+from click.testing import CliRunner
+
+from horde_proxy import check
+from horde_proxy.cli import main
+from horde_proxy.config import load
+
+HORDE = "https://horde.invalid/api/v2"
+URL = "https://ai.home.invalid"
+SETTINGS = load(environ={"AI_HORDE_API_KEY": "my-own-key"},
+                flags={"horde": {"url": "https://horde.invalid"}})
+
+
+def horde(now: float = 1000.0) -> list[check.Finding]:
+    return list(check.check_horde(SETTINGS, requests.Session(), now=lambda: now))
+
+
+def healthy_horde(**user: Any) -> None:
+    responses.get(f"{HORDE}/status/heartbeat", json={"message": "OK"},
+                  headers={"Date": formatdate(1000.0, usegmt=True)})
+    responses.get(f"{HORDE}/find_user", **(user or {"json": {"username": "ann#1", "kudos": 50.0}}))
+    responses.get(f"{HORDE}/status/models", json=[{"name": "a/b"}])
+
+
+def failed(findings: list[check.Finding]) -> list[str]:
+    return [finding.what.split(":")[0] for finding in findings if not finding.ok]
+
+
+@responses.activate
+def test_a_healthy_horde_has_nothing_to_mend() -> None:
+    healthy_horde()
+    findings = horde()
+    assert failed(findings) == []
+    assert "key: ann#1 with 50.0 kudos" in [finding.what for finding in findings]
+    assert "models: 1 with workers" in [finding.what for finding in findings]
+
+
+@responses.activate
+def test_a_horde_that_is_not_there_is_all_there_is_to_say() -> None:
+    [finding] = horde()
+    assert finding.mend == "look at the network, DNS and horde.url"
+
+
+@responses.activate
+def test_a_wrong_clock_is_found() -> None:
+    healthy_horde()
+    assert failed(horde(now=2000.0)) == ["clock"]
+
+
+@responses.activate
+def test_a_wrong_key_is_found_and_not_shown() -> None:
+    healthy_horde(status=404, json={"message": "User with api_key 'my-own-key' not found.",
+                                    "rc": "UserNotFound"})
+    findings = horde()
+    assert failed(findings) == ["key"]
+    assert "my-own-key" not in str(findings)
+
+
+def test_a_private_horde_needs_no_look() -> None:
+    settings = load(environ={}, flags={"private_horde": {"enabled": True}})
+    [finding] = check.check_horde(settings, requests.Session())
+    assert finding.ok
+
+
+def through_url(**answers: Any) -> list[check.Finding]:
+    """The findings of a proxy of which only some answers are wrong."""
+    model = {"id": "a/b"}
+    responses.get(f"{URL}/v1/models", **answers.get("models", {"json": {"data": [model]}}))
+    responses.get(f"{URL}/v1/models/a%2Fb", **answers.get("name", {"json": model}))
+    responses.post(f"{URL}/v1/chat/completions", **answers.get("body", {"status": 400}))
+    responses.get(f"{URL}/health/probe", **answers.get("probe", {"body": "data: {}\n\n" * 5}))
+    return list(check.check_url(f"{URL}/v1/", "k", requests.Session()))
+
+
+@pytest.mark.parametrize(("answers", "found"), [
+    ({"models": {"status": 401}}, ["url"]),
+    ({"models": {"status": 502, "body": "<html>"}}, ["url"]),
+    ({"models": {"body": requests.ConnectionError("x")}}, ["url"]),
+    ({"name": {"status": 404}}, ["names", "stream", "time-outs"]),
+    ({"body": {"status": 413}}, ["body", "stream", "time-outs"]),
+    ({"body": {"body": requests.ConnectionError("x")}}, ["body", "stream", "time-outs"]),
+    ({"probe": {"status": 504}}, ["stream", "time-outs"]),
+])
+@responses.activate
+def test_what_stands_between_is_found_out(answers: dict[str, Any], found: list[str]) -> None:
+    """All events of these probes come at once, as through a buffering proxy."""
+    findings = through_url(**answers)
+    assert failed(findings) == found
+    assert all(finding.ok or finding.mend for finding in findings)
+
+
+@responses.activate
+def test_the_command_names_each_mend_and_fails() -> None:
+    env = {"HORDE_PROXY_HORDE__URL": "http://no.invalid"}
+    result = CliRunner().invoke(main, ["check"], env=env)
+    assert result.exit_code == 1
+    assert "ok    configuration: listens on 127.0.0.1:8080, access open, to this machine" in (
+        result.output
+    )
+    assert "FAIL  horde: http://no.invalid cannot be reached (ConnectionError)" in result.output
+    assert "      mend: look at the network, DNS and horde.url" in result.output
