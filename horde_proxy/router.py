@@ -28,11 +28,12 @@ class Router:
         return list(found.values())
 
     def model(self, name: str) -> dict[str, Any]:
-        """One model object. Raises ModelNotFound, which names near ones."""
+        """One model object. Raises ModelNotFound, which names near ones, or some."""
         models = {model["id"]: model for model in self.models()}
         if name in models:
             return models[name]
-        raise ModelNotFound(name, get_close_matches(name, models, _NEAR_NAMES, _NEAR_CUTOFF))
+        near = get_close_matches(name, models, _NEAR_NAMES, _NEAR_CUTOFF)
+        raise ModelNotFound(name, near or list(models)[:_NEAR_NAMES])
 
     def candidates(self, model: str) -> list[Route]:
         """The routes to a model, best first. Raises ModelNotFound."""

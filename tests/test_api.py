@@ -293,7 +293,7 @@ def test_ready_says_why_not_when_the_horde_is_down(world: World) -> None:
     response = world.http().get("/health/ready")
     assert response.status_code == 503
     assert response.json is not None
-    assert response.json["reason"] == "The horde cannot be reached."
+    assert response.json["reason"] == "The horde at horde.invalid cannot be reached."
 
 
 def test_the_probe_sends_an_event_at_once_and_one_every_interval(world: World) -> None:

@@ -24,8 +24,8 @@ def sse(*events: Any) -> str:
     return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
 
 
-def delta(text: str) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": {"content": text}}]}
+def delta(text: str, finish_reason: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish_reason}]}
 
 
 @pytest.mark.parametrize("command", ["serve", "demo", "chat", "models", "worker", "model"])
@@ -50,6 +50,13 @@ def test_chat_prints_the_answer_of_the_first_model() -> None:
     assert json.loads(sent.calls[0].request.body) == {
         "model": "a/b", "stream": True, "messages": [{"role": "user", "content": "Hi"}],
     }
+
+
+@responses.activate
+def test_chat_says_that_an_answer_was_cut() -> None:
+    responses.post(f"{BASE}/chat/completions", body=sse(delta("Hel", "length")))
+    result = run("chat", "Hi", "--model", "m", "--url", BASE)
+    assert "(cut off at" in result.stderr
 
 
 @responses.activate
@@ -83,7 +90,7 @@ def test_models_are_listed_in_columns() -> None:
         "id": "a/b", "context_length": 4096,
         "horde": {"workers": 2, "queued_tokens": 80.0, "tokens_per_second": 12.34},
     }]})
-    assert run("models", "--url", BASE).output.splitlines()[1].split() == [
+    assert run("models", "--url", "proxy.invalid/v1").output.splitlines()[1].split() == [
         "a/b", "2", "4096", "80", "12.3",
     ]
 
@@ -110,7 +117,9 @@ def test_a_model_that_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_demo_takes_a_given_model() -> None:
-    assert demo.choose_backend("/some/model.gguf", print) == "/some/model.gguf"
+    assert demo.choose_backend(__file__, print) == __file__
+    with pytest.raises(demo.DemoError, match="there is no model file /nowhere.gguf"):
+        demo.choose_backend("/nowhere.gguf", print)
 
 
 def test_the_demo_without_a_runner_is_a_toy_and_says_how_to_get_more(
@@ -119,9 +128,9 @@ def test_the_demo_without_a_runner_is_a_toy_and_says_how_to_get_more(
     said: list[str] = []
     monkeypatch.setattr(demo, "can_run_gguf", lambda: False)
     assert demo.choose_backend(None, said.append) == "ngram"
-    assert said == [
-        'No runner for a real model here, so a toy answers. To get it: pip install -e ".[local]"'
-    ]
+    [line] = said
+    assert line.startswith("No runner for a real model here, so a toy answers. To get it: ")
+    assert line.endswith('-m pip install -e ".[local]"')
 
 
 def test_the_demo_fetches_the_model_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

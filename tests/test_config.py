@@ -66,7 +66,9 @@ def test_a_section_in_the_environment_is_json() -> None:
      "setting server.bind = '8080' from environment variable HORDE_PROXY_SERVER__BIND: "
      "write it as HOST:PORT, for example 127.0.0.1:8080"),
     ("HORDE_PROXY_SERVR__BIND", "x", "setting servr = {'bind': 'x'} from environment variable "
-     "HORDE_PROXY_SERVR__BIND: Extra inputs are not permitted"),
+     "HORDE_PROXY_SERVR__BIND: there is no such setting; server is the nearest"),
+    ("HORDE_PROXY_SERVER__TIMOUT", "5", "setting server.timout = '5' from environment variable "
+     "HORDE_PROXY_SERVER__TIMOUT: there is no such setting; timeout is the nearest"),
     ("HORDE_PROXY_FORMATS", '{"a": "nope"}', "'a': no format 'nope'; there are: placeholders"),
     ("PORT", "http", "setting server.bind = '127.0.0.1:http' from environment variable PORT: "),
 ])

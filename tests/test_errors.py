@@ -58,7 +58,7 @@ def test_a_context_error_keeps_its_numbers() -> None:
 
 
 def test_a_missing_model_names_near_ones() -> None:
-    assert ModelNotFound("a", ["ab", "ac"]).message.endswith(" Near names: `ab`, `ac`.")
+    assert ModelNotFound("a", ["ab", "ac"]).message.endswith(" On offer are: `ab`, `ac`.")
 
 
 def test_a_rate_limit_says_when_to_come_back() -> None:

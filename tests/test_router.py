@@ -42,5 +42,5 @@ def test_a_model_that_two_offer_is_listed_once() -> None:
 
 
 def test_an_unknown_model_names_near_ones() -> None:
-    with pytest.raises(ModelNotFound, match="Near names: `a/Llama-3-8B`"):
+    with pytest.raises(ModelNotFound, match="On offer are: `a/Llama-3-8B`."):
         Router([ONE]).candidates("a/Llama-3-8b")

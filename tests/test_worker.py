@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -13,7 +14,7 @@ import responses
 
 from conftest import OWNER_KEY, Clock, Scripted, World
 from horde_proxy.prompts.tokens import estimate
-from horde_proxy.worker import remote
+from horde_proxy.worker import model_file, remote
 from horde_proxy.worker.backend import BackendError
 from horde_proxy.worker.bridge import Bridge, Identity, Rejected
 from horde_proxy.worker.echo import Echo
@@ -113,9 +114,14 @@ def test_the_ngram_keeps_to_its_length(length: int) -> None:
         assert 0 < estimate(text) <= length
 
 
-def test_models_without_a_file_or_a_runner_say_how_to_get_one() -> None:
-    with pytest.raises(BackendError, match="model install|numpy and gguf are missing"):
+def test_models_without_a_file_or_a_runner_say_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(BackendError, match="no backend '/nowhere/model.gguf': take smollm2"):
         open_backend("/nowhere/model.gguf")
+    monkeypatch.setattr(model_file, "default_path", lambda: Path("/nowhere/model.gguf"))
+    with pytest.raises(BackendError, match="model install|numpy and gguf are missing"):
+        open_backend("smollm2")
 
 
 @pytest.mark.parametrize(("name", "expected"), [

@@ -12,6 +12,7 @@ from horde_proxy.errors import InvalidRequest
 
 _KEY_HEADERS = ("api-key", "x-api-key", "apikey")
 _NO_KEYS = frozenset({"", "null", "undefined", "none", "anonymous", "empty"})
+_NOT_JSON = "We could not parse the JSON body of your request."
 _NO_KEY_PREFIX = "sk-no-key"
 
 
@@ -19,8 +20,14 @@ def read_json() -> Any:
     """The decoded body, whatever its Content-Type says. Raises InvalidRequest."""
     try:
         return json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError) as exc:
-        raise InvalidRequest("We could not parse the JSON body of your request.") from exc
+    except json.JSONDecodeError as exc:
+        place = f" {exc.msg} (line {exc.lineno}, column {exc.colno})."
+        reason = place if exc.doc else " It is empty."
+        raise InvalidRequest(_NOT_JSON + reason) from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(_NOT_JSON + " It is not UTF-8.") from exc
+    except RecursionError as exc:
+        raise InvalidRequest(_NOT_JSON + " It is nested too deeply.") from exc
 
 
 def client_key() -> str | None:

@@ -132,6 +132,8 @@ class Bridge:
             return _retry_after(response)
         if body.get("rc") in ("WorkerMaintenance", "MaintenanceMode"):
             return _AFTER_REFUSAL
+        if body.get("rc") == "InvalidAPIKey":
+            raise Rejected("the horde does not know this worker's API key")
         reason = body.get("errors") or body.get("message") or response.status_code
         raise Rejected(f"the horde refuses this worker: {reason}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,7 @@ from horde_proxy.worker.backend import Backend, BackendError
 from horde_proxy.worker.echo import Echo
 from horde_proxy.worker.ngram import NGram
 
-LOCAL_EXTRA = 'pip install -e ".[local]"'
+LOCAL_EXTRA = f'{sys.executable} -m pip install -e ".[local]"'
 
 
 def open_backend(
@@ -35,7 +36,12 @@ def open_backend(
     if name == "ngram":
         return NGram()
     if name == "smollm2":
-        return _llama(model_file.installed() or model_file.default_path())
+        return _llama(model_file.default_path())
+    if not Path(name).is_file():
+        raise BackendError(
+            f"no backend {name!r}: take smollm2, ngram, echo, the path of a GGUF file, or the URL "
+            "of a server"
+        )
     return _llama(Path(name))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 
@@ -48,6 +49,7 @@ class HordeClient:
         self, url: str, session: requests.Session, *, contact: str, timeout: tuple[float, float]
     ) -> None:
         self.base = api_url(url)
+        self._host = urlsplit(self.base).netloc.rpartition("@")[2]
         self._session = session
         self._session.headers["Client-Agent"] = client_agent(contact)
         self._timeout = timeout
@@ -100,9 +102,9 @@ class HordeClient:
         except requests.JSONDecodeError as exc:
             raise UpstreamFailed("The horde answered with something that is not JSON.") from exc
         except requests.Timeout as exc:
-            raise UpstreamFailed("The horde did not answer in time.") from exc
+            raise UpstreamFailed(f"The horde at {self._host} did not answer in time.") from exc
         except requests.RequestException as exc:
-            raise UpstreamFailed("The horde cannot be reached.") from exc
+            raise UpstreamFailed(f"The horde at {self._host} cannot be reached.") from exc
         raise horde_error(response, api_key)
 
 

@@ -17,6 +17,7 @@ SLICE = 0.5
 IMPOSSIBLE_PATIENCE = 65.0
 """The horde's own cache of is_possible lasts 60 s."""
 FAILURE_PATIENCE = 60.0
+CANCEL_TRIES = 3
 
 Status = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Run:
         self._pace = Pace(clock)
         self._submitted = clock()
         self._began: float | None = None
+        self._last_waiting = self._submitted
         self._ended: float | None = None
         self._impossible_since: float | None = None
         self._failing_since: float | None = None
@@ -63,18 +65,22 @@ class Run:
             delay, waiting = self._look(status)
 
     def cancel(self) -> None:
-        """DELETE the request; a failure is logged, for nobody can do anything about it."""
-        try:
-            self._client.cancel(self.id)
-        except RequestLost:
-            return
-        except ProxyError as exc:
-            log.warning("request %s could not be cancelled: %s", self.id, exc)
+        """DELETE the request, which may be repeated; the last failure is logged."""
+        for tries_left in reversed(range(CANCEL_TRIES)):
+            try:
+                self._client.cancel(self.id)
+            except RequestLost:
+                return
+            except ProxyError as exc:
+                if not tries_left:
+                    log.warning("request %s could not be cancelled: %s", self.id, exc)
+            else:
+                return
 
     def seconds(self) -> tuple[float, float]:
-        """(in the queue, in generation), as far as the polls could see."""
+        """(in the queue, in generation): what lies between two polls counts as generation."""
         ended = self._ended or self._clock()
-        began = self._began or ended
+        began = self._began or self._last_waiting
         return round(began - self._submitted, 3), round(ended - began, 3)
 
     def _pause(self, seconds: float, waiting: Waiting) -> Generator[Waiting, None, None]:
@@ -105,7 +111,9 @@ class Run:
         processing = bool(status.get("processing"))
         position = int(status.get("queue_position") or 0)
         if processing and self._began is None:
-            self._began = self._clock()
+            self._began = self._last_waiting
+        if not processing:
+            self._last_waiting = self._clock()
         self._watch_possible(status, processing)
         delay = self._pace.delay(processing=processing, queue_position=position)
         state = "generating" if processing else "queued"
