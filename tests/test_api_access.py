@@ -139,7 +139,7 @@ def test_a_chat_is_logged_in_one_line_without_prompt_and_key(
     assert found.pop("seconds") >= 0
     assert found == {
         "method": "POST", "path": "/v1/chat/completions", "client": "127.0.0.1", "status": 200,
-        "model": "test/model", "upstream": "horde", "waited": 0.0, "generated": 0.5,
+        "model": "test/model", "upstream": "horde", "waited": 0.0, "generated": 0.25,
         "completion_tokens": 2, "key": "laptop",
     }
 

@@ -75,7 +75,7 @@ def test_what_the_horde_told_is_in_the_horde_object(world: World) -> None:
     assert [worker["name"] for worker in found["workers"]] == ["worker-1"]
     assert len(found["request_ids"]) == 1
     assert found["kudos"] > 0
-    assert (found["queue_seconds"], found["generation_seconds"]) == (0.0, 0.5)
+    assert (found["queue_seconds"], found["generation_seconds"]) == (0.0, 0.25)
 
 
 def test_the_headers_say_what_was_done(world: World) -> None:

@@ -28,18 +28,32 @@ def test_there_are_never_more_than_sixty_polls_in_any_minute(state: dict[str, in
 
 @pytest.mark.parametrize("state", [{}, {"processing": 1}, {"queue_position": 9}])
 def test_polls_are_at_least_half_a_second_apart(state: dict[str, int]) -> None:
-    times = [0.0, *polled_for(120, **state)]
+    times = polled_for(120, **state)
     assert min(b - a for a, b in zip(times, times[1:], strict=False)) >= 0.5 - 1e-9
 
 
 def test_the_first_seconds_are_polled_densely() -> None:
-    assert polled_for(3) == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert polled_for(3) == [0.25, 0.75, 1.25, 1.75, 2.25, 2.75]
 
 
-def test_later_on_a_poll_comes_about_every_second() -> None:
-    times = [time for time in polled_for(60) if time > 10]
+def test_gaps_widen_with_the_time_but_not_beyond_a_limit() -> None:
+    times = polled_for(59)
     gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
-    assert max(gaps) < 1.2
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == pytest.approx(1.2)
+
+
+def lateness(seconds: float) -> list[float]:
+    """How late jobs of about this length are noticed, over all phases of the polls."""
+    times = polled_for(seconds + 3)
+    ends = [seconds + step / 50 for step in range(50)]
+    return [min(time for time in times if time >= end) - end for end in ends]
+
+
+def test_jobs_of_all_lengths_are_noticed_soon() -> None:
+    late = sorted(each for length in (1, 3, 7, 15, 60) for each in lateness(length))
+    assert late[len(late) // 2] <= 0.4
+    assert late[len(late) * 95 // 100] <= 1.0
 
 
 def test_far_back_in_the_queue_polls_are_rarer() -> None:
@@ -49,9 +63,9 @@ def test_far_back_in_the_queue_polls_are_rarer() -> None:
 def test_when_a_worker_begins_the_polls_become_dense_again() -> None:
     clock = Clock()
     pace = Pace(clock)
-    for _ in range(15):
-        pace.delay()
-    assert pace.delay() == 1.1
+    pace.polled()
+    clock.seconds += 40
+    assert pace.delay() == 1.2
     assert pace.delay(processing=True) == 0.5
 
 

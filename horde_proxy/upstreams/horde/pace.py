@@ -10,20 +10,26 @@ from collections.abc import Callable
 
 WINDOW = 60.0
 POLLS_PER_WINDOW = 59
+FIRST = 0.25
 SHORTEST = 0.5
-STEADY = 1.1
-_DENSE_POLLS = 10
+LONGEST = 1.2
+FAR = 2.0
+_DENSE_SECONDS = 5.0
+_WIDENING = 0.03
 _FAR_POSITION = 5
-_FAR = 2.0
 
 
 class Pace:
-    """The polls of one request. `delay` says how long to wait before the next one (s)."""
+    """The polls of one request: `delay` says how long to wait before the next one (s).
+
+    Gaps widen with the time since the submit, and anew since a worker began, at just the rate
+    that keeps a minute within its 60 polls: lateness grows with the job's own length.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._recent: deque[float] = deque(maxlen=POLLS_PER_WINDOW)
-        self._dense_left = _DENSE_POLLS
+        self._since = clock()
         self._was_processing = False
         self._held_until = 0.0
 
@@ -36,16 +42,20 @@ class Pace:
         self._held_until = self._clock() + seconds
 
     def delay(self, *, processing: bool = False, queue_position: int = 0) -> float:
-        """Seconds to the next poll: dense after the submit and after a worker has begun.
+        """Seconds to the next poll.
 
         `processing`: a worker has the job. `queue_position`: 1 is next, 0 is unknown.
         """
         if processing and not self._was_processing:
-            self._was_processing, self._dense_left = True, _DENSE_POLLS
-        if not processing and queue_position > _FAR_POSITION:
-            return max(_FAR, self._until_allowed())
-        self._dense_left -= 1
-        return max(SHORTEST if self._dense_left >= 0 else STEADY, self._until_allowed())
+            self._was_processing, self._since = True, self._clock()
+        is_far = not processing and queue_position > _FAR_POSITION
+        return max(FAR if is_far else self._gap(), self._until_allowed())
+
+    def _gap(self) -> float:
+        if not self._recent:
+            return FIRST
+        widening = (self._clock() - self._since - _DENSE_SECONDS) * _WIDENING
+        return min(SHORTEST + max(widening, 0.0), LONGEST)
 
     def _until_allowed(self) -> float:
         full = len(self._recent) == POLLS_PER_WINDOW
