@@ -69,6 +69,12 @@ def test_when_a_worker_begins_the_polls_become_dense_again() -> None:
     assert pace.delay(processing=True) == 0.5
 
 
+def test_very_many_requests_are_each_polled_less_often() -> None:
+    pace = Pace(Clock(), lambda: 600)
+    pace.polled()
+    assert pace.delay() == 1.0
+
+
 def test_a_hold_is_kept() -> None:
     clock = Clock()
     pace = Pace(clock)

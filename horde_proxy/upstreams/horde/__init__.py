@@ -95,6 +95,7 @@ class HordeUpstream:
     ) -> None:
         self._client, self._catalog, self._options = client, catalog, options
         self._clock, self._sleep, self._now, self._new_id = clock, sleep, now, new_id
+        self._running: set[str] = set()
 
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects for the models with online workers, by name."""
@@ -106,9 +107,10 @@ class HordeUpstream:
         plan, request_id = self._submit(plan, request.api_key or self._options.api_key)
         run = Run(
             self._client, request_id, request.n, wanted=_wanted(plan),
-            clock=self._clock, sleep=self._sleep,
+            clock=self._clock, sleep=self._sleep, load=lambda: len(self._running),
         )
         final = False
+        self._running.add(request_id)
         try:
             yield Accepted(plan.headers(request_id))
             head = Head(self._new_id(), int(self._now()), plan.model)
@@ -116,6 +118,7 @@ class HordeUpstream:
             status = yield from run.wait()
             final = True
         finally:
+            self._running.discard(request_id)
             if not final:
                 run.cancel()
         yield from _chunks(plan, head, status, run)

@@ -14,7 +14,8 @@ FIRST = 0.25
 SHORTEST = 0.5
 LONGEST = 1.2
 FAR = 2.0
-_DENSE_SECONDS = 5.0
+MANY = 300
+_DENSE_SECONDS = 4.0
 _WIDENING = 0.03
 _FAR_POSITION = 5
 
@@ -23,11 +24,13 @@ class Pace:
     """The polls of one request: `delay` says how long to wait before the next one (s).
 
     Gaps widen with the time since the submit, and anew since a worker began, at just the rate
-    that keeps a minute within its 60 polls: lateness grows with the job's own length.
+    that keeps a minute within its 60 polls: lateness grows with the job's own length. Beyond
+    MANY running requests (`load`) gaps widen for all, so that polling does not fill the machine.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], load: Callable[[], int] = lambda: 1) -> None:
         self._clock = clock
+        self._load = load
         self._recent: deque[float] = deque(maxlen=POLLS_PER_WINDOW)
         self._since = clock()
         self._was_processing = False
@@ -55,7 +58,7 @@ class Pace:
         if not self._recent:
             return FIRST
         widening = (self._clock() - self._since - _DENSE_SECONDS) * _WIDENING
-        return min(SHORTEST + max(widening, 0.0), LONGEST)
+        return min(SHORTEST + max(widening, 0.0), LONGEST) * max(self._load() / MANY, 1.0)
 
     def _until_allowed(self) -> float:
         full = len(self._recent) == POLLS_PER_WINDOW

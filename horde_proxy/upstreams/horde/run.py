@@ -12,7 +12,7 @@ from horde_proxy.upstreams.horde.client import HordeClient, RequestLost
 from horde_proxy.upstreams.horde.pace import Pace
 from horde_proxy.upstreams.horde.text import is_final
 
-SLICE = 0.5
+SLICE = 0.9
 """Between two Waitings (s): how soon a client that has gone is noticed."""
 IMPOSSIBLE_PATIENCE = 65.0
 """The horde's own cache of is_possible lasts 60 s."""
@@ -35,11 +35,12 @@ class Run:
         wanted: str,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        load: Callable[[], int] = lambda: 1,
     ) -> None:
         self.id = request_id
         self._client, self._n, self._wanted = client, n, wanted
         self._clock, self._sleep = clock, sleep
-        self._pace = Pace(clock)
+        self._pace = Pace(clock, load)
         self._submitted = clock()
         self._began: float | None = None
         self._last_waiting = self._submitted
