@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import threading
+import time
 
 from horde_proxy.errors import ShuttingDown
 
+_SLICE = 0.5
+
 
 class Halt:
-    """A switch that, once set, ends every sleep made through it with ShuttingDown."""
+    """A switch that, once set, ends every sleep made through it with ShuttingDown.
+
+    Sleepers look at it twice a second; waiting on an Event that a thousand threads share costs
+    several times as much.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._is_set = False
 
     def set(self) -> None:
-        self._event.set()
+        self._is_set = True
 
     def sleep(self, seconds: float) -> None:
-        """Return after that many seconds; raise ShuttingDown as soon as the switch is set."""
-        if self._event.wait(seconds):
-            raise ShuttingDown()
+        """Return after that many seconds; raise ShuttingDown soon after the switch is set."""
+        until = time.monotonic() + seconds
+        while not self._is_set:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, _SLICE))
+        raise ShuttingDown()

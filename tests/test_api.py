@@ -465,15 +465,50 @@ def test_no_key_and_no_prompt_is_ever_logged(
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.dictionaries(st.sampled_from([
+BODIES = st.dictionaries(st.sampled_from([
     "messages", "max_tokens", "temperature", "top_p", "n", "stop", "stream", "stream_options",
     "seed", "top_k", "rep_pen", "sampler_order", "horde", "tools", "response_format",
-]), VALUES))
-def test_no_body_leads_to_a_500(fields: dict[str, Any]) -> None:
+]), VALUES)
+MESSAGES = st.lists(st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])},
+    optional={
+        "content": VALUES | st.lists(st.fixed_dictionaries({"type": st.just("text")}, optional={
+            "text": st.text() | st.none()})),
+        "name": st.text() | st.none(),
+        "tool_call_id": st.text() | st.none(),
+        "tool_calls": st.lists(st.fixed_dictionaries({"function": st.fixed_dictionaries(
+            {"name": st.text(), "arguments": st.text()})})) | st.none(),
+    },
+), max_size=6)
+
+
+def answered_well(fields: dict[str, Any]) -> None:
     world = World()
     world.employ(Scripted("Hello."))
     response = post(world.http(), **fields)
-    assert response.status_code in (200, 400)
+    assert response.status_code in (200, 400), response.text
     if fields.get("stream") is True and response.status_code == 200:
         assert events(response)
+    else:
+        assert response.json
+    assert world.horde.open_requests() == []
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(BODIES)
+def test_no_body_leads_to_a_500(fields: dict[str, Any]) -> None:
+    answered_well(fields)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(MESSAGES)
+def test_no_messages_lead_to_a_500(messages: list[Any]) -> None:
+    answered_well({"messages": messages})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(BODIES, MESSAGES | VALUES)
+def test_none_of_five_thousand_bodies_leads_to_a_500(fields: dict[str, Any], messages: Any) -> None:
+    answered_well({"messages": messages, **fields})
