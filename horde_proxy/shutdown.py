@@ -6,13 +6,13 @@ import time
 
 from horde_proxy.errors import ShuttingDown
 
-_SLICE = 0.5
+_SLICE = 1.0
 
 
 class Halt:
     """A switch that, once set, ends every sleep made through it with ShuttingDown.
 
-    Sleepers look at it twice a second; waiting on an Event that a thousand threads share costs
+    Sleepers look at it once a second; waiting on an Event that a thousand threads share costs
     several times as much.
     """
 

@@ -70,7 +70,7 @@ def test_when_a_worker_begins_the_polls_become_dense_again() -> None:
 
 
 def test_very_many_requests_are_each_polled_less_often() -> None:
-    pace = Pace(Clock(), lambda: 600)
+    pace = Pace(Clock(), lambda: 500)
     pace.polled()
     assert pace.delay() == 1.0
 
