@@ -8,8 +8,10 @@ import os
 import platform
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +19,9 @@ import requests
 
 from horde_proxy import check as examination
 from horde_proxy import config, logs
+from horde_proxy import opencode as updater
 from horde_proxy.config import Config, ConfigError
+from horde_proxy.jsonc import JsoncError
 from horde_proxy.version import VERSION
 from horde_proxy.worker import models
 from horde_proxy.worker.backend import BackendError
@@ -177,6 +181,52 @@ def worker(
         Bridge(identity, engine, stop=stop).run()
     except (BackendError, ModelFileError, Rejected) as exc:
         raise click.ClickException(str(exc)) from exc
+
+
+@main.command()
+@url_option
+@config_option
+@click.option(
+    "--output", default="opencode.json", type=click.Path(dir_okay=False, path_type=Path),
+    show_default=True, help="The configuration to keep up to date.",
+)
+@click.option("--base-url", metavar="URL", help="The proxy's URL for opencode [the same as --url].")
+@click.option(
+    "--key", default="none", show_default=True, metavar="KEY",
+    help="What opencode sends as its key; {env:NAME} lets it read a variable.",
+)
+@click.option("--min-context", default=8192, show_default=True, help="Leave out smaller models.")
+@click.option("--interval", default=300.0, show_default=True, help="Seconds between updates.")
+@click.option("--once", is_flag=True, help="Update once and end.")
+def opencode(
+    url: str | None, path: str | None, output: Path, base_url: str | None, key: str,
+    min_context: int, interval: float, once: bool,
+) -> None:
+    """Keep opencode's configuration up to date with the models on offer."""
+    base = _base_url(url, path)
+    while True:
+        try:
+            click.echo(_update_opencode(output, base, base_url or base, key, min_context))
+        except click.ClickException as exc:
+            if once:
+                raise
+            click.echo(f"{output} stays as it is: {exc.message}", err=True)
+        if once:
+            return
+        time.sleep(interval)
+
+
+def _update_opencode(output: Path, base: str, base_url: str, key: str, min_context: int) -> str:
+    """What was done, in a line. Raises ClickException, the file being as it was."""
+    found = updater.capable(_get(base, "/models")["data"], min_context)
+    if not found:
+        raise click.ClickException(f"no model with a context of {min_context} tokens is on offer")
+    try:
+        before = output.read_text(encoding="utf-8") if output.exists() else "{}\n"
+        changed = updater.write(output, updater.updated(before, found, base_url, key))
+    except (OSError, UnicodeDecodeError, JsoncError) as exc:
+        raise click.ClickException(f"{output}: {exc}") from exc
+    return f"{output}: {len(found)} models" + ("" if changed else ", unchanged")
 
 
 @main.command()

@@ -15,6 +15,8 @@ MAY_IMPORT = {
     "version": set(),
     "shutdown": {"errors"},
     "logs": set(),
+    "jsonc": set(),
+    "opencode": {"jsonc"},
     "protocol": {"errors"},
     "prompts": {"errors", "protocol"},
     "upstreams": {"errors", "version", "protocol", "prompts"},
@@ -27,12 +29,12 @@ MAY_IMPORT = {
     "serving": {"", "config"},
     "": {"api", "config", "private_horde", "router", "shutdown", "upstreams", "version"},
     "check": {"config", "errors", "upstreams"},
-    "cli": {"check", "config", "logs", "version", "worker", "demo", "serving"},
+    "cli": {"check", "config", "jsonc", "logs", "opencode", "version", "worker", "demo", "serving"},
     "__main__": {"cli"},
 }
 FLASK_ONLY_IN = {"", "api", "private_horde", "serving"}
 REQUESTS_ONLY_IN = {"", "upstreams", "worker", "cli", "demo", "check"}
-PURE = {"protocol", "prompts", "errors"}
+PURE = {"protocol", "prompts", "errors", "jsonc"}
 IMPURE_MODULES = {
     "flask", "werkzeug", "requests", "urllib3", "socket", "time", "datetime", "threading", "os",
     "pathlib", "random", "logging",

@@ -171,7 +171,8 @@ def test_a_request_is_one_line_of_json_on_stderr(tmp_path: Path, processes: Proc
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 def test_the_units_are_in_order() -> None:
     folder = Path(__file__).parent.parent.parent / "systemd"
-    units = [str(path) for path in folder.iterdir() if path.suffix in (".service", ".socket")]
+    kinds = (".service", ".socket", ".timer")
+    units = [str(path) for path in folder.iterdir() if path.suffix in kinds]
     ended = subprocess.run(
         ["systemd-analyze", "verify", *units], capture_output=True, text=True, timeout=60,
         check=False,

@@ -1,0 +1,142 @@
+"""Changing one value in a JSON text with comments, leaving all else as it is. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+_INDENT = "  "
+_BLANK = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
+_SCALAR = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
+_DEEPEST = 100
+
+
+class JsoncError(ValueError):
+    """The text is no JSON, or the place to change is not in an object."""
+
+
+@dataclass
+class Node:
+    """A value and where it stands; `members` are an object's, by key, the last one winning."""
+
+    start: int
+    end: int
+    value: Any
+    members: dict[str, Node] = field(default_factory=dict)
+    last_end: int | None = None
+    trailing_comma: bool = False
+
+
+def parse(text: str) -> Node:
+    """The root of a text. Raises JsoncError with line and column."""
+    reader = _Reader(text)
+    root = reader.value(0)
+    reader.skip()
+    if reader.position != len(text):
+        raise reader.error("one value only")
+    return root
+
+
+def set_value(text: str, path: tuple[str, ...], value: Any) -> str:
+    """The text with a value at a path of keys; missing objects on the way are made.
+
+    A value that is already there is not written again, however it is formatted.
+    """
+    node = parse(text)
+    for depth, key in enumerate(path):
+        if not isinstance(node.value, dict):
+            raise JsoncError(f"{'.'.join(path[:depth]) or 'the whole'} is not an object")
+        if key not in node.members:
+            for missing in reversed(path[depth + 1:]):
+                value = {missing: value}
+            return _inserted(text, node, depth, key, value)
+        node = node.members[key]
+    if node.value == value:
+        return text
+    return text[: node.start] + _dumped(value, len(path)) + text[node.end:]
+
+
+def _inserted(text: str, node: Node, depth: int, key: str, value: Any) -> str:
+    """The text with a new member at the end of an object, behind its last comment."""
+    indent = _INDENT * (depth + 1)
+    member = f"\n{indent}{json.dumps(key)}: {_dumped(value, depth + 1)}\n{_INDENT * depth}"
+    brace = node.end - 1
+    if node.last_end is None:
+        return text[:brace].rstrip() + member + text[brace:]
+    comma = "" if node.trailing_comma else ","
+    rest = text[node.last_end:brace].rstrip()
+    return text[: node.last_end] + comma + rest + member + text[brace:]
+
+
+def _dumped(value: Any, depth: int) -> str:
+    text = json.dumps(value, indent=_INDENT, ensure_ascii=False)
+    return text.replace("\n", "\n" + _INDENT * depth)
+
+
+class _Reader:
+    """Reads a text from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.position = text, 0
+
+    def error(self, wanted: str) -> JsoncError:
+        before = self.text[: self.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return JsoncError(f"not valid JSON in line {line}, column {column}: expected {wanted}")
+
+    def skip(self) -> None:
+        match = _BLANK.match(self.text, self.position)
+        self.position = match.end() if match else self.position
+
+    def accept(self, character: str) -> bool:
+        self.skip()
+        found = self.text.startswith(character, self.position)
+        self.position += found
+        return found
+
+    def value(self, depth: int) -> Node:
+        self.skip()
+        start = self.position
+        if depth > _DEEPEST:
+            raise self.error("less nesting")
+        if self.accept("{"):
+            return self._object(start, depth)
+        if self.accept("["):
+            return self._array(start, depth)
+        match = _STRING.match(self.text, start) or _SCALAR.match(self.text, start)
+        if not match:
+            raise self.error("a value")
+        self.position = match.end()
+        return Node(start, match.end(), self._decoded(match.group()))
+
+    def _decoded(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as exc:
+            raise self.error("a valid string") from exc
+
+    def _object(self, start: int, depth: int) -> Node:
+        node = Node(start, start, {})
+        while not self.accept("}"):
+            key = self.value(depth + 1)
+            if not isinstance(key.value, str) or not self.accept(":"):
+                raise self.error('"key": value')
+            member = self.value(depth + 1)
+            node.members[key.value], node.value[key.value] = member, member.value
+            node.last_end = member.end
+            node.trailing_comma = self.accept(",")
+            if not node.trailing_comma and not self.text.startswith("}", self.position):
+                raise self.error("a comma or }")
+        node.end = self.position
+        return node
+
+    def _array(self, start: int, depth: int) -> Node:
+        items = []
+        while not self.accept("]"):
+            items.append(self.value(depth + 1).value)
+            if not self.accept(",") and not self.text.startswith("]", self.position):
+                raise self.error("a comma or ]")
+        return Node(start, self.position, items)

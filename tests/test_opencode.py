@@ -1,0 +1,157 @@
+"""opencode.json from the models on offer, with the user's own settings kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import responses
+from click.testing import CliRunner, Result
+
+from horde_proxy import opencode
+from horde_proxy.cli import main
+
+BASE = "http://proxy.invalid/v1"
+
+
+def model(name: str, context: int = 16384, **horde: float) -> dict[str, Any]:
+    told = {"workers": 1, "threads": 1, "eta": 0, "tokens_per_second": 10.0, "max_length": 512}
+    return {"id": name, "context_length": context, "horde": {**told, **horde}}
+
+
+BIG = model("koboldcpp/Big-70B", 32768, threads=5, tokens_per_second=8.0)
+SMALL = model("koboldcpp/Small-3B", 16384, threads=1, tokens_per_second=60.0)
+SHORT = model("Short-7B", 4096, threads=9)
+
+
+def written(text: str, models: list[dict[str, Any]] | None = None) -> str:
+    return opencode.updated(text, models or [BIG, SMALL], BASE, "none")
+
+
+def test_a_fresh_file_has_all_that_opencode_needs() -> None:
+    assert json.loads(written("{}")) == {
+        "$schema": "https://opencode.ai/config.json",
+        "provider": {"horde": {
+            "npm": "@ai-sdk/openai-compatible",
+            "name": "AI Horde",
+            "options": {"baseURL": BASE, "apiKey": "none", "timeout": False,
+                        "headerTimeout": 900000, "chunkTimeout": 900000},
+            "models": {
+                "koboldcpp/Big-70B": {
+                    "name": "koboldcpp/Big-70B", "tool_call": False,
+                    "cost": {"input": 0, "output": 0}, "limit": {"context": 32768, "output": 512},
+                },
+                "koboldcpp/Small-3B": {
+                    "name": "koboldcpp/Small-3B", "tool_call": False,
+                    "cost": {"input": 0, "output": 0}, "limit": {"context": 16384, "output": 512},
+                },
+            },
+        }},
+        "model": "horde/koboldcpp/Big-70B",
+        "small_model": "horde/koboldcpp/Small-3B",
+    }
+
+
+def test_the_users_own_settings_and_comments_stay() -> None:
+    before = (
+        '{\n  // mine\n  "theme": "dark",\n  "provider": {"other": {"npm": "x"}},\n'
+        '  "model": "other/best", // I like it\n}\n'
+    )
+    after = written(before)
+    for part in ("// mine", '"theme": "dark"', '"other": {"npm": "x"}', "// I like it",
+                 '"model": "other/best"', '"small_model": "horde/koboldcpp/Small-3B"'):
+        assert part in after
+
+
+def test_a_default_of_ours_that_is_still_on_offer_stays() -> None:
+    before = '{"model": "horde/koboldcpp/Small-3B"}'
+    assert '"model": "horde/koboldcpp/Small-3B"' in written(before)
+
+
+def test_a_default_of_ours_that_is_gone_is_replaced() -> None:
+    assert '"model": "horde/koboldcpp/Big-70B"' in written('{"model": "horde/gone"}')
+
+
+def test_a_second_update_changes_nothing() -> None:
+    once = written('{"theme": "dark"}')
+    assert written(once) == once
+
+
+def test_models_that_are_gone_leave_the_provider() -> None:
+    assert "Big-70B" not in written(written("{}"), [SMALL])
+
+
+def test_small_contexts_are_left_out() -> None:
+    found = opencode.capable([SMALL, SHORT, BIG], 8192)
+    assert [each["id"] for each in found] == ["koboldcpp/Big-70B", "koboldcpp/Small-3B"]
+
+
+def test_a_file_is_replaced_whole_and_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "opencode.json"
+    assert opencode.write(path, "{}")
+    os.chmod(path, 0o600)
+    assert opencode.write(path, '{"a": 1}')
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ('{"a": 1}', 0o600)
+    assert [each.name for each in path.parent.iterdir()] == ["opencode.json"]
+
+
+def test_a_file_that_would_not_change_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "opencode.json"
+    path.write_text("{}")
+    os.utime(path, (1, 1))
+    assert not opencode.write(path, "{}")
+    assert path.stat().st_mtime == 1
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("{}")
+    (tmp_path / "opencode.json").symlink_to("real.json")
+    opencode.write(tmp_path / "opencode.json", '{"a": 1}')
+    assert (tmp_path / "opencode.json").is_symlink()
+    assert (tmp_path / "real.json").read_text() == '{"a": 1}'
+
+
+def run(path: Path, *more: str) -> Result:
+    arguments = ["opencode", "--once", "--url", BASE, "--output", str(path), *more]
+    return CliRunner().invoke(main, arguments)
+
+
+@responses.activate
+def test_the_command_writes_and_then_leaves_alone(tmp_path: Path) -> None:
+    responses.get(f"{BASE}/models", json={"data": [BIG, SMALL, SHORT]})
+    path = tmp_path / "opencode.json"
+    assert run(path, "--key", "{env:KEY}", "--base-url", "https://ai.home/v1").output == (
+        f"{path}: 2 models\n"
+    )
+    options = json.loads(path.read_text())["provider"]["horde"]["options"]
+    assert (options["apiKey"], options["baseURL"]) == ("{env:KEY}", "https://ai.home/v1")
+    assert "unchanged" in run(path, "--key", "{env:KEY}", "--base-url", "https://ai.home/v1").output
+
+
+@pytest.mark.parametrize("answer", [
+    {"status": 502, "json": {"error": {"message": "The horde cannot be reached."}}},
+    {"json": {"data": []}},
+    {"json": {"data": [SHORT]}},
+])
+@responses.activate
+def test_without_models_the_last_good_file_stays(tmp_path: Path, answer: dict[str, Any]) -> None:
+    responses.get(f"{BASE}/models", **answer)
+    path = tmp_path / "opencode.json"
+    path.write_text('{"mine": 1}')
+    result = run(path)
+    assert result.exit_code == 1
+    assert path.read_text() == '{"mine": 1}'
+
+
+@responses.activate
+def test_a_broken_file_is_named_and_left_alone(tmp_path: Path) -> None:
+    responses.get(f"{BASE}/models", json={"data": [BIG]})
+    path = tmp_path / "opencode.json"
+    path.write_text('{"mine": 1')
+    result = run(path)
+    assert result.exit_code == 1
+    assert "not valid JSON in line 1" in result.output
+    assert path.read_text() == '{"mine": 1'
