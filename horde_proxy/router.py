@@ -11,6 +11,7 @@ from horde_proxy.upstreams import Route, Upstream
 
 _NEAR_NAMES = 3
 _NEAR_CUTOFF = 0.4
+_LONGEST_NAME = 200
 
 
 class Router:
@@ -32,6 +33,7 @@ class Router:
         models = {model["id"]: model for model in self.models()}
         if name in models:
             return models[name]
+        name = name[:_LONGEST_NAME]
         near = get_close_matches(name, models, _NEAR_NAMES, _NEAR_CUTOFF)
         raise ModelNotFound(name, near or list(models)[:_NEAR_NAMES])
 

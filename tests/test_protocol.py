@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -171,6 +172,27 @@ def test_a_wrong_request_is_told_where_and_how(
 ) -> None:
     error = problem(found)
     assert (error["param"], error["code"]) == (param, code)
+
+
+@pytest.mark.parametrize("found", [
+    body(messages=[1] * 3_000_000), body(stop=[1] * 3_000_000),
+    body(messages=[{"role": "user", "content": [1] * 3_000_000}]),
+])
+def test_millions_of_faults_cost_no_more_than_one(found: dict[str, Any]) -> None:
+    tracemalloc.start()
+    try:
+        problem(found)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("found", "param"), [
+    (body(messages=[{"role": "user", "content": "x"}] * 20_001), "messages"),
+    (body(stop=["x"] * 1001), "stop"),
+])
+def test_a_list_beyond_all_measure_is_refused(found: dict[str, Any], param: str) -> None:
+    assert problem(found)["param"] == param
 
 
 def test_the_wording_is_openais() -> None:

@@ -64,6 +64,18 @@ def test_the_recorded_lists_are_joined() -> None:
     assert (entry.performance, entry.queued, entry.first_seen) == (327.2, 0, 7)
 
 
+@pytest.mark.parametrize("odd", [
+    {"max_length": None}, {"max_length": "many"}, {"max_context_length": float("nan")},
+    {"threads": None}, {"models": None}, {"models": "a"}, {"models": 7}, {"models": [None, 3, ""]}, {"id": None},
+    {"max_length": -1}, {"trusted": None},
+])
+def test_one_odd_worker_does_not_spoil_the_list(odd: dict[str, Any]) -> None:
+    found = joined([{"name": None}, {"name": 3}, {"name": "c", "queued": "x", "eta": None}],
+                   [worker(**odd), worker(models=["c"])])
+    assert found["c"].capacities() == [Capacity(512, 4096)]
+    assert all(each.widest().max_length > 0 for each in found.values())
+
+
 def test_workers_that_are_offline_or_in_maintenance_do_not_count() -> None:
     found = joined([], [worker(online=False), worker(maintenance_mode=True, models=["b"]),
                         worker(models=["c"])])

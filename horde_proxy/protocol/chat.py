@@ -59,8 +59,15 @@ def _integral(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+MOST_MESSAGES = 20_000
+MOST_ELEMENTS = 1_000
+
 Int = Annotated[int, BeforeValidator(_integral)]
 Unit = Annotated[float, Field(ge=0, le=1)]
+
+# The first fault ends the reading of a list: a million faults would take gigabytes to remember.
+Strings = Annotated[list[str], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
+Integers = Annotated[list[Int], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 
 
 class _Lenient(BaseModel):
@@ -83,11 +90,15 @@ class _Call(_Lenient):
     function: _Function
 
 
+_Parts = Annotated[list[_Part], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
+_Calls = Annotated[list[_Call], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
+
+
 class _Message(_Lenient):
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: str | list[_Part] | None = None
+    content: str | _Parts | None = None
     name: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: _Calls | None = None
     function_call: _Function | None = None
     tool_call_id: str | None = None
 
@@ -110,11 +121,13 @@ class HordeOptions(BaseModel):
 
 class _Body(_Lenient):
     model: Annotated[str, Field(min_length=1)]
-    messages: Annotated[list[_Message], Field(min_length=1)]
+    messages: Annotated[
+        list[_Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+    ]
     max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
     max_tokens: Annotated[Int, Field(ge=1)] | None = None
     n: Annotated[Int, Field(ge=1)] | None = None
-    stop: str | list[str] | None = None
+    stop: str | Strings | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     horde: HordeOptions | None = None
@@ -137,9 +150,9 @@ class _Body(_Lenient):
     smoothing_factor: float | None = None
     dynatemp_range: float | None = None
     dynatemp_exponent: float | None = None
-    sampler_order: list[Int] | None = None
+    sampler_order: Integers | None = None
 
-    modalities: list[str] | None = None
+    modalities: Strings | None = None
     audio: Any = None
     seed: Any = None
     logit_bias: Any = None

@@ -8,6 +8,7 @@ down the last good catalog is served.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -123,9 +124,9 @@ def join(
     serving: dict[str, list[Worker]] = {}
     for each in workers:
         if each.get("online") and not each.get("maintenance_mode"):
-            for name in each.get("models") or ():
-                serving.setdefault(str(name), []).append(_worker(each))
-    by_name = {str(each["name"]): each for each in statuses if each.get("name")}
+            for name in _names(each.get("models")):
+                serving.setdefault(name, []).append(_worker(each))
+    by_name = {name: each for each in statuses for name in _names([each.get("name")])}
     for name, status in by_name.items():
         if name not in serving and status.get("count"):
             serving[name] = [Worker("", _DEFAULT_CAPACITY, False, 1)]
@@ -137,12 +138,25 @@ def join(
 
 def _worker(each: Mapping[str, Any]) -> Worker:
     capacity = Capacity(
-        int(each.get("max_length") or _DEFAULT_CAPACITY.max_length),
-        int(each.get("max_context_length") or _DEFAULT_CAPACITY.max_context_length),
+        int(_number(each.get("max_length"), _DEFAULT_CAPACITY.max_length)),
+        int(_number(each.get("max_context_length"), _DEFAULT_CAPACITY.max_context_length)),
     )
-    return Worker(
-        str(each.get("id", "")), capacity, bool(each.get("trusted")), int(each.get("threads") or 1)
-    )
+    threads = int(_number(each.get("threads"), 1))
+    return Worker(str(each.get("id", "")), capacity, bool(each.get("trusted")), threads)
+
+
+def _names(found: Any) -> list[str]:
+    names = found if isinstance(found, list) else []
+    return [name for name in names if name and isinstance(name, str)]
+
+
+def _number(value: Any, default: float) -> float:
+    """A positive number, or the default where the horde gives none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return default
+    return number if 0 < number < math.inf else default
 
 
 def _entry(
@@ -155,9 +169,9 @@ def _entry(
     return ModelEntry(
         name,
         workers,
-        queued=float(status.get("queued") or 0),
-        jobs=float(status.get("jobs") or 0),
-        eta=int(status.get("eta") or 0),
-        performance=float(status.get("performance") or 0),
+        queued=_number(status.get("queued"), 0),
+        jobs=_number(status.get("jobs"), 0),
+        eta=int(_number(status.get("eta"), 0)),
+        performance=_number(status.get("performance"), 0),
         first_seen=before.first_seen if before else now,
     )
