@@ -78,7 +78,7 @@ def run(
         for options in workers:
             arguments = ["worker", "--horde", url, "--idle", _IDLE, *options]
             processes.append(_start(arguments, environ))
-        _until(lambda: len(_models(url)) >= len(workers), processes)
+        _until(lambda: _count(url) >= len(workers), processes)
         report(_welcome(url, bind, key))
         _watch(processes)
 
@@ -166,8 +166,9 @@ def _until(came: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes]
         time.sleep(_LOOK)
 
 
-def _models(url: str) -> list[str]:
-    return [model["id"] for model in (_get(url + "/v1/models") or {"data": []})["data"]]
+def _count(url: str) -> int:
+    """How many models are on offer, asked in a way that is not logged."""
+    return int((_get(url + "/health/ready") or {}).get("models", 0))
 
 
 def _get(url: str) -> Any:
@@ -194,7 +195,7 @@ def _raise_if_ended(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _welcome(url: str, bind: str, key: str) -> str:
-    models = _models(url)
+    models = [model["id"] for model in (_get(url + "/v1/models") or {"data": []})["data"]]
     body = json.dumps({
         "model": _main_model(models),
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
