@@ -80,7 +80,7 @@ def serve(path: str | None, bind: str | None, log_format: str | None) -> None:
     click.echo(_about(settings), err=True)
     try:
         Server(settings, lambda: config.load(path, flags=flags)).run()
-    except RuntimeError as exc:
+    except (RuntimeError, ConfigError) as exc:
         raise click.ClickException(str(exc)) from exc
 
 

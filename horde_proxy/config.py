@@ -39,6 +39,14 @@ class ConfigError(Exception):
     """A setting that cannot be used; the message names it, its value and its source."""
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host name or address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
@@ -70,13 +78,9 @@ class ServerSettings(Section):
 
     def is_local(self) -> bool:
         """Whether only this machine reaches it."""
-        host = self.bind.rpartition(":")[0].strip("[]")
-        if self.bind.startswith(("unix:", "fd://")) or host == "localhost":
-            return True
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return self.bind.startswith(("unix:", "fd://")) or is_loopback(
+            self.bind.rpartition(":")[0].strip("[]")
+        )
 
 
 class AccessSettings(Section):

@@ -103,10 +103,12 @@ def _start(arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.P
 
 def _check_free(bind: str) -> None:
     host, _, port = bind.rpartition(":")
-    with socket.socket() as probe:
+    if not port.isdigit():
+        raise DemoError(f"the demo listens on HOST:PORT, not on {bind}")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind((host.strip("[]"), int(port)))
         except OSError as exc:
             raise DemoError(
                 f"cannot listen on {bind} ({exc.strerror}): choose another --bind"

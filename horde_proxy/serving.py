@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +14,12 @@ from flask import Flask
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.systemd import SD_LISTEN_FDS_START as LISTEN_FDS_START
+from gunicorn.systemd import listen_fds
 from gunicorn.workers.gthread import ThreadWorker
 
 from horde_proxy import create_app, reconfigure
-from horde_proxy.config import Config, ConfigError
+from horde_proxy.config import Config, ConfigError, is_loopback
 
 _AFTER_GRACE = 10
 _BACKLOG = 1024
@@ -93,8 +97,18 @@ class Server(BaseApplication):  # type: ignore[misc]
         return create_app(self._settings)
 
     def run(self) -> None:
-        """Serve. Raises RuntimeError when it cannot."""
+        """Serve. Raises RuntimeError or ConfigError when it cannot or must not."""
+        inherited = range(LISTEN_FDS_START, LISTEN_FDS_START + listen_fds(False))
+        if self._settings.access.mode is None and not all(map(is_local, inherited)):
+            raise ConfigError("systemd's socket lets others in: set access.mode")
         _Master(self).run()
+
+
+def is_local(fd: int) -> bool:
+    """Whether a listening socket is reached from this machine only."""
+    with socket.socket(fileno=os.dup(fd)) as listener:
+        name = listener.getsockname()
+    return isinstance(name, str) or is_loopback(name[0])
 
 
 def gunicorn_settings(settings: Config) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""What gunicorn is told, and which sockets it may serve; the rest is in live/."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from horde_proxy import serving
+from horde_proxy.config import ConfigError, load
+from horde_proxy.serving import Server, gunicorn_settings, is_local
+
+
+@pytest.mark.parametrize(("family", "address", "expected"), [
+    (socket.AF_INET, ("127.0.0.1", 0), True),
+    (socket.AF_INET, ("0.0.0.0", 0), False),
+    (socket.AF_INET6, ("::1", 0), True),
+    (socket.AF_INET6, ("::", 0), False),
+    (socket.AF_UNIX, "", True),
+])
+def test_a_socket_is_local_by_its_address(
+    family: int, address: tuple[str, int] | str, expected: bool
+) -> None:
+    """The sockets are bound, but nothing listens."""
+    with socket.socket(family) as bound:
+        bound.bind(address)
+        assert is_local(bound.fileno()) == expected
+
+
+def test_a_handed_over_socket_that_lets_others_in_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "listen_fds", lambda unset: 1)
+    monkeypatch.setattr(serving, "is_local", lambda fd: False)
+    settings = load(environ={})
+    with pytest.raises(ConfigError, match="set access.mode"):
+        Server(settings, lambda: settings).run()
+
+
+def test_some_threads_are_free_for_all_that_does_not_wait() -> None:
+    found = gunicorn_settings(load(environ={"HORDE_PROXY_SERVER__PLACES": "5"}))
+    assert found["threads"] > 5
+    assert found["worker_connections"] > found["threads"]
+
+
+def test_gunicorn_waits_longer_than_the_grace_time() -> None:
+    found = gunicorn_settings(load(environ={"HORDE_PROXY_SERVER__GRACE": "30"}))
+    assert found["graceful_timeout"] > 30
