@@ -108,7 +108,7 @@ def is_local(fd: int) -> bool:
     """Whether a listening socket is reached from this machine only."""
     with socket.socket(fileno=os.dup(fd)) as listener:
         name = listener.getsockname()
-    return isinstance(name, str) or is_loopback(name[0])
+    return isinstance(name, str | bytes) or is_loopback(name[0])
 
 
 def gunicorn_settings(settings: Config) -> dict[str, Any]:
