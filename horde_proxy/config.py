@@ -71,8 +71,13 @@ class ServerSettings(Section):
     @classmethod
     def _address(cls, bind: str) -> str:
         host, _, port = bind.rpartition(":")
-        is_local = bind.startswith(("unix:", "fd://"))
-        if not is_local and (not host or not port.isdigit() or int(port) > 65535):
+        if "," in bind:
+            raise ValueError("one address only")
+        if bind.startswith(("unix:", "fd://")):
+            return bind
+        if not re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:.%\w]+\]", host, re.ASCII):
+            raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8080, or unix:PATH")
+        if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
             raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8080, or unix:PATH")
         return bind
 
@@ -98,9 +103,11 @@ class AccessSettings(Section):
     @classmethod
     def _usable_keys(cls, keys: dict[str, str]) -> dict[str, str]:
         for name, key in keys.items():
-            kind, _, digest = key.rpartition(":")
-            if kind == "sha256" and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+            digest = key.removeprefix("sha256:")
+            if digest != key and not re.fullmatch("[0-9a-fA-F]{64}", digest):
                 raise ValueError(f"the key {name!r}: sha256: wants 64 hexadecimal digits")
+            if not key.isascii():
+                raise ValueError(f"the key {name!r} has characters that no header can carry")
             if len(key) < SHORTEST_KEY:
                 raise ValueError(f"the key {name!r} is shorter than {SHORTEST_KEY} characters")
         return keys
@@ -183,14 +190,13 @@ def load(
     """
     path = path or environ.get(PREFIX + "CONFIG") or None
     layers: list[Layer] = [(path, _read_file(Path(path)))] if path else []
-    host = str(layers[0][1].get("server", {}).get("bind", "") if layers else "").rpartition(":")[0]
-    layers += _environment(environ, host or DEFAULT_HOST)
+    layers += _environment(environ, _host(layers[0][1] if layers else {}))
     layers += [("the command line", flags or {})]
     merged = reduce(_merge, (tree for _, tree in layers))
     try:
         return Config.model_validate(merged)
     except ValidationError as exc:
-        raise ConfigError(_explain(exc, layers)) from exc
+        raise ConfigError(_explain(exc, layers)) from None
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -203,6 +209,15 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read the configuration {path}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, SyntaxError) as exc:
         raise ConfigError(f"the configuration {path} is not valid: {exc}") from exc
+    except Exception as exc:
+        raise ConfigError(f"the configuration {path} failed: {type(exc).__name__}: {exc}") from exc
+
+
+def _host(tree: Mapping[str, Any]) -> str:
+    """The host that a file listens on; PORT is a port of it."""
+    server = tree.get("server")
+    bind = str(server.get("bind", "")) if isinstance(server, Mapping) else ""
+    return bind.rpartition(":")[0] if "/" not in bind and ":" in bind else DEFAULT_HOST
 
 
 def _environment(environ: Mapping[str, str], host: str) -> list[Layer]:
@@ -213,19 +228,23 @@ def _environment(environ: Mapping[str, str], host: str) -> list[Layer]:
     if environ.get("AI_HORDE_API_KEY"):
         trees["AI_HORDE_API_KEY"] = {"horde": {"api_key": environ["AI_HORDE_API_KEY"]}}
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name != PREFIX + "CONFIG":
+        section, separator, _ = name.removeprefix(PREFIX).lower().partition("__")
+        if name.startswith(PREFIX) and (separator or section in Config.model_fields):
             trees[name] = _variable(name, environ[name])
     return [(f"environment variable {name}", tree) for name, tree in trees.items()]
 
 
 def _variable(name: str, value: str) -> dict[str, Any]:
+    """Lists, tables and whole sections are JSON; everything else is text."""
     section, separator, field = name.removeprefix(PREFIX).lower().partition("__")
-    if separator:
-        return {section: {field: value}}
+    is_json = value.startswith(("[", "{"))
     try:
-        return {section: json.loads(value)}
-    except ValueError as exc:
-        raise ConfigError(f"environment variable {name}: expected a JSON object") from exc
+        found = json.loads(value) if is_json or not separator else value
+    except ValueError:
+        if not separator or value.startswith("{"):
+            raise ConfigError(f"environment variable {name}: expected JSON") from None
+        found = value
+    return {section: {field: found} if separator else found}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,14 +263,19 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
         if not where:
             lines.append(error["msg"].removeprefix("Value error, "))
             continue
-        secret = where[-1] == "api_key" or where[:2] == ["access", "keys"]
-        value = "(hidden)" if secret else repr(error["input"])
+        value = repr(error["input"]) if _may_be_shown(where, error["type"]) else "(hidden)"
         source = next((name for name, tree in reversed(layers) if _has(tree, where)), "a default")
         reason = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
             reason = _no_such(where)
         lines.append(f"setting {'.'.join(where)} = {value} from {source}: {reason}")
     return "\n".join(lines)
+
+
+def _may_be_shown(where: list[str], kind: str) -> bool:
+    """A value may be a key: only those of known settings that hold none are shown."""
+    is_leaf = len(where) > 1 and kind != "extra_forbidden"
+    return is_leaf and where[-1] != "api_key" and where[0] != "access" or where == ["formats"]
 
 
 def _no_such(where: list[str]) -> str:

@@ -198,16 +198,11 @@ def _raise_if_ended(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def _welcome(url: str, bind: str, key: str) -> str:
     models = [model["id"] for model in (_get(url + "/v1/models") or {"data": []})["data"]]
-    body = json.dumps({
-        "model": _main_model(models),
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
-    })
     lines = [
         "",
         f"OpenAI base URL:  {url}/v1",
-        f"Models:           {', '.join(models)}",
-        "Try:",
-        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+        f"Models:           {', '.join(models) or 'shown to those who have a key'}",
+        *_first_chat(url, models),
         "Another worker (echo, or the URL of your own KoboldCpp, Ollama or llama.cpp):",
         f"  {_own_command()} worker --horde {url} --api-key {key} --backend echo",
         "Ctrl-C stops everything.",
@@ -215,6 +210,20 @@ def _welcome(url: str, bind: str, key: str) -> str:
     if not bind.startswith(("127.", "localhost:", "[::1]:")):
         lines.insert(1, f"Everybody who reaches {bind} may use this without a key.")
     return "\n".join(lines)
+
+
+def _first_chat(url: str, models: Sequence[str]) -> list[str]:
+    """What to paste, once it is known which models there are."""
+    if not models:
+        return []
+    body = json.dumps({
+        "model": _main_model(models),
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    })
+    return [
+        "Try:",
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+    ]
 
 
 def _own_command() -> str:

@@ -31,17 +31,22 @@ class Router:
     def model(self, name: str) -> dict[str, Any]:
         """One model object. Raises ModelNotFound, which names near ones, or some."""
         models = {model["id"]: model for model in self.models()}
-        if name in models:
-            return models[name]
+        if name not in models:
+            raise self._not_found(name, list(models))
+        return models[name]
+
+    def _not_found(self, name: str, models: Sequence[str]) -> ModelNotFound:
         name = name[:_LONGEST_NAME]
         near = get_close_matches(name, models, _NEAR_NAMES, _NEAR_CUTOFF)
-        raise ModelNotFound(name, near or list(models)[:_NEAR_NAMES])
+        return ModelNotFound(name, near or models[:_NEAR_NAMES])
 
     def candidates(self, model: str) -> list[Route]:
         """The routes to a model, best first. Raises ModelNotFound."""
-        self.model(model)
-        return [
+        found = [
             Route(upstream, model)
             for upstream in self._upstreams
             if any(each["id"] == model for each in upstream.models())
         ]
+        if not found:
+            raise self._not_found(model, [each["id"] for each in self.models()])
+        return found

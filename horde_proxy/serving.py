@@ -56,7 +56,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._halt()
 
     def _halt(self) -> None:
-        self.wsgi.extensions["horde_proxy"].halt.set()
+        if self.wsgi is not None:
+            self.wsgi.extensions["horde_proxy"].halt.set()
 
     def _reconfigure(self) -> None:
         try:

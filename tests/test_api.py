@@ -303,7 +303,9 @@ def test_the_probe_sends_an_event_at_once_and_one_every_interval(world: World) -
     ]
 
 
-@pytest.mark.parametrize("query", ["seconds=301", "seconds=0", "seconds=-1", "seconds=nan"])
+@pytest.mark.parametrize("query", [
+    "seconds=301", "seconds=0", "seconds=-1", "seconds=nan", "seconds=1e-300",
+])
 def test_a_probe_is_bounded(world: World, query: str) -> None:
     assert world.http().get(f"/health/probe?{query}").status_code == 400
 
@@ -313,6 +315,9 @@ ERRORS: list[tuple[str, str, dict[str, Any], int, str | None, str | None]] = [
     ("POST", "/v1/chat/completions", {"data": b"\xff\xfe"}, 400, None, None),
     ("POST", "/v1/chat/completions", {"data": "[" * 100_000}, 400, None, None),
     ("POST", "/v1/chat/completions", {"data": ""}, 400, None, None),
+    ("POST", "/v1/chat/completions", {"data": b'{"a":' + b"1" * 5000 + b"}"}, 400, None, None),
+    ("POST", "/v1/chat/completions", {"data": json.dumps(body(min_p=float("nan")))}, 400, "min_p",
+     "invalid_value"),
     ("POST", "/v1/chat/completions", {"json": {"model": "m"}}, 400, "messages",
      "missing_required_parameter"),
     ("POST", "/v1/chat/completions", {"json": body(temperature="hot")}, 400, "temperature",

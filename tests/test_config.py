@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,10 @@ def test_a_section_in_the_environment_is_json() -> None:
     ("HORDE_PROXY_SERVER__BIND", "8080",
      "setting server.bind = '8080' from environment variable HORDE_PROXY_SERVER__BIND: "
      "write it as HOST:PORT, for example 127.0.0.1:8080"),
-    ("HORDE_PROXY_SERVR__BIND", "x", "setting servr = {'bind': 'x'} from environment variable "
+    ("HORDE_PROXY_SERVR__BIND", "x", "setting servr = (hidden) from environment variable "
      "HORDE_PROXY_SERVR__BIND: there is no such setting; server is the nearest"),
-    ("HORDE_PROXY_SERVER__TIMOUT", "5", "setting server.timout = '5' from environment variable "
+    ("HORDE_PROXY_SERVER__TIMOUT", "5",
+     "setting server.timout = (hidden) from environment variable "
      "HORDE_PROXY_SERVER__TIMOUT: there is no such setting; timeout is the nearest"),
     ("HORDE_PROXY_FORMATS", '{"a": "nope"}', "'a': no format 'nope'; there are: placeholders"),
     ("PORT", "http", "setting server.bind = '127.0.0.1:http' from environment variable PORT: "),
@@ -89,6 +91,51 @@ def test_a_key_is_never_shown(tmp_path: Path) -> None:
     path = written(tmp_path / "a.toml", "[horde]\napi_key = 12345")
     assert "12345" not in refused(path, {})
     assert "secret-key" not in repr(load(environ={"AI_HORDE_API_KEY": "secret-key"}))
+
+
+@pytest.mark.parametrize("environ", [
+    {"HORDE_PROXY_HORDE__APIKEY": "SECRETKEY"},
+    {"HORDE_PROXY_ACCESS__KEY": "SECRETKEY"},
+    {"HORDE_PROXY_ACCESS__KEYS": '{"a": "SECRETKEY"}'},
+    {"HORDE_PROXY_HORDE": '"SECRETKEY"'},
+])
+def test_what_may_be_a_key_is_not_shown_under_a_wrong_name(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(environ=environ)
+    assert "SECRETKEY" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_variables_that_others_set_for_a_service_of_our_name_are_passed_over() -> None:
+    environ = {"HORDE_PROXY_SERVICE_HOST": "10.0.0.1", "HORDE_PROXY_PORT": "tcp://10.0.0.1:80"}
+    assert load(environ=environ) == load(environ={})
+
+
+def test_lists_and_tables_in_the_environment_are_json() -> None:
+    found = load(environ={
+        "HORDE_PROXY_SERVER__TRUSTED_PROXIES": '["127.0.0.1"]', "HORDE_PROXY_ACCESS__MODE": "keys",
+        "HORDE_PROXY_ACCESS__KEYS": '{"laptop": "a-long-random-key"}',
+    })
+    assert found.server.trusted_proxies == ["127.0.0.1"]
+    assert list(found.access.keys) == ["laptop"]
+
+
+@pytest.mark.parametrize("bind", [
+    "::1:8080", "[::1:8080", "127.0.0.1:\u0663", "unix:/a,0.0.0.0:8080", ":8080", "a b:1",
+    "h:99999",
+])
+def test_an_address_that_gunicorn_would_take_otherwise_is_refused(bind: str) -> None:
+    assert "server.bind" in refused(environ={"HORDE_PROXY_SERVER__BIND": bind})
+
+
+@pytest.mark.parametrize("text", ["server = 5", "1/0"])
+def test_a_file_of_another_shape_is_a_clear_error(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path / ("a.py" if "/" in text else "a.toml"), text)
+    assert refused(path, {})
+
+
+def test_port_next_to_a_socket_file_is_a_port_of_this_machine(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", "[server]\nbind = 'unix:/run/x.sock'")
+    assert load(path, {"PORT": "8081"}).server.bind == "127.0.0.1:8081"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from horde_proxy.errors import ContextLengthExceeded
+from horde_proxy.prompts import fit as fitting
 from horde_proxy.prompts.fit import Capacity, fit
 from horde_proxy.prompts.formats import FORMATS
 from horde_proxy.prompts.tokens import estimate
@@ -123,6 +124,18 @@ def test_prompt_and_answer_never_exceed_the_context_asked_for() -> None:
     for size in range(1, 400, 7):
         fitted = fit([user("word " * size)], CHATML, 512, [Capacity(512, 1024), Capacity(100, 700)])
         assert estimate(fitted.prompt) + fitted.max_length <= fitted.max_context_length <= 1024
+
+
+@pytest.mark.parametrize("format", ["llama3", "command-r", "chatml"])
+def test_many_tiny_turns_cost_a_few_renderings_only(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered = []
+    plain = fitting.render
+    monkeypatch.setattr(fitting, "render", lambda *args: rendered.append(1) or plain(*args))
+    chat = [each for _ in range(1000) for each in (user("a"), assistant("a"))]
+    fit([*chat, user("a")], FORMATS[format], 256, [Capacity(512, 2001 * 11 + 700)])
+    assert len(rendered) < 12
 
 
 def test_a_long_history_is_fitted_quickly_and_keeps_its_end() -> None:

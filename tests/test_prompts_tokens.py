@@ -55,7 +55,19 @@ def test_other_scripts_count_by_the_character() -> None:
 def test_a_truncated_text_is_a_beginning_that_fits(text: str, tokens: int) -> None:
     short = truncate(text, tokens)
     assert text.startswith(short)
-    assert estimate(short) <= tokens
+    assert estimate(short) <= tokens or len(short.split()) <= 1
+
+
+@pytest.mark.parametrize(("text", "tokens", "short"), [
+    ("Hello there friend", 1, "Hello"),
+    ("Certainly! ok", 1, "Certainly"),
+    ('{"a":1}', 1, "{"),
+    ("你好啊", 3, "你好"),
+    ("今" * 100, 13, "今" * 10),
+    ("", 1, ""),
+])
+def test_something_always_remains(text: str, tokens: int, short: str) -> None:
+    assert truncate(text, tokens) == short
 
 
 def test_a_text_that_fits_is_not_truncated() -> None:

@@ -67,7 +67,7 @@ def test_the_recorded_lists_are_joined() -> None:
 @pytest.mark.parametrize("odd", [
     {"max_length": None}, {"max_length": "many"}, {"max_context_length": float("nan")},
     {"threads": None}, {"models": None}, {"models": "a"}, {"models": 7}, {"id": None},
-    {"models": [None, 3, ""]},
+    {"models": [None, 3, "", "a\nb"]}, {"threads": 10**400},
     {"max_length": -1}, {"trusted": None},
 ])
 def test_one_odd_worker_does_not_spoil_the_list(odd: dict[str, Any]) -> None:

@@ -190,7 +190,8 @@ def test_something_that_is_no_backend_is_named() -> None:
 
 
 @pytest.mark.parametrize("failure", [
-    {"status": 500}, {"json": {"results": []}}, {"body": requests.ConnectionError("x")},
+    {"status": 500}, {"json": {"results": []}}, {"json": {"results": [{"text": None}]}},
+    {"body": requests.ConnectionError("x")},
     {"body": "<html>"},
 ])
 @responses.activate
@@ -229,6 +230,16 @@ def test_placeholders_are_filled_in_for_models_of_our_own(world: World) -> None:
     )
 
 
+def test_a_job_on_which_the_backend_breaks_goes_back_to_the_queue(world: World) -> None:
+    class Broken(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            raise KeyError("prompt")
+
+    request_id = submitted(world)
+    world.bridge(Broken("")).step(world.session)
+    assert world.client.status(request_id)["waiting"] == 1
+
+
 def test_a_failed_job_goes_back_to_the_queue(world: World) -> None:
     class Failing(Scripted):
         def generate(self, payload: Any, cancelled: Any) -> str:
@@ -260,6 +271,8 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
     ({"status": 403, "json": {"message": "m", "rc": "WorkerMaintenance"}}, 10.0),
     ({"status": 400, "json": {"message": "m", "rc": "MaintenanceMode"}}, 10.0),
     ({"body": requests.ConnectionError("x")}, 2.0),
+    ({"status": 403, "body": "<html>a proxy's own page</html>"}, 10.0),
+    ({"status": 403, "json": {"message": "m", "rc": "TimeoutIP"}}, 10.0),
 ])
 @responses.activate
 def test_a_horde_in_trouble_is_asked_again_later(answer: dict[str, Any], pause: float) -> None:

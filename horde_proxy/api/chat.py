@@ -11,6 +11,7 @@ from flask import Blueprint, Response, g, jsonify, request
 from horde_proxy.api.connection import is_open, watched
 from horde_proxy.api.front import Front, front
 from horde_proxy.api.incoming import client_key, guard, read_json
+from horde_proxy.api.record import Record
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.errors import TimedOut
 from horde_proxy.protocol.chat import ChatRequest, read_chat
@@ -29,14 +30,19 @@ def chat_completions() -> Response:
     chat = read_chat(read_json(), max_n=here.max_n, strict=here.strict)
     if here.passthrough:
         chat = replace(chat, api_key=client_key() or ANONYMOUS_KEY)
-    route = here.router.candidates(chat.model)[0]
-    g.record.model, g.record.upstream = route.model, route.upstream.name
-    items = here.places.occupied(route.upstream.stream(chat, route))
+    items = here.places.occupied(_routed(here, chat, g.record))
     items = g.record.follow(_watched(here, chat, items))
     accepted = cast(Accepted, next(items))
     response = _streamed(here, chat, items) if chat.stream else _whole(items)
     response.headers.update(accepted.headers)
     return response
+
+
+def _routed(here: Front, chat: ChatRequest, record: Record) -> Iterator[StreamItem]:
+    """The best route's items; looking for it may wait for the horde, and so takes a place."""
+    route = here.router.candidates(chat.model)[0]
+    record.model, record.upstream = route.model, route.upstream.name
+    yield from route.upstream.stream(chat, route)
 
 
 def _watched(here: Front, chat: ChatRequest, items: Iterator[StreamItem]) -> Iterator[StreamItem]:

@@ -10,16 +10,22 @@ from horde_proxy.errors import ClientGone, ProxyError
 from horde_proxy.upstreams import StreamItem, Waiting
 
 
+# Linux tells of a closed peer even behind bytes that nobody has read.
+_HUNG_UP: int = getattr(select, "POLLRDHUP", 0)
+
+
 def is_open(sock: socket.socket | None) -> bool:
     """Whether the client is still there. Without a socket (other servers) it is taken to be."""
     if sock is None:
         return True
     try:
         poll = select.poll()
-        poll.register(sock, select.POLLIN | select.POLLRDHUP)
+        poll.register(sock, select.POLLIN | _HUNG_UP)
         events = poll.poll(0)
         if not events:
             return True
+        if events[0][1] & (_HUNG_UP | select.POLLHUP | select.POLLERR):
+            return False
         return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return True

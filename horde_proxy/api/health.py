@@ -47,14 +47,16 @@ def probe() -> Response:
         deadline=here.clock() + seconds + 1, clock=here.clock, late=TimedOut("Late."),
     )
     next(items)
-    events = _events(here, items, max(_seconds("interval"), _SLICE))
+    events = _events(here, items, _seconds("interval"))
     return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)
 
 
 def _seconds(name: str) -> float:
     value = request.args.get(name, 1.0, type=float)
-    if not 0 < value <= LONGEST_PROBE:
-        raise InvalidRequest(f"'{name}' must be up to {LONGEST_PROBE:.0f}.", param=name)
+    if not _SLICE <= value <= LONGEST_PROBE:
+        raise InvalidRequest(
+            f"'{name}' must be from {_SLICE} to {LONGEST_PROBE:.0f}.", param=name
+        )
     return value
 
 

@@ -26,6 +26,8 @@ def read_json() -> Any:
         raise InvalidRequest(_NOT_JSON + reason) from exc
     except UnicodeDecodeError as exc:
         raise InvalidRequest(_NOT_JSON + " It is not UTF-8.") from exc
+    except ValueError as exc:
+        raise InvalidRequest(_NOT_JSON + " A number in it is too long.") from exc
     except RecursionError as exc:
         raise InvalidRequest(_NOT_JSON + " It is nested too deeply.") from exc
 

@@ -21,7 +21,7 @@ _ROLE_ECHO = re.compile(r"\s*(?:assistant|model)\s*\n+")
 _OPENED_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 _UNOPENED_THOUGHT = re.compile(r"(.*?)(?<![`'\"])</think>(?![`'\"])", re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?…。！？\"'”’)\]}`*|>]\s*\Z")
-_PARTIAL_STOP_STARTS = ("<", "[", "]", "{{[", "#")
+_PARTIAL_STOP_STARTS = ("<", "[", "]", "{{[")
 _SHORTEST_PARTIAL = 4
 _NEARLY_FULL = 0.8
 

@@ -20,7 +20,7 @@ LEAST_LENGTH = 16
 """The horde refuses a smaller max_length."""
 LEAST_ANSWER = 128
 """Old turns are dropped until this much of the asked length has room."""
-_TAGS_OF_A_TURN = 10
+_TAGS_OF_A_TOOL = 20
 _ESTIMATE_MARGIN = 1.1
 _SPARE = 32
 _CONTEXT_STEP = 256
@@ -54,7 +54,8 @@ def fit(
     A long answer is shortened before turns are dropped, but not below LEAST_ANSWER. The system
     message, the last user turn and the newest turn stay. Raises ContextLengthExceeded.
     """
-    weights = [_weight(message) for message in messages]
+    tags = _tags(format)
+    weights = [_weight(message, tags) for message in messages]
     total, gone = sum(weights), set[int]()
     least = max(LEAST_LENGTH, min(asked, LEAST_ANSWER))
     for group in [(), *_droppable(messages)]:
@@ -85,9 +86,16 @@ def _fitted(
     return Fitted(prompt, tokens, max_length, context, dropped)
 
 
-def _weight(message: Message) -> int:
+def _tags(format: Format) -> int:
+    """What a turn's tags take at most: weights below the rendered size would cost renderings."""
+    turns = (format.user, format.assistant, format.system or format.inline_system)
+    return 1 + max(estimate(before + after) for before, after in turns)
+
+
+def _weight(message: Message, tags: int) -> int:
     calls = "".join(call.name + call.arguments for call in message.tool_calls)
-    return estimate(message.text + calls) + _TAGS_OF_A_TURN * (1 + len(message.tool_calls))
+    tool_tags = _TAGS_OF_A_TOOL * (len(message.tool_calls) + (message.role == "tool"))
+    return estimate(message.text + calls) + tags + tool_tags
 
 
 def _context_of(tokens: int) -> int:

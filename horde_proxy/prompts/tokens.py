@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 _LONGEST_READ = 400_000
+_DIVISIBLE = ("digits", "symbols", "space", "other")
 _PIECE = re.compile(
     r"(?P<word> ?(?:[A-Z]+(?![a-z])|[A-Z]?[a-z]+))"
     r"|(?P<digits> ?[0-9]+)"
@@ -29,12 +30,19 @@ def estimate(text: str) -> int:
 
 
 def truncate(text: str, tokens: int) -> str:
-    """The beginning of a text that is estimated at no more than so many tokens."""
+    """The beginning of a text that is estimated at no more than so many tokens, at least one.
+
+    It ends between words, but inside of a long run of other signs.
+    """
     total = 0.0
     for match in _PIECE.finditer(text):
-        total += _weight(match.lastgroup, match.group())
-        if total > tokens:
-            return text[: match.start()]
+        kind, piece = match.lastgroup, match.group()
+        weight = _weight(kind, piece)
+        if total + weight > tokens:
+            share = int(len(piece) * (tokens - total) / weight)
+            kept = share if kind in _DIVISIBLE else 0
+            return text[: match.start() + kept] or piece[:1 if kind in _DIVISIBLE else None]
+        total += weight
     return text
 
 

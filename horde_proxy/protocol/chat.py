@@ -71,7 +71,7 @@ Integers = Annotated[list[Int], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 
 
 class _Lenient(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
 class _Part(_Lenient):

@@ -105,6 +105,9 @@ class Bridge:
         except BackendError as exc:
             log.warning("job %s failed: %s", job["id"], exc)
             state, text = "faulted", ""
+        except Exception:
+            log.exception("job %s failed", job["id"])
+            state, text = "faulted", ""
         if self._stop.is_set():
             state, text = "faulted", ""
         self._submit(session, {"id": job["id"], "generation": text, "seed": 0, "state": state})
@@ -124,13 +127,16 @@ class Bridge:
             if response.status_code != 200:
                 log.warning("job %s not taken: %s", body["id"], _json_object(response).get("rc"))
             return
+        log.error("job %s could not be handed in", body["id"])
 
     def _refused(self, response: requests.Response) -> float:
         """Seconds until a pop may be tried again. Raises Rejected where it never helps."""
         body = _json_object(response)
         if response.status_code == 429 or response.status_code >= 500:
             return _retry_after(response)
-        if body.get("rc") in ("WorkerMaintenance", "MaintenanceMode"):
+        permanent = body.get("errors") or body.get("rc")
+        if not permanent or permanent in ("WorkerMaintenance", "MaintenanceMode", "TimeoutIP"):
+            log.warning("the horde gives no jobs now (%s)", permanent or response.status_code)
             return _AFTER_REFUSAL
         if body.get("rc") == "InvalidAPIKey":
             raise Rejected("the horde does not know this worker's API key")

@@ -50,14 +50,14 @@ class OpenAIServer(_Remote):
             **body, "model": self.model, "prompt": payload["prompt"],
             "repeat_penalty": payload.get("rep_pen", 1.0),
         })
-        return str(_dig(answer, "choices", 0, "text"))
+        return _text(answer, "choices", 0, "text")
 
 
 class KoboldServer(_Remote):
     """POST /api/v1/generate; the payload is passed on as it is, koboldcpp fills placeholders in."""
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        return str(_dig(self._post("/api/v1/generate", dict(payload)), "results", 0, "text"))
+        return _text(self._post("/api/v1/generate", dict(payload)), "results", 0, "text")
 
 
 class OllamaServer(_Remote):
@@ -73,7 +73,7 @@ class OllamaServer(_Remote):
             "model": self.model, "prompt": payload["prompt"], "raw": True, "stream": False,
             "options": options,
         })
-        return str(_dig(answer, "response"))
+        return _text(answer, "response")
 
 
 def connect(
@@ -146,6 +146,13 @@ def _dig(found: Any, *path: str | int) -> Any:
     except (KeyError, IndexError, TypeError) as exc:
         raise BackendError("the backend's answer has another shape than its kind promises") from exc
     return found
+
+
+def _text(found: Any, *path: str | int) -> str:
+    text = _dig(found, *path)
+    if not isinstance(text, str):
+        raise BackendError("the backend's answer holds no text")
+    return text
 
 
 def _given(payload: Payload, names: dict[str, str]) -> dict[str, Any]:

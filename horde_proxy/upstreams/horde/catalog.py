@@ -147,14 +147,14 @@ def _worker(each: Mapping[str, Any]) -> Worker:
 
 def _names(found: Any) -> list[str]:
     names = found if isinstance(found, list) else []
-    return [name for name in names if name and isinstance(name, str)]
+    return [name for name in names if isinstance(name, str) and name and name.isprintable()]
 
 
 def _number(value: Any, default: float) -> float:
     """A positive number, or the default where the horde gives none."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return default
     return number if 0 < number < math.inf else default
 

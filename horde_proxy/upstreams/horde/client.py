@@ -106,6 +106,8 @@ class HordeClient:
             raise UpstreamFailed(f"The horde at {self._host} did not answer in time.") from exc
         except requests.RequestException as exc:
             raise UpstreamFailed(f"The horde at {self._host} cannot be reached.") from exc
+        except ValueError as exc:
+            raise UpstreamFailed("The horde answered with a number that is too long.") from exc
         raise horde_error(response, api_key)
 
     def _prepared(
