@@ -190,3 +190,14 @@ def test_keys_that_protect_nothing_are_refused(access: dict[str, object], said: 
 def test_port_keeps_the_host_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path / "a.toml", "[server]\nbind = '127.0.0.2:1'")
     assert load(path, {"PORT": "9000"}).server.bind == "127.0.0.2:9000"
+
+
+def test_the_environment_example_of_the_service_is_valid_with_everything_in_it() -> None:
+    """Its lines as systemd reads them: single quotes around a value are taken away."""
+    example = Path(__file__).parent.parent / "systemd" / "horde-proxy.env.example"
+    lines = [line.lstrip("#") for line in example.read_text().splitlines()]
+    pairs = [line.split("=", 1) for line in lines if line.startswith(("HORDE_", "AI_HORDE_"))]
+    environ = {name: value.strip("'") for name, value in pairs if name != "HORDE_PROXY_CONFIG"}
+    found = load(environ=environ)
+    assert (found.access.mode, list(found.access.keys)) == ("keys", ["laptop", "phone"])
+    assert (found.server.trusted_proxies, found.server.log_format) == (["127.0.0.1"], "json")
