@@ -13,7 +13,7 @@ from typing import Literal
 from horde_proxy.prompts.formats import Format
 from horde_proxy.prompts.tokens import estimate, truncate
 
-_END_MARKERS = (
+END_MARKERS = (
     "</s>", "<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>",
     "<|end_of_text|>", "<|return|>",
 )
@@ -45,14 +45,16 @@ def read_answer(
     max_length: int,
     max_tokens: int | None = None,
     prefilled: bool = False,
+    may_be_thought: bool = True,
 ) -> Answer:
     """The message in a generated text.
 
     `stops`: the client's own. `max_length`: tokens asked of the horde; `max_tokens`: those the
     client asked for, which may be fewer. `prefilled`: the text goes on with a given beginning, so
-    that its leading whitespace counts.
+    that its leading whitespace counts. `may_be_thought`: what stands before a bare `</think>` is
+    reasoning.
     """
-    body = text if prefilled else _without_echo(text, format)
+    body = text if prefilled else without_echo(text, format)
     body, stop = cut(body, (*stops, *format.stops))
     if stop is None:
         body, stop = _without_end(body, format)
@@ -60,7 +62,7 @@ def read_answer(
     if max_tokens is not None and max_tokens < max_length:
         shortened = truncate(body, max_tokens)
         body, ran_out = shortened, ran_out or shortened != body
-    reasoning, content = ("", body) if prefilled else _thought(body, format)
+    reasoning, content = ("", body) if prefilled else _thought(body, format.thinks and may_be_thought)
     if not prefilled:
         content = content.lstrip()
     if stop is not None and stop not in stops:
@@ -80,7 +82,7 @@ def cut(text: str, stops: Iterable[str]) -> tuple[str, str | None]:
     return text[:position], stop
 
 
-def _without_echo(text: str, format: Format) -> str:
+def without_echo(text: str, format: Format) -> str:
     """The text without a repetition of the tag that opened the turn."""
     opening = format.opening.strip()
     stripped = text.lstrip()
@@ -89,12 +91,20 @@ def _without_echo(text: str, format: Format) -> str:
     return _ROLE_ECHO.sub("", text, count=1) if _ROLE_ECHO.match(text) else text
 
 
+def end_marker(text: str) -> str | None:
+    """The end marker, of whatever format, with which a text ends."""
+    bare = text.rstrip()
+    return next(
+        (marker for marker in END_MARKERS
+         if bare.endswith(marker) and not (marker == "</s>" and "<s>" in bare)), None
+    )
+
+
 def _without_end(text: str, format: Format) -> tuple[str, str | None]:
     """The text without another format's end marker, or the first half of one of our own stops."""
-    bare = text.rstrip()
-    for marker in _END_MARKERS:
-        if bare.endswith(marker) and not (marker == "</s>" and "<s>" in bare):
-            return bare.removesuffix(marker), marker
+    marker = end_marker(text)
+    if marker:
+        return text.rstrip().removesuffix(marker), marker
     for stop in format.stops:
         if stop.startswith(_PARTIAL_STOP_STARTS):
             for size in range(len(stop) - 1, _SHORTEST_PARTIAL - 1, -1):
@@ -103,10 +113,10 @@ def _without_end(text: str, format: Format) -> tuple[str, str | None]:
     return text, None
 
 
-def _thought(text: str, format: Format) -> tuple[str, str]:
+def _thought(text: str, may_be_unopened: bool) -> tuple[str, str]:
     """(reasoning, the rest). Some formats open the thought in the prompt: only its end is seen."""
     match = _OPENED_THOUGHT.match(text)
-    if match is None and format.thinks:
+    if match is None and may_be_unopened:
         match = _UNOPENED_THOUGHT.match(text)
     if match is None:
         return "", text
@@ -116,4 +126,9 @@ def _thought(text: str, format: Format) -> tuple[str, str]:
 def _ran_out(text: str, max_length: int) -> bool:
     """Whether a text that no stop ended was cut off by max_length, as far as can be told."""
     filled = estimate(text) / max_length
-    return filled >= 1 or (filled >= _NEARLY_FULL and not _SENTENCE_END.search(text))
+    return filled >= 1 or (filled >= _NEARLY_FULL and not ends_a_sentence(text))
+
+
+def ends_a_sentence(text: str) -> bool:
+    """Whether a text ends like one that is complete."""
+    return _SENTENCE_END.search(text) is not None

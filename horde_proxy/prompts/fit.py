@@ -86,6 +86,12 @@ def _fitted(
     return Fitted(prompt, tokens, max_length, context, dropped)
 
 
+def common_length(capacities: Sequence[Capacity]) -> int:
+    """The longest answer that at least half of the workers can give."""
+    lengths = sorted((each.max_length for each in capacities), reverse=True)
+    return lengths[(len(lengths) - 1) // 2] if lengths else LEAST_LENGTH
+
+
 def _tags(format: Format) -> int:
     """What a turn's tags take at most: weights below the rendered size would cost renderings."""
     turns = (format.user, format.assistant, format.system or format.inline_system)

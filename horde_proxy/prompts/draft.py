@@ -1,0 +1,179 @@
+"""An answer that grows by segments: what of it is settled, and whether it has come to its end.
+
+The horde tells neither why a generation ended nor how many tokens it has, so both are inferred.
+What is given out as settled never changes, whatever follows. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from horde_proxy.prompts.answer import (
+    END_MARKERS,
+    Answer,
+    cut,
+    end_marker,
+    ends_a_sentence,
+    read_answer,
+    without_echo,
+)
+from horde_proxy.prompts.formats import Format
+from horde_proxy.prompts.tokens import estimate
+
+End = Literal["ended", "full", "doubtful"]
+PROBE_LENGTH = 48
+"""Tokens of the continuation that asks a model whether it had come to its end."""
+_REPLACEMENT = "\ufffd"
+_LEAST_FILL = 0.5
+_STEP = 0.2
+_REPEATED = 400
+_LEAST_REPEATED = 16
+_NEW_TURN = re.compile(
+    r"\s*(?:(?:\*\*)?(?:user|human|assistant|system)(?:\*\*)?\s*:|\[INST\]"
+    r"|#{2,3} ?(?:user|human|assistant|instruction|input|response)\b"
+    r"|<\|?(?:user|human|assistant|system|im_start|start))",
+    re.IGNORECASE,
+)
+_ROLES = ("assistant", "model")
+_THINK = ("<think>", "</think>")
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How a model's full segments measure: their estimated share of max_length, and its spread."""
+
+    mean: float = 1.0
+    spread: float = 0.15
+
+    def learned(self, share: float) -> Fill:
+        """What is known after one more segment that was surely cut off by its max_length."""
+        return Fill(
+            self.mean + _STEP * (share - self.mean),
+            max(self.spread + _STEP * (abs(share - self.mean) - self.spread), 0.02),
+        )
+
+    def judge(self, text: str, max_length: int) -> End:
+        """Whether a segment without a stop was cut off by its max_length."""
+        share = estimate(text) / max_length
+        if not text.strip() or share < max(self.mean - 2.5 * self.spread, _LEAST_FILL):
+            return "ended"
+        is_open = not ends_a_sentence(text)
+        return "full" if is_open and share >= self.mean - self.spread else "doubtful"
+
+
+class Draft:
+    """One choice's answer. `stops` are the client's own, `limit` its max_tokens (estimated).
+
+    `prefilled`: the answer goes on with a beginning that the client gave, so its leading
+    whitespace counts. `text` is all that was generated, for the prompt of the next segment.
+    """
+
+    def __init__(
+        self, format: Format, *, stops: Sequence[str], limit: int, prefilled: bool
+    ) -> None:
+        self.text = ""
+        self.segments = 0
+        self._format, self._stops, self._limit = format, tuple(stops), limit
+        self._prefilled = prefilled
+        self._given = {"reasoning": "", "content": ""}
+
+    def left(self) -> int:
+        """Tokens until the limit."""
+        return self._limit - estimate(self.text)
+
+    def add(self, segment: str, max_length: int, fill: Fill) -> End:
+        """Append a segment that was asked for with that max_length; tells how it ended."""
+        if self.segments:
+            segment = self._without_residue(segment)
+        self.segments += 1
+        self.text += segment
+        if self._stop() is not None:
+            return "ended"
+        end = fill.judge(segment, max_length)
+        if end != "ended":
+            self.text = self.text.rstrip(_REPLACEMENT)
+        return end
+
+    def rambles(self, continuation: str) -> bool:
+        """Whether what follows an answer that may have ended adds nothing to it."""
+        words = self._without_residue(continuation).strip()
+        if not words or cut(words, self._all_stops())[0] == "" or _NEW_TURN.match(words):
+            return True
+        near = self.text[-_REPEATED:]
+        return len(words) >= _LEAST_REPEATED and (words in near or words[:_REPEATED] in near)
+
+    def settled(self) -> list[tuple[Literal["reasoning", "content"], str]]:
+        """What has become certain since the last time, as (part, text)."""
+        answer = self._read(self._certain())
+        return [*self._news("reasoning", answer.reasoning), *self._news("content", answer.content)]
+
+    def finish(
+        self, max_length: int, is_full: bool | None
+    ) -> tuple[list[tuple[Literal["reasoning", "content"], str]], Answer]:
+        """(the rest, the whole). `is_full` None: judged by how the last segment looks."""
+        total = max_length if self.segments == 1 else self._limit + 1
+        answer = self._read(self.text, total, self._limit)
+        if is_full is not None and self._stop() is None:
+            cut_off = is_full or estimate(self.text) > self._limit
+            reason: Literal["stop", "length"] = "length" if cut_off else "stop"
+            answer = Answer(
+                answer.content, answer.reasoning, reason, answer.tokens, answer.reasoning_tokens
+            )
+        news = [*self._news("reasoning", answer.reasoning), *self._news("content", answer.content)]
+        return news, answer
+
+    def _read(self, text: str, length: int = 10**9, limit: int | None = None) -> Answer:
+        return read_answer(
+            text, self._format, stops=self._stops, max_length=length, max_tokens=limit,
+            prefilled=self._prefilled, may_be_thought=not self._given["content"],
+        )
+
+    def _news(
+        self, part: Literal["reasoning", "content"], text: str
+    ) -> list[tuple[Literal["reasoning", "content"], str]]:
+        given = self._given[part]
+        if not text.startswith(given) or text == given:
+            return []
+        self._given[part] = text
+        return [(part, text[len(given):])]
+
+    def _all_stops(self) -> tuple[str, ...]:
+        return (*self._stops, *self._format.stops)
+
+    def _stop(self) -> str | None:
+        body = self.text if self._prefilled else without_echo(self.text, self._format)
+        return cut(body, self._all_stops())[1] or end_marker(body)
+
+    def _certain(self) -> str:
+        """The text up to where nothing that may follow can change how it is read."""
+        if self._stop() is not None:
+            return self.text
+        if not self._prefilled and self._may_be_echo():
+            return ""
+        held = held_back(self.text, (*self._all_stops(), *END_MARKERS, *_THINK))
+        return self.text[: len(self.text) - held].rstrip()
+
+    def _may_be_echo(self) -> bool:
+        begun = self.text.strip()
+        return any(each.startswith(begun) for each in (*_ROLES, self._format.opening.strip()))
+
+    def _without_residue(self, segment: str) -> str:
+        """A continuation without a repetition of the tag that opens the turn."""
+        bare = segment.lstrip()
+        opening = self._format.opening.lstrip()
+        for tag in (opening, opening.rstrip()):
+            if tag and bare.startswith(tag):
+                return bare[len(tag):]
+        return segment
+
+
+def held_back(text: str, strings: Sequence[str]) -> int:
+    """How many characters at the end may be the beginning of one of the strings."""
+    return max(
+        (size for string in strings for size in range(1, len(string))
+         if text.endswith(string[:size])),
+        default=0,
+    )
