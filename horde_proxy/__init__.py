@@ -8,19 +8,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Flask
+from limits.storage import MemoryStorage, RedisStorage, Storage
 from requests import Session
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from horde_proxy import api, config
 from horde_proxy.api import Front, KeyRing, Places
-from horde_proxy.config import Config
+from horde_proxy.config import CacheSettings, Config, HordeSettings
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
-from horde_proxy.upstreams.horde import HordeOptions, HordeUpstream
+from horde_proxy.upstreams.horde import Filters, HordeOptions, HordeUpstream
+from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.gate import Gate, Limits
+from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.version import VERSION
 
@@ -32,7 +36,10 @@ __version__ = VERSION
 
 PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
 PRIVATE_HORDE_PATH = "/api/v2/"
-PRIVATE_HORDE = {"url": PRIVATE_HORDE_URL, "validated_backends": False, "cache_ttl": 1.0}
+PRIVATE_HORDE = {
+    "url": PRIVATE_HORDE_URL, "validated_backends": False, "cache_ttl": 1.0,
+    "address_limits": [], "key_limits": [],
+}
 CONNECTIONS = 128
 OWNER = "owner"
 
@@ -61,7 +68,7 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     server, access = settings.server, settings.access
     return Front(
-        Router([_horde(app, settings, halt)]),
+        Router([_horde(app, settings, halt)], settings.aliases),
         halt,
         timeout=server.timeout,
         stream_timeout=server.stream_timeout,
@@ -116,18 +123,49 @@ def _horde(app: Flask, settings: Config, halt: Halt) -> HordeUpstream:
         horde.url, session, contact=horde.contact,
         timeout=(horde.connect_timeout, horde.read_timeout),
     )
-    options = HordeOptions(
+    accounts = Accounts(client)
+    return HordeUpstream(
+        client, Catalog(client, ttl=horde.cache_ttl), _options(horde, settings.formats), accounts,
+        _gate(horde, settings, accounts, halt), sleep=halt.sleep,
+        webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
+    )
+
+
+def _options(horde: HordeSettings, formats: dict[str, str]) -> HordeOptions:
+    filters = Filters(
+        allow=horde.allow_workers,
+        deny=horde.deny_workers,
+        least_speed=horde.least_speed,
+        trusted=horde.trusted_workers,
+        slow=horde.slow_workers,
+        validated=horde.validated_backends,
+    )
+    return HordeOptions(
         api_key=horde.api_key,
         default_max_tokens=horde.default_max_tokens,
-        formats=settings.formats,
+        formats=formats,
         placeholders=horde.placeholders,
-        worker_filters={
-            "validated_backends": horde.validated_backends,
-            "trusted_workers": horde.trusted_workers,
-            "slow_workers": horde.slow_workers,
-        },
+        filters=filters,
+        segments=horde.segments,
+        first_segment=horde.first_segment,
+        retries=horde.retries,
+        max_kudos=horde.max_kudos_per_request,
     )
-    return HordeUpstream(client, Catalog(client, ttl=horde.cache_ttl), options, sleep=halt.sleep)
+
+
+def _gate(horde: HordeSettings, settings: Config, accounts: Accounts, halt: Halt) -> Gate:
+    return Gate(
+        Limits(horde.address_limits, horde.key_limits),
+        sleep=halt.sleep,
+        concurrency=lambda key: accounts.of(key).concurrency,
+        storage=lambda: _storage(settings.cache),
+    )
+
+
+def _storage(cache: CacheSettings) -> Storage:
+    if cache.redis_url is None:
+        return MemoryStorage()
+    return RedisStorage(cache.redis_url, key_prefix=f"{cache.redis_key_prefix}:submits")
 
 
 def _session() -> Session:

@@ -13,10 +13,12 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import reduce
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from limits import parse_many
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -121,11 +123,21 @@ class HordeSettings(Section):
     contact: str = "https://horde-proxy.invalid"
     connect_timeout: Seconds = 5
     read_timeout: Seconds = 20
-    default_max_tokens: Annotated[int, Field(ge=16, le=4096)] = 512
+    default_max_tokens: Annotated[int, Field(ge=16, le=131_072)] = 4096
+    segments: bool = True
+    first_segment: Annotated[int, Field(ge=0)] = 128
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    max_kudos_per_request: Annotated[float, Field(gt=0)] | None = None
     placeholders: bool = True
     validated_backends: bool = True
     trusted_workers: bool = False
     slow_workers: bool = True
+    least_speed: Annotated[float, Field(ge=0)] = 0
+    allow_workers: list[str] = []
+    deny_workers: list[str] = []
+    address_limits: list[str] = ["2/second", "90/minute"]
+    key_limits: list[str] = ["2/second"]
+    webhook_url: str | None = None
     cache_ttl: Seconds = 30
 
     @field_validator("url")
@@ -133,6 +145,42 @@ class HordeSettings(Section):
     def _http_url(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("write it with http:// or https://")
+        return url
+
+
+    @field_validator("address_limits", "key_limits")
+    @classmethod
+    def _limits(cls, limits: list[str]) -> list[str]:
+        for each in limits:
+            try:
+                parse_many(each)
+            except ValueError:
+                raise ValueError(f"{each!r}: write it as 2/second or 90/minute") from None
+        return limits
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _https_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith("https://"):
+            raise ValueError("the horde delivers to https:// only")
+        return url
+
+
+class CacheSettings(Section):
+    """What several proxies share: with a Redis, they keep the horde's paces together."""
+
+    redis_url: Annotated[str | None, Field(repr=False)] = None
+    redis_key_prefix: str = "horde-proxy"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not url.startswith(("redis://", "rediss://", "redis+unix://")):
+            raise ValueError("write it as redis://HOST:PORT/DATABASE")
+        if find_spec("redis") is None:
+            raise ValueError("the package redis is missing: pip install 'horde-proxy[redis]'")
         return url
 
 
@@ -150,6 +198,8 @@ class Config(Section):
     access: AccessSettings = AccessSettings()
     horde: HordeSettings = HordeSettings()
     private_horde: PrivateHordeSettings = PrivateHordeSettings()
+    cache: CacheSettings = CacheSettings()
+    aliases: dict[str, str] = {}
     formats: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -275,7 +325,7 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
 def _may_be_shown(where: list[str], kind: str) -> bool:
     """A value may be a key: only those of known settings that hold none are shown."""
     is_leaf = len(where) > 1 and kind != "extra_forbidden"
-    return is_leaf and where[-1] != "api_key" and where[0] != "access" or where == ["formats"]
+    return is_leaf and where[-1] not in ("api_key", "redis_url") and where[0] != "access" or where == ["formats"]
 
 
 def _no_such(where: list[str]) -> str:

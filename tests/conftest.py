@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from limits.storage import MovingWindowSupport, Storage
 from requests import Session
 
 from horde_proxy import api
@@ -20,9 +21,12 @@ from horde_proxy.api import Front, KeyRing, Places
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
-from horde_proxy.upstreams.horde import HordeOptions, HordeUpstream
+from horde_proxy.upstreams.horde import Filters, HordeOptions, HordeUpstream
+from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.gate import Gate, Limits
+from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.worker.backend import Backend
 from horde_proxy.worker.bridge import Bridge, Identity
@@ -46,6 +50,43 @@ class Clock:
         self.seconds += seconds
         for call in self.every_sleep:
             call()
+
+
+class ClockStorage(Storage, MovingWindowSupport):
+    """Moving windows under a clock of ours; the counts of `limits` go by the machine's."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.events: dict[str, list[float]] = {}
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        self.events.setdefault(key, []).extend([self.clock()] * amount)
+        return True
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        recent = [at for at in self.events.get(key, []) if at > self.clock() - expiry]
+        return (recent[0] if recent else self.clock(), len(recent))
+
+    base_exceptions = ValueError
+
+    def check(self) -> bool:
+        return True
+
+    def reset(self) -> int | None:
+        return None
+
+    def clear(self, key: str) -> None:
+        raise NotImplementedError
+
+    def get(self, key: str) -> int:
+        raise NotImplementedError
+
+    def get_expiry(self, key: str) -> float:
+        raise NotImplementedError
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        raise NotImplementedError
 
 
 class Scripted:
@@ -79,14 +120,24 @@ class World:
         self.session.mount(HORDE_URL, WSGIAdapter(private))
         self.client = HordeClient(HORDE_URL, self.session, contact="test", timeout=(1, 1))
         self.catalog = Catalog(self.client, ttl=1, timer=self.clock, now=self.clock)
-        self.options = HordeOptions(CLIENT_KEY, worker_filters={"validated_backends": False})
+        self.options = HordeOptions(CLIENT_KEY, filters=Filters(validated=False))
+        self.limits = Limits()
+        self.sleep: Callable[[float], None] = self.clock.sleep
+        self.aliases: dict[str, str] = {}
+        self.webhook: Webhook | None = None
         self.front = front
 
     def upstream(self) -> HordeUpstream:
         ids = (f"chatcmpl-{number}" for number in itertools.count())
+        accounts = Accounts(self.client, timer=self.clock)
+        gate = Gate(
+            self.limits, sleep=self.sleep, now=self.clock,
+            concurrency=lambda key: accounts.of(key).concurrency,
+            storage=lambda: ClockStorage(self.clock),
+        )
         return HordeUpstream(
-            self.client, self.catalog, self.options, clock=self.clock, sleep=self.clock.sleep,
-            now=self.clock, new_id=lambda: next(ids),
+            self.client, self.catalog, self.options, accounts, gate, webhook=self.webhook,
+            clock=self.clock, sleep=self.sleep, now=self.clock, new_id=lambda: next(ids),
         )
 
     def app(self) -> Flask:
@@ -100,7 +151,7 @@ class World:
         }
         halt = Halt()
         halt.sleep = self.clock.sleep  # type: ignore[method-assign]
-        api.register(app, Front(Router([self.upstream()]), halt, clock=self.clock, **settings))
+        api.register(app, Front(Router([self.upstream()], self.aliases), halt, clock=self.clock, **settings))
         return app
 
     def http(self) -> FlaskClient:

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "horde_proxy"
 # A room may import the rooms listed for it, and itself.
 MAY_IMPORT = {
     "errors": set(),
+    "naming": {"errors"},
     "version": set(),
     "shutdown": {"errors"},
     "logs": set(),
@@ -19,8 +20,8 @@ MAY_IMPORT = {
     "opencode": {"jsonc"},
     "protocol": {"errors"},
     "prompts": {"errors", "protocol"},
-    "upstreams": {"errors", "version", "protocol", "prompts"},
-    "router": {"errors", "upstreams"},
+    "upstreams": {"errors", "naming", "version", "protocol", "prompts"},
+    "router": {"errors", "naming", "upstreams"},
     "private_horde": set(),
     "worker": {"version", "prompts"},
     "api": {"errors", "protocol", "upstreams", "router", "shutdown"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
 }
 FLASK_ONLY_IN = {"", "api", "private_horde", "serving"}
 REQUESTS_ONLY_IN = {"", "upstreams", "worker", "cli", "demo", "check"}
-PURE = {"protocol", "prompts", "errors", "jsonc"}
+PURE = {"protocol", "prompts", "errors", "jsonc", "naming"}
 IMPURE_MODULES = {
     "flask", "werkzeug", "requests", "urllib3", "socket", "time", "datetime", "threading", "os",
     "pathlib", "random", "logging",

@@ -12,6 +12,7 @@ import pytest
 from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, join
+from horde_proxy.upstreams.horde.plan import capacities
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
 
@@ -60,7 +61,7 @@ def test_the_recorded_lists_are_joined() -> None:
     found = joined(statuses["response"]["body"], workers["response"]["body"])
     assert list(found) == ["koboldcpp/FakeLlama-8B-Instruct", "koboldcpp/Llama-3.1-SuperNova-Lite"]
     entry = found["koboldcpp/FakeLlama-8B-Instruct"]
-    assert entry.capacities() == [Capacity(1024, 16384)]
+    assert capacities(entry.workers) == [Capacity(1024, 16384)]
     assert (entry.performance, entry.queued, entry.first_seen) == (327.2, 0, 7)
 
 
@@ -73,7 +74,7 @@ def test_the_recorded_lists_are_joined() -> None:
 def test_one_odd_worker_does_not_spoil_the_list(odd: dict[str, Any]) -> None:
     found = joined([{"name": None}, {"name": 3}, {"name": "c", "queued": "x", "eta": None}],
                    [worker(**odd), worker(models=["c"])])
-    assert found["c"].capacities() == [Capacity(512, 4096)]
+    assert capacities(found["c"].workers) == [Capacity(512, 4096)]
     assert all(each.widest().max_length > 0 for each in found.values())
 
 
@@ -85,7 +86,7 @@ def test_workers_that_are_offline_or_in_maintenance_do_not_count() -> None:
 
 def test_a_model_that_no_worker_lists_yet_has_a_worker_of_the_servers_defaults() -> None:
     found = joined([{"name": "a", "count": 1}, {"name": "b", "count": 0}], [])
-    assert {name: entry.capacities() for name, entry in found.items()} == {
+    assert {name: capacities(entry.workers) for name, entry in found.items()} == {
         "a": [Capacity(512, 2048)]
     }
 
@@ -94,18 +95,6 @@ def test_the_widest_pair_is_of_one_worker() -> None:
     found = joined([], [worker(max_length=1024, max_context_length=2048),
                         worker(max_length=100, max_context_length=8192)])
     assert found["a"].widest() == Capacity(100, 8192)
-
-
-@pytest.mark.parametrize(("options", "count"), [
-    ({}, 2),
-    ({"workers": ["w1"]}, 1),
-    ({"workers": ["w1"], "worker_blacklist": True}, 1),
-    ({"trusted_workers": True}, 1),
-    ({"workers": ["w1"], "trusted_workers": True}, 0),
-])
-def test_a_requests_filters_leave_some_workers(options: dict[str, Any], count: int) -> None:
-    found = joined([], [worker(), worker(id="w2", trusted=True)])
-    assert len(found["a"].capacities(options)) == count
 
 
 def test_the_catalog_is_loaded_once_within_its_time_to_live() -> None:

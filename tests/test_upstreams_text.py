@@ -22,7 +22,9 @@ from horde_proxy.upstreams.horde.text import (
 def test_a_payload_has_all_that_the_horde_needs_and_nothing_that_mangles() -> None:
     request = ChatRequest("m", (), n=2, stop=("END",), sampling={"temperature": 0.7})
     fitted = Fitted("PROMPT", 10, 200, 512, 0)
-    payload = to_payload(request, "some/model", FORMATS["plain"], fitted, {"slow_workers": True})
+    payload = to_payload(
+        request, ["some/model"], FORMATS["plain"], fitted, {"slow_workers": True}, 2
+    )
     assert payload == {
         "prompt": "PROMPT",
         "params": {

@@ -38,7 +38,8 @@ class ChatRequest:
 
     `max_tokens` None: as the upstream sees fit. `sampling` and `horde` hold only what the client
     set. `ignored` names what was accepted but cannot be honoured. `api_key` is the client's own
-    key for the upstream, where it brings one.
+    key for the upstream, where it brings one; `client` tells clients apart; `seconds` are how long
+    the client is let wait.
     """
 
     model: str
@@ -52,6 +53,8 @@ class ChatRequest:
     horde: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     api_key: str | None = field(default=None, repr=False)
+    client: str = ""
+    seconds: float | None = None
 
 
 def _integral(value: Any) -> Any:
@@ -108,7 +111,7 @@ class _StreamOptions(_Lenient):
 
 
 class HordeOptions(BaseModel):
-    """The `horde` object of a request: which workers may answer."""
+    """The `horde` object of a request: which workers may answer, how, and for how much."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -117,6 +120,11 @@ class HordeOptions(BaseModel):
     trusted_workers: bool | None = None
     slow_workers: bool | None = None
     validated_backends: bool | None = None
+    least_speed: Annotated[float, Field(ge=0)] | None = None
+    max_kudos: Annotated[float, Field(gt=0)] | None = None
+    segments: bool | None = None
+    first_segment: Annotated[Int, Field(ge=0)] | None = None
+    progress: Literal["reasoning"] | None = None
 
 
 class _Body(_Lenient):

@@ -24,7 +24,11 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Nothing new yet: what is known meanwhile. Comes at least once a second."""
+    """Nothing new yet: what is known meanwhile. Comes at least once a second.
+
+    `state` is "held back" (at our own gate), "queued" or "generating"; `seconds` are expected
+    until there is something new.
+    """
 
     state: str
     queue_position: int | None = None
@@ -42,13 +46,20 @@ class Upstream(Protocol):
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects of all models on offer now."""
 
+    def shared(self, models: Sequence[str]) -> tuple[str, ...]:
+        """Those of the models that may share one request with the first, which is among them."""
+
     def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
         """The answer; see the module's docstring."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """An upstream and the name it has for the model."""
+    """An upstream and the names it has for the models, any of which may answer; first is best."""
 
     upstream: Upstream
-    model: str
+    models: tuple[str, ...]
+
+    @property
+    def model(self) -> str:
+        return self.models[0]

@@ -29,12 +29,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Worker:
-    """One online text worker, as far as a client cares."""
+    """One online text worker. `speed`: tokens/s, 0 unknown; `uncompleted`: jobs it has dropped."""
 
     id: str
     capacity: Capacity
     trusted: bool
     threads: int
+    name: str = ""
+    speed: float = 0
+    uncompleted: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,6 @@ class ModelEntry:
     eta: int = 0
     performance: float = 0
     first_seen: int = 0
-
-    def capacities(self, options: Mapping[str, Any] | None = None) -> list[Capacity]:
-        """Context and length of each worker that the `horde` options of a request allow."""
-        options = options or {}
-        listed, deny = options.get("workers"), bool(options.get("worker_blacklist"))
-        return [
-            worker.capacity for worker in self.workers
-            if (worker.trusted or not options.get("trusted_workers"))
-            and (not listed or (worker.id in listed) != deny)
-        ]
 
     def widest(self) -> Capacity:
         """The pair of the worker with the largest context."""
@@ -100,6 +93,11 @@ class Catalog:
             raise loaded.error
         return loaded.models if self._last is None else self._last
 
+    def refresh(self) -> Mapping[str, ModelEntry]:
+        """As `models`, asked for anew."""
+        self._loaded.cache_clear()
+        return self.models()
+
     def _load(self) -> _Loaded:
         try:
             statuses, workers = self._client.models(), self._client.workers()
@@ -138,11 +136,22 @@ def join(
 
 def _worker(each: Mapping[str, Any]) -> Worker:
     capacity = Capacity(
-        int(_number(each.get("max_length"), _DEFAULT_CAPACITY.max_length)),
-        int(_number(each.get("max_context_length"), _DEFAULT_CAPACITY.max_context_length)),
+        int(number(each.get("max_length"), _DEFAULT_CAPACITY.max_length)),
+        int(number(each.get("max_context_length"), _DEFAULT_CAPACITY.max_context_length)),
     )
-    threads = int(_number(each.get("threads"), 1))
-    return Worker(str(each.get("id", "")), capacity, bool(each.get("trusted")), threads)
+    threads = int(number(each.get("threads"), 1))
+    return Worker(
+        str(each.get("id", "")), capacity, bool(each.get("trusted")), threads,
+        name=str(each.get("name", "")),
+        speed=_speed(each.get("performance")),
+        uncompleted=int(number(each.get("uncompleted_jobs"), 0)),
+    )
+
+
+def _speed(performance: Any) -> float:
+    """Tokens a second in "73.8 tokens per second"; 0 for "No requests fulfilled yet"."""
+    words = str(performance or "").split()
+    return number(words[0], 0) if words else 0
 
 
 def _names(found: Any) -> list[str]:
@@ -150,7 +159,7 @@ def _names(found: Any) -> list[str]:
     return [name for name in names if isinstance(name, str) and name and name.isprintable()]
 
 
-def _number(value: Any, default: float) -> float:
+def number(value: Any, default: float) -> float:
     """A positive number, or the default where the horde gives none."""
     try:
         number = float(value)
@@ -169,9 +178,9 @@ def _entry(
     return ModelEntry(
         name,
         workers,
-        queued=_number(status.get("queued"), 0),
-        jobs=_number(status.get("jobs"), 0),
-        eta=int(_number(status.get("eta"), 0)),
-        performance=_number(status.get("performance"), 0),
+        queued=number(status.get("queued"), 0),
+        jobs=number(status.get("jobs"), 0),
+        eta=int(number(status.get("eta"), 0)),
+        performance=number(status.get("performance"), 0),
         first_seen=before.first_seen if before else now,
     )

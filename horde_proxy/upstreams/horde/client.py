@@ -80,6 +80,10 @@ class HordeClient:
         """GET find_user: the account of a key. Raises InvalidApiKey."""
         return self._object("GET", "find_user", api_key=api_key)
 
+    def performance(self) -> dict[str, Any]:
+        """GET status/performance: the load of the whole horde."""
+        return self._object("GET", "status/performance")
+
     def _list(self, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
         found = self._call("GET", path, params=params)
         if not isinstance(found, list):

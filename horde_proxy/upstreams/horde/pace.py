@@ -26,11 +26,15 @@ class Pace:
     Gaps widen with the time since the submit, and anew since a worker began, at just the rate
     that keeps a minute within its 60 polls: lateness grows with the job's own length. Beyond
     MANY running requests (`load`) gaps widen for all, so that polling does not fill the machine.
+    `least`: no gap is shorter (s).
     """
 
-    def __init__(self, clock: Callable[[], float], load: Callable[[], int] = lambda: 1) -> None:
+    def __init__(
+        self, clock: Callable[[], float], load: Callable[[], int] = lambda: 1, least: float = 0.0
+    ) -> None:
         self._clock = clock
         self._load = load
+        self._least = least
         self._recent: deque[float] = deque(maxlen=POLLS_PER_WINDOW)
         self._since = clock()
         self._was_processing = False
@@ -52,7 +56,7 @@ class Pace:
         if processing and not self._was_processing:
             self._was_processing, self._since = True, self._clock()
         is_far = not processing and queue_position > _FAR_POSITION
-        return max(FAR if is_far else self._gap(), self._until_allowed())
+        return max(FAR if is_far else self._gap(), self._until_allowed(), self._least)
 
     def _gap(self) -> float:
         if not self._recent:

@@ -11,8 +11,6 @@ from horde_proxy.prompts.formats import Format
 from horde_proxy.protocol.chat import ChatRequest
 
 MOST_TOKENS = 4096
-FREE_MAX_LENGTH = 256
-"""The horde never asks kudos upfront for less, however long its queue is."""
 _MOST_STOPS = 128
 _MOST_STOP_CHARACTERS = 2000
 _GREEDY_TEMPERATURE = 0.01
@@ -42,20 +40,25 @@ _NEVER_MANGLE = {
 
 
 def to_payload(
-    request: ChatRequest, model: str, format: Format, fitted: Fitted, options: Mapping[str, Any]
+    request: ChatRequest,
+    models: Sequence[str],
+    format: Format,
+    fitted: Fitted,
+    options: Mapping[str, Any],
+    n: int,
 ) -> dict[str, Any]:
     """The body of POST generate/text/async. `options` are its top-level worker filters."""
     return {
         "prompt": fitted.prompt,
         "params": {
-            "n": request.n,
+            "n": n,
             "max_length": fitted.max_length,
             "max_context_length": fitted.max_context_length,
             "stop_sequence": stop_sequence(request.stop, format),
             **to_sampling(request.sampling)[0],
             **_NEVER_MANGLE,
         },
-        "models": [model],
+        "models": list(models),
         **options,
     }
 

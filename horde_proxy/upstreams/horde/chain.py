@@ -1,0 +1,272 @@
+"""An answer as a chain of requests: each goes on with the text so far, and is given out at once.
+
+The chain ends with a stop, at the asked length, or when the model has nothing more to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal
+
+from horde_proxy.errors import (
+    ContextLengthExceeded,
+    InsufficientKudos,
+    ProxyError,
+    ShuttingDown,
+    TimedOut,
+    Unavailable,
+    UpstreamFailed,
+)
+from horde_proxy.prompts.draft import PROBE_LENGTH, Draft, End
+from horde_proxy.prompts.tokens import estimate
+from horde_proxy.protocol import completion
+from horde_proxy.protocol.completion import Chunk, FinishReason, Head
+from horde_proxy.upstreams import Waiting
+from horde_proxy.upstreams.horde import kudos
+from horde_proxy.upstreams.horde.gate import Place
+from horde_proxy.upstreams.horde.plan import Plan
+from horde_proxy.upstreams.horde.segment import (
+    Bill,
+    Generated,
+    Horde,
+    Items,
+    Order,
+    Segment,
+    Submitted,
+)
+
+CutOff = Literal["time", "context", "kudos", "failure"]
+_CUT_OFFS: dict[type[ProxyError], CutOff] = {
+    TimedOut: "time",
+    ContextLengthExceeded: "context",
+    InsufficientKudos: "kudos",
+    UpstreamFailed: "failure",
+    Unavailable: "failure",
+}
+_LEAST_BOUGHT = 16
+_PARTS = {"reasoning": "reasoning_content", "content": "content"}
+_MARGIN = 2.0
+"""How long before the client's time is over the chain gives what it has (s)."""
+
+
+@dataclass
+class _Choice:
+    """One choice; `segment`, `end`, `worker` and `max_length` are of its last segment."""
+
+    index: int
+    draft: Draft
+    segment: str = ""
+    end: End = "full"
+    worker: str | None = None
+    max_length: int = 0
+    reason: FinishReason | None = None
+    tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass
+class Chain:
+    """The answer to one plan. Ids and times of its chunks are in `head`."""
+
+    horde: Horde
+    plan: Plan
+    place: Place
+    head: Head
+    deadline: float | None
+    bill: Bill = field(default_factory=Bill)
+    cut_off: CutOff | None = None
+
+    def __post_init__(self) -> None:
+        request = self.plan.request
+        self._choices = [
+            _Choice(index, Draft(
+                self.plan.format, stops=request.stop, limit=self.plan.asked,
+                prefilled=request.messages[-1].role == "assistant",
+            ))
+            for index in range(request.n)
+        ]
+
+    def items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
+        """Waitings, Submitteds, and the chunks after the role's; the last one has the usage.
+
+        Raises a ProxyError where there is nothing to give: what has been generated is not lost.
+        """
+        while open_choices := [choice for choice in self._choices if choice.reason is None]:
+            rounds = _together([self._segment(group) for group in _groups(open_choices)])
+            try:
+                yield from self._in_time(rounds)
+            except ProxyError as exc:
+                self.cut_off = self._reason_to_end(exc)
+                for choice in self._choices:
+                    if choice.reason is None:
+                        yield from self._finish(choice, is_full=True)
+        yield self._usage()
+
+    def _in_time(
+        self, items: Generator[Waiting | Submitted | Chunk, None, None]
+    ) -> Generator[Waiting | Submitted | Chunk, None, None]:
+        """The items until the client's time is over. Raises TimedOut."""
+        try:
+            for item in items:
+                yield item
+                if self.deadline is not None and self.horde.clock() > self.deadline - _MARGIN:
+                    raise TimedOut(
+                        "The answer did not come within the time that this proxy waits for one."
+                    )
+        finally:
+            items.close()
+
+    def _reason_to_end(self, exc: ProxyError) -> CutOff:
+        """Why a chain ends with what it has. Raises the error when it has nothing."""
+        found = [word for kind, word in _CUT_OFFS.items() if isinstance(exc, kind)]
+        has_text = all(choice.draft.text or choice.reason for choice in self._choices)
+        if not found or not has_text or isinstance(exc, ShuttingDown):
+            raise exc
+        return found[0]
+
+    def _segment(
+        self, choices: Sequence[_Choice]
+    ) -> Generator[Waiting | Submitted | Chunk, None, None]:
+        """The next segment of choices that have the same text so far."""
+        first = choices[0]
+        length = self.plan.next_length(first.draft.left(), first.draft.segments)
+        if first.end == "doubtful":
+            length = min(PROBE_LENGTH, length)
+        order = Order(
+            self.plan, self.place, len(choices), first.draft.text,
+            self._affordable(length, len(choices)), first.worker,
+        )
+        generations = yield from self._generated(order)
+        for choice, generated in zip(choices, generations, strict=True):
+            yield from self._add(choice, generated)
+
+    def _generated(self, order: Order) -> Items:
+        return (yield from Segment(self.horde, order, self.bill).generate())
+
+    def _affordable(self, length: int, n: int) -> int:
+        """The length, or less where the client would pay too much. Raises InsufficientKudos."""
+        most = self.plan.max_kudos
+        if most is None:
+            return length
+        context = self.plan.fitted.max_context_length
+        while kudos.price(length, context, self.plan.size, n) > most - self.bill.kudos:
+            if length <= _LEAST_BOUGHT:
+                raise InsufficientKudos("This answer would cost more kudos than it may.")
+            length = max(length // 2, _LEAST_BOUGHT)
+        return length
+
+    def _add(self, choice: _Choice, generated: Generated) -> Iterator[Chunk]:
+        """The chunks of what a generation made certain."""
+        draft, plan = choice.draft, self.plan
+        if generated.is_censored and not draft.segments:
+            choice.reason = "content_filter"
+            yield self._chunk(choice, {}, choice.reason)
+            return
+        self._name(generated)
+        if draft.segments and self._adds_nothing(choice, generated):
+            yield from self._finish(choice, is_full=False)
+            return
+        if draft.segments:
+            share = estimate(choice.segment) / choice.max_length
+            self.horde.speeds.learn_fill(plan.models[0], share)
+        choice.worker, choice.max_length = generated.worker, generated.max_length
+        choice.segment = generated.text
+        fill = self.horde.speeds.of(plan.models[0]).fill
+        choice.end = draft.add(generated.text, generated.max_length, fill)
+        if self._is_over(choice):
+            yield from self._finish(choice, self._is_full(choice))
+        elif plan.request.stream:
+            yield from self._news(choice, draft.settled())
+
+    def _is_over(self, choice: _Choice) -> bool:
+        return (
+            choice.end == "ended" or not self.plan.is_chained or choice.draft.left() <= 0
+            or self._was_asked_whole(choice)
+        )
+
+    def _was_asked_whole(self, choice: _Choice) -> bool:
+        return choice.draft.segments == 1 and choice.max_length >= self.plan.asked
+
+    def _is_full(self, choice: _Choice) -> bool | None:
+        """Whether it was the limit that ended a choice; None: to be judged by the text."""
+        if choice.draft.segments == 1:
+            return None
+        return choice.end != "ended"
+
+    def _adds_nothing(self, choice: _Choice, generated: Generated) -> bool:
+        if generated.is_censored or not generated.text.strip():
+            return True
+        return choice.end == "doubtful" and choice.draft.rambles(generated.text)
+
+    def _finish(self, choice: _Choice, is_full: bool | None) -> Iterator[Chunk]:
+        news, answer = choice.draft.finish(choice.max_length, is_full)
+        choice.tokens, choice.reasoning_tokens = answer.tokens, answer.reasoning_tokens
+        choice.reason = answer.finish_reason
+        yield from self._news(choice, news)
+        yield self._chunk(choice, {}, choice.reason)
+
+    def _news(
+        self, choice: _Choice, news: Sequence[tuple[str, str]]
+    ) -> Iterator[Chunk]:
+        for part, text in news:
+            for piece in completion.words(text) if self.plan.request.stream else [text]:
+                yield self._chunk(choice, {_PARTS[part]: piece})
+
+    def _chunk(
+        self, choice: _Choice, delta: dict[str, Any], reason: FinishReason | None = None
+    ) -> Chunk:
+        return completion.chunk(self.head, delta, index=choice.index, finish_reason=reason)
+
+    def _name(self, generated: Generated) -> None:
+        """From now on chunks name the model that serves."""
+        if self.head.model != generated.model and len(self.plan.models) > 1:
+            self.head = Head(self.head.id, self.head.created, generated.model)
+
+    def _usage(self) -> Chunk:
+        usage = completion.usage(
+            self.plan.fitted.prompt_tokens,
+            sum(choice.tokens for choice in self._choices),
+            sum(choice.reasoning_tokens for choice in self._choices),
+        )
+        return completion.usage_chunk(self.head, usage, self._horde_object())
+
+    def _horde_object(self) -> dict[str, Any]:
+        bill = self.bill
+        found = {
+            "request_ids": bill.request_ids,
+            "model": self.head.model,
+            "workers": [{"id": each, "name": name} for each, name in bill.workers.items()],
+            "kudos": round(bill.kudos, 2),
+            "price": round(bill.price, 2),
+            "segments": max(choice.draft.segments for choice in self._choices),
+            "retries": bill.retries,
+            "queue_seconds": round(bill.queue_seconds, 3),
+            "generation_seconds": round(bill.generation_seconds, 3),
+        }
+        return {**found, "cut_off_by": self.cut_off} if self.cut_off else found
+
+
+def _groups(choices: Sequence[_Choice]) -> list[list[_Choice]]:
+    """Choices with the same text so far, which one request can go on with."""
+    ordered = sorted(choices, key=lambda choice: choice.draft.text)
+    return [list(group) for _, group in groupby(ordered, key=lambda each: each.draft.text)]
+
+
+def _together(
+    segments: Sequence[Generator[Waiting | Submitted | Chunk, None, None]],
+) -> Generator[Waiting | Submitted | Chunk, None, None]:
+    """The items of several segments that run at the same time."""
+    running = list(segments)
+    try:
+        while running:
+            for segment in list(running):
+                item = next(segment, None)
+                if item is None:
+                    running.remove(segment)
+                else:
+                    yield item
+    finally:
+        for segment in running:
+            segment.close()

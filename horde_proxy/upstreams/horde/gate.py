@@ -1,0 +1,186 @@
+"""The gate before the horde: who may submit when, so that the horde never has to refuse.
+
+Submits of all threads keep the pace that the horde allows an address and a key, and an account
+has no more jobs waiting than it may. Whoever must wait stands in a line: chats of one client in
+the order of their arrival, clients in turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from limits import RateLimitItem, parse_many
+from limits.storage import MemoryStorage, Storage
+from limits.strategies import MovingWindowRateLimiter
+
+from horde_proxy.upstreams import Waiting
+
+SLICE = 0.9
+"""Between two Waitings (s)."""
+_LEAST_PAUSE = 0.02
+_STEP = 0.25
+_ADDRESS = "address"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the horde allows, in the notation of `limits`, e.g. "2/second"; empty: no limit."""
+
+    address: Sequence[str] = ("2/second", "90/minute")
+    key: Sequence[str] = ("2/second",)
+
+
+@dataclass(eq=False)
+class Place:
+    """A chat's place at the gate. It keeps the order of its arrival for all of its segments."""
+
+    key: str
+    client: str
+    number: int
+    n: int = 1
+    concurrency: int = 1
+
+
+class Gate:
+    """`concurrency` tells how many jobs of an API key may wait on the horde.
+
+    `now` is the storage's idea of time (s); a storage on Redis shares the counts with others.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        sleep: Callable[[float], None],
+        concurrency: Callable[[str], int],
+        storage: Callable[[], Storage] = MemoryStorage,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._address_limits = _parsed(limits.address)
+        self._key_limits = _parsed(limits.key)
+        self._sleep, self._now, self._concurrency = sleep, now, concurrency
+        self._storage = storage
+        self._limiter: MovingWindowRateLimiter | None = None
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._lines: dict[str, deque[Place]] = {}
+        self._turns: deque[str] = deque()
+        self._sending: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
+        self._held_until: dict[str, float] = {}
+
+    def place(self, api_key: str, client: str) -> Place:
+        """A new chat's place, after all that have come before."""
+        return Place(_digest(api_key), client, next(self._numbers))
+
+    def pass_through(self, place: Place, api_key: str, n: int) -> Generator[Waiting, None, None]:
+        """Waitings until the chat may submit n jobs, which it then does within `sending`.
+
+        Closing the generator leaves the line.
+        """
+        place.n, place.concurrency = n, self._concurrency(api_key)
+        with self._lock:
+            self._line_up(place)
+        try:
+            while (pause := self._pause(place)) > 0:
+                yield Waiting("held back", self.position(place), None)
+                self._sleep(min(pause, SLICE))
+                place.concurrency = self._concurrency(api_key)
+        finally:
+            with self._lock:
+                self._leave(place)
+
+    @contextmanager
+    def sending(self, place: Place) -> Iterator[None]:
+        """Around the submit itself, which counts from its end: the horde saw it before that."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                for item, identity in self._limits_of(place):
+                    self._strategy().hit(item, identity)
+                self._sending.subtract((_ADDRESS, place.key))
+
+    def count_waiting(self, place: Place, n: int) -> None:
+        """Count n jobs that wait on the horde; fewer, when negative: popped or cancelled."""
+        with self._lock:
+            self._waiting[place.key] += n
+
+    def hold(self, place: Place, seconds: float) -> None:
+        """The horde said that this key has too much waiting: nothing of it for some seconds."""
+        with self._lock:
+            self._held_until[place.key] = self._now() + seconds
+
+    def position(self, place: Place) -> int:
+        """1 for who is next: who stands before it, when clients take turns."""
+        with self._lock:
+            line = self._lines.get(place.client, ())
+            ahead = line.index(place) if place in line else 0
+            others = (each for client, each in self._lines.items() if client != place.client)
+            return 1 + ahead + sum(min(len(other), ahead + 1) for other in others)
+
+    def _line_up(self, place: Place) -> None:
+        if place.client not in self._lines:
+            self._lines[place.client] = deque()
+            self._turns.append(place.client)
+        line = self._lines[place.client]
+        at = next((i for i, other in enumerate(line) if other.number > place.number), len(line))
+        line.insert(at, place)
+
+    def _leave(self, place: Place) -> None:
+        line = self._lines.get(place.client, deque())
+        if place in line:
+            line.remove(place)
+            if not line:
+                del self._lines[place.client]
+                self._turns.remove(place.client)
+
+    def _pause(self, place: Place) -> float:
+        """Seconds to wait; 0 when it is this chat's turn, which is then taken."""
+        with self._lock:
+            ahead = self._lines[place.client].index(place)
+            if ahead == 0:
+                before = itertools.takewhile(lambda client: client != place.client, self._turns)
+                ahead = sum(self._until_allowed(self._lines[each][0]) <= 0 for each in before)
+            pause = max(ahead * _STEP, 0 if ahead else self._until_allowed(place))
+            if pause <= 0:
+                self._turns.remove(place.client)
+                self._turns.append(place.client)
+                self._leave(place)
+                self._sending.update((_ADDRESS, place.key))
+            return pause
+
+    def _until_allowed(self, place: Place) -> float:
+        """Seconds until the limits have room for one more; 0 is now."""
+        if self._waiting[place.key] + place.n > max(place.concurrency, place.n):
+            return SLICE / 2
+        pause = max(self._held_until.get(place.key, 0.0) - self._now(), 0.0)
+        for item, identity in self._limits_of(place):
+            stats = self._strategy().get_window_stats(item, identity)
+            if stats.remaining - self._sending[identity] < 1:
+                pause = max(pause, stats.reset_time - self._now(), _LEAST_PAUSE)
+        return pause
+
+    def _limits_of(self, place: Place) -> Iterator[tuple[RateLimitItem, str]]:
+        yield from ((item, _ADDRESS) for item in self._address_limits)
+        yield from ((item, place.key) for item in self._key_limits)
+
+    def _strategy(self) -> MovingWindowRateLimiter:
+        """Made at the first use: the storage may start a thread, and connect."""
+        self._limiter = self._limiter or MovingWindowRateLimiter(self._storage())
+        return self._limiter
+
+
+def _parsed(limits: Sequence[str]) -> list[RateLimitItem]:
+    return [item for each in limits for item in parse_many(each)]
+
+
+def _digest(api_key: str) -> str:
+    return hashlib.sha256(api_key.encode("utf-8", "replace")).hexdigest()[:32]

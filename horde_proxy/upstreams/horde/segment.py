@@ -1,0 +1,283 @@
+"""One segment of an answer: a request that is submitted at its turn, waited for, and tried again.
+
+Whoever submits, cancels: leaving a segment early cancels what still runs of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
+from horde_proxy.prompts.faults import fault_of
+from horde_proxy.prompts.fit import Fitted
+from horde_proxy.prompts.tokens import estimate
+from horde_proxy.upstreams import Waiting
+from horde_proxy.upstreams.horde import kudos, text
+from horde_proxy.upstreams.horde.accounts import Accounts
+from horde_proxy.upstreams.horde.catalog import Catalog
+from horde_proxy.upstreams.horde.client import HordeClient, RequestLost
+from horde_proxy.upstreams.horde.failures import Failures, suspects
+from horde_proxy.upstreams.horde.gate import Gate, Place
+from horde_proxy.upstreams.horde.plan import Plan
+from horde_proxy.upstreams.horde.run import Faulted, Run, Status
+from horde_proxy.upstreams.horde.speed import Expected, Speeds
+from horde_proxy.upstreams.horde.webhook import Mailbox, Webhook
+from horde_proxy.upstreams.horde.workers import listed
+
+PREFERENCE_PATIENCE = 5.0
+"""How long the worker of the segment before is waited for (s); then any may take the next."""
+BUSY_PAUSE = 5.0
+_LEAST_AFTER_FAULT = 64
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A request was accepted by the horde."""
+
+    request_id: str
+
+
+@dataclass
+class Bill:
+    """What one answer took: request ids, workers, kudos, seconds."""
+
+    request_ids: list[str] = field(default_factory=list)
+    workers: dict[str, str] = field(default_factory=dict)
+    kudos: float = 0.0
+    price: float = 0.0
+    retries: int = 0
+    queue_seconds: float = 0.0
+    generation_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a segment is for: n continuations of `so_far`. `worker`: who wrote that."""
+
+    plan: Plan
+    place: Place
+    n: int
+    so_far: str
+    max_length: int
+    worker: str | None = None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One generation, and the max_length that it was asked for with."""
+
+    text: str
+    max_length: int
+    model: str
+    worker: str
+    is_censored: bool
+
+
+Items = Generator[Waiting | Submitted, None, list[Generated]]
+
+
+@dataclass(frozen=True)
+class Horde:
+    """One horde, and all that this proxy knows of it."""
+
+    client: HordeClient
+    catalog: Catalog
+    accounts: Accounts
+    gate: Gate
+    speeds: Speeds
+    failures: Failures
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    retries: int
+    running: set[str] = field(default_factory=set)
+    webhook: Webhook | None = None
+
+
+class Segment:
+    """Makes one order; `bill` is added to."""
+
+    def __init__(self, horde: Horde, order: Order, bill: Bill) -> None:
+        self._horde, self._order, self._bill = horde, order, bill
+        self._fitted = order.plan.fitted_to(order.so_far, order.max_length)
+
+    def generate(self) -> Items:
+        """Waitings and Submitteds; returns n generations.
+
+        What fails is asked for again, away from the worker that failed. Raises UpstreamFailed when
+        there is less than n after the last try, and whatever the horde refuses.
+        """
+        good: list[Generated] = []
+        for tries_left in reversed(range(self._horde.retries + 1)):
+            missing = self._order.n - len(good)
+            try:
+                status = yield from self._request(missing)
+            except (Faulted, RequestLost) as exc:
+                if not tries_left:
+                    raise
+                self._note_failure(exc)
+                continue
+            good += self._sorted(status, is_last=not tries_left)
+            if len(good) >= self._order.n:
+                return good[: self._order.n]
+            self._bill.retries += 1
+        raise UpstreamFailed("The horde's workers failed on some of the choices.")
+
+    def _request(self, n: int) -> Generator[Waiting | Submitted, None, Status]:
+        """One request to its end; first with the worker of before, for a while."""
+        preferred = self._order.worker
+        if preferred and len(self._order.plan.admitted) > 1:
+            status = yield from self._run(n, preferred)
+            if status is not None:
+                return status
+        status = yield from self._run(n, None)
+        assert status is not None
+        return status
+
+    def _run(
+        self, n: int, preferred: str | None
+    ) -> Generator[Waiting | Submitted, None, Status | None]:
+        """The final status; None when the preferred worker did not take it soon."""
+        mailbox = self._horde.webhook.mailbox() if self._horde.webhook else None
+        try:
+            request_id = yield from self._accepted(n, preferred, mailbox)
+            run, expected = self._begun(request_id, n, mailbox)
+            try:
+                yield Submitted(request_id)
+                return (yield from self._follow(run, preferred, expected))
+            finally:
+                self._ended(run, n)
+        finally:
+            if mailbox is not None:
+                mailbox.close()
+
+    def _accepted(
+        self, n: int, preferred: str | None, mailbox: Mailbox | None
+    ) -> Generator[Waiting, None, str]:
+        """The id of the request, submitted when it is its turn, and smaller if need be."""
+        horde, place, api_key = self._horde, self._order.place, self._order.plan.api_key
+        while True:
+            yield from horde.gate.pass_through(place, api_key, n)
+            try:
+                with horde.gate.sending(place):
+                    payload = self._payload(n, preferred, mailbox)
+                    return str(horde.client.submit(payload, api_key)["id"])
+            except KeyError as exc:
+                raise UpstreamFailed("The horde accepted the request without an id.") from exc
+            except RateLimited as exc:
+                horde.gate.hold(place, exc.retry_after or BUSY_PAUSE)
+            except InsufficientKudos:
+                if self._fitted.max_length <= kudos.LEAST_FREE:
+                    raise
+                horde.accounts.note_refusal(api_key)
+                self._shorten(kudos.LEAST_FREE)
+
+    def _begun(self, request_id: str, n: int, mailbox: Mailbox | None) -> tuple[Run, Expected]:
+        horde, plan = self._horde, self._order.plan
+        expected = horde.speeds.expected(plan.entry, self._fitted.max_length)
+        if mailbox is not None:
+            mailbox.expect(request_id)
+        horde.running.add(request_id)
+        horde.gate.count_waiting(self._order.place, n)
+        horde.accounts.hold(plan.api_key, self._held(n))
+        self._bill.request_ids.append(request_id)
+        self._bill.price += kudos.price(
+            self._fitted.max_length, self._fitted.max_context_length, plan.size, n
+        )
+        return Run(
+            horde.client, request_id, n, wanted=plan.wanted(self._fitted), clock=horde.clock,
+            sleep=horde.sleep, load=lambda: len(horde.running), expected=expected,
+            on_popped=lambda count: horde.gate.count_waiting(self._order.place, -count),
+            delivery=mailbox,
+        ), expected
+
+    def _follow(
+        self, run: Run, preferred: str | None, expected: Expected
+    ) -> Generator[Waiting, None, Status | None]:
+        until, waiting = self._horde.clock() + PREFERENCE_PATIENCE, run.wait()
+        while True:
+            try:
+                item = next(waiting)
+            except StopIteration as end:
+                self._learn(end.value, run, expected)
+                return dict(end.value)
+            yield item
+            if preferred and not run.is_processing and self._horde.clock() > until:
+                return None
+
+    def _ended(self, run: Run, n: int) -> None:
+        self._horde.accounts.hold(self._order.plan.api_key, -self._held(n))
+        self._horde.running.discard(run.id)
+        if not run.is_final:
+            run.cancel()
+
+    def _held(self, n: int) -> float:
+        """The kudos that the horde holds while this request runs."""
+        plan, length = self._order.plan, self._fitted.max_length
+        is_free = length <= kudos.MOST_FREE and plan.filters.slow
+        return 0.0 if is_free else kudos.upfront(length, plan.size, n)
+
+    def _payload(self, n: int, preferred: str | None, mailbox: Mailbox | None) -> dict[str, Any]:
+        plan = self._order.plan
+        pushed = {} if mailbox is None else {"webhook": mailbox.url}
+        options: Mapping[str, Any] = {
+            **pushed,
+            **plan.filters.options(),
+            **listed(
+                plan.entry.workers, plan.admitted, self._horde.failures.workers(), preferred
+            ),
+        }
+        return text.to_payload(plan.request, plan.models, plan.format, self._fitted, options, n)
+
+    def _shorten(self, max_length: int) -> None:
+        self._fitted = self._order.plan.fitted_to(self._order.so_far, max_length)
+
+    def _note_failure(self, exc: UpstreamFailed) -> None:
+        """Remember who may have failed; a job that was too long for its workers gets shorter."""
+        log.info("a request failed and is sent again: %s", exc)
+        self._bill.retries += 1
+        if isinstance(exc, RequestLost):
+            return
+        plan = self._order.plan
+        now = self._horde.catalog.refresh().get(plan.models[0])
+        for worker_id in suspects(plan.entry.workers, now.workers if now else ()):
+            self._horde.failures.add(worker_id)
+        if self._order.plan.is_chained and self._fitted.max_length > _LEAST_AFTER_FAULT:
+            self._shorten(max(self._fitted.max_length // 2, _LEAST_AFTER_FAULT))
+
+    def _sorted(self, status: Status, *, is_last: bool) -> list[Generated]:
+        """The generations that will do; at the last try all of them."""
+        kept = []
+        for each in status["generations"]:
+            generated = self._generated(each)
+            self._bill.workers.setdefault(generated.worker, str(each.get("worker_name") or ""))
+            if is_last or not self._is_bad(generated):
+                kept.append(generated)
+            else:
+                self._horde.failures.add(generated.worker)
+        return kept
+
+    def _is_bad(self, generated: Generated) -> bool:
+        is_first = not self._order.so_far
+        format = self._order.plan.format
+        return generated.is_censored or bool(fault_of(generated.text, format, is_first=is_first))
+
+    def _generated(self, each: Mapping[str, Any]) -> Generated:
+        return Generated(
+            str(each.get("text") or ""), self._fitted.max_length,
+            str(each.get("model") or self._order.plan.models[0]),
+            str(each.get("worker_id") or ""), text.is_censored(each),
+        )
+
+    def _learn(self, status: Status, run: Run, expected: Expected) -> None:
+        queued, generating = run.seconds()
+        self._bill.queue_seconds += queued
+        self._bill.generation_seconds += generating
+        self._bill.kudos += float(status.get("kudos") or 0)
+        for each in status["generations"]:
+            model = str(each.get("model") or self._order.plan.models[0])
+            tokens = min(estimate(str(each.get("text") or "")), self._fitted.max_length)
+            self._horde.speeds.learn(model, tokens, generating, expected.queue, queued)
