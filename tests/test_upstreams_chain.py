@@ -1,0 +1,348 @@
+"""Long answers in segments: the same text as in one go, early, whoever writes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import OWNER_KEY, Clock, Scripted, World
+from horde_proxy.prompts.answer import cut
+from horde_proxy.prompts.tokens import estimate, truncate
+from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.completion import fold
+from horde_proxy.upstreams import Route, Waiting
+from horde_proxy.upstreams.horde import HordeUpstream
+from horde_proxy.worker.backend import BackendError
+
+BEGUN = re.compile(r"<\|im_start\|>assistant\n(.*)\Z", re.DOTALL)
+
+
+class Reciter(Scripted):
+    """Recites its text from where the answer stands, up to max_length; `late` stops are kept."""
+
+    def __init__(self, text: str, clock: Clock, speed: float = 0, **extra: Any) -> None:
+        super().__init__(text, **extra)
+        self.clock, self.speed = clock, speed
+
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        self.payloads.append(dict(payload))
+        begun = BEGUN.search(payload["prompt"])
+        assert begun and self.text.startswith(begun[1]), begun
+        text = truncate(self.text[len(begun[1]):], payload["max_length"])
+        shown, stop = cut(text, payload["stop_sequence"])
+        text = shown + (stop or "")
+        if self.speed:
+            self.clock.seconds += estimate(text) / self.speed
+        return text
+
+
+def chat(**fields: Any) -> ChatRequest:
+    messages = (Message("user", "Recite."),)
+    return ChatRequest(**{"model": "test/model", "messages": messages, **fields})
+
+
+def chunks(
+    world: World, request: ChatRequest, upstream: HordeUpstream | None = None
+) -> list[tuple[float, Any]]:
+    """(when, chunk) of all chunks."""
+    upstream = upstream or world.upstream()
+    return [
+        (world.clock(), item) for item in upstream.stream(request, Route(upstream, (request.model,)))
+        if isinstance(item, dict)
+    ]
+
+
+def answer(
+    world: World, request: ChatRequest, upstream: HordeUpstream | None = None
+) -> dict[str, Any]:
+    return fold(chunk for _, chunk in chunks(world, request, upstream))
+
+
+def content(found: dict[str, Any]) -> str:
+    text: str = found["choices"][0]["message"]["content"]
+    return text
+
+
+WORDS = " ".join(f"word{number}" for number in range(900))
+
+
+def test_a_long_answer_is_a_chain_of_requests(world: World) -> None:
+    worker = world.employ(Reciter(WORDS, world.clock, max_length=200))
+    found = answer(world, chat(max_tokens=4000))
+    assert content(found) == WORDS
+    assert found["choices"][0]["finish_reason"] == "stop"
+    assert {payload["max_length"] for payload in worker.payloads} == {200}
+    assert found["horde"]["segments"] == len(found["horde"]["request_ids"]) > 10
+
+
+def test_a_chain_is_cut_at_the_clients_limit_like_one_job(world: World) -> None:
+    world.employ(Reciter(WORDS, world.clock, max_length=200))
+    found = answer(world, chat(max_tokens=1000))
+    assert content(found) == truncate(WORDS, 1000)
+    assert found["choices"][0]["finish_reason"] == "length"
+    assert found["usage"]["completion_tokens"] == 999
+
+
+def test_a_streamed_chain_begins_with_a_short_segment(world: World) -> None:
+    worker = world.employ(Reciter(WORDS, world.clock))
+    answer(world, chat(max_tokens=1000, stream=True))
+    assert worker.payloads[0]["max_length"] == 128
+    assert worker.payloads[1]["max_length"] == 512
+
+
+def test_the_first_text_comes_before_a_third_of_the_time(world: World) -> None:
+    world.horde.upfront_kudos = True
+    world.options = replace(world.options, api_key="0000000000")
+    world.employ(Reciter(WORDS, world.clock, speed=4, max_length=200))
+    began = world.clock()
+    found = chunks(world, chat(max_tokens=2000, stream=True))
+    first = next(at for at, each in found if each["choices"][0]["delta"].get("content"))
+    assert first - began < (world.clock() - began) / 3
+    assert content(fold(each for _, each in found)) == truncate(WORDS, 2000)
+
+
+def test_without_segments_the_answer_is_one_job_and_says_so(world: World) -> None:
+    world.options = replace(world.options, segments=False)
+    world.employ(Reciter(WORDS, world.clock, max_length=200))
+    upstream = world.upstream()
+    items = list(upstream.stream(chat(max_tokens=1000), Route(upstream, ("test/model",))))
+    assert items[0].headers["X-Horde-Warnings"] == "max_tokens: lowered to 200"  # type: ignore
+    found = fold(item for item in items if isinstance(item, dict))
+    assert (content(found), found["choices"][0]["finish_reason"]) == (truncate(WORDS, 200), "length")
+
+
+def test_a_short_answer_is_one_request(world: World) -> None:
+    world.employ(Scripted("Hello there."))
+    found = answer(world, chat(stream=True))
+    assert len(found["horde"]["request_ids"]) == 1
+
+
+def test_an_answer_that_had_ended_is_not_spoiled_by_rambling(world: World) -> None:
+    text = " ".join(["word"] * 119) + " end."
+
+    class Rambling(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            super().generate(payload, cancelled)
+            return text if len(self.payloads) == 1 else "\nUser: And now something else."
+
+    worker = world.employ(Rambling(""))
+    found = answer(world, chat(stream=True))
+    assert content(found) == text
+    assert [payload["max_length"] for payload in worker.payloads] == [128, 48]
+    assert found["choices"][0]["finish_reason"] == "stop"
+
+
+def test_several_choices_are_chained_each_for_itself(world: World) -> None:
+    world.employ(Reciter(WORDS, world.clock, max_length=200))
+    found = answer(world, chat(max_tokens=500, n=3))
+    assert [each["message"]["content"] for each in found["choices"]] == [truncate(WORDS, 500)] * 3
+
+
+def test_the_next_segment_prefers_the_worker_of_the_first(world: World) -> None:
+    one = world.employ(Reciter(WORDS, world.clock, max_length=200), "one")
+    two = world.employ(Reciter(WORDS, world.clock, max_length=200), "two")
+    found = answer(world, chat(max_tokens=2000))
+    assert sorted([len(one.payloads), len(two.payloads)])[0] == 0
+    assert len(found["horde"]["workers"]) == 1
+
+
+def test_when_the_first_worker_is_gone_another_goes_on(world: World) -> None:
+    one, two = world.bridge(Reciter(WORDS, world.clock), "one"), Reciter(WORDS, world.clock)
+    one.step(world.session)
+    world.bridge(two, "two").step(world.session)
+    upstream = world.upstream()
+    items = upstream.stream(chat(max_tokens=2000, stream=True), Route(upstream, ("test/model",)))
+    next(items)
+    one.step(world.session)
+    other = world.bridge(two, "two")
+    world.clock.every_sleep.append(lambda: other.step(world.session))
+    found = fold(item for item in items if isinstance(item, dict))
+    assert content(found) == truncate(WORDS, 2000)
+    assert len(found["horde"]["workers"]) == 2
+
+
+def test_a_full_context_ends_the_answer_as_length(world: World) -> None:
+    world.employ(Reciter(WORDS, world.clock, context=1024))
+    found = answer(world, chat(max_tokens=4000))
+    assert WORDS.startswith(content(found))
+    assert estimate(content(found)) > 600
+    assert found["choices"][0]["finish_reason"] == "length"
+    assert found["horde"]["cut_off_by"] == "context"
+
+
+def test_an_answer_ends_with_what_it_has_when_the_clients_time_is_over(world: World) -> None:
+    world.employ(Reciter(WORDS, world.clock, speed=10, max_length=200))
+    found = answer(world, chat(max_tokens=4000, seconds=100))
+    assert 500 < estimate(content(found)) < 1200
+    assert found["horde"]["cut_off_by"] == "time"
+    assert world.horde.open_requests() == []
+
+
+def test_no_more_kudos_are_spent_than_the_client_allows(world: World) -> None:
+    world.employ(Reciter(WORDS, world.clock, max_length=200))
+    found = answer(world, chat(max_tokens=4000, horde={"max_kudos": 30.0}))
+    assert 0 < found["horde"]["kudos"] <= 30
+    assert found["horde"]["cut_off_by"] == "kudos"
+
+
+def test_a_slow_models_jobs_are_short_enough_to_end_in_time(world: World) -> None:
+    worker = world.employ(Reciter(WORDS, world.clock, speed=2))
+    answer(world, chat(max_tokens=100))
+    world.clock.seconds += 2
+    answer(world, chat(max_tokens=1000))
+    assert worker.payloads[-2]["max_length"] <= 200
+
+
+TEXT = st.lists(
+    st.sampled_from([
+        "The", " quick", " brown", " fox", ".", "\n", "\n\n", "    return", " x", "=", "漢字", "é",
+        "😀", "```python\n", "```", " [1, 2]", "{", "}", " EN", "END", "STO", "\t", "  ", "<b>",
+        " model\n", "User", ":", "1.", " 2026", "'", '"', "\\n", "ß", " 👩‍👩‍👧", "-" * 9, "<|im",
+    ]), min_size=1, max_size=400,
+).map("".join)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    text=TEXT, max_length=st.integers(16, 120), limit=st.integers(1, 900),
+    stops=st.sampled_from([(), ("STOP",), ("END", "\n\n\n"), ("😀", " fox."), ("```",)]),
+    streams=st.booleans(),
+)
+def test_a_chain_gives_what_one_job_gives(
+    text: str, max_length: int, limit: int, stops: tuple[str, ...], streams: bool
+) -> None:
+    """Multi-byte characters, newlines, code, and stops that lie across seams."""
+    request = chat(max_tokens=limit, stop=stops, stream=streams)
+    whole, chained = World(), World()
+    whole.employ(Reciter(text, whole.clock, max_length=4096, context=65536))
+    whole.options = replace(whole.options, segments=False)
+    chained.employ(Reciter(text, chained.clock, max_length=max_length, context=65536))
+    assert content(answer(chained, request)) == content(answer(whole, request))
+
+
+def test_waitings_tell_the_expected_seconds(world: World) -> None:
+    world.employ(Reciter(WORDS, world.clock, speed=10))
+    answer(world, chat(max_tokens=400))
+    upstream = world.upstream()
+    upstream._horde.speeds.learn("test/model", 400, 40.0, 1.0, 1.0)
+    items = upstream.stream(chat(max_tokens=400), Route(upstream, ("test/model",)))
+    waiting = next(item for item in items if isinstance(item, Waiting))
+    assert waiting.seconds is not None and 30 < waiting.seconds < 50
+
+
+@pytest.mark.parametrize("bad", ["", "   ", "{{[INPUT]}}Recite.{{[OUTPUT]}}", "spam " * 200])
+def test_a_generation_nobody_wants_is_another_workers_to_give(world: World, bad: str) -> None:
+    spoiler = world.employ(Scripted(bad), "spoiler")
+    world.employ(Scripted("Hello there."), "good")
+    upstream = world.upstream()
+    found = answer(world, chat(), upstream)
+    assert content(found) == "Hello there."
+    assert found["horde"]["retries"] == 1
+    assert content(answer(world, chat(), upstream)) == "Hello there."
+    assert len(spoiler.payloads) == 1
+
+
+class Failing(Scripted):
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        super().generate(payload, cancelled)
+        raise BackendError("out of memory")
+
+
+def test_a_worker_that_faults_is_found_out_and_avoided(world: World) -> None:
+    failing = Failing("")
+    hasty = world.bridge(failing, "failing")
+    hasty.step(world.session)
+    world.clock.every_sleep.append(lambda: [hasty.step(world.session) for _ in range(3)])
+    world.employ(Scripted("Hello there."), "good")
+    upstream = world.upstream()
+    assert content(answer(world, chat(), upstream)) == "Hello there."
+    assert len(failing.payloads) == 3
+    assert content(answer(world, chat(), upstream)) == "Hello there."
+    assert len(failing.payloads) == 3
+
+
+def test_a_failure_is_forgotten_after_an_hour(world: World) -> None:
+    spoiler = world.employ(Scripted(""), "spoiler")
+    world.employ(Scripted("Hello there."), "good")
+    upstream = world.upstream()
+    answer(world, chat(), upstream)
+    world.clock.sleep(3601)
+    answer(world, chat(), upstream)
+    assert len(spoiler.payloads) == 2
+
+
+def test_a_loop_that_is_all_there_is_is_given_after_the_retries(world: World) -> None:
+    worker = world.employ(Scripted("spam " * 200, max_length=512))
+    found = answer(world, chat(max_tokens=300))
+    assert content(found).startswith("spam spam")
+    assert len(worker.payloads) == 3
+
+
+def test_a_censored_answer_is_asked_of_another_worker(world: World) -> None:
+    upstream = world.upstream()
+    censor = world.bridge(Scripted("no"), "censor")
+    censor.step(world.session)
+    items = upstream.stream(chat(), Route(upstream, ("test/model",)))
+    next(items)
+    world.horde.deliver(*_censored(world))
+    world.employ(Scripted("Hello there."), "good")
+    assert content(fold(item for item in items if isinstance(item, dict))) == "Hello there."
+
+
+def _censored(world: World) -> tuple[str, dict[str, Any]]:
+    offer = {
+        "name": "censor", "models": ["test/model"], "bridge_agent": "AI Horde Worker:1:x",
+        "max_length": 512, "max_context_length": 8192, "threads": 1,
+    }
+    job = world.horde.pop(OWNER_KEY, offer)
+    return OWNER_KEY, {"id": job["id"], "generation": "", "state": "censored"}
+
+
+def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One anonymous key at a horde that counts, asks for kudos and turns fast callers away."""
+    monkeypatch.setattr("horde_proxy.upstreams.horde.QUIET_SECONDS", 0.0)
+    world.horde.upfront_kudos = True
+    world.options = replace(world.options, api_key="0000000000")
+    statuses: list[tuple[float, str, int]] = []
+    send = world.session.send
+
+    def noted(request: Any, **kwargs: Any) -> Any:
+        response = send(request, **kwargs)
+        if request.method == "POST":
+            number = re.search(r"chat number (\d+)", str(json.loads(request.body).get("prompt")))
+            statuses.append((world.clock(), number[1] if number else "", response.status_code))
+        return response
+
+    world.session.send = noted  # type: ignore[method-assign]
+    worker = world.bridge(Scripted("Hello there."))
+    worker.step(world.session)
+    world.session.send = noted  # type: ignore[method-assign]
+    world.sleep = lambda seconds: None
+    upstream = world.upstream()
+    running = {}
+    for number in range(200):
+        request = chat(messages=(Message("user", f"This is chat number {number}."),))
+        running[number] = upstream.stream(request, Route(upstream, ("test/model",)))
+    answers: dict[int, list[Any]] = {number: [] for number in running}
+    while running:
+        for number, items in list(running.items()):
+            item = next(items, None)
+            if item is None:
+                del running[number]
+            elif isinstance(item, dict):
+                answers[number].append(item)
+        worker.step(world.session)
+        world.clock.seconds += 0.1
+    submits = [each for each in statuses if each[1]]
+    assert {status for _, _, status in submits} == {202}
+    assert [int(number) for _, number, _ in submits] == list(range(200))
+    assert {content(fold(each)) for each in answers.values()} == {"Hello there."}
+    assert 120 < submits[-1][0] - submits[0][0] < 140
