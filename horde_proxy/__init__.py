@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from horde_proxy import api, config
-from horde_proxy.api import Front, KeyRing, Places
+from horde_proxy.api import Front, KeyRing, Places, Register
 from horde_proxy.config import CacheSettings, Config, HordeSettings
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
@@ -67,8 +68,9 @@ def reconfigure(app: Flask, settings: Config) -> None:
 def _front(app: Flask, settings: Config, halt: Halt) -> Front:
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     server, access = settings.server, settings.access
+    horde = _horde(app, settings, halt)
     return Front(
-        Router([_horde(app, settings, halt)], settings.aliases),
+        Router([horde], settings.aliases),
         halt,
         timeout=server.timeout,
         stream_timeout=server.stream_timeout,
@@ -79,6 +81,12 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
         passthrough=access.mode == "passthrough",
         keys=KeyRing(access.keys),
         places=Places(server.places),
+        running=Register(
+            grace=server.cancel_grace, window=server.reattach_window, clock=time.monotonic
+        ),
+        horde=horde,
+        reattach=server.reattach,
+        admins=tuple(access.admins),
         trusted_proxies=tuple(server.trusted_proxies),
     )
 

@@ -64,6 +64,9 @@ class ServerSettings(Section):
     keepalive: Literal["chunk", "comment", "off"] = "chunk"
     keepalive_interval: Seconds = 10
     grace: Annotated[float, Field(ge=0)] = 30
+    reattach: bool = True
+    reattach_window: Annotated[float, Field(ge=0)] = 60
+    cancel_grace: Annotated[float, Field(ge=0)] = 10
     log_format: Literal["text", "json"] = "text"
     trusted_proxies: list[str] = []
     strict: bool = False
@@ -96,10 +99,12 @@ class AccessSettings(Section):
     open: everybody, on the proxy's key. keys: who sends one of `keys` (by name; plain, or
     "sha256:" and the digest in hexadecimal), on the proxy's key. passthrough: everybody, on the
     horde key that each client sends. Not set: open, and only this machine may be listened to.
+    `admins` are the names of keys that may see everybody's requests.
     """
 
     mode: Literal["open", "keys", "passthrough"] | None = None
     keys: Annotated[dict[str, str], Field(repr=False)] = {}
+    admins: list[str] = []
 
     @field_validator("keys")
     @classmethod
@@ -146,7 +151,6 @@ class HordeSettings(Section):
         if not url.startswith(("http://", "https://")):
             raise ValueError("write it with http:// or https://")
         return url
-
 
     @field_validator("address_limits", "key_limits")
     @classmethod
@@ -207,6 +211,8 @@ class Config(Section):
         mode, keys = self.access.mode, self.access.keys
         if mode == "keys" and not keys:
             raise ValueError("access.mode = 'keys' wants at least one key under [access.keys]")
+        if unknown := set(self.access.admins) - set(keys):
+            raise ValueError(f"access.admins: there is no key {sorted(unknown)[0]!r}")
         if keys and mode != "keys":
             raise ValueError("[access.keys] is not used unless access.mode = 'keys'")
         if mode is None and not self.server.is_local():
@@ -325,7 +331,8 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
 def _may_be_shown(where: list[str], kind: str) -> bool:
     """A value may be a key: only those of known settings that hold none are shown."""
     is_leaf = len(where) > 1 and kind != "extra_forbidden"
-    return is_leaf and where[-1] not in ("api_key", "redis_url") and where[0] != "access" or where == ["formats"]
+    may_be_secret = where[-1] in ("api_key", "redis_url") or where[0] == "access"
+    return is_leaf and not may_be_secret or where == ["formats"]
 
 
 def _no_such(where: list[str]) -> str:

@@ -105,7 +105,7 @@ def _number(values: Mapping[str, Any], key: str, default: float = 0.0) -> float:
 
 
 def _find(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
-    """Groups of ids for a name, by the first rule that has any. An alias in use stands for nothing."""
+    """Groups of ids, by the first rule that has any. An alias in use stands for nothing."""
     if not name:
         return []
     folded = name.casefold()

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "protocol": {"errors"},
     "prompts": {"errors", "protocol"},
     "upstreams": {"errors", "naming", "version", "protocol", "prompts"},
-    "router": {"errors", "naming", "upstreams"},
+    "router": {"errors", "naming", "protocol", "upstreams"},
     "private_horde": set(),
     "worker": {"version", "prompts"},
     "api": {"errors", "protocol", "upstreams", "router", "shutdown"},

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from horde_proxy.prompts.answer import read_answer
 from horde_proxy.prompts.draft import Draft, Fill, held_back
-from horde_proxy.prompts.formats import FORMATS, PLACEHOLDERS
+from horde_proxy.prompts.formats import FORMATS, PLACEHOLDERS, Format
 
 CHATML = FORMATS["chatml"]
 FILL = Fill()
@@ -165,7 +165,9 @@ TEXTS = st.text(st.sampled_from("ab \n\t<|>_/EDNthinkmso.é漢😀{[]}`"), max_s
     format=st.sampled_from([CHATML, PLACEHOLDERS, FORMATS["mistral-v3"], FORMATS["alpaca"]]),
     prefilled=st.booleans(),
 )
-def test_joined_segments_read_as_in_one_go(segments, stops, format, prefilled) -> None:  # type: ignore[no-untyped-def]
+def test_joined_segments_read_as_in_one_go(
+    segments: list[str], stops: tuple[str, ...], format: Format, prefilled: bool
+) -> None:
     own = Draft(format, stops=stops, limit=10**6, prefilled=prefilled)
     deltas = []
     for segment in segments:

@@ -253,8 +253,9 @@ def test_a_request_that_the_horde_forgot_is_sent_again(world: World) -> None:
 
 def test_a_horde_that_forgets_again_and_again_is_a_failing_upstream(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
-    forget = lambda: [world.client.cancel(each.id) for each in world.horde.open_requests()]  # noqa: E731
-    world.clock.every_sleep.append(forget)
+    world.clock.every_sleep.append(
+        lambda: [world.client.cancel(each.id) for each in world.horde.open_requests()]
+    )
     with pytest.raises(UpstreamFailed, match="lost the request"):
         list(stream(world, chat()))
 

@@ -126,7 +126,8 @@ def worker(id: str, **fields: Any) -> Worker:
     return Worker(id, Capacity(512, 8192), threads=1, **{"trusted": False, **fields})
 
 
-ONE, TWO, SLOW = worker("1", name="one", speed=20.0), worker("2", trusted=True), worker("3", speed=2.0)
+ONE, TWO = worker("1", name="one", speed=20.0), worker("2", trusted=True)
+SLOW = worker("3", speed=2.0)
 
 
 @pytest.mark.parametrize(("filters", "names"), [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Flask
 
-from horde_proxy.api import chat, health, models, responses
+from horde_proxy.api import chat, health, horde, models, responses
 from horde_proxy.api.access import KeyRing
 from horde_proxy.api.front import Front
 from horde_proxy.api.places import Places
+from horde_proxy.api.running import Register
 
-__all__ = ["Front", "KeyRing", "Places", "register"]
+__all__ = ["Front", "KeyRing", "Places", "Register", "register"]
 
 
 def register(app: Flask, front: Front) -> None:
@@ -17,8 +18,9 @@ def register(app: Flask, front: Front) -> None:
     app.extensions["horde_proxy"] = front
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    for blueprint in (chat.blueprint, models.blueprint):
+    for blueprint in (chat.blueprint, models.blueprint, horde.blueprint):
         app.register_blueprint(blueprint, url_prefix="/v1", name=f"{blueprint.name}_v1")
         app.register_blueprint(blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(horde.webhook_blueprint)
     responses.register(app)

@@ -11,15 +11,20 @@ from flask import current_app
 
 from horde_proxy.api.access import KeyRing
 from horde_proxy.api.places import Places
+from horde_proxy.api.running import Register
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
+from horde_proxy.upstreams.horde import HordeUpstream
 
 KeepAlive = Literal["chunk", "comment", "off"]
 
 
 @dataclass(frozen=True)
 class Front:
-    """Times are in seconds. `passthrough`: the client's key is the one the horde is given."""
+    """Times are in seconds. `passthrough`: the client's key is the one the horde is given.
+
+    `reattach`: the same request of the same client shares one answer. `admins` are names of keys.
+    """
 
     router: Router
     halt: Halt
@@ -32,6 +37,10 @@ class Front:
     passthrough: bool
     keys: KeyRing
     places: Places
+    running: Register
+    horde: HordeUpstream | None = None
+    reattach: bool = True
+    admins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     clock: Callable[[], float] = time.monotonic
 

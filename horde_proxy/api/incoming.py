@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -18,8 +19,10 @@ _NO_KEY_PREFIX = "sk-no-key"
 
 def read_json() -> Any:
     """The decoded body, whatever its Content-Type says. Raises InvalidRequest."""
+    body = request.get_data(cache=False)
+    g.digest = hashlib.sha256(body).hexdigest()
     try:
-        return json.loads(request.get_data(cache=False))
+        return json.loads(body)
     except json.JSONDecodeError as exc:
         place = f" {exc.msg} (line {exc.lineno}, column {exc.colno})."
         reason = place if exc.doc else " It is empty."
@@ -44,6 +47,14 @@ def client_key() -> str | None:
 def guard() -> None:
     """Let in who may; for the blueprints that want a key. Raises InvalidApiKey."""
     g.record.key = front().keys.name_of(client_key())
+
+
+def client_name() -> str:
+    """Who asks: the digest of the key that was sent, or the address of who sent none."""
+    key = client_key()
+    if key is None:
+        return f"address {client_address()}"
+    return "key " + hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def client_address() -> str:

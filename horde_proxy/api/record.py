@@ -58,6 +58,8 @@ class Record:
     def _note(self, item: StreamItem) -> None:
         if isinstance(item, Accepted):
             self.horde_request = item.headers.get("X-Horde-Request-Id")
+            self.model = item.headers.get("X-Horde-Model")
+            self.upstream = item.upstream
         elif isinstance(item, dict) and item.get("usage"):
             self.prompt_tokens = item["usage"]["prompt_tokens"]
             self.completion_tokens = item["usage"]["completion_tokens"]

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 class EventStream:
     """The bytes of one event stream. `interval` is the seconds of silence before a keep-alive.
 
+    `tells_progress`: what is known while waiting comes as reasoning, for people to read.
+
     A class and not a generator: `close` must reach the upstream even before the first byte.
     """
 
@@ -32,8 +34,11 @@ class EventStream:
         keepalive: KeepAlive,
         interval: float,
         clock: Callable[[], float],
+        tells_progress: bool = False,
     ) -> None:
         self._items = items
+        self._tells_progress = tells_progress
+        self._told = ""
         self._include_usage = include_usage
         self._keepalive = keepalive
         self._interval = interval
@@ -73,7 +78,7 @@ class EventStream:
 
     def _event(self, item: StreamItem) -> Iterator[bytes]:
         if isinstance(item, Waiting):
-            yield from self._keep_alive()
+            yield from self._keep_alive(item)
         elif not isinstance(item, Accepted):
             yield from self._chunk(item)
 
@@ -88,16 +93,30 @@ class EventStream:
         elif chunk["choices"]:
             yield sse.event(chunk)
 
-    def _keep_alive(self) -> Iterator[bytes]:
-        if self._clock() - self._last_sent < self._interval or self._first is None:
+    def _keep_alive(self, waiting: Waiting) -> Iterator[bytes]:
+        if self._first is None:
             return
-        if self._keepalive == "comment":
-            yield sse.comment("waiting")
-        elif self._keepalive == "chunk":
-            yield from self._chunk(self._empty(self._first))
+        is_due = self._clock() - self._last_sent >= self._interval
+        if self._tells_progress and waiting.state != self._told or is_due and self._tells_progress:
+            self._told = waiting.state
+            yield from self._chunk(self._bare(self._first, {"reasoning_content": _line(waiting)}))
+        elif is_due and self._keepalive != "off":
+            yield sse.comment(_line(waiting).rstrip())
+            if self._keepalive == "chunk":
+                yield from self._chunk(self._bare(self._first, {}))
 
-    def _empty(self, first: Chunk) -> Chunk:
+    def _bare(self, first: Chunk, delta: dict[str, Any]) -> Chunk:
         choice: dict[str, Any] = {
-            "index": 0, "delta": {}, "logprobs": None, "finish_reason": None
+            "index": 0, "delta": delta, "logprobs": None, "finish_reason": None
         }
         return {**first, "choices": [choice]}
+
+
+def _line(waiting: Waiting) -> str:
+    """What is known while waiting, in words."""
+    parts = [waiting.state]
+    if waiting.queue_position:
+        parts.append(f"position {waiting.queue_position}")
+    if waiting.seconds:
+        parts.append(f"about {waiting.seconds} s")
+    return ", ".join(parts) + "\n"

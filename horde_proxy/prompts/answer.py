@@ -62,7 +62,8 @@ def read_answer(
     if max_tokens is not None and max_tokens < max_length:
         shortened = truncate(body, max_tokens)
         body, ran_out = shortened, ran_out or shortened != body
-    reasoning, content = ("", body) if prefilled else _thought(body, format.thinks and may_be_thought)
+    may_be_unopened = format.thinks and may_be_thought
+    reasoning, content = ("", body) if prefilled else _thought(body, may_be_unopened)
     if not prefilled:
         content = content.lstrip()
     if stop is not None and stop not in stops:

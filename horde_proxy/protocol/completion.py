@@ -72,11 +72,12 @@ def words(text: str) -> Iterator[str]:
 
 
 def fold(chunks: Iterable[Chunk]) -> dict[str, Any]:
-    """The chat completion that a whole stream of chunks amounts to."""
+    """The chat completion that a whole stream of chunks amounts to; the last names the model."""
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for each in chunks:
         answer = answer or _completion(each)
+        answer["model"] = each["model"]
         answer.update({key: each[key] for key in ("usage", "horde") if key in each})
         for part in each["choices"]:
             _add(choices.setdefault(part["index"], _choice(part["index"])), part)

@@ -20,6 +20,7 @@ class Accepted:
     """The upstream has the request; `headers` are for the client's response."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
+    upstream: str | None = None
 
 
 @dataclass(frozen=True)

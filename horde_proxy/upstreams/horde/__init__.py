@@ -83,7 +83,7 @@ class HordeUpstream:
                 if not is_accepted and not is_early:
                     is_accepted = True
                     known = item.request_id if isinstance(item, Submitted) else None
-                    yield Accepted(plan.headers(known))
+                    yield Accepted(plan.headers(known), self.name)
                     yield from (completion.role_chunk(head, index) for index in range(request.n))
                 if is_accepted and not isinstance(item, Submitted):
                     yield item

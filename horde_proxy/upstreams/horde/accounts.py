@@ -1,4 +1,4 @@
-"""What the keys own and what the horde gives away now: asked for rarely, and never waited for twice.
+"""What the keys own and what the horde gives away now, asked for once a minute at most.
 
 When the horde does not say, the answer is the least that it ever grants.
 """

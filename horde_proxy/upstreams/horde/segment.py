@@ -12,7 +12,6 @@ from typing import Any
 
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
 from horde_proxy.prompts.faults import fault_of
-from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.upstreams import Waiting
 from horde_proxy.upstreams.horde import kudos, text

@@ -1,0 +1,52 @@
+"""What is particular to the horde: the account, the running requests, pushed results."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from flask import Blueprint, Response, g, jsonify
+
+from horde_proxy.api.front import front
+from horde_proxy.api.incoming import client_key, client_name, guard, read_json
+from horde_proxy.errors import ProxyError
+
+blueprint = Blueprint("horde", __name__)
+blueprint.before_request(guard)
+webhook_blueprint = Blueprint("webhook", __name__)
+
+
+class NotHere(ProxyError):
+    status = 404
+    type = "invalid_request_error"
+
+
+@blueprint.get("/horde/account")
+def account() -> Response:
+    """The horde account that pays for this client's chats, and what runs on it here."""
+    here = front()
+    if here.horde is None:
+        raise NotHere("No horde is configured.")
+    found = here.horde.account(client_key() if here.passthrough else None)
+    running = here.running.list(_owner())
+    return jsonify({"object": "horde.account", **asdict(found), "running": running})
+
+
+@blueprint.get("/horde/requests")
+def requests() -> Response:
+    """The client's own running requests; all of them for an admin's key."""
+    return jsonify({"object": "list", "data": front().running.list(_owner())})
+
+
+@webhook_blueprint.post("/horde/webhook/<secret>")
+def webhook(secret: str) -> tuple[str, int]:
+    """A result that the horde pushes: 204, or 404 for what nobody waits for."""
+    here, body = front(), read_json()
+    hook = here.horde.webhook if here.horde else None
+    if hook is None or not isinstance(body, dict) or not hook.deliver(secret, body):
+        raise NotHere("Nobody waits for this.")
+    return "", 204
+
+
+def _owner() -> str | None:
+    """Whose requests may be seen; None: everybody's."""
+    return None if g.record.key in front().admins and g.record.key else client_name()

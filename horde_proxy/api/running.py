@@ -1,0 +1,200 @@
+"""The requests that are being answered, each followed by one client or, after a retry, by more.
+
+SDKs send a request again when they lose their patience. The same request of the same client is
+then given the answer that is on its way, instead of being paid for twice; and what a client left
+goes on for a moment, in case that it comes back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from horde_proxy.errors import ClientGone
+from horde_proxy.protocol.completion import Chunk
+from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+
+_SLICE = 0.9
+_UNKNOWN = Waiting("queued")
+
+
+@dataclass(frozen=True)
+class About:
+    """Whose request it is, and what for. `began` is unix seconds."""
+
+    id: str
+    owner: str
+    model: str
+    stream: bool
+    began: float
+
+
+@dataclass(eq=False)
+class Running:
+    """One request: its items so far, and whoever reads them. The readers take turns to go on."""
+
+    about: About
+    source: Iterator[StreamItem]
+    clock: Callable[[], float]
+    grace: float
+    items: list[Accepted | Chunk] = field(default_factory=list)
+    waiting: Waiting | None = None
+    error: BaseException | None = None
+    is_over: bool = False
+    followers: int = 0
+    left: float | None = None
+
+    def __post_init__(self) -> None:
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()
+
+    def follow(self) -> Generator[StreamItem, None, None]:
+        """All items from the first one on; Waitings are told once. `followers` counts already."""
+        position = 0
+        try:
+            while True:
+                while position < len(self.items):
+                    position += 1
+                    yield self.items[position - 1]
+                if self.is_over and position == len(self.items):
+                    break
+                waiting = self._advance()
+                if waiting is not None:
+                    yield waiting
+            if self.error is not None:
+                raise self.error
+        finally:
+            self._leave()
+
+    def state(self) -> Mapping[str, Any]:
+        """What a client may know of it, as JSON."""
+        accepted = next((item for item in self.items if isinstance(item, Accepted)), None)
+        has_text = any(isinstance(item, dict) and _has_text(item) for item in self.items)
+        waiting = self.waiting
+        return {
+            "id": self.about.id,
+            "model": accepted.headers.get("X-Horde-Model", self.about.model) if accepted
+            else self.about.model,
+            "stream": self.about.stream,
+            "began": int(self.about.began),
+            "state": waiting.state if waiting else "arrived",
+            "has_text": has_text,
+            "queue_position": waiting.queue_position if waiting else None,
+            "expected_seconds": waiting.seconds if waiting else None,
+            "connected": self.left is None,
+        }
+
+    def _advance(self) -> Waiting | None:
+        """One step of the source, by whoever is first; the others wait for what it brings."""
+        if not self._turn.acquire(blocking=False):
+            with self._changed:
+                self._changed.wait(_SLICE)
+            return self.waiting or _UNKNOWN
+        try:
+            if self.is_over:
+                return None
+            item = next(self.source, None)
+            if isinstance(item, Waiting):
+                self.waiting = item
+                return item
+            if item is None:
+                self.is_over = True
+            else:
+                self.items.append(item)
+        except BaseException as exc:
+            self.error, self.is_over = exc, True
+        finally:
+            self._turn.release()
+        with self._changed:
+            self._changed.notify_all()
+        return None
+
+    def _leave(self) -> None:
+        with self._changed:
+            self.followers -= 1
+            if self.followers:
+                return
+            self.left = None if self.is_over else self.clock()
+        while self.left is not None and not self.is_over:
+            self._advance()
+            if self.left is not None and self.clock() - self.left >= self.grace:
+                self._cancel()
+
+    def join(self) -> None:
+        """Count one more follower."""
+        with self._changed:
+            self.followers += 1
+            self.left = None
+
+    def _cancel(self) -> None:
+        with self._turn:
+            if self.left is None or self.is_over:
+                return
+            self.error, self.is_over = ClientGone(), True
+            close = getattr(self.source, "close", None)
+            if close:
+                close()
+
+
+class Register:
+    """All running requests, by client and body.
+
+    `grace`: how long one goes on that its client has left (s). `window`: how long the answer to it
+    is kept (s). Both 0: nobody comes back.
+    """
+
+    def __init__(self, *, grace: float, window: float, clock: Callable[[], float]) -> None:
+        self._grace, self._window, self._clock = grace, window, clock
+        self._lock = threading.Lock()
+        self._running: dict[str, Running] = {}
+
+    def follow(
+        self, key: str, about: About, start: Callable[[], Iterator[StreamItem]]
+    ) -> Iterator[StreamItem]:
+        """The items of the same request that is running, or of a new one."""
+        running = self._joined(key, about, start)
+        try:
+            yield from running.follow()
+        finally:
+            self._forget(key, running)
+
+    def list(self, owner: str | None) -> list[Mapping[str, Any]]:
+        """The states of an owner's requests, or of all; oldest first."""
+        with self._lock:
+            found = [each for each in self._running.values() if not each.is_over]
+        return [each.state() for each in found if owner in (None, each.about.owner)]
+
+    def _joined(
+        self, key: str, about: About, start: Callable[[], Iterator[StreamItem]]
+    ) -> Running:
+        with self._lock:
+            self._sweep()
+            running = self._running.get(key)
+            if running is None or running.error is not None:
+                running = Running(about, start(), self._clock, self._grace)
+                self._running[key] = running
+            running.join()
+            return running
+
+    def _forget(self, key: str, running: Running) -> None:
+        """A request that ended with its client there is done with; a lost answer is kept."""
+        with self._lock:
+            is_lost = running.left is not None and running.error is None
+            if running.is_over and not running.followers and not is_lost:
+                if self._running.get(key) is running:
+                    del self._running[key]
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        for key, running in list(self._running.items()):
+            if running.is_over and running.left and now - running.left >= self._window:
+                del self._running[key]
+
+
+def _has_text(chunk: Chunk) -> bool:
+    return any(
+        choice["delta"].get("content") or choice["delta"].get("tool_calls")
+        for choice in chunk["choices"]
+    )

@@ -1,0 +1,324 @@
+"""Requests that come again, clients that leave, and what they may see of what runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from conftest import OWNER_KEY, Clock, Scripted, World
+from horde_proxy.api import KeyRing
+from horde_proxy.api.running import About, Register
+from horde_proxy.errors import ClientGone, UpstreamFailed
+from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+from horde_proxy.upstreams.horde.webhook import Webhook
+
+ABOUT = About("id", "ann", "m", False, 0.0)
+
+
+class Source:
+    """An upstream's items, counted, with a clock that moves a second with each Waiting."""
+
+    def __init__(self, clock: Clock, *items: StreamItem, waits: int = 0) -> None:
+        self.clock, self.items, self.waits = clock, items, waits
+        self.started = self.closed = 0
+
+    def __call__(self) -> Iterator[StreamItem]:
+        self.started += 1
+        try:
+            for _ in range(self.waits):
+                self.clock.seconds += 1
+                yield Waiting("queued", 3, 20)
+            yield from self.items
+        finally:
+            self.closed += 1
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": content}}]}
+
+
+def register(clock: Clock) -> Register:
+    return Register(grace=10, window=60, clock=clock)
+
+
+def items_of(found: Iterator[StreamItem]) -> list[StreamItem]:
+    return [item for item in found if not isinstance(item, Waiting)]
+
+
+def test_the_same_request_shares_the_answer_that_is_on_its_way() -> None:
+    clock = Clock()
+    source, running = Source(clock, Accepted(), text("a"), text("b"), waits=2), register(Clock())
+    first = running.follow("key", ABOUT, source)
+    assert next(first) == Waiting("queued", 3, 20)
+    second = running.follow("key", ABOUT, source)
+    assert items_of(second) == items_of(first) == [Accepted(), text("a"), text("b")]
+    assert source.started == 1
+
+
+def test_another_request_is_its_own() -> None:
+    source, running = Source(Clock(), Accepted()), register(Clock())
+    assert items_of(running.follow("one", ABOUT, source)) == [Accepted()]
+    assert items_of(running.follow("two", ABOUT, source)) == [Accepted()]
+    assert source.started == 2
+
+
+def test_an_answer_that_was_received_is_not_given_again() -> None:
+    source, running = Source(Clock(), Accepted()), register(Clock())
+    list(running.follow("key", ABOUT, source))
+    list(running.follow("key", ABOUT, source))
+    assert source.started == 2
+
+
+def test_what_a_client_left_is_cancelled_after_the_grace() -> None:
+    clock = Clock()
+    source, running = Source(clock, Accepted(), waits=100), register(clock)
+    first = running.follow("key", ABOUT, source)
+    next(first)
+    first.close()  # type: ignore[attr-defined]
+    assert source.closed == 1
+    assert clock.seconds == 1000 + 1 + 10
+    list(running.follow("key", ABOUT, source))
+    assert source.started == 2
+
+
+def test_an_answer_that_came_after_its_client_left_is_kept_for_a_minute() -> None:
+    clock = Clock()
+    source, running = Source(clock, Accepted(), text("a"), waits=5), register(clock)
+    first = running.follow("key", ABOUT, source)
+    next(first)
+    first.close()  # type: ignore[attr-defined]
+    clock.seconds += 50
+    assert items_of(running.follow("key", ABOUT, source)) == [Accepted(), text("a")]
+    assert source.started == 1
+    clock.seconds += 60
+    list(running.follow("key", ABOUT, source))
+    assert source.started == 2
+
+
+def test_who_comes_back_within_the_grace_finds_the_request_running() -> None:
+    clock = Clock()
+    running, came_back = register(clock), threading.Event()
+    got: list[StreamItem] = []
+
+    class Slow(Source):
+        def __call__(self) -> Iterator[StreamItem]:
+            self.started += 1
+            yield Waiting("queued")
+            assert came_back.wait(10)
+            yield Accepted()
+            yield text("a")
+
+    source = Slow(clock)
+    first = running.follow("key", ABOUT, source)
+    next(first)
+    leaving = threading.Thread(target=first.close)  # type: ignore[attr-defined]
+    leaving.start()
+    second = running.follow("key", ABOUT, source)
+    came_back.set()
+    got = items_of(second)
+    leaving.join()
+    assert got == [Accepted(), text("a")]
+    assert source.started == 1
+
+
+def test_a_failure_reaches_all_and_a_later_request_begins_anew() -> None:
+    class Failing(Source):
+        def __call__(self) -> Iterator[StreamItem]:
+            self.started += 1
+            yield Accepted()
+            raise UpstreamFailed("no")
+
+    source, running = Failing(Clock()), register(Clock())
+    first, second = (running.follow("key", ABOUT, source) for _ in range(2))
+    assert next(first) == next(second) == Accepted()
+    for follower in (first, second):
+        with pytest.raises(UpstreamFailed):
+            list(follower)
+    with pytest.raises(UpstreamFailed):
+        list(running.follow("key", ABOUT, source))
+    assert source.started == 2
+
+
+def test_a_cancelled_request_ends_for_who_still_holds_it() -> None:
+    clock = Clock()
+    source, running = Source(clock, Accepted(), waits=100), register(clock)
+    first = running.follow("key", ABOUT, source)
+    next(first)
+    held = running._running["key"]
+    first.close()  # type: ignore[attr-defined]
+    assert isinstance(held.error, ClientGone)
+
+
+def test_many_readers_get_the_same_items() -> None:
+    clock = Clock()
+    chunks = [text(str(number)) for number in range(200)]
+    source, running = Source(clock, Accepted(), *chunks), register(clock)
+    first = running.follow("key", ABOUT, source)
+    next(first)
+    got: list[list[StreamItem]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: got.append(items_of(running.follow("key", ABOUT, source)))
+        ) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    rest = items_of(first)
+    for thread in threads:
+        thread.join()
+    assert got == [[Accepted(), *chunks]] * 8
+    assert rest == chunks
+
+
+CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
+KEYS = KeyRing({"ann": "key-of-ann-long", "bob": "key-of-bob-long"})
+
+
+def asked(world: World, **front: Any) -> tuple[World, Any]:
+    world.front = {"keys": KEYS, **front}
+    return world, world.http()
+
+
+def headers(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer key-of-{name}-long"}
+
+
+def test_a_client_sees_its_own_requests_and_an_admin_all(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    world, http = asked(world, admins=("bob",))
+    stream = http.post(
+        "/v1/chat/completions", json={**CHAT, "stream": True}, headers=headers("ann")
+    )
+    next(iter(stream.response))
+    [mine] = http.get("/v1/horde/requests", headers=headers("ann")).json["data"]
+    assert (mine["model"], mine["stream"], mine["has_text"]) == ("test/model", True, False)
+    assert len(http.get("/v1/horde/requests", headers=headers("bob")).json["data"]) == 1
+    stream.close()
+    assert http.get("/v1/horde/requests", headers=headers("ann")).json["data"] == []
+
+
+def test_a_clients_requests_are_no_other_clients_business(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    world, http = asked(world)
+    stream = http.post(
+        "/v1/chat/completions", json={**CHAT, "stream": True}, headers=headers("ann")
+    )
+    assert http.get("/v1/horde/requests", headers=headers("bob")).json["data"] == []
+    assert http.get("/v1/horde/requests").status_code == 401
+    stream.close()
+
+
+def test_the_account_tells_what_is_there_and_no_key(world: World) -> None:
+    found = world.http().get("/v1/horde/account")
+    assert found.json == {
+        "object": "horde.account", "name": "client#2", "kudos": 10000.0, "concurrency": 30,
+        "trusted": False, "workers": 0, "running": [],
+    }
+
+
+def test_progress_comes_as_reasoning_for_who_asks(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    world.clock.every_sleep.pop()
+    world.front = {"stream_timeout": 30}
+    response = world.http().post("/v1/chat/completions", json={
+        **CHAT, "stream": True, "horde": {"progress": "reasoning"},
+    })
+    events = [json.loads(line[6:]) for line in response.text.split("\n\n")
+              if line.startswith("data: {")]
+    told = [each["choices"][0]["delta"]["reasoning_content"] for each in events
+            if each.get("choices") and "reasoning_content" in each["choices"][0]["delta"]]
+    assert told[0].startswith("queued, about ")
+    assert told[1].startswith("queued, position 1, about ")
+
+
+def test_a_pushed_result_is_fetched_at_once(world: World) -> None:
+    secrets = iter(["one", "two"])
+    world.webhook = Webhook("https://proxy.invalid", lambda: next(secrets))
+    bridge = world.bridge(Scripted("Hello."))
+    bridge.step(world.session)
+    http = world.http()
+    box: list[Any] = []
+
+    def push() -> None:
+        if not box and world.horde.open_requests():
+            box.append(world.horde.open_requests()[0].id)
+            bridge.step(world.session)
+            forged = http.post("/horde/webhook/guess", json={"id": "j", "request": box[0]})
+            wrong = http.post("/horde/webhook/one", json={"id": "j", "request": "other"})
+            right = http.post("/horde/webhook/one", json={"id": "j", "request": box[0]})
+            again = http.post("/horde/webhook/one", json={"id": "j", "request": box[0]})
+            box.extend([forged.status_code, wrong.status_code, right.status_code,
+                        again.status_code])
+
+    wait = threading.Condition.wait_for
+    world.clock.every_sleep.append(push)
+    from horde_proxy.upstreams.horde.webhook import Mailbox
+
+    def waited(self: Mailbox, seconds: float) -> bool:
+        world.clock.sleep(seconds)
+        with self._changed:
+            return wait(self._changed, lambda: self._news > 0, 0) and not setattr(self, "_news", 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mailbox, "wait", waited)
+        began = world.clock()
+        answer = http.post("/v1/chat/completions", json=CHAT).json
+    assert answer["choices"][0]["message"]["content"] == "Hello."
+    assert box[1:] == [404, 404, 204, 404]
+    assert world.clock() - began < 2
+    assert http.post("/horde/webhook/one", json={"id": "k", "request": box[0]}).status_code == 404
+
+
+def test_without_a_webhook_nothing_is_delivered(world: World) -> None:
+    assert world.http().post("/horde/webhook/x", json={"id": "j"}).status_code == 404
+
+
+def test_the_served_models_real_name_is_in_the_answer(world: World) -> None:
+    world.employ(Scripted("Hello.", name="koboldcpp/Big-12B"))
+    world.aliases = {"gpt-4o-mini": "big-12b"}
+    answer = world.http().post("/v1/chat/completions", json={**CHAT, "model": "gpt-4o-mini"})
+    assert answer.json is not None
+    assert answer.json["model"] == "koboldcpp/Big-12B"
+
+
+def test_the_second_of_a_list_answers_when_the_first_cannot(world: World) -> None:
+    world.employ(Scripted("Hello.", name="good"))
+    world.bridge(Scripted("x", name="faulty"), "faulty").step(world.session)
+    offer = {
+        "name": "faulty", "models": ["faulty"], "bridge_agent": "AI Horde Worker:1:x",
+        "max_length": 512, "max_context_length": 8192, "threads": 1,
+    }
+
+    def fault() -> None:
+        job = world.horde.pop(OWNER_KEY, offer)
+        if job["id"]:
+            world.horde.deliver(
+                OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"}
+            )
+
+    world.clock.every_sleep.append(fault)
+    chat = {**CHAT, "model": "gone, faulty, good"}
+    answer = world.http().post("/v1/chat/completions", json=chat).json
+    assert answer["model"] == "good"
+    assert answer["choices"][0]["message"]["content"] == "Hello."
+
+
+def test_models_of_one_format_share_a_request(world: World) -> None:
+    world.employ(Scripted("Hello.", name="koboldcpp/A-8B"), "one")
+    world.bridge(Scripted("x", name="koboldcpp/B-8B"), "two").step(world.session)
+    submitted: list[Any] = []
+    send = world.session.send
+
+    def noted(request: Any, **kwargs: Any) -> Any:
+        if request.url.endswith("/async"):
+            submitted.append(json.loads(request.body))
+        return send(request, **kwargs)
+
+    world.session.send = noted  # type: ignore[method-assign]
+    answer = world.http().post("/v1/chat/completions", json={**CHAT, "model": "koboldcpp/*"}).json
+    assert sorted(submitted[0]["models"]) == ["koboldcpp/A-8B", "koboldcpp/B-8B"]
+    assert answer["model"] == "koboldcpp/A-8B"
