@@ -37,10 +37,7 @@ __version__ = VERSION
 
 PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
 PRIVATE_HORDE_PATH = "/api/v2/"
-PRIVATE_HORDE = {
-    "url": PRIVATE_HORDE_URL, "validated_backends": False, "cache_ttl": 1.0,
-    "address_limits": [], "key_limits": [],
-}
+PRIVATE_HORDE = {"url": PRIVATE_HORDE_URL, "validated_backends": False, "cache_ttl": 1.0}
 CONNECTIONS = 128
 OWNER = "owner"
 
@@ -102,7 +99,8 @@ class _PrivateHorde:
 def _add_private_horde(app: Flask, settings: Config) -> None:
     key = settings.private_horde.api_key or secrets.token_urlsafe(24)
     anonymous = settings.access.mode in (None, "open")
-    horde = PrivateHorde(rate_limits=False, anonymous=anonymous)
+    strict = settings.private_horde.strict
+    horde = PrivateHorde(rate_limits=strict, upfront_kudos=strict, anonymous=anonymous)
     horde.add_account(key, OWNER, trusted=True, kudos=1_000_000, concurrency=10_000)
     own = Flask("private_horde", static_folder=None)
     own.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
@@ -126,7 +124,8 @@ def _horde(app: Flask, settings: Config, halt: Halt) -> HordeUpstream:
     private: _PrivateHorde | None = app.extensions.get("private_horde")
     if private:
         session.mount(PRIVATE_HORDE_URL, WSGIAdapter(private.app))
-        horde = horde.model_copy(update={**PRIVATE_HORDE, "api_key": private.key})
+        pace = {} if settings.private_horde.strict else {"address_limits": [], "key_limits": []}
+        horde = horde.model_copy(update={**PRIVATE_HORDE, **pace, "api_key": private.key})
     client = HordeClient(
         horde.url, session, contact=horde.contact,
         timeout=(horde.connect_timeout, horde.read_timeout),

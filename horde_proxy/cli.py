@@ -162,9 +162,11 @@ def list_models(url: str | None, path: str | None) -> None:
     help="Pause while there is no job.",
 )
 @click.option("--delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
+@click.option("--speed", default=0.0, metavar="TOKENS/S", help="How fast an echo writes.")
 def worker(
     horde: str, backend: str, api_key: str, name: str | None, model: str | None,
     max_length: int | None, max_context_length: int | None, threads: int, idle: float, delay: float,
+    speed: float,
 ) -> None:
     """Work for a horde: pop its jobs and complete them with a model."""
     stop = threading.Event()
@@ -173,7 +175,7 @@ def worker(
     try:
         engine = models.open_backend(
             backend, model=model, max_length=max_length,
-            max_context_length=max_context_length, delay=delay,
+            max_context_length=max_context_length, delay=delay, speed=speed,
         )
         name = name or _worker_name(engine.name)
         identity = Identity(horde, name, api_key, threads=threads, idle=idle)

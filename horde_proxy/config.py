@@ -189,9 +189,13 @@ class CacheSettings(Section):
 
 
 class PrivateHordeSettings(Section):
-    """The horde inside the proxy's own process, for workers of one's own."""
+    """The horde inside the proxy's own process, for workers of one's own.
+
+    `strict`: it has the real one's limits of submits and asks for kudos upfront.
+    """
 
     enabled: bool = False
+    strict: bool = False
     api_key: Annotated[str | None, Field(repr=False, min_length=8)] = None
 
 

@@ -51,7 +51,7 @@ class Running:
         self._turn = threading.Lock()
 
     def follow(self) -> Generator[StreamItem, None, None]:
-        """All items from the first one on; Waitings are told once. `followers` counts already."""
+        """All items from the first one on, Waitings in between. `followers` counts already."""
         position = 0
         try:
             while True:
@@ -61,7 +61,7 @@ class Running:
                 if self.is_over and position == len(self.items):
                     break
                 waiting = self._advance()
-                if waiting is not None:
+                if waiting is not None and position:
                     yield waiting
             if self.error is not None:
                 raise self.error

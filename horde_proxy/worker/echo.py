@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from horde_proxy.prompts.answer import cut
-from horde_proxy.prompts.tokens import truncate
+from horde_proxy.prompts.tokens import estimate, truncate
 from horde_proxy.worker.backend import Payload
 
 _INPUT = re.compile(
@@ -20,30 +20,31 @@ _SLICE = 0.05
 
 
 class Echo:
-    """The last user turn, or the whole prompt where there are no turns; `delay` in seconds.
+    """The last user turn, or the whole prompt where there are no turns.
 
-    Where an answer has been begun that agrees with the echo, the rest of it follows.
+    `delay` is in seconds, `speed` in tokens/s, 0 for at once. Where an answer has been begun that agrees with the echo, the rest of it follows.
     """
 
     name = "horde-proxy/echo"
-    max_length = 4096
-    max_context_length = 65536
     tags = None
 
     def __init__(
         self,
         delay: float = 0.0,
         *,
+        speed: float = 0.0,
+        max_length: int | None = None,
+        max_context_length: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._delay, self._clock, self._sleep = delay, clock, sleep
+        self.max_length = max_length or 4096
+        self.max_context_length = max_context_length or 65536
+        self._delay, self._speed = delay, speed
+        self._clock, self._sleep = clock, sleep
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
         """Up to max_length tokens (estimated); it ends before the first stop string."""
-        until = self._clock() + self._delay
-        while (left := until - self._clock()) > 0 and not cancelled():
-            self._sleep(min(left, _SLICE))
         prompt = str(payload.get("prompt") or "")
         turns = _INPUT.findall(prompt)
         text = turns[-1] if turns else prompt
@@ -51,4 +52,11 @@ class Echo:
         if begun and text.startswith(begun.group(1)):
             text = text[len(begun.group(1)):]
         text, _ = cut(text, payload.get("stop_sequence") or ())
-        return truncate(text, int(payload.get("max_length") or 80))
+        text = truncate(text, int(payload.get("max_length") or 80))
+        self._take_time(estimate(text), cancelled)
+        return text
+
+    def _take_time(self, tokens: int, cancelled: Callable[[], bool]) -> None:
+        until = self._clock() + self._delay + (tokens / self._speed if self._speed else 0.0)
+        while (left := until - self._clock()) > 0 and not cancelled():
+            self._sleep(min(left, _SLICE))

@@ -22,17 +22,21 @@ def open_backend(
     max_length: int | None = None,
     max_context_length: int | None = None,
     delay: float = 0.0,
+    speed: float = 0.0,
 ) -> Backend:
     """The backend for "echo", "ngram", "smollm2", a GGUF file's path or a server's URL.
 
-    Raises BackendError. The lengths and `model` are for servers, `delay` (s) for the echo.
+    Raises BackendError. `model` is for servers, the lengths for servers and the echo, `delay` (s)
+    and `speed` (tokens/s) for the echo.
     """
     if name.startswith(("http://", "https://")):
         return remote.connect(
             name, model=model, max_length=max_length, max_context_length=max_context_length
         )
     if name == "echo":
-        return Echo(delay)
+        return Echo(
+            delay, speed=speed, max_length=max_length, max_context_length=max_context_length
+        )
     if name == "ngram":
         return NGram()
     if name == "smollm2":

@@ -58,7 +58,11 @@ class Processes:
         return process
 
     def serve(self, **settings: str) -> tuple[str, subprocess.Popen[bytes]]:
-        """A proxy and its URL, once it answers."""
+        """A proxy and its URL, once it answers. The private horde has no pace to keep to."""
+        settings = {
+            "horde__address_limits": "[]", "horde__key_limits": "[]",
+            "server__cancel_grace": "0", "server__reattach": "false", **settings,
+        }
         bind = f"127.0.0.1:{free_port()}"
         process = self.start("serve", "--bind", bind, **settings)
         until(lambda: answers(f"http://{bind}/health/live"))

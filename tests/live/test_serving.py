@@ -57,7 +57,7 @@ def test_the_openai_package_lists_chats_and_streams(processes: Processes) -> Non
 def test_keep_alives_come_between_the_role_and_the_text(processes: Processes) -> None:
     url = processes.serve_horde(server__keepalive_interval="1")
     processes.work(url, "--delay", "3.5")
-    lines = [line for line in post(url, stream=True).iter_lines() if line]
+    lines = [line for line in post(url, stream=True).iter_lines() if line.startswith(b"data: ")]
     assert lines.pop() == b"data: [DONE]"
     deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in lines]
     assert deltas[0]["role"] == "assistant"

@@ -128,13 +128,20 @@ class Segment:
     def _request(self, n: int) -> Generator[Waiting | Submitted, None, Status]:
         """One request to its end; first with the worker of before, for a while."""
         preferred = self._order.worker
-        if preferred and len(self._order.plan.admitted) > 1:
+        if preferred and self._is_worth_waiting_for(preferred):
             status = yield from self._run(n, preferred)
             if status is not None:
                 return status
         status = yield from self._run(n, None)
         assert status is not None
         return status
+
+    def _is_worth_waiting_for(self, worker_id: str) -> bool:
+        """Whether the worker with the warm cache is not much slower than others are."""
+        others = [each for each in self._order.plan.admitted if each.id != worker_id]
+        fastest = max((each.speed for each in others), default=0.0)
+        own = self._horde.speeds.of(worker_id).per_second
+        return bool(others) and (own is None or own >= fastest / 2)
 
     def _run(
         self, n: int, preferred: str | None
@@ -279,4 +286,5 @@ class Segment:
         for each in status["generations"]:
             model = str(each.get("model") or self._order.plan.models[0])
             tokens = min(estimate(str(each.get("text") or "")), self._fitted.max_length)
-            self._horde.speeds.learn(model, tokens, generating, expected.queue, queued)
+            for name in (model, str(each.get("worker_id") or "")):
+                self._horde.speeds.learn(name, tokens, generating, expected.queue, queued)

@@ -59,13 +59,14 @@ def _towards(old: float | None, new: float) -> float:
 
 
 class Speeds:
-    """The measurements, by model. Seconds and tokens; thread-safe."""
+    """The measurements, by model or worker id. Seconds and tokens; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, Speed] = {}
 
     def of(self, model: str) -> Speed:
+        """What is known of a model, or of a worker by its id."""
         return self._known.get(model, Speed())
 
     def learn(self, model: str, tokens: int, generation: float, computed: float,

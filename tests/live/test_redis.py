@@ -1,0 +1,76 @@
+"""Several proxies keep the horde's pace together, over a real Redis."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from horde_proxy.upstreams.horde.gate import Gate, Limits
+from live.conftest import free_port, until
+
+redis = pytest.importorskip("redis")
+pytestmark = pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="redis-server is not installed"
+)
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    process = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir",
+         str(tmp_path)], stdout=subprocess.DEVNULL,
+    )
+
+    def is_up() -> bool:
+        try:
+            return bool(redis.Redis(port=port).ping())
+        except redis.ConnectionError:
+            return False
+
+    until(is_up)
+    yield f"redis://127.0.0.1:{port}/0"
+    process.terminate()
+    process.wait()
+
+
+def gate(url: str) -> Gate:
+    from limits.storage import RedisStorage
+    return Gate(
+        Limits(), sleep=time.sleep, concurrency=lambda key: 30,
+        storage=lambda: RedisStorage(url, key_prefix="test"),
+    )
+
+
+def test_two_gates_on_one_redis_keep_one_pace(redis_url: str) -> None:
+    gates = [gate(redis_url), gate(redis_url)]
+
+    def submit(number: int) -> float:
+        own = gates[number % 2]
+        place = own.place("key", "client")
+        for _ in own.pass_through(place, "key", 1):
+            pass
+        with own.sending(place):
+            return time.monotonic()
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        at = sorted(found - began for found in pool.map(submit, range(8)))
+    assert at[-1] > 2.5
+    assert all(later - earlier > 0.9 for earlier, later in zip(at, at[4:], strict=False))
+
+
+def test_a_proxy_with_redis_serves(redis_url: str, tmp_path: Path) -> None:
+    from horde_proxy import create_app
+    from horde_proxy.config import load
+
+    settings = load(environ={"HORDE_PROXY_CACHE__REDIS_URL": redis_url}, flags={
+        "private_horde": {"enabled": True, "strict": True},
+    })
+    assert create_app(settings).test_client().get("/health/live").status_code == 200
