@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from limits.storage import MemoryStorage, RedisStorage, Storage
@@ -124,7 +124,7 @@ def _horde(app: Flask, settings: Config, halt: Halt) -> HordeUpstream:
     private: _PrivateHorde | None = app.extensions.get("private_horde")
     if private:
         session.mount(PRIVATE_HORDE_URL, WSGIAdapter(private.app))
-        pace = {} if settings.private_horde.strict else {"address_limits": [], "key_limits": []}
+        pace: dict[str, Any] = {} if settings.private_horde.strict else {"address_limits": [], "key_limits": []}
         horde = horde.model_copy(update={**PRIVATE_HORDE, **pace, "api_key": private.key})
     client = HordeClient(
         horde.url, session, contact=horde.contact,
@@ -132,13 +132,13 @@ def _horde(app: Flask, settings: Config, halt: Halt) -> HordeUpstream:
     )
     accounts = Accounts(client)
     return HordeUpstream(
-        client, Catalog(client, ttl=horde.cache_ttl), _options(horde, settings.formats), accounts,
+        client, Catalog(client, ttl=horde.cache_ttl), _options(horde, settings), accounts,
         _gate(horde, settings, accounts, halt), sleep=halt.sleep,
         webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
     )
 
 
-def _options(horde: HordeSettings, formats: dict[str, str]) -> HordeOptions:
+def _options(horde: HordeSettings, settings: Config) -> HordeOptions:
     filters = Filters(
         allow=horde.allow_workers,
         deny=horde.deny_workers,
@@ -150,7 +150,10 @@ def _options(horde: HordeSettings, formats: dict[str, str]) -> HordeOptions:
     return HordeOptions(
         api_key=horde.api_key,
         default_max_tokens=horde.default_max_tokens,
-        formats=formats,
+        formats=settings.formats,
+        tool_styles=settings.tool_styles,
+        tool_retries=horde.tool_retries,
+        most_leaves=horde.guided_leaves,
         placeholders=horde.placeholders,
         filters=filters,
         segments=horde.segments,

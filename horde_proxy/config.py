@@ -132,6 +132,8 @@ class HordeSettings(Section):
     segments: bool = True
     first_segment: Annotated[int, Field(ge=0)] = 128
     retries: Annotated[int, Field(ge=0, le=10)] = 2
+    tool_retries: Annotated[int, Field(ge=0, le=10)] = 1
+    guided_leaves: Annotated[int, Field(ge=0, le=100)] = 12
     max_kudos_per_request: Annotated[float, Field(gt=0)] | None = None
     placeholders: bool = True
     validated_backends: bool = True
@@ -209,6 +211,7 @@ class Config(Section):
     cache: CacheSettings = CacheSettings()
     aliases: dict[str, str] = {}
     formats: dict[str, str] = {}
+    tool_styles: dict[str, Literal["hermes", "llama3", "mistral", "none"]] = {}
 
     @model_validator(mode="after")
     def _guarded(self) -> Config:

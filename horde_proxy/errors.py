@@ -3,7 +3,8 @@
 ProxyError                      status  code
 |- InvalidRequest                  400  the caller's choice, e.g. invalid_type
 |  |- ContextLengthExceeded        400  context_length_exceeded
-|  '- ContentPolicyViolation       400  content_policy_violation
+|  |- ContentPolicyViolation       400  content_policy_violation
+|  '- ToolCallFailed               400  tool_call_failed
 |- InvalidApiKey                   401  invalid_api_key
 |- Refused                         403  forbidden
 |  '- InsufficientKudos            403  insufficient_quota
@@ -115,6 +116,12 @@ class ContextLengthExceeded(InvalidRequest):
 
 class ContentPolicyViolation(InvalidRequest):
     code = "content_policy_violation"
+
+
+class ToolCallFailed(InvalidRequest):
+    """The model did not make the call that had to be made; asking again as it is helps little."""
+
+    code = "tool_call_failed"
 
 
 class InvalidApiKey(ProxyError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from horde_proxy.errors import ContextLengthExceeded
@@ -89,14 +91,39 @@ def test_what_does_not_fit_even_alone_is_a_context_error() -> None:
     assert str(raised.value).startswith("This model's maximum context length is 1024 tokens. ")
 
 
-def test_a_tool_result_goes_with_its_call() -> None:
-    chat = [user("do it"), call("one"), result("one", LONG), call("two"), result("two", "R2")]
+def test_old_tool_results_go_first_and_their_calls_stay() -> None:
+    chat = [
+        user("old"), assistant("answer"), user("do it"),
+        call("one"), result("one", LONG), call("two"), result("two", "R2"),
+    ]
     fitted = fit(chat, CHATML, 128, [Capacity(512, 512)])
-    assert fitted.dropped == 2
+    assert (fitted.dropped, fitted.emptied) == (0, 1)
+    assert '"name": "one"' in fitted.prompt
+    assert fitting.LEFT_OUT in fitted.prompt
+    assert "<tool_response>\nR2\n</tool_response>" in fitted.prompt
+
+
+def test_a_tool_result_goes_with_its_call() -> None:
+    long_call = Message("assistant", LONG, (ToolCall("one", "one", "{}"),))
+    chat = [user("do it"), long_call, result("one", LONG), call("two"), result("two", "R2")]
+    fitted = fit(chat, CHATML, 128, [Capacity(512, 512)])
+    assert (fitted.dropped, fitted.emptied) == (2, 0)
     assert '"name": "one"' not in fitted.prompt
     assert "do it" in fitted.prompt
     assert '"name": "two"' in fitted.prompt
     assert "<tool_response>\nR2\n</tool_response>" in fitted.prompt
+
+
+def test_the_history_of_an_agent_of_fifty_thousand_tokens_is_fitted_quickly() -> None:
+    rounds = [(call(f"c{i}"), result(f"c{i}", LONG)) for i in range(100)]
+    chat = [user("do it"), *(message for pair in rounds for message in pair)]
+    for context in (131_072, 16_384):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            fit(chat, CHATML, 512, [Capacity(512, context)])
+            times.append(time.perf_counter() - start)
+        assert min(times) < 0.05
 
 
 def test_the_newest_round_of_calls_stays() -> None:

@@ -220,6 +220,15 @@ def test_a_models_speed_and_length_are_learned() -> None:
 
 
 def test_a_queue_takes_as_long_as_what_is_before_us() -> None:
-    status = {"name": "m", "count": 2, "performance": 10.0, "queued": 600.0, "jobs": 5.0}
+    status = {"name": "m", "count": 1, "performance": 10.0, "queued": 600.0, "jobs": 5.0}
     [entry] = join([status], [], 0, {}).values()
-    assert Speeds().queue_seconds(entry) == 1 + 600 / 10.0
+    assert Speeds().queue_seconds(entry) == 1 + 5 * 200 / 10.0
+
+
+def test_our_own_requests_count_before_the_horde_tells_of_them() -> None:
+    [entry] = join([{"name": "m", "count": 1, "performance": 10.0}], [], 0, {}).values()
+    speeds = Speeds()
+    speeds.began("m", 3)
+    assert speeds.queue_seconds(entry) == 1 + 3 * 200 / 10.0
+    speeds.began("m", -3)
+    assert speeds.queue_seconds(entry) == 1

@@ -7,8 +7,8 @@ context of one and the largest length of another are no worker at all. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from horde_proxy.errors import ContextLengthExceeded
 from horde_proxy.prompts.formats import Format, render
@@ -20,6 +20,8 @@ LEAST_LENGTH = 16
 """The horde refuses a smaller max_length."""
 LEAST_ANSWER = 128
 """Old turns are dropped until this much of the asked length has room."""
+LEFT_OUT = "(This result was left out to save room.)"
+_NOTE = 32
 _TAGS_OF_A_TOOL = 20
 _ESTIMATE_MARGIN = 1.1
 _SPARE = 32
@@ -37,44 +39,92 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The prompt, and what to ask the horde for. `dropped` counts messages left out."""
+    """The prompt, and what to ask the horde for.
+
+    `dropped` counts messages left out, `emptied` those tool results of which only a note is left.
+    """
 
     prompt: str
     prompt_tokens: int
     max_length: int
     max_context_length: int
     dropped: int
+    emptied: int = 0
 
 
 def fit(
-    messages: Sequence[Message], format: Format, asked: int, capacities: Sequence[Capacity]
+    messages: Sequence[Message], format: Format, asked: int, capacities: Sequence[Capacity],
+    style: str = "hermes",
 ) -> Fitted:
     """The longest end of a chat for which some worker has room, and an answer of `asked` tokens.
 
-    A long answer is shortened before turns are dropped, but not below LEAST_ANSWER. The system
-    message, the last user turn and the newest turn stay. Raises ContextLengthExceeded.
+    A long answer is shortened before anything is left out, but not below LEAST_ANSWER. Old tool
+    results go first, then the oldest exchanges; the system message, the last user turn and the
+    newest turn stay. `style` is that of tool calls. Raises ContextLengthExceeded.
     """
     tags = _tags(format)
     weights = [_weight(message, tags) for message in messages]
-    total, gone = sum(weights), set[int]()
     least = max(LEAST_LENGTH, min(asked, LEAST_ANSWER))
-    for group in [(), *_droppable(messages)]:
-        gone.update(group)
-        total -= sum(weights[index] for index in group)
-        if _room(total, capacities) < least:
+    for kept in _shortened(messages, weights):
+        if _room(kept.tokens, capacities) < least:
             continue
-        kept = [message for index, message in enumerate(messages) if index not in gone]
-        prompt = render(format, to_turns(kept))
+        prompt = render(format, to_turns(kept.messages(), style))
         tokens = estimate(prompt)
         if _room(tokens, capacities) >= least:
-            return _fitted(prompt, tokens, asked, capacities, len(gone))
+            fitted = _fitted(prompt, tokens, asked, capacities)
+            return replace(
+                fitted, dropped=len(kept.gone), emptied=len(kept.emptied - kept.gone)
+            )
     limit = max((each.max_context_length for each in capacities), default=0)
     raise ContextLengthExceeded(limit, sum(weights) + least)
 
 
-def _fitted(
-    prompt: str, tokens: int, asked: int, capacities: Sequence[Capacity], dropped: int
-) -> Fitted:
+@dataclass
+class _Kept:
+    """What is left of a chat: `gone` and `emptied` are indexes of messages."""
+
+    all: Sequence[Message]
+    tokens: int
+    gone: set[int]
+    emptied: set[int]
+
+    def messages(self) -> list[Message]:
+        return [
+            replace(message, text=LEFT_OUT) if index in self.emptied else message
+            for index, message in enumerate(self.all) if index not in self.gone
+        ]
+
+
+def _shortened(messages: Sequence[Message], weights: list[int]) -> Iterator[_Kept]:
+    """The whole chat, then less and less of it."""
+    kept = _Kept(messages, sum(weights), set(), set())
+    weights = list(weights)
+    yield kept
+    for index in _emptiable(messages, weights):
+        kept.emptied.add(index)
+        kept.tokens -= weights[index] - _NOTE
+        weights[index] = _NOTE
+        yield kept
+    for group in _droppable(messages):
+        kept.gone.update(group)
+        kept.tokens -= sum(weights[index] for index in group)
+        yield kept
+
+
+def _emptiable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]:
+    """Indexes of the long tool results but those that the newest turn answers, oldest first."""
+    last = len(messages)
+    while last and messages[last - 1].role in ("tool", "assistant"):
+        last -= 1
+        if messages[last].role == "assistant" and messages[last].tool_calls:
+            break
+    return [
+        index for index, message in enumerate(messages[:last])
+        if message.role == "tool" and weights[index] > 2 * _NOTE
+    ]
+
+
+def _fitted(prompt: str, tokens: int, asked: int, capacities: Sequence[Capacity]) -> Fitted:
     max_length = max(LEAST_LENGTH, min(asked, _room(tokens, capacities)))
     needed = _context_of(tokens) + max_length
     capable = [
@@ -83,7 +133,7 @@ def _fitted(
     ]
     rounded = math.ceil(needed / _CONTEXT_STEP) * _CONTEXT_STEP
     context = max(_LEAST_CONTEXT, min([rounded, *capable]))
-    return Fitted(prompt, tokens, max_length, context, dropped)
+    return Fitted(prompt, tokens, max_length, context, 0)
 
 
 def common_length(capacities: Sequence[Capacity]) -> int:

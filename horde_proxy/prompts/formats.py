@@ -29,6 +29,7 @@ class Format:
     `system` None: the system text goes into the first user turn, in the form of `inline_system`.
     `trims`: texts lose outer whitespace. `alternates`: user and assistant must take turns.
     `thinks`: models of this format may write a reasoning part whose opening tag is not seen.
+    `is_literal`: texts are not ours to change.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Format:
     trims: bool = False
     alternates: bool = False
     thinks: bool = False
+    is_literal: bool = False
 
 
 def _roles(
@@ -230,6 +232,9 @@ _ALL = (
     ),
 )
 
+RAW = Format("raw", ("", ""), ("", ""), "", (), is_literal=True)
+"""No format at all, for prompts that are complete."""
+
 FORMATS: dict[str, Format] = {each.name: each for each in _ALL}
 
 
@@ -260,7 +265,8 @@ def _closed(format: Format, turn: Turn) -> str:
 
 def _arranged(format: Format, turns: Sequence[Turn]) -> list[Turn]:
     """The turns as the format can take them: system placed, neighbours merged."""
-    turns = [replace(turn, text=neutralise(turn.text)) for turn in turns]
+    clean = str if format.is_literal else neutralise
+    turns = [replace(turn, text=clean(turn.text)) for turn in turns]
     leading = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
     system = "\n\n".join(turn.text for turn in turns[:leading] if turn.text)
     rest = turns[leading:]

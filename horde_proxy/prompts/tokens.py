@@ -7,8 +7,11 @@ where they are right to about 3 %; other languages are rougher. Pure.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from functools import lru_cache
 
 _LONGEST_READ = 400_000
+_LONG_PIECE = 40
 _DIVISIBLE = ("digits", "symbols", "space", "other")
 _PIECE = re.compile(
     r"(?P<word> ?(?:[A-Z]+(?![a-z])|[A-Z]?[a-z]+))"
@@ -18,6 +21,8 @@ _PIECE = re.compile(
     r"|(?P<other>[^\x00-\x7f]+|.)",
     re.DOTALL,
 )
+# The same without groups: findall then gives whole pieces, at C's speed.
+_PIECES = re.compile(re.sub(r"\?P<\w+>", "?:", _PIECE.pattern), re.DOTALL)
 
 
 def estimate(text: str) -> int:
@@ -25,8 +30,12 @@ def estimate(text: str) -> int:
     if len(text) > _LONGEST_READ:
         ends = text[: _LONGEST_READ // 2] + text[-_LONGEST_READ // 2:]
         return round(estimate(ends) * len(text) / len(ends))
-    weights = (_weight(match.lastgroup, match.group()) for match in _PIECE.finditer(text))
-    return max(round(sum(weights)), 1) if text else 0
+    counts = Counter(_PIECES.findall(text))
+    total = sum(
+        count * (_remembered if len(piece) < _LONG_PIECE else _weight_of)(piece)
+        for piece, count in counts.items()
+    )
+    return max(round(total), 1) if text else 0
 
 
 def truncate(text: str, tokens: int) -> str:
@@ -44,6 +53,15 @@ def truncate(text: str, tokens: int) -> str:
             return text[: match.start() + kept] or piece[:1 if kind in _DIVISIBLE else None]
         total += weight
     return text
+
+
+def _weight_of(piece: str) -> float:
+    match = _PIECE.match(piece)
+    assert match
+    return _weight(match.lastgroup, piece)
+
+
+_remembered = lru_cache(maxsize=32_768)(_weight_of)
 
 
 def _weight(kind: str | None, piece: str) -> float:

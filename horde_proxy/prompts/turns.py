@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from horde_proxy.prompts import tools
 from horde_proxy.prompts.formats import Turn
 from horde_proxy.protocol.chat import Message, ToolCall
 
 
-def to_turns(messages: Sequence[Message]) -> list[Turn]:
-    """One turn for each message; neighbouring tool results share a user turn."""
+def to_turns(messages: Sequence[Message], style: str = "hermes") -> list[Turn]:
+    """One turn for each message; neighbouring tool results share a user turn.
+
+    `style` is how the model writes calls: hermes, llama3, mistral, or none, which is read as
+    hermes. A result whose call is not there is named by its id.
+    """
+    style = "hermes" if style == "none" else style
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
     turns: list[Turn] = []
     for is_tool, group in groupby(messages, key=lambda message: message.role == "tool"):
         if is_tool:
-            turns.append(Turn("user", "\n".join(_result(message) for message in group)))
+            results = [_result(message, style, names) for message in group]
+            turns.append(Turn("user", "\n".join(results)))
         else:
-            turns.extend(_turn(message) for message in group)
+            turns.extend(_turn(message, style) for message in group)
     return turns
 
 
-def _turn(message: Message) -> Turn:
+def _turn(message: Message, style: str) -> Turn:
     parts = [message.text] if message.text else []
-    parts += [_call(call) for call in message.tool_calls]
+    parts += [_call(call, style) for call in message.tool_calls]
     role = "user" if message.role == "tool" else message.role
     return Turn(role, "\n".join(parts))
 
 
-def _call(call: ToolCall) -> str:
-    """The call as Hermes-trained models write it, which most families can read."""
-    body = f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}'
-    return f"<tool_call>\n{body}\n</tool_call>"
+def _call(call: ToolCall, style: str) -> str:
+    return tools.call_text(style, call.name, call.arguments)
 
 
-def _result(message: Message) -> str:
-    return f"<tool_response>\n{message.text}\n</tool_response>"
+def _result(message: Message, style: str, names: Mapping[str, str]) -> str:
+    called = message.tool_call_id or ""
+    return tools.result_text(style, names.get(called, called), message.text)

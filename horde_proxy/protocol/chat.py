@@ -23,6 +23,24 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class Tool:
+    """A function on offer; `parameters` is the JSON schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class JsonFormat:
+    """The answer has to be JSON: any object, or what fits `schema`."""
+
+    schema: Mapping[str, Any] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
 class Message:
     """One turn: role, its text, and for tools the calls made or the call answered."""
 
@@ -38,7 +56,9 @@ class ChatRequest:
 
     `max_tokens` None: as the upstream sees fit. `sampling` and `horde` hold only what the client
     set. `ignored` names what was accepted but cannot be honoured. `api_key` is the client's own
-    key for the upstream, where it brings one; `client` tells clients apart; `seconds` are how long
+    key for the upstream, where it brings one. `tool_choice` is "none", "auto", "required" or the
+    name of a tool; `legacy_functions`: calls are wanted in the older form. `raw`: the one message
+    is a prompt to go on with as it stands. `client` tells clients apart; `seconds` are how long
     the client is let wait.
     """
 
@@ -53,6 +73,12 @@ class ChatRequest:
     horde: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     api_key: str | None = field(default=None, repr=False)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "none"
+    parallel_tool_calls: bool = True
+    legacy_functions: bool = False
+    json_format: JsonFormat | None = None
+    raw: bool = False
     client: str = ""
     seconds: float | None = None
 
@@ -104,6 +130,45 @@ class _Message(_Lenient):
     tool_calls: _Calls | None = None
     function_call: _Function | None = None
     tool_call_id: str | None = None
+
+
+class _FunctionTool(_Lenient):
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Tool(_Lenient):
+    type: str = "function"
+    function: _FunctionTool | None = None
+
+
+class _Named(_Lenient):
+    name: str
+
+
+class _AllowedTools(_Lenient):
+    mode: Literal["auto", "required"] = "auto"
+    tools: Annotated[list[_Tool], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
+
+
+class _Choice(_Lenient):
+    type: str = "function"
+    function: _Named | None = None
+    name: str | None = None
+    allowed_tools: _AllowedTools | None = None
+
+
+class _JsonSchema(_Lenient):
+    name: str | None = None
+    json_schema: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class _ResponseFormat(_Lenient):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _JsonSchema | None = None
 
 
 class _StreamOptions(_Lenient):
@@ -167,9 +232,14 @@ class _Body(_Lenient):
     logprobs: Any = None
     top_logprobs: Any = None
     web_search_options: Any = None
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
-    response_format: dict[str, Any] | None = None
+    tools: Annotated[list[_Tool], Field(max_length=MOST_ELEMENTS, fail_fast=True)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | _Choice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[
+        list[_FunctionTool], Field(max_length=MOST_ELEMENTS, fail_fast=True)
+    ] | None = None
+    function_call: Literal["none", "auto"] | _Named | None = None
+    response_format: _ResponseFormat | None = None
 
 
 _SAMPLING = (
@@ -182,9 +252,7 @@ _OTHER_NAMES = {
     "typical": ("typical_p",),
     "rep_pen": ("repetition_penalty", "repeat_penalty"),
 }
-_IGNORED = (
-    "seed", "logit_bias", "logprobs", "top_logprobs", "web_search_options", "tools", "functions",
-)
+_IGNORED = ("seed", "logit_bias", "logprobs", "top_logprobs", "web_search_options")
 
 
 def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest:
@@ -206,6 +274,7 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest
             f"Unsupported parameter: '{ignored[0]}'.",
             param=ignored[0], code="unsupported_parameter",
         )
+    tools, choice = _tools(parsed)
     return ChatRequest(
         model=parsed.model,
         messages=tuple(_message(i, each) for i, each in enumerate(parsed.messages)),
@@ -217,6 +286,11 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest
         sampling=_sampling(parsed),
         horde=parsed.horde.model_dump(exclude_none=True) if parsed.horde else {},
         ignored=ignored,
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=parsed.parallel_tool_calls is not False,
+        legacy_functions=bool(parsed.functions and not parsed.tools),
+        json_format=_json_format(parsed.response_format),
     )
 
 
@@ -234,10 +308,72 @@ def _refuse(body: _Body, max_n: int) -> None:
 
 
 def _ignored(body: _Body) -> tuple[str, ...]:
-    names = [name for name in _IGNORED if getattr(body, name)]
-    if (body.response_format or {}).get("type", "text") != "text":
-        names.append("response_format")
-    return tuple(names)
+    return tuple(name for name in _IGNORED if getattr(body, name))
+
+
+def _tools(body: _Body) -> tuple[tuple[Tool, ...], str]:
+    """(the tools on offer, which must be called). Raises InvalidRequest."""
+    offered = [_tool(index, each) for index, each in enumerate(body.tools or ())]
+    asked: Any = body.tool_choice
+    if not offered:
+        offered = [_as_tool(each) for each in body.functions or ()]
+        asked = asked or body.function_call
+    choice, allowed = _choice(asked, "auto" if offered else "none")
+    tools = tuple(tool for tool in offered if allowed is None or tool.name in allowed)
+    if choice not in ("none", "auto", "required") and choice not in {tool.name for tool in tools}:
+        raise InvalidRequest(
+            f"Invalid value for 'tool_choice': no tool named '{choice}' is in 'tools'.",
+            param="tool_choice", code="invalid_value",
+        )
+    if choice == "required" and not tools:
+        raise InvalidRequest(
+            "'tool_choice' is only allowed when 'tools' are specified.",
+            param="tool_choice", code="invalid_value",
+        )
+    return (tools, choice) if tools and choice != "none" else ((), "none")
+
+
+def _tool(index: int, tool: _Tool) -> Tool:
+    if tool.type != "function":
+        raise InvalidRequest(
+            f"Only tools of type 'function' are supported, not '{tool.type}'.",
+            param=f"tools.[{index}].type", code="unsupported_value",
+        )
+    if tool.function is None:
+        raise missing(f"tools.[{index}].function")
+    return _as_tool(tool.function)
+
+
+def _as_tool(function: _FunctionTool) -> Tool:
+    parameters = function.parameters or {"type": "object", "properties": {}}
+    return Tool(
+        function.name, function.description or "", parameters, strict=bool(function.strict)
+    )
+
+
+def _choice(asked: Any, default: str) -> tuple[str, set[str] | None]:
+    """(choice, names of the tools that are allowed; None: all)."""
+    if asked is None or isinstance(asked, str):
+        return asked or default, None
+    if isinstance(asked, _Named):
+        return asked.name, None
+    if asked.allowed_tools is not None:
+        names = {tool.function.name for tool in asked.allowed_tools.tools if tool.function}
+        return asked.allowed_tools.mode, names
+    named = asked.function.name if asked.function else asked.name
+    if named is None:
+        raise missing("tool_choice.function.name")
+    return named, None
+
+
+def _json_format(asked: _ResponseFormat | None) -> JsonFormat | None:
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_object":
+        return JsonFormat()
+    if asked.json_schema is None or asked.json_schema.json_schema is None:
+        raise missing("response_format.json_schema.schema")
+    return JsonFormat(asked.json_schema.json_schema, strict=bool(asked.json_schema.strict))
 
 
 def _sampling(body: _Body) -> dict[str, Any]:

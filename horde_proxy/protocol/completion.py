@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Chunk = dict[str, Any]
-FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
 
+_PIECE = 4096
+_INSTEAD = {"tool_calls", "function_call"}
 _WORD = re.compile(r"\s*\S+|\s+$")
 
 
@@ -43,6 +45,24 @@ def chunk(
 def role_chunk(head: Head, index: int = 0) -> Chunk:
     """The first chunk of a choice."""
     return chunk(head, {"role": "assistant", "content": "", "refusal": None}, index=index)
+
+
+def call_deltas(
+    number: int, call_id: str, name: str, arguments: str
+) -> Iterator[dict[str, Any]]:
+    """The deltas of one tool call: who is called first, then the arguments."""
+    function = {"name": name, "arguments": ""}
+    yield {"tool_calls": [
+        {"index": number, "id": call_id, "type": "function", "function": function}
+    ]}
+    for start in range(0, len(arguments), _PIECE):
+        piece = {"arguments": arguments[start:start + _PIECE]}
+        yield {"tool_calls": [{"index": number, "function": piece}]}
+
+
+def as_legacy(delta: dict[str, Any]) -> dict[str, Any]:
+    """A tool call's delta in the older form, of which there is only one in an answer."""
+    return {"function_call": delta["tool_calls"][0]["function"]}
 
 
 def usage_chunk(head: Head, usage: dict[str, Any], horde: dict[str, Any]) -> Chunk:
@@ -109,5 +129,25 @@ def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
     for key in ("content", "reasoning_content"):
         if part["delta"].get(key):
             message[key] = message.get(key, "") + part["delta"][key]
+    if part["delta"].get("refusal"):
+        message["refusal"] = (message["refusal"] or "") + part["delta"]["refusal"]
+    for call in part["delta"].get("tool_calls", ()):
+        _add_call(message.setdefault("tool_calls", []), call)
+    if "function_call" in part["delta"]:
+        _add_function(message.setdefault("function_call", {}), part["delta"]["function_call"])
     if part["finish_reason"]:
         choice["finish_reason"] = part["finish_reason"]
+        if not message["content"] and message.keys() & _INSTEAD or message["refusal"]:
+            message["content"] = None
+
+
+def _add_call(calls: list[dict[str, Any]], part: Mapping[str, Any]) -> None:
+    if "id" in part:
+        calls.append({"id": part["id"], "type": part["type"], "function": {}})
+    _add_function(calls[part["index"]]["function"], part["function"])
+
+
+def _add_function(function: dict[str, Any], part: Mapping[str, Any]) -> None:
+    if "name" in part:
+        function["name"] = part["name"]
+    function["arguments"] = function.get("arguments", "") + part["arguments"]

@@ -6,8 +6,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
+from horde_proxy.prompts.structures import begun_with, structure_of
 from horde_proxy.protocol import completion
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.protocol.completion import Head
@@ -18,10 +20,11 @@ from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
 from horde_proxy.upstreams.horde.chain import Chain
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.failures import Failures
-from horde_proxy.upstreams.horde.gate import Gate
+from horde_proxy.upstreams.horde.gate import Gate, Place
 from horde_proxy.upstreams.horde.plan import HordeOptions, Plan, make_plan, same_format
 from horde_proxy.upstreams.horde.segment import Horde, Submitted
 from horde_proxy.upstreams.horde.speed import Speeds
+from horde_proxy.upstreams.horde.structured import Structured
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.horde.workers import Filters
 
@@ -71,13 +74,10 @@ class HordeUpstream:
 
     def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
         """See horde_proxy.upstreams. What is submitted is cancelled unless it reached its end."""
-        plan = self._plan(request, route.models)
         horde, began = self._horde, self._horde.clock()
-        head = Head(self._new_id(), int(self._now()), plan.models[0])
-        deadline = None if request.seconds is None else began + request.seconds
-        place = horde.gate.place(plan.api_key, request.client)
-        is_accepted = False
-        with closing(Chain(horde, plan, place, head, deadline).items()) as items:
+        plan, answer = self._answer(request, route.models)
+        head, is_accepted = answer.head, False
+        with closing(answer.items()) as items:
             for item in items:
                 is_early = isinstance(item, Waiting) and horde.clock() - began < QUIET_SECONDS
                 if not is_accepted and not is_early:
@@ -87,6 +87,30 @@ class HordeUpstream:
                     yield from (completion.role_chunk(head, index) for index in range(request.n))
                 if is_accepted and not isinstance(item, Submitted):
                     yield item
+
+    def _answer(
+        self, request: ChatRequest, models: Sequence[str]
+    ) -> tuple[Plan, Chain | Structured]:
+        style = self._options.tool_style(models[0])
+        structure = structure_of(request, style)
+        if structure is None:
+            plan = self._plan(request, models)
+            return plan, Chain(self._horde, plan, *self._frame(plan))
+        begun = begun_with(structure.request.messages, structure.prefill)
+        plan = self._plan(replace(structure.request, messages=tuple(begun)), models)
+        return plan, Structured(
+            self._horde, replace(plan, request=structure.request, first=0), structure,
+            *self._frame(plan), self._options.tool_retries, self._options.most_leaves,
+        )
+
+    def _frame(self, plan: Plan) -> tuple[Place, Head, float | None]:
+        """The answer's place at the gate, the head of its chunks, and when its time is over."""
+        seconds = plan.request.seconds
+        return (
+            self._horde.gate.place(plan.api_key, plan.request.client),
+            Head(self._new_id(), int(self._now()), plan.models[0]),
+            None if seconds is None else self._horde.clock() + seconds,
+        )
 
     def _plan(self, request: ChatRequest, models: Sequence[str]) -> Plan:
         api_key = request.api_key or self._options.api_key

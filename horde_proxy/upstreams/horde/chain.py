@@ -5,10 +5,10 @@ The chain ends with a stop, at the asked length, or when the model has nothing m
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from horde_proxy.errors import (
     ContextLengthExceeded,
@@ -19,6 +19,7 @@ from horde_proxy.errors import (
     Unavailable,
     UpstreamFailed,
 )
+from horde_proxy.prompts.answer import Answer
 from horde_proxy.prompts.draft import PROBE_LENGTH, Draft, End
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.protocol import completion
@@ -46,6 +47,7 @@ _CUT_OFFS: dict[type[ProxyError], CutOff] = {
     Unavailable: "failure",
 }
 _LEAST_BOUGHT = 16
+Item = TypeVar("Item")
 _PARTS = {"reasoning": "reasoning_content", "content": "content"}
 _MARGIN = 2.0
 """How long before the client's time is over the chain gives what it has (s)."""
@@ -62,8 +64,7 @@ class _Choice:
     worker: str | None = None
     max_length: int = 0
     reason: FinishReason | None = None
-    tokens: int = 0
-    reasoning_tokens: int = 0
+    answer: Answer | None = None
 
 
 @dataclass
@@ -96,27 +97,13 @@ class Chain:
         while open_choices := [choice for choice in self._choices if choice.reason is None]:
             rounds = _together([self._segment(group) for group in _groups(open_choices)])
             try:
-                yield from self._in_time(rounds)
+                yield from in_time(rounds, self.horde.clock, self.deadline)
             except ProxyError as exc:
                 self.cut_off = self._reason_to_end(exc)
                 for choice in self._choices:
                     if choice.reason is None:
                         yield from self._finish(choice, is_full=True)
         yield self._usage()
-
-    def _in_time(
-        self, items: Generator[Waiting | Submitted | Chunk, None, None]
-    ) -> Generator[Waiting | Submitted | Chunk, None, None]:
-        """The items until the client's time is over. Raises TimedOut."""
-        try:
-            for item in items:
-                yield item
-                if self.deadline is not None and self.horde.clock() > self.deadline - _MARGIN:
-                    raise TimedOut(
-                        "The answer did not come within the time that this proxy waits for one."
-                    )
-        finally:
-            items.close()
 
     def _reason_to_end(self, exc: ProxyError) -> CutOff:
         """Why a chain ends with what it has. Raises the error when it has nothing."""
@@ -202,8 +189,7 @@ class Chain:
 
     def _finish(self, choice: _Choice, is_full: bool | None) -> Iterator[Chunk]:
         news, answer = choice.draft.finish(choice.max_length, is_full)
-        choice.tokens, choice.reasoning_tokens = answer.tokens, answer.reasoning_tokens
-        choice.reason = answer.finish_reason
+        choice.answer, choice.reason = answer, answer.finish_reason
         yield from self._news(choice, news)
         yield self._chunk(choice, {}, choice.reason)
 
@@ -225,27 +211,36 @@ class Chain:
             self.head = Head(self.head.id, self.head.created, generated.model)
 
     def _usage(self) -> Chunk:
+        answers = [choice.answer for choice in self._choices if choice.answer]
         usage = completion.usage(
             self.plan.fitted.prompt_tokens,
-            sum(choice.tokens for choice in self._choices),
-            sum(choice.reasoning_tokens for choice in self._choices),
+            sum(answer.tokens for answer in answers),
+            sum(answer.reasoning_tokens for answer in answers),
         )
-        return completion.usage_chunk(self.head, usage, self._horde_object())
+        found = self.bill.told(self.head.model)
+        found["segments"] = max(choice.draft.segments for choice in self._choices)
+        if self.cut_off:
+            found["cut_off_by"] = self.cut_off
+        return completion.usage_chunk(self.head, usage, found)
 
-    def _horde_object(self) -> dict[str, Any]:
-        bill = self.bill
-        found = {
-            "request_ids": bill.request_ids,
-            "model": self.head.model,
-            "workers": [{"id": each, "name": name} for each, name in bill.workers.items()],
-            "kudos": round(bill.kudos, 2),
-            "price": round(bill.price, 2),
-            "segments": max(choice.draft.segments for choice in self._choices),
-            "retries": bill.retries,
-            "queue_seconds": round(bill.queue_seconds, 3),
-            "generation_seconds": round(bill.generation_seconds, 3),
-        }
-        return {**found, "cut_off_by": self.cut_off} if self.cut_off else found
+    def answers(self) -> list[Answer | None]:
+        """The whole answers, once all items are out; None for a choice that was censored."""
+        return [choice.answer for choice in self._choices]
+
+
+def in_time(
+    items: Generator[Item, None, None], clock: Callable[[], float], deadline: float | None
+) -> Generator[Item, None, None]:
+    """The items until the client's time is over. Raises TimedOut."""
+    try:
+        for item in items:
+            yield item
+            if deadline is not None and clock() > deadline - _MARGIN:
+                raise TimedOut(
+                    "The answer did not come within the time that this proxy waits for one."
+                )
+    finally:
+        items.close()
 
 
 def _groups(choices: Sequence[_Choice]) -> list[list[_Choice]]:

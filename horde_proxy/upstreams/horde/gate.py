@@ -26,6 +26,7 @@ SLICE = 0.9
 """Between two Waitings (s)."""
 _LEAST_PAUSE = 0.02
 _STEP = 0.25
+_SOON = 4
 _ADDRESS = "address"
 
 
@@ -65,6 +66,7 @@ class Gate:
     ) -> None:
         self._address_limits = _parsed(limits.address)
         self._key_limits = _parsed(limits.key)
+        self._has_pace = bool(self._address_limits or self._key_limits)
         self._sleep, self._now, self._concurrency = sleep, now, concurrency
         self._storage = storage
         self._limiter: MovingWindowRateLimiter | None = None
@@ -146,10 +148,12 @@ class Gate:
         """Seconds to wait; 0 when it is this chat's turn, which is then taken."""
         with self._lock:
             ahead = self._lines[place.client].index(place)
-            if ahead == 0:
+            if self._has_pace and ahead == 0:
                 before = itertools.takewhile(lambda client: client != place.client, self._turns)
                 ahead = sum(self._until_allowed(self._lines[each][0]) <= 0 for each in before)
-            pause = max(ahead * _STEP, 0 if ahead else self._until_allowed(place))
+            if self._has_pace and ahead:
+                return max(min(ahead - 1, _SOON) * _STEP, _LEAST_PAUSE)
+            pause = self._until_allowed(place)
             if pause <= 0:
                 self._turns.remove(place.client)
                 self._turns.append(place.client)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
 from horde_proxy.errors import ModelNotFound, Unavailable
 from horde_proxy.prompts.fit import LEAST_LENGTH, Capacity, Fitted, common_length, fit
-from horde_proxy.prompts.formats import Format
+from horde_proxy.prompts.formats import RAW, Format
 from horde_proxy.prompts.names import choose_format
+from horde_proxy.prompts.tools import style_of
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.upstreams.horde import kudos, text
 from horde_proxy.upstreams.horde.catalog import ModelEntry, Worker
@@ -38,10 +40,20 @@ class HordeOptions:
     first_segment: int = 128
     retries: int = 2
     max_kudos: float | None = None
+    tool_styles: Mapping[str, str] = field(default_factory=dict)
+    tool_retries: int = 1
+    most_leaves: int = 12
 
     def format(self, model: str) -> Format:
         """The chat format that is used for a model."""
         return choose_format(model, self.formats, placeholders=self.placeholders)
+
+    def tool_style(self, model: str) -> str:
+        """How tool calls are written for a model: hermes, llama3, mistral or none."""
+        for glob, style in self.tool_styles.items():
+            if fnmatchcase(model.lower(), glob.lower()):
+                return style
+        return style_of(self.format(model).name, model)
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ class Plan:
     max_kudos: float | None
     fitted: Fitted
     warnings: tuple[str, ...]
+    style: str = "hermes"
 
     @property
     def size(self) -> float:
@@ -81,8 +94,15 @@ class Plan:
         """The prompt that makes a model go on after `so_far`. Raises ContextLengthExceeded."""
         if not so_far and max_length == self.fitted.max_length:
             return self.fitted
-        return fit(_continued(self.request.messages, so_far), self.format, max_length,
-                   capacities(self.admitted))
+        messages = _continued(self.request.messages, so_far)
+        return fit(messages, self.format, max_length, capacities(self.admitted), self.style)
+
+    def asking(self, messages: Sequence[Message], n: int) -> Plan:
+        """The same plan for n answers to other messages. Raises ContextLengthExceeded."""
+        first = _first_length(self.asked, self.longest, self.first)
+        fitted = fit(messages, self.format, first, capacities(self.admitted), self.style)
+        request = replace(self.request, messages=tuple(messages), n=n)
+        return replace(self, request=request, fitted=fitted)
 
     def headers(self, request_id: str | None) -> dict[str, str]:
         """What the client's response says of it."""
@@ -146,7 +166,8 @@ def make_plan(
     admitted = tuple(worker for worker in entry.workers if filters.admits(worker))
     if not admitted:
         raise Unavailable(f"No worker that the request allows serves {served[0]} now.")
-    format = options.format(served[0])
+    format = RAW if request.raw else options.format(served[0])
+    style = options.tool_style(served[0])
     chained = bool(request.horde.get("segments", options.segments))
     longest = _longest(admitted, allowed, chained)
     asked = request.max_tokens or options.default_max_tokens
@@ -155,12 +176,12 @@ def make_plan(
     first = request.horde.get("first_segment", options.first_segment if request.stream else 0)
     first = first if chained else 0
     begun = _first_length(asked, longest, first)
-    fitted = fit(request.messages, format, begun, capacities(admitted))
+    fitted = fit(request.messages, format, begun, capacities(admitted), style)
     return Plan(
         request, served, entry, admitted, format, filters, request.api_key or options.api_key,
         asked, longest, first, chained,
         request.horde.get("max_kudos", options.max_kudos), fitted,
-        (*_warnings(request, fitted, asked, format), *warnings),
+        (*_warnings(request, fitted, asked, style), *warnings), style,
     )
 
 
@@ -201,12 +222,16 @@ def _filters(
 
 
 def _warnings(
-    request: ChatRequest, fitted: Fitted, asked: int, format: Format
+    request: ChatRequest, fitted: Fitted, asked: int, style: str
 ) -> tuple[str, ...]:
     found = [f"{name}: not supported" for name in request.ignored]
     found += [f"{name}: approximated" for name in text.to_sampling(request.sampling)[1]]
     if fitted.dropped:
         found.append(f"messages: the {fitted.dropped} oldest were left out to fit the context")
+    if request.tools and style == "none":
+        found.append("tools: not supported for this model")
+    if fitted.emptied:
+        found.append(f"messages: {fitted.emptied} old tool results were left out")
     if request.max_tokens and asked < request.max_tokens:
         found.append(f"max_tokens: lowered to {asked}")
     return tuple(found)

@@ -42,15 +42,30 @@ class Submitted:
 
 @dataclass
 class Bill:
-    """What one answer took: request ids, workers, kudos, seconds."""
+    """What one answer took: request ids, workers, kudos, seconds; `guided`: requests for leaves."""
 
     request_ids: list[str] = field(default_factory=list)
     workers: dict[str, str] = field(default_factory=dict)
     kudos: float = 0.0
     price: float = 0.0
     retries: int = 0
+    guided: int = 0
     queue_seconds: float = 0.0
     generation_seconds: float = 0.0
+
+    def told(self, model: str) -> dict[str, Any]:
+        """The `horde` object of an answer."""
+        return {
+            "request_ids": self.request_ids,
+            "model": model,
+            "workers": [{"id": each, "name": name} for each, name in self.workers.items()],
+            "kudos": round(self.kudos, 2),
+            "price": round(self.price, 2),
+            "retries": self.retries,
+            **({"guided_requests": self.guided} if self.guided else {}),
+            "queue_seconds": round(self.queue_seconds, 3),
+            "generation_seconds": round(self.generation_seconds, 3),
+        }
 
 
 @dataclass(frozen=True)
@@ -187,6 +202,7 @@ class Segment:
         if mailbox is not None:
             mailbox.expect(request_id)
         horde.running.add(request_id)
+        horde.speeds.began(plan.models[0])
         horde.gate.count_waiting(self._order.place, n)
         horde.accounts.hold(plan.api_key, self._held(n))
         self._bill.request_ids.append(request_id)
@@ -217,6 +233,7 @@ class Segment:
     def _ended(self, run: Run, n: int) -> None:
         self._horde.accounts.hold(self._order.plan.api_key, -self._held(n))
         self._horde.running.discard(run.id)
+        self._horde.speeds.began(self._order.plan.models[0], -1)
         if not run.is_final:
             run.cancel()
 

@@ -6,6 +6,7 @@ The horde's own wait_time says 0 while a request is queued, so the proxy goes by
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from horde_proxy.prompts.draft import Fill
@@ -64,6 +65,7 @@ class Speeds:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, Speed] = {}
+        self._own: Counter[str] = Counter()
 
     def of(self, model: str) -> Speed:
         """What is known of a model, or of a worker by its id."""
@@ -88,13 +90,19 @@ class Speeds:
             old = self.of(model)
             self._known[model] = replace(old, fill=old.fill.learned(share))
 
+    def began(self, model: str, count: int = 1) -> None:
+        """A request of ours for a model was submitted; -1: it has ended."""
+        with self._lock:
+            self._own[model] += count
+
     def queue_seconds(self, entry: ModelEntry) -> float:
-        """How long the queue of a model should take, by what is queued and how it is served."""
+        """How long the queue of a model should take, by the jobs before us and who does them.
+
+        The horde's queued tokens are what was declared, and mostly far more than what is written.
+        """
         threads = sum(worker.threads for worker in entry.workers) or 1
-        free = threads - entry.jobs
-        if free > 0:
-            return _POP_SECONDS
-        return _POP_SECONDS + entry.queued / (threads * self.per_second(entry))
+        before = max(entry.jobs, self._own[entry.name]) - threads + 1
+        return _POP_SECONDS + max(before, 0) * self.generation_seconds(entry, 10**6) / threads
 
     def per_second(self, entry: ModelEntry) -> float:
         """Tokens a second for one job: as measured here, else as the horde says."""

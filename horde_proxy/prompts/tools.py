@@ -1,0 +1,187 @@
+"""Tools told to a model in its family's style, and how past calls and results are written. Pure.
+
+Hermes is the style that most families were trained on and that survives the loss of control
+tokens, which workers drop from what they return.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from horde_proxy.protocol.chat import Tool
+
+_HERMES_HEAD = """# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+"""
+_HERMES_TAIL = """
+</tools>
+
+For each function call, return a json object with function name and arguments within \
+<tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>"""
+_LLAMA3_HEAD = """Environment: ipython
+
+You have access to the following functions. To call a function, respond with JSON for a \
+function call, with its proper arguments.
+
+Respond in the format {"name": function name, "parameters": dictionary of argument name and its \
+value}. Do not use variables.
+
+"""
+_MISTRAL_TAIL = """
+
+To call functions, answer with a JSON array and nothing else:
+[{"name": <function-name>, "arguments": <args-json-object>}]"""
+_PLAIN = "If no function is needed, answer in plain text. "
+_HONEST = "Do not invent function results."
+_SINGLE = "Call only one function at a time."
+_OPENINGS = {"hermes": '<tool_call>\n{"name": ', "llama3": '{"name": ', "mistral": '[{"name": '}
+_SAFE_INTEGER = 2**53 - 1
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_VALUES = ("const", "enum", "default", "examples", "required")
+_DEEPEST = 64
+
+
+def instructions(tools: Sequence[Tool], style: str, *, choice: str, parallel: bool) -> str:
+    """The text for the system message: the tools, how to call them, and whether one must.
+
+    `choice`: "auto", "required" or the name of the one tool to call.
+    """
+    rules = "" if choice == "auto" else _must(choice) + " "
+    rules += (_PLAIN if choice == "auto" else "") + _HONEST
+    if not parallel or style == "llama3":
+        rules += " " + _SINGLE
+    return f"{_listing(tools, style)}\n\n{rules}"
+
+
+def _must(choice: str) -> str:
+    if choice == "required":
+        return "You must call a function: answer with a function call only."
+    return f"You must call the function {_text(choice)}: answer with that function call only."
+
+
+def _listing(tools: Sequence[Tool], style: str) -> str:
+    signatures = [_signature(tool) for tool in tools]
+    if style == "llama3":
+        return _LLAMA3_HEAD + "\n\n".join(signatures)
+    if style == "mistral":
+        return f"[AVAILABLE_TOOLS] [{','.join(signatures)}][/AVAILABLE_TOOLS]" + _MISTRAL_TAIL
+    return _HERMES_HEAD + "\n".join(signatures) + _HERMES_TAIL
+
+
+def _signature(tool: Tool) -> str:
+    function = {"name": tool.name, "description": tool.description}
+    if not tool.description:
+        del function["description"]
+    body = {"type": "function", "function": {**function, "parameters": slimmed(tool.parameters)}}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+
+
+def prefill(style: str, choice: str) -> str:
+    """How the assistant's turn begins when it has to be a call; "" with "auto"."""
+    if choice == "auto":
+        return ""
+    if choice == "required":
+        return _OPENINGS[style] + '"'
+    return f'{_OPENINGS[style]}{_text(choice)}, "{_arguments_key(style)}": {{'
+
+
+def stops(style: str, *, parallel: bool) -> tuple[str, ...]:
+    """Stop strings: a model must not write results, nor go on after its one call."""
+    ends = ("</tool_call>",) if style == "hermes" and not parallel else ()
+    return ("<tool_response>", *ends)
+
+
+def style_of(format_name: str, model: str) -> str:
+    """The style for a model whose turns are written in that chat format."""
+    return "llama3" if format_name == "llama3" else "hermes"
+
+
+def call_text(style: str, name: str, arguments_json: str) -> str:
+    """A past call as the model itself would have written it."""
+    arguments = arguments_json.strip() or "{}"
+    call = f'{{"name": {_text(name)}, "{_arguments_key(style)}": {arguments}}}'
+    if style == "hermes":
+        return f"<tool_call>\n{call}\n</tool_call>"
+    return f"[{call}]" if style == "mistral" else call
+
+
+def result_text(style: str, name: str, text: str) -> str:
+    """What a tool gave back, as the family was shown results in its training."""
+    if style == "llama3":
+        return f'{{"output": {_text(text)}}}'
+    if style == "mistral":
+        body = f'{{"name": {_text(name)}, "content": {_text(text)}}}'
+        return f"[TOOL_RESULTS] {body}[/TOOL_RESULTS]"
+    return f"<tool_response>\n{text}\n</tool_response>"
+
+
+def _arguments_key(style: str) -> str:
+    return "parameters" if style == "llama3" else "arguments"
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def slimmed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema without what no model needs; properties stay, whatever they are called."""
+    slim = rewritten(schema, _kept)
+    return slim if isinstance(slim, dict) else {}
+
+
+def _kept(key: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {word: value for word, value in schema.items() if not _useless(key, word, value)}
+
+
+def _useless(key: str, word: str, value: Any) -> bool:
+    if word in _BOUNDS:
+        return _is_number(value) and abs(value) >= _SAFE_INTEGER
+    if word == "title":
+        return isinstance(value, str) and bool(key) and _letters(value) == _letters(key)
+    if word == "additionalProperties":
+        return isinstance(value, bool)
+    return word == "$schema" or (word == "description" and value == "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _letters(text: str) -> str:
+    return "".join(each for each in text.casefold() if each.isalnum())
+
+
+def rewritten(
+    schema: Any, rule: Callable[[str, Mapping[str, Any]], dict[str, Any]], key: str = "",
+    depth: int = 0,
+) -> Any:
+    """The schema with `rule(key, schema)` applied to it and to every schema in it.
+
+    `key` is the property that a schema belongs to. Values (enum, default) are left alone, and so
+    is what is nested too deeply to be a schema that somebody wrote.
+    """
+    if depth > _DEEPEST:
+        return schema
+    if isinstance(schema, list | tuple):
+        return [rewritten(each, rule, "", depth + 1) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    result = {}
+    for word, value in rule(key, schema).items():
+        if word in _NAMED_SCHEMAS and isinstance(value, Mapping):
+            result[word] = {
+                name: rewritten(each, rule, str(name), depth + 2) for name, each in value.items()
+            }
+        else:
+            result[word] = value if word in _VALUES else rewritten(value, rule, "", depth + 1)
+    return result

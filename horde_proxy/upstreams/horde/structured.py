@@ -1,0 +1,260 @@
+"""Answers that must be tool calls or JSON: asked for as text, read, corrected, and at last guided.
+
+Guided filling: the structure is written here, and the model is asked for one leaf at a time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from horde_proxy.errors import ToolCallFailed
+from horde_proxy.prompts.answer import Answer, cut, end_marker
+from horde_proxy.prompts.calls import Call, Read, problems_of, read_calls
+from horde_proxy.prompts.filling import Ask, Unfillable, fill
+from horde_proxy.prompts.loose_json import dumps
+from horde_proxy.prompts.schemas import fits
+from horde_proxy.prompts.structures import Structure, begun_with, corrected, read_json
+from horde_proxy.prompts.tokens import estimate
+from horde_proxy.prompts.tools import prefill
+from horde_proxy.protocol import completion
+from horde_proxy.protocol.chat import Message, Tool
+from horde_proxy.protocol.completion import Chunk, FinishReason, Head
+from horde_proxy.upstreams import Waiting
+from horde_proxy.upstreams.horde.chain import Chain, in_time
+from horde_proxy.upstreams.horde.gate import Place
+from horde_proxy.upstreams.horde.plan import Plan
+from horde_proxy.upstreams.horde.segment import Bill, Horde, Order, Segment, Submitted
+
+_LEAF_SAMPLING = {"temperature": 0.2, "rep_pen": 1.0}
+_CALL_AGAIN = "Your function call was invalid: {problem} Reply only with a valid function call."
+_JSON_AGAIN = "Your answer was invalid: {problem} Reply only with the valid JSON."
+_NO_CALL = "You made no function call."
+
+Meanwhile = Generator[Waiting | Submitted, None, Any]
+
+
+@dataclass
+class Structured:
+    """The answer to one plan, which was made for `structure`."""
+
+    horde: Horde
+    plan: Plan
+    structure: Structure
+    place: Place
+    head: Head
+    deadline: float | None
+    retries: int
+    most_leaves: int
+    bill: Bill = field(default_factory=Bill)
+    tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
+        """Waitings, Submitteds, and the chunks after the role's; the last one has the usage."""
+        yield from in_time(self._items(), self.horde.clock, self.deadline)
+
+    def _items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
+        request = self.structure.request
+        messages = begun_with(request.messages, self.structure.prefill)
+        answers = yield from self._answers(messages, request.n)
+        for index, answer in enumerate(answers):
+            if answer is None:
+                yield self._end(index, "content_filter")
+            elif request.tools:
+                yield from self._calls(index, answer)
+            else:
+                yield from self._json(index, answer)
+        usage = completion.usage(
+            self.plan.fitted.prompt_tokens, self.tokens, self.reasoning_tokens
+        )
+        yield completion.usage_chunk(self.head, usage, self.bill.told(self.head.model))
+
+    def _answers(self, messages: list[Message], n: int) -> Meanwhile:
+        """n answers as text (list[Answer | None])."""
+        chain = Chain(
+            self.horde, self.plan.asking(messages, n), self.place, self.head, None, self.bill
+        )
+        for item in chain.items():
+            if not isinstance(item, dict):
+                yield item
+        self.head = chain.head
+        return chain.answers()
+
+    # Tool calls
+
+    def _calls(self, index: int, answer: Answer) -> Generator[Waiting | Submitted | Chunk]:
+        answer, read, problem = yield from self._read(answer)
+        text, must = self._text(answer), self.structure.request.tool_choice != "auto"
+        if read.unfinished or (must and not read.calls and answer.finish_reason == "length"):
+            yield from self._told(index, answer, text)
+            yield self._end(index, "length")
+            return
+        calls = list(read.calls)
+        if must and problem:
+            calls = [(yield from self._filled_call())]
+        if not calls:
+            yield from self._told(index, answer, text)
+            yield self._end(index, answer.finish_reason)
+            return
+        if not self.structure.request.parallel_tool_calls:
+            calls = calls[:1]
+        yield from self._told(index, answer, "" if must else read.content)
+        yield from self._call_chunks(index, calls)
+
+    def _read(self, answer: Answer) -> Meanwhile:
+        """(answer, Read, what is wrong with it), after as many corrections as are allowed."""
+        request = self.structure.request
+        for tries_left in reversed(range(self.retries + 1)):
+            cut_off = answer.finish_reason == "length"
+            read = read_calls(self._text(answer), self._offered(), cut_off=cut_off)
+            problem = self._problem(read)
+            if not problem or cut_off or not tries_left:
+                return answer, read, problem
+            self.bill.retries += 1
+            again = corrected(
+                begun_with(request.messages, self.structure.prefill), answer.content,
+                _CALL_AGAIN.format(problem=problem),
+            )
+            [mended] = yield from self._answers(begun_with(again, self.structure.prefill), 1)
+            answer = mended or answer
+        raise AssertionError("the last try returns")
+
+    def _problem(self, read: Read) -> str | None:
+        """Why what was read cannot be given; agents mend small misfits of free calls themselves."""
+        must = self.structure.request.tool_choice != "auto"
+        if read.problem or not must and not read.calls:
+            return read.problem
+        if not read.calls:
+            return _NO_CALL
+        known = {tool.name: tool for tool in self._offered()}
+        checked = (
+            problems_of(call, known[call.name]) for call in read.calls
+            if call.name in known and (must or known[call.name].strict)
+        )
+        return next((found for found in checked if found), None)
+
+    def _offered(self) -> list[Tool]:
+        request = self.structure.request
+        return [
+            tool for tool in request.tools
+            if request.tool_choice in ("auto", "required", tool.name)
+        ]
+
+    def _filled_call(self) -> Meanwhile:
+        """The call that the model did not make by itself (Call). Raises ToolCallFailed."""
+        style, offered = self.plan.style, self._offered()
+        try:
+            opening = prefill(style, "required").removesuffix('"')
+            names = {"enum": [tool.name for tool in offered]}
+            name = yield from self._filled(names, opening)
+            tool = next(tool for tool in offered if tool.name == name)
+            begun = prefill(style, name).removesuffix("{")
+            arguments = yield from self._filled(tool.parameters, begun)
+        except Unfillable as exc:
+            raise ToolCallFailed("The model did not make the function call.") from exc
+        return Call(name, dumps(arguments))
+
+    def _call_chunks(self, index: int, calls: list[Call]) -> Iterator[Chunk]:
+        legacy = self.structure.request.legacy_functions
+        for number, call in enumerate(calls[:1] if legacy else calls):
+            self.tokens += estimate(call.name + call.arguments)
+            for delta in completion.call_deltas(number, _call_id(), call.name, call.arguments):
+                yield completion.chunk(
+                    self.head, completion.as_legacy(delta) if legacy else delta, index=index
+                )
+        yield self._end(index, "function_call" if legacy else "tool_calls")
+
+    # JSON
+
+    def _json(self, index: int, answer: Answer) -> Generator[Waiting | Submitted | Chunk]:
+        wanted = self.structure.request.json_format
+        assert wanted is not None
+        if answer.finish_reason == "length":
+            yield from self._told(index, answer, self._text(answer))
+            yield self._end(index, "length")
+            return
+        answer, text, problem = yield from self._read_json(answer, wanted.schema)
+        if problem and wanted.schema is not None:
+            text = yield from self._filled_json(wanted.schema)
+        if not text and wanted.strict:
+            yield completion.chunk(self.head, {"refusal": f"No valid JSON: {problem}"}, index=index)
+            yield self._end(index, "stop")
+            return
+        yield from self._told(index, answer, text or self._text(answer))
+        yield self._end(index, "stop")
+
+    def _read_json(self, answer: Answer, schema: Mapping[str, Any] | None) -> Meanwhile:
+        """(answer, JSON text, what is wrong), after as many corrections as are allowed."""
+        for tries_left in reversed(range(self.retries + 1)):
+            text, problem = read_json(self._text(answer), schema, cut_off=False)
+            if not problem or not tries_left:
+                return answer, text, problem
+            self.bill.retries += 1
+            again = corrected(
+                begun_with(self.structure.request.messages, self.structure.prefill),
+                answer.content, _JSON_AGAIN.format(problem=problem),
+            )
+            [mended] = yield from self._answers(begun_with(again, self.structure.prefill), 1)
+            answer = mended or answer
+        raise AssertionError("the last try returns")
+
+    def _filled_json(self, schema: Mapping[str, Any]) -> Meanwhile:
+        """JSON text that fits, or "" where the schema cannot be filled."""
+        try:
+            return dumps((yield from self._filled(schema, "")))
+        except Unfillable:
+            return ""
+
+    # Guided filling
+
+    def _filled(self, schema: Mapping[str, Any], begun: str) -> Meanwhile:
+        """A value of the schema, leaf by leaf. Raises Unfillable."""
+        if fits({}, schema) and not schema.get("properties"):
+            return {}
+        filling = fill(schema, begun=begun, most_leaves=self.most_leaves)
+        try:
+            ask = next(filling)
+            while True:
+                text = yield from self._leaf(ask)
+                ask = filling.send(text)
+        except StopIteration as done:
+            return done.value
+
+    def _leaf(self, ask: Ask) -> Meanwhile:
+        """What the model writes after the prefill of an ask (str)."""
+        self.bill.guided += 1
+        request = replace(
+            self.structure.request, stop=ask.stops, n=1,
+            sampling={**self.structure.request.sampling, **_LEAF_SAMPLING},
+        )
+        order = Order(
+            replace(self.plan, request=request), self.place, 1, ask.prefill,
+            max(ask.max_length, 16),
+        )
+        [generated] = yield from Segment(self.horde, order, self.bill).generate()
+        text, _ = cut(generated.text, self.plan.format.stops)
+        marker = end_marker(text)
+        return text.rstrip().removesuffix(marker) if marker else text
+
+    # What the client gets
+
+    def _text(self, answer: Answer) -> str:
+        return self.structure.prefill + answer.content
+
+    def _told(self, index: int, answer: Answer, content: str) -> Iterator[Chunk]:
+        self.tokens += estimate(content) + answer.reasoning_tokens
+        self.reasoning_tokens += answer.reasoning_tokens
+        stream = self.structure.request.stream
+        for key, part in (("reasoning_content", answer.reasoning), ("content", content)):
+            for piece in completion.words(part) if stream else [part] if part else []:
+                yield completion.chunk(self.head, {key: piece}, index=index)
+
+    def _end(self, index: int, reason: FinishReason) -> Chunk:
+        return completion.chunk(self.head, {}, index=index, finish_reason=reason)
+
+
+def _call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"

@@ -1,0 +1,353 @@
+"""Tool calls and JSON out of generated text: read, corrected, guided at last."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import openai.types.chat
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import Scripted, World
+from horde_proxy.errors import ToolCallFailed
+from horde_proxy.protocol.chat import read_chat
+from horde_proxy.protocol.completion import fold
+from horde_proxy.upstreams import Route
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather", "description": "The weather now.",
+        "parameters": {
+            "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+        },
+    },
+}
+TIME = {"type": "function", "function": {"name": "get_time", "parameters": None}}
+CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+
+
+class Lines(Scripted):
+    """Gives one text after the other; the last one again and again."""
+
+    def __init__(self, *texts: str, **extra: Any) -> None:
+        super().__init__("", **extra)
+        self.texts = list(texts)
+
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        self.payloads.append(dict(payload))
+        return self.texts.pop(0) if len(self.texts) > 1 else self.texts[0]
+
+
+def chunks(world: World, *texts: str, **fields: Any) -> list[dict[str, Any]]:
+    world.employ(Lines(*texts), "worker")
+    return asked(world, **fields)
+
+
+def asked(world: World, **fields: Any) -> list[dict[str, Any]]:
+    upstream = world.upstream()
+    body = {
+        "model": "test/model", "messages": [{"role": "user", "content": "Weather in Oslo?"}],
+        **fields,
+    }
+    request = read_chat(body)
+    items = upstream.stream(request, Route(upstream, ("test/model",)))
+    return [item for item in items if isinstance(item, dict)]
+
+
+def answer(world: World, *texts: str, **fields: Any) -> dict[str, Any]:
+    found = fold(chunks(world, *texts, **fields))
+    openai.types.chat.ChatCompletion.model_validate(found, strict=False)
+    return found
+
+
+def calls(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        (each["function"]["name"], json.loads(each["function"]["arguments"]))
+        for each in found["choices"][0]["message"]["tool_calls"]
+    ]
+
+
+def test_a_call_is_read_and_said_as_openai_says_it(world: World) -> None:
+    found = answer(world, f"Let me look.\n{CALL}", tools=[WEATHER])
+    [choice] = found["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] == "Let me look."
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert choice["message"]["tool_calls"][0]["id"].startswith("call_")
+
+
+def test_the_model_is_told_of_the_tools_and_kept_from_inventing_results(world: World) -> None:
+    worker = world.employ(Lines(CALL))
+    asked(world, tools=[WEATHER], temperature=1.5)
+    [payload] = worker.payloads
+    assert "# Tools" in payload["prompt"]
+    assert '"name":"get_weather"' in payload["prompt"]
+    assert "<tool_response>" in payload["stop_sequence"]
+    assert (payload["temperature"], payload["rep_pen"]) == (0.7, 1.0)
+
+
+def test_without_content_it_is_null(world: World) -> None:
+    assert answer(world, CALL, tools=[WEATHER])["choices"][0]["message"]["content"] is None
+
+
+def test_tool_choice_none_is_plain_text(world: World) -> None:
+    found = answer(world, CALL, tools=[WEATHER], tool_choice="none")
+    assert found["choices"][0]["message"]["content"] == CALL
+    assert found["choices"][0]["finish_reason"] == "stop"
+
+
+def test_an_answer_without_a_call_stays_text(world: World) -> None:
+    found = answer(world, "It is cold there.", tools=[WEATHER])
+    assert found["choices"][0]["message"]["content"] == "It is cold there."
+    assert found["choices"][0]["finish_reason"] == "stop"
+    assert "tool_calls" not in found["choices"][0]["message"]
+
+
+def test_several_calls_keep_their_order_and_one_is_kept_where_only_one_is_wanted(
+    world: World,
+) -> None:
+    two = CALL + "\n" + CALL.replace("Oslo", "Rome")
+    assert calls(answer(world, two, tools=[WEATHER])) == [
+        ("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Rome"}),
+    ]
+    other = World()
+    assert calls(answer(other, two, tools=[WEATHER], parallel_tool_calls=False)) == [
+        ("get_weather", {"city": "Oslo"}),
+    ]
+
+
+def test_the_deltas_come_in_openais_order(world: World) -> None:
+    found = chunks(world, f"Look.\n{CALL}", tools=[WEATHER], stream=True)
+    deltas = [each["choices"][0]["delta"] for each in found if each["choices"]]
+    assert deltas[0]["role"] == "assistant"
+    assert deltas[1] == {"content": "Look."}
+    first = deltas[2]["tool_calls"][0]
+    assert first["function"] == {"name": "get_weather", "arguments": ""}
+    assert first["index"] == 0
+    assert deltas[3] == {
+        "tool_calls": [{"index": 0, "function": {"arguments": '{"city":"Oslo"}'}}]
+    }
+    assert deltas[4] == {}
+    assert found[-2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_named_call_is_begun_for_the_model(world: World) -> None:
+    worker = world.employ(Lines('"city": "Oslo"}}\n</tool_call>'))
+    found = fold(asked(world, tools=[WEATHER, TIME], tool_choice=NAMED))
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert worker.payloads[0]["prompt"].endswith(
+        '<|im_start|>assistant\n<tool_call>\n{"name": "get_weather", "arguments": {'
+    )
+    assert "get_time" not in worker.payloads[0]["prompt"]
+
+
+def test_a_required_call_is_begun_up_to_its_name(world: World) -> None:
+    found = answer(
+        world, 'get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
+        tools=[WEATHER, TIME], tool_choice="required",
+    )
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+
+
+def test_an_invalid_call_is_corrected_once(world: World) -> None:
+    worker = world.employ(Lines('<tool_call>\n{"name": "get_wether", "arguments": {}}', CALL))
+    found = fold(asked(world, tools=[WEATHER]))
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert "Your function call was invalid:" in worker.payloads[1]["prompt"]
+    assert found["horde"]["retries"] == 1
+
+
+def test_a_call_that_stays_unknown_is_passed_on_for_the_agent_to_handle(world: World) -> None:
+    unknown = '<tool_call>\n{"name": "no_such_tool", "arguments": {"x": 1}}\n</tool_call>'
+    assert calls(answer(world, unknown, tools=[WEATHER])) == [("no_such_tool", {"x": 1})]
+
+
+def test_a_call_that_was_cut_off_is_never_repaired(world: World) -> None:
+    text = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "' + "Os" * 200
+    found = answer(world, text, tools=[WEATHER], max_tokens=64, horde={"segments": False})
+    [choice] = found["choices"]
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["content"].startswith('<tool_call>\n{"name": "get_weather"')
+    assert "tool_calls" not in choice["message"]
+
+
+def test_a_call_longer_than_one_job_is_continued(world: World) -> None:
+    call = json.dumps({"name": "get_weather", "arguments": {"city": "word " * 300}})
+    text = f"<tool_call>\n{call}\n</tool_call>"
+
+    class Reciting(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            from horde_proxy.prompts.tokens import truncate
+            done = payload["prompt"].rpartition("<|im_start|>assistant\n")[2]
+            return truncate(text[len(done):], payload["max_length"])
+
+    world.employ(Reciting("", max_length=100))
+    found = fold(asked(world, tools=[WEATHER], max_tokens=2000))
+    assert calls(found) == [("get_weather", {"city": "word " * 300})]
+
+
+def test_the_older_form_of_functions_is_answered_in_kind(world: World) -> None:
+    found = answer(world, CALL, functions=[WEATHER["function"]], function_call="auto")
+    [choice] = found["choices"]
+    assert choice["finish_reason"] == "function_call"
+    assert choice["message"]["function_call"] == {
+        "name": "get_weather", "arguments": '{"city":"Oslo"}',
+    }
+
+
+def test_each_of_several_choices_is_read_for_itself(world: World) -> None:
+    found = answer(world, CALL, tools=[WEATHER], n=2)
+    assert [each["finish_reason"] for each in found["choices"]] == ["tool_calls"] * 2
+
+
+def test_a_required_call_that_does_not_come_is_filled_in_leaf_by_leaf(world: World) -> None:
+    worker = world.employ(Lines("I would rather not.", "Nor now.", 'Oslo"'))
+    found = fold(asked(world, tools=[WEATHER], tool_choice=NAMED))
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert found["horde"]["guided_requests"] == 1
+    leaf = worker.payloads[-1]
+    assert leaf["prompt"].endswith('{"name": "get_weather", "arguments": {"city": "')
+    assert '"' in leaf["stop_sequence"]
+    assert leaf["max_length"] < 256
+
+
+def test_among_several_tools_the_name_is_a_leaf_too(world: World) -> None:
+    world.options = replace(world.options, tool_retries=0)
+    found = answer(
+        world, "???", "get_weather", 'Oslo"', tools=[TIME, WEATHER], tool_choice="required"
+    )
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert found["horde"]["guided_requests"] == 2
+
+
+def test_a_call_that_cannot_be_had_is_a_clean_400(world: World) -> None:
+    tool = {"type": "function", "function": {
+        "name": "f", "parameters": {"type": "object", "patternProperties": {"x": {}},
+                                    "required": ["x1"]},
+    }}
+    with pytest.raises(ToolCallFailed) as raised:
+        answer(world, "no", tools=[tool], tool_choice="required")
+    assert raised.value.status == 400
+
+
+def test_a_model_that_is_told_of_no_tools_answers_in_plain_text(world: World) -> None:
+    world.options = replace(world.options, tool_styles={"test/*": "none"})
+    worker = world.employ(Lines("Hello."))
+    upstream = world.upstream()
+    request = read_chat({"model": "test/model", "tools": [WEATHER],
+                         "messages": [{"role": "user", "content": "Hi"}]})
+    accepted = next(upstream.stream(request, Route(upstream, ("test/model",))))
+    assert accepted.headers["X-Horde-Warnings"] == (  # type: ignore[union-attr]
+        "tools: not supported for this model"
+    )
+    assert worker.payloads == []
+
+
+def test_past_calls_and_results_are_told_in_the_models_own_style(world: World) -> None:
+    world.options = replace(world.options, tool_styles={"*": "llama3"})
+    worker = world.employ(Lines("It is cold."))
+    asked(world, tools=[WEATHER], messages=[
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "", "tool_calls": [
+            {"id": "c1", "type": "function",
+             "function": {"name": "get_weather", "arguments": '{"city":"Oslo"}'}},
+        ]},
+        {"role": "tool", "tool_call_id": "c1", "content": "-3"},
+        {"role": "tool", "content": "orphan"},
+    ])
+    prompt = worker.payloads[0]["prompt"]
+    assert '{"name": "get_weather", "parameters": {"city":"Oslo"}}' in prompt
+    assert '{"output": "-3"}\n{"output": "orphan"}' in prompt
+
+
+PERSON = {
+    "type": "object", "additionalProperties": False, "required": ["name", "age"],
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+}
+
+
+def schema_format(strict: bool = True) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {
+        "name": "person", "strict": strict, "schema": PERSON,
+    }}
+
+
+def test_json_comes_back_serialised_anew(world: World) -> None:
+    found = answer(world, '\n "name": "Ann",\n "age": 3 }\n', response_format=schema_format())
+    assert found["choices"][0]["message"]["content"] == '{"name":"Ann","age":3}'
+    assert found["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("text", [
+    '"a": 1}', "\"a\": 1, }", "'a': 1}", '"a": 1}\nThat is all.',
+])
+def test_a_json_object_is_mended(world: World, text: str) -> None:
+    found = answer(world, text, response_format={"type": "json_object"})
+    assert found["choices"][0]["message"]["content"] == '{"a":1}'
+
+
+def test_json_that_does_not_fit_is_asked_for_again(world: World) -> None:
+    worker = world.employ(Lines('"name": "Ann"}', '"name": "Ann", "age": 3}'))
+    found = fold(asked(world, response_format=schema_format()))
+    assert json.loads(found["choices"][0]["message"]["content"]) == {"name": "Ann", "age": 3}
+    assert "Your answer was invalid:" in worker.payloads[1]["prompt"]
+
+
+def test_json_that_does_not_come_is_filled_in(world: World) -> None:
+    found = answer(world, "Hm.", "Well.", 'Ann"', "3,", response_format=schema_format())
+    assert json.loads(found["choices"][0]["message"]["content"]) == {"name": "Ann", "age": 3}
+    assert found["horde"]["guided_requests"] == 2
+
+
+def test_a_strict_schema_that_cannot_be_met_is_a_refusal(world: World) -> None:
+    unfillable = {"type": "object", "patternProperties": {"x": {}}, "required": ["x1"]}
+    found = answer(world, "Hm.", response_format={"type": "json_schema", "json_schema": {
+        "name": "x", "strict": True, "schema": unfillable,
+    }})
+    message = found["choices"][0]["message"]
+    assert message["content"] is None
+    assert message["refusal"].startswith("No valid JSON: ")
+
+
+def test_json_that_was_cut_off_says_length(world: World) -> None:
+    found = answer(
+        world, '"name": "' + "A" * 900, response_format=schema_format(), max_tokens=32,
+        horde={"segments": False},
+    )
+    assert found["choices"][0]["finish_reason"] == "length"
+
+
+SCHEMAS = st.fixed_dictionaries({
+    "type": st.just("object"),
+    "properties": st.dictionaries(
+        st.sampled_from(["city", "days", "unit", "tags", "ok"]),
+        st.sampled_from([
+            {"type": "string"}, {"type": "integer", "minimum": 1}, {"type": "boolean"},
+            {"enum": ["C", "F"]}, {"type": "array", "items": {"type": "string"}},
+            {"type": "number"},
+        ]), min_size=1,
+    ),
+})
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(schema=SCHEMAS, garbage=st.lists(st.text(max_size=30), min_size=1, max_size=8))
+def test_whatever_a_model_says_a_strict_schema_is_met(
+    schema: dict[str, Any], garbage: list[str]
+) -> None:
+    import jsonschema
+
+    schema = {**schema, "required": sorted(schema["properties"])}
+    world = World()
+    world.limits = type(world.limits)((), ())
+    world.horde.rate_limits = False
+    world.options = replace(world.options, retries=0)
+    found = answer(world, *garbage, response_format={"type": "json_schema", "json_schema": {
+        "name": "x", "strict": True, "schema": schema,
+    }})
+    jsonschema.validate(json.loads(found["choices"][0]["message"]["content"]), schema)
