@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Flask
 from limits.storage import MemoryStorage, RedisStorage, Storage
@@ -38,6 +38,7 @@ __version__ = VERSION
 PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
 PRIVATE_HORDE_PATH = "/api/v2/"
 PRIVATE_HORDE = {"url": PRIVATE_HORDE_URL, "validated_backends": False, "cache_ttl": 1.0}
+NO_PACE: dict[str, list[str]] = {"address_limits": [], "key_limits": []}
 CONNECTIONS = 128
 OWNER = "owner"
 
@@ -124,7 +125,7 @@ def _horde(app: Flask, settings: Config, halt: Halt) -> HordeUpstream:
     private: _PrivateHorde | None = app.extensions.get("private_horde")
     if private:
         session.mount(PRIVATE_HORDE_URL, WSGIAdapter(private.app))
-        pace: dict[str, Any] = {} if settings.private_horde.strict else {"address_limits": [], "key_limits": []}
+        pace = {} if settings.private_horde.strict else NO_PACE
         horde = horde.model_copy(update={**PRIVATE_HORDE, **pace, "api_key": private.key})
     client = HordeClient(
         horde.url, session, contact=horde.contact,

@@ -351,3 +351,26 @@ def test_whatever_a_model_says_a_strict_schema_is_met(
         "name": "x", "strict": True, "schema": schema,
     }})
     jsonschema.validate(json.loads(found["choices"][0]["message"]["content"]), schema)
+
+
+def test_what_was_said_is_taken_as_it_was_said(world: World) -> None:
+    world.options = replace(world.options, tool_retries=0)
+    found = answer(world, "???", 'OSLO"', tools=[WEATHER], tool_choice=NAMED)
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+
+
+def test_what_was_not_said_is_asked_for_in_words_too(world: World) -> None:
+    world.options = replace(world.options, tool_retries=0)
+    worker = world.employ(Lines("???", 'Osterlo"', " Oslo, Norway"))
+    found = fold(asked(world, tools=[WEATHER], tool_choice=NAMED))
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert worker.payloads[-1]["prompt"].endswith("<|im_start|>assistant\ncity:")
+    assert found["horde"]["guided_requests"] == 2
+
+
+def test_what_comes_after_a_finished_call_is_not_waited_for(world: World) -> None:
+    worker = world.employ(Lines('"city": "Oslo"}}\n</tool_call>\n' + "and so on, " * 60,
+                                max_length=128))
+    found = fold(asked(world, tools=[WEATHER], tool_choice=NAMED))
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert len(worker.payloads) == 1

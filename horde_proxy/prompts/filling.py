@@ -18,7 +18,7 @@ from horde_proxy.prompts.schemas import (
     formatted_in, neutral, shape,
 )
 
-__all__ = ["Ask", "Unfillable", "fill"]
+__all__ = ["TEXT_STOPS", "Ask", "Unfillable", "fill"]
 
 _SHORT = 24
 _NEXT = 16
@@ -27,7 +27,7 @@ _TRIES = 2
 _TRIES_WITH_PATTERN = 3
 _CONTINUATIONS = 2
 _LONGEST_COMPARED = 200
-_TEXT_STOPS = ('"', "\n")
+TEXT_STOPS = ('"', "\n")
 _VALUE_STOPS = (",", "}", "\n", "]")
 _TEXT_END = re.compile(r'(?<!\\)(?:\\\\)*"|\n')
 _ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
@@ -185,7 +185,7 @@ class _Filling:
         values = [each for each in shape.values if _is_unique([*used, each])] or [*shape.values]
         quoted = _is_quoted(shape)
         texts = [_json(each)[1:-1] if quoted else _json(each) for each in values]
-        stops, opening = (_TEXT_STOPS, '"') if quoted else (_VALUE_STOPS, "")
+        stops, opening = (TEXT_STOPS, '"') if quoted else (_VALUE_STOPS, "")
         length = min(_MOST_TEXT, max(_SHORT, max(map(len, texts))))
         said = yield self._ask(text + opening, stops, length, tuple(texts))
         usual = next((i for i, each in enumerate(values) if each is shape.fallback), 0)
@@ -201,7 +201,7 @@ class _Filling:
 
     def _text(self, shape: Text, text: str) -> Generator[Ask, str, str]:
         length = _MOST_TEXT if shape.most is None else min(_MOST_TEXT, max(_LEAST_TEXT, shape.most))
-        ask = self._ask(text + '"', _TEXT_STOPS, length if shape.plain else _LEAST_TEXT)
+        ask = self._ask(text + '"', TEXT_STOPS, length if shape.plain else _LEAST_TEXT)
         value = ""
         for _ in range(_TRIES_WITH_PATTERN if shape.pattern else _TRIES):
             value, unfinished = _read_text(_without_echo((yield ask)))

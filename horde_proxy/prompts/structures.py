@@ -1,4 +1,4 @@
-"""What a model is told when its answer must be tool calls or JSON, and how that answer begins. Pure.
+"""What a model is told when its answer must be calls or JSON, and how that answer begins. Pure.
 
 The horde has no grammar: an instruction, a begun answer and stops are all that there is.
 """
@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from horde_proxy.prompts import tools as calling
-from horde_proxy.prompts.loose_json import dumps, loads
+from horde_proxy.prompts.calls import read_calls
+from horde_proxy.prompts.faults import loops
+from horde_proxy.prompts.loose_json import dumps, loads, span
 from horde_proxy.prompts.schemas import Unfillable, problem, resolved
 from horde_proxy.protocol.chat import ChatRequest, Message
 
@@ -69,15 +71,35 @@ def read_json(text: str, schema: Mapping[str, Any] | None, *, cut_off: bool) -> 
     return (dumps(value), "") if wrong is None else ("", wrong)
 
 
+def is_complete(structure: Structure, text: str) -> bool:
+    """Whether nothing should follow: the JSON or the call that must be made is there, or a loop."""
+    request, whole = structure.request, structure.prefill + text
+    if request.tools:
+        if request.tool_choice == "auto":
+            return False
+        read = read_calls(whole, request.tools, cut_off=True)
+        return bool(read.calls) and not read.unfinished or loops(text)
+    return span(whole.lstrip()).state == "closed" or loops(text)
+
+
+def grounded(value: str, said: str) -> str | None:
+    """The value as it was said, whatever its case; None when it was not."""
+    at = said.casefold().find(value.casefold())
+    if not value or at < 0 or len(said.casefold()) != len(said):
+        return None
+    return said[at:at + len(value)]
+
+
 def _for_tools(request: ChatRequest, style: str) -> Structure:
     choice, parallel = request.tool_choice, request.parallel_tool_calls
+    is_free = choice in ("auto", "required")
     offered = [tool for tool in request.tools if choice in ("auto", "required", tool.name)]
     told = calling.instructions(offered, style, choice=choice, parallel=parallel)
     return Structure(
         replace(
             request,
             messages=tuple(_told(request.messages, told)),
-            stop=(*request.stop, *calling.stops(style, parallel=parallel)),
+            stop=(*request.stop, *calling.stops(style, parallel=parallel and is_free)),
             sampling=_steady(request.sampling),
         ),
         calling.prefill(style, choice),

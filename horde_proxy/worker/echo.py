@@ -22,7 +22,8 @@ _SLICE = 0.05
 class Echo:
     """The last user turn, or the whole prompt where there are no turns.
 
-    `delay` is in seconds, `speed` in tokens/s, 0 for at once. Where an answer has been begun that agrees with the echo, the rest of it follows.
+    `delay` is in seconds, `speed` in tokens/s, 0 for at once. Where an answer has been begun that
+    agrees with the echo, the rest of it follows.
     """
 
     name = "horde-proxy/echo"

@@ -69,7 +69,11 @@ class _Choice:
 
 @dataclass
 class Chain:
-    """The answer to one plan. Ids and times of its chunks are in `head`."""
+    """The answer to one plan. Ids and times of its chunks are in `head`.
+
+    `is_complete` tells of a text whether nothing should follow it; in such answers a loop is the
+    model's own fault, and not asked for again.
+    """
 
     horde: Horde
     plan: Plan
@@ -77,6 +81,7 @@ class Chain:
     head: Head
     deadline: float | None
     bill: Bill = field(default_factory=Bill)
+    is_complete: Callable[[str], bool] | None = None
     cut_off: CutOff | None = None
 
     def __post_init__(self) -> None:
@@ -123,7 +128,7 @@ class Chain:
             length = min(PROBE_LENGTH, length)
         order = Order(
             self.plan, self.place, len(choices), first.draft.text,
-            self._affordable(length, len(choices)), first.worker,
+            self._affordable(length, len(choices)), first.worker, self.is_complete is None,
         )
         generations = yield from self._generated(order)
         for choice, generated in zip(choices, generations, strict=True):
@@ -162,7 +167,10 @@ class Chain:
         choice.segment = generated.text
         fill = self.horde.speeds.of(plan.models[0]).fill
         choice.end = draft.add(generated.text, generated.max_length, fill)
-        if self._is_over(choice):
+        if self._has_all(choice):
+            choice.end = "ended"
+            yield from self._finish(choice, is_full=False)
+        elif self._is_over(choice):
             yield from self._finish(choice, self._is_full(choice))
         elif plan.request.stream:
             yield from self._news(choice, draft.settled())
@@ -172,6 +180,9 @@ class Chain:
             choice.end == "ended" or not self.plan.is_chained or choice.draft.left() <= 0
             or self._was_asked_whole(choice)
         )
+
+    def _has_all(self, choice: _Choice) -> bool:
+        return self.is_complete is not None and self.is_complete(choice.draft.text)
 
     def _was_asked_whole(self, choice: _Choice) -> bool:
         return choice.draft.segments == 1 and choice.max_length >= self.plan.asked

@@ -70,7 +70,10 @@ class Bill:
 
 @dataclass(frozen=True)
 class Order:
-    """What a segment is for: n continuations of `so_far`. `worker`: who wrote that."""
+    """What a segment is for: n continuations of `so_far`. `worker`: who wrote that.
+
+    `no_loops`: a text that loops is asked for again.
+    """
 
     plan: Plan
     place: Place
@@ -78,6 +81,7 @@ class Order:
     so_far: str
     max_length: int
     worker: str | None = None
+    no_loops: bool = True
 
 
 @dataclass(frozen=True)
@@ -285,8 +289,10 @@ class Segment:
 
     def _is_bad(self, generated: Generated) -> bool:
         is_first = not self._order.so_far
-        format = self._order.plan.format
-        return generated.is_censored or bool(fault_of(generated.text, format, is_first=is_first))
+        fault = fault_of(generated.text, self._order.plan.format, is_first=is_first)
+        return generated.is_censored or fault in ("empty", "tags") or (
+            fault == "loop" and self._order.no_loops
+        )
 
     def _generated(self, each: Mapping[str, Any]) -> Generated:
         return Generated(
