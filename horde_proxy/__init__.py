@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from horde_proxy import api, config
-from horde_proxy.api import Front, KeyRing, Places, Register
+from horde_proxy.api import Front, KeyRing, Places, Register, Repetitions
 from horde_proxy.config import CacheSettings, Config, HordeSettings
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
@@ -82,6 +82,8 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
         running=Register(
             grace=server.cancel_grace, window=server.reattach_window, clock=time.monotonic
         ),
+        repetitions=Repetitions(server.loop_limit, time.monotonic),
+        completion_tokens=settings.horde.default_completion_tokens,
         horde=horde,
         reattach=server.reattach,
         admins=tuple(access.admins),

@@ -67,6 +67,7 @@ class ServerSettings(Section):
     reattach: bool = True
     reattach_window: Annotated[float, Field(ge=0)] = 60
     cancel_grace: Annotated[float, Field(ge=0)] = 10
+    loop_limit: Annotated[int, Field(ge=0)] = 30
     log_format: Literal["text", "json"] = "text"
     trusted_proxies: list[str] = []
     strict: bool = False
@@ -129,6 +130,7 @@ class HordeSettings(Section):
     connect_timeout: Seconds = 5
     read_timeout: Seconds = 20
     default_max_tokens: Annotated[int, Field(ge=16, le=131_072)] = 4096
+    default_completion_tokens: Annotated[int, Field(ge=16, le=131_072)] = 256
     segments: bool = True
     first_segment: Annotated[int, Field(ge=0)] = 128
     retries: Annotated[int, Field(ge=0, le=10)] = 2

@@ -17,7 +17,7 @@ from limits.storage import MovingWindowSupport, Storage
 from requests import Session
 
 from horde_proxy import api
-from horde_proxy.api import Front, KeyRing, Places, Register
+from horde_proxy.api import Front, KeyRing, Places, Register, Repetitions
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
@@ -147,6 +147,7 @@ class World:
             "timeout": 280, "stream_timeout": 1200, "keepalive": "chunk",
             "keepalive_interval": 10, "max_n": 4, "strict": False, "passthrough": False,
             "keys": KeyRing({}), "places": Places(100),
+            "repetitions": Repetitions(30, self.clock),
             "running": Register(grace=10, window=60, clock=self.clock),
             **self.front,
         }

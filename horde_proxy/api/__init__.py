@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from flask import Flask
 
-from horde_proxy.api import chat, health, horde, models, responses
+from horde_proxy.api import chat, completions, health, horde, models, responses
 from horde_proxy.api.access import KeyRing
 from horde_proxy.api.front import Front
 from horde_proxy.api.places import Places
+from horde_proxy.api.repetitions import Repetitions
 from horde_proxy.api.running import Register
 
-__all__ = ["Front", "KeyRing", "Places", "Register", "register"]
+__all__ = ["Front", "KeyRing", "Places", "Register", "Repetitions", "register"]
 
 
 def register(app: Flask, front: Front) -> None:
@@ -18,7 +19,9 @@ def register(app: Flask, front: Front) -> None:
     app.extensions["horde_proxy"] = front
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    for blueprint in (chat.blueprint, models.blueprint, horde.blueprint):
+    for blueprint in (
+        chat.blueprint, completions.blueprint, models.blueprint, horde.blueprint
+    ):
         app.register_blueprint(blueprint, url_prefix="/v1", name=f"{blueprint.name}_v1")
         app.register_blueprint(blueprint)
     app.register_blueprint(health.blueprint)

@@ -11,6 +11,7 @@ from flask import current_app
 
 from horde_proxy.api.access import KeyRing
 from horde_proxy.api.places import Places
+from horde_proxy.api.repetitions import Repetitions
 from horde_proxy.api.running import Register
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
@@ -38,6 +39,8 @@ class Front:
     keys: KeyRing
     places: Places
     running: Register
+    repetitions: Repetitions
+    completion_tokens: int = 256
     horde: HordeUpstream | None = None
     reattach: bool = True
     admins: tuple[str, ...] = ()

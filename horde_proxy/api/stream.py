@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
 
 from horde_proxy.api.front import KeepAlive
 from horde_proxy.errors import ProxyError, ServerBug, UpstreamFailed
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.completion import Chunk
+from horde_proxy.protocol.completion import Chunk, bare_chunk
 from horde_proxy.upstreams import Accepted, StreamItem, Waiting
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
@@ -21,7 +20,8 @@ log = logging.getLogger(__name__)
 class EventStream:
     """The bytes of one event stream. `interval` is the seconds of silence before a keep-alive.
 
-    `tells_progress`: what is known while waiting comes as reasoning, for people to read.
+    `tells_progress`: what is known while waiting comes as reasoning, for people to read. `bare`
+    makes a chunk without news out of the first one.
 
     A class and not a generator: `close` must reach the upstream even before the first byte.
     """
@@ -35,8 +35,10 @@ class EventStream:
         interval: float,
         clock: Callable[[], float],
         tells_progress: bool = False,
+        bare: Callable[[Chunk], Chunk] = bare_chunk,
     ) -> None:
         self._items = items
+        self._bare = bare
         self._tells_progress = tells_progress
         self._told = ""
         self._include_usage = include_usage
@@ -99,17 +101,13 @@ class EventStream:
         is_due = self._clock() - self._last_sent >= self._interval
         if self._tells_progress and waiting.state != self._told or is_due and self._tells_progress:
             self._told = waiting.state
-            yield from self._chunk(self._bare(self._first, {"reasoning_content": _line(waiting)}))
+            yield from self._chunk(
+                bare_chunk(self._first, {"reasoning_content": _line(waiting)})
+            )
         elif is_due and self._keepalive != "off":
             yield sse.comment(_line(waiting).rstrip())
             if self._keepalive == "chunk":
-                yield from self._chunk(self._bare(self._first, {}))
-
-    def _bare(self, first: Chunk, delta: dict[str, Any]) -> Chunk:
-        choice: dict[str, Any] = {
-            "index": 0, "delta": delta, "logprobs": None, "finish_reason": None
-        }
-        return {**first, "choices": [choice]}
+                yield from self._chunk(self._bare(self._first))
 
 
 def _line(waiting: Waiting) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -192,12 +192,10 @@ class HordeOptions(BaseModel):
     progress: Literal["reasoning"] | None = None
 
 
-class _Body(_Lenient):
+class Sampled(_Lenient):
+    """What chats and plain completions have in common."""
+
     model: Annotated[str, Field(min_length=1)]
-    messages: Annotated[
-        list[_Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
-    ]
-    max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
     max_tokens: Annotated[Int, Field(ge=1)] | None = None
     n: Annotated[Int, Field(ge=1)] | None = None
     stop: str | Strings | None = None
@@ -225,11 +223,18 @@ class _Body(_Lenient):
     dynatemp_exponent: float | None = None
     sampler_order: Integers | None = None
 
-    modalities: Strings | None = None
-    audio: Any = None
     seed: Any = None
     logit_bias: Any = None
     logprobs: Any = None
+
+
+class _Body(Sampled):
+    messages: Annotated[
+        list[_Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+    ]
+    max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
+    modalities: Strings | None = None
+    audio: Any = None
     top_logprobs: Any = None
     web_search_options: Any = None
     tools: Annotated[list[_Tool], Field(max_length=MOST_ELEMENTS, fail_fast=True)] | None = None
@@ -267,25 +272,12 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest
         parsed = _Body.model_validate(body)
     except ValidationError as exc:
         raise first_problem(exc) from exc
-    _refuse(parsed, max_n)
-    ignored = _ignored(parsed)
-    if strict and ignored:
-        raise InvalidRequest(
-            f"Unsupported parameter: '{ignored[0]}'.",
-            param=ignored[0], code="unsupported_parameter",
-        )
+    _refuse(parsed)
     tools, choice = _tools(parsed)
-    return ChatRequest(
-        model=parsed.model,
+    return replace(
+        common(parsed, _ignored(parsed, _IGNORED), max_n=max_n, strict=strict),
         messages=tuple(_message(i, each) for i, each in enumerate(parsed.messages)),
         max_tokens=parsed.max_completion_tokens or parsed.max_tokens,
-        n=parsed.n or 1,
-        stop=_stop(parsed.stop),
-        stream=bool(parsed.stream),
-        include_usage=bool(parsed.stream_options and parsed.stream_options.include_usage),
-        sampling=_sampling(parsed),
-        horde=parsed.horde.model_dump(exclude_none=True) if parsed.horde else {},
-        ignored=ignored,
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=parsed.parallel_tool_calls is not False,
@@ -294,12 +286,35 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest
     )
 
 
-def _refuse(body: _Body, max_n: int) -> None:
+def common(
+    body: Sampled, ignored: tuple[str, ...], *, max_n: int, strict: bool
+) -> ChatRequest:
+    """The request that a body makes but for its messages. Raises InvalidRequest."""
     if (body.n or 1) > max_n:
         raise InvalidRequest(
             f"Invalid value for 'n': must be at most {max_n}.",
             param="n", code="integer_above_max_value",
         )
+    if strict and ignored:
+        raise InvalidRequest(
+            f"Unsupported parameter: '{ignored[0]}'.",
+            param=ignored[0], code="unsupported_parameter",
+        )
+    return ChatRequest(
+        model=body.model,
+        messages=(),
+        max_tokens=body.max_tokens,
+        n=body.n or 1,
+        stop=_stop(body.stop),
+        stream=bool(body.stream),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        sampling=_sampling(body),
+        horde=body.horde.model_dump(exclude_none=True) if body.horde else {},
+        ignored=ignored,
+    )
+
+
+def _refuse(body: _Body) -> None:
     if body.audio is not None or "audio" in (body.modalities or ()):
         param = "audio" if body.audio is not None else "modalities"
         raise InvalidRequest(
@@ -307,8 +322,8 @@ def _refuse(body: _Body, max_n: int) -> None:
         )
 
 
-def _ignored(body: _Body) -> tuple[str, ...]:
-    return tuple(name for name in _IGNORED if getattr(body, name))
+def _ignored(body: Sampled, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if getattr(body, name))
 
 
 def _tools(body: _Body) -> tuple[tuple[Tool, ...], str]:
@@ -376,7 +391,7 @@ def _json_format(asked: _ResponseFormat | None) -> JsonFormat | None:
     return JsonFormat(asked.json_schema.json_schema, strict=bool(asked.json_schema.strict))
 
 
-def _sampling(body: _Body) -> dict[str, Any]:
+def _sampling(body: Sampled) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in _SAMPLING:
         given = [getattr(body, each) for each in (name, *_OTHER_NAMES.get(name, ()))]

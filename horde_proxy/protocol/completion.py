@@ -86,6 +86,12 @@ def usage(prompt_tokens: int, completion_tokens: int, reasoning_tokens: int = 0)
     }
 
 
+def bare_chunk(chunk: Chunk, delta: dict[str, Any] | None = None) -> Chunk:
+    """A chunk like another, with nothing in it or with a delta of its own."""
+    choice = {"index": 0, "delta": delta or {}, "logprobs": None, "finish_reason": None}
+    return {**chunk, "choices": [choice]}
+
+
 def words(text: str) -> Iterator[str]:
     """The text in word-sized pieces; joined they are the text again."""
     return (match.group() for match in _WORD.finditer(text))

@@ -1,0 +1,62 @@
+"""What every answer has in common: whose it is, who shares it, a place, the client's patience."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from flask import g, request
+
+from horde_proxy.api.connection import is_open, watched
+from horde_proxy.api.front import Front
+from horde_proxy.api.incoming import client_key, client_name
+from horde_proxy.api.record import Record
+from horde_proxy.api.running import About
+from horde_proxy.errors import TimedOut
+from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.upstreams import StreamItem
+
+ANONYMOUS_KEY = "0000000000"
+
+
+def owned(here: Front, chat: ChatRequest) -> ChatRequest:
+    """The request with what its sender brings: who it is, whose key pays, how long it waits."""
+    seconds = here.stream_timeout if chat.stream else here.timeout
+    api_key = client_key() or ANONYMOUS_KEY if here.passthrough else None
+    return replace(chat, api_key=api_key, client=client_name(), seconds=seconds)
+
+
+def answered(
+    here: Front, chat: ChatRequest, start: Callable[[], Iterator[StreamItem]]
+) -> Iterator[StreamItem]:
+    """The items of an answer, which the same request of the same client shares.
+
+    Raises Repeated for what a client in a loop sends.
+    """
+    here.repetitions.check(chat)
+    record: Record = g.record
+    items = _watched(here, chat, _followed(here, chat, start))
+    return record.follow(here.places.occupied(here.repetitions.counted(chat, items)))
+
+
+def _followed(
+    here: Front, chat: ChatRequest, start: Callable[[], Iterator[StreamItem]]
+) -> Iterator[StreamItem]:
+    record: Record = g.record
+    key = record.id
+    if here.reattach:
+        key = f"{chat.client} {request.path.removeprefix('/v1')} {g.digest}"
+    about = About(record.id, chat.client, chat.model, chat.stream, time.time())
+    return here.running.follow(key, about, start)
+
+
+def _watched(here: Front, chat: ChatRequest, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
+    sock = request.environ.get("gunicorn.socket")
+    return watched(
+        items,
+        is_open=lambda: is_open(sock),
+        deadline=here.clock() + (chat.seconds or 0),
+        clock=here.clock,
+        late=TimedOut("The answer did not come within the time that this proxy waits for one."),
+    )

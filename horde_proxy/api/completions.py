@@ -1,0 +1,61 @@
+"""POST /completions: the older form, raw prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from flask import Blueprint, Response, jsonify
+
+from horde_proxy.api.answering import answered, owned
+from horde_proxy.api.front import Front, front
+from horde_proxy.api.incoming import guard, read_json
+from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
+from horde_proxy.protocol.text import TextRequest, bare_chunk, fold_text, read_text, text_chunk
+from horde_proxy.upstreams import Accepted, StreamItem
+from horde_proxy.upstreams.several import several
+
+blueprint = Blueprint("completions", __name__)
+blueprint.before_request(guard)
+
+
+@blueprint.post("/completions")
+def completions() -> Response:
+    """A text completion for each prompt, or its chunks as server-sent events."""
+    here = front()
+    asked = read_text(
+        read_json(), default_tokens=here.completion_tokens, max_n=here.max_n, strict=here.strict
+    )
+    chats = [owned(here, each) for each in asked.requests]
+    items = answered(
+        here, chats[0],
+        lambda: several([here.router.stream(chat) for chat in chats], chats[0].n),
+    )
+    accepted = cast(Accepted, next(items))
+    texts = _as_text(items, asked)
+    response = _streamed(here, asked, texts) if chats[0].stream else _whole(texts)
+    response.headers.update(accepted.headers)
+    return response
+
+
+def _as_text(items: Iterator[StreamItem], asked: TextRequest) -> Iterator[StreamItem]:
+    begins = asked.echoed()
+    try:
+        for item in items:
+            yield text_chunk(item, begins) if isinstance(item, dict) else item
+    finally:
+        close = getattr(items, "close", None)
+        if close:
+            close()
+
+
+def _whole(items: Iterator[StreamItem]) -> Response:
+    return jsonify(fold_text(item for item in items if isinstance(item, dict)))
+
+
+def _streamed(here: Front, asked: TextRequest, items: Iterator[StreamItem]) -> Response:
+    events = EventStream(
+        items, include_usage=asked.requests[0].include_usage, keepalive=here.keepalive,
+        interval=here.keepalive_interval, clock=here.clock, bare=bare_chunk,
+    )
+    return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)

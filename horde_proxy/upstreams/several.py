@@ -1,0 +1,52 @@
+"""Several answers as one: their items interleaved, choices numbered on, usages added up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from horde_proxy.protocol.completion import Chunk
+from horde_proxy.upstreams import Accepted, StreamItem
+
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+def several(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamItem]:
+    """One stream of all, each of which has n choices: that of the first names itself.
+
+    The usage comes once, at the end. Closing it closes all that still run.
+    """
+    running = dict(enumerate(streams))
+    last: list[Chunk] = []
+    first: Chunk | None = None
+    try:
+        while running:
+            for place, stream in list(running.items()):
+                item = next(stream, None)
+                if item is None:
+                    del running[place]
+                elif isinstance(item, dict):
+                    first = first or item
+                    if item["choices"]:
+                        yield _numbered(item, first, place * n)
+                    else:
+                        last.append(item)
+                elif place == 0 or not isinstance(item, Accepted):
+                    yield item
+        if first is not None and last:
+            yield {**last[0], "id": first["id"], "usage": _added(last)}
+    finally:
+        for stream in running.values():
+            close = getattr(stream, "close", None)
+            if close:
+                close()
+
+
+def _numbered(chunk: Chunk, first: Chunk, offset: int) -> Chunk:
+    choices = [{**each, "index": each["index"] + offset} for each in chunk["choices"]]
+    return {**chunk, "id": first["id"], "created": first["created"], "choices": choices}
+
+
+def _added(chunks: Sequence[Chunk]) -> dict[str, Any]:
+    usage = dict(chunks[0]["usage"])
+    return {**usage, **{name: sum(each["usage"][name] for each in chunks) for name in _COUNTS}}
