@@ -163,10 +163,14 @@ def list_models(url: str | None, path: str | None) -> None:
 )
 @click.option("--delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
 @click.option("--speed", default=0.0, metavar="TOKENS/S", help="How fast an echo writes.")
+@click.option(
+    "--scenario", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='What an echo says instead: JSON, [{"when": REGEX, "say": TEXT}, ...].',
+)
 def worker(
     horde: str, backend: str, api_key: str, name: str | None, model: str | None,
     max_length: int | None, max_context_length: int | None, threads: int, idle: float, delay: float,
-    speed: float,
+    speed: float, scenario: Path | None,
 ) -> None:
     """Work for a horde: pop its jobs and complete them with a model."""
     stop = threading.Event()
@@ -176,6 +180,7 @@ def worker(
         engine = models.open_backend(
             backend, model=model, max_length=max_length,
             max_context_length=max_context_length, delay=delay, speed=speed,
+            scenario=scenario,
         )
         name = name or _worker_name(engine.name)
         identity = Identity(horde, name, api_key, threads=threads, idle=idle)

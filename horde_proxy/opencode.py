@@ -18,6 +18,8 @@ PROVIDER = "horde"
 SCHEMA = "https://opencode.ai/config.json"
 COMFORTABLE_CONTEXT = 16_384
 """opencode's own prompt takes about 7,000 tokens."""
+LONGEST_ANSWER = 8_192
+"""Answers are chained, so a job's length is no limit; what is said here is kept free of history."""
 _PATIENCE_MS = 900_000
 
 Model = Mapping[str, Any]
@@ -55,6 +57,18 @@ def provider(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, 
             "chunkTimeout": _PATIENCE_MS,
         },
         "models": {model["id"]: _entry(model) for model in models},
+    }
+
+
+def fresh(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any]:
+    """A whole configuration for who has none; raises ValueError without models."""
+    if not models:
+        raise ValueError("no model has a context that is large enough")
+    return {
+        "$schema": SCHEMA,
+        "model": f"{PROVIDER}/{best(models)['id']}",
+        "small_model": f"{PROVIDER}/{fastest(models)['id']}",
+        "provider": {PROVIDER: provider(models, base_url, api_key)},
     }
 
 
@@ -101,9 +115,9 @@ def _entry(model: Model) -> dict[str, Any]:
     context = int(model.get("context_length", 0))
     return {
         "name": model["id"],
-        "tool_call": False,
+        "tool_call": model.get("horde", {}).get("tools") != "none",
         "cost": {"input": 0, "output": 0},
-        "limit": {"context": context, "output": int(_told(model, "max_length")) or 512},
+        "limit": {"context": context, "output": min(LONGEST_ANSWER, context // 4)},
     }
 
 

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "router": {"errors", "naming", "protocol", "upstreams"},
     "private_horde": set(),
     "worker": {"version", "prompts"},
-    "api": {"errors", "protocol", "upstreams", "router", "shutdown"},
+    "api": {"errors", "opencode", "protocol", "upstreams", "router", "shutdown"},
     "config": {"prompts"},
     "demo": {"config", "worker"},
     "serving": {"", "config"},

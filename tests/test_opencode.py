@@ -41,12 +41,12 @@ def test_a_fresh_file_has_all_that_opencode_needs() -> None:
                         "headerTimeout": 900000, "chunkTimeout": 900000},
             "models": {
                 "koboldcpp/Big-70B": {
-                    "name": "koboldcpp/Big-70B", "tool_call": False,
-                    "cost": {"input": 0, "output": 0}, "limit": {"context": 32768, "output": 512},
+                    "name": "koboldcpp/Big-70B", "tool_call": True,
+                    "cost": {"input": 0, "output": 0}, "limit": {"context": 32768, "output": 8192},
                 },
                 "koboldcpp/Small-3B": {
-                    "name": "koboldcpp/Small-3B", "tool_call": False,
-                    "cost": {"input": 0, "output": 0}, "limit": {"context": 16384, "output": 512},
+                    "name": "koboldcpp/Small-3B", "tool_call": True,
+                    "cost": {"input": 0, "output": 0}, "limit": {"context": 16384, "output": 4096},
                 },
             },
         }},

@@ -1,11 +1,15 @@
-"""GET /models and /models/{id}."""
+"""GET /models and /models/{id}, and the same as opencode wants it."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
+from horde_proxy import opencode
 from horde_proxy.api.front import front
 from horde_proxy.api.incoming import guard
+from horde_proxy.errors import Unavailable
+
+DEFAULT_CONTEXT = 8192
 
 blueprint = Blueprint("models", __name__)
 blueprint.before_request(guard)
@@ -15,6 +19,17 @@ blueprint.before_request(guard)
 def models() -> Response:
     """All models on offer now."""
     return jsonify({"object": "list", "data": front().router.models()})
+
+
+@blueprint.get("/opencode.json")
+def opencode_json() -> Response:
+    """opencode's configuration for what is on offer now; base_url, key and min_context as query."""
+    base_url = request.args.get("base_url") or f"{request.host_url}v1"
+    least = request.args.get("min_context", DEFAULT_CONTEXT, type=int)
+    models = opencode.capable(front().router.models(), least)
+    if not models:
+        raise Unavailable("No model with such a context is on offer now.")
+    return jsonify(opencode.fresh(models, base_url, request.args.get("key") or "none"))
 
 
 @blueprint.get("/models/<path:name>")

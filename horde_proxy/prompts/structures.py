@@ -6,6 +6,7 @@ The horde has no grammar: an instruction, a begun answer and stops are all that 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,8 @@ _JSON_OF_SCHEMA = (
     "schema, not the schema itself:\n"
 )
 _FENCE = "\n```"
+_CALLED = re.compile(r'"name": *"([^"]{1,128})", *"(?:arguments|parameters)": *(?=\{)')
+_BEGUN = re.compile(r'\{\s*"([^"\\]{1,200})"\s*:\s*(\S)')
 _HIGHEST_TEMPERATURE = 0.7
 _HIGHEST_PENALTY = 1.05
 
@@ -72,14 +75,38 @@ def read_json(text: str, schema: Mapping[str, Any] | None, *, cut_off: bool) -> 
 
 
 def is_complete(structure: Structure, text: str) -> bool:
-    """Whether nothing should follow: the JSON or the call that must be made is there, or a loop."""
+    """Whether nothing should follow: what must come is there, or the text went astray."""
     request, whole = structure.request, structure.prefill + text
     if request.tools:
         if request.tool_choice == "auto":
             return False
         read = read_calls(whole, request.tools, cut_off=True)
-        return bool(read.calls) and not read.unfinished or loops(text)
-    return span(whole.lstrip()).state == "closed" or loops(text)
+        is_there = bool(read.calls) and not read.unfinished
+        return is_there or _is_astray(whole, request) or loops(text)
+    is_there = span(whole.lstrip()).state == "closed"
+    return is_there or _is_astray(whole, request) or loops(text)
+
+
+def _is_astray(text: str, request: ChatRequest) -> bool:
+    """Whether a begun object has a first property that its schema has not, or of another type.
+
+    That is how small models repeat the schema instead of filling it in.
+    """
+    called = _CALLED.search(text)
+    if request.tools:
+        tool = next((each for each in request.tools if called and each.name == called[1]), None)
+        schema: Mapping[str, Any] | None = tool.parameters if tool else None
+    else:
+        schema = request.json_format.schema if request.json_format else None
+    begun = _BEGUN.search(text, called.end() if called else 0)
+    known = (schema or {}).get("properties")
+    if not begun or not isinstance(known, Mapping) or not known:
+        return False
+    wanted = known.get(begun[1])
+    if wanted is None:
+        return True
+    kind = wanted.get("type") if isinstance(wanted, Mapping) else None
+    return begun[2] in "{[" and kind in ("string", "integer", "number", "boolean")
 
 
 def grounded(value: str, said: str) -> str | None:

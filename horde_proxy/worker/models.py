@@ -9,7 +9,7 @@ from typing import cast
 
 from horde_proxy.worker import model_file, remote
 from horde_proxy.worker.backend import Backend, BackendError
-from horde_proxy.worker.echo import Echo
+from horde_proxy.worker.echo import Echo, read_scenario
 from horde_proxy.worker.ngram import NGram
 
 LOCAL_EXTRA = f'{sys.executable} -m pip install -e ".[local]"'
@@ -23,11 +23,12 @@ def open_backend(
     max_context_length: int | None = None,
     delay: float = 0.0,
     speed: float = 0.0,
+    scenario: Path | None = None,
 ) -> Backend:
     """The backend for "echo", "ngram", "smollm2", a GGUF file's path or a server's URL.
 
     Raises BackendError. `model` is for servers, the lengths for servers and the echo, `delay` (s)
-    and `speed` (tokens/s) for the echo.
+    `speed` (tokens/s) and `scenario` for the echo.
     """
     if name.startswith(("http://", "https://")):
         return remote.connect(
@@ -35,7 +36,8 @@ def open_backend(
         )
     if name == "echo":
         return Echo(
-            delay, speed=speed, max_length=max_length, max_context_length=max_context_length
+            delay, speed=speed, max_length=max_length, max_context_length=max_context_length,
+            scenario=read_scenario(scenario) if scenario else (),
         )
     if name == "ngram":
         return NGram()

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from horde_proxy.prompts.structures import begun_with, structure_of
+from horde_proxy.prompts.structures import Structure, begun_with, structure_of
 from horde_proxy.protocol import completion
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.protocol.completion import Head
@@ -31,7 +31,14 @@ from horde_proxy.upstreams.horde.workers import Filters
 QUIET_SECONDS = 2.0
 """How long the client hears nothing of a submit that is held back; then its answer begins."""
 
+LOOK_AFTER = 200
 __all__ = ["Filters", "HordeOptions", "HordeUpstream"]
+
+
+def _first(structure: Structure) -> int:
+    """Tokens after which one looks whether a text that has to be of a certain form is going well."""
+    is_free = structure.request.tools and structure.request.tool_choice == "auto"
+    return 0 if is_free else LOOK_AFTER
 
 
 class HordeUpstream:
@@ -99,7 +106,8 @@ class HordeUpstream:
         begun = begun_with(structure.request.messages, structure.prefill)
         plan = self._plan(replace(structure.request, messages=tuple(begun)), models)
         return plan, Structured(
-            self._horde, replace(plan, request=structure.request, first=0), structure,
+            self._horde, replace(plan, request=structure.request, first=_first(structure)),
+            structure,
             *self._frame(plan), self._options.tool_retries, self._options.most_leaves,
         )
 
@@ -139,5 +147,6 @@ class HordeUpstream:
                 "tokens_per_second": entry.performance,
                 "expected_seconds": round(expected.queue + expected.generation, 1),
                 "format": self._options.format(entry.name).name,
+                "tools": self._options.tool_style(entry.name),
             },
         }

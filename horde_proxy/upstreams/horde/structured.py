@@ -100,7 +100,7 @@ class Structured:
     def _calls(self, index: int, answer: Answer) -> Generator[Waiting | Submitted | Chunk]:
         answer, read, problem = yield from self._read(answer)
         text, must = self._text(answer), self.structure.request.tool_choice != "auto"
-        if read.unfinished or (must and not read.calls and answer.finish_reason == "length"):
+        if self._is_cut_off(answer, read):
             yield from self._told(index, answer, text)
             yield self._end(index, "length")
             return
@@ -116,6 +116,15 @@ class Structured:
         yield from self._told(index, answer, "" if must else read.content)
         yield from self._call_chunks(index, calls)
 
+    def _is_cut_off(self, answer: Answer, read: Read) -> bool:
+        """Whether the client's own limit ended the answer before its call did."""
+        request = self.structure.request
+        if request.tool_choice == "auto":
+            return read.unfinished
+        return request.max_tokens is not None and answer.finish_reason == "length" and (
+            read.unfinished or not read.calls
+        )
+
     def _read(self, answer: Answer) -> Meanwhile:
         """(answer, Read, what is wrong with it), after as many corrections as are allowed."""
         request = self.structure.request
@@ -123,7 +132,7 @@ class Structured:
             cut_off = answer.finish_reason == "length"
             read = read_calls(self._text(answer), self._offered(), cut_off=cut_off)
             problem = self._problem(read)
-            if not problem or cut_off or not tries_left:
+            if not problem or self._is_cut_off(answer, read) or not tries_left:
                 return answer, read, problem
             self.bill.retries += 1
             again = corrected(
