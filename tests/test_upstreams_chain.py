@@ -232,7 +232,7 @@ def test_waitings_tell_the_expected_seconds(world: World) -> None:
     world.employ(Reciter(WORDS, world.clock, speed=10))
     answer(world, chat(max_tokens=400))
     upstream = world.upstream()
-    upstream._horde.speeds.learn("test/model", 400, 40.0, 1.0, 1.0)
+    upstream._horde.speeds.learn("test/model", 400, 40.0)
     items = upstream.stream(chat(max_tokens=400), Route(upstream, ("test/model",)))
     waiting = next(item for item in items if isinstance(item, Waiting))
     assert waiting.seconds is not None and 30 < waiting.seconds < 50
@@ -348,3 +348,8 @@ def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
     assert [int(number) for _, number, _ in submits] == list(range(200))
     assert {content(fold(each)) for each in answers.values()} == {"Hello there."}
     assert 120 < submits[-1][0] - submits[0][0] < 140
+
+
+def test_a_text_with_a_nul_is_handed_in_without_it(world: World) -> None:
+    world.employ(Scripted("Hello\0 there."))
+    assert content(answer(world, chat())) == "Hello there."

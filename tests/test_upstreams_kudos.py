@@ -214,9 +214,9 @@ def test_a_models_speed_and_length_are_learned() -> None:
     speeds = Speeds()
     assert speeds.expected(entry, 512).generation == 200 / 50.0
     for _ in range(20):
-        speeds.learn("m", 100, 20.0, 1.0, 3.0)
+        speeds.learn("m", 100, 20.0)
     assert speeds.expected(entry, 512).generation == pytest.approx(20.0)
-    assert speeds.expected(entry, 512).queue == pytest.approx(3.0, abs=0.1)
+    assert speeds.expected(entry, 512).queue == 1.0
 
 
 def test_a_queue_takes_as_long_as_what_is_before_us() -> None:

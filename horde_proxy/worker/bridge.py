@@ -110,6 +110,8 @@ class Bridge:
             state, text = "faulted", ""
         if self._stop.is_set():
             state, text = "faulted", ""
+        # A horde refuses a text with a NUL in it, and the job would run into its time-out.
+        text = text.replace("\0", "")
         self._submit(session, {"id": job["id"], "generation": text, "seed": 0, "state": state})
 
     def _submit(self, session: requests.Session, body: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -32,11 +32,13 @@ QUIET_SECONDS = 2.0
 """How long the client hears nothing of a submit that is held back; then its answer begins."""
 
 LOOK_AFTER = 200
+TOLD_SECONDS = 1.0
+"""How long the model objects are told again as they were: making them costs more than a chat."""
 __all__ = ["Filters", "HordeOptions", "HordeUpstream"]
 
 
 def _first(structure: Structure) -> int:
-    """Tokens after which one looks whether a text that has to be of a certain form is going well."""
+    """Tokens after which one looks whether a text that must have a certain form goes astray."""
     is_free = structure.request.tools and structure.request.tool_choice == "auto"
     return 0 if is_free else LOOK_AFTER
 
@@ -62,6 +64,7 @@ class HordeUpstream:
     ) -> None:
         self._options, self._now, self._new_id = options, now, new_id
         self.webhook = webhook
+        self._told: tuple[Mapping[str, ModelEntry], float, list[dict[str, Any]]] | None = None
         self._horde = Horde(
             client, catalog, accounts, gate, Speeds(), Failures(clock), clock, sleep,
             options.retries, webhook=webhook,
@@ -69,7 +72,12 @@ class HordeUpstream:
 
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects for the models with online workers, by name."""
-        return [self._model(entry) for entry in self._horde.catalog.models().values()]
+        catalog, now = self._horde.catalog.models(), self._horde.clock()
+        if self._told is None or self._told[0] is not catalog or now >= self._told[1]:
+            self._told = catalog, now + TOLD_SECONDS, [
+                self._model(entry) for entry in catalog.values()
+            ]
+        return self._told[2]
 
     def account(self, api_key: str | None) -> Account:
         """The account that pays for a client's chats."""

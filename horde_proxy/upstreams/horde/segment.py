@@ -22,7 +22,7 @@ from horde_proxy.upstreams.horde.failures import Failures, suspects
 from horde_proxy.upstreams.horde.gate import Gate, Place
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.run import Faulted, Run, Status
-from horde_proxy.upstreams.horde.speed import Expected, Speeds
+from horde_proxy.upstreams.horde.speed import Speeds
 from horde_proxy.upstreams.horde.webhook import Mailbox, Webhook
 from horde_proxy.upstreams.horde.workers import listed
 
@@ -169,10 +169,10 @@ class Segment:
         mailbox = self._horde.webhook.mailbox() if self._horde.webhook else None
         try:
             request_id = yield from self._accepted(n, preferred, mailbox)
-            run, expected = self._begun(request_id, n, mailbox)
+            run = self._begun(request_id, n, mailbox)
             try:
                 yield Submitted(request_id)
-                return (yield from self._follow(run, preferred, expected))
+                return (yield from self._follow(run, preferred))
             finally:
                 self._ended(run, n)
         finally:
@@ -200,7 +200,7 @@ class Segment:
                 horde.accounts.note_refusal(api_key)
                 self._shorten(kudos.LEAST_FREE)
 
-    def _begun(self, request_id: str, n: int, mailbox: Mailbox | None) -> tuple[Run, Expected]:
+    def _begun(self, request_id: str, n: int, mailbox: Mailbox | None) -> Run:
         horde, plan = self._horde, self._order.plan
         expected = horde.speeds.expected(plan.entry, self._fitted.max_length)
         if mailbox is not None:
@@ -218,17 +218,17 @@ class Segment:
             sleep=horde.sleep, load=lambda: len(horde.running), expected=expected,
             on_popped=lambda count: horde.gate.count_waiting(self._order.place, -count),
             delivery=mailbox,
-        ), expected
+        )
 
     def _follow(
-        self, run: Run, preferred: str | None, expected: Expected
+        self, run: Run, preferred: str | None
     ) -> Generator[Waiting, None, Status | None]:
         until, waiting = self._horde.clock() + PREFERENCE_PATIENCE, run.wait()
         while True:
             try:
                 item = next(waiting)
             except StopIteration as end:
-                self._learn(end.value, run, expected)
+                self._learn(end.value, run)
                 return dict(end.value)
             yield item
             if preferred and not run.is_processing and self._horde.clock() > until:
@@ -301,7 +301,7 @@ class Segment:
             str(each.get("worker_id") or ""), text.is_censored(each),
         )
 
-    def _learn(self, status: Status, run: Run, expected: Expected) -> None:
+    def _learn(self, status: Status, run: Run) -> None:
         queued, generating = run.seconds()
         self._bill.queue_seconds += queued
         self._bill.generation_seconds += generating
@@ -310,4 +310,4 @@ class Segment:
             model = str(each.get("model") or self._order.plan.models[0])
             tokens = min(estimate(str(each.get("text") or "")), self._fitted.max_length)
             for name in (model, str(each.get("worker_id") or "")):
-                self._horde.speeds.learn(name, tokens, generating, expected.queue, queued)
+                self._horde.speeds.learn(name, tokens, generating)

@@ -1,4 +1,4 @@
-"""What was measured of each model: how fast it writes, how long its queue takes, how it fills.
+"""What was measured of each model: how fast it writes, how much, how it fills its segments.
 
 The horde's own wait_time says 0 while a request is queued, so the proxy goes by what it saw.
 """
@@ -21,14 +21,10 @@ _TELLING_MOVES = 2
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one model. `per_second`: tokens; `typical`: tokens of a generation; None: not seen yet.
-
-    `queue`: how many times as long as computed its queue took.
-    """
+    """Of one model. `per_second`: tokens; `typical`: tokens of a generation; None: not seen yet."""
 
     per_second: float | None = None
     typical: float | None = None
-    queue: float = 1.0
     fill: Fill = field(default_factory=Fill)
 
 
@@ -71,9 +67,8 @@ class Speeds:
         """What is known of a model, or of a worker by its id."""
         return self._known.get(model, Speed())
 
-    def learn(self, model: str, tokens: int, generation: float, computed: float,
-              queued: float) -> None:
-        """A generation of so many tokens took `generation` s, after `queued` s in the queue."""
+    def learn(self, model: str, tokens: int, generation: float) -> None:
+        """A generation of so many tokens took so many seconds."""
         with self._lock:
             old = self.of(model)
             speed = tokens / generation if tokens and generation > 0.05 else None
@@ -81,7 +76,6 @@ class Speeds:
                 old,
                 per_second=_towards(old.per_second, speed) if speed else old.per_second,
                 typical=_towards(old.typical, tokens),
-                queue=min(max(_towards(old.queue, queued / max(computed, _POP_SECONDS)), 0.2), 5),
             )
 
     def learn_fill(self, model: str, share: float) -> None:
@@ -115,5 +109,4 @@ class Speeds:
 
     def expected(self, entry: ModelEntry, max_length: int) -> Expected:
         """What to expect of a request that is submitted now."""
-        queue = self.queue_seconds(entry) * self.of(entry.name).queue
-        return Expected(queue, self.generation_seconds(entry, max_length))
+        return Expected(self.queue_seconds(entry), self.generation_seconds(entry, max_length))
