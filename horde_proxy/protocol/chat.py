@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol.problems import first_problem, missing
+from horde_proxy.protocol.problems import missing, parsed
 
 
 @dataclass(frozen=True)
@@ -266,23 +266,18 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest
     `max_n`: most choices allowed. `strict`: what cannot be honoured is refused, not ignored.
     Source: POST /v1/chat/completions of the OpenAI API.
     """
-    if not isinstance(body, dict):
-        raise InvalidRequest("The request body must be a JSON object.")
-    try:
-        parsed = _Body.model_validate(body)
-    except ValidationError as exc:
-        raise first_problem(exc) from exc
-    _refuse(parsed)
-    tools, choice = _tools(parsed)
+    asked = parsed(_Body, body)
+    _refuse(asked)
+    tools, choice = _tools(asked)
     return replace(
-        common(parsed, _ignored(parsed, _IGNORED), max_n=max_n, strict=strict),
-        messages=tuple(_message(i, each) for i, each in enumerate(parsed.messages)),
-        max_tokens=parsed.max_completion_tokens or parsed.max_tokens,
+        common(asked, _ignored(asked, _IGNORED), max_n=max_n, strict=strict),
+        messages=tuple(_message(i, each) for i, each in enumerate(asked.messages)),
+        max_tokens=asked.max_completion_tokens or asked.max_tokens,
         tools=tools,
         tool_choice=choice,
-        parallel_tool_calls=parsed.parallel_tool_calls is not False,
-        legacy_functions=bool(parsed.functions and not parsed.tools),
-        json_format=_json_format(parsed.response_format),
+        parallel_tool_calls=asked.parallel_tool_calls is not False,
+        legacy_functions=bool(asked.functions and not asked.tools),
+        json_format=_json_format(asked.response_format),
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from horde_proxy.errors import InvalidRequest
 
@@ -22,6 +22,19 @@ _BOUNDS = {
     "greater_than_equal": ("at least", "below_min_value", "ge"),
     "less_than_equal": ("at most", "above_max_value", "le"),
 }
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def parsed(model: type[Body], body: Any) -> Body:
+    """A decoded JSON body as its model. Raises InvalidRequest for its first fault."""
+    if not isinstance(body, dict):
+        raise InvalidRequest("The request body must be a JSON object.")
+    try:
+        return model.model_validate(body)
+    except ValidationError as exc:
+        raise first_problem(exc) from exc
 
 
 def first_problem(exc: ValidationError) -> InvalidRequest:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.chat import MOST_ELEMENTS, ChatRequest, Int, Message, Sampled, common
 from horde_proxy.protocol.completion import Chunk
-from horde_proxy.protocol.problems import first_problem
+from horde_proxy.protocol.problems import parsed
 
 _IGNORED = ("seed", "logit_bias", "logprobs", "best_of")
 
@@ -47,23 +47,18 @@ def read_text(
 
     `default_tokens`: for clients that name no limit. Source: POST /v1/completions.
     """
-    if not isinstance(body, dict):
-        raise InvalidRequest("The request body must be a JSON object.")
-    try:
-        parsed = _Body.model_validate(body)
-    except ValidationError as exc:
-        raise first_problem(exc) from exc
-    if parsed.suffix:
+    asked = parsed(_Body, body)
+    if asked.suffix:
         raise _unsupported("suffix", "Text cannot be inserted here: 'suffix' is not supported.")
     request = replace(
-        common(parsed, _ignored(parsed), max_n=max_n, strict=strict),
-        max_tokens=parsed.max_tokens or default_tokens, raw=True,
+        common(asked, _ignored(asked), max_n=max_n, strict=strict),
+        max_tokens=asked.max_tokens or default_tokens, raw=True,
     )
-    prompts = _prompts(parsed.prompt, max_prompts)
+    prompts = _prompts(asked.prompt, max_prompts)
     requests = tuple(
         replace(request, messages=(Message("assistant", prompt),)) for prompt in prompts
     )
-    return TextRequest(prompts, requests, bool(parsed.echo))
+    return TextRequest(prompts, requests, bool(asked.echo))
 
 
 def text_chunk(chunk: Chunk, begins: Mapping[int, str]) -> Chunk:

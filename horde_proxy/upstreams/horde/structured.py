@@ -31,7 +31,7 @@ from horde_proxy.protocol import completion
 from horde_proxy.protocol.chat import Message, Tool
 from horde_proxy.protocol.completion import Chunk, FinishReason, Head
 from horde_proxy.upstreams import Waiting
-from horde_proxy.upstreams.horde.chain import Chain, in_time
+from horde_proxy.upstreams.horde.chain import Chain, CutOff, in_time
 from horde_proxy.upstreams.horde.gate import Place
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.segment import Bill, Horde, Order, Segment, Submitted
@@ -62,6 +62,7 @@ class Structured:
     bill: Bill = field(default_factory=Bill)
     tokens: int = 0
     reasoning_tokens: int = 0
+    cut_off: CutOff | None = None
 
     def items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
         """Waitings, Submitteds, and the chunks after the role's; the last one has the usage."""
@@ -81,7 +82,10 @@ class Structured:
         usage = completion.usage(
             self.plan.fitted.prompt_tokens, self.tokens, self.reasoning_tokens
         )
-        yield completion.usage_chunk(self.head, usage, self.bill.told(self.head.model))
+        told = self.bill.told(self.head.model)
+        if self.cut_off:
+            told["cut_off_by"] = self.cut_off
+        yield completion.usage_chunk(self.head, usage, told)
 
     def _answers(self, messages: list[Message], n: int) -> Meanwhile:
         """n answers as text (list[Answer | None])."""
@@ -92,7 +96,7 @@ class Structured:
         for item in chain.items():
             if not isinstance(item, dict):
                 yield item
-        self.head = chain.head
+        self.head, self.cut_off = chain.head, chain.cut_off or self.cut_off
         return chain.answers()
 
     # Tool calls
