@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from horde_proxy.prompts.calls import Call, Read, problems_of, read_calls
+from horde_proxy.prompts.calls import Call, Read, problems_of, read_calls, surely_text
 from horde_proxy.prompts.loose_json import dumps, loads
 from horde_proxy.prompts.tools import call_text
 from horde_proxy.protocol.chat import Tool
@@ -676,3 +676,24 @@ def test_a_long_and_hostile_text_is_read_at_once(scrap: str, cut_off: bool) -> N
     read("<tool_call>{" + text, cut_off=cut_off)
     read(text + hermes("write", '{"path": "a"}'), cut_off=cut_off)
     assert time.perf_counter() - start < 3
+
+
+@pytest.mark.parametrize(("text", "surely"), [
+    ("I look first.\nThen", "I look first.\nThen"), ("Look: <tool_call>", "Look:"),
+    ("Look.\nget_wea", "Look."), ("Look.\nGet-Weather(city=", "Look."),
+    ("Look.\nfunctions.get", "Look."), ("Say `this`", "Say"), ('{"name"', ""), ("[get", ""),
+    ("get", ""), ("getting there", "getting there"),
+])
+def test_what_surely_is_text(text: str, surely: str) -> None:
+    assert surely_text(text, [Tool("get_weather", "", {})]) == surely
+
+
+@settings(max_examples=200, deadline=None)
+@given(before=st.text(max_size=60), after=st.text(max_size=60), style=st.sampled_from(
+    ["hermes", "llama3", "mistral"]
+))
+def test_what_surely_is_text_stays_content(before: str, after: str, style: str) -> None:
+    tool = Tool("get_weather", "", {"type": "object", "properties": {"city": {"type": "string"}}})
+    text = (before + call_text(style, "get_weather", '{"city":"Oslo"}') + after).lstrip()
+    for end in range(0, len(text), 7):
+        assert read_calls(text, [tool]).content.startswith(surely_text(text[:end], [tool]))

@@ -374,3 +374,33 @@ def test_what_comes_after_a_finished_call_is_not_waited_for(world: World) -> Non
     found = fold(asked(world, tools=[WEATHER], tool_choice=NAMED))
     assert calls(found) == [("get_weather", {"city": "Oslo"})]
     assert len(worker.payloads) == 1
+
+
+def test_what_is_no_call_is_streamed_as_it_is_written(world: World) -> None:
+    text = "I look first. " + " ".join(f"word{number}" for number in range(300)) + "\n" + CALL
+
+    class Reciting(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            from horde_proxy.prompts.tokens import truncate
+            self.payloads.append(dict(payload))
+            done = payload["prompt"].rpartition("<|im_start|>assistant\n")[2]
+            return truncate(text[len(done):], payload["max_length"])
+
+    worker = world.employ(Reciting("", max_length=100))
+    upstream = world.upstream()
+    request = read_chat({
+        "model": "test/model", "stream": True, "tools": [WEATHER],
+        "messages": [{"role": "user", "content": "Weather?"}],
+    })
+    items = upstream.stream(request, Route(upstream, ("test/model",)))
+    found = []
+    for item in items:
+        if isinstance(item, dict):
+            found.append(item)
+            if item["choices"] and "word1" in str(item["choices"][0]["delta"]):
+                break
+    assert len(worker.payloads) == 1
+    found += [item for item in items if isinstance(item, dict)]
+    whole = fold(found)
+    assert whole["choices"][0]["message"]["content"] == text.partition("\n<tool_call>")[0]
+    assert calls(whole) == [("get_weather", {"city": "Oslo"})]

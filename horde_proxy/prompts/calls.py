@@ -70,6 +70,9 @@ _CALL_FENCES = ("json", "tool_code", "tool_call", "tool_calls", "tool_use")
 _WHOLE = re.compile(
     r"\s*(?:<\|python_tag\|>\s*)?(?:```[ \t]*(?:json|python|py|xml|tool_\w+)?[ \t]*\n)?\s*"
 )
+_SIGN = re.compile(r"[<\[{`]")
+_CALL_WORDS = ("functions", "to", "commentary", "assistant")
+_LONGEST_BEGINNING = 160
 _OPENER = re.compile(r"(?:```[ \t]{0,9}\w{0,20}|<\|python_tag\|>|\[)\Z")
 _WHOLE_END = re.compile(r"[\s}\]]*(?:```)?(?:<\|e\w+_id\|>|</tool_call>|\s)*\Z")
 
@@ -149,6 +152,19 @@ def read_calls(text: str, tools: Sequence[Tool], *, cut_off: bool = False) -> Re
         if found.calls or found.unfinished or found.settled:
             return _read(source, found)
     return Read(text, (), False, problem)
+
+
+def surely_text(text: str, tools: Sequence[Tool]) -> str:
+    """The beginning of a text that is content, whatever calls may follow it."""
+    names = (*map(_plain, _by_name(tools)), *_CALL_WORDS)
+    sign = _SIGN.search(text)
+    end = sign.start() if sign else len(text)
+    for line in re.finditer(r"^.*", text[:end], re.MULTILINE):
+        begun = _plain(line.group().strip()[:_LONGEST_BEGINNING])
+        is_last = line.end() == end
+        if any(begun.startswith(name) or is_last and name.startswith(begun) for name in names):
+            return text[: line.start()].rstrip()
+    return text[:end].rstrip()
 
 
 def _read(source: _Source, found: _Found) -> Read:

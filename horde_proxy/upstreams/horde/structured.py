@@ -13,7 +13,7 @@ from typing import Any
 
 from horde_proxy.errors import ToolCallFailed
 from horde_proxy.prompts.answer import Answer, cut, end_marker
-from horde_proxy.prompts.calls import Call, Read, problems_of, read_calls
+from horde_proxy.prompts.calls import Call, Read, problems_of, read_calls, surely_text
 from horde_proxy.prompts.filling import TEXT_STOPS, Ask, Unfillable, fill
 from horde_proxy.prompts.loose_json import dumps
 from horde_proxy.prompts.schemas import fits
@@ -44,7 +44,7 @@ _CALL_AGAIN = "Your function call was invalid: {problem} Reply only with a valid
 _JSON_AGAIN = "Your answer was invalid: {problem} Reply only with the valid JSON."
 _NO_CALL = "You made no function call."
 
-Meanwhile = Generator[Waiting | Submitted, None, Any]
+Meanwhile = Generator[Waiting | Submitted | Chunk, None, Any]
 
 
 @dataclass
@@ -63,6 +63,7 @@ class Structured:
     tokens: int = 0
     reasoning_tokens: int = 0
     cut_off: CutOff | None = None
+    shown: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
         """Waitings, Submitteds, and the chunks after the role's; the last one has the usage."""
@@ -71,7 +72,8 @@ class Structured:
     def _items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
         request = self.structure.request
         messages = begun_with(request.messages, self.structure.prefill)
-        answers = yield from self._answers(messages, request.n)
+        may_show = request.stream and request.n == 1 and request.tool_choice == "auto"
+        answers = yield from self._answers(messages, request.n, shows=may_show)
         for index, answer in enumerate(answers):
             if answer is None:
                 yield self._end(index, "content_filter")
@@ -87,15 +89,20 @@ class Structured:
             told["cut_off_by"] = self.cut_off
         yield completion.usage_chunk(self.head, usage, told)
 
-    def _answers(self, messages: list[Message], n: int) -> Meanwhile:
-        """n answers as text (list[Answer | None])."""
+    def _answers(self, messages: list[Message], n: int, *, shows: bool = False) -> Meanwhile:
+        """n answers as text (list[Answer | None]); `shows` what is no call as it comes."""
         chain = Chain(
             self.horde, self.plan.asking(messages, n), self.place, self.head, None, self.bill,
             lambda text: is_complete(self.structure, text),
         )
+        written = ""
         for item in chain.items():
             if not isinstance(item, dict):
                 yield item
+            elif shows:
+                for choice in item["choices"]:
+                    written += choice["delta"].get("content") or ""
+                yield from self._shown("content", surely_text(written, self._offered()), 0)
         self.head, self.cut_off = chain.head, chain.cut_off or self.cut_off
         return chain.answers()
 
@@ -302,10 +309,17 @@ class Structured:
     def _told(self, index: int, answer: Answer, content: str) -> Iterator[Chunk]:
         self.tokens += estimate(content) + answer.reasoning_tokens
         self.reasoning_tokens += answer.reasoning_tokens
-        stream = self.structure.request.stream
-        for key, part in (("reasoning_content", answer.reasoning), ("content", content)):
-            for piece in completion.words(part) if stream else [part] if part else []:
-                yield completion.chunk(self.head, {key: piece}, index=index)
+        yield from self._shown("reasoning_content", answer.reasoning, index)
+        yield from self._shown("content", content, index)
+
+    def _shown(self, key: str, text: str, index: int) -> Iterator[Chunk]:
+        """The chunks of what is new in a part of the message; what was shown stays."""
+        shown = self.shown.get((key, index), "")
+        if not text.startswith(shown) or text == shown:
+            return
+        self.shown[key, index], text = text, text[len(shown):]
+        for piece in completion.words(text) if self.structure.request.stream else [text]:
+            yield completion.chunk(self.head, {key: piece}, index=index)
 
     def _end(self, index: int, reason: FinishReason) -> Chunk:
         return completion.chunk(self.head, {}, index=index, finish_reason=reason)
