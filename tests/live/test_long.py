@@ -56,7 +56,7 @@ def streamed(url: str, text: str, **fields: Any) -> tuple[float, float, str, str
 
 def test_a_long_answer_is_streamed_while_it_is_written(processes: Processes) -> None:
     horde = strict_horde(processes)
-    processes.work(horde, "--max-length", "200", "--speed", "150", "--name", "one")
+    processes.work(horde, "--max-length", "200", "--speed", "400", "--name", "one")
     url = proxy(processes, horde)
     first, total, content, reason = streamed(url, TEXT, max_tokens=2000)
     assert content == truncate(TEXT, 2000)
