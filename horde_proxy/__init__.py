@@ -178,7 +178,9 @@ def _gate(horde: HordeSettings, settings: Config, accounts: Accounts, halt: Halt
 def _storage(cache: CacheSettings) -> Storage:
     if cache.redis_url is None:
         return MemoryStorage()
-    return RedisStorage(cache.redis_url, key_prefix=f"{cache.redis_key_prefix}:submits")
+    return RedisStorage(
+        cache.redis_url, wrap_exceptions=True, key_prefix=f"{cache.redis_key_prefix}:submits"
+    )
 
 
 def _session() -> Session:

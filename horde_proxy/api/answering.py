@@ -24,7 +24,10 @@ def owned(here: Front, chat: ChatRequest) -> ChatRequest:
     """The request with what its sender brings: who it is, whose key pays, how long it waits."""
     seconds = here.stream_timeout if chat.stream else here.timeout
     api_key = client_key() or ANONYMOUS_KEY if here.passthrough else None
-    return replace(chat, api_key=api_key, client=client_name(), seconds=seconds)
+    return replace(
+        chat, api_key=api_key, client=client_name(), seconds=seconds,
+        deadline=here.clock() + seconds,
+    )
 
 
 def answered(
@@ -56,7 +59,7 @@ def _watched(here: Front, chat: ChatRequest, items: Iterator[StreamItem]) -> Ite
     return watched(
         items,
         is_open=lambda: is_open(sock),
-        deadline=here.clock() + (chat.seconds or 0),
+        deadline=chat.deadline or here.clock(),
         clock=here.clock,
         late=TimedOut("The answer did not come within the time that this proxy waits for one."),
     )

@@ -17,6 +17,8 @@ _EXPOSED = (
     "x-request-id, retry-after, retry-after-ms, x-should-retry, x-horde-request-id, "
     "x-horde-model, x-horde-format, x-horde-warnings"
 )
+WEBHOOK_PATH = "/horde/webhook/"
+"""What follows is a secret, which is not logged."""
 _METHODS = "GET, POST, DELETE, OPTIONS"
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ def register(app: Flask) -> None:
 
 def _begin() -> Response | None:
     g.began = time.monotonic()
-    g.record = Record(uuid.uuid4().hex, request.method, request.path, client_address())
+    path = WEBHOOK_PATH if request.path.startswith(WEBHOOK_PATH) else request.path
+    g.record = Record(uuid.uuid4().hex, request.method, path, client_address())
     return make_response("", 204) if request.method == "OPTIONS" else None
 
 

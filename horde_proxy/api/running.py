@@ -52,7 +52,7 @@ class Running:
 
     def follow(self) -> Generator[StreamItem, None, None]:
         """All items from the first one on, Waitings in between. `followers` counts already."""
-        position = 0
+        position, is_read = 0, False
         try:
             while True:
                 while position < len(self.items):
@@ -63,10 +63,11 @@ class Running:
                 waiting = self._advance()
                 if waiting is not None and position:
                     yield waiting
+            is_read = True
             if self.error is not None:
                 raise self.error
         finally:
-            self._leave()
+            self._leave(is_read)
 
     def state(self) -> Mapping[str, Any]:
         """What a client may know of it, as JSON."""
@@ -111,28 +112,33 @@ class Running:
             self._changed.notify_all()
         return None
 
-    def _leave(self) -> None:
+    def _leave(self, is_read: bool) -> None:
         with self._changed:
             self.followers -= 1
             if self.followers:
                 return
-            self.left = None if self.is_over else self.clock()
+            self.left = None if self.is_over and is_read else self.clock()
         while self.left is not None and not self.is_over:
             self._advance()
-            if self.left is not None and self.clock() - self.left >= self.grace:
-                self._cancel()
+            self._cancel()
 
-    def join(self) -> None:
-        """Count one more follower."""
+    def join(self) -> bool:
+        """Count one more follower; False when it is too late to follow."""
         with self._changed:
+            if self.error is not None:
+                return False
             self.followers += 1
             self.left = None
+            return True
 
     def _cancel(self) -> None:
+        """Cancel what nobody has come back for within the grace."""
         with self._turn:
-            if self.left is None or self.is_over:
-                return
-            self.error, self.is_over = ClientGone(), True
+            with self._changed:
+                is_due = self.left is not None and self.clock() - self.left >= self.grace
+                if self.is_over or not is_due:
+                    return
+                self.error, self.is_over = ClientGone(), True
             close = getattr(self.source, "close", None)
             if close:
                 close()
@@ -172,10 +178,10 @@ class Register:
         with self._lock:
             self._sweep()
             running = self._running.get(key)
-            if running is None or running.error is not None:
+            if running is None or not running.join():
                 running = Running(about, start(), self._clock, self._grace)
                 self._running[key] = running
-            running.join()
+                running.join()
             return running
 
     def _forget(self, key: str, running: Running) -> None:

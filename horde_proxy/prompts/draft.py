@@ -79,6 +79,7 @@ class Draft:
         self._format, self._stops, self._limit = format, tuple(stops), limit
         self._prefilled = prefilled
         self._given = {"reasoning": "", "content": ""}
+        self._was_thought = False
 
     def left(self) -> int:
         """Tokens until the limit."""
@@ -89,13 +90,14 @@ class Draft:
         if self.segments:
             segment = self._without_residue(segment)
         self.segments += 1
+        before = len(self.text)
         self.text += segment
         if self._stop() is not None:
             return "ended"
         end = fill.judge(segment, max_length)
         if end != "ended":
             self.text = self.text.rstrip(_REPLACEMENT)
-        return end
+        return end if len(self.text) > before else "ended"
 
     def rambles(self, continuation: str) -> bool:
         """Whether what follows an answer that may have ended adds nothing to it."""
@@ -128,7 +130,8 @@ class Draft:
     def _read(self, text: str, length: int = 10**9, limit: int | None = None) -> Answer:
         return read_answer(
             text, self._format, stops=self._stops, max_length=length, max_tokens=limit,
-            prefilled=self._prefilled, may_be_thought=not self._given["content"],
+            prefilled=self._prefilled,
+            may_be_thought=not self._given["content"] or self._was_thought,
         )
 
     def _news(
@@ -137,6 +140,8 @@ class Draft:
         given = self._given[part]
         if not text.startswith(given) or text == given:
             return []
+        if part == "content" and not given:
+            self._was_thought = "</think>" in self.text
         self._given[part] = text
         return [(part, text[len(given):])]
 

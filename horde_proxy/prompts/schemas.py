@@ -171,6 +171,19 @@ def validator(schema: Schema) -> Any:
     return _counted(kind)(own, registry=Registry(), format_checker=_CHECKER)
 
 
+def broken(schema: Schema) -> str | None:
+    """Why a schema is none, in one sentence; None for one that is fine, or too large to tell."""
+    try:
+        Draft202012Validator.check_schema(
+            {word: value for word, value in schema.items() if word != "$schema"}
+        )
+    except SchemaError as exc:
+        return _sentence(exc)  # type: ignore[arg-type]
+    except (RecursionError, ArithmeticError):
+        return None
+    return None
+
+
 def problem(value: Any, schema: Schema) -> str | None:
     """What is wrong in a value, in one sentence; None when it fits or the schema is broken."""
     checker = validator(schema)

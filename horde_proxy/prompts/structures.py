@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from horde_proxy.errors import InvalidRequest
 from horde_proxy.prompts import tools as calling
-from horde_proxy.prompts.calls import read_calls
+from horde_proxy.prompts.calls import Read, read_calls
 from horde_proxy.prompts.faults import loops
 from horde_proxy.prompts.loose_json import dumps, loads, span
-from horde_proxy.prompts.schemas import Unfillable, problem, resolved
-from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.prompts.schemas import Unfillable, broken, problem, resolved
+from horde_proxy.protocol.chat import ChatRequest, JsonFormat, Message, Tool
 
 _JSON = "Answer with one JSON object only, no prose, no code fence."
 _JSON_OF_SCHEMA = (
     "Answer with one JSON value only, no prose, no code fence. It must be an instance of this JSON "
     "schema, not the schema itself:\n"
 )
-_FENCE = "\n```"
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
+_BRACKET = re.compile(r"[{\[]")
+_MOST_STARTS = 20
 _CALLED = re.compile(r'"name": *"([^"]{1,128})", *"(?:arguments|parameters)": *(?=\{)')
 _BEGUN = re.compile(r'\{\s*"([^"\\]{1,200})"\s*:\s*(\S)')
 _HIGHEST_TEMPERATURE = 0.7
@@ -62,16 +65,76 @@ def begun_with(messages: Sequence[Message], prefill: str) -> list[Message]:
     return [*messages, Message("assistant", prefill)] if prefill else list(messages)
 
 
-def read_json(text: str, schema: Mapping[str, Any] | None, *, cut_off: bool) -> tuple[str, str]:
-    """(JSON text, "") or ("", what is wrong). An answer that was cut off is not mended."""
+def read_json(
+    prefill: str, text: str, schema: Mapping[str, Any] | None
+) -> tuple[str, str]:
+    """(JSON text, "") or ("", what is wrong) of a text that was to go on with a prefill.
+
+    Models may begin anew instead, in a fence or after some prose; only what goes on is mended.
+    """
+    wrong = "The answer is not valid JSON."
+    for value in _candidates(prefill, text):
+        misfit = problem(value, schema) if schema is not None else None
+        if schema is None and not isinstance(value, dict):
+            misfit = "It is not a JSON object."
+        if misfit is None:
+            return dumps(value), ""
+        wrong = misfit
+    return "", wrong
+
+
+def _candidates(prefill: str, text: str) -> Iterator[Any]:
+    """The JSON values that a text may be, the likeliest first."""
+    goes_on = prefill and text.lstrip()[:1] in tuple("\"'}]{[-0123456789")
+    yield from _strictly(prefill + text)
+    yield from _strictly(_unfenced(text))
+    for start in [match.start() for match in _BRACKET.finditer(text)][:_MOST_STARTS]:
+        found = span(text, start)
+        if found.state == "closed":
+            yield from _strictly(text[start:found.end])
+    if goes_on or not prefill and text.lstrip()[:1] in ("{", "["):
+        yield from _mended(prefill + text)
+
+
+def _strictly(text: str) -> Iterator[Any]:
     try:
-        value = loads(_unfenced(text), repair=not cut_off)
+        yield json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return
+
+
+def _mended(text: str) -> Iterator[Any]:
+    try:
+        yield loads(text, repair=True)
     except ValueError:
-        return "", "The answer is not valid JSON."
-    if schema is None:
-        return (dumps(value), "") if isinstance(value, dict) else ("", "It is not a JSON object.")
-    wrong = problem(value, schema)
-    return (dumps(value), "") if wrong is None else ("", wrong)
+        return
+
+
+def read_call(structure: Structure, text: str, *, cut_off: bool) -> Read:
+    """The calls in a text that was to go on with the prefill, or that began anew."""
+    tools = offered(structure.request)
+    glued = read_calls(structure.prefill + text, tools, cut_off=cut_off)
+    if not structure.prefill or glued.calls and not glued.problem:
+        return glued
+    anew = read_calls(text, tools, cut_off=cut_off)
+    return anew if anew.calls and not anew.problem else glued
+
+
+def offered(request: ChatRequest) -> list[Tool]:
+    """The tools that the model may call."""
+    return [
+        tool for tool in request.tools
+        if request.tool_choice in ("auto", "required", tool.name)
+    ]
+
+
+def undeclared(arguments: str, tool: Tool) -> str | None:
+    """What is wrong with arguments that a tool does not have, unless it says it takes others."""
+    known = tool.parameters.get("properties")
+    if "additionalProperties" in tool.parameters or "patternProperties" in tool.parameters:
+        return None
+    extra = [name for name in loads(arguments) if name not in (known or {})]
+    return f"'{tool.name}' has no argument '{extra[0][:60]}'." if extra else None
 
 
 def is_complete(structure: Structure, text: str) -> bool:
@@ -80,11 +143,12 @@ def is_complete(structure: Structure, text: str) -> bool:
     if request.tools:
         if request.tool_choice == "auto":
             return False
-        read = read_calls(whole, request.tools, cut_off=True)
+        read = read_call(structure, text, cut_off=True)
         is_there = bool(read.calls) and not read.unfinished
-        return is_there or _is_astray(whole, request) or loops(text)
-    is_there = span(whole.lstrip()).state == "closed"
-    return is_there or _is_astray(whole, request) or loops(text)
+    else:
+        is_there = any(span(each.lstrip()).state == "closed" for each in (whole, text))
+    begins_anew = text.lstrip()[:1] in ("<", "[", "{", "`")
+    return is_there or loops(text) or not begins_anew and _is_astray(whole, request)
 
 
 def _is_astray(text: str, request: ChatRequest) -> bool:
@@ -119,14 +183,21 @@ def grounded(value: str, said: str) -> str | None:
 
 def _for_tools(request: ChatRequest, style: str) -> Structure:
     choice, parallel = request.tool_choice, request.parallel_tool_calls
-    is_free = choice in ("auto", "required")
-    offered = [tool for tool in request.tools if choice in ("auto", "required", tool.name)]
-    told = calling.instructions(offered, style, choice=choice, parallel=parallel)
+    is_free, tools = choice in ("auto", "required"), offered(request)
+    if choice != "auto":
+        for tool in tools:
+            _refuse_broken(tool.parameters, "tools")
+    told = calling.instructions(tools, style, choice=choice, parallel=parallel)
+    if choice == "auto" and request.json_format is not None:
+        told += "\n\nIf you call no function: " + _json_rule(request.json_format)
     return Structure(
         replace(
             request,
             messages=tuple(_told(request.messages, told)),
-            stop=(*request.stop, *calling.stops(style, parallel=parallel and is_free)),
+            stop=(
+                *(request.stop if choice == "auto" else ()),
+                *calling.stops(style, parallel=parallel and is_free),
+            ),
             sampling=_steady(request.sampling),
         ),
         calling.prefill(style, choice),
@@ -136,16 +207,31 @@ def _for_tools(request: ChatRequest, style: str) -> Structure:
 def _for_json(request: ChatRequest) -> Structure:
     assert request.json_format is not None
     schema = request.json_format.schema
-    told = _JSON if schema is None else _JSON_OF_SCHEMA + _slim(schema)
+    if schema is not None:
+        _refuse_broken(schema, "response_format.json_schema.schema")
+    told = _json_rule(request.json_format)
     return Structure(
         replace(
             request,
             messages=tuple(_told(request.messages, told)),
-            stop=(*request.stop, _FENCE),
+            stop=(),
             sampling=_steady(request.sampling),
         ),
         _opening(schema),
     )
+
+
+def _json_rule(wanted: JsonFormat) -> str:
+    return _JSON if wanted.schema is None else _JSON_OF_SCHEMA + _slim(wanted.schema)
+
+
+def _refuse_broken(schema: Mapping[str, Any], param: str) -> None:
+    """Raises InvalidRequest for what is no JSON schema: nothing could ever fit it."""
+    fault = broken(schema)
+    if fault:
+        raise InvalidRequest(
+            f"Invalid schema in '{param}': {fault}", param=param, code="invalid_value"
+        )
 
 
 def _opening(schema: Mapping[str, Any] | None) -> str:
@@ -181,8 +267,6 @@ def _steady(sampling: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unfenced(text: str) -> str:
-    """The JSON within a code fence, or the text as it is."""
-    text = text.strip()
-    if text.startswith("```"):
-        text = text.partition("\n")[2].rpartition("```")[0] or text
-    return text
+    """The JSON within the first code fence, or the text as it is."""
+    fence = _FENCED.search(text)
+    return fence[1] if fence else text

@@ -59,7 +59,7 @@ class ChatRequest:
     key for the upstream, where it brings one. `tool_choice` is "none", "auto", "required" or the
     name of a tool; `legacy_functions`: calls are wanted in the older form. `raw`: the one message
     is a prompt to go on with as it stands. `client` tells clients apart; `seconds` are how long
-    the client is let wait.
+    the client is let wait, `deadline` is when that is over, on the monotonic clock.
     """
 
     model: str
@@ -81,6 +81,7 @@ class ChatRequest:
     raw: bool = False
     client: str = ""
     seconds: float | None = None
+    deadline: float | None = None
 
 
 def _integral(value: Any) -> Any:
@@ -140,8 +141,9 @@ class _FunctionTool(_Lenient):
 
 
 class _Tool(_Lenient):
-    type: str = "function"
+    type: str | None = "function"
     function: _FunctionTool | None = None
+    name: str | None = None
 
 
 class _Named(_Lenient):
@@ -252,6 +254,8 @@ _SAMPLING = (
     "tfs", "typical", "rep_pen", "rep_pen_range", "rep_pen_slope", "smoothing_factor",
     "dynatemp_range", "dynatemp_exponent", "sampler_order",
 )
+_LITERAL = ("const", "default", "enum", "examples")
+_DEEPEST_SCHEMA = 64
 _SPEAKERS = ("system", "developer", "user")
 _OTHER_NAMES = {
     "typical": ("typical_p",),
@@ -329,7 +333,10 @@ def _tools(body: _Body) -> tuple[tuple[Tool, ...], str]:
         offered = [_as_tool(each) for each in body.functions or ()]
         asked = asked or body.function_call
     choice, allowed = _choice(asked, "auto" if offered else "none")
+    known = {tool.name for tool in offered}
     tools = tuple(tool for tool in offered if allowed is None or tool.name in allowed)
+    if allowed is not None and not allowed <= known:
+        choice = sorted(allowed - known)[0]
     if choice not in ("none", "auto", "required") and choice not in {tool.name for tool in tools}:
         raise InvalidRequest(
             f"Invalid value for 'tool_choice': no tool named '{choice}' is in 'tools'.",
@@ -344,7 +351,7 @@ def _tools(body: _Body) -> tuple[tuple[Tool, ...], str]:
 
 
 def _tool(index: int, tool: _Tool) -> Tool:
-    if tool.type != "function":
+    if tool.type not in ("function", None):
         raise InvalidRequest(
             f"Only tools of type 'function' are supported, not '{tool.type}'.",
             param=f"tools.[{index}].type", code="unsupported_value",
@@ -355,7 +362,12 @@ def _tool(index: int, tool: _Tool) -> Tool:
 
 
 def _as_tool(function: _FunctionTool) -> Tool:
-    parameters = function.parameters or {"type": "object", "properties": {}}
+    parameters = without_nulls(function.parameters or {"type": "object", "properties": {}})
+    if parameters.get("type", "object") != "object":
+        raise InvalidRequest(
+            f"Invalid schema for function '{function.name}': its type must be 'object'.",
+            param="tools", code="invalid_value",
+        )
     return Tool(
         function.name, function.description or "", parameters, strict=bool(function.strict)
     )
@@ -368,8 +380,9 @@ def _choice(asked: Any, default: str) -> tuple[str, set[str] | None]:
     if isinstance(asked, _Named):
         return asked.name, None
     if asked.allowed_tools is not None:
-        names = {tool.function.name for tool in asked.allowed_tools.tools if tool.function}
-        return asked.allowed_tools.mode, names
+        listed = asked.allowed_tools.tools
+        named = [tool.function.name if tool.function else tool.name for tool in listed]
+        return asked.allowed_tools.mode, {name for name in named if name}
     named = asked.function.name if asked.function else asked.name
     if named is None:
         raise missing("tool_choice.function.name")
@@ -383,7 +396,22 @@ def _json_format(asked: _ResponseFormat | None) -> JsonFormat | None:
         return JsonFormat()
     if asked.json_schema is None or asked.json_schema.json_schema is None:
         raise missing("response_format.json_schema.schema")
-    return JsonFormat(asked.json_schema.json_schema, strict=bool(asked.json_schema.strict))
+    schema = without_nulls(asked.json_schema.json_schema)
+    return JsonFormat(schema, strict=bool(asked.json_schema.strict))
+
+
+def without_nulls(schema: Any, depth: int = 0) -> Any:
+    """A JSON schema without keywords that are null: null means absent."""
+    if depth > _DEEPEST_SCHEMA:
+        return schema
+    if isinstance(schema, list):
+        return [without_nulls(each, depth + 1) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: value if name in _LITERAL else without_nulls(value, depth + 1)
+        for name, value in schema.items() if value is not None or name in _LITERAL
+    }
 
 
 def _sampling(body: Sampled) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _JSON_TYPES = (
     (list, "an array"), (dict, "an object"),
 )
 _BOUNDS = {
+    "greater_than": ("more than", "below_min_value", "gt"),
     "greater_than_equal": ("at least", "below_min_value", "ge"),
     "less_than_equal": ("at most", "above_max_value", "le"),
 }

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from horde_proxy.protocol.completion import Chunk
-from horde_proxy.upstreams import Accepted, StreamItem
+from horde_proxy.upstreams import Accepted, StreamItem, Waiting
 
+AT_ONCE = 4
+"""One thread drives them all, and each sleeps in its turn."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -16,23 +18,28 @@ def several(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamI
 
     The usage comes once, at the end. Closing it closes all that still run.
     """
-    running = dict(enumerate(streams))
+    to_come = dict(enumerate(streams))
+    running: dict[int, Iterator[StreamItem]] = {}
     last: list[Chunk] = []
     first: Chunk | None = None
     try:
-        while running:
+        while running or to_come:
+            for place in list(to_come)[: AT_ONCE - len(running)]:
+                running[place] = to_come.pop(place)
             for place, stream in list(running.items()):
-                item = next(stream, None)
-                if item is None:
+                for item in stream:
+                    if isinstance(item, dict):
+                        first = first or item
+                        if item["choices"]:
+                            yield _numbered(item, first, place * n)
+                        else:
+                            last.append(item)
+                    elif place == 0 or not isinstance(item, Accepted):
+                        yield item
+                    if isinstance(item, Waiting):
+                        break
+                else:
                     del running[place]
-                elif isinstance(item, dict):
-                    first = first or item
-                    if item["choices"]:
-                        yield _numbered(item, first, place * n)
-                    else:
-                        last.append(item)
-                elif place == 0 or not isinstance(item, Accepted):
-                    yield item
         if first is not None and last:
             yield {**last[0], "id": first["id"], "usage": _added(last)}
     finally:

@@ -121,11 +121,14 @@ class HordeUpstream:
 
     def _frame(self, plan: Plan) -> tuple[Place, Head, float | None]:
         """The answer's place at the gate, the head of its chunks, and when its time is over."""
-        seconds = plan.request.seconds
+        request = plan.request
+        deadline = request.deadline
+        if deadline is None and request.seconds is not None:
+            deadline = self._horde.clock() + request.seconds
         return (
             self._horde.gate.place(plan.api_key, plan.request.client),
             Head(self._new_id(), int(self._now()), plan.models[0]),
-            None if seconds is None else self._horde.clock() + seconds,
+            deadline,
         )
 
     def _plan(self, request: ChatRequest, models: Sequence[str]) -> Plan:

@@ -76,9 +76,11 @@ class Accounts:
 
     def may_be_choosy(self, api_key: str, max_length: int, size: float, n: int) -> bool:
         """Whether the kudos that a request for quick workers only needs upfront are there."""
-        if api_key == ANONYMOUS_KEY:
+        key = _digest(api_key)
+        if api_key == ANONYMOUS_KEY or key in self._refused:
             return False
-        return self.of(api_key).kudos - kudos.FLOOR >= kudos.upfront(max_length, size, n)
+        spendable = self.of(api_key).kudos - self._held.get(key, 0.0) - kudos.FLOOR
+        return spendable >= kudos.upfront(max_length, size, n)
 
     def note_refusal(self, api_key: str) -> None:
         """The horde wanted more kudos than this key has: for a while it gets the least only."""

@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Worker:
-    """One online text worker. `speed`: tokens/s, 0 unknown; `uncompleted`: jobs it has dropped."""
+    """One online text worker. `speed`: tokens/s, 0 unknown; `uncompleted`: jobs it has dropped.
+
+    `agent` is the name of its software, "" unknown.
+    """
 
     id: str
     capacity: Capacity
@@ -38,6 +41,7 @@ class Worker:
     name: str = ""
     speed: float = 0
     uncompleted: int = 0
+    agent: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ def _worker(each: Mapping[str, Any]) -> Worker:
         name=str(each.get("name", "")),
         speed=_speed(each.get("performance")),
         uncompleted=int(number(each.get("uncompleted_jobs"), 0)),
+        agent=str(each.get("bridge_agent") or "").partition(":")[0],
     )
 
 

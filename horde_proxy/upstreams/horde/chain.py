@@ -11,13 +11,12 @@ from itertools import groupby
 from typing import Any, Literal, TypeVar
 
 from horde_proxy.errors import (
+    ClientGone,
     ContextLengthExceeded,
     InsufficientKudos,
     ProxyError,
     ShuttingDown,
     TimedOut,
-    Unavailable,
-    UpstreamFailed,
 )
 from horde_proxy.prompts.answer import Answer
 from horde_proxy.prompts.draft import PROBE_LENGTH, Draft, End
@@ -43,8 +42,6 @@ _CUT_OFFS: dict[type[ProxyError], CutOff] = {
     TimedOut: "time",
     ContextLengthExceeded: "context",
     InsufficientKudos: "kudos",
-    UpstreamFailed: "failure",
-    Unavailable: "failure",
 }
 _LEAST_BOUGHT = 16
 Item = TypeVar("Item")
@@ -114,9 +111,9 @@ class Chain:
         """Why a chain ends with what it has. Raises the error when it has nothing."""
         found = [word for kind, word in _CUT_OFFS.items() if isinstance(exc, kind)]
         has_text = all(choice.draft.text or choice.reason for choice in self._choices)
-        if not found or not has_text or isinstance(exc, ShuttingDown):
+        if not has_text or isinstance(exc, ShuttingDown | ClientGone):
             raise exc
-        return found[0]
+        return found[0] if found else "failure"
 
     def _segment(
         self, choices: Sequence[_Choice]
@@ -145,7 +142,10 @@ class Chain:
         context = self.plan.fitted.max_context_length
         while kudos.price(length, context, self.plan.size, n) > most - self.bill.kudos:
             if length <= _LEAST_BOUGHT:
-                raise InsufficientKudos("This answer would cost more kudos than it may.")
+                raise InsufficientKudos(
+                    "Even a short answer would cost more kudos than max_kudos allows.",
+                    param="horde.max_kudos",
+                )
             length = max(length // 2, _LEAST_BOUGHT)
         return length
 
@@ -246,7 +246,8 @@ def in_time(
     try:
         for item in items:
             yield item
-            if deadline is not None and clock() > deadline - _MARGIN:
+            is_late = deadline is not None and clock() > deadline - _MARGIN
+            if is_late and isinstance(item, Waiting):
                 raise TimedOut(
                     "The answer did not come within the time that this proxy waits for one."
                 )
@@ -268,11 +269,12 @@ def _together(
     try:
         while running:
             for segment in list(running):
-                item = next(segment, None)
-                if item is None:
-                    running.remove(segment)
-                else:
+                for item in segment:
                     yield item
+                    if isinstance(item, Waiting):
+                        break
+                else:
+                    running.remove(segment)
     finally:
         for segment in running:
             segment.close()

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from limits import RateLimitItem, parse_many
+from limits.errors import StorageError
 from limits.storage import MemoryStorage, Storage
 from limits.strategies import MovingWindowRateLimiter
 
@@ -28,6 +31,7 @@ _LEAST_PAUSE = 0.02
 _STEP = 0.25
 _SOON = 4
 _ADDRESS = "address"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Gate:
 
         Closing the generator leaves the line.
         """
-        place.n, place.concurrency = n, self._concurrency(api_key)
+        place = replace(place, n=n, concurrency=self._concurrency(api_key))
         with self._lock:
             self._line_up(place)
         try:
@@ -106,19 +110,26 @@ class Gate:
             yield
         finally:
             with self._lock:
+                _add(self._sending, _ADDRESS, -1)
+                _add(self._sending, place.key, -1)
                 for item, identity in self._limits_of(place):
-                    self._strategy().hit(item, identity)
-                self._sending.subtract((_ADDRESS, place.key))
+                    self._counted(lambda: self._strategy().hit(item, identity))  # noqa: B023
 
     def count_waiting(self, place: Place, n: int) -> None:
         """Count n jobs that wait on the horde; fewer, when negative: popped or cancelled."""
         with self._lock:
-            self._waiting[place.key] += n
+            _add(self._waiting, place.key, n)
 
     def hold(self, place: Place, seconds: float) -> None:
         """The horde said that this key has too much waiting: nothing of it for some seconds."""
         with self._lock:
-            self._held_until[place.key] = self._now() + seconds
+            now = self._now()
+            self._held_until = {
+                key: until for key, until in self._held_until.items() if until > now
+            }
+            self._held_until[place.key] = max(
+                self._held_until.get(place.key, 0.0), now + seconds
+            )
 
     def position(self, place: Place) -> int:
         """1 for who is next: who stands before it, when clients take turns."""
@@ -150,7 +161,10 @@ class Gate:
             ahead = self._lines[place.client].index(place)
             if self._has_pace and ahead == 0:
                 before = itertools.takewhile(lambda client: client != place.client, self._turns)
-                ahead = sum(self._until_allowed(self._lines[each][0]) <= 0 for each in before)
+                ahead = sum(
+                    self._until_key_allowed(self._lines[each][0]) <= 0
+                    for each in itertools.islice(before, _SOON + 1)
+                )
             if self._has_pace and ahead:
                 return max(min(ahead - 1, _SOON) * _STEP, _LEAST_PAUSE)
             pause = self._until_allowed(place)
@@ -163,14 +177,33 @@ class Gate:
 
     def _until_allowed(self, place: Place) -> float:
         """Seconds until the limits have room for one more; 0 is now."""
+        address = self._window(self._address_limits, _ADDRESS)
+        return max(address, self._until_key_allowed(place))
+
+    def _until_key_allowed(self, place: Place) -> float:
         if self._waiting[place.key] + place.n > max(place.concurrency, place.n):
             return SLICE / 2
-        pause = max(self._held_until.get(place.key, 0.0) - self._now(), 0.0)
-        for item, identity in self._limits_of(place):
-            stats = self._strategy().get_window_stats(item, identity)
+        held = self._held_until.get(place.key, 0.0) - self._now()
+        return max(held, self._window(self._key_limits, place.key))
+
+    def _window(self, items: Sequence[RateLimitItem], identity: str) -> float:
+        pause = 0.0
+        for item in items:
+            stats = self._counted(
+                lambda: self._strategy().get_window_stats(item, identity)  # noqa: B023
+            )
             if stats.remaining - self._sending[identity] < 1:
                 pause = max(pause, stats.reset_time - self._now(), _LEAST_PAUSE)
         return pause
+
+    def _counted(self, call: Callable[[], Any]) -> Any:
+        """What a call to the storage gives; one that fails is replaced by this process's memory."""
+        try:
+            return call()
+        except StorageError as exc:
+            log.warning("the submits' counts are kept in memory from now on: %s", exc)
+            self._limiter = MovingWindowRateLimiter(MemoryStorage())
+            return call()
 
     def _limits_of(self, place: Place) -> Iterator[tuple[RateLimitItem, str]]:
         yield from ((item, _ADDRESS) for item in self._address_limits)
@@ -180,6 +213,12 @@ class Gate:
         """Made at the first use: the storage may start a thread, and connect."""
         self._limiter = self._limiter or MovingWindowRateLimiter(self._storage())
         return self._limiter
+
+
+def _add(counts: Counter[str], name: str, number: int) -> None:
+    counts[name] += number
+    if not counts[name]:
+        del counts[name]
 
 
 def _parsed(limits: Sequence[str]) -> list[RateLimitItem]:

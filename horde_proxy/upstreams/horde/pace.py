@@ -26,7 +26,7 @@ class Pace:
     Gaps widen with the time since the submit, and anew since a worker began, at just the rate
     that keeps a minute within its 60 polls: lateness grows with the job's own length. Beyond
     MANY running requests (`load`) gaps widen for all, so that polling does not fill the machine.
-    `least`: no gap is shorter (s).
+    `least`: once a worker has begun, no gap is shorter (s).
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class Pace:
         if processing and not self._was_processing:
             self._was_processing, self._since = True, self._clock()
         is_far = not processing and queue_position > _FAR_POSITION
-        return max(FAR if is_far else self._gap(), self._until_allowed(), self._least)
+        least = self._least if self._was_processing else min(self._least, FAR)
+        return max(FAR if is_far else self._gap(), self._until_allowed(), least)
 
     def _gap(self) -> float:
         if not self._recent:

@@ -228,8 +228,6 @@ def _warnings(
     found += [f"{name}: approximated" for name in text.to_sampling(request.sampling)[1]]
     if fitted.dropped:
         found.append(f"messages: the {fitted.dropped} oldest were left out to fit the context")
-    if request.tools and request.json_format:
-        found.append("response_format: not applied while tools are offered")
     if request.tools and style == "none":
         found.append("tools: not supported for this model")
     if fitted.emptied:

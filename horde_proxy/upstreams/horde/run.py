@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
-from horde_proxy.errors import ProxyError, RateLimited, Unavailable, UpstreamFailed
+from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
 from horde_proxy.upstreams import Waiting
 from horde_proxy.upstreams.horde.client import HordeClient, RequestLost
 from horde_proxy.upstreams.horde.pace import Pace
@@ -122,6 +122,8 @@ class Run:
                 self._sleep(min(left, SLICE))
             elif self._delivery.wait(min(left, SLICE)):
                 return
+            else:
+                self._sleep(0)
 
     def _poll(self) -> Status | None:
         """The status, or None when it could not be had this time."""
@@ -133,7 +135,7 @@ class Run:
             return None
         except RequestLost:
             raise
-        except UpstreamFailed:
+        except (UpstreamFailed, Refused):
             self._failing_since = self._failing_since or self._clock()
             if self._clock() - self._failing_since > FAILURE_PATIENCE:
                 raise

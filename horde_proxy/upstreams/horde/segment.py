@@ -185,6 +185,7 @@ class Segment:
         """The id of the request, submitted when it is its turn, and smaller if need be."""
         horde, place, api_key = self._horde, self._order.place, self._order.plan.api_key
         while True:
+            self._check_price(n)
             yield from horde.gate.pass_through(place, api_key, n)
             try:
                 with horde.gate.sending(place):
@@ -199,6 +200,16 @@ class Segment:
                     raise
                 horde.accounts.note_refusal(api_key)
                 self._shorten(kudos.LEAST_FREE)
+
+    def _check_price(self, n: int) -> None:
+        """Raises InsufficientKudos when one more request may exceed what the client allows."""
+        plan, fitted = self._order.plan, self._fitted
+        price = kudos.price(fitted.max_length, fitted.max_context_length, plan.size, n)
+        if plan.max_kudos is not None and self._bill.kudos + price > plan.max_kudos:
+            raise InsufficientKudos(
+                "Even a short answer would cost more kudos than max_kudos allows.",
+                param="horde.max_kudos",
+            )
 
     def _begun(self, request_id: str, n: int, mailbox: Mailbox | None) -> Run:
         horde, plan = self._horde, self._order.plan

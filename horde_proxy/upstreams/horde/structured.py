@@ -13,7 +13,7 @@ from typing import Any
 
 from horde_proxy.errors import ToolCallFailed
 from horde_proxy.prompts.answer import Answer, cut, end_marker
-from horde_proxy.prompts.calls import Call, Read, problems_of, read_calls, surely_text
+from horde_proxy.prompts.calls import Call, Read, problems_of, surely_text
 from horde_proxy.prompts.filling import TEXT_STOPS, Ask, Unfillable, fill
 from horde_proxy.prompts.loose_json import dumps
 from horde_proxy.prompts.schemas import fits
@@ -23,7 +23,10 @@ from horde_proxy.prompts.structures import (
     corrected,
     grounded,
     is_complete,
+    offered,
+    read_call,
     read_json,
+    undeclared,
 )
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.prompts.tools import prefill
@@ -72,7 +75,10 @@ class Structured:
     def _items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
         request = self.structure.request
         messages = begun_with(request.messages, self.structure.prefill)
-        may_show = request.stream and request.n == 1 and request.tool_choice == "auto"
+        may_show = (
+            request.stream and request.n == 1 and request.tool_choice == "auto"
+            and request.json_format is None
+        )
         answers = yield from self._answers(messages, request.n, shows=may_show)
         for index, answer in enumerate(answers):
             if answer is None:
@@ -118,6 +124,9 @@ class Structured:
         calls = list(read.calls)
         if must and problem:
             calls = [(yield from self._filled_call())]
+        if not calls and self.structure.request.json_format:
+            yield from self._json(index, answer)
+            return
         if not calls:
             yield from self._told(index, answer, text)
             yield self._end(index, answer.finish_reason)
@@ -141,7 +150,7 @@ class Structured:
         request = self.structure.request
         for tries_left in reversed(range(self.retries + 1)):
             cut_off = answer.finish_reason == "length"
-            read = read_calls(self._text(answer), self._offered(), cut_off=cut_off)
+            read = read_call(self.structure, answer.content, cut_off=cut_off)
             problem = self._problem(read)
             if not problem or self._is_cut_off(answer, read) or not tries_left:
                 return answer, read, problem
@@ -163,17 +172,13 @@ class Structured:
             return _NO_CALL
         known = {tool.name: tool for tool in self._offered()}
         checked = (
-            problems_of(call, known[call.name]) for call in read.calls
-            if call.name in known and (must or known[call.name].strict)
+            problems_of(call, known[call.name]) or undeclared(call.arguments, known[call.name])
+            for call in read.calls if call.name in known and (must or known[call.name].strict)
         )
         return next((found for found in checked if found), None)
 
     def _offered(self) -> list[Tool]:
-        request = self.structure.request
-        return [
-            tool for tool in request.tools
-            if request.tool_choice in ("auto", "required", tool.name)
-        ]
+        return offered(self.structure.request)
 
     def _filled_call(self) -> Meanwhile:
         """The call that the model did not make by itself (Call). Raises ToolCallFailed."""
@@ -221,7 +226,7 @@ class Structured:
     def _read_json(self, answer: Answer, schema: Mapping[str, Any] | None) -> Meanwhile:
         """(answer, JSON text, what is wrong), after as many corrections as are allowed."""
         for tries_left in reversed(range(self.retries + 1)):
-            text, problem = read_json(self._text(answer), schema, cut_off=False)
+            text, problem = read_json(self.structure.prefill, answer.content, schema)
             if not problem or not tries_left:
                 return answer, text, problem
             self.bill.retries += 1
@@ -307,7 +312,8 @@ class Structured:
         return self.structure.prefill + answer.content
 
     def _told(self, index: int, answer: Answer, content: str) -> Iterator[Chunk]:
-        self.tokens += estimate(content) + answer.reasoning_tokens
+        written = content.removeprefix(self.structure.prefill)
+        self.tokens += estimate(written) + answer.reasoning_tokens
         self.reasoning_tokens += answer.reasoning_tokens
         yield from self._shown("reasoning_content", answer.reasoning, index)
         yield from self._shown("content", content, index)
