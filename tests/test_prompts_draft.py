@@ -94,6 +94,16 @@ def test_reasoning_and_content_are_told_apart_across_seams() -> None:
     assert contents(deltas) == "The answer."
 
 
+def test_an_answer_after_an_unopened_thought_goes_on_across_seams() -> None:
+    own = Draft(FORMATS["deepseek"], stops=(), limit=4000, prefilled=False)
+    deltas = []
+    for segment in ("Let me think.</think>\n\nThe answer", " is forty", "-two."):
+        own.add(segment, 3, FILL)
+        deltas += own.settled()
+    deltas += own.finish(3, False)[0]
+    assert contents(deltas) == "The answer is forty-two."
+
+
 @pytest.mark.parametrize(("text", "length", "end"), [
     ("", 100, "ended"),
     ("Short.", 100, "ended"),
@@ -176,7 +186,7 @@ def test_joined_segments_read_as_in_one_go(
     deltas += own.finish(10**6, False)[0]
     whole = read_answer(
         own.text, format, stops=stops, max_length=10**6, prefilled=prefilled,
-        may_be_thought=not own._given["content"] or "</think>" not in own.text,
+        may_be_thought=not own._given["content"] or own._was_thought,
     )
     assert contents(deltas) == whole.content
     reasoning = "".join(text for part, text in deltas if part == "reasoning")

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import OWNER_KEY, Clock, Scripted, World
+from horde_proxy.errors import InsufficientKudos
 from horde_proxy.prompts.answer import cut
 from horde_proxy.prompts.tokens import estimate, truncate
 from horde_proxy.protocol.chat import ChatRequest, Message
@@ -353,3 +354,44 @@ def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
 def test_a_text_with_a_nul_is_handed_in_without_it(world: World) -> None:
     world.employ(Scripted("Hello\0 there."))
     assert content(answer(world, chat())) == "Hello there."
+
+
+def test_choices_that_differ_pass_the_gate_each_for_itself(world: World) -> None:
+    class Differing(Reciter):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            self.payloads.append(dict(payload))
+            number = len(self.payloads)
+            return f"{number} " + truncate(WORDS, payload["max_length"] - 2)
+
+    worker = world.employ(Differing(WORDS, world.clock, max_length=200))
+    found = answer(world, chat(max_tokens=600, n=4))
+    assert [each["finish_reason"] for each in found["choices"]] == ["length"] * 4
+    assert len({each["message"]["content"] for each in found["choices"]}) == 4
+    assert len(worker.payloads) >= 12
+
+
+def test_a_worker_that_writes_nothing_but_replacement_characters_ends_the_chain(
+    world: World,
+) -> None:
+    worker = world.employ(Scripted("\ufffd" * 600, max_length=512))
+    answer(world, chat(max_tokens=4000))
+    assert len(worker.payloads) < 10
+
+
+def test_all_words_come_though_the_time_is_over_while_they_are_given(world: World) -> None:
+    world.employ(Reciter("one two three four.", world.clock, speed=0.5))
+    upstream = world.upstream()
+    request = chat(stream=True, max_tokens=100, seconds=11)
+    found = []
+    for item in upstream.stream(request, Route(upstream, ("test/model",))):
+        if isinstance(item, dict):
+            world.clock.seconds += 1 if item["choices"] else 0
+            found.append(item)
+    assert content(fold(found)) == "one two three four."
+
+
+def test_more_kudos_than_allowed_are_not_spent_on_retries(world: World) -> None:
+    worker = world.employ(Scripted("spam " * 200))
+    with pytest.raises(InsufficientKudos):
+        answer(world, chat(max_tokens=300, horde={"max_kudos": 79.0}))
+    assert len(worker.payloads) < 3

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from limits.errors import StorageError
 
 from conftest import Clock, ClockStorage
 from horde_proxy.upstreams import Waiting
@@ -138,3 +139,28 @@ def test_the_position_counts_turns() -> None:
 def test_limits_of_the_notation_that_makes_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="couldn't parse"):
         Gate(Limits(address=("two a second",)), sleep=print, concurrency=lambda key: 1)
+
+
+def test_a_storage_that_fails_is_replaced_and_gives_its_slots_back() -> None:
+    class Failing(ClockStorage):
+        def acquire_entry(self, *arguments: Any, **more: Any) -> bool:
+            raise StorageError(ValueError("gone"))
+
+    clock = Clock()
+    gate = Gate(Limits(), sleep=clock.sleep, concurrency=lambda key: 30,
+                storage=lambda: Failing(clock), now=clock)
+    place = gate.place("key", "one")
+    assert list(gate.pass_through(place, "key", 1)) == []
+    with gate.sending(place):
+        accepted = "id"
+    assert accepted == "id"
+    assert not gate._sending
+
+
+def test_a_short_hold_does_not_shorten_a_long_one() -> None:
+    line = Line(FREE)
+    place = line.gate.place("key", "one")
+    line.gate.hold(place, 60)
+    line.gate.hold(place, 1)
+    line.arrive("held")
+    assert line.run(30) == []

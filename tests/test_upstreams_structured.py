@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import Scripted, World
-from horde_proxy.errors import ToolCallFailed
+from horde_proxy.errors import InvalidRequest, ToolCallFailed
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.completion import fold
 from horde_proxy.upstreams import Route
@@ -404,3 +404,76 @@ def test_what_is_no_call_is_streamed_as_it_is_written(world: World) -> None:
     whole = fold(found)
     assert whole["choices"][0]["message"]["content"] == text.partition("\n<tool_call>")[0]
     assert calls(whole) == [("get_weather", {"city": "Oslo"})]
+
+
+@pytest.mark.parametrize("text", [
+    'Here it is: {"name": "Ann", "age": 3}', 'Sure!\n```json\n{"name": "Ann", "age": 3}\n```',
+    '{"name": "Ann", "age": 3} That is all.', '```\n{"name": "Ann", "age": 3}\n```',
+])
+@pytest.mark.parametrize("wanted", [{"type": "json_object"}, None])
+def test_json_that_began_anew_is_found(world: World, text: str, wanted: Any) -> None:
+    found = answer(world, text, response_format=wanted or schema_format())
+    assert found["choices"][0]["message"]["content"] == '{"name":"Ann","age":3}'
+    assert len(found["horde"]["request_ids"]) == 1
+
+
+def test_prose_is_not_made_into_json(world: World) -> None:
+    found = answer(world, "Answer: hello, there: friend", response_format={"type": "json_object"})
+    assert found["horde"]["retries"] == 1
+
+
+@pytest.mark.parametrize("text", [
+    CALL, '{"name": "get_weather", "arguments": {"city": "Oslo"}}', f"I will call it.\n{CALL}",
+    'get_weather(city="Oslo")',
+])
+@pytest.mark.parametrize("choice", ["required", NAMED])
+def test_a_call_that_began_anew_is_found(world: World, text: str, choice: Any) -> None:
+    found = answer(world, text, tools=[WEATHER], tool_choice=choice)
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert len(found["horde"]["request_ids"]) == 1
+
+
+def test_a_tool_without_parameters_gets_no_invented_arguments(world: World) -> None:
+    now = {"type": "function", "function": {"name": "get_now"}}
+    choice = {"type": "function", "function": {"name": "get_now"}}
+    found = answer(world, "The weather: it is nice", tools=[now], tool_choice=choice)
+    assert calls(found) == [("get_now", {})]
+
+
+def test_nulls_in_a_schema_are_absent(world: World) -> None:
+    schema = {"type": "object", "required": ["a"], "additionalProperties": False,
+              "properties": {"a": {"type": "string", "description": None, "enum": None}}}
+    found = answer(world, "prose", "prose", 'x"', response_format={
+        "type": "json_schema", "json_schema": {"name": "p", "strict": True, "schema": schema},
+    })
+    assert json.loads(found["choices"][0]["message"]["content"]) == {"a": "x"}
+
+
+def test_a_schema_that_is_none_is_refused_before_anything_is_submitted(world: World) -> None:
+    worker = world.employ(Lines("x"))
+    with pytest.raises(InvalidRequest) as raised:
+        asked(world, response_format={"type": "json_schema", "json_schema": {
+            "name": "p", "schema": {"type": "banana"},
+        }})
+    assert raised.value.param == "response_format.json_schema.schema"
+    assert worker.payloads == []
+
+
+def test_with_tools_and_a_format_what_is_no_call_is_json(world: World) -> None:
+    text = '```json\n{"name": "Ann", "age": 3}\n```'
+    found = answer(world, text, tools=[WEATHER], response_format=schema_format())
+    assert found["choices"][0]["message"]["content"] == '{"name":"Ann","age":3}'
+    assert calls(answer(World(), CALL, tools=[WEATHER], response_format=schema_format())) == [
+        ("get_weather", {"city": "Oslo"}),
+    ]
+
+
+def test_allowed_tools_may_be_named_flat_and_must_be_there(world: World) -> None:
+    allowed = {"type": "allowed_tools", "allowed_tools": {
+        "mode": "auto", "tools": [{"type": "function", "name": "get_weather"}],
+    }}
+    found = answer(world, CALL, tools=[WEATHER, TIME], tool_choice=allowed)
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    allowed["allowed_tools"]["tools"] = [{"name": "nope"}]  # type: ignore[index]
+    with pytest.raises(InvalidRequest, match="nope"):
+        asked(world, tools=[WEATHER], tool_choice=allowed)

@@ -410,7 +410,7 @@ def without_nulls(schema: Any, depth: int = 0) -> Any:
         return schema
     return {
         name: value if name in _LITERAL else without_nulls(value, depth + 1)
-        for name, value in schema.items() if value is not None or name in _LITERAL
+        for name, value in schema.items() if value is not None or name in ("const", "default")
     }
 
 
