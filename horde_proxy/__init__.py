@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Flask
-from limits.storage import MemoryStorage, RedisStorage, Storage
+from limits.storage import RedisStorage, Storage
 from requests import Session
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
@@ -171,16 +171,15 @@ def _gate(horde: HordeSettings, settings: Config, accounts: Accounts, halt: Halt
         Limits(horde.address_limits, horde.key_limits),
         sleep=halt.sleep,
         concurrency=lambda key: accounts.of(key).concurrency,
-        storage=lambda: _storage(settings.cache),
+        shared=_shared(settings.cache),
     )
 
 
-def _storage(cache: CacheSettings) -> Storage:
-    if cache.redis_url is None:
-        return MemoryStorage()
-    return RedisStorage(
-        cache.redis_url, wrap_exceptions=True, key_prefix=f"{cache.redis_key_prefix}:submits"
-    )
+def _shared(cache: CacheSettings) -> Callable[[], Storage] | None:
+    url, prefix = cache.redis_url, f"{cache.redis_key_prefix}:submits"
+    if url is None:
+        return None
+    return lambda: RedisStorage(url, wrap_exceptions=True, key_prefix=prefix)
 
 
 def _session() -> Session:

@@ -141,14 +141,14 @@ def test_limits_of_the_notation_that_makes_no_sense_are_refused() -> None:
         Gate(Limits(address=("two a second",)), sleep=print, concurrency=lambda key: 1)
 
 
-def test_a_storage_that_fails_is_replaced_and_gives_its_slots_back() -> None:
+def test_a_shared_storage_that_fails_is_done_without() -> None:
     class Failing(ClockStorage):
         def acquire_entry(self, *arguments: Any, **more: Any) -> bool:
             raise StorageError(ValueError("gone"))
 
     clock = Clock()
-    gate = Gate(Limits(), sleep=clock.sleep, concurrency=lambda key: 30,
-                storage=lambda: Failing(clock), now=clock)
+    gate = Gate(Limits(), sleep=clock.sleep, concurrency=lambda key: 30, now=clock,
+                storage=lambda: ClockStorage(clock), shared=lambda: Failing(clock))
     place = gate.place("key", "one")
     assert list(gate.pass_through(place, "key", 1)) == []
     with gate.sending(place):

@@ -44,7 +44,7 @@ def gate(url: str) -> Gate:
     from limits.storage import RedisStorage
     return Gate(
         Limits(), sleep=time.sleep, concurrency=lambda key: 30,
-        storage=lambda: RedisStorage(url, key_prefix="test"),
+        shared=lambda: RedisStorage(url, wrap_exceptions=True, key_prefix="test"),
     )
 
 

@@ -16,7 +16,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from limits import RateLimitItem, parse_many
 from limits.errors import StorageError
@@ -56,7 +55,8 @@ class Place:
 class Gate:
     """`concurrency` tells how many jobs of an API key may wait on the horde.
 
-    `now` is the storage's idea of time (s); a storage on Redis shares the counts with others.
+    `now` is the storage's idea of time (s). A `shared` storage counts for other processes too:
+    there a submit counts from the moment that it may be made.
     """
 
     def __init__(
@@ -66,14 +66,16 @@ class Gate:
         sleep: Callable[[float], None],
         concurrency: Callable[[str], int],
         storage: Callable[[], Storage] = MemoryStorage,
+        shared: Callable[[], Storage] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._address_limits = _parsed(limits.address)
         self._key_limits = _parsed(limits.key)
         self._has_pace = bool(self._address_limits or self._key_limits)
         self._sleep, self._now, self._concurrency = sleep, now, concurrency
-        self._storage = storage
+        self._storage, self._shared_storage = storage, shared
         self._limiter: MovingWindowRateLimiter | None = None
+        self._shared: MovingWindowRateLimiter | None = None
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._lines: dict[str, deque[Place]] = {}
@@ -113,7 +115,7 @@ class Gate:
                 _add(self._sending, _ADDRESS, -1)
                 _add(self._sending, place.key, -1)
                 for item, identity in self._limits_of(place):
-                    self._counted(lambda: self._strategy().hit(item, identity))  # noqa: B023
+                    self._strategy().hit(item, identity)
 
     def count_waiting(self, place: Place, n: int) -> None:
         """Count n jobs that wait on the horde; fewer, when negative: popped or cancelled."""
@@ -167,7 +169,7 @@ class Gate:
                 )
             if self._has_pace and ahead:
                 return max(min(ahead - 1, _SOON) * _STEP, _LEAST_PAUSE)
-            pause = self._until_allowed(place)
+            pause = self._until_allowed(place) or self._until_shared(place)
             if pause <= 0:
                 self._turns.remove(place.client)
                 self._turns.append(place.client)
@@ -189,21 +191,27 @@ class Gate:
     def _window(self, items: Sequence[RateLimitItem], identity: str) -> float:
         pause = 0.0
         for item in items:
-            stats = self._counted(
-                lambda: self._strategy().get_window_stats(item, identity)  # noqa: B023
-            )
+            stats = self._strategy().get_window_stats(item, identity)
             if stats.remaining - self._sending[identity] < 1:
                 pause = max(pause, stats.reset_time - self._now(), _LEAST_PAUSE)
         return pause
 
-    def _counted(self, call: Callable[[], Any]) -> Any:
-        """What a call to the storage gives; one that fails is replaced by this process's memory."""
+    def _until_shared(self, place: Place) -> float:
+        """Seconds until all processes together have room; 0 takes it. Without a storage: 0."""
+        if self._shared_storage is None:
+            return 0.0
         try:
-            return call()
+            self._shared = self._shared or MovingWindowRateLimiter(self._shared_storage())
+            for item, identity in self._limits_of(place):
+                stats = self._shared.get_window_stats(item, identity)
+                if stats.remaining < 1:
+                    return max(stats.reset_time - self._now(), _LEAST_PAUSE)
+            taken = [self._shared.hit(item, identity) for item, identity in self._limits_of(place)]
         except StorageError as exc:
-            log.warning("the submits' counts are kept in memory from now on: %s", exc)
-            self._limiter = MovingWindowRateLimiter(MemoryStorage())
-            return call()
+            log.warning("submits are counted in this process only now: %s", exc)
+            self._shared_storage = None
+            return 0.0
+        return 0.0 if all(taken) else _STEP
 
     def _limits_of(self, place: Place) -> Iterator[tuple[RateLimitItem, str]]:
         yield from ((item, _ADDRESS) for item in self._address_limits)
