@@ -30,6 +30,7 @@ _MOST_STARTS = 20
 _CALLED = re.compile(r'"name": *"([^"]{1,128})", *"(?:arguments|parameters)": *(?=\{)')
 _BEGUN = re.compile(r'\{\s*"([^"\\]{1,200})"\s*:\s*(\S)')
 _HIGHEST_TEMPERATURE = 0.7
+_FOR_A_MUST = 0.1
 _HIGHEST_PENALTY = 1.05
 
 
@@ -198,7 +199,9 @@ def _for_tools(request: ChatRequest, style: str) -> Structure:
                 *(request.stop if choice == "auto" else ()),
                 *calling.stops(style, parallel=parallel and is_free),
             ),
-            sampling=_steady(request.sampling),
+            sampling=_steady(
+                request.sampling, _HIGHEST_TEMPERATURE if choice == "auto" else _FOR_A_MUST
+            ),
         ),
         calling.prefill(style, choice),
     )
@@ -257,9 +260,11 @@ def _told(messages: Sequence[Message], text: str) -> list[Message]:
     return [Message("system", text), *messages]
 
 
-def _steady(sampling: Mapping[str, Any]) -> dict[str, Any]:
+def _steady(
+    sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE
+) -> dict[str, Any]:
     """Repetition penalties and high temperatures break JSON."""
-    temperature = min(sampling.get("temperature", _HIGHEST_TEMPERATURE), _HIGHEST_TEMPERATURE)
+    temperature = min(sampling.get("temperature", highest), highest)
     penalty = min(sampling.get("rep_pen", 1.0), _HIGHEST_PENALTY)
     kept = {name: value for name, value in sampling.items()
             if name not in ("frequency_penalty", "presence_penalty")}
