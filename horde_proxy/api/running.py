@@ -104,6 +104,7 @@ class Running:
                 self.is_over = True
             else:
                 self.items.append(item)
+        # Whatever it is, each reader has to meet it, and not only the one whose turn it was.
         except BaseException as exc:
             self.error, self.is_over = exc, True
         finally:
