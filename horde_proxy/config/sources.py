@@ -1,0 +1,144 @@
+"""Where the settings come from: defaults < file < environment < flags."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from horde_proxy.config.settings import Config
+
+PREFIX = "HORDE_PROXY_"
+DEFAULT_HOST = "127.0.0.1"
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the message names it, its value and its source."""
+
+
+Layer = tuple[str, Mapping[str, Any]]
+
+
+def load(
+    path: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration of a file (`path`, or HORDE_PROXY_CONFIG), the environment and flags.
+
+    `flags` is nested like the file: {"server": {"bind": ...}}. Raises ConfigError.
+    """
+    path = path or environ.get(PREFIX + "CONFIG") or None
+    layers: list[Layer] = [(path, _read_file(Path(path)))] if path else []
+    layers += _environment(environ, _host(layers[0][1] if layers else {}))
+    layers += [("the command line", flags or {})]
+    merged = reduce(_merge, (tree for _, tree in layers))
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as exc:
+        raise ConfigError(_explain(exc, layers)) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".py":
+            names = runpy.run_path(str(path))
+            return {name: names[name] for name in Config.model_fields if name in names}
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"cannot read the configuration {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, SyntaxError) as exc:
+        raise ConfigError(f"the configuration {path} is not valid: {exc}") from exc
+    except Exception as exc:
+        raise ConfigError(f"the configuration {path} failed: {type(exc).__name__}: {exc}") from exc
+
+
+def _host(tree: Mapping[str, Any]) -> str:
+    """The host that a file listens on; PORT is a port of it."""
+    server = tree.get("server")
+    bind = str(server.get("bind", "")) if isinstance(server, Mapping) else ""
+    return bind.rpartition(":")[0] if "/" not in bind and ":" in bind else DEFAULT_HOST
+
+
+def _environment(environ: Mapping[str, str], host: str) -> list[Layer]:
+    """One layer for each variable that is ours. `host` is what PORT is a port of."""
+    trees: dict[str, dict[str, Any]] = {}
+    if environ.get("PORT"):
+        trees["PORT"] = {"server": {"bind": f"{host}:{environ['PORT']}"}}
+    if environ.get("AI_HORDE_API_KEY"):
+        trees["AI_HORDE_API_KEY"] = {"horde": {"api_key": environ["AI_HORDE_API_KEY"]}}
+    for name in sorted(environ):
+        section, separator, _ = name.removeprefix(PREFIX).lower().partition("__")
+        if name.startswith(PREFIX) and (separator or section in Config.model_fields):
+            trees[name] = _variable(name, environ[name])
+    return [(f"environment variable {name}", tree) for name, tree in trees.items()]
+
+
+def _variable(name: str, value: str) -> dict[str, Any]:
+    """Lists, tables and whole sections are JSON; everything else is text."""
+    section, separator, field = name.removeprefix(PREFIX).lower().partition("__")
+    is_json = value.startswith(("[", "{"))
+    try:
+        found = json.loads(value) if is_json or not separator else value
+    except ValueError:
+        if not separator or value.startswith("{"):
+            raise ConfigError(f"environment variable {name}: expected JSON") from None
+        found = value
+    return {section: {field: found} if separator else found}
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _explain(exc: ValidationError, layers: list[Layer]) -> str:
+    lines = []
+    for error in exc.errors():
+        where = [str(part) for part in error["loc"]]
+        if not where:
+            lines.append(error["msg"].removeprefix("Value error, "))
+            continue
+        value = repr(error["input"]) if _may_be_shown(where, error["type"]) else "(hidden)"
+        source = next((name for name, tree in reversed(layers) if _has(tree, where)), "a default")
+        reason = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            reason = _no_such(where)
+        lines.append(f"setting {'.'.join(where)} = {value} from {source}: {reason}")
+    return "\n".join(lines)
+
+
+def _may_be_shown(where: list[str], kind: str) -> bool:
+    """A value may be a key: only those of known settings that hold none are shown."""
+    is_leaf = len(where) > 1 and kind != "extra_forbidden"
+    may_be_secret = where[-1] in ("api_key", "redis_url") or where[0] == "access"
+    return is_leaf and not may_be_secret or where == ["formats"]
+
+
+def _no_such(where: list[str]) -> str:
+    """What to say of a setting that does not exist, with the nearest one that does."""
+    section = Config.model_fields.get(where[0])
+    nested = section.annotation if section and len(where) > 1 else Config
+    fields = list(getattr(nested, "model_fields", {}))
+    near = get_close_matches(where[-1], fields, 1, 0)
+    return "there is no such setting" + (f"; {near[0]} is the nearest" if near else "")
+
+
+def _has(tree: Any, where: list[str]) -> bool:
+    for part in where:
+        if not isinstance(tree, Mapping) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
