@@ -155,6 +155,17 @@ def test_the_next_segment_prefers_the_worker_of_the_first(world: World) -> None:
     assert len(found["horde"]["workers"]) == 1
 
 
+def test_a_slow_worker_is_not_preferred_to_one_that_was_never_measured(world: World) -> None:
+    slow = world.employ(Reciter(WORDS, world.clock, speed=4, max_length=200), "slow")
+    quick = Reciter(WORDS, world.clock, speed=40, max_length=200)
+    other = world.bridge(quick, "quick")
+    other.step(world.session)
+    world.clock.every_sleep.insert(0, lambda: slow.payloads and other.step(world.session))
+    assert content(answer(world, chat(max_tokens=2000))) == truncate(WORDS, 2000)
+    assert len(slow.payloads) == 1
+    assert len(quick.payloads) >= 9
+
+
 def test_when_the_first_worker_is_gone_another_goes_on(world: World) -> None:
     one, two = world.bridge(Reciter(WORDS, world.clock), "one"), Reciter(WORDS, world.clock)
     one.step(world.session)

@@ -22,7 +22,7 @@ from horde_proxy.upstreams.horde.failures import Failures, suspects
 from horde_proxy.upstreams.horde.gate import Gate, Place
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.run import Faulted, Run, Status
-from horde_proxy.upstreams.horde.speed import Speeds
+from horde_proxy.upstreams.horde.speed import UNMEASURED, Speeds
 from horde_proxy.upstreams.horde.webhook import Mailbox, Webhook
 from horde_proxy.upstreams.horde.workers import listed
 
@@ -157,10 +157,13 @@ class Segment:
 
     def _is_worth_waiting_for(self, worker_id: str) -> bool:
         """Whether the worker with the warm cache is not much slower than others are."""
-        others = [each for each in self._order.plan.admitted if each.id != worker_id]
-        fastest = max((each.speed for each in others), default=0.0)
-        own = self._horde.speeds.of(worker_id).per_second
-        return bool(others) and (own is None or own >= fastest / 2)
+        speeds = self._horde.speeds
+        others = [
+            speeds.of(each.id).per_second or each.speed or UNMEASURED
+            for each in self._order.plan.admitted if each.id != worker_id
+        ]
+        own = speeds.of(worker_id).per_second
+        return bool(others) and (own is None or own >= max(others) / 2)
 
     def _run(
         self, n: int, preferred: str | None

@@ -13,7 +13,8 @@ from horde_proxy.prompts.draft import Fill
 from horde_proxy.upstreams.horde.catalog import ModelEntry
 
 _STEP = 0.3
-_UNMEASURED = 10.0
+UNMEASURED = 10.0
+"""Tokens a second that a worker or a model is taken to write before it was seen to."""
 _TYPICAL_TOKENS = 200.0
 _POP_SECONDS = 1.0
 _TELLING_MOVES = 2
@@ -100,7 +101,7 @@ class Speeds:
 
     def per_second(self, entry: ModelEntry) -> float:
         """Tokens a second for one job: as measured here, else as the horde says."""
-        return self.of(entry.name).per_second or entry.performance or _UNMEASURED
+        return self.of(entry.name).per_second or entry.performance or UNMEASURED
 
     def generation_seconds(self, entry: ModelEntry, max_length: int) -> float:
         """How long a worker should take for a job of that length."""
