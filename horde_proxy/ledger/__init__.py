@@ -1,0 +1,16 @@
+"""The ledger: client keys, what each may do, and what it used.
+
+No Flask and no HTTP here. The database is in `store` alone, which this room's other modules
+do not import: without a store SQLAlchemy is never loaded.
+"""
+
+from horde_proxy.ledger.allowances import Allowances
+from horde_proxy.ledger.book import Book
+from horde_proxy.ledger.keys import ClientKey, digest, new_key
+from horde_proxy.ledger.records import Spent, StoreError, Usage
+from horde_proxy.ledger.ring import KeyRing
+
+__all__ = [
+    "Allowances", "Book", "ClientKey", "KeyRing", "Spent", "StoreError", "Usage", "digest",
+    "new_key",
+]

@@ -1,0 +1,58 @@
+"""A client's key: what it is called, what it may do, how it is made and recognised. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
+
+
+@dataclass(frozen=True)
+class ClientKey:
+    """What the owner of the proxy allows a key. None is no limit, () is all.
+
+    `models` are patterns with * and ?, whatever the case; a day is a UTC day.
+    """
+
+    name: str
+    models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    requests_per_minute: int | None = None
+    concurrent: int | None = None
+    tokens_per_day: int | None = None
+    kudos_per_day: float | None = None
+    horde_key: str | None = field(default=None, repr=False)
+    admin: bool = False
+    created: int = 0
+
+    def allows_model(self, name: str) -> bool:
+        """Whether the key may use the model of this name."""
+        folded = name.casefold()
+        return not self.models or any(fnmatchcase(folded, each.casefold()) for each in self.models)
+
+    def allows_endpoint(self, name: str) -> bool:
+        """Whether the key may use the endpoint of this name."""
+        return not self.endpoints or name in self.endpoints
+
+
+def new_key() -> str:
+    """A key that nobody can guess: "hp-" and 256 random bits."""
+    return "hp-" + secrets.token_urlsafe(32)
+
+
+def digest(key: str) -> str:
+    """The digest of a key as its owner wrote it down: sha256 in hex.
+
+    "sha256:" and 64 hex digits are a digest already. What a client sends goes to `sent_digest`.
+    """
+    given = _DIGEST.fullmatch(key)
+    return given[1].lower() if given else sent_digest(key)
+
+
+def sent_digest(sent: str) -> str:
+    """The digest of what a client sent, always hashed: a digest that was read is not a key."""
+    return hashlib.sha256(sent.encode("utf-8", "replace")).hexdigest()

@@ -1,0 +1,192 @@
+"""The ledger over a real PostgreSQL, on a loopback port and in a directory of its own.
+
+The server refuses to run as root; then it runs as the user that Debian's package made for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from horde_proxy.ledger.book import Book
+from horde_proxy.ledger.records import Spent
+from horde_proxy.ledger.store import Store, StoreError
+from live.conftest import free_port, until
+from test_ledger_store import ANN, DAY, Behaviour
+
+psycopg = pytest.importorskip("psycopg")
+PASSWORD = "password-of-the-tests"
+NOON = 1_769_860_800.0
+
+
+def programs() -> Path | None:
+    """Where the server's programs are; Debian keeps them out of the PATH."""
+    found = shutil.which("initdb")
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return Path(found).parent if found else debian[-1].parent if debian else None
+
+
+def server_user() -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return pwd.getpwuid(os.geteuid())
+    return next((user for user in pwd.getpwall() if user.pw_name == "postgres"), None)
+
+
+pytestmark = [
+    pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed"),
+    pytest.mark.skipif(server_user() is None, reason="there is no user postgres to run it"),
+]
+
+
+class Server:
+    """A server that can be stopped and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port, self.data = free_port(), directory / "data"
+        self.numbers = itertools.count()
+        password = directory / "password"
+        password.write_text(PASSWORD)
+        self.own(directory, password)
+        subprocess.run(
+            [*self.program("initdb"), "--username", "tests", "--auth", "scram-sha-256",
+             "--pwfile", str(password), "--no-sync"],
+            check=True, stdout=subprocess.DEVNULL, **self.identity(),
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def own(self, *paths: Path) -> None:
+        user = server_user()
+        assert user is not None
+        for path in paths:
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+    def identity(self) -> dict[str, Any]:
+        user = server_user()
+        if user is None or os.geteuid() != 0:
+            return {}
+        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
+
+    def program(self, name: str) -> list[str]:
+        where = programs()
+        assert where is not None
+        return [str(where / name), "-D", str(self.data)]
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [*self.program("postgres"), "-h", "127.0.0.1", "-p", str(self.port), "-F",
+             "-c", "unix_socket_directories="],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.identity(),
+        )
+        until(self.answers)
+
+    def stop(self) -> None:
+        """A fast shutdown: who is connected is cut off."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(20)
+            self.process = None
+
+    def answers(self) -> bool:
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def url(self, database: str) -> str:
+        return f"postgresql://tests:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        name = f"ledger{next(self.numbers)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(Path(directory))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    return server.new_database()
+
+
+class TestPostgreSQL(Behaviour):
+    """All that the store does, here as well."""
+
+
+@pytest.fixture
+def books(url: str) -> Iterator[tuple[Book, Book]]:
+    stores = Store(url), Store(url)
+    one, two = (Book(store, now=lambda: NOON, interval=3600) for store in stores)
+    yield one, two
+    for each in (one, two, *stores):
+        each.close()
+
+
+def test_two_books_on_one_database_see_each_others_totals(books: tuple[Book, Book]) -> None:
+    one, two = books
+    one.add("ann", "m", "chat", prompt_tokens=10, completion_tokens=5, kudos=1.5)
+    two.add("ann", "n", "chat", prompt_tokens=20, completion_tokens=5, kudos=1.0)
+    one.flush()
+    two.flush()
+    one.flush()
+    assert [book.spent("ann") for book in books] == [Spent(40, 2.5), Spent(40, 2.5)]
+    assert one.usage(DAY, DAY) == two.usage(DAY, DAY)
+
+
+def test_two_books_that_write_by_themselves_come_to_the_same_totals(url: str) -> None:
+    stores = Store(url), Store(url)
+    books = [Book(store, now=lambda: NOON, interval=0.01) for store in stores]
+    for number in range(200):
+        books[number % 2].add("ann", str(number % 7), "chat", prompt_tokens=1)
+    until(lambda: [book.spent("ann").tokens for book in books] == [200, 200])
+    for book in books:
+        book.close()
+    assert sum(row.requests for row in stores[0].usage(DAY, DAY)) == 200
+    for store in stores:
+        store.close()
+
+
+def test_what_a_stopped_server_missed_is_written_when_it_is_back(
+    server: Server, books: tuple[Book, Book]
+) -> None:
+    one, two = books
+    one.add("ann", "m", "chat", prompt_tokens=10)
+    one.flush()
+    server.stop()
+    one.add("ann", "m", "chat", prompt_tokens=5)
+    one.flush()
+    assert one.spent("ann") == Spent(15, 0.0)
+    server.start()
+    one.flush()
+    two.flush()
+    assert (one.spent("ann"), two.spent("ann")) == (Spent(15, 0.0), Spent(15, 0.0))
+
+
+def test_a_wrong_password_is_an_error_that_does_not_show_it(url: str) -> None:
+    store = Store(url.replace(PASSWORD, "wrong-secret"))
+    with pytest.raises(StoreError, match="password authentication failed") as caught:
+        store.add("digest-a", ANN)
+    assert "wrong-secret" not in str(caught.value)
+
+
+def test_a_database_that_is_not_there_is_named(server: Server) -> None:
+    with pytest.raises(StoreError, match='database "nowhere" does not exist'):
+        Store(server.url("nowhere")).keys()

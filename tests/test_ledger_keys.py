@@ -1,0 +1,57 @@
+"""What a key allows, and how it is recognised."""
+
+from __future__ import annotations
+
+from horde_proxy.ledger.keys import ClientKey, digest, new_key, sent_digest
+
+# printf hp-example | sha256sum
+EXAMPLE = "5b0680122f624721e4cff4e311874a5616d92d6e4b9b8542d33ef331136ef7e5"
+
+
+def test_a_key_without_patterns_may_use_all() -> None:
+    key = ClientKey("ann")
+    assert key.allows_model("any/model")
+    assert key.allows_endpoint("chat")
+
+
+def test_a_models_pattern_goes_by_any_case() -> None:
+    key = ClientKey("ann", models=("*Llama-3*", "koboldcpp/Qwen?"))
+    assert key.allows_model("aphrodite/LLAMA-3-8b")
+    assert key.allows_model("KoboldCpp/qwen2")
+    assert not key.allows_model("koboldcpp/qwen25")
+
+
+def test_an_endpoint_is_allowed_by_its_name() -> None:
+    key = ClientKey("ann", endpoints=("chat",))
+    assert key.allows_endpoint("chat")
+    assert not key.allows_endpoint("chat2")
+
+
+def test_the_horde_key_is_not_shown() -> None:
+    assert "secret" not in repr(ClientKey("ann", horde_key="secret"))
+
+
+def test_two_new_keys_differ_and_are_long() -> None:
+    one, two = new_key(), new_key()
+    assert one != two
+    assert (one[:3], len(one)) == ("hp-", 46)
+
+
+def test_a_key_has_the_digest_of_its_text() -> None:
+    assert digest("hp-example") == EXAMPLE
+
+
+def test_a_digest_that_was_written_down_stays_as_it_is() -> None:
+    assert digest("sha256:" + EXAMPLE.upper()) == EXAMPLE
+
+
+def test_what_only_looks_like_a_digest_is_a_key() -> None:
+    assert digest("sha256:" + EXAMPLE[1:]) == sent_digest("sha256:" + EXAMPLE[1:])
+
+
+def test_a_digest_that_a_client_sends_is_no_key() -> None:
+    assert sent_digest("sha256:" + EXAMPLE) != EXAMPLE
+
+
+def test_text_that_is_no_unicode_has_a_digest() -> None:
+    assert len(sent_digest("\ud800")) == 64

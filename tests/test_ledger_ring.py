@@ -1,0 +1,166 @@
+"""Which keys may come in, and how soon a change of the store is seen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from conftest import Clock
+from horde_proxy.errors import Unavailable
+from horde_proxy.ledger.keys import ClientKey, digest
+from horde_proxy.ledger.records import StoreError
+from horde_proxy.ledger.ring import KeyRing
+
+ANN, BOB = ClientKey("ann"), ClientKey("bob")
+
+
+class Loading:
+    """A store's keys; `begin` starts a reading, at once or by hand."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.keys: dict[str, ClientKey] = {digest("hp-bob"): BOB}
+        self.fails, self.at_once, self.times = False, True, 0
+        self.begun: list[Callable[[], None]] = []
+        self.ring = KeyRing(
+            {digest("hp-ann"): ANN}, self.load, clock=self.clock, ttl=5, start=self.start
+        )
+
+    def load(self) -> Mapping[str, ClientKey]:
+        self.times += 1
+        if self.fails:
+            raise StoreError("gone")
+        return dict(self.keys)
+
+    def start(self, call: Callable[[], None]) -> None:
+        self.begun.append(call)
+        if self.at_once:
+            call()
+
+
+@pytest.fixture
+def loading() -> Loading:
+    return Loading()
+
+
+def test_a_configured_key_is_found_and_another_is_not() -> None:
+    ring = KeyRing({digest("hp-ann"): ANN})
+    assert ring.find("hp-ann") == ANN
+    assert ring.find("hp-eve") is None
+
+
+def test_a_key_may_be_configured_as_its_digest_but_not_sent_as_one() -> None:
+    written = "sha256:" + digest("hp-ann")
+    ring = KeyRing({digest(written): ANN})
+    assert ring.find("hp-ann") == ANN
+    assert ring.find(written) is None
+
+
+def test_a_stored_key_is_found(loading: Loading) -> None:
+    assert loading.ring.find("hp-bob") == BOB
+    assert loading.ring.find("hp-eve") is None
+    assert loading.times == 1
+
+
+def test_a_configured_key_does_not_need_the_store(loading: Loading) -> None:
+    loading.fails = True
+    assert loading.ring.find("hp-ann") == ANN
+    assert loading.times == 0
+
+
+def test_the_configuration_goes_before_the_store(loading: Loading) -> None:
+    loading.keys[digest("hp-ann")] = BOB
+    assert loading.ring.find("hp-ann") == ANN
+
+
+def test_a_revoked_key_is_not_found_when_the_time_to_live_has_passed(loading: Loading) -> None:
+    assert loading.ring.find("hp-bob") == BOB
+    loading.keys.clear()
+    loading.clock.seconds += 2
+    assert loading.ring.find("hp-bob") == BOB
+    loading.clock.seconds += 3
+    assert loading.ring.find("hp-bob") is None
+
+
+def test_keys_are_read_again_early_and_nobody_waits(loading: Loading) -> None:
+    loading.ring.find("hp-bob")
+    loading.at_once = False
+    loading.keys.clear()
+    loading.clock.seconds += 3
+    assert loading.ring.find("hp-bob") == BOB
+    assert len(loading.begun) == 2
+    loading.begun[1]()
+    assert loading.ring.find("hp-bob") is None
+
+
+def test_one_reading_is_under_way_at_a_time(loading: Loading) -> None:
+    loading.ring.find("hp-bob")
+    loading.at_once = False
+    loading.clock.seconds += 3
+    for _ in range(5):
+        loading.ring.find("hp-bob")
+    loading.clock.seconds += 60
+    assert loading.ring.find("hp-bob") == BOB
+    assert (len(loading.begun), loading.times) == (2, 1)
+
+
+def test_the_last_keys_are_used_while_the_store_fails_and_it_is_logged_once(
+    loading: Loading, caplog: pytest.LogCaptureFixture
+) -> None:
+    loading.ring.find("hp-bob")
+    loading.fails = True
+    for _ in range(3):
+        loading.clock.seconds += 6
+        assert loading.ring.find("hp-bob") == BOB
+    assert caplog.messages == ["the store's keys are those read last: gone"]
+    loading.fails = False
+    loading.keys.clear()
+    loading.clock.seconds += 6
+    assert loading.ring.find("hp-bob") is None
+
+
+def test_keys_that_could_never_be_read_make_no_key_wrong(loading: Loading) -> None:
+    loading.fails = True
+    with pytest.raises(Unavailable) as caught:
+        loading.ring.find("hp-bob")
+    assert (caught.value.code, caught.value.retry_after) == ("keys_unavailable", 5)
+    loading.fails = False
+    loading.clock.seconds += 5
+    assert loading.ring.find("hp-bob") == BOB
+
+
+def test_a_machine_without_threads_to_spare_uses_the_last_keys(loading: Loading) -> None:
+    loading.ring.find("hp-bob")
+    loading.clock.seconds += 6
+    start = loading.ring._start
+
+    def refuse(call: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loading.ring._start = refuse
+    assert loading.ring.find("hp-bob") == BOB
+    loading.ring._start = start
+    loading.keys.clear()
+    assert loading.ring.find("hp-bob") is None
+
+
+def test_the_very_first_wait_for_one_reading_in_a_thread() -> None:
+    times = []
+    all_ask = threading.Barrier(8)
+
+    def load() -> Mapping[str, ClientKey]:
+        times.append(threading.current_thread().name)
+        return {digest("hp-bob"): BOB}
+
+    ring = KeyRing({}, load, clock=Clock())
+
+    def ask(number: int) -> ClientKey | None:
+        all_ask.wait()
+        return ring.find("hp-bob")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == [BOB] * 8
+    assert set(times) == {"keys"}
