@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Flask
-from limits.storage import RedisStorage, Storage
-from requests import Session
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from horde_proxy import api, config
-from horde_proxy.api import Front, KeyRing, Places, Register, Repetitions
-from horde_proxy.config import CacheSettings, Config, HordeSettings
+from horde_proxy.api import Front, Places, Register, Repetitions
+from horde_proxy.assembly import Assembly, PrivateApp
+from horde_proxy.config import AccessSettings, Config, KeySettings
+from horde_proxy.ledger import Allowances, Book, ClientKey, KeyRing, digest
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
-from horde_proxy.upstreams.horde import Filters, HordeOptions, HordeUpstream
-from horde_proxy.upstreams.horde.accounts import Accounts
-from horde_proxy.upstreams.horde.catalog import Catalog
-from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.horde.gate import Gate, Limits
-from horde_proxy.upstreams.horde.webhook import Webhook
-from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.upstreams.horde import HordeUpstream
 from horde_proxy.version import VERSION
 
 if TYPE_CHECKING:
+    from horde_proxy.ledger.store import Store
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["Config", "create_app", "reconfigure"]
 __version__ = VERSION
 
-PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
 PRIVATE_HORDE_PATH = "/api/v2/"
-PRIVATE_HORDE = {"url": PRIVATE_HORDE_URL, "validated_backends": False, "cache_ttl": 1.0}
-NO_PACE: dict[str, list[str]] = {"address_limits": [], "key_limits": []}
-CONNECTIONS = 128
 OWNER = "owner"
 
 
@@ -52,9 +41,10 @@ def create_app(settings: Config | None = None) -> Flask:
     settings = settings or config.load()
     app = Flask("horde_proxy", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    if settings.private_horde.enabled:
-        _add_private_horde(app, settings)
-    api.register(app, _front(app, settings, Halt()))
+    private = _add_private_horde(app, settings) if settings.private_horde.enabled else None
+    halt = Halt()
+    app.extensions["assembly"] = Assembly(halt, private)
+    api.register(app, _front(app, settings, halt))
     return app
 
 
@@ -66,9 +56,14 @@ def reconfigure(app: Flask, settings: Config) -> None:
 def _front(app: Flask, settings: Config, halt: Halt) -> Front:
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     server, access = settings.server, settings.access
-    horde = _horde(app, settings, halt)
+    ledger = _ledger(app, access)
+    assembly: Assembly = app.extensions["assembly"]
+    endpoints = assembly.endpoints(settings)
+    hordes = [
+        each.upstream for each in endpoints if isinstance(each.upstream, HordeUpstream)
+    ]
     return Front(
-        Router([horde], settings.aliases),
+        Router(endpoints, settings.aliases, settings.fallbacks, settings.routing.max_wait),
         halt,
         timeout=server.timeout,
         stream_timeout=server.stream_timeout,
@@ -77,14 +72,18 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
         max_n=server.max_n,
         strict=server.strict,
         passthrough=access.mode == "passthrough",
-        keys=KeyRing(access.keys),
+        wants_key=access.mode == "keys",
+        keys=ledger.keys,
+        allowances=ledger.allowances,
+        book=ledger.book,
         places=Places(server.places),
         running=Register(
             grace=server.cancel_grace, window=server.reattach_window, clock=time.monotonic
         ),
         repetitions=Repetitions(server.loop_limit, time.monotonic),
         completion_tokens=settings.horde.default_completion_tokens,
-        horde=horde,
+        horde=hordes[0] if hordes else None,
+        max_upload=server.max_upload,
         reattach=server.reattach,
         admins=tuple(access.admins),
         trusted_proxies=tuple(server.trusted_proxies),
@@ -92,14 +91,43 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
 
 
 @dataclass(frozen=True)
-class _PrivateHorde:
-    """The private horde's own app, apart from ours so that its requests have their own context."""
+class _Ledger:
+    """Keys and usage. What was counted stays when the settings are read again."""
 
-    app: Flask
-    key: str
+    url: str | None
+    keys: KeyRing
+    allowances: Allowances
+    book: Book
 
 
-def _add_private_horde(app: Flask, settings: Config) -> None:
+def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
+    url, before = access.database_url(), app.extensions.get("ledger")
+    configured = {digest(each.key): _client_key(name, each) for name, each in access.keys.items()}
+    store = _store(url) if url else None
+    book = before.book if before and before.url == url else Book(store)
+    load = store.keys if store and access.mode == "keys" else None
+    allowances = before.allowances if before and before.book is book else Allowances(book)
+    found = _Ledger(url, KeyRing(configured, load), allowances, book)
+    app.extensions["ledger"] = found
+    return found
+
+
+def _store(url: str) -> Store:
+    """Imported here, so that a proxy that keeps nothing does without a database."""
+    from horde_proxy.ledger.store import Store
+
+    return Store(url)
+
+
+def _client_key(name: str, key: KeySettings) -> ClientKey:
+    return ClientKey(
+        name, tuple(key.models), tuple(key.endpoints), key.requests_per_minute, key.concurrent,
+        key.tokens_per_day, key.kudos_per_day, key.horde_key, key.admin,
+    )
+
+
+def _add_private_horde(app: Flask, settings: Config) -> PrivateApp:
+    """The private horde, which answers under its own path beside ours."""
     key = settings.private_horde.api_key or secrets.token_urlsafe(24)
     anonymous = settings.access.mode in (None, "open")
     strict = settings.private_horde.strict
@@ -108,8 +136,8 @@ def _add_private_horde(app: Flask, settings: Config) -> None:
     own = Flask("private_horde", static_folder=None)
     own.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     own.register_blueprint(blueprint(horde))
-    app.extensions["private_horde"] = _PrivateHorde(own, key)
     app.wsgi_app = _split(own.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
+    return PrivateApp(own, key)
 
 
 def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
@@ -120,73 +148,3 @@ def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
         return (private if is_private else rest)(environ, start_response)
 
     return application
-
-
-def _horde(app: Flask, settings: Config, halt: Halt) -> HordeUpstream:
-    session, horde = _session(), settings.horde
-    private: _PrivateHorde | None = app.extensions.get("private_horde")
-    if private:
-        session.mount(PRIVATE_HORDE_URL, WSGIAdapter(private.app))
-        pace = {} if settings.private_horde.strict else NO_PACE
-        horde = horde.model_copy(update={**PRIVATE_HORDE, **pace, "api_key": private.key})
-    client = HordeClient(
-        horde.url, session, contact=horde.contact,
-        timeout=(horde.connect_timeout, horde.read_timeout),
-    )
-    accounts = Accounts(client)
-    return HordeUpstream(
-        client, Catalog(client, ttl=horde.cache_ttl), _options(horde, settings), accounts,
-        _gate(horde, settings, accounts, halt), sleep=halt.sleep,
-        webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
-    )
-
-
-def _options(horde: HordeSettings, settings: Config) -> HordeOptions:
-    filters = Filters(
-        allow=horde.allow_workers,
-        deny=horde.deny_workers,
-        least_speed=horde.least_speed,
-        trusted=horde.trusted_workers,
-        slow=horde.slow_workers,
-        validated=horde.validated_backends,
-    )
-    return HordeOptions(
-        api_key=horde.api_key,
-        default_max_tokens=horde.default_max_tokens,
-        formats=settings.formats,
-        tool_styles=settings.tool_styles,
-        tool_retries=horde.tool_retries,
-        most_leaves=horde.guided_leaves,
-        placeholders=horde.placeholders,
-        filters=filters,
-        segments=horde.segments,
-        first_segment=horde.first_segment,
-        retries=horde.retries,
-        max_kudos=horde.max_kudos_per_request,
-    )
-
-
-def _gate(horde: HordeSettings, settings: Config, accounts: Accounts, halt: Halt) -> Gate:
-    return Gate(
-        Limits(horde.address_limits, horde.key_limits),
-        sleep=halt.sleep,
-        concurrency=lambda key: accounts.of(key).concurrency,
-        shared=_shared(settings.cache),
-    )
-
-
-def _shared(cache: CacheSettings) -> Callable[[], Storage] | None:
-    url, prefix = cache.redis_url, f"{cache.redis_key_prefix}:submits"
-    if url is None:
-        return None
-    return lambda: RedisStorage(url, wrap_exceptions=True, key_prefix=prefix)
-
-
-def _session() -> Session:
-    """One pool of connections. Only what was never sent is tried again: a submit costs."""
-    session = Session()
-    connect_only = Retry(connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
-    adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=connect_only)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session

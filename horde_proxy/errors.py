@@ -10,11 +10,14 @@ ProxyError                      status  code
 |  '- InsufficientKudos            403  insufficient_quota
 |- ModelNotFound                   404  model_not_found
 |- RateLimited                     429  rate_limit_exceeded
+|  '- DailyLimitReached            429  daily_limit_reached
 |- ClientGone                      499  client_closed_request
 |- ServerBug                       500  null
 |- UpstreamFailed                  502  upstream_error
+|  '- Unreachable                   502  upstream_error
 |- Unavailable                     503  no_workers
 |  |- InMaintenance                503  maintenance
+|  |- NoneLeft                     503  no_endpoint
 |  '- ShuttingDown                 503  shutting_down
 '- TimedOut                        504  timeout
 
@@ -25,7 +28,7 @@ that a retry cannot mend is freed of them (`calm`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 _ALARMING = re.compile(
@@ -161,6 +164,13 @@ class RateLimited(ProxyError):
     retry_after = 5
 
 
+class DailyLimitReached(RateLimited):
+    """Asking again helps only on another day."""
+
+    code = "daily_limit_reached"
+    should_retry = False
+
+
 class ClientGone(ProxyError):
     """The client closed its connection: nobody reads this answer."""
 
@@ -184,6 +194,10 @@ class UpstreamFailed(ProxyError):
     code = "upstream_error"
 
 
+class Unreachable(UpstreamFailed):
+    """There is no connection, or it broke before an answer came."""
+
+
 class Unavailable(ProxyError):
     status = 503
     code = "no_workers"
@@ -193,6 +207,21 @@ class Unavailable(ProxyError):
 class InMaintenance(Unavailable):
     code = "maintenance"
     retry_after = 60
+
+
+class NoneLeft(Unavailable):
+    """No endpoint answered; `reasons` are by the endpoints' names."""
+
+    code = "no_endpoint"
+    retry_after = 5
+
+    def __init__(
+        self, model: str, reasons: Mapping[str, str], retry_after: int | None = None
+    ) -> None:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        super().__init__(
+            f"No endpoint answers for `{model}` now. {told}.", retry_after=retry_after
+        )
 
 
 class ShuttingDown(Unavailable):

@@ -17,10 +17,13 @@ from limits.storage import MovingWindowSupport, Storage
 from requests import Session
 
 from horde_proxy import api
-from horde_proxy.api import Front, KeyRing, Places, Register, Repetitions
+from horde_proxy.api import Front, Places, Register, Repetitions
+from horde_proxy.ledger import Allowances, Book, ClientKey, KeyRing, digest
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
+from horde_proxy.upstreams.endpoint import Endpoint
+from horde_proxy.upstreams.health import Health
 from horde_proxy.upstreams.horde import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
@@ -28,6 +31,7 @@ from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.gate import Gate, Limits
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.upstreams.refreshed import at_once
 from horde_proxy.worker.backend import Backend
 from horde_proxy.worker.bridge import Bridge, Identity
 
@@ -106,6 +110,15 @@ class Scripted:
         return self.text
 
 
+def known(**keys: str | ClientKey) -> dict[str, Any]:
+    """The part of a front that knows these keys by name; what a ClientKey has is its name's key."""
+    ring = {}
+    for name, key in keys.items():
+        plain = key if isinstance(key, str) else f"key-of-{name}-long"
+        ring[digest(plain)] = ClientKey(name) if isinstance(key, str) else key
+    return {"wants_key": True, "keys": KeyRing(ring)}
+
+
 class World:
     """The parts, and `chat` to use them."""
 
@@ -119,7 +132,9 @@ class World:
         self.session = Session()
         self.session.mount(HORDE_URL, WSGIAdapter(private))
         self.client = HordeClient(HORDE_URL, self.session, contact="test", timeout=(1, 1))
-        self.catalog = Catalog(self.client, ttl=1, timer=self.clock, now=self.clock)
+        self.catalog = Catalog(
+            self.client, ttl=1, timer=self.clock, now=self.clock, run=at_once
+        )
         self.options = HordeOptions(CLIENT_KEY, filters=Filters(validated=False))
         self.limits = Limits()
         self.sleep: Callable[[float], None] = self.clock.sleep
@@ -143,17 +158,19 @@ class World:
     def app(self) -> Flask:
         app = Flask("horde_proxy", static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = 1_000_000
+        book = Book(None, now=self.clock)
         settings: dict[str, Any] = {
             "timeout": 280, "stream_timeout": 1200, "keepalive": "chunk",
             "keepalive_interval": 10, "max_n": 4, "strict": False, "passthrough": False,
-            "keys": KeyRing({}), "places": Places(100),
+            "wants_key": False, "keys": KeyRing({}), "places": Places(100),
+            "book": book, "allowances": Allowances(book, clock=self.clock, now=self.clock),
             "repetitions": Repetitions(30, self.clock),
             "running": Register(grace=10, window=60, clock=self.clock),
             **self.front,
         }
         halt, upstream = Halt(), self.upstream()
         halt.sleep = self.clock.sleep  # type: ignore[method-assign]
-        router = Router([upstream], self.aliases)
+        router = Router([Endpoint(upstream, Health(0))], self.aliases)
         api.register(app, Front(router, halt, clock=self.clock, horde=upstream, **settings))
         return app
 

@@ -378,7 +378,8 @@ def test_a_preflight_is_answered_without_a_key(client: FlaskClient, path: str) -
     response = client.options(path, headers={"Access-Control-Request-Headers": asked})
     assert response.status_code == 204
     assert response.headers["Access-Control-Allow-Origin"] == "*"
-    assert response.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE, OPTIONS"
+    methods = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
+    assert response.headers["Access-Control-Allow-Methods"] == methods
     assert response.headers["Access-Control-Allow-Headers"] == asked
     assert response.headers["Access-Control-Max-Age"] == "86400"
     assert response.headers["Access-Control-Allow-Private-Network"] == "true"

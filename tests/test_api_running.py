@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import OWNER_KEY, Clock, Scripted, World
-from horde_proxy.api import KeyRing
+from conftest import OWNER_KEY, Clock, Scripted, World, known
 from horde_proxy.api.running import About, Register
 from horde_proxy.errors import ClientGone, UpstreamFailed
 from horde_proxy.upstreams import Accepted, StreamItem, Waiting
@@ -176,11 +175,11 @@ def test_many_readers_get_the_same_items() -> None:
 
 
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
-KEYS = KeyRing({"ann": "key-of-ann-long", "bob": "key-of-bob-long"})
+KEYS = known(ann="key-of-ann-long", bob="key-of-bob-long")
 
 
 def asked(world: World, **front: Any) -> tuple[World, Any]:
-    world.front = {"keys": KEYS, **front}
+    world.front = {**KEYS, **front}
     return world, world.http()
 
 

@@ -176,9 +176,11 @@ def test_a_chosen_access_mode_opens(access: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(("access", "said"), [
-    ({"mode": "keys"}, "wants at least one key"),
     ({"keys": {"a": "k" * 16}}, "is not used unless access.mode = 'keys'"),
-    ({"mode": "keys", "keys": {"a": "short"}}, "the key 'a' is shorter than 16 characters"),
+    (
+        {"mode": "keys", "keys": {"a": "short"}},
+        "access.keys.a.key = (hidden) from the command line: it is shorter than 16 characters",
+    ),
     ({"mode": "keys", "keys": {"a": "sha256:12"}}, "wants 64 hexadecimal digits"),
 ])
 def test_keys_that_protect_nothing_are_refused(access: dict[str, object], said: str) -> None:
@@ -201,3 +203,114 @@ def test_the_environment_example_of_the_service_is_valid_with_everything_in_it()
     found = load(environ=environ)
     assert (found.access.mode, list(found.access.keys)) == ("keys", ["laptop", "phone"])
     assert (found.server.trusted_proxies, found.server.log_format) == (["127.0.0.1"], "json")
+
+
+ENDPOINT = {"url": "http://127.0.0.1:11434", "api_key": "a-secret-key"}
+
+
+def endpoints(environ: dict[str, str]) -> list[tuple[str | None, str | None, float]]:
+    return [(each.url, each.api_key, each.timeout) for each in load(environ=environ).endpoints]
+
+
+def test_a_python_file_lists_endpoints(tmp_path: Path) -> None:
+    path = written(tmp_path / "config.py", f"endpoints = [{ENDPOINT!r}]")
+    [found] = load(path, {}).endpoints
+    assert (found.url, found.api_key, found.type) == (
+        "http://127.0.0.1:11434", "a-secret-key", "openai"
+    )
+
+
+def test_a_toml_file_lists_endpoints(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", """
+[[endpoints]]
+url = "https://api.example.org/v1"
+priority = 1
+models = ["gpt-*"]
+prefix = "cloud/"
+headers = {OpenAI-Organization = "home"}
+[[endpoints]]
+type = "horde"
+""")
+    cloud, horde = load(path, {}).endpoints
+    assert (cloud.label(), cloud.priority, cloud.weight, cloud.timeout) == (
+        "api.example.org", 1, 1.0, 300
+    )
+    assert (horde.label(), horde.url) == ("horde", None)
+
+
+def test_the_older_variables_name_one_server() -> None:
+    environ = {"TARGET_OPENAI_URL": "http://a:1", "API_KEY": "k", "TIMEOUT": "9"}
+    assert endpoints(environ) == [("http://a:1", "k", 9)]
+
+
+def test_the_older_time_out_is_a_minute() -> None:
+    assert endpoints({"TARGET_OPENAI_URL": "http://a:1"}) == [("http://a:1", None, 60)]
+
+
+def test_endpoints_are_urls_and_keys_as_json() -> None:
+    environ = {"ENDPOINTS": '{"http://a:1": "one", "http://b:2": ""}'}
+    assert endpoints(environ) == [("http://a:1", "one", 60), ("http://b:2", None, 60)]
+
+
+def test_endpoints_are_urls_with_commas_between() -> None:
+    environ = {"ENDPOINTS": "http://a:1, http://b:2,", "API_KEY": "k"}
+    assert endpoints(environ) == [("http://a:1", "k", 60), ("http://b:2", "k", 60)]
+
+
+def test_a_target_comes_before_the_other_endpoints() -> None:
+    environ = {"TARGET_OPENAI_URL": "http://t:1", "ENDPOINTS": "http://a:1"}
+    assert [url for url, _, _ in endpoints(environ)] == ["http://t:1", "http://a:1"]
+
+
+def test_a_key_or_a_time_out_alone_are_somebody_elses() -> None:
+    assert endpoints({"API_KEY": "k", "TIMEOUT": "forever"}) == []
+
+
+@pytest.mark.parametrize("text", ["{", '{"http://a:1": 5}', "[1]"])
+def test_endpoints_that_are_no_json_are_refused(text: str) -> None:
+    assert "environment variable ENDPOINTS" in refused(environ={"ENDPOINTS": text})
+
+
+@pytest.mark.parametrize(("endpoint", "said"), [
+    ({}, "an endpoint needs a url"),
+    ({"url": "127.0.0.1:1"}, "endpoints.0.url = (hidden) from the command line: write it with"),
+    ({**ENDPOINT, "type": "olama"}, "endpoints.0.type = 'olama' from the command line"),
+    ({**ENDPOINT, "wieght": 2}, "there is no such setting; weight is the nearest"),
+    ({**ENDPOINT, "weight": 0}, "endpoints.0.weight = 0 from the command line"),
+    ({**ENDPOINT, "headers": {"a b": "c"}}, "'a b' is no name of a header"),
+    ({**ENDPOINT, "headers": {"a": "b\n"}}, "characters that no header can carry"),
+    ({**ENDPOINT, "name": "a b"}, "a name has up to 64"),
+])
+def test_a_wrong_endpoint_is_explained_without_its_key(
+    endpoint: dict[str, object], said: str
+) -> None:
+    message = refused(environ={}, flags={"endpoints": [endpoint]})
+    assert said in message
+    assert "a-secret-key" not in message
+
+
+def test_two_endpoints_of_one_name_are_refused() -> None:
+    message = refused(environ={}, flags={"endpoints": [ENDPOINT, ENDPOINT]})
+    assert "two endpoints are called '127.0.0.1:11434'" in message
+
+
+def test_a_key_may_have_limits() -> None:
+    key = {"key": "k" * 16, "models": ["gpt-*"], "requests_per_minute": 5, "admin": True}
+    access = {"mode": "keys", "keys": {"a": key, "b": "l" * 16}}
+    keys = load(environ={}, flags={"access": access}).access.keys
+    assert (keys["a"].models, keys["a"].requests_per_minute, keys["a"].admin) == (
+        ["gpt-*"], 5, True
+    )
+    assert (keys["b"].key, keys["b"].models) == ("l" * 16, [])
+
+
+def test_a_key_for_an_unknown_endpoint_is_refused() -> None:
+    access = {"mode": "keys", "keys": {"a": {"key": "k" * 16, "endpoints": ["home"]}}}
+    message = refused(environ={}, flags={"access": access, "endpoints": [ENDPOINT]})
+    assert "access.keys.a.endpoints: there is no endpoint 'home'" in message
+
+
+@pytest.mark.parametrize("url", ["mysql://a/b", "sqlite:", "a.db"])
+def test_an_unknown_database_is_refused(url: str) -> None:
+    message = refused(environ={}, flags={"access": {"database": url}})
+    assert "access.database = (hidden) from the command line" in message

@@ -21,20 +21,24 @@ MAY_IMPORT = {
     "protocol": {"errors"},
     "prompts": {"errors", "protocol"},
     "upstreams": {"errors", "naming", "version", "protocol", "prompts"},
+    "ledger": {"errors"},
     "router": {"errors", "naming", "protocol", "upstreams"},
     "private_horde": set(),
     "worker": {"version", "prompts"},
-    "api": {"errors", "opencode", "protocol", "upstreams", "router", "shutdown"},
+    "api": {"errors", "ledger", "opencode", "protocol", "upstreams", "router", "shutdown"},
     "config": {"prompts"},
     "demo": {"config", "worker"},
     "serving": {"", "config"},
-    "": {"api", "config", "private_horde", "router", "shutdown", "upstreams", "version"},
+    "": {"api", "assembly", "config", "ledger", "private_horde", "router", "shutdown",
+         "upstreams", "version"},
+    "assembly": {"config", "shutdown", "upstreams"},
     "check": {"config", "errors", "upstreams"},
-    "cli": {"check", "config", "jsonc", "logs", "opencode", "version", "worker", "demo", "serving"},
+    "cli": {"check", "config", "jsonc", "ledger", "logs", "opencode", "version", "worker", "demo",
+            "serving"},
     "__main__": {"cli"},
 }
-FLASK_ONLY_IN = {"", "api", "private_horde", "serving"}
-REQUESTS_ONLY_IN = {"", "upstreams", "worker", "cli", "demo", "check"}
+FLASK_ONLY_IN = {"", "api", "assembly", "private_horde", "serving"}
+REQUESTS_ONLY_IN = {"assembly", "upstreams", "worker", "cli", "demo", "check"}
 PURE = {"protocol", "prompts", "errors", "jsonc", "naming"}
 IMPURE_MODULES = {
     "flask", "werkzeug", "requests", "urllib3", "socket", "time", "datetime", "threading", "os",

@@ -1,4 +1,4 @@
-"""From a model's name to its routes."""
+"""From a model's name to the endpoints that are asked, and from one to the next."""
 
 from __future__ import annotations
 
@@ -7,59 +7,419 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.errors import ModelNotFound
-from horde_proxy.protocol.chat import ChatRequest
+from conftest import Clock
+from horde_proxy.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    NoneLeft,
+    ProxyError,
+    RateLimited,
+    Refused,
+    TimedOut,
+    Unreachable,
+    UpstreamFailed,
+)
+from horde_proxy.ledger import ClientKey
+from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.completion import Head, chunk, role_chunk
 from horde_proxy.router import Router
-from horde_proxy.upstreams import Route, StreamItem
+from horde_proxy.upstreams import Accepted, Route, StreamItem
+from horde_proxy.upstreams.endpoint import Endpoint
+from horde_proxy.upstreams.health import Health
+from horde_proxy.upstreams.relay import NO_BODY, Call, JsonBody, Relayed
+
+CALL = Call("POST", "chat/completions", {}, NO_BODY, "m")
+CHAT = ChatRequest("m", (Message("user", "Hi"),))
 
 
 class Offering:
-    """An upstream that only has models."""
+    """An upstream that has models, and gives what it is told to."""
 
-    def __init__(self, name: str, *models: str) -> None:
-        self.name, self._models = name, models
+    kind, url = "horde", "http://offering.invalid"
+
+    def __init__(self, name: str, *models: str, **extra: Any) -> None:
+        self.name, self.extra = name, extra
+        self.listed = [{"id": model, "owned_by": name, **extra} for model in models]
+        self.failure: ProxyError | None = None
+        self.lists_fail: ProxyError | None = None
+        self.refreshed = 0
 
     def models(self) -> Sequence[dict[str, Any]]:
-        return [{"id": model, "owned_by": self.name} for model in self._models]
+        if self.lists_fail:
+            raise self.lists_fail
+        return self.listed
+
+    def refresh(self) -> None:
+        self.refreshed += 1
 
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         return tuple(model for model in models if model[0] == models[0][0])
 
     def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
-        raise AssertionError("not asked")
+        head = Head(f"of-{self.name}", 1, route.model)
+        if self.failure:
+            raise self.failure
+        yield Accepted({}, self.name)
+        yield role_chunk(head)
+        yield chunk(head, {"content": self.name})
 
 
-ONE, TWO = Offering("one", "a/Llama-3-8B", "b"), Offering("two", "b", "c")
+class Relaying(Offering):
+    """One that takes calls as they are; `answers` are statuses, or errors, one after another."""
+
+    kind = "openai"
+
+    def __init__(self, name: str, *models: str, **extra: Any) -> None:
+        super().__init__(name, *models, **extra)
+        self.answers: list[int | ProxyError] = []
+        self.asked: list[str | None] = []
+        self.closed = 0
+        self.body = b'{"answer": "' + name.encode() + b'"}'
+
+    def relay(self, call: Call, model: str | None) -> Relayed:
+        self.asked.append(model)
+        answer = self.answers.pop(0) if self.answers else 200
+        if isinstance(answer, ProxyError):
+            raise answer
+        return Relayed(answer, [], iter([self.body]), [self._close])
+
+    def _close(self) -> None:
+        self.closed += 1
 
 
-def test_all_upstreams_that_offer_a_model_are_candidates_in_order() -> None:
-    assert Router([ONE, TWO]).candidates("b") == [Route(ONE, ("b",)), Route(TWO, ("b",))]
-    assert Router([ONE, TWO]).candidates("c") == [Route(TWO, ("c",))]
+def endpoint(upstream: Any, clock: Clock | None = None, **place: Any) -> Endpoint:
+    return Endpoint(upstream, Health(1, 60, clock or Clock()), **place)
 
 
-def test_a_model_that_two_offer_is_listed_once() -> None:
-    found = Router([ONE, TWO]).models()
-    assert [(model["id"], model["owned_by"]) for model in found] == [
-        ("a/Llama-3-8B", "one"), ("b", "one"), ("c", "two"),
+def found(router: Router, name: str | None, **options: Any) -> list[tuple[str, tuple[str, ...]]]:
+    """(endpoint, its own names) of the candidates in the order in which they would be asked."""
+    return [
+        (candidate.endpoint.name, candidate.models)
+        for candidate, attempt in router.candidates(name, **options)
+        if attempt.end() is None
     ]
 
 
-def test_an_unknown_model_names_near_ones() -> None:
+def relayed(router: Router, call: Call = CALL, name: str | None = "m") -> Relayed:
+    candidates = router.candidates(name)
+    answer = router.relay(call, candidates)
+    if answer is None:
+        raise candidates.error()
+    return answer
+
+
+def who(answer: Relayed) -> str:
+    name = answer.header("x-endpoint")
+    answer.close()
+    return name
+
+
+def test_all_endpoints_that_offer_a_model_are_candidates() -> None:
+    one, two = Offering("one", "a/Llama-3-8B", "b"), Offering("two", "b", "c")
+    router = Router([endpoint(one), endpoint(two, priority=1)])
+    assert found(router, "b") == [("one", ("b",)), ("two", ("b",))]
+    assert found(router, "c") == [("two", ("c",))]
+
+
+def test_a_model_that_two_offer_is_listed_once_with_both() -> None:
+    one, two = Offering("one", "a", "b"), Offering("two", "b", "c")
+    router = Router([endpoint(one, priority=2), endpoint(two, priority=1)])
+    listed = [(model["id"], model["owned_by"], model["endpoints"]) for model in router.models()]
+    assert listed == [
+        ("b", "two", ["two", "one"]), ("c", "two", ["two"]), ("a", "one", ["one"]),
+    ]
+
+
+def test_an_unknown_model_names_near_ones_once_the_lists_were_asked_for_anew() -> None:
+    one = Offering("one", "a/Llama-3-8B")
     with pytest.raises(ModelNotFound, match="On offer are: `a/Llama-3-8B`."):
-        Router([ONE]).candidates("a/Llama-3-7b")
+        Router([endpoint(one)]).candidates("a/Llama-3-7b")
+    assert one.refreshed == 1
+
+
+def test_a_model_that_has_just_come_is_found() -> None:
+    one = Offering("one", "a")
+    one.refresh = lambda: one.listed.append({"id": "new"})  # type: ignore[method-assign]
+    plain = one.models
+    one.models = lambda: list(plain())  # type: ignore[method-assign]
+    assert found(Router([endpoint(one)]), "new") == [("one", ("new",))]
 
 
 def test_the_models_of_a_pattern_share_a_route_where_they_can() -> None:
-    one = Offering("one", "a1", "b1", "a2")
-    assert Router([one]).candidates("*[12]") == [Route(one, ("a1", "a2")), Route(one, ("b1",))]
+    router = Router([endpoint(Offering("one", "a1", "b1", "a2"))])
+    assert found(router, "*[12]") == [("one", ("a1", "a2")), ("one", ("b1",))]
 
 
 def test_the_elements_of_a_list_are_routes_of_their_own() -> None:
-    one = Offering("one", "a1", "a2")
-    assert Router([one]).candidates("gone,a2,a1") == [Route(one, ("a2",)), Route(one, ("a1",))]
+    router = Router([endpoint(Offering("one", "a1", "a2"))])
+    assert found(router, "gone,a2,a1") == [("one", ("a2",)), ("one", ("a1",))]
 
 
 def test_an_alias_has_the_real_models_route_and_description() -> None:
-    router = Router([ONE], {"gpt-4o-mini": "a/Llama-3-8B"})
-    assert router.candidates("gpt-4o-mini") == [Route(ONE, ("a/Llama-3-8B",))]
-    assert router.model("gpt-4o-mini")["id"] == "a/Llama-3-8B"
+    router = Router([endpoint(Offering("one", "a/Llama-3-8B"))], {"gpt-4o": "a/Llama-3-8B"})
+    assert found(router, "gpt-4o") == [("one", ("a/Llama-3-8B",))]
+    assert router.model("gpt-4o")["id"] == "a/Llama-3-8B"
+
+
+def test_a_prefix_is_for_clients_and_a_glob_for_the_upstreams_own_names() -> None:
+    router = Router([endpoint(Relaying("one", "gpt-4", "o1"), prefix="x/", globs=["GPT-*"])])
+    assert [model["id"] for model in router.models()] == ["x/gpt-4"]
+    assert found(router, "x/gpt-4") == [("one", ("gpt-4",))]
+
+
+def test_a_lower_priority_goes_first_whatever_runs_there() -> None:
+    busy, idle = endpoint(Relaying("busy", "m")), endpoint(Relaying("idle", "m"), priority=1)
+    for _ in range(5):
+        busy.health.ask()
+    assert [name for name, _ in found(Router([idle, busy]), "m")] == ["busy", "idle"]
+
+
+def test_within_a_priority_the_one_with_least_to_do_for_its_weight_goes_first() -> None:
+    one, two = endpoint(Relaying("one", "m")), endpoint(Relaying("two", "m"), weight=3)
+    router = Router([one, two], chance=lambda: 0.5)
+    counts = {"one": 0, "two": 0}
+    for _ in range(40):
+        first, _ = next(iter(router.candidates("m")))
+        counts[first.endpoint.name] += 1
+    assert counts == {"one": 10, "two": 30}
+
+
+def test_chance_decides_among_equals() -> None:
+    router = Router([endpoint(Relaying("one", "m")), endpoint(Relaying("two", "m"))])
+    assert {found(router, "m")[0][0] for _ in range(100)} == {"one", "two"}
+
+
+def test_without_a_name_the_first_configured_one_that_relays_is_asked() -> None:
+    router = Router([
+        endpoint(Offering("horde", "m")), endpoint(Relaying("one", "m")),
+        endpoint(Relaying("two", "m"), priority=-1),
+    ])
+    assert [name for name, _ in found(router, None)] == ["two", "one"]
+
+
+def test_a_client_may_name_the_endpoint() -> None:
+    router = Router([endpoint(Relaying("one", "m")), endpoint(Relaying("two", "m"))])
+    assert found(router, "m", endpoint="two") == [("two", ("m",))]
+    with pytest.raises(InvalidRequest, match="There is no endpoint 'three'"):
+        router.candidates("m", endpoint="three")
+
+
+def test_a_key_sees_and_reaches_only_what_it_is_allowed() -> None:
+    router = Router([endpoint(Relaying("one", "a", "b")), endpoint(Relaying("two", "a"))])
+    scope = ClientKey("k", models=("a",), endpoints=("two",))
+    assert [(each["id"], each["endpoints"]) for each in router.models(scope)] == [("a", ["two"])]
+    assert found(router, "a", scope=scope) == [("two", ("a",))]
+    assert [each["name"] for each in router.states(scope)] == ["two"]
+    with pytest.raises(ModelNotFound, match="On offer are: `a`."):
+        router.candidates("b", scope)
+    with pytest.raises(Refused):
+        router.candidates(None, scope)
+
+
+def test_a_server_without_a_list_may_be_asked_for_anything_allowed_there() -> None:
+    one = Relaying("one")
+    one.offers_any = True  # type: ignore[attr-defined]
+    router = Router([endpoint(one, globs=["tts-*"])], {"voice": "tts-1"})
+    assert found(router, "tts-1") == [("one", ("tts-1",))]
+    assert found(router, "voice") == [("one", ("tts-1",))]
+    with pytest.raises(ModelNotFound):
+        router.candidates("gpt-4")
+
+
+@pytest.mark.parametrize("failure", [
+    Unreachable("no"), UpstreamFailed("no"), TimedOut("no"), 500, 502, 503, 429,
+])
+def test_what_fails_is_asked_of_another_and_left_alone(failure: int | ProxyError) -> None:
+    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one.answers = [failure]
+    router = Router([endpoint(one), endpoint(two, priority=1)])
+    assert [who(relayed(router)) for _ in range(3)] == ["two", "two", "two"]
+    assert len(one.asked) == 1
+    assert one.closed == int(isinstance(failure, int))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 501])
+def test_what_is_the_clients_fault_is_not_asked_of_another(status: int) -> None:
+    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one.answers = [status]
+    router = Router([endpoint(one), endpoint(two, priority=1)])
+    answer = relayed(router)
+    assert (answer.status, who(answer)) == (status, "one")
+    assert who(relayed(router)) == "one"
+
+
+def test_one_that_cools_is_tried_again_by_one_request_alone() -> None:
+    clock = Clock()
+    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one.answers = [500]
+    router = Router([endpoint(one, clock), endpoint(two, priority=1)])
+    assert who(relayed(router)) == "two"
+    clock.seconds += 1
+    probe = relayed(router)
+    assert probe.header("x-endpoint") == "one"
+    assert who(relayed(router)) == "one"
+    probe.close()
+
+
+def test_a_busy_endpoint_is_left_alone_for_as_long_as_it_says() -> None:
+    clock = Clock()
+    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one.answers = [RateLimited("busy", retry_after=30)]
+    router = Router([endpoint(one, clock), endpoint(two, priority=1)])
+    assert who(relayed(router)) == "two"
+    clock.seconds += 29
+    assert who(relayed(router)) == "two"
+    clock.seconds += 2
+    assert who(relayed(router)) == "one"
+
+
+def test_with_all_down_every_endpoint_is_named_with_its_reason() -> None:
+    one, two, three = Relaying("one", "m"), Relaying("two", "m"), Relaying("three", "other")
+    one.answers, two.answers = [Unreachable("one cannot be reached")], [503]
+    router = Router([endpoint(one), endpoint(two, priority=1), endpoint(three)])
+    with pytest.raises(NoneLeft) as raised:
+        relayed(router)
+    assert str(raised.value) == (
+        "No endpoint answers for `m` now. one: one cannot be reached; "
+        "two: it answered with status 503; three: does not offer it."
+    )
+    with pytest.raises(NoneLeft, match="one: left alone for 1 s after: one cannot be reached"):
+        relayed(router)
+
+
+def test_a_model_nobody_lists_while_a_list_is_missing_is_no_404() -> None:
+    one, two = Relaying("one", "m"), Relaying("two")
+    two.lists_fail = Unreachable("two cannot be reached")
+    with pytest.raises(NoneLeft, match="one: does not offer it; two: its models cannot be had"):
+        Router([endpoint(one), endpoint(two)]).candidates("x")
+
+
+def test_all_busy_is_a_429_with_the_soonest_time() -> None:
+    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one.answers = [RateLimited("busy", retry_after=30)]
+    two.answers = [RateLimited("busy", retry_after=9)]
+    with pytest.raises(RateLimited) as raised:
+        relayed(Router([endpoint(one), endpoint(two)]))
+    assert raised.value.retry_after == 9
+
+
+def test_the_only_endpoints_failure_is_told_as_it_tells_it() -> None:
+    one = Relaying("one", "m")
+    one.answers, one.body = [500], b"my own words"
+    answer = relayed(Router([Endpoint(one, Health(0))]))
+    assert (answer.status, b"".join(answer)) == (500, b"my own words")
+    answer.close()
+    one.answers = [Unreachable("one cannot be reached")]
+    with pytest.raises(Unreachable, match="one cannot be reached"):
+        relayed(Router([Endpoint(one, Health(0))]))
+
+
+def test_closing_an_answer_ends_what_runs_there() -> None:
+    one = endpoint(Relaying("one", "m"))
+    answer = relayed(Router([one]))
+    assert one.health.running == 1
+    answer.close()
+    assert one.health.running == 0
+
+
+def test_a_fallback_is_asked_when_the_model_is_gone_or_fails() -> None:
+    one, two = Relaying("one", "m"), Relaying("two", "n")
+    one.answers = [500]
+    router = Router([endpoint(one), endpoint(two)], fallbacks={"m": ["n"], "*": ["n"]})
+    answer = relayed(router)
+    assert (who(answer), two.asked) == ("two", ["n"])
+    assert found(router, "unknown") == [("two", ("n",))]
+
+
+def test_a_fallback_is_asked_when_the_context_overflows() -> None:
+    one, two = Relaying("one", "m"), Relaying("two", "m")
+    big = Relaying("big", "n")
+    one.answers, two.answers = [400, 400], [400]
+    one.body = b'{"error": {"message": "too long", "code": "context_length_exceeded"}}'
+    router = Router(
+        [endpoint(one), endpoint(two, priority=1), endpoint(big)], fallbacks={"m": ["n"]}
+    )
+    assert who(relayed(router)) == "big"
+    assert two.asked == []
+    assert Router([endpoint(one)]).relay(CALL, Router([endpoint(one)]).candidates("m")) is not None
+
+
+def test_a_400_that_only_speaks_of_context_in_the_prompt_is_the_clients() -> None:
+    one, big = Relaying("one", "m"), Relaying("big", "n")
+    one.answers = [400]
+    one.body = b'{"error": {"message": "no"}, "echo": "maximum context length"}'
+    router = Router([endpoint(one), endpoint(big)], fallbacks={"m": ["n"]})
+    assert who(relayed(router)) == "one"
+
+
+def test_a_horde_whose_wait_is_too_long_comes_after_the_fallbacks() -> None:
+    horde = Offering("horde", "m", horde={"expected_seconds": 300})
+    cloud = Relaying("cloud", "n")
+    endpoints = [endpoint(horde), endpoint(cloud)]
+    slow = Router(endpoints, fallbacks={"m": ["n"]}, max_wait=120)
+    assert [name for name, _ in found(slow, "m")] == ["cloud", "horde"]
+    patient = Router(endpoints, fallbacks={"m": ["n"]}, max_wait=301)
+    assert [name for name, _ in found(patient, "m")] == ["horde", "cloud"]
+
+
+def streamed(router: Router, chat: ChatRequest = CHAT) -> tuple[list[str], str]:
+    """The upstreams that accepted, and the content."""
+    items = list(router.stream(chat))
+    accepted = [item.upstream or "" for item in items if isinstance(item, Accepted)]
+    deltas = [item["choices"][0]["delta"] for item in items if isinstance(item, dict)]
+    return accepted, "".join(delta.get("content", "") for delta in deltas)
+
+
+def test_a_stream_is_taken_over_before_the_first_content() -> None:
+    one, two = Offering("one", "m"), Offering("two", "m")
+    one.failure = UpstreamFailed("no")
+    assert streamed(Router([endpoint(one), endpoint(two, priority=1)])) == (["two"], "two")
+
+
+def test_a_streams_context_overflow_goes_to_the_fallback_alone() -> None:
+    one, two, big = Offering("one", "m"), Offering("two", "m"), Offering("big", "n")
+    one.failure = ContextLengthExceeded(10, 20)
+    endpoints = [endpoint(one), endpoint(two, priority=1), endpoint(big)]
+    assert streamed(Router(endpoints, fallbacks={"m": ["n"]})) == (["big"], "big")
+    with pytest.raises(ContextLengthExceeded):
+        streamed(Router(endpoints))
+
+
+def test_a_faulted_request_is_no_reason_to_leave_a_horde_alone() -> None:
+    horde, cloud = Offering("horde", "m"), Offering("cloud", "m")
+    router = Router([endpoint(horde), endpoint(cloud, priority=1)])
+    horde.failure = UpstreamFailed("faulted")
+    streamed(router)
+    horde.failure = None
+    assert streamed(router)[0] == ["horde"]
+    horde.failure = Unreachable("gone")
+    streamed(router)
+    horde.failure = None
+    assert streamed(router)[0] == ["cloud"]
+
+
+def test_relaying_stops_at_one_that_has_to_translate() -> None:
+    one, horde = Relaying("one", "m"), Offering("horde", "m")
+    one.answers = [Unreachable("gone")]
+    router = Router([endpoint(one), endpoint(horde, priority=1)])
+    candidates = router.candidates("m")
+    assert router.relay(CALL, candidates) is None
+    assert [candidate.endpoint.name for candidate, _ in candidates] == ["horde"]
+
+
+def test_states_hold_no_secret() -> None:
+    one = endpoint(Relaying("one", "m", "a"))
+    [state] = Router([one]).states()
+    assert state == {
+        "name": "one", "type": "openai", "url": "http://offering.invalid", "priority": 0,
+        "weight": 1.0, "models": ["a", "m"], "state": "up", "retry_in": None, "last_error": None,
+        "running": 0, "latency": {"count": 0, "p50": None, "p95": None}, "models_error": None,
+    }
+
+
+def test_a_json_body_keeps_its_bytes_unless_the_model_has_another_name() -> None:
+    body = JsonBody(b'{ "model":"m" }', {"model": "m"})
+    assert body.naming("m") == (b'{ "model":"m" }', 15)
+    assert body.naming(None) == (b'{ "model":"m" }', 15)
+    assert body.naming("n") == (b'{"model": "n"}', 14)

@@ -13,6 +13,7 @@ from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, join
 from horde_proxy.upstreams.horde.plan import capacities
+from horde_proxy.upstreams.refreshed import at_once
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
 
@@ -52,7 +53,8 @@ class Timer:
 
 
 def catalog(source: Source, timer: Timer) -> Catalog:
-    return Catalog(source, ttl=30, timer=timer, now=lambda: 7)  # type: ignore[arg-type]
+    client: Any = source
+    return Catalog(client, ttl=30, timer=timer, now=lambda: 7, run=at_once)
 
 
 def test_the_recorded_lists_are_joined() -> None:

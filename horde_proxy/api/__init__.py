@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from flask import Flask
 
-from horde_proxy.api import chat, completions, health, horde, models, responses
-from horde_proxy.api.access import KeyRing
+from horde_proxy.api import chat, completions, endpoints, health, horde, models, responses
 from horde_proxy.api.front import Front
 from horde_proxy.api.places import Places
 from horde_proxy.api.repetitions import Repetitions
 from horde_proxy.api.running import Register
 
-__all__ = ["Front", "KeyRing", "Places", "Register", "Repetitions", "register"]
+__all__ = ["Front", "Places", "Register", "Repetitions", "register"]
 
 
 def register(app: Flask, front: Front) -> None:
@@ -20,7 +19,8 @@ def register(app: Flask, front: Front) -> None:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     for blueprint in (
-        chat.blueprint, completions.blueprint, models.blueprint, horde.blueprint
+        chat.blueprint, completions.blueprint, models.blueprint, horde.blueprint,
+        endpoints.blueprint,
     ):
         app.register_blueprint(blueprint, url_prefix="/v1", name=f"{blueprint.name}_v1")
         app.register_blueprint(blueprint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,33 +24,40 @@ ANONYMOUS_KEY = "0000000000"
 def owned(here: Front, chat: ChatRequest) -> ChatRequest:
     """The request with what its sender brings: who it is, whose key pays, how long it waits."""
     seconds = here.stream_timeout if chat.stream else here.timeout
-    api_key = client_key() or ANONYMOUS_KEY if here.passthrough else None
     return replace(
-        chat, api_key=api_key, client=client_name(), seconds=seconds,
+        chat, api_key=horde_key(here), client=client_name(), seconds=seconds,
         deadline=here.clock() + seconds,
     )
 
 
+def horde_key(here: Front) -> str | None:
+    """The horde key that pays for this client, where it is not the proxy's own."""
+    if here.passthrough:
+        return client_key() or ANONYMOUS_KEY
+    return g.key.horde_key if g.key else None
+
+
 def answered(
-    here: Front, chat: ChatRequest, start: Callable[[], Iterator[StreamItem]]
+    here: Front, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
 ) -> Iterator[StreamItem]:
     """The items of an answer, which the same request of the same client shares.
 
-    Raises Repeated for what a client in a loop sends.
+    `content` is the request as it came. Raises Repeated for what a client in a loop sends.
     """
     here.repetitions.check(chat)
     record: Record = g.record
-    items = _watched(here, chat, _followed(here, chat, start))
+    items = _watched(here, chat, _followed(here, chat, content, start))
     return record.follow(here.places.occupied(here.repetitions.counted(chat, items)))
 
 
 def _followed(
-    here: Front, chat: ChatRequest, start: Callable[[], Iterator[StreamItem]]
+    here: Front, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
 ) -> Iterator[StreamItem]:
     record: Record = g.record
     key = record.id
     if here.reattach:
-        key = f"{chat.client} {request.path.removeprefix('/v1')} {g.digest}"
+        digest = hashlib.sha256(content).hexdigest()
+        key = f"{chat.client} {request.path.removeprefix('/v1')} {digest}"
     about = About(record.id, chat.client, chat.model, chat.stream, time.time())
     return here.running.follow(key, about, start)
 

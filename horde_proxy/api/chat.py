@@ -9,7 +9,8 @@ from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.answering import answered, owned
 from horde_proxy.api.front import Front, front
-from horde_proxy.api.incoming import guard, read_json
+from horde_proxy.api.incoming import admit, guard, read_json
+from horde_proxy.api.relaying import candidates_of, relay
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.protocol.chat import ChatRequest, read_chat
 from horde_proxy.protocol.completion import fold
@@ -22,9 +23,14 @@ blueprint.before_request(guard)
 @blueprint.post("/chat/completions")
 def chat_completions() -> Response:
     """A chat completion, or its chunks as server-sent events."""
-    here = front()
-    chat = owned(here, read_chat(read_json(), max_n=here.max_n, strict=here.strict))
-    items = answered(here, chat, lambda: here.router.stream(chat))
+    admit()
+    here, body = front(), read_json()
+    candidates = candidates_of(here, body)
+    relayed = candidates and relay(here, body, candidates)
+    if relayed:
+        return relayed
+    chat = owned(here, read_chat(body.document, max_n=here.max_n, strict=here.strict))
+    items = answered(here, chat, body.content, lambda: here.router.stream(chat, candidates))
     accepted = cast(Accepted, next(items))
     response = _streamed(here, chat, items) if chat.stream else _whole(items)
     response.headers.update(accepted.headers)

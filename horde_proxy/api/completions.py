@@ -9,7 +9,8 @@ from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.answering import answered, owned
 from horde_proxy.api.front import Front, front
-from horde_proxy.api.incoming import guard, read_json
+from horde_proxy.api.incoming import admit, guard, read_json
+from horde_proxy.api.relaying import candidates_of, relay
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.protocol.text import TextRequest, bare_chunk, fold_text, read_text, text_chunk
 from horde_proxy.upstreams import Accepted, StreamItem
@@ -22,13 +23,19 @@ blueprint.before_request(guard)
 @blueprint.post("/completions")
 def completions() -> Response:
     """A text completion for each prompt, or its chunks as server-sent events."""
-    here = front()
+    admit()
+    here, body = front(), read_json()
+    candidates = candidates_of(here, body)
+    relayed = candidates and relay(here, body, candidates)
+    if relayed:
+        return relayed
     asked = read_text(
-        read_json(), default_tokens=here.completion_tokens, max_n=here.max_n, strict=here.strict
+        body.document, default_tokens=here.completion_tokens, max_n=here.max_n,
+        strict=here.strict,
     )
     chats = [owned(here, each) for each in asked.requests]
     items = answered(
-        here, chats[0],
+        here, chats[0], body.content,
         lambda: several([here.router.stream(chat) for chat in chats], chats[0].n),
     )
     accepted = cast(Accepted, next(items))

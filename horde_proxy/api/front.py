@@ -9,10 +9,10 @@ from typing import Literal, cast
 
 from flask import current_app
 
-from horde_proxy.api.access import KeyRing
 from horde_proxy.api.places import Places
 from horde_proxy.api.repetitions import Repetitions
 from horde_proxy.api.running import Register
+from horde_proxy.ledger import Allowances, Book, KeyRing
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
 from horde_proxy.upstreams.horde import HordeUpstream
@@ -36,11 +36,15 @@ class Front:
     max_n: int
     strict: bool
     passthrough: bool
+    wants_key: bool
     keys: KeyRing
+    allowances: Allowances
+    book: Book
     places: Places
     running: Register
     repetitions: Repetitions
     completion_tokens: int = 256
+    max_upload: int = 512 * 1024 * 1024
     horde: HordeUpstream | None = None
     reattach: bool = True
     admins: tuple[str, ...] = ()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, jsonify
 
+from horde_proxy.api.answering import horde_key
 from horde_proxy.api.front import front
-from horde_proxy.api.incoming import client_key, client_name, guard, read_json
+from horde_proxy.api.incoming import client_name, guard, is_admin, read_json
 from horde_proxy.errors import ProxyError
 
 blueprint = Blueprint("horde", __name__)
@@ -26,7 +27,7 @@ def account() -> Response:
     here = front()
     if here.horde is None:
         raise NotHere("No horde is configured.")
-    found = here.horde.account(client_key() if here.passthrough else None)
+    found = here.horde.account(horde_key(here))
     running = here.running.list(_owner())
     return jsonify({"object": "horde.account", **asdict(found), "running": running})
 
@@ -40,7 +41,7 @@ def requests() -> Response:
 @webhook_blueprint.post("/horde/webhook/<secret>")
 def webhook(secret: str) -> tuple[str, int]:
     """A result that the horde pushes: 204, or 404 for what nobody waits for."""
-    here, body = front(), read_json()
+    here, body = front(), read_json().document
     hook = here.horde.webhook if here.horde else None
     if hook is None or not isinstance(body, dict) or not hook.deliver(secret, body):
         raise NotHere("Nobody waits for this.")
@@ -49,4 +50,4 @@ def webhook(secret: str) -> tuple[str, int]:
 
 def _owner() -> str | None:
     """Whose requests may be seen; None: everybody's."""
-    return None if g.record.key in front().admins and g.record.key else client_name()
+    return None if is_admin() else client_name()

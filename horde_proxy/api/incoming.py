@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
-
 from flask import g, request
 
-from horde_proxy.api.front import front
-from horde_proxy.errors import InvalidRequest
+from horde_proxy.api.front import Front, front
+from horde_proxy.errors import InvalidApiKey, InvalidRequest
+from horde_proxy.ledger import ClientKey
+from horde_proxy.router import EVERYTHING
+from horde_proxy.upstreams.relay import JsonBody
 
 _KEY_HEADERS = ("api-key", "x-api-key", "apikey")
 _NO_KEYS = frozenset({"", "null", "undefined", "none", "anonymous", "empty"})
 _NOT_JSON = "We could not parse the JSON body of your request."
 _NO_KEY_PREFIX = "sk-no-key"
+_SHORT = 16
+ANYBODY = "anybody"
+"""Whose requests are that no key comes with."""
 
 
-def read_json() -> Any:
-    """The decoded body, whatever its Content-Type says. Raises InvalidRequest."""
-    body = request.get_data(cache=False)
-    g.digest = hashlib.sha256(body).hexdigest()
+def read_json() -> JsonBody:
+    """The body, decoded, whatever its Content-Type says. Raises InvalidRequest."""
+    content = request.get_data(cache=False)
     try:
-        return json.loads(body)
+        return JsonBody(content, json.loads(content))
     except json.JSONDecodeError as exc:
         place = f" {exc.msg} (line {exc.lineno}, column {exc.colno})."
         reason = place if exc.doc else " It is empty."
@@ -46,7 +49,40 @@ def client_key() -> str | None:
 
 def guard() -> None:
     """Let in who may; for the blueprints that want a key. Raises InvalidApiKey."""
-    g.record.key = front().keys.name_of(client_key())
+    here = front()
+    g.key, g.scope = None, EVERYTHING
+    if not here.wants_key:
+        return
+    sent = client_key()
+    if sent is None:
+        raise InvalidApiKey(
+            "You didn't provide an API key. Send it as Authorization: Bearer YOUR_KEY."
+        )
+    g.key = here.keys.find(sent)
+    if g.key is None:
+        raise InvalidApiKey("Incorrect API key provided.")
+    g.record.key = g.key.name
+    if g.key.models or g.key.endpoints:
+        g.scope = g.key
+
+
+def admit() -> None:
+    """Count the request among those of its key. Raises RateLimited when it may make no more."""
+    here = front()
+    g.record.account = g.record.key or _account(here)
+    if g.key is not None:
+        g.closing.append(here.allowances.admit(g.key))
+
+
+def is_admin() -> bool:
+    """Whether the key is one that may see what is everybody's."""
+    key: ClientKey | None = g.key
+    return key is not None and (key.admin or key.name in front().admins)
+
+
+def _account(here: Front) -> str:
+    """Whom a request without a key of ours is counted for."""
+    return client_name()[:_SHORT] if here.passthrough else ANYBODY
 
 
 def client_name() -> str:

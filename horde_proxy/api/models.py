@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from horde_proxy import opencode
 from horde_proxy.api.front import front
@@ -18,7 +18,7 @@ blueprint.before_request(guard)
 @blueprint.get("/models")
 def models() -> Response:
     """All models on offer now."""
-    return jsonify({"object": "list", "data": front().router.models()})
+    return jsonify({"object": "list", "data": front().router.models(g.scope)})
 
 
 @blueprint.get("/opencode.json")
@@ -26,7 +26,7 @@ def opencode_json() -> Response:
     """opencode's configuration for what is on offer now; base_url, key and min_context as query."""
     base_url = request.args.get("base_url") or f"{request.host_url}v1"
     least = request.args.get("min_context", DEFAULT_CONTEXT, type=int)
-    models = opencode.capable(front().router.models(), least)
+    models = opencode.capable(front().router.models(g.scope), least)
     if not models:
         raise Unavailable("No model with such a context is on offer now.")
     return jsonify(opencode.fresh(models, base_url, request.args.get("key") or "none"))
@@ -35,4 +35,4 @@ def opencode_json() -> Response:
 @blueprint.get("/models/<path:name>")
 def model(name: str) -> Response:
     """One model; its name may hold slashes."""
-    return jsonify(front().router.model(name))
+    return jsonify(front().router.model(name, g.scope))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import BoundedSemaphore
 
 from horde_proxy.errors import Unavailable
@@ -15,11 +15,16 @@ class Places:
     def __init__(self, count: int) -> None:
         self._free = BoundedSemaphore(count)
 
-    def occupied(self, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
-        """The items, holding a place from the first one on. Raises Unavailable."""
+    def take(self) -> Callable[[], None]:
+        """Takes a place, which the function that comes back frees. Raises Unavailable."""
         if not self._free.acquire(blocking=False):
             raise Unavailable("All places for waiting are taken.", code="busy", retry_after=10)
+        return self._free.release
+
+    def occupied(self, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
+        """The items, holding a place from the first one on. Raises Unavailable."""
+        free = self.take()
         try:
             yield from items
         finally:
-            self._free.release()
+            free()

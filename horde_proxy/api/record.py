@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from horde_proxy.errors import ClientGone, ProxyError
 from horde_proxy.upstreams import Accepted, StreamItem
@@ -18,7 +18,10 @@ log = logging.getLogger("horde_proxy.requests")
 
 @dataclass
 class Record:
-    """One request. Times are seconds; `key` is the name of the client's key."""
+    """One request. Times are seconds; `key` is the name of the client's key.
+
+    `account` is whom it is counted for, None where it is not counted.
+    """
 
     id: str
     method: str
@@ -33,7 +36,9 @@ class Record:
     generated: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    kudos: float | None = None
     key: str | None = None
+    account: str | None = None
     error: str | None = None
 
     def follow(self, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
@@ -49,10 +54,17 @@ class Record:
             self.error = self.error or ClientGone.code
             raise
 
+    def use(self, usage: tuple[int, int] | None, events: int) -> None:
+        """Note the tokens that a relayed answer tells, or its events where it tells none."""
+        self.prompt_tokens, self.completion_tokens = usage or (None, events or None)
+
     def write(self, began: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Log the record; its fields are attached for other formats."""
         self.seconds = round(clock() - began, 3)
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        fields = {
+            name: value for name, value in vars(self).items()
+            if value is not None and name != "account"
+        }
         log.info(as_text(fields), extra={"fields": fields})
 
     def _note(self, item: StreamItem) -> None:
@@ -66,6 +78,7 @@ class Record:
             horde = item.get("horde", {})
             self.waited = horde.get("queue_seconds")
             self.generated = horde.get("generation_seconds")
+            self.kudos = horde.get("kudos")
 
 
 def as_text(fields: dict[str, object]) -> str:

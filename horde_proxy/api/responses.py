@@ -9,23 +9,27 @@ import uuid
 from flask import Flask, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
+from horde_proxy.api.front import front
 from horde_proxy.api.incoming import client_address
 from horde_proxy.api.record import Record
+from horde_proxy.api.relaying import pass_on
 from horde_proxy.errors import ProxyError, ServerBug, calm, error_envelope
+from horde_proxy.ledger import Book
 
 _EXPOSED = (
     "x-request-id, retry-after, retry-after-ms, x-should-retry, x-horde-request-id, "
-    "x-horde-model, x-horde-format, x-horde-warnings"
+    "x-horde-model, x-horde-format, x-horde-warnings, x-endpoint"
 )
 WEBHOOK_PATH = "/horde/webhook/"
 """What follows is a secret, which is not logged."""
-_METHODS = "GET, POST, DELETE, OPTIONS"
+_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 log = logging.getLogger(__name__)
 
 
 def register(app: Flask) -> None:
     """Put the hooks and the error handlers on an app."""
     app.before_request(_begin)
+    app.before_request(pass_on)
     app.after_request(_finish)
     app.register_error_handler(ProxyError, _proxy_error)
     app.register_error_handler(HTTPException, _http_error)
@@ -34,6 +38,7 @@ def register(app: Flask) -> None:
 
 def _begin() -> Response | None:
     g.began = time.monotonic()
+    g.closing = []
     path = WEBHOOK_PATH if request.path.startswith(WEBHOOK_PATH) else request.path
     g.record = Record(uuid.uuid4().hex, request.method, path, client_address())
     return make_response("", 204) if request.method == "OPTIONS" else None
@@ -42,8 +47,8 @@ def _begin() -> Response | None:
 def _finish(response: Response) -> Response:
     headers = response.headers
     headers["X-Request-Id"] = g.record.id
-    headers["openai-processing-ms"] = str(int((time.monotonic() - g.began) * 1000))
-    headers["openai-version"] = "2020-10-01"
+    headers.setdefault("openai-processing-ms", str(int((time.monotonic() - g.began) * 1000)))
+    headers.setdefault("openai-version", "2020-10-01")
     headers["Access-Control-Allow-Origin"] = "*"
     headers["Access-Control-Expose-Headers"] = _EXPOSED
     if request.method == "OPTIONS":
@@ -61,8 +66,21 @@ def _log_at_the_end(response: Response) -> None:
     """Log the request when its response is closed; health checks would fill the log."""
     record, began = g.record, g.began
     record.status = response.status_code
+    for call in g.closing:
+        response.call_on_close(call)
+    if record.account is not None:
+        book = front().book
+        response.call_on_close(lambda: _count(book, record))
     if not request.path.startswith("/health/"):
         response.call_on_close(lambda: record.write(began))
+
+
+def _count(book: Book, record: Record) -> None:
+    book.add(
+        record.account or "", record.model or "", record.upstream or "",
+        prompt_tokens=record.prompt_tokens or 0, completion_tokens=record.completion_tokens or 0,
+        kudos=record.kudos or 0.0, failed=record.error is not None,
+    )
 
 
 def _proxy_error(exc: ProxyError) -> Response:

@@ -5,14 +5,17 @@ Read by create_app and the command line only; every other room is handed plain v
 
 from horde_proxy.config.settings import (
     ANONYMOUS_KEY,
+    AccessSettings,
     CacheSettings,
     Config,
+    EndpointSettings,
     HordeSettings,
+    KeySettings,
     is_loopback,
 )
 from horde_proxy.config.sources import ConfigError, load
 
 __all__ = [
-    "ANONYMOUS_KEY", "CacheSettings", "Config", "ConfigError", "HordeSettings", "is_loopback",
-    "load",
+    "ANONYMOUS_KEY", "AccessSettings", "CacheSettings", "Config", "ConfigError", "EndpointSettings",
+    "HordeSettings", "KeySettings", "is_loopback", "load",
 ]

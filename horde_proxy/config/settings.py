@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from importlib.util import find_spec
 from ipaddress import ip_address
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from limits import parse_many
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -35,6 +39,7 @@ class ServerSettings(Section):
     bind: str = "127.0.0.1:8080"
     places: Annotated[int, Field(ge=1, le=10_000)] = 1000
     max_body: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_upload: Annotated[int, Field(ge=1024)] = 512 * 1024 * 1024
     timeout: Seconds = 280
     stream_timeout: Seconds = 1200
     keepalive: Literal["chunk", "comment", "off"] = "chunk"
@@ -70,31 +75,145 @@ class ServerSettings(Section):
         )
 
 
+class KeySettings(Section):
+    """One client's key: plain, or "sha256:" and the digest in hexadecimal, and what it may do.
+
+    Models are globs, endpoints names; an empty list allows all. Days are UTC's. `horde_key` pays
+    on the horde instead of the proxy's own; `admin` may see everybody's requests and usage.
+    """
+
+    key: Annotated[str, Field(repr=False)]
+    models: list[str] = []
+    endpoints: list[str] = []
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    concurrent: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_day: Annotated[int, Field(ge=1)] | None = None
+    kudos_per_day: Annotated[float, Field(gt=0)] | None = None
+    horde_key: Annotated[str | None, Field(repr=False)] = None
+    admin: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, given: Any) -> Any:
+        return {"key": given} if isinstance(given, str) else given
+
+    @field_validator("key")
+    @classmethod
+    def _usable(cls, key: str) -> str:
+        digest = key.removeprefix("sha256:")
+        if digest != key and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+            raise ValueError("sha256: wants 64 hexadecimal digits")
+        if not key.isascii():
+            raise ValueError("it has characters that no header can carry")
+        if len(key) < SHORTEST_KEY:
+            raise ValueError(f"it is shorter than {SHORTEST_KEY} characters")
+        return key
+
+
 class AccessSettings(Section):
     """Who may use the proxy, and whose horde key pays.
 
-    open: everybody, on the proxy's key. keys: who sends one of `keys` (by name; plain, or
-    "sha256:" and the digest in hexadecimal), on the proxy's key. passthrough: everybody, on the
-    horde key that each client sends. Not set: open, and only this machine may be listened to.
-    `admins` are the names of keys that may see everybody's requests.
+    open: everybody, on the proxy's key. keys: who sends one of `keys`, or one that
+    `horde-proxy keys add` made. passthrough: everybody, on the horde key that each client sends.
+    Not set: open, and only this machine may be listened to. `admins` are the names of keys that
+    may see everybody's requests. `database`: where made keys and the usage of all are kept, in
+    SQLite or PostgreSQL; not set: a file in the state directory, in mode keys alone.
     """
 
     mode: Literal["open", "keys", "passthrough"] | None = None
-    keys: Annotated[dict[str, str], Field(repr=False)] = {}
+    keys: Annotated[dict[str, KeySettings], Field(repr=False)] = {}
     admins: list[str] = []
+    database: Annotated[str | None, Field(repr=False)] = None
 
-    @field_validator("keys")
+    def database_url(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        """Where keys and usage are kept; None: in memory."""
+        if self.database or self.mode != "keys":
+            return self.database
+        home = environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+        folder = environ.get("STATE_DIRECTORY", "").partition(":")[0] or f"{home}/horde-proxy"
+        return f"sqlite:///{folder}/ledger.db"
+
+    @field_validator("database")
     @classmethod
-    def _usable_keys(cls, keys: dict[str, str]) -> dict[str, str]:
-        for name, key in keys.items():
-            digest = key.removeprefix("sha256:")
-            if digest != key and not re.fullmatch("[0-9a-fA-F]{64}", digest):
-                raise ValueError(f"the key {name!r}: sha256: wants 64 hexadecimal digits")
-            if not key.isascii():
-                raise ValueError(f"the key {name!r} has characters that no header can carry")
-            if len(key) < SHORTEST_KEY:
-                raise ValueError(f"the key {name!r} is shorter than {SHORTEST_KEY} characters")
-        return keys
+    def _known_database(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not url.startswith(("sqlite:///", "postgresql://")):
+            raise ValueError("write it as sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+        if url.startswith("postgresql") and find_spec("psycopg") is None:
+            raise ValueError("psycopg is missing: pip install 'horde-proxy[postgres]'")
+        return url
+
+
+class EndpointSettings(Section):
+    """One server that answers. Of several that offer a model, the lowest `priority` is asked.
+
+    Within a priority requests are shared out by `weight`. `models`: globs of its own names, empty
+    for all; `prefix` is put before the names that clients see. `timeout` is in seconds between
+    bytes. A horde without `url` and `api_key` is the one under [horde].
+    """
+
+    url: Annotated[str | None, Field(repr=False)] = None
+    type: Literal["openai", "ocf", "horde"] = "openai"
+    api_key: Annotated[str | None, Field(repr=False)] = None
+    name: str | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    priority: int = 0
+    models: list[str] = []
+    prefix: str = ""
+    timeout: Seconds = 300
+    headers: Annotated[dict[str, str], Field(repr=False)] = {}
+
+    @field_validator("url")
+    @classmethod
+    def _http_url(cls, url: str | None) -> str | None:
+        if url is not None and not (
+            url.startswith(("http://", "https://")) and urlsplit(url).hostname
+        ):
+            raise ValueError("write it with http:// or https:// and a host")
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
+                raise ValueError(f"{name!r} is no name of a header")
+            if not value.isascii() or not value.isprintable():
+                raise ValueError(f"the value of {name!r} has characters that no header can carry")
+        return headers
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[\w.:-]{1,64}", name, re.ASCII):
+            raise ValueError("a name has up to 64 letters, digits and . : _ -")
+        return name
+
+    @model_validator(mode="after")
+    def _has_a_url(self) -> EndpointSettings:
+        if self.url is None and self.type != "horde":
+            raise ValueError("an endpoint needs a url")
+        return self
+
+    def label(self) -> str:
+        """Its name, or else its host and port."""
+        host = urlsplit(self.url or "").netloc.rpartition("@")[2]
+        return self.name or (host if self.type != "horde" else "") or self.type
+
+
+class RoutingSettings(Section):
+    """When another endpoint is asked, in seconds.
+
+    An endpoint that fails is left alone for `cooldown`, doubled each time up to
+    `longest_cooldown`. A horde whose wait would be longer than `max_wait` comes after the model's
+    [fallbacks]. `models_ttl`: how long an endpoint's models are taken to stay the same.
+    """
+
+    cooldown: Seconds = 1
+    longest_cooldown: Seconds = 60
+    max_wait: Seconds | None = None
+    models_ttl: Seconds = 60
 
 
 class HordeSettings(Section):
@@ -187,6 +306,9 @@ class Config(Section):
     horde: HordeSettings = HordeSettings()
     private_horde: PrivateHordeSettings = PrivateHordeSettings()
     cache: CacheSettings = CacheSettings()
+    endpoints: list[EndpointSettings] = []
+    routing: RoutingSettings = RoutingSettings()
+    fallbacks: dict[str, list[str]] = {}
     aliases: dict[str, str] = {}
     formats: dict[str, str] = {}
     tool_styles: dict[str, Literal["hermes", "llama3", "mistral", "none"]] = {}
@@ -194,8 +316,6 @@ class Config(Section):
     @model_validator(mode="after")
     def _guarded(self) -> Config:
         mode, keys = self.access.mode, self.access.keys
-        if mode == "keys" and not keys:
-            raise ValueError("access.mode = 'keys' wants at least one key under [access.keys]")
         if unknown := set(self.access.admins) - set(keys):
             raise ValueError(f"access.admins: there is no key {sorted(unknown)[0]!r}")
         if keys and mode != "keys":
@@ -206,6 +326,21 @@ class Config(Section):
                 "(with [access.keys]), to 'passthrough' (each client pays with its own horde key) "
                 "or to 'open' (everybody spends yours)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Config:
+        names = [each.label() for each in self.endpoints]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(
+                f"two endpoints are called {sorted(twice)[0]!r}: give each a name of its own"
+            )
+        known = {*names, *(["private"] if self.private_horde.enabled else []), "horde"}
+        for key, settings in self.access.keys.items():
+            if unknown := set(settings.endpoints) - known:
+                raise ValueError(
+                    f"access.keys.{key}.endpoints: there is no endpoint {sorted(unknown)[0]!r}"
+                )
         return self
 
     @field_validator("formats")

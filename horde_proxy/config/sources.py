@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from horde_proxy.config.settings import Config
+from horde_proxy.config.settings import Config, EndpointSettings, KeySettings
 
 PREFIX = "HORDE_PROXY_"
 DEFAULT_HOST = "127.0.0.1"
+OLDER_TIMEOUT = "60"
 
 
 class ConfigError(Exception):
@@ -70,7 +71,7 @@ def _host(tree: Mapping[str, Any]) -> str:
 
 def _environment(environ: Mapping[str, str], host: str) -> list[Layer]:
     """One layer for each variable that is ours. `host` is what PORT is a port of."""
-    trees: dict[str, dict[str, Any]] = {}
+    trees: dict[str, dict[str, Any]] = _older_endpoints(environ)
     if environ.get("PORT"):
         trees["PORT"] = {"server": {"bind": f"{host}:{environ['PORT']}"}}
     if environ.get("AI_HORDE_API_KEY"):
@@ -80,6 +81,37 @@ def _environment(environ: Mapping[str, str], host: str) -> list[Layer]:
         if name.startswith(PREFIX) and (separator or section in Config.model_fields):
             trees[name] = _variable(name, environ[name])
     return [(f"environment variable {name}", tree) for name, tree in trees.items()]
+
+
+def _older_endpoints(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The endpoints of TARGET_OPENAI_URL and ENDPOINTS, with API_KEY and TIMEOUT (s)."""
+    key, seconds = environ.get("API_KEY") or None, environ.get("TIMEOUT") or OLDER_TIMEOUT
+    target, listed = environ.get("TARGET_OPENAI_URL"), environ.get("ENDPOINTS", "").strip()
+    found = {target: key} if target else {}
+    found.update(_listed(listed, key))
+    if not found:
+        return {}
+    source = "ENDPOINTS" if listed else "TARGET_OPENAI_URL"
+    return {source: {"endpoints": [
+        {"url": url, "api_key": api_key or None, "timeout": seconds}
+        for url, api_key in found.items()
+    ]}}
+
+
+def _listed(text: str, key: str | None) -> dict[str, str | None]:
+    """Urls and their keys: a JSON object, a JSON array of urls, or urls with commas between."""
+    if not text.startswith(("{", "[")):
+        return {url.strip(): key for url in text.split(",") if url.strip()}
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise ConfigError("environment variable ENDPOINTS: the JSON in it is not valid") from None
+    urls: dict[str, str | None] = (
+        found if isinstance(found, dict) else dict.fromkeys(found, key)
+    )
+    if not all(isinstance(each, str | None) for each in [*urls, *urls.values()]):
+        raise ConfigError("environment variable ENDPOINTS: expected urls and their keys")
+    return urls
 
 
 def _variable(name: str, value: str) -> dict[str, Any]:
@@ -120,17 +152,26 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
     return "\n".join(lines)
 
 
+_SECRETS = ("api_key", "redis_url")
+_PLAIN_OF_ENDPOINTS = ("type", "weight", "priority", "timeout", "name")
+
+
 def _may_be_shown(where: list[str], kind: str) -> bool:
     """A value may be a key: only those of known settings that hold none are shown."""
     is_leaf = len(where) > 1 and kind != "extra_forbidden"
-    may_be_secret = where[-1] in ("api_key", "redis_url") or where[0] == "access"
-    return is_leaf and not may_be_secret or where == ["formats"]
+    may_be_secret = where[-1] in _SECRETS or where[0] in ("access", "endpoints")
+    is_plain_endpoint = where[0] == "endpoints" and where[-1] in _PLAIN_OF_ENDPOINTS
+    return is_leaf and (not may_be_secret or is_plain_endpoint) or where == ["formats"]
 
 
 def _no_such(where: list[str]) -> str:
     """What to say of a setting that does not exist, with the nearest one that does."""
     section = Config.model_fields.get(where[0])
-    nested = section.annotation if section and len(where) > 1 else Config
+    nested: Any = section.annotation if section and len(where) > 1 else Config
+    if where[0] == "endpoints" and len(where) > 1:
+        nested = EndpointSettings
+    if where[:2] == ["access", "keys"]:
+        nested = KeySettings
     fields = list(getattr(nested, "model_fields", {}))
     near = get_close_matches(where[-1], fields, 1, 0)
     return "there is no such setting" + (f"; {near[0]} is the nearest" if near else "")
@@ -138,7 +179,10 @@ def _no_such(where: list[str]) -> str:
 
 def _has(tree: Any, where: list[str]) -> bool:
     for part in where:
-        if not isinstance(tree, Mapping) or part not in tree:
-            return False
-        tree = tree[part]
+        if isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
+            tree = tree[int(part)]
+        elif isinstance(tree, Mapping):
+            if part not in tree:
+                return False
+            tree = tree[part]
     return True

@@ -59,7 +59,8 @@ class ChatRequest:
     key for the upstream, where it brings one. `tool_choice` is "none", "auto", "required" or the
     name of a tool; `legacy_functions`: calls are wanted in the older form. `raw`: the one message
     is a prompt to go on with as it stands. `client` tells clients apart; `seconds` are how long
-    the client is let wait, `deadline` is when that is over, on the monotonic clock.
+    the client is let wait, `deadline` is when that is over, on the monotonic clock. `source` is
+    the body as it came, for upstreams that take it as it is.
     """
 
     model: str
@@ -82,6 +83,7 @@ class ChatRequest:
     client: str = ""
     seconds: float | None = None
     deadline: float | None = None
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def _integral(value: Any) -> Any:
@@ -282,6 +284,7 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest
         parallel_tool_calls=asked.parallel_tool_calls is not False,
         legacy_functions=bool(asked.functions and not asked.tools),
         json_format=_json_format(asked.response_format),
+        source=body,
     )
 
 

@@ -56,7 +56,10 @@ def read_text(
     )
     prompts = _prompts(asked.prompt, max_prompts)
     requests = tuple(
-        replace(request, messages=(Message("assistant", prompt),)) for prompt in prompts
+        replace(
+            request, messages=(Message("assistant", prompt),), source={**body, "prompt": prompt}
+        )
+        for prompt in prompts
     )
     return TextRequest(prompts, requests, bool(asked.echo))
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.protocol.completion import Chunk
+from horde_proxy.upstreams.relay import Call, Relayed
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,17 @@ StreamItem = Accepted | Waiting | Chunk
 
 
 class Upstream(Protocol):
-    """A configured service that answers chats."""
+    """A configured service that answers chats. `kind` is horde, openai or ocf."""
 
     name: str
+    kind: str
+    url: str
 
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects of all models on offer now."""
+
+    def refresh(self) -> None:
+        """Have the models listed anew, for whoever asks next."""
 
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         """Those of the models that may share one request with the first, which is among them."""
@@ -64,3 +70,11 @@ class Route:
     @property
     def model(self) -> str:
         return self.models[0]
+
+
+@runtime_checkable
+class Relays(Protocol):
+    """An upstream that also takes requests, and gives answers, as they are."""
+
+    def relay(self, call: Call, model: str | None) -> Relayed:
+        """The answer to a call, `model` being its name there. Raises a ProxyError for none."""

@@ -46,7 +46,7 @@ def _first(structure: Structure) -> int:
 class HordeUpstream:
     """One horde. Clocks and ids come in, so that tests need neither to wait nor to guess."""
 
-    name = "horde"
+    kind = "horde"
 
     def __init__(
         self,
@@ -56,12 +56,14 @@ class HordeUpstream:
         accounts: Accounts,
         gate: Gate,
         *,
+        name: str = "horde",
         webhook: Webhook | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: f"chatcmpl-{uuid.uuid4().hex}",
     ) -> None:
+        self.name, self.url = name, client.base
         self._options, self._now, self._new_id = options, now, new_id
         self.webhook = webhook
         self._told: tuple[Mapping[str, ModelEntry], float, list[dict[str, Any]]] | None = None
@@ -78,6 +80,10 @@ class HordeUpstream:
                 self._model(entry) for entry in catalog.values()
             ]
         return self._told[2]
+
+    def refresh(self) -> None:
+        """Have the models loaded anew, for whoever asks next."""
+        self._horde.catalog.refresh()
 
     def account(self, api_key: str | None) -> Account:
         """The account that pays for a client's chats."""
@@ -98,7 +104,8 @@ class HordeUpstream:
                 if not is_accepted and not is_early:
                     is_accepted = True
                     known = item.request_id if isinstance(item, Submitted) else None
-                    yield Accepted(plan.headers(known), self.name)
+                    headers = {**plan.headers(known), "X-Endpoint": self.name}
+                    yield Accepted(headers, self.name)
                     yield from (completion.role_chunk(head, index) for index in range(request.n))
                 if is_accepted and not isinstance(item, Submitted):
                     yield item

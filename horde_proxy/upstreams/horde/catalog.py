@@ -1,27 +1,23 @@
 """What the horde offers now: its text models with the workers that serve them.
 
-Joined from status/models (queue and speed) and workers (context and length), both cached: one
-thread loads while the others wait, a failure is remembered for a moment, and while the horde is
-down the last good catalog is served.
+Joined from status/models (queue and speed) and workers (context and length), loaded in the
+background; while the horde is down the last good catalog is served.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-from cachetools import TLRUCache, cached
 
 from horde_proxy.errors import ProxyError
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.refreshed import PATIENCE, Refreshed, in_background
 
-_FAILURE_TTL = 5.0
 _DEFAULT_CAPACITY = Capacity(max_length=512, max_context_length=2048)
 
 log = logging.getLogger(__name__)
@@ -62,14 +58,8 @@ class ModelEntry:
         return max(pairs, key=lambda pair: (pair.max_context_length, pair.max_length))
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    models: Mapping[str, ModelEntry] = field(default_factory=dict)
-    error: ProxyError | None = None
-
-
 class Catalog:
-    """The models of one horde by name. `ttl` and clocks in seconds."""
+    """The models of one horde by name. `ttl` and clocks in seconds; `run` runs the loading."""
 
     def __init__(
         self,
@@ -78,38 +68,32 @@ class Catalog:
         ttl: float,
         timer: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._client = client
         self._now = now
-        self._last: Mapping[str, ModelEntry] | None = None
-        cache: TLRUCache[Any, _Loaded] = TLRUCache(
-            1, lambda _, loaded, at: at + (_FAILURE_TTL if loaded.error else ttl), timer
-        )
-        self._loaded = cached(cache, condition=threading.Condition())(self._load)
+        self._last: Mapping[str, ModelEntry] = {}
+        self._loaded = Refreshed(self._load, ttl=ttl, stale=2 * ttl, clock=timer, run=run)
 
     def models(self) -> Mapping[str, ModelEntry]:
         """All models with an online worker, by name; the last good ones while the horde is down.
 
         Raises a ProxyError when nothing was ever loaded.
         """
-        loaded = self._loaded()
-        if loaded.error and self._last is None:
-            raise loaded.error
-        return loaded.models if self._last is None else self._last
+        return self._loaded.get()
 
-    def refresh(self) -> Mapping[str, ModelEntry]:
-        """As `models`, asked for anew."""
-        self._loaded.cache_clear()
-        return self.models()
+    def refresh(self, least: float = PATIENCE) -> None:
+        """Have them loaded anew for whoever asks next, unless that began within `least` seconds."""
+        self._loaded.refresh(least)
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> Mapping[str, ModelEntry]:
         try:
             statuses, workers = self._client.models(), self._client.workers()
         except ProxyError as exc:
             log.warning("the horde's models cannot be loaded: %s", exc)
-            return _Loaded(error=exc)
-        self._last = join(statuses, workers, int(self._now()), self._last or {})
-        return _Loaded(self._last)
+            raise
+        self._last = join(statuses, workers, int(self._now()), self._last)
+        return self._last
 
 
 def join(

@@ -21,6 +21,7 @@ from horde_proxy.errors import (
     ProxyError,
     RateLimited,
     Refused,
+    Unreachable,
     UpstreamFailed,
 )
 from horde_proxy.version import VERSION
@@ -107,9 +108,9 @@ class HordeClient:
         except requests.JSONDecodeError as exc:
             raise UpstreamFailed("The horde answered with something that is not JSON.") from exc
         except requests.Timeout as exc:
-            raise UpstreamFailed(f"The horde at {self._host} did not answer in time.") from exc
+            raise Unreachable(f"The horde at {self._host} did not answer in time.") from exc
         except requests.RequestException as exc:
-            raise UpstreamFailed(f"The horde at {self._host} cannot be reached.") from exc
+            raise Unreachable(f"The horde at {self._host} cannot be reached.") from exc
         except ValueError as exc:
             raise UpstreamFailed("The horde answered with a number that is too long.") from exc
         raise horde_error(response, api_key)

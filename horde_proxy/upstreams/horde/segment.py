@@ -283,7 +283,8 @@ class Segment:
         if isinstance(exc, RequestLost):
             return
         plan = self._order.plan
-        now = self._horde.catalog.refresh().get(plan.models[0])
+        self._horde.catalog.refresh(0)
+        now = self._horde.catalog.models().get(plan.models[0])
         for worker_id in suspects(plan.entry.workers, now.workers if now else ()):
             self._horde.failures.add(worker_id)
         if self._order.plan.is_chained and self._fitted.max_length > _LEAST_AFTER_FAULT:

@@ -1,0 +1,185 @@
+"""Requests that pass through: to endpoints that take them as they are, and back as it comes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+from flask import Response, g, request
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+
+from horde_proxy.api.front import Front, front
+from horde_proxy.api.incoming import admit, guard, read_json
+from horde_proxy.api.record import Record
+from horde_proxy.api.uploads import Upload, read_upload
+from horde_proxy.errors import ClientGone, ProxyError
+from horde_proxy.protocol import sse
+from horde_proxy.protocol.usage import usage_in
+from horde_proxy.router import Candidates
+from horde_proxy.upstreams.relay import NO_BODY, Body, Call, JsonBody, Relayed
+
+_WITHOUT_V1 = frozenset({
+    "assistants", "audio", "batches", "containers", "conversations", "embeddings", "evals",
+    "files", "fine_tuning", "images", "moderations", "realtime", "rerank", "responses", "score",
+    "threads", "uploads", "vector_stores", "videos",
+})
+_EVENTS = "text/event-stream"
+_TAIL = 16_384
+
+log = logging.getLogger(__name__)
+
+
+class Unsupported(ProxyError):
+    """The model's endpoint answers chats and completions only."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "unsupported_endpoint"
+
+
+def pass_on() -> Response | None:
+    """The answer to what no route of ours takes, from an endpoint that may take it; or None."""
+    if not isinstance(request.routing_exception, NotFound | MethodNotAllowed):
+        return None
+    here, path = front(), _path()
+    if not here.router.relays or path is None:
+        return None
+    guard()
+    if request.method not in ("GET", "HEAD"):
+        admit()
+    body = _body(here)
+    candidates = here.router.candidates(
+        _model(body), g.scope, request.headers.get("X-Endpoint")
+    )
+    candidates.only_relaying()
+    if not candidates:
+        raise Unsupported("The endpoint of this model answers chats and completions only.")
+    response = relay(here, body, candidates)
+    if response is None:
+        raise candidates.error()
+    return response
+
+
+def candidates_of(here: Front, body: JsonBody) -> Candidates | None:
+    """The candidates for the model that a body names; None where nothing is relayed anyway."""
+    name = _model(body)
+    if not here.router.relays or name is None:
+        return None
+    return here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
+
+
+def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
+    """The answer of the first candidates, as long as they take requests as they are; or None.
+
+    Raises NoneLeft and the like when there is no other candidate.
+    """
+    free = here.places.take()
+    try:
+        relayed = here.router.relay(_call(body), candidates)
+    except BaseException:
+        free()
+        raise
+    if relayed is None:
+        free()
+        if candidates:
+            return None
+        raise candidates.error()
+    relayed.on_close.append(free)
+    return _response(relayed, _model(body))
+
+
+class Passing:
+    """The bytes of an answer, which tell what it used; a stream that breaks off ends legally."""
+
+    def __init__(self, relayed: Relayed, record: Record) -> None:
+        self._relayed, self._record = relayed, record
+        self._is_stream = relayed.header("content-type").startswith(_EVENTS)
+        self._tail = b""
+        self._events = 0
+        self._is_broken = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._is_broken:
+            raise StopIteration
+        try:
+            chunk = next(self._relayed)
+        except ProxyError as exc:
+            return self._broken(exc)
+        self._tail = (self._tail + chunk)[-_TAIL:] if len(chunk) < _TAIL else chunk[-_TAIL:]
+        self._events += self._is_stream and chunk.count(b"data:")
+        return chunk
+
+    def close(self) -> None:
+        """End the call and write down what is known of it. May be called again."""
+        self._relayed.close()
+        if not self._is_broken and self._relayed.status < 400:
+            self._record.use(usage_in(self._tail), self._events)
+
+    def _broken(self, exc: ProxyError) -> bytes:
+        self._is_broken = True
+        self._record.error = exc.code or exc.type
+        if isinstance(exc, ClientGone):
+            raise StopIteration
+        if self._is_stream:
+            return sse.event(exc.envelope()) + sse.DONE
+        # The server then closes the connection, and the client sees that bytes are missing.
+        raise ConnectionResetError(errno.ECONNRESET, str(exc)) from exc
+
+
+def _response(relayed: Relayed, model: str | None) -> Response:
+    record: Record = g.record
+    record.model, record.upstream = model, relayed.header("x-endpoint")
+    if relayed.status >= 400:
+        record.error = f"status_{relayed.status}"
+    response = Response(
+        Passing(relayed, record), relayed.status, relayed.headers, direct_passthrough=True
+    )
+    if relayed.header("content-type").startswith(_EVENTS):
+        response.headers["X-Accel-Buffering"] = "no"
+        response.headers.setdefault("Cache-Control", "no-cache")
+    return response
+
+
+def _call(body: Body) -> Call:
+    path = _path() or ""
+    query = request.query_string.decode("latin-1")
+    return Call(
+        request.method, f"{path}?{query}" if query else path, dict(request.headers), body,
+        _model(body), request.environ.get("gunicorn.socket"),
+    )
+
+
+def _path() -> str | None:
+    """What follows /v1/, as it was sent; None where it is no business of an endpoint's."""
+    raw: str = request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or request.path
+    path = raw.partition("?")[0].lstrip("/")
+    if path.startswith("v1/"):
+        path = path.removeprefix("v1/")
+    elif path.partition("/")[0] not in _WITHOUT_V1 | {"chat", "completions"}:
+        return None
+    parts = unquote(path).replace("\\", "/").split("/")
+    return path if parts[0] and not {".", ".."} & set(parts) else None
+
+
+def _body(here: Front) -> Body:
+    if not request.content_length and "chunked" not in request.headers.get("Transfer-Encoding", ""):
+        return NO_BODY
+    if request.mimetype == "application/json" or request.mimetype.endswith("+json"):
+        return read_json()
+    upload = read_upload(request, here.max_upload)
+    g.closing.append(upload.close)
+    return upload
+
+
+def _model(body: Body) -> str | None:
+    if isinstance(body, Upload):
+        return body.model
+    document: Any = body.document if isinstance(body, JsonBody) else None
+    model = document.get("model") if isinstance(document, dict) else None
+    return model if isinstance(model, str) and model else None

@@ -1,0 +1,114 @@
+"""Bodies that are too large for memory: kept in a temporary file, the model found on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.sansio.multipart import (
+    Data,
+    Epilogue,
+    Event,
+    Field,
+    File,
+    MultipartDecoder,
+    MultipartEncoder,
+    NeedData,
+    Preamble,
+)
+
+from horde_proxy.errors import InvalidRequest
+
+_IN_MEMORY = 1024 * 1024
+_PIECE = 65_536
+_LONGEST_NAME = 1000
+
+
+class Upload:
+    """A body in a file, of `length` bytes. `model` is what its form names, None for no name."""
+
+    def __init__(self, file: IO[bytes], length: int, boundary: bytes | None) -> None:
+        self._file, self._boundary = file, boundary
+        self.length = length
+        self.model = self._named() if boundary else None
+
+    def naming(self, model: str | None) -> tuple[IO[bytes], int]:
+        """See upstreams.relay.Body. Where the model's name is another one, a form is copied."""
+        if not model or self.model in (None, model) or not self._boundary:
+            self._file.seek(0)
+            return self._file, self.length
+        return self._renamed(model.encode())
+
+    def close(self) -> None:
+        """The file is gone after this."""
+        self._file.close()
+
+    def _named(self) -> str | None:
+        found, is_model = b"", False
+        for event in self._events():
+            if isinstance(event, Field | File):
+                is_model = isinstance(event, Field) and event.name == "model"
+            elif isinstance(event, Data) and is_model:
+                found += event.data
+                if len(found) > _LONGEST_NAME:
+                    raise InvalidRequest("The model's name is too long.", param="model")
+                if not event.more_data:
+                    return found.decode("utf-8", "replace").strip() or None
+        return None
+
+    def _renamed(self, model: bytes) -> tuple[IO[bytes], int]:
+        assert self._boundary is not None
+        encoder = MultipartEncoder(self._boundary)
+        copy = SpooledTemporaryFile(_IN_MEMORY)
+        copy.write(encoder.send_event(Preamble(data=b"")))
+        is_model = False
+        for event in self._events():
+            if isinstance(event, Field | File):
+                is_model = isinstance(event, Field) and event.name == "model"
+            if isinstance(event, Data) and is_model:
+                if event.more_data:
+                    continue
+                event = Data(data=model, more_data=False)
+            if not isinstance(event, Preamble | Epilogue):
+                copy.write(encoder.send_event(event))
+        copy.write(encoder.send_event(Epilogue(data=b"")))
+        length = copy.tell()
+        copy.seek(0)
+        return copy, length
+
+    def _events(self) -> Iterator[Event]:
+        assert self._boundary is not None
+        decoder = MultipartDecoder(self._boundary, max_parts=1000)
+        self._file.seek(0)
+        try:
+            while True:
+                piece = self._file.read(_PIECE)
+                decoder.receive_data(piece or None)
+                yield from _ready(decoder)
+                if not piece:
+                    return
+        except (ValueError, RequestEntityTooLarge) as exc:
+            raise InvalidRequest("The form in the request's body cannot be read.") from exc
+
+
+def read_upload(request: Request, most: int) -> Upload:
+    """The body of a request. Raises InvalidRequest for a broken form, 413 for too many bytes."""
+    request.max_content_length = most
+    if request.content_length and request.content_length > most:
+        raise RequestEntityTooLarge()
+    file: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)
+    length = 0
+    while piece := request.stream.read(_PIECE):
+        length += len(piece)
+        file.write(piece)
+    is_form = request.mimetype == "multipart/form-data"
+    boundary = request.mimetype_params.get("boundary", "").encode() if is_form else None
+    return Upload(file, length, boundary)
+
+
+def _ready(decoder: MultipartDecoder) -> Iterator[Event]:
+    while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+        yield event

@@ -1,0 +1,38 @@
+"""Finding what an answer used, in tokens, in its last bytes. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_DECODER = json.JSONDecoder()
+
+
+def usage_in(tail: bytes) -> tuple[int, int] | None:
+    """(prompt tokens, completion tokens) of the last usage object; None where there is none.
+
+    `tail` is the end of a JSON answer or of an event stream. Both the names of chats
+    (prompt_tokens) and of responses (input_tokens) are known.
+    """
+    for match in reversed(list(_USAGE.finditer(tail))):
+        usage = _object(tail[match.end() - 1:])
+        prompt = _count(usage, "prompt_tokens", "input_tokens")
+        completion = _count(usage, "completion_tokens", "output_tokens")
+        if prompt or completion:
+            return prompt, completion
+    return None
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        found, _ = _DECODER.raw_decode(text.decode("utf-8", "replace"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _count(usage: dict[str, Any], *names: str) -> int:
+    values = (usage.get(name) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), 0)

@@ -1,0 +1,121 @@
+"""The routes to one model, best first, and why those that were tried did not answer."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from horde_proxy.errors import (
+    InMaintenance,
+    NoneLeft,
+    ProxyError,
+    RateLimited,
+    TimedOut,
+    Unreachable,
+    UpstreamFailed,
+)
+from horde_proxy.upstreams import Relays, Route
+from horde_proxy.upstreams.endpoint import Endpoint
+from horde_proxy.upstreams.health import Attempt
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An endpoint and the names it has for what was asked; `is_fallback`: for another model."""
+
+    endpoint: Endpoint
+    models: tuple[str, ...]
+    is_fallback: bool = False
+
+    @property
+    def route(self) -> Route:
+        return Route(self.endpoint.upstream, self.models)
+
+    @property
+    def relays(self) -> Relays | None:
+        """Its upstream, where that takes requests as they are."""
+        return self.endpoint.relays
+
+
+class Candidates:
+    """Iterating gives each candidate that may be asked now, with the attempt that this is."""
+
+    def __init__(
+        self, model: str, candidates: Iterable[Candidate], others: Mapping[str, str]
+    ) -> None:
+        self._model, self._left = model, deque(candidates)
+        self.is_alone = len(self._left) == 1
+        self._reasons: dict[str, str] = {}
+        self._others = others
+        self._errors: list[ProxyError] = []
+        self._retry: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def __iter__(self) -> Iterator[tuple[Candidate, Attempt]]:
+        while self._left:
+            candidate = self._left.popleft()
+            attempt = candidate.endpoint.health.ask()
+            if attempt is None:
+                health = candidate.endpoint.health
+                self._reasons[candidate.endpoint.name] = health.why_not()
+                self._retry.append(health.cools_for() or 1)
+                continue
+            yield candidate, attempt
+
+    def relaying(self) -> Iterator[tuple[Candidate, Attempt]]:
+        """As iterating, up to the first one that does not relay."""
+        for candidate, attempt in self:
+            if candidate.relays is None:
+                attempt.end()
+                self._left.appendleft(candidate)
+                return
+            yield candidate, attempt
+
+    def only_relaying(self) -> None:
+        """Leave out those that cannot take a request as it is."""
+        self._left = deque(each for each in self._left if each.relays is not None)
+
+    def has_fallback(self) -> bool:
+        """Whether another model may be asked."""
+        return any(each.is_fallback for each in self._left)
+
+    def failed(self, candidate: Candidate, attempt: Attempt, error: ProxyError) -> None:
+        """It did not answer; it is left alone for a while where that is its own fault."""
+        name = candidate.endpoint.name
+        self._errors.append(error)
+        self._reasons[name] = str(error).rstrip(".")
+        if error.retry_after:
+            self._retry.append(error.retry_after)
+        if _is_its_own(error, candidate):
+            attempt.failed(str(error), error.retry_after)
+        attempt.end()
+        log.info("%s failed%s: %s", name, ", the next is asked" if self._left else "", error)
+
+    def only_fallbacks(self) -> None:
+        """The model does not do, wherever it runs."""
+        self._left = deque(each for each in self._left if each.is_fallback)
+
+    def error(self) -> ProxyError:
+        """Why there is no answer: every endpoint with its reason."""
+        if self._errors and not self._others and len(self._reasons) == 1:
+            return self._errors[-1]
+        soonest = min(self._retry, default=None)
+        if self._errors and all(isinstance(each, RateLimited) for each in self._errors):
+            told = "; ".join(f"{name}: {why}" for name, why in self._reasons.items())
+            return RateLimited(f"Every endpoint for `{self._model}` is busy. {told}.",
+                               retry_after=soonest)
+        return NoneLeft(self._model, {**self._reasons, **self._others}, soonest)
+
+
+def _is_its_own(error: ProxyError, candidate: Candidate) -> bool:
+    """Whether an endpoint is to be left alone. A horde fails on single requests without harm."""
+    if isinstance(error, Unreachable | InMaintenance):
+        return True
+    is_relay = candidate.relays is not None
+    return is_relay and isinstance(error, UpstreamFailed | TimedOut | RateLimited)

@@ -1,0 +1,137 @@
+"""A relayed stream of events as chunks, for an answer that began at another kind of upstream.
+
+A thread reads, so that whoever waits can look at the client and the clock meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from horde_proxy.errors import InvalidRequest, ProxyError, ServerBug, UpstreamFailed
+from horde_proxy.protocol.completion import Chunk
+from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+from horde_proxy.upstreams.relay import Relayed
+
+SLICE = 0.9
+_LONGEST_ERROR = 10_000
+_Arrived = Accepted | Chunk | BaseException | None
+
+
+def chunks(
+    name: str, start: Callable[[], Relayed], stop: Callable[[], object]
+) -> Iterator[StreamItem]:
+    """Accepted, Waitings and chunks of the stream that `start` begins and `stop` breaks off."""
+    arrived: SimpleQueue[_Arrived] = SimpleQueue()
+    threading.Thread(target=_read, args=(name, start, arrived.put), daemon=True).start()
+    try:
+        while True:
+            try:
+                item = arrived.get(timeout=SLICE)
+            except Empty:
+                yield Waiting("generating")
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop()
+
+
+def as_chunks(lines: Iterable[bytes]) -> Iterator[Chunk]:
+    """The chunks in an event stream's lines: a role first, the usage last and by itself.
+
+    Raises UpstreamFailed for an error event. Servers differ in where they put role and usage.
+    """
+    begun: set[int] = set()
+    usage: Chunk | None = None
+    for event in _events(lines):
+        if event.get("usage"):
+            usage = {**event, "choices": []}
+        for choice in event.get("choices") or ():
+            yield from _choice(event, choice, begun)
+    if usage is not None:
+        yield usage
+
+
+def _choice(event: Chunk, choice: dict[str, Any], begun: set[int]) -> Iterator[Chunk]:
+    index = choice.get("index") or 0
+    delta = dict(choice.get("delta") or {"content": choice.get("text")})
+    delta.pop("role", None)
+    parts = [{"delta": delta, "finish_reason": choice.get("finish_reason")}]
+    if index not in begun:
+        begun.add(index)
+        role = {"role": "assistant", "content": "", "refusal": None}
+        parts.insert(0, {"delta": role, "finish_reason": None})
+    head = {key: value for key, value in event.items() if key != "usage"}
+    for part in parts:
+        yield {**head, "choices": [{"index": index, "logprobs": None, **part}]}
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        data = line.removeprefix(b"data:").strip()
+        if data == b"[DONE]":
+            return
+        if line.startswith(b"data:") and data:
+            try:
+                event = json.loads(data)
+            except ValueError as exc:
+                raise UpstreamFailed("it sent an event that is not JSON") from exc
+            if not isinstance(event, dict) or "error" in event:
+                raise UpstreamFailed("it broke the answer off: " + _message(event))
+            yield event
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+    yield rest
+
+
+def _read(
+    name: str, start: Callable[[], Relayed], put: Callable[[_Arrived], None]
+) -> None:
+    end: BaseException | None = None
+    try:
+        relayed = start()
+        try:
+            _refuse(relayed)
+            put(Accepted({"X-Endpoint": name}, name))
+            for chunk in as_chunks(_lines(relayed)):
+                put(chunk)
+        finally:
+            relayed.close()
+    except ProxyError as exc:
+        end = exc
+    # The thread that waits for this one has to learn of it, whatever it is.
+    except Exception as exc:
+        end = ServerBug()
+        end.__cause__ = exc
+    put(end)
+
+
+def _refuse(relayed: Relayed) -> None:
+    """Raises for an answer that is no stream."""
+    if relayed.status < 300 and relayed.header("content-type").startswith("text/event-stream"):
+        return
+    try:
+        message = _message(json.loads(relayed.head(_LONGEST_ERROR)))
+    except ValueError:
+        message = f"status {relayed.status}"
+    if 400 <= relayed.status < 500 and relayed.status not in (408, 429):
+        raise InvalidRequest(message)
+    raise UpstreamFailed(f"it answered with status {relayed.status}: {message}")
+
+
+def _message(document: Any) -> str:
+    error = document.get("error") if isinstance(document, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message or "no reason given")[:500]

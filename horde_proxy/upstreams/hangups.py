@@ -1,0 +1,141 @@
+"""Ending calls whose client has gone: one thread looks at the sockets of all clients.
+
+A thread that waits for an upstream's bytes cannot look at its client. When the client hangs up,
+the upstream's connection is shut down, and that thread wakes with an error.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from horde_proxy.errors import ClientGone
+
+_HUNG_UP: int = getattr(select, "EPOLLRDHUP", 0)
+_CURRENT = threading.local()
+
+
+class Watch:
+    """One client's call. `has_gone` once the client hung up."""
+
+    def __init__(self, hangups: Hangups, client: socket.socket | None) -> None:
+        self.has_gone = False
+        self._hangups = hangups
+        self._connection: Any = None
+        self.descriptor = client.fileno() if client else -1
+
+    def __enter__(self) -> None:
+        """This thread's next call to an upstream is watched."""
+        _CURRENT.watch = self
+
+    def __exit__(self, *_: object) -> None:
+        _CURRENT.watch = None
+
+    def attach(self, connection: Any) -> None:
+        """This connection is used for the call now. Raises ClientGone."""
+        self._connection, connection.watch = connection, self
+        if self.has_gone:
+            raise ClientGone()
+
+    def hang_up(self) -> None:
+        """The client has gone: wake the thread that works for it."""
+        self.has_gone = True
+        connection = self._connection
+        if connection is not None and connection.watch is self and connection.sock is not None:
+            try:
+                # An SSL socket's own method would take the socket from under the reader.
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        """The call is over; may be called again."""
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.watch is self:
+            connection.watch = None
+        self._hangups.forget(self)
+
+
+class Hangups:
+    """Watches clients. Without epoll (other systems), nothing is noticed before a write fails."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watches: dict[int, Watch] = {}
+        self._poll: Any = None
+
+    def watch(self, client: socket.socket | None) -> Watch:
+        """A watch for one call of a client; without a socket it sees nothing."""
+        found = Watch(self, client if _HUNG_UP else None)
+        if found.descriptor >= 0:
+            with self._lock:
+                self._watches[found.descriptor] = found
+                self._started().register(
+                    found.descriptor, _HUNG_UP | select.EPOLLHUP | select.EPOLLONESHOT
+                )
+        return found
+
+    def forget(self, watch: Watch) -> None:
+        """Look no longer at a call's client."""
+        with self._lock:
+            if self._watches.get(watch.descriptor) is watch:
+                del self._watches[watch.descriptor]
+                try:
+                    self._poll.unregister(watch.descriptor)
+                except OSError:
+                    pass
+
+    def _started(self) -> Any:
+        if self._poll is None:
+            self._poll = select.epoll()
+            threading.Thread(target=self._run, daemon=True).start()
+        return self._poll
+
+    def _run(self) -> None:
+        while True:
+            for descriptor, _ in self._poll.poll():
+                with self._lock:
+                    watch = self._watches.get(descriptor)
+                    if watch:
+                        watch.hang_up()
+
+
+def _attach(connection: Any) -> None:
+    watch = getattr(_CURRENT, "watch", None)
+    connection.watch = None
+    if watch:
+        watch.attach(connection)
+
+
+class _Connection(HTTPConnection):
+    def request(self, *arguments: Any, **options: Any) -> None:
+        _attach(self)
+        super().request(*arguments, **options)
+
+
+class _SecureConnection(HTTPSConnection):
+    def request(self, *arguments: Any, **options: Any) -> None:
+        _attach(self)
+        super().request(*arguments, **options)
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class WatchedAdapter(HTTPAdapter):
+    """Sends requests whose client may be watched."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}

@@ -1,0 +1,106 @@
+"""A value that is loaded in the background: what is known is given at once, old or not."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from horde_proxy.errors import ProxyError, Unavailable
+
+FAILURE_TTL = 5.0
+"""How long a failed load is not repeated (s)."""
+PATIENCE = 2.0
+"""How long somebody waits for a load where nothing (good) is known (s)."""
+
+T = TypeVar("T")
+
+
+def in_background(load: Callable[[], None]) -> None:
+    """Run it in a thread of its own, which does not keep the process alive."""
+    threading.Thread(target=load, daemon=True).start()
+
+
+def at_once(load: Callable[[], None]) -> None:
+    """Run it here and now."""
+    load()
+
+
+class Refreshed(Generic[T]):
+    """What `load` gives, at most `ttl` seconds old as long as it is asked for.
+
+    One thread loads. Only while there is no value yet, when it is older than `stale`, or after
+    `refresh`, those who ask wait for that a moment. The last good value is kept while loading
+    fails.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], T],
+        *,
+        ttl: float,
+        stale: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+        run: Callable[[Callable[[], None]], None] = in_background,
+    ) -> None:
+        self._load, self._ttl, self._stale = load, ttl, stale
+        self._clock, self._run = clock, run
+        self._changed = threading.Condition()
+        self._value: T | None = None
+        self._loaded_at = -math.inf
+        self._due = -math.inf
+        self._began = -math.inf
+        self._is_loading = self._is_wanted = False
+        self.error: ProxyError | None = None
+
+    def get(self) -> T:
+        """The value. Raises the ProxyError of the last load when there has never been one."""
+        if self._clock() >= self._due:
+            self._start()
+        if self._is_loading and self._is_worth_waiting():
+            self._wait()
+        if self._value is not None:
+            return self._value
+        raise self.error or Unavailable("It has not answered yet.", retry_after=5)
+
+    def refresh(self, least: float = PATIENCE) -> None:
+        """Load anew, for whoever asks next, unless a load began within the `least` seconds."""
+        if self._clock() - self._began >= min(least, self._ttl):
+            self._is_wanted = True
+            self._start()
+
+    def _start(self) -> None:
+        with self._changed:
+            if self._is_loading:
+                return
+            self._is_loading, self._began = True, self._clock()
+        self._run(self._renew)
+
+    def _renew(self) -> None:
+        error: ProxyError | None = None
+        value: T | None = None
+        try:
+            value = self._load()
+        except ProxyError as exc:
+            error = exc
+        finally:
+            with self._changed:
+                now = self._clock()
+                if value is not None:
+                    self._value, self._loaded_at = value, now
+                self.error = error
+                self._due = now + (FAILURE_TTL if value is None else self._ttl)
+                self._is_loading = self._is_wanted = False
+                self._changed.notify_all()
+
+    def _is_worth_waiting(self) -> bool:
+        if self._value is None:
+            return self.error is None or self._is_wanted
+        return self._is_wanted or self._clock() - self._loaded_at > self._stale
+
+    def _wait(self) -> None:
+        with self._changed:
+            left = self._began + PATIENCE - self._clock()
+            self._changed.wait_for(lambda: not self._is_loading, max(left, 0))
