@@ -137,9 +137,7 @@ def _response(relayed: Relayed, model: str | None) -> Response:
     record.model, record.upstream = model, relayed.header("x-endpoint")
     if relayed.status >= 400:
         record.error = f"status_{relayed.status}"
-    response = Response(
-        Passing(relayed, record), relayed.status, relayed.headers, direct_passthrough=True
-    )
+    response = Response(Passing(relayed, record), relayed.status, relayed.headers)
     if relayed.header("content-type").startswith(_EVENTS):
         response.headers["X-Accel-Buffering"] = "no"
         response.headers.setdefault("Cache-Control", "no-cache")
