@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "ledger": {"errors"},
     "router": {"errors", "naming", "protocol", "upstreams"},
     "private_horde": set(),
+    "stats": {"errors", "naming", "upstreams"},
     "worker": {"version", "prompts"},
     "api": {"errors", "ledger", "opencode", "protocol", "upstreams", "router", "shutdown"},
     "config": {"prompts"},
@@ -39,7 +40,12 @@ MAY_IMPORT = {
 }
 FLASK_ONLY_IN = {"", "api", "assembly", "private_horde", "serving"}
 REQUESTS_ONLY_IN = {"assembly", "upstreams", "worker", "cli", "demo", "check"}
-PURE = {"protocol", "prompts", "errors", "jsonc", "naming"}
+# Whole rooms, and modules of rooms that have others too.
+PURE = {
+    "protocol", "prompts", "errors", "jsonc", "naming",
+    "stats/audit", "stats/combined", "stats/indexed", "stats/listing", "stats/merger",
+    "stats/names", "stats/records", "stats/reference", "stats/statistics",
+}
 IMPURE_MODULES = {
     "flask", "werkzeug", "requests", "urllib3", "socket", "time", "datetime", "threading", "os",
     "pathlib", "random", "logging",
@@ -50,9 +56,10 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py") if first != "__init__.py" else ""
+def module_of(path: Path) -> str:
+    """ROOM or ROOM/MODULE; "" is the package itself."""
+    module = path.relative_to(PACKAGE).with_suffix("").as_posix()
+    return module.removesuffix("__init__").removesuffix("/")
 
 
 def imported(source: str, room: str) -> set[str]:
@@ -76,7 +83,14 @@ def rooms_in(names: set[str]) -> set[str]:
     return {"" if room in ("create_app", "reconfigure") else room for room in own}
 
 
-def problems(source: str, room: str) -> list[str]:
+def impure_neighbours(names: set[str], room: str) -> set[str]:
+    """The modules of a room that only some of are pure, among the names, which are not."""
+    own = {name.removeprefix("horde_proxy.") for name in names if f"horde_proxy.{room}." in name}
+    return {name.replace(".", "/") for name in own} - PURE
+
+
+def problems(source: str, module: str) -> list[str]:
+    room = module.split("/")[0]
     names = imported(source, room)
     outside = {name.split(".")[0] for name in names}
     found = [f"room {other!r}" for other in rooms_in(names) - MAY_IMPORT[room] - {room}]
@@ -84,14 +98,16 @@ def problems(source: str, room: str) -> list[str]:
         found.append("flask")
     if "requests" in outside and room not in REQUESTS_ONLY_IN:
         found.append("requests")
-    if room in PURE:
+    if room in PURE or module in PURE:
         found += sorted(outside & IMPURE_MODULES)
+    if room not in PURE and module in PURE:
+        found += sorted(impure_neighbours(names, room))
     return found
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
-    assert problems(path.read_text(), room_of(path)) == []
+    assert problems(path.read_text(), module_of(path)) == []
 
 
 def test_a_protocol_module_that_imports_flask_is_found() -> None:
@@ -100,6 +116,19 @@ def test_a_protocol_module_that_imports_flask_is_found() -> None:
 
 def test_a_prompt_module_that_reads_a_clock_is_found() -> None:
     assert problems("import time", "prompts") == ["time"]
+
+
+def test_a_pure_module_of_a_mixed_room_is_held_pure() -> None:
+    assert problems("import time", "stats/merger") == ["time"]
+    assert problems("import time", "stats/fetching") == []
+    assert problems("from horde_proxy.stats.names import family", "stats/merger") == []
+    assert problems("from horde_proxy.stats.fetching import get", "stats/merger") == [
+        "stats/fetching"
+    ]
+
+
+def test_each_pure_module_is_there() -> None:
+    assert {each for each in PURE if "/" in each} <= {module_of(path) for path in modules()}
 
 
 def test_an_upstream_that_imports_the_front_is_found() -> None:

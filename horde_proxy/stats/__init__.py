@@ -1,0 +1,1 @@
+"""What the horde can do right now: its status, its use and its workers, merged by model."""

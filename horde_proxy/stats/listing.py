@@ -1,0 +1,101 @@
+"""Which of the merged models a list shows, in which order and on which page; pure.
+
+A page is always a new object: what is cached is never cut or marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from horde_proxy.errors import InvalidRequest
+from horde_proxy.stats.combined import CombinedModelStatistics, UsageStats
+
+T = TypeVar("T")
+Entry = tuple[str, CombinedModelStatistics]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One page of the models, and how many there are on all pages."""
+
+    models: Mapping[str, CombinedModelStatistics]
+    total_count: int
+    offset: int = 0
+    limit: int | None = None
+
+
+def listing(
+    merged: Mapping[str, CombinedModelStatistics],
+    *,
+    min_worker_count: int | None = None,
+    sort_by: str | None = None,
+    sort_desc: bool = True,
+    limit: int | None = None,
+    offset: int = 0,
+) -> Listing:
+    """The models that are wanted: filtered, then sorted, then paged.
+
+    Without `sort_by` they stay in their order. What lacks the value comes last either way; equals
+    keep their order. Raises InvalidRequest with param for a value that is none.
+    """
+    if min_worker_count is not None and min_worker_count < 0:
+        raise _invalid("min_worker_count", "it must be 0 or more")
+    least = min_worker_count or 0
+    wanted = [entry for entry in merged.items() if entry[1].worker_count >= least]
+    if sort_by is not None:
+        wanted = _ordered(wanted, sort_by, sort_desc)
+    return Listing(dict(page(wanted, limit, offset)), len(wanted), offset, limit)
+
+
+def page(items: Sequence[T], limit: int | None, offset: int) -> Sequence[T]:
+    """At most `limit` (1 or more; None: all) items from `offset` on.
+
+    Raises InvalidRequest with param for a limit or an offset that is none.
+    """
+    if limit is not None and limit < 1:
+        raise _invalid("limit", "it must be 1 or more")
+    if offset < 0:
+        raise _invalid("offset", "it must be 0 or more")
+    return items[offset:] if limit is None else items[offset:offset + limit]
+
+
+def one_of(param: str, value: str, choices: Mapping[str, T]) -> T:
+    """What the choice of that name stands for; raises InvalidRequest that tells them all."""
+    if value not in choices:
+        raise _invalid(param, "it must be one of " + ", ".join(choices))
+    return choices[value]
+
+
+def _invalid(param: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"`{param}` is not usable: {why}.", param=param, code="invalid_value")
+
+
+def _ordered(entries: Sequence[Entry], sort_by: str, descending: bool) -> list[Entry]:
+    value = one_of("sort_by", sort_by, SORTS)
+    known = [entry for entry in entries if value(entry) is not None]
+    missing = [entry for entry in entries if value(entry) is None]
+    return sorted(known, key=value, reverse=descending) + missing
+
+
+def _use(period: Callable[[UsageStats], int]) -> Callable[[Entry], Any]:
+    def value(entry: Entry) -> int | None:
+        usage = entry[1].usage
+        return None if usage is None else period(usage)
+
+    return value
+
+
+SORTS: Mapping[str, Callable[[Entry], Any]] = {
+    "worker_count": lambda entry: entry[1].worker_count,
+    "queued": lambda entry: entry[1].queued,
+    "queued_jobs": lambda entry: entry[1].queued_jobs,
+    "performance": lambda entry: entry[1].performance,
+    "eta": lambda entry: entry[1].eta,
+    "usage_day": _use(lambda usage: usage.day),
+    "usage_month": _use(lambda usage: usage.month),
+    "usage_total": _use(lambda usage: usage.total),
+    "name": lambda entry: entry[0].casefold(),
+}
+"""What a list may be sorted by; None is a value that is missing."""

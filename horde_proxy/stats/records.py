@@ -1,0 +1,195 @@
+"""What the horde answers about models and workers, read leniently; pure.
+
+Absent and null fields get their defaults, unknown ones are ignored, floats are fine anywhere.
+An element that cannot be read is left out and counted; it never spoils the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
+
+# Sums of what is less than this stay finite and exact enough; more is nonsense.
+_MOST = 1e15
+
+T = TypeVar("T")
+R = TypeVar("R", bound=BaseModel)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def _named(value: str) -> str:
+    if not _is_name(value):
+        raise ValueError("a name has printable characters")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and math.isfinite(value) else value
+
+
+def _names(value: Any) -> Any:
+    return [each for each in value if _is_name(each)] if isinstance(value, list | tuple) else value
+
+
+Name = Annotated[str, AfterValidator(_named)]
+Number = Annotated[float, Field(ge=0, le=_MOST)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_MOST)]
+
+
+class Read(NamedTuple, Generic[T]):
+    """What could be read, and how many elements were left out."""
+
+    found: T
+    left_out: int
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return {key: value for key, value in data.items() if value is not None}
+
+
+class HordeModelStatus(_Record):
+    """One model of `GET /v2/status/models`.
+
+    `count` are threads, not workers. `queued` is in tokens or megapixelsteps, `jobs` are waiting
+    and running, `eta` is in seconds and 10000 where the horde knows no speed. `performance` is in
+    tokens/s (text) or pixelsteps/s (image); 0 and None: not measured.
+    """
+
+    name: Name
+    count: Whole = 0
+    performance: Number | None = None
+    queued: Number | None = None
+    jobs: Number | None = None
+    eta: Whole | None = None
+    type: str = ""
+
+
+class HordeModelStatsResponse(_Record):
+    """`GET /v2/stats/{text,img}/models`: uses by advertised name, in three periods."""
+
+    day: dict[str, Whole] = {}
+    month: dict[str, Whole] = {}
+    total: dict[str, Whole] = {}
+
+
+class KudosDetails(_Record):
+    """What a worker has got for generating and for being there."""
+
+    generated: FiniteFloat | None = None
+    uptime: FiniteFloat | None = None
+
+
+class Team(_Record):
+    """The team of a worker; most have none."""
+
+    name: str | None = None
+    id: str | None = None
+
+
+class HordeWorker(_Record):
+    """One worker of `GET /v2/workers`. `uptime` is in seconds, `performance` words with a unit.
+
+    The horde lists the online ones, so one that does not say is online.
+    """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    id: Name
+    name: str = ""
+    type: str = ""
+    performance: str = ""
+    requests_fulfilled: Whole = 0
+    kudos_rewards: FiniteFloat = 0.0
+    kudos_details: KudosDetails = KudosDetails()
+    threads: Whole = 1
+    uptime: Whole = 0
+    uncompleted_jobs: Whole = 0
+    maintenance_mode: bool = False
+    nsfw: bool | None = None
+    trusted: bool = False
+    flagged: bool = False
+    online: bool = True
+    team: Team = Team()
+    bridge_agent: str = ""
+    models: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    max_pixels: Whole | None = None
+    megapixelsteps_generated: Number | None = None
+    img2img: bool | None = None
+    painting: bool | None = None
+    lora: bool | None = None
+    controlnet: bool | None = None
+    sdxl_controlnet: bool | None = None
+    max_length: Whole | None = None
+    max_context_length: Whole | None = None
+    info: str | None = None
+    post_processing: bool | None = Field(None, alias="post-processing")
+
+
+def read_statuses(items: Any) -> Read[list[HordeModelStatus]]:
+    """The models of `GET /v2/status/models`; records among them stay as they are."""
+    return _read(HordeModelStatus, items)
+
+
+def read_workers(items: Any) -> Read[list[HordeWorker]]:
+    """The workers of `GET /v2/workers`; records among them stay as they are."""
+    return _read(HordeWorker, items)
+
+
+def read_stats(document: Any) -> Read[HordeModelStatsResponse]:
+    """The uses of `GET /v2/stats/{text,img}/models`, without bad names and numbers."""
+    if isinstance(document, HordeModelStatsResponse):
+        return Read(document, 0)
+    if not isinstance(document, Mapping):
+        return Read(HordeModelStatsResponse(), 1)
+    periods = {each: _counts(document.get(each)) for each in ("day", "month", "total")}
+    return Read(
+        HordeModelStatsResponse(**{name: read.found for name, read in periods.items()}),
+        sum(read.left_out for read in periods.values()),
+    )
+
+
+def _read(kind: type[R], items: Any) -> Read[list[R]]:
+    if not isinstance(items, list | tuple):
+        return Read([], 1)
+    found = []
+    for item in items:
+        try:
+            found.append(kind.model_validate(item))
+        except ValidationError:
+            continue
+    return Read(found, len(items) - len(found))
+
+
+def _counts(period: Any) -> Read[dict[str, int]]:
+    if period is None:
+        return Read({}, 0)
+    if not isinstance(period, Mapping):
+        return Read({}, 1)
+    found = {
+        name: int(count)
+        for name, count in period.items()
+        if _is_name(name) and isinstance(count, int | float) and 0 <= count <= _MOST
+    }
+    return Read(found, len(period) - len(found))

@@ -1,0 +1,169 @@
+"""Counts over the models of a category: sizes, tags, styles, baselines, downloads; pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from horde_proxy.stats.listing import page
+from horde_proxy.stats.reference import ReferenceRecord
+
+MOST_TAGS = 20
+BILLION = 1_000_000_000
+BUCKETS: tuple[tuple[str, int | None, int | None], ...] = (
+    ("<3B", None, 3 * BILLION),
+    ("3B-6B", 3 * BILLION, 6 * BILLION),
+    ("6B-9B", 6 * BILLION, 9 * BILLION),
+    ("9B-13B", 9 * BILLION, 13 * BILLION),
+    ("13B-20B", 13 * BILLION, 20 * BILLION),
+    ("20B-35B", 20 * BILLION, 35 * BILLION),
+    ("35B-70B", 35 * BILLION, 70 * BILLION),
+    (">70B", 70 * BILLION, None),
+)
+"""Label, least number of parameters, and the first number that is too many."""
+
+
+@dataclass(frozen=True)
+class DownloadStats:
+    """Where the files of the models come from, and how large they are, in bytes."""
+
+    total_models_with_downloads: int = 0
+    total_download_entries: int = 0
+    total_size_bytes: int = 0
+    models_with_size_info: int = 0
+    average_size_bytes: float = 0.0
+    hosts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CategoryStatistics:
+    """The counts of one category, as the documented statistics API has them.
+
+    Percentages are of all models, with two decimals. `computed_at` is in Unix seconds.
+    """
+
+    category: str
+    total_models: int
+    computed_at: int
+    returned_models: int
+    offset: int = 0
+    limit: int | None = None
+    nsfw_count: int = 0
+    baseline_distribution: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    download_stats: DownloadStats = DownloadStats()
+    top_tags: Sequence[Mapping[str, Any]] = ()
+    top_styles: Sequence[Mapping[str, Any]] = ()
+    parameter_buckets: Sequence[Mapping[str, Any]] = ()
+    models_without_param_info: int = 0
+    models_with_trigger_words: int = 0
+    models_with_inpainting: int = 0
+    models_with_requirements: int = 0
+    models_with_showcases: int = 0
+
+    def paged(self, limit: int | None, offset: int) -> CategoryStatistics:
+        """The same counts, with the page that was asked for told; there is no list to cut.
+
+        Raises InvalidRequest with param for a limit or an offset that is none.
+        """
+        returned = len(page(range(self.total_models), limit, offset))
+        return replace(self, limit=limit, offset=offset, returned_models=returned)
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts as a client gets them."""
+        return {
+            **vars(self),
+            "download_stats": dict(vars(self.download_stats)),
+            "top_tags": list(self.top_tags),
+            "top_styles": list(self.top_styles),
+            "parameter_buckets": list(self.parameter_buckets),
+        }
+
+
+def category_statistics(
+    category: str, records: Iterable[ReferenceRecord], computed_at: int
+) -> CategoryStatistics:
+    """The counts over a record for each model; no models give zeros."""
+    models = list(records)
+    total = len(models)
+    baselines = Counter(each.baseline for each in models if each.baseline)
+    tags = Counter(tag for each in models for tag in dict.fromkeys(each.tags))
+    styles = Counter(each.style for each in models if each.style)
+    return CategoryStatistics(
+        category=category,
+        total_models=total,
+        computed_at=computed_at,
+        returned_models=total,
+        nsfw_count=sum(each.nsfw is True for each in models),
+        baseline_distribution={
+            name: {"baseline": name, "count": count, "percentage": percentage(count, total)}
+            for name, count in _most_first(baselines)
+        },
+        download_stats=_downloads(models),
+        top_tags=_top(tags, total),
+        top_styles=_top(styles, total),
+        parameter_buckets=_buckets([each.parameters for each in models]),
+        models_without_param_info=sum(each.parameters is None for each in models),
+        models_with_trigger_words=sum(bool(each.trigger) for each in models),
+        models_with_inpainting=sum(each.inpainting for each in models),
+        models_with_requirements=sum(each.requirements for each in models),
+        models_with_showcases=sum(bool(each.showcases) for each in models),
+    )
+
+
+def percentage(part: float, whole: float, digits: int = 2) -> float:
+    """How many hundredths of the whole a part is, rounded; 0 of nothing."""
+    return round(100 * part / whole, digits) if whole else 0.0
+
+
+def host_of(url: str) -> str | None:
+    """The host of a web address in lower case; None for what is no web address."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname if parts.scheme in ("http", "https") else None
+    except ValueError:
+        return None
+
+
+def _most_first(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _top(counts: Counter[str], total: int) -> list[Mapping[str, Any]]:
+    return [
+        {"tag": tag, "count": count, "percentage": percentage(count, total)}
+        for tag, count in _most_first(counts)[:MOST_TAGS]
+    ]
+
+
+def _buckets(parameters: Sequence[int | None]) -> list[Mapping[str, Any]]:
+    """The buckets that hold any model, smallest first."""
+    known = [each for each in parameters if each is not None]
+    found: list[Mapping[str, Any]] = []
+    for label, least, most in BUCKETS:
+        count = sum((least or 0) <= each and (most is None or each < most) for each in known)
+        if count:
+            found.append({
+                "bucket_label": label,
+                "min_params": least,
+                "max_params": most,
+                "count": count,
+                "percentage": percentage(count, len(parameters)),
+            })
+    return found
+
+
+def _downloads(models: Sequence[ReferenceRecord]) -> DownloadStats:
+    addresses = [url for each in models for url in each.downloads]
+    hosts = Counter(filter(None, map(host_of, addresses)))
+    sizes = [each.size_bytes for each in models if each.size_bytes]
+    return DownloadStats(
+        total_models_with_downloads=sum(bool(each.downloads) for each in models),
+        total_download_entries=len(addresses),
+        total_size_bytes=sum(sizes),
+        models_with_size_info=len(sizes),
+        average_size_bytes=round(sum(sizes) / len(sizes), 2) if sizes else 0.0,
+        hosts=dict(_most_first(hosts)),
+    )
