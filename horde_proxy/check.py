@@ -12,7 +12,10 @@ import requests
 
 from horde_proxy.config import ANONYMOUS_KEY, Config
 from horde_proxy.errors import InvalidApiKey, ProxyError
+from horde_proxy.upstreams.hangups import Hangups
 from horde_proxy.upstreams.horde.client import HordeClient, api_url
+from horde_proxy.upstreams.kinds import RELAYS
+from horde_proxy.upstreams.refreshed import at_once
 
 _CLOCK_OFF = 60.0
 _PROBE_SECONDS = 2.0
@@ -49,6 +52,8 @@ def check_horde(
     if settings.private_horde.enabled:
         yield Finding("horde: the private one, in the proxy's own process")
         return
+    if settings.endpoints and all(each.type != "horde" for each in settings.endpoints):
+        return
     url = settings.horde.url
     try:
         response = session.get(f"{api_url(url)}/status/heartbeat", timeout=_TIMEOUT)
@@ -64,6 +69,27 @@ def check_horde(
     client = HordeClient(url, session, contact=settings.horde.contact, timeout=_TIMEOUT)
     yield _key(client, settings.horde.api_key)
     yield _models(client)
+
+
+def check_endpoints(settings: Config) -> Iterator[Finding]:
+    """Whether each endpoint that takes requests as they are lists its models."""
+    for each in settings.endpoints:
+        if each.type == "horde":
+            continue
+        upstream = RELAYS[each.type](
+            each.label(), each.url or "", requests.Session(), Hangups(), api_key=each.api_key,
+            headers=each.headers, run=at_once,
+        )
+        try:
+            count = len(upstream.models())
+        except ProxyError as exc:
+            yield Finding(f"endpoint {each.label()}: {exc}",
+                          "look at its url and api_key, and whether it runs")
+        else:
+            listed = "lists no models; any is asked for" if upstream.offers_any else (
+                f"{count} models"
+            )
+            yield Finding(f"endpoint {each.label()}: {listed}")
 
 
 def _clock(response: requests.Response, now: float) -> Iterator[Finding]:

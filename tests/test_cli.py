@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import responses
 from click.testing import CliRunner, Result
 
-from horde_proxy import demo
+from horde_proxy import create_app, demo
 from horde_proxy.cli import main
+from horde_proxy.config import load
 from horde_proxy.worker.model_file import ModelFileError
 
 BASE = "http://proxy.invalid/v1"
@@ -111,7 +113,7 @@ def test_a_model_that_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch)
     def fail(report: Any) -> None:
         raise ModelFileError("no network")
 
-    monkeypatch.setattr("horde_proxy.cli.install", fail)
+    monkeypatch.setattr("horde_proxy.worker.model_file.install", fail)
     result = run("model", "install")
     assert (result.exit_code, result.output) == (1, "Error: no network\n")
 
@@ -160,3 +162,48 @@ def test_the_demo_goes_on_as_a_toy_when_the_model_cannot_be_had(
     monkeypatch.setattr(demo.model_file, "install", fail)
     assert demo.choose_backend(None, said.append) == "ngram"
     assert said == ["no network\nSo a toy answers. For the real model: horde-proxy model install"]
+
+
+def keys(tmp_path: Path, *arguments: str) -> Any:
+    settings = tmp_path / "a.toml"
+    settings.write_text(
+        f'[access]\nmode = "keys"\ndatabase = "sqlite:///{tmp_path}/ledger.db"\n'
+    )
+    return run("keys", *arguments, "--config", str(settings))
+
+
+def test_a_key_is_shown_once_listed_with_its_limits_and_revoked(tmp_path: Path) -> None:
+    added = keys(tmp_path, "add", "ann", "--models", "gpt-*, o1", "--requests-per-minute", "5")
+    plain = added.stdout.strip()
+    assert plain.startswith("hp-")
+    listed = keys(tmp_path, "list").output
+    assert "5 requests a minute; models gpt-*, o1" in listed
+    assert plain not in listed
+    assert plain.encode() not in (tmp_path / "ledger.db").read_bytes()
+    assert keys(tmp_path, "revoke", "ann").output == "The key of ann is revoked.\n"
+    assert "revoked 20" in keys(tmp_path, "list").output
+
+
+def test_a_name_in_use_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
+    keys(tmp_path, "add", "ann")
+    again = keys(tmp_path, "add", "ann")
+    assert (again.exit_code, "The name `ann` is in use" in again.output) == (1, True)
+    unknown = keys(tmp_path, "revoke", "bob")
+    assert (unknown.exit_code, unknown.output) == (1, "Error: there is no valid key 'bob'\n")
+
+
+def test_keys_want_a_proxy_that_asks_for_them() -> None:
+    result = run("keys", "add", "ann")
+    assert "keys are used only with access.mode = 'keys'" in result.output
+
+
+def test_a_made_key_opens_the_proxy_until_it_is_revoked(tmp_path: Path) -> None:
+    plain = keys(tmp_path, "add", "ann", "--admin").stdout.strip()
+    settings = load(str(tmp_path / "a.toml"), environ={}, flags={"private_horde": {
+        "enabled": True}})
+    http = create_app(settings).test_client()
+    headers = {"Authorization": f"Bearer {plain}"}
+    assert http.get("/v1/models", headers=headers).status_code == 200
+    assert http.get("/v1/models", headers={"Authorization": "Bearer hp-x"}).status_code == 401
+    keys(tmp_path, "revoke", "ann")
+    assert create_app(settings).test_client().get("/v1/models", headers=headers).status_code == 401

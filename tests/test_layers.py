@@ -29,17 +29,19 @@ MAY_IMPORT = {
     "api": {"errors", "ledger", "opencode", "protocol", "upstreams", "router", "shutdown"},
     "config": {"prompts"},
     "demo": {"config", "worker"},
-    "serving": {"", "config"},
-    "": {"api", "assembly", "config", "ledger", "private_horde", "router", "shutdown",
-         "upstreams", "version"},
-    "assembly": {"config", "shutdown", "upstreams"},
+    "serving": {"app", "config"},
+    "": {"app", "config", "version"},
+    "app": {"api", "assembly", "config", "ledger", "private_horde", "router", "shutdown",
+            "upstreams", "version"},
+    "assembly": {"config", "horde_assembly", "shutdown", "upstreams"},
+    "horde_assembly": {"assembly", "config", "shutdown", "upstreams"},
     "check": {"config", "errors", "upstreams"},
     "cli": {"check", "config", "jsonc", "ledger", "logs", "opencode", "version", "worker", "demo",
             "serving"},
     "__main__": {"cli"},
 }
-FLASK_ONLY_IN = {"", "api", "assembly", "private_horde", "serving"}
-REQUESTS_ONLY_IN = {"assembly", "upstreams", "worker", "cli", "demo", "check"}
+FLASK_ONLY_IN = {"app", "api", "assembly", "private_horde", "serving"}
+REQUESTS_ONLY_IN = {"assembly", "horde_assembly", "upstreams", "worker", "cli", "demo", "check"}
 # Whole rooms, and modules of rooms that have others too.
 PURE = {
     "protocol", "prompts", "errors", "jsonc", "naming",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from flask import current_app
 
@@ -15,7 +15,9 @@ from horde_proxy.api.running import Register
 from horde_proxy.ledger import Allowances, Book, KeyRing
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
-from horde_proxy.upstreams.horde import HordeUpstream
+
+if TYPE_CHECKING:
+    from horde_proxy.upstreams.horde import HordeUpstream
 
 KeepAlive = Literal["chunk", "comment", "off"]
 

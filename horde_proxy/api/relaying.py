@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import logging
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -28,8 +28,7 @@ _WITHOUT_V1 = frozenset({
 })
 _EVENTS = "text/event-stream"
 _TAIL = 16_384
-
-log = logging.getLogger(__name__)
+_LAST = 16
 
 
 class Unsupported(ProxyError):
@@ -97,39 +96,35 @@ class Passing:
     def __init__(self, relayed: Relayed, record: Record) -> None:
         self._relayed, self._record = relayed, record
         self._is_stream = relayed.header("content-type").startswith(_EVENTS)
-        self._tail = b""
+        self._last: deque[bytes] = deque(maxlen=_LAST)
         self._events = 0
-        self._is_broken = False
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._is_broken:
-            raise StopIteration
+        note, is_stream = self._last.append, self._is_stream
         try:
-            chunk = next(self._relayed)
+            for chunk in self._relayed:
+                note(chunk)
+                if is_stream:
+                    self._events += chunk.count(b"data:")
+                yield chunk
         except ProxyError as exc:
-            return self._broken(exc)
-        self._tail = (self._tail + chunk)[-_TAIL:] if len(chunk) < _TAIL else chunk[-_TAIL:]
-        self._events += self._is_stream and chunk.count(b"data:")
-        return chunk
+            yield from self._broken(exc)
 
     def close(self) -> None:
         """End the call and write down what is known of it. May be called again."""
         self._relayed.close()
-        if not self._is_broken and self._relayed.status < 400:
-            self._record.use(usage_in(self._tail), self._events)
+        if self._relayed.status < 400:
+            self._record.use(usage_in(b"".join(self._last)[-_TAIL:]), self._events)
 
-    def _broken(self, exc: ProxyError) -> bytes:
-        self._is_broken = True
+    def _broken(self, exc: ProxyError) -> Iterator[bytes]:
         self._record.error = exc.code or exc.type
         if isinstance(exc, ClientGone):
-            raise StopIteration
-        if self._is_stream:
-            return sse.event(exc.envelope()) + sse.DONE
-        # The server then closes the connection, and the client sees that bytes are missing.
-        raise ConnectionResetError(errno.ECONNRESET, str(exc)) from exc
+            return
+        if not self._is_stream:
+            # The server then closes the connection, and the client sees that bytes are missing.
+            raise ConnectionResetError(errno.ECONNRESET, str(exc)) from exc
+        yield sse.event(exc.envelope())
+        yield sse.DONE
 
 
 def _response(relayed: Relayed, model: str | None) -> Response:

@@ -32,6 +32,7 @@ class Upload:
 
     def __init__(self, file: IO[bytes], length: int, boundary: bytes | None) -> None:
         self._file, self._boundary = file, boundary
+        self._files = [file]
         self.length = length
         self.model = self._named() if boundary else None
 
@@ -43,8 +44,9 @@ class Upload:
         return self._renamed(model.encode())
 
     def close(self) -> None:
-        """The file is gone after this."""
-        self._file.close()
+        """The file is gone after this, with all copies."""
+        for file in self._files:
+            file.close()
 
     def _named(self) -> str | None:
         found, is_model = b"", False
@@ -62,7 +64,8 @@ class Upload:
     def _renamed(self, model: bytes) -> tuple[IO[bytes], int]:
         assert self._boundary is not None
         encoder = MultipartEncoder(self._boundary)
-        copy = SpooledTemporaryFile(_IN_MEMORY)
+        copy: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)
+        self._files.append(copy)
         copy.write(encoder.send_event(Preamble(data=b"")))
         is_model = False
         for event in self._events():
@@ -99,14 +102,16 @@ def read_upload(request: Request, most: int) -> Upload:
     request.max_content_length = most
     if request.content_length and request.content_length > most:
         raise RequestEntityTooLarge()
-    file: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)
-    length = 0
-    while piece := request.stream.read(_PIECE):
-        length += len(piece)
-        file.write(piece)
     is_form = request.mimetype == "multipart/form-data"
     boundary = request.mimetype_params.get("boundary", "").encode() if is_form else None
-    return Upload(file, length, boundary)
+    file: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)
+    try:
+        while piece := request.stream.read(_PIECE):
+            file.write(piece)
+        return Upload(file, file.tell(), boundary)
+    except BaseException:
+        file.close()
+        raise
 
 
 def _ready(decoder: MultipartDecoder) -> Iterator[Event]:

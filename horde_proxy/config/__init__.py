@@ -13,9 +13,10 @@ from horde_proxy.config.settings import (
     KeySettings,
     is_loopback,
 )
-from horde_proxy.config.sources import ConfigError, load
+from horde_proxy.config.sources import ConfigError, file_of, load
 
 __all__ = [
     "ANONYMOUS_KEY", "AccessSettings", "CacheSettings", "Config", "ConfigError", "EndpointSettings",
-    "HordeSettings", "KeySettings", "is_loopback", "load",
+    "HordeSettings", "KeySettings", "file_of", "is_loopback",
+    "load",
 ]

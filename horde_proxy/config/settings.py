@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from limits import parse_many
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from horde_proxy.prompts.formats import FORMATS
@@ -255,10 +254,8 @@ class HordeSettings(Section):
     @classmethod
     def _limits(cls, limits: list[str]) -> list[str]:
         for each in limits:
-            try:
-                parse_many(each)
-            except ValueError:
-                raise ValueError(f"{each!r}: write it as 2/second or 90/minute") from None
+            if not re.fullmatch(r"[1-9][0-9]*/(?:second|minute|hour|day)", each):
+                raise ValueError(f"{each!r}: write it as 2/second or 90/minute")
         return limits
 
     @field_validator("webhook_url")

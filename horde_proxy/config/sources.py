@@ -37,7 +37,7 @@ def load(
 
     `flags` is nested like the file: {"server": {"bind": ...}}. Raises ConfigError.
     """
-    path = path or environ.get(PREFIX + "CONFIG") or None
+    path = file_of(path, environ)
     layers: list[Layer] = [(path, _read_file(Path(path)))] if path else []
     layers += _environment(environ, _host(layers[0][1] if layers else {}))
     layers += [("the command line", flags or {})]
@@ -46,6 +46,11 @@ def load(
         return Config.model_validate(merged)
     except ValidationError as exc:
         raise ConfigError(_explain(exc, layers)) from None
+
+
+def file_of(path: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The file that the settings come from, if any: `path`, or HORDE_PROXY_CONFIG."""
+    return path or environ.get(PREFIX + "CONFIG") or None
 
 
 def _read_file(path: Path) -> dict[str, Any]:

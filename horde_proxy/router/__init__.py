@@ -170,7 +170,7 @@ class Router:
         assert candidate.relays is not None
         try:
             relayed = candidate.relays.relay(call, candidate.models[0] if call.model else None)
-        except ClientGone:
+        except (ClientGone, ShuttingDown):
             attempt.end()
             raise
         except ProxyError as exc:

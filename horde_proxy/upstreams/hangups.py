@@ -15,17 +15,17 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from horde_proxy.errors import ClientGone
+from horde_proxy.errors import ClientGone, ProxyError, ShuttingDown
 
 _HUNG_UP: int = getattr(select, "EPOLLRDHUP", 0)
 _CURRENT = threading.local()
 
 
 class Watch:
-    """One client's call. `has_gone` once the client hung up."""
+    """One client's call. `error` says why it is over, once the client hung up."""
 
     def __init__(self, hangups: Hangups, client: socket.socket | None) -> None:
-        self.has_gone = False
+        self.error: ProxyError | None = None
         self._hangups = hangups
         self._connection: Any = None
         self.descriptor = client.fileno() if client else -1
@@ -38,14 +38,14 @@ class Watch:
         _CURRENT.watch = None
 
     def attach(self, connection: Any) -> None:
-        """This connection is used for the call now. Raises ClientGone."""
+        """This connection is used for the call now. Raises `error`."""
         self._connection, connection.watch = connection, self
-        if self.has_gone:
-            raise ClientGone()
+        if self.error:
+            raise self.error
 
-    def hang_up(self) -> None:
-        """The client has gone: wake the thread that works for it."""
-        self.has_gone = True
+    def hang_up(self, error: ProxyError | None = None) -> None:
+        """The client has gone, or another error ends the call: wakes who works for it."""
+        self.error = self.error or error or ClientGone()
         connection = self._connection
         if connection is not None and connection.watch is self and connection.sock is not None:
             try:
@@ -68,22 +68,31 @@ class Hangups:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._watches: dict[int, Watch] = {}
+        self._all: set[Watch] = set()
         self._poll: Any = None
 
     def watch(self, client: socket.socket | None) -> Watch:
         """A watch for one call of a client; without a socket it sees nothing."""
         found = Watch(self, client if _HUNG_UP else None)
-        if found.descriptor >= 0:
-            with self._lock:
+        with self._lock:
+            self._all.add(found)
+            if found.descriptor >= 0:
                 self._watches[found.descriptor] = found
                 self._started().register(
                     found.descriptor, _HUNG_UP | select.EPOLLHUP | select.EPOLLONESHOT
                 )
         return found
 
+    def hang_up_all(self) -> None:
+        """End all calls: the proxy is being stopped."""
+        with self._lock:
+            for watch in self._all:
+                watch.hang_up(ShuttingDown())
+
     def forget(self, watch: Watch) -> None:
         """Look no longer at a call's client."""
         with self._lock:
+            self._all.discard(watch)
             if self._watches.get(watch.descriptor) is watch:
                 del self._watches[watch.descriptor]
                 try:

@@ -12,7 +12,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
-from horde_proxy.errors import ClientGone, ProxyError, TimedOut, Unreachable, UpstreamFailed
+from horde_proxy.errors import ProxyError, TimedOut, Unreachable, UpstreamFailed
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.upstreams import Route, StreamItem
 from horde_proxy.upstreams.chunks import chunks
@@ -91,7 +91,7 @@ class OpenAIUpstream:
         """The answer to a call, once its first bytes are there; `model` is its name here.
 
         Whoever has the `watch` may end it from another thread. Raises Unreachable, TimedOut,
-        UpstreamFailed or ClientGone.
+        UpstreamFailed, ClientGone or ShuttingDown.
         """
         watch = watch or self._hangups.watch(call.client)
         try:
@@ -150,8 +150,8 @@ class OpenAIUpstream:
         try:
             return self._watched(request, watch)
         except Unreachable as exc:
-            if watch.has_gone:
-                raise ClientGone() from exc
+            if watch.error:
+                raise watch.error from exc
             if not isinstance(exc.__cause__, requests.ConnectionError) or _is_refused(exc):
                 raise
         seek = getattr(request.body, "seek", None)
@@ -198,11 +198,14 @@ class OpenAIUpstream:
         """The body as it comes."""
         raw = response.raw
         try:
-            while data := raw.read1(_READ, decode_content=False):
-                yield data
+            if raw.chunked:
+                yield from raw.read_chunked(decode_content=False)
+            else:
+                # Unlike the others, this gives what has come and does not wait for more.
+                yield from iter(lambda: raw.read1(_READ, decode_content=False), b"")
         except (HTTPError, OSError) as exc:
-            if watch.has_gone:
-                raise ClientGone() from exc
+            if watch.error:
+                raise watch.error from exc
             raise Unreachable(f"{self._host} broke the answer off") from exc
 
 

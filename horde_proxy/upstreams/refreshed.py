@@ -42,10 +42,12 @@ class Refreshed(Generic[T]):
         *,
         ttl: float,
         stale: float = math.inf,
+        patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._load, self._ttl, self._stale = load, ttl, stale
+        self._patience = patience
         self._clock, self._run = clock, run
         self._changed = threading.Condition()
         self._value: T | None = None
@@ -102,5 +104,5 @@ class Refreshed(Generic[T]):
 
     def _wait(self) -> None:
         with self._changed:
-            left = self._began + PATIENCE - self._clock()
+            left = self._began + self._patience - self._clock()
             self._changed.wait_for(lambda: not self._is_loading, max(left, 0))

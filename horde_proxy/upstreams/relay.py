@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import IO, Any, Protocol
 
 from requests.structures import CaseInsensitiveDict
@@ -91,13 +91,11 @@ class Relayed:
         self.status, self.headers = status, headers
         self.on_close = list(on_close)
         self._chunks = chunks
-        self._head: deque[bytes] = deque()
+        self._head: list[bytes] = []
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return self._head.popleft() if self._head else next(self._chunks)
+        """The body from the start; only once."""
+        return chain(self._head, self._chunks)
 
     def close(self) -> None:
         """May be called again."""

@@ -1,0 +1,346 @@
+"""The proxy in front of other servers: what passes, what is counted, and who may use how much."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import responses
+from flask import Flask
+from flask.testing import FlaskClient
+
+from horde_proxy import create_app, reconfigure
+from horde_proxy.config import load
+
+HOME, CLOUD = "http://home.invalid:1", "http://cloud.invalid:2"
+ENDPOINTS = [
+    {"url": HOME, "name": "home", "api_key": "home-secret"},
+    {"url": CLOUD, "name": "cloud", "api_key": "cloud-secret", "priority": 1},
+]
+ANN, ROOT = "key-of-ann-0123456789", "key-of-root-0123456789"
+COMPLETION = {
+    "id": "chatcmpl-1", "object": "chat.completion", "choices": [],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+}
+STREAM = b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n'
+
+
+def made(endpoints: list[dict[str, Any]] | None = None, **settings: Any) -> Flask:
+    return create_app(load(environ={}, flags={"endpoints": endpoints or ENDPOINTS, **settings}))
+
+
+@pytest.fixture
+def servers() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        mock.get(f"{HOME}/v1/models", json={"data": [{"id": "m"}, {"id": "home-only"}]})
+        mock.get(f"{CLOUD}/v1/models", json={"data": [{"id": "m"}, {"id": "cloud-only"}]})
+        yield mock
+
+
+def chat(http: FlaskClient, model: str = "m", path: str = "/v1/chat/completions", key: str = "",
+         buffered: bool = True, **body: Any) -> Any:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    body = {"model": model, "messages": [], **body}
+    return http.post(path, json=body, headers=headers, buffered=buffered)
+
+
+def test_a_chat_passes_to_the_endpoint_that_is_named_in_the_answer(
+    servers: responses.RequestsMock,
+) -> None:
+    sent = servers.post(f"{HOME}/v1/chat/completions", json=COMPLETION, headers={"X-Mine": "1"})
+    found = chat(made().test_client(), temperature=0.5)
+    assert (found.status_code, found.json) == (200, COMPLETION)
+    assert (found.headers["X-Endpoint"], found.headers["X-Mine"]) == ("home", "1")
+    assert json.loads(sent.calls[0].request.body) == {
+        "model": "m", "messages": [], "temperature": 0.5
+    }
+    assert sent.calls[0].request.headers["Authorization"] == "Bearer home-secret"
+
+
+def test_a_model_that_only_the_second_offers_goes_there(servers: responses.RequestsMock) -> None:
+    servers.post(f"{CLOUD}/v1/chat/completions", json=COMPLETION)
+    assert chat(made().test_client(), "cloud-only").headers["X-Endpoint"] == "cloud"
+
+
+def test_with_both_down_both_are_named_with_why(servers: responses.RequestsMock) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", body=requests.ConnectionError("refused"))
+    servers.post(f"{CLOUD}/v1/chat/completions", status=503)
+    found = chat(made().test_client())
+    assert (found.status_code, found.json["error"]["code"]) == (503, "no_endpoint")
+    assert "home: home.invalid:1 cannot be reached" in found.json["error"]["message"]
+    assert "cloud: it answered with status 503" in found.json["error"]["message"]
+    assert int(found.headers["Retry-After"]) >= 1
+
+
+def test_a_stream_passes_byte_for_byte_without_buffering(servers: responses.RequestsMock) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", body=STREAM, content_type="text/event-stream")
+    found = chat(made().test_client(), stream=True)
+    assert found.data == STREAM
+    assert found.headers["X-Accel-Buffering"] == "no"
+
+
+def test_an_unknown_model_is_a_404_that_names_some(servers: responses.RequestsMock) -> None:
+    found = chat(made().test_client(), "cloud-oly")
+    assert (found.status_code, found.json["error"]["code"]) == (404, "model_not_found")
+    assert "`cloud-only`" in found.json["error"]["message"]
+
+
+@pytest.mark.parametrize("path", [
+    "embeddings", "responses", "audio/speech", "images/generations", "moderations", "files/a/b",
+    "what/ever",
+])
+def test_every_path_of_openai_passes(servers: responses.RequestsMock, path: str) -> None:
+    sent = servers.post(f"{CLOUD}/v1/{path}", body=b"\x00\xff", content_type="audio/mpeg")
+    found = made().test_client().post(f"/v1/{path}?x=y%20z", json={"model": "cloud-only"})
+    assert (found.status_code, found.data, found.mimetype) == (200, b"\x00\xff", "audio/mpeg")
+    assert sent.calls[0].request.url == f"{CLOUD}/v1/{path}?x=y%20z"
+
+
+def test_the_usual_paths_pass_without_v1_and_others_do_not(
+    servers: responses.RequestsMock,
+) -> None:
+    servers.post(f"{HOME}/v1/embeddings", json={})
+    http = made().test_client()
+    assert http.post("/embeddings", json={"model": "m"}).status_code == 200
+    assert http.post("/what/ever", json={"model": "m"}).status_code == 404
+
+
+def test_what_names_no_model_goes_to_the_first_endpoint(servers: responses.RequestsMock) -> None:
+    servers.get(f"{HOME}/v1/files", json={"data": []})
+    servers.delete(f"{HOME}/v1/files/1", json={"deleted": True})
+    http = made().test_client()
+    assert http.get("/v1/files").headers["X-Endpoint"] == "home"
+    assert http.delete("/v1/files/1").json == {"deleted": True}
+
+
+def test_a_request_may_name_its_endpoint(servers: responses.RequestsMock) -> None:
+    servers.get(f"{CLOUD}/v1/files", json={"data": []})
+    found = made().test_client().get("/v1/files", headers={"X-Endpoint": "cloud"})
+    assert found.headers["X-Endpoint"] == "cloud"
+
+
+@pytest.mark.parametrize("path", ["/v1/../admin", "/v1/a/%2e%2e/b", "/v1/..%2fadmin", "/v1/"])
+def test_no_path_leads_out_of_the_endpoint(servers: responses.RequestsMock, path: str) -> None:
+    found = made().test_client().post(path, json={}, environ_overrides={"RAW_URI": path})
+    assert found.status_code == 404
+    assert [call.request.method for call in servers.calls] == []
+
+
+def test_our_own_routes_stay_ours(servers: responses.RequestsMock) -> None:
+    http = made().test_client()
+    listed = http.get("/v1/models").json["data"]
+    assert [(each["id"], each["endpoints"]) for each in listed] == [
+        ("m", ["home", "cloud"]), ("home-only", ["home"]), ("cloud-only", ["cloud"]),
+    ]
+    assert http.get("/v1/models/m").json["endpoints"] == ["home", "cloud"]
+    assert http.get("/health/ready").json == {"status": "ok", "models": 3}
+
+
+def test_a_proxy_that_relays_nothing_has_only_its_own_routes() -> None:
+    http = made([{"type": "horde", "url": "http://horde.invalid"}]).test_client()
+    assert http.post("/v1/embeddings", json={"model": "m"}).status_code == 404
+    assert http.get("/v1/chat/completions").status_code == 405
+
+
+def test_a_model_of_the_horde_answers_chats_only(servers: responses.RequestsMock) -> None:
+    servers.get("http://horde.invalid/api/v2/status/models", json=[{"name": "h", "count": 1}])
+    servers.get("http://horde.invalid/api/v2/workers", json=[])
+    http = made([ENDPOINTS[0], {"type": "horde", "url": "http://horde.invalid"}]).test_client()
+    found = http.post("/v1/embeddings", json={"model": "h"})
+    assert (found.status_code, found.json["error"]["code"]) == (404, "unsupported_endpoint")
+
+
+def test_endpoints_are_told_without_secrets(servers: responses.RequestsMock) -> None:
+    found = made().test_client().get("/v1/endpoints")
+    assert [(each["name"], each["type"], each["url"], each["state"], each["models"])
+            for each in found.json["data"]] == [
+        ("home", "openai", HOME, "up", ["home-only", "m"]),
+        ("cloud", "openai", CLOUD, "up", ["cloud-only", "m"]),
+    ]
+    assert "secret" not in found.text
+
+
+def test_the_list_comes_from_cache_while_an_endpoint_is_down(
+    servers: responses.RequestsMock,
+) -> None:
+    http = made().test_client()
+    http.get("/v1/models")
+    servers.replace("GET", f"{HOME}/v1/models", body=requests.ConnectTimeout())
+    assert len(http.get("/v1/models").json["data"]) == 3
+
+
+def test_a_form_passes_as_it_is_with_the_model_after_the_file(
+    servers: responses.RequestsMock,
+) -> None:
+    sent = servers.post(f"{HOME}/v1/audio/transcriptions", json={"text": "Hallo"})
+    form = {
+        "language": "de", "file": (BytesIO(b"\x00RIFF" * 1000), "speech.wav"), "model": "m",
+    }
+    found = made().test_client().post("/v1/audio/transcriptions", data=form, buffered=True)
+    assert found.json == {"text": "Hallo"}
+    request = sent.calls[0].request
+    assert b"\x00RIFF" * 1000 in request.body
+    assert request.body.count(b'name="model"') == 1
+    assert int(request.headers["Content-Length"]) == len(request.body)
+
+
+def test_a_forms_model_is_renamed_for_an_endpoint_with_a_prefix(
+    servers: responses.RequestsMock,
+) -> None:
+    sent = servers.post(f"{HOME}/v1/audio/transcriptions", json={})
+    http = made([{**ENDPOINTS[0], "prefix": "home/"}]).test_client()
+    form = {"file": (BytesIO(b"--x\r\nRIFF"), "ä speech.wav"), "model": "home/m"}
+    assert http.post("/v1/audio/transcriptions", data=form, buffered=True).status_code == 200
+    body = sent.calls[0].request.body
+    assert b"\r\n\r\nm\r\n" in body
+    assert b"home/m" not in body
+    assert b"--x\r\nRIFF" in body
+    assert int(sent.calls[0].request.headers["Content-Length"]) == len(body)
+
+
+def test_a_form_that_is_broken_is_the_clients_fault(servers: responses.RequestsMock) -> None:
+    found = made().test_client().post(
+        "/v1/audio/transcriptions", data=b"nonsense",
+        content_type="multipart/form-data; boundary=x",
+    )
+    assert found.status_code == 400
+
+
+def test_an_upload_has_a_limit_of_its_own(servers: responses.RequestsMock) -> None:
+    servers.post(f"{HOME}/v1/files", json={})
+    http = made(server={"max_body": 1024, "max_upload": 4096}).test_client()
+
+    def status(size: int) -> int:
+        found = http.post(
+            "/v1/files", data=b"x" * size, content_type="application/octet-stream", buffered=True
+        )
+        return int(found.status_code)
+
+    assert (status(4096), status(4097)) == (200, 413)
+
+
+def test_a_fallback_answers_when_the_context_is_too_small(servers: responses.RequestsMock) -> None:
+    error = {"error": {"message": "too long", "type": "exceed_context_size_error"}}
+    servers.post(f"{HOME}/v1/chat/completions", json=error, status=400)
+    servers.post(f"{CLOUD}/v1/chat/completions", json=COMPLETION)
+    found = chat(made(fallbacks={"home-only": ["cloud-only"]}).test_client(), "home-only")
+    assert (found.status_code, found.headers["X-Endpoint"]) == (200, "cloud")
+
+
+def test_new_settings_add_remove_and_rekey_endpoints(servers: responses.RequestsMock) -> None:
+    sent = servers.post(f"{HOME}/v1/chat/completions", json=COMPLETION)
+    app = made([ENDPOINTS[0]])
+    http = app.test_client()
+    assert chat(http, "cloud-only").status_code == 404
+    kept = app.extensions["horde_proxy"].router.endpoints[0]
+    both = [{**ENDPOINTS[0], "api_key": "new-secret"}, ENDPOINTS[1]]
+    reconfigure(app, load(environ={}, flags={"endpoints": both}))
+    chat(http)
+    assert sent.calls[0].request.headers["Authorization"] == "Bearer new-secret"
+    assert app.extensions["horde_proxy"].router.endpoints[0] is not kept
+    before = app.extensions["horde_proxy"].router.endpoints
+    reconfigure(app, load(environ={}, flags={"endpoints": both, "server": {"places": 5}}))
+    after = app.extensions["horde_proxy"].router.endpoints
+    assert [one is other for one, other in zip(before, after, strict=True)] == [True, True]
+    reconfigure(app, load(environ={}, flags={"endpoints": [ENDPOINTS[1]]}))
+    assert [each["id"] for each in http.get("/v1/models").json["data"]] == ["m", "cloud-only"]
+
+
+def keyed(tmp_path: Path, **ann: Any) -> FlaskClient:
+    keys = {"ann": {"key": ANN, **ann}, "root": {"key": ROOT, "admin": True}}
+    access = {"mode": "keys", "keys": keys, "database": f"sqlite:///{tmp_path}/ledger.db"}
+    return made(access=access).test_client()
+
+
+def usage(http: FlaskClient, key: str) -> list[tuple[str, str, str, int, int]]:
+    rows = http.get("/v1/usage", headers={"Authorization": f"Bearer {key}"}).json["data"]
+    return [(each["key"], each["model"], each["endpoint"], each["requests"],
+             each["prompt_tokens"] + each["completion_tokens"]) for each in rows]
+
+
+def test_usage_is_ones_own_and_an_admins_is_all(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", json=COMPLETION)
+    http = keyed(tmp_path)
+    for key in (ANN, ANN, ROOT):
+        assert chat(http, key=key).status_code == 200
+    assert usage(http, ANN) == [("ann", "m", "home", 2, 24)]
+    assert usage(http, ROOT) == [("ann", "m", "home", 2, 24), ("root", "m", "home", 1, 12)]
+    assert http.get("/v1/usage").status_code == 401
+
+
+def test_a_stream_without_usage_counts_its_events(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", body=STREAM, content_type="text/event-stream")
+    http = keyed(tmp_path)
+    assert chat(http, key=ANN, stream=True).data == STREAM
+    assert usage(http, ANN) == [("ann", "m", "home", 1, 2)]
+
+
+def test_tokens_a_day_end_in_a_429_that_nobody_retries_before_midnight(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", json=COMPLETION)
+    http = keyed(tmp_path, tokens_per_day=12)
+    assert chat(http, key=ANN).status_code == 200
+    found = chat(http, key=ANN)
+    assert (found.status_code, found.json["error"]["code"]) == (429, "daily_limit_reached")
+    assert (found.headers["x-should-retry"], int(found.headers["Retry-After"]) > 0) == (
+        "false", True
+    )
+    assert chat(http, key=ROOT).status_code == 200
+
+
+def test_requests_a_minute_are_limited_for_all_paths_that_do_work(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    servers.post(f"{HOME}/v1/embeddings", json={})
+    http = keyed(tmp_path, requests_per_minute=2)
+    headers = {"Authorization": f"Bearer {ANN}"}
+    statuses = [
+        http.post("/v1/embeddings", json={"model": "m"}, headers=headers).status_code
+        for _ in range(3)
+    ]
+    assert statuses == [200, 200, 429]
+    assert http.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_requests_at_a_time_are_limited_until_one_has_ended(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", body=STREAM, content_type="text/event-stream")
+    http = keyed(tmp_path, concurrent=1)
+    first = chat(http, key=ANN, buffered=False)
+    assert chat(http, key=ANN).status_code == 429
+    first.close()
+    assert chat(http, key=ANN).status_code == 200
+
+
+def test_a_key_sees_only_its_models_and_endpoints(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    servers.post(f"{CLOUD}/v1/chat/completions", json=COMPLETION)
+    http = keyed(tmp_path, models=["m", "cloud-*"], endpoints=["cloud"])
+    headers = {"Authorization": f"Bearer {ANN}"}
+    assert [each["id"] for each in http.get("/v1/models", headers=headers).json["data"]] == [
+        "m", "cloud-only"
+    ]
+    assert [each["name"] for each in http.get("/v1/endpoints", headers=headers).json["data"]] == [
+        "cloud"
+    ]
+    assert chat(http, key=ANN).headers["X-Endpoint"] == "cloud"
+    assert chat(http, "home-only", key=ANN).status_code == 404
+    assert chat(http, "home-only", key=ROOT).status_code != 404
+
+
+def test_usage_days_are_bounded(servers: responses.RequestsMock) -> None:
+    http = made().test_client()
+    assert http.get("/v1/usage?days=367").json["error"]["param"] == "days"
+    assert http.get("/v1/usage").json["data"] == []

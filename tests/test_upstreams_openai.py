@@ -1,0 +1,269 @@
+"""OpenAI-compatible servers: their models, and calls that pass through as they are."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from conftest import Clock
+from horde_proxy.errors import TimedOut, Unreachable, UpstreamFailed
+from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.completion import fold
+from horde_proxy.upstreams import Accepted, Route
+from horde_proxy.upstreams.chunks import as_chunks
+from horde_proxy.upstreams.hangups import Hangups
+from horde_proxy.upstreams.openai import OpenAIUpstream, base_url
+from horde_proxy.upstreams.refreshed import at_once
+from horde_proxy.upstreams.relay import Call, JsonBody
+
+URL = "http://server.invalid:11434"
+CHAT = f"{URL}/v1/chat/completions"
+BODY = b'{"model": "m",  "messages": []}'
+HEADERS = {
+    "Authorization": "Bearer client-key", "X-Api-Key": "client-key", "Cookie": "a=b",
+    "Host": "proxy", "Connection": "close, X-Mine", "X-Mine": "1", "Content-Type": "x/y",
+    "Accept-Encoding": "gzip", "User-Agent": "me", "OpenAI-Beta": "v2", "X-Forwarded-For": "1",
+}
+
+
+def upstream(**extra: Any) -> OpenAIUpstream:
+    return OpenAIUpstream(
+        "server", URL, requests.Session(), Hangups(), **{"api_key": "k", "run": at_once, **extra}
+    )
+
+
+def call(**extra: Any) -> Call:
+    body = JsonBody(BODY, json.loads(BODY))
+    return Call(**{"method": "POST", "path": "chat/completions", "headers": HEADERS,
+                   "body": body, "model": "m", **extra})
+
+
+@pytest.mark.parametrize(("url", "base"), [
+    ("http://a:1", "http://a:1/v1"), ("http://a:1/", "http://a:1/v1"),
+    ("http://a:1/v1", "http://a:1/v1"), ("http://a:1/v1/", "http://a:1/v1"),
+    ("https://a/openai/v1", "https://a/openai/v1"),
+    ("https://a/v1beta/openai/", "https://a/v1beta/openai"),
+])
+def test_a_url_without_a_path_gets_v1(url: str, base: str) -> None:
+    assert base_url(url) == base
+
+
+@responses.activate
+def test_models_are_listed_with_the_endpoints_key() -> None:
+    sent = responses.get(f"{URL}/v1/models", json={"data": [{"id": "a"}, {"id": 3}, "x", {}]})
+    assert upstream().models() == [
+        {"object": "model", "created": 0, "owned_by": "unknown", "id": "a"}
+    ]
+    assert sent.calls[0].request.headers["Authorization"] == "Bearer k"
+
+
+@responses.activate
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_without_a_list_may_be_asked_for_anything(status: int) -> None:
+    responses.get(f"{URL}/v1/models", status=status)
+    found = upstream()
+    assert (found.models(), found.offers_any) == ([], True)
+
+
+@responses.activate
+@pytest.mark.parametrize(("answer", "said"), [
+    ({"status": 401}, "it refuses the api_key"), ({"status": 500}, "status 500"),
+    ({"body": "<html>"}, "is not JSON"), ({"json": {"data": 5}}, "is not OpenAI's"),
+    ({"body": requests.ConnectionError("Connection refused")}, "connection refused"),
+])
+def test_why_there_is_no_list_is_told_without_key_or_url(answer: Any, said: str) -> None:
+    responses.get(f"{URL}/v1/models", **answer)
+    with pytest.raises(UpstreamFailed, match=said) as raised:
+        upstream().models()
+    assert "Bearer" not in str(raised.value)
+
+
+@responses.activate
+def test_the_list_is_kept_for_its_time_and_while_the_server_is_down() -> None:
+    clock = Clock()
+    responses.get(f"{URL}/v1/models", json={"data": [{"id": "a"}]})
+    found = upstream(clock=clock, ttl=60)
+    first = found.models()
+    responses.replace(responses.GET, f"{URL}/v1/models", status=500)
+    clock.seconds += 61
+    assert found.models() is first
+    assert len(responses.calls) == 2
+
+
+@responses.activate
+def test_a_call_passes_with_our_key_and_without_the_clients_secrets() -> None:
+    sent = responses.post(
+        CHAT, body=b"answer", headers={"X-Ratelimit": "9", "Set-Cookie": "a=b", "Server": "s"}
+    )
+    answer = upstream(headers={"OpenAI-Organization": "home"}).relay(call(), "m")
+    request = sent.calls[0].request
+    assert request.body == BODY
+    assert dict(request.headers) == {
+        "Content-Type": "x/y", "User-Agent": "me", "OpenAI-Beta": "v2",
+        "Accept-Encoding": "identity", "OpenAI-Organization": "home",
+        "Authorization": "Bearer k", "Content-Length": str(len(BODY)),
+    }
+    assert (answer.status, b"".join(answer), answer.header("x-ratelimit")) == (200, b"answer", "9")
+    assert (answer.header("set-cookie"), answer.header("server")) == ("", "")
+
+
+@responses.activate
+def test_an_endpoint_without_a_key_gets_none() -> None:
+    sent = responses.post(CHAT)
+    upstream(api_key=None).relay(call(), "m")
+    assert "Authorization" not in sent.calls[0].request.headers
+
+
+@responses.activate
+def test_another_name_for_the_model_is_written_into_the_body() -> None:
+    sent = responses.post(CHAT)
+    upstream().relay(call(), "n")
+    assert json.loads(sent.calls[0].request.body) == {"model": "n", "messages": []}
+
+
+@responses.activate
+def test_a_query_and_a_method_pass() -> None:
+    sent = responses.delete(f"{URL}/v1/files/a?b=c%20d", json={})
+    upstream().relay(call(method="DELETE", path="files/a?b=c%20d", body=JsonBody(b"")), None)
+    assert sent.calls[0].request.body is None
+
+
+@responses.activate
+def test_a_failing_status_is_an_answer() -> None:
+    responses.post(CHAT, status=418, body=b"teapot")
+    answer = upstream().relay(call(), "m")
+    assert (answer.status, b"".join(answer)) == (418, b"teapot")
+
+
+@responses.activate
+@pytest.mark.parametrize(("error", "kind", "said"), [
+    (requests.ConnectTimeout(), Unreachable, "server.invalid:11434 does not answer"),
+    (requests.ReadTimeout(), TimedOut, "did not answer within 300 s"),
+    (requests.ConnectionError("NewConnectionError Connection refused"), Unreachable,
+     "cannot be reached: connection refused"),
+    (requests.exceptions.SSLError("CERTIFICATE_VERIFY_FAILED"), Unreachable, "not trusted"),
+    (requests.ConnectionError("Name or service not known"), Unreachable, "unknown host"),
+])
+def test_what_goes_wrong_is_told(error: Exception, kind: type[Exception], said: str) -> None:
+    responses.post(CHAT, body=error)
+    with pytest.raises(kind, match=said):
+        upstream().relay(call(), "m")
+
+
+@responses.activate
+def test_a_kept_connection_that_broke_is_tried_anew_once() -> None:
+    responses.post(CHAT, body=requests.ConnectionError("RemoteDisconnected"))
+    responses.post(CHAT, body=b"answer")
+    assert b"".join(upstream().relay(call(), "m")) == b"answer"
+    assert len(responses.calls) == 2
+
+
+@responses.activate
+def test_a_time_out_is_not_tried_again() -> None:
+    responses.post(CHAT, body=requests.ReadTimeout())
+    with pytest.raises(TimedOut):
+        upstream().relay(call(), "m")
+    assert len(responses.calls) == 1
+
+
+@responses.activate
+def test_the_first_bytes_may_be_looked_at() -> None:
+    responses.post(CHAT, body=b"0123456789")
+    answer = upstream().relay(call(), "m")
+    assert (answer.head(1), answer.head(4), answer.head(99)) == (b"0", b"0123", b"0123456789")
+    assert b"".join(answer) == b"0123456789"
+
+
+def sse(*events: Any) -> bytes:
+    return b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events)
+
+
+def choice(delta: dict[str, Any], finish_reason: str | None = None, **extra: Any) -> dict[str, Any]:
+    return {"id": "x", "created": 1, "model": "m", "object": "chat.completion.chunk", "choices": [
+        {"index": 0, "delta": delta, "finish_reason": finish_reason}], **extra}
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+ROLES = sse(
+    choice({"role": "assistant", "content": "Hel"}), choice({"role": "assistant", "content": "lo"}),
+    choice({}, "stop", usage=USAGE),
+)
+PLAIN = sse(
+    choice({"role": "assistant", "content": ""}), choice({"content": "Hel"}),
+    choice({"content": "lo"}), choice({}, "stop"), {**choice({}), "choices": [], "usage": USAGE},
+)
+
+
+@pytest.mark.parametrize("stream", [ROLES, PLAIN, PLAIN + b"data: [DONE]\n\n",
+                                    b": comment\n\n" + ROLES.replace(b"\n\n", b"\r\n\r\n")])
+def test_servers_that_stream_differently_give_the_same_chunks(stream: bytes) -> None:
+    chunks = list(as_chunks(stream.split(b"\n")))
+    assert chunks[0]["choices"][0]["delta"] == {
+        "role": "assistant", "content": "", "refusal": None
+    }
+    assert all("role" not in each["choices"][0]["delta"] for each in chunks[1:-1])
+    assert (chunks[-1]["choices"], chunks[-1]["usage"]) == ([], USAGE)
+    whole = fold(chunks)
+    assert whole["choices"][0]["message"]["content"] == "Hello"
+    assert whole["choices"][0]["finish_reason"] == "stop"
+
+
+def test_older_completions_become_chunks_too() -> None:
+    events = sse({**choice({}), "choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}]})
+    assert [each["choices"][0]["delta"].get("content") for each in as_chunks(events.split(b"\n"))
+            ] == ["", "Hi"]
+
+
+@pytest.mark.parametrize("line", [
+    b"data: {", b"data: []", b'data: {"error": {"message": "out of memory"}}',
+])
+def test_an_event_that_is_no_chunk_ends_the_stream(line: bytes) -> None:
+    with pytest.raises(UpstreamFailed):
+        list(as_chunks([line]))
+
+
+@responses.activate
+def test_an_upstream_streams_what_another_left() -> None:
+    sent = responses.post(CHAT, body=ROLES, content_type="text/event-stream")
+    source = {"model": "x", "messages": [], "temperature": 1}
+    request = ChatRequest("x", (Message("user", "Hi"),), source=source)
+    found = upstream()
+    items = list(found.stream(request, Route(found, ("m",))))
+    assert items[0] == Accepted({"X-Endpoint": "server"}, "server")
+    assert fold(item for item in items if isinstance(item, dict))["usage"] == USAGE
+    assert json.loads(sent.calls[0].request.body) == {
+        "model": "m", "messages": [], "temperature": 1, "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+@responses.activate
+@pytest.mark.parametrize(("status", "code"), [(400, 400), (500, 502), (200, 502)])
+def test_a_refusal_is_told_before_anything_is_accepted(status: int, code: int) -> None:
+    responses.post(CHAT, json={"error": {"message": "no such thing"}}, status=status)
+    found = upstream()
+    request = ChatRequest("x", (Message("user", "Hi"),), source={})
+    with pytest.raises(Exception, match="no such thing") as raised:
+        list(found.stream(request, Route(found, ("m",))))
+    assert getattr(raised.value, "status", None) == code
+
+
+def test_a_body_in_a_file_is_sent_from_its_start_each_time() -> None:
+    file = BytesIO(b"0123")
+    file.read()
+
+    class Body:
+        def naming(self, model: str | None) -> tuple[BytesIO, int]:
+            file.seek(0)
+            return file, 4
+
+    with responses.RequestsMock() as mock:
+        mock.post(CHAT, body=requests.ConnectionError("RemoteDisconnected"))
+        mock.post(CHAT, body=b"answer")
+        upstream().relay(call(body=Body()), "m")
+        assert [each.request.body for each in mock.calls] == [b"0123", b"0123"]
