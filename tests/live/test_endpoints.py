@@ -90,9 +90,12 @@ def test_llama_cpp_and_another_proxy_behind_one_front(processes: Processes, llam
     assert [(each["id"], each["endpoints"]) for each in listed] == [
         ("smol", ["llama"]), (f"far/{ECHO}", ["second"]),
     ]
-    whole = chat(url, "smol", "What is the capital of France?", max_tokens=12, temperature=0)
-    assert "Paris" in whole.json()["choices"][0]["message"]["content"]
-    assert whole.headers["X-Endpoint"] == "llama"
+    question = {"text": "What is the capital of France?", "max_tokens": 12, "temperature": 0}
+    whole, direct = chat(url, "smol", **question), chat(llama, "smol", **question)
+    assert whole.json()["choices"] == direct.json()["choices"]
+    assert (whole.json()["usage"]["completion_tokens"], whole.headers["X-Endpoint"]) == (
+        12, "llama"
+    )
     far = chat(url, f"far/{ECHO}", "Hello you")
     assert far.json()["choices"][0]["message"]["content"] == "Hello you"
     assert far.json()["model"] == ECHO
