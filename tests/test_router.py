@@ -133,9 +133,11 @@ def test_a_model_that_two_offer_is_listed_once_with_both() -> None:
 
 def test_an_unknown_model_names_near_ones_once_the_lists_were_asked_for_anew() -> None:
     one = Offering("one", "a/Llama-3-8B")
+    router = Router([endpoint(one)])
+    router.models()
     with pytest.raises(ModelNotFound, match="On offer are: `a/Llama-3-8B`."):
-        Router([endpoint(one)]).candidates("a/Llama-3-7b")
-    assert one.refreshed == 1
+        router.candidates("a/Llama-3-7b")
+    assert one.refreshed == 2
 
 
 def test_a_model_that_has_just_come_is_found() -> None:
@@ -414,8 +416,15 @@ def test_states_hold_no_secret() -> None:
     assert state == {
         "name": "one", "type": "openai", "url": "http://offering.invalid", "priority": 0,
         "weight": 1.0, "models": ["a", "m"], "state": "up", "retry_in": None, "last_error": None,
-        "running": 0, "latency": {"count": 0, "p50": None, "p95": None}, "models_error": None,
+        "running": 0, "latency": {"count": 0, "p50": None, "p95": None},
     }
+
+
+def test_an_endpoint_whose_models_cannot_be_had_is_down() -> None:
+    one = Relaying("one")
+    one.lists_fail = Unreachable("one cannot be reached")
+    [state] = Router([endpoint(one)]).states()
+    assert (state["state"], state["last_error"]) == ("down", "one cannot be reached")
 
 
 def test_a_json_body_keeps_its_bytes_unless_the_model_has_another_name() -> None:

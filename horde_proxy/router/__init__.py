@@ -153,15 +153,8 @@ class Router:
 
     def states(self, scope: Scope = EVERYTHING) -> list[dict[str, Any]]:
         """What may be told of each endpoint: type, url, models, and how it fares. No secrets."""
-        return [
-            {
-                "name": each.name, "type": each.upstream.kind, "url": each.upstream.url,
-                "priority": each.priority, "weight": each.weight,
-                "models": sorted(each.offers()), **each.health.state(),
-                "models_error": str(each.error) if each.error else None,
-            }
-            for each in self.endpoints if scope.allows_endpoint(each.name)
-        ]
+        self._offers.seen_by(scope)
+        return [_state(each) for each in self.endpoints if scope.allows_endpoint(each.name)]
 
     def _tried(
         self, call: Call, candidate: Candidate, attempt: Attempt, candidates: Candidates
@@ -279,6 +272,17 @@ class Router:
         ids = list(self._offers.seen_by(scope).models)
         near = get_close_matches(name, ids, _NEAR_NAMES, _NEAR_CUTOFF)
         return ModelNotFound(name, near or ids[:_NEAR_NAMES])
+
+
+def _state(endpoint: Endpoint) -> dict[str, Any]:
+    models, state = sorted(endpoint.offers()), endpoint.health.state()
+    error = str(endpoint.error) if endpoint.error else None
+    if error and state["state"] == "up":
+        state = {**state, "state": "down", "last_error": error}
+    return {
+        "name": endpoint.name, "type": endpoint.upstream.kind, "url": endpoint.upstream.url,
+        "priority": endpoint.priority, "weight": endpoint.weight, "models": models, **state,
+    }
 
 
 def _serving(group: Sequence[str], view: View) -> list[Endpoint]:

@@ -77,6 +77,10 @@ class Offers:
 
     def seen_by(self, scope: Scope) -> View:
         """What a scope sees now; made anew only when some list has changed."""
+        if not self._lists:
+            # All at once, so that several that hang are not waited for one after another.
+            for endpoint in self._endpoints:
+                endpoint.upstream.refresh()
         lists = [endpoint.offers() for endpoint in self._endpoints]
         if len(self._lists) != len(lists) or any(map(_differ, lists, self._lists)):
             self._lists, self._views = lists, {}
