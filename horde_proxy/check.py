@@ -170,10 +170,10 @@ def _large_body(base: str, session: requests.Session) -> Finding:
         )
     except requests.RequestException as exc:
         return Finding(f"body: 20 MB break the connection ({type(exc).__name__})",
-                       f"client_max_body_size 32m; {_NGINX}")
+                       f"client_max_body_size 512m; {_NGINX}")
     ok = response.status_code == 400
     return Finding(f"body: 20 MB give {response.status_code}" + (", as they should" if ok else ""),
-                   "" if ok else f"client_max_body_size 32m; {_NGINX}")
+                   "" if ok else f"client_max_body_size 512m; {_NGINX}")
 
 
 def _stream(base: str, session: requests.Session) -> Finding:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from conftest import Scripted, World, known
+from conftest import OWNER_KEY, Scripted, World, known
 from horde_proxy import create_app, logs, reconfigure
 from horde_proxy.api import Places
 from horde_proxy.config import load
 from horde_proxy.errors import Unavailable
+from horde_proxy.ledger import ClientKey
 
 LAPTOP, PHONE = "laptop-key-0123456789", "phone-key-0123456789"
 KEYS = known(laptop=LAPTOP, phone="sha256:" + hashlib.sha256(PHONE.encode()).hexdigest())
@@ -191,3 +192,30 @@ def test_a_guarded_private_horde_takes_no_anonymous_requests(mode: str, status: 
         "/api/v2/generate/text/async", json={"prompt": "x"}, headers={"apikey": "0000000000"}
     )
     assert response.status_code == status
+
+
+@pytest.mark.parametrize(("path", "body"), [
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+    ("/v1/completions", {"prompt": "Hi"}),
+])
+def test_a_key_for_other_models_cannot_ask_the_horde_for_this_one(
+    world: World, path: str, body: dict[str, Any]
+) -> None:
+    world.front = known(ann=ClientKey("ann", models=("other/*",)), bob=ClientKey("bob"))
+    world.employ(Scripted("Hello."))
+    http = world.http()
+
+    def status(name: str) -> int:
+        headers = {"Authorization": f"Bearer key-of-{name}-long"}
+        sent = {"model": "test/model", **body}
+        return int(http.post(path, json=sent, headers=headers).status_code)
+
+    assert (status("ann"), status("bob")) == (404, 200)
+
+
+def test_a_keys_own_horde_key_pays(world: World) -> None:
+    world.front = known(ann=ClientKey("ann", horde_key=OWNER_KEY))
+    world.employ(Scripted("Hello."))
+    headers = {"Authorization": "Bearer key-of-ann-long"}
+    account = world.http().get("/v1/horde/account", headers=headers).json
+    assert account["name"].startswith("owner#")

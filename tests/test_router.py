@@ -367,7 +367,7 @@ def test_a_horde_whose_wait_is_too_long_comes_after_the_fallbacks() -> None:
 
 def streamed(router: Router, chat: ChatRequest = CHAT) -> tuple[list[str], str]:
     """The upstreams that accepted, and the content."""
-    items = list(router.stream(chat))
+    items = list(router.stream(chat, router.candidates(chat.model)))
     accepted = [item.upstream or "" for item in items if isinstance(item, Accepted)]
     deltas = [item["choices"][0]["delta"] for item in items if isinstance(item, dict)]
     return accepted, "".join(delta.get("content", "") for delta in deltas)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, g, jsonify
 
 from horde_proxy.api.answering import answered, owned
 from horde_proxy.api.front import Front, front
 from horde_proxy.api.incoming import admit, guard, read_json
-from horde_proxy.api.relaying import candidates_of, relay
+from horde_proxy.api.relaying import passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.protocol.chat import ChatRequest, read_chat
 from horde_proxy.protocol.completion import fold
@@ -25,12 +25,14 @@ def chat_completions() -> Response:
     """A chat completion, or its chunks as server-sent events."""
     admit()
     here, body = front(), read_json()
-    candidates = candidates_of(here, body)
-    relayed = candidates and relay(here, body, candidates)
-    if relayed:
+    relayed, candidates = passed_on(here, body)
+    if relayed is not None:
         return relayed
     chat = owned(here, read_chat(body.document, max_n=here.max_n, strict=here.strict))
-    items = answered(here, chat, body.content, lambda: here.router.stream(chat, candidates))
+    scope = g.scope
+    items = answered(here, chat, body.content, lambda: here.router.stream(
+        chat, candidates or here.router.candidates(chat.model, scope)
+    ))
     accepted = cast(Accepted, next(items))
     response = _streamed(here, chat, items) if chat.stream else _whole(items)
     response.headers.update(accepted.headers)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, g, jsonify
 
 from horde_proxy.api.answering import answered, owned
 from horde_proxy.api.front import Front, front
 from horde_proxy.api.incoming import admit, guard, read_json
-from horde_proxy.api.relaying import candidates_of, relay
+from horde_proxy.api.relaying import passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.protocol.text import TextRequest, bare_chunk, fold_text, read_text, text_chunk
 from horde_proxy.upstreams import Accepted, StreamItem
@@ -25,18 +25,20 @@ def completions() -> Response:
     """A text completion for each prompt, or its chunks as server-sent events."""
     admit()
     here, body = front(), read_json()
-    candidates = candidates_of(here, body)
-    relayed = candidates and relay(here, body, candidates)
-    if relayed:
+    relayed, _ = passed_on(here, body)
+    if relayed is not None:
         return relayed
     asked = read_text(
         body.document, default_tokens=here.completion_tokens, max_n=here.max_n,
         strict=here.strict,
     )
     chats = [owned(here, each) for each in asked.requests]
+    scope = g.scope
     items = answered(
         here, chats[0], body.content,
-        lambda: several([here.router.stream(chat) for chat in chats], chats[0].n),
+        lambda: several([
+            here.router.stream(chat, here.router.candidates(chat.model, scope)) for chat in chats
+        ], chats[0].n),
     )
     accepted = cast(Accepted, next(items))
     texts = _as_text(items, asked)

@@ -62,12 +62,10 @@ def pass_on() -> Response | None:
     return response
 
 
-def candidates_of(here: Front, body: JsonBody) -> Candidates | None:
-    """The candidates for the model that a body names; None where nothing is relayed anyway."""
-    name = _model(body)
-    if not here.router.relays or name is None:
-        return None
-    return here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
+def passed_on(here: Front, body: JsonBody) -> tuple[Response | None, Candidates | None]:
+    """The answer of those candidates that take the request as it is, and who else may answer."""
+    candidates = _candidates(here, body)
+    return (relay(here, body, candidates) if candidates else None), candidates
 
 
 def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
@@ -125,6 +123,14 @@ class Passing:
             raise ConnectionResetError(errno.ECONNRESET, str(exc)) from exc
         yield sse.event(exc.envelope())
         yield sse.DONE
+
+
+def _candidates(here: Front, body: JsonBody) -> Candidates | None:
+    """Those for the model that a body names; None where nothing is relayed anyway."""
+    name = _model(body)
+    if not here.router.relays or name is None:
+        return None
+    return here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
 
 
 def _response(relayed: Relayed, model: str | None) -> Response:

@@ -124,14 +124,11 @@ class Router:
             last.close()
         return None
 
-    def stream(
-        self, request: ChatRequest, candidates: Candidates | None = None
-    ) -> Iterator[StreamItem]:
+    def stream(self, request: ChatRequest, candidates: Candidates) -> Iterator[StreamItem]:
         """The answer of the first candidate that gives one; see horde_proxy.upstreams.
 
         Another is asked only while the client has seen no content.
         """
-        candidates = candidates or self.candidates(request.model)
         shown = Shown()
         for candidate, attempt in candidates:
             try:
