@@ -15,6 +15,7 @@ from horde_proxy.api import Front, Places, Register, Repetitions
 from horde_proxy.assembly import Assembly, PrivateApp
 from horde_proxy.config import AccessSettings, Config, KeySettings
 from horde_proxy.ledger import Allowances, Book, ClientKey, KeyRing, digest
+from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
 
@@ -37,8 +38,9 @@ def create_app(settings: Config | None = None) -> Flask:
     app = Flask("horde_proxy", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     private = _add_private_horde(app, settings) if settings.private_horde.enabled else None
-    halt = Halt()
-    app.extensions["assembly"] = Assembly(halt, private)
+    halt, metrics = Halt(), Metrics()
+    app.extensions["metrics"] = metrics
+    app.extensions["assembly"] = Assembly(halt, private, metrics)
     api.register(app, _front(app, settings, halt))
     return app
 
@@ -83,6 +85,7 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
         reattach=server.reattach,
         admins=tuple(access.admins),
         trusted_proxies=tuple(server.trusted_proxies),
+        metrics=app.extensions["metrics"],
     )
 
 

@@ -11,6 +11,7 @@ from flask import Flask
 from requests import Session
 
 from horde_proxy.config import Config, EndpointSettings
+from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.shutdown import Halt
 from horde_proxy.upstreams import Upstream
 from horde_proxy.upstreams.endpoint import Endpoint
@@ -33,8 +34,10 @@ class PrivateApp:
 class Assembly:
     """Makes endpoints; what the settings do not change is kept from one time to the next."""
 
-    def __init__(self, halt: Halt, private: PrivateApp | None) -> None:
-        self._halt, self._private = halt, private
+    def __init__(
+        self, halt: Halt, private: PrivateApp | None, observer: Observer = NOBODY
+    ) -> None:
+        self._halt, self._private, self._observer = halt, private, observer
         self._made: dict[str, Endpoint] = {}
         self.hangups = Hangups()
 
@@ -67,11 +70,11 @@ class Assembly:
             from horde_proxy.horde_assembly import horde_upstream
 
             private = self._private if each.name == PRIVATE else None
-            return horde_upstream(each, settings, self._halt, private)
+            return horde_upstream(each, settings, self._halt, private, self._observer)
         return RELAYS[each.type](
             each.label(), each.url or "", _session(), self.hangups,
             api_key=each.api_key, headers=each.headers, timeout=each.timeout,
-            ttl=settings.routing.models_ttl,
+            ttl=settings.routing.models_ttl, observer=self._observer,
         )
 
 

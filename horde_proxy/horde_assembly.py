@@ -11,6 +11,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from horde_proxy.config import CacheSettings, Config, EndpointSettings, HordeSettings
+from horde_proxy.observing import Observer
 from horde_proxy.shutdown import Halt
 from horde_proxy.upstreams.horde import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.accounts import Accounts
@@ -30,7 +31,8 @@ CONNECTIONS = 128
 
 
 def horde_upstream(
-    each: EndpointSettings, settings: Config, halt: Halt, private: PrivateApp | None
+    each: EndpointSettings, settings: Config, halt: Halt, private: PrivateApp | None,
+    observer: Observer,
 ) -> HordeUpstream:
     """The upstream for an endpoint of type horde, or for the private horde."""
     session, horde = _session(), settings.horde
@@ -42,13 +44,14 @@ def horde_upstream(
         horde = horde.model_copy(update={**PRIVATE_HORDE, **pace, "api_key": private.key})
     client = HordeClient(
         horde.url, session, contact=horde.contact,
-        timeout=(horde.connect_timeout, horde.read_timeout),
+        timeout=(horde.connect_timeout, horde.read_timeout), observer=observer,
     )
     accounts = Accounts(client)
+    catalog = Catalog(client, ttl=horde.cache_ttl, name=each.label(), observer=observer)
     return HordeUpstream(
-        client, Catalog(client, ttl=horde.cache_ttl), _options(horde, settings), accounts,
-        _gate(horde, settings, accounts, halt), name=each.label(), sleep=halt.sleep,
-        webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
+        client, catalog, _options(horde, settings), accounts,
+        _gate(horde, settings, accounts, halt, observer), name=each.label(), sleep=halt.sleep,
+        observer=observer, webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
     )
 
 
@@ -77,12 +80,15 @@ def _options(horde: HordeSettings, settings: Config) -> HordeOptions:
     )
 
 
-def _gate(horde: HordeSettings, settings: Config, accounts: Accounts, halt: Halt) -> Gate:
+def _gate(
+    horde: HordeSettings, settings: Config, accounts: Accounts, halt: Halt, observer: Observer
+) -> Gate:
     return Gate(
         Limits(horde.address_limits, horde.key_limits),
         sleep=halt.sleep,
         concurrency=lambda key: accounts.of(key).concurrency,
         shared=_shared(settings.cache),
+        observer=observer,
     )
 
 

@@ -19,6 +19,7 @@ from requests import Session
 from horde_proxy import api
 from horde_proxy.api import Front, Places, Register, Repetitions
 from horde_proxy.ledger import Allowances, Book, ClientKey, KeyRing, digest
+from horde_proxy.metrics import Metrics
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
@@ -131,9 +132,13 @@ class World:
         private.register_blueprint(blueprint(self.horde))
         self.session = Session()
         self.session.mount(HORDE_URL, WSGIAdapter(private))
-        self.client = HordeClient(HORDE_URL, self.session, contact="test", timeout=(1, 1))
+        self.metrics = Metrics(self.clock)
+        self.client = HordeClient(
+            HORDE_URL, self.session, contact="test", timeout=(1, 1), observer=self.metrics
+        )
         self.catalog = Catalog(
-            self.client, ttl=1, timer=self.clock, now=self.clock, run=at_once
+            self.client, ttl=1, timer=self.clock, now=self.clock, run=at_once,
+            observer=self.metrics,
         )
         self.options = HordeOptions(CLIENT_KEY, filters=Filters(validated=False))
         self.limits = Limits()
@@ -148,11 +153,12 @@ class World:
         gate = Gate(
             self.limits, sleep=self.sleep, now=self.clock,
             concurrency=lambda key: accounts.of(key).concurrency,
-            storage=lambda: ClockStorage(self.clock),
+            storage=lambda: ClockStorage(self.clock), observer=self.metrics,
         )
         return HordeUpstream(
             self.client, self.catalog, self.options, accounts, gate, webhook=self.webhook,
             clock=self.clock, sleep=self.sleep, now=self.clock, new_id=lambda: next(ids),
+            observer=self.metrics,
         )
 
     def app(self) -> Flask:
@@ -166,6 +172,7 @@ class World:
             "book": book, "allowances": Allowances(book, clock=self.clock, now=self.clock),
             "repetitions": Repetitions(30, self.clock),
             "running": Register(grace=10, window=60, clock=self.clock),
+            "metrics": self.metrics,
             **self.front,
         }
         halt, upstream = Halt(), self.upstream()

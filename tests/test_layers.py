@@ -20,21 +20,24 @@ MAY_IMPORT = {
     "opencode": {"jsonc"},
     "protocol": {"errors"},
     "prompts": {"errors", "protocol"},
-    "upstreams": {"errors", "naming", "version", "protocol", "prompts"},
+    "observing": set(),
+    "metrics": {"observing"},
+    "upstreams": {"errors", "naming", "observing", "version", "protocol", "prompts"},
     "ledger": {"errors"},
     "router": {"errors", "naming", "protocol", "upstreams"},
     "private_horde": set(),
     "stats": {"errors", "naming", "upstreams"},
     "worker": {"version", "prompts"},
-    "api": {"errors", "ledger", "opencode", "protocol", "upstreams", "router", "shutdown"},
+    "api": {"errors", "ledger", "metrics", "opencode", "protocol", "upstreams", "router",
+            "shutdown"},
     "config": {"prompts"},
     "demo": {"config", "worker"},
     "serving": {"app", "config"},
     "": {"app", "config", "version"},
-    "app": {"api", "assembly", "config", "ledger", "private_horde", "router", "shutdown",
-            "upstreams", "version"},
-    "assembly": {"config", "horde_assembly", "shutdown", "upstreams"},
-    "horde_assembly": {"assembly", "config", "shutdown", "upstreams"},
+    "app": {"api", "assembly", "config", "ledger", "metrics", "private_horde", "router",
+            "shutdown", "upstreams", "version"},
+    "assembly": {"config", "horde_assembly", "observing", "shutdown", "upstreams"},
+    "horde_assembly": {"assembly", "config", "observing", "shutdown", "upstreams"},
     "check": {"config", "errors", "upstreams"},
     "cli": {"check", "config", "jsonc", "ledger", "logs", "opencode", "version", "worker", "demo",
             "serving"},
@@ -42,6 +45,7 @@ MAY_IMPORT = {
 }
 FLASK_ONLY_IN = {"app", "api", "assembly", "private_horde", "serving"}
 REQUESTS_ONLY_IN = {"assembly", "horde_assembly", "upstreams", "worker", "cli", "demo", "check"}
+PROMETHEUS_ONLY_IN = {"metrics"}
 # Whole rooms, and modules of rooms that have others too.
 PURE = {
     "protocol", "prompts", "errors", "jsonc", "naming",
@@ -100,6 +104,8 @@ def problems(source: str, module: str) -> list[str]:
         found.append("flask")
     if "requests" in outside and room not in REQUESTS_ONLY_IN:
         found.append("requests")
+    if "prometheus_client" in outside and room not in PROMETHEUS_ONLY_IN:
+        found.append("prometheus_client")
     if room in PURE or module in PURE:
         found += sorted(outside & IMPURE_MODULES)
     if room not in PURE and module in PURE:
@@ -131,6 +137,10 @@ def test_a_pure_module_of_a_mixed_room_is_held_pure() -> None:
 
 def test_each_pure_module_is_there() -> None:
     assert {each for each in PURE if "/" in each} <= {module_of(path) for path in modules()}
+
+
+def test_an_upstream_that_knows_prometheus_is_found() -> None:
+    assert problems("from prometheus_client import Counter", "upstreams") == ["prometheus_client"]
 
 
 def test_an_upstream_that_imports_the_front_is_found() -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from flask import Flask
 
-from horde_proxy.api import chat, completions, endpoints, health, horde, models, responses
+from horde_proxy.api import (
+    chat,
+    completions,
+    endpoints,
+    health,
+    horde,
+    metrics,
+    models,
+    responses,
+)
 from horde_proxy.api.front import Front
 from horde_proxy.api.places import Places
 from horde_proxy.api.repetitions import Repetitions
@@ -25,5 +34,6 @@ def register(app: Flask, front: Front) -> None:
         app.register_blueprint(blueprint, url_prefix="/v1", name=f"{blueprint.name}_v1")
         app.register_blueprint(blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
     app.register_blueprint(horde.webhook_blueprint)
     responses.register(app)

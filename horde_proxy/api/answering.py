@@ -46,8 +46,10 @@ def answered(
     """
     here.repetitions.check(chat)
     record: Record = g.record
+    record.asked = record.asked or chat.model
     items = _watched(here, chat, _followed(here, chat, content, start))
-    return record.follow(here.places.occupied(here.repetitions.counted(chat, items)))
+    items = here.places.occupied(here.repetitions.counted(chat, items))
+    return record.follow(items, here.clock)
 
 
 def _followed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
 from flask import current_app
@@ -13,6 +13,7 @@ from horde_proxy.api.places import Places
 from horde_proxy.api.repetitions import Repetitions
 from horde_proxy.api.running import Register
 from horde_proxy.ledger import Allowances, Book, KeyRing
+from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
 
@@ -52,6 +53,7 @@ class Front:
     admins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     clock: Callable[[], float] = time.monotonic
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def front() -> Front:

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from horde_proxy.api.running import has_text
 from horde_proxy.errors import ClientGone, ProxyError
 from horde_proxy.upstreams import Accepted, StreamItem
 
+_NOT_LOGGED = frozenset({"account", "asked", "first_text"})
 _PLAIN = re.compile(r"[\w./:@+-]+")
 log = logging.getLogger("horde_proxy.requests")
 
@@ -20,7 +22,8 @@ log = logging.getLogger("horde_proxy.requests")
 class Record:
     """One request. Times are seconds; `key` is the name of the client's key.
 
-    `account` is whom it is counted for, None where it is not counted.
+    `account` is whom it is counted for, None where it is not counted. `asked` is the name of
+    the model that was asked for, `model` of the one that serves.
     """
 
     id: str
@@ -30,8 +33,10 @@ class Record:
     status: int = 0
     seconds: float = 0.0
     model: str | None = None
+    asked: str | None = None
     upstream: str | None = None
     horde_request: str | None = None
+    first_text: float | None = None
     waited: float | None = None
     generated: float | None = None
     prompt_tokens: int | None = None
@@ -41,11 +46,16 @@ class Record:
     account: str | None = None
     error: str | None = None
 
-    def follow(self, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
+    def follow(
+        self, items: Iterator[StreamItem], clock: Callable[[], float] = time.monotonic
+    ) -> Iterator[StreamItem]:
         """The items, with what they tell of the request written down."""
+        began = clock()
         try:
             for item in items:
                 self._note(item)
+                if self.first_text is None and isinstance(item, dict) and has_text(item):
+                    self.first_text = round(clock() - began, 3)
                 yield item
         except ProxyError as exc:
             self.error = exc.code or exc.type
@@ -63,7 +73,7 @@ class Record:
         self.seconds = round(clock() - began, 3)
         fields = {
             name: value for name, value in vars(self).items()
-            if value is not None and name != "account"
+            if value is not None and name not in _NOT_LOGGED
         }
         log.info(as_text(fields), extra={"fields": fields})
 

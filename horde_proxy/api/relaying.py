@@ -53,6 +53,7 @@ def pass_on() -> Response | None:
     candidates = here.router.candidates(
         _model(body), g.scope, request.headers.get("X-Endpoint")
     )
+    g.record.asked = candidates.best
     candidates.only_relaying()
     if not candidates:
         raise Unsupported("The endpoint of this model answers chats and completions only.")
@@ -68,12 +69,18 @@ def passed_on(here: Front, body: JsonBody) -> tuple[Response | None, Candidates 
     return (relay(here, body, candidates) if candidates else None), candidates
 
 
+def family() -> str | None:
+    """What requests of no route of ours are about, e.g. /embeddings; None where that is unknown."""
+    name = request.path.removeprefix("/v1").strip("/").partition("/")[0]
+    return f"/{name}" if name in _WITHOUT_V1 else None
+
+
 def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
     """The answer of the first candidates, as long as they take requests as they are; or None.
 
     Raises NoneLeft and the like when there is no other candidate.
     """
-    free = here.places.take()
+    free, began = here.places.take(), here.clock()
     try:
         relayed = here.router.relay(_call(body), candidates)
     except BaseException:
@@ -85,6 +92,8 @@ def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
             return None
         raise candidates.error()
     relayed.on_close.append(free)
+    if relayed.status < 400 and g.record.asked:
+        g.record.first_text = round(here.clock() - began, 3)
     return _response(relayed, _model(body))
 
 
@@ -130,7 +139,9 @@ def _candidates(here: Front, body: JsonBody) -> Candidates | None:
     name = _model(body)
     if not here.router.relays or name is None:
         return None
-    return here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
+    candidates = here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
+    g.record.asked = candidates.best
+    return candidates
 
 
 def _response(relayed: Relayed, model: str | None) -> Response:

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from horde_proxy.api.front import front
 from horde_proxy.api.incoming import client_address
+from horde_proxy.api.metrics import route
 from horde_proxy.api.record import Record
 from horde_proxy.api.relaying import pass_on
 from horde_proxy.errors import ProxyError, ServerBug, calm, error_envelope
@@ -63,7 +64,7 @@ def _finish(response: Response) -> Response:
 
 
 def _log_at_the_end(response: Response) -> None:
-    """Log the request when its response is closed; health checks would fill the log."""
+    """Log and count the request when its response is closed; not those that come all the time."""
     record, began = g.record, g.began
     record.status = response.status_code
     for call in g.closing:
@@ -71,8 +72,10 @@ def _log_at_the_end(response: Response) -> None:
     if record.account is not None:
         book = front().book
         response.call_on_close(lambda: _count(book, record))
-    if not request.path.startswith("/health/"):
+    if not request.path.startswith("/health/") and request.path != "/metrics":
         response.call_on_close(lambda: record.write(began))
+        here, rule = front(), route()
+        response.call_on_close(lambda: here.metrics.answered(rule, record, here.router.offers))
 
 
 def _count(book: Book, record: Record) -> None:

@@ -72,7 +72,6 @@ class Running:
     def state(self) -> Mapping[str, Any]:
         """What a client may know of it, as JSON."""
         accepted = next((item for item in self.items if isinstance(item, Accepted)), None)
-        has_text = any(isinstance(item, dict) and _has_text(item) for item in self.items)
         waiting = self.waiting
         return {
             "id": self.about.id,
@@ -81,11 +80,20 @@ class Running:
             "stream": self.about.stream,
             "began": int(self.about.began),
             "state": waiting.state if waiting else "arrived",
-            "has_text": has_text,
+            "has_text": self._is_begun(),
             "queue_position": waiting.queue_position if waiting else None,
             "expected_seconds": waiting.seconds if waiting else None,
             "connected": self.left is None,
         }
+
+    def phase(self) -> str:
+        """The state of the last Waiting; before one, "arrived", or "generating" once text came."""
+        if self.waiting:
+            return self.waiting.state
+        return "generating" if self._is_begun() else "arrived"
+
+    def _is_begun(self) -> bool:
+        return any(isinstance(item, dict) and has_text(item) for item in self.items)
 
     def _advance(self) -> Waiting | None:
         """One step of the source, by whoever is first; the others wait for what it brings."""
@@ -173,6 +181,13 @@ class Register:
             found = [each for each in self._running.values() if not each.is_over]
         return [each.state() for each in found if owner in (None, each.about.owner)]
 
+    def waiting(self) -> Iterator[str]:
+        """The state of the wait for each client; "arrived" where nothing is known yet."""
+        with self._lock:
+            found = [each for each in self._running.values() if not each.is_over]
+        for each in found:
+            yield from [each.phase()] * each.followers
+
     def _joined(
         self, key: str, about: About, start: Callable[[], Iterator[StreamItem]]
     ) -> Running:
@@ -200,7 +215,8 @@ class Register:
                 del self._running[key]
 
 
-def _has_text(chunk: Chunk) -> bool:
+def has_text(chunk: Chunk) -> bool:
+    """Whether a chunk brings something of the answer, and not only a role or a reason to end."""
     return any(
         choice["delta"].get("content") or choice["delta"].get("tool_calls")
         for choice in chunk["choices"]

@@ -76,6 +76,12 @@ class Router:
             raise self.endpoints[0].error
         return models
 
+    def offers(self, name: str) -> bool:
+        """Whether a model was on offer under just this name when that was last looked at."""
+        return any(
+            known in each.told() for each in self.endpoints for known in (name, each.prefix + name)
+        )
+
     def model(self, name: str, scope: Scope = EVERYTHING) -> dict[str, Any]:
         """One model object. Raises ModelNotFound, which names near ones, or some."""
         view, groups = self._resolved(name, scope)

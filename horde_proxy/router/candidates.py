@@ -36,19 +36,28 @@ class Candidate:
         return Route(self.endpoint.upstream, self.models)
 
     @property
+    def model(self) -> str | None:
+        """The first of the models by the name that clients see; None where none is named."""
+        return self.endpoint.prefix + self.models[0] if self.models[0] else None
+
+    @property
     def relays(self) -> Relays | None:
         """Its upstream, where that takes requests as they are."""
         return self.endpoint.relays
 
 
 class Candidates:
-    """Iterating gives each candidate that may be asked now, with the attempt that this is."""
+    """Iterating gives each candidate that may be asked now, with the attempt that this is.
+
+    `best` is the model of the first one.
+    """
 
     def __init__(
         self, model: str, candidates: Iterable[Candidate], others: Mapping[str, str]
     ) -> None:
         self._model, self._left = model, deque(candidates)
         self.is_alone = len(self._left) == 1
+        self.best = self._left[0].model if self._left else None
         self._reasons: dict[str, str] = {}
         self._others = others
         self._errors: list[ProxyError] = []

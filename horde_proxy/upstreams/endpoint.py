@@ -56,6 +56,10 @@ class Endpoint:
             }
         return self._told[1]
 
+    def told(self) -> Mapping[str, dict[str, Any]]:
+        """What `offers` gave the last time; asks nobody."""
+        return self._told[1] if self._told else NOTHING
+
     def may_serve(self, name: str) -> bool:
         """Whether it might, though it cannot say: there are servers that list no models."""
         own = name.removeprefix(self.prefix)

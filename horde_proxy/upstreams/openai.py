@@ -13,6 +13,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
 from horde_proxy.errors import ProxyError, TimedOut, Unreachable, UpstreamFailed
+from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.upstreams import Route, StreamItem
 from horde_proxy.upstreams.chunks import chunks
@@ -53,6 +54,7 @@ class OpenAIUpstream:
         ttl: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = in_background,
+        observer: Observer = NOBODY,
     ) -> None:
         self.name, self.url = name, _without_password(url)
         self.offers_any = False
@@ -66,7 +68,9 @@ class OpenAIUpstream:
         self._environment: dict[str, Any] = {
             **session.merge_environment_settings(self._base, {}, True, None, None)
         }
-        self._listed = Refreshed(self._list, ttl=ttl, clock=clock, run=run)
+        self._listed = Refreshed(
+            self._list, ttl=ttl, clock=clock, run=run, name=f"models:{name}", observer=observer
+        )
 
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects, as the server lists them; the same list while nothing changed.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from horde_proxy.errors import ProxyError, Unavailable
+from horde_proxy.observing import NOBODY, Observer
 
 FAILURE_TTL = 5.0
 """How long a failed load is not repeated (s)."""
@@ -33,7 +34,7 @@ class Refreshed(Generic[T]):
 
     One thread loads. Only while there is no value yet, when it is older than `stale`, or after
     `refresh`, those who ask wait for that a moment. The last good value is kept while loading
-    fails.
+    fails. `observer` is told of it by its `name`.
     """
 
     def __init__(
@@ -45,7 +46,10 @@ class Refreshed(Generic[T]):
         patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = in_background,
+        name: str = "",
+        observer: Observer = NOBODY,
     ) -> None:
+        self._name, self._observer = name, observer
         self._load, self._ttl, self._stale = load, ttl, stale
         self._patience = patience
         self._clock, self._run = clock, run
@@ -64,6 +68,7 @@ class Refreshed(Generic[T]):
         if self._is_loading and self._is_worth_waiting():
             self._wait()
         if self._value is not None:
+            self._observer.hit(self._name)
             return self._value
         raise self.error or Unavailable("It has not answered yet.", retry_after=5)
 
@@ -88,6 +93,7 @@ class Refreshed(Generic[T]):
         except ProxyError as exc:
             error = exc
         finally:
+            self._observer.refreshed(self._name, value is not None)
             with self._changed:
                 now = self._clock()
                 if value is not None:

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.prompts.structures import Structure, begun_with, structure_of
 from horde_proxy.protocol import completion
 from horde_proxy.protocol.chat import ChatRequest
@@ -62,6 +63,7 @@ class HordeUpstream:
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: f"chatcmpl-{uuid.uuid4().hex}",
+        observer: Observer = NOBODY,
     ) -> None:
         self.name, self.url = name, client.base
         self._options, self._now, self._new_id = options, now, new_id
@@ -69,7 +71,7 @@ class HordeUpstream:
         self._told: tuple[Mapping[str, ModelEntry], float, list[dict[str, Any]]] | None = None
         self._horde = Horde(
             client, catalog, accounts, gate, Speeds(), Failures(clock), clock, sleep,
-            options.retries, webhook=webhook,
+            options.retries, webhook=webhook, observer=observer,
         )
 
     def models(self) -> Sequence[dict[str, Any]]:

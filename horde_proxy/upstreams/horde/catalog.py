@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from horde_proxy.errors import ProxyError
+from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.refreshed import PATIENCE, Refreshed, in_background
@@ -59,7 +60,10 @@ class ModelEntry:
 
 
 class Catalog:
-    """The models of one horde by name. `ttl` and clocks in seconds; `run` runs the loading."""
+    """The models of one horde by name. `ttl` and clocks in seconds; `run` runs the loading.
+
+    `name` is that of the horde's endpoint, for the `observer`.
+    """
 
     def __init__(
         self,
@@ -69,11 +73,16 @@ class Catalog:
         timer: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         run: Callable[[Callable[[], None]], None] = in_background,
+        name: str = "horde",
+        observer: Observer = NOBODY,
     ) -> None:
         self._client = client
         self._now = now
         self._last: Mapping[str, ModelEntry] = {}
-        self._loaded = Refreshed(self._load, ttl=ttl, stale=2 * ttl, clock=timer, run=run)
+        self._loaded = Refreshed(
+            self._load, ttl=ttl, stale=2 * ttl, clock=timer, run=run, name=f"models:{name}",
+            observer=observer,
+        )
 
     def models(self) -> Mapping[str, ModelEntry]:
         """All models with an online worker, by name; the last good ones while the horde is down.

@@ -24,9 +24,11 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
+from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.version import VERSION
 
 LONGEST_RETRY_AFTER = 120
+_WORDS = 3
 
 
 class RequestLost(UpstreamFailed):
@@ -47,13 +49,19 @@ class HordeClient:
     """Calls one horde through one session. Timeouts are (connect, read) seconds."""
 
     def __init__(
-        self, url: str, session: requests.Session, *, contact: str, timeout: tuple[float, float]
+        self,
+        url: str,
+        session: requests.Session,
+        *,
+        contact: str,
+        timeout: tuple[float, float],
+        observer: Observer = NOBODY,
     ) -> None:
         self.base = api_url(url)
         self._host = urlsplit(self.base).netloc.rpartition("@")[2]
         self._session = session
         self._session.headers["Client-Agent"] = client_agent(contact)
-        self._timeout = timeout
+        self._timeout, self._observer = timeout, observer
         self._bare = session.prepare_request(requests.Request("GET", self.base))
         self._environment = session.merge_environment_settings(self.base, {}, False, None, None)
 
@@ -98,12 +106,14 @@ class HordeClient:
         return cast(dict[str, Any], found)
 
     def _call(self, method: str, path: str, *, api_key: str | None = None, **extra: Any) -> Any:
+        status: int | None = None
         try:
             response = self._session.send(
                 self._prepared(method, path, api_key, extra), timeout=self._timeout,
                 allow_redirects=False, **self._environment,
             )
-            if response.status_code < 300:
+            status = response.status_code
+            if status < 300:
                 return response.json()
         except requests.JSONDecodeError as exc:
             raise UpstreamFailed("The horde answered with something that is not JSON.") from exc
@@ -113,6 +123,8 @@ class HordeClient:
             raise Unreachable(f"The horde at {self._host} cannot be reached.") from exc
         except ValueError as exc:
             raise UpstreamFailed("The horde answered with a number that is too long.") from exc
+        finally:
+            self._observer.called(f"{method} {_without_id(path)}", status)
         raise horde_error(response, api_key)
 
     def _prepared(
@@ -127,6 +139,11 @@ class HordeClient:
         prepared = self._bare.copy()
         prepared.method, prepared.url = method, f"{self.base}/{quote(path)}"
         return prepared
+
+
+def _without_id(path: str) -> str:
+    """The endpoint that a path is of: an id comes after the words."""
+    return "/".join(path.split("/", _WORDS)[:_WORDS])
 
 
 _FORBIDDEN = {

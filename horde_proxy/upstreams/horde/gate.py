@@ -22,6 +22,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, Storage
 from limits.strategies import MovingWindowRateLimiter
 
+from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.upstreams import Waiting
 
 SLICE = 0.9
@@ -68,12 +69,14 @@ class Gate:
         storage: Callable[[], Storage] = MemoryStorage,
         shared: Callable[[], Storage] | None = None,
         now: Callable[[], float] = time.time,
+        observer: Observer = NOBODY,
     ) -> None:
         self._address_limits = _parsed(limits.address)
         self._key_limits = _parsed(limits.key)
         self._has_pace = bool(self._address_limits or self._key_limits)
         self._sleep, self._now, self._concurrency = sleep, now, concurrency
         self._storage, self._shared_storage = storage, shared
+        self._observer = observer
         self._limiter: MovingWindowRateLimiter | None = None
         self._shared: MovingWindowRateLimiter | None = None
         self._lock = threading.Lock()
@@ -94,16 +97,20 @@ class Gate:
         Closing the generator leaves the line.
         """
         place = replace(place, n=n, concurrency=self._concurrency(api_key))
+        since: float | None = None
         with self._lock:
             self._line_up(place)
         try:
             while (pause := self._pause(place)) > 0:
+                since = self._now() if since is None else since
                 yield Waiting("held back", self.position(place), None)
                 self._sleep(min(pause, SLICE))
                 place.concurrency = self._concurrency(api_key)
         finally:
             with self._lock:
                 self._leave(place)
+            if since is not None:
+                self._observer.held_back(self._now() - since)
 
     @contextmanager
     def sending(self, place: Place) -> Iterator[None]:

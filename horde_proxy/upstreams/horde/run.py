@@ -114,6 +114,11 @@ class Run:
         began = self._began or self._last_waiting
         return round(began - self._submitted, 3), round(ended - began, 3)
 
+    def lateness(self) -> float:
+        """How much longer it took than was expected of it (s); 0 when it came in time."""
+        expected = self._expected.queue + self._expected.generation
+        return max(sum(self.seconds()) - expected, 0.0)
+
     def _pause(self, seconds: float, waiting: Waiting) -> Generator[Waiting, None, None]:
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
+from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.prompts.faults import fault_of
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.upstreams import Waiting
@@ -113,6 +114,7 @@ class Horde:
     retries: int
     running: set[str] = field(default_factory=set)
     webhook: Webhook | None = None
+    observer: Observer = NOBODY
 
 
 class Segment:
@@ -142,6 +144,8 @@ class Segment:
             if len(good) >= self._order.n:
                 return good[: self._order.n]
             self._bill.retries += 1
+            if tries_left:
+                self._horde.observer.retried("bad_text")
         raise UpstreamFailed("The horde's workers failed on some of the choices.")
 
     def _request(self, n: int) -> Generator[Waiting | Submitted, None, Status]:
@@ -253,6 +257,7 @@ class Segment:
         self._horde.running.discard(run.id)
         self._horde.speeds.began(self._order.plan.models[0], -1)
         if not run.is_final:
+            self._horde.observer.cancelled()
             run.cancel()
 
     def _held(self, n: int) -> float:
@@ -280,7 +285,9 @@ class Segment:
         """Remember who may have failed; a job that was too long for its workers gets shorter."""
         log.info("a request failed and is sent again: %s", exc)
         self._bill.retries += 1
-        if isinstance(exc, RequestLost):
+        is_lost = isinstance(exc, RequestLost)
+        self._horde.observer.retried("lost" if is_lost else "faulted")
+        if is_lost:
             return
         plan = self._order.plan
         self._horde.catalog.refresh(0)
@@ -320,6 +327,7 @@ class Segment:
         queued, generating = run.seconds()
         self._bill.queue_seconds += queued
         self._bill.generation_seconds += generating
+        self._horde.observer.late(run.lateness())
         self._bill.kudos += float(status.get("kudos") or 0)
         for each in status["generations"]:
             model = str(each.get("model") or self._order.plan.models[0])

@@ -155,6 +155,7 @@ class Structured:
             if not problem or self._is_cut_off(answer, read) or not tries_left:
                 return answer, read, problem
             self.bill.retries += 1
+            self.horde.observer.retried("misfit")
             again = corrected(
                 begun_with(request.messages, self.structure.prefill), answer.content,
                 _CALL_AGAIN.format(problem=problem),
@@ -230,6 +231,7 @@ class Structured:
             if not problem or not tries_left:
                 return answer, text, problem
             self.bill.retries += 1
+            self.horde.observer.retried("misfit")
             again = corrected(
                 begun_with(self.structure.request.messages, self.structure.prefill),
                 answer.content, _JSON_AGAIN.format(problem=problem),
