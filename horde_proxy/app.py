@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, cast
 from flask import Flask
 
 from horde_proxy import api, config
-from horde_proxy.api import Front, Places, Register, Repetitions
+from horde_proxy.api import Front, PageState, Places, Register, Repetitions
 from horde_proxy.assembly import Assembly, PrivateApp
 from horde_proxy.config import AccessSettings, Config, KeySettings
 from horde_proxy.ledger import Allowances, Book, ClientKey, KeyRing, digest
 from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
+from horde_proxy.version import VERSION
 
 if TYPE_CHECKING:
     from horde_proxy.ledger.store import Store
@@ -86,6 +87,8 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
         admins=tuple(access.admins),
         trusted_proxies=tuple(server.trusted_proxies),
         metrics=app.extensions["metrics"],
+        page=app.extensions.setdefault("page", PageState()),
+        version=VERSION,
     )
 
 

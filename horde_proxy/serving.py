@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _AFTER_GRACE = 10
 _BACKLOG = 1024
 _KEEPALIVE = 75
-_SPARE_THREADS = 16
+_SPARE_THREADS = 32
 _LOOK = 1.0
 _IDLE_CONNECTIONS = 1000
 
@@ -50,6 +50,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
+        if self.wsgi is not None:
+            self.wsgi.extensions["horde_proxy"].halt.is_near = True
         self._in_background(self._halt, max(self.cfg.graceful_timeout - _AFTER_GRACE, 0))
 
     def handle_quit(self, sig: int, frame: Any) -> None:

@@ -18,9 +18,11 @@ class Halt:
 
     def __init__(self) -> None:
         self._is_set = False
+        self.is_near = False
+        """Whether the end has begun: chats may still end, but nobody watches any longer."""
 
     def set(self) -> None:
-        self._is_set = True
+        self._is_set = self.is_near = True
 
     def sleep(self, seconds: float) -> None:
         """Return after that many seconds; raise ShuttingDown soon after the switch is set."""

@@ -12,14 +12,16 @@ from horde_proxy.api import (
     horde,
     metrics,
     models,
+    page,
     responses,
 )
 from horde_proxy.api.front import Front
+from horde_proxy.api.page_state import PageState
 from horde_proxy.api.places import Places
 from horde_proxy.api.repetitions import Repetitions
 from horde_proxy.api.running import Register
 
-__all__ = ["Front", "Places", "Register", "Repetitions", "register"]
+__all__ = ["Front", "PageState", "Places", "Register", "Repetitions", "register"]
 
 
 def register(app: Flask, front: Front) -> None:
@@ -35,5 +37,6 @@ def register(app: Flask, front: Front) -> None:
         app.register_blueprint(blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
+    app.register_blueprint(page.blueprint)
     app.register_blueprint(horde.webhook_blueprint)
     responses.register(app)

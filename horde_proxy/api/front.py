@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from flask import current_app
 
+from horde_proxy.api.page_state import PageState
 from horde_proxy.api.places import Places
 from horde_proxy.api.repetitions import Repetitions
 from horde_proxy.api.running import Register
@@ -54,6 +55,8 @@ class Front:
     trusted_proxies: tuple[str, ...] = ()
     clock: Callable[[], float] = time.monotonic
     metrics: Metrics = field(default_factory=Metrics)
+    page: PageState = field(default_factory=PageState)
+    version: str = ""
 
 
 def front() -> Front:

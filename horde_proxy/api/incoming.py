@@ -58,12 +58,17 @@ def guard() -> None:
         raise InvalidApiKey(
             "You didn't provide an API key. Send it as Authorization: Bearer YOUR_KEY."
         )
-    g.key = here.keys.find(sent)
-    if g.key is None:
+    key = here.keys.find(sent)
+    if key is None:
         raise InvalidApiKey("Incorrect API key provided.")
-    g.record.key = g.key.name
-    if g.key.models or g.key.endpoints:
-        g.scope = g.key
+    use(key)
+
+
+def use(key: ClientKey) -> None:
+    """Let this request do what the key may."""
+    g.key, g.record.key = key, key.name
+    if key.models or key.endpoints:
+        g.scope = key
 
 
 def admit() -> None:
@@ -86,7 +91,12 @@ def _account(here: Front) -> str:
 
 
 def client_name() -> str:
-    """Who asks: the digest of the key that was sent, or the address of who sent none."""
+    """Who asks: the digest of the key that was sent, or the address of who sent none.
+
+    `g.visitor`: the digest of the key that somebody has logged in with at the page.
+    """
+    if "visitor" in g:
+        return f"key {g.visitor[:32]}"
     key = client_key()
     if key is None:
         return f"address {client_address()}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,8 +13,9 @@ from flask import Response, g, request
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from horde_proxy.api.front import Front, front
-from horde_proxy.api.incoming import admit, guard, read_json
+from horde_proxy.api.incoming import admit, client_name, guard, read_json
 from horde_proxy.api.record import Record
+from horde_proxy.api.running import About
 from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, ProxyError
 from horde_proxy.protocol import sse
@@ -29,6 +31,8 @@ _WITHOUT_V1 = frozenset({
 _EVENTS = "text/event-stream"
 _TAIL = 16_384
 _LAST = 16
+PAGE_CHAT = "chat/completions"
+"""What the page's own route for chats stands for."""
 
 
 class Unsupported(ProxyError):
@@ -50,6 +54,7 @@ def pass_on() -> Response | None:
     if request.method not in ("GET", "HEAD"):
         admit()
     body = _body(here)
+    g.record.asked = _model(body)
     candidates = here.router.candidates(
         _model(body), g.scope, request.headers.get("X-Endpoint")
     )
@@ -80,7 +85,7 @@ def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
 
     Raises NoneLeft and the like when there is no other candidate.
     """
-    free, began = here.places.take(), here.clock()
+    free, began = _begun(here, body), here.clock()
     try:
         relayed = here.router.relay(_call(body), candidates)
     except BaseException:
@@ -95,6 +100,21 @@ def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
     if relayed.status < 400 and g.record.asked:
         g.record.first_text = round(here.clock() - began, 3)
     return _response(relayed, _model(body))
+
+
+def _begun(here: Front, body: Body) -> Callable[[], None]:
+    """What to call when it has ended. Raises Unavailable."""
+    free, record = here.places.take(), g.record
+    document: Any = body.document if isinstance(body, JsonBody) else None
+    is_stream = isinstance(document, dict) and document.get("stream") is True
+    about = About(record.id, client_name(), _model(body) or "", is_stream, time.time())
+    forget = here.running.passing(about)
+
+    def end() -> None:
+        forget()
+        free()
+
+    return end
 
 
 class Passing:
@@ -136,7 +156,7 @@ class Passing:
 
 def _candidates(here: Front, body: JsonBody) -> Candidates | None:
     """Those for the model that a body names; None where nothing is relayed anyway."""
-    name = _model(body)
+    name = g.record.asked = _model(body)
     if not here.router.relays or name is None:
         return None
     candidates = here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
@@ -157,7 +177,7 @@ def _response(relayed: Relayed, model: str | None) -> Response:
 
 
 def _call(body: Body) -> Call:
-    path = _path() or ""
+    path = _path() or PAGE_CHAT
     query = request.query_string.decode("latin-1")
     return Call(
         request.method, f"{path}?{query}" if query else path, dict(request.headers), body,

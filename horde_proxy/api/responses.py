@@ -23,6 +23,7 @@ _EXPOSED = (
 )
 WEBHOOK_PATH = "/horde/webhook/"
 """What follows is a secret, which is not logged."""
+_UNLOGGED = ("/health/", "/metrics", "/page/state.json", "/page/events", "/page/static/")
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def _finish(response: Response) -> Response:
     headers["X-Request-Id"] = g.record.id
     headers.setdefault("openai-processing-ms", str(int((time.monotonic() - g.began) * 1000)))
     headers.setdefault("openai-version", "2020-10-01")
-    headers["Access-Control-Allow-Origin"] = "*"
+    if request.blueprint != "page":
+        headers["Access-Control-Allow-Origin"] = "*"
     headers["Access-Control-Expose-Headers"] = _EXPOSED
     if request.method == "OPTIONS":
         asked = request.headers.get("Access-Control-Request-Headers", "authorization, content-type")
@@ -72,9 +74,10 @@ def _log_at_the_end(response: Response) -> None:
     if record.account is not None:
         book = front().book
         response.call_on_close(lambda: _count(book, record))
-    if not request.path.startswith("/health/") and request.path != "/metrics":
-        response.call_on_close(lambda: record.write(began))
+    if not request.path.startswith(_UNLOGGED):
         here, rule = front(), route()
+        response.call_on_close(lambda: record.write(began))
+        response.call_on_close(lambda: here.page.history.add(record))
         response.call_on_close(lambda: here.metrics.answered(rule, record, here.router.offers))
 
 

@@ -8,7 +8,7 @@ goes on for a moment, in case that it comes back.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,6 +164,7 @@ class Register:
         self._grace, self._window, self._clock = grace, window, clock
         self._lock = threading.Lock()
         self._running: dict[str, Running] = {}
+        self._passing: dict[str, About] = {}
 
     def follow(
         self, key: str, about: About, start: Callable[[], Iterator[StreamItem]]
@@ -187,6 +188,23 @@ class Register:
             found = [each for each in self._running.values() if not each.is_over]
         for each in found:
             yield from [each.phase()] * each.followers
+
+    def passing(self, about: About) -> Callable[[], None]:
+        """Note a request that is relayed as it is; call what comes back when it has ended."""
+        with self._lock:
+            self._passing[about.id] = about
+
+        def forget() -> None:
+            with self._lock:
+                self._passing.pop(about.id, None)
+
+        return forget
+
+    def relayed(self, owner: str | None) -> Sequence[Mapping[str, Any]]:
+        """The states of those that are relayed as they are; of them no more is known."""
+        with self._lock:
+            found = [*self._passing.values()]
+        return [_relayed(each) for each in found if owner in (None, each.owner)]
 
     def _joined(
         self, key: str, about: About, start: Callable[[], Iterator[StreamItem]]
@@ -213,6 +231,14 @@ class Register:
         for key, running in list(self._running.items()):
             if running.is_over and running.left and now - running.left >= self._window:
                 del self._running[key]
+
+
+def _relayed(about: About) -> dict[str, Any]:
+    return {
+        "id": about.id, "model": about.model, "stream": about.stream, "began": int(about.began),
+        "state": "relayed", "has_text": False, "queue_position": None, "expected_seconds": None,
+        "connected": True,
+    }
 
 
 def has_text(chunk: Chunk) -> bool:

@@ -54,7 +54,10 @@ class KeyRing:
 
         Raises Unavailable while the store's keys could never be read: this may be one of them.
         """
-        digest = sent_digest(sent)
+        return self.known(sent_digest(sent))
+
+    def known(self, digest: str) -> ClientKey | None:
+        """The key of a digest, as `find` finds it."""
         found = self._configured.get(digest)
         if found is not None or self._load is None:
             return found

@@ -1,0 +1,663 @@
+"""The page: what it shows to whom, who gets in, and what it never shows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from requests import ConnectionError
+from requests.adapters import BaseAdapter
+from werkzeug.test import TestResponse
+
+from conftest import HORDE_URL, Clock, Scripted, World, known
+from horde_proxy import create_app, reconfigure
+from horde_proxy.api import PageState, Places
+from horde_proxy.api.charts import charts
+from horde_proxy.api.history import BUCKET_SECONDS, BUCKETS, History
+from horde_proxy.api.record import Record
+from horde_proxy.api.running import About
+from horde_proxy.api.sessions import Sessions
+from horde_proxy.api.tables import endpoints, models, number, running, seconds
+from horde_proxy.config import load
+from horde_proxy.ledger import ClientKey
+from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+
+HTML = {"Accept": "text/html,application/xhtml+xml"}
+ADMIN, GUEST, NARROW = "admin-key-0123456789", "guest-key-0123456789", "key-of-narrow-long"
+HOSTILE = "<script>alert(1)</script>'\"&"
+BODY = {"model": "test/model", "messages": [{"role": "user", "content": "my own secret"}]}
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class Gone(BaseAdapter):
+    """A horde that nobody reaches."""
+
+    def send(self, *_: Any, **__: Any) -> Any:
+        raise ConnectionError("no route to the horde")
+
+    def close(self) -> None:
+        pass
+
+
+def guarded(world: World, **front: Any) -> World:
+    """A world with an admin, a guest, and a key that may use nothing that there is."""
+    world.front = {
+        **known(admin=ADMIN, guest=GUEST,
+                narrow=ClientKey("narrow", models=("none/*",), endpoints=("elsewhere",))),
+        "admins": ("admin",), **front,
+    }
+    return world
+
+
+def token_in(response: TestResponse) -> str:
+    found = re.search(r'name="token" value="([^"]+)"', response.text)
+    assert found
+    return found[1]
+
+
+def log_in(client: FlaskClient, key: str, **arguments: Any) -> TestResponse:
+    token = token_in(client.get("/", headers=HTML))
+    return client.post("/page/login", data={"key": key, "token": token}, **arguments)
+
+
+def state(client: FlaskClient, **headers: str) -> dict[str, Any]:
+    response = client.get("/page/state.json", headers=headers)
+    assert response.status_code == 200
+    assert response.json is not None
+    return dict(response.json)
+
+
+def texts(table: dict[str, Any]) -> list[list[str]]:
+    return [[cell["text"] for cell in row["cells"]] for row in table["rows"]]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+# What is shown, and with which headers.
+
+
+@pytest.mark.parametrize("path", ["/", "/page/state.json", "/page/static/page.js", "/page/nothing"])
+def test_every_answer_of_the_page_is_strict(world: World, path: str) -> None:
+    response = world.http().get(path, headers=HTML)
+    if path == "/page/nothing":
+        assert response.status_code == 404
+        return
+    response.close()
+    assert response.status_code == 200
+    assert response.headers["Content-Security-Policy"] == CSP
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert "Access-Control-Allow-Origin" not in response.headers
+
+
+def test_the_page_has_no_script_or_style_of_its_own_in_it(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    text = world.http().get("/", headers=HTML).text
+    assert re.findall(r"<script[^>]*>", text) == ['<script src="page/static/page.js" defer>']
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|https?://(?!www\.w3)", text)
+
+
+def test_the_page_can_be_read_without_a_script(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    response = world.http().get("/", headers=HTML)
+    assert response.mimetype == "text/html"
+    assert response.headers["Cache-Control"] == "no-store"
+    for word in ("test/model", "8,192", "Nothing runs or waits now.", "client#", "<desc id="):
+        assert word in response.text
+
+
+def test_a_client_that_wants_no_html_is_told_where_to_look(world: World) -> None:
+    world.front = {"version": "1.2.3"}
+    response = world.http().get("/", headers={"Accept": "*/*"})
+    assert response.json == {
+        "object": "horde-proxy", "version": "1.2.3",
+        "see": ["/v1/models", "/v1/endpoints", "/v1/usage", "/health/ready"],
+    }
+    assert response.headers["Vary"] == "Accept, Cookie"
+
+
+def test_head_is_answered(world: World) -> None:
+    response = world.http().head("/", headers=HTML)
+    assert (response.status_code, response.data) == (200, b"")
+
+
+def test_a_hostile_name_of_a_model_stays_a_text(world: World) -> None:
+    world.employ(Scripted("Hello.", name=HOSTILE))
+    client = world.http()
+    text = client.get("/", headers=HTML).text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&#39;&#34;&amp;" in text
+    assert state(client)["models"]["rows"][0]["key"] == HOSTILE
+
+
+def test_a_static_file_is_not_sent_twice(world: World) -> None:
+    client = world.http()
+    first = client.get("/page/static/page.css")
+    first.close()
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = client.get("/page/static/page.css", headers={"If-None-Match": first.headers["ETag"]})
+    again.close()
+    assert again.status_code == 304
+    assert client.get("/page/static/..%2fpage.py").status_code == 404
+
+
+def test_the_page_answers_while_the_horde_does_not(world: World) -> None:
+    world.session.mount(HORDE_URL, Gone())
+    response = world.http().get("/", headers=HTML)
+    assert response.status_code == 200
+    for words in ("No model is on offer now.", "The horde does not tell now.", ">down<"):
+        assert words in response.text
+
+
+def test_what_an_open_page_asks_for_is_not_logged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "horde_proxy.requests")
+    client = world.http()
+    for path in ("/page/state.json", "/page/events", "/page/static/page.css"):
+        client.get(path).close()
+    assert caplog.records == []
+    client.get("/", headers=HTML).close()
+    assert len(caplog.records) == 1
+
+
+def test_the_whole_proxy_has_the_page() -> None:
+    client = create_app(load(environ={}, flags={"private_horde": {"enabled": True}})).test_client()
+    response = client.get("/", headers=HTML)
+    assert response.status_code == 200
+    assert "owner#" in response.text
+
+
+def test_new_settings_keep_the_last_day_and_who_is_logged_in() -> None:
+    private = {"private_horde": {"enabled": True, "api_key": "k" * 20}}
+    app = create_app(load(environ={}, flags=private))
+    before = app.extensions["horde_proxy"].page
+    reconfigure(app, load(environ={}, flags=private))
+    assert app.extensions["horde_proxy"].page is before
+
+
+# Who gets in.
+
+
+def test_without_a_session_there_is_only_the_form_to_log_in(world: World) -> None:
+    guarded(world).employ(Scripted("Hello."))
+    client = world.http()
+    response = client.get("/", headers=HTML)
+    assert response.status_code == 200
+    assert 'type="password"' in response.text
+    assert "test/model" not in response.text
+    for path in ("/page/state.json", "/page/events"):
+        assert client.get(path).status_code == 401
+
+
+def test_a_known_key_opens_the_page(world: World) -> None:
+    guarded(world).employ(Scripted("Hello."))
+    client = world.http()
+    response = log_in(client, f" {GUEST} ")
+    assert (response.status_code, response.headers["Location"]) == (303, "../")
+    [cookie] = [each for each in response.headers.getlist("Set-Cookie")
+                if each.startswith("horde_proxy_page=")]
+    assert cookie.endswith("; HttpOnly; Path=/; SameSite=Strict")
+    assert "Max-Age=43200" in cookie
+    assert GUEST not in cookie
+    text = client.get("/", headers=HTML).text
+    assert "test/model" in text
+    assert GUEST not in text
+    assert state(client)["name"] == "guest"
+
+
+@pytest.mark.parametrize(("peer", "told", "is_secure"), [
+    ("127.0.0.1", "https", True), ("127.0.0.1", "http", False), ("10.9.9.9", "https", False),
+])
+def test_a_cookie_is_secure_where_the_client_came_by_https(
+    world: World, peer: str, told: str, is_secure: bool
+) -> None:
+    guarded(world, trusted_proxies=("127.0.0.1",))
+    response = log_in(
+        world.http(), GUEST, headers={"X-Forwarded-Proto": told},
+        environ_base={"REMOTE_ADDR": peer},
+    )
+    cookie = next(each for each in response.headers.getlist("Set-Cookie")
+                  if each.startswith("horde_proxy_page="))
+    assert ("Secure" in cookie) is is_secure
+
+
+def test_a_wrong_key_does_not(world: World) -> None:
+    client = guarded(world).http()
+    response = log_in(client, "wrong-key-0123456789")
+    assert response.status_code == 401
+    assert "This key is not known." in response.text
+    assert "wrong-key" not in response.text
+    assert client.get("/page/state.json").status_code == 401
+
+
+@pytest.mark.parametrize(("token", "headers"), [
+    ("", {}), ("another", {}), (None, {"Sec-Fetch-Site": "cross-site"}),
+])
+def test_a_login_that_another_site_makes_is_refused(
+    world: World, token: str | None, headers: dict[str, str]
+) -> None:
+    client = guarded(world).http()
+    own = token_in(client.get("/", headers=HTML))
+    response = client.post(
+        "/page/login", data={"key": GUEST, "token": own if token is None else token},
+        headers=headers,
+    )
+    assert response.status_code == 400
+    assert client.get("/page/state.json").status_code == 401
+
+
+def test_an_address_may_try_ten_keys_a_minute(world: World) -> None:
+    clock = world.clock
+    guarded(world, page=PageState(sessions=Sessions(clock)))
+    client = world.http()
+    for _ in range(10):
+        assert log_in(client, "wrong-key-0123456789").status_code == 401
+    response = log_in(client, GUEST)
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "60")
+    elsewhere = log_in(client, GUEST, environ_base={"REMOTE_ADDR": "10.1.2.3"})
+    assert elsewhere.status_code == 303
+    clock.seconds += 61
+    assert log_in(world.http(), GUEST).status_code == 303
+
+
+def test_a_session_ends_after_twelve_hours(world: World) -> None:
+    clock = world.clock
+    guarded(world, page=PageState(sessions=Sessions(clock)))
+    client = world.http()
+    log_in(client, GUEST)
+    clock.seconds += 12 * 3600 - 1
+    assert client.get("/page/state.json").status_code == 200
+    clock.seconds += 1
+    assert client.get("/page/state.json").status_code == 401
+
+
+def test_the_oldest_of_too_many_sessions_ends() -> None:
+    sessions = Sessions(Clock())
+    first = sessions.begin("key")
+    for _ in range(1000):
+        sessions.begin("key")
+    assert sessions.find(first) is None
+
+
+def test_one_logs_out(world: World) -> None:
+    client = guarded(world).http()
+    log_in(client, GUEST)
+    assert client.get("/page/logout").status_code == 405
+    assert client.post("/page/logout", data={"token": "another"}).status_code == 403
+    assert client.get("/page/state.json").status_code == 200
+    token = token_in(client.get("/", headers=HTML))
+    assert client.post("/page/logout", data={"token": token}).status_code == 303
+    assert client.get("/page/state.json").status_code == 401
+
+
+def test_a_session_ends_with_its_key(world: World) -> None:
+    guarded(world)
+    app = world.app()
+    client = app.test_client()
+    log_in(client, GUEST)
+    page = app.extensions["horde_proxy"].page
+    world.front = {**known(admin=ADMIN), "page": page}
+    app.extensions["horde_proxy"] = world.app().extensions["horde_proxy"]
+    assert client.get("/page/state.json").status_code == 401
+
+
+def test_a_key_in_a_header_will_do(world: World) -> None:
+    client = guarded(world).http()
+    assert state(client, **bearer(ADMIN))["admin"] is True
+    assert client.get("/page/state.json", headers=bearer("wrong" * 5)).status_code == 401
+
+
+def test_the_cookie_opens_the_page_alone(world: World) -> None:
+    client = guarded(world).http()
+    log_in(client, GUEST)
+    assert client.get("/v1/models").status_code == 401
+    assert client.post("/v1/chat/completions", json=BODY).status_code == 401
+
+
+def test_without_keys_nobody_logs_in(world: World) -> None:
+    client = world.http()
+    assert client.post("/page/login", data={"key": "x"}).status_code == 303
+    assert state(client)["mode"] == "open"
+
+
+# The chat.
+
+
+def test_a_chat_by_cookie_is_counted_for_its_key(world: World) -> None:
+    guarded(world).employ(Scripted("Hello."))
+    client = world.http()
+    log_in(client, GUEST)
+    token = state(client)["token"]
+    response = client.post("/page/chat", json=BODY, headers={"X-Page-Token": token})
+    assert response.status_code == 200
+    assert response.json is not None
+    assert response.json["choices"][0]["message"]["content"] == "Hello."
+    response.close()
+    assert [each["charts"][0]["desc"] for each in (
+        state(client), state(client, **bearer(GUEST)), state(client, **bearer(NARROW)),
+    )] == [f"{count} in the last 24 hours, 0 of them failed."
+           for count in ("1 request", "1 request", "0 requests")]
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Page-Token": "another"}])
+def test_a_chat_without_the_token_is_refused(world: World, headers: dict[str, str]) -> None:
+    guarded(world).employ(Scripted("Hello."))
+    client = world.http()
+    assert client.post("/page/chat", json=BODY).status_code == 401
+    log_in(client, GUEST)
+    assert client.post("/page/chat", json=BODY, headers=headers).status_code == 403
+
+
+# Whose it is.
+
+
+def test_a_key_sees_its_own_day_and_an_admin_all(world: World) -> None:
+    guarded(world).employ(Scripted("Hello."))
+    client = world.http()
+    for key in (ADMIN, GUEST, GUEST):
+        client.post("/v1/chat/completions", json=BODY, headers=bearer(key)).close()
+    client.post("/v1/chat/completions", json={**BODY, "model": "no"}, headers=bearer(ADMIN)).close()
+    guest, admin = state(client, **bearer(GUEST)), state(client, **bearer(ADMIN))
+    assert guest["charts"][0]["desc"] == "2 requests in the last 24 hours, 0 of them failed."
+    assert admin["charts"][0]["desc"] == "4 requests in the last 24 hours, 1 of them failed."
+    assert guest["errors"]["rows"] == []
+    assert texts(admin["errors"])[0][1:] == [
+        "POST /v1/chat/completions", "no", "–", "404", "model_not_found", "admin",
+    ]
+
+
+def test_a_key_sees_only_what_it_may_use(world: World) -> None:
+    guarded(world).employ(Scripted("Hello."))
+    found = state(world.http(), **bearer(NARROW))
+    assert (found["models"]["rows"], found["endpoints"]["rows"]) == ([], [])
+
+
+def test_a_key_sees_its_own_running_requests(world: World) -> None:
+    guarded(world).bridge(Scripted("x")).step(world.session)
+    client = world.http()
+    chat = client.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=bearer(GUEST))
+    log_in(client, GUEST)
+    assert texts(state(client)["running"])[0][0] == "test/model"
+    assert len(state(client, **bearer(ADMIN))["running"]["rows"]) == 1
+    assert state(client, **bearer(NARROW))["running"]["rows"] == []
+    assert "secret" not in json.dumps(state(client, **bearer(ADMIN)))
+    chat.close()
+
+
+def test_where_each_brings_a_horde_key_only_what_is_public_is_shown(world: World) -> None:
+    world.front = {"passthrough": True}
+    world.employ(Scripted("Hello."))
+    client = world.http()
+    client.post("/v1/chat/completions", json=BODY, headers=bearer("horde-key-of-ann")).close()
+    found = state(client)
+    assert len(found["models"]["rows"]) == len(found["endpoints"]["rows"]) == 1
+    assert {found[name] for name in ("running", "account", "charts", "hours", "errors")} == {None}
+    assert client.get("/page/events").status_code == 403
+    assert 'id="chat-key"' in client.get("/", headers=HTML).text
+
+
+def test_a_daily_limit_is_shown_to_its_key(world: World) -> None:
+    guarded(world)
+    world.front.update(known(guest=ClientKey("guest", tokens_per_day=1000)))
+    found = state(world.http(), **bearer("key-of-guest-long"))
+    assert found["account"][-1] == ["Tokens today", "0 of 1,000"]
+
+
+def test_errors_tell_no_secrets(world: World) -> None:
+    guarded(world)
+    client = world.http()
+    client.get("/v1/models", headers=bearer("wrong-key-0123456789")).close()
+    path = "/v1/chat/completions?key=hidden-in-query"
+    client.post(path, json=BODY, headers=bearer(GUEST)).close()
+    found = json.dumps(state(client, **bearer(ADMIN)))
+    assert "invalid_api_key" in found
+    for secret in ("wrong-key", "hidden-in-query", "my own secret", GUEST, ADMIN):
+        assert secret not in found
+
+
+# What runs, as it runs.
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: ")]
+
+
+def test_events_are_told_only_when_something_changes_and_end_after_five_minutes(
+    world: World,
+) -> None:
+    text = world.http().get("/page/events").text
+    assert text.startswith("retry: 3000\n\ndata: ")
+    assert len(events(text)) == 1
+    assert text.count(": nothing new\n\n") == 300 // 15 - 1
+    assert world.clock.seconds == 1300
+
+
+def test_events_show_positions_and_expected_seconds(world: World) -> None:
+    app = world.app()
+    register = app.extensions["horde_proxy"].running
+
+    def start() -> Iterator[StreamItem]:
+        yield Accepted()
+        while True:
+            world.clock.seconds += 1
+            yield Waiting("queued", 3, 20)
+
+    items = register.follow("key", About("0123456789", "ann", "m", True, 0.0), start)
+    assert [next(items), next(items)] == [Accepted(), Waiting("queued", 3, 20)]
+    response = app.test_client().get("/page/events", buffered=False)
+    _, first = next(response.response), next(response.response)  # type: ignore[call-overload]
+    [table] = [each["running"] for each in events(first.decode())]
+    assert texts(table)[0][:4] == ["m", "queued", "3", "20 s"]
+    response.close()
+    items.close()
+
+
+def test_one_who_watches_too_much_is_told(world: World) -> None:
+    world.front = {"page": PageState(watchers=Places(1))}
+    client = world.http()
+    first = client.get("/page/events", buffered=False)
+    second = client.get("/page/events")
+    assert (second.status_code, second.headers["Retry-After"]) == (503, "10")
+    first.close()
+    third = client.get("/page/events", buffered=False)
+    assert third.status_code == 200
+    third.close()
+
+
+def test_events_end_with_the_session(world: World) -> None:
+    page = PageState(sessions=Sessions(world.clock))
+    client = guarded(world, page=page).http()
+    log_in(client, GUEST)
+    session = client.get_cookie("horde_proxy_page")
+    assert session is not None
+    world.clock.every_sleep.append(
+        lambda: world.clock.seconds > 1010 and page.sessions.end(session.value)
+    )
+    assert client.get("/page/events").status_code == 200
+    assert world.clock.seconds < 1015
+
+
+def test_events_end_with_new_settings_and_when_the_proxy_is_stopped(world: World) -> None:
+    app = world.app()
+    client, halt = app.test_client(), app.extensions["horde_proxy"].halt
+    halt.is_near = True
+    assert events(client.get("/page/events").text) == []
+    halt.is_near = False
+    other = world.app().extensions["horde_proxy"]
+    world.clock.every_sleep.append(lambda: app.extensions.update(horde_proxy=other))
+    assert len(events(client.get("/page/events").text)) == 1
+    assert world.clock.seconds == 1001
+
+
+def test_a_relayed_request_is_among_those_that_run(world: World) -> None:
+    app = world.app()
+    forget = app.extensions["horde_proxy"].running.passing(About("abc", "ann", "m", True, 0.0))
+    client = app.test_client()
+    assert texts(state(client)["running"])[0][:2] == ["m", "relayed"]
+    forget()
+    assert state(client)["running"]["rows"] == []
+
+
+# The last day.
+
+
+def record(**fields: Any) -> Record:
+    return Record("id", "POST", "/v1/chat/completions", "127.0.0.1", **{
+        "status": 200, "seconds": 2.0, "account": "anybody", "prompt_tokens": 10,
+        "completion_tokens": 5, "kudos": 1.5, **fields,
+    })
+
+
+def test_requests_are_counted_in_ten_minutes() -> None:
+    clock = Clock()
+    clock.seconds = 1_000_000_200.0
+    history = History(clock)
+    history.add(record())
+    history.add(record(error="timeout", status=504, prompt_tokens=None, kudos=None))
+    clock.seconds += BUCKET_SECONDS
+    history.add(record(seconds=4.0))
+    found = history.buckets()
+    assert len(found) == BUCKETS == 144
+    assert [each.start for each in found[-2:]] == [999_999_600 + 600, 1_000_000_800]
+    assert [(each.requests, each.errors) for each in found[-3:]] == [(0, 0), (2, 1), (1, 0)]
+    assert [(each.prompt_tokens, each.completion_tokens, each.kudos) for each in found[-2:]] == [
+        (10, 10, 1.5), (10, 5, 1.5),
+    ]
+    assert [each.percentile(0.5) for each in found[-3:]] == [None, 2.0, 4.0]
+
+
+def test_a_day_passes() -> None:
+    clock = Clock()
+    history = History(clock)
+    history.add(record(error="timeout"))
+    clock.seconds += BUCKETS * BUCKET_SECONDS
+    assert sum(each.requests for each in history.buckets()) == 0
+    assert history.errors() == []
+
+
+def test_the_last_fifty_errors_of_a_key_are_kept() -> None:
+    clock = Clock()
+    history = History(clock)
+    history.add(record(error="first", key="ann"))
+    for count in range(60):
+        clock.seconds += 1
+        history.add(record(error=f"e{count}", status=500, key="bob"))
+    assert [each.code for each in history.errors("bob")[:2]] == ["e59", "e58"]
+    assert len(history.errors("bob")) == 50
+    assert [each.code for each in history.errors("ann")] == ["first"]
+    assert history.errors("carl") == []
+
+
+@pytest.mark.parametrize(("fields", "counts", "errors"), [
+    ({"account": None}, 0, 0),
+    ({"account": None, "status": 404, "error": None}, 0, 0),
+    ({"account": None, "status": 401, "error": "invalid_api_key"}, 0, 1),
+    ({"account": None, "status": 500, "error": None}, 0, 1),
+    ({"error": "client_closed_request"}, 1, 1),
+])
+def test_what_nobody_is_charged_for_is_only_an_error(
+    fields: dict[str, Any], counts: int, errors: int
+) -> None:
+    history = History(Clock())
+    history.add(record(**fields))
+    assert sum(each.requests for each in history.buckets()) == counts
+    assert len(history.errors()) == errors
+
+
+def test_a_long_name_is_cut() -> None:
+    history = History(Clock())
+    history.add(record(error="x", asked="m" * 10_000))
+    assert len(history.errors()[0].model) == 200
+
+
+def test_charts_are_drawn_for_a_day_with_and_without_requests() -> None:
+    history = History(Clock())
+    assert [each["marks"][0]["d"] for each in charts(history.buckets())] == ["", "", ""]
+    history.add(record())
+    history.add(record(error="timeout"))
+    requests, latency, tokens = charts(history.buckets())
+    assert [mark["d"].count("M") for mark in requests["marks"]] == [1, 1]
+    assert latency["desc"] == (
+        "Half of the requests of ten minutes took from 2 s to 2 s in the last 24 hours."
+    )
+    assert tokens["desc"] == "20 tokens read and 10 written in the last 24 hours."
+
+
+def test_much_is_told_shortly_beside_an_axis() -> None:
+    history = History(Clock())
+    history.add(record(prompt_tokens=35_000))
+    tokens = charts(history.buckets())[2]
+    assert [each["text"] for each in tokens["ticks"]] == [
+        "0", "20 k", "40 k", "−24 h", "−18 h", "−12 h", "−6 h", "now",
+    ]
+
+
+def test_an_admin_of_many_keys_gets_a_bounded_number_of_samples() -> None:
+    history = History(Clock())
+    for name in range(30):
+        for _ in range(300):
+            history.add(record(key=f"key-{name}"))
+    assert history.buckets()[-1].requests == 9000
+    assert len(history.buckets("key-1")[-1].seconds) == 200
+    assert len(history.buckets()[-1].seconds) == 2000
+
+
+# Words.
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (None, "–"), (0, "0"), (0.25, "250 ms"), (1, "1 s"), (2.54, "2.5 s"), (42.2, "42 s"),
+    (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (float("inf"), "–"),
+])
+def test_seconds_are_told(value: float | None, text: str) -> None:
+    assert seconds(value) == ("0 s" if value == 0 else text)
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (None, "–"), (0, "0"), (1.25, "1.2"), (123.4, "123"), (65536, "65,536"), (2.5e6, "2.5 M"),
+    (float("nan"), "–"),
+])
+def test_numbers_are_told(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_a_model_of_another_server_is_shown_as_far_as_it_is_known() -> None:
+    table = models([{"id": "m", "context_length": "many", "horde": 3, "endpoints": ["a", "b"]}])
+    assert texts(table) == [["m", "–", "–", "–", "–", "–", "a, b"]]
+
+
+@pytest.mark.parametrize(("fields", "text", "tone"), [
+    ({}, "up", "good"),
+    ({"state": "cooling", "retry_in": 90}, "cooling, 1 min 30 s left", "bad"),
+    ({"state": "probing"}, "probing", "warn"),
+    ({"state": "down"}, "down", "bad"),
+])
+def test_the_state_of_an_endpoint_is_told(fields: dict[str, Any], text: str, tone: str) -> None:
+    told = {
+        "name": "a", "type": "openai", "models": ["m"], "state": "up", "retry_in": None,
+        "last_error": None, "running": 0, "latency": {"count": 0, "p50": None, "p95": 0.2},
+        **fields,
+    }
+    cell = endpoints([told])["rows"][0]["cells"][2]
+    assert (cell["text"], cell["tone"]) == (text, tone)
+
+
+def test_a_request_whose_client_left_is_told_as_such() -> None:
+    told = {
+        "id": "abcdefghij", "model": "m", "began": 100, "state": "generating", "has_text": True,
+        "queue_position": None, "expected_seconds": None, "connected": False,
+    }
+    assert texts(running([told], 165.9)) == [
+        ["m", "writing, client left", "–", "–", "1 min 5 s", "abcdefgh"],
+    ]
