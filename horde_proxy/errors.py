@@ -3,6 +3,7 @@
 ProxyError                      status  code
 |- InvalidRequest                  400  the caller's choice, e.g. invalid_type
 |  |- ContextLengthExceeded        400  context_length_exceeded
+|  |  '- UpstreamContextExceeded   400  context_length_exceeded
 |  |- ContentPolicyViolation       400  content_policy_violation
 |  '- ToolCallFailed               400  tool_call_failed
 |- InvalidApiKey                   401  invalid_api_key
@@ -115,6 +116,13 @@ class ContextLengthExceeded(InvalidRequest):
     @property
     def message(self) -> str:
         return str(self)
+
+
+class UpstreamContextExceeded(ContextLengthExceeded):
+    """A server said so, in words of its own."""
+
+    def __init__(self, message: str) -> None:
+        InvalidRequest.__init__(self, message, param="messages")
 
 
 class ContentPolicyViolation(InvalidRequest):

@@ -89,6 +89,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             reconfigure(self.wsgi, self.app.read_settings())
         except ConfigError as exc:
             log.error("the settings were not reloaded: %s", exc)
+        # A Python file may do anything; whoever watches it has to live on.
+        except (Exception, SystemExit):
+            log.exception("the settings were not reloaded")
         else:
             log.info("the settings were reloaded; server.bind and places want a restart")
 

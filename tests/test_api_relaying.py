@@ -13,6 +13,7 @@ import requests
 import responses
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.datastructures import MultiDict
 
 from horde_proxy import create_app, reconfigure
 from horde_proxy.config import load
@@ -344,3 +345,62 @@ def test_usage_days_are_bounded(servers: responses.RequestsMock) -> None:
     http = made().test_client()
     assert http.get("/v1/usage?days=367").json["error"]["param"] == "days"
     assert http.get("/v1/usage").json["data"] == []
+
+
+def test_a_key_for_some_models_cannot_name_two(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    sent = servers.post(f"{HOME}/v1/chat/completions", json=COMPLETION)
+    http = keyed(tmp_path, models=["m"])
+    headers = {"Authorization": f"Bearer {ANN}", "Content-Type": "application/json"}
+
+    def status(body: bytes) -> int:
+        return int(http.post("/v1/chat/completions", data=body, headers=headers,
+                             buffered=True).status_code)
+
+    assert status(b'{"model": "m", "Model": "home-only"}') == 403
+    assert status(b'{"model": "m", "models": ["home-only"]}') == 403
+    assert status(b'{"model": "home-only", "model": "m"}') == 200
+    assert json.loads(sent.calls[0].request.body) == {"model": "m"}
+    assert sent.calls[0].request.body.count(b"model") == 1
+
+
+def test_a_form_that_names_two_models_is_refused(servers: responses.RequestsMock) -> None:
+    form = MultiDict([("model", "m"), ("model", "home-only")])
+    found = made().test_client().post(
+        "/v1/audio/transcriptions", data=form, content_type="multipart/form-data", buffered=True
+    )
+    assert (found.status_code, found.json["error"]["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
+def test_json_is_json_whatever_its_type_is_called(
+    servers: responses.RequestsMock, kind: str | None
+) -> None:
+    sent = servers.post(f"{CLOUD}/v1/embeddings", json={})
+    found = made().test_client().post(
+        "/v1/embeddings", data=b' {"model": "cloud-only"}', content_type=kind, buffered=True
+    )
+    assert found.headers["X-Endpoint"] == "cloud"
+    assert sent.calls[0].request.headers["Content-Type"] == "application/json"
+
+
+def test_an_answer_without_a_type_gets_none(servers: responses.RequestsMock) -> None:
+    servers.post(f"{HOME}/v1/embeddings", body=b"<script>", content_type=None)
+    found = made().test_client().post("/v1/embeddings", json={"model": "m"})
+    assert "Content-Type" not in found.headers
+
+
+def test_a_model_s_name_has_a_longest_length(servers: responses.RequestsMock) -> None:
+    found = chat(made().test_client(), "x" * 1001)
+    assert (found.status_code, found.json["error"]["param"]) == (400, "model")
+
+
+def test_older_completions_keep_to_the_endpoint_that_is_named(
+    servers: responses.RequestsMock,
+) -> None:
+    servers.post(f"{CLOUD}/v1/completions", json={"choices": []})
+    found = made().test_client().post(
+        "/v1/completions", json={"model": "m", "prompt": "a"}, headers={"X-Endpoint": "cloud"}
+    )
+    assert found.headers["X-Endpoint"] == "cloud"

@@ -290,8 +290,14 @@ def test_a_wrong_endpoint_is_explained_without_its_key(
 
 
 def test_two_endpoints_of_one_name_are_refused() -> None:
-    message = refused(environ={}, flags={"endpoints": [ENDPOINT, ENDPOINT]})
-    assert "two endpoints are called '127.0.0.1:11434'" in message
+    named = {**ENDPOINT, "name": "home"}
+    message = refused(environ={}, flags={"endpoints": [named, named]})
+    assert "two endpoints are called 'home'" in message
+
+
+def test_endpoints_of_one_host_without_names_are_numbered() -> None:
+    found = load(environ={"ENDPOINTS": "http://h:1/a/v1,http://h:1/b/v1,http://h:1/c/v1"})
+    assert [each.label() for each in found.endpoints] == ["h:1", "h:1-2", "h:1-3"]
 
 
 def test_a_key_may_have_limits() -> None:
@@ -310,7 +316,7 @@ def test_a_key_for_an_unknown_endpoint_is_refused() -> None:
     assert "access.keys.a.endpoints: there is no endpoint 'home'" in message
 
 
-@pytest.mark.parametrize("url", ["mysql://a/b", "sqlite:", "a.db"])
+@pytest.mark.parametrize("url", ["mysql://a/b", "sqlite:", "a.db", "sqlite:///:memory:"])
 def test_an_unknown_database_is_refused(url: str) -> None:
     message = refused(environ={}, flags={"access": {"database": url}})
     assert "access.database = (hidden) from the command line" in message

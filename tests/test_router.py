@@ -23,7 +23,7 @@ from horde_proxy.errors import (
 from horde_proxy.ledger import ClientKey
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.protocol.completion import Head, chunk, role_chunk
-from horde_proxy.router import Router
+from horde_proxy.router import EVERYTHING, Router
 from horde_proxy.upstreams import Accepted, Route, StreamItem
 from horde_proxy.upstreams.endpoint import Endpoint
 from horde_proxy.upstreams.health import Health
@@ -432,3 +432,81 @@ def test_a_json_body_keeps_its_bytes_unless_the_model_has_another_name() -> None
     assert body.naming("m") == (b'{ "model":"m" }', 15)
     assert body.naming(None) == (b'{ "model":"m" }', 15)
     assert body.naming("n") == (b'{"model": "n"}', 14)
+
+
+class Breaking(Relaying):
+    """Its answers break off before their heads can be read; the first one is a failure."""
+
+    def relay(self, call: Call, model: str | None) -> Relayed:
+        relayed = super().relay(call, model)
+
+        def broken() -> Iterator[bytes]:
+            raise Unreachable("one broke the answer off")
+            yield b""
+
+        return Relayed(relayed.status, [], broken(), [self._close])
+
+
+def test_an_answer_that_breaks_before_it_can_be_judged_is_asked_of_another() -> None:
+    clock = Clock()
+    one, two = Breaking("one", "m"), Relaying("two", "m")
+    one.answers = [400, 400]
+    endpoints = [endpoint(one, clock), endpoint(two, priority=1), endpoint(Relaying("big", "n"))]
+    router = Router(endpoints, fallbacks={"m": ["n"]})
+    for _ in range(2):
+        assert who(relayed(router)) == "two"
+        clock.seconds += 60
+    assert (one.closed, endpoints[0].health.running) == (2, 0)
+    one.answers = [200]
+    assert who(relayed(router)) == "one"
+
+
+def test_a_fallback_counts_for_an_alias_and_other_spellings() -> None:
+    one, two = Relaying("one", "a/Model-8B"), Relaying("two", "n")
+    router = Router(
+        [endpoint(one), endpoint(two)], {"gpt": "a/Model-8B"}, {"a/Model-8B": ["n"]}
+    )
+    for name in ("gpt", "model-8b", "A/MODEL-8B"):
+        assert [each for each, _ in found(router, name)] == ["one", "two"]
+
+
+def test_a_fallback_that_is_gone_asks_for_no_lists() -> None:
+    one = Relaying("one", "m")
+    router = Router([endpoint(one)], fallbacks={"m": ["gone"]})
+    router.models()
+    before = one.refreshed
+    assert found(router, "m") == [("one", ("m",))]
+    assert one.refreshed == before
+
+
+def test_an_overflow_is_told_where_no_fallback_answers() -> None:
+    one, big = Relaying("one", "m"), Relaying("big", "n")
+    one.answers, big.answers = [400], [503]
+    one.body = b'{"error": {"message": "1000 tokens are too many", "type": "x", "code": '
+    one.body += b'"context_length_exceeded"}}'
+    with pytest.raises(ContextLengthExceeded, match="1000 tokens are too many"):
+        relayed(Router([endpoint(one), endpoint(big)], fallbacks={"m": ["n"]}))
+
+
+def test_a_503_may_say_how_long_it_lasts() -> None:
+    clock = Clock()
+    one, two = Relaying("one", "m"), Relaying("two", "m")
+    plain = one.relay
+    one.answers = [503]
+
+    def relay(call: Call, model: str | None) -> Relayed:
+        answer = plain(call, model)
+        answer.headers.append(("Retry-After", "120"))
+        return answer
+
+    one.relay = relay  # type: ignore[method-assign]
+    router = Router([endpoint(one, clock), endpoint(two, priority=1)])
+    assert who(relayed(router)) == "two"
+    assert router.endpoints[0].health.cools_for() == 120
+
+
+def test_names_of_any_length_are_not_kept() -> None:
+    router = Router([endpoint(Relaying("one", "m"))])
+    with pytest.raises(ModelNotFound):
+        router.candidates("x" * 10_000)
+    assert router._offers.seen_by(EVERYTHING)._resolved == {}

@@ -103,3 +103,29 @@ def test_the_last_error_is_told_when_it_is_up_again() -> None:
     probe = asked(health)
     probe.answered()
     assert (health.state()["state"], health.state()["last_error"]) == ("up", "connection refused")
+
+
+def test_one_outage_is_one_failure_however_many_requests_meet_it() -> None:
+    clock = Clock()
+    health = Health(1, 60, clock)
+    running = [asked(health) for _ in range(8)]
+    clock.seconds += 1
+    for attempt in running:
+        attempt.failed("connection refused")
+        attempt.end()
+    assert health.cools_for() == 1
+
+
+def test_an_old_probe_that_ends_makes_no_room_for_a_second_new_one() -> None:
+    clock = Clock()
+    health = Health(1, 60, clock)
+    fail(health)
+    clock.seconds += 1
+    old = asked(health)
+    old.answered()
+    clock.seconds += 1
+    fail(health)
+    clock.seconds += 1
+    assert health.ask() is not None
+    old.end()
+    assert health.ask() is None

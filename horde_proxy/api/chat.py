@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.answering import answered, owned
 from horde_proxy.api.front import Front, front
 from horde_proxy.api.incoming import admit, guard, read_json
-from horde_proxy.api.relaying import passed_on
+from horde_proxy.api.relaying import candidates_for, passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.protocol.chat import ChatRequest, read_chat
 from horde_proxy.protocol.completion import fold
@@ -29,10 +29,8 @@ def chat_completions() -> Response:
     if relayed is not None:
         return relayed
     chat = owned(here, read_chat(body.document, max_n=here.max_n, strict=here.strict))
-    scope = g.scope
-    items = answered(here, chat, body.content, lambda: here.router.stream(
-        chat, candidates or here.router.candidates(chat.model, scope)
-    ))
+    left = candidates or candidates_for(here, chat.model)
+    items = answered(here, chat, body.content, lambda: here.router.stream(chat, left))
     accepted = cast(Accepted, next(items))
     response = _streamed(here, chat, items) if chat.stream else _whole(items)
     response.headers.update(accepted.headers)

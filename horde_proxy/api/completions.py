@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.answering import answered, owned
 from horde_proxy.api.front import Front, front
 from horde_proxy.api.incoming import admit, guard, read_json
-from horde_proxy.api.relaying import passed_on
+from horde_proxy.api.relaying import candidates_for, passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.protocol.text import TextRequest, bare_chunk, fold_text, read_text, text_chunk
 from horde_proxy.upstreams import Accepted, StreamItem
@@ -33,12 +33,11 @@ def completions() -> Response:
         strict=here.strict,
     )
     chats = [owned(here, each) for each in asked.requests]
-    scope = g.scope
+    # They are used up in being asked: each prompt has its own.
+    asking = [(chat, candidates_for(here, chat.model)) for chat in chats]
     items = answered(
         here, chats[0], body.content,
-        lambda: several([
-            here.router.stream(chat, here.router.candidates(chat.model, scope)) for chat in chats
-        ], chats[0].n),
+        lambda: several([here.router.stream(*each) for each in asking], chats[0].n),
     )
     accepted = cast(Accepted, next(items))
     texts = _as_text(items, asked)

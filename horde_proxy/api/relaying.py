@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
-from flask import Response, g, request
+from flask import Response, current_app, g, request
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from horde_proxy.api.front import Front, front
@@ -17,7 +18,7 @@ from horde_proxy.api.incoming import admit, client_name, guard, read_json
 from horde_proxy.api.record import Record
 from horde_proxy.api.running import About
 from horde_proxy.api.uploads import Upload, read_upload
-from horde_proxy.errors import ClientGone, ProxyError
+from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
 from horde_proxy.protocol import sse
 from horde_proxy.protocol.usage import usage_in
 from horde_proxy.router import Candidates
@@ -31,6 +32,9 @@ _WITHOUT_V1 = frozenset({
 _EVENTS = "text/event-stream"
 _TAIL = 16_384
 _LAST = 16
+_LONGEST_NAME = 1000
+_MAYBE_JSON = frozenset({"", "text/plain", "application/x-www-form-urlencoded"})
+_OTHER_MODELS = frozenset({"models", "fallbacks"})
 PAGE_CHAT = "chat/completions"
 """What the page's own route for chats stands for."""
 
@@ -53,12 +57,8 @@ def pass_on() -> Response | None:
     guard()
     if request.method not in ("GET", "HEAD"):
         admit()
-    body = _body(here)
-    g.record.asked = _model(body)
-    candidates = here.router.candidates(
-        _model(body), g.scope, request.headers.get("X-Endpoint")
-    )
-    g.record.asked = candidates.best
+    body = _unambiguous(_body(here))
+    candidates = candidates_for(here, _model(body))
     candidates.only_relaying()
     if not candidates:
         raise Unsupported("The endpoint of this model answers chats and completions only.")
@@ -69,9 +69,24 @@ def pass_on() -> Response | None:
 
 
 def passed_on(here: Front, body: JsonBody) -> tuple[Response | None, Candidates | None]:
-    """The answer of those candidates that take the request as it is, and who else may answer."""
-    candidates = _candidates(here, body)
-    return (relay(here, body, candidates) if candidates else None), candidates
+    """The answer of those candidates that take the request as it is, and who else may answer.
+
+    (None, None) where nothing is relayed anyway, or no model is named.
+    """
+    name = _model(body)
+    if not here.router.relays or name is None:
+        return None, None
+    body = _unambiguous(body)
+    candidates = candidates_for(here, name)
+    return relay(here, body, candidates), candidates
+
+
+def candidates_for(here: Front, name: str | None) -> Candidates:
+    """Who may answer this request, for a model. Raises ModelNotFound and the like."""
+    g.record.asked = name
+    candidates = here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
+    g.record.asked = candidates.best
+    return candidates
 
 
 def family() -> str | None:
@@ -99,7 +114,11 @@ def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
     relayed.on_close.append(free)
     if relayed.status < 400 and g.record.asked:
         g.record.first_text = round(here.clock() - began, 3)
-    return _response(relayed, _model(body))
+    try:
+        return _response(relayed, _model(body))
+    except BaseException:
+        relayed.close()
+        raise
 
 
 def _begun(here: Front, body: Body) -> Callable[[], None]:
@@ -154,22 +173,14 @@ class Passing:
         yield sse.DONE
 
 
-def _candidates(here: Front, body: JsonBody) -> Candidates | None:
-    """Those for the model that a body names; None where nothing is relayed anyway."""
-    name = g.record.asked = _model(body)
-    if not here.router.relays or name is None:
-        return None
-    candidates = here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
-    g.record.asked = candidates.best
-    return candidates
-
-
 def _response(relayed: Relayed, model: str | None) -> Response:
     record: Record = g.record
     record.model, record.upstream = model, relayed.header("x-endpoint")
     if relayed.status >= 400:
         record.error = f"status_{relayed.status}"
     response = Response(Passing(relayed, record), relayed.status, relayed.headers)
+    if not relayed.header("content-type"):
+        response.headers.pop("Content-Type", None)
     if relayed.header("content-type").startswith(_EVENTS):
         response.headers["X-Accel-Buffering"] = "no"
         response.headers.setdefault("Cache-Control", "no-cache")
@@ -179,8 +190,11 @@ def _response(relayed: Relayed, model: str | None) -> Response:
 def _call(body: Body) -> Call:
     path = _path() or PAGE_CHAT
     query = request.query_string.decode("latin-1")
+    headers = dict(request.headers)
+    if isinstance(body, JsonBody) and body.content and not _is_json():
+        headers["Content-Type"] = "application/json"
     return Call(
-        request.method, f"{path}?{query}" if query else path, dict(request.headers), body,
+        request.method, f"{path}?{query}" if query else path, headers, body,
         _model(body), request.environ.get("gunicorn.socket"),
     )
 
@@ -198,13 +212,38 @@ def _path() -> str | None:
 
 
 def _body(here: Front) -> Body:
-    if not request.content_length and "chunked" not in request.headers.get("Transfer-Encoding", ""):
+    """JSON, whatever its type is called, as it fits into memory; or else a file."""
+    is_chunked = "chunked" in request.headers.get("Transfer-Encoding", "").lower()
+    if not request.content_length and not is_chunked:
         return NO_BODY
-    if request.mimetype == "application/json" or request.mimetype.endswith("+json"):
+    if _is_json():
         return read_json()
     upload = read_upload(request, here.max_upload)
     g.closing.append(upload.close)
-    return upload
+    most = current_app.config["MAX_CONTENT_LENGTH"]
+    is_text = request.mimetype in _MAYBE_JSON and upload.length <= most
+    return (upload.as_json() if is_text else None) or upload
+
+
+def _is_json() -> bool:
+    return request.mimetype == "application/json" or request.mimetype.endswith("+json")
+
+
+_Kind = TypeVar("_Kind", bound=Body)
+
+
+def _unambiguous(body: _Kind) -> _Kind:
+    """The body of a key that is for some models only: the model that was looked at, no other.
+
+    Servers differ in which of two they read, and some take more in fields of their own.
+    """
+    document = body.document if isinstance(body, JsonBody) else None
+    if not getattr(g.scope, "models", ()) or not isinstance(document, dict):
+        return body
+    names = [name.casefold() for name in document]
+    if names.count("model") > 1 or _OTHER_MODELS & set(names):
+        raise Refused("This key is for some models only, and the request names others.")
+    return cast(_Kind, JsonBody(json.dumps(document).encode(), document))
 
 
 def _model(body: Body) -> str | None:
@@ -212,4 +251,6 @@ def _model(body: Body) -> str | None:
         return body.model
     document: Any = body.document if isinstance(body, JsonBody) else None
     model = document.get("model") if isinstance(document, dict) else None
+    if isinstance(model, str) and len(model) > _LONGEST_NAME:
+        raise InvalidRequest("The model's name is too long.", param="model", code="invalid_value")
     return model if isinstance(model, str) and model else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
 from typing import IO
@@ -21,6 +22,7 @@ from werkzeug.sansio.multipart import (
 )
 
 from horde_proxy.errors import InvalidRequest
+from horde_proxy.upstreams.relay import JsonBody
 
 _IN_MEMORY = 1024 * 1024
 _PIECE = 65_536
@@ -43,23 +45,32 @@ class Upload:
             return self._file, self.length
         return self._renamed(model.encode())
 
+    def as_json(self) -> JsonBody | None:
+        """The same in memory, where it is a JSON object; None where it is not."""
+        self._file.seek(0)
+        content = self._file.read()
+        try:
+            document = json.loads(content) if content.lstrip()[:1] == b"{" else None
+        except (ValueError, RecursionError):
+            return None
+        return JsonBody(content, document) if document is not None else None
+
     def close(self) -> None:
         """The file is gone after this, with all copies."""
         for file in self._files:
             file.close()
 
     def _named(self) -> str | None:
-        found, is_model = b"", False
+        found, is_model, count = b"", False, 0
         for event in self._events():
             if isinstance(event, Field | File):
                 is_model = isinstance(event, Field) and event.name == "model"
+                count += is_model
             elif isinstance(event, Data) and is_model:
                 found += event.data
-                if len(found) > _LONGEST_NAME:
-                    raise InvalidRequest("The model's name is too long.", param="model")
-                if not event.more_data:
-                    return found.decode("utf-8", "replace").strip() or None
-        return None
+            if len(found) > _LONGEST_NAME or count > 1:
+                raise InvalidRequest("The form names two models, or one too long.", param="model")
+        return found.decode("utf-8", "replace").strip() or None
 
     def _renamed(self, model: bytes) -> tuple[IO[bytes], int]:
         assert self._boundary is not None

@@ -139,6 +139,8 @@ class AccessSettings(Section):
             return None
         if not url.startswith(("sqlite:///", "postgresql://")):
             raise ValueError("write it as sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+        if url.startswith("sqlite:///:memory:") or url in ("sqlite:///", "sqlite:////"):
+            raise ValueError("name a file: sqlite:///PATH, with four slashes for one from the root")
         if url.startswith("postgresql") and find_spec("psycopg") is None:
             raise ValueError("psycopg is missing: pip install 'horde-proxy[postgres]'")
         return url
@@ -327,6 +329,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> Config:
+        _number_unnamed(self.endpoints)
         names = [each.label() for each in self.endpoints]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(
@@ -347,3 +350,15 @@ class Config(Section):
             if name not in FORMATS:
                 raise ValueError(f"{glob!r}: no format {name!r}; there are: {', '.join(FORMATS)}")
         return formats
+
+
+def _number_unnamed(endpoints: list[EndpointSettings]) -> None:
+    """Endpoints on one host that have no names are called host, host-2 and so on."""
+    taken = [each.name for each in endpoints if each.name]
+    for each in endpoints:
+        if each.name is None:
+            label, number = each.label(), 1
+            while (name := label if number == 1 else f"{label}-{number}") in taken:
+                number += 1
+            each.name = name
+            taken.append(name)

@@ -28,7 +28,7 @@ def usage_in(tail: bytes) -> tuple[int, int] | None:
 def _object(text: bytes) -> dict[str, Any]:
     try:
         found, _ = _DECODER.raw_decode(text.decode("utf-8", "replace"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -31,14 +30,12 @@ from horde_proxy.upstreams import Accepted, StreamItem
 from horde_proxy.upstreams.endpoint import Endpoint
 from horde_proxy.upstreams.health import Attempt
 from horde_proxy.upstreams.relay import Call, Relayed
+from horde_proxy.upstreams.verdict import fault_of, overflow_of
 
 _NEAR_NAMES = 3
 _NEAR_CUTOFF = 0.4
 _LONGEST_NAME = 200
 _ANY = "any model"
-_OVERFLOW = ("context_length_exceeded", "exceed_context_size_error", "maximum context length")
-_LONGEST_REFUSAL = 10_000
-_NOT_ITS_FAULT = frozenset({501, 505})
 
 __all__ = ["EVERYTHING", "Candidates", "Endpoint", "Router", "Scope"]
 
@@ -102,7 +99,7 @@ class Router:
         if name is None:
             return self._of_any(scope, endpoint)
         found = self._of_model(name, scope)
-        others = [each for fallback in self._fallbacks_of(name)
+        others = [each for fallback in self._fallbacks_of(name, found)
                   for each in self._of_model(fallback, scope, is_fallback=True)]
         found = [*found, *others] if not others else self._by_wait(found, others, scope)
         if endpoint is not None:
@@ -124,7 +121,7 @@ class Router:
             last, is_good = self._tried(call, candidate, attempt, candidates)
             if last is not None and is_good:
                 return last
-        if last is not None and candidates.is_alone:
+        if last is not None and candidates.is_alone and not candidates:
             return last
         if last is not None:
             last.close()
@@ -140,10 +137,10 @@ class Router:
             try:
                 yield from shown.only_new(_followed(request, candidate, attempt))
                 return
-            except ContextLengthExceeded:
+            except ContextLengthExceeded as exc:
                 if shown.content or not candidates.has_fallback():
                     raise
-                candidates.only_fallbacks()
+                candidates.overflowed(exc)
             except (UpstreamFailed, Unavailable, RateLimited, TimedOut) as exc:
                 if shown.content or isinstance(exc, ShuttingDown):
                     raise
@@ -166,30 +163,49 @@ class Router:
         assert candidate.relays is not None
         try:
             relayed = candidate.relays.relay(call, candidate.models[0] if call.model else None)
-        except (ClientGone, ShuttingDown):
+        except ProxyError as exc:
+            if not isinstance(exc, ClientGone | ShuttingDown):
+                candidates.failed(candidate, attempt, exc)
+                return None, False
             attempt.end()
             raise
-        except ProxyError as exc:
-            candidates.failed(candidate, attempt, exc)
-            return None, False
-        fault = _fault(relayed)
-        if fault is None and candidates.has_fallback() and _overflowed(relayed):
-            candidates.only_fallbacks()
+        except BaseException:
             attempt.end()
-            return relayed, False
+            raise
+        relayed.on_close.append(attempt.end)
+        try:
+            return relayed, self._is_good(relayed, candidate, attempt, candidates)
+        except BaseException:
+            relayed.close()
+            raise
+
+    def _is_good(
+        self, relayed: Relayed, candidate: Candidate, attempt: Attempt, candidates: Candidates
+    ) -> bool:
+        """Whether the answer is one for the client."""
+        relayed.headers.append(("X-Endpoint", candidate.endpoint.name))
+        try:
+            fault = fault_of(relayed)
+            overflow = overflow_of(relayed) if candidates.has_fallback() else None
+        except (ClientGone, ShuttingDown):
+            raise
+        except ProxyError as exc:
+            fault, overflow = exc, None
         if fault is not None:
             candidates.failed(candidate, attempt, fault)
-        else:
-            attempt.answered()
-        relayed.on_close.append(attempt.end)
-        relayed.headers.append(("X-Endpoint", candidate.endpoint.name))
-        return relayed, fault is None
+            return False
+        attempt.answered()
+        if overflow is not None:
+            candidates.overflowed(overflow)
+        return overflow is None
 
-    def _resolved(self, name: str, scope: Scope) -> tuple[View, list[list[str]]]:
-        """What a name stands for; where that is nothing, the lists are asked for anew once."""
+    def _resolved(
+        self, name: str, scope: Scope, *, is_wanted: bool = True
+    ) -> tuple[View, list[list[str]]]:
+        """What a name stands for; `is_wanted`: where that is nothing, the lists are asked for."""
         view = self._offers.seen_by(scope)
         groups = view.groups(name, self._aliases)
-        if not groups:
+        if not groups and is_wanted:
             for endpoint in self.endpoints:
                 endpoint.upstream.refresh()
             view = self._offers.seen_by(scope)
@@ -199,7 +215,7 @@ class Router:
     def _of_model(
         self, name: str, scope: Scope, *, is_fallback: bool = False
     ) -> list[Candidate]:
-        view, groups = self._resolved(name, scope)
+        view, groups = self._resolved(name, scope, is_wanted=not is_fallback)
         if not groups:
             return self._of_silent(name, scope, is_fallback)
         return [
@@ -237,10 +253,14 @@ class Router:
             each.priority, (each.health.running + 1) / each.weight, self._chance()
         ))
 
-    def _fallbacks_of(self, name: str) -> Sequence[str]:
+    def _fallbacks_of(self, name: str, found: Sequence[Candidate]) -> Sequence[str]:
+        """Those of the name, of what it is an alias of, of the model it stands for, or of all."""
         if not self._fallbacks:
             return ()
-        return self._fallbacks.get(name.casefold()) or self._fallbacks.get("*") or ()
+        model = found[0].model if found else None
+        names = (name, self._aliases.get(name), model, "*")
+        known = (self._fallbacks.get(each.casefold()) for each in names if each)
+        return next((each for each in known if each), ())
 
     def _by_wait(
         self, found: Sequence[Candidate], others: Sequence[Candidate], scope: Scope
@@ -315,27 +335,3 @@ def _followed(
 def _absence(endpoint: Endpoint) -> str:
     error = endpoint.error
     return f"its models cannot be had: {str(error).rstrip('.')}" if error else "does not offer it"
-
-
-def _fault(relayed: Relayed) -> ProxyError | None:
-    """What an answer says of its server's health: a failure, or nothing."""
-    status = relayed.status
-    if status == 429:
-        value = relayed.header("retry-after")
-        pause = int(value) if value.isdigit() else None
-        return RateLimited("it allows no more requests now", retry_after=pause)
-    if status >= 500 and status not in _NOT_ITS_FAULT:
-        return UpstreamFailed(f"it answered with status {status}")
-    return None
-
-
-def _overflowed(relayed: Relayed) -> bool:
-    """Whether an answer says that the request does not fit the model's context."""
-    if relayed.status not in (400, 413, 422):
-        return False
-    text = relayed.head(_LONGEST_REFUSAL).decode("utf-8", "replace")
-    try:
-        text = json.dumps(json.loads(text).get("error") or "")
-    except (ValueError, AttributeError):
-        pass
-    return any(sign in text for sign in _OVERFLOW)

@@ -62,6 +62,7 @@ class Candidates:
         self._others = others
         self._errors: list[ProxyError] = []
         self._retry: list[int] = []
+        self._overflow: ProxyError | None = None
 
     def __bool__(self) -> bool:
         return bool(self._left)
@@ -106,12 +107,15 @@ class Candidates:
         attempt.end()
         log.info("%s failed%s: %s", name, ", the next is asked" if self._left else "", error)
 
-    def only_fallbacks(self) -> None:
-        """The model does not do, wherever it runs."""
+    def overflowed(self, error: ProxyError) -> None:
+        """The request is too long for the model, wherever that runs: only fallbacks are left."""
+        self._overflow = error
         self._left = deque(each for each in self._left if each.is_fallback)
 
     def error(self) -> ProxyError:
         """Why there is no answer: every endpoint with its reason."""
+        if self._overflow is not None:
+            return self._overflow
         if self._errors and not self._others and len(self._reasons) == 1:
             return self._errors[-1]
         soonest = min(self._retry, default=None)

@@ -10,6 +10,7 @@ from horde_proxy.upstreams.endpoint import Endpoint
 
 Offered = Mapping[str, dict[str, Any]]
 _MOST_RESOLVED = 1000
+_LONGEST_KEPT = 200
 
 
 class Scope(Protocol):
@@ -55,7 +56,7 @@ class View:
         found = self._resolved.get(name)
         if found is None:
             found = resolve(name, list(self.models.values()), aliases)
-            if len(self._resolved) < _MOST_RESOLVED:
+            if len(name) <= _LONGEST_KEPT and len(self._resolved) < _MOST_RESOLVED:
                 self._resolved[name] = found
         return found
 

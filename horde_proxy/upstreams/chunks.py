@@ -11,13 +11,20 @@ from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from horde_proxy.errors import InvalidRequest, ProxyError, ServerBug, UpstreamFailed
+from horde_proxy.errors import (
+    InvalidRequest,
+    ProxyError,
+    RateLimited,
+    ServerBug,
+    UpstreamContextExceeded,
+    UpstreamFailed,
+)
 from horde_proxy.protocol.completion import Chunk
 from horde_proxy.upstreams import Accepted, StreamItem, Waiting
 from horde_proxy.upstreams.relay import Relayed
+from horde_proxy.upstreams.verdict import error_of, fault_of, message_of, overflow_of
 
 SLICE = 0.9
-_LONGEST_ERROR = 10_000
 _Arrived = Accepted | Chunk | BaseException | None
 
 
@@ -84,7 +91,8 @@ def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             except ValueError as exc:
                 raise UpstreamFailed("it sent an event that is not JSON") from exc
             if not isinstance(event, dict) or "error" in event:
-                raise UpstreamFailed("it broke the answer off: " + _message(event))
+                error = event.get("error") if isinstance(event, dict) else None
+                raise UpstreamFailed("it broke the answer off: " + message_of(error))
             yield event
 
 
@@ -122,16 +130,10 @@ def _refuse(relayed: Relayed) -> None:
     """Raises for an answer that is no stream."""
     if relayed.status < 300 and relayed.header("content-type").startswith("text/event-stream"):
         return
-    try:
-        message = _message(json.loads(relayed.head(_LONGEST_ERROR)))
-    except ValueError:
-        message = f"status {relayed.status}"
-    if 400 <= relayed.status < 500 and relayed.status not in (408, 429):
+    fault = fault_of(relayed) or overflow_of(relayed)
+    if isinstance(fault, RateLimited | UpstreamContextExceeded):
+        raise fault
+    message = message_of(error_of(relayed))
+    if 400 <= relayed.status < 500 and relayed.status != 408:
         raise InvalidRequest(message)
     raise UpstreamFailed(f"it answered with status {relayed.status}: {message}")
-
-
-def _message(document: Any) -> str:
-    error = document.get("error") if isinstance(document, dict) else None
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message or "no reason given")[:500]

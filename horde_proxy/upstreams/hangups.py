@@ -6,6 +6,7 @@ the upstream's connection is shut down, and that thread wakes with an error.
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import threading
@@ -19,13 +20,18 @@ from horde_proxy.errors import ClientGone, ProxyError, ShuttingDown
 
 _HUNG_UP: int = getattr(select, "EPOLLRDHUP", 0)
 _CURRENT = threading.local()
+log = logging.getLogger(__name__)
 
 
 class Watch:
-    """One client's call. `error` says why it is over, once the client hung up."""
+    """One client's call. `error` says why it is over, once the client hung up.
+
+    `is_reused`: the call went over a connection that had been kept open.
+    """
 
     def __init__(self, hangups: Hangups, client: socket.socket | None) -> None:
         self.error: ProxyError | None = None
+        self.is_reused = False
         self._hangups = hangups
         self._connection: Any = None
         self.descriptor = client.fileno() if client else -1
@@ -37,9 +43,9 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         _CURRENT.watch = None
 
-    def attach(self, connection: Any) -> None:
+    def attach(self, connection: Any, *, is_reused: bool) -> None:
         """This connection is used for the call now. Raises `error`."""
-        self._connection, connection.watch = connection, self
+        self._connection, self.is_reused = connection, is_reused
         if self.error:
             raise self.error
 
@@ -47,12 +53,12 @@ class Watch:
         """The client has gone, or another error ends the call: wakes who works for it."""
         self.error = self.error or error or ClientGone()
         connection = self._connection
-        if connection is not None and connection.watch is self and connection.sock is not None:
+        if connection is not None and connection.watch is self:
             try:
                 # An SSL socket's own method would take the socket from under the reader.
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
-            except OSError:
-                pass
+            except (OSError, TypeError):
+                log.debug("there was no connection to shut down")
 
     def close(self) -> None:
         """The call is over; may be called again."""
@@ -115,31 +121,39 @@ class Hangups:
                         watch.hang_up()
 
 
-def _attach(connection: Any) -> None:
-    watch = getattr(_CURRENT, "watch", None)
-    connection.watch = None
-    if watch:
-        watch.attach(connection)
+class _Watched(HTTPConnection):
+    """Tells its watch that it is used, and whether it was before."""
 
+    watch: Watch | None = None
+    was_asked = False
 
-class _Connection(HTTPConnection):
+    def connect(self) -> None:
+        self.was_asked = False
+        super().connect()
+
     def request(self, *arguments: Any, **options: Any) -> None:
-        _attach(self)
+        watch = self.watch = getattr(_CURRENT, "watch", None)
+        if watch:
+            watch.attach(self, is_reused=self.was_asked and self.sock is not None)
         super().request(*arguments, **options)
+        self.was_asked = True
+        if watch and watch.error:
+            raise watch.error
 
 
-class _SecureConnection(HTTPSConnection):
-    def request(self, *arguments: Any, **options: Any) -> None:
-        _attach(self)
-        super().request(*arguments, **options)
+class _SecureConnection(_Watched, HTTPSConnection):
+    """The same over TLS."""
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = _Watched
 
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
 
 
 class WatchedAdapter(HTTPAdapter):
@@ -147,4 +161,9 @@ class WatchedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
+        found: Any = super().proxy_manager_for(*arguments, **options)
+        found.pool_classes_by_scheme = _POOLS
+        return found

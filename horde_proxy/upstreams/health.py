@@ -32,7 +32,8 @@ class Health:
         self._lock = threading.Lock()
         self._failures = 0
         self._cools_until = 0.0
-        self._is_probed = False
+        self._failed_at = -math.inf
+        self._probe: Attempt | None = None
         self._error: str | None = None
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -40,11 +41,12 @@ class Health:
         """An attempt that may be made now, or None; see `why_not`."""
         with self._lock:
             is_probe = self._failures > 0 and self._cooldown > 0
-            if is_probe and (self._is_probed or self._clock() < self._cools_until):
+            if is_probe and (self._probe is not None or self._clock() < self._cools_until):
                 return None
-            self._is_probed = is_probe
             self.running += 1
-            return Attempt(self, is_probe, self._clock())
+            attempt = Attempt(self, self._clock())
+            self._probe = attempt if is_probe else None
+            return attempt
 
     def why_not(self) -> str:
         """Why it is not asked now."""
@@ -81,26 +83,28 @@ class Health:
             with self._lock:
                 self._failures, self._cools_until = 0, 0.0
 
-    def _failed(self, reason: str, seconds: float | None) -> None:
+    def _failed(self, attempt: Attempt, reason: str, seconds: float | None) -> None:
+        """What began before the last failure is of the same outage, and makes it no longer."""
         with self._lock:
-            self._error = reason
-            pause = min(self._cooldown * 2**min(self._failures, 30), self._longest)
-            self._failures += 1
-            until = self._clock() + (pause if seconds is None else max(seconds, self._cooldown))
+            now, pause, self._error = self._clock(), 0.0, reason
+            if attempt.began >= self._failed_at:
+                pause = min(self._cooldown * 2**min(self._failures, 30), self._longest)
+                self._failures, self._failed_at = self._failures + 1, now
+            until = now + max(pause if seconds is None else seconds, pause and self._cooldown)
             self._cools_until = max(self._cools_until, until) if self._cooldown else 0.0
 
     def _ended(self, attempt: Attempt) -> None:
         with self._lock:
             self.running -= 1
-            if attempt.is_probe:
-                self._is_probed = False
+            if attempt is self._probe:
+                self._probe = None
 
 
 class Attempt:
     """One request to an upstream, which `end` ends, whatever became of it."""
 
-    def __init__(self, health: Health, is_probe: bool, began: float) -> None:
-        self.is_probe, self.began = is_probe, began
+    def __init__(self, health: Health, began: float) -> None:
+        self.began = began
         self._health: Health | None = health
 
     def answered(self) -> None:
@@ -111,7 +115,7 @@ class Attempt:
     def failed(self, reason: str, seconds: float | None = None) -> None:
         """It failed, and wants to be left alone for so many seconds (None: for a cooldown)."""
         if self._health:
-            self._health._failed(reason, seconds)
+            self._health._failed(self, reason, seconds)
 
     def end(self) -> None:
         """Nothing of it runs any more. May be called again."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.structures import CaseInsensitiveDict
@@ -58,10 +59,14 @@ class OpenAIUpstream:
     ) -> None:
         self.name, self.url = name, _without_password(url)
         self.offers_any = False
-        self._base = self._calls(url)
+        self._base = self._calls(self.url)
         self._host = urlsplit(self.url).netloc
         self._session, self._hangups = session, hangups
         self._own = dict(headers or {})
+        if not api_key and urlsplit(url).username:
+            user, password = urlsplit(url).username or "", urlsplit(url).password or ""
+            pair = f"{unquote(user)}:{unquote(password)}".encode()
+            self._own.setdefault("Authorization", f"Basic {b64encode(pair).decode()}")
         if api_key:
             self._own.setdefault("Authorization", f"Bearer {api_key}")
         self._timeout = timeout
@@ -156,7 +161,7 @@ class OpenAIUpstream:
         except Unreachable as exc:
             if watch.error:
                 raise watch.error from exc
-            if not isinstance(exc.__cause__, requests.ConnectionError) or _is_refused(exc):
+            if not watch.is_reused:
                 raise
         seek = getattr(request.body, "seek", None)
         if seek:
@@ -235,11 +240,6 @@ def _models(document: Any) -> list[dict[str, Any]]:
         raise UpstreamFailed("its list of models is not OpenAI's")
     models = [each for each in found if isinstance(each, dict) and isinstance(each.get("id"), str)]
     return [{"object": "model", "created": 0, "owned_by": "unknown", **each} for each in models]
-
-
-def _is_refused(exc: BaseException) -> bool:
-    """Whether nothing was sent: then there is no connection to be had."""
-    return "NewConnectionError" in repr(exc.__cause__)
 
 
 def _reason(exc: requests.RequestException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,13 +19,18 @@ _HOP_BY_HOP = frozenset({
 _OF_THE_CLIENT = _HOP_BY_HOP | {
     "host", "content-length", "accept-encoding", "expect", "authorization", "api-key", "x-api-key",
     "apikey", "cookie", "origin", "referer", "forwarded", "via", "x-forwarded-for",
-    "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip", "x-endpoint",
+    "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip", "x-client-ip",
+    "cf-connecting-ip", "true-client-ip", "x-endpoint", "x-goog-api-key", "openai-organization",
+    "openai-project",
 }
 _OF_THE_SERVER = _HOP_BY_HOP | {
     "server", "date", "set-cookie", "x-request-id", "x-endpoint", "access-control-allow-origin",
     "access-control-allow-credentials", "access-control-expose-headers", "alt-svc",
     "strict-transport-security",
 }
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_FOLDED = re.compile(r"\r?\n[ \t]+")
 Headers = list[tuple[str, str]]
 
 
@@ -118,8 +124,14 @@ class Relayed:
 
 
 def kept(headers: Iterable[tuple[str, str]]) -> Headers:
-    """Those of a server's headers that its client is told."""
-    return [(name, value) for name, value in headers if name.lower() not in _OF_THE_SERVER]
+    """Those of a server's headers that its client is told; of broken ones, none."""
+    found = [(name, _FOLDED.sub(" ", value)) for name, value in headers]
+    listed = ",".join(value for name, value in found if name.lower() == "connection")
+    dropped = _OF_THE_SERVER | {name.strip().lower() for name in listed.split(",")}
+    return [
+        (name, value) for name, value in found
+        if name.lower() not in dropped and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
+    ]
 
 
 NO_BODY = JsonBody(b"")

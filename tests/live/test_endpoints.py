@@ -407,3 +407,46 @@ def test_the_older_variables_serve_as_they_did(processes: Processes) -> None:
     url = f"http://127.0.0.1:{port}"
     until(lambda: answers(f"{url}/health/ready"))
     assert chat(url, ECHO, "Hi there").json()["choices"][0]["message"]["content"] == "Hi there"
+
+
+class Dropping:
+    """Answers the first request of each connection, `answered` times in all; drops the rest."""
+
+    def __init__(self, answered: int) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.answered, self.asked = answered, 0
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection:
+                if self.handle(connection):
+                    self.asked += bool(connection.recv(65536))
+
+    def handle(self, connection: socket.socket) -> bool:
+        """Whether the request was answered; a second one on a connection is dropped."""
+        asked = connection.recv(65536)
+        if b"GET " in asked:
+            connection.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return False
+        self.asked += bool(asked)
+        if self.answered <= 0:
+            return False
+        self.answered -= 1
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        return True
+
+
+def test_a_kept_connection_that_breaks_is_made_anew_and_a_new_one_is_not(
+    processes: Processes,
+) -> None:
+    server = Dropping(2)
+    url = front(processes, [{"url": server.url, "name": "dropping"}])
+    assert [chat(url, "m").status_code for _ in range(3)] == [200, 200, 502]
+    assert server.asked == 4
+    server.listener.close()
