@@ -82,6 +82,7 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
         repetitions=Repetitions(server.loop_limit, time.monotonic),
         completion_tokens=settings.horde.default_completion_tokens,
         horde=hordes[0] if hordes else None,
+        statistics=assembly.statistics(hordes[0], settings.stats) if hordes else None,
         max_upload=server.max_upload,
         reattach=server.reattach,
         admins=tuple(access.admins),

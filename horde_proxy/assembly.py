@@ -6,11 +6,12 @@ Part of app.py: it makes objects, and calls nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flask import Flask
 from requests import Session
 
-from horde_proxy.config import Config, EndpointSettings
+from horde_proxy.config import Config, EndpointSettings, StatsSettings
 from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.shutdown import Halt
 from horde_proxy.upstreams import Upstream
@@ -18,6 +19,10 @@ from horde_proxy.upstreams.endpoint import Endpoint
 from horde_proxy.upstreams.hangups import Hangups, WatchedAdapter
 from horde_proxy.upstreams.health import Health
 from horde_proxy.upstreams.kinds import RELAYS
+
+if TYPE_CHECKING:
+    from horde_proxy.stats.answers import Statistics
+    from horde_proxy.upstreams.horde import HordeUpstream
 
 CONNECTIONS = 128
 PRIVATE = "private"
@@ -39,6 +44,7 @@ class Assembly:
     ) -> None:
         self._halt, self._private, self._observer = halt, private, observer
         self._made: dict[str, Endpoint] = {}
+        self._statistics: tuple[HordeUpstream, StatsSettings, Statistics] | None = None
         self.hangups = Hangups()
 
     def endpoints(self, settings: Config) -> list[Endpoint]:
@@ -55,6 +61,19 @@ class Assembly:
             made[key] = self._made.get(key) or self._endpoint(each, settings, len(wanted) > 1)
         self._made = made
         return list(made.values())
+
+    def statistics(self, horde: HordeUpstream, settings: StatsSettings) -> Statistics:
+        """The statistics of a horde; the same as before where nothing has changed."""
+        from horde_proxy.horde_assembly import horde_statistics
+
+        before = self._statistics
+        if before and before[0] is horde and before[1] == settings:
+            return before[2]
+        if before:
+            before[2].hydrator.stop()
+        found = horde_statistics(horde, settings, self._halt)
+        self._statistics = horde, settings, found
+        return found
 
     def _endpoint(self, each: EndpointSettings, settings: Config, has_others: bool) -> Endpoint:
         routing = settings.routing
@@ -83,6 +102,7 @@ def _bearing(settings: Config) -> tuple[object, ...]:
     return (
         settings.horde.model_dump_json(), settings.private_horde.strict, settings.routing,
         settings.formats, settings.tool_styles, settings.cache.model_dump_json(),
+        settings.stats.horde_api_cache_ttl, settings.stats.horde_api_timeout,
     )
 
 

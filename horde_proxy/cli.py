@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from horde_proxy import config, logs
+from horde_proxy import config, logs, table
 from horde_proxy import opencode as updater
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.jsonc import JsoncError
@@ -135,16 +135,21 @@ def chat(text: str, model: str | None, url: str | None, path: str | None) -> Non
 @main.command("models")
 @url_option
 @config_option
-def list_models(url: str | None, path: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--sort", type=click.Choice(list(table.COLUMNS)), help="What comes first or most.")
+@click.option("--filter", "words", metavar="TEXT", help="Only models with this in their names.")
+def list_models(
+    url: str | None, path: str | None, as_json: bool, sort: str | None, words: str | None
+) -> None:
     """List what a running proxy offers."""
-    rows = [("MODEL", "WORKERS", "CONTEXT", "QUEUED", "TOKENS/S")]
-    for model in _get(_base_url(url, path), "/models")["data"]:
-        horde = model.get("horde", {})
-        rows.append((
-            model["id"], str(horde.get("workers", "")), str(model.get("context_length", "")),
-            f"{horde.get('queued_tokens', 0):.0f}", f"{horde.get('tokens_per_second', 0):.1f}",
-        ))
-    _echo_table(rows)
+    base = _base_url(url, path)
+    click.echo(f"Loading the models of {base} ...", err=True)
+    offered, horde = _get(base, "/models")["data"], _get_if_there(base, "/horde/models")
+    rows = table.rows(offered, horde["data"] if horde else ())
+    if horde and horde.get("degraded"):
+        click.echo("The horde cannot be reached now: this is the last that is known.", err=True)
+    rows = table.chosen(rows, sort, words or "")
+    click.echo(json.dumps(rows, indent=2) if as_json else "\n".join(table.lines(rows)))
 
 
 def _echo_table(rows: Sequence[Sequence[str]]) -> None:
@@ -414,6 +419,18 @@ def _get(base: str, path: str) -> Any:
         return response.json()
     except requests.RequestException as exc:
         raise _unreachable(base) from exc
+
+
+def _get_if_there(base: str, path: str) -> Any:
+    """As `_get`; None from a proxy that has no horde, or whose horde's statistics fail."""
+    import requests
+
+    try:
+        response = requests.get(base + path, headers=_headers(), timeout=_TIMEOUT)
+        found = response.json() if response.ok else None
+    except requests.RequestException:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("data"), list) else None
 
 
 def _first_model(base: str) -> str:

@@ -10,16 +10,29 @@ from requests import Session
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from horde_proxy.config import CacheSettings, Config, EndpointSettings, HordeSettings
+from horde_proxy.config import (
+    CacheSettings,
+    Config,
+    EndpointSettings,
+    HordeSettings,
+    StatsSettings,
+)
 from horde_proxy.observing import Observer
 from horde_proxy.shutdown import Halt
+from horde_proxy.stats.answers import Statistics
+from horde_proxy.stats.hydration import Hydrator, Rhythm
+from horde_proxy.stats.integration import HordeAPIIntegration
+from horde_proxy.stats.sources import References
 from horde_proxy.upstreams.horde import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.feeds import Feeds
 from horde_proxy.upstreams.horde.gate import Gate, Limits
+from horde_proxy.upstreams.horde.shared import Shared, connected
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.upstreams.kept import KeptDocument
 
 if TYPE_CHECKING:
     from horde_proxy.assembly import PrivateApp
@@ -47,11 +60,69 @@ def horde_upstream(
         timeout=(horde.connect_timeout, horde.read_timeout), observer=observer,
     )
     accounts = Accounts(client)
-    catalog = Catalog(client, ttl=horde.cache_ttl, name=each.label(), observer=observer)
+    feeds = _feeds(horde, settings, halt, private, observer, each.label())
     return HordeUpstream(
-        client, catalog, _options(horde, settings), accounts,
+        client, Catalog(feeds), _options(horde, settings), accounts,
         _gate(horde, settings, accounts, halt, observer), name=each.label(), sleep=halt.sleep,
         observer=observer, webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
+    )
+
+
+def horde_statistics(
+    horde: HordeUpstream, settings: StatsSettings, halt: Halt
+) -> Statistics:
+    """What is told of a horde under /v1/horde."""
+    live = HordeAPIIntegration(horde.feeds)
+    hydrator = Hydrator(live.touch, _rhythm(settings), lead=live.lead, sleep=halt.sleep)
+    return Statistics(live, _references(settings), hydrator)
+
+
+def _feeds(
+    horde: HordeSettings, settings: Config, halt: Halt, private: PrivateApp | None,
+    observer: Observer, name: str,
+) -> Feeds:
+    """The horde's documents; a refused connection is told at once, not tried again."""
+    session, ttl = _session(0), settings.stats.horde_api_cache_ttl
+    if private:
+        session.mount(PRIVATE_HORDE_URL, WSGIAdapter(private.app))
+        ttl = min(ttl, horde.cache_ttl)
+    seconds = settings.stats.horde_api_timeout
+    client = HordeClient(
+        horde.url, session, contact=horde.contact, timeout=(horde.connect_timeout, seconds),
+        observer=observer,
+    )
+    return Feeds(
+        client, ttl=horde.cache_ttl, stats_ttl=ttl,
+        shared=None if private else _shared_feeds(settings.cache, halt),
+        lease=seconds + horde.connect_timeout, name=name, observer=observer,
+    )
+
+
+def _shared_feeds(cache: CacheSettings, halt: Halt) -> Shared | None:
+    """Importing redis takes longer than the first answer may, so it is not left to that."""
+    if cache.redis_url is None:
+        return None
+    redis = connected(cache.redis_url)
+    return Shared(lambda: redis, cache.redis_key_prefix, sleep=halt.sleep)
+
+
+def _rhythm(settings: StatsSettings) -> Rhythm | None:
+    if not settings.hydrate:
+        return None
+    return Rhythm(settings.hydrate_interval, settings.hydrate_delay, settings.hydrate_jitter)
+
+
+def _references(settings: StatsSettings) -> References:
+    given = {"text": settings.text_reference, "image": settings.image_reference}
+    documents = {
+        kind: KeptDocument(
+            source, settings.directory(), _session(0),
+            timeout=(settings.horde_api_timeout, settings.horde_api_timeout),
+        )
+        for kind, source in given.items() if source
+    }
+    return References(
+        {kind: document.load for kind, document in documents.items()}, ttl=settings.reference_ttl
     )
 
 
@@ -99,10 +170,10 @@ def _shared(cache: CacheSettings) -> Callable[[], Storage] | None:
     return lambda: RedisStorage(url, wrap_exceptions=True, key_prefix=prefix)
 
 
-def _session() -> Session:
+def _session(tries: int = 2) -> Session:
     """One pool of connections. Only what was never sent is tried again: a submit costs."""
     session = Session()
-    connect_only = Retry(connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
+    connect_only = Retry(connect=tries, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
     adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=connect_only)
     session.mount("http://", adapter)
     session.mount("https://", adapter)

@@ -23,12 +23,17 @@ from horde_proxy.metrics import Metrics
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
+from horde_proxy.stats.answers import Statistics
+from horde_proxy.stats.hydration import Hydrator
+from horde_proxy.stats.integration import HordeAPIIntegration
+from horde_proxy.stats.sources import References
 from horde_proxy.upstreams.endpoint import Endpoint
 from horde_proxy.upstreams.health import Health
 from horde_proxy.upstreams.horde import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.feeds import Feeds
 from horde_proxy.upstreams.horde.gate import Gate, Limits
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
@@ -136,10 +141,11 @@ class World:
         self.client = HordeClient(
             HORDE_URL, self.session, contact="test", timeout=(1, 1), observer=self.metrics
         )
-        self.catalog = Catalog(
+        self.feeds = Feeds(
             self.client, ttl=1, timer=self.clock, now=self.clock, run=at_once,
             observer=self.metrics,
         )
+        self.catalog = Catalog(self.feeds, now=self.clock)
         self.options = HordeOptions(CLIENT_KEY, filters=Filters(validated=False))
         self.limits = Limits()
         self.sleep: Callable[[float], None] = self.clock.sleep
@@ -178,8 +184,18 @@ class World:
         halt, upstream = Halt(), self.upstream()
         halt.sleep = self.clock.sleep  # type: ignore[method-assign]
         router = Router([Endpoint(upstream, Health(0))], self.aliases)
+        settings.setdefault("statistics", self.statistics())
         api.register(app, Front(router, halt, clock=self.clock, horde=upstream, **settings))
         return app
+
+    def statistics(self, **references: Any) -> Statistics:
+        """The horde's statistics; `references` are documents by kind. Nothing keeps them warm."""
+        documents = {kind: (lambda found=found: (found, 0.0)) for kind, found in references.items()}
+        return Statistics(
+            HordeAPIIntegration(self.feeds, now=self.clock),
+            References(documents, clock=self.clock, run=at_once),
+            Hydrator(lambda: None, None), now=self.clock,
+        )
 
     def http(self) -> FlaskClient:
         return self.app().test_client()

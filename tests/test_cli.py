@@ -92,7 +92,7 @@ def test_models_are_listed_in_columns() -> None:
         "id": "a/b", "context_length": 4096,
         "horde": {"workers": 2, "queued_tokens": 80.0, "tokens_per_second": 12.34},
     }]})
-    assert run("models", "--url", "proxy.invalid/v1").output.splitlines()[1].split() == [
+    assert run("models", "--url", "proxy.invalid/v1").stdout.splitlines()[1].split() == [
         "a/b", "2", "4096", "80", "12.3",
     ]
 
@@ -207,3 +207,55 @@ def test_a_made_key_opens_the_proxy_until_it_is_revoked(tmp_path: Path) -> None:
     assert http.get("/v1/models", headers={"Authorization": "Bearer hp-x"}).status_code == 401
     keys(tmp_path, "revoke", "ann")
     assert create_app(settings).test_client().get("/v1/models", headers=headers).status_code == 401
+
+
+def offered(name: str, **horde: Any) -> dict[str, Any]:
+    return {"id": name, "context_length": 4096, "horde": horde}
+
+
+def table_of(*arguments: str) -> Result:
+    responses.get(f"{BASE}/models", json={"data": [
+        offered("koboldcpp/Small-8B", workers=1, queued_tokens=9.0, tokens_per_second=50.0,
+                expected_seconds=4.2),
+        offered("Large-70B", workers=3, queued_tokens=80.0, tokens_per_second=12.34,
+                expected_seconds=30.0),
+        {"id": "relayed"},
+    ]})
+    responses.get(f"{BASE}/horde/models", json={"degraded": False, "data": [
+        {"name": "Small-8B", "usage_stats": {"day": 1, "month": 7, "total": 9}},
+    ]})
+    return run("models", "--url", BASE, *arguments)
+
+
+@responses.activate
+def test_models_of_a_horde_are_listed_with_wait_and_use() -> None:
+    found = table_of()
+    assert found.stderr == f"Loading the models of {BASE} ...\n"
+    assert [line.split() for line in found.stdout.splitlines()] == [
+        ["MODEL", "WORKERS", "CONTEXT", "QUEUED", "TOKENS/S", "WAIT/S", "USED/MONTH"],
+        ["koboldcpp/Small-8B", "1", "4096", "9", "50.0", "4", "7"],
+        ["Large-70B", "3", "4096", "80", "12.3", "30"],
+        ["relayed"],
+    ]
+
+
+@pytest.mark.parametrize("column,names", [
+    ("workers", ["Large-70B", "koboldcpp/Small-8B", "relayed"]),
+    ("speed", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
+    ("wait", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
+    ("model", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
+    ("used", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
+])
+@responses.activate
+def test_models_are_sorted_with_what_is_not_known_last(column: str, names: list[str]) -> None:
+    rows = json.loads(table_of("--json", "--sort", column).stdout)
+    assert [row["model"] for row in rows] == names
+
+
+@responses.activate
+def test_models_are_filtered_in_any_case() -> None:
+    rows = json.loads(table_of("--json", "--filter", "LARGE").stdout)
+    assert rows == [{
+        "model": "Large-70B", "workers": 3, "context": 4096, "queued": 80.0, "speed": 12.34,
+        "wait": 30.0, "used": None,
+    }]

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "logs": set(),
     "jsonc": set(),
     "opencode": {"jsonc"},
+    "table": {"stats"},
     "protocol": {"errors"},
     "prompts": {"errors", "protocol"},
     "observing": set(),
@@ -29,18 +30,18 @@ MAY_IMPORT = {
     "stats": {"errors", "naming", "upstreams"},
     "worker": {"version", "prompts"},
     "api": {"errors", "ledger", "metrics", "opencode", "protocol", "upstreams", "router",
-            "shutdown"},
+            "shutdown", "stats"},
     "config": {"prompts"},
     "demo": {"config", "worker"},
     "serving": {"app", "config"},
     "": {"app", "config", "version"},
     "app": {"api", "assembly", "config", "ledger", "metrics", "private_horde", "router",
-            "shutdown", "upstreams", "version"},
-    "assembly": {"config", "horde_assembly", "observing", "shutdown", "upstreams"},
-    "horde_assembly": {"assembly", "config", "observing", "shutdown", "upstreams"},
+            "shutdown", "stats", "upstreams", "version"},
+    "assembly": {"config", "horde_assembly", "observing", "shutdown", "stats", "upstreams"},
+    "horde_assembly": {"assembly", "config", "observing", "shutdown", "stats", "upstreams"},
     "check": {"config", "errors", "upstreams"},
     "cli": {"check", "config", "jsonc", "ledger", "logs", "opencode", "version", "worker", "demo",
-            "serving"},
+            "serving", "table"},
     "__main__": {"cli"},
 }
 FLASK_ONLY_IN = {"app", "api", "assembly", "private_horde", "serving"}
@@ -48,7 +49,7 @@ REQUESTS_ONLY_IN = {"assembly", "horde_assembly", "upstreams", "worker", "cli", 
 PROMETHEUS_ONLY_IN = {"metrics"}
 # Whole rooms, and modules of rooms that have others too.
 PURE = {
-    "protocol", "prompts", "errors", "jsonc", "naming",
+    "protocol", "prompts", "errors", "jsonc", "naming", "table",
     "stats/audit", "stats/combined", "stats/indexed", "stats/listing", "stats/merger",
     "stats/names", "stats/records", "stats/reference", "stats/statistics",
 }

@@ -405,9 +405,12 @@ def test_the_list_of_models_is_a_cache(world: World) -> None:
     http = busy(world)
     http.get("/v1/models")
     assert counted(http, "cache_refreshes_total") == {
-        '{cache="models:horde",result="ok"}': 1
+        '{cache="status:text:horde",result="ok"}': 1,
+        '{cache="workers:text:horde",result="ok"}': 1,
     }
-    assert counted(http, "cache_age_seconds") == {'{cache="models:horde"}': 0}
+    assert counted(http, "cache_age_seconds") == {
+        '{cache="status:text:horde"}': 0, '{cache="workers:text:horde"}': 0,
+    }
 
 
 # How things stand
@@ -664,7 +667,8 @@ def test_new_settings_keep_what_was_counted() -> None:
     name = '{model="none",route="/models",status="200",upstream="none"}'
     assert counted(http, "requests_total") == {name: 2}
     assert counted(http, "cache_refreshes_total") == {
-        '{cache="models:private",result="ok"}': 2
+        '{cache="status:text:private",result="ok"}': 2,
+        '{cache="workers:text:private",result="ok"}': 2,
     }
 
 

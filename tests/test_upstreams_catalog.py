@@ -12,6 +12,7 @@ import pytest
 from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, join
+from horde_proxy.upstreams.horde.feeds import Feeds
 from horde_proxy.upstreams.horde.plan import capacities
 from horde_proxy.upstreams.refreshed import at_once
 
@@ -30,18 +31,20 @@ def joined(statuses: list[Any], workers: list[Any]) -> dict[str, ModelEntry]:
 class Source:
     """Stands for the client: lists to give, or an error."""
 
+    base = "http://horde.invalid/api/v2"
+
     def __init__(self) -> None:
         self.calls = 0
         self.error: ProxyError | None = None
         self.found = [worker()]
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self, kind: str) -> list[dict[str, Any]]:
         self.calls += 1
         if self.error:
             raise self.error
         return []
 
-    def workers(self) -> list[dict[str, Any]]:
+    def workers(self, kind: str) -> list[dict[str, Any]]:
         return self.found
 
 
@@ -54,7 +57,8 @@ class Timer:
 
 def catalog(source: Source, timer: Timer) -> Catalog:
     client: Any = source
-    return Catalog(client, ttl=30, timer=timer, now=lambda: 7, run=at_once)
+    feeds = Feeds(client, ttl=30, timer=timer, now=lambda: 7, run=at_once)
+    return Catalog(feeds, now=lambda: 7)
 
 
 def test_the_recorded_lists_are_joined() -> None:
@@ -130,7 +134,7 @@ def test_the_last_good_models_are_served_while_the_horde_is_down() -> None:
     source.error, timer.seconds = UpstreamFailed("down"), 31
     assert list(models.models()) == ["a"]
     assert source.calls == 2
-    timer.seconds = 37
+    timer.seconds = 62
     source.error, source.found = None, [worker(models=["b"])]
     assert list(models.models()) == ["b"]
 
@@ -144,10 +148,10 @@ def test_many_threads_make_one_fetch() -> None:
     source, entered, gate = Source(), threading.Event(), threading.Event()
     plain = source.models
 
-    def slow() -> list[dict[str, Any]]:
+    def slow(kind: str) -> list[dict[str, Any]]:
         entered.set()
         assert gate.wait(10)
-        return plain()
+        return plain(kind)
 
     source.models = slow  # type: ignore[method-assign]
     models = catalog(source, Timer())

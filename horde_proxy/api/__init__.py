@@ -14,6 +14,7 @@ from horde_proxy.api import (
     models,
     page,
     responses,
+    statistics,
 )
 from horde_proxy.api.front import Front
 from horde_proxy.api.page_state import PageState
@@ -31,10 +32,11 @@ def register(app: Flask, front: Front) -> None:
     app.url_map.merge_slashes = False
     for blueprint in (
         chat.blueprint, completions.blueprint, models.blueprint, horde.blueprint,
-        endpoints.blueprint,
+        endpoints.blueprint, statistics.blueprint,
     ):
         app.register_blueprint(blueprint, url_prefix="/v1", name=f"{blueprint.name}_v1")
         app.register_blueprint(blueprint)
+    app.before_request(statistics.keep_warm)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     app.register_blueprint(page.blueprint)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 
 from horde_proxy.errors import ProxyError
 from horde_proxy.ledger.keys import sent_digest
-from horde_proxy.upstreams.horde import HordeUpstream
-from horde_proxy.upstreams.horde.accounts import Account
 from horde_proxy.upstreams.refreshed import Refreshed
+
+if TYPE_CHECKING:
+    from horde_proxy.upstreams.horde import HordeUpstream
+    from horde_proxy.upstreams.horde.accounts import Account
 
 _TTL = 60.0
 _MOST = 100

@@ -19,6 +19,7 @@ from horde_proxy.router import Router
 from horde_proxy.shutdown import Halt
 
 if TYPE_CHECKING:
+    from horde_proxy.stats.answers import Statistics
     from horde_proxy.upstreams.horde import HordeUpstream
 
 KeepAlive = Literal["chunk", "comment", "off"]
@@ -50,6 +51,7 @@ class Front:
     completion_tokens: int = 256
     max_upload: int = 512 * 1024 * 1024
     horde: HordeUpstream | None = None
+    statistics: Statistics | None = None
     reattach: bool = True
     admins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from horde_proxy.api.history import Bucket, Failure, add, sum_from
 from horde_proxy.ledger import ClientKey, Spent
-from horde_proxy.upstreams.horde.accounts import Account
+
+if TYPE_CHECKING:
+    from horde_proxy.upstreams.horde.accounts import Account
 
 Table = dict[str, Any]
 Cell = dict[str, Any]

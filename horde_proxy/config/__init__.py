@@ -11,12 +11,12 @@ from horde_proxy.config.settings import (
     EndpointSettings,
     HordeSettings,
     KeySettings,
+    StatsSettings,
     is_loopback,
 )
 from horde_proxy.config.sources import ConfigError, file_of, load
 
 __all__ = [
     "ANONYMOUS_KEY", "AccessSettings", "CacheSettings", "Config", "ConfigError", "EndpointSettings",
-    "HordeSettings", "KeySettings", "file_of", "is_loopback",
-    "load",
+    "HordeSettings", "KeySettings", "StatsSettings", "file_of", "is_loopback", "load",
 ]

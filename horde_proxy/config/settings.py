@@ -268,8 +268,42 @@ class HordeSettings(Section):
         return url
 
 
+class StatsSettings(Section):
+    """What is told of the horde under /v1/horde, in seconds.
+
+    `horde_api_cache_ttl`: how old the horde's models, workers and uses may be; those of text that
+    chats go by are never older than `horde.cache_ttl`. `horde_api_timeout`: how long one fetch may
+    take. `hydrate`: keep them fresh in the background, from `hydrate_delay` after the first
+    request on, each `hydrate_interval` and up to `hydrate_jitter` more.
+
+    `text_reference` (a db.json) and `image_reference` (a stable_diffusion.json) are the URL or
+    the path of a model reference; without one the names alone tell of the models. It is looked at
+    again after `reference_ttl`, and a fetched one is kept in `cache_directory`; not set: the
+    user's cache directory.
+    """
+
+    horde_api_cache_ttl: Seconds = 60
+    horde_api_timeout: Seconds = 30
+    hydrate: bool = True
+    hydrate_interval: Seconds = 50
+    hydrate_delay: Annotated[float, Field(ge=0)] = 5
+    hydrate_jitter: Annotated[float, Field(ge=0)] = 5
+    text_reference: str | None = None
+    image_reference: str | None = None
+    reference_ttl: Seconds = 86400
+    cache_directory: str | None = None
+
+    def directory(self, environ: Mapping[str, str] = os.environ) -> Path:
+        """Where fetched references are kept."""
+        if self.cache_directory:
+            return Path(self.cache_directory).expanduser()
+        given = environ.get("CACHE_DIRECTORY", "").partition(":")[0]
+        home = environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        return Path(given or f"{home}/horde-proxy")
+
+
 class CacheSettings(Section):
-    """What several proxies share: with a Redis, they keep the horde's paces together."""
+    """What several proxies share with a Redis: the horde's paces, and what it told last."""
 
     redis_url: Annotated[str | None, Field(repr=False)] = None
     redis_key_prefix: str = "horde-proxy"
@@ -305,6 +339,7 @@ class Config(Section):
     horde: HordeSettings = HordeSettings()
     private_horde: PrivateHordeSettings = PrivateHordeSettings()
     cache: CacheSettings = CacheSettings()
+    stats: StatsSettings = StatsSettings()
     endpoints: list[EndpointSettings] = []
     routing: RoutingSettings = RoutingSettings()
     fallbacks: dict[str, list[str]] = {}

@@ -34,7 +34,8 @@ class Refreshed(Generic[T]):
 
     One thread loads. Only while there is no value yet, when it is older than `stale`, or after
     `refresh`, those who ask wait for that a moment. The last good value is kept while loading
-    fails. `observer` is told of it by its `name`.
+    fails, which is not tried again for `failure_ttl`. `age` tells how old a value is when it comes.
+    `observer` is told of it by its `name`.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Refreshed(Generic[T]):
         ttl: float,
         stale: float = math.inf,
         patience: float = PATIENCE,
+        failure_ttl: float = FAILURE_TTL,
+        age: Callable[[T], float] = lambda value: 0.0,
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = in_background,
         name: str = "",
@@ -52,6 +55,7 @@ class Refreshed(Generic[T]):
         self._name, self._observer = name, observer
         self._load, self._ttl, self._stale = load, ttl, stale
         self._patience = patience
+        self._failure_ttl, self._age_of = failure_ttl, age
         self._clock, self._run = clock, run
         self._changed = threading.Condition()
         self._value: T | None = None
@@ -63,14 +67,27 @@ class Refreshed(Generic[T]):
 
     def get(self) -> T:
         """The value. Raises the ProxyError of the last load when there has never been one."""
-        if self._clock() >= self._due:
-            self._start()
+        self.begin()
         if self._is_loading and self._is_worth_waiting():
             self._wait()
         if self._value is not None:
             self._observer.hit(self._name)
             return self._value
         raise self.error or Unavailable("It has not answered yet.", retry_after=5)
+
+    def peek(self) -> T | None:
+        """The value as it is, without waiting for the load that may begin now."""
+        self.begin()
+        return self._value
+
+    def age(self) -> float:
+        """How old the value is (s); infinite where there is none."""
+        return self._clock() - self._loaded_at
+
+    def begin(self) -> None:
+        """Have the value loaded if that is due; several may be begun before one waits for any."""
+        if self._clock() >= self._due:
+            self._start()
 
     def refresh(self, least: float = PATIENCE) -> None:
         """Load anew, for whoever asks next, unless a load began within the `least` seconds."""
@@ -96,10 +113,12 @@ class Refreshed(Generic[T]):
             self._observer.refreshed(self._name, value is not None)
             with self._changed:
                 now = self._clock()
+                self._due = now + self._failure_ttl
                 if value is not None:
-                    self._value, self._loaded_at = value, now
+                    age = self._age_of(value)
+                    self._value, self._loaded_at = value, now - age
+                    self._due = max(now - age + self._ttl, min(self._due, now + self._ttl))
                 self.error = error
-                self._due = now + (FAILURE_TTL if value is None else self._ttl)
                 self._is_loading = self._is_wanted = False
                 self._changed.notify_all()
 

@@ -67,7 +67,7 @@ class HordeUpstream:
     ) -> None:
         self.name, self.url = name, client.base
         self._options, self._now, self._new_id = options, now, new_id
-        self.webhook = webhook
+        self.webhook, self.feeds = webhook, catalog.feeds
         self._told: tuple[Mapping[str, ModelEntry], float, list[dict[str, Any]]] | None = None
         self._horde = Horde(
             client, catalog, accounts, gate, Speeds(), Failures(clock), clock, sleep,

@@ -1,27 +1,24 @@
 """What the horde offers now: its text models with the workers that serve them.
 
-Joined from status/models (queue and speed) and workers (context and length), loaded in the
-background; while the horde is down the last good catalog is served.
+Joined from status/models (queue and speed) and workers (context and length), which the feeds
+load in the background; while the horde is down the last good catalog is served.
 """
 
 from __future__ import annotations
 
-import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.errors import ProxyError
-from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.prompts.fit import Capacity
-from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.refreshed import PATIENCE, Refreshed, in_background
+from horde_proxy.upstreams.horde.feeds import Feeds
+from horde_proxy.upstreams.horde.shared import Document
+from horde_proxy.upstreams.refreshed import PATIENCE
 
 _DEFAULT_CAPACITY = Capacity(max_length=512, max_context_length=2048)
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,49 +57,43 @@ class ModelEntry:
 
 
 class Catalog:
-    """The models of one horde by name. `ttl` and clocks in seconds; `run` runs the loading.
+    """The models of one horde by name, joined once for each pair of documents of its feeds."""
 
-    `name` is that of the horde's endpoint, for the `observer`.
-    """
-
-    def __init__(
-        self,
-        client: HordeClient,
-        *,
-        ttl: float,
-        timer: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-        run: Callable[[Callable[[], None]], None] = in_background,
-        name: str = "horde",
-        observer: Observer = NOBODY,
-    ) -> None:
-        self._client = client
+    def __init__(self, feeds: Feeds, *, now: Callable[[], float] = time.time) -> None:
+        self.feeds, self._text = feeds, feeds.of("text")
         self._now = now
-        self._last: Mapping[str, ModelEntry] = {}
-        self._loaded = Refreshed(
-            self._load, ttl=ttl, stale=2 * ttl, clock=timer, run=run, name=f"models:{name}",
-            observer=observer,
-        )
+        self._lock = threading.Lock()
+        self._joined: tuple[Document, Document, Mapping[str, ModelEntry]] | None = None
 
     def models(self) -> Mapping[str, ModelEntry]:
         """All models with an online worker, by name; the last good ones while the horde is down.
 
         Raises a ProxyError when nothing was ever loaded.
         """
-        return self._loaded.get()
+        self._text.status.begin()
+        self._text.workers.begin()
+        statuses, workers = self._text.status.get(), self._text.workers.get()
+        known = self._known(statuses, workers)
+        return self._join(statuses, workers) if known is None else known
 
     def refresh(self, least: float = PATIENCE) -> None:
         """Have them loaded anew for whoever asks next, unless that began within `least` seconds."""
-        self._loaded.refresh(least)
+        self._text.status.refresh(least)
+        self._text.workers.refresh(least)
 
-    def _load(self) -> Mapping[str, ModelEntry]:
-        try:
-            statuses, workers = self._client.models(), self._client.workers()
-        except ProxyError as exc:
-            log.warning("the horde's models cannot be loaded: %s", exc)
-            raise
-        self._last = join(statuses, workers, int(self._now()), self._last)
-        return self._last
+    def _known(self, statuses: Document, workers: Document) -> Mapping[str, ModelEntry] | None:
+        joined = self._joined
+        is_same = joined and joined[0] is statuses and joined[1] is workers
+        return joined[2] if joined and is_same else None
+
+    def _join(self, statuses: Document, workers: Document) -> Mapping[str, ModelEntry]:
+        with self._lock:
+            known = self._known(statuses, workers)
+            if known is None:
+                before = self._joined[2] if self._joined else {}
+                known = join(statuses.value, workers.value, int(self._now()), before)
+                self._joined = statuses, workers, known
+            return known
 
 
 def join(

@@ -77,13 +77,18 @@ class HordeClient:
         """DELETE generate/text/status/{id}: the status as it was before the cancel."""
         return self._object("DELETE", f"generate/text/status/{request_id}")
 
-    def models(self) -> list[dict[str, Any]]:
-        """GET status/models for text: known and custom ones."""
-        return self._list("status/models", {"type": "text", "model_state": "all"})
+    def models(self, kind: str = "text") -> list[dict[str, Any]]:
+        """GET status/models for text or image: known and custom ones."""
+        return self._list("status/models", {"type": kind, "model_state": "all"})
 
-    def workers(self) -> list[dict[str, Any]]:
-        """GET workers for text."""
-        return self._list("workers", {"type": "text"})
+    def workers(self, kind: str = "text") -> list[dict[str, Any]]:
+        """GET workers for text or image."""
+        return self._list("workers", {"type": kind})
+
+    def model_stats(self, kind: str = "text") -> dict[str, Any]:
+        """{"day", "month", "total"}, uses by model, of GET stats/{text,img}/models."""
+        path = f"stats/{'img' if kind == 'image' else kind}/models"
+        return self._object("GET", path, params={"model_state": "all"})
 
     def find_user(self, api_key: str) -> dict[str, Any]:
         """GET find_user: the account of a key. Raises InvalidApiKey."""

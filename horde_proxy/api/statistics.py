@@ -1,0 +1,128 @@
+"""GET /horde/models, /horde/statistics and /horde/audit: what the horde can do right now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from flask import Blueprint, Response, request
+
+from horde_proxy.api.front import front
+from horde_proxy.api.horde import NotHere
+from horde_proxy.api.incoming import guard
+from horde_proxy.errors import InvalidRequest
+from horde_proxy.stats.answers import Answer, Query, Statistics
+from horde_proxy.stats.audit import PRESETS
+from horde_proxy.stats.listing import SORTS, one_of
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_KINDS = {"text": "text", "image": "image"}
+_MOST = 1_000_000_000
+_COMMON = ("type", "limit", "offset")
+_MODELS = (
+    *_COMMON, "include_workers", "include_backend_variations", "min_worker_count", "sort_by",
+    "sort_desc",
+)
+_ONE = ("type", "include_workers", "include_backend_variations")
+_STATISTICS = (*_COMMON, "group")
+_AUDIT = (*_COMMON, "group", "preset", "include_backend_variations")
+
+T = TypeVar("T")
+blueprint = Blueprint("statistics", __name__)
+blueprint.before_request(guard)
+
+
+@blueprint.get("/horde/models")
+def models() -> Response:
+    """The horde's models with workers, queue, speed and use."""
+    return _sent(_statistics().models(_query(_MODELS)))
+
+
+@blueprint.get("/horde/models/<path:name>")
+def model(name: str) -> Response:
+    """One of them by any of its names, with its workers."""
+    query = _query(_ONE)
+    if "include_workers" not in request.args:
+        query = replace(query, include_workers=True)
+    return _sent(_statistics().model(name, query))
+
+
+@blueprint.get("/horde/statistics")
+def statistics() -> Response:
+    """Counts over the models: sizes, tags, styles, baselines."""
+    return _sent(_statistics().statistics(_query(_STATISTICS)))
+
+
+@blueprint.get("/horde/audit")
+def audit() -> Response:
+    """Which models are hardly used, served or described."""
+    return _sent(_statistics().audit(_query(_AUDIT)))
+
+
+def keep_warm() -> None:
+    """Have the first request start what keeps the data warm."""
+    found = front().statistics
+    if found is not None:
+        found.hydrator.start()
+
+
+def _statistics() -> Statistics:
+    found = front().statistics
+    if found is None:
+        raise NotHere("No horde is configured.")
+    return found
+
+
+def _sent(answer: Answer) -> Response:
+    """The answer, or a 304 for who has it."""
+    response = Response(answer.body, mimetype="application/json")
+    response.set_etag(answer.etag)
+    response.cache_control.private = True
+    response.cache_control.max_age = answer.max_age
+    response.make_conditional(request)
+    return response
+
+
+def _query(allowed: tuple[str, ...]) -> Query:
+    """The parameters of the request. Raises InvalidRequest with param."""
+    for name in {*_MODELS, *_AUDIT} - {*allowed}:
+        if name in request.args:
+            raise _invalid(name, "this route has no such parameter")
+    return Query(
+        kind=_one("type", _KINDS) or "text",
+        include_workers=_one("include_workers", _BOOLEANS) or False,
+        include_backend_variations=_one("include_backend_variations", _BOOLEANS) or False,
+        group=_one("group", _BOOLEANS) or False,
+        preset=_name("preset", PRESETS),
+        min_worker_count=_whole("min_worker_count", 0),
+        sort_by=_name("sort_by", SORTS),
+        sort_desc=_one("sort_desc", _BOOLEANS) is not False,
+        limit=_whole("limit", 1),
+        offset=_whole("offset", 0) or 0,
+    )
+
+
+def _one(name: str, choices: Mapping[str, T]) -> T | None:
+    given = request.args.get(name)
+    return None if given is None else one_of(name, given, choices)
+
+
+def _name(name: str, choices: Mapping[str, object]) -> str | None:
+    given = request.args.get(name)
+    if given is not None:
+        one_of(name, given, choices)
+    return given
+
+
+def _whole(name: str, least: int) -> int | None:
+    given = request.args.get(name)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) < 10 and int(given) >= least):
+        raise _invalid(name, f"it must be a whole number from {least} to {_MOST - 1}")
+    return int(given)
+
+
+def _invalid(name: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"`{name}` is not usable: {why}.", param=name, code="invalid_value")

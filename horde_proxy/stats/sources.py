@@ -1,0 +1,60 @@
+"""The model references in use, loaded in the background; who asks never waits for one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from horde_proxy.errors import ProxyError, UpstreamFailed
+from horde_proxy.stats.reference import Reference, read_reference
+from horde_proxy.upstreams.refreshed import Refreshed, in_background
+
+_FAILURE_TTL = 300.0
+log = logging.getLogger(__name__)
+
+
+class _Loaded(NamedTuple):
+    reference: Reference
+    age: float
+
+
+class References:
+    """The references by kind. Each source gives a document and its age in seconds."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Callable[[], tuple[Any, float]]],
+        *,
+        ttl: float = 86400.0,
+        clock: Callable[[], float] = time.monotonic,
+        run: Callable[[Callable[[], None]], None] = in_background,
+    ) -> None:
+        self._loaded = {
+            kind: Refreshed(
+                _loader(kind, source), ttl=ttl, failure_ttl=_FAILURE_TTL, clock=clock, run=run,
+                age=lambda found: found.age,
+            )
+            for kind, source in sources.items()
+        }
+
+    def get(self, kind: str) -> Reference | None:
+        """The reference of "text" or "image"; None without a source, or until it is loaded."""
+        found = self._loaded[kind].peek() if kind in self._loaded else None
+        return found.reference if found else None
+
+
+def _loader(kind: str, source: Callable[[], tuple[Any, float]]) -> Callable[[], _Loaded]:
+    def load() -> _Loaded:
+        try:
+            document, age = source()
+            reference = read_reference(document)
+            if not reference:
+                raise UpstreamFailed("The model reference holds no models.")
+        except ProxyError as exc:
+            log.warning("the reference of %s models: %s", kind, exc)
+            raise
+        return _Loaded(reference, age)
+
+    return load

@@ -1,0 +1,275 @@
+"""The horde's live statistics over HTTP, with a horde, without one, and after it has gone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+from flask.testing import FlaskClient
+
+from conftest import HORDE_URL, Scripted, World
+from horde_proxy import create_app
+from horde_proxy.config import load
+from horde_proxy.upstreams.in_process import WSGIAdapter
+
+LISTS = ["/v1/horde/models", "/horde/statistics", "/v1/horde/audit"]
+ROUTES = [*LISTS, "/v1/horde/models/a/Big-8B"]
+
+
+class Gone(WSGIAdapter):
+    """A horde that refuses every connection, and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.calls = 0
+
+    def send(self, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        raise requests.ConnectionError("refused")
+
+
+class Counted(WSGIAdapter):
+    """Counts what is fetched of a horde that takes a moment, until `go` is set."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(None)
+        self.inner, self.paths, self.go = inner, Counter[str](), threading.Event()
+
+    def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]
+        self.paths[request.path_url] += 1
+        assert self.go.wait(10)
+        return self.inner.send(request, **options)
+
+
+def serve(world: World, *names: str) -> None:
+    for number, name in enumerate(names):
+        world.bridge(Scripted("x", name), f"worker-{number}").step(world.session)
+
+
+def stop(world: World) -> Gone:
+    gone = Gone()
+    world.session.mount(HORDE_URL, gone)
+    return gone
+
+
+def got(client: FlaskClient, path: str) -> dict[str, Any]:
+    response = client.get(path)
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json  # type: ignore[assignment]
+    return found
+
+
+def test_the_live_models_are_merged_under_one_name(world: World) -> None:
+    serve(world, "a/Big-8B", "koboldcpp/Big-8B-Q4_K_M", "a/Small-1B")
+    found = got(world.http(), "/v1/horde/models?sort_by=worker_count&include_workers=1")
+    assert (found["object"], found["type"], found["degraded"]) == ("list", "text", False)
+    assert (found["observed_at"], found["total_count"]) == (1000, 2)
+    assert [(each["name"], each["worker_count"]) for each in found["data"]] == [
+        ("Big-8B", 2), ("Small-1B", 1),
+    ]
+    assert len(found["data"][0]["worker_summaries"]) == 2
+    assert found["data"][0]["reference"] is None
+
+
+def test_workers_and_variations_are_told_on_demand_only(world: World) -> None:
+    serve(world, "a/Big-8B", "koboldcpp/Big-8B")
+    client = world.http()
+    [plain] = got(client, "/horde/models")["data"]
+    assert (plain["worker_summaries"], plain["backend_variations"]) == (None, None)
+    [full] = got(client, "/horde/models?include_backend_variations=true")["data"]
+    assert sorted(full["backend_variations"]) == ["canonical", "koboldcpp"]
+
+
+def test_one_model_is_found_by_any_of_its_names_with_its_workers(world: World) -> None:
+    serve(world, "koboldcpp/Big-8B")
+    client = world.http()
+    for name in ("koboldcpp/Big-8B", "big-8b", "aphrodite/a/Big-8B-Q8_0"):
+        found = got(client, f"/v1/horde/models/{name}")
+        assert (found["object"], found["name"]) == ("horde.model", "Big-8B")
+        assert len(found["worker_summaries"]) == 1
+
+
+def test_an_unknown_model_is_a_404(world: World) -> None:
+    serve(world, "a/Big-8B")
+    response = world.http().get("/v1/horde/models/a/nothing")
+    assert response.status_code == 404
+    assert response.json is not None
+    assert response.json["error"]["code"] == "model_not_found"
+
+
+def test_pages_do_not_change_what_others_get(world: World) -> None:
+    serve(world, "a/One-1B", "a/Two-2B", "a/Three-3B")
+    client = world.http()
+    for route in ("models", "audit"):
+        key = "data" if route == "models" else "models"
+        before = got(client, f"/horde/{route}")
+        page = got(client, f"/horde/{route}?limit=1&offset=1")
+        assert page[key] == before[key][1:2]
+        assert (page["total_count"], page["returned_count"]) == (3, 1)
+        assert got(client, f"/horde/{route}") == before
+
+
+def test_the_reference_is_joined_and_its_models_are_counted(world: World) -> None:
+    serve(world, "a/Big-8B")
+    world.front = {"statistics": world.statistics(text={
+        "Big-8B": {"description": "d", "baseline": "llama", "parameters": 8_000_000_000},
+        "Idle-3B": {"description": "", "baseline": "qwen", "parameters": 3_000_000_000},
+    })}
+    client = world.http()
+    [model] = got(client, "/horde/models")["data"]
+    assert model["reference"]["baseline"] == "llama"
+    counts = got(client, "/horde/statistics")
+    assert counts["total_models"] == 2
+    assert sorted(counts["baseline_distribution"]) == ["llama", "qwen"]
+    lacking = got(client, "/horde/audit?preset=missing_data")
+    assert [each["name"] for each in lacking["models"]] == ["Idle-3B"]
+    idle = got(client, "/horde/models/Idle-3B")
+    assert idle["worker_count"] == 0
+
+
+def test_families_are_grouped_apart_from_the_plain_audit(world: World) -> None:
+    serve(world, "a/Big-8B", "a/Big-70B")
+    client = world.http()
+    for _ in range(2):
+        assert got(client, "/horde/audit")["total_count"] == 2
+        assert got(client, "/horde/audit?group=true")["total_count"] == 1
+        assert got(client, "/horde/statistics?group=1")["total_models"] == 1
+
+
+def test_image_models_are_apart(world: World) -> None:
+    serve(world, "a/Big-8B")
+    found = got(world.http(), "/horde/models?type=image")
+    assert (found["type"], found["data"], found["degraded"]) == ("image", [], False)
+
+
+@pytest.mark.parametrize("route,query,param", [
+    ("models", "type=video", "type"),
+    ("models", "include_workers=yes", "include_workers"),
+    ("models", "include_backend_variations=2", "include_backend_variations"),
+    ("models", "min_worker_count=-1", "min_worker_count"),
+    ("models", "min_worker_count=many", "min_worker_count"),
+    ("models", "sort_by=colour", "sort_by"),
+    ("models", "sort_desc=down", "sort_desc"),
+    ("models", "limit=0", "limit"),
+    ("models", "limit=1.5", "limit"),
+    ("models", "limit=99999999999999999999", "limit"),
+    ("models", "limit=%C2%B2", "limit"),
+    ("models", "offset=-1", "offset"),
+    ("models", "offset=", "offset"),
+    ("models", "group=true", "group"),
+    ("models", "preset=critical", "preset"),
+    ("models/x", "limit=1", "limit"),
+    ("statistics", "group=maybe", "group"),
+    ("statistics", "sort_by=name", "sort_by"),
+    ("audit", "preset=odd", "preset"),
+    ("audit", "type=", "type"),
+    ("audit", "include_workers=true", "include_workers"),
+])
+def test_a_wrong_parameter_is_a_400_that_names_it(
+    world: World, route: str, query: str, param: str
+) -> None:
+    response = world.http().get(f"/v1/horde/{route}?{query}")
+    assert response.json is not None
+    assert (response.status_code, response.json["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_who_has_the_answer_gets_a_304(world: World, path: str) -> None:
+    serve(world, "a/Big-8B")
+    client = world.http()
+    first = client.get(path)
+    assert first.headers["Cache-Control"] == "private, max-age=1"
+    again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    serve(world, "a/Big-8B", "a/Other-3B")
+    world.clock.seconds += 2
+    changed = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+    assert changed.status_code == 200
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_the_last_data_is_served_when_the_horde_has_gone(world: World, path: str) -> None:
+    serve(world, "a/Big-8B")
+    client = world.http()
+    before = got(client, path)
+    stop(world)
+    world.clock.seconds += 10
+    began = time.monotonic()
+    found = got(client, path)
+    assert time.monotonic() - began < 0.5
+    assert found == {
+        **before, "degraded": True, **({"computed_at": 1010} if "computed_at" in before else {})
+    }
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_the_last_data_is_forgotten_after_an_hour(world: World, path: str) -> None:
+    serve(world, "a/Big-8B")
+    client = world.http()
+    got(client, path)
+    stop(world)
+    world.clock.seconds += 3700
+    found = got(client, path)
+    assert (found["degraded"], found["observed_at"]) == (True, None)
+    assert found.get("data", found.get("models", [])) == []
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_cold_start_without_the_horde_answers_with_nothing(world: World, path: str) -> None:
+    gone = stop(world)
+    client = world.http()
+    found = got(client, path)
+    assert (found["degraded"], found["observed_at"]) == (True, None)
+    assert found.get("data", found.get("models", [])) == []
+    got(client, path)
+    assert gone.calls == 3
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_without_a_configured_horde_there_is_a_404(world: World, path: str) -> None:
+    world.front = {"statistics": None}
+    assert world.http().get(path).status_code == 404
+
+
+def test_a_hundred_requests_at_once_make_one_fetch_of_each_endpoint(world: World) -> None:
+    serve(world, "a/Big-8B")
+    counted = Counted(world.session.get_adapter(HORDE_URL))
+    world.session.mount(HORDE_URL, counted)
+    app = world.app()
+    paths = [*LISTS, "/v1/models"] * 25
+    with ThreadPoolExecutor(100) as pool:
+        answers = [pool.submit(app.test_client().get, path) for path in paths]
+        counted.go.set()
+        statuses = {each.result().status_code for each in answers}
+    assert statuses == {200}
+    assert counted.paths == {
+        "/api/v2/status/models?type=text&model_state=all": 1,
+        "/api/v2/stats/text/models?model_state=all": 1,
+        "/api/v2/workers?type=text": 1,
+    }
+
+
+def test_an_app_with_a_private_horde_serves_its_statistics() -> None:
+    app = create_app(load(environ={}, flags={
+        "private_horde": {"enabled": True}, "stats": {"hydrate": False},
+    }))
+    found = got(app.test_client(), "/v1/horde/models")
+    assert (found["data"], found["degraded"]) == ([], False)
+
+
+def test_an_app_whose_horde_is_stopped_answers_at_once_from_a_cold_start() -> None:
+    app = create_app(load(environ={}, flags={
+        "horde": {"url": "http://127.0.0.1:9/api"}, "stats": {"hydrate": False},
+    }))
+    client = app.test_client()
+    seconds = []
+    for path in LISTS:
+        began = time.monotonic()
+        assert got(client, path)["degraded"]
+        seconds.append(time.monotonic() - began)
+    assert max(seconds) < 0.3
