@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any
 
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -42,6 +43,12 @@ from horde_proxy.worker.backend import Backend
 from horde_proxy.worker.bridge import Bridge, Identity
 
 HORDE_URL = "http://horde.invalid"
+
+# How fast the machine is, is not what these tests are about.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 OWNER_KEY = "owner-key-of-the-tests"
 CLIENT_KEY = "client-key-of-the-tests"
 
