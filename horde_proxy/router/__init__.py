@@ -101,7 +101,7 @@ class Router:
         found = self._of_model(name, scope)
         others = [each for fallback in self._fallbacks_of(name, found)
                   for each in self._of_model(fallback, scope, is_fallback=True)]
-        found = [*found, *others] if not others else self._by_wait(found, others, scope)
+        found = self._by_wait(found, others) if others else found
         if endpoint is not None:
             found = [each for each in found if each.endpoint.name == endpoint]
         if not found:
@@ -263,14 +263,14 @@ class Router:
         return next((each for each in known if each), ())
 
     def _by_wait(
-        self, found: Sequence[Candidate], others: Sequence[Candidate], scope: Scope
+        self, found: Sequence[Candidate], others: Sequence[Candidate]
     ) -> list[Candidate]:
         """What is asked instead comes first where the wait would be too long."""
-        slow = [each for each in found if self._is_too_slow(each, scope)]
+        slow = [each for each in found if self._is_too_slow(each)]
         quick = [each for each in found if each not in slow]
         return [*quick, *others, *slow]
 
-    def _is_too_slow(self, candidate: Candidate, scope: Scope) -> bool:
+    def _is_too_slow(self, candidate: Candidate) -> bool:
         endpoint = candidate.endpoint
         model = endpoint.offers().get(endpoint.prefix + candidate.models[0], {})
         return self._max_wait is not None and expected_seconds(model) > self._max_wait

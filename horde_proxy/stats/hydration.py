@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
 from horde_proxy.errors import ShuttingDown
 from horde_proxy.upstreams.refreshed import in_background
@@ -34,11 +34,11 @@ class Hydrator:
         *,
         lead: Callable[[float], bool] = lambda seconds: True,
         sleep: Callable[[float], None] = time.sleep,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] | None = None,
         run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._touch, self._rhythm, self._lead = touch, rhythm, lead
-        self._sleep, self._chance, self._run = sleep, chance, run
+        self._sleep, self._chance, self._run = sleep, chance or Random().random, run
         self._lock = threading.Lock()
         self._is_started = rhythm is None
         self._is_stopped = False
