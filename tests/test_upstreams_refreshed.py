@@ -60,6 +60,21 @@ def test_what_is_known_is_given_at_once_while_the_next_is_loaded() -> None:
     assert value.get() == 2
 
 
+def test_what_is_old_is_waited_for_only_as_long_as_no_load_has_failed() -> None:
+    clock, load, later = Clock(), Loading(), Later()
+    value = Refreshed(load, ttl=60, stale=120, patience=0, clock=clock, run=at_once)
+    value.get()
+    value._run = later
+    clock.seconds += 121
+    assert value.get() == 1
+    assert value._is_worth_waiting()
+    load.error = UpstreamFailed("down")
+    later.run()
+    clock.seconds += 5
+    assert value.get() == 1
+    assert not value._is_worth_waiting()
+
+
 def test_a_failure_leaves_the_last_good_value_and_is_tried_again_in_five_seconds() -> None:
     clock, load = Clock(), Loading()
     value = Refreshed(load, ttl=60, clock=clock, run=at_once)

@@ -32,10 +32,10 @@ def at_once(load: Callable[[], None]) -> None:
 class Refreshed(Generic[T]):
     """What `load` gives, at most `ttl` seconds old as long as it is asked for.
 
-    One thread loads. Only while there is no value yet, when it is older than `stale`, or after
-    `refresh`, those who ask wait for that a moment. The last good value is kept while loading
-    fails, which is not tried again for `failure_ttl`. `age` tells how old a value is when it comes.
-    `observer` is told of it by its `name`.
+    One thread loads. Only while there is no value yet, when it is older than `stale` though no
+    load has failed, or after `refresh`, those who ask wait for that a moment. The last good value
+    is kept while loading fails, which is not tried again for `failure_ttl`. `age` tells how old a
+    value is when it comes. `observer` is told of it by its `name`.
     """
 
     def __init__(
@@ -125,7 +125,8 @@ class Refreshed(Generic[T]):
     def _is_worth_waiting(self) -> bool:
         if self._value is None:
             return self.error is None or self._is_wanted
-        return self._is_wanted or self._clock() - self._loaded_at > self._stale
+        is_stale = self._clock() - self._loaded_at > self._stale
+        return self._is_wanted or is_stale and self.error is None
 
     def _wait(self) -> None:
         with self._changed:
