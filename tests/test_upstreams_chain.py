@@ -166,6 +166,20 @@ def test_a_slow_worker_is_not_preferred_to_one_that_was_never_measured(world: Wo
     assert len(quick.payloads) >= 9
 
 
+def test_a_first_segment_is_short_where_a_slow_worker_may_write_it(world: World) -> None:
+    slow = world.employ(Reciter(WORDS, world.clock, speed=4, max_length=200), "slow")
+    quick = Reciter(WORDS, world.clock, speed=40, max_length=200)
+    other = world.bridge(quick, "quick")
+    other.step(world.session)
+    world.clock.every_sleep.insert(0, lambda: slow.payloads and other.step(world.session))
+    began = world.clock()
+    found = chunks(world, chat(max_tokens=2000, stream=True))
+    [first, *_] = [at for at, each in found if each["choices"] and
+                   each["choices"][0]["delta"].get("content")]
+    assert slow.payloads[0]["max_length"] == 80
+    assert first - began < (found[-1][0] - began) / 3
+
+
 def test_when_the_first_worker_is_gone_another_goes_on(world: World) -> None:
     one, two = world.bridge(Reciter(WORDS, world.clock), "one"), Reciter(WORDS, world.clock)
     one.step(world.session)

@@ -14,11 +14,15 @@ from horde_proxy.prompts.tools import style_of
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.upstreams.horde import kudos, text
 from horde_proxy.upstreams.horde.catalog import ModelEntry, Worker
+from horde_proxy.upstreams.horde.speed import UNMEASURED
 from horde_proxy.upstreams.horde.workers import Filters
 
 JOB_SECONDS = 100.0
 """What a job may take: the horde takes it away after 150 s."""
+FIRST_SECONDS = 8.0
+"""What a first segment may take whoever writes it: quicker workers go on after it."""
 _SLOWEST_LENGTH = 128
+_SHORTEST_FIRST = 48
 _SLACK = 8
 """Tokens that the last segment is asked for in excess: the estimate may be a little high."""
 
@@ -174,7 +178,7 @@ def make_plan(
     if not chained:
         asked = min(asked, longest)
     first = request.horde.get("first_segment", options.first_segment if request.stream else 0)
-    first = first if chained else 0
+    first = _soon(first, admitted) if chained else 0
     begun = _first_length(asked, longest, first)
     fitted = fit(request.messages, format, begun, capacities(admitted), style)
     return Plan(
@@ -194,6 +198,14 @@ def _longest(admitted: Sequence[Worker], allowed: int, chained: bool) -> int:
     in_time = max(int(min(speeds) * JOB_SECONDS), _SLOWEST_LENGTH) if speeds else text.MOST_TOKENS
     common = common_length(capacities(admitted))
     return max(LEAST_LENGTH, min(text.MOST_TOKENS, allowed, common, in_time))
+
+
+def _soon(first: int, admitted: Sequence[Worker]) -> int:
+    """The tokens of a first segment that even the slowest of several workers writes soon."""
+    if len(admitted) < 2:
+        return first
+    slowest = min(worker.speed or UNMEASURED for worker in admitted)
+    return min(first, max(int(slowest * FIRST_SECONDS), _SHORTEST_FIRST))
 
 
 def _first_length(asked: int, longest: int, first: int) -> int:
