@@ -24,6 +24,7 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
 _LOOK = 0.1
 _ANSWER = 5.0
+_LONGEST_ANSWER = 512
 _IDLE = "0.1"
 
 Report = Callable[[str], Any]
@@ -69,7 +70,7 @@ def run(
     bind = settings.server.bind
     _check_free(bind)
     key = settings.private_horde.api_key or secrets.token_urlsafe(24)
-    environ = {**os.environ, **_variables(bind, key)}
+    environ = {**os.environ, **_variables(settings, key)}
     url = f"http://{_reachable(bind)}"
     report("Starting the proxy and its workers ...")
     with _interruptible(), _processes(report) as processes:
@@ -83,9 +84,15 @@ def run(
         _watch(processes)
 
 
-def _variables(bind: str, key: str) -> dict[str, str]:
+def _variables(settings: Config, key: str) -> dict[str, str]:
+    """A small model goes on and on where nobody ends it, so its answers are shorter here."""
+    horde = settings.horde
+    is_given = "default_max_tokens" in horde.model_fields_set
     return {
-        "HORDE_PROXY_SERVER__BIND": bind,
+        "HORDE_PROXY_SERVER__BIND": settings.server.bind,
+        "HORDE_PROXY_HORDE__DEFAULT_MAX_TOKENS": str(
+            horde.default_max_tokens if is_given else _LONGEST_ANSWER
+        ),
         "HORDE_PROXY_SERVER__GRACE": "1",
         "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true",
         "HORDE_PROXY_PRIVATE_HORDE__API_KEY": key,

@@ -259,3 +259,12 @@ def test_models_are_filtered_in_any_case() -> None:
         "model": "Large-70B", "workers": 3, "context": 4096, "queued": 80.0, "speed": 12.34,
         "wait": 30.0, "used": None,
     }]
+
+
+@pytest.mark.parametrize(("given", "tokens"), [({}, "512"), ({"default_max_tokens": 99}, "99")])
+def test_the_demos_answers_are_short_unless_settings_say_otherwise(
+    given: dict[str, int], tokens: str
+) -> None:
+    settings = load(environ={}, flags={"horde": given})
+    variables = demo._variables(settings, "key")
+    assert variables["HORDE_PROXY_HORDE__DEFAULT_MAX_TOKENS"] == tokens
