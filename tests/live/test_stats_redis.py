@@ -33,6 +33,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.clients: list[Any] = []
         self.start()
 
     def start(self) -> None:
@@ -86,11 +87,15 @@ class Horde:
 def server(tmp_path: Path) -> Iterator[Server]:
     found = Server(tmp_path)
     yield found
+    for client in found.clients:
+        client.close()
     found.kill()
 
 
 def shared(server: Server) -> Shared:
-    return Shared(lambda: connected(server.url), "test")
+    client = connected(server.url)
+    server.clients.append(client)
+    return Shared(lambda: client, "test")
 
 
 def proxy(server: Server, horde: Any, ttl: float = 60) -> HordeAPIIntegration:
