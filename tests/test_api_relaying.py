@@ -404,3 +404,13 @@ def test_older_completions_keep_to_the_endpoint_that_is_named(
         "/v1/completions", json={"model": "m", "prompt": "a"}, headers={"X-Endpoint": "cloud"}
     )
     assert found.headers["X-Endpoint"] == "cloud"
+
+
+def test_usage_is_of_the_model_that_answers_however_it_was_asked_for(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", json=COMPLETION)
+    http = keyed(tmp_path)
+    for name in ("home-only", "HOME-ONLY", "home*", "gone,home-only"):
+        assert chat(http, name, key=ANN).status_code == 200
+    assert usage(http, ANN) == [("ann", "home-only", "home", 4, 48)]

@@ -38,6 +38,8 @@ _OTHER_MODELS = frozenset({"models", "fallbacks"})
 PAGE_CHAT = "chat/completions"
 """What the page's own route for chats stands for."""
 
+_Kind = TypeVar("_Kind", bound=Body)
+
 
 class Unsupported(ProxyError):
     """The model's endpoint answers chats and completions only."""
@@ -115,7 +117,7 @@ def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
     if relayed.status < 400 and g.record.asked:
         g.record.first_text = round(here.clock() - began, 3)
     try:
-        return _response(relayed, _model(body))
+        return _response(relayed)
     except BaseException:
         relayed.close()
         raise
@@ -173,9 +175,9 @@ class Passing:
         yield sse.DONE
 
 
-def _response(relayed: Relayed, model: str | None) -> Response:
+def _response(relayed: Relayed) -> Response:
     record: Record = g.record
-    record.model, record.upstream = model, relayed.header("x-endpoint")
+    record.model, record.upstream = relayed.model, relayed.header("x-endpoint")
     if relayed.status >= 400:
         record.error = f"status_{relayed.status}"
     response = Response(Passing(relayed, record), relayed.status, relayed.headers)
@@ -227,9 +229,6 @@ def _body(here: Front) -> Body:
 
 def _is_json() -> bool:
     return request.mimetype == "application/json" or request.mimetype.endswith("+json")
-
-
-_Kind = TypeVar("_Kind", bound=Body)
 
 
 def _unambiguous(body: _Kind) -> _Kind:

@@ -183,6 +183,7 @@ class Router:
         self, relayed: Relayed, candidate: Candidate, attempt: Attempt, candidates: Candidates
     ) -> bool:
         """Whether the answer is one for the client."""
+        relayed.model = candidate.model
         relayed.headers.append(("X-Endpoint", candidate.endpoint.name))
         try:
             fault = fault_of(relayed)

@@ -87,8 +87,11 @@ class Call:
 class Relayed:
     """An upstream's answer: status, headers, and its bytes as they come.
 
-    `close` ends it, and the call at the upstream with it, wherever it is.
+    `model` is the one that answers, by the name that clients see. `close` ends it, and the call at
+    the upstream with it, wherever it is.
     """
+
+    model: str | None = None
 
     def __init__(
         self, status: int, headers: Headers, chunks: Iterator[bytes],
