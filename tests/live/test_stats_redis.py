@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Server:
         self.folder, self.port = folder, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.clients: list[Any] = []
+        self.threads: list[threading.Thread] = []
         self.start()
 
     def start(self) -> None:
@@ -53,6 +54,20 @@ class Server:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def run(self, load: Callable[[], None]) -> None:
+        """Run it in the background; whoever uses this Redis is waited for at the end."""
+        thread = threading.Thread(target=load, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def end(self) -> None:
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        for client in self.clients:
+            client.close()
+        self.kill()
 
 
 class Horde:
@@ -87,9 +102,7 @@ class Horde:
 def server(tmp_path: Path) -> Iterator[Server]:
     found = Server(tmp_path)
     yield found
-    for client in found.clients:
-        client.close()
-    found.kill()
+    found.end()
 
 
 def shared(server: Server) -> Shared:
@@ -99,7 +112,9 @@ def shared(server: Server) -> Shared:
 
 
 def proxy(server: Server, horde: Any, ttl: float = 60) -> HordeAPIIntegration:
-    return HordeAPIIntegration(Feeds(horde, ttl=ttl, shared=shared(server), lease=5))
+    return HordeAPIIntegration(
+        Feeds(horde, ttl=ttl, shared=shared(server), lease=5, run=server.run)
+    )
 
 
 def test_a_hundred_requests_of_two_proxies_make_one_fetch_of_each_endpoint(server: Server) -> None:
