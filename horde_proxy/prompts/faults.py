@@ -14,8 +14,8 @@ from horde_proxy.prompts.formats import Format
 Fault = Literal["empty", "tags", "loop"]
 _TAGS = re.compile(r"\s*\{\{\[(?:INPUT|OUTPUT|SYSTEM)(?:_END)?\]\}\}")
 _LEAST_LOOP = 300
-_LONGEST_UNIT = 60
-_LEAST_ROUNDS = 12
+_SHORT_UNIT, _LONGEST_UNIT = 60, 600
+_SHORT_ROUNDS, _LONG_ROUNDS = 12, 8
 
 
 def fault_of(text: str, format: Format, *, is_first: bool) -> Fault | None:
@@ -33,13 +33,19 @@ def fault_of(text: str, format: Format, *, is_first: bool) -> Fault | None:
 
 
 def loops(text: str) -> bool:
-    """Whether a text ends in one short unit of words, over and over."""
-    tail = text.rstrip()[-_LEAST_LOOP * 4:]
-    for size in range(1, _LONGEST_UNIT + 1):
-        unit = tail[-size:]
-        length = max(_LEAST_LOOP, size * _LEAST_ROUNDS)
-        if len(tail) < length or not any(map(str.isalnum, unit)):
-            continue
-        if tail.endswith((unit * (length // size + 1))[-length:]):
-            return True
-    return False
+    """Whether a text ends in one unit over and over: a word, a sentence or a whole paragraph.
+
+    Twelve times, or eight where the unit has more than 60 characters; at most 600 are seen.
+    """
+    tail = text.rstrip()[-_LONGEST_UNIT * _LONG_ROUNDS:]
+    return any(_repeats(tail, size) for size in range(1, _LONGEST_UNIT + 1))
+
+
+def _repeats(tail: str, size: int) -> bool:
+    rounds = _SHORT_ROUNDS if size <= _SHORT_UNIT else _LONG_ROUNDS
+    length = max(_LEAST_LOOP, size * rounds)
+    loop = tail[-length:]
+    return (
+        len(loop) == length and loop[size:] == loop[:-size]
+        and any(map(str.isalnum, loop[-size:]))
+    )
