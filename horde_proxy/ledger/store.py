@@ -21,7 +21,6 @@ from sqlalchemy import (
     BigInteger, Boolean, Column, Connection, Engine, Executable, Float, MetaData, RowMapping,
     Table, Text, create_engine, func, make_url, or_, select, text, update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
@@ -114,8 +113,7 @@ class Store:
         rows = sorted((_storable(entry) for entry in entries), key=lambda entry: entry.place)
         if not rows:
             return
-        insert = postgresql.insert if self._is_postgresql() else sqlite.insert
-        statement = insert(_USAGE)
+        statement = self._insert(_USAGE)
         statement = statement.on_conflict_do_update(
             index_elements=list(_USAGE.primary_key),
             set_={name: _USAGE.c[name] + statement.excluded[name] for name in _COUNTS},
@@ -186,6 +184,14 @@ class Store:
             if not path.exists():
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             return _prepared(engine, text("PRAGMA journal_mode=WAL"))
+
+    def _insert(self, table: Table) -> Any:
+        """The database's own insert. Each dialect takes some MB, so only that in use is imported."""
+        if self._is_postgresql():
+            from sqlalchemy.dialects import postgresql
+            return postgresql.insert(table)
+        from sqlalchemy.dialects import sqlite
+        return sqlite.insert(table)
 
     def _is_postgresql(self) -> bool:
         return self._url.drivername == _POSTGRESQL
