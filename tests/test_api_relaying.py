@@ -119,6 +119,46 @@ def test_what_names_no_model_goes_to_the_first_endpoint(servers: responses.Reque
     assert http.delete("/v1/files/1").json == {"deleted": True}
 
 
+def test_what_names_no_model_is_found_where_it_is(servers: responses.RequestsMock) -> None:
+    servers.get(f"{HOME}/v1/files/1", status=404)
+    servers.get(f"{CLOUD}/v1/files/1", json={"id": "1"})
+    servers.post(f"{HOME}/v1/batches", status=405)
+    sent = servers.post(f"{CLOUD}/v1/batches", json={"id": "2"})
+    http = made().test_client()
+    assert http.get("/v1/files/1").headers["X-Endpoint"] == "cloud"
+    assert http.post("/v1/batches", json={"input_file_id": "1"}).json == {"id": "2"}
+    assert json.loads(sent.calls[0].request.body) == {"input_file_id": "1"}
+    states = http.get("/v1/endpoints").json["data"]
+    assert [each["state"] for each in states] == ["up", "up"]
+
+
+def test_what_no_endpoint_has_is_the_last_one_s_404(servers: responses.RequestsMock) -> None:
+    servers.get(f"{HOME}/v1/files/1", status=404, json={"error": "home"})
+    servers.get(f"{CLOUD}/v1/files/1", status=404, json={"error": "cloud"})
+    http = made().test_client()
+    found = http.get("/v1/files/1")
+    assert (found.status_code, found.json) == (404, {"error": "cloud"})
+    chosen = http.get("/v1/files/1", headers={"X-Endpoint": "home"})
+    assert (chosen.status_code, chosen.json) == (404, {"error": "home"})
+
+
+def test_where_an_endpoint_cannot_be_asked_for_it_the_others_say_why(
+    servers: responses.RequestsMock,
+) -> None:
+    servers.get(f"{HOME}/v1/files/1", status=404)
+    servers.get(f"{CLOUD}/v1/files/1", status=503)
+    found = made().test_client().get("/v1/files/1")
+    assert found.status_code == 503
+    assert "home: it answered with status 404" in found.json["error"]["message"]
+    assert "cloud: it answered with status 503" in found.json["error"]["message"]
+
+
+def test_a_404_for_a_model_is_the_client_s(servers: responses.RequestsMock) -> None:
+    servers.post(f"{HOME}/v1/embeddings", status=404, json={"error": "home"})
+    found = made().test_client().post("/v1/embeddings", json={"model": "m", "input": "x"})
+    assert (found.status_code, found.json) == (404, {"error": "home"})
+
+
 def test_a_request_may_name_its_endpoint(servers: responses.RequestsMock) -> None:
     servers.get(f"{CLOUD}/v1/files", json={"data": []})
     found = made().test_client().get("/v1/files", headers={"X-Endpoint": "cloud"})

@@ -36,6 +36,8 @@ _NEAR_NAMES = 3
 _NEAR_CUTOFF = 0.4
 _LONGEST_NAME = 200
 _ANY = "any model"
+_NOT_THERE = frozenset({404, 405, 501})
+"""What an endpoint says that has not what a request is about that names no model."""
 
 __all__ = ["EVERYTHING", "Candidates", "Endpoint", "Router", "Scope"]
 
@@ -198,6 +200,9 @@ class Router:
         attempt.answered()
         if overflow is not None:
             candidates.overflowed(overflow)
+        elif candidate.model is None and candidates and relayed.status in _NOT_THERE:
+            candidates.lacking(candidate, relayed.status)
+            return False
         return overflow is None
 
     def _resolved(

@@ -107,6 +107,10 @@ class Candidates:
         attempt.end()
         log.info("%s failed%s: %s", name, ", the next is asked" if self._left else "", error)
 
+    def lacking(self, candidate: Candidate, status: int) -> None:
+        """It has not what was asked for, a file or a whole path; another may have it."""
+        self._reasons[candidate.endpoint.name] = f"it answered with status {status}"
+
     def overflowed(self, error: ProxyError) -> None:
         """The request is too long for the model, wherever that runs: only fallbacks are left."""
         self._overflow = error
