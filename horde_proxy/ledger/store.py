@@ -186,7 +186,7 @@ class Store:
             return _prepared(engine, text("PRAGMA journal_mode=WAL"))
 
     def _insert(self, table: Table) -> Any:
-        """The database's own insert. Each dialect takes some MB, so only that in use is imported."""
+        """The database's own insert. Dialects take some MB: only the one in use is imported."""
         if self._is_postgresql():
             from sqlalchemy.dialects import postgresql
             return postgresql.insert(table)
