@@ -40,6 +40,14 @@ _QUANTISED = re.compile(
     ))+$""",
     re.VERBOSE,
 )
+# Quantisers write "author_Model" where a name may have no slash. No rule tells an author from the
+# first word of a name ("Angelic_Eclipse"), so these are the authors that are often met.
+_AUTHOR_BEFORE_MODEL = re.compile(
+    r"^(?:anthracite-org|arcee-ai|cohereforai|deepseek-ai|google|huggingfacetb|ibm-granite"
+    r"|latitudegames|meta-llama|microsoft|mistralai|moonshotai|nousresearch|nvidia|open-?ai"
+    r"|readyart|sao10k|thedrummer|tiiuae|zai-org|qwen(?=_qw))_(?=[a-z])",
+    re.IGNORECASE,
+)
 _GAPS = re.compile(r"[\s_-]+")
 _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^()\[\]{}]*[)\]}])")
 _REPEATED_GROUP = re.compile(r"\)\s*[*+{]|\n")
@@ -92,9 +100,15 @@ def normalised(name: str) -> str:
     return _QUANTISED.sub("", plain)
 
 
+def author_and_model(bare: str) -> tuple[str, str]:
+    """The author in a name without slashes, "" where it tells none, and the rest."""
+    written = _AUTHOR_BEFORE_MODEL.match(bare)
+    return (written[0][:-1], bare[written.end():]) if written else ("", bare)
+
+
 def _without_author(name: str) -> str:
     head, _, user = name.partition("::")
-    return (head if "#" in user else name).rpartition("/")[2]
+    return author_and_model((head if "#" in user else name).rpartition("/")[2])[1]
 
 
 def _number(values: Mapping[str, Any], key: str, default: float = 0.0) -> float:

@@ -137,6 +137,8 @@ def test_a_name_of_absurd_length_matches_nothing_unless_it_is_an_id() -> None:
     "l3-8b-stheno-v3.2",
     "l3_8b stheno_v3.2",
     "Sao10K/L3-8B-Stheno-v3.2",
+    "Sao10K_L3-8B-Stheno-v3.2-Q4_K_M",
+    "koboldcpp/Sao10K_L3-8B-Stheno-v3.2",
     "koboldcpp/L3-8B-Stheno-v3.2-Q4_K_M",
     "aphrodite/Sao10K/L3-8B-Stheno-v3.2.i1-Q4_K_M.gguf",
     "tabbyAPI/L3-8B-Stheno-v3.2-4.0bpw-h6-exl2",
@@ -166,6 +168,8 @@ def test_a_suffix_that_only_tells_of_the_file_is_no_part_of_the_name(suffix: str
 
 @pytest.mark.parametrize(("name", "expected"), [
     ("EVA-Q2.5", "eva-q2.5"),
+    ("google_gemma-3-27b-it-Q4_K_M", "gemma-3-27b-it"),
+    ("Angelic_Eclipse-12B", "angelic-eclipse-12b"),
     ("Qwen3", "qwen3"),
     ("QwQ-32B", "qwq-32b"),
     ("Foo-v1.16", "foo-v1.16"),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from horde_proxy.naming import normalised, size_of
+from horde_proxy.naming import author_and_model, normalised, size_of
 
 CANONICAL = "canonical"
 """The backend of a name that tells no engine."""
@@ -19,14 +19,6 @@ ENGINES = frozenset({
     "sglang", "tabbyapi", "vllm",
 })
 
-# Quantisers write "author_Model" where a name may have no slash. No rule tells an author from the
-# first word of a name ("Angelic_Eclipse"), so these are the authors that are often met.
-_AUTHOR_BEFORE_MODEL = re.compile(
-    r"^(?:anthracite-org|arcee-ai|cohereforai|deepseek-ai|google|huggingfacetb|ibm-granite"
-    r"|latitudegames|meta-llama|microsoft|mistralai|moonshotai|nousresearch|nvidia|open-?ai"
-    r"|readyart|sao10k|thedrummer|tiiuae|zai-org|qwen(?=_qw))_(?=[a-z])",
-    re.IGNORECASE,
-)
 _GAPS = re.compile(r"[\s_-]+")
 _LEADING_VERSION = re.compile(r"^[0-9]+(?:\.[0-9]+)+-(?=.)")
 _DATE = re.compile(r"(?<=-)(?:(?:0[1-9]|1[0-2])-20[0-9]{2}|20[0-9]{2}-(?:0[1-9]|1[0-2]))(?=-|$)")
@@ -66,7 +58,7 @@ def canonical(name: str) -> Canonical:
     if before and (before[0].casefold() in ENGINES or len(before) > 1):
         backend = before.pop(0).casefold() or CANONICAL
     author = "/".join(before)
-    written, model = _author_and_model(bare)
+    written, model = author_and_model(bare)
     key = normalised(model)
     if not key:
         return Canonical(name.casefold(), backend, author, name)
@@ -90,7 +82,7 @@ def family(name: str) -> str:
     Compare with casefold. "L3-8B-Stheno-v3.2-Q4_K_M" is of the family "L3-Stheno".
     """
     parts = canonical(name)
-    plain = _GAPS.sub("-", _author_and_model(parts.bare)[1]).strip("-.:")
+    plain = _GAPS.sub("-", author_and_model(parts.bare)[1]).strip("-.:")
     cut = plain[: len(parts.key)]
     unquantised = cut if cut.casefold() == parts.key else parts.key
     undated = _DATE.sub("", _LEADING_VERSION.sub("", unquantised))
@@ -102,8 +94,3 @@ def parameters_of(name: str) -> int | None:
     """The number of parameters, as the name tells: 8000000000 for "8B"."""
     billions = size_of(canonical(name).bare)
     return round(billions * 1e9) if billions else None
-
-
-def _author_and_model(bare: str) -> tuple[str, str]:
-    written = _AUTHOR_BEFORE_MODEL.match(bare)
-    return (written[0][:-1], bare[written.end():]) if written else ("", bare)
