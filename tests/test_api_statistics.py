@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +17,7 @@ from flask.testing import FlaskClient
 from conftest import HORDE_URL, Scripted, World
 from horde_proxy import create_app
 from horde_proxy.config import load
+from horde_proxy.stats.answers import Query
 from horde_proxy.upstreams.in_process import WSGIAdapter
 
 LISTS = ["/v1/horde/models", "/horde/statistics", "/v1/horde/audit"]
@@ -205,6 +208,19 @@ def test_the_last_data_is_served_when_the_horde_has_gone(world: World, path: str
     assert found == {
         **before, "degraded": True, **({"computed_at": 1010} if "computed_at" in before else {})
     }
+
+
+def test_answers_that_nobody_asks_for_again_do_not_hold_old_data(world: World) -> None:
+    serve(world, "a/Big-8B")
+    statistics = world.statistics()
+    for query in (Query(), Query(limit=1), Query(group=True)):
+        statistics.models(query)
+        statistics.audit(query)
+    old = weakref.ref(statistics.view("text"))
+    world.clock.seconds += 2
+    statistics.statistics(Query())
+    gc.collect()
+    assert old() is None
 
 
 @pytest.mark.parametrize("path", LISTS)

@@ -133,8 +133,16 @@ class Statistics:
         ):
             return before
         merger = DataMerger(snapshot.status, snapshot.stats, snapshot.workers)
+        self._let_go(snapshot.kind)
         found = self._views[snapshot.kind] = View(snapshot, reference, merger)
         return found
+
+    def _let_go(self, kind: str) -> None:
+        """Drop what was made of the view before, of which each answer holds all of the data."""
+        for route, query in [each for each in self._answers if each[1].kind == kind]:
+            del self._answers[route, query]
+        for key in [each for each in self._audits if each[0] == kind]:
+            del self._audits[key]
 
     def _answer(
         self, route: str, query: Query, compute: Callable[[View], Mapping[str, Any]]
