@@ -140,6 +140,16 @@ def test_a_hostile_name_of_a_model_stays_a_text(world: World) -> None:
     assert state(client)["models"]["rows"][0]["key"] == HOSTILE
 
 
+def test_half_a_character_in_a_name_does_not_take_the_page_away(world: World) -> None:
+    history = History()
+    history.add(Record("x", "POST", "/v1/chat/completions", "c", 404, asked="a\ud800b",
+                       account="anybody"))
+    world.front = {"page": PageState(history=history)}
+    response = world.http().get("/", headers=HTML)
+    assert response.status_code == 200
+    assert "<td>a?b</td>" in response.text
+
+
 def test_a_static_file_is_not_sent_twice(world: World) -> None:
     client = world.http()
     first = client.get("/page/static/page.css")

@@ -69,7 +69,9 @@ def index() -> Response:
         hint = {"object": "horde-proxy", "version": front().version, "see": _SEE}
         response = jsonify(hint)
     elif _let_in():
-        response = make_response(render_template("page.html", page=_state(front()), base=""))
+        html = render_template("page.html", page=_state(front()), base="")
+        # Half a character, which JSON allows in a name, is none in UTF-8.
+        response = make_response(html.encode("utf-8", "replace"))
     else:
         response = _login_form("", 200)
     response.headers["Vary"] = "Accept, Cookie"
