@@ -15,6 +15,7 @@ from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol import completion, sse
 from horde_proxy.protocol.chat import ChatRequest, Message, ToolCall, read_chat
 from horde_proxy.protocol.completion import Head, chunk, fold, role_chunk, usage_chunk, words
+from horde_proxy.protocol.usage import usage_in
 
 HEAD = Head("chatcmpl-1", 1700000000, "some/model")
 
@@ -29,6 +30,18 @@ def problem(found: Any) -> dict[str, Any]:
     error: dict[str, Any] = raised.value.envelope()["error"]
     assert error.pop("type") == "invalid_request_error"
     return error
+
+
+@pytest.mark.parametrize("told,known", [
+    (b'{"prompt_tokens": 7, "completion_tokens": 5}', (7, 5)),
+    (b'{"input_tokens": 7, "output_tokens": 5}', (7, 5)),
+    (b'{"prompt_tokens": 1%s, "completion_tokens": 5}' % (b"0" * 400), (0, 5)),
+    (b'{"prompt_tokens": "7", "completion_tokens": -5}', None),
+])
+def test_what_an_answer_used_is_taken_where_it_can_be(
+    told: bytes, known: tuple[int, int] | None
+) -> None:
+    assert usage_in(b'{"choices": [], "usage": %s}' % told) == known
 
 
 def test_the_smallest_request_has_openais_defaults() -> None:

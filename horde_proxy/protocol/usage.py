@@ -8,6 +8,7 @@ from typing import Any
 
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _DECODER = json.JSONDecoder()
+_TOO_MANY = 10 ** 12
 
 
 def usage_in(tail: bytes) -> tuple[int, int] | None:
@@ -35,4 +36,6 @@ def _object(text: bytes) -> dict[str, Any]:
 
 def _count(usage: dict[str, Any], *names: str) -> int:
     values = (usage.get(name) for name in names)
-    return next((value for value in values if isinstance(value, int) and value > 0), 0)
+    return next(
+        (value for value in values if isinstance(value, int) and 0 < value < _TOO_MANY), 0
+    )
