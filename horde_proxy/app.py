@@ -57,10 +57,8 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
     ledger = _ledger(app, access)
     assembly: Assembly = app.extensions["assembly"]
     endpoints = assembly.endpoints(settings)
-    hordes = [
-        cast("HordeUpstream", each.upstream) for each in endpoints
-        if each.upstream.kind == "horde"
-    ]
+    hordes = (each.upstream for each in endpoints if each.upstream.kind == "horde")
+    horde = cast("HordeUpstream | None", next(hordes, None))
     return Front(
         Router(endpoints, settings.aliases, settings.fallbacks, settings.routing.max_wait),
         halt,
@@ -81,8 +79,8 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
         ),
         repetitions=Repetitions(server.loop_limit, time.monotonic),
         completion_tokens=settings.horde.default_completion_tokens,
-        horde=hordes[0] if hordes else None,
-        statistics=assembly.statistics(hordes[0], settings.stats) if hordes else None,
+        horde=horde,
+        statistics=assembly.statistics(horde, settings.stats),
         max_upload=server.max_upload,
         reattach=server.reattach,
         admins=tuple(access.admins),

@@ -62,15 +62,20 @@ class Assembly:
         self._made = made
         return list(made.values())
 
-    def statistics(self, horde: HordeUpstream, settings: StatsSettings) -> Statistics:
+    def statistics(
+        self, horde: HordeUpstream | None, settings: StatsSettings
+    ) -> Statistics | None:
         """The statistics of a horde; the same as before where nothing has changed."""
-        from horde_proxy.horde_assembly import horde_statistics
-
         before = self._statistics
         if before and before[0] is horde and before[1] == settings:
             return before[2]
         if before:
             before[2].hydrator.stop()
+            self._statistics = None
+        if horde is None:
+            return None
+        from horde_proxy.horde_assembly import horde_statistics
+
         found = horde_statistics(horde, settings, self._halt)
         self._statistics = horde, settings, found
         return found

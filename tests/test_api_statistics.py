@@ -15,7 +15,7 @@ import requests
 from flask.testing import FlaskClient
 
 from conftest import HORDE_URL, Scripted, World
-from horde_proxy import create_app
+from horde_proxy import create_app, reconfigure
 from horde_proxy.config import load
 from horde_proxy.stats.answers import Query
 from horde_proxy.upstreams.in_process import WSGIAdapter
@@ -250,6 +250,19 @@ def test_a_cold_start_without_the_horde_answers_with_nothing(world: World, path:
 def test_without_a_configured_horde_there_is_a_404(world: World, path: str) -> None:
     world.front = {"statistics": None}
     assert world.http().get(path).status_code == 404
+
+
+def test_a_horde_that_the_settings_no_longer_have_is_not_kept_warm(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[bool] = []
+    horde, home = {"type": "horde"}, {"type": "openai", "url": "http://home.invalid/v1"}
+    app = create_app(load(environ={}, flags={"endpoints": [horde, home]}))
+    hydrator = app.extensions["horde_proxy"].statistics.hydrator
+    monkeypatch.setattr(hydrator, "stop", lambda: stopped.append(True))
+    reconfigure(app, load(environ={}, flags={"endpoints": [home]}))
+    assert stopped == [True]
+    assert app.extensions["horde_proxy"].statistics is None
 
 
 def test_a_hundred_requests_at_once_make_one_fetch_of_each_endpoint(world: World) -> None:
