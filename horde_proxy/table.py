@@ -69,4 +69,6 @@ def _row(model: Mapping[str, Any], uses: Mapping[str, Any]) -> Row:
 def _cell(key: str, value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.{_DECIMALS[key]}f}" if key in _DECIMALS else str(value)
+    text = f"{value:.{_DECIMALS[key]}f}" if key in _DECIMALS else str(value)
+    # A terminal obeys what cannot be printed.
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

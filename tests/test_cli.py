@@ -239,6 +239,14 @@ def test_models_of_a_horde_are_listed_with_wait_and_use() -> None:
     ]
 
 
+@responses.activate
+def test_what_a_terminal_would_obey_is_only_shown() -> None:
+    responses.get(f"{BASE}/models", json={"data": [{"id": "a\x1b[2Jb"}, {"id": "c\ud800"}]})
+    responses.get(f"{BASE}/horde/models", status=404, json={})
+    found = run("models", "--url", BASE)
+    assert found.stdout.splitlines()[1:] == ["a\\x1b[2Jb", "c\\ud800"]
+
+
 @pytest.mark.parametrize("column,names", [
     ("workers", ["Large-70B", "koboldcpp/Small-8B", "relayed"]),
     ("speed", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
