@@ -367,6 +367,13 @@ def test_an_index_finds_a_name_in_any_case() -> None:
     assert (len(statuses), len(stats), list(workers.names())) == (1, 2, [KOBOLD])
 
 
+def test_a_name_that_is_written_in_two_cases_is_found_with_both() -> None:
+    stats = IndexedHordeModelStats(read_stats({"day": {"X": 1}, "month": {"X": 5, "x": 2}}).found)
+    workers = IndexedHordeWorkers(read_workers([worker("w", "X"), worker("v", "x", "X")]).found)
+    assert stats.get("x") == UsageStats(1, 7, 0)
+    assert sorted(each.id for each in workers.get("X")) == ["v", "w"]
+
+
 def test_an_index_finds_the_variants_of_a_model_together() -> None:
     statuses = IndexedHordeModelStatus(
         read_statuses([status(KOBOLD), status("y"), status(APHRODITE)]).found

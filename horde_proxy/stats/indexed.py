@@ -26,9 +26,10 @@ class Variant(NamedTuple, Generic[T]):
 class _Indexed(Generic[T]):
     def __init__(self, by_name: Mapping[str, T]) -> None:
         self._names = tuple(by_name)
-        self._folded = {name.casefold(): value for name, value in by_name.items()}
+        self._folded: dict[str, list[T]] = {}
         self._variants: dict[str, list[Variant[T]]] = {}
         for name, value in by_name.items():
+            self._folded.setdefault(name.casefold(), []).append(value)
             parts = canonical(name)
             variant = Variant(name, parts.backend, value)
             self._variants.setdefault(parts.key, []).append(variant)
@@ -48,6 +49,10 @@ class _Indexed(Generic[T]):
         """As `variants`, by the key of a canonical name."""
         return self._variants.get(key, ())
 
+    def _written(self, name: str) -> Sequence[T]:
+        """What is known under that very name, once for each case that it is written in."""
+        return self._folded.get(name.casefold(), ())
+
 
 class IndexedHordeModelStatus(_Indexed[HordeModelStatus]):
     """The statuses by name; of two with the very same name the last counts."""
@@ -56,8 +61,9 @@ class IndexedHordeModelStatus(_Indexed[HordeModelStatus]):
         super().__init__({each.name: each for each in statuses})
 
     def get(self, name: str) -> HordeModelStatus | None:
-        """The status under that very name, in any case."""
-        return self._folded.get(name.casefold())
+        """The status under that very name, in any case; the last where it has several."""
+        found = self._written(name)
+        return found[-1] if found else None
 
 
 class IndexedHordeModelStats(_Indexed[UsageStats]):
@@ -71,8 +77,12 @@ class IndexedHordeModelStats(_Indexed[UsageStats]):
         })
 
     def get(self, name: str) -> UsageStats | None:
-        """The use under that very name, in any case."""
-        return self._folded.get(name.casefold())
+        """The use under that very name, in all cases together."""
+        found = self._written(name)
+        return UsageStats(
+            sum(each.day for each in found), sum(each.month for each in found),
+            sum(each.total for each in found),
+        ) if found else None
 
 
 class IndexedHordeWorkers(_Indexed[Mapping[str, HordeWorker]]):
@@ -88,7 +98,8 @@ class IndexedHordeWorkers(_Indexed[Mapping[str, HordeWorker]]):
 
     def get(self, name: str) -> list[HordeWorker]:
         """The workers that advertise that very name, in any case; [] when there are none."""
-        return list(self._folded.get(name.casefold(), {}).values())
+        by_id = {key: worker for each in self._written(name) for key, worker in each.items()}
+        return list(by_id.values())
 
     def get_all(self) -> list[HordeWorker]:
         """Each worker once, those without a model too."""
