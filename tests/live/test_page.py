@@ -37,6 +37,14 @@ MODEL, OTHER = "horde-proxy/echo", "other/Nova-8B"
 ADMIN, GUEST = "admin-key-0123456789", "guest-key-0123456789"
 HOSTILE = "<img src=x onerror=hacked=1>'\"</td>"
 AXE = "axe-core@4"
+AGAIN = """async (key) => {
+  const send = (path, fields) =>
+    fetch(path, { method: "POST", body: new URLSearchParams(fields) });
+  await send("page/logout", { token: document.body.dataset.token });
+  const form = await (await fetch("/", { headers: { Accept: "text/html" } })).text();
+  await send("page/login", { key, token: form.match(/name="token" value="([^"]+)"/)[1] });
+}"""
+"""Another tab of the browser logs out, and in again."""
 NAMES = "[...document.querySelectorAll('#table-models tbody th')].map((each) => each.textContent)"
 
 pytestmark = [
@@ -378,11 +386,19 @@ def test_one_logs_in_with_a_key(
     click(browser, "#chat-send")
     browser.until("document.getElementById('chat-status').textContent === 'Done.'")
     assert text_of(browser, ".turn.assistant p") == "By cookie"
+    token = browser.evaluate("document.body.dataset.token")
+    browser.evaluate(f"({AGAIN})({GUEST!r})")
+    browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    browser.until(f"document.body.dataset.token !== {token!r}")
+    write(browser, "chat-text", "After another login")
+    click(browser, "#chat-send")
+    browser.until("document.querySelectorAll('.turn.assistant').length === 2")
+    browser.until("document.getElementById('chat-status').textContent === 'Done.'")
     click(browser, ".who button")
     browser.until("document.getElementById('key') !== null")
     log_in(browser, ADMIN)
     browser.until("document.getElementById('live')?.textContent === 'live'")
-    assert "2 requests" in text_of(browser, "#chart-requests-desc")
+    assert "3 requests" in text_of(browser, "#chart-requests-desc")
     assert looked_at(browser, axe, artefacts, "admin") == []
     assert browser.console == []
     assert is_from(browser, url)

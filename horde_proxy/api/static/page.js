@@ -197,6 +197,15 @@
     (state.charts || []).forEach(drawChart);
     drawAccount(state.account);
     show(document.querySelector('[data-problem="models"]'), state.models_error || "");
+    keepToken(state.token);
+  }
+
+  // Whoever logs in again, in another tab, has another one.
+  function keepToken(token) {
+    if (!token) return;
+    body.dataset.token = token;
+    const field = document.querySelector('.who input[name="token"]');
+    if (field) field.value = token;
   }
 
   // Keeping up to date.
