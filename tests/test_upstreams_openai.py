@@ -10,6 +10,7 @@ import requests
 import responses
 
 from conftest import Clock
+from horde_proxy.api.record import Record
 from horde_proxy.errors import (
     ContextLengthExceeded,
     RateLimited,
@@ -231,6 +232,31 @@ def test_older_completions_become_chunks_too() -> None:
 def test_an_event_that_is_no_chunk_ends_the_stream(line: bytes) -> None:
     with pytest.raises(UpstreamFailed):
         list(as_chunks([line]))
+
+
+@pytest.mark.parametrize("told,prompt,completion,total", [
+    ({"total_tokens": 9}, 0, 0, 9),
+    ({"prompt_tokens": None, "completion_tokens": 3}, 0, 3, 3),
+    ({"input_tokens": 4, "output_tokens": 5}, 4, 5, 9),
+    ("many", 0, 0, 0),
+])
+def test_a_usage_that_is_none_of_openais_does_not_spoil_the_answer(
+    told: Any, prompt: int, completion: int, total: int
+) -> None:
+    event = {**choice({}, "stop"), "usage": told, "horde": None}
+    record = Record("id", "POST", "/", "client")
+    *_, last = record.follow(as_chunks([b"data: " + json.dumps(event).encode()]))
+    assert isinstance(last, dict)
+    assert (record.prompt_tokens, record.completion_tokens) == (prompt, completion)
+    assert last["usage"]["total_tokens"] == total
+
+
+@pytest.mark.parametrize("kudos", [None, "7", float("nan"), float("inf"), -1, 10 ** 400])
+def test_kudos_that_cannot_be_added_up_are_not_noted(kudos: Any) -> None:
+    event = {**choice({}), "choices": [], "usage": USAGE, "horde": {"kudos": kudos}}
+    record = Record("id", "POST", "/", "client")
+    assert len(list(record.follow(iter([event])))) == 1
+    assert record.kudos is None
 
 
 @responses.activate

@@ -14,6 +14,7 @@ from horde_proxy.errors import ClientGone, ProxyError
 from horde_proxy.upstreams import Accepted, StreamItem
 
 _NOT_LOGGED = frozenset({"account", "asked", "first_text"})
+_TOO_MUCH = 1e12
 _PLAIN = re.compile(r"[\w./:@+-]+")
 log = logging.getLogger("horde_proxy.requests")
 
@@ -85,10 +86,16 @@ class Record:
         elif isinstance(item, dict) and item.get("usage"):
             self.prompt_tokens = item["usage"]["prompt_tokens"]
             self.completion_tokens = item["usage"]["completion_tokens"]
-            horde = item.get("horde", {})
-            self.waited = horde.get("queue_seconds")
-            self.generated = horde.get("generation_seconds")
-            self.kudos = horde.get("kudos")
+            horde = item.get("horde")
+            self.waited = _amount(horde, "queue_seconds")
+            self.generated = _amount(horde, "generation_seconds")
+            self.kudos = _amount(horde, "kudos")
+
+
+def _amount(told: object, name: str) -> float | None:
+    """A number that can be added up; an endpoint may have told anything."""
+    value = told.get(name) if isinstance(told, dict) else None
+    return value if isinstance(value, int | float) and 0 <= value < _TOO_MUCH else None
 
 
 def as_text(fields: dict[str, object]) -> str:

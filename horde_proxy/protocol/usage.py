@@ -26,6 +26,17 @@ def usage_in(tail: bytes) -> tuple[int, int] | None:
     return None
 
 
+def usage_of(told: Any) -> dict[str, Any]:
+    """OpenAI's usage object of what a server tells; a count that is none becomes 0."""
+    usage = told if isinstance(told, dict) else {}
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    completion = _count(usage, "completion_tokens", "output_tokens")
+    return {
+        **usage, "prompt_tokens": prompt, "completion_tokens": completion,
+        "total_tokens": _count(usage, "total_tokens") or prompt + completion,
+    }
+
+
 def _object(text: bytes) -> dict[str, Any]:
     try:
         found, _ = _DECODER.raw_decode(text.decode("utf-8", "replace"))

@@ -20,6 +20,7 @@ from horde_proxy.errors import (
     UpstreamFailed,
 )
 from horde_proxy.protocol.completion import Chunk
+from horde_proxy.protocol.usage import usage_of
 from horde_proxy.upstreams import Accepted, StreamItem, Waiting
 from horde_proxy.upstreams.relay import Relayed
 from horde_proxy.upstreams.verdict import error_of, fault_of, message_of, overflow_of
@@ -59,7 +60,7 @@ def as_chunks(lines: Iterable[bytes]) -> Iterator[Chunk]:
     usage: Chunk | None = None
     for event in _events(lines):
         if event.get("usage"):
-            usage = {**event, "choices": []}
+            usage = {**event, "choices": [], "usage": usage_of(event["usage"])}
         for choice in event.get("choices") or ():
             yield from _choice(event, choice, begun)
     if usage is not None:
