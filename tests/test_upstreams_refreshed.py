@@ -48,6 +48,18 @@ def test_it_is_loaded_once_within_its_time_and_then_anew() -> None:
     assert value.get() == 2
 
 
+def test_a_load_that_no_thread_could_be_had_for_is_begun_again() -> None:
+    def refuse(load: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    load = Loading()
+    value = Refreshed(load, ttl=60, clock=Clock(), run=refuse)
+    with pytest.raises(Unavailable):
+        value.get()
+    value._run = at_once
+    assert value.get() == 1
+
+
 def test_what_is_known_is_given_at_once_while_the_next_is_loaded() -> None:
     clock, load, later = Clock(), Loading(), Later()
     value = Refreshed(load, ttl=60, clock=clock, run=at_once)

@@ -100,7 +100,14 @@ class Refreshed(Generic[T]):
             if self._is_loading:
                 return
             self._is_loading, self._began = True, self._clock()
-        self._run(self._renew)
+        try:
+            self._run(self._renew)
+        except RuntimeError:
+            if not self._is_loading:
+                raise
+            # There was no thread to be had; the next one who asks tries again.
+            self._is_loading = False
+            self.error = Unavailable("It cannot be loaded now.", retry_after=5)
 
     def _renew(self) -> None:
         error: ProxyError | None = None
