@@ -394,6 +394,11 @@ def test_one_logs_in_with_a_key(
     click(browser, "#chat-send")
     browser.until("document.querySelectorAll('.turn.assistant').length === 2")
     browser.until("document.getElementById('chat-status').textContent === 'Done.'")
+    browser.evaluate("window.fetch = async () => new Response('<html>', { status: 502 }); true")
+    write(browser, "chat-text", "Through a broken server in between")
+    click(browser, "#chat-send")
+    browser.until("document.getElementById('chat-status').textContent === 'It failed.'")
+    assert text_of(browser, ".turn.failed p") == "The answer was 502"
     click(browser, ".who button")
     browser.until("document.getElementById('key') !== null")
     log_in(browser, ADMIN)

@@ -282,6 +282,12 @@
     return fetch(path, { method: "POST", headers, signal, body: JSON.stringify(chat) });
   }
 
+  // A server in between tells its own errors, and not as JSON.
+  async function problemOf(response) {
+    const told = await response.json().catch(() => null);
+    return told?.error?.message || `The answer was ${response.status} ${response.statusText}`.trim();
+  }
+
   async function* linesOf(response) {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
@@ -320,7 +326,7 @@
     setBusy(true);
     try {
       const response = await request(stopping.signal);
-      if (!response.ok) throw new Error((await response.json()).error.message);
+      if (!response.ok) throw new Error(await problemOf(response));
       await read(response, place);
       tell("chat-status", "Done.");
     } catch (error) {
