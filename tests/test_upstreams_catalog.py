@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, join
 from horde_proxy.upstreams.horde.feeds import Feeds
 from horde_proxy.upstreams.horde.plan import capacities
+from horde_proxy.upstreams.horde.speed import Speeds
 from horde_proxy.upstreams.refreshed import at_once
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
@@ -59,6 +61,15 @@ def catalog(source: Source, timer: Timer) -> Catalog:
     client: Any = source
     feeds = Feeds(client, ttl=30, timer=timer, now=lambda: 7, run=at_once)
     return Catalog(feeds, now=lambda: 7)
+
+
+@pytest.mark.parametrize("fields", [
+    {"jobs": 1e308, "performance": 0.5}, {"jobs": 3, "performance": 5e-324}, {"jobs": float("nan")},
+])
+def test_numbers_of_nonsense_make_no_endless_wait(fields: dict[str, Any]) -> None:
+    entry = joined([{"name": "a", "count": 1, **fields}], [worker()])["a"]
+    expected = Speeds().expected(entry, 512)
+    assert math.isfinite(expected.queue + expected.generation)
 
 
 def test_the_recorded_lists_are_joined() -> None:

@@ -6,7 +6,6 @@ load in the background; while the horde is down the last good catalog is served.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,8 @@ from horde_proxy.upstreams.horde.feeds import Feeds
 from horde_proxy.upstreams.horde.shared import Document
 from horde_proxy.upstreams.refreshed import PATIENCE
 
+# What is made of such numbers stays finite, as JSON wants it.
+_LEAST, _MOST = 1e-9, 1e15
 _DEFAULT_CAPACITY = Capacity(max_length=512, max_context_length=2048)
 
 
@@ -149,12 +150,12 @@ def _names(found: Any) -> list[str]:
 
 
 def number(value: Any, default: float) -> float:
-    """A positive number, or the default where the horde gives none."""
+    """A positive number that can be reckoned with, or the default where the horde gives none."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return default
-    return number if 0 < number < math.inf else default
+    return number if _LEAST <= number <= _MOST else default
 
 
 def _entry(
