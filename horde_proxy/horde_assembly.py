@@ -22,6 +22,7 @@ from horde_proxy.shutdown import Halt
 from horde_proxy.stats.answers import Statistics
 from horde_proxy.stats.hydration import Hydrator, Rhythm
 from horde_proxy.stats.integration import HordeAPIIntegration
+from horde_proxy.stats.reference import read_reference
 from horde_proxy.stats.sources import References
 from horde_proxy.upstreams.horde import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.accounts import Accounts
@@ -117,7 +118,7 @@ def _references(settings: StatsSettings) -> References:
     documents = {
         kind: KeptDocument(
             source, settings.directory(), _session(0),
-            timeout=(settings.horde_api_timeout, settings.horde_api_timeout),
+            timeout=(settings.horde_api_timeout, settings.horde_api_timeout), good=read_reference,
         )
         for kind, source in given.items() if source
     }

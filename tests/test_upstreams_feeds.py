@@ -12,6 +12,7 @@ import responses
 from horde_proxy.errors import ShuttingDown, Unreachable, UpstreamFailed
 from horde_proxy.stats.hydration import Hydrator, Rhythm
 from horde_proxy.stats.integration import HordeAPIIntegration
+from horde_proxy.stats.reference import read_reference
 from horde_proxy.stats.sources import References
 from horde_proxy.upstreams.horde.feeds import Feed, Feeds, Source
 from horde_proxy.upstreams.horde.shared import Document, Shared
@@ -219,7 +220,9 @@ def test_a_redis_that_is_down_is_logged_once_and_left_alone_for_a_while(
 
 
 def kept(folder: Path, source: str = URL, now: float = 0) -> KeptDocument:
-    return KeptDocument(source, folder, requests.Session(), timeout=(1, 1), now=lambda: now)
+    return KeptDocument(
+        source, folder, requests.Session(), timeout=(1, 1), good=read_reference, now=lambda: now
+    )
 
 
 @responses.activate
@@ -244,6 +247,20 @@ def test_a_reference_that_cannot_be_fetched_says_so(tmp_path: Path, answer: Any)
     responses.get(URL, **answer)
     with pytest.raises(UpstreamFailed):
         kept(tmp_path).load()
+
+
+@responses.activate
+@pytest.mark.parametrize("answer", [{"error": "try later"}, [], {}, "down", None])
+def test_what_is_no_reference_does_not_take_the_place_of_one(tmp_path: Path, answer: Any) -> None:
+    responses.get(URL, json={"a": {}}, headers={"ETag": '"one"'})
+    kept(tmp_path).load()
+    responses.reset()
+    responses.get(URL, json=answer, headers={"ETag": '"two"'})
+    later = kept(tmp_path)
+    later.load()
+    with pytest.raises(UpstreamFailed):
+        later.load()
+    assert kept(tmp_path).load().value == {"a": {}}
 
 
 def test_a_reference_may_be_a_file(tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ class Kept(NamedTuple):
 
 
 class KeptDocument:
-    """The document at a URL or a path. The first `load` gives the copy on disk, if there is one."""
+    """The document at a URL or a path. The first `load` gives the copy on disk, if there is one.
+
+    What is not `good` never takes a copy's place.
+    """
 
     def __init__(
         self,
@@ -35,10 +38,11 @@ class KeptDocument:
         session: requests.Session,
         *,
         timeout: tuple[float, float],
+        good: Callable[[Any], object] = bool,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._source, self._session = source, session
-        self._timeout, self._now = timeout, now
+        self._timeout, self._good, self._now = timeout, good, now
         self._copy = folder / f"{sha256(source.encode()).hexdigest()[:16]}.json"
         self._etag: str | None = None
         self._value: Any = None
@@ -73,9 +77,12 @@ class KeptDocument:
                 self._keep()
                 return self._value
             response.raise_for_status()
-            self._value, self._etag = response.json(), response.headers.get("ETag")
+            found = response.json()
         except (requests.RequestException, ValueError, RecursionError) as exc:
             raise UpstreamFailed("The model reference cannot be fetched.") from exc
+        if not self._good(found):
+            raise UpstreamFailed("What was fetched is no model reference.")
+        self._value, self._etag = found, response.headers.get("ETag")
         self._keep()
         return self._value
 
