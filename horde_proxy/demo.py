@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import requests
 
 from horde_proxy.config import Config
+from horde_proxy.listening import CannotListen, check_free
 from horde_proxy.worker import model_file
 from horde_proxy.worker.models import LOCAL_EXTRA, can_run_gguf
 
@@ -109,17 +109,12 @@ def _start(arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.P
 
 
 def _check_free(bind: str) -> None:
-    host, _, port = bind.rpartition(":")
-    if not port.isdigit():
+    if not bind.rpartition(":")[2].isdigit():
         raise DemoError(f"the demo listens on HOST:PORT, not on {bind}")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), int(port)))
-        except OSError as exc:
-            raise DemoError(
-                f"cannot listen on {bind} ({exc.strerror}): choose another --bind"
-            ) from exc
+    try:
+        check_free(bind)
+    except CannotListen as exc:
+        raise DemoError(str(exc)) from exc
 
 
 def _reachable(bind: str) -> str:

@@ -22,6 +22,7 @@ from gunicorn.systemd import listen_fds
 from gunicorn.workers.gthread import ThreadWorker
 
 from horde_proxy.config import Config, ConfigError, is_loopback
+from horde_proxy.listening import check_free
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -144,6 +145,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         inherited = range(LISTEN_FDS_START, LISTEN_FDS_START + listen_fds(False))
         if self._settings.access.mode is None and not all(map(is_local, inherited)):
             raise ConfigError("systemd's socket lets others in: set access.mode")
+        if not inherited and not self._settings.server.bind.startswith(("unix:", "fd://")):
+            check_free(self._settings.server.bind)
         _Master(self).run()
 
 

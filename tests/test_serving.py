@@ -36,6 +36,17 @@ def test_a_handed_over_socket_that_lets_others_in_is_refused(
         Server(settings, lambda: settings).run()
 
 
+def test_a_taken_port_ends_the_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gunicorn would try for five seconds, and not say what to do."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(serving, "_Master", lambda server: pytest.fail("it was started"))
+        settings = load(environ={"PORT": str(taken.getsockname()[1])})
+        with pytest.raises(RuntimeError, match=r"already in use\): choose another --bind"):
+            Server(settings, lambda: settings).run()
+
+
 def test_some_threads_are_free_for_all_that_does_not_wait() -> None:
     found = gunicorn_settings(load(environ={"HORDE_PROXY_SERVER__PLACES": "5"}))
     assert found["threads"] > 5
