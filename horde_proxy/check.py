@@ -125,9 +125,13 @@ def _models(client: HordeClient) -> Finding:
 
 
 def check_url(
-    url: str, key: str | None, session: requests.Session, silence: bool = True
+    url: str, key: str | None, session: requests.Session, silence: bool = True,
+    say: Callable[[str], object] = lambda text: None,
 ) -> Iterator[Finding]:
-    """A running proxy through whatever stands before it: routes, names, body, stream, time-outs."""
+    """A running proxy through whatever stands before it: routes, names, body, stream, time-outs.
+
+    `say` is told of what takes long.
+    """
     base = url.rstrip("/").removesuffix("/v1")
     session.headers["Authorization"] = f"Bearer {key or 'none'}"
     try:
@@ -148,6 +152,7 @@ def check_url(
     yield _large_body(base, session)
     yield _stream(base, session)
     if silence:
+        say(f"Waiting through {_SILENCE:.0f} s of silence (--quick leaves this out) ...")
         yield _silence(base, session)
 
 

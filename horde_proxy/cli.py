@@ -275,7 +275,7 @@ def check(path: str | None, url: str | None, key: str | None, quick: bool) -> No
         examination.check_settings(settings),
         examination.check_horde(settings, session),
         examination.check_endpoints(settings),
-        examination.check_url(url, key, requests.Session(), not quick) if url else (),
+        examination.check_url(url, key, requests.Session(), not quick, _say) if url else (),
     )
     failed = 0
     for finding in findings:
@@ -285,6 +285,10 @@ def check(path: str | None, url: str | None, key: str | None, quick: bool) -> No
             click.echo(f"      mend: {finding.mend}")
     if failed:
         raise SystemExit(1)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 @main.group()

@@ -99,6 +99,17 @@ def test_what_stands_between_is_found_out(answers: dict[str, Any], found: list[s
 
 
 @responses.activate
+def test_the_command_says_that_it_waits() -> None:
+    responses.get(f"{URL}/v1/models", json={"data": []})
+    responses.post(f"{URL}/v1/chat/completions", status=400)
+    responses.get(f"{URL}/health/probe", body="data: {}\n\n")
+    env = {"ENDPOINTS": f"{URL}/v1"}
+    waiting = CliRunner().invoke(main, ["check", "--url", URL], env=env)
+    assert "Waiting through 70 s of silence (--quick leaves this out) ..." in waiting.stderr
+    assert "Waiting" not in CliRunner().invoke(main, ["check", "--url", URL, "--quick"]).output
+
+
+@responses.activate
 def test_the_command_names_each_mend_and_fails() -> None:
     env = {"HORDE_PROXY_HORDE__URL": "http://no.invalid"}
     result = CliRunner().invoke(main, ["check"], env=env)
