@@ -474,6 +474,8 @@ def _raise_for_error(response: requests.Response) -> None:
             message = response.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = f"the proxy answered with status {response.status_code}"
+        if response.status_code == 401:
+            message += " This command sends the key that OPENAI_API_KEY holds."
         raise click.ClickException(message)
 
 

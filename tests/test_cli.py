@@ -70,6 +70,14 @@ def test_chat_fails_with_the_proxys_own_words() -> None:
 
 
 @responses.activate
+def test_a_refused_key_is_told_with_where_it_comes_from() -> None:
+    error = {"error": {"message": "Send a key.", "type": "x", "param": None, "code": None}}
+    responses.get(f"{BASE}/models", status=401, json=error)
+    result = run("models", "--url", BASE)
+    assert "Error: Send a key. This command sends the key that OPENAI_API_KEY" in result.stderr
+
+
+@responses.activate
 def test_chat_fails_when_the_stream_does() -> None:
     error = {"error": {"message": "Late.", "type": "x", "param": None, "code": None}}
     responses.post(f"{BASE}/chat/completions", body=sse(delta("Hel"), error))
