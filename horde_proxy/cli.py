@@ -148,6 +148,8 @@ def list_models(
     rows = table.rows(offered, horde["data"] if horde else ())
     if horde and horde.get("degraded"):
         click.echo("The horde cannot be reached now: this is the last that is known.", err=True)
+    elif not offered:
+        click.echo(_nothing_on_offer(base), err=True)
     rows = table.chosen(rows, sort, words or "")
     click.echo(json.dumps(rows, indent=2) if as_json else "\n".join(table.lines(rows)))
 
@@ -440,8 +442,12 @@ def _get_if_there(base: str, path: str) -> Any:
 def _first_model(base: str) -> str:
     models = _get(base, "/models")["data"]
     if not models:
-        raise click.ClickException("no model is on offer now")
+        raise click.ClickException(_nothing_on_offer(base))
     return str(models[0]["id"])
+
+
+def _nothing_on_offer(base: str) -> str:
+    return f"no model is on offer now; {base.removesuffix('/v1')}/v1/endpoints says more"
 
 
 def _deltas(base: str, model: str, text: str) -> Iterator[tuple[str, str | None]]:

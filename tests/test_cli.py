@@ -105,6 +105,17 @@ def test_models_are_listed_in_columns() -> None:
     ]
 
 
+@pytest.mark.parametrize(("arguments", "status"), [(["models"], 0), (["chat", "Hi"], 1)])
+@responses.activate
+def test_where_no_model_is_on_offer_one_learns_where_to_look(
+    arguments: list[str], status: int
+) -> None:
+    responses.get(f"{BASE}/models", json={"data": []})
+    result = run(*arguments, "--url", BASE)
+    assert result.exit_code == status
+    assert f"no model is on offer now; {BASE}/endpoints says more" in result.stderr
+
+
 def test_a_worker_needs_a_key() -> None:
     result = run("worker", "--horde", "http://h.invalid", "--backend", "echo",
                  env={"AI_HORDE_API_KEY": ""})
