@@ -197,6 +197,8 @@ def worker(
     from horde_proxy.worker.bridge import Bridge, Identity, Rejected
     from horde_proxy.worker.model_file import ModelFileError
 
+    if not horde.startswith(("http://", "https://")):
+        raise click.BadParameter("write it with http:// or https://", param_hint="--horde")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

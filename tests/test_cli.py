@@ -122,6 +122,12 @@ def test_a_worker_needs_a_key() -> None:
     assert result.exit_code != 0
 
 
+def test_a_worker_wants_the_hordes_whole_url() -> None:
+    """Without its scheme it would try again for ever."""
+    result = run("worker", "--horde", "127.0.0.1:8080", "--backend", "echo", "--api-key", "k")
+    assert (result.exit_code, "write it with http:// or https://" in result.stderr) == (2, True)
+
+
 def test_a_worker_whose_model_is_missing_says_so() -> None:
     result = run("worker", "--horde", "http://h.invalid", "--backend", "/nowhere.gguf",
                  "--api-key", "k")
