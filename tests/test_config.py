@@ -71,6 +71,8 @@ def test_a_section_in_the_environment_is_json() -> None:
     ("HORDE_PROXY_SERVER__TIMOUT", "5",
      "setting server.timout = (hidden) from environment variable "
      "HORDE_PROXY_SERVER__TIMOUT: there is no such setting; timeout is the nearest"),
+    ("HORDE_PROXY_BIND__X", "1", "setting bind = (hidden) from environment variable "
+     "HORDE_PROXY_BIND__X: there is no such setting; server.bind is one"),
     ("HORDE_PROXY_FORMATS", '{"a": "nope"}', "'a': no format 'nope'; there are: placeholders"),
     ("PORT", "http", "setting server.bind = '127.0.0.1:http' from environment variable PORT: "),
 ])

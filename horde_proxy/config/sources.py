@@ -178,6 +178,12 @@ def _no_such(where: list[str]) -> str:
     if where[:2] == ["access", "keys"]:
         nested = KeySettings
     fields = list(getattr(nested, "model_fields", {}))
+    if nested is Config:
+        sections = {name: field.annotation for name, field in Config.model_fields.items()}
+        homes = [name for name, each in sections.items()
+                 if where[0] in getattr(each, "model_fields", {})]
+        if homes:
+            return f"there is no such setting; {homes[0]}.{where[0]} is one"
     near = get_close_matches(where[-1], fields, 1, 0)
     return "there is no such setting" + (f"; {near[0]} is the nearest" if near else "")
 
