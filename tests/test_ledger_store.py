@@ -179,6 +179,20 @@ def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
     store.close()
 
 
+def test_what_root_makes_in_a_services_directory_is_the_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 1, 1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    store = Store(f"sqlite:///{tmp_path}/ledger.db")
+    store.add("digest-a", ANN)
+    owner = tmp_path.stat().st_uid
+    assert {path.stat().st_uid for path in tmp_path.iterdir()} == {owner}
+    assert mode(tmp_path / "ledger.db") == 0o600
+    store.close()
+
+
 def test_a_store_that_is_not_used_makes_no_file(tmp_path: Path) -> None:
     Store(f"sqlite:///{tmp_path}/data/ledger.db").close()
     assert list(tmp_path.iterdir()) == []

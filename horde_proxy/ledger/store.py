@@ -182,7 +182,7 @@ class Store:
         # A file that changes to WAL refuses others at once, however long they would wait.
         with _alone_in(path.parent):
             if not path.exists():
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                _create(path)
             return _prepared(engine, text("PRAGMA journal_mode=WAL"))
 
     def _insert(self, table: Table) -> Any:
@@ -219,6 +219,17 @@ def _prepared(engine: Engine, first: Executable) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def _create(path: Path) -> None:
+    """An empty file. What root makes in a service's directory is the service's."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        folder = path.parent.stat()
+        if os.geteuid() == 0 and folder.st_uid != 0:
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
