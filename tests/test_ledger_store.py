@@ -228,7 +228,7 @@ def test_a_server_that_is_not_there_is_an_error_without_the_password() -> None:
 
 def test_a_directory_that_cannot_be_made_is_an_error_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="ledger.db failed: .*file"):
+    with pytest.raises(StoreError, match="ledger.db failed: .*file.*access.database moves it"):
         Store(f"sqlite:///{tmp_path}/file/ledger.db").keys()
 
 

@@ -157,7 +157,11 @@ class Store:
             raise StoreError(
                 f"{self._shown} needs psycopg: pip install 'horde-proxy[postgres]'"
             ) from exc
-        except (SQLAlchemyError, OSError, ValueError, OverflowError) as exc:
+        except OSError as exc:
+            raise StoreError(
+                f"The store {self._shown} failed: {_reason(exc)}; access.database moves it"
+            ) from exc
+        except (SQLAlchemyError, ValueError, OverflowError) as exc:
             raise StoreError(f"The store {self._shown} failed: {_reason(exc)}") from exc
 
     def _engine(self) -> Engine:
