@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +34,8 @@ _KEEPALIVE = 75
 _SPARE_THREADS = 32
 _LOOK = 1.0
 _IDLE_CONNECTIONS = 1000
+STALLED_SECONDS = 300
+"""How long a client may neither take what it is sent nor send what it announced."""
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     and SIGQUIT cancel them at once. SIGHUP, or another content of their file: the settings are
     read again.
     """
+
+    def init_process(self) -> None:
+        for each in self.sockets:
+            give_up_stalled(each, STALLED_SECONDS)
+        super().init_process()
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -148,6 +156,17 @@ class Server(BaseApplication):  # type: ignore[misc]
         if not inherited and not self._settings.server.bind.startswith(("unix:", "fd://")):
             check_free(self._settings.server.bind)
         _Master(self).run()
+
+
+def give_up_stalled(listener: socket.socket, seconds: float) -> None:
+    """A thread that serves a client which has stalled gets an error then; Unix sockets wait on.
+
+    Connections have it from the socket that accepts them. Otherwise a client that is suspended in
+    the middle of an answer would hold its place for ever.
+    """
+    limit = struct.pack("ll", *divmod(int(seconds * 1e6), 1_000_000))
+    for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        listener.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 def is_local(fd: int) -> bool:

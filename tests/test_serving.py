@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 import pytest
 
 from horde_proxy import serving
 from horde_proxy.config import ConfigError, load
-from horde_proxy.serving import Server, gunicorn_settings, is_local
+from horde_proxy.serving import Server, Worker, give_up_stalled, gunicorn_settings, is_local
 
 
 @pytest.mark.parametrize(("family", "address", "expected"), [
@@ -45,6 +46,31 @@ def test_a_taken_port_ends_the_start_at_once(monkeypatch: pytest.MonkeyPatch) ->
         settings = load(environ={"PORT": str(taken.getsockname()[1])})
         with pytest.raises(RuntimeError, match=r"already in use\): choose another --bind"):
             Server(settings, lambda: settings).run()
+
+
+def test_a_client_that_stalls_does_not_hold_a_thread_for_ever() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        give_up_stalled(listener, 0.05)
+        with socket.create_connection(listener.getsockname()) as client:
+            connection, _ = listener.accept()
+            with connection:
+                connection.setblocking(True)
+                with pytest.raises(BlockingIOError):
+                    connection.sendall(bytes(100_000_000))
+                with pytest.raises(BlockingIOError):
+                    connection.recv(1)
+                assert client.recv(1) == b"\0"
+
+
+def test_each_worker_gives_up_stalled_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.ThreadWorker, "init_process", lambda self: None)
+    worker = Worker.__new__(Worker)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        worker.sockets = [listener]
+        worker.init_process()
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            found = listener.getsockopt(socket.SOL_SOCKET, option, 16)
+            assert struct.unpack("ll", found) == (300, 0)
 
 
 def test_some_threads_are_free_for_all_that_does_not_wait() -> None:
