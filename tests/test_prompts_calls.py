@@ -678,6 +678,18 @@ def test_a_long_and_hostile_text_is_read_at_once(scrap: str, cut_off: bool) -> N
     assert time.perf_counter() - start < 3
 
 
+def test_many_objects_with_names_are_read_in_one_go() -> None:
+    text = '{"name": "Ada"}\n' * 6_000
+    start = time.perf_counter()
+    assert read(text) == Read(text, (), False, None)
+    assert time.perf_counter() - start < 3
+
+
+def test_a_name_behind_an_object_does_not_make_it_a_call() -> None:
+    text = 'See {"name": "Ada"} and {"name": "get_weather", "arguments": {"city": "Oslo"}}'
+    assert read(text).content == 'See {"name": "Ada"} and'
+
+
 @pytest.mark.parametrize(("text", "surely"), [
     ("I look first.\nThen", "I look first.\nThen"), ("Look: <tool_call>", "Look:"),
     ("Look.\nget_wea", "Look."), ("Look.\nGet-Weather(city=", "Look."),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from heapq import merge
 from typing import Any
 
-from horde_proxy.prompts.loose_json import DEEPEST, dumps, loads, python_source, span
+from horde_proxy.prompts.loose_json import DEEPEST, Span, dumps, loads, python_source, span
 from horde_proxy.prompts.schemas import problem
 from horde_proxy.protocol.chat import Tool
 
@@ -254,7 +254,8 @@ def _hidden_until(source: _Source, position: int, marker: int) -> tuple[int, int
     while key := _KEY.search(text, position, marker):
         extent = span(text, key.start())
         if extent.end > marker and extent.state != "broken":
-            if _is_json(text[key.start():extent.end]) or _belongs_to_a_tool(source, key.start()):
+            is_json = _is_json(text[key.start():extent.end])
+            if is_json or _belongs_to_a_tool(source, key.start(), extent):
                 return position, extent.end
         position = max(extent.end, key.end())
     return marker, 0
@@ -268,13 +269,14 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _belongs_to_a_tool(source: _Source, start: int) -> bool:
+def _belongs_to_a_tool(source: _Source, start: int, extent: Span) -> bool:
     """Whether an object is a call or stands behind the name of a tool."""
     name = re.search(
         r"(?<![\w.\-])([\w.\-]{1,128})(?:\[ARGS\]|json|[ \t(]){0,3}\Z",
         source.text[max(0, start - 160):start],
     )
-    return _names_a_tool(source, start) or (name is not None and source.tool(name[1]) is not None)
+    is_known = name is not None and source.tool(name[1]) is not None
+    return is_known or _names_a_tool(source, start, extent)
 
 
 def _ends_in_marker(text: str) -> bool:
@@ -389,22 +391,23 @@ def _embedded(source: _Source) -> _Found:
         extent = span(text, start)
         position = max(extent.end, key.end())
         if extent.state in ("open", "quoted"):
-            if _names_a_tool(source, start):
+            if _names_a_tool(source, start, extent):
                 _unclosed_object(source, found, start, extent.state)
             break
-        if extent.state == "closed" and _names_a_tool(source, start):
+        if extent.state == "closed" and _names_a_tool(source, start, extent):
             calls = _decoded(source, text[start:extent.end], marked=False)
             found.add(start, calls or ())
     return found
 
 
-def _names_a_tool(source: _Source, start: int) -> bool:
+def _names_a_tool(source: _Source, start: int, extent: Span) -> bool:
     """Whether an object begins as a call of an offered tool does, as far as it can be seen."""
     head = source.text[start:start + 2000]
     if source.cut_off and re.fullmatch(r"""\{\s*(?:["']\w{0,13})?(?:["']\s*:?\s*["']?)?""", head):
         return True
     ends = start + 2000 >= len(source.text)
-    for naming in _NAMING.finditer(source.text, start, min(start + 100_000, len(source.text))):
+    # To look beyond the object each time would take for ever where there are many.
+    for naming in _NAMING.finditer(source.text, start, min(start + 100_000, extent.end)):
         if source.tool(naming[1]):
             return True
         if ends and source.cut_off and not naming[2] and naming.end() == len(source.text):
