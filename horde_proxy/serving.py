@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gunicorn import glogging
@@ -95,7 +95,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         from horde_proxy.app import reconfigure
 
         try:
-            reconfigure(self.wsgi, self.app.read_settings())
+            settings = self.app.read_settings()
+            guard(settings, [each.fileno() for each in self.sockets])
+            reconfigure(self.wsgi, settings)
         except ConfigError as exc:
             log.error("the settings were not reloaded: %s", exc)
         # A Python file may do anything; whoever watches it has to live on.
@@ -151,8 +153,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def run(self) -> None:
         """Serve. Raises RuntimeError or ConfigError when it cannot or must not."""
         inherited = range(LISTEN_FDS_START, LISTEN_FDS_START + listen_fds(False))
-        if self._settings.access.mode is None and not all(map(is_local, inherited)):
-            raise ConfigError("systemd's socket lets others in: set access.mode")
+        guard(self._settings, inherited)
         if not inherited and not self._settings.server.bind.startswith(("unix:", "fd://")):
             check_free(self._settings.server.bind)
         _Master(self).run()
@@ -167,6 +168,12 @@ def give_up_stalled(listener: socket.socket, seconds: float) -> None:
     limit = struct.pack("ll", *divmod(int(seconds * 1e6), 1_000_000))
     for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
         listener.setsockopt(socket.SOL_SOCKET, option, limit)
+
+
+def guard(settings: Config, fds: Iterable[int]) -> None:
+    """Raises ConfigError where a listening socket lets others in, whatever server.bind says."""
+    if settings.access.mode is None and not all(map(is_local, fds)):
+        raise ConfigError("a socket that is listened on lets others in: set access.mode")
 
 
 def is_local(fd: int) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
+from types import SimpleNamespace
 
 import pytest
 
-from horde_proxy import serving
+from horde_proxy import create_app, serving
 from horde_proxy.config import ConfigError, load
 from horde_proxy.serving import Server, Worker, give_up_stalled, gunicorn_settings, is_local
 
@@ -82,3 +83,21 @@ def test_some_threads_are_free_for_all_that_does_not_wait() -> None:
 def test_gunicorn_waits_longer_than_the_grace_time() -> None:
     found = gunicorn_settings(load(environ={"HORDE_PROXY_SERVER__GRACE": "30"}))
     assert found["graceful_timeout"] > 30
+
+
+def test_new_settings_do_not_open_a_socket_that_lets_others_in(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without access.mode server.bind must be local, but the socket stays what it was."""
+    monkeypatch.setattr(serving, "is_local", lambda fd: False)
+    worker = Worker.__new__(Worker)
+    worker.wsgi = create_app(load(environ={"HORDE_PROXY_ACCESS__MODE": "keys"}))
+    worker.app = SimpleNamespace(read_settings=lambda: load(environ={}))
+    worker.sockets = [SimpleNamespace(fileno=lambda: 3)]
+    before = worker.wsgi.extensions["horde_proxy"]
+    worker._reconfigure()
+    assert worker.wsgi.extensions["horde_proxy"] is before
+    assert [each.getMessage() for each in caplog.records] == [
+        "the settings were not reloaded: a socket that is listened on lets others in: "
+        "set access.mode"
+    ]
