@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,8 @@ def test_a_wrong_setting_is_named_with_value_and_source(
 def test_a_wrong_setting_in_a_file_names_the_file(tmp_path: Path) -> None:
     path = written(tmp_path / "a.toml", "[horde]\nurl = 'aihorde.net'")
     assert refused(path, {}) == (
-        f"setting horde.url = 'aihorde.net' from {path}: write it with http:// or https://"
+        f"setting horde.url = 'aihorde.net' from {path}: "
+        "write it with http:// or https:// and a host"
     )
 
 
@@ -322,3 +324,38 @@ def test_a_key_for_an_unknown_endpoint_is_refused() -> None:
 def test_an_unknown_database_is_refused(url: str) -> None:
     message = refused(environ={}, flags={"access": {"database": url}})
     assert "access.database = (hidden) from the command line" in message
+
+
+@pytest.mark.parametrize(("tree", "message"), [
+    ({"endpoints": [{"url": "http://a", "api_key": "secret\n"}]}, "no header can carry"),
+    ({"endpoints": [{"url": "http://a", "api_key": "s€cret"}]}, "no header can carry"),
+    ({"horde": {"api_key": "secret\n"}}, "no header can carry"),
+    ({"access": {"mode": "keys", "keys": {"a": {"key": "k" * 16, "horde_key": "secret\n"}}}},
+     "no header can carry"),
+    ({"endpoints": [{"url": "http://u:secret/x@a"}]}, "its port is no number up to 65535"),
+    ({"endpoints": [{"url": "http://a:65536"}]}, "its port is no number up to 65535"),
+    ({"endpoints": [{"url": "http://a/ secret"}]}, "characters that no url can have"),
+    ({"endpoints": [{"url": "http://a/\nsecret"}]}, "characters that no url can have"),
+])
+def test_what_cannot_be_sent_is_refused_unseen(tree: dict[str, Any], message: str) -> None:
+    said = refused(environ={}, flags=tree)
+    assert message in said
+    assert "secret" not in said
+
+
+def test_seconds_have_an_end() -> None:
+    said = refused(environ={"HORDE_PROXY_SERVER__TIMEOUT": "inf"})
+    assert said == (
+        "setting server.timeout = 'inf' from environment variable HORDE_PROXY_SERVER__TIMEOUT: "
+        "Input should be a finite number"
+    )
+
+
+@pytest.mark.parametrize(("key", "message"), [
+    ("k" * 16 + " ", "it has spaces at an end, which clients do not send"),
+    ("k" * 16 + "\n", "it has characters that no header can carry"),
+    ("sk-no-key-required", "sk-no-key... is what clients without a key send"),
+])
+def test_a_client_key_that_could_never_be_used_is_refused(key: str, message: str) -> None:
+    access = {"mode": "keys", "keys": {"a": key}}
+    assert message in refused(environ={}, flags={"access": access})

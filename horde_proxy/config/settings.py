@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator,
+)
 
 from horde_proxy.prompts.formats import FORMATS
 
 ANONYMOUS_KEY = "0000000000"
 SHORTEST_KEY = 16
+STAND_IN = "sk-no-key"
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -28,8 +31,31 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _sendable(key: str) -> str:
+    """A key as it is; one that no header can carry would show up in the error of the sending."""
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("it has characters that no header can carry, such as a line's end")
+    return key
+
+
+def _http_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+        raise ValueError("write it with http:// or https:// and a host")
+    if " " in url or not url.isprintable():
+        raise ValueError("it has characters that no url can have")
+    try:
+        urlsplit(url).port
+    except ValueError:
+        # The exception would show a part of a password with a slash in it.
+        raise ValueError("its port is no number up to 65535") from None
+    return url
+
+
+SentKey = Annotated[str, AfterValidator(_sendable)]
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ServerSettings(Section):
@@ -88,7 +114,7 @@ class KeySettings(Section):
     concurrent: Annotated[int, Field(ge=1)] | None = None
     tokens_per_day: Annotated[int, Field(ge=1)] | None = None
     kudos_per_day: Annotated[float, Field(gt=0)] | None = None
-    horde_key: Annotated[str | None, Field(repr=False)] = None
+    horde_key: Annotated[SentKey | None, Field(repr=False)] = None
     admin: bool = False
 
     @model_validator(mode="before")
@@ -102,8 +128,10 @@ class KeySettings(Section):
         digest = key.removeprefix("sha256:")
         if digest != key and not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise ValueError("sha256: wants 64 hexadecimal digits")
-        if not key.isascii():
-            raise ValueError("it has characters that no header can carry")
+        if key != _sendable(key).strip():
+            raise ValueError("it has spaces at an end, which clients do not send")
+        if key.lower().startswith(STAND_IN):
+            raise ValueError(f"{STAND_IN}... is what clients without a key send")
         if len(key) < SHORTEST_KEY:
             raise ValueError(f"it is shorter than {SHORTEST_KEY} characters")
         return key
@@ -154,9 +182,9 @@ class EndpointSettings(Section):
     bytes. A horde without `url` and `api_key` is the one under [horde].
     """
 
-    url: Annotated[str | None, Field(repr=False)] = None
+    url: Annotated[Annotated[str, AfterValidator(_http_url)] | None, Field(repr=False)] = None
     type: Literal["openai", "ocf", "horde"] = "openai"
-    api_key: Annotated[str | None, Field(repr=False)] = None
+    api_key: Annotated[SentKey | None, Field(repr=False)] = None
     name: str | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
     priority: int = 0
@@ -164,15 +192,6 @@ class EndpointSettings(Section):
     prefix: str = ""
     timeout: Seconds = 300
     headers: Annotated[dict[str, str], Field(repr=False)] = {}
-
-    @field_validator("url")
-    @classmethod
-    def _http_url(cls, url: str | None) -> str | None:
-        if url is not None and not (
-            url.startswith(("http://", "https://")) and urlsplit(url).hostname
-        ):
-            raise ValueError("write it with http:// or https:// and a host")
-        return url
 
     @field_validator("headers")
     @classmethod
@@ -220,8 +239,8 @@ class RoutingSettings(Section):
 class HordeSettings(Section):
     """The horde that answers, and what is asked of it."""
 
-    url: str = "https://aihorde.net/api"
-    api_key: Annotated[str, Field(repr=False)] = ANONYMOUS_KEY
+    url: Annotated[str, AfterValidator(_http_url)] = "https://aihorde.net/api"
+    api_key: Annotated[SentKey, Field(repr=False)] = ANONYMOUS_KEY
     contact: str = "https://horde-proxy.invalid"
     connect_timeout: Seconds = 5
     read_timeout: Seconds = 20
@@ -244,13 +263,6 @@ class HordeSettings(Section):
     key_limits: list[str] = ["2/second"]
     webhook_url: str | None = None
     cache_ttl: Seconds = 30
-
-    @field_validator("url")
-    @classmethod
-    def _http_url(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("write it with http:// or https://")
-        return url
 
     @field_validator("address_limits", "key_limits")
     @classmethod
@@ -328,7 +340,7 @@ class PrivateHordeSettings(Section):
 
     enabled: bool = False
     strict: bool = False
-    api_key: Annotated[str | None, Field(repr=False, min_length=8)] = None
+    api_key: Annotated[Annotated[SentKey, Field(min_length=8)] | None, Field(repr=False)] = None
 
 
 class Config(Section):
