@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -359,3 +360,53 @@ def test_seconds_have_an_end() -> None:
 def test_a_client_key_that_could_never_be_used_is_refused(key: str, message: str) -> None:
     access = {"mode": "keys", "keys": {"a": key}}
     assert message in refused(environ={}, flags={"access": access})
+
+
+def test_one_key_has_one_name() -> None:
+    digest = "sha256:" + sha256(b"k" * 16).hexdigest().upper()
+    access = {"mode": "keys", "keys": {"a": "k" * 16, "b": "x" * 16, "c": {"key": digest}}}
+    assert refused(environ={}, flags={"access": access}) == (
+        "access.keys: a and c are the same key"
+    )
+
+
+@pytest.mark.parametrize("listed", ['[{"url": "http://a"}]', '[["http://a"]]', "[3]", "[null]"])
+def test_endpoints_that_are_no_urls_are_said_to_be_none(listed: str) -> None:
+    assert refused(environ={"ENDPOINTS": listed}) == (
+        "environment variable ENDPOINTS: expected urls and their keys"
+    )
+
+
+@pytest.mark.parametrize("seconds", ["x", "0", "-1", "inf", "nan"])
+def test_a_wrong_timeout_is_named(seconds: str) -> None:
+    environ = {"TIMEOUT": seconds, "TARGET_OPENAI_URL": "http://a"}
+    assert refused(environ=environ) == (
+        f"environment variable TIMEOUT = {seconds!r}: expected seconds above 0"
+    )
+
+
+def test_both_older_variables_are_named_where_both_are_set() -> None:
+    assert refused(environ={"ENDPOINTS": "http://a", "TARGET_OPENAI_URL": "b"}) == (
+        "setting endpoints.0.url = (hidden) from environment variable TARGET_OPENAI_URL and "
+        "ENDPOINTS: write it with http:// or https:// and a host"
+    )
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", "\ufeff[server]\nplaces = 10")
+    assert load(path, {}).server.places == 10
+
+
+def test_what_is_missing_in_a_file_names_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", '[access]\nmode = "keys"\n[access.keys.a]\nadmin = true')
+    assert refused(path, {}) == (
+        f"setting access.keys.a.key = (hidden) from {path}: Field required"
+    )
+
+
+def test_a_python_file_that_cannot_read_another_names_that(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.py", "open('/nowhere/key')")
+    assert refused(path, {}) == (
+        f"cannot read the configuration {path}: "
+        "[Errno 2] No such file or directory: '/nowhere/key'"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -364,6 +365,8 @@ class Config(Section):
         mode, keys = self.access.mode, self.access.keys
         if unknown := set(self.access.admins) - set(keys):
             raise ValueError(f"access.admins: there is no key {sorted(unknown)[0]!r}")
+        if twice := _same_keys(keys):
+            raise ValueError(f"access.keys: {' and '.join(twice)} are the same key")
         if keys and mode != "keys":
             raise ValueError("[access.keys] is not used unless access.mode = 'keys'")
         if mode is None and not self.server.is_local():
@@ -397,6 +400,16 @@ class Config(Section):
             if name not in FORMATS:
                 raise ValueError(f"{glob!r}: no format {name!r}; there are: {', '.join(FORMATS)}")
         return formats
+
+
+def _same_keys(keys: Mapping[str, KeySettings]) -> list[str]:
+    """The names of the first keys that are one: the limits of which of them should count?"""
+    names: dict[str, list[str]] = {}
+    for name, each in keys.items():
+        is_digest = each.key.startswith("sha256:")
+        digest = each.key[7:].lower() if is_digest else sha256(each.key.encode()).hexdigest()
+        names.setdefault(digest, []).append(name)
+    return next((found for found in names.values() if len(found) > 1), [])
 
 
 def _number_unnamed(endpoints: list[EndpointSettings]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import runpy
 import tomllib
@@ -58,9 +59,11 @@ def _read_file(path: Path) -> dict[str, Any]:
         if path.suffix == ".py":
             names = runpy.run_path(str(path))
             return {name: names[name] for name in Config.model_fields if name in names}
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as exc:
-        raise ConfigError(f"cannot read the configuration {path}: {exc.strerror}") from exc
+        # A Python file may read others, and fail there.
+        reason = exc.strerror if exc.filename in (str(path), str(path.absolute())) else exc
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, SyntaxError) as exc:
         raise ConfigError(f"the configuration {path} is not valid: {exc}") from exc
     except Exception as exc:
@@ -90,17 +93,28 @@ def _environment(environ: Mapping[str, str], host: str) -> list[Layer]:
 
 def _older_endpoints(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The endpoints of TARGET_OPENAI_URL and ENDPOINTS, with API_KEY and TIMEOUT (s)."""
-    key, seconds = environ.get("API_KEY") or None, environ.get("TIMEOUT") or OLDER_TIMEOUT
+    key = environ.get("API_KEY") or None
     target, listed = environ.get("TARGET_OPENAI_URL"), environ.get("ENDPOINTS", "").strip()
     found = {target: key} if target else {}
     found.update(_listed(listed, key))
     if not found:
         return {}
-    source = "ENDPOINTS" if listed else "TARGET_OPENAI_URL"
+    seconds = _seconds(environ.get("TIMEOUT") or OLDER_TIMEOUT)
+    source = " and ".join(name for name in ("TARGET_OPENAI_URL", "ENDPOINTS") if environ.get(name))
     return {source: {"endpoints": [
         {"url": url, "api_key": api_key or None, "timeout": seconds}
         for url, api_key in found.items()
     ]}}
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"environment variable TIMEOUT = {text!r}: expected seconds above 0")
+    return seconds
 
 
 def _listed(text: str, key: str | None) -> dict[str, str | None]:
@@ -109,14 +123,12 @@ def _listed(text: str, key: str | None) -> dict[str, str | None]:
         return {url.strip(): key for url in text.split(",") if url.strip()}
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError("environment variable ENDPOINTS: the JSON in it is not valid") from None
-    urls: dict[str, str | None] = (
-        found if isinstance(found, dict) else dict.fromkeys(found, key)
-    )
-    if not all(isinstance(each, str | None) for each in [*urls, *urls.values()]):
+    pairs = found.items() if isinstance(found, dict) else [(url, key) for url in found]
+    if not all(isinstance(url, str) and isinstance(each, str | None) for url, each in pairs):
         raise ConfigError("environment variable ENDPOINTS: expected urls and their keys")
-    return urls
+    return dict(pairs)
 
 
 def _variable(name: str, value: str) -> dict[str, Any]:
@@ -125,7 +137,7 @@ def _variable(name: str, value: str) -> dict[str, Any]:
     is_json = value.startswith(("[", "{"))
     try:
         found = json.loads(value) if is_json or not separator else value
-    except ValueError:
+    except (ValueError, RecursionError):
         if not separator or value.startswith("{"):
             raise ConfigError(f"environment variable {name}: expected JSON") from None
         found = value
@@ -149,7 +161,8 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
             lines.append(error["msg"].removeprefix("Value error, "))
             continue
         value = repr(error["input"]) if _may_be_shown(where, error["type"]) else "(hidden)"
-        source = next((name for name, tree in reversed(layers) if _has(tree, where)), "a default")
+        place = where[:-1] if error["type"] == "missing" else where
+        source = next((name for name, tree in reversed(layers) if _has(tree, place)), "a default")
         reason = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
             reason = _no_such(where)
