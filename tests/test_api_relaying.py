@@ -165,11 +165,25 @@ def test_a_request_may_name_its_endpoint(servers: responses.RequestsMock) -> Non
     assert found.headers["X-Endpoint"] == "cloud"
 
 
-@pytest.mark.parametrize("path", ["/v1/../admin", "/v1/a/%2e%2e/b", "/v1/..%2fadmin", "/v1/"])
+@pytest.mark.parametrize("path", [
+    "/v1/../admin", "/v1/a/%2e%2e/b", "/v1/..%2fadmin", "/v1/a/..;/..;x/..%3b/admin", "/v1/",
+])
 def test_no_path_leads_out_of_the_endpoint(servers: responses.RequestsMock, path: str) -> None:
     found = made().test_client().post(path, json={}, environ_overrides={"RAW_URI": path})
     assert found.status_code == 404
     assert [call.request.method for call in servers.calls] == []
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [
+    ("TRACE", "/v1/files", 404), ("TRACE", "/v1/chat/completions", 405),
+    ("CONNECT", "/v1/files", 404),
+])
+def test_no_server_is_asked_to_tell_the_key_that_it_got(
+    servers: responses.RequestsMock, method: str, path: str, status: int
+) -> None:
+    for url in (HOME, CLOUD):
+        servers.add(method, f"{url}{path}", body="Authorization: Bearer ...")
+    assert made().test_client().open(path, method=method).status_code == status
 
 
 def test_our_own_routes_stay_ours(servers: responses.RequestsMock) -> None:

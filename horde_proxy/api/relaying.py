@@ -34,6 +34,8 @@ _TAIL = 16_384
 _LAST = 16
 _LONGEST_NAME = 1000
 _MAYBE_JSON = frozenset({"", "text/plain", "application/x-www-form-urlencoded"})
+_NEVER_PASSED_ON = frozenset({"TRACE", "CONNECT"})
+"""A server answers TRACE with the request that it got, the endpoint's key included."""
 _OTHER_MODELS = frozenset({"models", "fallbacks"})
 PAGE_CHAT = "chat/completions"
 """What the page's own route for chats stands for."""
@@ -54,7 +56,7 @@ def pass_on() -> Response | None:
     if not isinstance(request.routing_exception, NotFound | MethodNotAllowed):
         return None
     here, path = front(), _path()
-    if not here.router.relays or path is None:
+    if not here.router.relays or path is None or request.method in _NEVER_PASSED_ON:
         return None
     guard()
     if request.method not in ("GET", "HEAD"):
@@ -209,7 +211,8 @@ def _path() -> str | None:
         path = path.removeprefix("v1/")
     elif path.partition("/")[0] not in _WITHOUT_V1 | {"chat", "completions"}:
         return None
-    parts = unquote(path).replace("\\", "/").split("/")
+    # Some servers take what follows a semicolon for parameters of a part.
+    parts = [each.partition(";")[0] for each in unquote(path).replace("\\", "/").split("/")]
     return path if parts[0] and not {".", ".."} & set(parts) else None
 
 
