@@ -258,6 +258,43 @@ def test_a_forms_model_is_renamed_for_an_endpoint_with_a_prefix(
     assert int(sent.calls[0].request.headers["Content-Length"]) == len(body)
 
 
+PIECE = 65_536
+
+
+@pytest.mark.parametrize("rest", [
+    b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\r\n',
+    b'--x\r\nContent-Disposition: form-data\r\n\r\nnameless\r\n',
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a\\"b.wav"\r\n\r\nx\r\n',
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\nX-Long: '
+    + b"x" * (PIECE - 165) + b"\r\n\r\nRIFF\r\n",
+])
+def test_a_renamed_form_is_else_the_same_bytes(
+    servers: responses.RequestsMock, rest: bytes
+) -> None:
+    """An empty field, a nameless one, a quoted quote, and data that begin with a piece."""
+    sent = servers.post(f"{HOME}/v1/audio/transcriptions", json={})
+    http = made([{**ENDPOINTS[0], "prefix": "home/"}]).test_client()
+    model = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\n%s\r\n'
+    status = http.post(
+        "/v1/audio/transcriptions", data=model % b"home/m" + rest + b"--x--\r\n", buffered=True,
+        content_type="multipart/form-data; boundary=x",
+    ).status_code
+    assert (status, sent.calls[0].request.body) == (200, model % b"m" + rest + b"--x--\r\n")
+
+
+@pytest.mark.parametrize("begin", [
+    b"", b'--x\r\nContent-Disposition: form-data; name="file"\r\nX-Long: ',
+])
+def test_a_form_without_an_end_is_not_read_into_memory(
+    servers: responses.RequestsMock, begin: bytes
+) -> None:
+    found = made().test_client().post(
+        "/v1/files", data=begin + b"x" * 1_500_000 + b"\r\n\r\n--x--\r\n", buffered=True,
+        content_type="multipart/form-data; boundary=x",
+    )
+    assert found.status_code == 400
+
+
 def test_a_form_that_is_broken_is_the_clients_fault(servers: responses.RequestsMock) -> None:
     found = made().test_client().post(
         "/v1/audio/transcriptions", data=b"nonsense",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from shutil import copyfileobj
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
@@ -16,9 +17,7 @@ from werkzeug.sansio.multipart import (
     Field,
     File,
     MultipartDecoder,
-    MultipartEncoder,
     NeedData,
-    Preamble,
 )
 
 from horde_proxy.errors import InvalidRequest
@@ -61,47 +60,50 @@ class Upload:
             file.close()
 
     def _named(self) -> str | None:
-        found, is_model, count = b"", False, 0
-        for event in self._events():
+        found, is_model, count, before = b"", False, 0, 0
+        for event, position in self._events():
             if isinstance(event, Field | File):
                 is_model = isinstance(event, Field) and event.name == "model"
                 count += is_model
+                before = position if is_model else before
             elif isinstance(event, Data) and is_model:
                 found += event.data
             if len(found) > _LONGEST_NAME or count > 1:
                 raise InvalidRequest("The form names two models, or one too long.", param="model")
+        self._file.seek(before)
+        start = before + (2 if self._file.read(2) == b"\r\n" else 1)
+        self._place = start, start + len(found)
         return found.decode("utf-8", "replace").strip() or None
 
     def _renamed(self, model: bytes) -> tuple[IO[bytes], int]:
-        assert self._boundary is not None
-        encoder = MultipartEncoder(self._boundary)
+        """A copy in which nothing but the model's name is another: all else is the client's."""
         copy: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)
         self._files.append(copy)
-        copy.write(encoder.send_event(Preamble(data=b"")))
-        is_model = False
-        for event in self._events():
-            if isinstance(event, Field | File):
-                is_model = isinstance(event, Field) and event.name == "model"
-            if isinstance(event, Data) and is_model:
-                if event.more_data:
-                    continue
-                event = Data(data=model, more_data=False)
-            if not isinstance(event, Preamble | Epilogue):
-                copy.write(encoder.send_event(event))
-        copy.write(encoder.send_event(Epilogue(data=b"")))
+        start, end = self._place
+        self._file.seek(0)
+        while self._file.tell() < start:
+            copy.write(self._file.read(min(_PIECE, start - self._file.tell())))
+        copy.write(model)
+        self._file.seek(end)
+        copyfileobj(self._file, copy, _PIECE)
         length = copy.tell()
         copy.seek(0)
         return copy, length
 
-    def _events(self) -> Iterator[Event]:
+    def _events(self) -> Iterator[tuple[Event, int]]:
+        """What the form has, each with the place of what follows it."""
         assert self._boundary is not None
-        decoder = MultipartDecoder(self._boundary, max_parts=1000)
+        # What is looked at is not kept, so that nothing grows but a header without an end.
+        decoder = MultipartDecoder(self._boundary, _IN_MEMORY, max_parts=1000)
         self._file.seek(0)
+        read = 0
         try:
             while True:
                 piece = self._file.read(_PIECE)
+                read += len(piece)
                 decoder.receive_data(piece or None)
-                yield from _ready(decoder)
+                for event in _ready(decoder):
+                    yield event, read - len(decoder.buffer)
                 if not piece:
                     return
         except (ValueError, RequestEntityTooLarge) as exc:
