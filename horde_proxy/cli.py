@@ -255,7 +255,7 @@ def _update_opencode(output: Path, base: str, base_url: str, key: str, min_conte
     if not found:
         raise click.ClickException(f"no model with a context of {min_context} tokens is on offer")
     try:
-        before = output.read_text(encoding="utf-8") if output.exists() else "{}\n"
+        before = output.read_bytes().decode() if output.exists() else "{}\n"
         changed = updater.write(output, updater.updated(before, found, base_url, key))
     except (OSError, UnicodeDecodeError, JsoncError) as exc:
         raise click.ClickException(f"{output}: {exc}") from exc

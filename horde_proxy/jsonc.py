@@ -80,7 +80,7 @@ class _Reader:
     """Reads a text from left to right."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.position = text, 0
+        self.text, self.position = text, int(text.startswith("\ufeff"))
 
     def error(self, wanted: str) -> JsoncError:
         before = self.text[: self.position]

@@ -7,6 +7,7 @@ comments included, is the user's.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ COMFORTABLE_CONTEXT = 16_384
 LONGEST_ANSWER = 8_192
 """Answers are chained, so a job's length is no limit; what is said here is kept free of history."""
 _PATIENCE_MS = 900_000
+_LONE_LINE_FEED = re.compile(r"(?<!\r)\n")
 
 Model = Mapping[str, Any]
 
@@ -31,6 +33,7 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
     `model` and `small_model` are set where they are missing, or point to a model of ours that is
     gone: a default that still works is not changed under the user's hands.
     """
+    is_of_windows = "\r\n" in text and not _LONE_LINE_FEED.search(text)
     current = parse(text).value
     if not isinstance(current, dict):
         raise JsoncError("the whole is not an object")
@@ -41,7 +44,7 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
         chosen = str(current.get(name) or f"{PROVIDER}/")
         if chosen.startswith(f"{PROVIDER}/") and chosen not in offered:
             text = set_value(text, (name,), f"{PROVIDER}/{model['id']}")
-    return text
+    return _LONE_LINE_FEED.sub("\r\n", text) if is_of_windows else text
 
 
 def provider(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any]:
@@ -96,18 +99,22 @@ def fastest(models: Sequence[Model]) -> Model:
 
 def write(path: Path, text: str) -> bool:
     """Put a text into a file, all at once or not at all; False when it is there already."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    if path.is_file() and path.read_bytes() == text.encode():
         return False
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+        dir=target.parent, prefix=f".{target.name}.", delete=False
     ) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, target.stat().st_mode & 0o777 if target.exists() else 0o644)
-    os.replace(file.name, target)
+        try:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, target.stat().st_mode & 0o777 if target.exists() else 0o644)
+            os.replace(file.name, target)
+        except BaseException:
+            os.unlink(file.name)
+            raise
     return True
 
 

@@ -114,6 +114,33 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real.json").read_text() == '{"a": 1}'
 
 
+def test_a_file_that_cannot_be_put_in_place_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "opencode.json"
+    path.write_text("{}")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        opencode.write(path, "[]")
+    assert [each.name for each in tmp_path.iterdir()] == ["opencode.json"]
+    assert path.read_text() == "{}"
+
+
+def test_a_file_with_a_mark_and_line_ends_of_windows_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "opencode.json"
+    path.write_bytes(b'\xef\xbb\xbf{\r\n  "theme": "x" // mine\r\n}\r\n')
+    with responses.RequestsMock() as horde:
+        horde.get(f"{BASE}/models", json={"data": [BIG]})
+        assert run(path).exit_code == 0
+        found = path.read_bytes()
+        assert "unchanged" in run(path).output
+    assert found.startswith(b'\xef\xbb\xbf{\r\n  "theme": "x", // mine\r\n  "$schema": ')
+    assert found.count(b"\n") == found.count(b"\r\n") > 20
+
+
 def run(path: Path, *more: str) -> Result:
     arguments = ["opencode", "--once", "--url", BASE, "--output", str(path), *more]
     return CliRunner().invoke(main, arguments)
