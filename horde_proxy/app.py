@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from flask import Flask
@@ -96,19 +96,22 @@ class _Ledger:
     """Keys and usage. What was counted stays when the settings are read again."""
 
     url: str | None
+    store: Store | None
     keys: KeyRing
     allowances: Allowances
     book: Book
 
 
 def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
+    before: _Ledger | None
     url, before = access.database_url(), app.extensions.get("ledger")
     configured = {digest(each.key): _client_key(name, each) for name, each in access.keys.items()}
-    store = _store(url) if url else None
-    book = before.book if before and before.url == url else Book(store)
-    load = store.keys if store and access.mode == "keys" else None
-    allowances = before.allowances if before and before.book is book else Allowances(book)
-    found = _Ledger(url, KeyRing(configured, load), allowances, book)
+    if before is None or before.url != url:
+        store = _store(url) if url else None
+        book = Book(store)
+        before = _Ledger(url, store, KeyRing(configured), Allowances(book), book)
+    load = before.store.keys if before.store and access.mode == "keys" else None
+    found = replace(before, keys=before.keys.renewed(configured, load))
     app.extensions["ledger"] = found
     return found
 

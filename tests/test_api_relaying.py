@@ -349,6 +349,16 @@ def keyed(tmp_path: Path, **ann: Any) -> FlaskClient:
     return made(access=access).test_client()
 
 
+def test_new_settings_keep_the_store_and_its_connections(tmp_path: Path) -> None:
+    access = {"mode": "keys", "keys": {"ann": ANN}, "database": f"sqlite:///{tmp_path}/ledger.db"}
+    app = made(access=access)
+    store = app.extensions["ledger"].store
+    reconfigure(app, load(environ={}, flags={"access": {**access, "keys": {"root": ROOT}}}))
+    assert app.extensions["ledger"].store is store
+    keys = app.extensions["horde_proxy"].keys
+    assert [keys.find(each) and keys.find(each).name for each in (ANN, ROOT)] == [None, "root"]
+
+
 def usage(http: FlaskClient, key: str) -> list[tuple[str, str, str, int, int]]:
     rows = http.get("/v1/usage", headers={"Authorization": f"Bearer {key}"}).json["data"]
     return [(each["key"], each["model"], each["endpoint"], each["requests"],

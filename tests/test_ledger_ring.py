@@ -122,6 +122,14 @@ def test_the_last_keys_are_used_while_the_store_fails_and_it_is_logged_once(
     assert loading.ring.find("hp-bob") is None
 
 
+def test_a_renewed_ring_knows_the_keys_that_were_read_last(loading: Loading) -> None:
+    loading.ring.find("hp-bob")
+    loading.fails = True
+    loading.clock.seconds += 6
+    ring = loading.ring.renewed({}, loading.load)
+    assert (ring.find("hp-bob"), ring.find("hp-ann")) == (BOB, None)
+
+
 def test_keys_that_could_never_be_read_make_no_key_wrong(loading: Loading) -> None:
     loading.fails = True
     with pytest.raises(Unavailable) as caught:

@@ -49,6 +49,15 @@ class KeyRing:
         self._reading: threading.Event | None = None
         self._is_failing = False
 
+    def renewed(
+        self, configured: Mapping[str, ClientKey],
+        load: Callable[[], Mapping[str, ClientKey]] | None,
+    ) -> KeyRing:
+        """A ring with other configured keys that knows the keys of the same store already."""
+        ring = KeyRing(configured, load, clock=self._clock, ttl=self._ttl, start=self._start)
+        ring._stored, ring._read_at = self._stored, self._read_at
+        return ring
+
     def find(self, sent: str) -> ClientKey | None:
         """The key that a client sent, or None. The configuration goes before the store.
 
