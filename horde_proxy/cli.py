@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import signal
@@ -319,6 +320,7 @@ def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: 
     from horde_proxy.ledger import ClientKey, digest, new_key
 
     plain = new_key()
+    _check_new_key(_load(path), name, limits)
     key = ClientKey(
         name, _listed(models), _listed(endpoints), created=int(time.time()), **limits
     )
@@ -326,6 +328,19 @@ def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: 
         store.add(digest(plain), key)
     click.echo(plain)
     click.echo(f"This is the key of {name}. It cannot be shown again.", err=True)
+
+
+def _check_new_key(settings: Config, name: str, limits: dict[str, Any]) -> None:
+    """What is not allowed in the settings is not allowed here. Raises ClickException."""
+    if not name.isprintable() or not name.strip() or name != name.strip():
+        raise click.ClickException("a key wants a name, without spaces around it")
+    if name in settings.access.keys:
+        raise click.ClickException(f"[access.keys] has a key {name!r}: choose another name")
+    kudos, horde_key = limits["kudos_per_day"], limits["horde_key"]
+    if kudos is not None and not math.isfinite(kudos):
+        raise click.ClickException(f"--kudos-per-day {kudos} is no limit")
+    if horde_key is not None and not (horde_key.isascii() and horde_key.isprintable()):
+        raise click.ClickException("--horde-key has characters that no header can carry")
 
 
 @keys.command("list")

@@ -189,10 +189,10 @@ def test_the_demo_goes_on_as_a_toy_when_the_model_cannot_be_had(
     assert said == ["no network\nSo a toy answers. For the real model: horde-proxy model install"]
 
 
-def keys(tmp_path: Path, *arguments: str) -> Any:
+def keys(tmp_path: Path, *arguments: str, more: str = "") -> Any:
     settings = tmp_path / "a.toml"
     settings.write_text(
-        f'[access]\nmode = "keys"\ndatabase = "sqlite:///{tmp_path}/ledger.db"\n'
+        f'[access]\nmode = "keys"\ndatabase = "sqlite:///{tmp_path}/ledger.db"\n{more}'
     )
     return run("keys", *arguments, "--config", str(settings))
 
@@ -215,6 +215,21 @@ def test_a_name_in_use_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
     assert (again.exit_code, "The name `ann` is in use" in again.output) == (1, True)
     unknown = keys(tmp_path, "revoke", "bob")
     assert (unknown.exit_code, unknown.output) == (1, "Error: there is no valid key 'bob'\n")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([""], "a key wants a name"), ([" ann"], "a key wants a name"),
+    (["phone"], "[access.keys] has a key 'phone': choose another name"),
+    (["ann", "--kudos-per-day", "nan"], "--kudos-per-day nan is no limit"),
+    (["ann", "--horde-key", "x\n"], "--horde-key has characters that no header can carry"),
+])
+def test_a_key_that_the_settings_would_not_take_is_not_made(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    more = f"\n[access.keys]\nphone = '{'k' * 16}'"
+    result = keys(tmp_path, "add", *arguments, more=more)
+    assert (result.exit_code, message in result.output) == (1, True)
+    assert keys(tmp_path, "list").output.count("\n") == 1
 
 
 def test_keys_want_a_proxy_that_asks_for_them() -> None:
