@@ -290,3 +290,15 @@ def test_a_pattern_says_nothing_where_it_might_take_for_ever(
 def test_a_format_is_checked(format: str, text: str, expected: bool) -> None:
     assert is_of_format(format, text) is expected
     assert (problem(text, {"format": format}) is None) is expected
+
+
+@pytest.mark.parametrize("schema", [
+    {"type": "array", "items": STRING, "minItems": 20_000},
+    {"type": "array", "items": STRING, "minItems": 2**70},
+    {"type": "array", "minItems": 200, "items": {"type": "array", "items": POINT, "minItems": 200}},
+    thing(a={"type": "array", "items": STRING, "minItems": 6_000},
+          b={"type": "array", "items": STRING, "minItems": 6_000}),
+])
+def test_a_value_that_would_be_too_large_is_not_made(schema: dict[str, Any]) -> None:
+    with pytest.raises(Unfillable, match="too large"):
+        shape(schema)

@@ -578,6 +578,8 @@ def shape(schema: Schema) -> Shape:
     if not plain.keys() & {"type", "enum", "const", "anyOf", "oneOf", *_TELLING}:
         raise Unfillable("The schema names no type.")
     found = _shape(plain)
+    if _size(found) > _MOST_VALUES:
+        raise Unfillable("A value would have to be too large.")
     if not fits(neutral(found), schema):
         raise Unfillable("The schema says more than can be promised.")
     return found
@@ -636,6 +638,17 @@ def _leaves(shape: Shape) -> int:
             return min(counted, shape.most or counted) * _leaves(shape.item)
         case Object():
             return sum(_leaves(each) for _, each, _ in shape.properties)
+        case _:
+            return 1
+
+
+def _size(shape: Shape) -> int:
+    """How many values the neutral one is made of."""
+    match shape:
+        case Array():
+            return 1 + shape.least * _size(shape.item)
+        case Object():
+            return 1 + sum(_size(each) for _, each, needed in shape.properties if needed)
         case _:
             return 1
 
@@ -834,6 +847,8 @@ def _array(schema: Schema) -> Shape:
     if not isinstance(items, Mapping):
         raise Unfillable("Only arrays of one kind of element can be filled.")
     array = Array(_shape(items), least, most, bool(schema.get("uniqueItems")))
+    if _size(array) > _MOST_VALUES:
+        raise Unfillable("An array would have to be too large.")
     if array.unique and len(list(itertools.islice(alternatives(array.item), least))) < least:
         raise Unfillable("An array needs more different elements than are known.")
     return array
