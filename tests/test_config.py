@@ -410,3 +410,12 @@ def test_a_python_file_that_cannot_read_another_names_that(tmp_path: Path) -> No
         f"cannot read the configuration {path}: "
         "[Errno 2] No such file or directory: '/nowhere/key'"
     )
+
+
+def test_the_private_horde_has_its_name_for_itself() -> None:
+    flags: dict[str, Any] = {
+        "private_horde": {"enabled": True}, "endpoints": [{"url": "http://a"}],
+    }
+    assert load(environ={}, flags=flags).endpoints[0].name == "a"
+    flags["endpoints"] = [{"url": "http://a", "name": "private"}]
+    assert "two endpoints are called 'private'" in refused(environ={}, flags=flags)

@@ -380,12 +380,13 @@ class Config(Section):
     @model_validator(mode="after")
     def _distinct(self) -> Config:
         _number_unnamed(self.endpoints)
-        names = [each.label() for each in self.endpoints]
+        private = ["private"] if self.private_horde.enabled else []
+        names = [*(each.label() for each in self.endpoints), *private]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(
                 f"two endpoints are called {sorted(twice)[0]!r}: give each a name of its own"
             )
-        known = {*names, *(["private"] if self.private_horde.enabled else []), "horde"}
+        known = {*names, "horde"}
         for key, settings in self.access.keys.items():
             if unknown := set(settings.endpoints) - known:
                 raise ValueError(
