@@ -12,7 +12,8 @@ import pytest
 from conftest import OWNER_KEY, Clock, Scripted, World, known
 from horde_proxy.api.running import About, Register
 from horde_proxy.errors import ClientGone, UpstreamFailed
-from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+from horde_proxy.ledger import Book
+from horde_proxy.upstreams import Accepted, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.webhook import Webhook
 
 ABOUT = About("id", "ann", "m", False, 0.0)
@@ -199,6 +200,61 @@ def test_a_client_sees_its_own_requests_and_an_admin_all(world: World) -> None:
     assert len(http.get("/v1/horde/requests", headers=headers("bob")).json["data"]) == 1
     stream.close()
     assert http.get("/v1/horde/requests", headers=headers("ann")).json["data"] == []
+
+
+def used(http: Any, name: str) -> list[tuple[int, int, int]]:
+    rows = http.get("/v1/usage", headers=headers(name)).json["data"]
+    return [(each["requests"], each["prompt_tokens"], each["completion_tokens"]) for each in rows]
+
+
+@pytest.mark.parametrize("path,body", [
+    ("chat/completions", CHAT),
+    ("chat/completions", {**CHAT, "tools": [
+        {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}},
+    ]}),
+    ("completions", {"model": "test/model", "prompt": ["Hi", "Ho"]}),
+])
+def test_who_leaves_before_the_usage_pays_for_what_was_generated(
+    world: World, path: str, body: dict[str, Any]
+) -> None:
+    world.employ(Scripted("One two three four five."))
+    world, http = asked(world, book=Book(None))
+    whole = http.post(f"/v1/{path}", json=body, headers=headers("bob")).json["usage"]
+    stream = http.post(f"/v1/{path}", json={**body, "stream": True}, headers=headers("ann"))
+    assert any("two" in piece.decode() for piece in stream.response)
+    stream.close()
+    assert used(http, "ann") == [(1, whole["prompt_tokens"], whole["completion_tokens"])]
+    rows = http.get("/v1/usage", headers=headers("ann")).json["data"]
+    assert rows[0]["kudos"] > 0
+
+
+def test_who_leaves_before_anything_was_generated_pays_nothing(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    world, http = asked(world, book=Book(None))
+    stream = http.post(
+        "/v1/chat/completions", json={**CHAT, "stream": True}, headers=headers("ann")
+    )
+    next(iter(stream.response))
+    stream.close()
+    assert used(http, "ann") == [(1, 0, 0)]
+
+
+def test_who_leaves_what_others_go_on_with_leaves_the_cost_to_them() -> None:
+    def source() -> Iterator[StreamItem]:
+        yield Accepted(spent=lambda: Spent(7, 5, 3.0))
+        yield text("a")
+        yield text("b")
+
+    running = register(Clock())
+    first = running.follow("key", ABOUT, source)
+    accepted = next(first)
+    second = running.follow("key", ABOUT, source)
+    next(second)
+    first.close()  # type: ignore[attr-defined]
+    assert isinstance(accepted, Accepted)
+    assert accepted.spent() == Spent()
+    second.close()  # type: ignore[attr-defined]
+    assert accepted.spent() == Spent(7, 5, 3.0)
 
 
 def test_a_clients_requests_are_no_other_clients_business(world: World) -> None:

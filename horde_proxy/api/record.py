@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from horde_proxy.api.running import has_text
 from horde_proxy.errors import ClientGone, ProxyError
-from horde_proxy.upstreams import Accepted, StreamItem
+from horde_proxy.upstreams import Accepted, Spent, StreamItem
 
-_NOT_LOGGED = frozenset({"account", "asked", "first_text"})
+_NOT_LOGGED = frozenset({"account", "asked", "first_text", "spent"})
 _TOO_MUCH = 1e12
 _PLAIN = re.compile(r"[\w./:@+-]+")
 log = logging.getLogger("horde_proxy.requests")
@@ -46,6 +46,7 @@ class Record:
     key: str | None = None
     account: str | None = None
     error: str | None = None
+    spent: Callable[[], Spent] = Spent
 
     def follow(
         self, items: Iterator[StreamItem], clock: Callable[[], float] = time.monotonic
@@ -64,6 +65,9 @@ class Record:
         except GeneratorExit:
             self.error = self.error or ClientGone.code
             raise
+        finally:
+            if self.completion_tokens is None:
+                self._settle(items)
 
     def use(self, usage: tuple[int, int] | None, events: int) -> None:
         """Note the tokens that a relayed answer tells, or its events where it tells none."""
@@ -78,11 +82,21 @@ class Record:
         }
         log.info(as_text(fields), extra={"fields": fields})
 
+    def _settle(self, items: Iterator[StreamItem]) -> None:
+        """Count what was generated for an answer that ended before it told its usage."""
+        close = getattr(items, "close", None)
+        if close:
+            close()
+        spent = self.spent()
+        if spent.completion_tokens:
+            self.prompt_tokens, self.completion_tokens, kudos = spent
+            self.kudos = round(kudos, 2)
+
     def _note(self, item: StreamItem) -> None:
         if isinstance(item, Accepted):
             self.horde_request = item.headers.get("X-Horde-Request-Id")
             self.model = item.headers.get("X-Horde-Model")
-            self.upstream = item.upstream
+            self.upstream, self.spent = item.upstream, item.spent
         elif isinstance(item, dict) and item.get("usage"):
             self.prompt_tokens = item["usage"]["prompt_tokens"]
             self.completion_tokens = item["usage"]["completion_tokens"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from horde_proxy.errors import ClientGone
 from horde_proxy.protocol.completion import Chunk
-from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+from horde_proxy.upstreams import Accepted, Spent, StreamItem, Waiting
 
 _SLICE = 0.9
 _UNKNOWN = Waiting("queued")
@@ -111,7 +111,7 @@ class Running:
             if item is None:
                 self.is_over = True
             else:
-                self.items.append(item)
+                self.items.append(self._shared(item))
         # Whatever it is, each reader has to meet it, and not only the one whose turn it was.
         except BaseException as exc:
             self.error, self.is_over = exc, True
@@ -120,6 +120,13 @@ class Running:
         with self._changed:
             self._changed.notify_all()
         return None
+
+    def _shared(self, item: Accepted | Chunk) -> Accepted | Chunk:
+        """Who leaves a request that others go on with does not pay for it: they do."""
+        if not isinstance(item, Accepted):
+            return item
+        spent = item.spent
+        return replace(item, spent=lambda: Spent() if self.followers else spent())
 
     def _leave(self, is_read: bool) -> None:
         with self._changed:

@@ -7,21 +7,33 @@ generator cancels what still runs. Chunks are OpenAI's; the last one carries the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.protocol.completion import Chunk
 from horde_proxy.upstreams.relay import Call, Relayed
 
 
+class Spent(NamedTuple):
+    """What an answer has cost by now; `kudos` are the horde's."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    kudos: float = 0.0
+
+
 @dataclass(frozen=True)
 class Accepted:
-    """The upstream has the request; `headers` are for the client's response."""
+    """The upstream has the request; `headers` are for the client's response.
+
+    `spent` tells the cost of what was generated, for answers that end without their usage.
+    """
 
     headers: Mapping[str, str] = field(default_factory=dict)
     upstream: str | None = None
+    spent: Callable[[], Spent] = field(default=Spent, compare=False)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from horde_proxy.protocol.completion import Chunk
-from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+from horde_proxy.upstreams import Accepted, Spent, StreamItem, Waiting
 
 AT_ONCE = 4
 """One thread drives them all, and each sleeps in its turn."""
@@ -21,6 +22,7 @@ def several(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamI
     to_come = dict(enumerate(streams))
     running: dict[int, Iterator[StreamItem]] = {}
     last: list[Chunk] = []
+    costs: list[Callable[[], Spent]] = []
     first: Chunk | None = None
     try:
         while running or to_come:
@@ -34,7 +36,11 @@ def several(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamI
                             yield _numbered(item, first, place * n)
                         else:
                             last.append(item)
-                    elif place == 0 or not isinstance(item, Accepted):
+                    elif isinstance(item, Accepted):
+                        costs.append(item.spent)
+                        if place == 0:
+                            yield replace(item, spent=lambda: _sum(costs))
+                    else:
                         yield item
                     if isinstance(item, Waiting):
                         break
@@ -47,6 +53,14 @@ def several(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamI
             close = getattr(stream, "close", None)
             if close:
                 close()
+
+
+def _sum(costs: Sequence[Callable[[], Spent]]) -> Spent:
+    found = [cost() for cost in costs]
+    return Spent(
+        sum(each.prompt_tokens for each in found), sum(each.completion_tokens for each in found),
+        sum(each.kudos for each in found),
+    )
 
 
 def _numbered(chunk: Chunk, first: Chunk, offset: int) -> Chunk:

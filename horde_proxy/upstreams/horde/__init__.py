@@ -14,7 +14,7 @@ from horde_proxy.prompts.structures import Structure, begun_with, structure_of
 from horde_proxy.protocol import completion
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.protocol.completion import Head
-from horde_proxy.upstreams import Accepted, Route, StreamItem, Waiting
+from horde_proxy.upstreams import Accepted, Route, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
@@ -23,7 +23,7 @@ from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.failures import Failures
 from horde_proxy.upstreams.horde.gate import Gate, Place
 from horde_proxy.upstreams.horde.plan import HordeOptions, Plan, make_plan, same_format
-from horde_proxy.upstreams.horde.segment import Horde, Submitted
+from horde_proxy.upstreams.horde.segment import Bill, Horde, Submitted
 from horde_proxy.upstreams.horde.speed import Speeds
 from horde_proxy.upstreams.horde.structured import Structured
 from horde_proxy.upstreams.horde.webhook import Webhook
@@ -42,6 +42,11 @@ def _first(structure: Structure) -> int:
     """Tokens after which one looks whether a text that must have a certain form goes astray."""
     is_free = structure.request.tools and structure.request.tool_choice == "auto"
     return 0 if is_free else LOOK_AFTER
+
+
+def _spent(plan: Plan, bill: Bill) -> Spent:
+    prompt_tokens = plan.fitted.prompt_tokens if bill.tokens else 0
+    return Spent(prompt_tokens, bill.tokens, bill.kudos)
 
 
 class HordeUpstream:
@@ -107,7 +112,7 @@ class HordeUpstream:
                     is_accepted = True
                     known = item.request_id if isinstance(item, Submitted) else None
                     headers = {**plan.headers(known), "X-Endpoint": self.name}
-                    yield Accepted(headers, self.name)
+                    yield Accepted(headers, self.name, lambda: _spent(plan, answer.bill))
                     yield from (completion.role_chunk(head, index) for index in range(request.n))
                 if is_accepted and not isinstance(item, Submitted):
                     yield item

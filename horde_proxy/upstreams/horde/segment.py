@@ -43,11 +43,15 @@ class Submitted:
 
 @dataclass
 class Bill:
-    """What one answer took: request ids, workers, kudos, seconds; `guided`: requests for leaves."""
+    """What one answer took: request ids, workers, kudos, tokens generated, seconds.
+
+    `guided`: requests for leaves.
+    """
 
     request_ids: list[str] = field(default_factory=list)
     workers: dict[str, str] = field(default_factory=dict)
     kudos: float = 0.0
+    tokens: int = 0
     price: float = 0.0
     retries: int = 0
     guided: int = 0
@@ -332,5 +336,6 @@ class Segment:
         for each in status["generations"]:
             model = str(each.get("model") or self._order.plan.models[0])
             tokens = min(estimate(str(each.get("text") or "")), self._fitted.max_length)
+            self._bill.tokens += tokens
             for name in (model, str(each.get("worker_id") or "")):
                 self._horde.speeds.learn(name, tokens, generating)
