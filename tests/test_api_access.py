@@ -125,6 +125,7 @@ def test_a_chat_is_logged_in_one_line_without_prompt_and_key(
 
 
 def test_an_error_is_logged_with_its_code(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.employ(Scripted("x"))
     found = logged(world, caplog, model="nope\nGET /fake 200")
     assert (found["status"], found["error"]) == (404, "model_not_found")
     assert "\n" not in caplog.messages[0]

@@ -17,6 +17,7 @@ from horde_proxy.errors import (
     RateLimited,
     Refused,
     TimedOut,
+    Unavailable,
     Unreachable,
     UpstreamFailed,
 )
@@ -227,6 +228,15 @@ def test_a_server_without_a_list_may_be_asked_for_anything_allowed_there() -> No
     assert found(router, "voice") == [("one", ("tts-1",))]
     with pytest.raises(ModelNotFound):
         router.candidates("gpt-4")
+
+
+def test_while_there_is_no_model_at_all_it_is_worth_asking_again() -> None:
+    router = Router([endpoint(Relaying("one"))])
+    with pytest.raises(Unavailable, match="No model is on offer now") as caught:
+        router.candidates("m")
+    assert (caught.value.status, caught.value.code, caught.value.retry_after) == (
+        503, "no_workers", 5
+    )
 
 
 @pytest.mark.parametrize("failure", [

@@ -35,6 +35,8 @@ from horde_proxy.upstreams.verdict import fault_of, overflow_of
 _NEAR_NAMES = 3
 _NEAR_CUTOFF = 0.4
 _LONGEST_NAME = 200
+_NONE_YET = 5
+"""A horde's first worker may be about to come (s)."""
 _ANY = "any model"
 _NOT_THERE = frozenset({404, 405, 501})
 """What an endpoint says that has not what a request is about that names no model."""
@@ -298,6 +300,9 @@ class Router:
             return failing[0].error
         if failing:
             return NoneLeft(name, self._others([], scope))
+        is_told = any(each.is_silent or each.offers() for each in self.endpoints)
+        if not is_told:
+            return Unavailable("No model is on offer now.", retry_after=_NONE_YET)
         ids = list(self._offers.seen_by(scope).models)
         near = get_close_matches(name, ids, _NEAR_NAMES, _NEAR_CUTOFF)
         return ModelNotFound(name, near or ids[:_NEAR_NAMES])

@@ -60,11 +60,15 @@ class Endpoint:
         """What `offers` gave the last time; asks nobody."""
         return self._told[1] if self._told else NOTHING
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it cannot say what it offers: there are servers that list no models."""
+        return bool(getattr(self.upstream, "offers_any", False))
+
     def may_serve(self, name: str) -> bool:
-        """Whether it might, though it cannot say: there are servers that list no models."""
+        """Whether it might, though it cannot say."""
         own = name.removeprefix(self.prefix)
-        is_silent = getattr(self.upstream, "offers_any", False)
-        return is_silent and name.startswith(self.prefix) and self._is_allowed(own)
+        return self.is_silent and name.startswith(self.prefix) and self._is_allowed(own)
 
     def own_name(self, name: str) -> str:
         """The upstream's own name for what clients call so."""
