@@ -444,7 +444,10 @@ def test_a_key_sees_only_its_models_and_endpoints(
 
 def test_usage_days_are_bounded(servers: responses.RequestsMock) -> None:
     http = made().test_client()
-    assert http.get("/v1/usage?days=367").json["error"]["param"] == "days"
+    for days in ("367", "0", "-1", "1.5", "abc", "", "٣", "9" * 5000):
+        found = http.get("/v1/usage", query_string={"days": days})
+        assert (found.status_code, found.json["error"]["param"]) == (400, "days")
+    assert http.get("/v1/usage?days=366").json["data"] == []
     assert http.get("/v1/usage").json["data"] == []
 
 

@@ -7,14 +7,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, g, jsonify
 
 from horde_proxy.api.front import Front, front
-from horde_proxy.api.incoming import ANYBODY, client_name, guard, is_admin
-from horde_proxy.errors import InvalidRequest, Unavailable
+from horde_proxy.api.incoming import ANYBODY, client_name, guard, is_admin, whole_number
+from horde_proxy.errors import Unavailable
 from horde_proxy.ledger import ClientKey, StoreError
 
 _MOST_DAYS = 366
+_USUAL_DAYS = 30
 _SHORT = 16
 
 blueprint = Blueprint("endpoints", __name__)
@@ -30,9 +31,7 @@ def endpoints() -> Response:
 @blueprint.get("/usage")
 def usage() -> Response:
     """Requests, tokens and kudos by day, key, model and endpoint: one's own; an admin's: all."""
-    here, days = front(), request.args.get("days", 30, type=int)
-    if not 1 <= days <= _MOST_DAYS:
-        raise InvalidRequest(f"'days' must be from 1 to {_MOST_DAYS}.", param="days")
+    here, days = front(), whole_number("days", 1, _MOST_DAYS) or _USUAL_DAYS
     last = datetime.fromtimestamp(time.time(), UTC).date()
     first = last - timedelta(days=days - 1)
     try:

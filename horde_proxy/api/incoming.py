@@ -17,6 +17,7 @@ _NO_KEYS = frozenset({"", "null", "undefined", "none", "anonymous", "empty"})
 _NOT_JSON = "We could not parse the JSON body of your request."
 _NO_KEY_PREFIX = "sk-no-key"
 _SHORT = 16
+_MOST = 999_999_999
 ANYBODY = "anybody"
 """Whose requests are that no key comes with."""
 
@@ -83,6 +84,22 @@ def is_admin() -> bool:
     """Whether the key is one that may see what is everybody's."""
     key: ClientKey | None = g.key
     return key is not None and (key.admin or key.name in front().admins)
+
+
+def whole_number(name: str, least: int, most: int = _MOST) -> int | None:
+    """A number of the query; None where it is not given. Raises InvalidRequest with param."""
+    given = request.args.get(name)
+    if given is None:
+        return None
+    is_number = given.isascii() and given.isdigit() and len(given) <= len(str(_MOST))
+    if not is_number or not least <= int(given) <= most:
+        raise unusable(name, f"it must be a whole number from {least} to {most}")
+    return int(given)
+
+
+def unusable(name: str, why: str) -> InvalidRequest:
+    """The error for a parameter of the query."""
+    return InvalidRequest(f"`{name}` is not usable: {why}.", param=name, code="invalid_value")
 
 
 def _account(here: Front) -> str:

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from horde_proxy import opencode
 from horde_proxy.api.front import front
-from horde_proxy.api.incoming import guard
+from horde_proxy.api.incoming import guard, whole_number
 from horde_proxy.errors import Unavailable
 
 DEFAULT_CONTEXT = 8192
@@ -25,7 +25,8 @@ def models() -> Response:
 def opencode_json() -> Response:
     """opencode's configuration for what is on offer now; base_url, key and min_context as query."""
     base_url = request.args.get("base_url") or f"{request.host_url}v1"
-    least = request.args.get("min_context", DEFAULT_CONTEXT, type=int)
+    given = whole_number("min_context", 0)
+    least = DEFAULT_CONTEXT if given is None else given
     models = opencode.capable(front().router.models(g.scope), least)
     if not models:
         raise Unavailable("No model with such a context is on offer now.")

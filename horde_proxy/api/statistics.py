@@ -10,15 +10,13 @@ from flask import Blueprint, Response, request
 
 from horde_proxy.api.front import front
 from horde_proxy.api.horde import NotHere
-from horde_proxy.api.incoming import guard
-from horde_proxy.errors import InvalidRequest
+from horde_proxy.api.incoming import guard, unusable, whole_number
 from horde_proxy.stats.answers import Answer, Query, Statistics
 from horde_proxy.stats.audit import PRESETS
 from horde_proxy.stats.listing import SORTS, one_of
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _KINDS = {"text": "text", "image": "image"}
-_MOST = 1_000_000_000
 _COMMON = ("type", "limit", "offset")
 _MODELS = (
     *_COMMON, "include_workers", "include_backend_variations", "min_worker_count", "sort_by",
@@ -88,18 +86,18 @@ def _query(allowed: tuple[str, ...]) -> Query:
     """The parameters of the request. Raises InvalidRequest with param."""
     for name in {*_MODELS, *_AUDIT} - {*allowed}:
         if name in request.args:
-            raise _invalid(name, "this route has no such parameter")
+            raise unusable(name, "this route has no such parameter")
     return Query(
         kind=_one("type", _KINDS) or "text",
         include_workers=_one("include_workers", _BOOLEANS) or False,
         include_backend_variations=_one("include_backend_variations", _BOOLEANS) or False,
         group=_one("group", _BOOLEANS) or False,
         preset=_name("preset", PRESETS),
-        min_worker_count=_whole("min_worker_count", 0),
+        min_worker_count=whole_number("min_worker_count", 0),
         sort_by=_name("sort_by", SORTS),
         sort_desc=_one("sort_desc", _BOOLEANS) is not False,
-        limit=_whole("limit", 1),
-        offset=_whole("offset", 0) or 0,
+        limit=whole_number("limit", 1),
+        offset=whole_number("offset", 0) or 0,
     )
 
 
@@ -113,16 +111,3 @@ def _name(name: str, choices: Mapping[str, object]) -> str | None:
     if given is not None:
         one_of(name, given, choices)
     return given
-
-
-def _whole(name: str, least: int) -> int | None:
-    given = request.args.get(name)
-    if given is None:
-        return None
-    if not (given.isascii() and given.isdigit() and len(given) < 10 and int(given) >= least):
-        raise _invalid(name, f"it must be a whole number from {least} to {_MOST - 1}")
-    return int(given)
-
-
-def _invalid(name: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"`{name}` is not usable: {why}.", param=name, code="invalid_value")
