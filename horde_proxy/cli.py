@@ -256,9 +256,11 @@ def _update_opencode(output: Path, base: str, base_url: str, key: str, min_conte
     if not found:
         raise click.ClickException(f"no model with a context of {min_context} tokens is on offer")
     try:
-        before = output.read_bytes().decode() if output.exists() else "{}\n"
-        changed = updater.write(output, updater.updated(before, found, base_url, key))
-    except (OSError, UnicodeDecodeError, JsoncError) as exc:
+        before = output.read_bytes().decode() if output.exists() else ""
+        text = before if before.strip() else "{}\n"
+        changed = updater.write(output, updater.updated(text, found, base_url, key))
+    # A link that leads back to itself is a RuntimeError.
+    except (OSError, RuntimeError, UnicodeDecodeError, JsoncError) as exc:
         raise click.ClickException(f"{output}: {exc}") from exc
     return f"{output}: {len(found)} models" + ("" if changed else ", unchanged")
 

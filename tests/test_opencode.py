@@ -174,6 +174,25 @@ def test_without_models_the_last_good_file_stays(tmp_path: Path, answer: dict[st
 
 
 @responses.activate
+def test_an_empty_file_is_as_good_as_none(tmp_path: Path) -> None:
+    responses.get(f"{BASE}/models", json={"data": [BIG]})
+    path = tmp_path / "opencode.json"
+    path.write_text("\n")
+    assert run(path).exit_code == 0
+    assert "horde" in json.loads(path.read_text())["provider"]
+
+
+@responses.activate
+def test_a_link_that_leads_back_to_itself_is_named(tmp_path: Path) -> None:
+    responses.get(f"{BASE}/models", json={"data": [BIG]})
+    path = tmp_path / "opencode.json"
+    path.symlink_to(path)
+    result = run(path)
+    assert result.exit_code == 1
+    assert f"Error: {path}: " in result.output
+
+
+@responses.activate
 def test_a_broken_file_is_named_and_left_alone(tmp_path: Path) -> None:
     responses.get(f"{BASE}/models", json={"data": [BIG]})
     path = tmp_path / "opencode.json"
