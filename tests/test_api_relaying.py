@@ -377,13 +377,16 @@ def test_usage_is_ones_own_and_an_admins_is_all(
     assert http.get("/v1/usage").status_code == 401
 
 
-def test_a_stream_without_usage_counts_its_events(
+def test_a_stream_without_usage_counts_what_was_asked_and_its_events(
     servers: responses.RequestsMock, tmp_path: Path
 ) -> None:
     servers.post(f"{HOME}/v1/chat/completions", body=STREAM, content_type="text/event-stream")
     http = keyed(tmp_path)
     assert chat(http, key=ANN, stream=True).data == STREAM
     assert usage(http, ANN) == [("ann", "m", "home", 1, 2)]
+    messages = [{"role": "user", "content": "x" * 400}]
+    chat(http, key=ANN, stream=True, messages=messages)
+    assert usage(http, ANN) == [("ann", "m", "home", 2, 2 + 103 + 2)]
 
 
 def test_tokens_a_day_end_in_a_429_that_nobody_retries_before_midnight(

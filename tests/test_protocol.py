@@ -15,7 +15,7 @@ from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol import completion, sse
 from horde_proxy.protocol.chat import ChatRequest, Message, ToolCall, read_chat
 from horde_proxy.protocol.completion import Head, chunk, fold, role_chunk, usage_chunk, words
-from horde_proxy.protocol.usage import usage_in
+from horde_proxy.protocol.usage import about_asked, usage_in
 
 HEAD = Head("chatcmpl-1", 1700000000, "some/model")
 
@@ -299,3 +299,25 @@ def test_an_event_is_one_line_and_a_blank_one() -> None:
 def test_half_a_character_is_still_json() -> None:
     event = sse.event({"a": "\ud800"})
     assert json.loads(event.removeprefix(b"data: ")) == {"a": "\ud800"}
+
+
+# What was asked, where nobody counts
+
+
+@pytest.mark.parametrize(("document", "expected"), [
+    ({"messages": [{"role": "user", "content": "x" * 401}]}, 104),
+    ({"messages": [{"content": [
+        {"type": "text", "text": "x" * 400},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9999}},
+    ]}]}, 110),
+    ({"prompt": ["x" * 40, "y" * 40], "suffix": "z" * 400}, 20),
+    ({"input": "x" * 40, "instructions": "y" * 40}, 20),
+    ({"prompt": [[1, 2, 3]]}, 0),
+    ({"messages": [], "tools": [{"type": "function", "function": {"name": "x" * 80}}]}, 26),
+    ({"messages": None}, 0),
+    ({}, 0),
+    ([], 0),
+    (None, 0),
+])
+def test_about_how_many_tokens_are_asked(document: Any, expected: int) -> None:
+    assert about_asked(document) == expected

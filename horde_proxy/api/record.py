@@ -69,9 +69,11 @@ class Record:
             if self.completion_tokens is None:
                 self._settle(items)
 
-    def use(self, usage: tuple[int, int] | None, events: int) -> None:
-        """Note the tokens that a relayed answer tells, or its events where it tells none."""
-        self.prompt_tokens, self.completion_tokens = usage or (None, events or None)
+    def use(self, usage: tuple[int, int] | None, asked: int, events: int) -> None:
+        """Note the tokens that a relayed answer tells; where a stream tells none, about as many
+        as were asked, and one for each event."""
+        about = (asked or None, events) if events else (None, None)
+        self.prompt_tokens, self.completion_tokens = usage or about
 
     def write(self, began: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Log the record; its fields are attached for other formats."""

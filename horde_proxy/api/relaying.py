@@ -20,7 +20,7 @@ from horde_proxy.api.running import About
 from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.usage import usage_in
+from horde_proxy.protocol.usage import about_asked, usage_in
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.relay import NO_BODY, Body, Call, JsonBody, Relayed
 
@@ -119,7 +119,7 @@ def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
     if relayed.status < 400 and g.record.asked:
         g.record.first_text = round(here.clock() - began, 3)
     try:
-        return _response(relayed)
+        return _response(relayed, _asked(body))
     except BaseException:
         relayed.close()
         raise
@@ -128,9 +128,7 @@ def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
 def _begun(here: Front, body: Body) -> Callable[[], None]:
     """What to call when it has ended. Raises Unavailable."""
     free, record = here.places.take(), g.record
-    document: Any = body.document if isinstance(body, JsonBody) else None
-    is_stream = isinstance(document, dict) and document.get("stream") is True
-    about = About(record.id, client_name(), _model(body) or "", is_stream, time.time())
+    about = About(record.id, client_name(), _model(body) or "", _is_stream(body), time.time())
     forget = here.running.passing(about)
 
     def end() -> None:
@@ -140,11 +138,21 @@ def _begun(here: Front, body: Body) -> Callable[[], None]:
     return end
 
 
+def _is_stream(body: Body) -> bool:
+    document: Any = body.document if isinstance(body, JsonBody) else None
+    return isinstance(document, dict) and document.get("stream") is True
+
+
+def _asked(body: Body) -> int:
+    """About how many tokens, in case that a stream does not tell: most only do when asked to."""
+    return about_asked(body.document) if isinstance(body, JsonBody) and _is_stream(body) else 0
+
+
 class Passing:
     """The bytes of an answer, which tell what it used; a stream that breaks off ends legally."""
 
-    def __init__(self, relayed: Relayed, record: Record) -> None:
-        self._relayed, self._record = relayed, record
+    def __init__(self, relayed: Relayed, record: Record, asked: int) -> None:
+        self._relayed, self._record, self._asked = relayed, record, asked
         self._is_stream = relayed.header("content-type").startswith(_EVENTS)
         self._last: deque[bytes] = deque(maxlen=_LAST)
         self._events = 0
@@ -164,7 +172,8 @@ class Passing:
         """End the call and write down what is known of it. May be called again."""
         self._relayed.close()
         if self._relayed.status < 400:
-            self._record.use(usage_in(b"".join(self._last)[-_TAIL:]), self._events)
+            usage = usage_in(b"".join(self._last)[-_TAIL:])
+            self._record.use(usage, self._asked, self._events)
 
     def _broken(self, exc: ProxyError) -> Iterator[bytes]:
         self._record.error = exc.code or exc.type
@@ -177,12 +186,12 @@ class Passing:
         yield sse.DONE
 
 
-def _response(relayed: Relayed) -> Response:
+def _response(relayed: Relayed, asked: int) -> Response:
     record: Record = g.record
     record.model, record.upstream = relayed.model, relayed.header("x-endpoint")
     if relayed.status >= 400:
         record.error = f"status_{relayed.status}"
-    response = Response(Passing(relayed, record), relayed.status, relayed.headers)
+    response = Response(Passing(relayed, record, asked), relayed.status, relayed.headers)
     if not relayed.header("content-type"):
         response.headers.pop("Content-Type", None)
     if relayed.header("content-type").startswith(_EVENTS):

@@ -1,4 +1,4 @@
-"""Finding what an answer used, in tokens, in its last bytes. Pure."""
+"""What an answer used, in tokens: as its last bytes tell, or about. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _DECODER = json.JSONDecoder()
+_ASKED = ("messages", "prompt", "input", "instructions", "tools", "functions")
+_NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "image"})
+_CHARACTERS = 4
 _TOO_MANY = 10 ** 12
 
 
@@ -35,6 +38,29 @@ def usage_of(told: Any) -> dict[str, Any]:
         **usage, "prompt_tokens": prompt, "completion_tokens": completion,
         "total_tokens": _count(usage, "total_tokens") or prompt + completion,
     }
+
+
+def about_asked(document: Any) -> int:
+    """About how many tokens a request has, at four characters each; pictures are not counted."""
+    if not isinstance(document, dict):
+        return 0
+    asked = [document.get(name) for name in _ASKED]
+    return sum(map(_characters, asked)) // _CHARACTERS
+
+
+def _characters(asked: Any) -> int:
+    """Those of the texts in it, however deep; tools are counted as they are written."""
+    count, left = 0, [asked]
+    while left:
+        found = left.pop()
+        if isinstance(found, str):
+            count += len(found)
+        elif isinstance(found, list):
+            left += found
+        elif isinstance(found, dict):
+            left += [value for key, value in found.items() if key not in _NO_TEXT]
+            count += sum(map(len, found))
+    return count
 
 
 def _object(text: bytes) -> dict[str, Any]:
