@@ -152,11 +152,19 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve. Raises RuntimeError or ConfigError when it cannot or must not."""
-        inherited = range(LISTEN_FDS_START, LISTEN_FDS_START + listen_fds(False))
+        bind = self._settings.server.bind
+        inherited = _handed_over(bind)
         guard(self._settings, inherited)
-        if not inherited and not self._settings.server.bind.startswith(("unix:", "fd://")):
-            check_free(self._settings.server.bind)
+        if not inherited and not bind.startswith(("unix:", "fd://")):
+            check_free(bind)
         _Master(self).run()
+
+
+def _handed_over(bind: str) -> list[int]:
+    """The sockets that others opened: fd://'s, systemd's, and, after SIGUSR2, gunicorn's own."""
+    named = [bind.removeprefix("fd://"), *os.environ.get("GUNICORN_FD", "").split(",")]
+    systemd = range(LISTEN_FDS_START, LISTEN_FDS_START + listen_fds(False))
+    return [*map(int, filter(str.isdecimal, named)), *systemd]
 
 
 def give_up_stalled(listener: socket.socket, seconds: float) -> None:

@@ -49,6 +49,31 @@ def test_a_taken_port_ends_the_start_at_once(monkeypatch: pytest.MonkeyPatch) ->
             Server(settings, lambda: settings).run()
 
 
+def test_a_named_socket_that_lets_others_in_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_Master", lambda server: pytest.fail("it was started"))
+    with socket.socket() as bound:
+        bound.bind(("0.0.0.0", 0))
+        settings = load(environ={"HORDE_PROXY_SERVER__BIND": f"fd://{bound.fileno()}"})
+        with pytest.raises(ConfigError, match="set access.mode"):
+            Server(settings, lambda: settings).run()
+
+
+def test_a_successor_that_is_handed_the_socket_may_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGUSR2 starts gunicorn anew while the one before still listens."""
+    started: list[object] = []
+    monkeypatch.setattr(serving, "_Master", lambda server: SimpleNamespace(
+        run=lambda: started.append(server)
+    ))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("GUNICORN_FD", str(taken.fileno()))
+        settings = load(environ={"PORT": str(taken.getsockname()[1])})
+        server = Server(settings, lambda: settings)
+        server.run()
+    assert started == [server]
+
+
 def test_a_client_that_stalls_does_not_hold_a_thread_for_ever() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         give_up_stalled(listener, 0.05)
