@@ -257,6 +257,34 @@ def test_who_leaves_what_others_go_on_with_leaves_the_cost_to_them() -> None:
     assert accepted.spent() == Spent(7, 5, 3.0)
 
 
+def test_who_comes_back_for_an_answer_that_was_paid_does_not_pay_again(world: World) -> None:
+    world.employ(Scripted("One two three four five."))
+    world, http = asked(world, book=Book(None))
+    whole = http.post("/v1/chat/completions", json=CHAT, headers=headers("bob")).json["usage"]
+    asks = {"json": {**CHAT, "stream": True}, "headers": headers("ann")}
+    stream = http.post("/v1/chat/completions", **asks)
+    assert any("two" in piece.decode() for piece in stream.response)
+    stream.close()
+    with http.post("/v1/chat/completions", **asks) as again:
+        assert "five." in again.text
+    assert used(http, "ann") == [(2, whole["prompt_tokens"], whole["completion_tokens"])]
+
+
+def test_who_left_does_not_pay_once_another_has_read_all() -> None:
+    def source() -> Iterator[StreamItem]:
+        yield Accepted(spent=lambda: Spent(7, 5, 3.0))
+        yield text("a")
+
+    running = register(Clock())
+    first = running.follow("key", ABOUT, source)
+    accepted = next(first)
+    second = running.follow("key", ABOUT, source)
+    first.close()  # type: ignore[attr-defined]
+    assert items_of(second) == [Accepted(), text("a")]
+    assert isinstance(accepted, Accepted)
+    assert accepted.spent() == Spent()
+
+
 def test_a_clients_requests_are_no_other_clients_business(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
     world, http = asked(world)

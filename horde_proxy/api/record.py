@@ -13,7 +13,7 @@ from horde_proxy.api.running import has_text
 from horde_proxy.errors import ClientGone, ProxyError
 from horde_proxy.upstreams import Accepted, Spent, StreamItem
 
-_NOT_LOGGED = frozenset({"account", "asked", "first_text", "spent"})
+_NOT_LOGGED = frozenset({"account", "asked", "first_text", "is_paid", "spent"})
 _TOO_MUCH = 1e12
 _PLAIN = re.compile(r"[\w./:@+-]+")
 log = logging.getLogger("horde_proxy.requests")
@@ -47,6 +47,7 @@ class Record:
     account: str | None = None
     error: str | None = None
     spent: Callable[[], Spent] = Spent
+    is_paid: bool = False
 
     def follow(
         self, items: Iterator[StreamItem], clock: Callable[[], float] = time.monotonic
@@ -98,8 +99,8 @@ class Record:
         if isinstance(item, Accepted):
             self.horde_request = item.headers.get("X-Horde-Request-Id")
             self.model = item.headers.get("X-Horde-Model")
-            self.upstream, self.spent = item.upstream, item.spent
-        elif isinstance(item, dict) and item.get("usage"):
+            self.upstream, self.spent, self.is_paid = item.upstream, item.spent, item.is_paid
+        elif isinstance(item, dict) and item.get("usage") and not self.is_paid:
             self.prompt_tokens = item["usage"]["prompt_tokens"]
             self.completion_tokens = item["usage"]["completion_tokens"]
             horde = item.get("horde")

@@ -43,6 +43,7 @@ class Running:
     waiting: Waiting | None = None
     error: BaseException | None = None
     is_over: bool = False
+    is_paid: bool = False
     followers: int = 0
     left: float | None = None
 
@@ -122,15 +123,30 @@ class Running:
         return None
 
     def _shared(self, item: Accepted | Chunk) -> Accepted | Chunk:
-        """Who leaves a request that others go on with does not pay for it: they do."""
         if not isinstance(item, Accepted):
             return item
         spent = item.spent
-        return replace(item, spent=lambda: Spent() if self.followers else spent())
+        return replace(item, spent=lambda: self._charged(spent))
+
+    def _charged(self, spent: Callable[[], Spent]) -> Spent:
+        """What who left has to pay: nothing where others go on with it, or have paid; they do."""
+        with self._changed:
+            if self.followers or self.is_paid:
+                return Spent()
+            cost = spent()
+            self.is_paid = cost.completion_tokens > 0
+            if self.is_paid:
+                # For who comes back for the answer.
+                self.items = [
+                    replace(each, is_paid=True) if isinstance(each, Accepted) else each
+                    for each in self.items
+                ]
+            return cost
 
     def _leave(self, is_read: bool) -> None:
         with self._changed:
             self.followers -= 1
+            self.is_paid = self.is_paid or is_read and self.error is None
             if self.followers:
                 return
             self.left = None if self.is_over and is_read else self.clock()

@@ -28,12 +28,14 @@ class Spent(NamedTuple):
 class Accepted:
     """The upstream has the request; `headers` are for the client's response.
 
-    `spent` tells the cost of what was generated, for answers that end without their usage.
+    `spent` tells the cost of what was generated, for answers that end without their usage;
+    `is_paid`: it was counted already, for who sent the same request and left.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
     upstream: str | None = None
     spent: Callable[[], Spent] = field(default=Spent, compare=False)
+    is_paid: bool = False
 
 
 @dataclass(frozen=True)
