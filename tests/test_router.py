@@ -25,7 +25,7 @@ from horde_proxy.ledger import ClientKey
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.protocol.completion import Head, chunk, role_chunk
 from horde_proxy.router import EVERYTHING, Router
-from horde_proxy.upstreams import Accepted, Route, StreamItem
+from horde_proxy.upstreams import Accepted, Route, Spent, StreamItem
 from horde_proxy.upstreams.endpoint import Endpoint
 from horde_proxy.upstreams.health import Health
 from horde_proxy.upstreams.relay import NO_BODY, Call, JsonBody, Relayed
@@ -387,6 +387,23 @@ def test_a_stream_is_taken_over_before_the_first_content() -> None:
     one, two = Offering("one", "m"), Offering("two", "m")
     one.failure = UpstreamFailed("no")
     assert streamed(Router([endpoint(one), endpoint(two, priority=1)])) == (["two"], "two")
+
+
+def test_the_cost_of_a_stream_that_was_taken_over_is_its_successors() -> None:
+    class Breaking(Offering):
+        def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+            yield Accepted({}, self.name, lambda: Spent(1, 1, 1.0))
+            raise UpstreamFailed("no")
+
+    class Costing(Offering):
+        def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+            yield Accepted({}, self.name, lambda: Spent(7, 5, 3.0))
+            yield chunk(Head("id", 1, "m"), {"content": "x"})
+
+    router = Router([endpoint(Breaking("one", "m")), endpoint(Costing("two", "m"), priority=1)])
+    accepted, _ = router.stream(CHAT, router.candidates("m"))
+    assert isinstance(accepted, Accepted)
+    assert accepted.spent() == Spent(7, 5, 3.0)
 
 
 def test_a_streams_context_overflow_goes_to_the_fallback_alone() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from horde_proxy.protocol.completion import Chunk
-from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+from horde_proxy.upstreams import Accepted, Spent, StreamItem, Waiting
 
 
 class Shown:
@@ -14,15 +15,20 @@ class Shown:
     def __init__(self) -> None:
         self.content = False
         self._accepted = False
+        self._spent: Callable[[], Spent] = Spent
         self._first: Chunk | None = None
         self._roles: set[int] = set()
 
     def only_new(self, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
-        """The items but those that an earlier upstream gave; all chunks share one id."""
+        """The items but those that an earlier upstream gave; all chunks share one id.
+
+        The cost is that of the last upstream, as in the usage of an answer that is whole.
+        """
         for item in items:
             if isinstance(item, Accepted):
+                self._spent = item.spent
                 if not self._accepted:
-                    yield item
+                    yield replace(item, spent=lambda: self._spent())
                 self._accepted = True
             elif isinstance(item, Waiting):
                 yield item
