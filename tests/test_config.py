@@ -334,6 +334,8 @@ def test_an_unknown_database_is_refused(url: str) -> None:
     ({"access": {"mode": "keys", "keys": {"a": {"key": "k" * 16, "horde_key": "secret\n"}}}},
      "no header can carry"),
     ({"endpoints": [{"url": "http://u:secret/x@a"}]}, "its port is no number up to 65535"),
+    ({"endpoints": [{"url": "http://u:[secret]x@a"}]}, "its host is none"),
+    ({"endpoints": [{"url": "http://u:secret\u2100@a"}]}, "its host is none"),
     ({"endpoints": [{"url": "http://a:65536"}]}, "its port is no number up to 65535"),
     ({"endpoints": [{"url": "http://a/ secret"}]}, "characters that no url can have"),
     ({"endpoints": [{"url": "http://a/\nsecret"}]}, "characters that no url can have"),

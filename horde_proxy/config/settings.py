@@ -40,7 +40,12 @@ def _sendable(key: str) -> str:
 
 
 def _http_url(url: str) -> str:
-    if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        # The exception would show the password, or the part of it that is in brackets.
+        raise ValueError("its host is none; in a password write [ ] and the like with %") from None
+    if not url.startswith(("http://", "https://")) or not host:
         raise ValueError("write it with http:// or https:// and a host")
     if " " in url or not url.isprintable():
         raise ValueError("it has characters that no url can have")
