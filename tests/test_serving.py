@@ -10,6 +10,7 @@ import pytest
 
 from horde_proxy import create_app, serving
 from horde_proxy.config import ConfigError, load
+from horde_proxy.listening import CannotListen, check_free
 from horde_proxy.serving import Server, Worker, give_up_stalled, gunicorn_settings, is_local
 
 
@@ -47,6 +48,18 @@ def test_a_taken_port_ends_the_start_at_once(monkeypatch: pytest.MonkeyPatch) ->
         settings = load(environ={"PORT": str(taken.getsockname()[1])})
         with pytest.raises(RuntimeError, match=r"already in use\): choose another --bind"):
             Server(settings, lambda: settings).run()
+
+
+def test_an_address_of_a_kind_that_this_machine_has_not_is_said_to_be_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where IPv6 is switched off, there is not even a socket to be had for it."""
+    def missing(family: int) -> socket.socket:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr("horde_proxy.listening.socket.socket", missing)
+    with pytest.raises(CannotListen, match=r"^cannot listen on \[::1\]:80 \(Address family"):
+        check_free("[::1]:80")
 
 
 def test_a_named_socket_that_lets_others_in_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
