@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -218,3 +219,10 @@ class Logger(glogging.Logger):  # type: ignore[misc]
     def setup(self, cfg: Any) -> None:
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """The error that is being handled, with its traceback; who has stalled is none of ours."""
+        if isinstance(sys.exc_info()[1], BlockingIOError):
+            log.info("a client that stalled was given up")
+        else:
+            super().exception(msg, *args, **kwargs)

@@ -7,11 +7,14 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+from gunicorn.config import Config as GunicornConfig
 
 from horde_proxy import create_app, serving
 from horde_proxy.config import ConfigError, load
 from horde_proxy.listening import CannotListen, check_free
-from horde_proxy.serving import Server, Worker, give_up_stalled, gunicorn_settings, is_local
+from horde_proxy.serving import (
+    Logger, Server, Worker, give_up_stalled, gunicorn_settings, is_local,
+)
 
 
 @pytest.mark.parametrize(("family", "address", "expected"), [
@@ -99,6 +102,22 @@ def test_a_client_that_stalls_does_not_hold_a_thread_for_ever() -> None:
                 with pytest.raises(BlockingIOError):
                     connection.recv(1)
                 assert client.recv(1) == b"\0"
+
+
+@pytest.mark.parametrize(("error", "messages"), [
+    (BlockingIOError(11, "Resource temporarily unavailable"), []),
+    (OSError(5, "Input/output error"), ["Socket error processing request."]),
+])
+def test_a_client_that_stalls_leaves_no_traceback(
+    caplog: pytest.LogCaptureFixture, error: OSError, messages: list[str]
+) -> None:
+    logger = Logger(GunicornConfig())
+    with caplog.at_level("WARNING"):
+        try:
+            raise error
+        except OSError:
+            logger.exception("Socket error processing request.")
+    assert [each.getMessage() for each in caplog.records] == messages
 
 
 def test_each_worker_gives_up_stalled_clients(monkeypatch: pytest.MonkeyPatch) -> None:
