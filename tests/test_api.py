@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from werkzeug.test import TestResponse
 
-from conftest import CLIENT_KEY, OWNER_KEY, Scripted, World
+from conftest import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World
 from horde_proxy.api.connection import watched
+from horde_proxy.api.stream import EventStream
 from horde_proxy.errors import ClientGone, TimedOut
-from horde_proxy.upstreams import Waiting
+from horde_proxy.protocol.completion import Head, chunk, role_chunk
+from horde_proxy.upstreams import StreamItem, Waiting
 
 PREFIXES = pytest.mark.parametrize("prefix", ["", "/v1"])
 
@@ -159,6 +161,27 @@ def test_while_waiting_an_empty_chunk_comes_every_ten_seconds() -> None:
         [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}]
     ] * 2
     assert lines[1] == ": queued, position 1, about 14 s\n\n"
+
+
+def test_a_keep_alive_is_of_a_choice_that_has_not_ended() -> None:
+    clock, head = Clock(), Head("chatcmpl-1", 1, "m")
+
+    def items() -> Iterator[StreamItem]:
+        yield from (role_chunk(head, 0), role_chunk(head, 1))
+        yield chunk(head, {}, index=0, finish_reason="stop")
+        clock.sleep(11)
+        yield Waiting("queued")
+        yield chunk(head, {}, index=1, finish_reason="stop")
+
+    stream = EventStream(
+        items(), include_usage=False, keepalive="chunk", interval=10, clock=clock
+    )
+    *lines, last = [line for line in stream if line.startswith(b"data: ")]
+    choices = [json.loads(line.removeprefix(b"data: "))["choices"] for line in lines]
+    assert [(each["index"], each["finish_reason"]) for [each] in choices] == [
+        (0, None), (1, None), (0, "stop"), (1, None), (1, "stop"),
+    ]
+    assert last == b"data: [DONE]\n\n"
 
 
 def test_keep_alives_can_be_comments() -> None:

@@ -96,18 +96,22 @@ class EventStream:
             yield sse.event(chunk)
 
     def _keep_alive(self, waiting: Waiting) -> Iterator[bytes]:
-        if self._first is None:
+        if self._first is None or not self._unfinished:
             return
         is_due = self._clock() - self._last_sent >= self._interval
         if self._tells_progress and waiting.state != self._told or is_due and self._tells_progress:
             self._told = waiting.state
-            yield from self._chunk(
-                bare_chunk(self._first, {"reasoning_content": _line(waiting)})
-            )
+            told = bare_chunk(self._first, {"reasoning_content": _line(waiting)})
+            yield from self._chunk(self._of_an_open_choice(told))
         elif is_due and self._keepalive != "off":
             yield sse.comment(_line(waiting).rstrip())
             if self._keepalive == "chunk":
-                yield from self._chunk(self._bare(self._first))
+                yield from self._chunk(self._of_an_open_choice(self._bare(self._first)))
+
+    def _of_an_open_choice(self, chunk: Chunk) -> Chunk:
+        """The chunk for a choice that goes on: one that has ended must not begin again."""
+        [choice] = chunk["choices"]
+        return {**chunk, "choices": [{**choice, "index": min(self._unfinished)}]}
 
 
 def _line(waiting: Waiting) -> str:
