@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import Scripted, World
 from horde_proxy.errors import InvalidRequest, ToolCallFailed
+from horde_proxy.prompts.tokens import truncate
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.completion import fold
 from horde_proxy.upstreams import Route
@@ -415,6 +416,40 @@ def test_json_that_began_anew_is_found(world: World, text: str, wanted: Any) -> 
     found = answer(world, text, response_format=wanted or schema_format())
     assert found["choices"][0]["message"]["content"] == '{"name":"Ann","age":3}'
     assert len(found["horde"]["request_ids"]) == 1
+
+
+class Reciting(Scripted):
+    """Goes on with one text, as far as each job's length allows."""
+
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        done = payload["prompt"].rpartition("<|im_start|>assistant\n")[2]
+        return truncate(self.text[len(done):], payload["max_length"])
+
+
+@pytest.mark.parametrize("value", [
+    {"city": {"name": "Oslo"}, "text": " ".join(map(str, range(400)))},
+    {"cities": [{"name": "Oslo"}, {"name": "Rome"}], "text": " ".join(map(str, range(400)))},
+])
+def test_json_is_not_over_where_an_object_within_it_ends(world: World, value: Any) -> None:
+    world.employ(Reciting(json.dumps(value)))
+    found = fold(asked(world, response_format={"type": "json_object"}, max_tokens=2000))
+    assert json.loads(found["choices"][0]["message"]["content"]) == value
+
+
+def test_a_long_list_is_not_over_after_its_first_element(world: World) -> None:
+    value = [{"name": f"Ann {number}"} for number in range(100)]
+    world.employ(Reciting(json.dumps(value)))
+    found = fold(asked(world, max_tokens=2000, response_format={
+        "type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}},
+    }))
+    assert json.loads(found["choices"][0]["message"]["content"]) == value
+
+
+def test_an_object_within_faulty_json_is_not_taken_for_the_answer(world: World) -> None:
+    found = answer(
+        world, '"city": {"name": "Oslo"}, "days": 3,}', response_format={"type": "json_object"}
+    )
+    assert found["choices"][0]["message"]["content"] == '{"city":{"name":"Oslo"},"days":3}'
 
 
 def test_prose_is_not_made_into_json(world: World) -> None:

@@ -86,15 +86,23 @@ def read_json(
 
 def _candidates(prefill: str, text: str) -> Iterator[Any]:
     """The JSON values that a text may be, the likeliest first."""
-    goes_on = prefill and text.lstrip()[:1] in tuple("\"'}]{[-0123456789")
     yield from _strictly(prefill + text)
     yield from _strictly(_unfenced(text))
+    # The objects within one that was begun are not the answer: it is mended before they are tried.
+    if _goes_on(prefill, text):
+        yield from _mended(prefill + text)
     for start in [match.start() for match in _BRACKET.finditer(text)][:_MOST_STARTS]:
         found = span(text, start)
         if found.state == "closed":
             yield from _strictly(text[start:found.end])
-    if goes_on or not prefill and text.lstrip()[:1] in ("{", "["):
+    if text.lstrip()[:1] in (tuple("{[-0123456789]") if prefill else ("{", "[")):
         yield from _mended(prefill + text)
+
+
+def _goes_on(prefill: str, text: str) -> bool:
+    """Whether a text surely goes on with a begun object or array; else it may begin anew."""
+    going_on = {"{": "\"'}", "[": "\"'{[]-0123456789"}.get(prefill, "")
+    return text.lstrip()[:1] in tuple(going_on)
 
 
 def _strictly(text: str) -> Iterator[Any]:
@@ -147,9 +155,18 @@ def is_complete(structure: Structure, text: str) -> bool:
         read = read_call(structure, text, cut_off=True)
         is_there = bool(read.calls) and not read.unfinished
     else:
-        is_there = any(span(each.lstrip()).state == "closed" for each in (whole, text))
+        is_there = _is_closed(structure.prefill, text)
     begins_anew = text.lstrip()[:1] in ("<", "[", "{", "`")
     return is_there or loops(text) or not begins_anew and _is_astray(whole, request)
+
+
+def _is_closed(prefill: str, text: str) -> bool:
+    """Whether the JSON that was to come is whole: the begun one, or one that began anew."""
+    whole, bare = (prefill + text).lstrip(), text.lstrip()
+    if whole.startswith(("{", "[")) and span(whole).state == "closed":
+        return True
+    is_anew = not _goes_on(prefill, text) if prefill else bare.startswith("`")
+    return is_anew and span(bare).state == "closed"
 
 
 def _is_astray(text: str, request: ChatRequest) -> bool:
