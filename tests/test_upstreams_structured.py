@@ -452,6 +452,29 @@ def test_an_object_within_faulty_json_is_not_taken_for_the_answer(world: World) 
     assert found["choices"][0]["message"]["content"] == '{"city":{"name":"Oslo"},"days":3}'
 
 
+THOUGHT = "<think>\nMaybe {\"x\": 1}? Or " + CALL.replace("Oslo", "Rome") + "? No.\n</think>\n"
+
+
+def test_what_a_model_only_thinks_of_is_not_its_answer(world: World) -> None:
+    found = answer(
+        world, THOUGHT + '{"city": "Oslo"}', response_format={"type": "json_object"}
+    )
+    assert found["choices"][0]["message"]["content"] == '{"city":"Oslo"}'
+    found = answer(World(), THOUGHT + CALL, tools=[WEATHER], tool_choice="required")
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+
+
+def test_an_answer_is_not_over_while_the_model_thinks(world: World) -> None:
+    world.employ(Reciting('<think>\nMaybe {"x": 1}? ' + "Hm. " * 300 + '</think>\n{"x": 2}'))
+    found = fold(asked(world, max_tokens=2000, response_format={
+        "type": "json_schema", "json_schema": {"name": "x", "schema": {
+            "anyOf": [{"type": "object", "required": ["x"]}, {"type": "null"}],
+        }},
+    }))
+    assert found["choices"][0]["message"]["content"] == '{"x":2}'
+    assert found["horde"]["retries"] == 0
+
+
 def test_prose_is_not_made_into_json(world: World) -> None:
     found = answer(world, "Answer: hello, there: friend", response_format={"type": "json_object"})
     assert found["horde"]["retries"] == 1

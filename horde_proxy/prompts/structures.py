@@ -26,6 +26,7 @@ _JSON_OF_SCHEMA = (
 )
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _BRACKET = re.compile(r"[{\[]")
+_THOUGHT = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _MOST_STARTS = 20
 _CALLED = re.compile(r'"name": *"([^"]{1,128})", *"(?:arguments|parameters)": *(?=\{)')
 _BEGUN = re.compile(r'\{\s*"([^"\\]{1,200})"\s*:\s*(\S)')
@@ -86,6 +87,7 @@ def read_json(
 
 def _candidates(prefill: str, text: str) -> Iterator[Any]:
     """The JSON values that a text may be, the likeliest first."""
+    text = _without_thought(text)
     yield from _strictly(prefill + text)
     yield from _strictly(_unfenced(text))
     # The objects within one that was begun are not the answer: it is mended before they are tried.
@@ -105,6 +107,11 @@ def _goes_on(prefill: str, text: str) -> bool:
     return text.lstrip()[:1] in tuple(going_on)
 
 
+def _without_thought(text: str) -> str:
+    """The text without the reasoning that it begins with, be that finished or not."""
+    return _THOUGHT.sub("", text, count=1)
+
+
 def _strictly(text: str) -> Iterator[Any]:
     try:
         yield json.loads(text, strict=False)
@@ -122,6 +129,7 @@ def _mended(text: str) -> Iterator[Any]:
 def read_call(structure: Structure, text: str, *, cut_off: bool) -> Read:
     """The calls in a text that was to go on with the prefill, or that began anew."""
     tools = offered(structure.request)
+    text = _without_thought(text) if structure.prefill else text
     glued = read_calls(structure.prefill + text, tools, cut_off=cut_off)
     if not structure.prefill or glued.calls and not glued.problem:
         return glued
@@ -148,6 +156,7 @@ def undeclared(arguments: str, tool: Tool) -> str | None:
 
 def is_complete(structure: Structure, text: str) -> bool:
     """Whether nothing should follow: what must come is there, or the text went astray."""
+    text = _without_thought(text)
     request, whole = structure.request, structure.prefill + text
     if request.tools:
         if request.tool_choice == "auto":
