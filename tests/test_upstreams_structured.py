@@ -32,6 +32,11 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</t
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
 
 
+RATIO_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {
+    "type": "object", "properties": {"ratio": {"type": "number"}}, "required": ["ratio"],
+}}}
+
+
 class Lines(Scripted):
     """Gives one text after the other; the last one again and again."""
 
@@ -473,6 +478,14 @@ def test_an_answer_is_not_over_while_the_model_thinks(world: World) -> None:
     }))
     assert found["choices"][0]["message"]["content"] == '{"x":2}'
     assert found["horde"]["retries"] == 0
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_what_is_no_number_is_asked_for_again(world: World, number: str) -> None:
+    found = answer(
+        world, f'"ratio": {number}}}', '"ratio": 1}', response_format=RATIO_FORMAT,
+    )
+    assert found["choices"][0]["message"]["content"] == '{"ratio":1}'
 
 
 def test_prose_is_not_made_into_json(world: World) -> None:

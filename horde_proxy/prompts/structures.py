@@ -114,7 +114,9 @@ def _without_thought(text: str) -> str:
 
 def _strictly(text: str) -> Iterator[Any]:
     try:
-        yield json.loads(text, strict=False)
+        value = json.loads(text, strict=False)
+        dumps(value)  # NaN and the infinities are read, but nobody could be sent them
+        yield value
     except (ValueError, RecursionError):
         return
 
