@@ -412,6 +412,21 @@ def test_what_is_no_call_is_streamed_as_it_is_written(world: World) -> None:
     assert calls(whole) == [("get_weather", {"city": "Oslo"})]
 
 
+def test_a_text_after_a_failed_call_is_not_lost_in_a_stream(world: World) -> None:
+    broken = 'Let me check.\n<tool_call>\n{"name": broken\n</tool_call>'
+    found = answer(world, broken, "It is sunny there.", tools=[WEATHER], stream=True)
+    [choice] = found["choices"]
+    assert choice["message"]["content"] == "Let me check.\n\nIt is sunny there."
+    assert choice["finish_reason"] == "stop"
+
+
+def test_what_goes_on_with_a_clients_beginning_is_streamed_once(world: World) -> None:
+    found = answer(world, f" I look.\n{CALL}", tools=[WEATHER], stream=True, messages=[
+        {"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "Sure,"},
+    ])
+    assert found["choices"][0]["message"]["content"] == " I look."
+
+
 @pytest.mark.parametrize("text", [
     'Here it is: {"name": "Ann", "age": 3}', 'Sure!\n```json\n{"name": "Ann", "age": 3}\n```',
     '{"name": "Ann", "age": 3} That is all.', '```\n{"name": "Ann", "age": 3}\n```',

@@ -321,11 +321,16 @@ class Structured:
         yield from self._shown("content", content, index)
 
     def _shown(self, key: str, text: str, index: int) -> Iterator[Chunk]:
-        """The chunks of what is new in a part of the message; what was shown stays."""
+        """The chunks of what is new in a part of the message.
+
+        What was shown stays; what an answer that was asked for again says otherwise comes after it.
+        """
         shown = self.shown.get((key, index), "")
-        if not text.startswith(shown) or text == shown:
+        said, text = shown.lstrip(), text.lstrip() if shown else text
+        if said.startswith(text):
             return
-        self.shown[key, index], text = text, text[len(shown):]
+        text = text[len(said):] if text.startswith(said) else f"\n\n{text}"
+        self.shown[key, index] = shown + text
         for piece in completion.words(text) if self.structure.request.stream else [text]:
             yield completion.chunk(self.head, {key: piece}, index=index)
 
