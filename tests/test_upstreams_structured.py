@@ -18,7 +18,7 @@ from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.completion import fold
 from horde_proxy.upstreams import Route
 
-WEATHER = {
+WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "get_weather", "description": "The weather now.",
@@ -524,6 +524,22 @@ def test_a_tool_without_parameters_gets_no_invented_arguments(world: World) -> N
     choice = {"type": "function", "function": {"name": "get_now"}}
     found = answer(world, "The weather: it is nice", tools=[now], tool_choice=choice)
     assert calls(found) == [("get_now", {})]
+
+
+@pytest.mark.parametrize("parameters", [
+    {"$ref": "#/$defs/Place", "$defs": {"Place": WEATHER["function"]["parameters"]}},
+    {"type": "object", "allOf": [{"properties": {"city": {"type": "string"}}}]},
+    {"type": "object", "anyOf": [
+        {"properties": {"city": {"type": "string"}}}, {"properties": {"id": {"type": "integer"}}},
+    ]},
+])
+def test_arguments_may_be_declared_elsewhere_in_the_schema(
+    world: World, parameters: dict[str, Any]
+) -> None:
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": parameters}}
+    found = answer(world, '"city": "Oslo"}}', "???", tools=[tool], tool_choice=NAMED)
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert found["horde"]["retries"] == 0
 
 
 def test_nulls_in_a_schema_are_absent(world: World) -> None:

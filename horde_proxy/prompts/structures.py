@@ -28,6 +28,7 @@ _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _BRACKET = re.compile(r"[{\[]")
 _THOUGHT = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _MOST_STARTS = 20
+_OTHERS = {"additionalProperties", "patternProperties", "anyOf", "oneOf", "if"}
 _CALLED = re.compile(r'"name": *"([^"]{1,128})", *"(?:arguments|parameters)": *(?=\{)')
 _BEGUN = re.compile(r'\{\s*"([^"\\]{1,200})"\s*:\s*(\S)')
 _HIGHEST_TEMPERATURE = 0.7
@@ -149,10 +150,14 @@ def offered(request: ChatRequest) -> list[Tool]:
 
 def undeclared(arguments: str, tool: Tool) -> str | None:
     """What is wrong with arguments that a tool does not have, unless it says it takes others."""
-    known = tool.parameters.get("properties")
-    if "additionalProperties" in tool.parameters or "patternProperties" in tool.parameters:
+    try:
+        schema = resolved(tool.parameters)
+    except Unfillable:
         return None
-    extra = [name for name in loads(arguments) if name not in (known or {})]
+    if schema.keys() & _OTHERS:
+        return None
+    known = schema.get("properties", {})
+    extra = [name for name in loads(arguments) if name not in known]
     return f"'{tool.name}' has no argument '{extra[0][:60]}'." if extra else None
 
 
