@@ -374,6 +374,17 @@ def test_what_was_not_said_is_asked_for_in_words_too(world: World) -> None:
     assert found["horde"]["guided_requests"] == 2
 
 
+@pytest.mark.parametrize("texts", [
+    ("???", 'C:\\temp\\new"'), ("???", 'C:\\\\temp\\\\new"', " C:\\temp\\new"),
+])
+def test_a_path_that_was_said_keeps_its_backslashes(world: World, texts: tuple[str, ...]) -> None:
+    world.options = replace(world.options, tool_retries=0)
+    found = answer(world, *texts, tools=[WEATHER], tool_choice=NAMED, messages=[
+        {"role": "user", "content": "The weather of C:\\temp\\new, please."},
+    ])
+    assert calls(found) == [("get_weather", {"city": "C:\\temp\\new"})]
+
+
 def test_what_comes_after_a_finished_call_is_not_waited_for(world: World) -> None:
     worker = world.employ(Lines('"city": "Oslo"}}\n</tool_call>\n' + "and so on, " * 60,
                                 max_length=128))

@@ -268,14 +268,14 @@ class Structured:
             return done.value
 
     def _as_said(self, ask: Ask, text: str, said: str) -> Meanwhile:
-        """The text of a leaf as the user wrote it; what was not said is asked for in words too.
+        """The inside of a JSON string, as the user wrote it; else it is asked for in words too.
 
         A small model copies a word better after a space than after a quotation mark.
         """
         value = cut(text.lstrip(' "'), ask.stops)[0]
         found, label = grounded(value, said), _LABEL.search(ask.prefill)
         if found or label is None:
-            return found or text
+            return _escaped(found) if found else text
         spoken = yield from self._leaf(
             Ask(f"{label[1]}:", ("\n",), ask.max_length),
             (Message("system", _FILL_IN), Message("user", said)),
@@ -283,7 +283,7 @@ class Structured:
         for candidate in (spoken, *_SENTENCE.split(spoken)[:1]):
             found = grounded(candidate.strip(' ".'), said)
             if found:
-                return found
+                return _escaped(found)
         return text
 
     def _said(self) -> str:
@@ -336,6 +336,11 @@ class Structured:
 
     def _end(self, index: int, reason: FinishReason) -> Chunk:
         return completion.chunk(self.head, {}, index=index, finish_reason=reason)
+
+
+def _escaped(text: str) -> str:
+    """The text as it stands within a JSON string: backslashes of a path begin no escape."""
+    return dumps(text)[1:-1]
 
 
 def _call_id() -> str:
