@@ -132,6 +132,12 @@ def test_the_newest_round_of_calls_stays() -> None:
         fit(chat, CHATML, 128, [Capacity(512, 400)])
 
 
+def test_the_newest_round_of_calls_stays_when_its_answer_is_begun() -> None:
+    chat = [user("do it"), call("one"), result("one", LONG), assistant("It says")]
+    with pytest.raises(ContextLengthExceeded):
+        fit(chat, CHATML, 128, [Capacity(512, 400)])
+
+
 def test_several_results_share_a_user_turn() -> None:
     chat = [user("do it"), call("one"), result("one", "R1"), result("one", "R2")]
     prompt = fit(chat, CHATML, 128, [Capacity(512, 2048)]).prompt

@@ -170,14 +170,16 @@ def _droppable(messages: Sequence[Message]) -> list[tuple[int, ...]]:
     """Indexes of messages in the order in which they may go: oldest exchange first.
 
     An exchange is a user turn with all that answers it. Of the last one, only finished rounds of
-    tool calls with their results may go.
+    tool calls with their results may go: the newest stays, be its answer begun or not.
     """
     exchanges = _grouped(messages, starts=("user",))
     if not exchanges:
         return []
     last = exchanges.pop()
     rounds = _grouped([messages[index] for index in last], starts=("user", "assistant"))
-    finished = [tuple(last[index] for index in each) for each in rounds[1:-1]]
+    newest = messages[last[-1]]
+    is_begun = newest.role == "assistant" and not newest.tool_calls
+    finished = [tuple(last[index] for index in each) for each in rounds[1:-2 if is_begun else -1]]
     return exchanges + finished
 
 
