@@ -168,6 +168,19 @@ def test_an_invalid_call_is_corrected_once(world: World) -> None:
     assert found["horde"]["retries"] == 1
 
 
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"tools": [WEATHER]}, 160), ({"response_format": {"type": "json_object"}}, 220),
+])
+def test_no_correction_is_asked_for_without_the_question(
+    world: World, fields: dict[str, Any], words: int
+) -> None:
+    worker = world.employ(Lines("<tool_call>" + "no call " * 40 + "</tool_call>", context=1024))
+    question = "Weather? " + " ".join(map(str, range(words)))
+    asked(world, messages=[{"role": "user", "content": question}], max_tokens=200, **fields)
+    assert worker.payloads
+    assert all("Weather? 0 1 2" in each["prompt"] for each in worker.payloads)
+
+
 def test_a_call_that_stays_unknown_is_passed_on_for_the_agent_to_handle(world: World) -> None:
     unknown = '<tool_call>\n{"name": "no_such_tool", "arguments": {"x": 1}}\n</tool_call>'
     assert calls(answer(world, unknown, tools=[WEATHER])) == [("no_such_tool", {"x": 1})]

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from horde_proxy.errors import ToolCallFailed
+from horde_proxy.errors import ContextLengthExceeded, ToolCallFailed
 from horde_proxy.prompts.answer import Answer, cut, end_marker
 from horde_proxy.prompts.calls import Call, Read, problems_of, surely_text
 from horde_proxy.prompts.filling import TEXT_STOPS, Ask, Unfillable, fill
@@ -147,21 +147,16 @@ class Structured:
 
     def _read(self, answer: Answer) -> Meanwhile:
         """(answer, Read, what is wrong with it), after as many corrections as are allowed."""
-        request = self.structure.request
         for tries_left in reversed(range(self.retries + 1)):
             cut_off = answer.finish_reason == "length"
             read = read_call(self.structure, answer.content, cut_off=cut_off)
             problem = self._problem(read)
             if not problem or self._is_cut_off(answer, read) or not tries_left:
                 return answer, read, problem
-            self.bill.retries += 1
-            self.horde.observer.retried("misfit")
-            again = corrected(
-                begun_with(request.messages, self.structure.prefill), answer.content,
-                _CALL_AGAIN.format(problem=problem),
-            )
-            [mended] = yield from self._answers(begun_with(again, self.structure.prefill), 1)
-            answer = mended or answer
+            again = self._corrected(answer, _CALL_AGAIN.format(problem=problem))
+            if not self._has_room(again):
+                return answer, read, problem
+            answer = (yield from self._asked_again(again)) or answer
         raise AssertionError("the last try returns")
 
     def _problem(self, read: Read) -> str | None:
@@ -230,14 +225,10 @@ class Structured:
             text, problem = read_json(self.structure.prefill, answer.content, schema)
             if not problem or not tries_left:
                 return answer, text, problem
-            self.bill.retries += 1
-            self.horde.observer.retried("misfit")
-            again = corrected(
-                begun_with(self.structure.request.messages, self.structure.prefill),
-                answer.content, _JSON_AGAIN.format(problem=problem),
-            )
-            [mended] = yield from self._answers(begun_with(again, self.structure.prefill), 1)
-            answer = mended or answer
+            again = self._corrected(answer, _JSON_AGAIN.format(problem=problem))
+            if not self._has_room(again):
+                return answer, text, problem
+            answer = (yield from self._asked_again(again)) or answer
         raise AssertionError("the last try returns")
 
     def _filled_json(self, schema: Mapping[str, Any]) -> Meanwhile:
@@ -246,6 +237,30 @@ class Structured:
             return dumps((yield from self._filled(schema, "")))
         except Unfillable:
             return ""
+
+    # Corrections
+
+    def _corrected(self, answer: Answer, problem: str) -> list[Message]:
+        """The chat that asks to mend an answer, ready for another."""
+        begun = begun_with(self.structure.request.messages, self.structure.prefill)
+        again = corrected(begun, answer.content, problem)
+        return begun_with(again, self.structure.prefill)
+
+    def _has_room(self, messages: list[Message]) -> bool:
+        """Whether a correction fits without leaving out the question itself."""
+        try:
+            dropped = self.plan.asking(messages, 1).fitted.dropped
+        except ContextLengthExceeded:
+            return False
+        asked = [each for each in self.structure.request.messages if each.role != "system"]
+        return not asked or dropped < len(asked)
+
+    def _asked_again(self, messages: list[Message]) -> Meanwhile:
+        """The answer to a correction (Answer | None)."""
+        self.bill.retries += 1
+        self.horde.observer.retried("misfit")
+        [mended] = yield from self._answers(messages, 1)
+        return mended
 
     # Guided filling
 
