@@ -17,6 +17,7 @@ from horde_proxy.prompts.tokens import truncate
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.completion import fold
 from horde_proxy.upstreams import Route
+from horde_proxy.worker.backend import BackendError
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -179,6 +180,19 @@ def test_no_correction_is_asked_for_without_the_question(
     asked(world, messages=[{"role": "user", "content": question}], max_tokens=200, **fields)
     assert worker.payloads
     assert all("Weather? 0 1 2" in each["prompt"] for each in worker.payloads)
+
+
+def test_an_answer_is_not_lost_with_its_correction(world: World) -> None:
+    class Failing(Lines):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            if self.payloads:
+                raise BackendError("no more")
+            return super().generate(payload, cancelled)
+
+    world.options = replace(world.options, retries=0)
+    unknown = '<tool_call>\n{"name": "no_such_tool", "arguments": {"x": 1}}\n</tool_call>'
+    world.employ(Failing(unknown))
+    assert calls(fold(asked(world, tools=[WEATHER]))) == [("no_such_tool", {"x": 1})]
 
 
 def test_a_call_that_stays_unknown_is_passed_on_for_the_agent_to_handle(world: World) -> None:

@@ -5,13 +5,14 @@ Guided filling: the structure is written here, and the model is asked for one le
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from horde_proxy.errors import ContextLengthExceeded, ToolCallFailed
+from horde_proxy.errors import ContextLengthExceeded, ToolCallFailed, UpstreamFailed
 from horde_proxy.prompts.answer import Answer, cut, end_marker
 from horde_proxy.prompts.calls import Call, Read, problems_of, surely_text
 from horde_proxy.prompts.filling import TEXT_STOPS, Ask, Unfillable, fill
@@ -46,6 +47,8 @@ _SENTENCE = re.compile(r"[,.]")
 _CALL_AGAIN = "Your function call was invalid: {problem} Reply only with a valid function call."
 _JSON_AGAIN = "Your answer was invalid: {problem} Reply only with the valid JSON."
 _NO_CALL = "You made no function call."
+
+log = logging.getLogger(__name__)
 
 Meanwhile = Generator[Waiting | Submitted | Chunk, None, Any]
 
@@ -256,10 +259,14 @@ class Structured:
         return not asked or dropped < len(asked)
 
     def _asked_again(self, messages: list[Message]) -> Meanwhile:
-        """The answer to a correction (Answer | None)."""
+        """The answer to a correction (Answer); None when there is only the one that was had."""
         self.bill.retries += 1
         self.horde.observer.retried("misfit")
-        [mended] = yield from self._answers(messages, 1)
+        try:
+            [mended] = yield from self._answers(messages, 1)
+        except UpstreamFailed as exc:
+            log.info("a correction failed, and the answer stays as it was: %s", exc)
+            return None
         return mended
 
     # Guided filling
