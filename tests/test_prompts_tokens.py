@@ -64,6 +64,9 @@ def test_a_truncated_text_is_a_beginning_that_fits(text: str, tokens: int) -> No
     ('{"a":1}', 1, "{"),
     ("你好啊", 3, "你好"),
     ("今" * 100, 13, "今" * 10),
+    ("000\r\U00010000\U00010000\x80", 7, "000\r\U00010000"),
+    ("é" * 8 + "\U0001f600" * 9, 9, "é" * 8),
+    ("é" * 8 + "\U0001f600" * 9, 10, "é" * 8 + "\U0001f600"),
     ("", 1, ""),
 ])
 def test_something_always_remains(text: str, tokens: int, short: str) -> None:

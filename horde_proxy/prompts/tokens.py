@@ -7,6 +7,7 @@ where they are right to about 3 %; other languages are rougher. Pure.
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections import Counter
 from functools import lru_cache
 
@@ -48,11 +49,18 @@ def truncate(text: str, tokens: int) -> str:
         kind, piece = match.lastgroup, match.group()
         weight = _weight(kind, piece)
         if total + weight > tokens:
-            share = int(len(piece) * (tokens - total) / weight)
-            kept = share if kind in _DIVISIBLE else 0
+            kept = _fitting(kind, piece, tokens - total) if kind in _DIVISIBLE else 0
             return text[: match.start() + kept] or piece[:1 if kind in _DIVISIBLE else None]
         total += weight
     return text
+
+
+def _fitting(kind: str | None, piece: str, tokens: float) -> int:
+    """How many of a piece's first characters are of no more than so many tokens."""
+    # Tenths that are added up may come to a trifle more.
+    return bisect(
+        range(1, len(piece)), tokens + 1e-6, key=lambda length: _weight(kind, piece[:length])
+    )
 
 
 def _weight_of(piece: str) -> float:
