@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -426,11 +427,11 @@ class Dropping:
                 return
             with connection:
                 if self.handle(connection):
-                    self.asked += bool(connection.recv(65536))
+                    self.asked += bool(whole_request(connection))
 
     def handle(self, connection: socket.socket) -> bool:
         """Whether the request was answered; a second one on a connection is dropped."""
-        asked = connection.recv(65536)
+        asked = whole_request(connection)
         if b"GET " in asked:
             connection.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return False
@@ -440,6 +441,18 @@ class Dropping:
         self.answered -= 1
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         return True
+
+
+def whole_request(connection: socket.socket) -> bytes:
+    """Head and body, which may come in pieces; what there is of them when the client ends."""
+    found = b""
+    while piece := connection.recv(65536):
+        found += piece
+        head, end, body = found.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        if end and len(body) >= (int(length[1]) if length else 0):
+            break
+    return found
 
 
 def test_a_kept_connection_that_breaks_is_made_anew_and_a_new_one_is_not(
