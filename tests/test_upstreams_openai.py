@@ -14,6 +14,7 @@ from horde_proxy.api.record import Record
 from horde_proxy.errors import (
     ContextLengthExceeded,
     RateLimited,
+    ShuttingDown,
     TimedOut,
     Unreachable,
     UpstreamFailed,
@@ -23,7 +24,7 @@ from horde_proxy.protocol.completion import fold
 from horde_proxy.upstreams import Accepted, Route
 from horde_proxy.upstreams.chunks import as_chunks
 from horde_proxy.upstreams.hangups import Hangups
-from horde_proxy.upstreams.openai import OpenAIUpstream, base_url
+from horde_proxy.upstreams.openai import OpenAIUpstream, _pieces, base_url
 from horde_proxy.upstreams.refreshed import at_once
 from horde_proxy.upstreams.relay import Call, JsonBody, kept
 from horde_proxy.upstreams.verdict import retry_after
@@ -333,3 +334,28 @@ def test_a_context_that_overflows_is_told_in_a_stream_too() -> None:
     request = ChatRequest("x", (Message("user", "Hi"),), source={})
     with pytest.raises(ContextLengthExceeded, match="too long"):
         list(found.stream(request, Route(found, ("m",))))
+
+
+class Raw:
+    """An answer of a known length that comes in two pieces."""
+
+    def __init__(self) -> None:
+        self.pieces, self.length_remaining = [b"{", b"}"], 2
+
+    def read1(self, size: int, decode_content: bool) -> bytes:
+        piece = self.pieces.pop(0) if self.pieces else b""
+        self.length_remaining -= len(piece)
+        return piece
+
+
+def test_a_client_that_goes_with_the_last_bytes_does_not_take_the_connection_along() -> None:
+    hangups = Hangups()
+    watch = hangups.watch(None)
+    seen = []
+    for piece in _pieces(Raw(), watch):
+        hangups.hang_up_all()
+        seen.append((piece, watch.error))
+        watch.error = None
+    assert [piece for piece, _ in seen] == [b"{", b"}"]
+    assert isinstance(seen[0][1], ShuttingDown)
+    assert seen[1][1] is None

@@ -210,12 +210,23 @@ class OpenAIUpstream:
             if raw.chunked:
                 yield from raw.read_chunked(decode_content=False)
             else:
-                # Unlike the others, this gives what has come and does not wait for more.
-                yield from iter(lambda: raw.read1(_READ, decode_content=False), b"")
+                yield from _pieces(raw, watch)
         except (HTTPError, OSError) as exc:
             if watch.error:
                 raise watch.error from exc
             raise Unreachable(f"{self._host} broke the answer off") from exc
+
+
+def _pieces(raw: Any, watch: Watch) -> Iterator[bytes]:
+    """What has come, without waiting for more.
+
+    With the last of a known length the call is over: a client that goes then, as many do at once,
+    must not take the connection along, which the next call may use already.
+    """
+    while piece := raw.read1(_READ, decode_content=False):
+        if raw.length_remaining == 0:
+            watch.close()
+        yield piece
 
 
 def _request(
