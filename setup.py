@@ -1,4 +1,5 @@
 """Builds from setup.cfg."""
+
 from setuptools import setup
 
 setup()

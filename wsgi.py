@@ -1,2 +1,3 @@
 from horde_proxy import create_app
+
 app = create_app()

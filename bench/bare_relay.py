@@ -27,7 +27,10 @@ def models() -> Response:
 @app.post("/v1/<path:path>")
 def relay(path: str) -> Response:
     answer = session.post(
-        f"{TARGET}/v1/{path}", data=request.get_data(), stream=True, timeout=60,
+        f"{TARGET}/v1/{path}",
+        data=request.get_data(),
+        stream=True,
+        timeout=60,
         headers={"Content-Type": "application/json"},
     )
     headers = {name: answer.headers[name] for name in KEPT if name in answer.headers}

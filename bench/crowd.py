@@ -17,8 +17,13 @@ KEY = "bench-owner-key"
 MODEL = "bench/crowd"
 WAIT = re.compile(r"wait ([\d.]+)")
 POP = {
-    "name": "crowd", "models": [MODEL], "bridge_agent": "bench:1:http://bench.invalid",
-    "threads": 50, "nsfw": True, "max_length": 1024, "max_context_length": 8192,
+    "name": "crowd",
+    "models": [MODEL],
+    "bridge_agent": "bench:1:http://bench.invalid",
+    "threads": 50,
+    "nsfw": True,
+    "max_length": 1024,
+    "max_context_length": 8192,
 }
 
 

@@ -26,8 +26,13 @@ MESSAGES = [{"role": "user", "content": "What does a relay do?"}]
 def request(**more: Any) -> bytes:
     body = json.dumps({"model": "bench-model", "messages": MESSAGES, **more}).encode()
     lines = (
-        "POST /v1/chat/completions HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {KEY}",
-        "Content-Type: application/json", f"Content-Length: {len(body)}", "", "",
+        "POST /v1/chat/completions HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Authorization: Bearer {KEY}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "",
+        "",
     )
     return "\r\n".join(lines).encode() + body
 
@@ -69,7 +74,9 @@ class Call:
         if not end:
             return False
         length = LENGTH.search(head)
-        if length and len(body) < int(length[1]) or not length and not body.endswith(b"0\r\n\r\n"):
+        if length and len(body) < int(length[1]):
+            return False
+        if not length and not body.endswith(b"0\r\n\r\n"):
             return False
         if not head.startswith(b"HTTP/1.1 200") or b'"usage"' not in body:
             raise SystemExit(f"not the answer that was expected: {self.buffer!r}")
@@ -101,8 +108,12 @@ def calls(port: int, count: int, seconds: float) -> dict[str, float]:
                     took.append(now - call.begun)
                 call.again(poll)
             by_number[call.connection.fileno()] = call
-    return {"p50": at(took, 0.5), "p99": at(took, 0.99), "rate": len(took) / seconds,
-            "answers": answers}
+    return {
+        "p50": at(took, 0.5),
+        "p99": at(took, 0.99),
+        "rate": len(took) / seconds,
+        "answers": answers,
+    }
 
 
 class Stream:
@@ -141,14 +152,15 @@ class Stream:
             if not end or len(rest) < length + 2:
                 return
             self.text += rest[:length]
-            self.raw, self.ended = rest[length + 2:], length == 0
+            self.raw, self.ended = rest[length + 2 :], length == 0
 
 
 def streams(port: int, count: int, chunks: int) -> dict[str, float]:
     poll = select.epoll()
     asking = request(stream=True, max_tokens=chunks, stream_options={"include_usage": True})
-    by_number = {each.connection.fileno(): each
-                 for each in [Stream(port, asking) for _ in range(count)]}
+    by_number = {
+        each.connection.fileno(): each for each in [Stream(port, asking) for _ in range(count)]
+    }
     for number in by_number:
         poll.register(number, select.EPOLLIN)
     running = count

@@ -21,9 +21,10 @@ from horde_proxy.shutdown import Halt
 from horde_proxy.version import VERSION
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
     from horde_proxy.ledger.store import Store
     from horde_proxy.upstreams.horde import HordeUpstream
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 PRIVATE_HORDE_PATH = "/api/v2/"
 OWNER = "owner"
@@ -125,8 +126,15 @@ def _store(url: str) -> Store:
 
 def _client_key(name: str, key: KeySettings) -> ClientKey:
     return ClientKey(
-        name, tuple(key.models), tuple(key.endpoints), key.requests_per_minute, key.concurrent,
-        key.tokens_per_day, key.kudos_per_day, key.horde_key, key.admin,
+        name,
+        tuple(key.models),
+        tuple(key.endpoints),
+        key.requests_per_minute,
+        key.concurrent,
+        key.tokens_per_day,
+        key.kudos_per_day,
+        key.horde_key,
+        key.admin,
     )
 
 

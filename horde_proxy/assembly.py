@@ -39,9 +39,7 @@ class PrivateApp:
 class Assembly:
     """Makes endpoints; what the settings do not change is kept from one time to the next."""
 
-    def __init__(
-        self, halt: Halt, private: PrivateApp | None, observer: Observer = NOBODY
-    ) -> None:
+    def __init__(self, halt: Halt, private: PrivateApp | None, observer: Observer = NOBODY) -> None:
         self._halt, self._private, self._observer = halt, private, observer
         self._made: dict[str, Endpoint] = {}
         self._statistics: tuple[HordeUpstream, StatsSettings, Statistics] | None = None
@@ -62,9 +60,7 @@ class Assembly:
         self._made = made
         return list(made.values())
 
-    def statistics(
-        self, horde: HordeUpstream | None, settings: StatsSettings
-    ) -> Statistics | None:
+    def statistics(self, horde: HordeUpstream | None, settings: StatsSettings) -> Statistics | None:
         """The statistics of a horde; the same as before where nothing has changed."""
         before = self._statistics
         if before and before[0] is horde and before[1] == settings:
@@ -85,7 +81,10 @@ class Assembly:
         return Endpoint(
             self._upstream(each, settings),
             Health(routing.cooldown if has_others else 0, routing.longest_cooldown),
-            each.priority, each.weight, tuple(each.models), each.prefix,
+            each.priority,
+            each.weight,
+            tuple(each.models),
+            each.prefix,
         )
 
     def _upstream(self, each: EndpointSettings, settings: Config) -> Upstream:
@@ -96,18 +95,29 @@ class Assembly:
             private = self._private if each.name == PRIVATE else None
             return horde_upstream(each, settings, self._halt, private, self._observer)
         return RELAYS[each.type](
-            each.label(), each.url or "", _session(), self.hangups,
-            api_key=each.api_key, headers=each.headers, timeout=each.timeout,
-            ttl=settings.routing.models_ttl, observer=self._observer,
+            each.label(),
+            each.url or "",
+            _session(),
+            self.hangups,
+            api_key=each.api_key,
+            headers=each.headers,
+            timeout=each.timeout,
+            ttl=settings.routing.models_ttl,
+            observer=self._observer,
         )
 
 
 def _bearing(settings: Config) -> tuple[object, ...]:
     """The settings that an endpoint is made of, beside its own."""
     return (
-        settings.horde.model_dump_json(), settings.private_horde.strict, settings.routing,
-        settings.formats, settings.tool_styles, settings.cache.model_dump_json(),
-        settings.stats.horde_api_cache_ttl, settings.stats.horde_api_timeout,
+        settings.horde.model_dump_json(),
+        settings.private_horde.strict,
+        settings.routing,
+        settings.formats,
+        settings.tool_styles,
+        settings.cache.model_dump_json(),
+        settings.stats.horde_api_cache_ttl,
+        settings.stats.horde_api_timeout,
     )
 
 

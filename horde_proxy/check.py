@@ -77,17 +77,24 @@ def check_endpoints(settings: Config) -> Iterator[Finding]:
         if each.type == "horde":
             continue
         upstream = RELAYS[each.type](
-            each.label(), each.url or "", requests.Session(), Hangups(), api_key=each.api_key,
-            headers=each.headers, run=at_once,
+            each.label(),
+            each.url or "",
+            requests.Session(),
+            Hangups(),
+            api_key=each.api_key,
+            headers=each.headers,
+            run=at_once,
         )
         try:
             count = len(upstream.models())
         except ProxyError as exc:
-            yield Finding(f"endpoint {each.label()}: {exc}",
-                          "look at its url and api_key, and whether it runs")
+            yield Finding(
+                f"endpoint {each.label()}: {exc}",
+                "look at its url and api_key, and whether it runs",
+            )
         else:
-            listed = "lists no models; any is asked for" if upstream.offers_any else (
-                f"{count} models"
+            listed = (
+                "lists no models; any is asked for" if upstream.offers_any else (f"{count} models")
             )
             yield Finding(f"endpoint {each.label()}: {listed}")
 
@@ -125,7 +132,10 @@ def _models(client: HordeClient) -> Finding:
 
 
 def check_url(
-    url: str, key: str | None, session: requests.Session, silence: bool = True,
+    url: str,
+    key: str | None,
+    session: requests.Session,
+    silence: bool = True,
     say: Callable[[str], object] = lambda text: None,
 ) -> Iterator[Finding]:
     """A running proxy through whatever stands before it: routes, names, body, stream, time-outs.
@@ -137,15 +147,19 @@ def check_url(
     try:
         response = session.get(f"{base}/v1/models", timeout=_TIMEOUT)
     except requests.RequestException as exc:
-        yield Finding(f"url: {base} cannot be reached ({type(exc).__name__})",
-                      "is the proxy running, and is this its address?")
+        yield Finding(
+            f"url: {base} cannot be reached ({type(exc).__name__})",
+            "is the proxy running, and is this its address?",
+        )
         return
     if response.status_code == 401:
         yield Finding("url: the key is refused", "give one of [access.keys] with --key")
         return
     if not response.ok or "data" not in response.text:
-        yield Finding(f"url: /v1/models gives {response.status_code}",
-                      "does proxy_pass point at the proxy, without a path?")
+        yield Finding(
+            f"url: /v1/models gives {response.status_code}",
+            "does proxy_pass point at the proxy, without a path?",
+        )
         return
     yield Finding(f"url: {base}/v1/models answers")
     yield from _name_with_slash(base, response, session)
@@ -163,22 +177,26 @@ def _name_with_slash(
     if names:
         path = quote(names[0], safe="")
         ok = session.get(f"{base}/v1/models/{path}", timeout=_TIMEOUT).ok
-        yield Finding("names: %2F is understood" if ok else "names: %2F does not arrive",
-                      "" if ok else f"proxy_pass without a path; {_NGINX}")
+        yield Finding(
+            "names: %2F is understood" if ok else "names: %2F does not arrive",
+            "" if ok else f"proxy_pass without a path; {_NGINX}",
+        )
 
 
 def _large_body(base: str, session: requests.Session) -> Finding:
     """20 MB that are no JSON: our own 400 means that they came through."""
     try:
-        response = session.post(
-            f"{base}/v1/chat/completions", data=b"x" * _BODY, timeout=_TIMEOUT
-        )
+        response = session.post(f"{base}/v1/chat/completions", data=b"x" * _BODY, timeout=_TIMEOUT)
     except requests.RequestException as exc:
-        return Finding(f"body: 20 MB break the connection ({type(exc).__name__})",
-                       f"client_max_body_size 512m; {_NGINX}")
+        return Finding(
+            f"body: 20 MB break the connection ({type(exc).__name__})",
+            f"client_max_body_size 512m; {_NGINX}",
+        )
     ok = response.status_code == 400
-    return Finding(f"body: 20 MB give {response.status_code}" + (", as they should" if ok else ""),
-                   "" if ok else f"client_max_body_size 512m; {_NGINX}")
+    return Finding(
+        f"body: 20 MB give {response.status_code}" + (", as they should" if ok else ""),
+        "" if ok else f"client_max_body_size 512m; {_NGINX}",
+    )
 
 
 def _stream(base: str, session: requests.Session) -> Finding:
@@ -187,16 +205,20 @@ def _stream(base: str, session: requests.Session) -> Finding:
     if isinstance(arrived, str):
         return Finding(f"stream: breaks off ({arrived})", _NGINX)
     if arrived[-1] - arrived[0] < _PROBE_SECONDS / 2:
-        return Finding("stream: is buffered, everything comes at the end",
-                       f"proxy_buffering off; proxy_http_version 1.1; {_NGINX}")
+        return Finding(
+            "stream: is buffered, everything comes at the end",
+            f"proxy_buffering off; proxy_http_version 1.1; {_NGINX}",
+        )
     return Finding(f"stream: first event after {arrived[0]:.2f} s, each as it is sent")
 
 
 def _silence(base: str, session: requests.Session) -> Finding:
     arrived = _events(base, session, _SILENCE, _SILENCE)
     if isinstance(arrived, str) or arrived[-1] < _SILENCE - 1:
-        return Finding(f"time-outs: {_SILENCE:.0f} s of silence are cut off",
-                       f"proxy_read_timeout 900s; {_NGINX}")
+        return Finding(
+            f"time-outs: {_SILENCE:.0f} s of silence are cut off",
+            f"proxy_read_timeout 900s; {_NGINX}",
+        )
     return Finding(f"time-outs: {_SILENCE:.0f} s of silence are endured")
 
 

@@ -165,11 +165,16 @@ def _echo_table(rows: Sequence[Sequence[str]]) -> None:
 @main.command()
 @click.option("--horde", metavar="URL", required=True, help="The horde to work for.")
 @click.option(
-    "--backend", required=True, metavar="NAME|PATH|URL",
+    "--backend",
+    required=True,
+    metavar="NAME|PATH|URL",
     help="smollm2, ngram, echo, a GGUF file, or a KoboldAI, Ollama or OpenAI-compatible server.",
 )
 @click.option(
-    "--api-key", envvar="AI_HORDE_API_KEY", required=True, metavar="KEY",
+    "--api-key",
+    envvar="AI_HORDE_API_KEY",
+    required=True,
+    metavar="KEY",
     help="The worker's owner's key at the horde [AI_HORDE_API_KEY].",
 )
 @click.option("--name", metavar="NAME", help="The worker's name, unique on the horde.")
@@ -178,19 +183,32 @@ def _echo_table(rows: Sequence[Sequence[str]]) -> None:
 @click.option("--max-context-length", type=click.IntRange(80), metavar="TOKENS")
 @click.option("--threads", default=1, type=click.IntRange(1, 50), help="Jobs at a time.")
 @click.option(
-    "--idle", default=1.0, metavar="SECONDS", show_default=True,
+    "--idle",
+    default=1.0,
+    metavar="SECONDS",
+    show_default=True,
     help="Pause while there is no job.",
 )
 @click.option("--delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
 @click.option("--speed", default=0.0, metavar="TOKENS/S", help="How fast an echo writes.")
 @click.option(
-    "--scenario", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--scenario",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help='What an echo says instead: JSON, [{"when": REGEX, "say": TEXT}, ...].',
 )
 def worker(
-    horde: str, backend: str, api_key: str, name: str | None, model: str | None,
-    max_length: int | None, max_context_length: int | None, threads: int, idle: float, delay: float,
-    speed: float, scenario: Path | None,
+    horde: str,
+    backend: str,
+    api_key: str,
+    name: str | None,
+    model: str | None,
+    max_length: int | None,
+    max_context_length: int | None,
+    threads: int,
+    idle: float,
+    delay: float,
+    speed: float,
+    scenario: Path | None,
 ) -> None:
     """Work for a horde: pop its jobs and complete them with a model."""
     from horde_proxy.worker import models
@@ -205,8 +223,12 @@ def worker(
         signal.signal(number, lambda *_: stop.set())
     try:
         engine = models.open_backend(
-            backend, model=model, max_length=max_length,
-            max_context_length=max_context_length, delay=delay, speed=speed,
+            backend,
+            model=model,
+            max_length=max_length,
+            max_context_length=max_context_length,
+            delay=delay,
+            speed=speed,
             scenario=scenario,
         )
         name = name or _worker_name(engine.name)
@@ -221,20 +243,32 @@ def worker(
 @url_option
 @config_option
 @click.option(
-    "--output", default="opencode.json", type=click.Path(dir_okay=False, path_type=Path),
-    show_default=True, help="The configuration to keep up to date.",
+    "--output",
+    default="opencode.json",
+    type=click.Path(dir_okay=False, path_type=Path),
+    show_default=True,
+    help="The configuration to keep up to date.",
 )
 @click.option("--base-url", metavar="URL", help="The proxy's URL for opencode [the same as --url].")
 @click.option(
-    "--key", default="none", show_default=True, metavar="KEY",
+    "--key",
+    default="none",
+    show_default=True,
+    metavar="KEY",
     help="What opencode sends as its key; {env:NAME} lets it read a variable.",
 )
 @click.option("--min-context", default=8192, show_default=True, help="Leave out smaller models.")
 @click.option("--interval", default=300.0, show_default=True, help="Seconds between updates.")
 @click.option("--once", is_flag=True, help="Update once and end.")
 def opencode(
-    url: str | None, path: str | None, output: Path, base_url: str | None, key: str,
-    min_context: int, interval: float, once: bool,
+    url: str | None,
+    path: str | None,
+    output: Path,
+    base_url: str | None,
+    key: str,
+    min_context: int,
+    interval: float,
+    once: bool,
 ) -> None:
     """Keep opencode's configuration up to date with the models on offer."""
     base = _base_url(url, path)
@@ -312,7 +346,9 @@ def keys() -> None:
 @click.option("--tokens-per-day", type=click.IntRange(1), metavar="N", help="Days are UTC's.")
 @click.option("--kudos-per-day", type=click.FloatRange(0, min_open=True), metavar="N")
 @click.option(
-    "--horde-key", metavar="KEY", envvar="CLIENT_HORDE_KEY",
+    "--horde-key",
+    metavar="KEY",
+    envvar="CLIENT_HORDE_KEY",
     help="The horde key that pays for it, instead of the proxy's [CLIENT_HORDE_KEY].",
 )
 @click.option("--admin", is_flag=True, help="May see everybody's requests and usage.")
@@ -323,9 +359,7 @@ def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: 
 
     plain = new_key()
     _check_new_key(_load(path), name, limits)
-    key = ClientKey(
-        name, _listed(models), _listed(endpoints), created=int(time.time()), **limits
-    )
+    key = ClientKey(name, _listed(models), _listed(endpoints), created=int(time.time()), **limits)
     with _store(path) as store:
         store.add(digest(plain), key)
     click.echo(plain)
@@ -393,8 +427,10 @@ def _day(seconds: int) -> str:
 
 def _limits(key: ClientKey) -> str:
     numbers = {
-        "requests a minute": key.requests_per_minute, "at a time": key.concurrent,
-        "tokens a day": key.tokens_per_day, "kudos a day": key.kudos_per_day,
+        "requests a minute": key.requests_per_minute,
+        "at a time": key.concurrent,
+        "tokens a day": key.tokens_per_day,
+        "kudos a day": key.kudos_per_day,
     }
     found = [f"{value:g} {name}" for name, value in numbers.items() if value is not None]
     found += [f"models {', '.join(key.models)}"] if key.models else []

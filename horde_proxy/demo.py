@@ -219,10 +219,12 @@ def _first_chat(url: str, models: Sequence[str]) -> list[str]:
     """What to paste, once it is known which models there are."""
     if not models:
         return []
-    body = json.dumps({
-        "model": _main_model(models),
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
-    })
+    body = json.dumps(
+        {
+            "model": _main_model(models),
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        }
+    )
     return [
         "Try:",
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",

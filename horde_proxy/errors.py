@@ -227,9 +227,7 @@ class NoneLeft(Unavailable):
         self, model: str, reasons: Mapping[str, str], retry_after: int | None = None
     ) -> None:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        super().__init__(
-            f"No endpoint answers for `{model}` now. {told}.", retry_after=retry_after
-        )
+        super().__init__(f"No endpoint answers for `{model}` now. {told}.", retry_after=retry_after)
 
 
 class ShuttingDown(Unavailable):

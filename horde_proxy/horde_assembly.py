@@ -45,7 +45,10 @@ CONNECTIONS = 128
 
 
 def horde_upstream(
-    each: EndpointSettings, settings: Config, halt: Halt, private: PrivateApp | None,
+    each: EndpointSettings,
+    settings: Config,
+    halt: Halt,
+    private: PrivateApp | None,
     observer: Observer,
 ) -> HordeUpstream:
     """The upstream for an endpoint of type horde, or for the private horde."""
@@ -57,21 +60,28 @@ def horde_upstream(
         pace = {} if settings.private_horde.strict else NO_PACE
         horde = horde.model_copy(update={**PRIVATE_HORDE, **pace, "api_key": private.key})
     client = HordeClient(
-        horde.url, session, contact=horde.contact,
-        timeout=(horde.connect_timeout, horde.read_timeout), observer=observer,
+        horde.url,
+        session,
+        contact=horde.contact,
+        timeout=(horde.connect_timeout, horde.read_timeout),
+        observer=observer,
     )
     accounts = Accounts(client)
     feeds = _feeds(horde, settings, halt, private, observer, each.label())
     return HordeUpstream(
-        client, Catalog(feeds), _options(horde, settings), accounts,
-        _gate(horde, settings, accounts, halt, observer), name=each.label(), sleep=halt.sleep,
-        observer=observer, webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
+        client,
+        Catalog(feeds),
+        _options(horde, settings),
+        accounts,
+        _gate(horde, settings, accounts, halt, observer),
+        name=each.label(),
+        sleep=halt.sleep,
+        observer=observer,
+        webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
     )
 
 
-def horde_statistics(
-    horde: HordeUpstream, settings: StatsSettings, halt: Halt
-) -> Statistics:
+def horde_statistics(horde: HordeUpstream, settings: StatsSettings, halt: Halt) -> Statistics:
     """What is told of a horde under /v1/horde."""
     live = HordeAPIIntegration(horde.feeds)
     hydrator = Hydrator(live.touch, _rhythm(settings), lead=live.lead, sleep=halt.sleep)
@@ -79,8 +89,12 @@ def horde_statistics(
 
 
 def _feeds(
-    horde: HordeSettings, settings: Config, halt: Halt, private: PrivateApp | None,
-    observer: Observer, name: str,
+    horde: HordeSettings,
+    settings: Config,
+    halt: Halt,
+    private: PrivateApp | None,
+    observer: Observer,
+    name: str,
 ) -> Feeds:
     """The horde's documents; a refused connection is told at once, not tried again."""
     session, ttl = _session(0), settings.stats.horde_api_cache_ttl
@@ -89,13 +103,20 @@ def _feeds(
         ttl = min(ttl, horde.cache_ttl)
     seconds = settings.stats.horde_api_timeout
     client = HordeClient(
-        horde.url, session, contact=horde.contact, timeout=(horde.connect_timeout, seconds),
+        horde.url,
+        session,
+        contact=horde.contact,
+        timeout=(horde.connect_timeout, seconds),
         observer=observer,
     )
     return Feeds(
-        client, ttl=horde.cache_ttl, stats_ttl=ttl,
+        client,
+        ttl=horde.cache_ttl,
+        stats_ttl=ttl,
         shared=None if private else _shared_feeds(settings.cache, halt),
-        lease=seconds + horde.connect_timeout, name=name, observer=observer,
+        lease=seconds + horde.connect_timeout,
+        name=name,
+        observer=observer,
     )
 
 
@@ -117,10 +138,14 @@ def _references(settings: StatsSettings) -> References:
     given = {"text": settings.text_reference, "image": settings.image_reference}
     documents = {
         kind: KeptDocument(
-            source, settings.directory(), _session(0),
-            timeout=(settings.horde_api_timeout, settings.horde_api_timeout), good=read_reference,
+            source,
+            settings.directory(),
+            _session(0),
+            timeout=(settings.horde_api_timeout, settings.horde_api_timeout),
+            good=read_reference,
         )
-        for kind, source in given.items() if source
+        for kind, source in given.items()
+        if source
     }
     return References(
         {kind: document.load for kind, document in documents.items()}, ttl=settings.reference_ttl

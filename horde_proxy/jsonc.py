@@ -50,13 +50,13 @@ def set_value(text: str, path: tuple[str, ...], value: Any) -> str:
         if not isinstance(node.value, dict):
             raise JsoncError(f"{'.'.join(path[:depth]) or 'the whole'} is not an object")
         if key not in node.members:
-            for missing in reversed(path[depth + 1:]):
+            for missing in reversed(path[depth + 1 :]):
                 value = {missing: value}
             return _inserted(text, node, depth, key, value)
         node = node.members[key]
     if node.value == value:
         return text
-    return text[: node.start] + _dumped(value, len(path)) + text[node.end:]
+    return text[: node.start] + _dumped(value, len(path)) + text[node.end :]
 
 
 def _inserted(text: str, node: Node, depth: int, key: str, value: Any) -> str:
@@ -67,7 +67,7 @@ def _inserted(text: str, node: Node, depth: int, key: str, value: Any) -> str:
     if node.last_end is None:
         return text[:brace].rstrip() + member + text[brace:]
     comma = "" if node.trailing_comma else ","
-    rest = text[node.last_end:brace].rstrip()
+    rest = text[node.last_end : brace].rstrip()
     return text[: node.last_end] + comma + rest + member + text[brace:]
 
 

@@ -14,8 +14,10 @@ class _Json(logging.Formatter):
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields = getattr(record, "fields", None) or {"message": record.getMessage()}
         line = {
-            "time": f"{stamp}.{int(record.msecs):03}Z", "level": record.levelname.lower(),
-            "logger": record.name, **fields,
+            "time": f"{stamp}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            **fields,
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

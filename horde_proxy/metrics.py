@@ -33,9 +33,7 @@ MOST_MODELS = 200
 _MOST_NAMES = 100
 _LONGEST_NAME = 200
 _TOO_MUCH = 1e12
-_BUCKETS = (
-    0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, float("inf")
-)
+_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, float("inf"))
 """From a relayed chunk to the longest that anybody waits for the horde (s)."""
 _WAITING_STATES = ("arrived", "held back", "queued")
 Family = TypeVar("Family", bound=MetricWrapperBase)
@@ -166,26 +164,48 @@ class _OfRequests:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._models, self._upstreams = _Names(MOST_MODELS), _Names(_MOST_NAMES)
         self._statuses, self._errors = _Names(_MOST_NAMES), _Names(_MOST_NAMES)
-        self._requests = _By(Counter(
-            "horde_proxy_requests", "Requests answered, but for /health and /metrics.",
-            ("route", "model", "upstream", "status"), registry=registry,
-        ))
-        self._failures = _By(Counter(
-            "horde_proxy_request_failures",
-            "Requests that failed or broke off, by the code of the error.",
-            ("route", "upstream", "error"), registry=registry,
-        ))
-        self._tokens = _By(Counter(
-            "horde_proxy_tokens", "Tokens of prompts and completions, as far as known.",
-            ("model", "upstream", "kind"), registry=registry,
-        ))
-        self._kudos = _By(Counter(
-            "horde_proxy_kudos", "Kudos that answers took.",
-            ("model", "upstream"), registry=registry,
-        ))
+        self._requests = _By(
+            Counter(
+                "horde_proxy_requests",
+                "Requests answered, but for /health and /metrics.",
+                ("route", "model", "upstream", "status"),
+                registry=registry,
+            )
+        )
+        self._failures = _By(
+            Counter(
+                "horde_proxy_request_failures",
+                "Requests that failed or broke off, by the code of the error.",
+                ("route", "upstream", "error"),
+                registry=registry,
+            )
+        )
+        self._tokens = _By(
+            Counter(
+                "horde_proxy_tokens",
+                "Tokens of prompts and completions, as far as known.",
+                ("model", "upstream", "kind"),
+                registry=registry,
+            )
+        )
+        self._kudos = _By(
+            Counter(
+                "horde_proxy_kudos",
+                "Kudos that answers took.",
+                ("model", "upstream"),
+                registry=registry,
+            )
+        )
         self._duration, self._first_text, self._queue, self._generation = (
-            _By(Histogram(f"horde_proxy_{name}_seconds", text, (label,), registry=registry,
-                          buckets=_BUCKETS))
+            _By(
+                Histogram(
+                    f"horde_proxy_{name}_seconds",
+                    text,
+                    (label,),
+                    registry=registry,
+                    buckets=_BUCKETS,
+                )
+            )
             for name, text, label in (
                 ("request_duration", "From a request to the end of its answer.", "route"),
                 ("first_text", "From a request to the first text of its answer.", "upstream"),
@@ -204,7 +224,8 @@ class _OfRequests:
             error = self._errors.label(request.error or f"status_{status}") or OTHER
             self._failures[route, upstream, error].inc()
         for histogram, seconds in (
-            (self._first_text, request.first_text), (self._queue, request.waited),
+            (self._first_text, request.first_text),
+            (self._queue, request.waited),
             (self._generation, request.generated),
         ):
             if _is_amount(seconds):
@@ -230,27 +251,38 @@ class _OfTheHorde:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._names = _Names(_MOST_NAMES)
-        self._calls = _By(Counter(
-            "horde_proxy_horde_calls",
-            'Calls of the horde\'s API; status "none" where no answer came.',
-            ("call", "status"), registry=registry,
-        ))
-        self.retries = _By(Counter(
-            "horde_proxy_retries", "What was asked of the horde again, by the reason.",
-            ("reason",), registry=registry,
-        ))
+        self._calls = _By(
+            Counter(
+                "horde_proxy_horde_calls",
+                'Calls of the horde\'s API; status "none" where no answer came.',
+                ("call", "status"),
+                registry=registry,
+            )
+        )
+        self.retries = _By(
+            Counter(
+                "horde_proxy_retries",
+                "What was asked of the horde again, by the reason.",
+                ("reason",),
+                registry=registry,
+            )
+        )
         self.cancellations = Counter(
-            "horde_proxy_cancellations", "Requests cancelled on the horde before their end.",
+            "horde_proxy_cancellations",
+            "Requests cancelled on the horde before their end.",
             registry=registry,
         )
         self.held_back = Histogram(
-            "horde_proxy_held_back_seconds", "How long submits stood in line, of those that did.",
-            registry=registry, buckets=_BUCKETS,
+            "horde_proxy_held_back_seconds",
+            "How long submits stood in line, of those that did.",
+            registry=registry,
+            buckets=_BUCKETS,
         )
         self.lateness = Histogram(
             "horde_proxy_lateness_seconds",
             "How much later than expected at its submit a request on the horde ended.",
-            registry=registry, buckets=_BUCKETS,
+            registry=registry,
+            buckets=_BUCKETS,
         )
 
     def called(self, call: str, status: int | None) -> None:
@@ -263,29 +295,31 @@ class _OfCaches:
     """What is loaded in the background, each by its name."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.hits = _By(Counter(
-            "horde_proxy_cache_hits", "Values given from memory.", ("cache",), registry=registry
-        ))
-        self.refreshes = _By(Counter(
-            "horde_proxy_cache_refreshes", "Loads of a value anew: ok or failed.",
-            ("cache", "result"), registry=registry,
-        ))
+        self.hits = _By(
+            Counter(
+                "horde_proxy_cache_hits", "Values given from memory.", ("cache",), registry=registry
+            )
+        )
+        self.refreshes = _By(
+            Counter(
+                "horde_proxy_cache_refreshes",
+                "Loads of a value anew: ok or failed.",
+                ("cache", "result"),
+                registry=registry,
+            )
+        )
 
 
 class _Scrape(Collector):
     """What was counted, and how things stand now. `ages`: of the caches' values, in seconds."""
 
-    def __init__(
-        self, counted: CollectorRegistry, now: Now, ages: Mapping[str, float]
-    ) -> None:
+    def __init__(self, counted: CollectorRegistry, now: Now, ages: Mapping[str, float]) -> None:
         self._counted, self._now, self._ages = counted, now, ages
 
     def collect(self) -> Iterator[Metric]:
         for family in self._counted.collect():
             # When each series began doubles their number, and Prometheus knows it by itself.
-            family.samples = [
-                each for each in family.samples if not each.name.endswith("_created")
-            ]
+            family.samples = [each for each in family.samples if not each.name.endswith("_created")]
             yield family
         yield from self._of_now()
 
@@ -293,27 +327,48 @@ class _Scrape(Collector):
         now = self._now
         waiting = {state: now.waiting.get(state, 0) for state in _WAITING_STATES}
         running = max(now.places_taken - sum(waiting.values()), 0)
-        yield _gauge("waiting_requests", "Clients that wait for their turn, by state.", (
-            ((state.replace(" ", "_"),), count) for state, count in waiting.items()
-        ), "state")
-        yield _gauge("running_requests", "Clients whose answer is being made or relayed.", [
-            ((), running)
-        ])
-        yield _gauge("places", "Places for waiting.", [
-            (("taken",), now.places_taken), (("free",), now.places - now.places_taken),
-        ], "state")
-        yield _gauge("endpoint_up", "Whether an endpoint is asked: 1, or 0.", (
-            ((each.name,), each.is_up) for each in now.endpoints
-        ), "upstream")
-        yield _gauge("endpoint_running_requests", "What runs at an endpoint.", (
-            ((each.name,), each.running) for each in now.endpoints
-        ), "upstream")
-        yield _gauge("endpoint_cooling_seconds", "How long an endpoint is left alone yet.", (
-            ((each.name,), each.cooling) for each in now.endpoints
-        ), "upstream")
-        yield _gauge("cache_age_seconds", "How old a cached value is.", (
-            ((cache,), age) for cache, age in self._ages.items()
-        ), "cache")
+        yield _gauge(
+            "waiting_requests",
+            "Clients that wait for their turn, by state.",
+            (((state.replace(" ", "_"),), count) for state, count in waiting.items()),
+            "state",
+        )
+        yield _gauge(
+            "running_requests", "Clients whose answer is being made or relayed.", [((), running)]
+        )
+        yield _gauge(
+            "places",
+            "Places for waiting.",
+            [
+                (("taken",), now.places_taken),
+                (("free",), now.places - now.places_taken),
+            ],
+            "state",
+        )
+        yield _gauge(
+            "endpoint_up",
+            "Whether an endpoint is asked: 1, or 0.",
+            (((each.name,), each.is_up) for each in now.endpoints),
+            "upstream",
+        )
+        yield _gauge(
+            "endpoint_running_requests",
+            "What runs at an endpoint.",
+            (((each.name,), each.running) for each in now.endpoints),
+            "upstream",
+        )
+        yield _gauge(
+            "endpoint_cooling_seconds",
+            "How long an endpoint is left alone yet.",
+            (((each.name,), each.cooling) for each in now.endpoints),
+            "upstream",
+        )
+        yield _gauge(
+            "cache_age_seconds",
+            "How old a cached value is.",
+            (((cache,), age) for cache, age in self._ages.items()),
+            "cache",
+        )
 
 
 def _is_amount(value: object) -> TypeGuard[float]:

@@ -53,9 +53,7 @@ _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^()\[\]{}]*[)\]}])")
 _REPEATED_GROUP = re.compile(r"\)\s*[*+{]|\n")
 
 
-def resolve(
-    name: str, models: Sequence[Model], aliases: Mapping[str, str]
-) -> list[list[str]]:
+def resolve(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
     """Ids of the models that a name stands for; [] when there are none.
 
     The groups are in order of preference; any of one group is as good as another, quickest first:
@@ -103,7 +101,7 @@ def normalised(name: str) -> str:
 def author_and_model(bare: str) -> tuple[str, str]:
     """The author in a name without slashes, "" where it tells none, and the rest."""
     written = _AUTHOR_BEFORE_MODEL.match(bare)
-    return (written[0][:-1], bare[written.end():]) if written else ("", bare)
+    return (written[0][:-1], bare[written.end() :]) if written else ("", bare)
 
 
 def _without_author(name: str) -> str:
@@ -135,11 +133,7 @@ def _find(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> lis
         or _by_glob(folded, models)
         or _by_regex(name, models)
     )
-    return (
-        ([alike] if alike else [])
-        or _by_list(name, models, aliases)
-        or _by_word(folded, models)
-    )
+    return ([alike] if alike else []) or _by_list(name, models, aliases) or _by_word(folded, models)
 
 
 def _matching(models: Iterable[Model], matches: Callable[[str], bool]) -> list[str]:
@@ -197,9 +191,7 @@ def _invalid(why: str) -> InvalidRequest:
     )
 
 
-def _by_list(
-    name: str, models: Sequence[Model], aliases: Mapping[str, str]
-) -> list[list[str]]:
+def _by_list(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
     names = _COMMA_OUTSIDE_BRACKETS.split(name)
     if len(names) == 1:
         return []
@@ -234,5 +226,8 @@ def _balance(model: Model) -> tuple[bool, float]:
 
 
 _WORDS: dict[str, Callable[[Model], Any]] = {
-    "auto": _balance, "fast": _time, "large": _largest, "long": _longest,
+    "auto": _balance,
+    "fast": _time,
+    "large": _largest,
+    "long": _longest,
 }

@@ -83,18 +83,25 @@ def capable(models: Sequence[Model], min_context: int) -> list[Model]:
 
 def best(models: Sequence[Model]) -> Model:
     """The most available one, those with a comfortable context first."""
-    return max(models, key=lambda model: (
-        model.get("context_length", 0) >= COMFORTABLE_CONTEXT,
-        _told(model, "threads") / (1 + _told(model, "eta")),
-        _told(model, "tokens_per_second"),
-    ))
+    return max(
+        models,
+        key=lambda model: (
+            model.get("context_length", 0) >= COMFORTABLE_CONTEXT,
+            _told(model, "threads") / (1 + _told(model, "eta")),
+            _told(model, "tokens_per_second"),
+        ),
+    )
 
 
 def fastest(models: Sequence[Model]) -> Model:
     """The one that writes the most tokens a second while hardly anybody waits for it."""
-    return max(models, key=lambda model: (
-        _told(model, "tokens_per_second") / (1 + _told(model, "eta")), _told(model, "threads"),
-    ))
+    return max(
+        models,
+        key=lambda model: (
+            _told(model, "tokens_per_second") / (1 + _told(model, "eta")),
+            _told(model, "threads"),
+        ),
+    )
 
 
 def write(path: Path, text: str) -> bool:

@@ -134,7 +134,9 @@ class Server(BaseApplication):  # type: ignore[misc]
     """`run()` serves until SIGTERM or SIGINT. The app is made in the process that serves it."""
 
     def __init__(
-        self, settings: Config, read_settings: Callable[[], Config],
+        self,
+        settings: Config,
+        read_settings: Callable[[], Config],
         settings_file: str | None = None,
     ) -> None:
         self._settings = settings

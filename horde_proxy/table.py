@@ -10,8 +10,13 @@ from horde_proxy.stats.names import canonical
 Row = dict[str, Any]
 
 COLUMNS: Mapping[str, str] = {
-    "model": "MODEL", "workers": "WORKERS", "context": "CONTEXT", "queued": "QUEUED",
-    "speed": "TOKENS/S", "wait": "WAIT/S", "used": "USED/MONTH",
+    "model": "MODEL",
+    "workers": "WORKERS",
+    "context": "CONTEXT",
+    "queued": "QUEUED",
+    "speed": "TOKENS/S",
+    "wait": "WAIT/S",
+    "used": "USED/MONTH",
 }
 """The keys of a row and their headings."""
 _DECIMALS = {"queued": 0, "speed": 1, "wait": 0}
@@ -41,8 +46,12 @@ def chosen(rows: Iterable[Row], sort: str | None, words: str) -> list[Row]:
 
 def lines(rows: Sequence[Row]) -> list[str]:
     """The heading and the rows in columns; a column that nothing is known for is left out."""
-    shown = [key for key in COLUMNS if key in ("model", "workers", "context", "queued", "speed")
-             or any(row[key] is not None for row in rows)]
+    shown = [
+        key
+        for key in COLUMNS
+        if key in ("model", "workers", "context", "queued", "speed")
+        or any(row[key] is not None for row in rows)
+    ]
     cells = [[COLUMNS[key] for key in shown]]
     cells += [[_cell(key, row[key]) for key in shown] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

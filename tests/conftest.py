@@ -149,7 +149,11 @@ class World:
             HORDE_URL, self.session, contact="test", timeout=(1, 1), observer=self.metrics
         )
         self.feeds = Feeds(
-            self.client, ttl=1, timer=self.clock, now=self.clock, run=at_once,
+            self.client,
+            ttl=1,
+            timer=self.clock,
+            now=self.clock,
+            run=at_once,
             observer=self.metrics,
         )
         self.catalog = Catalog(self.feeds, now=self.clock)
@@ -164,13 +168,24 @@ class World:
         ids = (f"chatcmpl-{number}" for number in itertools.count())
         accounts = Accounts(self.client, timer=self.clock)
         gate = Gate(
-            self.limits, sleep=self.sleep, now=self.clock,
+            self.limits,
+            sleep=self.sleep,
+            now=self.clock,
             concurrency=lambda key: accounts.of(key).concurrency,
-            storage=lambda: ClockStorage(self.clock), observer=self.metrics,
+            storage=lambda: ClockStorage(self.clock),
+            observer=self.metrics,
         )
         return HordeUpstream(
-            self.client, self.catalog, self.options, accounts, gate, webhook=self.webhook,
-            clock=self.clock, sleep=self.sleep, now=self.clock, new_id=lambda: next(ids),
+            self.client,
+            self.catalog,
+            self.options,
+            accounts,
+            gate,
+            webhook=self.webhook,
+            clock=self.clock,
+            sleep=self.sleep,
+            now=self.clock,
+            new_id=lambda: next(ids),
             observer=self.metrics,
         )
 
@@ -179,10 +194,18 @@ class World:
         app.config["MAX_CONTENT_LENGTH"] = 1_000_000
         book = Book(None, now=self.clock)
         settings: dict[str, Any] = {
-            "timeout": 280, "stream_timeout": 1200, "keepalive": "chunk",
-            "keepalive_interval": 10, "max_n": 4, "strict": False, "passthrough": False,
-            "wants_key": False, "keys": KeyRing({}), "places": Places(100),
-            "book": book, "allowances": Allowances(book, clock=self.clock, now=self.clock),
+            "timeout": 280,
+            "stream_timeout": 1200,
+            "keepalive": "chunk",
+            "keepalive_interval": 10,
+            "max_n": 4,
+            "strict": False,
+            "passthrough": False,
+            "wants_key": False,
+            "keys": KeyRing({}),
+            "places": Places(100),
+            "book": book,
+            "allowances": Allowances(book, clock=self.clock, now=self.clock),
             "repetitions": Repetitions(30, self.clock),
             "running": Register(grace=10, window=60, clock=self.clock),
             "metrics": self.metrics,
@@ -201,7 +224,8 @@ class World:
         return Statistics(
             HordeAPIIntegration(self.feeds, now=self.clock),
             References(documents, clock=self.clock, run=at_once),
-            Hydrator(lambda: None, None), now=self.clock,
+            Hydrator(lambda: None, None),
+            now=self.clock,
         )
 
     def http(self) -> FlaskClient:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from werkzeug.test import TestResponse
 
-from conftest import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World
 from horde_proxy.api.connection import watched
 from horde_proxy.api.stream import EventStream
 from horde_proxy.errors import ClientGone, TimedOut
@@ -63,16 +63,29 @@ def test_a_completion_has_all_of_openais_fields(client: FlaskClient) -> None:
     found = post(client).json
     assert found is not None
     assert set(found) == {
-        "id", "object", "created", "model", "choices", "usage", "service_tier",
-        "system_fingerprint", "horde",
+        "id",
+        "object",
+        "created",
+        "model",
+        "choices",
+        "usage",
+        "service_tier",
+        "system_fingerprint",
+        "horde",
     }
-    assert found["choices"] == [{
-        "index": 0,
-        "message": {"role": "assistant", "content": "Hello there.", "refusal": None,
-                    "annotations": []},
-        "logprobs": None,
-        "finish_reason": "stop",
-    }]
+    assert found["choices"] == [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": "Hello there.",
+                "refusal": None,
+                "annotations": [],
+            },
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ]
 
 
 def test_a_stream_has_openais_order(client: FlaskClient) -> None:
@@ -81,15 +94,19 @@ def test_a_stream_has_openais_order(client: FlaskClient) -> None:
         ChatCompletionChunk.model_validate(event, strict=True)
     assert deltas(response) == [
         {"role": "assistant", "content": "", "refusal": None},
-        {"content": "Hello"}, {"content": " there."}, {},
+        {"content": "Hello"},
+        {"content": " there."},
+        {},
     ]
     reasons = [each["choices"][0]["finish_reason"] for each in events(response)]
     assert reasons == [None, None, None, "stop"]
 
 
 def test_all_chunks_share_id_time_and_model(client: FlaskClient) -> None:
-    heads = {(each["id"], each["created"], each["model"], each["object"])
-             for each in events(post(client, stream=True))}
+    heads = {
+        (each["id"], each["created"], each["model"], each["object"])
+        for each in events(post(client, stream=True))
+    }
     assert len(heads) == 1
 
 
@@ -103,8 +120,12 @@ def test_usage_comes_only_when_asked_for(client: FlaskClient) -> None:
 
 def test_a_stream_of_several_choices_ends_each(client: FlaskClient) -> None:
     found = events(post(client, stream=True, n=2))
-    ends = [(choice["index"], choice["finish_reason"]) for each in found
-            for choice in each["choices"] if choice["finish_reason"]]
+    ends = [
+        (choice["index"], choice["finish_reason"])
+        for each in found
+        for choice in each["choices"]
+        if choice["finish_reason"]
+    ]
     assert ends == [(0, "stop"), (1, "stop")]
 
 
@@ -173,20 +194,23 @@ def test_a_keep_alive_is_of_a_choice_that_has_not_ended() -> None:
         yield Waiting("queued")
         yield chunk(head, {}, index=1, finish_reason="stop")
 
-    stream = EventStream(
-        items(), include_usage=False, keepalive="chunk", interval=10, clock=clock
-    )
+    stream = EventStream(items(), include_usage=False, keepalive="chunk", interval=10, clock=clock)
     *lines, last = [line for line in stream if line.startswith(b"data: ")]
     choices = [json.loads(line.removeprefix(b"data: "))["choices"] for line in lines]
     assert [(each["index"], each["finish_reason"]) for [each] in choices] == [
-        (0, None), (1, None), (0, "stop"), (1, None), (1, "stop"),
+        (0, None),
+        (1, None),
+        (0, "stop"),
+        (1, None),
+        (1, "stop"),
     ]
     assert last == b"data: [DONE]\n\n"
 
 
 def test_keep_alives_can_be_comments() -> None:
     assert stream_for(waiting_world(keepalive="comment"), 25)[1:3] == [
-        ": queued, position 1, about 14 s\n\n", ": queued, position 1, about 14 s\n\n",
+        ": queued, position 1, about 14 s\n\n",
+        ": queued, position 1, about 14 s\n\n",
     ]
 
 
@@ -224,10 +248,14 @@ def test_a_wait_that_takes_too_long_is_a_504_that_asks_not_to_be_repeated() -> N
 def test_a_stream_that_takes_too_long_ends_with_an_error_event() -> None:
     world = waiting_world(stream_timeout=45)
     last = events(post(world.http(), stream=True))[-1]
-    assert last == {"error": {
-        "message": "The answer did not come within the time that this proxy waits for one.",
-        "type": "server_error", "param": None, "code": "timeout",
-    }}
+    assert last == {
+        "error": {
+            "message": "The answer did not come within the time that this proxy waits for one.",
+            "type": "server_error",
+            "param": None,
+            "code": "timeout",
+        }
+    }
     assert world.horde.open_requests() == []
 
 
@@ -256,8 +284,15 @@ def test_a_bug_is_a_500_envelope(world: World, caplog: pytest.LogCaptureFixture)
 
 def test_a_gone_client_is_noticed_at_the_next_waiting() -> None:
     with pytest.raises(ClientGone):
-        list(watched(iter([Waiting("queued")]), is_open=lambda: False, deadline=9,
-                     clock=lambda: 0, late=TimedOut("late")))
+        list(
+            watched(
+                iter([Waiting("queued")]),
+                is_open=lambda: False,
+                deadline=9,
+                clock=lambda: 0,
+                late=TimedOut("late"),
+            )
+        )
 
 
 def test_a_watched_stream_is_closed_with_its_watcher() -> None:
@@ -270,8 +305,9 @@ def test_a_watched_stream_is_closed_with_its_watcher() -> None:
         finally:
             closed.append(True)
 
-    watching = watched(items(), is_open=lambda: True, deadline=9, clock=lambda: 0,
-                       late=TimedOut("late"))
+    watching = watched(
+        items(), is_open=lambda: True, deadline=9, clock=lambda: 0, late=TimedOut("late")
+    )
     next(watching)
     watching.close()  # type: ignore[attr-defined]
     assert closed == [True]
@@ -325,13 +361,24 @@ def test_ready_says_why_not_when_the_horde_is_down(world: World) -> None:
 def test_the_probe_sends_an_event_at_once_and_one_every_interval(world: World) -> None:
     text = world.http().get("/health/probe?seconds=2&interval=0.5").text
     assert [json.loads(line[6:])["seconds"] for line in text.split("\n\n") if line] == [
-        0.0, 0.5, 1.0, 1.5, 2.0,
+        0.0,
+        0.5,
+        1.0,
+        1.5,
+        2.0,
     ]
 
 
-@pytest.mark.parametrize("query", [
-    "seconds=301", "seconds=0", "seconds=-1", "seconds=nan", "seconds=1e-300",
-])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "seconds=301",
+        "seconds=0",
+        "seconds=-1",
+        "seconds=nan",
+        "seconds=1e-300",
+    ],
+)
 def test_a_probe_is_bounded(world: World, query: str) -> None:
     assert world.http().get(f"/health/probe?{query}").status_code == 400
 
@@ -342,14 +389,31 @@ ERRORS: list[tuple[str, str, dict[str, Any], int, str | None, str | None]] = [
     ("POST", "/v1/chat/completions", {"data": "[" * 100_000}, 400, None, None),
     ("POST", "/v1/chat/completions", {"data": ""}, 400, None, None),
     ("POST", "/v1/chat/completions", {"data": b'{"a":' + b"1" * 5000 + b"}"}, 400, None, None),
-    ("POST", "/v1/chat/completions", {"data": json.dumps(body(min_p=float("nan")))}, 400, "min_p",
-     "invalid_value"),
-    ("POST", "/v1/chat/completions", {"json": {"model": "m"}}, 400, "messages",
-     "missing_required_parameter"),
-    ("POST", "/v1/chat/completions", {"json": body(temperature="hot")}, 400, "temperature",
-     "invalid_type"),
-    ("POST", "/v1/chat/completions", {"json": body(model="nope")}, 404, "model",
-     "model_not_found"),
+    (
+        "POST",
+        "/v1/chat/completions",
+        {"data": json.dumps(body(min_p=float("nan")))},
+        400,
+        "min_p",
+        "invalid_value",
+    ),
+    (
+        "POST",
+        "/v1/chat/completions",
+        {"json": {"model": "m"}},
+        400,
+        "messages",
+        "missing_required_parameter",
+    ),
+    (
+        "POST",
+        "/v1/chat/completions",
+        {"json": body(temperature="hot")},
+        400,
+        "temperature",
+        "invalid_type",
+    ),
+    ("POST", "/v1/chat/completions", {"json": body(model="nope")}, 404, "model", "model_not_found"),
     ("POST", "/v1/chat/completions", {"json": body(n=5)}, 400, "n", "integer_above_max_value"),
     ("POST", "/v1/chat/completions", {"data": b"x" * 1_000_001}, 413, None, "request_too_large"),
     ("GET", "/v1/models/nope", {}, 404, "model", "model_not_found"),
@@ -362,8 +426,13 @@ ERRORS: list[tuple[str, str, dict[str, Any], int, str | None, str | None]] = [
 
 @pytest.mark.parametrize(("method", "path", "sent", "status", "param", "code"), ERRORS)
 def test_every_error_is_openais_envelope(
-    client: FlaskClient, method: str, path: str, sent: dict[str, Any], status: int,
-    param: str | None, code: str | None,
+    client: FlaskClient,
+    method: str,
+    path: str,
+    sent: dict[str, Any],
+    status: int,
+    param: str | None,
+    code: str | None,
 ) -> None:
     response = client.open(path, method=method, **sent)
     assert response.status_code == status
@@ -371,7 +440,9 @@ def test_every_error_is_openais_envelope(
     error = response.json["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["param"], error["code"]) == (
-        "invalid_request_error", param, code,
+        "invalid_request_error",
+        param,
+        code,
     )
     assert error["message"]
     assert response.headers["Access-Control-Allow-Origin"] == "*"
@@ -427,21 +498,34 @@ def keys_seen(headers: dict[str, str], **front: Any) -> str:
     return str(next(key for key in sent if key))
 
 
-@pytest.mark.parametrize("headers", [
-    {"Authorization": "Bearer Bearer-like-Bea"},
-    {"Authorization": "bearer  Bearer-like-Bea "},
-    {"api-key": "Bearer-like-Bea"},
-    {"x-api-key": "Bearer-like-Bea"},
-    {"apikey": "Bearer-like-Bea"},
-    {"Authorization": "Bearer null", "api-key": "Bearer-like-Bea"},
-])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer Bearer-like-Bea"},
+        {"Authorization": "bearer  Bearer-like-Bea "},
+        {"api-key": "Bearer-like-Bea"},
+        {"x-api-key": "Bearer-like-Bea"},
+        {"apikey": "Bearer-like-Bea"},
+        {"Authorization": "Bearer null", "api-key": "Bearer-like-Bea"},
+    ],
+)
 def test_with_passthrough_the_clients_key_pays(headers: dict[str, str]) -> None:
     assert keys_seen(headers, passthrough=True) == "Bearer-like-Bea"
 
 
-@pytest.mark.parametrize("token", [
-    "", "null", "undefined", "none", "None", "anonymous", "EMPTY", "sk-no-key-required",
-])
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "null",
+        "undefined",
+        "none",
+        "None",
+        "anonymous",
+        "EMPTY",
+        "sk-no-key-required",
+    ],
+)
 def test_a_stand_in_for_no_key_is_anonymous(token: str) -> None:
     assert keys_seen({"Authorization": f"Bearer {token}"}, passthrough=True) == "0000000000"
 
@@ -497,21 +581,50 @@ def test_no_key_and_no_prompt_is_ever_logged(
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text())
 
 
-BODIES = st.dictionaries(st.sampled_from([
-    "messages", "max_tokens", "temperature", "top_p", "n", "stop", "stream", "stream_options",
-    "seed", "top_k", "rep_pen", "sampler_order", "horde", "tools", "response_format",
-]), VALUES)
-MESSAGES = st.lists(st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])},
-    optional={
-        "content": VALUES | st.lists(st.fixed_dictionaries({"type": st.just("text")}, optional={
-            "text": st.text() | st.none()})),
-        "name": st.text() | st.none(),
-        "tool_call_id": st.text() | st.none(),
-        "tool_calls": st.lists(st.fixed_dictionaries({"function": st.fixed_dictionaries(
-            {"name": st.text(), "arguments": st.text()})})) | st.none(),
-    },
-), max_size=6)
+BODIES = st.dictionaries(
+    st.sampled_from(
+        [
+            "messages",
+            "max_tokens",
+            "temperature",
+            "top_p",
+            "n",
+            "stop",
+            "stream",
+            "stream_options",
+            "seed",
+            "top_k",
+            "rep_pen",
+            "sampler_order",
+            "horde",
+            "tools",
+            "response_format",
+        ]
+    ),
+    VALUES,
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])},
+        optional={
+            "content": VALUES
+            | st.lists(
+                st.fixed_dictionaries(
+                    {"type": st.just("text")}, optional={"text": st.text() | st.none()}
+                )
+            ),
+            "name": st.text() | st.none(),
+            "tool_call_id": st.text() | st.none(),
+            "tool_calls": st.lists(
+                st.fixed_dictionaries(
+                    {"function": st.fixed_dictionaries({"name": st.text(), "arguments": st.text()})}
+                )
+            )
+            | st.none(),
+        },
+    ),
+    max_size=6,
+)
 
 
 def answered_well(fields: dict[str, Any]) -> None:

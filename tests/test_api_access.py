@@ -8,8 +8,8 @@ import logging
 from typing import Any
 
 import pytest
-
 from conftest import OWNER_KEY, Scripted, World, known
+
 from horde_proxy import create_app, logs, reconfigure
 from horde_proxy.api import Places
 from horde_proxy.config import load
@@ -21,10 +21,15 @@ KEYS = known(laptop=LAPTOP, phone="sha256:" + hashlib.sha256(PHONE.encode()).hex
 BODY = {"model": "test/model", "messages": [{"role": "user", "content": "my own secret"}]}
 
 
-@pytest.mark.parametrize("headers", [
-    {"Authorization": f"Bearer {LAPTOP}"}, {"api-key": LAPTOP}, {"x-api-key": PHONE},
-    {"apikey": PHONE},
-])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {LAPTOP}"},
+        {"api-key": LAPTOP},
+        {"x-api-key": PHONE},
+        {"apikey": PHONE},
+    ],
+)
 def test_a_known_key_opens_in_every_form(world: World, headers: dict[str, str]) -> None:
     world.front = KEYS
     world.employ(Scripted("Hello."))
@@ -64,9 +69,7 @@ def test_one_chat_too_many_is_told_at_once(world: World) -> None:
     assert second.json["error"]["code"] == "busy"
     assert client.get("/v1/models").status_code == 200
     first.close()
-    assert client.post(
-        "/v1/chat/completions", json={**BODY, "stream": True}
-    ).status_code == 200
+    assert client.post("/v1/chat/completions", json={**BODY, "stream": True}).status_code == 200
 
 
 def test_a_place_is_free_again_after_an_error(world: World) -> None:
@@ -94,7 +97,8 @@ def logged(world: World, caplog: pytest.LogCaptureFixture, **fields: Any) -> dic
     """The fields of the one request that was logged."""
     caplog.set_level(logging.INFO, "horde_proxy.requests")
     response = world.http().post(
-        "/v1/chat/completions", json={**BODY, **fields},
+        "/v1/chat/completions",
+        json={**BODY, **fields},
         headers={"Authorization": f"Bearer {LAPTOP}", "X-Forwarded-For": "203.0.113.9, 10.0.0.2"},
     )
     assert response.text
@@ -118,9 +122,17 @@ def test_a_chat_is_logged_in_one_line_without_prompt_and_key(
     assert found.pop("prompt_tokens") > 5
     assert found.pop("seconds") >= 0
     assert found == {
-        "method": "POST", "path": "/v1/chat/completions", "client": "127.0.0.1", "status": 200,
-        "model": "test/model", "upstream": "horde", "waited": 0.0, "generated": 0.25,
-        "completion_tokens": 2, "kudos": 2.65, "key": "laptop",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "client": "127.0.0.1",
+        "status": 200,
+        "model": "test/model",
+        "upstream": "horde",
+        "waited": 0.0,
+        "generated": 0.25,
+        "completion_tokens": 2,
+        "kudos": 2.65,
+        "key": "laptop",
     }
 
 
@@ -170,7 +182,9 @@ def test_a_log_line_can_be_json(capsys: pytest.CaptureFixture[str]) -> None:
         logging.getLogger().setLevel(level)
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert (first["level"], first["logger"], first["status"]) == (
-        "info", "horde_proxy.requests", 200,
+        "info",
+        "horde_proxy.requests",
+        200,
     )
     assert second["message"] == "said this"
 
@@ -195,10 +209,13 @@ def test_a_guarded_private_horde_takes_no_anonymous_requests(mode: str, status: 
     assert response.status_code == status
 
 
-@pytest.mark.parametrize(("path", "body"), [
-    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
-    ("/v1/completions", {"prompt": "Hi"}),
-])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/completions", {"prompt": "Hi"}),
+    ],
+)
 def test_a_key_for_other_models_cannot_ask_the_horde_for_this_one(
     world: World, path: str, body: dict[str, Any]
 ) -> None:

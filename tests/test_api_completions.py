@@ -7,8 +7,8 @@ from typing import Any
 
 import openai.types
 import pytest
-
 from conftest import Scripted, World
+
 from horde_proxy.api import Repetitions
 
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
@@ -48,20 +48,28 @@ def test_completions_are_streamed(world: World) -> None:
     *events, done = [line for line in response.text.split("\n\n") if line]
     found = [json.loads(each[6:]) for each in events]
     assert done == "data: [DONE]"
-    assert "".join(
-        choice["text"] for each in found for choice in each["choices"]
-    ) == "Once upon a time"
+    assert (
+        "".join(choice["text"] for each in found for choice in each["choices"])
+        == "Once upon a time"
+    )
     assert {each["object"] for each in found} == {"text_completion"}
     assert found[-1]["choices"] == []
     assert found[-1]["usage"]["total_tokens"] > 0
     assert found[-2]["choices"][0]["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize(("fields", "param"), [
-    ({"suffix": "end"}, "suffix"), ({"prompt": [1, 2, 3]}, "prompt"), ({"prompt": ""}, "prompt"),
-    ({"prompt": [[1]]}, "prompt"), ({"n": 9}, "n"), ({"prompt": ["a"] * 21}, "prompt"),
-    ({"max_tokens": 0}, "max_tokens"),
-])
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"suffix": "end"}, "suffix"),
+        ({"prompt": [1, 2, 3]}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": [[1]]}, "prompt"),
+        ({"n": 9}, "n"),
+        ({"prompt": ["a"] * 21}, "prompt"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
+)
 def test_what_cannot_be_completed_is_refused(
     world: World, fields: dict[str, Any], param: str
 ) -> None:
@@ -94,7 +102,9 @@ def test_opencodes_configuration_is_served(world: World) -> None:
     assert provider["options"]["baseURL"] == "http://localhost/v1"
     assert provider["options"]["apiKey"] == "{env:KEY}"
     assert provider["models"]["test/model"] == {
-        "name": "test/model", "tool_call": True, "cost": {"input": 0, "output": 0},
+        "name": "test/model",
+        "tool_call": True,
+        "cost": {"input": 0, "output": 0},
         "limit": {"context": 16384, "output": 4096},
     }
 

@@ -25,7 +25,9 @@ ENDPOINTS = [
 ]
 ANN, ROOT = "key-of-ann-0123456789", "key-of-root-0123456789"
 COMPLETION = {
-    "id": "chatcmpl-1", "object": "chat.completion", "choices": [],
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "choices": [],
     "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
 }
 STREAM = b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n'
@@ -43,8 +45,14 @@ def servers() -> Iterator[responses.RequestsMock]:
         yield mock
 
 
-def chat(http: FlaskClient, model: str = "m", path: str = "/v1/chat/completions", key: str = "",
-         buffered: bool = True, **body: Any) -> Any:
+def chat(
+    http: FlaskClient,
+    model: str = "m",
+    path: str = "/v1/chat/completions",
+    key: str = "",
+    buffered: bool = True,
+    **body: Any,
+) -> Any:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     body = {"model": model, "messages": [], **body}
     return http.post(path, json=body, headers=headers, buffered=buffered)
@@ -58,7 +66,9 @@ def test_a_chat_passes_to_the_endpoint_that_is_named_in_the_answer(
     assert (found.status_code, found.json) == (200, COMPLETION)
     assert (found.headers["X-Endpoint"], found.headers["X-Mine"]) == ("home", "1")
     assert json.loads(sent.calls[0].request.body) == {
-        "model": "m", "messages": [], "temperature": 0.5
+        "model": "m",
+        "messages": [],
+        "temperature": 0.5,
     }
     assert sent.calls[0].request.headers["Authorization"] == "Bearer home-secret"
 
@@ -91,10 +101,18 @@ def test_an_unknown_model_is_a_404_that_names_some(servers: responses.RequestsMo
     assert "`cloud-only`" in found.json["error"]["message"]
 
 
-@pytest.mark.parametrize("path", [
-    "embeddings", "responses", "audio/speech", "images/generations", "moderations", "files/a/b",
-    "what/ever",
-])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "embeddings",
+        "responses",
+        "audio/speech",
+        "images/generations",
+        "moderations",
+        "files/a/b",
+        "what/ever",
+    ],
+)
 def test_every_path_of_openai_passes(servers: responses.RequestsMock, path: str) -> None:
     sent = servers.post(f"{CLOUD}/v1/{path}", body=b"\x00\xff", content_type="audio/mpeg")
     found = made().test_client().post(f"/v1/{path}?x=y%20z", json={"model": "cloud-only"})
@@ -165,19 +183,30 @@ def test_a_request_may_name_its_endpoint(servers: responses.RequestsMock) -> Non
     assert found.headers["X-Endpoint"] == "cloud"
 
 
-@pytest.mark.parametrize("path", [
-    "/v1/../admin", "/v1/a/%2e%2e/b", "/v1/..%2fadmin", "/v1/a/..;/..;x/..%3b/admin", "/v1/",
-])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/../admin",
+        "/v1/a/%2e%2e/b",
+        "/v1/..%2fadmin",
+        "/v1/a/..;/..;x/..%3b/admin",
+        "/v1/",
+    ],
+)
 def test_no_path_leads_out_of_the_endpoint(servers: responses.RequestsMock, path: str) -> None:
     found = made().test_client().post(path, json={}, environ_overrides={"RAW_URI": path})
     assert found.status_code == 404
     assert [call.request.method for call in servers.calls] == []
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [
-    ("TRACE", "/v1/files", 404), ("TRACE", "/v1/chat/completions", 405),
-    ("CONNECT", "/v1/files", 404),
-])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("TRACE", "/v1/files", 404),
+        ("TRACE", "/v1/chat/completions", 405),
+        ("CONNECT", "/v1/files", 404),
+    ],
+)
 def test_no_server_is_asked_to_tell_the_key_that_it_got(
     servers: responses.RequestsMock, method: str, path: str, status: int
 ) -> None:
@@ -190,7 +219,9 @@ def test_our_own_routes_stay_ours(servers: responses.RequestsMock) -> None:
     http = made().test_client()
     listed = http.get("/v1/models").json["data"]
     assert [(each["id"], each["endpoints"]) for each in listed] == [
-        ("m", ["home", "cloud"]), ("home-only", ["home"]), ("cloud-only", ["cloud"]),
+        ("m", ["home", "cloud"]),
+        ("home-only", ["home"]),
+        ("cloud-only", ["cloud"]),
     ]
     assert http.get("/v1/models/m").json["endpoints"] == ["home", "cloud"]
     assert http.get("/health/ready").json == {"status": "ok", "models": 3}
@@ -212,8 +243,10 @@ def test_a_model_of_the_horde_answers_chats_only(servers: responses.RequestsMock
 
 def test_endpoints_are_told_without_secrets(servers: responses.RequestsMock) -> None:
     found = made().test_client().get("/v1/endpoints")
-    assert [(each["name"], each["type"], each["url"], each["state"], each["models"])
-            for each in found.json["data"]] == [
+    assert [
+        (each["name"], each["type"], each["url"], each["state"], each["models"])
+        for each in found.json["data"]
+    ] == [
         ("home", "openai", HOME, "up", ["home-only", "m"]),
         ("cloud", "openai", CLOUD, "up", ["cloud-only", "m"]),
     ]
@@ -234,7 +267,9 @@ def test_a_form_passes_as_it_is_with_the_model_after_the_file(
 ) -> None:
     sent = servers.post(f"{HOME}/v1/audio/transcriptions", json={"text": "Hallo"})
     form = {
-        "language": "de", "file": (BytesIO(b"\x00RIFF" * 1000), "speech.wav"), "model": "m",
+        "language": "de",
+        "file": (BytesIO(b"\x00RIFF" * 1000), "speech.wav"),
+        "model": "m",
     }
     found = made().test_client().post("/v1/audio/transcriptions", data=form, buffered=True)
     assert found.json == {"text": "Hallo"}
@@ -261,13 +296,17 @@ def test_a_forms_model_is_renamed_for_an_endpoint_with_a_prefix(
 PIECE = 65_536
 
 
-@pytest.mark.parametrize("rest", [
-    b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\r\n',
-    b'--x\r\nContent-Disposition: form-data\r\n\r\nnameless\r\n',
-    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a\\"b.wav"\r\n\r\nx\r\n',
-    b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\nX-Long: '
-    + b"x" * (PIECE - 165) + b"\r\n\r\nRIFF\r\n",
-])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\r\n',
+        b"--x\r\nContent-Disposition: form-data\r\n\r\nnameless\r\n",
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a\\"b.wav"\r\n\r\nx\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\nX-Long: '
+        + b"x" * (PIECE - 165)
+        + b"\r\n\r\nRIFF\r\n",
+    ],
+)
 def test_a_renamed_form_is_else_the_same_bytes(
     servers: responses.RequestsMock, rest: bytes
 ) -> None:
@@ -276,29 +315,46 @@ def test_a_renamed_form_is_else_the_same_bytes(
     http = made([{**ENDPOINTS[0], "prefix": "home/"}]).test_client()
     model = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\n%s\r\n'
     status = http.post(
-        "/v1/audio/transcriptions", data=model % b"home/m" + rest + b"--x--\r\n", buffered=True,
+        "/v1/audio/transcriptions",
+        data=model % b"home/m" + rest + b"--x--\r\n",
+        buffered=True,
         content_type="multipart/form-data; boundary=x",
     ).status_code
     assert (status, sent.calls[0].request.body) == (200, model % b"m" + rest + b"--x--\r\n")
 
 
-@pytest.mark.parametrize("begin", [
-    b"", b'--x\r\nContent-Disposition: form-data; name="file"\r\nX-Long: ',
-])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"",
+        b'--x\r\nContent-Disposition: form-data; name="file"\r\nX-Long: ',
+    ],
+)
 def test_a_form_without_an_end_is_not_read_into_memory(
     servers: responses.RequestsMock, begin: bytes
 ) -> None:
-    found = made().test_client().post(
-        "/v1/files", data=begin + b"x" * 1_500_000 + b"\r\n\r\n--x--\r\n", buffered=True,
-        content_type="multipart/form-data; boundary=x",
+    found = (
+        made()
+        .test_client()
+        .post(
+            "/v1/files",
+            data=begin + b"x" * 1_500_000 + b"\r\n\r\n--x--\r\n",
+            buffered=True,
+            content_type="multipart/form-data; boundary=x",
+        )
     )
     assert found.status_code == 400
 
 
 def test_a_form_that_is_broken_is_the_clients_fault(servers: responses.RequestsMock) -> None:
-    found = made().test_client().post(
-        "/v1/audio/transcriptions", data=b"nonsense",
-        content_type="multipart/form-data; boundary=x",
+    found = (
+        made()
+        .test_client()
+        .post(
+            "/v1/audio/transcriptions",
+            data=b"nonsense",
+            content_type="multipart/form-data; boundary=x",
+        )
     )
     assert found.status_code == 400
 
@@ -361,8 +417,16 @@ def test_new_settings_keep_the_store_and_its_connections(tmp_path: Path) -> None
 
 def usage(http: FlaskClient, key: str) -> list[tuple[str, str, str, int, int]]:
     rows = http.get("/v1/usage", headers={"Authorization": f"Bearer {key}"}).json["data"]
-    return [(each["key"], each["model"], each["endpoint"], each["requests"],
-             each["prompt_tokens"] + each["completion_tokens"]) for each in rows]
+    return [
+        (
+            each["key"],
+            each["model"],
+            each["endpoint"],
+            each["requests"],
+            each["prompt_tokens"] + each["completion_tokens"],
+        )
+        for each in rows
+    ]
 
 
 def test_usage_is_ones_own_and_an_admins_is_all(
@@ -398,7 +462,8 @@ def test_tokens_a_day_end_in_a_429_that_nobody_retries_before_midnight(
     found = chat(http, key=ANN)
     assert (found.status_code, found.json["error"]["code"]) == (429, "daily_limit_reached")
     assert (found.headers["x-should-retry"], int(found.headers["Retry-After"]) > 0) == (
-        "false", True
+        "false",
+        True,
     )
     assert chat(http, key=ROOT).status_code == 200
 
@@ -435,7 +500,8 @@ def test_a_key_sees_only_its_models_and_endpoints(
     http = keyed(tmp_path, models=["m", "cloud-*"], endpoints=["cloud"])
     headers = {"Authorization": f"Bearer {ANN}"}
     assert [each["id"] for each in http.get("/v1/models", headers=headers).json["data"]] == [
-        "m", "cloud-only"
+        "m",
+        "cloud-only",
     ]
     assert [each["name"] for each in http.get("/v1/endpoints", headers=headers).json["data"]] == [
         "cloud"
@@ -462,8 +528,9 @@ def test_a_key_for_some_models_cannot_name_two(
     headers = {"Authorization": f"Bearer {ANN}", "Content-Type": "application/json"}
 
     def status(body: bytes) -> int:
-        return int(http.post("/v1/chat/completions", data=body, headers=headers,
-                             buffered=True).status_code)
+        return int(
+            http.post("/v1/chat/completions", data=body, headers=headers, buffered=True).status_code
+        )
 
     assert status(b'{"model": "m", "Model": "home-only"}') == 403
     assert status(b'{"model": "m", "models": ["home-only"]}') == 403
@@ -474,8 +541,12 @@ def test_a_key_for_some_models_cannot_name_two(
 
 def test_a_form_that_names_two_models_is_refused(servers: responses.RequestsMock) -> None:
     form = MultiDict([("model", "m"), ("model", "home-only")])
-    found = made().test_client().post(
-        "/v1/audio/transcriptions", data=form, content_type="multipart/form-data", buffered=True
+    found = (
+        made()
+        .test_client()
+        .post(
+            "/v1/audio/transcriptions", data=form, content_type="multipart/form-data", buffered=True
+        )
     )
     assert (found.status_code, found.json["error"]["param"]) == (400, "model")
 
@@ -485,8 +556,10 @@ def test_json_is_json_whatever_its_type_is_called(
     servers: responses.RequestsMock, kind: str | None
 ) -> None:
     sent = servers.post(f"{CLOUD}/v1/embeddings", json={})
-    found = made().test_client().post(
-        "/v1/embeddings", data=b' {"model": "cloud-only"}', content_type=kind, buffered=True
+    found = (
+        made()
+        .test_client()
+        .post("/v1/embeddings", data=b' {"model": "cloud-only"}', content_type=kind, buffered=True)
     )
     assert found.headers["X-Endpoint"] == "cloud"
     assert sent.calls[0].request.headers["Content-Type"] == "application/json"
@@ -507,8 +580,12 @@ def test_older_completions_keep_to_the_endpoint_that_is_named(
     servers: responses.RequestsMock,
 ) -> None:
     servers.post(f"{CLOUD}/v1/completions", json={"choices": []})
-    found = made().test_client().post(
-        "/v1/completions", json={"model": "m", "prompt": "a"}, headers={"X-Endpoint": "cloud"}
+    found = (
+        made()
+        .test_client()
+        .post(
+            "/v1/completions", json={"model": "m", "prompt": "a"}, headers={"X-Endpoint": "cloud"}
+        )
     )
     assert found.headers["X-Endpoint"] == "cloud"
 

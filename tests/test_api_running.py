@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from conftest import OWNER_KEY, Clock, Scripted, World, known
+
 from horde_proxy.api.running import About, Register
 from horde_proxy.errors import ClientGone, UpstreamFailed
 from horde_proxy.ledger import Book
@@ -162,9 +162,8 @@ def test_many_readers_get_the_same_items() -> None:
     next(first)
     got: list[list[StreamItem]] = []
     threads = [
-        threading.Thread(
-            target=lambda: got.append(items_of(running.follow("key", ABOUT, source)))
-        ) for _ in range(8)
+        threading.Thread(target=lambda: got.append(items_of(running.follow("key", ABOUT, source))))
+        for _ in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -207,13 +206,25 @@ def used(http: Any, name: str) -> list[tuple[int, int, int]]:
     return [(each["requests"], each["prompt_tokens"], each["completion_tokens"]) for each in rows]
 
 
-@pytest.mark.parametrize("path,body", [
-    ("chat/completions", CHAT),
-    ("chat/completions", {**CHAT, "tools": [
-        {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}},
-    ]}),
-    ("completions", {"model": "test/model", "prompt": ["Hi", "Ho"]}),
-])
+@pytest.mark.parametrize(
+    "path,body",
+    [
+        ("chat/completions", CHAT),
+        (
+            "chat/completions",
+            {
+                **CHAT,
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {"name": "look", "parameters": {"type": "object"}},
+                    },
+                ],
+            },
+        ),
+        ("completions", {"model": "test/model", "prompt": ["Hi", "Ho"]}),
+    ],
+)
 def test_who_leaves_before_the_usage_pays_for_what_was_generated(
     world: World, path: str, body: dict[str, Any]
 ) -> None:
@@ -299,8 +310,13 @@ def test_a_clients_requests_are_no_other_clients_business(world: World) -> None:
 def test_the_account_tells_what_is_there_and_no_key(world: World) -> None:
     found = world.http().get("/v1/horde/account")
     assert found.json == {
-        "object": "horde.account", "name": "client#2", "kudos": 10000.0, "concurrency": 30,
-        "trusted": False, "workers": 0, "running": [],
+        "object": "horde.account",
+        "name": "client#2",
+        "kudos": 10000.0,
+        "concurrency": 30,
+        "trusted": False,
+        "workers": 0,
+        "running": [],
     }
 
 
@@ -308,13 +324,22 @@ def test_progress_comes_as_reasoning_for_who_asks(world: World) -> None:
     world.employ(Scripted("Hello."))
     world.clock.every_sleep.pop()
     world.front = {"stream_timeout": 30}
-    response = world.http().post("/v1/chat/completions", json={
-        **CHAT, "stream": True, "horde": {"progress": "reasoning"},
-    })
-    events = [json.loads(line[6:]) for line in response.text.split("\n\n")
-              if line.startswith("data: {")]
-    told = [each["choices"][0]["delta"]["reasoning_content"] for each in events
-            if each.get("choices") and "reasoning_content" in each["choices"][0]["delta"]]
+    response = world.http().post(
+        "/v1/chat/completions",
+        json={
+            **CHAT,
+            "stream": True,
+            "horde": {"progress": "reasoning"},
+        },
+    )
+    events = [
+        json.loads(line[6:]) for line in response.text.split("\n\n") if line.startswith("data: {")
+    ]
+    told = [
+        each["choices"][0]["delta"]["reasoning_content"]
+        for each in events
+        if each.get("choices") and "reasoning_content" in each["choices"][0]["delta"]
+    ]
     assert told[0].startswith("queued, about ")
     assert told[1].startswith("queued, position 1, about ")
 
@@ -335,8 +360,9 @@ def test_a_pushed_result_is_fetched_at_once(world: World) -> None:
             wrong = http.post("/horde/webhook/one", json={"id": "j", "request": "other"})
             right = http.post("/horde/webhook/one", json={"id": "j", "request": box[0]})
             again = http.post("/horde/webhook/one", json={"id": "j", "request": box[0]})
-            box.extend([forged.status_code, wrong.status_code, right.status_code,
-                        again.status_code])
+            box.extend(
+                [forged.status_code, wrong.status_code, right.status_code, again.status_code]
+            )
 
     wait = threading.Condition.wait_for
     world.clock.every_sleep.append(push)
@@ -373,16 +399,18 @@ def test_the_second_of_a_list_answers_when_the_first_cannot(world: World) -> Non
     world.employ(Scripted("Hello.", name="good"))
     world.bridge(Scripted("x", name="faulty"), "faulty").step(world.session)
     offer = {
-        "name": "faulty", "models": ["faulty"], "bridge_agent": "AI Horde Worker:1:x",
-        "max_length": 512, "max_context_length": 8192, "threads": 1,
+        "name": "faulty",
+        "models": ["faulty"],
+        "bridge_agent": "AI Horde Worker:1:x",
+        "max_length": 512,
+        "max_context_length": 8192,
+        "threads": 1,
     }
 
     def fault() -> None:
         job = world.horde.pop(OWNER_KEY, offer)
         if job["id"]:
-            world.horde.deliver(
-                OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"}
-            )
+            world.horde.deliver(OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"})
 
     world.clock.every_sleep.append(fault)
     chat = {**CHAT, "model": "gone, faulty, good"}

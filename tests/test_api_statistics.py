@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import requests
+from conftest import HORDE_URL, Scripted, World
 from flask.testing import FlaskClient
 
-from conftest import HORDE_URL, Scripted, World
 from horde_proxy import create_app, reconfigure
 from horde_proxy.config import load
 from horde_proxy.stats.answers import Query
@@ -73,7 +73,8 @@ def test_the_live_models_are_merged_under_one_name(world: World) -> None:
     assert (found["object"], found["type"], found["degraded"]) == ("list", "text", False)
     assert (found["observed_at"], found["total_count"]) == (1000, 2)
     assert [(each["name"], each["worker_count"]) for each in found["data"]] == [
-        ("Big-8B", 2), ("Small-1B", 1),
+        ("Big-8B", 2),
+        ("Small-1B", 1),
     ]
     assert len(found["data"][0]["worker_summaries"]) == 2
     assert found["data"][0]["reference"] is None
@@ -119,10 +120,14 @@ def test_pages_do_not_change_what_others_get(world: World) -> None:
 
 def test_the_reference_is_joined_and_its_models_are_counted(world: World) -> None:
     serve(world, "a/Big-8B")
-    world.front = {"statistics": world.statistics(text={
-        "Big-8B": {"description": "d", "baseline": "llama", "parameters": 8_000_000_000},
-        "Idle-3B": {"description": "", "baseline": "qwen", "parameters": 3_000_000_000},
-    })}
+    world.front = {
+        "statistics": world.statistics(
+            text={
+                "Big-8B": {"description": "d", "baseline": "llama", "parameters": 8_000_000_000},
+                "Idle-3B": {"description": "", "baseline": "qwen", "parameters": 3_000_000_000},
+            }
+        )
+    }
     client = world.http()
     [model] = got(client, "/horde/models")["data"]
     assert model["reference"]["baseline"] == "llama"
@@ -150,29 +155,32 @@ def test_image_models_are_apart(world: World) -> None:
     assert (found["type"], found["data"], found["degraded"]) == ("image", [], False)
 
 
-@pytest.mark.parametrize("route,query,param", [
-    ("models", "type=video", "type"),
-    ("models", "include_workers=yes", "include_workers"),
-    ("models", "include_backend_variations=2", "include_backend_variations"),
-    ("models", "min_worker_count=-1", "min_worker_count"),
-    ("models", "min_worker_count=many", "min_worker_count"),
-    ("models", "sort_by=colour", "sort_by"),
-    ("models", "sort_desc=down", "sort_desc"),
-    ("models", "limit=0", "limit"),
-    ("models", "limit=1.5", "limit"),
-    ("models", "limit=99999999999999999999", "limit"),
-    ("models", "limit=%C2%B2", "limit"),
-    ("models", "offset=-1", "offset"),
-    ("models", "offset=", "offset"),
-    ("models", "group=true", "group"),
-    ("models", "preset=critical", "preset"),
-    ("models/x", "limit=1", "limit"),
-    ("statistics", "group=maybe", "group"),
-    ("statistics", "sort_by=name", "sort_by"),
-    ("audit", "preset=odd", "preset"),
-    ("audit", "type=", "type"),
-    ("audit", "include_workers=true", "include_workers"),
-])
+@pytest.mark.parametrize(
+    "route,query,param",
+    [
+        ("models", "type=video", "type"),
+        ("models", "include_workers=yes", "include_workers"),
+        ("models", "include_backend_variations=2", "include_backend_variations"),
+        ("models", "min_worker_count=-1", "min_worker_count"),
+        ("models", "min_worker_count=many", "min_worker_count"),
+        ("models", "sort_by=colour", "sort_by"),
+        ("models", "sort_desc=down", "sort_desc"),
+        ("models", "limit=0", "limit"),
+        ("models", "limit=1.5", "limit"),
+        ("models", "limit=99999999999999999999", "limit"),
+        ("models", "limit=%C2%B2", "limit"),
+        ("models", "offset=-1", "offset"),
+        ("models", "offset=", "offset"),
+        ("models", "group=true", "group"),
+        ("models", "preset=critical", "preset"),
+        ("models/x", "limit=1", "limit"),
+        ("statistics", "group=maybe", "group"),
+        ("statistics", "sort_by=name", "sort_by"),
+        ("audit", "preset=odd", "preset"),
+        ("audit", "type=", "type"),
+        ("audit", "include_workers=true", "include_workers"),
+    ],
+)
 def test_a_wrong_parameter_is_a_400_that_names_it(
     world: World, route: str, query: str, param: str
 ) -> None:
@@ -206,7 +214,9 @@ def test_the_last_data_is_served_when_the_horde_has_gone(world: World, path: str
     found = got(client, path)
     assert time.monotonic() - began < 0.5
     assert found == {
-        **before, "degraded": True, **({"computed_at": 1010} if "computed_at" in before else {})
+        **before,
+        "degraded": True,
+        **({"computed_at": 1010} if "computed_at" in before else {}),
     }
 
 
@@ -253,7 +263,7 @@ def test_without_a_configured_horde_there_is_a_404(world: World, path: str) -> N
 
 
 def test_a_horde_that_the_settings_no_longer_have_is_not_kept_warm(
-    monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stopped: list[bool] = []
     horde, home = {"type": "horde"}, {"type": "openai", "url": "http://home.invalid/v1"}
@@ -284,17 +294,29 @@ def test_a_hundred_requests_at_once_make_one_fetch_of_each_endpoint(world: World
 
 
 def test_an_app_with_a_private_horde_serves_its_statistics() -> None:
-    app = create_app(load(environ={}, flags={
-        "private_horde": {"enabled": True}, "stats": {"hydrate": False},
-    }))
+    app = create_app(
+        load(
+            environ={},
+            flags={
+                "private_horde": {"enabled": True},
+                "stats": {"hydrate": False},
+            },
+        )
+    )
     found = got(app.test_client(), "/v1/horde/models")
     assert (found["data"], found["degraded"]) == ([], False)
 
 
 def test_an_app_whose_horde_is_stopped_answers_at_once_from_a_cold_start() -> None:
-    app = create_app(load(environ={}, flags={
-        "horde": {"url": "http://127.0.0.1:9/api"}, "stats": {"hydrate": False},
-    }))
+    app = create_app(
+        load(
+            environ={},
+            flags={
+                "horde": {"url": "http://127.0.0.1:9/api"},
+                "stats": {"hydrate": False},
+            },
+        )
+    )
     client = app.test_client()
     seconds = []
     for path in LISTS:

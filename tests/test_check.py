@@ -16,8 +16,9 @@ from horde_proxy.config import load
 
 HORDE = "https://horde.invalid/api/v2"
 URL = "https://ai.home.invalid"
-SETTINGS = load(environ={"AI_HORDE_API_KEY": "my-own-key"},
-                flags={"horde": {"url": "https://horde.invalid"}})
+SETTINGS = load(
+    environ={"AI_HORDE_API_KEY": "my-own-key"}, flags={"horde": {"url": "https://horde.invalid"}}
+)
 
 
 def horde(now: float = 1000.0) -> list[check.Finding]:
@@ -25,8 +26,11 @@ def horde(now: float = 1000.0) -> list[check.Finding]:
 
 
 def healthy_horde(**user: Any) -> None:
-    responses.get(f"{HORDE}/status/heartbeat", json={"message": "OK"},
-                  headers={"Date": formatdate(1000.0, usegmt=True)})
+    responses.get(
+        f"{HORDE}/status/heartbeat",
+        json={"message": "OK"},
+        headers={"Date": formatdate(1000.0, usegmt=True)},
+    )
     responses.get(f"{HORDE}/find_user", **(user or {"json": {"username": "ann#1", "kudos": 50.0}}))
     responses.get(f"{HORDE}/status/models", json=[{"name": "a/b"}])
 
@@ -58,8 +62,10 @@ def test_a_wrong_clock_is_found() -> None:
 
 @responses.activate
 def test_a_wrong_key_is_found_and_not_shown() -> None:
-    healthy_horde(status=404, json={"message": "User with api_key 'my-own-key' not found.",
-                                    "rc": "UserNotFound"})
+    healthy_horde(
+        status=404,
+        json={"message": "User with api_key 'my-own-key' not found.", "rc": "UserNotFound"},
+    )
     findings = horde()
     assert failed(findings) == ["key"]
     assert "my-own-key" not in str(findings)
@@ -81,15 +87,18 @@ def through_url(**answers: Any) -> list[check.Finding]:
     return list(check.check_url(f"{URL}/v1/", "k", requests.Session()))
 
 
-@pytest.mark.parametrize(("answers", "found"), [
-    ({"models": {"status": 401}}, ["url"]),
-    ({"models": {"status": 502, "body": "<html>"}}, ["url"]),
-    ({"models": {"body": requests.ConnectionError("x")}}, ["url"]),
-    ({"name": {"status": 404}}, ["names", "stream", "time-outs"]),
-    ({"body": {"status": 413}}, ["body", "stream", "time-outs"]),
-    ({"body": {"body": requests.ConnectionError("x")}}, ["body", "stream", "time-outs"]),
-    ({"probe": {"status": 504}}, ["stream", "time-outs"]),
-])
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        ({"models": {"status": 401}}, ["url"]),
+        ({"models": {"status": 502, "body": "<html>"}}, ["url"]),
+        ({"models": {"body": requests.ConnectionError("x")}}, ["url"]),
+        ({"name": {"status": 404}}, ["names", "stream", "time-outs"]),
+        ({"body": {"status": 413}}, ["body", "stream", "time-outs"]),
+        ({"body": {"body": requests.ConnectionError("x")}}, ["body", "stream", "time-outs"]),
+        ({"probe": {"status": 504}}, ["stream", "time-outs"]),
+    ],
+)
 @responses.activate
 def test_what_stands_between_is_found_out(answers: dict[str, Any], found: list[str]) -> None:
     """All events of these probes come at once, as through a buffering proxy."""

@@ -50,7 +50,9 @@ def test_chat_prints_the_answer_of_the_first_model() -> None:
     result = run("chat", "Hi", "--url", BASE)
     assert result.output == "Hello\n"
     assert json.loads(sent.calls[0].request.body) == {
-        "model": "a/b", "stream": True, "messages": [{"role": "user", "content": "Hi"}],
+        "model": "a/b",
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hi"}],
     }
 
 
@@ -96,12 +98,24 @@ def test_a_proxy_that_is_not_there_is_named() -> None:
 
 @responses.activate
 def test_models_are_listed_in_columns() -> None:
-    responses.get(f"{BASE}/models", json={"data": [{
-        "id": "a/b", "context_length": 4096,
-        "horde": {"workers": 2, "queued_tokens": 80.0, "tokens_per_second": 12.34},
-    }]})
+    responses.get(
+        f"{BASE}/models",
+        json={
+            "data": [
+                {
+                    "id": "a/b",
+                    "context_length": 4096,
+                    "horde": {"workers": 2, "queued_tokens": 80.0, "tokens_per_second": 12.34},
+                }
+            ]
+        },
+    )
     assert run("models", "--url", "proxy.invalid/v1").stdout.splitlines()[1].split() == [
-        "a/b", "2", "4096", "80", "12.3",
+        "a/b",
+        "2",
+        "4096",
+        "80",
+        "12.3",
     ]
 
 
@@ -117,8 +131,9 @@ def test_where_no_model_is_on_offer_one_learns_where_to_look(
 
 
 def test_a_worker_needs_a_key() -> None:
-    result = run("worker", "--horde", "http://h.invalid", "--backend", "echo",
-                 env={"AI_HORDE_API_KEY": ""})
+    result = run(
+        "worker", "--horde", "http://h.invalid", "--backend", "echo", env={"AI_HORDE_API_KEY": ""}
+    )
     assert result.exit_code != 0
 
 
@@ -129,8 +144,9 @@ def test_a_worker_wants_the_hordes_whole_url() -> None:
 
 
 def test_a_worker_whose_model_is_missing_says_so() -> None:
-    result = run("worker", "--horde", "http://h.invalid", "--backend", "/nowhere.gguf",
-                 "--api-key", "k")
+    result = run(
+        "worker", "--horde", "http://h.invalid", "--backend", "/nowhere.gguf", "--api-key", "k"
+    )
     assert result.exit_code == 1
 
 
@@ -217,12 +233,16 @@ def test_a_name_in_use_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
     assert (unknown.exit_code, unknown.output) == (1, "Error: there is no valid key 'bob'\n")
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ([""], "a key wants a name"), ([" ann"], "a key wants a name"),
-    (["phone"], "[access.keys] has a key 'phone': choose another name"),
-    (["ann", "--kudos-per-day", "nan"], "--kudos-per-day nan is no limit"),
-    (["ann", "--horde-key", "x\n"], "--horde-key has characters that no header can carry"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "a key wants a name"),
+        ([" ann"], "a key wants a name"),
+        (["phone"], "[access.keys] has a key 'phone': choose another name"),
+        (["ann", "--kudos-per-day", "nan"], "--kudos-per-day nan is no limit"),
+        (["ann", "--horde-key", "x\n"], "--horde-key has characters that no header can carry"),
+    ],
+)
 def test_a_key_that_the_settings_would_not_take_is_not_made(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
@@ -239,8 +259,9 @@ def test_keys_want_a_proxy_that_asks_for_them() -> None:
 
 def test_a_made_key_opens_the_proxy_until_it_is_revoked(tmp_path: Path) -> None:
     plain = keys(tmp_path, "add", "ann", "--admin").stdout.strip()
-    settings = load(str(tmp_path / "a.toml"), environ={}, flags={"private_horde": {
-        "enabled": True}})
+    settings = load(
+        str(tmp_path / "a.toml"), environ={}, flags={"private_horde": {"enabled": True}}
+    )
     http = create_app(settings).test_client()
     headers = {"Authorization": f"Bearer {plain}"}
     assert http.get("/v1/models", headers=headers).status_code == 200
@@ -254,16 +275,37 @@ def offered(name: str, **horde: Any) -> dict[str, Any]:
 
 
 def table_of(*arguments: str) -> Result:
-    responses.get(f"{BASE}/models", json={"data": [
-        offered("koboldcpp/Small-8B", workers=1, queued_tokens=9.0, tokens_per_second=50.0,
-                expected_seconds=4.2),
-        offered("Large-70B", workers=3, queued_tokens=80.0, tokens_per_second=12.34,
-                expected_seconds=30.0),
-        {"id": "relayed"},
-    ]})
-    responses.get(f"{BASE}/horde/models", json={"degraded": False, "data": [
-        {"name": "Small-8B", "usage_stats": {"day": 1, "month": 7, "total": 9}},
-    ]})
+    responses.get(
+        f"{BASE}/models",
+        json={
+            "data": [
+                offered(
+                    "koboldcpp/Small-8B",
+                    workers=1,
+                    queued_tokens=9.0,
+                    tokens_per_second=50.0,
+                    expected_seconds=4.2,
+                ),
+                offered(
+                    "Large-70B",
+                    workers=3,
+                    queued_tokens=80.0,
+                    tokens_per_second=12.34,
+                    expected_seconds=30.0,
+                ),
+                {"id": "relayed"},
+            ]
+        },
+    )
+    responses.get(
+        f"{BASE}/horde/models",
+        json={
+            "degraded": False,
+            "data": [
+                {"name": "Small-8B", "usage_stats": {"day": 1, "month": 7, "total": 9}},
+            ],
+        },
+    )
     return run("models", "--url", BASE, *arguments)
 
 
@@ -287,13 +329,16 @@ def test_what_a_terminal_would_obey_is_only_shown() -> None:
     assert found.stdout.splitlines()[1:] == ["a\\x1b[2Jb", "c\\ud800"]
 
 
-@pytest.mark.parametrize("column,names", [
-    ("workers", ["Large-70B", "koboldcpp/Small-8B", "relayed"]),
-    ("speed", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
-    ("wait", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
-    ("model", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
-    ("used", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
-])
+@pytest.mark.parametrize(
+    "column,names",
+    [
+        ("workers", ["Large-70B", "koboldcpp/Small-8B", "relayed"]),
+        ("speed", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
+        ("wait", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
+        ("model", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
+        ("used", ["koboldcpp/Small-8B", "Large-70B", "relayed"]),
+    ],
+)
 @responses.activate
 def test_models_are_sorted_with_what_is_not_known_last(column: str, names: list[str]) -> None:
     rows = json.loads(table_of("--json", "--sort", column).stdout)
@@ -303,10 +348,17 @@ def test_models_are_sorted_with_what_is_not_known_last(column: str, names: list[
 @responses.activate
 def test_models_are_filtered_in_any_case() -> None:
     rows = json.loads(table_of("--json", "--filter", "LARGE").stdout)
-    assert rows == [{
-        "model": "Large-70B", "workers": 3, "context": 4096, "queued": 80.0, "speed": 12.34,
-        "wait": 30.0, "used": None,
-    }]
+    assert rows == [
+        {
+            "model": "Large-70B",
+            "workers": 3,
+            "context": 4096,
+            "queued": 80.0,
+            "speed": 12.34,
+            "wait": 30.0,
+            "used": None,
+        }
+    ]
 
 
 @pytest.mark.parametrize(("given", "tokens"), [({}, "512"), ({"default_max_tokens": 99}, "99")])

@@ -62,22 +62,42 @@ def test_a_section_in_the_environment_is_json() -> None:
     assert load(environ={"HORDE_PROXY_FORMATS": '{"a*": "plain"}'}).formats == {"a*": "plain"}
 
 
-@pytest.mark.parametrize(("name", "value", "message"), [
-    ("HORDE_PROXY_SERVER__PLACES", "many",
-     "setting server.places = 'many' from environment variable HORDE_PROXY_SERVER__PLACES: "),
-    ("HORDE_PROXY_SERVER__BIND", "8080",
-     "setting server.bind = '8080' from environment variable HORDE_PROXY_SERVER__BIND: "
-     "write it as HOST:PORT, for example 127.0.0.1:8080"),
-    ("HORDE_PROXY_SERVR__BIND", "x", "setting servr = (hidden) from environment variable "
-     "HORDE_PROXY_SERVR__BIND: there is no such setting; server is the nearest"),
-    ("HORDE_PROXY_SERVER__TIMOUT", "5",
-     "setting server.timout = (hidden) from environment variable "
-     "HORDE_PROXY_SERVER__TIMOUT: there is no such setting; timeout is the nearest"),
-    ("HORDE_PROXY_BIND__X", "1", "setting bind = (hidden) from environment variable "
-     "HORDE_PROXY_BIND__X: there is no such setting; server.bind is one"),
-    ("HORDE_PROXY_FORMATS", '{"a": "nope"}', "'a': no format 'nope'; there are: placeholders"),
-    ("PORT", "http", "setting server.bind = '127.0.0.1:http' from environment variable PORT: "),
-])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "HORDE_PROXY_SERVER__PLACES",
+            "many",
+            "setting server.places = 'many' from environment variable HORDE_PROXY_SERVER__PLACES: ",
+        ),
+        (
+            "HORDE_PROXY_SERVER__BIND",
+            "8080",
+            "setting server.bind = '8080' from environment variable HORDE_PROXY_SERVER__BIND: "
+            "write it as HOST:PORT, for example 127.0.0.1:8080",
+        ),
+        (
+            "HORDE_PROXY_SERVR__BIND",
+            "x",
+            "setting servr = (hidden) from environment variable "
+            "HORDE_PROXY_SERVR__BIND: there is no such setting; server is the nearest",
+        ),
+        (
+            "HORDE_PROXY_SERVER__TIMOUT",
+            "5",
+            "setting server.timout = (hidden) from environment variable "
+            "HORDE_PROXY_SERVER__TIMOUT: there is no such setting; timeout is the nearest",
+        ),
+        (
+            "HORDE_PROXY_BIND__X",
+            "1",
+            "setting bind = (hidden) from environment variable "
+            "HORDE_PROXY_BIND__X: there is no such setting; server.bind is one",
+        ),
+        ("HORDE_PROXY_FORMATS", '{"a": "nope"}', "'a': no format 'nope'; there are: placeholders"),
+        ("PORT", "http", "setting server.bind = '127.0.0.1:http' from environment variable PORT: "),
+    ],
+)
 def test_a_wrong_setting_is_named_with_value_and_source(
     name: str, value: str, message: str
 ) -> None:
@@ -98,12 +118,15 @@ def test_a_key_is_never_shown(tmp_path: Path) -> None:
     assert "secret-key" not in repr(load(environ={"AI_HORDE_API_KEY": "secret-key"}))
 
 
-@pytest.mark.parametrize("environ", [
-    {"HORDE_PROXY_HORDE__APIKEY": "SECRETKEY"},
-    {"HORDE_PROXY_ACCESS__KEY": "SECRETKEY"},
-    {"HORDE_PROXY_ACCESS__KEYS": '{"a": "SECRETKEY"}'},
-    {"HORDE_PROXY_HORDE": '"SECRETKEY"'},
-])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HORDE_PROXY_HORDE__APIKEY": "SECRETKEY"},
+        {"HORDE_PROXY_ACCESS__KEY": "SECRETKEY"},
+        {"HORDE_PROXY_ACCESS__KEYS": '{"a": "SECRETKEY"}'},
+        {"HORDE_PROXY_HORDE": '"SECRETKEY"'},
+    ],
+)
 def test_what_may_be_a_key_is_not_shown_under_a_wrong_name(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as raised:
         load(environ=environ)
@@ -116,18 +139,29 @@ def test_variables_that_others_set_for_a_service_of_our_name_are_passed_over() -
 
 
 def test_lists_and_tables_in_the_environment_are_json() -> None:
-    found = load(environ={
-        "HORDE_PROXY_SERVER__TRUSTED_PROXIES": '["127.0.0.1"]', "HORDE_PROXY_ACCESS__MODE": "keys",
-        "HORDE_PROXY_ACCESS__KEYS": '{"laptop": "a-long-random-key"}',
-    })
+    found = load(
+        environ={
+            "HORDE_PROXY_SERVER__TRUSTED_PROXIES": '["127.0.0.1"]',
+            "HORDE_PROXY_ACCESS__MODE": "keys",
+            "HORDE_PROXY_ACCESS__KEYS": '{"laptop": "a-long-random-key"}',
+        }
+    )
     assert found.server.trusted_proxies == ["127.0.0.1"]
     assert list(found.access.keys) == ["laptop"]
 
 
-@pytest.mark.parametrize("bind", [
-    "::1:8080", "[::1:8080", "127.0.0.1:\u0663", "unix:/a,0.0.0.0:8080", ":8080", "a b:1",
-    "h:99999",
-])
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "::1:8080",
+        "[::1:8080",
+        "127.0.0.1:\u0663",
+        "unix:/a,0.0.0.0:8080",
+        ":8080",
+        "a b:1",
+        "h:99999",
+    ],
+)
 def test_an_address_that_gunicorn_would_take_otherwise_is_refused(bind: str) -> None:
     assert "server.bind" in refused(environ={"HORDE_PROXY_SERVER__BIND": bind})
 
@@ -158,36 +192,58 @@ def test_listening_to_others_without_keys_is_refused_with_the_setting_that_opens
     assert said.startswith("server.bind = '0.0.0.0:8080' lets others in: set access.mode to 'keys'")
 
 
-@pytest.mark.parametrize("bind", [
-    "0.0.0.0:1", "192.168.1.2:1", "[::]:1", "home.lan:1", "128.0.0.1:1",
-])
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "0.0.0.0:1",
+        "192.168.1.2:1",
+        "[::]:1",
+        "home.lan:1",
+        "128.0.0.1:1",
+    ],
+)
 def test_every_address_that_others_reach_counts(bind: str) -> None:
     assert "access.mode" in refused(environ={"HORDE_PROXY_SERVER__BIND": bind})
 
 
-@pytest.mark.parametrize("bind", [
-    "127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "unix:/run/horde-proxy.sock",
-])
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "127.0.0.1:1",
+        "127.8.8.8:1",
+        "[::1]:1",
+        "localhost:1",
+        "unix:/run/horde-proxy.sock",
+    ],
+)
 def test_this_machine_alone_needs_no_key(bind: str) -> None:
     assert load(environ={"HORDE_PROXY_SERVER__BIND": bind}).access.mode is None
 
 
-@pytest.mark.parametrize("access", [
-    {"mode": "open"}, {"mode": "passthrough"}, {"mode": "keys", "keys": {"a": "k" * 16}},
-])
+@pytest.mark.parametrize(
+    "access",
+    [
+        {"mode": "open"},
+        {"mode": "passthrough"},
+        {"mode": "keys", "keys": {"a": "k" * 16}},
+    ],
+)
 def test_a_chosen_access_mode_opens(access: dict[str, object]) -> None:
     flags = {"server": {"bind": "0.0.0.0:1"}, "access": access}
     assert load(environ={}, flags=flags).server.bind == "0.0.0.0:1"
 
 
-@pytest.mark.parametrize(("access", "said"), [
-    ({"keys": {"a": "k" * 16}}, "is not used unless access.mode = 'keys'"),
-    (
-        {"mode": "keys", "keys": {"a": "short"}},
-        "access.keys.a.key = (hidden) from the command line: it is shorter than 16 characters",
-    ),
-    ({"mode": "keys", "keys": {"a": "sha256:12"}}, "wants 64 hexadecimal digits"),
-])
+@pytest.mark.parametrize(
+    ("access", "said"),
+    [
+        ({"keys": {"a": "k" * 16}}, "is not used unless access.mode = 'keys'"),
+        (
+            {"mode": "keys", "keys": {"a": "short"}},
+            "access.keys.a.key = (hidden) from the command line: it is shorter than 16 characters",
+        ),
+        ({"mode": "keys", "keys": {"a": "sha256:12"}}, "wants 64 hexadecimal digits"),
+    ],
+)
 def test_keys_that_protect_nothing_are_refused(access: dict[str, object], said: str) -> None:
     message = refused(environ={}, flags={"access": access})
     assert said in message
@@ -221,12 +277,16 @@ def test_a_python_file_lists_endpoints(tmp_path: Path) -> None:
     path = written(tmp_path / "config.py", f"endpoints = [{ENDPOINT!r}]")
     [found] = load(path, {}).endpoints
     assert (found.url, found.api_key, found.type) == (
-        "http://127.0.0.1:11434", "a-secret-key", "openai"
+        "http://127.0.0.1:11434",
+        "a-secret-key",
+        "openai",
     )
 
 
 def test_a_toml_file_lists_endpoints(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.toml", """
+    path = written(
+        tmp_path / "a.toml",
+        """
 [[endpoints]]
 url = "https://api.example.org/v1"
 priority = 1
@@ -235,10 +295,14 @@ prefix = "cloud/"
 headers = {OpenAI-Organization = "home"}
 [[endpoints]]
 type = "horde"
-""")
+""",
+    )
     cloud, horde = load(path, {}).endpoints
     assert (cloud.label(), cloud.priority, cloud.weight, cloud.timeout) == (
-        "api.example.org", 1, 1.0, 300
+        "api.example.org",
+        1,
+        1.0,
+        300,
     )
     assert (horde.label(), horde.url) == ("horde", None)
 
@@ -276,16 +340,19 @@ def test_endpoints_that_are_no_json_are_refused(text: str) -> None:
     assert "environment variable ENDPOINTS" in refused(environ={"ENDPOINTS": text})
 
 
-@pytest.mark.parametrize(("endpoint", "said"), [
-    ({}, "an endpoint needs a url"),
-    ({"url": "127.0.0.1:1"}, "endpoints.0.url = (hidden) from the command line: write it with"),
-    ({**ENDPOINT, "type": "olama"}, "endpoints.0.type = 'olama' from the command line"),
-    ({**ENDPOINT, "wieght": 2}, "there is no such setting; weight is the nearest"),
-    ({**ENDPOINT, "weight": 0}, "endpoints.0.weight = 0 from the command line"),
-    ({**ENDPOINT, "headers": {"a b": "c"}}, "'a b' is no name of a header"),
-    ({**ENDPOINT, "headers": {"a": "b\n"}}, "characters that no header can carry"),
-    ({**ENDPOINT, "name": "a b"}, "a name has up to 64"),
-])
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ({}, "an endpoint needs a url"),
+        ({"url": "127.0.0.1:1"}, "endpoints.0.url = (hidden) from the command line: write it with"),
+        ({**ENDPOINT, "type": "olama"}, "endpoints.0.type = 'olama' from the command line"),
+        ({**ENDPOINT, "wieght": 2}, "there is no such setting; weight is the nearest"),
+        ({**ENDPOINT, "weight": 0}, "endpoints.0.weight = 0 from the command line"),
+        ({**ENDPOINT, "headers": {"a b": "c"}}, "'a b' is no name of a header"),
+        ({**ENDPOINT, "headers": {"a": "b\n"}}, "characters that no header can carry"),
+        ({**ENDPOINT, "name": "a b"}, "a name has up to 64"),
+    ],
+)
 def test_a_wrong_endpoint_is_explained_without_its_key(
     endpoint: dict[str, object], said: str
 ) -> None:
@@ -310,7 +377,9 @@ def test_a_key_may_have_limits() -> None:
     access = {"mode": "keys", "keys": {"a": key, "b": "l" * 16}}
     keys = load(environ={}, flags={"access": access}).access.keys
     assert (keys["a"].models, keys["a"].requests_per_minute, keys["a"].admin) == (
-        ["gpt-*"], 5, True
+        ["gpt-*"],
+        5,
+        True,
     )
     assert (keys["b"].key, keys["b"].models) == ("l" * 16, [])
 
@@ -327,19 +396,24 @@ def test_an_unknown_database_is_refused(url: str) -> None:
     assert "access.database = (hidden) from the command line" in message
 
 
-@pytest.mark.parametrize(("tree", "message"), [
-    ({"endpoints": [{"url": "http://a", "api_key": "secret\n"}]}, "no header can carry"),
-    ({"endpoints": [{"url": "http://a", "api_key": "s€cret"}]}, "no header can carry"),
-    ({"horde": {"api_key": "secret\n"}}, "no header can carry"),
-    ({"access": {"mode": "keys", "keys": {"a": {"key": "k" * 16, "horde_key": "secret\n"}}}},
-     "no header can carry"),
-    ({"endpoints": [{"url": "http://u:secret/x@a"}]}, "its port is no number up to 65535"),
-    ({"endpoints": [{"url": "http://u:[secret]x@a"}]}, "its host is none"),
-    ({"endpoints": [{"url": "http://u:secret\u2100@a"}]}, "its host is none"),
-    ({"endpoints": [{"url": "http://a:65536"}]}, "its port is no number up to 65535"),
-    ({"endpoints": [{"url": "http://a/ secret"}]}, "characters that no url can have"),
-    ({"endpoints": [{"url": "http://a/\nsecret"}]}, "characters that no url can have"),
-])
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"endpoints": [{"url": "http://a", "api_key": "secret\n"}]}, "no header can carry"),
+        ({"endpoints": [{"url": "http://a", "api_key": "s€cret"}]}, "no header can carry"),
+        ({"horde": {"api_key": "secret\n"}}, "no header can carry"),
+        (
+            {"access": {"mode": "keys", "keys": {"a": {"key": "k" * 16, "horde_key": "secret\n"}}}},
+            "no header can carry",
+        ),
+        ({"endpoints": [{"url": "http://u:secret/x@a"}]}, "its port is no number up to 65535"),
+        ({"endpoints": [{"url": "http://u:[secret]x@a"}]}, "its host is none"),
+        ({"endpoints": [{"url": "http://u:secret\u2100@a"}]}, "its host is none"),
+        ({"endpoints": [{"url": "http://a:65536"}]}, "its port is no number up to 65535"),
+        ({"endpoints": [{"url": "http://a/ secret"}]}, "characters that no url can have"),
+        ({"endpoints": [{"url": "http://a/\nsecret"}]}, "characters that no url can have"),
+    ],
+)
 def test_what_cannot_be_sent_is_refused_unseen(tree: dict[str, Any], message: str) -> None:
     said = refused(environ={}, flags=tree)
     assert message in said
@@ -354,11 +428,14 @@ def test_seconds_have_an_end() -> None:
     )
 
 
-@pytest.mark.parametrize(("key", "message"), [
-    ("k" * 16 + " ", "it has spaces at an end, which clients do not send"),
-    ("k" * 16 + "\n", "it has characters that no header can carry"),
-    ("sk-no-key-required", "sk-no-key... is what clients without a key send"),
-])
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("k" * 16 + " ", "it has spaces at an end, which clients do not send"),
+        ("k" * 16 + "\n", "it has characters that no header can carry"),
+        ("sk-no-key-required", "sk-no-key... is what clients without a key send"),
+    ],
+)
 def test_a_client_key_that_could_never_be_used_is_refused(key: str, message: str) -> None:
     access = {"mode": "keys", "keys": {"a": key}}
     assert message in refused(environ={}, flags={"access": access})
@@ -409,14 +486,14 @@ def test_what_is_missing_in_a_file_names_the_file(tmp_path: Path) -> None:
 def test_a_python_file_that_cannot_read_another_names_that(tmp_path: Path) -> None:
     path = written(tmp_path / "a.py", "open('/nowhere/key')")
     assert refused(path, {}) == (
-        f"cannot read the configuration {path}: "
-        "[Errno 2] No such file or directory: '/nowhere/key'"
+        f"cannot read the configuration {path}: [Errno 2] No such file or directory: '/nowhere/key'"
     )
 
 
 def test_the_private_horde_has_its_name_for_itself() -> None:
     flags: dict[str, Any] = {
-        "private_horde": {"enabled": True}, "endpoints": [{"url": "http://a"}],
+        "private_horde": {"enabled": True},
+        "endpoints": [{"url": "http://a"}],
     }
     assert load(environ={}, flags=flags).endpoints[0].name == "a"
     flags["endpoints"] = [{"url": "http://a", "name": "private"}]

@@ -25,11 +25,23 @@ def test_an_envelope_has_openais_four_keys() -> None:
     }
 
 
-@pytest.mark.parametrize("message", [
-    "at most 1500 tokens", "error 429", "Rate limit reached", "rate-limit", "Too many requests",
-    "overloaded", "Internal Server Error", "please try again later", "request timed out",
-    "timeout", "connection refused", "model-502b",
-])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "at most 1500 tokens",
+        "error 429",
+        "Rate limit reached",
+        "rate-limit",
+        "Too many requests",
+        "overloaded",
+        "Internal Server Error",
+        "please try again later",
+        "request timed out",
+        "timeout",
+        "connection refused",
+        "model-502b",
+    ],
+)
 def test_what_alarms_clients_is_taken_out(message: str) -> None:
     calmed = calm(message)
     assert calmed != message
@@ -76,9 +88,17 @@ def test_every_error_stands_in_the_tree() -> None:
 
 
 STATUSES = {
-    "InvalidRequest": 400, "InvalidApiKey": 401, "Refused": 403, "ModelNotFound": 404,
-    "RateLimited": 429, "ServerBug": 500, "UpstreamFailed": 502, "Unavailable": 503,
-    "InMaintenance": 503, "ShuttingDown": 503, "TimedOut": 504,
+    "InvalidRequest": 400,
+    "InvalidApiKey": 401,
+    "Refused": 403,
+    "ModelNotFound": 404,
+    "RateLimited": 429,
+    "ServerBug": 500,
+    "UpstreamFailed": 502,
+    "Unavailable": 503,
+    "InMaintenance": 503,
+    "ShuttingDown": 503,
+    "TimedOut": 504,
 }
 
 

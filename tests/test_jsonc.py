@@ -24,24 +24,29 @@ COMMENTED = """{
 
 def test_comments_and_trailing_commas_are_read_over() -> None:
     assert parse(COMMENTED).value == {
-        "theme": "dark", "provider": {"mine": {"npm": "x"}}, "list": [1, 2, 3],
+        "theme": "dark",
+        "provider": {"mine": {"npm": "x"}},
+        "list": [1, 2, 3],
     }
 
 
-@pytest.mark.parametrize(("before", "path", "value", "after"), [
-    ("{}", ("a",), 1, '{\n  "a": 1\n}'),
-    ("{ }\n", ("a",), 1, '{\n  "a": 1\n}\n'),
-    ('{"a": 1}', ("a",), 2, '{"a": 2}'),
-    ('{"a": 1}', ("b",), 2, '{"a": 1,\n  "b": 2\n}'),
-    ('{"a": 1,}', ("b",), 2, '{"a": 1,\n  "b": 2\n}'),
-    ('{\n  "a": 1 // one\n}', ("b",), 2, '{\n  "a": 1, // one\n  "b": 2\n}'),
-    ('{\n  // none\n}', ("b",), 2, '{\n  // none\n  "b": 2\n}'),
-    ("{}", ("a", "b"), 1, '{\n  "a": {\n    "b": 1\n  }\n}'),
-    ('{"a": {"c": 1}}', ("a", "b"), 2, '{"a": {"c": 1,\n    "b": 2\n  }}'),
-    ('{"a": {"b" : [1,\n2]}}', ("a", "b"), [1, 2], '{"a": {"b" : [1,\n2]}}'),
-    ('{"a": 1, "a": 2}', ("a",), 3, '{"a": 1, "a": 3}'),
-    ('{"ü": "\\u00fc"}', ("ü",), "ö", '{"ü": "ö"}'),
-])
+@pytest.mark.parametrize(
+    ("before", "path", "value", "after"),
+    [
+        ("{}", ("a",), 1, '{\n  "a": 1\n}'),
+        ("{ }\n", ("a",), 1, '{\n  "a": 1\n}\n'),
+        ('{"a": 1}', ("a",), 2, '{"a": 2}'),
+        ('{"a": 1}', ("b",), 2, '{"a": 1,\n  "b": 2\n}'),
+        ('{"a": 1,}', ("b",), 2, '{"a": 1,\n  "b": 2\n}'),
+        ('{\n  "a": 1 // one\n}', ("b",), 2, '{\n  "a": 1, // one\n  "b": 2\n}'),
+        ("{\n  // none\n}", ("b",), 2, '{\n  // none\n  "b": 2\n}'),
+        ("{}", ("a", "b"), 1, '{\n  "a": {\n    "b": 1\n  }\n}'),
+        ('{"a": {"c": 1}}', ("a", "b"), 2, '{"a": {"c": 1,\n    "b": 2\n  }}'),
+        ('{"a": {"b" : [1,\n2]}}', ("a", "b"), [1, 2], '{"a": {"b" : [1,\n2]}}'),
+        ('{"a": 1, "a": 2}', ("a",), 3, '{"a": 1, "a": 3}'),
+        ('{"ü": "\\u00fc"}', ("ü",), "ö", '{"ü": "ö"}'),
+    ],
+)
 def test_a_value_is_set(before: str, path: tuple[str, ...], value: Any, after: str) -> None:
     assert set_value(before, path, value) == after
 
@@ -49,15 +54,30 @@ def test_a_value_is_set(before: str, path: tuple[str, ...], value: Any, after: s
 def test_everything_else_stays_to_the_letter() -> None:
     changed = set_value(COMMENTED, ("provider", "horde"), {"npm": "y"})
     assert changed == COMMENTED.replace(
-        '"mine": {"npm": "x",}, // my own\n', '"mine": {"npm": "x",}, // my own\n'
-        '    "horde": {\n      "npm": "y"\n    }\n',
+        '"mine": {"npm": "x",}, // my own\n',
+        '"mine": {"npm": "x",}, // my own\n    "horde": {\n      "npm": "y"\n    }\n',
     )
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", '{"a"}', '{"a": }', '{"a": 1 "b": 2}', "{a: 1}", "[1 2]", "{} {}", '{"a": "\\x"}',
-    "nul", "/* open", "[" * 200, '{"a": 01}', "{1: 2}",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '{"a"}',
+        '{"a": }',
+        '{"a": 1 "b": 2}',
+        "{a: 1}",
+        "[1 2]",
+        "{} {}",
+        '{"a": "\\x"}',
+        "nul",
+        "/* open",
+        "[" * 200,
+        '{"a": 01}',
+        "{1: 2}",
+    ],
+)
 def test_what_is_no_json_is_refused_with_its_place(text: str) -> None:
     with pytest.raises(JsoncError, match="not valid JSON in line 1, column"):
         parse(text)
@@ -70,7 +90,10 @@ def test_a_place_that_is_not_in_an_object_is_refused(text: str) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from conftest import Clock
+
 from horde_proxy.errors import RateLimited
 from horde_proxy.ledger.allowances import Allowances
 from horde_proxy.ledger.book import Book
@@ -43,7 +43,9 @@ def test_so_many_requests_a_minute_and_not_one_more(door: Door) -> None:
         door.admit(key)
         door.clock.seconds += 10
     assert door.refusal(key) == (
-        "This key may make 3 requests a minute; the next one in 30 s.", "rate_limit_exceeded", 30,
+        "This key may make 3 requests a minute; the next one in 30 s.",
+        "rate_limit_exceeded",
+        30,
     )
     door.clock.seconds += 30
     door.admit(key)
@@ -55,7 +57,9 @@ def test_the_wait_is_rounded_up_to_whole_seconds(door: Door) -> None:
     door.admit(key)
     door.clock.seconds += 59.9
     assert door.refusal(key) == (
-        "This key may make 1 request a minute; the next one in 1 s.", "rate_limit_exceeded", 1,
+        "This key may make 1 request a minute; the next one in 1 s.",
+        "rate_limit_exceeded",
+        1,
     )
 
 
@@ -85,8 +89,9 @@ def test_so_many_requests_at_once_and_not_one_more(door: Door) -> None:
     key = ClientKey("ann", concurrent=2)
     release, _ = door.admit(key), door.admit(key)
     assert door.refusal(key) == (
-        "This key may have 2 requests at once; the next one is allowed when one of them has "
-        "ended.", "rate_limit_exceeded", 5,
+        "This key may have 2 requests at once; the next one is allowed when one of them has ended.",
+        "rate_limit_exceeded",
+        5,
     )
     release()
     door.admit(key)
@@ -113,7 +118,9 @@ def test_tokens_a_day_last_until_midnight(door: Door) -> None:
     door.book.add("ann", "m", "chat", completion_tokens=2)
     assert door.refusal(key) == (
         "This key may use 100 tokens a day and has used 101; the next request is allowed at "
-        "midnight UTC, in 43200 s.", "daily_limit_reached", 43200,
+        "midnight UTC, in 43200 s.",
+        "daily_limit_reached",
+        43200,
     )
     door.clock.seconds += 43199.5
     assert door.refusal(key)[2] == 1
@@ -126,7 +133,9 @@ def test_kudos_a_day_last_until_midnight(door: Door) -> None:
     door.book.add("ann", "m", "chat", kudos=12.5)
     assert door.refusal(key) == (
         "This key may use 12.5 kudos a day and has used 12.5; the next request is allowed at "
-        "midnight UTC, in 43200 s.", "daily_limit_reached", 43200,
+        "midnight UTC, in 43200 s.",
+        "daily_limit_reached",
+        43200,
     )
     door.admit(ClientKey("bob", kudos_per_day=12.5))
 

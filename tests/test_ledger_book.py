@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from conftest import Clock
+
 from horde_proxy.ledger.book import Book
 from horde_proxy.ledger.records import Spent, StoreError, Usage
 from horde_proxy.ledger.store import Store
@@ -213,10 +213,12 @@ def test_usage_is_of_the_days_and_the_name_that_are_asked_for(book: Book, clock:
     for name in ("ann", "bob"):
         add(book, name)
     assert [(row.day, row.name) for row in book.usage(NEXT_DAY, FAR)] == [
-        (NEXT_DAY, "ann"), (NEXT_DAY, "bob"),
+        (NEXT_DAY, "ann"),
+        (NEXT_DAY, "bob"),
     ]
     assert [(row.day, row.name) for row in book.usage(DAY, FAR, "bob")] == [
-        (DAY, "bob"), (NEXT_DAY, "bob"),
+        (DAY, "bob"),
+        (NEXT_DAY, "bob"),
     ]
 
 
@@ -265,9 +267,7 @@ def test_a_thread_writes_by_itself(store: Unsteady, clock: Clock) -> None:
     assert store.usage(DAY, DAY) == rows((DAY, 1, 0, 10, 5, 1.5))
 
 
-def test_a_store_that_fails_at_first_is_not_waited_for_again(
-    book: Book, store: Unsteady
-) -> None:
+def test_a_store_that_fails_at_first_is_not_waited_for_again(book: Book, store: Unsteady) -> None:
     store.record(rows((DAY, 1, 0, 10, 5, 1.5)))
     store.fails = True
     assert book.spent("ann") == Spent(0, 0.0)

@@ -18,8 +18,16 @@ from horde_proxy.ledger.records import Spent, Usage
 from horde_proxy.ledger.store import Store, StoreError
 
 ANN = ClientKey(
-    "ann", models=("*llama*", "b"), endpoints=("chat",), requests_per_minute=60, concurrent=2,
-    tokens_per_day=100_000, kudos_per_day=12.5, horde_key="0000000000", admin=True, created=1000,
+    "ann",
+    models=("*llama*", "b"),
+    endpoints=("chat",),
+    requests_per_minute=60,
+    concurrent=2,
+    tokens_per_day=100_000,
+    kudos_per_day=12.5,
+    horde_key="0000000000",
+    admin=True,
+    created=1000,
 )
 BOB = ClientKey("bob", created=2000)
 DAY = "2026-01-31"
@@ -63,7 +71,9 @@ class Behaviour:
     def test_there_is_nothing_to_revoke_twice(self, store: Store) -> None:
         store.add("digest-a", ANN)
         assert [store.revoke("ann"), store.revoke("ann"), store.revoke("eve")] == [
-            True, False, False,
+            True,
+            False,
+            False,
         ]
 
     def test_a_name_in_use_is_refused(self, store: Store) -> None:
@@ -99,8 +109,10 @@ class Behaviour:
         store.record([used(name, day) for name in ("bob", "ann") for day in days])
         found = store.usage("2026-01-01", "2026-01-09")
         assert [(row.day, row.name) for row in found] == [
-            ("2026-01-01", "ann"), ("2026-01-01", "bob"),
-            ("2026-01-09", "ann"), ("2026-01-09", "bob"),
+            ("2026-01-01", "ann"),
+            ("2026-01-01", "bob"),
+            ("2026-01-09", "ann"),
+            ("2026-01-09", "bob"),
         ]
         assert store.usage("2026-01-10", "2026-01-31", "bob") == [used("bob", "2026-01-10")]
 
@@ -135,8 +147,9 @@ class Behaviour:
             store.close()
 
     def test_an_entry_that_no_database_takes_is_made_fit(self, store: Store) -> None:
-        store.record([Usage(DAY, "ann", "a\0b\ud800" + "c" * 300, "chat", 1, 0, 10**30, -5,
-                            float("nan"))])
+        store.record(
+            [Usage(DAY, "ann", "a\0b\ud800" + "c" * 300, "chat", 1, 0, 10**30, -5, float("nan"))]
+        )
         assert store.usage(DAY, DAY) == [
             Usage(DAY, "ann", "a?b?" + "c" * 196, "chat", 1, 0, 2**40, 0, 0.0)
         ]
@@ -174,7 +187,9 @@ def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
     store.add("digest-a", ANN)
     assert mode(tmp_path / "data") == 0o700
     assert {path.name: mode(path) for path in (tmp_path / "data").iterdir()} == {
-        "ledger.db": 0o600, "ledger.db-wal": 0o600, "ledger.db-shm": 0o600,
+        "ledger.db": 0o600,
+        "ledger.db-wal": 0o600,
+        "ledger.db-shm": 0o600,
     }
     store.close()
 
@@ -207,11 +222,19 @@ def test_the_file_is_one_that_readers_and_a_writer_share(tmp_path: Path) -> None
     connection.close()
 
 
-@pytest.mark.parametrize("url", [
-    "ledger.db", "", "postgresql://ann:secret@host:port/db", "mysql://ann:secret@host/db",
-    "sqlite://", "sqlite:///:memory:", "sqlite:///file:ledger?mode=memory&uri=true",
-    "postgresql+asyncpg://ann:secret@host/db",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ledger.db",
+        "",
+        "postgresql://ann:secret@host:port/db",
+        "mysql://ann:secret@host/db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:ledger?mode=memory&uri=true",
+        "postgresql+asyncpg://ann:secret@host/db",
+    ],
+)
 def test_a_wrong_url_is_told_at_once_with_what_to_write(url: str) -> None:
     with pytest.raises(StoreError, match="Write sqlite:///FILE") as caught:
         Store(url)

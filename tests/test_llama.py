@@ -51,19 +51,22 @@ def test_the_words_together_are_the_text(text):
     assert text == "".join(vocabulary._words(text))
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("Hello, wide world!", ["Hello", ",", " wide", " world", "!"]),
-    ("we'll see, IT'S so", ["we", "'ll", " see", ",", " IT", "'", "S", " so"]),
-    ("in 1984", ["in", " ", "1", "9", "8", "4"]),
-    ("x²+½ Ⅷ", ["x", "²", "+", "½", " ", "Ⅷ"]),
-    ("snake_case __init__", ["snake", "_", "case", " __", "init", "__"]),
-    ("a   b", ["a", "  ", " b"]),
-    ("end  \n\n", ["end", "  \n\n"]),
-    ("käse 你好 étude", ["käse", " 你好", " étude"]),
-    ("e\u0301", ["e", "\u0301"]),
-    ("a\x1cb", ["a", "\x1c", "b"]),
-    ("a\u3000b", ["a", "\u3000", "b"]),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello, wide world!", ["Hello", ",", " wide", " world", "!"]),
+        ("we'll see, IT'S so", ["we", "'ll", " see", ",", " IT", "'", "S", " so"]),
+        ("in 1984", ["in", " ", "1", "9", "8", "4"]),
+        ("x²+½ Ⅷ", ["x", "²", "+", "½", " ", "Ⅷ"]),
+        ("snake_case __init__", ["snake", "_", "case", " __", "init", "__"]),
+        ("a   b", ["a", "  ", " b"]),
+        ("end  \n\n", ["end", "  \n\n"]),
+        ("käse 你好 étude", ["käse", " 你好", " étude"]),
+        ("e\u0301", ["e", "\u0301"]),
+        ("a\x1cb", ["a", "\x1c", "b"]),
+        ("a\u3000b", ["a", "\u3000", "b"]),
+    ],
+)
 def test_text_is_cut_into_words_like_smollm_s_pre_tokenizer(text, expected):
     assert expected == list(vocabulary._words(text))
 
@@ -81,7 +84,7 @@ def test_digits_stay_single_even_if_a_merge_exists():
 def test_control_tokens_in_a_text_become_their_ids():
     expected = [1, *ids_of("hello"), 2, *ids_of("Ċ")]
     assert expected == VOCABULARY.encode("<|im_start|>hello<|im_end|>\n")
-    assert "<|im_start|>hello" == VOCABULARY.decode(expected[:2])
+    assert VOCABULARY.decode(expected[:2]) == "<|im_start|>hello"
 
 
 def test_a_lone_surrogate_becomes_a_question_mark():
@@ -91,7 +94,7 @@ def test_a_lone_surrogate_becomes_a_question_mark():
 def test_bytes_that_the_vocabulary_lacks_are_left_out():
     tokens = [token for token in TOKENS if token != BYTES[4]]
     lacking = vocabulary.Vocabulary(tokens, MERGES, KINDS)
-    assert "ab" == lacking.decode(lacking.encode("a\x04b"))
+    assert lacking.decode(lacking.encode("a\x04b")) == "ab"
 
 
 def test_a_very_long_word_is_encoded_too():
@@ -113,15 +116,20 @@ def weights(seed=1, **extra):
 
     tensors = {"token_embd.weight": 2 * matrix(len(TOKENS), WIDTH), "output_norm.weight": norm()}
     for block in range(BLOCKS):
-        tensors |= {f"blk.{block}.{name}.weight": tensor for name, tensor in {
-            "attn_norm": norm(), "ffn_norm": norm(),
-            "attn_q": 2 * matrix(HEADS * LENGTH, WIDTH),
-            "attn_k": 2 * matrix(KV_HEADS * LENGTH, WIDTH),
-            "attn_v": matrix(KV_HEADS * LENGTH, WIDTH),
-            "attn_output": matrix(WIDTH, HEADS * LENGTH),
-            "ffn_gate": matrix(HIDDEN, WIDTH), "ffn_up": matrix(HIDDEN, WIDTH),
-            "ffn_down": matrix(WIDTH, HIDDEN),
-        }.items()}
+        tensors |= {
+            f"blk.{block}.{name}.weight": tensor
+            for name, tensor in {
+                "attn_norm": norm(),
+                "ffn_norm": norm(),
+                "attn_q": 2 * matrix(HEADS * LENGTH, WIDTH),
+                "attn_k": 2 * matrix(KV_HEADS * LENGTH, WIDTH),
+                "attn_v": matrix(KV_HEADS * LENGTH, WIDTH),
+                "attn_output": matrix(WIDTH, HEADS * LENGTH),
+                "ffn_gate": matrix(HIDDEN, WIDTH),
+                "ffn_up": matrix(HIDDEN, WIDTH),
+                "ffn_down": matrix(WIDTH, HIDDEN),
+            }.items()
+        }
     return tensors | extra
 
 
@@ -202,6 +210,7 @@ def naive_logits(tensors, ids):
     factors = tensors.get("rope_freqs.weight", np.ones(LENGTH // 2))
     hidden = tensors["token_embd.weight"][ids]
     for number in range(BLOCKS):
+
         def block(name, number=number):
             return tensors[f"blk.{number}.{name}.weight"]
 
@@ -226,10 +235,12 @@ def test_the_logits_agree_with_a_naive_implementation(tiny):
 
 
 def test_an_output_matrix_and_rope_factors_are_used_where_a_file_has_them(tmp_path):
-    tensors = weights(**{
-        "output.weight": weights(seed=2)["token_embd.weight"],
-        "rope_freqs.weight": np.array([1, 2, 4, 8], np.float32),
-    })
+    tensors = weights(
+        **{
+            "output.weight": weights(seed=2)["token_embd.weight"],
+            "rope_freqs.weight": np.array([1, 2, 4, 8], np.float32),
+        }
+    )
     path = write_model(tmp_path / "model.gguf", tensors)
     close(naive_logits(tensors, IDS), network.Network(GGUFFile(path)).read(IDS))
 
@@ -263,7 +274,7 @@ def test_a_shared_beginning_is_kept_and_the_rest_forgotten(tiny):
     net = network.Network(GGUFFile(tiny))
     net.read(IDS)
     other = [*IDS[:6], 9, 8]
-    assert 6 == net.rewind(other)
+    assert net.rewind(other) == 6
     close(naive_logits(weights(), other), net.read(other[6:]))
 
 
@@ -360,47 +371,47 @@ def distribution(latest=(), logits=LOGITS, **settings):
 
 
 def test_with_all_limits_open_every_token_keeps_its_probability():
-    assert ([1, 3, 0, 2], [0.5, 0.35, 0.1, 0.05]) == distribution()
+    assert distribution() == ([1, 3, 0, 2], [0.5, 0.35, 0.1, 0.05])
 
 
 def test_top_k_keeps_the_best():
-    assert ([1, 3], [0.5882, 0.4118]) == distribution(top_k=2)
+    assert distribution(top_k=2) == ([1, 3], [0.5882, 0.4118])
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_it():
-    assert ([1, 3], [0.5882, 0.4118]) == distribution(top_p=0.8)
-    assert ([1, 3, 0], [0.5263, 0.3684, 0.1053]) == distribution(top_p=0.86)
+    assert distribution(top_p=0.8) == ([1, 3], [0.5882, 0.4118])
+    assert distribution(top_p=0.86) == ([1, 3, 0], [0.5263, 0.3684, 0.1053])
 
 
 def test_top_p_of_zero_keeps_the_best():
-    assert ([1], [1.0]) == distribution(top_p=0)
+    assert distribution(top_p=0) == ([1], [1.0])
 
 
 def test_min_p_keeps_what_reaches_its_share_of_the_best():
-    assert ([1, 3], [0.5882, 0.4118]) == distribution(min_p=0.3)
+    assert distribution(min_p=0.3) == ([1, 3], [0.5882, 0.4118])
 
 
 def test_a_low_temperature_sharpens_after_the_limits():
-    assert ([1, 3], [0.6711, 0.3289]) == distribution(temperature=0.5, top_p=0.8)
+    assert distribution(temperature=0.5, top_p=0.8) == ([1, 3], [0.6711, 0.3289])
 
 
 @pytest.mark.parametrize("greedy", [{"temperature": 0.0}, {"top_k": 1}])
 def test_greedy_settings_leave_the_best_only(greedy):
-    assert ([1], [1.0]) == distribution(**greedy)
+    assert distribution(**greedy) == ([1], [1.0])
 
 
 def test_rep_pen_divides_positive_logits_and_multiplies_negative_ones():
     sampler = Sampler(rep_pen=2.0)
     penalised = sampler._penalised(np.array([4.0, -1.0, 3.0], np.float32), [0, 1, 1])
-    assert [2.0, -2.0, 3.0] == penalised.tolist()
+    assert penalised.tolist() == [2.0, -2.0, 3.0]
 
 
 def test_rep_pen_reaches_back_as_far_as_its_range():
     logits = np.array([4.0, 4.0, 4.0], np.float32)
     near = Sampler(rep_pen=2.0, rep_pen_range=2)
     none = Sampler(rep_pen=2.0, rep_pen_range=0)
-    assert [4.0, 2.0, 2.0] == near._penalised(logits, [0, 1, 2]).tolist()
-    assert [4.0, 4.0, 4.0] == none._penalised(logits, [0, 1, 2]).tolist()
+    assert near._penalised(logits, [0, 1, 2]).tolist() == [4.0, 2.0, 2.0]
+    assert none._penalised(logits, [0, 1, 2]).tolist() == [4.0, 4.0, 4.0]
 
 
 def test_a_payload_s_settings_are_taken_and_nulls_passed_over():
@@ -446,53 +457,59 @@ GREEDY = {"prompt": "hello", "max_length": 30, "temperature": 0}
 
 
 def test_only_the_new_text_comes_back_without_the_end_of_turn():
-    assert "Good day" == scripted("Good day").generate(GREEDY)
+    assert scripted("Good day").generate(GREEDY) == "Good day"
 
 
 @pytest.mark.parametrize("control", ids_of(*CONTROLS))
 def test_every_control_token_ends_the_text(control):
-    assert "Good" == scripted("Good", then=[control]).generate(GREEDY)
+    assert scripted("Good", then=[control]).generate(GREEDY) == "Good"
 
 
 def test_max_length_counts_tokens():
-    assert "Good" == scripted("Good day").generate(GREEDY | {"max_length": 4})
+    assert scripted("Good day").generate(GREEDY | {"max_length": 4}) == "Good"
 
 
 def test_characters_of_several_tokens_come_out_whole():
-    assert "é – 😀" == scripted("é – 😀").generate(GREEDY)
+    assert scripted("é – 😀").generate(GREEDY) == "é – 😀"
 
 
 def test_half_a_character_at_the_end_is_replaced():
-    assert "ab\ufffd" == scripted("ab😀").generate(GREEDY | {"max_length": 4})
+    assert scripted("ab😀").generate(GREEDY | {"max_length": 4}) == "ab\ufffd"
 
 
-@pytest.mark.parametrize(("stops", "expected"), [
-    (["\nUser:"], "Well.\nUser:"),
-    (["ll", "zz"], "Well"),
-    (["User", ".\n"], "Well.\n"),
-    (["é"], "Well.\nUser: é"),
-    (["", "never"], "Well.\nUser: é!"),
-])
+@pytest.mark.parametrize(
+    ("stops", "expected"),
+    [
+        (["\nUser:"], "Well.\nUser:"),
+        (["ll", "zz"], "Well"),
+        (["User", ".\n"], "Well.\n"),
+        (["é"], "Well.\nUser: é"),
+        (["", "never"], "Well.\nUser: é!"),
+    ],
+)
 def test_the_text_ends_with_the_first_stop_string(stops, expected):
     assert expected == scripted("Well.\nUser: é!").generate(GREEDY | {"stop_sequence": stops})
 
 
 def test_what_follows_a_stop_string_in_the_same_token_is_cut():
     llama = Llama("scripted", VOCABULARY, Script(*ids_of("hello", "o")))
-    assert "hel" == llama.generate(GREEDY | {"stop_sequence": ["el", "l"]})
+    assert llama.generate(GREEDY | {"stop_sequence": ["el", "l"]}) == "hel"
 
 
 def test_a_stop_string_in_the_prompt_does_not_count():
     llama = Llama("scripted", VOCABULARY, Script(*ids_of("o", "hello"), EOS))
-    assert "ohello" == llama.generate(GREEDY | {"stop_sequence": ["llo"], "prompt": "hell"})
+    assert llama.generate(GREEDY | {"stop_sequence": ["llo"], "prompt": "hell"}) == "ohello"
 
 
-@pytest.mark.parametrize(("payload", "expected"), [
-    ({"max_length": 10}, 30),
-    ({"max_length": 10, "max_context_length": 16}, 6),
-    ({"max_length": 10, "max_context_length": 1024}, 30),
-    ({"max_length": 9999}, 1),
-])
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"max_length": 10}, 30),
+        ({"max_length": 10, "max_context_length": 16}, 6),
+        ({"max_length": 10, "max_context_length": 1024}, 30),
+        ({"max_length": 9999}, 1),
+    ],
+)
 def test_a_prompt_that_is_too_long_loses_its_beginning(payload, expected):
     prompt = "".join(chr(33 + i) for i in range(60))
     llama = scripted("")
@@ -508,19 +525,19 @@ def test_bos_comes_first_where_the_model_wants_it_even_if_the_prompt_is_cut():
 
 
 def test_an_empty_prompt_is_answered_too():
-    assert "Hi" == scripted("Hi").generate({"temperature": 0})
+    assert scripted("Hi").generate({"temperature": 0}) == "Hi"
 
 
 def test_cancelling_ends_the_text_and_gives_what_there_is():
     answers = iter([False, False, False, True])
-    assert "Goo" == scripted("Good day").generate(GREEDY, lambda: next(answers))
+    assert scripted("Good day").generate(GREEDY, lambda: next(answers)) == "Goo"
 
 
 def test_a_long_prompt_can_be_cancelled_between_batches(tiny, monkeypatch):
     monkeypatch.setattr(model, "_TOKENS_AT_ONCE", 4)
     llama = Llama.load(tiny)
-    assert "" == llama.generate(GREEDY | {"prompt": "x" * 15}, lambda: True)
-    assert 4 == len(llama._network.tokens)
+    assert llama.generate(GREEDY | {"prompt": "x" * 15}, lambda: True) == ""
+    assert len(llama._network.tokens) == 4
 
 
 def test_the_same_seed_draws_the_same_text(tiny):
@@ -565,22 +582,29 @@ def test_threads_take_turns(tiny):
 def test_a_model_tells_its_name_and_limits(tiny):
     llama = Llama.load(tiny)
     said = (llama.name, llama.max_context_length, llama.max_length, llama.count_tokens("hello wo"))
-    assert ("horde-proxy/Tiny-Llama", CONTEXT, 1024, 3) == said
+    assert said == ("horde-proxy/Tiny-Llama", CONTEXT, 1024, 3)
 
 
-@pytest.mark.parametrize("file_name", [
-    "My-Model.Q4_1.gguf", "My-Model-q4_k_m.gguf", "My-Model.IQ2_XXS.gguf", "My Model-F16.gguf",
-    "My-Model.gguf", "My-Model",
-])
+@pytest.mark.parametrize(
+    "file_name",
+    [
+        "My-Model.Q4_1.gguf",
+        "My-Model-q4_k_m.gguf",
+        "My-Model.IQ2_XXS.gguf",
+        "My Model-F16.gguf",
+        "My-Model.gguf",
+        "My-Model",
+    ],
+)
 def test_the_name_has_no_quantisation_and_no_spaces(file_name, tmp_path):
-    assert "My-Model" == model._model_name(tmp_path / file_name)
+    assert model._model_name(tmp_path / file_name) == "My-Model"
 
 
 def test_the_tags_are_chatml_where_the_vocabulary_has_them():
-    assert "<|im_start|>user\n" == scripted("").tags["INPUT"]
+    assert scripted("").tags["INPUT"] == "<|im_start|>user\n"
 
 
 def test_the_tags_are_alpaca_otherwise():
     words = vocabulary.Vocabulary(["a"], [], [1])
-    assert "\n### Instruction:\n" == Llama("plain", words, Script()).tags["INPUT"]
+    assert Llama("plain", words, Script()).tags["INPUT"] == "\n### Instruction:\n"
     assert model.CHATML_TAGS.keys() == model.ALPACA_TAGS.keys()

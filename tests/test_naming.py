@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horde_proxy.errors import InvalidRequest
 from horde_proxy import naming
+from horde_proxy.errors import InvalidRequest
 from horde_proxy.naming import expected_seconds, normalised, size_of
 
 
@@ -37,9 +37,7 @@ OFFER = [
 ]
 
 
-def resolve(
-    name: str, models: list[dict[str, Any]], aliases: dict[str, str]
-) -> list[str]:
+def resolve(name: str, models: list[dict[str, Any]], aliases: dict[str, str]) -> list[str]:
     """All groups as one list."""
     return [each for group in naming.resolve(name, models, aliases) for each in group]
 
@@ -132,18 +130,21 @@ def test_a_name_of_absurd_length_matches_nothing_unless_it_is_an_id() -> None:
 # Normalised names
 
 
-@pytest.mark.parametrize("name", [
-    "L3-8B-Stheno-v3.2",
-    "l3-8b-stheno-v3.2",
-    "l3_8b stheno_v3.2",
-    "Sao10K/L3-8B-Stheno-v3.2",
-    "Sao10K_L3-8B-Stheno-v3.2-Q4_K_M",
-    "koboldcpp/Sao10K_L3-8B-Stheno-v3.2",
-    "koboldcpp/L3-8B-Stheno-v3.2-Q4_K_M",
-    "aphrodite/Sao10K/L3-8B-Stheno-v3.2.i1-Q4_K_M.gguf",
-    "tabbyAPI/L3-8B-Stheno-v3.2-4.0bpw-h6-exl2",
-    "koboldcpp/L3-8B-Stheno-v3.2::some/user#1234",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "L3-8B-Stheno-v3.2",
+        "l3-8b-stheno-v3.2",
+        "l3_8b stheno_v3.2",
+        "Sao10K/L3-8B-Stheno-v3.2",
+        "Sao10K_L3-8B-Stheno-v3.2-Q4_K_M",
+        "koboldcpp/Sao10K_L3-8B-Stheno-v3.2",
+        "koboldcpp/L3-8B-Stheno-v3.2-Q4_K_M",
+        "aphrodite/Sao10K/L3-8B-Stheno-v3.2.i1-Q4_K_M.gguf",
+        "tabbyAPI/L3-8B-Stheno-v3.2-4.0bpw-h6-exl2",
+        "koboldcpp/L3-8B-Stheno-v3.2::some/user#1234",
+    ],
+)
 def test_a_name_means_its_model_without_engine_author_and_quantisation(name: str) -> None:
     assert found(name) == [STHENO]
 
@@ -151,36 +152,78 @@ def test_a_name_means_its_model_without_engine_author_and_quantisation(name: str
 def test_the_ids_are_normalised_too_and_the_quickest_comes_first() -> None:
     models = [model(STHENO, 9.0), model(f"{STHENO_TOO}-FP8", 3.0), model(f"b/{STHENO}", 3.0)]
     assert resolve("L3-8B-Stheno-v3.2-Q8_0", models, {}) == [
-        f"{STHENO_TOO}-FP8", f"b/{STHENO}", STHENO,
+        f"{STHENO_TOO}-FP8",
+        f"b/{STHENO}",
+        STHENO,
     ]
 
 
-@pytest.mark.parametrize("suffix", [
-    "-Q4_K_M", ".q4_k_m", ":Q4_K_M", "_Q8_0", "-Q6_K", "-Q3_K_XL", "-Q4", "-IQ3_XXS", "-IQ4_NL",
-    "-IQ2_M", ".i1-Q4_K_S", "-i1-IQ1_S", "-UD-Q4_K_XL", "-Q4_0_4_4", "-TQ1_0", "-4bit", "-4-bit",
-    "-4bit-128g", "-8bpw", "-4.0bpw-h6-exl2", "-exl2-6.5bpw", "-exl3", "-GPTQ", "-AWQ", "-GGUF",
-    ".gguf", ".Q5_K_M.gguf", "-fp16", "-bf16", "-F16", "-FP8", "-NVFP4", "-int8", "-W4A16",
-    "-GPTQ-Int4", "::user#12", "-Q4_K_M::us er#12", "-GGUF:Q4_K_M", "--Q4_K_M",
-])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "-Q4_K_M",
+        ".q4_k_m",
+        ":Q4_K_M",
+        "_Q8_0",
+        "-Q6_K",
+        "-Q3_K_XL",
+        "-Q4",
+        "-IQ3_XXS",
+        "-IQ4_NL",
+        "-IQ2_M",
+        ".i1-Q4_K_S",
+        "-i1-IQ1_S",
+        "-UD-Q4_K_XL",
+        "-Q4_0_4_4",
+        "-TQ1_0",
+        "-4bit",
+        "-4-bit",
+        "-4bit-128g",
+        "-8bpw",
+        "-4.0bpw-h6-exl2",
+        "-exl2-6.5bpw",
+        "-exl3",
+        "-GPTQ",
+        "-AWQ",
+        "-GGUF",
+        ".gguf",
+        ".Q5_K_M.gguf",
+        "-fp16",
+        "-bf16",
+        "-F16",
+        "-FP8",
+        "-NVFP4",
+        "-int8",
+        "-W4A16",
+        "-GPTQ-Int4",
+        "::user#12",
+        "-Q4_K_M::us er#12",
+        "-GGUF:Q4_K_M",
+        "--Q4_K_M",
+    ],
+)
 def test_a_suffix_that_only_tells_of_the_file_is_no_part_of_the_name(suffix: str) -> None:
     assert normalised(f"koboldcpp/Foo-7B{suffix}") == "foo-7b"
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("EVA-Q2.5", "eva-q2.5"),
-    ("google_gemma-3-27b-it-Q4_K_M", "gemma-3-27b-it"),
-    ("Angelic_Eclipse-12B", "angelic-eclipse-12b"),
-    ("Qwen3", "qwen3"),
-    ("QwQ-32B", "qwq-32b"),
-    ("Foo-v1.16", "foo-v1.16"),
-    ("Foo-3-8bit", "foo-3"),
-    ("Foo-GGUF-it", "foo-gguf-it"),
-    ("Q4_K_M", "q4-k-m"),
-    ("gguf", "gguf"),
-    ("a::b", "a::b"),
-    ("Qwen 3:8b@x", "qwen-3:8b@x"),
-    (" a  b__c ", "a-b-c"),
-])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("EVA-Q2.5", "eva-q2.5"),
+        ("google_gemma-3-27b-it-Q4_K_M", "gemma-3-27b-it"),
+        ("Angelic_Eclipse-12B", "angelic-eclipse-12b"),
+        ("Qwen3", "qwen3"),
+        ("QwQ-32B", "qwq-32b"),
+        ("Foo-v1.16", "foo-v1.16"),
+        ("Foo-3-8bit", "foo-3"),
+        ("Foo-GGUF-it", "foo-gguf-it"),
+        ("Q4_K_M", "q4-k-m"),
+        ("gguf", "gguf"),
+        ("a::b", "a::b"),
+        ("Qwen 3:8b@x", "qwen-3:8b@x"),
+        (" a  b__c ", "a-b-c"),
+    ],
+)
 def test_what_only_resembles_a_quantisation_stays(name: str, expected: str) -> None:
     assert normalised(name) == expected
 
@@ -193,36 +236,53 @@ def test_a_normalised_name_stays_as_it_is(name: str) -> None:
 # Globs and regexes
 
 
-@pytest.mark.parametrize(("glob", "expected"), [
-    ("KOBOLDCPP/*", [SMOL, STHENO, QWEN]),
-    ("l3-8b-*", [STHENO]),
-    ("*thedrummer*", [BEHEMOTH]),
-    ("qwen?-30b-a3b", [QWEN]),
-    ("[lq]*", [STHENO, QWEN]),
-    ("aphrodite/*/L3-8B-Stheno-v3.2", []),
-    ("drummer*", []),
-])
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("KOBOLDCPP/*", [SMOL, STHENO, QWEN]),
+        ("l3-8b-*", [STHENO]),
+        ("*thedrummer*", [BEHEMOTH]),
+        ("qwen?-30b-a3b", [QWEN]),
+        ("[lq]*", [STHENO, QWEN]),
+        ("aphrodite/*/L3-8B-Stheno-v3.2", []),
+        ("drummer*", []),
+    ],
+)
 def test_a_glob_fits_the_whole_id_or_what_follows_its_last_slash(
     glob: str, expected: list[str]
 ) -> None:
     assert found(glob) == expected
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("~stheno|BEHEMOTH", [STHENO, BEHEMOTH]),
-    ("~^koboldcpp/.*b$", [QWEN]),
-    ("~[0-9]{3}[bm]", [SMOL, BEHEMOTH]),
-    ("~[0-9]{3,4}m", [SMOL]),
-    ("~aphrodite/L3-8B-Stheno-v3.2", []),
-    ("~(smol{7,8})", []),
-])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("~stheno|BEHEMOTH", [STHENO, BEHEMOTH]),
+        ("~^koboldcpp/.*b$", [QWEN]),
+        ("~[0-9]{3}[bm]", [SMOL, BEHEMOTH]),
+        ("~[0-9]{3,4}m", [SMOL]),
+        ("~aphrodite/L3-8B-Stheno-v3.2", []),
+        ("~(smol{7,8})", []),
+    ],
+)
 def test_a_regex_is_searched_for_in_the_id(name: str, expected: list[str]) -> None:
     assert found(name) == expected
 
 
-@pytest.mark.parametrize("pattern", [
-    "(", "[z-a]", "*", "a{2,1}", "a{99999999999999999999}", "(?P<a", r"\q", "(?<=a*)b", "(" * 200,
-])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(",
+        "[z-a]",
+        "*",
+        "a{2,1}",
+        "a{99999999999999999999}",
+        "(?P<a",
+        r"\q",
+        "(?<=a*)b",
+        "(" * 200,
+    ],
+)
 def test_a_broken_regex_is_told(pattern: str) -> None:
     with pytest.raises(InvalidRequest, match="not usable") as caught:
         found(f"~{pattern}")
@@ -240,10 +300,18 @@ def test_a_regex_has_at_most_two_hundred_characters() -> None:
         found("~" + "x" * 201)
 
 
-@pytest.mark.parametrize("pattern", [
-    "(.+)+@", "(.*){9}@", "(?x)(.+) +@", "(?x)(.+)#\n+@", ".*.*.*.*@", ".?" * 40 + "@",
-    "(..|..)" * 25 + "@",
-])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(.+)+@",
+        "(.*){9}@",
+        "(?x)(.+) +@",
+        "(?x)(.+)#\n+@",
+        ".*.*.*.*@",
+        ".?" * 40 + "@",
+        "(..|..)" * 25 + "@",
+    ],
+)
 def test_a_regex_that_could_run_for_ages_is_refused(pattern: str) -> None:
     with pytest.raises(InvalidRequest, match="very long"):
         found(f"~{pattern}")
@@ -283,13 +351,17 @@ def test_of_a_list_the_first_twenty_names_count() -> None:
 # Words
 
 
-@pytest.mark.parametrize(("word", "expected"), [
-    ("fast", [SMOL, STHENO, QWEN, BEHEMOTH]),
-    ("LARGE", [BEHEMOTH, QWEN, STHENO, SMOL]),
-    ("long", [QWEN, BEHEMOTH, STHENO, SMOL]),
-    # (60+10)/sqrt(123) = 6.3, (20+10)/sqrt(30) = 5.5, (12+10)/sqrt(8) = 7.8; the small context last
-    ("Auto", [QWEN, BEHEMOTH, STHENO, SMOL]),
-])
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("fast", [SMOL, STHENO, QWEN, BEHEMOTH]),
+        ("LARGE", [BEHEMOTH, QWEN, STHENO, SMOL]),
+        ("long", [QWEN, BEHEMOTH, STHENO, SMOL]),
+        # (60+10)/sqrt(123) = 6.3, (20+10)/sqrt(30) = 5.5, (12+10)/sqrt(8) = 7.8;
+        # the small context last
+        ("Auto", [QWEN, BEHEMOTH, STHENO, SMOL]),
+    ],
+)
 def test_a_word_puts_all_models_into_its_order(word: str, expected: list[str]) -> None:
     assert found(word) == expected
 
@@ -322,18 +394,21 @@ def test_a_model_of_that_name_comes_before_the_word() -> None:
 # Time and size
 
 
-@pytest.mark.parametrize(("horde", "seconds"), [
-    ({"expected_seconds": 12.0, "eta": 90}, 12.0),
-    ({"expected_seconds": 0}, 0.0),
-    ({"eta": 30, "tokens_per_second": 20.0}, 40.0),
-    ({"tokens_per_second": 50}, 4.0),
-    ({"eta": 7}, 47.0),
-    ({"eta": 7, "tokens_per_second": 0.0}, 47.0),
-    ({"expected_seconds": None, "eta": None, "tokens_per_second": "fast"}, 40.0),
-    ({"expected_seconds": float("nan"), "tokens_per_second": float("nan")}, 40.0),
-    ({}, 40.0),
-    (None, 5.0),
-])
+@pytest.mark.parametrize(
+    ("horde", "seconds"),
+    [
+        ({"expected_seconds": 12.0, "eta": 90}, 12.0),
+        ({"expected_seconds": 0}, 0.0),
+        ({"eta": 30, "tokens_per_second": 20.0}, 40.0),
+        ({"tokens_per_second": 50}, 4.0),
+        ({"eta": 7}, 47.0),
+        ({"eta": 7, "tokens_per_second": 0.0}, 47.0),
+        ({"expected_seconds": None, "eta": None, "tokens_per_second": "fast"}, 40.0),
+        ({"expected_seconds": float("nan"), "tokens_per_second": float("nan")}, 40.0),
+        ({}, 40.0),
+        (None, 5.0),
+    ],
+)
 def test_the_expected_seconds_are_told_or_estimated(horde: Any, seconds: float) -> None:
     assert expected_seconds({"id": "x", "horde": horde}) == seconds
 
@@ -342,30 +417,45 @@ def test_a_model_that_is_not_the_hordes_is_expected_in_five_seconds() -> None:
     assert expected_seconds({"id": "gpt-4o"}) == 5.0
 
 
-@pytest.mark.parametrize(("name", "billions"), [
-    ("koboldcpp/L3-8B-Stheno-v3.2", 8.0),
-    ("8b", 8.0),
-    ("Mixtral-8x7B-Instruct", 56.0),
-    ("WizardLM-2-8X22B", 176.0),
-    ("SmolLM2-135M", 0.135),
-    ("Qwen3-30B-A3B", 30.0),
-    ("Llama-3.1-70B", 70.0),
-    ("Qwen2.5-0.5B-Instruct-Q4_K_M.gguf", 0.5),
-    ("foo_7b.gguf", 7.0),
-    ("qwen3:8b", 8.0),
-    ("Foo-1M-14B", 14.0),
-    ("Foo-8B-and-3B", 8.0),
-    ("70B-club/Foo-8B::3B#1", 8.0),
-    ("celeste-12b-v1.6b", 12.0),
-])
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("koboldcpp/L3-8B-Stheno-v3.2", 8.0),
+        ("8b", 8.0),
+        ("Mixtral-8x7B-Instruct", 56.0),
+        ("WizardLM-2-8X22B", 176.0),
+        ("SmolLM2-135M", 0.135),
+        ("Qwen3-30B-A3B", 30.0),
+        ("Llama-3.1-70B", 70.0),
+        ("Qwen2.5-0.5B-Instruct-Q4_K_M.gguf", 0.5),
+        ("foo_7b.gguf", 7.0),
+        ("qwen3:8b", 8.0),
+        ("Foo-1M-14B", 14.0),
+        ("Foo-8B-and-3B", 8.0),
+        ("70B-club/Foo-8B::3B#1", 8.0),
+        ("celeste-12b-v1.6b", 12.0),
+    ],
+)
 def test_the_size_is_the_first_that_the_name_tells(name: str, billions: float) -> None:
     assert size_of(name) == billions
 
 
-@pytest.mark.parametrize("name", [
-    "", "v1.6b", "A3B", "Foo-8bit", "Foo-8bpw", "Foo-128k", "Foo-8Bx", "Foo-8B2", "Mixtral8x7B",
-    "Foo-8 B", "70B/Foo",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "v1.6b",
+        "A3B",
+        "Foo-8bit",
+        "Foo-8bpw",
+        "Foo-128k",
+        "Foo-8Bx",
+        "Foo-8B2",
+        "Mixtral8x7B",
+        "Foo-8 B",
+        "70B/Foo",
+    ],
+)
 def test_a_name_without_a_size_tells_none(name: str) -> None:
     assert size_of(name) is None
 

@@ -34,22 +34,33 @@ def written(text: str, models: list[dict[str, Any]] | None = None) -> str:
 def test_a_fresh_file_has_all_that_opencode_needs() -> None:
     assert json.loads(written("{}")) == {
         "$schema": "https://opencode.ai/config.json",
-        "provider": {"horde": {
-            "npm": "@ai-sdk/openai-compatible",
-            "name": "AI Horde",
-            "options": {"baseURL": BASE, "apiKey": "none", "timeout": False,
-                        "headerTimeout": 900000, "chunkTimeout": 900000},
-            "models": {
-                "koboldcpp/Big-70B": {
-                    "name": "koboldcpp/Big-70B", "tool_call": True,
-                    "cost": {"input": 0, "output": 0}, "limit": {"context": 32768, "output": 8192},
+        "provider": {
+            "horde": {
+                "npm": "@ai-sdk/openai-compatible",
+                "name": "AI Horde",
+                "options": {
+                    "baseURL": BASE,
+                    "apiKey": "none",
+                    "timeout": False,
+                    "headerTimeout": 900000,
+                    "chunkTimeout": 900000,
                 },
-                "koboldcpp/Small-3B": {
-                    "name": "koboldcpp/Small-3B", "tool_call": True,
-                    "cost": {"input": 0, "output": 0}, "limit": {"context": 16384, "output": 4096},
+                "models": {
+                    "koboldcpp/Big-70B": {
+                        "name": "koboldcpp/Big-70B",
+                        "tool_call": True,
+                        "cost": {"input": 0, "output": 0},
+                        "limit": {"context": 32768, "output": 8192},
+                    },
+                    "koboldcpp/Small-3B": {
+                        "name": "koboldcpp/Small-3B",
+                        "tool_call": True,
+                        "cost": {"input": 0, "output": 0},
+                        "limit": {"context": 16384, "output": 4096},
+                    },
                 },
-            },
-        }},
+            }
+        },
         "model": "horde/koboldcpp/Big-70B",
         "small_model": "horde/koboldcpp/Small-3B",
     }
@@ -61,8 +72,14 @@ def test_the_users_own_settings_and_comments_stay() -> None:
         '  "model": "other/best", // I like it\n}\n'
     )
     after = written(before)
-    for part in ("// mine", '"theme": "dark"', '"other": {"npm": "x"}', "// I like it",
-                 '"model": "other/best"', '"small_model": "horde/koboldcpp/Small-3B"'):
+    for part in (
+        "// mine",
+        '"theme": "dark"',
+        '"other": {"npm": "x"}',
+        "// I like it",
+        '"model": "other/best"',
+        '"small_model": "horde/koboldcpp/Small-3B"',
+    ):
         assert part in after
 
 
@@ -158,11 +175,14 @@ def test_the_command_writes_and_then_leaves_alone(tmp_path: Path) -> None:
     assert "unchanged" in run(path, "--key", "{env:KEY}", "--base-url", "https://ai.home/v1").output
 
 
-@pytest.mark.parametrize("answer", [
-    {"status": 502, "json": {"error": {"message": "The horde cannot be reached."}}},
-    {"json": {"data": []}},
-    {"json": {"data": [SHORT]}},
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 502, "json": {"error": {"message": "The horde cannot be reached."}}},
+        {"json": {"data": []}},
+        {"json": {"data": [SHORT]}},
+    ],
+)
 @responses.activate
 def test_without_models_the_last_good_file_stays(tmp_path: Path, answer: dict[str, Any]) -> None:
     responses.get(f"{BASE}/models", **answer)

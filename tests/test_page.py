@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import HORDE_URL, Clock, Scripted, World, known
 from flask.testing import FlaskClient
 from requests import ConnectionError
 from requests.adapters import BaseAdapter
 from werkzeug.test import TestResponse
 
-from conftest import HORDE_URL, Clock, Scripted, World, known
 from horde_proxy import create_app, reconfigure
 from horde_proxy.api import PageState, Places
 from horde_proxy.api.charts import charts
@@ -50,9 +50,13 @@ class Gone(BaseAdapter):
 def guarded(world: World, **front: Any) -> World:
     """A world with an admin, a guest, and a key that may use nothing that there is."""
     world.front = {
-        **known(admin=ADMIN, guest=GUEST,
-                narrow=ClientKey("narrow", models=("none/*",), endpoints=("elsewhere",))),
-        "admins": ("admin",), **front,
+        **known(
+            admin=ADMIN,
+            guest=GUEST,
+            narrow=ClientKey("narrow", models=("none/*",), endpoints=("elsewhere",)),
+        ),
+        "admins": ("admin",),
+        **front,
     }
     return world
 
@@ -120,7 +124,8 @@ def test_a_client_that_wants_no_html_is_told_where_to_look(world: World) -> None
     world.front = {"version": "1.2.3"}
     response = world.http().get("/", headers={"Accept": "*/*"})
     assert response.json == {
-        "object": "horde-proxy", "version": "1.2.3",
+        "object": "horde-proxy",
+        "version": "1.2.3",
         "see": ["/v1/models", "/v1/endpoints", "/v1/usage", "/health/ready"],
     }
     assert response.headers["Vary"] == "Accept, Cookie"
@@ -142,8 +147,9 @@ def test_a_hostile_name_of_a_model_stays_a_text(world: World) -> None:
 
 def test_half_a_character_in_a_name_does_not_take_the_page_away(world: World) -> None:
     history = History()
-    history.add(Record("x", "POST", "/v1/chat/completions", "c", 404, asked="a\ud800b",
-                       account="anybody"))
+    history.add(
+        Record("x", "POST", "/v1/chat/completions", "c", 404, asked="a\ud800b", account="anybody")
+    )
     world.front = {"page": PageState(history=history)}
     response = world.http().get("/", headers=HTML)
     assert response.status_code == 200
@@ -215,8 +221,11 @@ def test_a_known_key_opens_the_page(world: World) -> None:
     client = world.http()
     response = log_in(client, f" {GUEST} ")
     assert (response.status_code, response.headers["Location"]) == (303, "../")
-    [cookie] = [each for each in response.headers.getlist("Set-Cookie")
-                if each.startswith("horde_proxy_page=")]
+    [cookie] = [
+        each
+        for each in response.headers.getlist("Set-Cookie")
+        if each.startswith("horde_proxy_page=")
+    ]
     assert cookie.endswith("; HttpOnly; Path=/; SameSite=Strict")
     assert "Max-Age=43200" in cookie
     assert GUEST not in cookie
@@ -226,19 +235,29 @@ def test_a_known_key_opens_the_page(world: World) -> None:
     assert state(client)["name"] == "guest"
 
 
-@pytest.mark.parametrize(("peer", "told", "is_secure"), [
-    ("127.0.0.1", "https", True), ("127.0.0.1", "http", False), ("10.9.9.9", "https", False),
-])
+@pytest.mark.parametrize(
+    ("peer", "told", "is_secure"),
+    [
+        ("127.0.0.1", "https", True),
+        ("127.0.0.1", "http", False),
+        ("10.9.9.9", "https", False),
+    ],
+)
 def test_a_cookie_is_secure_where_the_client_came_by_https(
     world: World, peer: str, told: str, is_secure: bool
 ) -> None:
     guarded(world, trusted_proxies=("127.0.0.1",))
     response = log_in(
-        world.http(), GUEST, headers={"X-Forwarded-Proto": told},
+        world.http(),
+        GUEST,
+        headers={"X-Forwarded-Proto": told},
         environ_base={"REMOTE_ADDR": peer},
     )
-    cookie = next(each for each in response.headers.getlist("Set-Cookie")
-                  if each.startswith("horde_proxy_page="))
+    cookie = next(
+        each
+        for each in response.headers.getlist("Set-Cookie")
+        if each.startswith("horde_proxy_page=")
+    )
     assert ("Secure" in cookie) is is_secure
 
 
@@ -251,16 +270,22 @@ def test_a_wrong_key_does_not(world: World) -> None:
     assert client.get("/page/state.json").status_code == 401
 
 
-@pytest.mark.parametrize(("token", "headers"), [
-    ("", {}), ("another", {}), (None, {"Sec-Fetch-Site": "cross-site"}),
-])
+@pytest.mark.parametrize(
+    ("token", "headers"),
+    [
+        ("", {}),
+        ("another", {}),
+        (None, {"Sec-Fetch-Site": "cross-site"}),
+    ],
+)
 def test_a_login_that_another_site_makes_is_refused(
     world: World, token: str | None, headers: dict[str, str]
 ) -> None:
     client = guarded(world).http()
     own = token_in(client.get("/", headers=HTML))
     response = client.post(
-        "/page/login", data={"key": GUEST, "token": own if token is None else token},
+        "/page/login",
+        data={"key": GUEST, "token": own if token is None else token},
         headers=headers,
     )
     assert response.status_code == 400
@@ -354,10 +379,17 @@ def test_a_chat_by_cookie_is_counted_for_its_key(world: World) -> None:
     assert response.json is not None
     assert response.json["choices"][0]["message"]["content"] == "Hello."
     response.close()
-    assert [each["charts"][0]["desc"] for each in (
-        state(client), state(client, **bearer(GUEST)), state(client, **bearer(NARROW)),
-    )] == [f"{count} in the last 24 hours, 0 of them failed."
-           for count in ("1 request", "1 request", "0 requests")]
+    assert [
+        each["charts"][0]["desc"]
+        for each in (
+            state(client),
+            state(client, **bearer(GUEST)),
+            state(client, **bearer(NARROW)),
+        )
+    ] == [
+        f"{count} in the last 24 hours, 0 of them failed."
+        for count in ("1 request", "1 request", "0 requests")
+    ]
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Page-Token": "another"}])
@@ -383,7 +415,12 @@ def test_a_key_sees_its_own_day_and_an_admin_all(world: World) -> None:
     assert admin["charts"][0]["desc"] == "4 requests in the last 24 hours, 1 of them failed."
     assert guest["errors"]["rows"] == []
     assert texts(admin["errors"])[0][1:] == [
-        "POST /v1/chat/completions", "no", "–", "404", "model_not_found", "admin",
+        "POST /v1/chat/completions",
+        "no",
+        "–",
+        "404",
+        "model_not_found",
+        "admin",
     ]
 
 
@@ -523,10 +560,21 @@ def test_a_relayed_request_is_among_those_that_run(world: World) -> None:
 
 
 def record(**fields: Any) -> Record:
-    return Record("id", "POST", "/v1/chat/completions", "127.0.0.1", **{
-        "status": 200, "seconds": 2.0, "account": "anybody", "prompt_tokens": 10,
-        "completion_tokens": 5, "kudos": 1.5, **fields,
-    })
+    return Record(
+        "id",
+        "POST",
+        "/v1/chat/completions",
+        "127.0.0.1",
+        **{
+            "status": 200,
+            "seconds": 2.0,
+            "account": "anybody",
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "kudos": 1.5,
+            **fields,
+        },
+    )
 
 
 def test_requests_are_counted_in_ten_minutes() -> None:
@@ -542,7 +590,8 @@ def test_requests_are_counted_in_ten_minutes() -> None:
     assert [each.start for each in found[-2:]] == [999_999_600 + 600, 1_000_000_800]
     assert [(each.requests, each.errors) for each in found[-3:]] == [(0, 0), (2, 1), (1, 0)]
     assert [(each.prompt_tokens, each.completion_tokens, each.kudos) for each in found[-2:]] == [
-        (10, 10, 1.5), (10, 5, 1.5),
+        (10, 10, 1.5),
+        (10, 5, 1.5),
     ]
     assert [each.percentile(0.5) for each in found[-3:]] == [None, 2.0, 4.0]
 
@@ -569,13 +618,16 @@ def test_the_last_fifty_errors_of_a_key_are_kept() -> None:
     assert history.errors("carl") == []
 
 
-@pytest.mark.parametrize(("fields", "counts", "errors"), [
-    ({"account": None}, 0, 0),
-    ({"account": None, "status": 404, "error": None}, 0, 0),
-    ({"account": None, "status": 401, "error": "invalid_api_key"}, 0, 1),
-    ({"account": None, "status": 500, "error": None}, 0, 1),
-    ({"error": "client_closed_request"}, 1, 1),
-])
+@pytest.mark.parametrize(
+    ("fields", "counts", "errors"),
+    [
+        ({"account": None}, 0, 0),
+        ({"account": None, "status": 404, "error": None}, 0, 0),
+        ({"account": None, "status": 401, "error": "invalid_api_key"}, 0, 1),
+        ({"account": None, "status": 500, "error": None}, 0, 1),
+        ({"error": "client_closed_request"}, 1, 1),
+    ],
+)
 def test_what_nobody_is_charged_for_is_only_an_error(
     fields: dict[str, Any], counts: int, errors: int
 ) -> None:
@@ -609,7 +661,14 @@ def test_much_is_told_shortly_beside_an_axis() -> None:
     history.add(record(prompt_tokens=35_000))
     tokens = charts(history.buckets())[2]
     assert [each["text"] for each in tokens["ticks"]] == [
-        "0", "20 k", "40 k", "−24 h", "−18 h", "−12 h", "−6 h", "now",
+        "0",
+        "20 k",
+        "40 k",
+        "−24 h",
+        "−18 h",
+        "−12 h",
+        "−6 h",
+        "now",
     ]
 
 
@@ -626,18 +685,37 @@ def test_an_admin_of_many_keys_gets_a_bounded_number_of_samples() -> None:
 # Words.
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (None, "–"), (0, "0"), (0.25, "250 ms"), (1, "1 s"), (2.54, "2.5 s"), (42.2, "42 s"),
-    (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (float("inf"), "–"),
-])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (0.25, "250 ms"),
+        (1, "1 s"),
+        (2.54, "2.5 s"),
+        (42.2, "42 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (float("inf"), "–"),
+    ],
+)
 def test_seconds_are_told(value: float | None, text: str) -> None:
     assert seconds(value) == ("0 s" if value == 0 else text)
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (None, "–"), (0, "0"), (1.25, "1.2"), (123.4, "123"), (65536, "65,536"), (2.5e6, "2.5 M"),
-    (float("nan"), "–"),
-])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (1.25, "1.2"),
+        (123.4, "123"),
+        (65536, "65,536"),
+        (2.5e6, "2.5 M"),
+        (float("nan"), "–"),
+    ],
+)
 def test_numbers_are_told(value: float | None, text: str) -> None:
     assert number(value) == text
 
@@ -647,16 +725,25 @@ def test_a_model_of_another_server_is_shown_as_far_as_it_is_known() -> None:
     assert texts(table) == [["m", "–", "–", "–", "–", "–", "a, b"]]
 
 
-@pytest.mark.parametrize(("fields", "text", "tone"), [
-    ({}, "up", "good"),
-    ({"state": "cooling", "retry_in": 90}, "cooling, 1 min 30 s left", "bad"),
-    ({"state": "probing"}, "probing", "warn"),
-    ({"state": "down"}, "down", "bad"),
-])
+@pytest.mark.parametrize(
+    ("fields", "text", "tone"),
+    [
+        ({}, "up", "good"),
+        ({"state": "cooling", "retry_in": 90}, "cooling, 1 min 30 s left", "bad"),
+        ({"state": "probing"}, "probing", "warn"),
+        ({"state": "down"}, "down", "bad"),
+    ],
+)
 def test_the_state_of_an_endpoint_is_told(fields: dict[str, Any], text: str, tone: str) -> None:
     told = {
-        "name": "a", "type": "openai", "models": ["m"], "state": "up", "retry_in": None,
-        "last_error": None, "running": 0, "latency": {"count": 0, "p50": None, "p95": 0.2},
+        "name": "a",
+        "type": "openai",
+        "models": ["m"],
+        "state": "up",
+        "retry_in": None,
+        "last_error": None,
+        "running": 0,
+        "latency": {"count": 0, "p50": None, "p95": 0.2},
         **fields,
     }
     cell = endpoints([told])["rows"][0]["cells"][2]
@@ -665,8 +752,14 @@ def test_the_state_of_an_endpoint_is_told(fields: dict[str, Any], text: str, ton
 
 def test_a_request_whose_client_left_is_told_as_such() -> None:
     told = {
-        "id": "abcdefghij", "model": "m", "began": 100, "state": "generating", "has_text": True,
-        "queue_position": None, "expected_seconds": None, "connected": False,
+        "id": "abcdefghij",
+        "model": "m",
+        "began": 100,
+        "state": "generating",
+        "has_text": True,
+        "queue_position": None,
+        "expected_seconds": None,
+        "connected": False,
     }
     assert texts(running([told], 165.9)) == [
         ["m", "writing, client left", "–", "–", "1 min 5 s", "abcdefgh"],

@@ -438,9 +438,7 @@ def test_the_headers_are_those_of_the_real_horde(world, name):
     assert {header: actual[header] for header in same} == same
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in SAME if load(name)["response"]["status"] >= 400]
-)
+@pytest.mark.parametrize("name", [name for name in SAME if load(name)["response"]["status"] >= 400])
 def test_refusals_say_what_the_real_horde_says(world, name):
     expected = load(name)["response"]["body"]
     response = replay(world, name)

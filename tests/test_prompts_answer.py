@@ -17,23 +17,26 @@ def read(text: str, format: str = "chatml", **options: object) -> Answer:
     return read_answer(text, FORMATS[format], **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("text", "format", "content"), [
-    ("He likes cats</s>", "mistral-v3", "He likes cats"),
-    ("The answer is here\nUser: more", "plain", "The answer is here"),
-    ("The answer is here", "plain", "The answer is here"),
-    ("Hi there!\n### Instruction:", "alpaca", "Hi there!"),
-    ("Hi<|im_end|>\n<|im_start|>user\nmore", "chatml", "Hi"),
-    ("<|im_start|>assistant\nHi<|im_end|>", "chatml", "Hi"),
-    ("assistant\n\nHi", "llama3", "Hi"),
-    (" Hi", "vicuna", "Hi"),
-    ("Hi<|eot_id|>", "chatml", "Hi"),
-    ("Hi</s>", "chatml", "Hi"),
-    ("<s>struck</s>", "chatml", "<s>struck</s>"),
-    ("Hi <|im_e", "chatml", "Hi"),
-    ("a < b and # c", "chatml", "a < b and # c"),
-    ("Hi{{[INPUT]}}again", "placeholders", "Hi"),
-    ("The assistant\nis here", "chatml", "The assistant\nis here"),
-])
+@pytest.mark.parametrize(
+    ("text", "format", "content"),
+    [
+        ("He likes cats</s>", "mistral-v3", "He likes cats"),
+        ("The answer is here\nUser: more", "plain", "The answer is here"),
+        ("The answer is here", "plain", "The answer is here"),
+        ("Hi there!\n### Instruction:", "alpaca", "Hi there!"),
+        ("Hi<|im_end|>\n<|im_start|>user\nmore", "chatml", "Hi"),
+        ("<|im_start|>assistant\nHi<|im_end|>", "chatml", "Hi"),
+        ("assistant\n\nHi", "llama3", "Hi"),
+        (" Hi", "vicuna", "Hi"),
+        ("Hi<|eot_id|>", "chatml", "Hi"),
+        ("Hi</s>", "chatml", "Hi"),
+        ("<s>struck</s>", "chatml", "<s>struck</s>"),
+        ("Hi <|im_e", "chatml", "Hi"),
+        ("a < b and # c", "chatml", "a < b and # c"),
+        ("Hi{{[INPUT]}}again", "placeholders", "Hi"),
+        ("The assistant\nis here", "chatml", "The assistant\nis here"),
+    ],
+)
 def test_the_formats_residue_is_cut_off(text: str, format: str, content: str) -> None:
     assert read(text, format).content == content
 
@@ -88,14 +91,17 @@ def test_a_prefilled_answer_keeps_its_leading_space() -> None:
     assert read(" more", prefilled=True).content == " more"
 
 
-@pytest.mark.parametrize(("text", "max_length", "reason"), [
-    ("A short sentence.", 100, "stop"),
-    ("word " * 100 + "and then the", 100, "length"),
-    ("word " * 84 + "and then the", 100, "length"),
-    ("word " * 84 + "and an end.", 100, "stop"),
-    ("word " * 40 + "and then the", 100, "stop"),
-    ("word " * 100 + "the end.<|im_end|>", 100, "stop"),
-])
+@pytest.mark.parametrize(
+    ("text", "max_length", "reason"),
+    [
+        ("A short sentence.", 100, "stop"),
+        ("word " * 100 + "and then the", 100, "length"),
+        ("word " * 84 + "and then the", 100, "length"),
+        ("word " * 84 + "and an end.", 100, "stop"),
+        ("word " * 40 + "and then the", 100, "stop"),
+        ("word " * 100 + "the end.<|im_end|>", 100, "stop"),
+    ],
+)
 def test_the_finish_reason_is_inferred(text: str, max_length: int, reason: str) -> None:
     assert read(text, max_length=max_length).finish_reason == reason
 

@@ -22,18 +22,38 @@ def schema(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required}
 
 
-WEATHER = Tool("get_weather", "Weather of a city", schema(
-    ["city"], city={"type": "string"}, days={"type": "integer"}, metric={"type": "boolean"},
-    share={"type": "number"}, unit={"type": ["string", "null"]},
-))
-WRITE = Tool("write", "Write a file", schema(
-    ["path", "content"], path={"type": "string"}, content={"type": "string"},
-))
+WEATHER = Tool(
+    "get_weather",
+    "Weather of a city",
+    schema(
+        ["city"],
+        city={"type": "string"},
+        days={"type": "integer"},
+        metric={"type": "boolean"},
+        share={"type": "number"},
+        unit={"type": ["string", "null"]},
+    ),
+)
+WRITE = Tool(
+    "write",
+    "Write a file",
+    schema(
+        ["path", "content"],
+        path={"type": "string"},
+        content={"type": "string"},
+    ),
+)
 TIME = Tool("get_time", "", schema([], zone={"type": "string"}))
-PLAN = Tool("Plan-Trip", "", schema(
-    ["stops"], stops={"type": "array", "items": {"type": "string"}},
-    options={"type": "object", "properties": {"seats": {"type": "integer"}}}, extra={},
-))
+PLAN = Tool(
+    "Plan-Trip",
+    "",
+    schema(
+        ["stops"],
+        stops={"type": "array", "items": {"type": "string"}},
+        options={"type": "object", "properties": {"seats": {"type": "integer"}}},
+        extra={},
+    ),
+)
 TOOLS = (WEATHER, WRITE, TIME, PLAN)
 
 OSLO = ("get_weather", {"city": "Oslo"})
@@ -102,8 +122,12 @@ HERMES = [
     ('<tool_call>{"name": "get_time", "arguments": ""}</tool_call>', "", [NOW]),
     ('<tool_call>{"name": "get_time", "arguments": "{}"}</tool_call>', "", [NOW]),
     ("<tool_call>{'name': 'get_weather', 'arguments': {'city': 'Oslo'}}</tool_call>", "", [OSLO]),
-    ("<tool_call>{'name': 'get_weather', 'arguments': {'city': \"Oslo\", 'metric': True}}"
-     "</tool_call>", "", [("get_weather", {"city": "Oslo", "metric": True})]),
+    (
+        "<tool_call>{'name': 'get_weather', 'arguments': {'city': \"Oslo\", 'metric': True}}"
+        "</tool_call>",
+        "",
+        [("get_weather", {"city": "Oslo", "metric": True})],
+    ),
     ('<tool_call>{"name": "get_weather", "arguments": {"city": "Oslo",}}</tool_call>', "", [OSLO]),
     ('<tool_call>{"name": "get_weather", "arguments": {"city": "Oslo}}</tool_call>', "", [OSLO]),
     ('<tool_call>{name: "get_weather", arguments: {city: "Oslo"}}</tool_call>', "", [OSLO]),
@@ -115,16 +139,29 @@ HERMES = [
 ]
 
 NAMES = [
-    (f'<tool_call>{{"name": {json.dumps(name)}, "arguments": {{"city": "Oslo"}}}}</tool_call>',
-     "", [OSLO])
+    (
+        f'<tool_call>{{"name": {json.dumps(name)}, "arguments": {{"city": "Oslo"}}}}</tool_call>',
+        "",
+        [OSLO],
+    )
     for name in (
-        "Get_Weather", "GET_WEATHER", "get-weather", "Get-Weather", " get_weather ",
-        "functions.get_weather", "function.get_weather", "functions.get_weather:0",
-        "get_weather\n", "`get_weather`",
+        "Get_Weather",
+        "GET_WEATHER",
+        "get-weather",
+        "Get-Weather",
+        " get_weather ",
+        "functions.get_weather",
+        "function.get_weather",
+        "functions.get_weather:0",
+        "get_weather\n",
+        "`get_weather`",
     )
 ] + [
-    ('<tool_call>{"name": "plan_trip", "arguments": {"stops": []}}</tool_call>', "",
-     [("Plan-Trip", {"stops": []})]),
+    (
+        '<tool_call>{"name": "plan_trip", "arguments": {"stops": []}}</tool_call>',
+        "",
+        [("Plan-Trip", {"stops": []})],
+    ),
     ('functions.get_weather:0{"city": "Oslo"}', "", [OSLO]),
 ]
 
@@ -157,10 +194,16 @@ VALUES = [
     (hermes("get_weather", '{"city": "東京 🗼"}'), "", [("get_weather", {"city": "東京 🗼"})]),
     (hermes("get_weather", '{"city": "\\u00d8"}'), "", [("get_weather", {"city": "Ø"})]),
     (hermes("get_weather", '{"city": "a } b { c"}'), "", [("get_weather", {"city": "a } b { c"})]),
-    (hermes("get_weather", '{"city": "</tool_call>"}'), "",
-     [("get_weather", {"city": "</tool_call>"})]),
-    (hermes("get_weather", '{"city": "<tool_call>{}</tool_call>"}'), "",
-     [("get_weather", {"city": "<tool_call>{}</tool_call>"})]),
+    (
+        hermes("get_weather", '{"city": "</tool_call>"}'),
+        "",
+        [("get_weather", {"city": "</tool_call>"})],
+    ),
+    (
+        hermes("get_weather", '{"city": "<tool_call>{}</tool_call>"}'),
+        "",
+        [("get_weather", {"city": "<tool_call>{}</tool_call>"})],
+    ),
     (hermes("get_weather", '{"city": "it\'s"}'), "", [("get_weather", {"city": "it's"})]),
     (hermes("write", '{"path": "a.txt", "content": "one\ntwo\n"}'), "", [wrote("one\ntwo\n")]),
     (hermes("write", '{"path": "a.txt", "content": "one\\ntwo\\n"}'), "", [wrote("one\ntwo\n")]),
@@ -169,55 +212,114 @@ VALUES = [
     (hermes("write", '{"path": "a.txt", "content": "[1"}'), "", [wrote("[1")]),
     (hermes("write", '{"path": "a.txt", "content": "say \\"hi\\""}'), "", [wrote('say "hi"')]),
     (hermes("write", '{"path": "a.txt", "content": ""}'), "", [wrote("")]),
-    (hermes("write", '{"path": "a.txt", "content": """one\n"two"\n"""}'), "",
-     [wrote('one\n"two"\n')]),
-    (hermes("Plan-Trip", '{"stops": ["A", "B"], "options": {"seats": 2}}'), "",
-     [("Plan-Trip", {"stops": ["A", "B"], "options": {"seats": 2}})]),
-    (hermes("Plan-Trip", '{"stops": "[\\"A\\"]", "options": {"seats": "2"}}'), "",
-     [("Plan-Trip", {"stops": ["A"], "options": {"seats": 2}})]),
-    (hermes("Plan-Trip", '{"stops": [], "extra": [[1, {"a": [null, true]}]]}'), "",
-     [("Plan-Trip", {"stops": [], "extra": [[1, {"a": [None, True]}]]})]),
+    (
+        hermes("write", '{"path": "a.txt", "content": """one\n"two"\n"""}'),
+        "",
+        [wrote('one\n"two"\n')],
+    ),
+    (
+        hermes("Plan-Trip", '{"stops": ["A", "B"], "options": {"seats": 2}}'),
+        "",
+        [("Plan-Trip", {"stops": ["A", "B"], "options": {"seats": 2}})],
+    ),
+    (
+        hermes("Plan-Trip", '{"stops": "[\\"A\\"]", "options": {"seats": "2"}}'),
+        "",
+        [("Plan-Trip", {"stops": ["A"], "options": {"seats": 2}})],
+    ),
+    (
+        hermes("Plan-Trip", '{"stops": [], "extra": [[1, {"a": [null, true]}]]}'),
+        "",
+        [("Plan-Trip", {"stops": [], "extra": [[1, {"a": [None, True]}]]})],
+    ),
 ]
 
 XML = [
-    ("<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n"
-     "</tool_call>", "", [OSLO]),
+    (
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n"
+        "</tool_call>",
+        "",
+        [OSLO],
+    ),
     ("<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>", "", [OSLO]),
-    ("Hm.\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>",
-     "Hm.", [OSLO]),
-    ("<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n<parameter=days>\n"
-     "3\n</parameter>\n</function>\n</tool_call>", "", [OSLO3]),
-    ("<tool_call>\n<function=get_weather>\n<parameter=city>\n3\n</parameter>\n</function>\n"
-     "</tool_call>", "", [("get_weather", {"city": "3"})]),
-    ("<function=get_weather>\n<parameter=city>\nOslo\n<parameter=days>\n3\n</parameter>\n"
-     "</function>", "", [OSLO3]),
-    ("<function=write>\n<parameter=path>\na.txt\n</parameter>\n<parameter=content>\none\n\n"
-     "</parameter>\n</function>", "", [wrote("one\n")]),
-    ("<function=write>\n<parameter=path>a.txt</parameter>\n<parameter=content>\n<b>{\n</b>\n"
-     "</parameter>\n</function>", "", [wrote("<b>{\n</b>")]),
+    (
+        "Hm.\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>",
+        "Hm.",
+        [OSLO],
+    ),
+    (
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n<parameter=days>\n"
+        "3\n</parameter>\n</function>\n</tool_call>",
+        "",
+        [OSLO3],
+    ),
+    (
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\n3\n</parameter>\n</function>\n"
+        "</tool_call>",
+        "",
+        [("get_weather", {"city": "3"})],
+    ),
+    (
+        "<function=get_weather>\n<parameter=city>\nOslo\n<parameter=days>\n3\n</parameter>\n"
+        "</function>",
+        "",
+        [OSLO3],
+    ),
+    (
+        "<function=write>\n<parameter=path>\na.txt\n</parameter>\n<parameter=content>\none\n\n"
+        "</parameter>\n</function>",
+        "",
+        [wrote("one\n")],
+    ),
+    (
+        "<function=write>\n<parameter=path>a.txt</parameter>\n<parameter=content>\n<b>{\n</b>\n"
+        "</parameter>\n</function>",
+        "",
+        [wrote("<b>{\n</b>")],
+    ),
     ("<function=get_time>\n</function>", "", [NOW]),
     ("<function=get_time></function>", "", [NOW]),
     ('<function=get_weather>{"city": "Oslo"}</function>', "", [OSLO]),
     ('<function=get_weather>\n{"city": "Oslo"}\n</function>', "", [OSLO]),
     ('<function name="get_weather"><parameter name="city">Oslo</parameter></function>', "", [OSLO]),
     ('<invoke name="get_weather"><parameter name="city">Oslo</parameter></invoke>', "", [OSLO]),
-    ("<function=Plan-Trip>\n<parameter=stops>\n[\"A\"]\n</parameter>\n</function>", "",
-     [("Plan-Trip", {"stops": ["A"]})]),
+    (
+        '<function=Plan-Trip>\n<parameter=stops>\n["A"]\n</parameter>\n</function>',
+        "",
+        [("Plan-Trip", {"stops": ["A"]})],
+    ),
     ("<function=get_weather>\n<parameter=city>\nOslo\n</parameter>", "", [OSLO]),
-    ("<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
-     "", [OSLO]),
-    ("<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n"
-     "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>", "", [OSLO3]),
-    ("<tool_call>get_weather<arg_key>city</arg_key><arg_value>12</arg_value></tool_call>",
-     "", [("get_weather", {"city": "12"})]),
+    (
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n</tool_call>",
+        "",
+        [OSLO],
+    ),
+    (
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n"
+        "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>",
+        "",
+        [OSLO3],
+    ),
+    (
+        "<tool_call>get_weather<arg_key>city</arg_key><arg_value>12</arg_value></tool_call>",
+        "",
+        [("get_weather", {"city": "12"})],
+    ),
     ("<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>", "", [OSLO]),
     ("<tool_call>get_time\n</tool_call>", "", [NOW]),
     ("<tool_call>get_time</tool_call>", "", [NOW]),
-    ("<tool_call>write\n<arg_key>path</arg_key>\n<arg_value>a.txt</arg_value>\n<arg_key>content"
-     "</arg_key>\n<arg_value>one\n</arg_value>\n</tool_call>", "", [wrote("one\n")]),
-    ("<tool_call>Plan-Trip\n<arg_key>stops</arg_key>\n<arg_value>[\"A\"]</arg_value>\n"
-     "<arg_key>extra</arg_key>\n<arg_value>plain</arg_value>\n</tool_call>", "",
-     [("Plan-Trip", {"stops": ["A"], "extra": "plain"})]),
+    (
+        "<tool_call>write\n<arg_key>path</arg_key>\n<arg_value>a.txt</arg_value>\n<arg_key>content"
+        "</arg_key>\n<arg_value>one\n</arg_value>\n</tool_call>",
+        "",
+        [wrote("one\n")],
+    ),
+    (
+        '<tool_call>Plan-Trip\n<arg_key>stops</arg_key>\n<arg_value>["A"]</arg_value>\n'
+        "<arg_key>extra</arg_key>\n<arg_value>plain</arg_value>\n</tool_call>",
+        "",
+        [("Plan-Trip", {"stops": ["A"], "extra": "plain"})],
+    ),
 ]
 
 FAMILIES = [
@@ -251,13 +353,25 @@ FAMILIES = [
     ('{"name": "get_time", "parameters": {}}', "", [NOW]),
     ('{"name": "get_time"}', "", [NOW]),
     ('function<｜tool▁sep｜>get_weather\n```json\n{"city": "Oslo"}\n```', "", [OSLO]),
-    ('<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n'
-     '{"city": "Oslo"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>', "<｜tool▁calls▁begin｜>", [OSLO]),
-    ('<｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Oslo"}<｜tool▁call▁end｜>', "", [OSLO]),
+    (
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n"
+        '{"city": "Oslo"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        "<｜tool▁calls▁begin｜>",
+        [OSLO],
+    ),
+    (
+        '<｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Oslo"}<｜tool▁call▁end｜>',
+        "",
+        [OSLO],
+    ),
     ('functionget_weather\n```json\n{"city": "Oslo"}\n```', "", [OSLO]),
     ('get_weather\n```json\n{"city": "Oslo"}\n```', "", [OSLO]),
-    ('<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"city": "Oslo"}'
-     '<|tool_call_end|>', "", [OSLO]),
+    (
+        '<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"city": "Oslo"}'
+        "<|tool_call_end|>",
+        "",
+        [OSLO],
+    ),
     ('commentary to=functions.get_weather json{"city": "Oslo"}', "", [OSLO]),
     (f"```json\n{J}\n```", "", [OSLO]),
     (f"```\n{J}\n```", "", [OSLO]),
@@ -273,8 +387,12 @@ FAMILIES = [
     (f'{{"tool_calls": [{J}, {J2}]}}', "", [OSLO, ROME]),
     (f'{{"tool_calls": [{{"id": "1", "type": "function", "function": {J}}}]}}', "", [OSLO]),
     (f'{{"function_call": {J}}}', "", [OSLO]),
-    ('{"tool_calls": [{"id": "c", "type": "function", "function": {"name": "get_weather", '
-     '"arguments": "{\\"city\\": \\"Oslo\\"}"}}]}', "", [OSLO]),
+    (
+        '{"tool_calls": [{"id": "c", "type": "function", "function": {"name": "get_weather", '
+        '"arguments": "{\\"city\\": \\"Oslo\\"}"}}]}',
+        "",
+        [OSLO],
+    ),
     (f'Here:\n{{"tool_call": {J}}}', "Here:", [OSLO]),
     ('{"thought": "hm", "name": "get_weather", "arguments": {"city": "Oslo"}}', "", [OSLO]),
     ("{'name': 'get_weather', 'arguments': {'city': 'Oslo'}}", "", [OSLO]),
@@ -306,7 +424,11 @@ CASES = HERMES + NAMES + VALUES + XML + FAMILIES + PYTHON
 def test_a_call_is_read(text: str, content: str, calls: list[tuple[str, Any]]) -> None:
     found = read(text)
     assert (pairs(found), found.content, found.problem, found.unfinished) == (
-        calls, content, None, False)
+        calls,
+        content,
+        None,
+        False,
+    )
 
 
 PLAIN = [
@@ -332,11 +454,11 @@ PLAIN = [
     'Here it is:\n```json\n{"name": "Oslo", "days": [1, 2]}\n```',
     "```python\ndef get_weather(city):\n    return {'name': city}\n```",
     '```python\nfrom weather import get_weather\nget_weather(city="Oslo")\n```\nThat prints it.',
-    "Like this:\n```js\nwrite({\"path\": 1})\n```\n",
+    'Like this:\n```js\nwrite({"path": 1})\n```\n',
     "if (x) { write(y); }",
     "write(fd, buffer, 3);",
     "write(data) puts it there.",
-    "read(path=\"a\")",
+    'read(path="a")',
     'def get_weather(city="Oslo"): pass',
     "get_weather()",
     'print(get_weather(city="Oslo"))',
@@ -359,76 +481,133 @@ def test_what_is_no_call_stays_text(text: str) -> None:
     assert read(text) == Read(text, (), False, None)
 
 
-@pytest.mark.parametrize(("text", "calls", "problem"), [
-    (hermes("fly", '{"to": "Oslo"}'), [("fly", {"to": "Oslo"})],
-     "No tool named 'fly' is on offer."),
-    ('[TOOL_CALLS]fly[ARGS]{"to": "Oslo"}', [("fly", {"to": "Oslo"})],
-     "No tool named 'fly' is on offer."),
-    ("<function=fly>\n<parameter=n>\n3\n</parameter>\n</function>", [("fly", {"n": 3})],
-     "No tool named 'fly' is on offer."),
-    (hermes("get_weather", '{"days": 3}'), [("get_weather", {"days": 3})],
-     "The call of 'get_weather' lacks the required argument 'city'."),
-    (hermes("get_weather", "{}"), [("get_weather", {})],
-     "The call of 'get_weather' lacks the required argument 'city'."),
-    (hermes("error503", "{}"), [("error503", {})], "No tool named 'error…' is on offer."),
-    ("<tool_call>\nno idea what to do\n</tool_call>", [],
-     "The text between the call's tags is no function call."),
-    ("<tool_call>\n{]\n</tool_call>", [],
-     "The function call is not valid JSON with a name and arguments."),
-    ('<tool_call>\n{"city": "Oslo"}\n</tool_call>', [],
-     "The function call is not valid JSON with a name and arguments."),
-    ('<tool_call>\n{"name": "get_weather", "arguments": [1]}\n</tool_call>', [],
-     "The function call is not valid JSON with a name and arguments."),
-    ('<tool_call>\n{"name": "write", "arguments": {"path": "a", "content": "half', [],
-     "The function call is not valid JSON with a name and arguments."),
-    ("<tool_call>write\n<arg_key>path</arg_key>\n<arg_value>half", [],
-     "The call of 'write' has no end."),
-    ('{"name": "write", "arguments": {"path": "a", "content": "half', [],
-     "The function call is not complete JSON."),
-    ('write{"path": "a", "content": "half', [],
-     "The arguments of 'write' are not a JSON object."),
-])
+@pytest.mark.parametrize(
+    ("text", "calls", "problem"),
+    [
+        (
+            hermes("fly", '{"to": "Oslo"}'),
+            [("fly", {"to": "Oslo"})],
+            "No tool named 'fly' is on offer.",
+        ),
+        (
+            '[TOOL_CALLS]fly[ARGS]{"to": "Oslo"}',
+            [("fly", {"to": "Oslo"})],
+            "No tool named 'fly' is on offer.",
+        ),
+        (
+            "<function=fly>\n<parameter=n>\n3\n</parameter>\n</function>",
+            [("fly", {"n": 3})],
+            "No tool named 'fly' is on offer.",
+        ),
+        (
+            hermes("get_weather", '{"days": 3}'),
+            [("get_weather", {"days": 3})],
+            "The call of 'get_weather' lacks the required argument 'city'.",
+        ),
+        (
+            hermes("get_weather", "{}"),
+            [("get_weather", {})],
+            "The call of 'get_weather' lacks the required argument 'city'.",
+        ),
+        (hermes("error503", "{}"), [("error503", {})], "No tool named 'error…' is on offer."),
+        (
+            "<tool_call>\nno idea what to do\n</tool_call>",
+            [],
+            "The text between the call's tags is no function call.",
+        ),
+        (
+            "<tool_call>\n{]\n</tool_call>",
+            [],
+            "The function call is not valid JSON with a name and arguments.",
+        ),
+        (
+            '<tool_call>\n{"city": "Oslo"}\n</tool_call>',
+            [],
+            "The function call is not valid JSON with a name and arguments.",
+        ),
+        (
+            '<tool_call>\n{"name": "get_weather", "arguments": [1]}\n</tool_call>',
+            [],
+            "The function call is not valid JSON with a name and arguments.",
+        ),
+        (
+            '<tool_call>\n{"name": "write", "arguments": {"path": "a", "content": "half',
+            [],
+            "The function call is not valid JSON with a name and arguments.",
+        ),
+        (
+            "<tool_call>write\n<arg_key>path</arg_key>\n<arg_value>half",
+            [],
+            "The call of 'write' has no end.",
+        ),
+        (
+            '{"name": "write", "arguments": {"path": "a", "content": "half',
+            [],
+            "The function call is not complete JSON.",
+        ),
+        (
+            'write{"path": "a", "content": "half',
+            [],
+            "The arguments of 'write' are not a JSON object.",
+        ),
+    ],
+)
 def test_a_bad_call_is_told(text: str, calls: list[Any], problem: str) -> None:
     found = read(text)
     assert (pairs(found), found.problem, found.unfinished) == (calls, problem, False)
     assert found.content == ("" if calls else text)
 
 
-@pytest.mark.parametrize(("text", "calls"), [
-    ("<tool_call>", []),
-    ("Hm. <tool_c", []),
-    ('<tool_call>\n{"name": "wri', []),
-    ('<tool_call>\n{"name": "write", "arguments": {"path": "a", "content": "ha', []),
-    ('<tool_call>\n{"name": "write", "arguments": {"path": "a", "content": "x </tool_call> y', []),
-    ('<tool_call>\n{"name": "write", "arguments": {"path": "a", "content": "x"}', []),
-    (f'<tool_call>\n{J}\n</tool_call>\n<tool_call>\n{{"name": "wri', [OSLO]),
-    (f'<tool_call>\n{J}\n{{"name": "wri', [OSLO]),
-    ("<tool_call>write\n<arg_key>path</arg_key>\n<arg_value>a</arg_value>\n<arg_key>con", []),
-    ("<tool_call>write\n<arg_key>path</arg_key>\n<arg_value>a</arg_value>\n", []),
-    ("<tool_call>wri", []),
-    ("<function=write>\n<parameter=path>\na\n</parameter>\n<parameter=content>\nhalf", []),
-    ("<function=write>\n<parameter=path>\na\n</parameter>\n<param", []),
-    ("<function=write>\n<parameter=path>\na\n</parameter>\n", []),
-    ("<function=wri", []),
-    ("<function=get_time>\n", []),
-    ('[TOOL_CALLS] [{"name": "write", "arguments": {"pa', []),
-    ('[TOOL_CALLS]write[ARGS]{"path": "a', []),
-    (f'[{J}, {{"name": "write", "argum', [OSLO]),
-    ('{"name": "write", "parameters": {"path": "a"', []),
-    ('{"name": "wri', []),
-    ('{"tool_calls": [{"name": "write", "arguments": {"pa', []),
-    ('write{"path": "a", "con', []),
-    ('write(path="a", content="ha', []),
-])
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ("<tool_call>", []),
+        ("Hm. <tool_c", []),
+        ('<tool_call>\n{"name": "wri', []),
+        ('<tool_call>\n{"name": "write", "arguments": {"path": "a", "content": "ha', []),
+        (
+            '<tool_call>\n{"name": "write", "arguments": '
+            '{"path": "a", "content": "x </tool_call> y',
+            [],
+        ),
+        ('<tool_call>\n{"name": "write", "arguments": {"path": "a", "content": "x"}', []),
+        (f'<tool_call>\n{J}\n</tool_call>\n<tool_call>\n{{"name": "wri', [OSLO]),
+        (f'<tool_call>\n{J}\n{{"name": "wri', [OSLO]),
+        ("<tool_call>write\n<arg_key>path</arg_key>\n<arg_value>a</arg_value>\n<arg_key>con", []),
+        ("<tool_call>write\n<arg_key>path</arg_key>\n<arg_value>a</arg_value>\n", []),
+        ("<tool_call>wri", []),
+        ("<function=write>\n<parameter=path>\na\n</parameter>\n<parameter=content>\nhalf", []),
+        ("<function=write>\n<parameter=path>\na\n</parameter>\n<param", []),
+        ("<function=write>\n<parameter=path>\na\n</parameter>\n", []),
+        ("<function=wri", []),
+        ("<function=get_time>\n", []),
+        ('[TOOL_CALLS] [{"name": "write", "arguments": {"pa', []),
+        ('[TOOL_CALLS]write[ARGS]{"path": "a', []),
+        (f'[{J}, {{"name": "write", "argum', [OSLO]),
+        ('{"name": "write", "parameters": {"path": "a"', []),
+        ('{"name": "wri', []),
+        ('{"tool_calls": [{"name": "write", "arguments": {"pa', []),
+        ('write{"path": "a", "con', []),
+        ('write(path="a", content="ha', []),
+    ],
+)
 def test_a_call_that_was_cut_off_is_never_completed(text: str, calls: list[Any]) -> None:
     found = read(text, cut_off=True)
     assert (pairs(found), found.unfinished, found.content) == (calls, True, text)
 
 
-@pytest.mark.parametrize("text", [
-    "It is sunny in Os", '{"name": "Anna", "age": 3', "[1, 2", "if (x) { y", "see `write` and",
-    '```json\n{"city": "Os', "",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is sunny in Os",
+        '{"name": "Anna", "age": 3',
+        "[1, 2",
+        "if (x) { y",
+        "see `write` and",
+        '```json\n{"city": "Os',
+        "",
+    ],
+)
 def test_text_that_was_cut_off_is_text(text: str) -> None:
     assert read(text, cut_off=True) == Read(text, (), False, None)
 
@@ -444,12 +623,14 @@ def test_without_tools_all_is_text() -> None:
 
 def test_arguments_are_compact_and_keep_their_letters() -> None:
     assert read(hermes("get_weather", '{"city":  "Tromsø", "days": 3}')).calls == (
-        Call("get_weather", '{"city":"Tromsø","days":3}'),)
+        Call("get_weather", '{"city":"Tromsø","days":3}'),
+    )
 
 
 def test_half_a_surrogate_pair_is_escaped() -> None:
     assert read(hermes("get_weather", '{"city": "\\ud800"}')).calls[0].arguments == (
-        '{"city":"\\ud800"}')
+        '{"city":"\\ud800"}'
+    )
 
 
 def test_an_exact_name_wins() -> None:
@@ -466,42 +647,76 @@ def test_a_property_called_properties_is_no_wrapper() -> None:
 
 
 def test_types_are_found_behind_a_local_reference() -> None:
-    tool = Tool("f", "", {
-        "properties": {"n": {"$ref": "#/$defs/n"}},
-        "$defs": {"n": {"anyOf": [{"type": "integer"}]}},
-    })
+    tool = Tool(
+        "f",
+        "",
+        {
+            "properties": {"n": {"$ref": "#/$defs/n"}},
+            "$defs": {"n": {"anyOf": [{"type": "integer"}]}},
+        },
+    )
     assert read_calls(hermes("f", '{"n": "3"}'), [tool]).calls == (Call("f", '{"n":3}'),)
 
 
 # --- what fits the schema ---
 
 
-@pytest.mark.parametrize(("parameters", "arguments", "problem"), [
-    (WEATHER.parameters, '{"city":"Oslo"}', None),
-    (WEATHER.parameters, "{}", "The call of 'f' lacks the required argument 'city'."),
-    (WEATHER.parameters, '{"city":"Oslo","days":"x"}',
-     "The argument 'days' of 'f' must be of type integer."),
-    (WEATHER.parameters, '{"city":3}', "The argument 'city' of 'f' must be of type string."),
-    (WEATHER.parameters, '{"city":"a","unit":3}',
-     "The argument 'unit' of 'f' must be of type string or null."),
-    (WEATHER.parameters, "[1]", "The arguments of 'f' are not a JSON object."),
-    (WEATHER.parameters, "{", "The arguments of 'f' are not a JSON object."),
-    (schema([], u={"enum": ["c", "f"]}), '{"u":"k"}',
-     "The argument 'u' of 'f' must be one of \"c\", \"f\"."),
-    (schema([], u={"enum": [500]}), '{"u":1}', "The argument 'u' of 'f' must be one of …."),
-    ({**schema([]), "additionalProperties": False}, '{"x":1}',
-     "The call of 'f' has an argument that is not in its schema."),
-    (schema([], n={"maximum": 3}), '{"n":4}',
-     "The argument 'n' of 'f' does not fit its schema (maximum)."),
-    (schema([], o=schema(["k"])), '{"o":{}}',
-     "The argument 'o' of 'f' lacks the required argument 'k'."),
-    (schema([], a={"items": {"type": "string"}}), '{"a":["x",1]}',
-     "The argument 'a.1' of 'f' must be of type string."),
-    (schema(["pattern"], pattern={"type": "string"}), "{}",
-     "The call of 'f' lacks the required argument 'pattern'."),
-    (schema([], n={"$ref": "#/$defs/n"}) | {"$defs": {"n": {"type": "integer"}}}, '{"n":"x"}',
-     "The argument 'n' of 'f' must be of type integer."),
-])
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "problem"),
+    [
+        (WEATHER.parameters, '{"city":"Oslo"}', None),
+        (WEATHER.parameters, "{}", "The call of 'f' lacks the required argument 'city'."),
+        (
+            WEATHER.parameters,
+            '{"city":"Oslo","days":"x"}',
+            "The argument 'days' of 'f' must be of type integer.",
+        ),
+        (WEATHER.parameters, '{"city":3}', "The argument 'city' of 'f' must be of type string."),
+        (
+            WEATHER.parameters,
+            '{"city":"a","unit":3}',
+            "The argument 'unit' of 'f' must be of type string or null.",
+        ),
+        (WEATHER.parameters, "[1]", "The arguments of 'f' are not a JSON object."),
+        (WEATHER.parameters, "{", "The arguments of 'f' are not a JSON object."),
+        (
+            schema([], u={"enum": ["c", "f"]}),
+            '{"u":"k"}',
+            "The argument 'u' of 'f' must be one of \"c\", \"f\".",
+        ),
+        (schema([], u={"enum": [500]}), '{"u":1}', "The argument 'u' of 'f' must be one of …."),
+        (
+            {**schema([]), "additionalProperties": False},
+            '{"x":1}',
+            "The call of 'f' has an argument that is not in its schema.",
+        ),
+        (
+            schema([], n={"maximum": 3}),
+            '{"n":4}',
+            "The argument 'n' of 'f' does not fit its schema (maximum).",
+        ),
+        (
+            schema([], o=schema(["k"])),
+            '{"o":{}}',
+            "The argument 'o' of 'f' lacks the required argument 'k'.",
+        ),
+        (
+            schema([], a={"items": {"type": "string"}}),
+            '{"a":["x",1]}',
+            "The argument 'a.1' of 'f' must be of type string.",
+        ),
+        (
+            schema(["pattern"], pattern={"type": "string"}),
+            "{}",
+            "The call of 'f' lacks the required argument 'pattern'.",
+        ),
+        (
+            schema([], n={"$ref": "#/$defs/n"}) | {"$defs": {"n": {"type": "integer"}}},
+            '{"n":"x"}',
+            "The argument 'n' of 'f' must be of type integer.",
+        ),
+    ],
+)
 def test_the_schema_decides(parameters: Any, arguments: str, problem: str | None) -> None:
     found = problems_of(Call("f", arguments), Tool("f", "", parameters))
     assert (found is None) == (problem is None)
@@ -516,77 +731,124 @@ for _ in range(50):
     NESTED_NOT = {"not": NESTED_NOT}
 
 
-@pytest.mark.parametrize("parameters", [
-    {"type": "nonsense"},
-    {"type": 3},
-    {"properties": 3},
-    {"properties": {"x": {"minimum": "low"}}},
-    {"required": "x"},
-    {"properties": {"x": {"$ref": "https://example.org/schema.json"}}},
-    {"properties": {"x": {"$ref": "other.json#/x"}}},
-    {"properties": {"x": {"$ref": "#/nowhere"}}},
-    {"properties": {"x": {"$ref": "#"}}},
-    {"$ref": "#"},
-    {"$id": "https://example.org/", "properties": {"x": {"$ref": "x.json"}}},
-    {"$schema": "https://example.org/unknown"},
-    {"$schema": ["list"]},
-    {"properties": {"x": {"pattern": "(a+)+$"}}},
-    {"properties": {"x": {"pattern": "("}}},
-    {"patternProperties": {"(x+)+$": {"type": "integer"}}, "additionalProperties": False},
-    {"properties": {"x": {"oneOf": [{"pattern": "a"}, {"pattern": "b"}]}}},
-    {"$dynamicRef": "https://example.org/"},
-    {"allOf": [{"$ref": "#/$defs/a"}], "$defs": {
-        "abcdefgh"[i]: {"allOf": [{"$ref": f"#/$defs/{'abcdefgh'[i + 1]}"}] * 20} for i in range(7)
-    }},
-    DEEP,
-    NESTED_NOT,
-])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "nonsense"},
+        {"type": 3},
+        {"properties": 3},
+        {"properties": {"x": {"minimum": "low"}}},
+        {"required": "x"},
+        {"properties": {"x": {"$ref": "https://example.org/schema.json"}}},
+        {"properties": {"x": {"$ref": "other.json#/x"}}},
+        {"properties": {"x": {"$ref": "#/nowhere"}}},
+        {"properties": {"x": {"$ref": "#"}}},
+        {"$ref": "#"},
+        {"$id": "https://example.org/", "properties": {"x": {"$ref": "x.json"}}},
+        {"$schema": "https://example.org/unknown"},
+        {"$schema": ["list"]},
+        {"properties": {"x": {"pattern": "(a+)+$"}}},
+        {"properties": {"x": {"pattern": "("}}},
+        {"patternProperties": {"(x+)+$": {"type": "integer"}}, "additionalProperties": False},
+        {"properties": {"x": {"oneOf": [{"pattern": "a"}, {"pattern": "b"}]}}},
+        {"$dynamicRef": "https://example.org/"},
+        {
+            "allOf": [{"$ref": "#/$defs/a"}],
+            "$defs": {
+                "abcdefgh"[i]: {"allOf": [{"$ref": f"#/$defs/{'abcdefgh'[i + 1]}"}] * 20}
+                for i in range(7)
+            },
+        },
+        DEEP,
+        NESTED_NOT,
+    ],
+)
 def test_a_broken_or_dangerous_schema_is_not_applied(parameters: Any) -> None:
     start = time.perf_counter()
     call = Call("f", json.dumps({"x": "a" * 40 + "!"}))
     assert problems_of(call, Tool("f", "", parameters)) is None
     assert read_calls(hermes("f", call.arguments), [Tool("f", "", parameters)]).calls == (
-        Call("f", dumps(json.loads(call.arguments))),)
+        Call("f", dumps(json.loads(call.arguments))),
+    )
     assert time.perf_counter() - start < 2
 
 
 # --- loose JSON ---
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ('{"a": 1}', {"a": 1}), ("3", 3), ('"x"', "x"), ("null", None), (" [1] ", [1]),
-    ('{"a": "b\nc\n"}', {"a": "b\nc\n"}), ('{"a": 1} and more', {"a": 1}), ('{"a": 1}}}', {"a": 1}),
-    ("{'a': True, 'b': None}", {"a": True, "b": None}), ("{'a': (1, 2)}", {"a": [1, 2]}),
-    ("{'a': 'b'} and more", {"a": "b"}), ("{'a': '\\d'}", {"a": "\\d"}),
-])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ("3", 3),
+        ('"x"', "x"),
+        ("null", None),
+        (" [1] ", [1]),
+        ('{"a": "b\nc\n"}', {"a": "b\nc\n"}),
+        ('{"a": 1} and more', {"a": 1}),
+        ('{"a": 1}}}', {"a": 1}),
+        ("{'a': True, 'b': None}", {"a": True, "b": None}),
+        ("{'a': (1, 2)}", {"a": [1, 2]}),
+        ("{'a': 'b'} and more", {"a": "b"}),
+        ("{'a': '\\d'}", {"a": "\\d"}),
+    ],
+)
 def test_loose_json_is_read_without_guessing(text: str, value: Any) -> None:
     assert loads(text) == value
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ('{"a": {"b": "c\n"}', {"a": {"b": "c\n"}}), ('{"a": [1, 2', {"a": [1, 2]}),
-    ('{a: 1}', {"a": 1}), ('{"a": "say "hi" now"}', {"a": 'say "hi" now'}),
-])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": {"b": "c\n"}', {"a": {"b": "c\n"}}),
+        ('{"a": [1, 2', {"a": [1, 2]}),
+        ("{a: 1}", {"a": 1}),
+        ('{"a": "say "hi" now"}', {"a": 'say "hi" now'}),
+    ],
+)
 def test_broken_json_is_read_by_a_guess_only_when_asked(text: str, value: Any) -> None:
     assert loads(text, repair=True) == value
     with pytest.raises(ValueError):
         loads(text)
 
 
-@pytest.mark.parametrize("text", [
-    "", "hello", "b'x'", "1e999", "NaN", "Infinity",
-    '{"a": 1e999}', "[" * 200 + "]" * 200, "[" * 100_000, '{"a":' * 100_000, "-" * 100_000 + "1",
-    "(" * 5_000, "1" * 10_000, '"' + "a" * 1_000_000 + '"', "\0", "\ud800",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hello",
+        "b'x'",
+        "1e999",
+        "NaN",
+        "Infinity",
+        '{"a": 1e999}',
+        "[" * 200 + "]" * 200,
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "-" * 100_000 + "1",
+        "(" * 5_000,
+        "1" * 10_000,
+        '"' + "a" * 1_000_000 + '"',
+        "\0",
+        "\ud800",
+    ],
+)
 @pytest.mark.parametrize("repair", [False, True])
 def test_what_cannot_be_read_is_a_value_error(text: str, repair: bool) -> None:
     with pytest.raises(ValueError):
         loads(text, repair=repair)
 
 
-@pytest.mark.parametrize("text", [
-    "{1: 2}", "{'a'}", "{'a': b'x'}", "{'a': 1j}", "{'a': 1" + "0" * 9_000,
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{1: 2}",
+        "{'a'}",
+        "{'a': b'x'}",
+        "{'a': 1j}",
+        "{'a': 1" + "0" * 9_000,
+    ],
+)
 def test_python_that_is_no_json_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         loads(text)
@@ -595,23 +857,60 @@ def test_python_that_is_no_json_is_a_value_error(text: str) -> None:
 # --- properties ---
 
 names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_-]{0,20}", fullmatch=True).filter(
-    lambda name: not name.startswith("function"))
-tricky = st.one_of(st.text(max_size=30), st.lists(st.sampled_from([
-    "<tool_call>", "</tool_call>", "{", "}", '"', "'", "\\", "\n", "```", "[TOOL_CALLS]", "[", "]",
-    "<function=f>", '{"name": "f", "arguments": {}}', "{'name': 'f', 'arguments': {}}", "f(", ")",
-    "<tool_response>", "true", "3", " ", "é", "\u2028",
-]), max_size=8).map("".join))
+    lambda name: not name.startswith("function")
+)
+tricky = st.one_of(
+    st.text(max_size=30),
+    st.lists(
+        st.sampled_from(
+            [
+                "<tool_call>",
+                "</tool_call>",
+                "{",
+                "}",
+                '"',
+                "'",
+                "\\",
+                "\n",
+                "```",
+                "[TOOL_CALLS]",
+                "[",
+                "]",
+                "<function=f>",
+                '{"name": "f", "arguments": {}}',
+                "{'name': 'f', 'arguments': {}}",
+                "f(",
+                ")",
+                "<tool_response>",
+                "true",
+                "3",
+                " ",
+                "é",
+                "\u2028",
+            ]
+        ),
+        max_size=8,
+    ).map("".join),
+)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | tricky
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | tricky
     | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(tricky, inner, max_size=3),
     max_leaves=8,
 )
-arguments = st.dictionaries(
-    tricky.filter(lambda key: key != "properties"), values, max_size=4)
-prose = st.sampled_from([
-    "", "I will look.", "Is {x} fine?", "It's so: don't", "See `<tool_call>`.",
-])
+arguments = st.dictionaries(tricky.filter(lambda key: key != "properties"), values, max_size=4)
+prose = st.sampled_from(
+    [
+        "",
+        "I will look.",
+        "Is {x} fine?",
+        "It's so: don't",
+        "See `<tool_call>`.",
+    ]
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -641,12 +940,44 @@ def test_no_beginning_of_a_call_is_taken_for_another_call(
         assert not (found.unfinished and found.content != text[:end])
 
 
-SCRAPS = st.lists(st.one_of(tricky, st.sampled_from([
-    "<tool_call>", "get_weather", "(", "write{", '"city"', ":", "<arg_key>", "</arg_key>",
-    "<arg_value>", "<function=", ">", "<parameter=city>", "</parameter>", "</function>", "[ARGS]",
-    "<invoke name=", "```json\n", "\n", "get_time()", "[get_time(", ")]", "get_weather(city=",
-    '{"name": "get_weather"', ', "arguments": ', "{'name': ", "<|python_tag|>", "functions.",
-]), st.text(max_size=10)), max_size=20).map("".join)
+SCRAPS = st.lists(
+    st.one_of(
+        tricky,
+        st.sampled_from(
+            [
+                "<tool_call>",
+                "get_weather",
+                "(",
+                "write{",
+                '"city"',
+                ":",
+                "<arg_key>",
+                "</arg_key>",
+                "<arg_value>",
+                "<function=",
+                ">",
+                "<parameter=city>",
+                "</parameter>",
+                "</function>",
+                "[ARGS]",
+                "<invoke name=",
+                "```json\n",
+                "\n",
+                "get_time()",
+                "[get_time(",
+                ")]",
+                "get_weather(city=",
+                '{"name": "get_weather"',
+                ', "arguments": ',
+                "{'name': ",
+                "<|python_tag|>",
+                "functions.",
+            ]
+        ),
+        st.text(max_size=10),
+    ),
+    max_size=20,
+).map("".join)
 
 
 @settings(max_examples=400, deadline=None)
@@ -657,17 +988,62 @@ def test_any_text_can_be_read(text: str, cut_off: bool) -> None:
     assert found.content == text or found.calls
 
 
-@pytest.mark.parametrize("scrap", [
-    "{", "}", "[", "<tool_call>", "<tool_call>{", '<tool_call>{"', "<tool_call>{}</tool_call>",
-    '<tool_call>{"</tool_call>', '<tool_call>{"name": "write", "arguments": {"', '{"name":',
-    '{"name": "write", "arguments": ', "{'", '{"a": "', '"', "'", '"""', "\\", "```", "```json\n{",
-    "write(", "write{", "\nwrite(", "\nwrite{", '\nwrite{"', "\nwrite(path='", "\nget_time(",
-    "<function=write>", "<function=write><parameter=a>", "<parameter=a>", "<arg_key>",
-    "<tool_call>write<arg_key>a</arg_key><arg_value>", "[TOOL_CALLS]", "[TOOL_CALLS]write[ARGS]{",
-    "functions.", "a.", "\n", " ", "\n ", "{ ", "[get_time(", "</parameter> ", "</arg_value>\n",
-    '<tool_call>{"a": b</tool_call>', "write\n```json\n{", "<invoke name='a'>", "</tool_call>",
-    '\n{"name": "write"}', "<tool_call>write(", "<tool_call>a</tool_call>", "\nwrite()", "[{",
-])
+@pytest.mark.parametrize(
+    "scrap",
+    [
+        "{",
+        "}",
+        "[",
+        "<tool_call>",
+        "<tool_call>{",
+        '<tool_call>{"',
+        "<tool_call>{}</tool_call>",
+        '<tool_call>{"</tool_call>',
+        '<tool_call>{"name": "write", "arguments": {"',
+        '{"name":',
+        '{"name": "write", "arguments": ',
+        "{'",
+        '{"a": "',
+        '"',
+        "'",
+        '"""',
+        "\\",
+        "```",
+        "```json\n{",
+        "write(",
+        "write{",
+        "\nwrite(",
+        "\nwrite{",
+        '\nwrite{"',
+        "\nwrite(path='",
+        "\nget_time(",
+        "<function=write>",
+        "<function=write><parameter=a>",
+        "<parameter=a>",
+        "<arg_key>",
+        "<tool_call>write<arg_key>a</arg_key><arg_value>",
+        "[TOOL_CALLS]",
+        "[TOOL_CALLS]write[ARGS]{",
+        "functions.",
+        "a.",
+        "\n",
+        " ",
+        "\n ",
+        "{ ",
+        "[get_time(",
+        "</parameter> ",
+        "</arg_value>\n",
+        '<tool_call>{"a": b</tool_call>',
+        "write\n```json\n{",
+        "<invoke name='a'>",
+        "</tool_call>",
+        '\n{"name": "write"}',
+        "<tool_call>write(",
+        "<tool_call>a</tool_call>",
+        "\nwrite()",
+        "[{",
+    ],
+)
 @pytest.mark.parametrize("cut_off", [False, True])
 def test_a_long_and_hostile_text_is_read_at_once(scrap: str, cut_off: bool) -> None:
     text = (scrap * 100_000)[:100_000]
@@ -690,20 +1066,31 @@ def test_a_name_behind_an_object_does_not_make_it_a_call() -> None:
     assert read(text).content == 'See {"name": "Ada"} and'
 
 
-@pytest.mark.parametrize(("text", "surely"), [
-    ("I look first.\nThen", "I look first.\nThen"), ("Look: <tool_call>", "Look:"),
-    ("Look.\nget_wea", "Look."), ("Look.\nGet-Weather(city=", "Look."),
-    ("Look.\nfunctions.get", "Look."), ("Say `this`", "Say"), ('{"name"', ""), ("[get", ""),
-    ("get", ""), ("getting there", "getting there"),
-])
+@pytest.mark.parametrize(
+    ("text", "surely"),
+    [
+        ("I look first.\nThen", "I look first.\nThen"),
+        ("Look: <tool_call>", "Look:"),
+        ("Look.\nget_wea", "Look."),
+        ("Look.\nGet-Weather(city=", "Look."),
+        ("Look.\nfunctions.get", "Look."),
+        ("Say `this`", "Say"),
+        ('{"name"', ""),
+        ("[get", ""),
+        ("get", ""),
+        ("getting there", "getting there"),
+    ],
+)
 def test_what_surely_is_text(text: str, surely: str) -> None:
     assert surely_text(text, [Tool("get_weather", "", {})]) == surely
 
 
 @settings(max_examples=200, deadline=None)
-@given(before=st.text(max_size=60), after=st.text(max_size=60), style=st.sampled_from(
-    ["hermes", "llama3", "mistral"]
-))
+@given(
+    before=st.text(max_size=60),
+    after=st.text(max_size=60),
+    style=st.sampled_from(["hermes", "llama3", "mistral"]),
+)
 def test_what_surely_is_text_stays_content(before: str, after: str, style: str) -> None:
     tool = Tool("get_weather", "", {"type": "object", "properties": {"city": {"type": "string"}}})
     text = (before + call_text(style, "get_weather", '{"city":"Oslo"}') + after).lstrip()

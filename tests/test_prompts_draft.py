@@ -104,16 +104,19 @@ def test_an_answer_after_an_unopened_thought_goes_on_across_seams() -> None:
     assert contents(deltas) == "The answer is forty-two."
 
 
-@pytest.mark.parametrize(("text", "length", "end"), [
-    ("", 100, "ended"),
-    ("Short.", 100, "ended"),
-    ("word " * 100, 100, "full"),
-    ("word " * 99 + "end.", 100, "doubtful"),
-    ("word " * 70 + "and", 100, "doubtful"),
-    ("word " * 40 + "and", 100, "ended"),
-    ("word " * 100 + "<|im_end|>", 100, "ended"),
-    ("word " * 100 + "</s>", 100, "ended"),
-])
+@pytest.mark.parametrize(
+    ("text", "length", "end"),
+    [
+        ("", 100, "ended"),
+        ("Short.", 100, "ended"),
+        ("word " * 100, 100, "full"),
+        ("word " * 99 + "end.", 100, "doubtful"),
+        ("word " * 70 + "and", 100, "doubtful"),
+        ("word " * 40 + "and", 100, "ended"),
+        ("word " * 100 + "<|im_end|>", 100, "ended"),
+        ("word " * 100 + "</s>", 100, "ended"),
+    ],
+)
 def test_how_a_segment_ended(text: str, length: int, end: str) -> None:
     assert draft().add(text, length, FILL) == end
 
@@ -126,19 +129,36 @@ def test_a_model_whose_tokens_are_longer_is_learned() -> None:
     assert fill.judge("word " * 150, 100) == "full"
 
 
-@pytest.mark.parametrize("continuation", [
-    "", "  \n", "<|im_end|>", "\nUser: and now?", "**Human**: hm", "### Instruction:\nNext",
-    "Paris is the capital of France.", " Paris is the capital of France. And", "[INST] More",
-])
+@pytest.mark.parametrize(
+    "continuation",
+    [
+        "",
+        "  \n",
+        "<|im_end|>",
+        "\nUser: and now?",
+        "**Human**: hm",
+        "### Instruction:\nNext",
+        "Paris is the capital of France.",
+        " Paris is the capital of France. And",
+        "[INST] More",
+    ],
+)
 def test_a_continuation_that_adds_nothing_is_rambling(continuation: str) -> None:
     own = draft()
     own.add("Well. Paris is the capital of France. And so on.", 10, FILL)
     assert own.rambles(continuation)
 
 
-@pytest.mark.parametrize("continuation", [
-    " The next sentence.", "\n\n2. Second", "A user asked: what?", "The", "Systems: three",
-])
+@pytest.mark.parametrize(
+    "continuation",
+    [
+        " The next sentence.",
+        "\n\n2. Second",
+        "A user asked: what?",
+        "The",
+        "Systems: three",
+    ],
+)
 def test_a_continuation_that_goes_on_is_no_rambling(continuation: str) -> None:
     own = draft()
     own.add("Well. Paris is the capital of France.", 10, FILL)
@@ -185,7 +205,11 @@ def test_joined_segments_read_as_in_one_go(
         deltas += own.settled()
     deltas += own.finish(10**6, False)[0]
     whole = read_answer(
-        own.text, format, stops=stops, max_length=10**6, prefilled=prefilled,
+        own.text,
+        format,
+        stops=stops,
+        max_length=10**6,
+        prefilled=prefilled,
         may_be_thought=not own._given["content"] or own._was_thought,
     )
     assert contents(deltas) == whole.content

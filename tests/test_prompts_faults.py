@@ -15,8 +15,9 @@ PARAGRAPH = (
     "and is known for its museums.\n\nIf you want to know more about it, ask me about its history, "
     "its food or its bridges, and I shall tell you all I know.\n\n"
 )
-ROWS = "".join(f"| {number} | a cell of the table that is the same in each row |\n"
-               for number in range(40))
+ROWS = "".join(
+    f"| {number} | a cell of the table that is the same in each row |\n" for number in range(40)
+)
 
 
 @pytest.mark.parametrize(

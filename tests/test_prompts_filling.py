@@ -52,8 +52,12 @@ def test_the_structure_is_written_and_the_leaves_are_asked_for() -> None:
         Ask('{"city": "', ('"', "\n"), 200),
         Ask('{"city": "Oslo", "days": ', (",", "}", "\n", "]"), 24),
         Ask('{"city": "Oslo", "days": 3, "unit": "', ('"', "\n"), 24, ("C", "F")),
-        Ask('{"city": "Oslo", "days": 3, "unit": "F", "dry": ', (",", "}", "\n", "]"), 24,
-            ("true", "false")),
+        Ask(
+            '{"city": "Oslo", "days": 3, "unit": "F", "dry": ',
+            (",", "}", "\n", "]"),
+            24,
+            ("true", "false"),
+        ),
     ]
 
 
@@ -67,14 +71,17 @@ def test_objects_lie_within_objects() -> None:
     assert prefills(schema, "x", "1") == ['{"a": {"b": "', '{"a": {"b": "x"}, "c": ']
 
 
-@pytest.mark.parametrize("schema, expected", [
-    ({"type": "null"}, None),
-    ({"const": {"a": [1]}}, {"a": [1]}),
-    ({"enum": ["only"]}, "only"),
-    ({"type": "object", "properties": {}}, {}),
-    (thing(kind={"const": "cat"}), {"kind": "cat"}),
-    ({"type": "string", "maxLength": 0}, ""),
-])
+@pytest.mark.parametrize(
+    "schema, expected",
+    [
+        ({"type": "null"}, None),
+        ({"const": {"a": [1]}}, {"a": [1]}),
+        ({"enum": ["only"]}, "only"),
+        ({"type": "object", "properties": {}}, {}),
+        (thing(kind={"const": "cat"}), {"kind": "cat"}),
+        ({"type": "string", "maxLength": 0}, ""),
+    ],
+)
 def test_what_is_known_is_written_without_asking(schema: Any, expected: Any) -> None:
     assert run(schema) == (expected, [])
 
@@ -85,14 +92,21 @@ def test_null_is_not_chosen_where_a_value_may_be() -> None:
 
 
 def test_optional_properties_are_filled_while_leaves_are_left() -> None:
-    schema = {"type": "object", "properties": {"a": STRING, "b": thing(c=STRING, d=STRING),
-                                               "e": STRING, "f": STRING}, "required": ["f"]}
+    schema = {
+        "type": "object",
+        "properties": {"a": STRING, "b": thing(c=STRING, d=STRING), "e": STRING, "f": STRING},
+        "required": ["f"],
+    }
     assert value(schema, "1", "2", "3", most_leaves=3) == {"a": "1", "e": "2", "f": "3"}
 
 
 def test_no_more_properties_than_an_object_may_have_are_filled() -> None:
-    schema = {"type": "object", "properties": {"a": STRING, "b": STRING, "c": STRING},
-              "required": ["c"], "maxProperties": 2}
+    schema = {
+        "type": "object",
+        "properties": {"a": STRING, "b": STRING, "c": STRING},
+        "required": ["c"],
+        "maxProperties": 2,
+    }
     assert value(schema, "1", "2") == {"a": "1", "c": "2"}
 
 
@@ -105,12 +119,15 @@ def test_a_required_property_that_is_not_described_is_a_string() -> None:
     assert value({"type": "object", "required": ["a"]}, "x") == {"a": "x"}
 
 
-@pytest.mark.parametrize("schema", [
-    {},
-    thing(**{str(n): STRING for n in range(13)}),
-    {"type": "array", "items": {"const": 1}, "minItems": 9},
-    {"type": "string", "pattern": "^[A-Z]{3}$"},
-])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        thing(**{str(n): STRING for n in range(13)}),
+        {"type": "array", "items": {"const": 1}, "minItems": 9},
+        {"type": "string", "pattern": "^[A-Z]{3}$"},
+    ],
+)
 def test_an_unfillable_schema_is_refused_before_the_first_ask(schema: Any) -> None:
     with pytest.raises(Unfillable):
         fill(schema)
@@ -119,21 +136,24 @@ def test_an_unfillable_schema_is_refused_before_the_first_ask(schema: Any) -> No
 # Strings.
 
 
-@pytest.mark.parametrize("said, expected", [
-    ("Oslo", "Oslo"),
-    ('Oslo"', "Oslo"),
-    ("Oslo\n", "Oslo"),
-    ('Oslo", "country": "Norway"}', "Oslo"),
-    (' "Oslo"', "Oslo"),
-    ("\n  Oslo  ", "Oslo"),
-    ('say \\"hi\\" now"', 'say "hi" now'),
-    ('back\\\\", "x', "back\\"),
-    ("a\\nb", "a\nb"),
-    ("caf\\u00e9 \\ud83d\\ude00", "café 😀"),
-    ("half \\ud83d", "half ?"),
-    ("C:\\Users", "C:\\Users"),
-    ("tab\there", "tab\there"),
-])
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ("Oslo", "Oslo"),
+        ('Oslo"', "Oslo"),
+        ("Oslo\n", "Oslo"),
+        ('Oslo", "country": "Norway"}', "Oslo"),
+        (' "Oslo"', "Oslo"),
+        ("\n  Oslo  ", "Oslo"),
+        ('say \\"hi\\" now"', 'say "hi" now'),
+        ('back\\\\", "x', "back\\"),
+        ("a\\nb", "a\nb"),
+        ("caf\\u00e9 \\ud83d\\ude00", "café 😀"),
+        ("half \\ud83d", "half ?"),
+        ("C:\\Users", "C:\\Users"),
+        ("tab\there", "tab\there"),
+    ],
+)
 def test_a_string_ends_at_the_first_quote_that_is_not_escaped(said: str, expected: str) -> None:
     assert run(STRING, said)[0] == expected
 
@@ -176,25 +196,35 @@ def test_the_length_asked_for_depends_on_the_longest_string(most: int, expected:
     assert run({**STRING, "maxLength": most}, "x")[1][0].max_length == expected
 
 
-@pytest.mark.parametrize("format, said, expected", [
-    ("date", "2024-02-29", "2024-02-29"),
-    ("date", "on 2024-02-29.", "2024-02-29"),
-    ("time", "10:30", "10:30:00Z"),
-    ("date-time", "2024-05-01 10:30", "2024-05-01T10:30:00Z"),
-    ("date-time", "2024-05-01", "2024-05-01T00:00:00Z"),
-    ("email", "mail bob@example.com", "bob@example.com"),
-    ("uri", "https://example.com/x", "https://example.com/x"),
-    ("ipv4", "10.0.0.1", "10.0.0.1"),
-])
+@pytest.mark.parametrize(
+    "format, said, expected",
+    [
+        ("date", "2024-02-29", "2024-02-29"),
+        ("date", "on 2024-02-29.", "2024-02-29"),
+        ("time", "10:30", "10:30:00Z"),
+        ("date-time", "2024-05-01 10:30", "2024-05-01T10:30:00Z"),
+        ("date-time", "2024-05-01", "2024-05-01T00:00:00Z"),
+        ("email", "mail bob@example.com", "bob@example.com"),
+        ("uri", "https://example.com/x", "https://example.com/x"),
+        ("ipv4", "10.0.0.1", "10.0.0.1"),
+    ],
+)
 def test_a_format_is_found_in_what_was_said(format: str, said: str, expected: str) -> None:
     assert run({**STRING, "format": format}, said)[0] == expected
 
 
-@pytest.mark.parametrize("format, expected", [
-    ("date", "1970-01-01"), ("time", "00:00:00Z"), ("date-time", "1970-01-01T00:00:00Z"),
-    ("email", "nobody@example.com"), ("uri", "https://example.com/"), ("ipv4", "0.0.0.0"),
-    ("uuid", "00000000-0000-0000-0000-000000000000"),
-])
+@pytest.mark.parametrize(
+    "format, expected",
+    [
+        ("date", "1970-01-01"),
+        ("time", "00:00:00Z"),
+        ("date-time", "1970-01-01T00:00:00Z"),
+        ("email", "nobody@example.com"),
+        ("uri", "https://example.com/"),
+        ("ipv4", "0.0.0.0"),
+        ("uuid", "00000000-0000-0000-0000-000000000000"),
+    ],
+)
 def test_a_format_that_is_missed_twice_gets_a_neutral_value(format: str, expected: str) -> None:
     filled, asks = run({**STRING, "format": format}, "nothing", "again nothing", "late")
     assert (filled, len(asks)) == (expected, 2)
@@ -210,33 +240,42 @@ def test_a_pattern_is_asked_for_three_times_before_the_default_is_taken() -> Non
 # Numbers.
 
 
-@pytest.mark.parametrize("schema, said, expected", [
-    (INTEGER, "42", 42),
-    (INTEGER, ' "42"', 42),
-    (INTEGER, "about 42 days,", 42),
-    (INTEGER, "-3}", -3),
-    (INTEGER, "3.0", 3),
-    (INTEGER, "\n7\n8", 7),
-    ({"type": "number"}, "2.5e1", 25.0),
-    ({"type": "number"}, ".5", 0.5),
-    ({**INTEGER, "minimum": 1, "maximum": 5}, "9", 5),
-    ({**INTEGER, "minimum": 1, "maximum": 5}, "0", 1),
-    ({**INTEGER, "exclusiveMinimum": 1}, "1", 2),
-    ({**INTEGER, "exclusiveMaximum": 5}, "5", 4),
-    ({**INTEGER, "multipleOf": 5}, "13", 15),
-    ({**INTEGER, "multipleOf": 5, "maximum": 14}, "99", 10),
-    ({"type": "number", "multipleOf": 0.5}, "1.3", 1.5),
-    ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, "0", 0.1),
-])
+@pytest.mark.parametrize(
+    "schema, said, expected",
+    [
+        (INTEGER, "42", 42),
+        (INTEGER, ' "42"', 42),
+        (INTEGER, "about 42 days,", 42),
+        (INTEGER, "-3}", -3),
+        (INTEGER, "3.0", 3),
+        (INTEGER, "\n7\n8", 7),
+        ({"type": "number"}, "2.5e1", 25.0),
+        ({"type": "number"}, ".5", 0.5),
+        ({**INTEGER, "minimum": 1, "maximum": 5}, "9", 5),
+        ({**INTEGER, "minimum": 1, "maximum": 5}, "0", 1),
+        ({**INTEGER, "exclusiveMinimum": 1}, "1", 2),
+        ({**INTEGER, "exclusiveMaximum": 5}, "5", 4),
+        ({**INTEGER, "multipleOf": 5}, "13", 15),
+        ({**INTEGER, "multipleOf": 5, "maximum": 14}, "99", 10),
+        ({"type": "number", "multipleOf": 0.5}, "1.3", 1.5),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, "0", 0.1),
+    ],
+)
 def test_the_first_number_is_taken_and_brought_within_its_bounds(
     schema: Any, said: str, expected: float
 ) -> None:
     assert run(schema, said)[0] == expected
 
 
-@pytest.mark.parametrize("extra, expected", [
-    ({}, 0), ({"default": 7}, 7), ({"minimum": -2}, -2), ({"exclusiveMinimum": 3}, 4),
-])
+@pytest.mark.parametrize(
+    "extra, expected",
+    [
+        ({}, 0),
+        ({"default": 7}, 7),
+        ({"minimum": -2}, -2),
+        ({"exclusiveMinimum": 3}, 4),
+    ],
+)
 def test_no_number_twice_gives_the_default_the_minimum_or_zero(
     extra: dict[str, Any], expected: int
 ) -> None:
@@ -249,22 +288,33 @@ def test_no_number_twice_gives_the_default_the_minimum_or_zero(
 COLOURS = {"enum": ["red", "dark red", "green"]}
 
 
-@pytest.mark.parametrize("said, expected", [
-    ('green"', "green"),
-    (' "Green"', "green"),
-    ("gre", "green"),
-    ("dark red wine", "dark red"),
-    ("It is green, not red", "green"),
-    ("gren", "green"),
-    ("", "red"),
-])
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ('green"', "green"),
+        (' "Green"', "green"),
+        ("gre", "green"),
+        ("dark red wine", "dark red"),
+        ("It is green, not red", "green"),
+        ("gren", "green"),
+        ("", "red"),
+    ],
+)
 def test_a_choice_is_the_closest_of_the_allowed(said: str, expected: str) -> None:
     assert run(COLOURS, said)[0] == expected
 
 
-@pytest.mark.parametrize("said, expected", [
-    ("true", True), ("False,", False), ('"true"', True), ("yes", True), ("No.", False), ("", False),
-])
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ("true", True),
+        ("False,", False),
+        ('"true"', True),
+        ("yes", True),
+        ("No.", False),
+        ("", False),
+    ],
+)
 def test_a_boolean_is_read(said: str, expected: bool) -> None:
     assert run({"type": "boolean"}, said)[0] is expected
 
@@ -289,8 +339,10 @@ def test_an_array_goes_on_after_a_comma_and_ends_at_its_bracket() -> None:
     filled, asks = run(STRINGS, '"a", "b"]', 'a"', ', "', 'b"', "]")
     assert filled == ["a", "b"]
     assert asks == [
-        Ask("[", ("]", "\n"), 16), Ask('["', ('"', "\n"), 200),
-        Ask('["a"', ("]", "\n", '"'), 16), Ask('["a", "', ('"', "\n"), 200),
+        Ask("[", ("]", "\n"), 16),
+        Ask('["', ('"', "\n"), 200),
+        Ask('["a"', ("]", "\n", '"'), 16),
+        Ask('["a", "', ('"', "\n"), 200),
         Ask('["a", "b"', ("]", "\n", '"'), 16),
     ]
 
@@ -322,7 +374,10 @@ def test_objects_in_an_array_are_filled_one_after_another() -> None:
     filled, asks = run(schema, "1", ", {", "2", "]")
     assert filled == [{"a": 1}, {"a": 2}]
     assert [ask.prefill for ask in asks] == [
-        '[{"a": ', '[{"a": 1}', '[{"a": 1}, {"a": ', '[{"a": 1}, {"a": 2}',
+        '[{"a": ',
+        '[{"a": 1}',
+        '[{"a": 1}, {"a": ',
+        '[{"a": 1}, {"a": 2}',
     ]
 
 
@@ -341,7 +396,9 @@ def test_choices_that_were_taken_are_not_offered_again() -> None:
     filled, asks = run(schema, "red", "red", "red")
     assert filled == ["red", "dark red", "green"]
     assert [ask.choices for ask in asks] == [
-        ("red", "dark red", "green"), ("dark red", "green"), ("green",),
+        ("red", "dark red", "green"),
+        ("dark red", "green"),
+        ("green",),
     ]
 
 
@@ -376,10 +433,15 @@ def numbers(draw: Any) -> dict[str, Any]:
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.text(max_size=4))
 LEAVES = st.one_of(
-    texts(), numbers(), st.just({"type": "boolean"}), st.just({"type": "null"}),
+    texts(),
+    numbers(),
+    st.just({"type": "boolean"}),
+    st.just({"type": "null"}),
     st.builds(lambda each: {"const": each}, SCALARS),
-    st.builds(lambda each: {"enum": each},
-              st.lists(st.text(max_size=4), min_size=1, max_size=4, unique=True)),
+    st.builds(
+        lambda each: {"enum": each},
+        st.lists(st.text(max_size=4), min_size=1, max_size=4, unique=True),
+    ),
     st.builds(lambda each: {"enum": each}, st.lists(SCALARS, min_size=1, max_size=4)),
 )
 
@@ -408,8 +470,29 @@ SCHEMAS = st.recursive(LEAVES, nested, max_leaves=8)
 GARBAGE = st.one_of(
     st.text(max_size=20),
     st.text(alphabet='ab1"\\\n,]}[{ .-eu0é', max_size=12),
-    st.sampled_from(["", '"', "\\", '\\"', "\\\\", 'a"', ', "', "]", ",", "1e99", "-0", "true",
-                     "\\ud800", "2024-02-30", "9" * 400, "nan", "Infinity", " \\", 'x\\" y']),
+    st.sampled_from(
+        [
+            "",
+            '"',
+            "\\",
+            '\\"',
+            "\\\\",
+            'a"',
+            ', "',
+            "]",
+            ",",
+            "1e99",
+            "-0",
+            "true",
+            "\\ud800",
+            "2024-02-30",
+            "9" * 400,
+            "nan",
+            "Infinity",
+            " \\",
+            'x\\" y',
+        ]
+    ),
 )
 
 

@@ -66,8 +66,14 @@ def test_the_least_length_is_sixteen() -> None:
 
 
 def test_the_oldest_exchange_goes_first() -> None:
-    chat = [Message("system", "S"), user(LONG), assistant("A1"), user(LONG), assistant("A2"),
-            user("last")]
+    chat = [
+        Message("system", "S"),
+        user(LONG),
+        assistant("A1"),
+        user(LONG),
+        assistant("A2"),
+        user("last"),
+    ]
     fitted = fit(chat, CHATML, 128, [Capacity(512, 900)])
     assert fitted.dropped == 2
     assert "A1" not in fitted.prompt
@@ -79,9 +85,7 @@ def test_system_and_last_user_turn_are_never_dropped() -> None:
     chat = [Message("system", LONG), user(LONG), assistant("A"), user("last")]
     fitted = fit(chat, CHATML, 128, [Capacity(512, 900)])
     assert LONG in fitted.prompt
-    assert fitted.prompt.endswith(
-        "<|im_start|>user\nlast<|im_end|>\n<|im_start|>assistant\n"
-    )
+    assert fitted.prompt.endswith("<|im_start|>user\nlast<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_what_does_not_fit_even_alone_is_a_context_error() -> None:
@@ -93,8 +97,13 @@ def test_what_does_not_fit_even_alone_is_a_context_error() -> None:
 
 def test_old_tool_results_go_first_and_their_calls_stay() -> None:
     chat = [
-        user("old"), assistant("answer"), user("do it"),
-        call("one"), result("one", LONG), call("two"), result("two", "R2"),
+        user("old"),
+        assistant("answer"),
+        user("do it"),
+        call("one"),
+        result("one", LONG),
+        call("two"),
+        result("two", "R2"),
     ]
     fitted = fit(chat, CHATML, 128, [Capacity(512, 512)])
     assert (fitted.dropped, fitted.emptied) == (0, 1)

@@ -25,26 +25,31 @@ NO_THOUGHT = (
 PROMPTS = {
     "placeholders": (
         "{{[SYSTEM]}}S{{[SYSTEM_END]}}{{[INPUT]}}U{{[INPUT_END]}}{{[OUTPUT]}}A{{[OUTPUT_END]}}"
-        "{{[INPUT]}}U2{{[INPUT_END]}}{{[OUTPUT]}}", "P",
+        "{{[INPUT]}}U2{{[INPUT_END]}}{{[OUTPUT]}}",
+        "P",
     ),
     "chatml": (
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"
         "<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nU2<|im_end|>\n"
-        "<|im_start|>assistant\n", "P",
+        "<|im_start|>assistant\n",
+        "P",
     ),
     "qwen3-nothink": (
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"
         "<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nU2<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n\n</think>\n\n", "P",
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        "P",
     ),
     "mistral-v1": (" [INST] S\n\nU [/INST] A</s> [INST] U2 [/INST]", " P"),
     "mistral-v3": ("[INST] S\n\nU[/INST] A</s>[INST] U2[/INST]", " P"),
     "mistral-v3-tekken": ("[INST]S\n\nU[/INST]A</s>[INST]U2[/INST]", "P"),
     "mistral-v7": (
-        "[SYSTEM_PROMPT] S[/SYSTEM_PROMPT][INST] U[/INST] A</s>[INST] U2[/INST]", " P",
+        "[SYSTEM_PROMPT] S[/SYSTEM_PROMPT][INST] U[/INST] A</s>[INST] U2[/INST]",
+        " P",
     ),
     "mistral-v7-tekken": (
-        "[SYSTEM_PROMPT]S[/SYSTEM_PROMPT][INST]U[/INST]A</s>[INST]U2[/INST]", "P",
+        "[SYSTEM_PROMPT]S[/SYSTEM_PROMPT][INST]U[/INST]A</s>[INST]U2[/INST]",
+        "P",
     ),
     "llama2": ("[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST] A </s>[INST] U2 [/INST]", " P"),
     "llama3": (
@@ -52,14 +57,16 @@ PROMPTS = {
         "<|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\nU2<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n", "P",
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "P",
     ),
     "llama4": (
         "<|header_start|>system<|header_end|>\n\nS<|eot|>"
         "<|header_start|>user<|header_end|>\n\nU<|eot|>"
         "<|header_start|>assistant<|header_end|>\n\nA<|eot|>"
         "<|header_start|>user<|header_end|>\n\nU2<|eot|>"
-        "<|header_start|>assistant<|header_end|>\n\n", "P",
+        "<|header_start|>assistant<|header_end|>\n\n",
+        "P",
     ),
     "alpaca": (
         "S\n\n### Instruction:\nU\n\n### Response:\nA\n\n### Instruction:\nU2\n\n### Response:\n",
@@ -69,20 +76,24 @@ PROMPTS = {
     "metharme": ("<|system|>S<|user|>U<|model|>A<|user|>U2<|model|>", "P"),
     "gemma": (
         "<start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n"
-        "<start_of_turn>user\nU2<end_of_turn>\n<start_of_turn>model\n", "P",
+        "<start_of_turn>user\nU2<end_of_turn>\n<start_of_turn>model\n",
+        "P",
     ),
     "gemma4": (
         "<|turn>system\nS<turn|>\n<|turn>user\nU<turn|>\n<|turn>model\nA<turn|>\n"
-        "<|turn>user\nU2<turn|>\n<|turn>model\n", "P",
+        "<|turn>user\nU2<turn|>\n<|turn>model\n",
+        "P",
     ),
     "phi3": (
         "<|system|>\nS<|end|>\n<|user|>\nU<|end|>\n<|assistant|>\nA<|end|>\n"
-        "<|user|>\nU2<|end|>\n<|assistant|>\n", "P",
+        "<|user|>\nU2<|end|>\n<|assistant|>\n",
+        "P",
     ),
     "phi4": (
         "<|im_start|>system<|im_sep|>S<|im_end|><|im_start|>user<|im_sep|>U<|im_end|>"
         "<|im_start|>assistant<|im_sep|>A<|im_end|><|im_start|>user<|im_sep|>U2<|im_end|>"
-        "<|im_start|>assistant<|im_sep|>", "P",
+        "<|im_start|>assistant<|im_sep|>",
+        "P",
     ),
     "phi4-mini": (
         "<|system|>S<|end|><|user|>U<|end|><|assistant|>A<|end|><|user|>U2<|end|><|assistant|>",
@@ -93,56 +104,68 @@ PROMPTS = {
         "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>U<|END_OF_TURN_TOKEN|>"
         "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>A<|END_OF_TURN_TOKEN|>"
         "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>U2<|END_OF_TURN_TOKEN|>"
-        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "P",
+        "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        "P",
     ),
     "deepseek-v2": (
-        f"S\n\nUser: U\n\nAssistant: A{EOS}User: U2\n\nAssistant:", " P",
+        f"S\n\nUser: U\n\nAssistant: A{EOS}User: U2\n\nAssistant:",
+        " P",
     ),
     "deepseek": (f"S\n\n<｜User｜>U<｜Assistant｜>A{EOS}<｜User｜>U2<｜Assistant｜>", "P"),
     "glm4": ("<|system|>\nS<|user|>\nU<|assistant|>\nA<|user|>\nU2<|assistant|>\n", "P"),
     "harmony": (
         HARMONY + "<|start|>developer<|message|># Instructions\n\nS\n\n<|end|>"
         "<|start|>user<|message|>U<|end|><|start|>assistant<|channel|>final<|message|>A<|end|>"
-        "<|start|>user<|message|>U2<|end|>" + NO_THOUGHT, "P",
+        "<|start|>user<|message|>U2<|end|>" + NO_THOUGHT,
+        "P",
     ),
     "kimi": (
         "<|im_system|>system<|im_middle|>S<|im_end|><|im_user|>user<|im_middle|>U<|im_end|>"
         "<|im_assistant|>assistant<|im_middle|>A<|im_end|><|im_user|>user<|im_middle|>U2<|im_end|>"
-        "<|im_assistant|>assistant<|im_middle|>", "P",
+        "<|im_assistant|>assistant<|im_middle|>",
+        "P",
     ),
     "granite": (
         "<|start_of_role|>system<|end_of_role|>S<|end_of_text|>\n"
         "<|start_of_role|>user<|end_of_role|>U<|end_of_text|>\n"
         "<|start_of_role|>assistant<|end_of_role|>A<|end_of_text|>\n"
         "<|start_of_role|>user<|end_of_role|>U2<|end_of_text|>\n"
-        "<|start_of_role|>assistant<|end_of_role|>", "P",
+        "<|start_of_role|>assistant<|end_of_role|>",
+        "P",
     ),
     "zephyr": (
         "<|system|>\nS<|endoftext|>\n<|user|>\nU<|endoftext|>\n<|assistant|>\nA<|endoftext|>\n"
-        "<|user|>\nU2<|endoftext|>\n<|assistant|>\n", "P",
+        "<|user|>\nU2<|endoftext|>\n<|assistant|>\n",
+        "P",
     ),
     "tulu": (
         "<|system|>\nS\n<|user|>\nU\n<|assistant|>\nA<|end_of_text|>\n<|user|>\nU2\n"
-        "<|assistant|>\n", "P",
+        "<|assistant|>\n",
+        "P",
     ),
     "openchat": (
         "S<|end_of_turn|>GPT4 Correct User: U<|end_of_turn|>GPT4 Correct Assistant: "
-        "A<|end_of_turn|>GPT4 Correct User: U2<|end_of_turn|>GPT4 Correct Assistant:", " P",
+        "A<|end_of_turn|>GPT4 Correct User: U2<|end_of_turn|>GPT4 Correct Assistant:",
+        " P",
     ),
     "seed-oss": (
         "<seed:bos>system\nS<seed:eos><seed:bos>user\nU<seed:eos><seed:bos>assistant\nA<seed:eos>"
-        "<seed:bos>user\nU2<seed:eos><seed:bos>assistant\n", "P",
+        "<seed:bos>user\nU2<seed:eos><seed:bos>assistant\n",
+        "P",
     ),
     "minimax": (
-        "]~b]system\nS[e~[\n]~b]user\nU[e~[\n]~b]ai\nA[e~[\n]~b]user\nU2[e~[\n]~b]ai\n", "P",
+        "]~b]system\nS[e~[\n]~b]user\nU[e~[\n]~b]ai\nA[e~[\n]~b]user\nU2[e~[\n]~b]ai\n",
+        "P",
     ),
     "jamba": (
         "<|bom|><|system|> S<|eom|><|bom|><|user|> U<|eom|><|bom|><|assistant|> A<|eom|>"
-        "<|bom|><|user|> U2<|eom|><|bom|><|assistant|>", " P",
+        "<|bom|><|user|> U2<|eom|><|bom|><|assistant|>",
+        " P",
     ),
     "dots": (
         "<|system|>S<|endofsystem|><|userprompt|>U<|endofuserprompt|><|response|>A"
-        "<|endofresponse|><|userprompt|>U2<|endofuserprompt|><|response|>", "P",
+        "<|endofresponse|><|userprompt|>U2<|endofuserprompt|><|response|>",
+        "P",
     ),
     "rwkv": ("S\n\nUser: U\n\nAssistant: A\n\nUser: U2\n\nAssistant:", " P"),
     "plain": ("S\n\nUser: U\nAssistant: A\nUser: U2\nAssistant:", " P"),
@@ -219,14 +242,20 @@ def test_a_late_system_message_joins_the_user_where_turns_alternate() -> None:
 
 
 def test_neighbouring_turns_of_one_role_are_merged_where_turns_alternate() -> None:
-    turns = [Turn("user", "a"), Turn("user", "b"), Turn("assistant", "c"), Turn("assistant", "d"),
-             Turn("user", "e")]
+    turns = [
+        Turn("user", "a"),
+        Turn("user", "b"),
+        Turn("assistant", "c"),
+        Turn("assistant", "d"),
+        Turn("user", "e"),
+    ]
     assert render(FORMATS["mistral-v3"], turns) == "[INST] a\n\nb[/INST] c\n\nd</s>[INST] e[/INST]"
 
 
 def test_neighbouring_turns_stay_apart_elsewhere() -> None:
-    expected = ("<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n"
-                "<|im_start|>assistant\n")
+    expected = (
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert render(FORMATS["chatml"], [Turn("user", "a"), Turn("user", "b")]) == expected
 
 

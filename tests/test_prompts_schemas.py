@@ -7,12 +7,20 @@ from typing import Any
 import pytest
 
 from horde_proxy.prompts.schemas import (
-    Unfillable, is_of_format, leaves, matches, problem, resolved, shape, validator,
+    Unfillable,
+    is_of_format,
+    leaves,
+    matches,
+    problem,
+    resolved,
+    shape,
+    validator,
 )
 
 STRING = {"type": "string"}
 POINT = {
-    "type": "object", "properties": {"x": {"type": "number"}, "y": {"type": "number"}},
+    "type": "object",
+    "properties": {"x": {"type": "number"}, "y": {"type": "number"}},
     "required": ["x", "y"],
 }
 
@@ -37,7 +45,10 @@ def test_the_keywords_beside_a_reference_count_too() -> None:
         "$defs": {"short": {"type": "string", "maxLength": 5, "description": "Any."}},
     }
     assert resolved(schema)["properties"]["a"] == {
-        "type": "string", "minLength": 2, "maxLength": 5, "description": "A name.",
+        "type": "string",
+        "minLength": 2,
+        "maxLength": 5,
+        "description": "A name.",
     }
 
 
@@ -49,7 +60,9 @@ def test_a_property_named_like_a_keyword_is_a_property() -> None:
 def test_the_objects_of_all_of_become_one() -> None:
     schema = {"allOf": [thing(a=STRING), thing(b=STRING)]}
     assert resolved(schema) == {
-        "type": ["object"], "properties": {"a": STRING, "b": STRING}, "required": ["a", "b"],
+        "type": ["object"],
+        "properties": {"a": STRING, "b": STRING},
+        "required": ["a", "b"],
     }
 
 
@@ -77,64 +90,72 @@ def test_a_reference_that_cannot_be_followed_to_an_end_is_unfillable(reference: 
 
 def test_references_that_multiply_are_given_up() -> None:
     definitions = {
-        str(level): {"type": "object", "properties": {
-            str(n): {"$ref": f"#/$defs/{level + 1}"} for n in range(40)
-        }} for level in range(6)
+        str(level): {
+            "type": "object",
+            "properties": {str(n): {"$ref": f"#/$defs/{level + 1}"} for n in range(40)},
+        }
+        for level in range(6)
     }
     with pytest.raises(Unfillable):
         resolved({"$ref": "#/$defs/0", "$defs": {**definitions, "6": STRING}})
 
 
-@pytest.mark.parametrize("schema, expected", [
-    (STRING, 1),
-    ({"type": "null"}, 0),
-    ({"const": {"a": 1}}, 0),
-    ({"enum": ["only"]}, 0),
-    ({"enum": ["a", "b"]}, 1),
-    (thing(a=STRING, b={"type": "boolean"}), 2),
-    ({"type": "object", "properties": {"a": STRING}}, 1),
-    ({"type": "object", "properties": {}}, 0),
-    ({"type": "object", "additionalProperties": False}, 0),
-    ({"type": "array", "items": STRING}, 3),
-    ({"type": "array", "items": POINT}, 6),
-    ({"type": "array", "items": STRING, "minItems": 5}, 5),
-    ({"type": "array", "items": STRING, "maxItems": 2}, 2),
-    ({"type": "array", "items": STRING, "maxItems": 0}, 0),
-    ({"type": ["null", "integer"]}, 1),
-    ({"anyOf": [{"type": "null"}, POINT]}, 2),
-    ({"oneOf": [{"const": "a"}, {"const": "b"}]}, 1),
-    ({"type": "string", "pattern": "^[A-Z]{3}$", "default": "ABC"}, 1),
-    ({"type": "object", "properties": {"a": STRING, "b": {"not": {}}}, "required": ["a"]}, 1),
-])
+@pytest.mark.parametrize(
+    "schema, expected",
+    [
+        (STRING, 1),
+        ({"type": "null"}, 0),
+        ({"const": {"a": 1}}, 0),
+        ({"enum": ["only"]}, 0),
+        ({"enum": ["a", "b"]}, 1),
+        (thing(a=STRING, b={"type": "boolean"}), 2),
+        ({"type": "object", "properties": {"a": STRING}}, 1),
+        ({"type": "object", "properties": {}}, 0),
+        ({"type": "object", "additionalProperties": False}, 0),
+        ({"type": "array", "items": STRING}, 3),
+        ({"type": "array", "items": POINT}, 6),
+        ({"type": "array", "items": STRING, "minItems": 5}, 5),
+        ({"type": "array", "items": STRING, "maxItems": 2}, 2),
+        ({"type": "array", "items": STRING, "maxItems": 0}, 0),
+        ({"type": ["null", "integer"]}, 1),
+        ({"anyOf": [{"type": "null"}, POINT]}, 2),
+        ({"oneOf": [{"const": "a"}, {"const": "b"}]}, 1),
+        ({"type": "string", "pattern": "^[A-Z]{3}$", "default": "ABC"}, 1),
+        ({"type": "object", "properties": {"a": STRING, "b": {"not": {}}}, "required": ["a"]}, 1),
+    ],
+)
 def test_leaves_are_counted(schema: dict[str, Any], expected: int) -> None:
     assert leaves(schema) == expected
 
 
-@pytest.mark.parametrize("schema", [
-    {},
-    {"description": "Anything."},
-    {"type": "object"},
-    {"type": "object", "additionalProperties": STRING},
-    {"type": "object", "patternProperties": {"^a": STRING}},
-    {"type": "object", "properties": {"a": STRING}, "minProperties": 1},
-    thing(a={"type": "string", "pattern": "^[A-Z]{3}$"}),
-    thing(a={"type": "string", "minLength": 5, "maxLength": 4}),
-    thing(a={"type": "string", "minLength": 1_000_000_000}),
-    {"type": "integer", "minimum": 3, "maximum": 2},
-    {"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2},
-    {"type": "integer", "minimum": 10 ** 400},
-    {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 3, "uniqueItems": True},
-    {"type": "array", "prefixItems": [STRING]},
-    {"type": "array", "items": STRING, "minItems": 2, "maxItems": 1},
-    {"oneOf": [thing(a=STRING), thing(b=STRING)]},
-    {"anyOf": []},
-    {"enum": ["a"], "type": "integer"},
-    {"type": "object", "properties": {"child": {"$ref": "#"}}},
-    {"type": "no such type"},
-    {"type": "object", "properties": 3},
-    {"type": "string", "not": {"const": ""}},
-    {"allOf": [STRING, {"type": "integer"}]},
-])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"description": "Anything."},
+        {"type": "object"},
+        {"type": "object", "additionalProperties": STRING},
+        {"type": "object", "patternProperties": {"^a": STRING}},
+        {"type": "object", "properties": {"a": STRING}, "minProperties": 1},
+        thing(a={"type": "string", "pattern": "^[A-Z]{3}$"}),
+        thing(a={"type": "string", "minLength": 5, "maxLength": 4}),
+        thing(a={"type": "string", "minLength": 1_000_000_000}),
+        {"type": "integer", "minimum": 3, "maximum": 2},
+        {"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2},
+        {"type": "integer", "minimum": 10**400},
+        {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 3, "uniqueItems": True},
+        {"type": "array", "prefixItems": [STRING]},
+        {"type": "array", "items": STRING, "minItems": 2, "maxItems": 1},
+        {"oneOf": [thing(a=STRING), thing(b=STRING)]},
+        {"anyOf": []},
+        {"enum": ["a"], "type": "integer"},
+        {"type": "object", "properties": {"child": {"$ref": "#"}}},
+        {"type": "no such type"},
+        {"type": "object", "properties": 3},
+        {"type": "string", "not": {"const": ""}},
+        {"allOf": [STRING, {"type": "integer"}]},
+    ],
+)
 def test_what_cannot_be_promised_has_no_leaves(schema: dict[str, Any]) -> None:
     assert leaves(schema) is None
 
@@ -172,19 +193,22 @@ def test_a_problem_has_no_number_that_looks_like_a_status(number: int) -> None:
     assert not any(each in sentence for each in ("429", "500", "502", "503", "504"))
 
 
-@pytest.mark.parametrize("schema", [
-    {"type": "no such type"},
-    {"$ref": "http://127.0.0.1:9/schema"},
-    {"$ref": "#/nowhere"},
-    {"$ref": "#"},
-    {"pattern": "("},
-    {"pattern": "^(a+)+$"},
-    {"pattern": "^(\\w|\\d){30}$"},
-    {"pattern": "^" + "a?" * 98 + "$"},
-    {"pattern": "b" * 201},
-    {"patternProperties": {"^(a+)+$": False}},
-    {"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#"}}},
-])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "no such type"},
+        {"$ref": "http://127.0.0.1:9/schema"},
+        {"$ref": "#/nowhere"},
+        {"$ref": "#"},
+        {"pattern": "("},
+        {"pattern": "^(a+)+$"},
+        {"pattern": "^(\\w|\\d){30}$"},
+        {"pattern": "^" + "a?" * 98 + "$"},
+        {"pattern": "b" * 201},
+        {"patternProperties": {"^(a+)+$": False}},
+        {"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#"}}},
+    ],
+)
 def test_a_schema_that_is_broken_remote_or_slow_finds_no_problem(schema: dict[str, Any]) -> None:
     assert problem("a" * 60 + "!", schema) is None
 
@@ -192,7 +216,8 @@ def test_a_schema_that_is_broken_remote_or_slow_finds_no_problem(schema: dict[st
 def test_a_pattern_stays_guarded_when_a_schema_with_a_dialect_refers_to_itself() -> None:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "properties": {"a": {"$ref": "#"}}, "pattern": "^(a+)+$",
+        "properties": {"a": {"$ref": "#"}},
+        "pattern": "^(a+)+$",
     }
     assert problem({"a": "a" * 60 + "!"}, schema) is None
 
@@ -207,7 +232,8 @@ def test_references_that_multiply_find_no_problem() -> None:
 
 def test_a_tree_is_checked_to_its_leaves() -> None:
     tree = {
-        "type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}},
+        "type": "object",
+        "properties": {"children": {"type": "array", "items": {"$ref": "#"}}},
     }
     assert problem({"children": [{"children": []}]}, tree) is None
     assert problem({"children": [{"children": [3]}]}, tree) == (
@@ -237,7 +263,8 @@ def test_depth_without_end_finds_no_problem() -> None:
 def test_the_dialect_of_a_schema_is_used() -> None:
     schema = {
         "$schema": "http://json-schema.org/draft-04/schema#",
-        "minimum": 3, "exclusiveMinimum": True,
+        "minimum": 3,
+        "exclusiveMinimum": True,
     }
     assert problem(3, schema) == "3 is less than or equal to the minimum of 3."
     assert problem(4, schema) is None
@@ -248,57 +275,72 @@ def test_a_pattern_is_searched_for() -> None:
     assert problem("abc", {"pattern": "^[a-z]+$"}) is None
 
 
-@pytest.mark.parametrize("pattern, text, expected", [
-    ("^(foo|bar)$", "foo", True),
-    ("^\\d{4}-\\d{2}$", "2024-1", False),
-    ("^(\\d{3}-)?\\d{4}$", "555-1234", True),
-    ("^[(*+|]+$", "((*", True),
-    ("^(a|b)+$", "ab", None),
-    ("^(a*){20}$", "aa", None),
-    ("^(a)\\1*$", "aa", None),
-    ("a" * 201, "a", None),
-    ("^a*a*a*a*a*$", "a" * 100, None),
-])
+@pytest.mark.parametrize(
+    "pattern, text, expected",
+    [
+        ("^(foo|bar)$", "foo", True),
+        ("^\\d{4}-\\d{2}$", "2024-1", False),
+        ("^(\\d{3}-)?\\d{4}$", "555-1234", True),
+        ("^[(*+|]+$", "((*", True),
+        ("^(a|b)+$", "ab", None),
+        ("^(a*){20}$", "aa", None),
+        ("^(a)\\1*$", "aa", None),
+        ("a" * 201, "a", None),
+        ("^a*a*a*a*a*$", "a" * 100, None),
+    ],
+)
 def test_a_pattern_says_nothing_where_it_might_take_for_ever(
     pattern: str, text: str, expected: bool | None
 ) -> None:
     assert matches(pattern, text) is expected
 
 
-@pytest.mark.parametrize("format, text, expected", [
-    ("date", "2024-02-29", True),
-    ("date", "2023-02-29", False),
-    ("date", "2024-13-01", False),
-    ("date", "0000-01-01", False),
-    ("date", "2024-2-9", False),
-    ("time", "23:59:59Z", True),
-    ("time", "23:59:59", False),
-    ("date-time", "2024-02-29T10:00:00.5+02:00", True),
-    ("date-time", "2024-02-30T10:00:00Z", False),
-    ("email", "a.b@example.com", True),
-    ("email", "a b@example.com", False),
-    ("uri", "https://example.com/a?b=c#d", True),
-    ("uri", "example.com", False),
-    ("uuid", "123e4567-e89b-12d3-a456-426614174000", True),
-    ("uuid", "123e4567", False),
-    ("ipv4", "192.168.0.1", True),
-    ("ipv4", "192.168.0.256", False),
-    ("ipv6", "::1", True),
-    ("hostname", "-a.com", False),
-    ("of-our-own", "anything", True),
-])
+@pytest.mark.parametrize(
+    "format, text, expected",
+    [
+        ("date", "2024-02-29", True),
+        ("date", "2023-02-29", False),
+        ("date", "2024-13-01", False),
+        ("date", "0000-01-01", False),
+        ("date", "2024-2-9", False),
+        ("time", "23:59:59Z", True),
+        ("time", "23:59:59", False),
+        ("date-time", "2024-02-29T10:00:00.5+02:00", True),
+        ("date-time", "2024-02-30T10:00:00Z", False),
+        ("email", "a.b@example.com", True),
+        ("email", "a b@example.com", False),
+        ("uri", "https://example.com/a?b=c#d", True),
+        ("uri", "example.com", False),
+        ("uuid", "123e4567-e89b-12d3-a456-426614174000", True),
+        ("uuid", "123e4567", False),
+        ("ipv4", "192.168.0.1", True),
+        ("ipv4", "192.168.0.256", False),
+        ("ipv6", "::1", True),
+        ("hostname", "-a.com", False),
+        ("of-our-own", "anything", True),
+    ],
+)
 def test_a_format_is_checked(format: str, text: str, expected: bool) -> None:
     assert is_of_format(format, text) is expected
     assert (problem(text, {"format": format}) is None) is expected
 
 
-@pytest.mark.parametrize("schema", [
-    {"type": "array", "items": STRING, "minItems": 20_000},
-    {"type": "array", "items": STRING, "minItems": 2**70},
-    {"type": "array", "minItems": 200, "items": {"type": "array", "items": POINT, "minItems": 200}},
-    thing(a={"type": "array", "items": STRING, "minItems": 6_000},
-          b={"type": "array", "items": STRING, "minItems": 6_000}),
-])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": STRING, "minItems": 20_000},
+        {"type": "array", "items": STRING, "minItems": 2**70},
+        {
+            "type": "array",
+            "minItems": 200,
+            "items": {"type": "array", "items": POINT, "minItems": 200},
+        },
+        thing(
+            a={"type": "array", "items": STRING, "minItems": 6_000},
+            b={"type": "array", "items": STRING, "minItems": 6_000},
+        ),
+    ],
+)
 def test_a_value_that_would_be_too_large_is_not_made(schema: dict[str, Any]) -> None:
     with pytest.raises(Unfillable, match="too large"):
         shape(schema)

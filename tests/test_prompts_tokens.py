@@ -20,8 +20,7 @@ FOREIGN = ("Present at the meeting were Aoife", "Heute Morgen", "lol ok so")
 def english(kind: str) -> list[dict[str, object]]:
     """The samples of a kind but for three: foreign names, German, and emoji."""
     return [
-        each for each in SAMPLES
-        if each["kind"] == kind and not each["text"].startswith(FOREIGN)
+        each for each in SAMPLES if each["kind"] == kind and not each["text"].startswith(FOREIGN)
     ]
 
 
@@ -58,17 +57,20 @@ def test_a_truncated_text_is_a_beginning_that_fits(text: str, tokens: int) -> No
     assert estimate(short) <= tokens or len(short.split()) <= 1
 
 
-@pytest.mark.parametrize(("text", "tokens", "short"), [
-    ("Hello there friend", 1, "Hello"),
-    ("Certainly! ok", 1, "Certainly"),
-    ('{"a":1}', 1, "{"),
-    ("你好啊", 3, "你好"),
-    ("今" * 100, 13, "今" * 10),
-    ("000\r\U00010000\U00010000\x80", 7, "000\r\U00010000"),
-    ("é" * 8 + "\U0001f600" * 9, 9, "é" * 8),
-    ("é" * 8 + "\U0001f600" * 9, 10, "é" * 8 + "\U0001f600"),
-    ("", 1, ""),
-])
+@pytest.mark.parametrize(
+    ("text", "tokens", "short"),
+    [
+        ("Hello there friend", 1, "Hello"),
+        ("Certainly! ok", 1, "Certainly"),
+        ('{"a":1}', 1, "{"),
+        ("你好啊", 3, "你好"),
+        ("今" * 100, 13, "今" * 10),
+        ("000\r\U00010000\U00010000\x80", 7, "000\r\U00010000"),
+        ("é" * 8 + "\U0001f600" * 9, 9, "é" * 8),
+        ("é" * 8 + "\U0001f600" * 9, 10, "é" * 8 + "\U0001f600"),
+        ("", 1, ""),
+    ],
+)
 def test_something_always_remains(text: str, tokens: int, short: str) -> None:
     assert truncate(text, tokens) == short
 

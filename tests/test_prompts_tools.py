@@ -7,15 +7,28 @@ from typing import Any
 import pytest
 
 from horde_proxy.prompts.tools import (
-    Tool, call_text, instructions, prefill, result_text, slimmed, stops, style_of,
+    Tool,
+    call_text,
+    instructions,
+    prefill,
+    result_text,
+    slimmed,
+    stops,
+    style_of,
 )
 
 STYLES = ("hermes", "llama3", "mistral")
-WEATHER = Tool("get_weather", "Weather of a city", {
-    "$schema": "http://json-schema.org/draft-07/schema#", "type": "object",
-    "properties": {"city": {"type": "string"}}, "required": ["city"],
-    "additionalProperties": False,
-})
+WEATHER = Tool(
+    "get_weather",
+    "Weather of a city",
+    {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+)
 TIME = Tool("get_time", "", {"type": "object", "properties": {}})
 WEATHER_JSON = (
     '{"type":"function","function":{"name":"get_weather","description":"Weather of a city",'
@@ -52,44 +65,64 @@ def test_the_hermes_block_is_worded_as_models_were_trained() -> None:
     assert told("hermes") == HERMES
 
 
-@pytest.mark.parametrize(("style", "shape"), [
-    ("llama3", '{"name": function name, "parameters": dictionary of argument name and its value}'),
-    ("llama3", f"{WEATHER_JSON}\n\n{TIME_JSON}"),
-    ("mistral", f"[AVAILABLE_TOOLS] [{WEATHER_JSON},{TIME_JSON}][/AVAILABLE_TOOLS]"),
-    ("mistral", '[{"name": <function-name>, "arguments": <args-json-object>}]'),
-])
+@pytest.mark.parametrize(
+    ("style", "shape"),
+    [
+        (
+            "llama3",
+            '{"name": function name, "parameters": dictionary of argument name and its value}',
+        ),
+        ("llama3", f"{WEATHER_JSON}\n\n{TIME_JSON}"),
+        ("mistral", f"[AVAILABLE_TOOLS] [{WEATHER_JSON},{TIME_JSON}][/AVAILABLE_TOOLS]"),
+        ("mistral", '[{"name": <function-name>, "arguments": <args-json-object>}]'),
+    ],
+)
 def test_the_other_styles_tell_their_own_shape(style: str, shape: str) -> None:
     assert shape in told(style)
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize(("choice", "text"), [
-    ("required", "You must call a function"),
-    ("get_time", 'You must call the function "get_time"'),
-])
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ("required", "You must call a function"),
+        ("get_time", 'You must call the function "get_time"'),
+    ],
+)
 def test_a_call_is_demanded(style: str, choice: str, text: str) -> None:
     assert text in told(style, choice)
     assert "plain text" not in told(style, choice)
     assert "You must" not in told(style)
 
 
-@pytest.mark.parametrize(("style", "parallel", "single"), [
-    ("hermes", True, False), ("hermes", False, True), ("mistral", True, False),
-    ("mistral", False, True), ("llama3", True, True),
-])
+@pytest.mark.parametrize(
+    ("style", "parallel", "single"),
+    [
+        ("hermes", True, False),
+        ("hermes", False, True),
+        ("mistral", True, False),
+        ("mistral", False, True),
+        ("llama3", True, True),
+    ],
+)
 def test_one_call_at_a_time_is_asked_for(style: str, parallel: bool, single: bool) -> None:
     assert ("only one function" in told(style, parallel=parallel)) is single
 
 
-@pytest.mark.parametrize(("style", "choice", "text"), [
-    ("hermes", "auto", ""), ("llama3", "auto", ""), ("mistral", "auto", ""),
-    ("hermes", "required", '<tool_call>\n{"name": "'),
-    ("hermes", "f", '<tool_call>\n{"name": "f", "arguments": {'),
-    ("llama3", "required", '{"name": "'),
-    ("llama3", "f", '{"name": "f", "parameters": {'),
-    ("mistral", "required", '[{"name": "'),
-    ("mistral", "f", '[{"name": "f", "arguments": {'),
-])
+@pytest.mark.parametrize(
+    ("style", "choice", "text"),
+    [
+        ("hermes", "auto", ""),
+        ("llama3", "auto", ""),
+        ("mistral", "auto", ""),
+        ("hermes", "required", '<tool_call>\n{"name": "'),
+        ("hermes", "f", '<tool_call>\n{"name": "f", "arguments": {'),
+        ("llama3", "required", '{"name": "'),
+        ("llama3", "f", '{"name": "f", "parameters": {'),
+        ("mistral", "required", '[{"name": "'),
+        ("mistral", "f", '[{"name": "f", "arguments": {'),
+    ],
+)
 def test_a_demanded_call_is_begun(style: str, choice: str, text: str) -> None:
     assert prefill(style, choice) == text
 
@@ -101,28 +134,40 @@ def test_what_is_begun_is_how_a_call_begins(style: str) -> None:
     assert call.startswith(prefill(style, "f"))
 
 
-@pytest.mark.parametrize(("style", "parallel", "strings"), [
-    ("hermes", True, ("<tool_response>",)),
-    ("hermes", False, ("<tool_response>", "</tool_call>")),
-    ("llama3", False, ("<tool_response>",)),
-    ("mistral", False, ("<tool_response>",)),
-])
+@pytest.mark.parametrize(
+    ("style", "parallel", "strings"),
+    [
+        ("hermes", True, ("<tool_response>",)),
+        ("hermes", False, ("<tool_response>", "</tool_call>")),
+        ("llama3", False, ("<tool_response>",)),
+        ("mistral", False, ("<tool_response>",)),
+    ],
+)
 def test_stops(style: str, parallel: bool, strings: tuple[str, ...]) -> None:
     assert stops(style, parallel=parallel) == strings
 
 
-@pytest.mark.parametrize(("format_name", "style"), [
-    ("llama3", "llama3"), ("llama4", "hermes"), ("chatml", "hermes"), ("mistral-v3", "hermes"),
-])
+@pytest.mark.parametrize(
+    ("format_name", "style"),
+    [
+        ("llama3", "llama3"),
+        ("llama4", "hermes"),
+        ("chatml", "hermes"),
+        ("mistral-v3", "hermes"),
+    ],
+)
 def test_the_style_follows_the_format(format_name: str, style: str) -> None:
     assert style_of(format_name, "any model") == style
 
 
-@pytest.mark.parametrize(("style", "text"), [
-    ("hermes", '<tool_call>\n{"name": "f", "arguments": {"a": "é"}}\n</tool_call>'),
-    ("llama3", '{"name": "f", "parameters": {"a": "é"}}'),
-    ("mistral", '[{"name": "f", "arguments": {"a": "é"}}]'),
-])
+@pytest.mark.parametrize(
+    ("style", "text"),
+    [
+        ("hermes", '<tool_call>\n{"name": "f", "arguments": {"a": "é"}}\n</tool_call>'),
+        ("llama3", '{"name": "f", "parameters": {"a": "é"}}'),
+        ("mistral", '[{"name": "f", "arguments": {"a": "é"}}]'),
+    ],
+)
 def test_a_past_call(style: str, text: str) -> None:
     assert call_text(style, "f", '{"a": "é"}') == text
 
@@ -132,47 +177,73 @@ def test_a_past_call_without_arguments_has_an_empty_object(arguments: str) -> No
     assert call_text("llama3", "f", arguments) == '{"name": "f", "parameters": {}}'
 
 
-@pytest.mark.parametrize(("style", "text"), [
-    ("hermes", '<tool_response>\n3 °C\n"so"\n</tool_response>'),
-    ("llama3", '{"output": "3 °C\\n\\"so\\""}'),
-    ("mistral", '[TOOL_RESULTS] {"name": "f", "content": "3 °C\\n\\"so\\""}[/TOOL_RESULTS]'),
-])
+@pytest.mark.parametrize(
+    ("style", "text"),
+    [
+        ("hermes", '<tool_response>\n3 °C\n"so"\n</tool_response>'),
+        ("llama3", '{"output": "3 °C\\n\\"so\\""}'),
+        ("mistral", '[TOOL_RESULTS] {"name": "f", "content": "3 °C\\n\\"so\\""}[/TOOL_RESULTS]'),
+    ],
+)
 def test_a_past_result(style: str, text: str) -> None:
     assert result_text(style, "f", '3 °C\n"so"') == text
 
 
-@pytest.mark.parametrize(("schema", "slim"), [
-    ({}, {}),
-    ({"$schema": "x", "type": "object"}, {"type": "object"}),
-    ({"additionalProperties": False}, {}),
-    ({"additionalProperties": True}, {}),
-    ({"additionalProperties": {"type": "string", "description": ""}},
-     {"additionalProperties": {"type": "string"}}),
-    ({"minimum": -9007199254740991, "maximum": 9007199254740991}, {}),
-    ({"exclusiveMinimum": 0, "maximum": 9007199254740991}, {"exclusiveMinimum": 0}),
-    ({"minimum": 1, "maximum": 10}, {"minimum": 1, "maximum": 10}),
-    ({"exclusiveMinimum": True}, {"exclusiveMinimum": True}),
-    ({"description": "", "type": "string"}, {"type": "string"}),
-    ({"description": "x"}, {"description": "x"}),
-    ({"title": "Anything"}, {"title": "Anything"}),
-    ({"properties": {"file_path": {"title": "File Path"}}}, {"properties": {"file_path": {}}}),
-    ({"properties": {"path": {"title": "Where"}}}, {"properties": {"path": {"title": "Where"}}}),
-    ({"properties": {"title": {"type": "string", "title": "Title"}}},
-     {"properties": {"title": {"type": "string"}}}),
-    ({"properties": {"description": {}, "$schema": {}, "additionalProperties": {}}},
-     {"properties": {"description": {}, "$schema": {}, "additionalProperties": {}}}),
-    ({"properties": {"title": True, "additionalProperties": False}},
-     {"properties": {"title": True, "additionalProperties": False}}),
-    ({"properties": {"properties": {"type": "object", "description": ""}}},
-     {"properties": {"properties": {"type": "object"}}}),
-    ({"items": {"anyOf": [{"$schema": "x"}, {"description": ""}]}}, {"items": {"anyOf": [{}, {}]}}),
-    ({"$defs": {"title": {"title": "Title"}}}, {"$defs": {"title": {}}}),
-    ({"default": {"description": "", "$schema": "x"}},
-     {"default": {"description": "", "$schema": "x"}}),
-    ({"enum": [{"description": ""}], "const": {"title": "x"}, "required": ["title"]},
-     {"enum": [{"description": ""}], "const": {"title": "x"}, "required": ["title"]}),
-    ({"properties": 3, "items": None}, {"properties": 3, "items": None}),
-])
+@pytest.mark.parametrize(
+    ("schema", "slim"),
+    [
+        ({}, {}),
+        ({"$schema": "x", "type": "object"}, {"type": "object"}),
+        ({"additionalProperties": False}, {}),
+        ({"additionalProperties": True}, {}),
+        (
+            {"additionalProperties": {"type": "string", "description": ""}},
+            {"additionalProperties": {"type": "string"}},
+        ),
+        ({"minimum": -9007199254740991, "maximum": 9007199254740991}, {}),
+        ({"exclusiveMinimum": 0, "maximum": 9007199254740991}, {"exclusiveMinimum": 0}),
+        ({"minimum": 1, "maximum": 10}, {"minimum": 1, "maximum": 10}),
+        ({"exclusiveMinimum": True}, {"exclusiveMinimum": True}),
+        ({"description": "", "type": "string"}, {"type": "string"}),
+        ({"description": "x"}, {"description": "x"}),
+        ({"title": "Anything"}, {"title": "Anything"}),
+        ({"properties": {"file_path": {"title": "File Path"}}}, {"properties": {"file_path": {}}}),
+        (
+            {"properties": {"path": {"title": "Where"}}},
+            {"properties": {"path": {"title": "Where"}}},
+        ),
+        (
+            {"properties": {"title": {"type": "string", "title": "Title"}}},
+            {"properties": {"title": {"type": "string"}}},
+        ),
+        (
+            {"properties": {"description": {}, "$schema": {}, "additionalProperties": {}}},
+            {"properties": {"description": {}, "$schema": {}, "additionalProperties": {}}},
+        ),
+        (
+            {"properties": {"title": True, "additionalProperties": False}},
+            {"properties": {"title": True, "additionalProperties": False}},
+        ),
+        (
+            {"properties": {"properties": {"type": "object", "description": ""}}},
+            {"properties": {"properties": {"type": "object"}}},
+        ),
+        (
+            {"items": {"anyOf": [{"$schema": "x"}, {"description": ""}]}},
+            {"items": {"anyOf": [{}, {}]}},
+        ),
+        ({"$defs": {"title": {"title": "Title"}}}, {"$defs": {"title": {}}}),
+        (
+            {"default": {"description": "", "$schema": "x"}},
+            {"default": {"description": "", "$schema": "x"}},
+        ),
+        (
+            {"enum": [{"description": ""}], "const": {"title": "x"}, "required": ["title"]},
+            {"enum": [{"description": ""}], "const": {"title": "x"}, "required": ["title"]},
+        ),
+        ({"properties": 3, "items": None}, {"properties": 3, "items": None}),
+    ],
+)
 def test_a_schema_is_slimmed(schema: Any, slim: Any) -> None:
     assert slimmed(schema) == slim
 

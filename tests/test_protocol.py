@@ -32,12 +32,15 @@ def problem(found: Any) -> dict[str, Any]:
     return error
 
 
-@pytest.mark.parametrize("told,known", [
-    (b'{"prompt_tokens": 7, "completion_tokens": 5}', (7, 5)),
-    (b'{"input_tokens": 7, "output_tokens": 5}', (7, 5)),
-    (b'{"prompt_tokens": 1%s, "completion_tokens": 5}' % (b"0" * 400), (0, 5)),
-    (b'{"prompt_tokens": "7", "completion_tokens": -5}', None),
-])
+@pytest.mark.parametrize(
+    "told,known",
+    [
+        (b'{"prompt_tokens": 7, "completion_tokens": 5}', (7, 5)),
+        (b'{"input_tokens": 7, "output_tokens": 5}', (7, 5)),
+        (b'{"prompt_tokens": 1%s, "completion_tokens": 5}' % (b"0" * 400), (0, 5)),
+        (b'{"prompt_tokens": "7", "completion_tokens": -5}', None),
+    ],
+)
 def test_what_an_answer_used_is_taken_where_it_can_be(
     told: bytes, known: tuple[int, int] | None
 ) -> None:
@@ -49,11 +52,38 @@ def test_the_smallest_request_has_openais_defaults() -> None:
 
 
 NULLABLE = (
-    "max_tokens", "max_completion_tokens", "n", "stop", "stream", "stream_options", "temperature",
-    "top_p", "frequency_penalty", "presence_penalty", "seed", "logit_bias", "logprobs",
-    "top_logprobs", "tools", "tool_choice", "functions", "function_call", "response_format", "user",
-    "metadata", "store", "service_tier", "modalities", "audio", "top_k", "min_p", "rep_pen",
-    "horde", "web_search_options", "reasoning_effort", "parallel_tool_calls",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "stop",
+    "stream",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
+    "response_format",
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "modalities",
+    "audio",
+    "top_k",
+    "min_p",
+    "rep_pen",
+    "horde",
+    "web_search_options",
+    "reasoning_effort",
+    "parallel_tool_calls",
 )
 
 
@@ -62,20 +92,39 @@ def test_null_means_absent(name: str) -> None:
     assert read_chat(body(**{name: None})) == read_chat(body())
 
 
-@pytest.mark.parametrize("fields", [
-    {"user": "u"}, {"store": True}, {"service_tier": "auto"}, {"metadata": {"a": "b"}},
-    {"reasoning_effort": "high"}, {"verbosity": "low"}, {"prediction": {}}, {"foo": "bar"},
-    {"logit_bias": {}}, {"logprobs": False}, {"modalities": ["text"]}, {"tools": []},
-    {"response_format": {"type": "text"}}, {"stream_options": {"include_obfuscation": False}},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": "u"},
+        {"store": True},
+        {"service_tier": "auto"},
+        {"metadata": {"a": "b"}},
+        {"reasoning_effort": "high"},
+        {"verbosity": "low"},
+        {"prediction": {}},
+        {"foo": "bar"},
+        {"logit_bias": {}},
+        {"logprobs": False},
+        {"modalities": ["text"]},
+        {"tools": []},
+        {"response_format": {"type": "text"}},
+        {"stream_options": {"include_obfuscation": False}},
+    ],
+)
 def test_what_changes_nothing_is_accepted_silently(fields: dict[str, Any]) -> None:
     assert read_chat(body(**fields)) == read_chat(body())
 
 
-@pytest.mark.parametrize("fields", [
-    {"seed": 1}, {"logit_bias": {"1": 2}}, {"logprobs": True}, {"top_logprobs": 3},
-    {"web_search_options": {"a": 1}},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 1},
+        {"logit_bias": {"1": 2}},
+        {"logprobs": True},
+        {"top_logprobs": 3},
+        {"web_search_options": {"a": 1}},
+    ],
+)
 def test_what_cannot_be_honoured_is_named(fields: dict[str, Any]) -> None:
     assert read_chat(body(**fields)).ignored == tuple(fields)
 
@@ -96,10 +145,16 @@ def test_a_whole_number_with_a_point_is_an_integer() -> None:
     assert read_chat(body(max_tokens=80.0)).max_tokens == 80
 
 
-@pytest.mark.parametrize(("stop", "expected"), [
-    ("END", ("END",)), (["a", "b", "a"], ("a", "b")), ([], ()), ("", ()),
-    (["1", "2", "3", "4", "5"], ("1", "2", "3", "4", "5")),
-])
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        ("END", ("END",)),
+        (["a", "b", "a"], ("a", "b")),
+        ([], ()),
+        ("", ()),
+        (["1", "2", "3", "4", "5"], ("1", "2", "3", "4", "5")),
+    ],
+)
 def test_stop_is_a_string_or_a_list(stop: Any, expected: tuple[str, ...]) -> None:
     assert read_chat(body(stop=stop)).stop == expected
 
@@ -114,26 +169,54 @@ def test_the_horde_object_is_read() -> None:
     assert found == {"workers": ["a"], "worker_blacklist": True}
 
 
-@pytest.mark.parametrize(("message", "expected"), [
-    ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-     Message("user", "a\nb")),
-    ({"role": "developer", "content": "d"}, Message("system", "d")),
-    ({"role": "user", "name": "Ann", "content": "Hi"}, Message("user", "Ann: Hi")),
-    ({"role": "assistant", "content": None}, Message("assistant", "")),
-    ({"role": "assistant"}, Message("assistant", "")),
-    ({"role": "user", "content": None}, Message("user", "")),
-    ({"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
-     Message("assistant", "no")),
-    ({"role": "assistant", "content": "A", "reasoning_content": "hm"}, Message("assistant", "A")),
-    ({"role": "assistant", "content": "", "tool_calls": [
-        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
-     Message("assistant", "", (ToolCall("c1", "f", "{}"),))),
-    ({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
-     Message("assistant", "", (ToolCall("f", "f", "{}"),))),
-    ({"role": "tool", "tool_call_id": "c1", "content": "R"},
-     Message("tool", "R", tool_call_id="c1")),
-    ({"role": "function", "name": "f", "content": "R"}, Message("tool", "R", tool_call_id="f")),
-])
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+            },
+            Message("user", "a\nb"),
+        ),
+        ({"role": "developer", "content": "d"}, Message("system", "d")),
+        ({"role": "user", "name": "Ann", "content": "Hi"}, Message("user", "Ann: Hi")),
+        ({"role": "assistant", "content": None}, Message("assistant", "")),
+        ({"role": "assistant"}, Message("assistant", "")),
+        ({"role": "user", "content": None}, Message("user", "")),
+        (
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+            Message("assistant", "no"),
+        ),
+        (
+            {"role": "assistant", "content": "A", "reasoning_content": "hm"},
+            Message("assistant", "A"),
+        ),
+        (
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+                ],
+            },
+            Message("assistant", "", (ToolCall("c1", "f", "{}"),)),
+        ),
+        (
+            {
+                "role": "assistant",
+                "content": None,
+                "function_call": {"name": "f", "arguments": "{}"},
+            },
+            Message("assistant", "", (ToolCall("f", "f", "{}"),)),
+        ),
+        (
+            {"role": "tool", "tool_call_id": "c1", "content": "R"},
+            Message("tool", "R", tool_call_id="c1"),
+        ),
+        ({"role": "function", "name": "f", "content": "R"}, Message("tool", "R", tool_call_id="f")),
+    ],
+)
 def test_a_message_is_read(message: dict[str, Any], expected: Message) -> None:
     assert read_chat(body(messages=[message])).messages == (expected,)
 
@@ -154,10 +237,16 @@ PROBLEMS: list[tuple[Any, str | None, str | None]] = [
     (body(messages=[{"role": "user"}]), "messages.[0].content", "missing_required_parameter"),
     (body(messages=[{"role": "user", "content": 3}]), "messages.[0].content", "invalid_type"),
     (body(messages=[{"role": "user", "content": [3]}]), "messages.[0].content.[0]", "invalid_type"),
-    (body(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
-     "messages.[0].content", "unsupported_content"),
-    (body(messages=[{"role": "user", "content": [{"type": "input_audio"}]}]),
-     "messages.[0].content", "unsupported_content"),
+    (
+        body(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+        "messages.[0].content",
+        "unsupported_content",
+    ),
+    (
+        body(messages=[{"role": "user", "content": [{"type": "input_audio"}]}]),
+        "messages.[0].content",
+        "unsupported_content",
+    ),
     (body(max_tokens=0), "max_tokens", "integer_below_min_value"),
     (body(max_tokens="80"), "max_tokens", "invalid_type"),
     (body(max_tokens=80.5), "max_tokens", "invalid_type"),
@@ -186,10 +275,14 @@ def test_a_wrong_request_is_told_where_and_how(
     assert (error["param"], error["code"]) == (param, code)
 
 
-@pytest.mark.parametrize("found", [
-    body(messages=[1] * 3_000_000), body(stop=[1] * 3_000_000),
-    body(messages=[{"role": "user", "content": [1] * 3_000_000}]),
-])
+@pytest.mark.parametrize(
+    "found",
+    [
+        body(messages=[1] * 3_000_000),
+        body(stop=[1] * 3_000_000),
+        body(messages=[{"role": "user", "content": [1] * 3_000_000}]),
+    ],
+)
 def test_millions_of_faults_cost_no_more_than_one(found: dict[str, Any]) -> None:
     tracemalloc.start()
     try:
@@ -199,10 +292,13 @@ def test_millions_of_faults_cost_no_more_than_one(found: dict[str, Any]) -> None
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(("found", "param"), [
-    (body(messages=[{"role": "user", "content": "x"}] * 20_001), "messages"),
-    (body(stop=["x"] * 1001), "stop"),
-])
+@pytest.mark.parametrize(
+    ("found", "param"),
+    [
+        (body(messages=[{"role": "user", "content": "x"}] * 20_001), "messages"),
+        (body(stop=["x"] * 1001), "stop"),
+    ],
+)
 def test_a_list_beyond_all_measure_is_refused(found: dict[str, Any], param: str) -> None:
     assert problem(found)["param"] == param
 
@@ -221,7 +317,8 @@ def test_a_place_with_an_alarming_number_does_not_reach_the_message() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
 )
 FIELDS = st.sampled_from([*NULLABLE, "messages", "model", "sampler_order"])
 
@@ -238,7 +335,9 @@ def test_no_body_makes_reading_fail_otherwise_than_with_a_clear_error(
 
 def test_chunks_are_what_the_openai_package_expects() -> None:
     for each in [
-        role_chunk(HEAD), chunk(HEAD, {"content": "x"}), chunk(HEAD, {}, finish_reason="length"),
+        role_chunk(HEAD),
+        chunk(HEAD, {"content": "x"}),
+        chunk(HEAD, {}, finish_reason="length"),
         usage_chunk(HEAD, completion.usage(1, 2), {"kudos": 1.0}),
     ]:
         ChatCompletionChunk.model_validate(each, strict=True)
@@ -262,18 +361,26 @@ def test_the_first_chunk_has_the_role() -> None:
 
 
 def test_chunks_fold_into_a_completion() -> None:
-    folded = fold([
-        role_chunk(HEAD, 0), role_chunk(HEAD, 1),
-        chunk(HEAD, {"content": "b"}, index=1),
-        chunk(HEAD, {"reasoning_content": "hm"}), chunk(HEAD, {"content": "a "}),
-        chunk(HEAD, {"content": "b"}),
-        chunk(HEAD, {}, finish_reason="length"), chunk(HEAD, {}, index=1, finish_reason="stop"),
-        usage_chunk(HEAD, completion.usage(3, 4), {"kudos": 1.0}),
-    ])
+    folded = fold(
+        [
+            role_chunk(HEAD, 0),
+            role_chunk(HEAD, 1),
+            chunk(HEAD, {"content": "b"}, index=1),
+            chunk(HEAD, {"reasoning_content": "hm"}),
+            chunk(HEAD, {"content": "a "}),
+            chunk(HEAD, {"content": "b"}),
+            chunk(HEAD, {}, finish_reason="length"),
+            chunk(HEAD, {}, index=1, finish_reason="stop"),
+            usage_chunk(HEAD, completion.usage(3, 4), {"kudos": 1.0}),
+        ]
+    )
     ChatCompletion.model_validate(folded)
     first, second = folded["choices"]
     assert first["message"] == {
-        "role": "assistant", "content": "a b", "refusal": None, "annotations": [],
+        "role": "assistant",
+        "content": "a b",
+        "refusal": None,
+        "annotations": [],
         "reasoning_content": "hm",
     }
     assert (first["finish_reason"], second["finish_reason"]) == ("length", "stop")
@@ -304,20 +411,35 @@ def test_half_a_character_is_still_json() -> None:
 # What was asked, where nobody counts
 
 
-@pytest.mark.parametrize(("document", "expected"), [
-    ({"messages": [{"role": "user", "content": "x" * 401}]}, 104),
-    ({"messages": [{"content": [
-        {"type": "text", "text": "x" * 400},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9999}},
-    ]}]}, 110),
-    ({"prompt": ["x" * 40, "y" * 40], "suffix": "z" * 400}, 20),
-    ({"input": "x" * 40, "instructions": "y" * 40}, 20),
-    ({"prompt": [[1, 2, 3]]}, 0),
-    ({"messages": [], "tools": [{"type": "function", "function": {"name": "x" * 80}}]}, 26),
-    ({"messages": None}, 0),
-    ({}, 0),
-    ([], 0),
-    (None, 0),
-])
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 401}]}, 104),
+        (
+            {
+                "messages": [
+                    {
+                        "content": [
+                            {"type": "text", "text": "x" * 400},
+                            {
+                                "type": "image_url",
+                                "image_url": {"url": "data:image/png;base64," + "A" * 9999},
+                            },
+                        ]
+                    }
+                ]
+            },
+            110,
+        ),
+        ({"prompt": ["x" * 40, "y" * 40], "suffix": "z" * 400}, 20),
+        ({"input": "x" * 40, "instructions": "y" * 40}, 20),
+        ({"prompt": [[1, 2, 3]]}, 0),
+        ({"messages": [], "tools": [{"type": "function", "function": {"name": "x" * 80}}]}, 26),
+        ({"messages": None}, 0),
+        ({}, 0),
+        ([], 0),
+        (None, 0),
+    ],
+)
 def test_about_how_many_tokens_are_asked(document: Any, expected: int) -> None:
     assert about_asked(document) == expected

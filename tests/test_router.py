@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-
 from conftest import Clock
+
 from horde_proxy.errors import (
     ContextLengthExceeded,
     InvalidRequest,
@@ -128,7 +128,9 @@ def test_a_model_that_two_offer_is_listed_once_with_both() -> None:
     router = Router([endpoint(one, priority=2), endpoint(two, priority=1)])
     listed = [(model["id"], model["owned_by"], model["endpoints"]) for model in router.models()]
     assert listed == [
-        ("b", "two", ["two", "one"]), ("c", "two", ["two"]), ("a", "one", ["one"]),
+        ("b", "two", ["two", "one"]),
+        ("c", "two", ["two"]),
+        ("a", "one", ["one"]),
     ]
 
 
@@ -194,10 +196,13 @@ def test_chance_decides_among_equals() -> None:
 
 
 def test_without_a_name_the_first_configured_one_that_relays_is_asked() -> None:
-    router = Router([
-        endpoint(Offering("horde", "m")), endpoint(Relaying("one", "m")),
-        endpoint(Relaying("two", "m"), priority=-1),
-    ])
+    router = Router(
+        [
+            endpoint(Offering("horde", "m")),
+            endpoint(Relaying("one", "m")),
+            endpoint(Relaying("two", "m"), priority=-1),
+        ]
+    )
     assert [name for name, _ in found(router, None)] == ["two", "one"]
 
 
@@ -235,13 +240,24 @@ def test_while_there_is_no_model_at_all_it_is_worth_asking_again() -> None:
     with pytest.raises(Unavailable, match="No model is on offer now") as caught:
         router.candidates("m")
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == (
-        503, "no_workers", 5
+        503,
+        "no_workers",
+        5,
     )
 
 
-@pytest.mark.parametrize("failure", [
-    Unreachable("no"), UpstreamFailed("no"), TimedOut("no"), 500, 502, 503, 429,
-])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Unreachable("no"),
+        UpstreamFailed("no"),
+        TimedOut("no"),
+        500,
+        502,
+        503,
+        429,
+    ],
+)
 def test_what_fails_is_asked_of_another_and_left_alone(failure: int | ProxyError) -> None:
     one, two = Relaying("one", "m"), Relaying("two", "m")
     one.answers = [failure]
@@ -441,9 +457,17 @@ def test_states_hold_no_secret() -> None:
     one = endpoint(Relaying("one", "m", "a"))
     [state] = Router([one]).states()
     assert state == {
-        "name": "one", "type": "openai", "url": "http://offering.invalid", "priority": 0,
-        "weight": 1.0, "models": ["a", "m"], "state": "up", "retry_in": None, "last_error": None,
-        "running": 0, "latency": {"count": 0, "p50": None, "p95": None},
+        "name": "one",
+        "type": "openai",
+        "url": "http://offering.invalid",
+        "priority": 0,
+        "weight": 1.0,
+        "models": ["a", "m"],
+        "state": "up",
+        "retry_in": None,
+        "last_error": None,
+        "running": 0,
+        "latency": {"count": 0, "p50": None, "p95": None},
     }
 
 
@@ -490,9 +514,7 @@ def test_an_answer_that_breaks_before_it_can_be_judged_is_asked_of_another() -> 
 
 def test_a_fallback_counts_for_an_alias_and_other_spellings() -> None:
     one, two = Relaying("one", "a/Model-8B"), Relaying("two", "n")
-    router = Router(
-        [endpoint(one), endpoint(two)], {"gpt": "a/Model-8B"}, {"a/Model-8B": ["n"]}
-    )
+    router = Router([endpoint(one), endpoint(two)], {"gpt": "a/Model-8B"}, {"a/Model-8B": ["n"]})
     for name in ("gpt", "model-8b", "A/MODEL-8B"):
         assert [each for each, _ in found(router, name)] == ["one", "two"]
 

@@ -13,16 +13,24 @@ from horde_proxy import create_app, serving
 from horde_proxy.config import ConfigError, load
 from horde_proxy.listening import CannotListen, check_free
 from horde_proxy.serving import (
-    Logger, Server, Worker, give_up_stalled, gunicorn_settings, is_local,
+    Logger,
+    Server,
+    Worker,
+    give_up_stalled,
+    gunicorn_settings,
+    is_local,
 )
 
 
-@pytest.mark.parametrize(("family", "address", "expected"), [
-    (socket.AF_INET, ("127.0.0.1", 0), True),
-    (socket.AF_INET, ("0.0.0.0", 0), False),
-    (socket.AF_INET6, ("::", 0), False),
-    (socket.AF_UNIX, "", True),
-])
+@pytest.mark.parametrize(
+    ("family", "address", "expected"),
+    [
+        (socket.AF_INET, ("127.0.0.1", 0), True),
+        (socket.AF_INET, ("0.0.0.0", 0), False),
+        (socket.AF_INET6, ("::", 0), False),
+        (socket.AF_UNIX, "", True),
+    ],
+)
 def test_a_socket_is_local_by_its_address(
     family: int, address: tuple[str, int] | str, expected: bool
 ) -> None:
@@ -57,6 +65,7 @@ def test_an_address_of_a_kind_that_this_machine_has_not_is_said_to_be_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where IPv6 is switched off, there is not even a socket to be had for it."""
+
     def missing(family: int) -> socket.socket:
         raise OSError(97, "Address family not supported by protocol")
 
@@ -77,9 +86,9 @@ def test_a_named_socket_that_lets_others_in_is_refused(monkeypatch: pytest.Monke
 def test_a_successor_that_is_handed_the_socket_may_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGUSR2 starts gunicorn anew while the one before still listens."""
     started: list[object] = []
-    monkeypatch.setattr(serving, "_Master", lambda server: SimpleNamespace(
-        run=lambda: started.append(server)
-    ))
+    monkeypatch.setattr(
+        serving, "_Master", lambda server: SimpleNamespace(run=lambda: started.append(server))
+    )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -104,10 +113,13 @@ def test_a_client_that_stalls_does_not_hold_a_thread_for_ever() -> None:
                 assert client.recv(1) == b"\0"
 
 
-@pytest.mark.parametrize(("error", "messages"), [
-    (BlockingIOError(11, "Resource temporarily unavailable"), []),
-    (OSError(5, "Input/output error"), ["Socket error processing request."]),
-])
+@pytest.mark.parametrize(
+    ("error", "messages"),
+    [
+        (BlockingIOError(11, "Resource temporarily unavailable"), []),
+        (OSError(5, "Input/output error"), ["Socket error processing request."]),
+    ],
+)
 def test_a_client_that_stalls_leaves_no_traceback(
     caplog: pytest.LogCaptureFixture, error: OSError, messages: list[str]
 ) -> None:

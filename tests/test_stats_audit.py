@@ -19,21 +19,30 @@ from horde_proxy.stats.combined import BackendVariation, CombinedModelStatistics
 from horde_proxy.stats.merger import merge_category_with_horde_data
 from horde_proxy.stats.reference import Reference, ReferenceRecord
 
-GIB = 1024 ** 3
+GIB = 1024**3
 HUGGING = "https://huggingface.co/a"
 
 
 def entry(
-    month: int | None = 0, *, day: int = 0, total: int | None = None, workers: int = 1,
+    month: int | None = 0,
+    *,
+    day: int = 0,
+    total: int | None = None,
+    workers: int = 1,
     **fields: Any,
 ) -> CombinedModelStatistics:
     """A model that both lists tell of; month None: its use was not fetched."""
     usage = None if month is None else UsageStats(day, month, month if total is None else total)
     is_used = usage is not None and usage != UsageStats()
-    return CombinedModelStatistics(**{
-        "usage_stats": usage if is_used else None, "usage_known": usage is not None,
-        "threads": workers, "workers_known": True, **fields,
-    })
+    return CombinedModelStatistics(
+        **{
+            "usage_stats": usage if is_used else None,
+            "usage_known": usage is not None,
+            "threads": workers,
+            "workers_known": True,
+            **fields,
+        }
+    )
 
 
 def record(name: str, **fields: Any) -> ReferenceRecord:
@@ -45,7 +54,9 @@ def flags_of(model: ModelAuditInfo) -> set[str]:
 
 
 def audited(
-    found: CombinedModelStatistics, category: str = "text", known: ReferenceRecord | None = None,
+    found: CombinedModelStatistics,
+    category: str = "text",
+    known: ReferenceRecord | None = None,
     others: int = 0,
 ) -> ModelAuditInfo:
     """The audit of one model, beside one with so many uses a month."""
@@ -69,10 +80,16 @@ def test_a_model_has_the_documented_json() -> None:
         "name": "m",
         "category": "image",
         "deletion_risk_flags": {
-            "zero_usage_day": False, "zero_usage_month": False, "zero_usage_total": False,
-            "no_active_workers": False, "has_multiple_hosts": False,
-            "has_non_preferred_host": False, "has_unknown_host": False,
-            "no_download_urls": False, "missing_description": False, "missing_baseline": False,
+            "zero_usage_day": False,
+            "zero_usage_month": False,
+            "zero_usage_total": False,
+            "no_active_workers": False,
+            "has_multiple_hosts": False,
+            "has_non_preferred_host": False,
+            "has_unknown_host": False,
+            "no_download_urls": False,
+            "missing_description": False,
+            "missing_baseline": False,
             "low_usage": False,
         },
         "at_risk": False,
@@ -92,10 +109,17 @@ def test_a_model_has_the_documented_json() -> None:
         "has_description": True,
         "download_count": 1,
         "download_hosts": ["huggingface.co"],
-        "backend_variations": [{
-            "backend": "koboldcpp", "variant_name": "koboldcpp/m", "worker_count": 1,
-            "performance": 9.5, "usage_day": 50, "usage_month": 100, "usage_total": 400,
-        }],
+        "backend_variations": [
+            {
+                "backend": "koboldcpp",
+                "variant_name": "koboldcpp/m",
+                "worker_count": 1,
+                "performance": 9.5,
+                "usage_day": 50,
+                "usage_month": 100,
+                "usage_total": 400,
+            }
+        ],
         "is_critical": False,
         "has_warning": False,
     }
@@ -113,12 +137,19 @@ def test_an_answer_has_the_documented_json() -> None:
         "offset": 0,
         "limit": 1,
         "summary": {
-            "total_models": 2, "models_at_risk": 1, "models_critical": 1,
-            "models_with_warnings": 0, "models_with_zero_day_usage": 1,
-            "models_with_zero_month_usage": 1, "models_with_zero_total_usage": 1,
-            "models_with_no_active_workers": 1, "models_with_no_downloads": 0,
-            "models_with_non_preferred_hosts": 0, "models_with_multiple_hosts": 0,
-            "models_with_low_usage": 1, "average_risk_score": 2.5,
+            "total_models": 2,
+            "models_at_risk": 1,
+            "models_critical": 1,
+            "models_with_warnings": 0,
+            "models_with_zero_day_usage": 1,
+            "models_with_zero_month_usage": 1,
+            "models_with_zero_total_usage": 1,
+            "models_with_no_active_workers": 1,
+            "models_with_no_downloads": 0,
+            "models_with_non_preferred_hosts": 0,
+            "models_with_multiple_hosts": 0,
+            "models_with_low_usage": 1,
+            "average_risk_score": 2.5,
             "category_total_month_usage": 5,
         },
     }
@@ -133,27 +164,33 @@ def test_no_models_are_all_zeros() -> None:
 # Use
 
 
-@pytest.mark.parametrize(("found", "flags"), [
-    (entry(9, day=1), set()),
-    (entry(9), {"zero_usage_day"}),
-    (entry(0, total=9), {"zero_usage_day", "zero_usage_month"}),
-    (entry(0), {"zero_usage_day", "zero_usage_month", "zero_usage_total"}),
-    (entry(None), set()),
-])
+@pytest.mark.parametrize(
+    ("found", "flags"),
+    [
+        (entry(9, day=1), set()),
+        (entry(9), {"zero_usage_day"}),
+        (entry(0, total=9), {"zero_usage_day", "zero_usage_month"}),
+        (entry(0), {"zero_usage_day", "zero_usage_month", "zero_usage_total"}),
+        (entry(None), set()),
+    ],
+)
 def test_a_model_that_was_never_used_counts_as_zero_when_the_use_is_known(
     found: CombinedModelStatistics, flags: set[str]
 ) -> None:
     assert flags_of(audited(found)) == flags
 
 
-@pytest.mark.parametrize(("category", "month", "others", "is_low"), [
-    ("text", 2, 9_998, False),
-    ("text", 1, 9_999, True),
-    ("text", 0, 1, True),
-    ("text", 0, 0, False),
-    ("image", 65, 999_935, False),
-    ("image", 64, 999_936, True),
-])
+@pytest.mark.parametrize(
+    ("category", "month", "others", "is_low"),
+    [
+        ("text", 2, 9_998, False),
+        ("text", 1, 9_999, True),
+        ("text", 0, 1, True),
+        ("text", 0, 0, False),
+        ("image", 65, 999_935, False),
+        ("image", 64, 999_936, True),
+    ],
+)
 def test_use_below_the_share_of_its_category_is_low(
     category: str, month: int, others: int, is_low: bool
 ) -> None:
@@ -165,14 +202,22 @@ def test_the_rules_can_be_others() -> None:
     merged = {"a": entry(9, day=1), "b": entry(11, day=1), "c": entry(9_980, day=1)}
     found = audit("text", merged, rules=AuditRules(low_usage_percentage=0.1))
     assert {model.name: flags_of(model) for model in found.models} == {
-        "c": set(), "b": set(), "a": {"low_usage"}
+        "c": set(),
+        "b": set(),
+        "a": {"low_usage"},
     }
 
 
-@pytest.mark.parametrize(("usage", "day_to_month", "month_to_total"), [
-    ((1, 4, 8), 0.25, 0.5), ((0, 4, 8), 0.0, 0.5), ((1, 0, 8), None, 0.0), ((1, 4, 0), 0.25, None),
-    ((0, 0, 0), None, None),
-])
+@pytest.mark.parametrize(
+    ("usage", "day_to_month", "month_to_total"),
+    [
+        ((1, 4, 8), 0.25, 0.5),
+        ((0, 4, 8), 0.0, 0.5),
+        ((1, 0, 8), None, 0.0),
+        ((1, 4, 0), 0.25, None),
+        ((0, 0, 0), None, None),
+    ],
+)
 def test_trends_of_nothing_are_null(
     usage: tuple[int, int, int], day_to_month: float | None, month_to_total: float | None
 ) -> None:
@@ -185,14 +230,17 @@ def test_the_share_has_four_decimals_and_is_zero_of_nothing() -> None:
     assert audited(entry(0), others=0).usage_percentage_of_category == 0.0
 
 
-@pytest.mark.parametrize(("category", "month", "size", "score"), [
-    ("image", 1000, 5 * GIB, 200.0),
-    ("image", 0, 5 * GIB, 0.0),
-    ("image", 1, 3 * GIB, 0.33),
-    ("image", 1000, None, None),
-    ("image", None, 5 * GIB, None),
-    ("text", 1000, 5 * GIB, None),
-])
+@pytest.mark.parametrize(
+    ("category", "month", "size", "score"),
+    [
+        ("image", 1000, 5 * GIB, 200.0),
+        ("image", 0, 5 * GIB, 0.0),
+        ("image", 1, 3 * GIB, 0.33),
+        ("image", 1000, None, None),
+        ("image", None, 5 * GIB, None),
+        ("text", 1000, 5 * GIB, None),
+    ],
+)
 def test_the_benefit_is_the_use_for_each_gigabyte_of_an_image_model(
     category: str, month: int | None, size: int | None, score: float | None
 ) -> None:
@@ -203,23 +251,34 @@ def test_the_benefit_is_the_use_for_each_gigabyte_of_an_image_model(
 # Workers
 
 
-@pytest.mark.parametrize(("found", "is_set"), [
-    (entry(workers=1), False),
-    (entry(workers=0), True),
-    (entry(workers=3, worker_summaries={}), True),
-    (entry(workers=0, workers_known=False), False),
-])
+@pytest.mark.parametrize(
+    ("found", "is_set"),
+    [
+        (entry(workers=1), False),
+        (entry(workers=0), True),
+        (entry(workers=3, worker_summaries={}), True),
+        (entry(workers=0, workers_known=False), False),
+    ],
+)
 def test_no_workers_are_told_only_when_somebody_looked(
     found: CombinedModelStatistics, is_set: bool
 ) -> None:
     assert audited(found).deletion_risk_flags.no_active_workers is is_set
 
 
-@pytest.mark.parametrize(("category", "month", "workers", "is_critical"), [
-    ("text", 9, 0, True), ("text", 10, 0, False), ("text", 0, 1, False), ("text", None, 0, False),
-    ("image", 0, 0, True), ("image", 1, 0, False), ("image", 0, 1, False),
-    ("image", None, 0, False),
-])
+@pytest.mark.parametrize(
+    ("category", "month", "workers", "is_critical"),
+    [
+        ("text", 9, 0, True),
+        ("text", 10, 0, False),
+        ("text", 0, 1, False),
+        ("text", None, 0, False),
+        ("image", 0, 0, True),
+        ("image", 1, 0, False),
+        ("image", 0, 1, False),
+        ("image", None, 0, False),
+    ],
+)
 def test_a_model_is_critical_without_use_and_workers(
     category: str, month: int | None, workers: int, is_critical: bool
 ) -> None:
@@ -229,17 +288,20 @@ def test_a_model_is_critical_without_use_and_workers(
 # The reference
 
 
-@pytest.mark.parametrize(("downloads", "flags"), [
-    ((HUGGING,), set()),
-    (("https://cdn.huggingface.co/a",), set()),
-    ((), {"no_download_urls"}),
-    (("https://example.invalid/a",), {"has_non_preferred_host"}),
-    (("https://huggingface.co.example.invalid/a",), {"has_non_preferred_host"}),
-    ((HUGGING, "https://example.invalid/a"), {"has_multiple_hosts"}),
-    ((HUGGING, f"{HUGGING}/b"), set()),
-    ((HUGGING, "nonsense"), {"has_unknown_host"}),
-    (("https://[::1",), {"has_unknown_host", "no_download_urls"}),
-])
+@pytest.mark.parametrize(
+    ("downloads", "flags"),
+    [
+        ((HUGGING,), set()),
+        (("https://cdn.huggingface.co/a",), set()),
+        ((), {"no_download_urls"}),
+        (("https://example.invalid/a",), {"has_non_preferred_host"}),
+        (("https://huggingface.co.example.invalid/a",), {"has_non_preferred_host"}),
+        ((HUGGING, "https://example.invalid/a"), {"has_multiple_hosts"}),
+        ((HUGGING, f"{HUGGING}/b"), set()),
+        ((HUGGING, "nonsense"), {"has_unknown_host"}),
+        (("https://[::1",), {"has_unknown_host", "no_download_urls"}),
+    ],
+)
 def test_downloads_are_judged_of_image_models_only(
     downloads: tuple[str, ...], flags: set[str]
 ) -> None:
@@ -249,13 +311,16 @@ def test_downloads_are_judged_of_image_models_only(
     assert flags_of(audited(entry(5, day=1), "text", known)) == set()
 
 
-@pytest.mark.parametrize(("known", "flags"), [
-    (record("m"), set()),
-    (record("m", description=None), {"missing_description"}),
-    (record("m", baseline=None), {"missing_baseline"}),
-    (record("somebody-else"), {"missing_description", "missing_baseline"}),
-    (None, set()),
-])
+@pytest.mark.parametrize(
+    ("known", "flags"),
+    [
+        (record("m"), set()),
+        (record("m", description=None), {"missing_description"}),
+        (record("m", baseline=None), {"missing_baseline"}),
+        (record("somebody-else"), {"missing_description", "missing_baseline"}),
+        (None, set()),
+    ],
+)
 def test_a_model_lacks_a_description_only_where_there_is_a_reference(
     known: ReferenceRecord | None, flags: set[str]
 ) -> None:
@@ -264,7 +329,9 @@ def test_a_model_lacks_a_description_only_where_there_is_a_reference(
 
 def test_an_image_model_that_the_reference_does_not_know_has_no_downloads() -> None:
     assert flags_of(audited(entry(5, day=1), "image", record("else"))) == {
-        "missing_description", "missing_baseline", "no_download_urls"
+        "missing_description",
+        "missing_baseline",
+        "no_download_urls",
     }
     assert flags_of(audited(entry(5, day=1), "image")) == set()
 
@@ -289,14 +356,16 @@ WHOLE = audit(
         "undescribed": entry(600, day=1),
         "elsewhere": entry(700, day=1),
     },
-    Reference([
-        record("popular", downloads=(HUGGING,)),
-        record("quiet", downloads=(HUGGING,)),
-        record("abandoned", downloads=(HUGGING,)),
-        record("unserved", downloads=(HUGGING,)),
-        record("undescribed", downloads=(HUGGING,), description=None),
-        record("elsewhere", downloads=("https://example.invalid/a",)),
-    ]),
+    Reference(
+        [
+            record("popular", downloads=(HUGGING,)),
+            record("quiet", downloads=(HUGGING,)),
+            record("abandoned", downloads=(HUGGING,)),
+            record("unserved", downloads=(HUGGING,)),
+            record("undescribed", downloads=(HUGGING,), description=None),
+            record("elsewhere", downloads=("https://example.invalid/a",)),
+        ]
+    ),
 )
 
 
@@ -308,15 +377,18 @@ def test_the_most_used_comes_first() -> None:
     assert names() == ["popular", "elsewhere", "undescribed", "unserved", "quiet", "abandoned"]
 
 
-@pytest.mark.parametrize(("preset", "expected"), [
-    ("deletion_candidates", ["elsewhere", "undescribed", "unserved", "quiet", "abandoned"]),
-    ("zero_usage", ["abandoned"]),
-    ("no_workers", ["unserved", "abandoned"]),
-    ("missing_data", ["undescribed"]),
-    ("host_issues", ["elsewhere"]),
-    ("critical", ["abandoned"]),
-    ("low_usage", ["quiet", "abandoned"]),
-])
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("deletion_candidates", ["elsewhere", "undescribed", "unserved", "quiet", "abandoned"]),
+        ("zero_usage", ["abandoned"]),
+        ("no_workers", ["unserved", "abandoned"]),
+        ("missing_data", ["undescribed"]),
+        ("host_issues", ["elsewhere"]),
+        ("critical", ["abandoned"]),
+        ("low_usage", ["quiet", "abandoned"]),
+    ],
+)
 def test_a_preset_picks_its_models(preset: str, expected: list[str]) -> None:
     answer = WHOLE.answer(preset=preset)
     assert [model.name for model in answer.models] == expected
@@ -329,10 +401,15 @@ def test_models_of_unknown_use_are_no_candidates() -> None:
     assert found.answer(preset="zero_usage").models == []
 
 
-@pytest.mark.parametrize(("limit", "offset", "expected"), [
-    (2, 0, ["popular", "elsewhere"]), (2, 5, ["abandoned"]), (None, 4, ["quiet", "abandoned"]),
-    (3, 6, []),
-])
+@pytest.mark.parametrize(
+    ("limit", "offset", "expected"),
+    [
+        (2, 0, ["popular", "elsewhere"]),
+        (2, 5, ["abandoned"]),
+        (None, 4, ["quiet", "abandoned"]),
+        (3, 6, []),
+    ],
+)
 def test_each_page_tells_the_same_totals(
     limit: int | None, offset: int, expected: list[str]
 ) -> None:
@@ -357,10 +434,15 @@ def test_no_answer_changes_the_audit() -> None:
     assert (WHOLE.models, WHOLE.answer().to_json()) == before
 
 
-@pytest.mark.parametrize(("options", "param"), [
-    ({"preset": "all"}, "preset"), ({"preset": ""}, "preset"), ({"limit": 0}, "limit"),
-    ({"offset": -1}, "offset"),
-])
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"preset": "all"}, "preset"),
+        ({"preset": ""}, "preset"),
+        ({"limit": 0}, "limit"),
+        ({"offset": -1}, "offset"),
+    ],
+)
 def test_a_value_that_is_none_is_told(options: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         WHOLE.answer(**options)
@@ -385,11 +467,14 @@ def family() -> CategoryAudit:
             "Foo-8B-v2": entry(0, workers=0),
             "Bar-8B": entry(60, day=6, total=60),
         },
-        Reference([
-            record("Foo-8B-v1", description=None, baseline="first", nsfw=False),
-            record("foo-70b", baseline="second", nsfw=True), record("Foo-8B-v2"),
-            record("Bar-8B"),
-        ]),
+        Reference(
+            [
+                record("Foo-8B-v1", description=None, baseline="first", nsfw=False),
+                record("foo-70b", baseline="second", nsfw=True),
+                record("Foo-8B-v2"),
+                record("Bar-8B"),
+            ]
+        ),
     ).grouped()
 
 
@@ -401,8 +486,12 @@ def test_a_family_is_one_entry() -> None:
     assert (foo.baseline, foo.nsfw, foo.has_description) == ("first", False, False)
     assert foo.usage_percentage_of_category == 40.0
     assert flags_of(foo) == {
-        "zero_usage_day", "zero_usage_month", "zero_usage_total", "no_active_workers",
-        "missing_description", "low_usage",
+        "zero_usage_day",
+        "zero_usage_month",
+        "zero_usage_total",
+        "no_active_workers",
+        "missing_description",
+        "low_usage",
     }
 
 
@@ -415,7 +504,8 @@ def test_the_trends_of_a_family_are_weighted_by_the_month() -> None:
 def test_a_family_without_use_has_no_trends() -> None:
     found = audit("text", {"Foo-8B": entry(0), "Foo-9B": entry(0, total=5)}).grouped().models[0]
     assert (found.usage_trend.day_to_month_ratio, found.usage_trend.month_to_total_ratio) == (
-        None, None
+        None,
+        None,
     )
 
 
@@ -445,6 +535,11 @@ def test_merged_models_are_audited() -> None:
     found = audit("text", merged)
     assert {model.name: flags_of(model) for model in found.models} == {
         "X-8B": {"zero_usage_total"},
-        "Y-8B": {"zero_usage_day", "zero_usage_month", "zero_usage_total", "no_active_workers",
-                 "low_usage"},
+        "Y-8B": {
+            "zero_usage_day",
+            "zero_usage_month",
+            "zero_usage_total",
+            "no_active_workers",
+            "low_usage",
+        },
     }

@@ -12,12 +12,22 @@ from horde_proxy.stats.listing import listing
 
 MERGED = {
     "b": CombinedModelStatistics(
-        queued=5.5, queued_jobs=1, performance=10.0, eta=30, threads=2,
-        usage_stats=UsageStats(1, 20, 300), usage_known=True,
+        queued=5.5,
+        queued_jobs=1,
+        performance=10.0,
+        eta=30,
+        threads=2,
+        usage_stats=UsageStats(1, 20, 300),
+        usage_known=True,
     ),
     "A": CombinedModelStatistics(
-        queued=0.0, queued_jobs=3, performance=30.0, eta=10, threads=5,
-        usage_stats=UsageStats(3, 10, 500), usage_known=True,
+        queued=0.0,
+        queued_jobs=3,
+        performance=30.0,
+        eta=10,
+        threads=5,
+        usage_stats=UsageStats(3, 10, 500),
+        usage_known=True,
     ),
     "never": CombinedModelStatistics(usage_known=True),
     "unknown": CombinedModelStatistics(threads=2),
@@ -34,17 +44,20 @@ def test_without_wishes_all_models_stay_in_their_order() -> None:
     assert found.models["b"] is MERGED["b"]
 
 
-@pytest.mark.parametrize(("sort_by", "descending", "ascending"), [
-    ("worker_count", ["A", "b", "unknown", "never"], ["never", "b", "unknown", "A"]),
-    ("queued", ["b", "A", "never", "unknown"], ["A", "b", "never", "unknown"]),
-    ("queued_jobs", ["A", "b", "never", "unknown"], ["b", "A", "never", "unknown"]),
-    ("performance", ["A", "b", "never", "unknown"], ["b", "A", "never", "unknown"]),
-    ("eta", ["b", "A", "never", "unknown"], ["A", "b", "never", "unknown"]),
-    ("usage_day", ["A", "b", "never", "unknown"], ["never", "b", "A", "unknown"]),
-    ("usage_month", ["b", "A", "never", "unknown"], ["never", "A", "b", "unknown"]),
-    ("usage_total", ["A", "b", "never", "unknown"], ["never", "b", "A", "unknown"]),
-    ("name", ["unknown", "never", "b", "A"], ["A", "b", "never", "unknown"]),
-])
+@pytest.mark.parametrize(
+    ("sort_by", "descending", "ascending"),
+    [
+        ("worker_count", ["A", "b", "unknown", "never"], ["never", "b", "unknown", "A"]),
+        ("queued", ["b", "A", "never", "unknown"], ["A", "b", "never", "unknown"]),
+        ("queued_jobs", ["A", "b", "never", "unknown"], ["b", "A", "never", "unknown"]),
+        ("performance", ["A", "b", "never", "unknown"], ["b", "A", "never", "unknown"]),
+        ("eta", ["b", "A", "never", "unknown"], ["A", "b", "never", "unknown"]),
+        ("usage_day", ["A", "b", "never", "unknown"], ["never", "b", "A", "unknown"]),
+        ("usage_month", ["b", "A", "never", "unknown"], ["never", "A", "b", "unknown"]),
+        ("usage_total", ["A", "b", "never", "unknown"], ["never", "b", "A", "unknown"]),
+        ("name", ["unknown", "never", "b", "A"], ["A", "b", "never", "unknown"]),
+    ],
+)
 def test_what_is_missing_comes_last_either_way(
     sort_by: str, descending: list[str], ascending: list[str]
 ) -> None:
@@ -52,26 +65,32 @@ def test_what_is_missing_comes_last_either_way(
     assert names(sort_by=sort_by, sort_desc=False) == ascending
 
 
-@pytest.mark.parametrize(("least", "expected"), [
-    (None, ["b", "A", "never", "unknown"]),
-    (0, ["b", "A", "never", "unknown"]),
-    (2, ["b", "A", "unknown"]),
-    (5, ["A"]),
-    (6, []),
-])
+@pytest.mark.parametrize(
+    ("least", "expected"),
+    [
+        (None, ["b", "A", "never", "unknown"]),
+        (0, ["b", "A", "never", "unknown"]),
+        (2, ["b", "A", "unknown"]),
+        (5, ["A"]),
+        (6, []),
+    ],
+)
 def test_models_of_few_workers_are_left_out(least: int | None, expected: list[str]) -> None:
     assert names(min_worker_count=least) == expected
 
 
-@pytest.mark.parametrize(("limit", "offset", "expected"), [
-    (None, 0, ["b", "A", "never", "unknown"]),
-    (2, 0, ["b", "A"]),
-    (2, 3, ["unknown"]),
-    (9, 1, ["A", "never", "unknown"]),
-    (None, 3, ["unknown"]),
-    (1, 4, []),
-    (None, 99, []),
-])
+@pytest.mark.parametrize(
+    ("limit", "offset", "expected"),
+    [
+        (None, 0, ["b", "A", "never", "unknown"]),
+        (2, 0, ["b", "A"]),
+        (2, 3, ["unknown"]),
+        (9, 1, ["A", "never", "unknown"]),
+        (None, 3, ["unknown"]),
+        (1, 4, []),
+        (None, 99, []),
+    ],
+)
 def test_a_page_is_cut_from_the_whole(limit: int | None, offset: int, expected: list[str]) -> None:
     found = listing(MERGED, limit=limit, offset=offset)
     assert list(found.models) == expected
@@ -89,16 +108,23 @@ def test_the_merged_models_are_never_changed() -> None:
     assert list(MERGED.items()) == list(before.items())
 
 
-@pytest.mark.parametrize(("options", "param", "words"), [
-    ({"sort_by": "kudos"}, "sort_by",
-     "worker_count, queued, queued_jobs, performance, eta, usage_day, usage_month, usage_total, "
-     "name"),
-    ({"sort_by": ""}, "sort_by", "one of"),
-    ({"limit": 0}, "limit", "1 or more"),
-    ({"limit": -1}, "limit", "1 or more"),
-    ({"offset": -1}, "offset", "0 or more"),
-    ({"min_worker_count": -1}, "min_worker_count", "0 or more"),
-])
+@pytest.mark.parametrize(
+    ("options", "param", "words"),
+    [
+        (
+            {"sort_by": "kudos"},
+            "sort_by",
+            "worker_count, queued, queued_jobs, performance, eta, "
+            "usage_day, usage_month, usage_total, "
+            "name",
+        ),
+        ({"sort_by": ""}, "sort_by", "one of"),
+        ({"limit": 0}, "limit", "1 or more"),
+        ({"limit": -1}, "limit", "1 or more"),
+        ({"offset": -1}, "offset", "0 or more"),
+        ({"min_worker_count": -1}, "min_worker_count", "0 or more"),
+    ],
+)
 def test_a_value_that_is_none_is_told(options: dict[str, Any], param: str, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words) as caught:
         listing(MERGED, **options)

@@ -39,7 +39,11 @@ def used(numbers: Mapping[str, int]) -> dict[str, Any]:
 
 
 def merged(
-    name: str, statuses: Any = None, stats: Any = None, workers: Any = None, *,
+    name: str,
+    statuses: Any = None,
+    stats: Any = None,
+    workers: Any = None,
+    *,
     variations: bool = False,
 ) -> CombinedModelStatistics:
     return merge_category_with_horde_data([name], statuses, stats, workers, variations)[name]
@@ -113,8 +117,15 @@ def test_the_recorded_image_model_is_merged() -> None:
 
 def test_a_model_that_nobody_knows_is_all_null() -> None:
     assert merged("nothing", [], {}).to_json() == {
-        "worker_count": 0, "queued_jobs": None, "performance": None, "eta": None, "queued": None,
-        "usage_stats": None, "worker_summaries": None, "backend_variations": None, "threads": None,
+        "worker_count": 0,
+        "queued_jobs": None,
+        "performance": None,
+        "eta": None,
+        "queued": None,
+        "usage_stats": None,
+        "worker_summaries": None,
+        "backend_variations": None,
+        "threads": None,
     }
 
 
@@ -129,7 +140,9 @@ def test_the_workers_can_be_left_out_and_still_count() -> None:
 def test_each_name_has_an_entry_in_the_order_given() -> None:
     found = merge_category_with_horde_data(["b", "nothing", "A"], [status("a"), status("b", 2)])
     assert [(name, each.threads) for name, each in found.items()] == [
-        ("b", 2), ("nothing", None), ("A", 1)
+        ("b", 2),
+        ("nothing", None),
+        ("A", 1),
     ]
     assert merge_category_with_horde_data([], [status("a")]) == {}
 
@@ -138,9 +151,18 @@ def test_the_names_may_be_the_keys_of_a_mapping() -> None:
     assert list(merge_category_with_horde_data({"b": {}, "a": {}})) == ["b", "a"]
 
 
-@pytest.mark.parametrize("name", [
-    "X-8B", "x-8b", "org/X-8B", "koboldcpp/X-8B", "aphrodite/X-8B", "X-8B-Q8_0", "X-8B::u#1",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-8B",
+        "x-8b",
+        "org/X-8B",
+        "koboldcpp/X-8B",
+        "aphrodite/X-8B",
+        "X-8B-Q8_0",
+        "X-8B::u#1",
+    ],
+)
 def test_any_name_of_a_model_finds_all_its_variants(name: str) -> None:
     found = merged(
         name,
@@ -160,22 +182,32 @@ def test_sizes_and_versions_are_models_of_their_own() -> None:
 
 
 def test_variants_are_summed_the_speed_is_weighted_and_the_wait_the_least() -> None:
-    found = merged(BARE, [
-        status(KOBOLD, 1, performance=10.0, queued=100.25, jobs=2.5, eta=90),
-        status(APHRODITE, 3, performance=50.0, queued=20.5, jobs=1.0, eta=7),
-    ])
+    found = merged(
+        BARE,
+        [
+            status(KOBOLD, 1, performance=10.0, queued=100.25, jobs=2.5, eta=90),
+            status(APHRODITE, 3, performance=50.0, queued=20.5, jobs=1.0, eta=7),
+        ],
+    )
     assert (found.threads, found.performance, found.queued, found.queued_jobs, found.eta) == (
-        4, 40.0, 120.75, 3.5, 7
+        4,
+        40.0,
+        120.75,
+        3.5,
+        7,
     )
 
 
-@pytest.mark.parametrize(("statuses", "performance"), [
-    ([status(KOBOLD, 1, performance=10.0), status(APHRODITE, 3)], 10.0),
-    ([status(KOBOLD, 1, performance=10.0), status(APHRODITE, 3, performance=0.0)], 10.0),
-    ([status(KOBOLD, 0, performance=10.0), status(APHRODITE, 0, performance=20.0)], 15.0),
-    ([status(KOBOLD, 2, performance=0.0)], None),
-    ([status(KOBOLD, 1, performance=1.0), status(APHRODITE, 2, performance=2.0)], 1.67),
-])
+@pytest.mark.parametrize(
+    ("statuses", "performance"),
+    [
+        ([status(KOBOLD, 1, performance=10.0), status(APHRODITE, 3)], 10.0),
+        ([status(KOBOLD, 1, performance=10.0), status(APHRODITE, 3, performance=0.0)], 10.0),
+        ([status(KOBOLD, 0, performance=10.0), status(APHRODITE, 0, performance=20.0)], 15.0),
+        ([status(KOBOLD, 2, performance=0.0)], None),
+        ([status(KOBOLD, 1, performance=1.0), status(APHRODITE, 2, performance=2.0)], 1.67),
+    ],
+)
 def test_a_speed_that_was_not_measured_does_not_count(
     statuses: list[dict[str, Any]], performance: float | None
 ) -> None:
@@ -191,13 +223,16 @@ def test_a_status_that_came_twice_counts_once() -> None:
     assert merged(BARE, [status(BARE, 2), status(BARE, 3)]).threads == 3
 
 
-@pytest.mark.parametrize(("stats", "usage", "usage_known"), [
-    (None, None, False),
-    ({}, None, True),
-    ({"day": {BARE: 0}, "month": {BARE: 0}, "total": {BARE: 0}}, None, True),
-    ({"total": {BARE: 4}}, UsageStats(0, 0, 4), True),
-    ({"day": {KOBOLD: 1, APHRODITE: 2}, "month": {KOBOLD: 3}}, UsageStats(3, 3, 0), True),
-])
+@pytest.mark.parametrize(
+    ("stats", "usage", "usage_known"),
+    [
+        (None, None, False),
+        ({}, None, True),
+        ({"day": {BARE: 0}, "month": {BARE: 0}, "total": {BARE: 0}}, None, True),
+        ({"total": {BARE: 4}}, UsageStats(0, 0, 4), True),
+        ({"day": {KOBOLD: 1, APHRODITE: 2}, "month": {KOBOLD: 3}}, UsageStats(3, 3, 0), True),
+    ],
+)
 def test_the_use_is_summed_and_none_when_there_was_none(
     stats: Any, usage: UsageStats | None, usage_known: bool
 ) -> None:
@@ -214,9 +249,16 @@ def test_use_that_was_fetched_is_zero_and_not_unknown() -> None:
 
 
 def test_a_worker_with_several_variants_counts_once() -> None:
-    found = merged(BARE, [status(KOBOLD, 9)], None, [
-        worker("v", KOBOLD, APHRODITE, KOBOLD), worker("w", BARE), worker("u", "other"),
-    ])
+    found = merged(
+        BARE,
+        [status(KOBOLD, 9)],
+        None,
+        [
+            worker("v", KOBOLD, APHRODITE, KOBOLD),
+            worker("w", BARE),
+            worker("u", "other"),
+        ],
+    )
     assert (found.worker_count, found.threads) == (2, 9)
     assert list(found.worker_summaries or {}) == ["v", "w"]
 
@@ -226,13 +268,16 @@ def test_a_worker_that_came_twice_counts_once() -> None:
     assert [each.name for each in (found.worker_summaries or {}).values()] == ["new"]
 
 
-@pytest.mark.parametrize(("statuses", "workers", "count", "summaries"), [
-    ([status(BARE, 5)], None, 5, None),
-    ([status(BARE, 5)], [], 0, {}),
-    ([status(BARE, 5)], [worker("w", "other")], 0, {}),
-    ([], None, 0, None),
-    (None, None, 0, None),
-])
+@pytest.mark.parametrize(
+    ("statuses", "workers", "count", "summaries"),
+    [
+        ([status(BARE, 5)], None, 5, None),
+        ([status(BARE, 5)], [], 0, {}),
+        ([status(BARE, 5)], [worker("w", "other")], 0, {}),
+        ([], None, 0, None),
+        (None, None, 0, None),
+    ],
+)
 def test_no_workers_are_not_workers_that_were_not_fetched(
     statuses: Any, workers: Any, count: int, summaries: Any
 ) -> None:
@@ -240,9 +285,15 @@ def test_no_workers_are_not_workers_that_were_not_fetched(
     assert (found.worker_count, found.worker_summaries) == (count, summaries)
 
 
-@pytest.mark.parametrize(("statuses", "workers", "known"), [
-    (None, None, False), ([], None, True), (None, [], True), ([], [], True),
-])
+@pytest.mark.parametrize(
+    ("statuses", "workers", "known"),
+    [
+        (None, None, False),
+        ([], None, True),
+        (None, [], True),
+        ([], [], True),
+    ],
+)
 def test_workers_are_known_by_either_list(statuses: Any, workers: Any, known: bool) -> None:
     assert merged(BARE, statuses, None, workers).workers_known is known
 
@@ -256,13 +307,16 @@ def test_a_worker_that_cannot_be_asked_does_not_count(fields: dict[str, bool]) -
 SUMMARY = WorkerSummary("w", "w", "", True, False, 0)
 
 
-@pytest.mark.parametrize(("summaries", "threads", "count"), [
-    ({"w": SUMMARY, "v": SUMMARY}, 5, 2),
-    ({"w": SUMMARY}, 0, 1),
-    ({}, 5, 0),
-    (None, 5, 5),
-    (None, None, 0),
-])
+@pytest.mark.parametrize(
+    ("summaries", "threads", "count"),
+    [
+        ({"w": SUMMARY, "v": SUMMARY}, 5, 2),
+        ({"w": SUMMARY}, 0, 1),
+        ({}, 5, 0),
+        (None, 5, 5),
+        (None, None, 0),
+    ],
+)
 def test_workers_count_before_the_threads_of_the_status(
     summaries: Any, threads: int | None, count: int
 ) -> None:
@@ -279,17 +333,20 @@ def test_the_variations_are_told_only_when_asked_for() -> None:
 
 
 def test_each_engine_has_its_own_numbers() -> None:
-    found = merged(
-        BARE,
-        [
-            status("koboldcpp/X-8B-Q8_0", 1, queued=1.5, jobs=1, eta=9, performance=10),
-            status(KOBOLD, 3, queued=2, jobs=2, eta=3, performance=20),
-            status("tabbyapi/X-8B", 2),
-        ],
-        used({KOBOLD: 5, "koboldcpp/X-8B-Q8_0": 6, "new/org/X-8B": 7, BARE: 0}),
-        [worker("v", KOBOLD, "koboldcpp/X-8B-Q8_0"), worker("w", "org/X-8B")],
-        variations=True,
-    ).backend_variations or {}
+    found = (
+        merged(
+            BARE,
+            [
+                status("koboldcpp/X-8B-Q8_0", 1, queued=1.5, jobs=1, eta=9, performance=10),
+                status(KOBOLD, 3, queued=2, jobs=2, eta=3, performance=20),
+                status("tabbyapi/X-8B", 2),
+            ],
+            used({KOBOLD: 5, "koboldcpp/X-8B-Q8_0": 6, "new/org/X-8B": 7, BARE: 0}),
+            [worker("v", KOBOLD, "koboldcpp/X-8B-Q8_0"), worker("w", "org/X-8B")],
+            variations=True,
+        ).backend_variations
+        or {}
+    )
     assert {
         backend: (each.variant_name, each.worker_count, each.queued, each.usage_month)
         for backend, each in found.items()
@@ -305,8 +362,11 @@ def test_each_engine_has_its_own_numbers() -> None:
 
 def test_an_engine_with_nothing_but_zeros_is_left_out() -> None:
     found = merged(
-        BARE, [status(KOBOLD)], used({APHRODITE: 0, BARE: 0}),
-        [worker("w", "tabbyapi/X-8B", maintenance_mode=True)], variations=True,
+        BARE,
+        [status(KOBOLD)],
+        used({APHRODITE: 0, BARE: 0}),
+        [worker("w", "tabbyapi/X-8B", maintenance_mode=True)],
+        variations=True,
     )
     assert list(found.backend_variations or {}) == ["koboldcpp"]
 
@@ -330,7 +390,8 @@ def test_sources_may_be_raw_read_or_indexed() -> None:
     statuses, stats, workers = [status(KOBOLD, 2)], used({KOBOLD: 1}), [worker("w", BARE)]
     read = (read_statuses(statuses).found, read_stats(stats).found, read_workers(workers).found)
     indexed = (
-        IndexedHordeModelStatus(read[0]), IndexedHordeModelStats(read[1]),
+        IndexedHordeModelStatus(read[0]),
+        IndexedHordeModelStats(read[1]),
         IndexedHordeWorkers(read[2]),
     )
     raw = merge_category_with_horde_data([BARE], statuses, stats, workers)
@@ -379,7 +440,8 @@ def test_an_index_finds_the_variants_of_a_model_together() -> None:
         read_statuses([status(KOBOLD), status("y"), status(APHRODITE)]).found
     )
     assert [(each.name, each.backend) for each in statuses.variants("X-8B")] == [
-        (KOBOLD, "koboldcpp"), (APHRODITE, "aphrodite")
+        (KOBOLD, "koboldcpp"),
+        (APHRODITE, "aphrodite"),
     ]
     assert list(statuses.variants("nothing")) == []
 
@@ -413,7 +475,7 @@ def test_two_thousand_models_and_five_hundred_workers_are_merged_quickly() -> No
         ),
         IndexedHordeModelStats(read_stats(used(dict.fromkeys(live, 3))).found),
         IndexedHordeWorkers(
-            read_workers([worker(f"w{n}", *live[n * 4:n * 4 + 8]) for n in range(500)]).found
+            read_workers([worker(f"w{n}", *live[n * 4 : n * 4 + 8]) for n in range(500)]).found
         ),
     )
     took = []

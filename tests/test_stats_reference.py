@@ -18,20 +18,38 @@ from horde_proxy.stats.reference import (
 )
 
 TEXT = {
-    "style": "roleplay", "description": "Writes.", "baseline": "meta-llama/Base", "nsfw": False,
-    "parameters": 8_000_000_000, "tags": ["a", "b"], "version": "1",
-    "url": "https://huggingface.co/org/X-8B", "instruct_format": " ChatML ",
+    "style": "roleplay",
+    "description": "Writes.",
+    "baseline": "meta-llama/Base",
+    "nsfw": False,
+    "parameters": 8_000_000_000,
+    "tags": ["a", "b"],
+    "version": "1",
+    "url": "https://huggingface.co/org/X-8B",
+    "instruct_format": " ChatML ",
 }
 IMAGE = {
-    "name": "Painter", "baseline": "stable diffusion 1", "type": "ckpt", "inpainting": True,
-    "description": "Paints.", "tags": ["c"], "showcases": ["https://example.invalid/1.png"],
-    "trigger": ["paint"], "style": "generalist", "nsfw": True, "requirements": {"min_steps": 20},
-    "homepage": "https://example.invalid/painter", "size_on_disk_bytes": 2_147_483_648,
-    "config": {"files": [], "download": [
-        {"file_name": "p.ckpt", "file_path": "", "file_url": "https://huggingface.co/p.ckpt"},
-        {"file_name": "q.ckpt"},
-        7,
-    ]},
+    "name": "Painter",
+    "baseline": "stable diffusion 1",
+    "type": "ckpt",
+    "inpainting": True,
+    "description": "Paints.",
+    "tags": ["c"],
+    "showcases": ["https://example.invalid/1.png"],
+    "trigger": ["paint"],
+    "style": "generalist",
+    "nsfw": True,
+    "requirements": {"min_steps": 20},
+    "homepage": "https://example.invalid/painter",
+    "size_on_disk_bytes": 2_147_483_648,
+    "config": {
+        "files": [],
+        "download": [
+            {"file_name": "p.ckpt", "file_path": "", "file_url": "https://huggingface.co/p.ckpt"},
+            {"file_name": "q.ckpt"},
+            7,
+        ],
+    },
 }
 
 
@@ -45,28 +63,45 @@ def only(document: dict[str, Any]) -> ReferenceRecord:
 
 def test_a_text_model_is_read() -> None:
     assert only({"org/X-8B": TEXT}) == ReferenceRecord(
-        name="org/X-8B", baseline="meta-llama/Base", description="Writes.",
-        parameters=8_000_000_000, style="roleplay", tags=("a", "b"), nsfw=False,
-        url="https://huggingface.co/org/X-8B", instruct_format="ChatML",
+        name="org/X-8B",
+        baseline="meta-llama/Base",
+        description="Writes.",
+        parameters=8_000_000_000,
+        style="roleplay",
+        tags=("a", "b"),
+        nsfw=False,
+        url="https://huggingface.co/org/X-8B",
+        instruct_format="ChatML",
     )
 
 
 def test_an_image_model_is_read() -> None:
     assert only({"Painter": IMAGE}) == ReferenceRecord(
-        name="Painter", baseline="stable diffusion 1", description="Paints.", style="generalist",
-        tags=("c",), nsfw=True, url="https://example.invalid/painter",
-        downloads=("https://huggingface.co/p.ckpt",), size_bytes=2_147_483_648, inpainting=True,
-        requirements=True, trigger=("paint",), showcases=("https://example.invalid/1.png",),
+        name="Painter",
+        baseline="stable diffusion 1",
+        description="Paints.",
+        style="generalist",
+        tags=("c",),
+        nsfw=True,
+        url="https://example.invalid/painter",
+        downloads=("https://huggingface.co/p.ckpt",),
+        size_bytes=2_147_483_648,
+        inpainting=True,
+        requirements=True,
+        trigger=("paint",),
+        showcases=("https://example.invalid/1.png",),
     )
 
 
 def test_the_three_entries_of_a_text_model_are_one() -> None:
-    reference = read_reference({
-        "koboldcpp/X-8B": {"style": "other", "instruct_format": "Alpaca"},
-        "org/X-8B": {"style": "chat"},
-        "aphrodite/org/X-8B": {"description": "Writes."},
-        "org/X-9B": {},
-    })
+    reference = read_reference(
+        {
+            "koboldcpp/X-8B": {"style": "other", "instruct_format": "Alpaca"},
+            "org/X-8B": {"style": "chat"},
+            "aphrodite/org/X-8B": {"description": "Writes."},
+            "org/X-9B": {},
+        }
+    )
     assert reference.names() == ["org/X-8B", "org/X-9B"]
     assert reference.get("tabbyapi/X-8B-Q4_K_M") == ReferenceRecord(
         name="org/X-8B", style="chat", instruct_format="Alpaca", description="Writes."
@@ -74,16 +109,19 @@ def test_the_three_entries_of_a_text_model_are_one() -> None:
     assert reference.get("X-10B") is None
 
 
-@pytest.mark.parametrize("fields", [
-    {"description": 3, "baseline": " ", "style": None, "url": ""},
-    {"tags": "a", "trigger": [3, None, " "], "showcases": {}},
-    {"parameters": "8B", "size_on_disk_bytes": -1, "nsfw": "no"},
-    {"parameters": True, "parameters_count": 0, "size_on_disk_bytes": float("nan")},
-    {"parameters": 0.5, "size_on_disk_bytes": 1e400},
-    {"config": [], "inpainting": "yes", "requirements": {}},
-    {"config": {"download": {"file_url": "x"}}},
-    {"config": {"download": [{"file_url": 3}, None]}},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"description": 3, "baseline": " ", "style": None, "url": ""},
+        {"tags": "a", "trigger": [3, None, " "], "showcases": {}},
+        {"parameters": "8B", "size_on_disk_bytes": -1, "nsfw": "no"},
+        {"parameters": True, "parameters_count": 0, "size_on_disk_bytes": float("nan")},
+        {"parameters": 0.5, "size_on_disk_bytes": 1e400},
+        {"config": [], "inpainting": "yes", "requirements": {}},
+        {"config": {"download": {"file_url": "x"}}},
+        {"config": {"download": [{"file_url": 3}, None]}},
+    ],
+)
 def test_a_field_of_another_kind_is_absent(fields: dict[str, Any]) -> None:
     assert only({"x": fields}) == ReferenceRecord(name="x")
 
@@ -122,15 +160,21 @@ def test_a_family_has_the_record_of_its_first_member() -> None:
 def test_a_record_becomes_json() -> None:
     found = json.loads(json.dumps(only({"Painter": IMAGE}).to_json()))
     assert (found["tags"], found["size_bytes"], found["instruct_format"]) == (
-        ["c"], 2_147_483_648, None
+        ["c"],
+        2_147_483_648,
+        None,
     )
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["x", "config", "download", "file_url", "tags", "parameters", "nsfw"]),
-        inner, max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["x", "config", "download", "file_url", "tags", "parameters", "nsfw"]),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=12,
 )

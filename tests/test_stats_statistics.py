@@ -13,12 +13,29 @@ from horde_proxy.stats.statistics import category_statistics, host_of, percentag
 B = 1_000_000_000
 MODELS = [
     ReferenceRecord(
-        "a", baseline="one", style="chat", tags=("x", "y", "x"), nsfw=True, parameters=8 * B,
-        downloads=("https://HuggingFace.co/a", "https://example.invalid/a"), size_bytes=100,
-        inpainting=True, requirements=True, trigger=("t",), showcases=("s",),
+        "a",
+        baseline="one",
+        style="chat",
+        tags=("x", "y", "x"),
+        nsfw=True,
+        parameters=8 * B,
+        downloads=("https://HuggingFace.co/a", "https://example.invalid/a"),
+        size_bytes=100,
+        inpainting=True,
+        requirements=True,
+        trigger=("t",),
+        showcases=("s",),
     ),
-    ReferenceRecord("b", baseline="one", style="story", tags=("x",), nsfw=False, parameters=7 * B,
-                    downloads=("https://huggingface.co/b",), size_bytes=201),
+    ReferenceRecord(
+        "b",
+        baseline="one",
+        style="story",
+        tags=("x",),
+        nsfw=False,
+        parameters=7 * B,
+        downloads=("https://huggingface.co/b",),
+        size_bytes=201,
+    ),
     ReferenceRecord("c", baseline="two", style="chat", parameters=70 * B, downloads=("nonsense",)),
 ]
 
@@ -53,10 +70,20 @@ def test_the_statistics_have_the_documented_json() -> None:
             {"tag": "story", "count": 1, "percentage": 33.33},
         ],
         "parameter_buckets": [
-            {"bucket_label": "6B-9B", "min_params": 6 * B, "max_params": 9 * B, "count": 2,
-             "percentage": 66.67},
-            {"bucket_label": ">70B", "min_params": 70 * B, "max_params": None, "count": 1,
-             "percentage": 33.33},
+            {
+                "bucket_label": "6B-9B",
+                "min_params": 6 * B,
+                "max_params": 9 * B,
+                "count": 2,
+                "percentage": 66.67,
+            },
+            {
+                "bucket_label": ">70B",
+                "min_params": 70 * B,
+                "max_params": None,
+                "count": 1,
+                "percentage": 33.33,
+            },
         ],
         "models_without_param_info": 0,
         "models_with_trigger_words": 1,
@@ -71,11 +98,17 @@ def test_no_models_are_all_zeros() -> None:
     found = category_statistics("text", [], 5).to_json()
     assert (found["total_models"], found["returned_models"], found["computed_at"]) == (0, 0, 5)
     assert found["download_stats"] == {
-        "total_models_with_downloads": 0, "total_download_entries": 0, "total_size_bytes": 0,
-        "models_with_size_info": 0, "average_size_bytes": 0.0, "hosts": {},
+        "total_models_with_downloads": 0,
+        "total_download_entries": 0,
+        "total_size_bytes": 0,
+        "models_with_size_info": 0,
+        "average_size_bytes": 0.0,
+        "hosts": {},
     }
     assert (found["baseline_distribution"], found["top_tags"], found["parameter_buckets"]) == (
-        {}, [], []
+        {},
+        [],
+        [],
     )
 
 
@@ -84,11 +117,23 @@ def test_models_of_which_nothing_is_known_are_counted() -> None:
     assert (found.total_models, found.models_without_param_info, found.nsfw_count) == (2, 2, 0)
 
 
-@pytest.mark.parametrize(("parameters", "label"), [
-    (1, "<3B"), (3 * B - 1, "<3B"), (3 * B, "3B-6B"), (6 * B, "6B-9B"), (9 * B - 1, "6B-9B"),
-    (9 * B, "9B-13B"), (13 * B, "13B-20B"), (20 * B, "20B-35B"), (35 * B, "35B-70B"),
-    (70 * B - 1, "35B-70B"), (70 * B, ">70B"), (480 * B, ">70B"),
-])
+@pytest.mark.parametrize(
+    ("parameters", "label"),
+    [
+        (1, "<3B"),
+        (3 * B - 1, "<3B"),
+        (3 * B, "3B-6B"),
+        (6 * B, "6B-9B"),
+        (9 * B - 1, "6B-9B"),
+        (9 * B, "9B-13B"),
+        (13 * B, "13B-20B"),
+        (20 * B, "20B-35B"),
+        (35 * B, "35B-70B"),
+        (70 * B - 1, "35B-70B"),
+        (70 * B, ">70B"),
+        (480 * B, ">70B"),
+    ],
+)
 def test_a_bucket_begins_with_its_least_number(parameters: int, label: str) -> None:
     found = category_statistics("text", [ReferenceRecord("a", parameters=parameters)], 0)
     assert [each["bucket_label"] for each in found.parameter_buckets] == [label]
@@ -110,16 +155,26 @@ def test_the_twenty_most_frequent_tags_and_styles_are_told() -> None:
     assert [each["tag"] for each in found.top_styles] == [f"s{n:02}" for n in range(20)]
 
 
-@pytest.mark.parametrize(("limit", "offset", "returned"), [
-    (None, 0, 3), (2, 0, 2), (2, 2, 1), (None, 1, 2), (5, 9, 0),
-])
+@pytest.mark.parametrize(
+    ("limit", "offset", "returned"),
+    [
+        (None, 0, 3),
+        (2, 0, 2),
+        (2, 2, 1),
+        (None, 1, 2),
+        (5, 9, 0),
+    ],
+)
 def test_a_page_is_told_and_the_statistics_stay_as_they_are(
     limit: int | None, offset: int, returned: int
 ) -> None:
     found = category_statistics("image", MODELS, 0)
     before = found.to_json()
     assert found.paged(limit, offset).to_json() == {
-        **before, "limit": limit, "offset": offset, "returned_models": returned
+        **before,
+        "limit": limit,
+        "offset": offset,
+        "returned_models": returned,
     }
     assert found.to_json() == before
 
@@ -131,15 +186,18 @@ def test_a_page_that_is_none_is_refused(limit: int | None, offset: int, param: s
     assert caught.value.param == param
 
 
-@pytest.mark.parametrize(("url", "host"), [
-    ("https://HuggingFace.co:443/a/b", "huggingface.co"),
-    ("http://user@example.invalid", "example.invalid"),
-    ("ftp://example.invalid/a", None),
-    ("example.invalid/a", None),
-    ("https://", None),
-    ("https://[::1", None),
-    ("", None),
-])
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://HuggingFace.co:443/a/b", "huggingface.co"),
+        ("http://user@example.invalid", "example.invalid"),
+        ("ftp://example.invalid/a", None),
+        ("example.invalid/a", None),
+        ("https://", None),
+        ("https://[::1", None),
+        ("", None),
+    ],
+)
 def test_an_address_has_a_host_or_is_none(url: str, host: str | None) -> None:
     assert host_of(url) == host
 

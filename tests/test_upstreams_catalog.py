@@ -22,8 +22,17 @@ CAPTURES = Path(__file__).parent / "data" / "captures"
 
 
 def worker(**fields: Any) -> dict[str, Any]:
-    return {"id": "w1", "online": True, "maintenance_mode": False, "models": ["a"], "threads": 1,
-            "max_length": 512, "max_context_length": 4096, "trusted": False, **fields}
+    return {
+        "id": "w1",
+        "online": True,
+        "maintenance_mode": False,
+        "models": ["a"],
+        "threads": 1,
+        "max_length": 512,
+        "max_context_length": 4096,
+        "trusted": False,
+        **fields,
+    }
 
 
 def joined(statuses: list[Any], workers: list[Any]) -> dict[str, ModelEntry]:
@@ -63,9 +72,14 @@ def catalog(source: Source, timer: Timer) -> Catalog:
     return Catalog(feeds, now=lambda: 7)
 
 
-@pytest.mark.parametrize("fields", [
-    {"jobs": 1e308, "performance": 0.5}, {"jobs": 3, "performance": 5e-324}, {"jobs": float("nan")},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"jobs": 1e308, "performance": 0.5},
+        {"jobs": 3, "performance": 5e-324},
+        {"jobs": float("nan")},
+    ],
+)
 def test_numbers_of_nonsense_make_no_endless_wait(fields: dict[str, Any]) -> None:
     entry = joined([{"name": "a", "count": 1, **fields}], [worker()])["a"]
     expected = Speeds().expected(entry, 512)
@@ -82,22 +96,37 @@ def test_the_recorded_lists_are_joined() -> None:
     assert (entry.performance, entry.queued, entry.first_seen) == (327.2, 0, 7)
 
 
-@pytest.mark.parametrize("odd", [
-    {"max_length": None}, {"max_length": "many"}, {"max_context_length": float("nan")},
-    {"threads": None}, {"models": None}, {"models": "a"}, {"models": 7}, {"id": None},
-    {"models": [None, 3, "", "a\nb"]}, {"threads": 10**400},
-    {"max_length": -1}, {"trusted": None},
-])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"max_length": None},
+        {"max_length": "many"},
+        {"max_context_length": float("nan")},
+        {"threads": None},
+        {"models": None},
+        {"models": "a"},
+        {"models": 7},
+        {"id": None},
+        {"models": [None, 3, "", "a\nb"]},
+        {"threads": 10**400},
+        {"max_length": -1},
+        {"trusted": None},
+    ],
+)
 def test_one_odd_worker_does_not_spoil_the_list(odd: dict[str, Any]) -> None:
-    found = joined([{"name": None}, {"name": 3}, {"name": "c", "queued": "x", "eta": None}],
-                   [worker(**odd), worker(models=["c"])])
+    found = joined(
+        [{"name": None}, {"name": 3}, {"name": "c", "queued": "x", "eta": None}],
+        [worker(**odd), worker(models=["c"])],
+    )
     assert capacities(found["c"].workers) == [Capacity(512, 4096)]
     assert all(each.widest().max_length > 0 for each in found.values())
 
 
 def test_workers_that_are_offline_or_in_maintenance_do_not_count() -> None:
-    found = joined([], [worker(online=False), worker(maintenance_mode=True, models=["b"]),
-                        worker(models=["c"])])
+    found = joined(
+        [],
+        [worker(online=False), worker(maintenance_mode=True, models=["b"]), worker(models=["c"])],
+    )
     assert list(found) == ["c"]
 
 
@@ -109,8 +138,13 @@ def test_a_model_that_no_worker_lists_yet_has_a_worker_of_the_servers_defaults()
 
 
 def test_the_widest_pair_is_of_one_worker() -> None:
-    found = joined([], [worker(max_length=1024, max_context_length=2048),
-                        worker(max_length=100, max_context_length=8192)])
+    found = joined(
+        [],
+        [
+            worker(max_length=1024, max_context_length=2048),
+            worker(max_length=100, max_context_length=8192),
+        ],
+    )
     assert found["a"].widest() == Capacity(100, 8192)
 
 

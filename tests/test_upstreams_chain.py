@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from conftest import OWNER_KEY, Clock, Scripted, World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import OWNER_KEY, Clock, Scripted, World
 from horde_proxy.errors import InsufficientKudos
 from horde_proxy.prompts.answer import cut
 from horde_proxy.prompts.tokens import estimate, truncate
@@ -35,7 +35,7 @@ class Reciter(Scripted):
         self.payloads.append(dict(payload))
         begun = BEGUN.search(payload["prompt"])
         assert begun and self.text.startswith(begun[1]), begun
-        text = truncate(self.text[len(begun[1]):], payload["max_length"])
+        text = truncate(self.text[len(begun[1]) :], payload["max_length"])
         shown, stop = cut(text, payload["stop_sequence"])
         text = shown + (stop or "")
         if self.speed:
@@ -174,8 +174,9 @@ def test_a_first_segment_is_short_where_a_slow_worker_may_write_it(world: World)
     world.clock.every_sleep.insert(0, lambda: slow.payloads and other.step(world.session))
     began = world.clock()
     found = chunks(world, chat(max_tokens=2000, stream=True))
-    [first, *_] = [at for at, each in found if each["choices"] and
-                   each["choices"][0]["delta"].get("content")]
+    [first, *_] = [
+        at for at, each in found if each["choices"] and each["choices"][0]["delta"].get("content")
+    ]
     assert slow.payloads[0]["max_length"] == 80
     assert first - began < (found[-1][0] - began) / 3
 
@@ -228,17 +229,56 @@ def test_a_slow_models_jobs_are_short_enough_to_end_in_time(world: World) -> Non
 
 
 TEXT = st.lists(
-    st.sampled_from([
-        "The", " quick", " brown", " fox", ".", "\n", "\n\n", "    return", " x", "=", "漢字", "é",
-        "😀", "```python\n", "```", " [1, 2]", "{", "}", " EN", "END", "STO", "\t", "  ", "<b>",
-        " model\n", "User", ":", "1.", " 2026", "'", '"', "\\n", "ß", " 👩‍👩‍👧", "-" * 9, "<|im",
-    ]), min_size=1, max_size=400,
+    st.sampled_from(
+        [
+            "The",
+            " quick",
+            " brown",
+            " fox",
+            ".",
+            "\n",
+            "\n\n",
+            "    return",
+            " x",
+            "=",
+            "漢字",
+            "é",
+            "😀",
+            "```python\n",
+            "```",
+            " [1, 2]",
+            "{",
+            "}",
+            " EN",
+            "END",
+            "STO",
+            "\t",
+            "  ",
+            "<b>",
+            " model\n",
+            "User",
+            ":",
+            "1.",
+            " 2026",
+            "'",
+            '"',
+            "\\n",
+            "ß",
+            " 👩‍👩‍👧",
+            "-" * 9,
+            "<|im",
+        ]
+    ),
+    min_size=1,
+    max_size=400,
 ).map("".join)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    text=TEXT, max_length=st.integers(16, 120), limit=st.integers(1, 900),
+    text=TEXT,
+    max_length=st.integers(16, 120),
+    limit=st.integers(1, 900),
     stops=st.sampled_from([(), ("STOP",), ("END", "\n\n\n"), ("😀", " fox."), ("```",)]),
     streams=st.booleans(),
 )
@@ -325,8 +365,12 @@ def test_a_censored_answer_is_asked_of_another_worker(world: World) -> None:
 
 def _censored(world: World) -> tuple[str, dict[str, Any]]:
     offer = {
-        "name": "censor", "models": ["test/model"], "bridge_agent": "AI Horde Worker:1:x",
-        "max_length": 512, "max_context_length": 8192, "threads": 1,
+        "name": "censor",
+        "models": ["test/model"],
+        "bridge_agent": "AI Horde Worker:1:x",
+        "max_length": 512,
+        "max_context_length": 8192,
+        "threads": 1,
     }
     job = world.horde.pop(OWNER_KEY, offer)
     return OWNER_KEY, {"id": job["id"], "generation": "", "state": "censored"}

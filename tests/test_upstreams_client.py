@@ -40,10 +40,17 @@ def refused(client: HordeClient) -> ProxyError:
     return raised.value
 
 
-@pytest.mark.parametrize("url", [
-    "https://aihorde.net", "https://aihorde.net/", "https://aihorde.net/api",
-    "https://aihorde.net/api/", "https://aihorde.net/api/v2", "https://aihorde.net/api/v2/",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://aihorde.net",
+        "https://aihorde.net/",
+        "https://aihorde.net/api",
+        "https://aihorde.net/api/",
+        "https://aihorde.net/api/v2",
+        "https://aihorde.net/api/v2/",
+    ],
+)
 def test_a_horde_may_be_given_as_host_or_api(url: str) -> None:
     assert api_url(url) == "https://aihorde.net/api/v2"
 
@@ -107,24 +114,29 @@ def test_a_recorded_refusal_becomes_openais_error(client: HordeClient, name: str
     answer = recorded(name)
     body = answer["body"]
     responses.post(
-        SUBMIT, status=answer["status"], body=body if isinstance(body, str) else json.dumps(body),
+        SUBMIT,
+        status=answer["status"],
+        body=body if isinstance(body, str) else json.dumps(body),
         headers={key: value for key, value in answer["headers"].items() if key == "Retry-After"},
     )
     error = refused(client)
     assert (error.status, error.code) == RECORDED[name]
 
 
-@pytest.mark.parametrize(("code", "status", "expected"), [
-    ("TimeoutIP", 403, (403, "forbidden")),
-    ("BannedClientAgent", 403, (403, "forbidden")),
-    ("DeletedUser", 403, (403, "forbidden")),
-    ("Forbidden", 403, (403, "forbidden")),
-    ("SharedKeyExpired", 403, (403, "insufficient_quota")),
-    ("CorruptPrompt", 400, (400, "content_policy_violation")),
-    ("TooManyStopSequences", 400, (400, "invalid_value")),
-    ("RequiresTrust", 400, (400, None)),
-    ("SomethingNew", 418, (502, "upstream_error")),
-])
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("TimeoutIP", 403, (403, "forbidden")),
+        ("BannedClientAgent", 403, (403, "forbidden")),
+        ("DeletedUser", 403, (403, "forbidden")),
+        ("Forbidden", 403, (403, "forbidden")),
+        ("SharedKeyExpired", 403, (403, "insufficient_quota")),
+        ("CorruptPrompt", 400, (400, "content_policy_violation")),
+        ("TooManyStopSequences", 400, (400, "invalid_value")),
+        ("RequiresTrust", 400, (400, None)),
+        ("SomethingNew", 418, (502, "upstream_error")),
+    ],
+)
 @responses.activate
 def test_a_return_code_becomes_openais_error(
     client: HordeClient, code: str, status: int, expected: tuple[int, str | None]
@@ -137,15 +149,17 @@ def test_a_return_code_becomes_openais_error(
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7), ("0", 1), ("9999", 120), ("soon", 5)])
 @responses.activate
 def test_retry_after_is_kept_within_bounds(client: HordeClient, value: str, seconds: int) -> None:
-    responses.post(SUBMIT, status=429, json={"message": "2 per 1 second"},
-                   headers={"Retry-After": value})
+    responses.post(
+        SUBMIT, status=429, json={"message": "2 per 1 second"}, headers={"Retry-After": value}
+    )
     assert refused(client).retry_after == seconds
 
 
 @responses.activate
 def test_retry_after_on_another_refusal_is_not_passed_on(client: HordeClient) -> None:
-    responses.post(SUBMIT, status=400, json={"message": "m", "rc": "BadRequest"},
-                   headers={"Retry-After": "1"})
+    responses.post(
+        SUBMIT, status=400, json={"message": "m", "rc": "BadRequest"}, headers={"Retry-After": "1"}
+    )
     assert refused(client).retry_after is None
 
 
@@ -155,10 +169,16 @@ def test_a_key_in_the_hordes_message_goes_no_further(client: HordeClient) -> Non
     assert KEY not in str(refused(client).envelope())
 
 
-@pytest.mark.parametrize("failure", [
-    requests.ConnectionError("refused"), ConnectTimeout("slow"), ReadTimeout("slow"),
-    requests.exceptions.ChunkedEncodingError("cut"), requests.exceptions.ContentDecodingError("?"),
-])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        requests.ConnectionError("refused"),
+        ConnectTimeout("slow"),
+        ReadTimeout("slow"),
+        requests.exceptions.ChunkedEncodingError("cut"),
+        requests.exceptions.ContentDecodingError("?"),
+    ],
+)
 @responses.activate
 def test_a_failing_connection_is_a_failing_upstream(
     client: HordeClient, failure: Exception
@@ -167,10 +187,17 @@ def test_a_failing_connection_is_a_failing_upstream(
     assert refused(client).status == 502
 
 
-@pytest.mark.parametrize(("status", "body"), [
-    (200, "<html>"), (200, "[1]"), (200, ""), (502, "<html>"), (500, '{"message":"Internal"}'),
-    (302, ""),
-])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, "<html>"),
+        (200, "[1]"),
+        (200, ""),
+        (502, "<html>"),
+        (500, '{"message":"Internal"}'),
+        (302, ""),
+    ],
+)
 @responses.activate
 def test_an_answer_that_makes_no_sense_is_a_failing_upstream(
     client: HordeClient, status: int, body: str

@@ -162,8 +162,11 @@ class Naps:
 def test_hydration_touches_after_the_delay_and_then_at_each_interval() -> None:
     naps, touched = Naps(2), []
     found = Hydrator(
-        lambda: touched.append(len(naps.seconds)), Rhythm(50, 5, 10), sleep=naps,
-        chance=lambda: 0.5, run=at_once,
+        lambda: touched.append(len(naps.seconds)),
+        Rhythm(50, 5, 10),
+        sleep=naps,
+        chance=lambda: 0.5,
+        run=at_once,
     )
     found.start()
     found.start()
@@ -171,7 +174,9 @@ def test_hydration_touches_after_the_delay_and_then_at_each_interval() -> None:
 
 
 def test_hydration_that_is_off_starts_nothing() -> None:
-    Hydrator(lambda: pytest.fail(), None, run=lambda load: pytest.fail()).start()
+    Hydrator(
+        lambda: pytest.fail("it was called"), None, run=lambda load: pytest.fail("it was called")
+    ).start()
 
 
 def test_only_who_leads_hydrates() -> None:
@@ -182,7 +187,11 @@ def test_only_who_leads_hydrates() -> None:
         return False
 
     Hydrator(
-        lambda: pytest.fail(), Rhythm(50, 0, 0), lead=lead, sleep=Naps(1), run=at_once
+        lambda: pytest.fail("it was called"),
+        Rhythm(50, 0, 0),
+        lead=lead,
+        sleep=Naps(1),
+        run=at_once,
     ).start()
     assert asked == [100]
 
@@ -210,9 +219,7 @@ def test_a_redis_that_is_down_is_logged_once_and_left_alone_for_a_while(
 
     shared, fetched = Shared(connect, "test", clock=clock), Document([1], 7.0)
     for _ in range(3):
-        assert shared.load(
-            "name", lambda: fetched, max_age=30, lease=30, is_known=False
-        ) is fetched
+        assert shared.load("name", lambda: fetched, max_age=30, lease=30, is_known=False) is fetched
     clock.seconds += 6
     assert shared.lead(10) is True
     assert connects == [1000.0, 1006.0]
@@ -240,9 +247,14 @@ def test_a_reference_is_fetched_with_its_etag_and_kept_on_disk(tmp_path: Path) -
 
 
 @responses.activate
-@pytest.mark.parametrize("answer", [
-    {"status": 500}, {"body": "<html>"}, {"body": requests.ConnectionError("no")},
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 500},
+        {"body": "<html>"},
+        {"body": requests.ConnectionError("no")},
+    ],
+)
 def test_a_reference_that_cannot_be_fetched_says_so(tmp_path: Path, answer: Any) -> None:
     responses.get(URL, **answer)
     with pytest.raises(UpstreamFailed):

@@ -6,9 +6,9 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from conftest import Clock, ClockStorage
 from limits.errors import StorageError
 
-from conftest import Clock, ClockStorage
 from horde_proxy.upstreams import Waiting
 from horde_proxy.upstreams.horde.gate import Gate, Limits, Place
 
@@ -18,11 +18,14 @@ FREE = Limits(address=(), key=())
 class Line:
     """Chats at one gate, each moved on by hand, and what they submitted when."""
 
-    def __init__(self, limits: Limits = Limits(), concurrency: int = 30) -> None:
+    def __init__(self, limits: Limits | None = None, concurrency: int = 30) -> None:
         self.clock = Clock()
         self.gate = Gate(
-            limits, sleep=lambda seconds: None, concurrency=lambda key: concurrency,
-            storage=lambda: ClockStorage(self.clock), now=self.clock,
+            limits or Limits(),
+            sleep=lambda seconds: None,
+            concurrency=lambda key: concurrency,
+            storage=lambda: ClockStorage(self.clock),
+            now=self.clock,
         )
         self.sent: list[tuple[float, str]] = []
         self.chats: dict[str, tuple[Place, Generator[Waiting, None, None]]] = {}
@@ -147,8 +150,14 @@ def test_a_shared_storage_that_fails_is_done_without() -> None:
             raise StorageError(ValueError("gone"))
 
     clock = Clock()
-    gate = Gate(Limits(), sleep=clock.sleep, concurrency=lambda key: 30, now=clock,
-                storage=lambda: ClockStorage(clock), shared=lambda: Failing(clock))
+    gate = Gate(
+        Limits(),
+        sleep=clock.sleep,
+        concurrency=lambda key: 30,
+        now=clock,
+        storage=lambda: ClockStorage(clock),
+        shared=lambda: Failing(clock),
+    )
     place = gate.place("key", "one")
     assert list(gate.pass_through(place, "key", 1)) == []
     with gate.sending(place):

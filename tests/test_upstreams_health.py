@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conftest import Clock
+
 from horde_proxy.upstreams.health import Attempt, Health
 
 
@@ -36,9 +37,7 @@ def test_one_request_probes_and_an_answer_opens_it_to_all() -> None:
     fail(health)
     clock.seconds += 1
     probe = asked(health)
-    assert (health.ask(), health.why_not()) == (
-        None, "being tried again after: connection refused"
-    )
+    assert (health.ask(), health.why_not()) == (None, "being tried again after: connection refused")
     probe.answered()
     assert health.ask() is not None
 
@@ -88,7 +87,10 @@ def test_latencies_are_told_in_seconds() -> None:
         clock.seconds += 5
         attempt.end()
     assert health.state() == {
-        "state": "up", "retry_in": None, "last_error": None, "running": 0,
+        "state": "up",
+        "retry_in": None,
+        "last_error": None,
+        "running": 0,
         "latency": {"count": 100, "p50": 0.505, "p95": 0.96},
     }
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import requests
 import responses
-
 from conftest import HORDE_URL, OWNER_KEY, Scripted, World
+
 from horde_proxy.errors import (
     ModelNotFound,
     ProxyError,
@@ -120,7 +120,10 @@ def test_placeholders_are_sent_to_workers_that_fill_them_in(world: World) -> Non
         "{{[SYSTEM]}}Be kind.{{[SYSTEM_END]}}{{[INPUT]}}Hi{{[INPUT_END]}}{{[OUTPUT]}}"
     )
     assert worker.payloads[0]["stop_sequence"] == [
-        "{{[INPUT]}}", "{{[OUTPUT]}}", "{{[INPUT_END]}}", "{{[OUTPUT_END]}}",
+        "{{[INPUT]}}",
+        "{{[OUTPUT]}}",
+        "{{[INPUT_END]}}",
+        "{{[OUTPUT_END]}}",
     ]
     assert answer["choices"][0]["message"]["content"] == "Hello."
 
@@ -138,8 +141,11 @@ def test_an_answer_that_ran_out_of_length_says_so(world: World) -> None:
 
 
 def test_a_censored_generation_is_filtered(world: World) -> None:
-    censored = {"text": "some words", "state": "csam",
-                "gen_metadata": [{"type": "censorship", "value": "csam"}]}
+    censored = {
+        "text": "some words",
+        "state": "csam",
+        "gen_metadata": [{"type": "censorship", "value": "csam"}],
+    }
     items = poll_answers(world, {"json": {"done": True, "finished": 1, "generations": [censored]}})
     choice = fold(item for item in items if isinstance(item, dict))["choices"][0]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("", "content_filter")
@@ -320,8 +326,13 @@ def poll_answers(world: World, *answers: dict[str, Any], n: int = 1) -> list[Str
 
 def test_a_submit_that_stays_refused_waits_as_long_as_the_client(world: World) -> None:
     with scripted_horde(world) as horde:
-        horde.replace(responses.POST, SUBMIT, status=429, json={"message": "90 per 1 minute"},
-                      headers={"Retry-After": "9"})
+        horde.replace(
+            responses.POST,
+            SUBMIT,
+            status=429,
+            json={"message": "90 per 1 minute"},
+            headers={"Retry-After": "9"},
+        )
         start = world.clock()
         with pytest.raises(TimedOut):
             list(stream(world, chat(seconds=60)))
@@ -331,15 +342,26 @@ def test_a_submit_that_stays_refused_waits_as_long_as_the_client(world: World) -
 DONE = {"json": {"done": True, "finished": 1, "generations": [{"text": "Hello.", "state": "ok"}]}}
 
 
-@pytest.mark.parametrize("trouble", [
-    {"status": 502, "body": "<html>"},
-    {"status": 500, "json": {"message": "Internal Server Error"}},
-    {"status": 200, "body": "{"},
-    {"body": requests.ConnectionError("gone")},
-    {"status": 429, "json": {"message": "60 per 1 minute"}, "headers": {"Retry-After": "25"}},
-    {"json": {"done": True, "faulted": False, "finished": 0, "processing": 1, "restarted": 2,
-              "generations": []}},
-])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"status": 502, "body": "<html>"},
+        {"status": 500, "json": {"message": "Internal Server Error"}},
+        {"status": 200, "body": "{"},
+        {"body": requests.ConnectionError("gone")},
+        {"status": 429, "json": {"message": "60 per 1 minute"}, "headers": {"Retry-After": "25"}},
+        {
+            "json": {
+                "done": True,
+                "faulted": False,
+                "finished": 0,
+                "processing": 1,
+                "restarted": 2,
+                "generations": [],
+            }
+        },
+    ],
+)
 def test_trouble_with_one_poll_does_not_lose_the_answer(
     world: World, trouble: dict[str, Any]
 ) -> None:
@@ -361,18 +383,25 @@ def test_a_horde_that_stays_away_is_given_up_after_a_minute(world: World) -> Non
     assert 60 < world.clock() - start < 65
 
 
-@pytest.mark.parametrize("status", [
-    {"done": True, "faulted": True, "generations": []},
-    {"done": True, "processing": 0, "generations": []},
-])
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"done": True, "faulted": True, "generations": []},
+        {"done": True, "processing": 0, "generations": []},
+    ],
+)
 def test_an_end_without_an_answer_is_an_error(world: World, status: dict[str, Any]) -> None:
     with pytest.raises(ProxyError):
         poll_answers(world, {"json": status})
 
 
 def test_a_generation_that_is_missing_is_asked_for_again(world: World) -> None:
-    partly = {"done": True, "faulted": True, "finished": 1,
-              "generations": [{"text": "Hello.", "state": "ok"}]}
+    partly = {
+        "done": True,
+        "faulted": True,
+        "finished": 1,
+        "generations": [{"text": "Hello.", "state": "ok"}],
+    }
     items = poll_answers(world, {"json": partly}, n=2)
     answer = fold(item for item in items if isinstance(item, dict))
     assert [each["message"]["content"] for each in answer["choices"]] == ["Hello.", "Hello."]
@@ -384,7 +413,10 @@ def test_model_objects_have_openais_fields_and_the_hordes(world: World) -> None:
     [model] = world.upstream().models()
     horde = model.pop("horde")
     assert model == {
-        "id": "test/model", "object": "model", "created": 1000, "owned_by": "ai-horde",
+        "id": "test/model",
+        "object": "model",
+        "created": 1000,
+        "owned_by": "ai-horde",
         "context_length": 4096,
     }
     assert (horde["workers"], horde["threads"], horde["max_length"]) == (1, 1, 300)

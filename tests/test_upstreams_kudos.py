@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from conftest import CLIENT_KEY, Clock, World
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import CLIENT_KEY, Clock, World
 from horde_proxy.errors import InvalidApiKey, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde import kudos
@@ -19,9 +19,16 @@ from horde_proxy.upstreams.horde.speed import Expected, Speeds
 from horde_proxy.upstreams.horde.workers import MOST_WORKERS, Filters, listed
 
 
-@pytest.mark.parametrize(("threads", "queued", "length"), [
-    (1, 0, 512), (0, 0, 512), (10, 100, 472), (10, 1000, 256), (0, 17, 497),
-])
+@pytest.mark.parametrize(
+    ("threads", "queued", "length"),
+    [
+        (1, 0, 512),
+        (0, 0, 512),
+        (10, 100, 472),
+        (10, 1000, 256),
+        (0, 17, 497),
+    ],
+)
 def test_the_free_length_shrinks_with_the_queue(threads: int, queued: int, length: int) -> None:
     assert kudos.free_length(threads, queued) == length
 
@@ -37,10 +44,14 @@ def test_the_price_is_that_of_a_dry_run() -> None:
     assert kudos.price(512, 2048, 8.0, n=2) == pytest.approx(281.52, abs=0.01)
 
 
-@pytest.mark.parametrize(("model", "size"), [
-    ("koboldcpp/L3-8B-Stheno-v3.2", 8.0), ("koboldcpp/SmolLM2-135M-Instruct", 0.135),
-    ("koboldcpp/mini-magnum", 13.0),
-])
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ("koboldcpp/L3-8B-Stheno-v3.2", 8.0),
+        ("koboldcpp/SmolLM2-135M-Instruct", 0.135),
+        ("koboldcpp/mini-magnum", 13.0),
+    ],
+)
 def test_the_size_is_read_from_the_name(model: str, size: float) -> None:
     assert kudos.size(model) == size
 
@@ -130,11 +141,17 @@ ONE, TWO = worker("1", name="one", speed=20.0), worker("2", trusted=True)
 SLOW = worker("3", speed=2.0)
 
 
-@pytest.mark.parametrize(("filters", "names"), [
-    (Filters(), "123"), (Filters(allow=["one", "3"]), "13"), (Filters(deny=["1"]), "23"),
-    (Filters(trusted=True), "2"), (Filters(least_speed=5.0), "12"),
-    (Filters(allow=["1"], deny=["one"]), ""),
-])
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        (Filters(), "123"),
+        (Filters(allow=["one", "3"]), "13"),
+        (Filters(deny=["1"]), "23"),
+        (Filters(trusted=True), "2"),
+        (Filters(least_speed=5.0), "12"),
+        (Filters(allow=["1"], deny=["one"]), ""),
+    ],
+)
 def test_filters_admit_workers_by_id_name_trust_and_speed(filters: Filters, names: str) -> None:
     assert "".join(each.id for each in (ONE, TWO, SLOW) if filters.admits(each)) == names
 
@@ -170,7 +187,8 @@ def test_of_many_unwanted_workers_five_wanted_ones_are_asked() -> None:
 
 @given(
     serving=st.lists(st.integers(0, 30), unique=True, max_size=20),
-    admitted=st.sets(st.integers(0, 30)), avoided=st.lists(st.integers(0, 30), max_size=10),
+    admitted=st.sets(st.integers(0, 30)),
+    avoided=st.lists(st.integers(0, 30), max_size=10),
 )
 def test_no_more_than_five_workers_are_ever_listed(
     serving: list[int], admitted: set[int], avoided: list[int]

@@ -31,8 +31,11 @@ def upstream() -> OCFUpstream:
 
 
 def peer(*groups: Any, **extra: Any) -> dict[str, Any]:
-    return {"connected": True, "service": [{"name": "llm", "identity_group": list(groups)}],
-            **extra}
+    return {
+        "connected": True,
+        "service": [{"name": "llm", "identity_group": list(groups)}],
+        **extra,
+    }
 
 
 def names(table: Any) -> list[str]:
@@ -40,26 +43,39 @@ def names(table: Any) -> list[str]:
 
 
 def test_the_specifications_example_offers_one_model() -> None:
-    assert models_of(TABLE) == [{
-        "id": "Qwen/Qwen3-8B", "object": "model", "created": 0, "owned_by": "ocf",
-        "ocf": {"peers": 1},
-    }]
+    assert models_of(TABLE) == [
+        {
+            "id": "Qwen/Qwen3-8B",
+            "object": "model",
+            "created": 0,
+            "owned_by": "ocf",
+            "ocf": {"peers": 1},
+        }
+    ]
 
 
-@pytest.mark.parametrize(("table", "found"), [
-    ({}, []),
-    ([], []),
-    (list(TABLE.values()), ["Qwen/Qwen3-8B"]),
-    ({"a": peer("model=a"), "b": peer("model=a", "model=b")}, ["a", "b"]),
-    ({"a": peer("model=a=b")}, ["a=b"]),
-    ({"a": peer("model=*", "all", "*", "model=", "model", "a")}, []),
-    ({"a": peer("model=a", connected=False)}, []),
-    ({"a": {"service": [{"identity_group": ["model=a"]}]}}, ["a"]),
-    ({"a": {"service": [None, 3, {"identity_group": None}, {"identity_group": [None, 5]}]}}, []),
-    ({"a": None, "b": "x", "c": 3}, []),
-    ({"a": {"service": [{"identity_group": ["model=a"]}, {"identity_group": ["model=a"]}]}},
-     ["a"]),
-])
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ({}, []),
+        ([], []),
+        (list(TABLE.values()), ["Qwen/Qwen3-8B"]),
+        ({"a": peer("model=a"), "b": peer("model=a", "model=b")}, ["a", "b"]),
+        ({"a": peer("model=a=b")}, ["a=b"]),
+        ({"a": peer("model=*", "all", "*", "model=", "model", "a")}, []),
+        ({"a": peer("model=a", connected=False)}, []),
+        ({"a": {"service": [{"identity_group": ["model=a"]}]}}, ["a"]),
+        (
+            {"a": {"service": [None, 3, {"identity_group": None}, {"identity_group": [None, 5]}]}},
+            [],
+        ),
+        ({"a": None, "b": "x", "c": 3}, []),
+        (
+            {"a": {"service": [{"identity_group": ["model=a"]}, {"identity_group": ["model=a"]}]}},
+            ["a"],
+        ),
+    ],
+)
 def test_a_model_is_what_follows_model_in_a_service_of_a_connected_peer(
     table: Any, found: list[str]
 ) -> None:
@@ -111,10 +127,17 @@ def test_no_provider_is_a_503_whatever_the_status(status: int) -> None:
 
 
 @responses.activate
-@pytest.mark.parametrize("body", [
-    b"ERR", b"E", b"", b"ERRORS: are no error", b'{"id": "No provider found"}',
-    b'data: {"error": "No provider found"}\n\n',
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"ERR",
+        b"E",
+        b"",
+        b"ERRORS: are no error",
+        b'{"id": "No provider found"}',
+        b'data: {"error": "No provider found"}\n\n',
+    ],
+)
 def test_an_answer_that_only_looks_like_a_failure_is_an_answer(body: bytes) -> None:
     responses.post(CHAT, body=body)
     answer = upstream().relay(CALL, "m")

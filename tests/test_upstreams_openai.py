@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import requests
 import responses
-
 from conftest import Clock
+
 from horde_proxy.api.record import Record
 from horde_proxy.errors import (
     ContextLengthExceeded,
@@ -33,9 +33,17 @@ URL = "http://server.invalid:11434"
 CHAT = f"{URL}/v1/chat/completions"
 BODY = b'{"model": "m",  "messages": []}'
 HEADERS = {
-    "Authorization": "Bearer client-key", "X-Api-Key": "client-key", "Cookie": "a=b",
-    "Host": "proxy", "Connection": "close, X-Mine", "X-Mine": "1", "Content-Type": "x/y",
-    "Accept-Encoding": "gzip", "User-Agent": "me", "OpenAI-Beta": "v2", "X-Forwarded-For": "1",
+    "Authorization": "Bearer client-key",
+    "X-Api-Key": "client-key",
+    "Cookie": "a=b",
+    "Host": "proxy",
+    "Connection": "close, X-Mine",
+    "X-Mine": "1",
+    "Content-Type": "x/y",
+    "Accept-Encoding": "gzip",
+    "User-Agent": "me",
+    "OpenAI-Beta": "v2",
+    "X-Forwarded-For": "1",
 }
 
 
@@ -47,16 +55,29 @@ def upstream(**extra: Any) -> OpenAIUpstream:
 
 def call(**extra: Any) -> Call:
     body = JsonBody(BODY, json.loads(BODY))
-    return Call(**{"method": "POST", "path": "chat/completions", "headers": HEADERS,
-                   "body": body, "model": "m", **extra})
+    return Call(
+        **{
+            "method": "POST",
+            "path": "chat/completions",
+            "headers": HEADERS,
+            "body": body,
+            "model": "m",
+            **extra,
+        }
+    )
 
 
-@pytest.mark.parametrize(("url", "base"), [
-    ("http://a:1", "http://a:1/v1"), ("http://a:1/", "http://a:1/v1"),
-    ("http://a:1/v1", "http://a:1/v1"), ("http://a:1/v1/", "http://a:1/v1"),
-    ("https://a/openai/v1", "https://a/openai/v1"),
-    ("https://a/v1beta/openai/", "https://a/v1beta/openai"),
-])
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("http://a:1", "http://a:1/v1"),
+        ("http://a:1/", "http://a:1/v1"),
+        ("http://a:1/v1", "http://a:1/v1"),
+        ("http://a:1/v1/", "http://a:1/v1"),
+        ("https://a/openai/v1", "https://a/openai/v1"),
+        ("https://a/v1beta/openai/", "https://a/v1beta/openai"),
+    ],
+)
 def test_a_url_without_a_path_gets_v1(url: str, base: str) -> None:
     assert base_url(url) == base
 
@@ -79,11 +100,16 @@ def test_a_server_without_a_list_may_be_asked_for_anything(status: int) -> None:
 
 
 @responses.activate
-@pytest.mark.parametrize(("answer", "said"), [
-    ({"status": 401}, "it refuses the api_key"), ({"status": 500}, "status 500"),
-    ({"body": "<html>"}, "is not JSON"), ({"json": {"data": 5}}, "is not OpenAI's"),
-    ({"body": requests.ConnectionError("Connection refused")}, "connection refused"),
-])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"status": 401}, "it refuses the api_key"),
+        ({"status": 500}, "status 500"),
+        ({"body": "<html>"}, "is not JSON"),
+        ({"json": {"data": 5}}, "is not OpenAI's"),
+        ({"body": requests.ConnectionError("Connection refused")}, "connection refused"),
+    ],
+)
 def test_why_there_is_no_list_is_told_without_key_or_url(answer: Any, said: str) -> None:
     responses.get(f"{URL}/v1/models", **answer)
     with pytest.raises(UpstreamFailed, match=said) as raised:
@@ -112,9 +138,13 @@ def test_a_call_passes_with_our_key_and_without_the_clients_secrets() -> None:
     request = sent.calls[0].request
     assert request.body == BODY
     assert dict(request.headers) == {
-        "Content-Type": "x/y", "User-Agent": "me", "OpenAI-Beta": "v2",
-        "Accept-Encoding": "identity", "OpenAI-Organization": "home",
-        "Authorization": "Bearer k", "Content-Length": str(len(BODY)),
+        "Content-Type": "x/y",
+        "User-Agent": "me",
+        "OpenAI-Beta": "v2",
+        "Accept-Encoding": "identity",
+        "OpenAI-Organization": "home",
+        "Authorization": "Bearer k",
+        "Content-Length": str(len(BODY)),
     }
     assert (answer.status, b"".join(answer), answer.header("x-ratelimit")) == (200, b"answer", "9")
     assert (answer.header("set-cookie"), answer.header("server")) == ("", "")
@@ -149,14 +179,20 @@ def test_a_failing_status_is_an_answer() -> None:
 
 
 @responses.activate
-@pytest.mark.parametrize(("error", "kind", "said"), [
-    (requests.ConnectTimeout(), Unreachable, "server.invalid:11434 does not answer"),
-    (requests.ReadTimeout(), TimedOut, "did not answer within 300 s"),
-    (requests.ConnectionError("NewConnectionError Connection refused"), Unreachable,
-     "cannot be reached: connection refused"),
-    (requests.exceptions.SSLError("CERTIFICATE_VERIFY_FAILED"), Unreachable, "not trusted"),
-    (requests.ConnectionError("Name or service not known"), Unreachable, "unknown host"),
-])
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (requests.ConnectTimeout(), Unreachable, "server.invalid:11434 does not answer"),
+        (requests.ReadTimeout(), TimedOut, "did not answer within 300 s"),
+        (
+            requests.ConnectionError("NewConnectionError Connection refused"),
+            Unreachable,
+            "cannot be reached: connection refused",
+        ),
+        (requests.exceptions.SSLError("CERTIFICATE_VERIFY_FAILED"), Unreachable, "not trusted"),
+        (requests.ConnectionError("Name or service not known"), Unreachable, "unknown host"),
+    ],
+)
 def test_what_goes_wrong_is_told(error: Exception, kind: type[Exception], said: str) -> None:
     responses.post(CHAT, body=error)
     with pytest.raises(kind, match=said):
@@ -192,28 +228,43 @@ def sse(*events: Any) -> bytes:
 
 
 def choice(delta: dict[str, Any], finish_reason: str | None = None, **extra: Any) -> dict[str, Any]:
-    return {"id": "x", "created": 1, "model": "m", "object": "chat.completion.chunk", "choices": [
-        {"index": 0, "delta": delta, "finish_reason": finish_reason}], **extra}
+    return {
+        "id": "x",
+        "created": 1,
+        "model": "m",
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+        **extra,
+    }
 
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 ROLES = sse(
-    choice({"role": "assistant", "content": "Hel"}), choice({"role": "assistant", "content": "lo"}),
+    choice({"role": "assistant", "content": "Hel"}),
+    choice({"role": "assistant", "content": "lo"}),
     choice({}, "stop", usage=USAGE),
 )
 PLAIN = sse(
-    choice({"role": "assistant", "content": ""}), choice({"content": "Hel"}),
-    choice({"content": "lo"}), choice({}, "stop"), {**choice({}), "choices": [], "usage": USAGE},
+    choice({"role": "assistant", "content": ""}),
+    choice({"content": "Hel"}),
+    choice({"content": "lo"}),
+    choice({}, "stop"),
+    {**choice({}), "choices": [], "usage": USAGE},
 )
 
 
-@pytest.mark.parametrize("stream", [ROLES, PLAIN, PLAIN + b"data: [DONE]\n\n",
-                                    b": comment\n\n" + ROLES.replace(b"\n\n", b"\r\n\r\n")])
+@pytest.mark.parametrize(
+    "stream",
+    [
+        ROLES,
+        PLAIN,
+        PLAIN + b"data: [DONE]\n\n",
+        b": comment\n\n" + ROLES.replace(b"\n\n", b"\r\n\r\n"),
+    ],
+)
 def test_servers_that_stream_differently_give_the_same_chunks(stream: bytes) -> None:
     chunks = list(as_chunks(stream.split(b"\n")))
-    assert chunks[0]["choices"][0]["delta"] == {
-        "role": "assistant", "content": "", "refusal": None
-    }
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
     assert all("role" not in each["choices"][0]["delta"] for each in chunks[1:-1])
     assert (chunks[-1]["choices"], chunks[-1]["usage"]) == ([], USAGE)
     whole = fold(chunks)
@@ -223,24 +274,33 @@ def test_servers_that_stream_differently_give_the_same_chunks(stream: bytes) -> 
 
 def test_older_completions_become_chunks_too() -> None:
     events = sse({**choice({}), "choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}]})
-    assert [each["choices"][0]["delta"].get("content") for each in as_chunks(events.split(b"\n"))
-            ] == ["", "Hi"]
+    assert [
+        each["choices"][0]["delta"].get("content") for each in as_chunks(events.split(b"\n"))
+    ] == ["", "Hi"]
 
 
-@pytest.mark.parametrize("line", [
-    b"data: {", b"data: []", b'data: {"error": {"message": "out of memory"}}',
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"data: {",
+        b"data: []",
+        b'data: {"error": {"message": "out of memory"}}',
+    ],
+)
 def test_an_event_that_is_no_chunk_ends_the_stream(line: bytes) -> None:
     with pytest.raises(UpstreamFailed):
         list(as_chunks([line]))
 
 
-@pytest.mark.parametrize("told,prompt,completion,total", [
-    ({"total_tokens": 9}, 0, 0, 9),
-    ({"prompt_tokens": None, "completion_tokens": 3}, 0, 3, 3),
-    ({"input_tokens": 4, "output_tokens": 5}, 4, 5, 9),
-    ("many", 0, 0, 0),
-])
+@pytest.mark.parametrize(
+    "told,prompt,completion,total",
+    [
+        ({"total_tokens": 9}, 0, 0, 9),
+        ({"prompt_tokens": None, "completion_tokens": 3}, 0, 3, 3),
+        ({"input_tokens": 4, "output_tokens": 5}, 4, 5, 9),
+        ("many", 0, 0, 0),
+    ],
+)
 def test_a_usage_that_is_none_of_openais_does_not_spoil_the_answer(
     told: Any, prompt: int, completion: int, total: int
 ) -> None:
@@ -252,7 +312,7 @@ def test_a_usage_that_is_none_of_openais_does_not_spoil_the_answer(
     assert last["usage"]["total_tokens"] == total
 
 
-@pytest.mark.parametrize("kudos", [None, "7", float("nan"), float("inf"), -1, 10 ** 400])
+@pytest.mark.parametrize("kudos", [None, "7", float("nan"), float("inf"), -1, 10**400])
 def test_kudos_that_cannot_be_added_up_are_not_noted(kudos: Any) -> None:
     event = {**choice({}), "choices": [], "usage": USAGE, "horde": {"kudos": kudos}}
     record = Record("id", "POST", "/", "client")
@@ -270,7 +330,10 @@ def test_an_upstream_streams_what_another_left() -> None:
     assert items[0] == Accepted({"X-Endpoint": "server"}, "server")
     assert fold(item for item in items if isinstance(item, dict))["usage"] == USAGE
     assert json.loads(sent.calls[0].request.body) == {
-        "model": "m", "messages": [], "temperature": 1, "stream": True,
+        "model": "m",
+        "messages": [],
+        "temperature": 1,
+        "stream": True,
         "stream_options": {"include_usage": True},
     }
 
@@ -289,29 +352,43 @@ def test_a_refusal_is_told_before_anything_is_accepted(status: int, code: int) -
 @responses.activate
 def test_a_password_in_the_url_is_sent_and_not_shown() -> None:
     sent = responses.get("http://server.invalid/v1/models", json={"data": []})
-    found = OpenAIUpstream("server", "http://bob:p%40w@server.invalid", requests.Session(),
-                           Hangups(), run=at_once)
+    found = OpenAIUpstream(
+        "server", "http://bob:p%40w@server.invalid", requests.Session(), Hangups(), run=at_once
+    )
     found.models()
     assert sent.calls[0].request.headers["Authorization"] == "Basic Ym9iOnBAdw=="
     assert found.url == "http://server.invalid"
 
 
-@pytest.mark.parametrize(("headers", "told"), [
-    ([("X-A", "1"), ("Connection", "X-Hop"), ("X-Hop", "1")], [("X-A", "1")]),
-    ([("X-A", "a\r\n b")], [("X-A", "a b")]),
-    ([("X-A", "a\x01b"), ("X(b)", "1"), ("X-C", "ok")], [("X-C", "ok")]),
-    ([("Transfer-Encoding", "chunked"), ("Content-Length", "5")], [("Content-Length", "5")]),
-])
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ([("X-A", "1"), ("Connection", "X-Hop"), ("X-Hop", "1")], [("X-A", "1")]),
+        ([("X-A", "a\r\n b")], [("X-A", "a b")]),
+        ([("X-A", "a\x01b"), ("X(b)", "1"), ("X-C", "ok")], [("X-C", "ok")]),
+        ([("Transfer-Encoding", "chunked"), ("Content-Length", "5")], [("Content-Length", "5")]),
+    ],
+)
 def test_headers_that_are_broken_or_of_the_connection_are_not_told(
     headers: list[tuple[str, str]], told: list[tuple[str, str]]
 ) -> None:
     assert kept(headers) == told
 
 
-@pytest.mark.parametrize(("value", "seconds"), [
-    ("", None), ("7", 7), ("120.5", 121), ("0", 1), ("99999999999", 3600), ("\xb2", None),
-    ("Sat, 21 Nov 2026 10:00:30 GMT", 30), ("Sat, 21 Nov 2026 09:00:00 GMT", 1), ("soon", None),
-])
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("", None),
+        ("7", 7),
+        ("120.5", 121),
+        ("0", 1),
+        ("99999999999", 3600),
+        ("\xb2", None),
+        ("Sat, 21 Nov 2026 10:00:30 GMT", 30),
+        ("Sat, 21 Nov 2026 09:00:00 GMT", 1),
+        ("soon", None),
+    ],
+)
 def test_the_time_of_the_next_try_is_a_number_or_a_date(value: str, seconds: int | None) -> None:
     assert retry_after(value, now=lambda: 1795255200.0) == seconds
 
@@ -328,8 +405,11 @@ def test_a_busy_server_says_so_in_a_stream_too() -> None:
 
 @responses.activate
 def test_a_context_that_overflows_is_told_in_a_stream_too() -> None:
-    responses.post(CHAT, status=400, json={"error": {
-        "message": "too long", "type": "exceed_context_size_error"}})
+    responses.post(
+        CHAT,
+        status=400,
+        json={"error": {"message": "too long", "type": "exceed_context_size_error"}},
+    )
     found = upstream()
     request = ChatRequest("x", (Message("user", "Hi"),), source={})
     with pytest.raises(ContextLengthExceeded, match="too long"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
+import itertools
 
+import pytest
 from conftest import Clock
+
 from horde_proxy.upstreams.horde.pace import Pace
 
 
@@ -29,7 +31,7 @@ def test_there_are_never_more_than_sixty_polls_in_any_minute(state: dict[str, in
 @pytest.mark.parametrize("state", [{}, {"processing": 1}, {"queue_position": 9}])
 def test_polls_are_at_least_half_a_second_apart(state: dict[str, int]) -> None:
     times = polled_for(120, **state)
-    assert min(b - a for a, b in zip(times, times[1:], strict=False)) >= 0.5 - 1e-9
+    assert min(b - a for a, b in itertools.pairwise(times)) >= 0.5 - 1e-9
 
 
 def test_the_first_seconds_are_polled_densely() -> None:
@@ -38,7 +40,7 @@ def test_the_first_seconds_are_polled_densely() -> None:
 
 def test_gaps_widen_with_the_time_but_not_beyond_a_limit() -> None:
     times = polled_for(59)
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
     assert gaps == sorted(gaps)
     assert gaps[-1] == pytest.approx(1.2)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
 from conftest import Clock
+
 from horde_proxy.errors import Unavailable, UpstreamFailed
 from horde_proxy.upstreams.refreshed import Refreshed, at_once
 

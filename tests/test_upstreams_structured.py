@@ -8,10 +8,10 @@ from typing import Any
 
 import openai.types.chat
 import pytest
+from conftest import Scripted, World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import Scripted, World
 from horde_proxy.errors import InvalidRequest, ToolCallFailed
 from horde_proxy.prompts.tokens import truncate
 from horde_proxy.protocol.chat import read_chat
@@ -22,9 +22,12 @@ from horde_proxy.worker.backend import BackendError
 WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
-        "name": "get_weather", "description": "The weather now.",
+        "name": "get_weather",
+        "description": "The weather now.",
         "parameters": {
-            "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
         },
     },
 }
@@ -33,9 +36,17 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</t
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
 
 
-RATIO_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {
-    "type": "object", "properties": {"ratio": {"type": "number"}}, "required": ["ratio"],
-}}}
+RATIO_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "x",
+        "schema": {
+            "type": "object",
+            "properties": {"ratio": {"type": "number"}},
+            "required": ["ratio"],
+        },
+    },
+}
 
 
 class Lines(Scripted):
@@ -58,7 +69,8 @@ def chunks(world: World, *texts: str, **fields: Any) -> list[dict[str, Any]]:
 def asked(world: World, **fields: Any) -> list[dict[str, Any]]:
     upstream = world.upstream()
     body = {
-        "model": "test/model", "messages": [{"role": "user", "content": "Weather in Oslo?"}],
+        "model": "test/model",
+        "messages": [{"role": "user", "content": "Weather in Oslo?"}],
         **fields,
     }
     request = read_chat(body)
@@ -120,7 +132,8 @@ def test_several_calls_keep_their_order_and_one_is_kept_where_only_one_is_wanted
 ) -> None:
     two = CALL + "\n" + CALL.replace("Oslo", "Rome")
     assert calls(answer(world, two, tools=[WEATHER])) == [
-        ("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Rome"}),
+        ("get_weather", {"city": "Oslo"}),
+        ("get_weather", {"city": "Rome"}),
     ]
     other = World()
     assert calls(answer(other, two, tools=[WEATHER], parallel_tool_calls=False)) == [
@@ -136,9 +149,7 @@ def test_the_deltas_come_in_openais_order(world: World) -> None:
     first = deltas[2]["tool_calls"][0]
     assert first["function"] == {"name": "get_weather", "arguments": ""}
     assert first["index"] == 0
-    assert deltas[3] == {
-        "tool_calls": [{"index": 0, "function": {"arguments": '{"city":"Oslo"}'}}]
-    }
+    assert deltas[3] == {"tool_calls": [{"index": 0, "function": {"arguments": '{"city":"Oslo"}'}}]}
     assert deltas[4] == {}
     assert found[-2]["choices"][0]["finish_reason"] == "tool_calls"
 
@@ -155,8 +166,10 @@ def test_a_named_call_is_begun_for_the_model(world: World) -> None:
 
 def test_a_required_call_is_begun_up_to_its_name(world: World) -> None:
     found = answer(
-        world, 'get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
-        tools=[WEATHER, TIME], tool_choice="required",
+        world,
+        'get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
+        tools=[WEATHER, TIME],
+        tool_choice="required",
     )
     assert calls(found) == [("get_weather", {"city": "Oslo"})]
 
@@ -169,9 +182,13 @@ def test_an_invalid_call_is_corrected_once(world: World) -> None:
     assert found["horde"]["retries"] == 1
 
 
-@pytest.mark.parametrize(("fields", "words"), [
-    ({"tools": [WEATHER]}, 160), ({"response_format": {"type": "json_object"}}, 220),
-])
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"tools": [WEATHER]}, 160),
+        ({"response_format": {"type": "json_object"}}, 220),
+    ],
+)
 def test_no_correction_is_asked_for_without_the_question(
     world: World, fields: dict[str, Any], words: int
 ) -> None:
@@ -216,8 +233,9 @@ def test_a_call_longer_than_one_job_is_continued(world: World) -> None:
     class Reciting(Scripted):
         def generate(self, payload: Any, cancelled: Any) -> str:
             from horde_proxy.prompts.tokens import truncate
+
             done = payload["prompt"].rpartition("<|im_start|>assistant\n")[2]
-            return truncate(text[len(done):], payload["max_length"])
+            return truncate(text[len(done) :], payload["max_length"])
 
     world.employ(Reciting("", max_length=100))
     found = fold(asked(world, tools=[WEATHER], max_tokens=2000))
@@ -229,7 +247,8 @@ def test_the_older_form_of_functions_is_answered_in_kind(world: World) -> None:
     [choice] = found["choices"]
     assert choice["finish_reason"] == "function_call"
     assert choice["message"]["function_call"] == {
-        "name": "get_weather", "arguments": '{"city":"Oslo"}',
+        "name": "get_weather",
+        "arguments": '{"city":"Oslo"}',
     }
 
 
@@ -259,10 +278,13 @@ def test_among_several_tools_the_name_is_a_leaf_too(world: World) -> None:
 
 
 def test_a_call_that_cannot_be_had_is_a_clean_400(world: World) -> None:
-    tool = {"type": "function", "function": {
-        "name": "f", "parameters": {"type": "object", "patternProperties": {"x": {}},
-                                    "required": ["x1"]},
-    }}
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "f",
+            "parameters": {"type": "object", "patternProperties": {"x": {}}, "required": ["x1"]},
+        },
+    }
     with pytest.raises(ToolCallFailed) as raised:
         answer(world, "no", tools=[tool], tool_choice="required")
     assert raised.value.status == 400
@@ -272,8 +294,9 @@ def test_a_model_that_is_told_of_no_tools_answers_in_plain_text(world: World) ->
     world.options = replace(world.options, tool_styles={"test/*": "none"})
     worker = world.employ(Lines("Hello."))
     upstream = world.upstream()
-    request = read_chat({"model": "test/model", "tools": [WEATHER],
-                         "messages": [{"role": "user", "content": "Hi"}]})
+    request = read_chat(
+        {"model": "test/model", "tools": [WEATHER], "messages": [{"role": "user", "content": "Hi"}]}
+    )
     accepted = next(upstream.stream(request, Route(upstream, ("test/model",))))
     assert accepted.headers["X-Horde-Warnings"] == (  # type: ignore[union-attr]
         "tools: not supported for this model"
@@ -284,30 +307,48 @@ def test_a_model_that_is_told_of_no_tools_answers_in_plain_text(world: World) ->
 def test_past_calls_and_results_are_told_in_the_models_own_style(world: World) -> None:
     world.options = replace(world.options, tool_styles={"*": "llama3"})
     worker = world.employ(Lines("It is cold."))
-    asked(world, tools=[WEATHER], messages=[
-        {"role": "user", "content": "Weather?"},
-        {"role": "assistant", "content": "", "tool_calls": [
-            {"id": "c1", "type": "function",
-             "function": {"name": "get_weather", "arguments": '{"city":"Oslo"}'}},
-        ]},
-        {"role": "tool", "tool_call_id": "c1", "content": "-3"},
-        {"role": "tool", "content": "orphan"},
-    ])
+    asked(
+        world,
+        tools=[WEATHER],
+        messages=[
+            {"role": "user", "content": "Weather?"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {
+                        "id": "c1",
+                        "type": "function",
+                        "function": {"name": "get_weather", "arguments": '{"city":"Oslo"}'},
+                    },
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "-3"},
+            {"role": "tool", "content": "orphan"},
+        ],
+    )
     prompt = worker.payloads[0]["prompt"]
     assert '{"name": "get_weather", "parameters": {"city":"Oslo"}}' in prompt
     assert '{"output": "-3"}\n{"output": "orphan"}' in prompt
 
 
 PERSON = {
-    "type": "object", "additionalProperties": False, "required": ["name", "age"],
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "age"],
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
 }
 
 
 def schema_format(strict: bool = True) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": {
-        "name": "person", "strict": strict, "schema": PERSON,
-    }}
+    return {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "person",
+            "strict": strict,
+            "schema": PERSON,
+        },
+    }
 
 
 def test_json_comes_back_serialised_anew(world: World) -> None:
@@ -316,9 +357,15 @@ def test_json_comes_back_serialised_anew(world: World) -> None:
     assert found["choices"][0]["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize("text", [
-    '"a": 1}', "\"a\": 1, }", "'a': 1}", '"a": 1}\nThat is all.',
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"a": 1}',
+        '"a": 1, }',
+        "'a': 1}",
+        '"a": 1}\nThat is all.',
+    ],
+)
 def test_a_json_object_is_mended(world: World, text: str) -> None:
     found = answer(world, text, response_format={"type": "json_object"})
     assert found["choices"][0]["message"]["content"] == '{"a":1}'
@@ -339,9 +386,18 @@ def test_json_that_does_not_come_is_filled_in(world: World) -> None:
 
 def test_a_strict_schema_that_cannot_be_met_is_a_refusal(world: World) -> None:
     unfillable = {"type": "object", "patternProperties": {"x": {}}, "required": ["x1"]}
-    found = answer(world, "Hm.", response_format={"type": "json_schema", "json_schema": {
-        "name": "x", "strict": True, "schema": unfillable,
-    }})
+    found = answer(
+        world,
+        "Hm.",
+        response_format={
+            "type": "json_schema",
+            "json_schema": {
+                "name": "x",
+                "strict": True,
+                "schema": unfillable,
+            },
+        },
+    )
     message = found["choices"][0]["message"]
     assert message["content"] is None
     assert message["refusal"].startswith("No valid JSON: ")
@@ -349,23 +405,34 @@ def test_a_strict_schema_that_cannot_be_met_is_a_refusal(world: World) -> None:
 
 def test_json_that_was_cut_off_says_length(world: World) -> None:
     found = answer(
-        world, '"name": "' + "A" * 900, response_format=schema_format(), max_tokens=32,
+        world,
+        '"name": "' + "A" * 900,
+        response_format=schema_format(),
+        max_tokens=32,
         horde={"segments": False},
     )
     assert found["choices"][0]["finish_reason"] == "length"
 
 
-SCHEMAS = st.fixed_dictionaries({
-    "type": st.just("object"),
-    "properties": st.dictionaries(
-        st.sampled_from(["city", "days", "unit", "tags", "ok"]),
-        st.sampled_from([
-            {"type": "string"}, {"type": "integer", "minimum": 1}, {"type": "boolean"},
-            {"enum": ["C", "F"]}, {"type": "array", "items": {"type": "string"}},
-            {"type": "number"},
-        ]), min_size=1,
-    ),
-})
+SCHEMAS = st.fixed_dictionaries(
+    {
+        "type": st.just("object"),
+        "properties": st.dictionaries(
+            st.sampled_from(["city", "days", "unit", "tags", "ok"]),
+            st.sampled_from(
+                [
+                    {"type": "string"},
+                    {"type": "integer", "minimum": 1},
+                    {"type": "boolean"},
+                    {"enum": ["C", "F"]},
+                    {"type": "array", "items": {"type": "string"}},
+                    {"type": "number"},
+                ]
+            ),
+            min_size=1,
+        ),
+    }
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -380,9 +447,18 @@ def test_whatever_a_model_says_a_strict_schema_is_met(
     world.limits = type(world.limits)((), ())
     world.horde.rate_limits = False
     world.options = replace(world.options, retries=0)
-    found = answer(world, *garbage, response_format={"type": "json_schema", "json_schema": {
-        "name": "x", "strict": True, "schema": schema,
-    }})
+    found = answer(
+        world,
+        *garbage,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {
+                "name": "x",
+                "strict": True,
+                "schema": schema,
+            },
+        },
+    )
     jsonschema.validate(json.loads(found["choices"][0]["message"]["content"]), schema)
 
 
@@ -401,20 +477,31 @@ def test_what_was_not_said_is_asked_for_in_words_too(world: World) -> None:
     assert found["horde"]["guided_requests"] == 2
 
 
-@pytest.mark.parametrize("texts", [
-    ("???", 'C:\\temp\\new"'), ("???", 'C:\\\\temp\\\\new"', " C:\\temp\\new"),
-])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("???", 'C:\\temp\\new"'),
+        ("???", 'C:\\\\temp\\\\new"', " C:\\temp\\new"),
+    ],
+)
 def test_a_path_that_was_said_keeps_its_backslashes(world: World, texts: tuple[str, ...]) -> None:
     world.options = replace(world.options, tool_retries=0)
-    found = answer(world, *texts, tools=[WEATHER], tool_choice=NAMED, messages=[
-        {"role": "user", "content": "The weather of C:\\temp\\new, please."},
-    ])
+    found = answer(
+        world,
+        *texts,
+        tools=[WEATHER],
+        tool_choice=NAMED,
+        messages=[
+            {"role": "user", "content": "The weather of C:\\temp\\new, please."},
+        ],
+    )
     assert calls(found) == [("get_weather", {"city": "C:\\temp\\new"})]
 
 
 def test_what_comes_after_a_finished_call_is_not_waited_for(world: World) -> None:
-    worker = world.employ(Lines('"city": "Oslo"}}\n</tool_call>\n' + "and so on, " * 60,
-                                max_length=128))
+    worker = world.employ(
+        Lines('"city": "Oslo"}}\n</tool_call>\n' + "and so on, " * 60, max_length=128)
+    )
     found = fold(asked(world, tools=[WEATHER], tool_choice=NAMED))
     assert calls(found) == [("get_weather", {"city": "Oslo"})]
     assert len(worker.payloads) == 1
@@ -426,16 +513,21 @@ def test_what_is_no_call_is_streamed_as_it_is_written(world: World) -> None:
     class Reciting(Scripted):
         def generate(self, payload: Any, cancelled: Any) -> str:
             from horde_proxy.prompts.tokens import truncate
+
             self.payloads.append(dict(payload))
             done = payload["prompt"].rpartition("<|im_start|>assistant\n")[2]
-            return truncate(text[len(done):], payload["max_length"])
+            return truncate(text[len(done) :], payload["max_length"])
 
     worker = world.employ(Reciting("", max_length=100))
     upstream = world.upstream()
-    request = read_chat({
-        "model": "test/model", "stream": True, "tools": [WEATHER],
-        "messages": [{"role": "user", "content": "Weather?"}],
-    })
+    request = read_chat(
+        {
+            "model": "test/model",
+            "stream": True,
+            "tools": [WEATHER],
+            "messages": [{"role": "user", "content": "Weather?"}],
+        }
+    )
     items = upstream.stream(request, Route(upstream, ("test/model",)))
     found = []
     for item in items:
@@ -459,16 +551,28 @@ def test_a_text_after_a_failed_call_is_not_lost_in_a_stream(world: World) -> Non
 
 
 def test_what_goes_on_with_a_clients_beginning_is_streamed_once(world: World) -> None:
-    found = answer(world, f" I look.\n{CALL}", tools=[WEATHER], stream=True, messages=[
-        {"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "Sure,"},
-    ])
+    found = answer(
+        world,
+        f" I look.\n{CALL}",
+        tools=[WEATHER],
+        stream=True,
+        messages=[
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": "Sure,"},
+        ],
+    )
     assert found["choices"][0]["message"]["content"] == " I look."
 
 
-@pytest.mark.parametrize("text", [
-    'Here it is: {"name": "Ann", "age": 3}', 'Sure!\n```json\n{"name": "Ann", "age": 3}\n```',
-    '{"name": "Ann", "age": 3} That is all.', '```\n{"name": "Ann", "age": 3}\n```',
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Here it is: {"name": "Ann", "age": 3}',
+        'Sure!\n```json\n{"name": "Ann", "age": 3}\n```',
+        '{"name": "Ann", "age": 3} That is all.',
+        '```\n{"name": "Ann", "age": 3}\n```',
+    ],
+)
 @pytest.mark.parametrize("wanted", [{"type": "json_object"}, None])
 def test_json_that_began_anew_is_found(world: World, text: str, wanted: Any) -> None:
     found = answer(world, text, response_format=wanted or schema_format())
@@ -481,13 +585,16 @@ class Reciting(Scripted):
 
     def generate(self, payload: Any, cancelled: Any) -> str:
         done = payload["prompt"].rpartition("<|im_start|>assistant\n")[2]
-        return truncate(self.text[len(done):], payload["max_length"])
+        return truncate(self.text[len(done) :], payload["max_length"])
 
 
-@pytest.mark.parametrize("value", [
-    {"city": {"name": "Oslo"}, "text": " ".join(map(str, range(400)))},
-    {"cities": [{"name": "Oslo"}, {"name": "Rome"}], "text": " ".join(map(str, range(400)))},
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"city": {"name": "Oslo"}, "text": " ".join(map(str, range(400)))},
+        {"cities": [{"name": "Oslo"}, {"name": "Rome"}], "text": " ".join(map(str, range(400)))},
+    ],
+)
 def test_json_is_not_over_where_an_object_within_it_ends(world: World, value: Any) -> None:
     world.employ(Reciting(json.dumps(value)))
     found = fold(asked(world, response_format={"type": "json_object"}, max_tokens=2000))
@@ -497,9 +604,16 @@ def test_json_is_not_over_where_an_object_within_it_ends(world: World, value: An
 def test_a_long_list_is_not_over_after_its_first_element(world: World) -> None:
     value = [{"name": f"Ann {number}"} for number in range(100)]
     world.employ(Reciting(json.dumps(value)))
-    found = fold(asked(world, max_tokens=2000, response_format={
-        "type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}},
-    }))
+    found = fold(
+        asked(
+            world,
+            max_tokens=2000,
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"type": "array"}},
+            },
+        )
+    )
     assert json.loads(found["choices"][0]["message"]["content"]) == value
 
 
@@ -510,13 +624,11 @@ def test_an_object_within_faulty_json_is_not_taken_for_the_answer(world: World) 
     assert found["choices"][0]["message"]["content"] == '{"city":{"name":"Oslo"},"days":3}'
 
 
-THOUGHT = "<think>\nMaybe {\"x\": 1}? Or " + CALL.replace("Oslo", "Rome") + "? No.\n</think>\n"
+THOUGHT = '<think>\nMaybe {"x": 1}? Or ' + CALL.replace("Oslo", "Rome") + "? No.\n</think>\n"
 
 
 def test_what_a_model_only_thinks_of_is_not_its_answer(world: World) -> None:
-    found = answer(
-        world, THOUGHT + '{"city": "Oslo"}', response_format={"type": "json_object"}
-    )
+    found = answer(world, THOUGHT + '{"city": "Oslo"}', response_format={"type": "json_object"})
     assert found["choices"][0]["message"]["content"] == '{"city":"Oslo"}'
     found = answer(World(), THOUGHT + CALL, tools=[WEATHER], tool_choice="required")
     assert calls(found) == [("get_weather", {"city": "Oslo"})]
@@ -524,11 +636,21 @@ def test_what_a_model_only_thinks_of_is_not_its_answer(world: World) -> None:
 
 def test_an_answer_is_not_over_while_the_model_thinks(world: World) -> None:
     world.employ(Reciting('<think>\nMaybe {"x": 1}? ' + "Hm. " * 300 + '</think>\n{"x": 2}'))
-    found = fold(asked(world, max_tokens=2000, response_format={
-        "type": "json_schema", "json_schema": {"name": "x", "schema": {
-            "anyOf": [{"type": "object", "required": ["x"]}, {"type": "null"}],
-        }},
-    }))
+    found = fold(
+        asked(
+            world,
+            max_tokens=2000,
+            response_format={
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "x",
+                    "schema": {
+                        "anyOf": [{"type": "object", "required": ["x"]}, {"type": "null"}],
+                    },
+                },
+            },
+        )
+    )
     assert found["choices"][0]["message"]["content"] == '{"x":2}'
     assert found["horde"]["retries"] == 0
 
@@ -536,7 +658,10 @@ def test_an_answer_is_not_over_while_the_model_thinks(world: World) -> None:
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
 def test_what_is_no_number_is_asked_for_again(world: World, number: str) -> None:
     found = answer(
-        world, f'"ratio": {number}}}', '"ratio": 1}', response_format=RATIO_FORMAT,
+        world,
+        f'"ratio": {number}}}',
+        '"ratio": 1}',
+        response_format=RATIO_FORMAT,
     )
     assert found["choices"][0]["message"]["content"] == '{"ratio":1}'
 
@@ -546,10 +671,15 @@ def test_prose_is_not_made_into_json(world: World) -> None:
     assert found["horde"]["retries"] == 1
 
 
-@pytest.mark.parametrize("text", [
-    CALL, '{"name": "get_weather", "arguments": {"city": "Oslo"}}', f"I will call it.\n{CALL}",
-    'get_weather(city="Oslo")',
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        CALL,
+        '{"name": "get_weather", "arguments": {"city": "Oslo"}}',
+        f"I will call it.\n{CALL}",
+        'get_weather(city="Oslo")',
+    ],
+)
 @pytest.mark.parametrize("choice", ["required", NAMED])
 def test_a_call_that_began_anew_is_found(world: World, text: str, choice: Any) -> None:
     found = answer(world, text, tools=[WEATHER], tool_choice=choice)
@@ -564,13 +694,20 @@ def test_a_tool_without_parameters_gets_no_invented_arguments(world: World) -> N
     assert calls(found) == [("get_now", {})]
 
 
-@pytest.mark.parametrize("parameters", [
-    {"$ref": "#/$defs/Place", "$defs": {"Place": WEATHER["function"]["parameters"]}},
-    {"type": "object", "allOf": [{"properties": {"city": {"type": "string"}}}]},
-    {"type": "object", "anyOf": [
-        {"properties": {"city": {"type": "string"}}}, {"properties": {"id": {"type": "integer"}}},
-    ]},
-])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"$ref": "#/$defs/Place", "$defs": {"Place": WEATHER["function"]["parameters"]}},
+        {"type": "object", "allOf": [{"properties": {"city": {"type": "string"}}}]},
+        {
+            "type": "object",
+            "anyOf": [
+                {"properties": {"city": {"type": "string"}}},
+                {"properties": {"id": {"type": "integer"}}},
+            ],
+        },
+    ],
+)
 def test_arguments_may_be_declared_elsewhere_in_the_schema(
     world: World, parameters: dict[str, Any]
 ) -> None:
@@ -581,20 +718,38 @@ def test_arguments_may_be_declared_elsewhere_in_the_schema(
 
 
 def test_nulls_in_a_schema_are_absent(world: World) -> None:
-    schema = {"type": "object", "required": ["a"], "additionalProperties": False,
-              "properties": {"a": {"type": "string", "description": None, "enum": None}}}
-    found = answer(world, "prose", "prose", 'x"', response_format={
-        "type": "json_schema", "json_schema": {"name": "p", "strict": True, "schema": schema},
-    })
+    schema = {
+        "type": "object",
+        "required": ["a"],
+        "additionalProperties": False,
+        "properties": {"a": {"type": "string", "description": None, "enum": None}},
+    }
+    found = answer(
+        world,
+        "prose",
+        "prose",
+        'x"',
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "p", "strict": True, "schema": schema},
+        },
+    )
     assert json.loads(found["choices"][0]["message"]["content"]) == {"a": "x"}
 
 
 def test_a_schema_that_is_none_is_refused_before_anything_is_submitted(world: World) -> None:
     worker = world.employ(Lines("x"))
     with pytest.raises(InvalidRequest) as raised:
-        asked(world, response_format={"type": "json_schema", "json_schema": {
-            "name": "p", "schema": {"type": "banana"},
-        }})
+        asked(
+            world,
+            response_format={
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "p",
+                    "schema": {"type": "banana"},
+                },
+            },
+        )
     assert raised.value.param == "response_format.json_schema.schema"
     assert worker.payloads == []
 
@@ -609,9 +764,13 @@ def test_with_tools_and_a_format_what_is_no_call_is_json(world: World) -> None:
 
 
 def test_allowed_tools_may_be_named_flat_and_must_be_there(world: World) -> None:
-    allowed = {"type": "allowed_tools", "allowed_tools": {
-        "mode": "auto", "tools": [{"type": "function", "name": "get_weather"}],
-    }}
+    allowed = {
+        "type": "allowed_tools",
+        "allowed_tools": {
+            "mode": "auto",
+            "tools": [{"type": "function", "name": "get_weather"}],
+        },
+    }
     found = answer(world, CALL, tools=[WEATHER, TIME], tool_choice=allowed)
     assert calls(found) == [("get_weather", {"city": "Oslo"})]
     allowed["allowed_tools"]["tools"] = [{"name": "nope"}]  # type: ignore[index]

@@ -44,24 +44,33 @@ def test_a_payload_has_all_that_the_horde_needs_and_nothing_that_mangles() -> No
     }
 
 
-@pytest.mark.parametrize(("given", "params", "warned"), [
-    ({}, {}, []),
-    ({"temperature": 0}, {"temperature": 0.01, "top_k": 1}, []),
-    ({"temperature": 0, "top_k": 50}, {"temperature": 0.01, "top_k": 1}, []),
-    ({"temperature": 5}, {"temperature": 5}, []),
-    ({"top_p": 0}, {"top_p": 0.001}, []),
-    ({"top_k": 1000}, {"top_k": 200}, ["top_k"]),
-    ({"min_p": 0.1, "tfs": 0.9, "top_a": 0.2}, {"min_p": 0.1, "tfs": 0.9, "top_a": 0.2}, []),
-    ({"rep_pen": 0.5}, {"rep_pen": 1}, ["rep_pen"]),
-    ({"frequency_penalty": 0, "presence_penalty": 0.0}, {}, []),
-    ({"frequency_penalty": 1}, {"rep_pen": 1.1}, ["frequency_penalty"]),
-    ({"presence_penalty": 2, "frequency_penalty": 1}, {"rep_pen": 1.2},
-     ["frequency_penalty", "presence_penalty"]),
-    ({"frequency_penalty": -1}, {}, ["frequency_penalty"]),
-    ({"frequency_penalty": 1, "rep_pen": 1.05}, {"rep_pen": 1.05}, ["frequency_penalty"]),
-    ({"dynatemp_range": 9, "smoothing_factor": 0.3},
-     {"dynatemp_range": 5, "smoothing_factor": 0.3}, ["dynatemp_range"]),
-])
+@pytest.mark.parametrize(
+    ("given", "params", "warned"),
+    [
+        ({}, {}, []),
+        ({"temperature": 0}, {"temperature": 0.01, "top_k": 1}, []),
+        ({"temperature": 0, "top_k": 50}, {"temperature": 0.01, "top_k": 1}, []),
+        ({"temperature": 5}, {"temperature": 5}, []),
+        ({"top_p": 0}, {"top_p": 0.001}, []),
+        ({"top_k": 1000}, {"top_k": 200}, ["top_k"]),
+        ({"min_p": 0.1, "tfs": 0.9, "top_a": 0.2}, {"min_p": 0.1, "tfs": 0.9, "top_a": 0.2}, []),
+        ({"rep_pen": 0.5}, {"rep_pen": 1}, ["rep_pen"]),
+        ({"frequency_penalty": 0, "presence_penalty": 0.0}, {}, []),
+        ({"frequency_penalty": 1}, {"rep_pen": 1.1}, ["frequency_penalty"]),
+        (
+            {"presence_penalty": 2, "frequency_penalty": 1},
+            {"rep_pen": 1.2},
+            ["frequency_penalty", "presence_penalty"],
+        ),
+        ({"frequency_penalty": -1}, {}, ["frequency_penalty"]),
+        ({"frequency_penalty": 1, "rep_pen": 1.05}, {"rep_pen": 1.05}, ["frequency_penalty"]),
+        (
+            {"dynatemp_range": 9, "smoothing_factor": 0.3},
+            {"dynatemp_range": 5, "smoothing_factor": 0.3},
+            ["dynatemp_range"],
+        ),
+    ],
+)
 def test_sampling_is_brought_into_the_hordes_ranges(
     given: dict[str, Any], params: dict[str, Any], warned: list[str]
 ) -> None:
@@ -92,28 +101,38 @@ def test_more_stops_than_the_horde_takes_are_refused(stops: list[str]) -> None:
     assert raised.value.param == "stop"
 
 
-@pytest.mark.parametrize(("status", "n", "final"), [
-    ({"done": False, "finished": 0, "processing": 1}, 1, False),
-    ({"done": True, "finished": 1, "processing": 0}, 1, True),
-    ({"done": True, "faulted": False, "finished": 0, "processing": 1, "restarted": 2}, 1, False),
-    ({"done": True, "finished": 1, "processing": 1, "restarted": 2}, 2, False),
-    ({"done": True, "finished": 1, "processing": 0}, 2, True),
-    ({"done": True, "faulted": True, "finished": 0, "waiting": 1}, 1, True),
-    ({"done": False, "finished": 2, "processing": 0}, 2, True),
-    ({}, 1, False),
-])
+@pytest.mark.parametrize(
+    ("status", "n", "final"),
+    [
+        ({"done": False, "finished": 0, "processing": 1}, 1, False),
+        ({"done": True, "finished": 1, "processing": 0}, 1, True),
+        (
+            {"done": True, "faulted": False, "finished": 0, "processing": 1, "restarted": 2},
+            1,
+            False,
+        ),
+        ({"done": True, "finished": 1, "processing": 1, "restarted": 2}, 2, False),
+        ({"done": True, "finished": 1, "processing": 0}, 2, True),
+        ({"done": True, "faulted": True, "finished": 0, "waiting": 1}, 1, True),
+        ({"done": False, "finished": 2, "processing": 0}, 2, True),
+        ({}, 1, False),
+    ],
+)
 def test_a_status_is_final_only_when_nothing_more_can_come(
     status: dict[str, Any], n: int, final: bool
 ) -> None:
     assert is_final(status, n) == final
 
 
-@pytest.mark.parametrize(("generation", "censored"), [
-    ({"state": "ok", "gen_metadata": []}, False),
-    ({"state": "csam"}, True),
-    ({"state": "censored"}, True),
-    ({"state": "ok", "gen_metadata": [{"type": "censorship", "value": "csam"}]}, True),
-    ({"state": "ok", "gen_metadata": None}, False),
-])
+@pytest.mark.parametrize(
+    ("generation", "censored"),
+    [
+        ({"state": "ok", "gen_metadata": []}, False),
+        ({"state": "csam"}, True),
+        ({"state": "censored"}, True),
+        ({"state": "ok", "gen_metadata": [{"type": "censorship", "value": "csam"}]}, True),
+        ({"state": "ok", "gen_metadata": None}, False),
+    ],
+)
 def test_a_censored_generation_is_recognised(generation: dict[str, Any], censored: bool) -> None:
     assert is_censored(generation) == censored

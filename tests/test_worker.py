@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import requests
 import responses
-
 from conftest import OWNER_KEY, Clock, Scripted, World
+
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.worker import model_file, remote
 from horde_proxy.worker.backend import BackendError
@@ -23,9 +23,12 @@ from horde_proxy.worker.ngram import NGram
 from horde_proxy.worker.placeholders import fill, fill_payload
 
 CHATML = {
-    "SYSTEM": "<|im_start|>system\n", "SYSTEM_END": "<|im_end|>\n",
-    "INPUT": "<|im_start|>user\n", "INPUT_END": "<|im_end|>\n",
-    "OUTPUT": "<|im_start|>assistant\n", "OUTPUT_END": "<|im_end|>\n",
+    "SYSTEM": "<|im_start|>system\n",
+    "SYSTEM_END": "<|im_end|>\n",
+    "INPUT": "<|im_start|>user\n",
+    "INPUT_END": "<|im_end|>\n",
+    "OUTPUT": "<|im_start|>assistant\n",
+    "OUTPUT_END": "<|im_end|>\n",
 }
 FILLED = (
     "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"
@@ -38,11 +41,14 @@ def never() -> bool:
     return False
 
 
-@pytest.mark.parametrize("prompt", [
-    "{{[SYSTEM]}}S{{[SYSTEM_END]}}{{[INPUT]}}U{{[INPUT_END]}}{{[OUTPUT]}}A{{[OUTPUT_END]}}"
-    "{{[INPUT]}}U2{{[INPUT_END]}}{{[OUTPUT]}}",
-    "{{[SYSTEM]}}S{{[INPUT]}}U{{[OUTPUT]}}A{{[INPUT]}}U2{{[OUTPUT]}}",
-])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{{[SYSTEM]}}S{{[SYSTEM_END]}}{{[INPUT]}}U{{[INPUT_END]}}{{[OUTPUT]}}A{{[OUTPUT_END]}}"
+        "{{[INPUT]}}U2{{[INPUT_END]}}{{[OUTPUT]}}",
+        "{{[SYSTEM]}}S{{[INPUT]}}U{{[OUTPUT]}}A{{[INPUT]}}U2{{[OUTPUT]}}",
+    ],
+)
 def test_placeholders_become_the_models_tags_with_and_without_their_ends(prompt: str) -> None:
     assert fill(prompt, CHATML) == FILLED
 
@@ -52,23 +58,33 @@ def test_a_prompt_without_placeholders_stays_as_it_is() -> None:
 
 
 def test_stops_are_filled_in_once_and_without_whitespace() -> None:
-    payload = {"prompt": "{{[INPUT]}}U", "max_length": 80,
-               "stop_sequence": ["{{[INPUT]}}", "{{[INPUT_END]}}", "{{[OUTPUT_END]}}", "END"]}
+    payload = {
+        "prompt": "{{[INPUT]}}U",
+        "max_length": 80,
+        "stop_sequence": ["{{[INPUT]}}", "{{[INPUT_END]}}", "{{[OUTPUT_END]}}", "END"],
+    }
     assert fill_payload(payload, CHATML) == {
-        "prompt": "<|im_start|>user\nU", "max_length": 80,
+        "prompt": "<|im_start|>user\nU",
+        "max_length": 80,
         "stop_sequence": ["<|im_start|>user", "<|im_end|>", "END"],
     }
 
 
-@pytest.mark.parametrize(("prompt", "text"), [
-    ("{{[SYSTEM]}}S{{[SYSTEM_END]}}{{[INPUT]}}U{{[INPUT_END]}}{{[OUTPUT]}}A{{[OUTPUT_END]}}"
-     "{{[INPUT]}}line 1\nline 2{{[INPUT_END]}}{{[OUTPUT]}}", "line 1\nline 2"),
-    ("{{[INPUT]}}U{{[OUTPUT]}}", "U"),
-    ("raw prompt", "raw prompt"),
-    ("{{[INPUT]}}one two three{{[INPUT_END]}}{{[OUTPUT]}}one ", "two three"),
-    ("{{[INPUT]}}one two{{[INPUT_END]}}{{[OUTPUT]}}other ", "one two"),
-    ("", ""),
-])
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        (
+            "{{[SYSTEM]}}S{{[SYSTEM_END]}}{{[INPUT]}}U{{[INPUT_END]}}{{[OUTPUT]}}A{{[OUTPUT_END]}}"
+            "{{[INPUT]}}line 1\nline 2{{[INPUT_END]}}{{[OUTPUT]}}",
+            "line 1\nline 2",
+        ),
+        ("{{[INPUT]}}U{{[OUTPUT]}}", "U"),
+        ("raw prompt", "raw prompt"),
+        ("{{[INPUT]}}one two three{{[INPUT_END]}}{{[OUTPUT]}}one ", "two three"),
+        ("{{[INPUT]}}one two{{[INPUT_END]}}{{[OUTPUT]}}other ", "one two"),
+        ("", ""),
+    ],
+)
 def test_the_echo_repeats_the_last_user_turn(prompt: str, text: str) -> None:
     assert Echo().generate({"prompt": prompt, "max_length": 100}, never) == text
 
@@ -95,7 +111,16 @@ def test_the_ngram_writes_whole_sentences_of_its_corpus() -> None:
     model = NGram("The cat sat down. The dog ran off. The cat ran home.", random.Random(1))
     text = model.generate({"prompt": "", "max_length": 100}, never)
     assert text.endswith(".")
-    assert set(text.replace(".", "").split()) <= set("The cat sat down dog ran off home".split())
+    assert set(text.replace(".", "").split()) <= {
+        "The",
+        "cat",
+        "sat",
+        "down",
+        "dog",
+        "ran",
+        "off",
+        "home",
+    }
 
 
 def test_the_ngram_begins_near_what_was_asked() -> None:
@@ -124,16 +149,28 @@ def test_models_without_a_file_or_a_runner_say_how_to_get_one(
         open_backend("smollm2")
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("echo", "horde-proxy/echo"), ("ngram", "horde-proxy/ngram-demo"),
-])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("echo", "horde-proxy/echo"),
+        ("ngram", "horde-proxy/ngram-demo"),
+    ],
+)
 def test_a_built_in_model_is_named_for_what_it_is(name: str, expected: str) -> None:
     assert open_backend(name).name == expected
 
 
 PAYLOAD = {
-    "prompt": "Once", "n": 1, "max_length": 80, "max_context_length": 2048, "temperature": 0.7,
-    "top_k": 40, "top_p": 0.9, "min_p": 0.05, "rep_pen": 1.1, "stop_sequence": ["END"],
+    "prompt": "Once",
+    "n": 1,
+    "max_length": 80,
+    "max_context_length": 2048,
+    "temperature": 0.7,
+    "top_k": 40,
+    "top_p": 0.9,
+    "min_p": 0.05,
+    "rep_pen": 1.1,
+    "stop_sequence": ["END"],
 }
 
 
@@ -145,7 +182,9 @@ def test_a_kobold_server_gets_the_payload_as_it_is() -> None:
     generate = responses.post(f"{URL}/api/v1/generate", json={"results": [{"text": " upon"}]})
     backend = remote.connect(URL)
     assert (backend.name, backend.max_length, backend.max_context_length) == (
-        "koboldcpp/Some-8B", 1024, 16384,
+        "koboldcpp/Some-8B",
+        1024,
+        16384,
     )
     assert backend.generate(PAYLOAD, never) == " upon"
     assert json.loads(generate.calls[0].request.body) == PAYLOAD
@@ -161,9 +200,20 @@ def test_an_ollama_server_is_asked_raw() -> None:
     assert (backend.name, backend.max_length) == ("home/llama3.2-1b", 300)
     assert backend.generate(PAYLOAD, never) == " upon"
     assert json.loads(generate.calls[0].request.body) == {
-        "model": "llama3.2:1b", "prompt": "Once", "raw": True, "stream": False,
-        "options": {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.05,
-                    "repeat_penalty": 1.1, "stop": ["END"], "num_predict": 80, "num_ctx": 2048},
+        "model": "llama3.2:1b",
+        "prompt": "Once",
+        "raw": True,
+        "stream": False,
+        "options": {
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "top_k": 40,
+            "min_p": 0.05,
+            "repeat_penalty": 1.1,
+            "stop": ["END"],
+            "num_predict": 80,
+            "num_ctx": 2048,
+        },
     }
 
 
@@ -189,11 +239,16 @@ def test_something_that_is_no_backend_is_named() -> None:
         remote.connect(URL)
 
 
-@pytest.mark.parametrize("failure", [
-    {"status": 500}, {"json": {"results": []}}, {"json": {"results": [{"text": None}]}},
-    {"body": requests.ConnectionError("x")},
-    {"body": "<html>"},
-])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"status": 500},
+        {"json": {"results": []}},
+        {"json": {"results": [{"text": None}]}},
+        {"body": requests.ConnectionError("x")},
+        {"body": "<html>"},
+    ],
+)
 @responses.activate
 def test_a_backend_that_fails_is_a_backend_error(failure: dict[str, Any]) -> None:
     responses.get(f"{URL}/api/v1/model", json={"result": "koboldcpp/Some-8B"})
@@ -265,15 +320,18 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
     assert world.client.status(request_id)["waiting"] == 1
 
 
-@pytest.mark.parametrize(("answer", "pause"), [
-    ({"status": 429, "headers": {"Retry-After": "7"}}, 7.0),
-    ({"status": 500}, 2.0),
-    ({"status": 403, "json": {"message": "m", "rc": "WorkerMaintenance"}}, 10.0),
-    ({"status": 400, "json": {"message": "m", "rc": "MaintenanceMode"}}, 10.0),
-    ({"body": requests.ConnectionError("x")}, 2.0),
-    ({"status": 403, "body": "<html>a proxy's own page</html>"}, 10.0),
-    ({"status": 403, "json": {"message": "m", "rc": "TimeoutIP"}}, 10.0),
-])
+@pytest.mark.parametrize(
+    ("answer", "pause"),
+    [
+        ({"status": 429, "headers": {"Retry-After": "7"}}, 7.0),
+        ({"status": 500}, 2.0),
+        ({"status": 403, "json": {"message": "m", "rc": "WorkerMaintenance"}}, 10.0),
+        ({"status": 400, "json": {"message": "m", "rc": "MaintenanceMode"}}, 10.0),
+        ({"body": requests.ConnectionError("x")}, 2.0),
+        ({"status": 403, "body": "<html>a proxy's own page</html>"}, 10.0),
+        ({"status": 403, "json": {"message": "m", "rc": "TimeoutIP"}}, 10.0),
+    ],
+)
 @responses.activate
 def test_a_horde_in_trouble_is_asked_again_later(answer: dict[str, Any], pause: float) -> None:
     responses.post("http://h.invalid/api/v2/generate/text/pop", **answer)
@@ -284,8 +342,11 @@ def test_a_horde_in_trouble_is_asked_again_later(answer: dict[str, Any], pause: 
 
 @responses.activate
 def test_a_worker_that_the_horde_refuses_ends_with_the_reason() -> None:
-    responses.post("http://h.invalid/api/v2/generate/text/pop", status=403,
-                   json={"message": "Wrong credentials", "rc": "WrongCredentials"})
+    responses.post(
+        "http://h.invalid/api/v2/generate/text/pop",
+        status=403,
+        json={"message": "Wrong credentials", "rc": "WrongCredentials"},
+    )
     identity = Identity("http://h.invalid", "w", "key", threads=3)
     with pytest.raises(Rejected, match="refuses this worker: Wrong credentials"):
         Bridge(identity, Scripted("x"), stop=Event()).run()
@@ -302,7 +363,10 @@ def test_a_text_is_handed_in_again_until_the_horde_has_it() -> None:
     identity = Identity("http://h.invalid", "w", "key")
     Bridge(identity, Scripted("Hello."), stop=Event(), pause=pauses.append).step(requests.Session())
     assert json.loads(last.calls[0].request.body) == {
-        "id": "1", "generation": "Hello.", "seed": 0, "state": "ok",
+        "id": "1",
+        "generation": "Hello.",
+        "seed": 0,
+        "state": "ok",
     }
     assert pauses == [2.0, 2.0]
 

@@ -31,8 +31,12 @@ def register(app: Flask, front: Front) -> None:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     for blueprint in (
-        chat.blueprint, completions.blueprint, models.blueprint, horde.blueprint,
-        endpoints.blueprint, statistics.blueprint,
+        chat.blueprint,
+        completions.blueprint,
+        models.blueprint,
+        horde.blueprint,
+        endpoints.blueprint,
+        statistics.blueprint,
     ):
         app.register_blueprint(blueprint, url_prefix="/v1", name=f"{blueprint.name}_v1")
         app.register_blueprint(blueprint)

@@ -25,7 +25,10 @@ def owned(here: Front, chat: ChatRequest) -> ChatRequest:
     """The request with what its sender brings: who it is, whose key pays, how long it waits."""
     seconds = here.stream_timeout if chat.stream else here.timeout
     return replace(
-        chat, api_key=horde_key(here), client=client_name(), seconds=seconds,
+        chat,
+        api_key=horde_key(here),
+        client=client_name(),
+        seconds=seconds,
         deadline=here.clock() + seconds,
     )
 

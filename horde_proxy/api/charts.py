@@ -31,16 +31,32 @@ def charts(buckets: Sequence[Bucket]) -> list[dict[str, Any]]:
     written: Series = [each.completion_tokens for each in buckets]
     total, failed = sum(each.requests for each in buckets), sum(each.errors for each in buckets)
     return [
-        _bars("requests", "Requests", [("good", "answered", good), ("bad", "failed", bad)],
-              f"{number(total)} request{'s' * (total != 1)} in the last 24 hours, "
-              f"{number(failed)} of them failed.", _short),
-        _lines("latency", "Seconds to the end", [
-            ("good", "half within", median), ("warn", "95 % within", slow),
-        ], _told_latency(buckets)),
-        _bars("tokens", "Tokens", [("good", "read", read), ("warn", "written", written)],
-              f"{number(sum(each.prompt_tokens for each in buckets))} tokens read and "
-              f"{number(sum(each.completion_tokens for each in buckets))} written in the last 24 "
-              "hours.", _short),
+        _bars(
+            "requests",
+            "Requests",
+            [("good", "answered", good), ("bad", "failed", bad)],
+            f"{number(total)} request{'s' * (total != 1)} in the last 24 hours, "
+            f"{number(failed)} of them failed.",
+            _short,
+        ),
+        _lines(
+            "latency",
+            "Seconds to the end",
+            [
+                ("good", "half within", median),
+                ("warn", "95 % within", slow),
+            ],
+            _told_latency(buckets),
+        ),
+        _bars(
+            "tokens",
+            "Tokens",
+            [("good", "read", read), ("warn", "written", written)],
+            f"{number(sum(each.prompt_tokens for each in buckets))} tokens read and "
+            f"{number(sum(each.completion_tokens for each in buckets))} written in the last 24 "
+            "hours.",
+            _short,
+        ),
     ]
 
 
@@ -62,16 +78,21 @@ def _told_latency(buckets: Sequence[Bucket]) -> str:
 
 
 def _bars(
-    name: str, title: str, series: list[tuple[str, str, Series]], desc: str,
+    name: str,
+    title: str,
+    series: list[tuple[str, str, Series]],
+    desc: str,
     told: Callable[[float], str],
 ) -> dict[str, Any]:
-    sums = [sum(value or 0 for value in values) for values in zip(*(s[2] for s in series))]
+    sums = [
+        sum(value or 0 for value in values) for values in zip(*(s[2] for s in series), strict=True)
+    ]
     top = _ceiling(max(sums))
     below: list[float] = [0.0] * len(sums)
     marks = []
     for tone, _, values in series:
         marks.append({"tone": tone, "kind": "bar", "d": _stacked(values, below, top)})
-        below = [start + (value or 0) for start, value in zip(below, values)]
+        below = [start + (value or 0) for start, value in zip(below, values, strict=True)]
     return _chart(name, title, desc, series, marks, top, told)
 
 
@@ -86,13 +107,23 @@ def _lines(
 
 
 def _chart(
-    name: str, title: str, desc: str, series: list[tuple[str, str, Series]],
-    marks: list[dict[str, Any]], top: float, told: Callable[[float], str],
+    name: str,
+    title: str,
+    desc: str,
+    series: list[tuple[str, str, Series]],
+    marks: list[dict[str, Any]],
+    top: float,
+    told: Callable[[float], str],
 ) -> dict[str, Any]:
     right = WIDTH - _RIGHT
     ticks = [
-        {"x": _LEFT - 5, "y": round(_y(part * top, top) + 4, 1), "anchor": "end",
-         "text": told(part * top)} for part in (0, 0.5, 1)
+        {
+            "x": _LEFT - 5,
+            "y": round(_y(part * top, top) + 4, 1),
+            "anchor": "end",
+            "text": told(part * top),
+        }
+        for part in (0, 0.5, 1)
     ]
     for hours in _HOURS:
         x = _x(BUCKETS - hours * 3600 / BUCKET_SECONDS)
@@ -100,10 +131,15 @@ def _chart(
         text = f"−{hours} h" if hours else "now"
         ticks.append({"x": round(x, 1), "y": HEIGHT - 5, "anchor": anchor, "text": text})
     return {
-        "id": name, "title": title, "desc": desc, "width": WIDTH, "height": HEIGHT,
+        "id": name,
+        "title": title,
+        "desc": desc,
+        "width": WIDTH,
+        "height": HEIGHT,
         "legend": [{"tone": tone, "label": label} for tone, label, _ in series],
         "lines": "".join(f"M{_LEFT} {_y(part * top, top):.1f}H{right}" for part in (0, 0.5, 1)),
-        "ticks": ticks, "marks": marks,
+        "ticks": ticks,
+        "marks": marks,
     }
 
 
@@ -113,7 +149,8 @@ def _stacked(values: Series, below: Sequence[float], top: float) -> str:
     return "".join(
         f"M{_x(place):.1f} {_y(start, top):.1f}V{_y(start + value, top):.1f}h{width:.1f}"
         f"V{_y(start, top):.1f}z"
-        for place, (value, start) in enumerate(zip(values, below)) if value
+        for place, (value, start) in enumerate(zip(values, below, strict=True))
+        if value
     )
 
 

@@ -43,8 +43,11 @@ def _whole(items: Iterator[StreamItem]) -> Response:
 
 def _streamed(here: Front, chat: ChatRequest, items: Iterator[StreamItem]) -> Response:
     events = EventStream(
-        items, include_usage=chat.include_usage, keepalive=here.keepalive,
-        interval=here.keepalive_interval, clock=here.clock,
+        items,
+        include_usage=chat.include_usage,
+        keepalive=here.keepalive,
+        interval=here.keepalive_interval,
+        clock=here.clock,
         tells_progress=chat.horde.get("progress") == "reasoning",
     )
     return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)

@@ -29,14 +29,18 @@ def completions() -> Response:
     if relayed is not None:
         return relayed
     asked = read_text(
-        body.document, default_tokens=here.completion_tokens, max_n=here.max_n,
+        body.document,
+        default_tokens=here.completion_tokens,
+        max_n=here.max_n,
         strict=here.strict,
     )
     chats = [owned(here, each) for each in asked.requests]
     # They are used up in being asked: each prompt has its own.
     asking = [(chat, candidates_for(here, chat.model)) for chat in chats]
     items = answered(
-        here, chats[0], body.content,
+        here,
+        chats[0],
+        body.content,
         lambda: several([here.router.stream(*each) for each in asking], chats[0].n),
     )
     accepted = cast(Accepted, next(items))
@@ -63,7 +67,11 @@ def _whole(items: Iterator[StreamItem]) -> Response:
 
 def _streamed(here: Front, asked: TextRequest, items: Iterator[StreamItem]) -> Response:
     events = EventStream(
-        items, include_usage=asked.requests[0].include_usage, keepalive=here.keepalive,
-        interval=here.keepalive_interval, clock=here.clock, bare=bare_chunk,
+        items,
+        include_usage=asked.requests[0].include_usage,
+        keepalive=here.keepalive,
+        interval=here.keepalive_interval,
+        clock=here.clock,
+        bare=bare_chunk,
     )
     return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)

@@ -53,9 +53,12 @@ def _allowance(here: Front, key: ClientKey) -> dict[str, Any]:
     """What the key may use a day, and has used today."""
     spent = here.book.spent(key.name)
     return {
-        "requests_per_minute": key.requests_per_minute, "concurrent": key.concurrent,
-        "tokens_per_day": key.tokens_per_day, "tokens_today": spent.tokens,
-        "kudos_per_day": key.kudos_per_day, "kudos_today": spent.kudos,
+        "requests_per_minute": key.requests_per_minute,
+        "concurrent": key.concurrent,
+        "tokens_per_day": key.tokens_per_day,
+        "tokens_today": spent.tokens,
+        "kudos_per_day": key.kudos_per_day,
+        "kudos_today": spent.kudos,
     }
 
 

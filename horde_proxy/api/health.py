@@ -43,8 +43,11 @@ def probe() -> Response:
     here, seconds = front(), _seconds("seconds")
     sock = request.environ.get("gunicorn.socket")
     items = watched(
-        here.places.occupied(_waiting(here, seconds)), is_open=lambda: is_open(sock),
-        deadline=here.clock() + seconds + 1, clock=here.clock, late=TimedOut("Late."),
+        here.places.occupied(_waiting(here, seconds)),
+        is_open=lambda: is_open(sock),
+        deadline=here.clock() + seconds + 1,
+        clock=here.clock,
+        late=TimedOut("Late."),
     )
     next(items)
     events = _events(here, items, _seconds("interval"))
@@ -54,9 +57,7 @@ def probe() -> Response:
 def _seconds(name: str) -> float:
     value = request.args.get(name, 1.0, type=float)
     if not _SLICE <= value <= LONGEST_PROBE:
-        raise InvalidRequest(
-            f"'{name}' must be from {_SLICE} to {LONGEST_PROBE:.0f}.", param=name
-        )
+        raise InvalidRequest(f"'{name}' must be from {_SLICE} to {LONGEST_PROBE:.0f}.", param=name)
     return value
 
 

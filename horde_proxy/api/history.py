@@ -149,6 +149,11 @@ def add(total: Bucket, more: Bucket) -> None:
 def _failure(record: Record, now: float) -> Failure:
     model = record.model or record.asked or ""
     return Failure(
-        now, f"{record.method} {record.path}"[:_LONGEST], model[:_LONGEST], record.upstream or "",
-        record.status, record.error or f"status_{record.status}", record.key or "",
+        now,
+        f"{record.method} {record.path}"[:_LONGEST],
+        model[:_LONGEST],
+        record.upstream or "",
+        record.status,
+        record.error or f"status_{record.status}",
+        record.key or "",
     )

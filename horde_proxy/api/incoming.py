@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+
 from flask import g, request
 
 from horde_proxy.api.front import Front, front

@@ -44,7 +44,9 @@ def route() -> str:
 
 def _now(here: Front) -> Now:
     return Now(
-        Counter(here.running.waiting()), here.places.count, here.places.taken,
+        Counter(here.running.waiting()),
+        here.places.count,
+        here.places.taken,
         [_endpoint(each) for each in here.router.endpoints],
     )
 

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from flask import (
-    Blueprint, Response, current_app, g, jsonify, make_response, redirect, render_template, request,
+    Blueprint,
+    Response,
+    current_app,
+    g,
+    jsonify,
+    make_response,
+    redirect,
+    render_template,
+    request,
     send_from_directory,
 )
 
@@ -24,7 +32,12 @@ from horde_proxy.api.chat import chat_completions
 from horde_proxy.api.connection import is_open
 from horde_proxy.api.front import Front, front
 from horde_proxy.api.incoming import (
-    client_address, client_key, client_name, guard, is_admin, use,
+    client_address,
+    client_key,
+    client_name,
+    guard,
+    is_admin,
+    use,
 )
 from horde_proxy.api.sessions import SESSION_SECONDS, Session
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
@@ -178,7 +191,7 @@ def _session(here: Front) -> Session | None:
 
 def _check_token(sent: str | None) -> None:
     """Raises Refused for what another site made the browser send."""
-    if _is_foreign() or "visitor" in g and not _same(g.page_token, sent):
+    if _is_foreign() or ("visitor" in g and not _same(g.page_token, sent)):
         raise Refused(_NO_TOKEN)
 
 
@@ -219,7 +232,7 @@ def _set_cookie(response: Response, name: str, value: str, seconds: int) -> None
 def _is_https() -> bool:
     """Whether the client's own connection is encrypted, as far as can be told."""
     is_told = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip() == "https"
-    return request.is_secure or is_told and request.remote_addr in front().trusted_proxies
+    return request.is_secure or (is_told and request.remote_addr in front().trusted_proxies)
 
 
 def _owner() -> str | None:
@@ -232,13 +245,21 @@ def _state(here: Front) -> dict[str, Any]:
     models, problem = _models(here)
     states = here.router.states(g.scope)
     found: dict[str, Any] = {
-        "object": "page.state", "version": here.version, "time": int(time.time()),
+        "object": "page.state",
+        "version": here.version,
+        "time": int(time.time()),
         "mode": "keys" if here.wants_key else "passthrough" if here.passthrough else "open",
-        "name": g.key.name if g.key else None, "admin": is_admin(),
+        "name": g.key.name if g.key else None,
+        "admin": is_admin(),
         "token": g.get("page_token"),
-        "models": tables.models(models), "models_error": problem,
+        "models": tables.models(models),
+        "models_error": problem,
         "endpoints": tables.endpoints(states),
-        "running": None, "account": None, "charts": None, "hours": None, "errors": None,
+        "running": None,
+        "account": None,
+        "charts": None,
+        "hours": None,
+        "errors": None,
     }
     if not here.passthrough:
         found.update(_own(here))
@@ -261,7 +282,8 @@ def _own(here: Front) -> dict[str, Any]:
     return {
         "running": _running(here, _owner()),
         "account": _account(here),
-        "charts": charts.charts(buckets), "hours": tables.hours(buckets),
+        "charts": charts.charts(buckets),
+        "hours": tables.hours(buckets),
         "errors": tables.errors(history.errors(name)),
     }
 

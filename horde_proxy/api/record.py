@@ -80,7 +80,8 @@ class Record:
         """Log the record; its fields are attached for other formats."""
         self.seconds = round(clock() - began, 3)
         fields = {
-            name: value for name, value in vars(self).items()
+            name: value
+            for name, value in vars(self).items()
             if value is not None and name not in _NOT_LOGGED
         }
         log.info(as_text(fields), extra={"fields": fields})
@@ -118,8 +119,11 @@ def _amount(told: object, name: str) -> float | None:
 def as_text(fields: dict[str, object]) -> str:
     """METHOD PATH STATUS name=value ..., values with spaces and the like in quotes."""
     first = " ".join(_quoted(fields[name]) for name in ("method", "path", "status"))
-    rest = [f"{name}={_quoted(value)}" for name, value in fields.items()
-            if name not in ("method", "path", "status")]
+    rest = [
+        f"{name}={_quoted(value)}"
+        for name, value in fields.items()
+        if name not in ("method", "path", "status")
+    ]
     return " ".join([first, *rest])
 
 

@@ -24,11 +24,29 @@ from horde_proxy.protocol.usage import about_asked, usage_in
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.relay import NO_BODY, Body, Call, JsonBody, Relayed
 
-_WITHOUT_V1 = frozenset({
-    "assistants", "audio", "batches", "containers", "conversations", "embeddings", "evals",
-    "files", "fine_tuning", "images", "moderations", "realtime", "rerank", "responses", "score",
-    "threads", "uploads", "vector_stores", "videos",
-})
+_WITHOUT_V1 = frozenset(
+    {
+        "assistants",
+        "audio",
+        "batches",
+        "containers",
+        "conversations",
+        "embeddings",
+        "evals",
+        "files",
+        "fine_tuning",
+        "images",
+        "moderations",
+        "realtime",
+        "rerank",
+        "responses",
+        "score",
+        "threads",
+        "uploads",
+        "vector_stores",
+        "videos",
+    }
+)
 _EVENTS = "text/event-stream"
 _TAIL = 16_384
 _LAST = 16
@@ -207,8 +225,12 @@ def _call(body: Body) -> Call:
     if isinstance(body, JsonBody) and body.content and not _is_json():
         headers["Content-Type"] = "application/json"
     return Call(
-        request.method, f"{path}?{query}" if query else path, headers, body,
-        _model(body), request.environ.get("gunicorn.socket"),
+        request.method,
+        f"{path}?{query}" if query else path,
+        headers,
+        body,
+        _model(body),
+        request.environ.get("gunicorn.socket"),
     )
 
 

@@ -83,9 +83,13 @@ def _log_at_the_end(response: Response) -> None:
 
 def _count(book: Book, record: Record) -> None:
     book.add(
-        record.account or "", record.model or "", record.upstream or "",
-        prompt_tokens=record.prompt_tokens or 0, completion_tokens=record.completion_tokens or 0,
-        kudos=record.kudos or 0.0, failed=record.error is not None,
+        record.account or "",
+        record.model or "",
+        record.upstream or "",
+        prompt_tokens=record.prompt_tokens or 0,
+        completion_tokens=record.completion_tokens or 0,
+        kudos=record.kudos or 0.0,
+        failed=record.error is not None,
     )
 
 

@@ -76,7 +76,8 @@ class Running:
         waiting = self.waiting
         return {
             "id": self.about.id,
-            "model": accepted.headers.get("X-Horde-Model", self.about.model) if accepted
+            "model": accepted.headers.get("X-Horde-Model", self.about.model)
+            if accepted
             else self.about.model,
             "stream": self.about.stream,
             "began": int(self.about.began),
@@ -113,8 +114,8 @@ class Running:
                 self.is_over = True
             else:
                 self.items.append(self._shared(item))
-        # Whatever it is, each reader has to meet it, and not only the one whose turn it was.
-        except BaseException as exc:
+        # Every reader has to meet the error, whatever it is, not only the one whose turn it was.
+        except BaseException as exc:  # noqa: BLE001
             self.error, self.is_over = exc, True
         finally:
             self._turn.release()
@@ -146,7 +147,7 @@ class Running:
     def _leave(self, is_read: bool) -> None:
         with self._changed:
             self.followers -= 1
-            self.is_paid = self.is_paid or is_read and self.error is None
+            self.is_paid = self.is_paid or (is_read and self.error is None)
             if self.followers:
                 return
             self.left = None if self.is_over and is_read else self.clock()
@@ -229,9 +230,7 @@ class Register:
             found = [*self._passing.values()]
         return [_relayed(each) for each in found if owner in (None, each.owner)]
 
-    def _joined(
-        self, key: str, about: About, start: Callable[[], Iterator[StreamItem]]
-    ) -> Running:
+    def _joined(self, key: str, about: About, start: Callable[[], Iterator[StreamItem]]) -> Running:
         with self._lock:
             self._sweep()
             running = self._running.get(key)
@@ -258,8 +257,14 @@ class Register:
 
 def _relayed(about: About) -> dict[str, Any]:
     return {
-        "id": about.id, "model": about.model, "stream": about.stream, "began": int(about.began),
-        "state": "relayed", "has_text": False, "queue_position": None, "expected_seconds": None,
+        "id": about.id,
+        "model": about.model,
+        "stream": about.stream,
+        "began": int(about.began),
+        "state": "relayed",
+        "has_text": False,
+        "queue_position": None,
+        "expected_seconds": None,
         "connected": True,
     }
 

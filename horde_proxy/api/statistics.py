@@ -19,7 +19,11 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _KINDS = {"text": "text", "image": "image"}
 _COMMON = ("type", "limit", "offset")
 _MODELS = (
-    *_COMMON, "include_workers", "include_backend_variations", "min_worker_count", "sort_by",
+    *_COMMON,
+    "include_workers",
+    "include_backend_variations",
+    "min_worker_count",
+    "sort_by",
     "sort_desc",
 )
 _ONE = ("type", "include_workers", "include_backend_variations")

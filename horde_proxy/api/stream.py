@@ -99,7 +99,7 @@ class EventStream:
         if self._first is None or not self._unfinished:
             return
         is_due = self._clock() - self._last_sent >= self._interval
-        if self._tells_progress and waiting.state != self._told or is_due and self._tells_progress:
+        if self._tells_progress and (is_due or waiting.state != self._told):
             self._told = waiting.state
             told = bare_chunk(self._first, {"reasoning_content": _line(waiting)})
             yield from self._chunk(self._of_an_open_choice(told))

@@ -51,12 +51,22 @@ def running(requests: Iterable[Mapping[str, Any]], now: float) -> Table:
     """What runs and waits, oldest first."""
     found = sorted(requests, key=lambda each: float(each["began"]))
     return _table(
-        "running", ("Model", "State", "#Position", "#Expected", "#Since", "Request"),
-        [_row(each["id"], [
-            cell(each["model"]), _running_state(each),
-            amount(each["queue_position"]), span(each["expected_seconds"]),
-            span(max(0, int(now) - each["began"])), cell(each["id"][:8]),
-        ]) for each in found],
+        "running",
+        ("Model", "State", "#Position", "#Expected", "#Since", "Request"),
+        [
+            _row(
+                each["id"],
+                [
+                    cell(each["model"]),
+                    _running_state(each),
+                    amount(each["queue_position"]),
+                    span(each["expected_seconds"]),
+                    span(max(0, int(now) - each["began"])),
+                    cell(each["id"][:8]),
+                ],
+            )
+            for each in found
+        ],
         "Nothing runs or waits now.",
     )
 
@@ -65,8 +75,8 @@ def models(found: Iterable[Mapping[str, Any]]) -> Table:
     """The models on offer, by name."""
     ordered = sorted(found, key=lambda each: str(each["id"]).casefold())
     return _table(
-        "models", ("Model", "#Workers", "#Tokens/s", "#Queue (tokens)", "#Context", "#Expected",
-                   "Endpoints"),
+        "models",
+        ("Model", "#Workers", "#Tokens/s", "#Queue (tokens)", "#Context", "#Expected", "Endpoints"),
         [_model(each, each.get("horde")) for each in ordered],
         "No model is on offer now.",
     )
@@ -75,14 +85,24 @@ def models(found: Iterable[Mapping[str, Any]]) -> Table:
 def endpoints(states: Iterable[Mapping[str, Any]]) -> Table:
     """The endpoints and how they fare."""
     return _table(
-        "endpoints", ("Endpoint", "Type", "State", "#Models", "#Running", "#p50", "#p95",
-                      "Last error"),
-        [_row(each["name"], [
-            cell(each["name"]), cell(each["type"]), _endpoint_state(each),
-            amount(len(each["models"])), amount(each["running"]),
-            span(each["latency"]["p50"]), span(each["latency"]["p95"]),
-            cell(each["last_error"] or NOTHING),
-        ]) for each in states],
+        "endpoints",
+        ("Endpoint", "Type", "State", "#Models", "#Running", "#p50", "#p95", "Last error"),
+        [
+            _row(
+                each["name"],
+                [
+                    cell(each["name"]),
+                    cell(each["type"]),
+                    _endpoint_state(each),
+                    amount(len(each["models"])),
+                    amount(each["running"]),
+                    span(each["latency"]["p50"]),
+                    span(each["latency"]["p95"]),
+                    cell(each["last_error"] or NOTHING),
+                ],
+            )
+            for each in states
+        ],
         "No endpoint may be used with this key.",
     )
 
@@ -90,13 +110,27 @@ def endpoints(states: Iterable[Mapping[str, Any]]) -> Table:
 def errors(found: Iterable[Failure]) -> Table:
     """The latest errors."""
     return _table(
-        "errors", ("Time", "Route", "Model", "Endpoint", "#Status", "Code", "Key"),
-        [_row(f"{each.at}-{number}", [
-            {"text": _clock_time(each.at, "%d %b %H:%M:%S UTC"), "value": each.at,
-             "iso": _clock_time(each.at, "%Y-%m-%dT%H:%M:%SZ")},
-            cell(each.route), cell(each.model or NOTHING), cell(each.endpoint or NOTHING),
-            cell(str(each.status), each.status), cell(each.code), cell(each.key or NOTHING),
-        ]) for number, each in enumerate(found)],
+        "errors",
+        ("Time", "Route", "Model", "Endpoint", "#Status", "Code", "Key"),
+        [
+            _row(
+                f"{each.at}-{number}",
+                [
+                    {
+                        "text": _clock_time(each.at, "%d %b %H:%M:%S UTC"),
+                        "value": each.at,
+                        "iso": _clock_time(each.at, "%Y-%m-%dT%H:%M:%SZ"),
+                    },
+                    cell(each.route),
+                    cell(each.model or NOTHING),
+                    cell(each.endpoint or NOTHING),
+                    cell(str(each.status), each.status),
+                    cell(each.code),
+                    cell(each.key or NOTHING),
+                ],
+            )
+            for number, each in enumerate(found)
+        ],
         "No errors in the last 24 hours.",
     )
 
@@ -108,14 +142,33 @@ def hours(buckets: Sequence[Bucket]) -> Table:
         start = each.start // 3600 * 3600
         add(found.setdefault(start, sum_from(start)), each)
     return _table(
-        "hours", ("Hour from", "#Requests", "#Failed", "#Tokens read", "#Tokens written",
-                  "#Kudos", "#p50", "#p95"),
-        [_row(str(each.start), [
-            cell(_clock_time(each.start, "%d %b %H:%M UTC"), each.start),
-            amount(each.requests), amount(each.errors), amount(each.prompt_tokens),
-            amount(each.completion_tokens), amount(each.kudos), span(each.percentile(0.5)),
-            span(each.percentile(0.95)),
-        ]) for each in reversed(found.values())],
+        "hours",
+        (
+            "Hour from",
+            "#Requests",
+            "#Failed",
+            "#Tokens read",
+            "#Tokens written",
+            "#Kudos",
+            "#p50",
+            "#p95",
+        ),
+        [
+            _row(
+                str(each.start),
+                [
+                    cell(_clock_time(each.start, "%d %b %H:%M UTC"), each.start),
+                    amount(each.requests),
+                    amount(each.errors),
+                    amount(each.prompt_tokens),
+                    amount(each.completion_tokens),
+                    amount(each.kudos),
+                    span(each.percentile(0.5)),
+                    span(each.percentile(0.95)),
+                ],
+            )
+            for each in reversed(found.values())
+        ],
         "Nothing yet.",
     )
 
@@ -125,8 +178,10 @@ def account(found: Account | None) -> list[list[str]]:
     if found is None:
         return [["Account", "The horde does not tell now."]]
     return [
-        ["Account", found.name], ["Kudos", f"{found.kudos:,.0f}"],
-        ["Jobs at once", number(found.concurrency)], ["Workers", number(found.workers)],
+        ["Account", found.name],
+        ["Kudos", f"{found.kudos:,.0f}"],
+        ["Jobs at once", number(found.concurrency)],
+        ["Workers", number(found.workers)],
         ["Trusted", "yes" if found.trusted else "no"],
     ]
 
@@ -158,12 +213,18 @@ def span(value: float | None) -> Cell:
 
 def _model(model: Mapping[str, Any], told: Any) -> dict[str, Any]:
     horde = told if isinstance(told, Mapping) else {}
-    return _row(str(model["id"]), [
-        cell(str(model["id"])), amount(_plain(horde, "workers")),
-        amount(_plain(horde, "tokens_per_second") or None), amount(_plain(horde, "queued_tokens")),
-        amount(_plain(model, "context_length")), span(_plain(horde, "expected_seconds")),
-        cell(", ".join(model["endpoints"])),
-    ])
+    return _row(
+        str(model["id"]),
+        [
+            cell(str(model["id"])),
+            amount(_plain(horde, "workers")),
+            amount(_plain(horde, "tokens_per_second") or None),
+            amount(_plain(horde, "queued_tokens")),
+            amount(_plain(model, "context_length")),
+            span(_plain(horde, "expected_seconds")),
+            cell(", ".join(model["endpoints"])),
+        ],
+    )
 
 
 def _plain(values: Mapping[str, Any], name: str) -> float | None:
@@ -198,7 +259,10 @@ def _row(key: str, cells: list[Cell]) -> dict[str, Any]:
 def _table(name: str, columns: Sequence[str], rows: list[dict[str, Any]], empty: str) -> Table:
     """A "#" before a column's name says that it holds numbers."""
     return {
-        "id": name, "rows": rows, "empty": empty, "columns": [
+        "id": name,
+        "rows": rows,
+        "empty": empty,
+        "columns": [
             {"label": each.removeprefix("#"), "numeric": each.startswith("#")} for each in columns
         ],
     }

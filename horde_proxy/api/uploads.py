@@ -77,7 +77,7 @@ class Upload:
 
     def _renamed(self, model: bytes) -> tuple[IO[bytes], int]:
         """A copy in which nothing but the model's name is another: all else is the client's."""
-        copy: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)
+        copy: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         self._files.append(copy)
         start, end = self._place
         self._file.seek(0)
@@ -117,7 +117,7 @@ def read_upload(request: Request, most: int) -> Upload:
         raise RequestEntityTooLarge()
     is_form = request.mimetype == "multipart/form-data"
     boundary = request.mimetype_params.get("boundary", "").encode() if is_form else None
-    file: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)
+    file: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
     try:
         while piece := request.stream.read(_PIECE):
             file.write(piece)

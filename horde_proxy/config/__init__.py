@@ -17,6 +17,16 @@ from horde_proxy.config.settings import (
 from horde_proxy.config.sources import ConfigError, file_of, load
 
 __all__ = [
-    "ANONYMOUS_KEY", "AccessSettings", "CacheSettings", "Config", "ConfigError", "EndpointSettings",
-    "HordeSettings", "KeySettings", "StatsSettings", "file_of", "is_loopback", "load",
+    "ANONYMOUS_KEY",
+    "AccessSettings",
+    "CacheSettings",
+    "Config",
+    "ConfigError",
+    "EndpointSettings",
+    "HordeSettings",
+    "KeySettings",
+    "StatsSettings",
+    "file_of",
+    "is_loopback",
+    "load",
 ]

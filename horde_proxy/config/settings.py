@@ -13,7 +13,12 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator,
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
 )
 
 from horde_proxy.prompts.formats import FORMATS
@@ -50,7 +55,7 @@ def _http_url(url: str) -> str:
     if " " in url or not url.isprintable():
         raise ValueError("it has characters that no url can have")
     try:
-        urlsplit(url).port
+        _ = urlsplit(url).port
     except ValueError:
         # The exception would show a part of a password with a slash in it.
         raise ValueError("its port is no number up to 65535") from None

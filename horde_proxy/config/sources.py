@@ -101,10 +101,14 @@ def _older_endpoints(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         return {}
     seconds = _seconds(environ.get("TIMEOUT") or OLDER_TIMEOUT)
     source = " and ".join(name for name in ("TARGET_OPENAI_URL", "ENDPOINTS") if environ.get(name))
-    return {source: {"endpoints": [
-        {"url": url, "api_key": api_key or None, "timeout": seconds}
-        for url, api_key in found.items()
-    ]}}
+    return {
+        source: {
+            "endpoints": [
+                {"url": url, "api_key": api_key or None, "timeout": seconds}
+                for url, api_key in found.items()
+            ]
+        }
+    }
 
 
 def _seconds(text: str) -> float:
@@ -179,7 +183,7 @@ def _may_be_shown(where: list[str], kind: str) -> bool:
     is_leaf = len(where) > 1 and kind != "extra_forbidden"
     may_be_secret = where[-1] in _SECRETS or where[0] in ("access", "endpoints")
     is_plain_endpoint = where[0] == "endpoints" and where[-1] in _PLAIN_OF_ENDPOINTS
-    return is_leaf and (not may_be_secret or is_plain_endpoint) or where == ["formats"]
+    return (is_leaf and (not may_be_secret or is_plain_endpoint)) or where == ["formats"]
 
 
 def _no_such(where: list[str]) -> str:
@@ -193,8 +197,9 @@ def _no_such(where: list[str]) -> str:
     fields = list(getattr(nested, "model_fields", {}))
     if nested is Config:
         sections = {name: field.annotation for name, field in Config.model_fields.items()}
-        homes = [name for name, each in sections.items()
-                 if where[0] in getattr(each, "model_fields", {})]
+        homes = [
+            name for name, each in sections.items() if where[0] in getattr(each, "model_fields", {})
+        ]
         if homes:
             return f"there is no such setting; {homes[0]}.{where[0]} is one"
     near = get_close_matches(where[-1], fields, 1, 0)

@@ -11,6 +11,13 @@ from horde_proxy.ledger.records import Spent, StoreError, Usage
 from horde_proxy.ledger.ring import KeyRing
 
 __all__ = [
-    "Allowances", "Book", "ClientKey", "KeyRing", "Spent", "StoreError", "Usage", "digest",
+    "Allowances",
+    "Book",
+    "ClientKey",
+    "KeyRing",
+    "Spent",
+    "StoreError",
+    "Usage",
+    "digest",
     "new_key",
 ]

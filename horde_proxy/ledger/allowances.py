@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 
 from horde_proxy.errors import DailyLimitReached, RateLimited
-
 from horde_proxy.ledger.book import Book
 from horde_proxy.ledger.keys import ClientKey
 
@@ -26,7 +25,10 @@ class Allowances:
     """Lets a key's requests in, or not. Keys without limits leave no trace."""
 
     def __init__(
-        self, book: Book, *, clock: Callable[[], float] = time.monotonic,
+        self,
+        book: Book,
+        *,
+        clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._book, self._clock, self._now = book, clock, now
@@ -73,7 +75,8 @@ class Allowances:
         if self._running.get(name, 0) >= limit:
             raise RateLimited(
                 f"This key may have {limit} request{'s' * (limit != 1)} at once; the next one "
-                "is allowed when one of them has ended.", retry_after=_UNTIL_A_PLACE,
+                "is allowed when one of them has ended.",
+                retry_after=_UNTIL_A_PLACE,
             )
 
     def _count_start(self, name: str, limit: int) -> None:
@@ -86,7 +89,8 @@ class Allowances:
             wait = max(1, math.ceil(first + _MINUTE - now))
             raise RateLimited(
                 f"This key may make {limit} request{'s' * (limit != 1)} a minute; the next one "
-                f"in {wait} s.", retry_after=wait,
+                f"in {wait} s.",
+                retry_after=wait,
             )
         starts.append(now)
 

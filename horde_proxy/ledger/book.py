@@ -64,8 +64,15 @@ class Book:
         self._thread: threading.Thread | None = None
 
     def add(
-        self, name: str, model: str, endpoint: str, *, prompt_tokens: int = 0,
-        completion_tokens: int = 0, kudos: float = 0.0, failed: bool = False,
+        self,
+        name: str,
+        model: str,
+        endpoint: str,
+        *,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        kudos: float = 0.0,
+        failed: bool = False,
     ) -> None:
         """Count one request of the key of this name."""
         with self._lock:
@@ -102,10 +109,14 @@ class Book:
             stored = self._store.usage(first_day, last_day, name) if self._store else []
             with self._lock:
                 pending = [_usage(place, counts) for place, counts in self._pending.items()]
-        return merged(stored + [
-            row for row in pending
-            if first_day <= row.day <= last_day and name in (None, row.name)
-        ])
+        return merged(
+            stored
+            + [
+                row
+                for row in pending
+                if first_day <= row.day <= last_day and name in (None, row.name)
+            ]
+        )
 
     def flush(self) -> None:
         """Write what is pending and read the day's totals again. A failure is logged once."""

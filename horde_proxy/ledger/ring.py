@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 
 from horde_proxy.errors import Unavailable
-
 from horde_proxy.ledger.keys import ClientKey, sent_digest
 from horde_proxy.ledger.records import StoreError
 
@@ -50,7 +49,8 @@ class KeyRing:
         self._is_failing = False
 
     def renewed(
-        self, configured: Mapping[str, ClientKey],
+        self,
+        configured: Mapping[str, ClientKey],
         load: Callable[[], Mapping[str, ClientKey]] | None,
     ) -> KeyRing:
         """A ring with other configured keys that knows the keys of the same store already."""
@@ -83,7 +83,8 @@ class KeyRing:
         if self._stored is None:
             raise Unavailable(
                 "The proxy cannot read its keys now, so it cannot tell whether this is one.",
-                code="keys_unavailable", retry_after=math.ceil(self._ttl),
+                code="keys_unavailable",
+                retry_after=math.ceil(self._ttl),
             )
         return self._stored
 
@@ -103,9 +104,7 @@ class KeyRing:
             reading.set()
         return reading, True
 
-    def _read(
-        self, load: Callable[[], Mapping[str, ClientKey]], reading: threading.Event
-    ) -> None:
+    def _read(self, load: Callable[[], Mapping[str, ClientKey]], reading: threading.Event) -> None:
         began = self._clock()
         try:
             self._stored = load()

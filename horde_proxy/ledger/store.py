@@ -18,8 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger, Boolean, Column, Connection, Engine, Executable, Float, MetaData, RowMapping,
-    Table, Text, create_engine, func, make_url, or_, select, text, update,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Executable,
+    Float,
+    MetaData,
+    RowMapping,
+    Table,
+    Text,
+    create_engine,
+    func,
+    make_url,
+    or_,
+    select,
+    text,
+    update,
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
@@ -37,14 +53,17 @@ _LARGEST_COUNT = 2**40
 _CREATING = 0x686F726465
 _POSTGRESQL = "postgresql+psycopg"
 _DRIVERS = {
-    "sqlite": "sqlite", "postgresql": _POSTGRESQL, "postgres": _POSTGRESQL,
+    "sqlite": "sqlite",
+    "postgresql": _POSTGRESQL,
+    "postgres": _POSTGRESQL,
     _POSTGRESQL: _POSTGRESQL,
 }
 _LISTS = ("models", "endpoints")
 _COUNTS = ("requests", "errors", "prompt_tokens", "completion_tokens", "kudos")
 _TABLES = MetaData()
 _KEYS = Table(
-    "client_keys", _TABLES,
+    "client_keys",
+    _TABLES,
     Column("digest", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("models", Text, nullable=False),
@@ -59,7 +78,8 @@ _KEYS = Table(
     Column("revoked", BigInteger),
 )
 _USAGE = Table(
-    "usage", _TABLES,
+    "usage",
+    _TABLES,
     *(Column(name, Text, primary_key=True) for name in ("day", "name", "model", "endpoint")),
     *(Column(name, BigInteger, nullable=False) for name in _COUNTS[:-1]),
     Column("kudos", Float, nullable=False),
@@ -180,9 +200,7 @@ class Store:
     def _open_sqlite(self) -> Engine:
         path = Path(self._url.database or "")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        engine = create_engine(
-            self._url, connect_args={"timeout": _PATIENCE}, hide_parameters=True
-        )
+        engine = create_engine(self._url, connect_args={"timeout": _PATIENCE}, hide_parameters=True)
         # A file that changes to WAL refuses others at once, however long they would wait.
         with _alone_in(path.parent):
             if not path.exists():
@@ -193,8 +211,10 @@ class Store:
         """The database's own insert. Dialects take some MB: only the one in use is imported."""
         if self._is_postgresql():
             from sqlalchemy.dialects import postgresql
+
             return postgresql.insert(table)
         from sqlalchemy.dialects import sqlite
+
         return sqlite.insert(table)
 
     def _is_postgresql(self) -> bool:

@@ -149,7 +149,7 @@ class Queue:
     def sweep(self, now: float) -> None:
         """Abort the jobs and forget the requests whose time is over; each costs O(log n), once."""
         while self._deadlines and self._deadlines[0][0] <= now:
-            when, _, kind, key = heappop(self._deadlines)
+            _when, _, kind, key = heappop(self._deadlines)
             if kind == "job":
                 self._end_job(key)
             else:

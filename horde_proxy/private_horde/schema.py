@@ -24,8 +24,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 _DEEPEST = 100
 _APIKEY_MISSING = (
-    "The API Key corresponding to a registered user. "
-    "Missing required parameter in the HTTP headers"
+    "The API Key corresponding to a registered user. Missing required parameter in the HTTP headers"
 )
 
 
@@ -37,8 +36,8 @@ class Field:
     least: float | None = None
     most: float | None = None
     default: Any = None
-    items: "Field | None" = None
-    fields: "Mapping[str, Field] | None" = None
+    items: Field | None = None
+    fields: Mapping[str, Field] | None = None
     choices: tuple[str, ...] | None = None
     required: str | None = None
 

@@ -14,8 +14,14 @@ from horde_proxy.prompts.formats import Format
 from horde_proxy.prompts.tokens import estimate, truncate
 
 END_MARKERS = (
-    "</s>", "<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>",
-    "<|end_of_text|>", "<|return|>",
+    "</s>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|end_of_text|>",
+    "<|return|>",
 )
 _ROLE_ECHO = re.compile(r"\s*(?:assistant|model)\s*\n+")
 _OPENED_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
@@ -69,8 +75,11 @@ def read_answer(
     if stop is not None and stop not in stops:
         content = content.rstrip()
     return Answer(
-        content, reasoning, "length" if ran_out else "stop",
-        min(estimate(body), max_length), min(estimate(reasoning), max_length),
+        content,
+        reasoning,
+        "length" if ran_out else "stop",
+        min(estimate(body), max_length),
+        min(estimate(reasoning), max_length),
     )
 
 
@@ -88,7 +97,7 @@ def without_echo(text: str, format: Format) -> str:
     opening = format.opening.strip()
     stripped = text.lstrip()
     if opening and stripped.startswith(opening):
-        return stripped[len(opening):]
+        return stripped[len(opening) :]
     return _ROLE_ECHO.sub("", text, count=1) if _ROLE_ECHO.match(text) else text
 
 
@@ -96,8 +105,12 @@ def end_marker(text: str) -> str | None:
     """The end marker, of whatever format, with which a text ends."""
     bare = text.rstrip()
     return next(
-        (marker for marker in END_MARKERS
-         if bare.endswith(marker) and not (marker == "</s>" and "<s>" in bare)), None
+        (
+            marker
+            for marker in END_MARKERS
+            if bare.endswith(marker) and not (marker == "</s>" and "<s>" in bare)
+        ),
+        None,
     )
 
 
@@ -121,7 +134,7 @@ def _thought(text: str, may_be_unopened: bool) -> tuple[str, str]:
         match = _UNOPENED_THOUGHT.match(text)
     if match is None:
         return "", text
-    return match.group(1).strip(), text[match.end():]
+    return match.group(1).strip(), text[match.end() :]
 
 
 def _ran_out(text: str, max_length: int) -> bool:

@@ -43,7 +43,8 @@ _HEAD = re.compile(
 )
 _LINE_HEAD = re.compile(
     r"^[ \t]*(?:<\|python_tag\|>[ \t]*|function<｜tool▁sep｜>|(?:assistant)?commentary )?"
-    + _NAME + r"[ \t]*(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?"
+    + _NAME
+    + r"[ \t]*(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?"
     r"[ \t]*(?:json[ \t]*)?(?:\n?```(?:json)?\s*)?\(?\s*(?=\{)",
     re.MULTILINE,
 )
@@ -162,7 +163,7 @@ def surely_text(text: str, tools: Sequence[Tool]) -> str:
     for line in re.finditer(r"^.*", text[:end], re.MULTILINE):
         begun = _plain(line.group().strip()[:_LONGEST_BEGINNING])
         is_last = line.end() == end
-        if any(begun.startswith(name) or is_last and name.startswith(begun) for name in names):
+        if any(begun.startswith(name) or (is_last and name.startswith(begun)) for name in names):
             return text[: line.start()].rstrip()
     return text[:end].rstrip()
 
@@ -181,7 +182,7 @@ def _before(text: str, start: int) -> str:
     before = text[:start].rstrip()
     for _ in range(3):
         opener = _OPENER.search(before, max(0, len(before) - 40))
-        before = before[:opener.start()].rstrip() if opener else before
+        before = before[: opener.start()].rstrip() if opener else before
     return before.lstrip()
 
 
@@ -254,7 +255,7 @@ def _hidden_until(source: _Source, position: int, marker: int) -> tuple[int, int
     while key := _KEY.search(text, position, marker):
         extent = span(text, key.start())
         if extent.end > marker and extent.state != "broken":
-            is_json = _is_json(text[key.start():extent.end])
+            is_json = _is_json(text[key.start() : extent.end])
             if is_json or _belongs_to_a_tool(source, key.start(), extent):
                 return position, extent.end
         position = max(extent.end, key.end())
@@ -273,7 +274,7 @@ def _belongs_to_a_tool(source: _Source, start: int, extent: Span) -> bool:
     """Whether an object is a call or stands behind the name of a tool."""
     name = re.search(
         r"(?<![\w.\-])([\w.\-]{1,128})(?:\[ARGS\]|json|[ \t(]){0,3}\Z",
-        source.text[max(0, start - 160):start],
+        source.text[max(0, start - 160) : start],
     )
     is_known = name is not None and source.tool(name[1]) is not None
     return is_known or _names_a_tool(source, start, extent)
@@ -281,7 +282,8 @@ def _belongs_to_a_tool(source: _Source, start: int, extent: Span) -> bool:
 
 def _ends_in_marker(text: str) -> bool:
     return any(
-        text.endswith(marker[:size]) for marker in _PARTIAL_MARKERS
+        text.endswith(marker[:size])
+        for marker in _PARTIAL_MARKERS
         for size in range(3, len(marker))
     )
 
@@ -320,7 +322,7 @@ def _marked_json(source: _Source, found: _Found, opening: int, start: int) -> in
             return _unclosed(source, found, opening, position)
         calls = None
         if extent.state == "closed":
-            calls = _decoded(source, source.text[position:extent.end], marked=True)
+            calls = _decoded(source, source.text[position : extent.end], marked=True)
         if not calls:
             return _unreadable(source, found, opening, position)
         found.add(opening, calls)
@@ -350,9 +352,9 @@ def _unreadable(source: _Source, found: _Found, opening: int, start: int) -> int
     text = source.text
     following = _OPEN.search(text, start + 1)
     limit = following.start() if following else len(text)
-    closings = [each for each in _CLOSE.finditer(text, start, limit)]
+    closings = list(_CLOSE.finditer(text, start, limit))
     end = closings[-1].start() if closings else limit
-    body, behind = text[start:end], text[closings[-1].end():limit] if closings else ""
+    body, behind = text[start:end], text[closings[-1].end() : limit] if closings else ""
     # A string left open at the end of all may be half a file.
     safe = not source.cut_off and not behind.strip()
     safe = safe and (bool(closings) or span(body).state != "quoted")
@@ -375,7 +377,7 @@ def _whole(source: _Source) -> _Found:
     if extent.state != "closed" or not _WHOLE_END.match(text, extent.end):
         return found
     try:
-        value = loads(text[start:extent.end])
+        value = loads(text[start : extent.end])
     except ValueError:
         return found
     found.settled = True
@@ -395,14 +397,14 @@ def _embedded(source: _Source) -> _Found:
                 _unclosed_object(source, found, start, extent.state)
             break
         if extent.state == "closed" and _names_a_tool(source, start, extent):
-            calls = _decoded(source, text[start:extent.end], marked=False)
+            calls = _decoded(source, text[start : extent.end], marked=False)
             found.add(start, calls or ())
     return found
 
 
 def _names_a_tool(source: _Source, start: int, extent: Span) -> bool:
     """Whether an object begins as a call of an offered tool does, as far as it can be seen."""
-    head = source.text[start:start + 2000]
+    head = source.text[start : start + 2000]
     if source.cut_off and re.fullmatch(r"""\{\s*(?:["']\w{0,13})?(?:["']\s*:?\s*["']?)?""", head):
         return True
     ends = start + 2000 >= len(source.text)
@@ -458,7 +460,7 @@ def _code_blocks(text: str) -> list[tuple[int, int]]:
     """Where code is shown: fences in other languages, unless the whole answer is one."""
     blocks = []
     for fence in _FENCE.finditer(text):
-        whole = not text[:fence.start()].strip() and not text[fence.end():].strip()
+        whole = not text[: fence.start()].strip() and not text[fence.end() :].strip()
         if not whole and fence[1].casefold() not in _CALL_FENCES:
             blocks.append(fence.span())
     return blocks
@@ -479,7 +481,7 @@ def _object_after(
         if marked or _KEY.match(text, start):
             found.unfinished = True
         return len(text)
-    body = text[start:extent.end]
+    body = text[start : extent.end]
     try:
         value = None
         if extent.state != "quoted":
@@ -522,7 +524,7 @@ def _python_at(source: _Source, start: int) -> tuple[list[Call], int] | None:
     if extent.state != "closed" or extent.end - start > 100_000:
         return None
     try:
-        written = python_source(source.text[start:extent.end])
+        written = python_source(source.text[start : extent.end])
         body = ast.parse(written.strip(), mode="eval").body
         nodes = body.elts if isinstance(body, ast.List) else [body]
         calls = [_python_call(source, node) for node in nodes]
@@ -564,7 +566,7 @@ def _xml(source: _Source, found: _Found, opening: int, start: int) -> int:
     if name is None:
         found.unfinished = source.cut_off and len(source.text) - start < 160
         return start + 1
-    if source.text[name.end():name.end() + 20].lstrip().startswith("{"):
+    if source.text[name.end() : name.end() + 20].lstrip().startswith("{"):
         return _xml_json(source, found, opening, name)
     values, position = _pairs(source.text, name.end(), _XML_KEY, _XML_END)
     return _finish_xml(source, found, opening, name[1], values, position, _XML_CLOSE)
@@ -597,20 +599,25 @@ def _pairs(
         ended = end.search(text, opened.end())
         if ended is None:
             return None, len(text)
-        value, position = text[opened.end():ended.start()], ended.end()
+        value, position = text[opened.end() : ended.start()], ended.end()
         if key is _XML_KEY and "\n<parameter=" in value:  # Qwen leaves out closing tags
-            value = value[:value.index("\n<parameter=")]
+            value = value[: value.index("\n<parameter=")]
             position = opened.end() + len(value)
         values[opened[1].strip()] = value
     return values, position
 
 
 def _finish_xml(
-    source: _Source, found: _Found, opening: int, name: str, values: dict[str, str] | None,
-    position: int, close: re.Pattern[str],
+    source: _Source,
+    found: _Found,
+    opening: int,
+    name: str,
+    values: dict[str, str] | None,
+    position: int,
+    close: re.Pattern[str],
 ) -> int:
     closed = close.match(source.text, position)
-    at_end = not source.text[position:position + 1000].strip()
+    at_end = not source.text[position : position + 1000].strip()
     if source.cut_off and closed is None and (values is None or position >= len(source.text) - 40):
         found.unfinished = True
         return len(source.text)
@@ -681,9 +688,13 @@ def _object_call(source: _Source, value: dict[str, Any], *, marked: bool) -> Cal
 def _is_schema(arguments: Any) -> bool:
     """Whether this repeats a tool's definition, which some models do before they call it."""
     properties = arguments.get("properties") if isinstance(arguments, dict) else None
-    return isinstance(properties, dict) and bool(properties) and all(
-        isinstance(each, dict) and ("type" in each or "anyOf" in each or "$ref" in each)
-        for each in properties.values()
+    return (
+        isinstance(properties, dict)
+        and bool(properties)
+        and all(
+            isinstance(each, dict) and ("type" in each or "anyOf" in each or "$ref" in each)
+            for each in properties.values()
+        )
     )
 
 
@@ -727,8 +738,11 @@ def _coerced(value: Any, schema: Any, root: Mapping[str, Any], depth: int) -> An
         return value
     properties, required = _properties(schema), _required(schema)
     return {
-        key: _coerced(each, properties.get(key), root, depth + 1) for key, each in value.items()
-        if each is not None or key not in properties or key in required
+        key: _coerced(each, properties.get(key), root, depth + 1)
+        for key, each in value.items()
+        if each is not None
+        or key not in properties
+        or key in required
         or "null" in _types(properties[key], root)
     }
 
@@ -778,8 +792,11 @@ def _target(reference: str, root: Any) -> Any:
     if not reference.startswith("#"):
         return None
     for step in reference[1:].split("/")[1:]:
-        root = root.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(
-            root, Mapping) else None
+        root = (
+            root.get(step.replace("~1", "/").replace("~0", "~"))
+            if isinstance(root, Mapping)
+            else None
+        )
     return root
 
 

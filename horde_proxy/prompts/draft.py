@@ -129,7 +129,11 @@ class Draft:
 
     def _read(self, text: str, length: int = 10**9, limit: int | None = None) -> Answer:
         return read_answer(
-            text, self._format, stops=self._stops, max_length=length, max_tokens=limit,
+            text,
+            self._format,
+            stops=self._stops,
+            max_length=length,
+            max_tokens=limit,
             prefilled=self._prefilled,
             may_be_thought=not self._given["content"] or self._was_thought,
         )
@@ -143,7 +147,7 @@ class Draft:
         if part == "content" and not given:
             self._was_thought = "</think>" in self.text
         self._given[part] = text
-        return [(part, text[len(given):])]
+        return [(part, text[len(given) :])]
 
     def _all_stops(self) -> tuple[str, ...]:
         return (*self._stops, *self._format.stops)
@@ -171,14 +175,18 @@ class Draft:
         opening = self._format.opening.lstrip()
         for tag in (opening, opening.rstrip()):
             if tag and bare.startswith(tag):
-                return bare[len(tag):]
+                return bare[len(tag) :]
         return segment
 
 
 def held_back(text: str, strings: Sequence[str]) -> int:
     """How many characters at the end may be the beginning of one of the strings."""
     return max(
-        (size for string in strings for size in range(1, len(string))
-         if text.endswith(string[:size])),
+        (
+            size
+            for string in strings
+            for size in range(1, len(string))
+            if text.endswith(string[:size])
+        ),
         default=0,
     )

@@ -37,7 +37,7 @@ def loops(text: str) -> bool:
 
     Twelve times, or eight where the unit has more than 60 characters; at most 600 are seen.
     """
-    tail = text.rstrip()[-_LONGEST_UNIT * _LONG_ROUNDS:]
+    tail = text.rstrip()[-_LONGEST_UNIT * _LONG_ROUNDS :]
     return any(_repeats(tail, size) for size in range(1, _LONGEST_UNIT + 1))
 
 
@@ -46,6 +46,5 @@ def _repeats(tail: str, size: int) -> bool:
     length = max(_LEAST_LOOP, size * rounds)
     loop = tail[-length:]
     return (
-        len(loop) == length and loop[size:] == loop[:-size]
-        and any(map(str.isalnum, loop[-size:]))
+        len(loop) == length and loop[size:] == loop[:-size] and any(map(str.isalnum, loop[-size:]))
     )

@@ -14,8 +14,19 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from horde_proxy.prompts.schemas import (
-    Array, Choice, Fixed, Number, Object, Shape, Text, Unfillable, alternatives, fits,
-    formatted_in, neutral, shape,
+    Array,
+    Choice,
+    Fixed,
+    Number,
+    Object,
+    Shape,
+    Text,
+    Unfillable,
+    alternatives,
+    fits,
+    formatted_in,
+    neutral,
+    shape,
 )
 
 __all__ = ["TEXT_STOPS", "Ask", "Unfillable", "fill"]
@@ -65,9 +76,7 @@ def fill(
     return _filled(whole, schema, _Filling(begun, spare, most_elements))
 
 
-def _filled(
-    whole: Shape, schema: Mapping[str, Any], filling: _Filling
-) -> Generator[Ask, str, Any]:
+def _filled(whole: Shape, schema: Mapping[str, Any], filling: _Filling) -> Generator[Ask, str, Any]:
     value = yield from filling.value(whole, "")
     return value if fits(value, schema) else neutral(whole)
 
@@ -162,9 +171,7 @@ class _Filling:
             filled.append(value)
         return filled
 
-    def _another(
-        self, shape: Array, text: str, filled: Sequence[Any]
-    ) -> Generator[Ask, str, bool]:
+    def _another(self, shape: Array, text: str, filled: Sequence[Any]) -> Generator[Ask, str, bool]:
         """Whether an element follows: there is room, and the model goes on."""
         cost = _cost(shape.item)
         if filled and cost > self._spare:
@@ -179,9 +186,7 @@ class _Filling:
         further = bool(opening) and said.startswith(opening)
         return (goes_on or further) and self._spend(cost)
 
-    def _choice(
-        self, shape: Choice, text: str, used: Sequence[Any]
-    ) -> Generator[Ask, str, Any]:
+    def _choice(self, shape: Choice, text: str, used: Sequence[Any]) -> Generator[Ask, str, Any]:
         values = [each for each in shape.values if _is_unique([*used, each])] or [*shape.values]
         quoted = _is_quoted(shape)
         texts = [_json(each)[1:-1] if quoted else _json(each) for each in values]
@@ -215,9 +220,7 @@ class _Filling:
             return shape.fallback
         return shape.shortened(value).ljust(shape.least, ".")
 
-    def _continued(
-        self, value: str, shape: Text, text: str, ask: Ask
-    ) -> Generator[Ask, str, str]:
+    def _continued(self, value: str, shape: Text, text: str, ask: Ask) -> Generator[Ask, str, str]:
         """The whole of a text that stopped at an escaped quote."""
         unfinished = True
         for _ in range(_CONTINUATIONS):
@@ -276,7 +279,7 @@ def _read_text(raw: str) -> tuple[str, bool]:
     """The string before the closing quote, and whether it broke off at an escaped quote."""
     end = _TEXT_END.search(raw)
     if end is not None:
-        return _decoded(raw[:end.end() - 1]).rstrip(), False
+        return _decoded(raw[: end.end() - 1]).rstrip(), False
     # The stop string may have been left in the text, or not: here it can only be an escaped one.
     body = raw.removesuffix('"')
     if (len(body) - len(body.rstrip("\\"))) % 2:
@@ -311,7 +314,7 @@ def _read_number(said: str) -> float | None:
 
 def _cut(said: str, stops: Sequence[str]) -> str:
     text = said.lstrip()
-    return text[:min((text.index(stop) for stop in stops if stop in text), default=len(text))]
+    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
 
 
 def _choice_text(said: str, stops: tuple[str, ...]) -> str:
@@ -319,7 +322,7 @@ def _choice_text(said: str, stops: tuple[str, ...]) -> str:
         return _cut(said, stops).strip()
     text = _without_echo(said)
     end = _TEXT_END.search(text)
-    return (text[:end.end() - 1] if end else text).strip()
+    return (text[: end.end() - 1] if end else text).strip()
 
 
 def _matching(said: str, texts: Sequence[str], usual: int) -> int:
@@ -334,10 +337,14 @@ def _matching(said: str, texts: Sequence[str], usual: int) -> int:
     ranked = (
         [i for i, key in enumerate(keys) if key == meant],
         [i for i, key in enumerate(keys) if key.startswith(meant)],
-        sorted((i for i, key in enumerate(keys) if key and meant.startswith(key)),
-               key=lambda i: -len(keys[i])),
-        sorted((i for i, key in enumerate(keys) if key and key in meant),
-               key=lambda i: (meant.index(keys[i]), -len(keys[i]))),
+        sorted(
+            (i for i, key in enumerate(keys) if key and meant.startswith(key)),
+            key=lambda i: -len(keys[i]),
+        ),
+        sorted(
+            (i for i, key in enumerate(keys) if key and key in meant),
+            key=lambda i: (meant.index(keys[i]), -len(keys[i])),
+        ),
         [i for i, key in enumerate(keys) if meant in key],
         sorted(range(len(keys)), key=lambda i: -SequenceMatcher(None, keys[i], meant).ratio()),
     )

@@ -53,7 +53,10 @@ class Fitted:
 
 
 def fit(
-    messages: Sequence[Message], format: Format, asked: int, capacities: Sequence[Capacity],
+    messages: Sequence[Message],
+    format: Format,
+    asked: int,
+    capacities: Sequence[Capacity],
     style: str = "hermes",
 ) -> Fitted:
     """The longest end of a chat for which some worker has room, and an answer of `asked` tokens.
@@ -72,9 +75,7 @@ def fit(
         tokens = estimate(prompt)
         if _room(tokens, capacities) >= least:
             fitted = _fitted(prompt, tokens, asked, capacities)
-            return replace(
-                fitted, dropped=len(kept.gone), emptied=len(kept.emptied - kept.gone)
-            )
+            return replace(fitted, dropped=len(kept.gone), emptied=len(kept.emptied - kept.gone))
     limit = max((each.max_context_length for each in capacities), default=0)
     raise ContextLengthExceeded(limit, sum(weights) + least)
 
@@ -91,7 +92,8 @@ class _Kept:
     def messages(self) -> list[Message]:
         return [
             replace(message, text=LEFT_OUT) if index in self.emptied else message
-            for index, message in enumerate(self.all) if index not in self.gone
+            for index, message in enumerate(self.all)
+            if index not in self.gone
         ]
 
 
@@ -119,7 +121,8 @@ def _emptiable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]
         if messages[last].role == "assistant" and messages[last].tool_calls:
             break
     return [
-        index for index, message in enumerate(messages[:last])
+        index
+        for index, message in enumerate(messages[:last])
         if message.role == "tool" and weights[index] > 2 * _NOTE
     ]
 
@@ -128,7 +131,8 @@ def _fitted(prompt: str, tokens: int, asked: int, capacities: Sequence[Capacity]
     max_length = max(LEAST_LENGTH, min(asked, _room(tokens, capacities)))
     needed = _context_of(tokens) + max_length
     capable = [
-        each.max_context_length for each in capacities
+        each.max_context_length
+        for each in capacities
         if each.max_length >= max_length and each.max_context_length >= needed
     ]
     rounded = math.ceil(needed / _CONTEXT_STEP) * _CONTEXT_STEP
@@ -179,7 +183,7 @@ def _droppable(messages: Sequence[Message]) -> list[tuple[int, ...]]:
     rounds = _grouped([messages[index] for index in last], starts=("user", "assistant"))
     newest = messages[last[-1]]
     is_begun = newest.role == "assistant" and not newest.tool_calls
-    finished = [tuple(last[index] for index in each) for each in rounds[1:-2 if is_begun else -1]]
+    finished = [tuple(last[index] for index in each) for each in rounds[1 : -2 if is_begun else -1]]
     return exchanges + finished
 
 

@@ -132,7 +132,7 @@ def _python(text: str) -> Any:
         extent = span(bare)
         if extent.state != "closed":
             raise ValueError("not closed")
-        bare = bare[:extent.end]
+        bare = bare[: extent.end]
     return ast.literal_eval(python_source(bare))
 
 

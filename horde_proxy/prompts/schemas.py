@@ -88,8 +88,10 @@ FORMATS = {
     "email": _EMAIL,
     "idn-email": _EMAIL,
     "uri": _Format(r"[A-Za-z][A-Za-z0-9+.-]*:[!#-;=?-Z_a-z~@&$\[\]]+", "https://example.com/"),
-    "uuid": _Format("-".join(f"[0-9A-Fa-f]{{{size}}}" for size in (8, 4, 4, 4, 12)),
-                    "00000000-0000-0000-0000-000000000000"),
+    "uuid": _Format(
+        "-".join(f"[0-9A-Fa-f]{{{size}}}" for size in (8, 4, 4, 4, 12)),
+        "00000000-0000-0000-0000-000000000000",
+    ),
     "ipv4": _Format(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", "0.0.0.0", _is_ip),
     "ipv6": _Format(r"[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", "::", _is_ip),
     "hostname": _Format(rf"{_LABEL}(?:\.{_LABEL})*", "example.com", lambda text: len(text) < 254),
@@ -144,7 +146,7 @@ def _quantifiers(pattern: str) -> int | None:
             break
         if group[2] and re.search(r"[*+?{|]", group[1]):
             return None
-        bare = bare[:group.start()] + group[1] + group[2] + bare[group.end():]
+        bare = bare[: group.start()] + group[1] + group[2] + bare[group.end() :]
     return len(re.findall(r"[*+?{|]", bare)) + (not pattern.startswith("^"))
 
 
@@ -250,6 +252,7 @@ def _counted(kind: Any) -> Any:
                 yield from apply(*arguments) or ()
             finally:
                 active[0] -= 1
+
         return keyword
 
     extend: Any = validators.extend
@@ -318,8 +321,18 @@ def _has_fast_names(schema: Any) -> bool:
 # References and unions.
 
 _ANNOTATIONS = {
-    "$anchor", "$comment", "$id", "$schema", "default", "deprecated", "description", "example",
-    "examples", "readOnly", "title", "writeOnly",
+    "$anchor",
+    "$comment",
+    "$id",
+    "$schema",
+    "default",
+    "deprecated",
+    "description",
+    "example",
+    "examples",
+    "readOnly",
+    "title",
+    "writeOnly",
 }
 _ONE = ("items", "additionalProperties")
 _NAMED = ("properties",)
@@ -470,8 +483,12 @@ def _all_names(first: Any, second: Any) -> list[Any]:
 
 
 _MERGES: dict[str, Callable[[Any, Any], Any]] = {
-    "type": _common_types, "enum": _common_values, "required": _all_names,
-    "properties": _merged_properties, "items": _merged, "uniqueItems": lambda one, two: one or two,
+    "type": _common_types,
+    "enum": _common_values,
+    "required": _all_names,
+    "properties": _merged_properties,
+    "items": _merged,
+    "uniqueItems": lambda one, two: one or two,
     **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), max),
     **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"), min),
 }
@@ -512,14 +529,15 @@ class Text:
 
     def takes(self, text: str) -> bool:
         return (
-            self.least <= len(text) and (self.most is None or len(text) <= self.most)
+            self.least <= len(text)
+            and (self.most is None or len(text) <= self.most)
             and (self.format is None or is_of_format(self.format, text))
             and (self.pattern is None or matches(self.pattern, text) is True)
         )
 
     def shortened(self, text: str) -> str:
         """The text, cut after `most` characters, without spaces at the end if that may be."""
-        cut = text[:self.most]
+        cut = text[: self.most]
         return cut.rstrip() if len(cut.rstrip()) >= self.least else cut
 
 
@@ -541,8 +559,13 @@ class Number:
         """Numbers that may fit, those first that change the least and are short to write."""
         low, high = _bounds(self.rules)
         held = min(max(number, low), high)
-        for each in (number, held, *_multiples(held, self.rules.get("multipleOf")), *_beside(held),
-                     *([(low + high) / 2] if math.isfinite(low + high) else [])):
+        for each in (
+            number,
+            held,
+            *_multiples(held, self.rules.get("multipleOf")),
+            *_beside(held),
+            *([(low + high) / 2] if math.isfinite(low + high) else []),
+        ):
             if self.rules["type"] == "integer" and math.isfinite(each):
                 yield from (math.floor(each), math.ceil(each))
             else:
@@ -602,8 +625,10 @@ def neutral(shape: Shape) -> Any:
         case Fixed():
             return shape.value
         case Array():
-            several = alternatives(shape.item) if shape.unique else (
-                itertools.repeat(neutral(shape.item))
+            several = (
+                alternatives(shape.item)
+                if shape.unique
+                else (itertools.repeat(neutral(shape.item)))
             )
             return list(itertools.islice(several, shape.least))
         case Object():
@@ -655,14 +680,37 @@ def _size(shape: Shape) -> int:
 
 _NUMERIC = {"integer", "number"}
 _REFUSED = {
-    "not", "if", "then", "else", "contains", "dependentRequired", "dependentSchemas",
-    "dependencies", "patternProperties", "propertyNames", "prefixItems", "additionalItems",
-    "unevaluatedItems", "$dynamicRef", "$recursiveRef", "extends", "disallow", "divisibleBy",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "dependentRequired",
+    "dependentSchemas",
+    "dependencies",
+    "patternProperties",
+    "propertyNames",
+    "prefixItems",
+    "additionalItems",
+    "unevaluatedItems",
+    "$dynamicRef",
+    "$recursiveRef",
+    "extends",
+    "disallow",
+    "divisibleBy",
 }
 _TELLING = {
-    "properties": "object", "required": "object", "items": "array", "minItems": "array",
-    "minimum": "number", "maximum": "number", "multipleOf": "number", "minLength": "string",
-    "maxLength": "string", "pattern": "string", "format": "string",
+    "properties": "object",
+    "required": "object",
+    "items": "array",
+    "minItems": "array",
+    "minimum": "number",
+    "maximum": "number",
+    "multipleOf": "number",
+    "minLength": "string",
+    "maxLength": "string",
+    "pattern": "string",
+    "format": "string",
 }
 
 
@@ -877,6 +925,11 @@ def _object(schema: Schema) -> Shape:
 
 
 _SHAPES: dict[Any, Callable[[Schema], Shape]] = {
-    "null": _null, "boolean": _boolean, "string": _text, "integer": _number, "number": _number,
-    "array": _array, "object": _object,
+    "null": _null,
+    "boolean": _boolean,
+    "string": _text,
+    "integer": _number,
+    "number": _number,
+    "array": _array,
+    "object": _object,
 }

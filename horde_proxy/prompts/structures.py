@@ -68,9 +68,7 @@ def begun_with(messages: Sequence[Message], prefill: str) -> list[Message]:
     return [*messages, Message("assistant", prefill)] if prefill else list(messages)
 
 
-def read_json(
-    prefill: str, text: str, schema: Mapping[str, Any] | None
-) -> tuple[str, str]:
+def read_json(prefill: str, text: str, schema: Mapping[str, Any] | None) -> tuple[str, str]:
     """(JSON text, "") or ("", what is wrong) of a text that was to go on with a prefill.
 
     Models may begin anew instead, in a fence or after some prose; only what goes on is mended.
@@ -97,7 +95,7 @@ def _candidates(prefill: str, text: str) -> Iterator[Any]:
     for start in [match.start() for match in _BRACKET.finditer(text)][:_MOST_STARTS]:
         found = span(text, start)
         if found.state == "closed":
-            yield from _strictly(text[start:found.end])
+            yield from _strictly(text[start : found.end])
     if text.lstrip()[:1] in (tuple("{[-0123456789]") if prefill else ("{", "[")):
         yield from _mended(prefill + text)
 
@@ -134,7 +132,7 @@ def read_call(structure: Structure, text: str, *, cut_off: bool) -> Read:
     tools = offered(structure.request)
     text = _without_thought(text) if structure.prefill else text
     glued = read_calls(structure.prefill + text, tools, cut_off=cut_off)
-    if not structure.prefill or glued.calls and not glued.problem:
+    if not structure.prefill or (glued.calls and not glued.problem):
         return glued
     anew = read_calls(text, tools, cut_off=cut_off)
     return anew if anew.calls and not anew.problem else glued
@@ -143,8 +141,7 @@ def read_call(structure: Structure, text: str, *, cut_off: bool) -> Read:
 def offered(request: ChatRequest) -> list[Tool]:
     """The tools that the model may call."""
     return [
-        tool for tool in request.tools
-        if request.tool_choice in ("auto", "required", tool.name)
+        tool for tool in request.tools if request.tool_choice in ("auto", "required", tool.name)
     ]
 
 
@@ -173,7 +170,7 @@ def is_complete(structure: Structure, text: str) -> bool:
     else:
         is_there = _is_closed(structure.prefill, text)
     begins_anew = text.lstrip()[:1] in ("<", "[", "{", "`")
-    return is_there or loops(text) or not begins_anew and _is_astray(whole, request)
+    return is_there or loops(text) or (not begins_anew and _is_astray(whole, request))
 
 
 def _is_closed(prefill: str, text: str) -> bool:
@@ -212,7 +209,7 @@ def grounded(value: str, said: str) -> str | None:
     at = said.casefold().find(value.casefold())
     if not value or at < 0 or len(said.casefold()) != len(said):
         return None
-    return said[at:at + len(value)]
+    return said[at : at + len(value)]
 
 
 def _for_tools(request: ChatRequest, style: str) -> Structure:
@@ -293,14 +290,15 @@ def _told(messages: Sequence[Message], text: str) -> list[Message]:
     return [Message("system", text), *messages]
 
 
-def _steady(
-    sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE
-) -> dict[str, Any]:
+def _steady(sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE) -> dict[str, Any]:
     """Repetition penalties and high temperatures break JSON."""
     temperature = min(sampling.get("temperature", highest), highest)
     penalty = min(sampling.get("rep_pen", 1.0), _HIGHEST_PENALTY)
-    kept = {name: value for name, value in sampling.items()
-            if name not in ("frequency_penalty", "presence_penalty")}
+    kept = {
+        name: value
+        for name, value in sampling.items()
+        if name not in ("frequency_penalty", "presence_penalty")
+    }
     return {**kept, "temperature": temperature, "rep_pen": penalty}
 
 

@@ -29,7 +29,7 @@ _PIECES = re.compile(re.sub(r"\?P<\w+>", "?:", _PIECE.pattern), re.DOTALL)
 def estimate(text: str) -> int:
     """About how many tokens a model makes of a text. Very long ones are judged by their ends."""
     if len(text) > _LONGEST_READ:
-        ends = text[: _LONGEST_READ // 2] + text[-_LONGEST_READ // 2:]
+        ends = text[: _LONGEST_READ // 2] + text[-_LONGEST_READ // 2 :]
         return round(estimate(ends) * len(text) / len(ends))
     counts = Counter(_PIECES.findall(text))
     total = sum(
@@ -50,7 +50,7 @@ def truncate(text: str, tokens: int) -> str:
         weight = _weight(kind, piece)
         if total + weight > tokens:
             kept = _fitting(kind, piece, tokens - total) if kind in _DIVISIBLE else 0
-            return text[: match.start() + kept] or piece[:1 if kind in _DIVISIBLE else None]
+            return text[: match.start() + kept] or piece[: 1 if kind in _DIVISIBLE else None]
         total += weight
     return text
 

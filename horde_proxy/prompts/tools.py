@@ -162,7 +162,9 @@ def _letters(text: str) -> str:
 
 
 def rewritten(
-    schema: Any, rule: Callable[[str, Mapping[str, Any]], dict[str, Any]], key: str = "",
+    schema: Any,
+    rule: Callable[[str, Mapping[str, Any]], dict[str, Any]],
+    key: str = "",
     depth: int = 0,
 ) -> Any:
     """The schema with `rule(key, schema)` applied to it and to every schema in it.

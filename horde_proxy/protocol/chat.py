@@ -244,17 +244,30 @@ class _Body(Sampled):
     tools: Annotated[list[_Tool], Field(max_length=MOST_ELEMENTS, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | _Choice | None = None
     parallel_tool_calls: bool | None = None
-    functions: Annotated[
-        list[_FunctionTool], Field(max_length=MOST_ELEMENTS, fail_fast=True)
-    ] | None = None
+    functions: (
+        Annotated[list[_FunctionTool], Field(max_length=MOST_ELEMENTS, fail_fast=True)] | None
+    ) = None
     function_call: Literal["none", "auto"] | _Named | None = None
     response_format: _ResponseFormat | None = None
 
 
 _SAMPLING = (
-    "temperature", "top_p", "frequency_penalty", "presence_penalty", "top_k", "min_p", "top_a",
-    "tfs", "typical", "rep_pen", "rep_pen_range", "rep_pen_slope", "smoothing_factor",
-    "dynatemp_range", "dynatemp_exponent", "sampler_order",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "top_k",
+    "min_p",
+    "top_a",
+    "tfs",
+    "typical",
+    "rep_pen",
+    "rep_pen_range",
+    "rep_pen_slope",
+    "smoothing_factor",
+    "dynatemp_range",
+    "dynatemp_exponent",
+    "sampler_order",
 )
 _LITERAL = ("const", "default", "enum", "examples")
 _DEEPEST_SCHEMA = 64
@@ -288,19 +301,19 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest
     )
 
 
-def common(
-    body: Sampled, ignored: tuple[str, ...], *, max_n: int, strict: bool
-) -> ChatRequest:
+def common(body: Sampled, ignored: tuple[str, ...], *, max_n: int, strict: bool) -> ChatRequest:
     """The request that a body makes but for its messages. Raises InvalidRequest."""
     if (body.n or 1) > max_n:
         raise InvalidRequest(
             f"Invalid value for 'n': must be at most {max_n}.",
-            param="n", code="integer_above_max_value",
+            param="n",
+            code="integer_above_max_value",
         )
     if strict and ignored:
         raise InvalidRequest(
             f"Unsupported parameter: '{ignored[0]}'.",
-            param=ignored[0], code="unsupported_parameter",
+            param=ignored[0],
+            code="unsupported_parameter",
         )
     return ChatRequest(
         model=body.model,
@@ -343,12 +356,14 @@ def _tools(body: _Body) -> tuple[tuple[Tool, ...], str]:
     if choice not in ("none", "auto", "required") and choice not in {tool.name for tool in tools}:
         raise InvalidRequest(
             f"Invalid value for 'tool_choice': no tool named '{choice}' is in 'tools'.",
-            param="tool_choice", code="invalid_value",
+            param="tool_choice",
+            code="invalid_value",
         )
     if choice == "required" and not tools:
         raise InvalidRequest(
             "'tool_choice' is only allowed when 'tools' are specified.",
-            param="tool_choice", code="invalid_value",
+            param="tool_choice",
+            code="invalid_value",
         )
     return (tools, choice) if tools and choice != "none" else ((), "none")
 
@@ -357,7 +372,8 @@ def _tool(index: int, tool: _Tool) -> Tool:
     if tool.type not in ("function", None):
         raise InvalidRequest(
             f"Only tools of type 'function' are supported, not '{tool.type}'.",
-            param=f"tools.[{index}].type", code="unsupported_value",
+            param=f"tools.[{index}].type",
+            code="unsupported_value",
         )
     if tool.function is None:
         raise missing(f"tools.[{index}].function")
@@ -369,11 +385,10 @@ def _as_tool(function: _FunctionTool) -> Tool:
     if parameters.get("type", "object") != "object":
         raise InvalidRequest(
             f"Invalid schema for function '{function.name}': its type must be 'object'.",
-            param="tools", code="invalid_value",
+            param="tools",
+            code="invalid_value",
         )
-    return Tool(
-        function.name, function.description or "", parameters, strict=bool(function.strict)
-    )
+    return Tool(function.name, function.description or "", parameters, strict=bool(function.strict))
 
 
 def _choice(asked: Any, default: str) -> tuple[str, set[str] | None]:
@@ -413,7 +428,8 @@ def without_nulls(schema: Any, depth: int = 0) -> Any:
         return schema
     return {
         name: value if name in _LITERAL else without_nulls(value, depth + 1)
-        for name, value in schema.items() if value is not None or name in ("const", "default")
+        for name, value in schema.items()
+        if value is not None or name in ("const", "default")
     }
 
 
@@ -451,7 +467,8 @@ def _text(index: int, content: str | Sequence[_Part] | None) -> str:
         if part.type not in ("text", "refusal"):
             raise InvalidRequest(
                 f"Only text can be read here: content of type '{part.type}' is not supported.",
-                param=f"messages.[{index}].content", code="unsupported_content",
+                param=f"messages.[{index}].content",
+                code="unsupported_content",
             )
     return "\n".join(part.text or part.refusal or "" for part in content)
 

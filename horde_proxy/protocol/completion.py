@@ -47,16 +47,14 @@ def role_chunk(head: Head, index: int = 0) -> Chunk:
     return chunk(head, {"role": "assistant", "content": "", "refusal": None}, index=index)
 
 
-def call_deltas(
-    number: int, call_id: str, name: str, arguments: str
-) -> Iterator[dict[str, Any]]:
+def call_deltas(number: int, call_id: str, name: str, arguments: str) -> Iterator[dict[str, Any]]:
     """The deltas of one tool call: who is called first, then the arguments."""
     function = {"name": name, "arguments": ""}
-    yield {"tool_calls": [
-        {"index": number, "id": call_id, "type": "function", "function": function}
-    ]}
+    yield {
+        "tool_calls": [{"index": number, "id": call_id, "type": "function", "function": function}]
+    }
     for start in range(0, len(arguments), _PIECE):
-        piece = {"arguments": arguments[start:start + _PIECE]}
+        piece = {"arguments": arguments[start : start + _PIECE]}
         yield {"tool_calls": [{"index": number, "function": piece}]}
 
 
@@ -143,7 +141,7 @@ def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
         _add_function(message.setdefault("function_call", {}), part["delta"]["function_call"])
     if part["finish_reason"]:
         choice["finish_reason"] = part["finish_reason"]
-        if not message["content"] and message.keys() & _INSTEAD or message["refusal"]:
+        if (not message["content"] and message.keys() & _INSTEAD) or message["refusal"]:
             message["content"] = None
 
 

@@ -10,13 +10,23 @@ from pydantic import BaseModel, ValidationError
 from horde_proxy.errors import InvalidRequest
 
 _NAMES = {
-    "string_type": "a string", "int_type": "an integer", "float_type": "a number",
-    "bool_type": "a boolean", "list_type": "an array", "dict_type": "an object",
-    "model_type": "an object", "int_from_float": "an integer", "model_attributes_type": "an object",
+    "string_type": "a string",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "a boolean",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "int_from_float": "an integer",
+    "model_attributes_type": "an object",
 }
 _JSON_TYPES = (
-    (bool, "a boolean"), (int, "an integer"), (float, "a decimal"), (str, "a string"),
-    (list, "an array"), (dict, "an object"),
+    (bool, "a boolean"),
+    (int, "an integer"),
+    (float, "a decimal"),
+    (str, "a string"),
+    (list, "an array"),
+    (dict, "an object"),
 )
 _BOUNDS = {
     "greater_than": ("more than", "below_min_value", "gt"),
@@ -65,7 +75,9 @@ def first_problem(exc: ValidationError) -> InvalidRequest:
     expected = _NAMES.get(kind, "another type")
     return _invalid(
         f"Invalid type for '{param}': expected {expected}, but got {_json_type(error['input'])} "
-        "instead.", param, "invalid_type",
+        "instead.",
+        param,
+        "invalid_type",
     )
 
 
@@ -79,8 +91,11 @@ def param_name(location: Sequence[str | int]) -> str:
 
     What pydantic adds for the members of a union is left out.
     """
-    parts = [f"[{part}]" if isinstance(part, int) else part for part in location
-             if isinstance(part, int) or part.isidentifier() and part not in _UNION_MEMBERS]
+    parts = [
+        f"[{part}]" if isinstance(part, int) else part
+        for part in location
+        if isinstance(part, int) or (part.isidentifier() and part not in _UNION_MEMBERS)
+    ]
     return ".".join(parts)
 
 

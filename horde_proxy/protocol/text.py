@@ -29,7 +29,8 @@ class TextRequest:
         n = self.requests[0].n
         return {
             place * n + index: prompt if self.echo else ""
-            for place, prompt in enumerate(self.prompts) for index in range(n)
+            for place, prompt in enumerate(self.prompts)
+            for index in range(n)
         }
 
 
@@ -52,7 +53,8 @@ def read_text(
         raise _unsupported("suffix", "Text cannot be inserted here: 'suffix' is not supported.")
     request = replace(
         common(asked, _ignored(asked), max_n=max_n, strict=strict),
-        max_tokens=asked.max_tokens or default_tokens, raw=True,
+        max_tokens=asked.max_tokens or default_tokens,
+        raw=True,
     )
     prompts = _prompts(asked.prompt, max_prompts)
     requests = tuple(
@@ -97,7 +99,9 @@ def _choice(part: Mapping[str, Any], begins: Mapping[int, str]) -> dict[str, Any
     delta = part["delta"]
     text = begins.get(part["index"], "") if "role" in delta else delta.get("content") or ""
     return {
-        "text": text, "index": part["index"], "logprobs": None,
+        "text": text,
+        "index": part["index"],
+        "logprobs": None,
         "finish_reason": part["finish_reason"],
     }
 
@@ -114,7 +118,8 @@ def _prompts(prompt: str | list[Any], most: int) -> tuple[str, ...]:
     if len(prompts) > most:
         raise InvalidRequest(
             f"Invalid value for 'prompt': at most {most} prompts are taken at a time.",
-            param="prompt", code="array_above_max_length",
+            param="prompt",
+            code="array_above_max_length",
         )
     if not all(prompts):
         raise InvalidRequest(

@@ -11,7 +11,7 @@ _DECODER = json.JSONDecoder()
 _ASKED = ("messages", "prompt", "input", "instructions", "tools", "functions")
 _NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "image"})
 _CHARACTERS = 4
-_TOO_MANY = 10 ** 12
+_TOO_MANY = 10**12
 
 
 def usage_in(tail: bytes) -> tuple[int, int] | None:
@@ -21,7 +21,7 @@ def usage_in(tail: bytes) -> tuple[int, int] | None:
     (prompt_tokens) and of responses (input_tokens) are known.
     """
     for match in reversed(list(_USAGE.finditer(tail))):
-        usage = _object(tail[match.end() - 1:])
+        usage = _object(tail[match.end() - 1 :])
         prompt = _count(usage, "prompt_tokens", "input_tokens")
         completion = _count(usage, "completion_tokens", "output_tokens")
         if prompt or completion:
@@ -35,7 +35,9 @@ def usage_of(told: Any) -> dict[str, Any]:
     prompt = _count(usage, "prompt_tokens", "input_tokens")
     completion = _count(usage, "completion_tokens", "output_tokens")
     return {
-        **usage, "prompt_tokens": prompt, "completion_tokens": completion,
+        **usage,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
         "total_tokens": _count(usage, "total_tokens") or prompt + completion,
     }
 
@@ -73,6 +75,4 @@ def _object(text: bytes) -> dict[str, Any]:
 
 def _count(usage: dict[str, Any], *names: str) -> int:
     values = (usage.get(name) for name in names)
-    return next(
-        (value for value in values if isinstance(value, int) and 0 < value < _TOO_MANY), 0
-    )
+    return next((value for value in values if isinstance(value, int) and 0 < value < _TOO_MANY), 0)

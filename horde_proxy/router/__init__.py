@@ -103,8 +103,11 @@ class Router:
         if name is None:
             return self._of_any(scope, endpoint)
         found = self._of_model(name, scope)
-        others = [each for fallback in self._fallbacks_of(name, found)
-                  for each in self._of_model(fallback, scope, is_fallback=True)]
+        others = [
+            each
+            for fallback in self._fallbacks_of(name, found)
+            for each in self._of_model(fallback, scope, is_fallback=True)
+        ]
         found = self._by_wait(found, others) if others else found
         if endpoint is not None:
             found = [each for each in found if each.endpoint.name == endpoint]
@@ -220,14 +223,14 @@ class Router:
             groups = view.groups(name, self._aliases)
         return view, groups
 
-    def _of_model(
-        self, name: str, scope: Scope, *, is_fallback: bool = False
-    ) -> list[Candidate]:
+    def _of_model(self, name: str, scope: Scope, *, is_fallback: bool = False) -> list[Candidate]:
         view, groups = self._resolved(name, scope, is_wanted=not is_fallback)
         if not groups:
             return self._of_silent(name, scope, is_fallback)
         return [
-            candidate for group in groups for endpoint in self._ordered(_serving(group, view))
+            candidate
+            for group in groups
+            for endpoint in self._ordered(_serving(group, view))
             for candidate in _routes(endpoint, group, view, is_fallback)
         ]
 
@@ -235,7 +238,8 @@ class Router:
         """Those that cannot say what they offer, and may be tried."""
         name = self._aliases.get(name, name)
         silent = [
-            each for each in self.endpoints
+            each
+            for each in self.endpoints
             if each.may_serve(name) and scope.allows_endpoint(each.name)
         ]
         allowed = silent if scope.allows_model(name) else []
@@ -248,7 +252,8 @@ class Router:
         if getattr(scope, "models", ()):
             raise Refused("This key is for some models only, and the request names none.")
         found = [
-            Candidate(each, ("",)) for each in sorted(self.endpoints, key=lambda e: e.priority)
+            Candidate(each, ("",))
+            for each in sorted(self.endpoints, key=lambda e: e.priority)
             if each.relays and scope.allows_endpoint(each.name) and endpoint in (None, each.name)
         ]
         return Candidates(_ANY, found, {})
@@ -257,9 +262,14 @@ class Router:
         """By priority, then by what runs there for its weight; chance decides among equals."""
         if len(endpoints) < 2:
             return list(endpoints)
-        return sorted(endpoints, key=lambda each: (
-            each.priority, (each.health.running + 1) / each.weight, self._chance()
-        ))
+        return sorted(
+            endpoints,
+            key=lambda each: (
+                each.priority,
+                (each.health.running + 1) / each.weight,
+                self._chance(),
+            ),
+        )
 
     def _fallbacks_of(self, name: str, found: Sequence[Candidate]) -> Sequence[str]:
         """Those of the name, of what it is an alias of, of the model it stands for, or of all."""
@@ -270,9 +280,7 @@ class Router:
         known = (self._fallbacks.get(each.casefold()) for each in names if each)
         return next((each for each in known if each), ())
 
-    def _by_wait(
-        self, found: Sequence[Candidate], others: Sequence[Candidate]
-    ) -> list[Candidate]:
+    def _by_wait(self, found: Sequence[Candidate], others: Sequence[Candidate]) -> list[Candidate]:
         """What is asked instead comes first where the wait would be too long."""
         slow = [each for each in found if self._is_too_slow(each)]
         quick = [each for each in found if each not in slow]
@@ -289,7 +297,8 @@ class Router:
             return {}
         named = {each.endpoint.name for each in found}
         return {
-            each.name: _absence(each) for each in self.endpoints
+            each.name: _absence(each)
+            for each in self.endpoints
             if each.name not in named and scope.allows_endpoint(each.name)
         }
 
@@ -314,8 +323,13 @@ def _state(endpoint: Endpoint) -> dict[str, Any]:
     if error and state["state"] == "up":
         state = {**state, "state": "down", "last_error": error}
     return {
-        "name": endpoint.name, "type": endpoint.upstream.kind, "url": endpoint.upstream.url,
-        "priority": endpoint.priority, "weight": endpoint.weight, "models": models, **state,
+        "name": endpoint.name,
+        "type": endpoint.upstream.kind,
+        "url": endpoint.upstream.url,
+        "priority": endpoint.priority,
+        "weight": endpoint.weight,
+        "models": models,
+        **state,
     }
 
 
@@ -334,9 +348,7 @@ def _routes(
         models = [each for each in models if each not in shared]
 
 
-def _followed(
-    request: ChatRequest, candidate: Candidate, attempt: Attempt
-) -> Iterator[StreamItem]:
+def _followed(request: ChatRequest, candidate: Candidate, attempt: Attempt) -> Iterator[StreamItem]:
     for item in candidate.route.upstream.stream(request, candidate.route):
         if isinstance(item, Accepted):
             attempt.answered()

@@ -125,8 +125,9 @@ class Candidates:
         soonest = min(self._retry, default=None)
         if self._errors and all(isinstance(each, RateLimited) for each in self._errors):
             told = "; ".join(f"{name}: {why}" for name, why in self._reasons.items())
-            return RateLimited(f"Every endpoint for `{self._model}` is busy. {told}.",
-                               retry_after=soonest)
+            return RateLimited(
+                f"Every endpoint for `{self._model}` is busy. {told}.", retry_after=soonest
+            )
         return NoneLeft(self._model, {**self._reasons, **self._others}, soonest)
 
 

@@ -71,9 +71,11 @@ class View:
     def known(self) -> list[str]:
         """One name for each model that is live, in the reference, or was used in the month."""
         stats = self.snapshot.stats
-        used = [] if stats is None else [
-            name for name in stats.names() if (usage := stats.get(name)) and usage.month
-        ]
+        used = (
+            []
+            if stats is None
+            else [name for name in stats.names() if (usage := stats.get(name)) and usage.month]
+        )
         return distinct([*self.live(), *self.referenced(), *used])
 
     def referenced(self) -> list[str]:
@@ -127,7 +129,8 @@ class Statistics:
     def _view(self, snapshot: Snapshot, reference: Reference | None) -> View:
         before = self._views.get(snapshot.kind)
         if (
-            before and before.reference is reference
+            before
+            and before.reference is reference
             and before.snapshot.version == snapshot.version
             and before.snapshot.degraded == snapshot.degraded
         ):
@@ -155,8 +158,10 @@ class Statistics:
                 return Answer(kept[1].body, kept[1].etag, max_age)
             snapshot = view.snapshot
             document = {
-                "type": query.kind, "degraded": snapshot.degraded,
-                "observed_at": snapshot.observed_at, **compute(view),
+                "type": query.kind,
+                "degraded": snapshot.degraded,
+                "observed_at": snapshot.observed_at,
+                **compute(view),
             }
             body = json.dumps(document, separators=(",", ":")).encode()
             found = Answer(body, sha256(body).hexdigest()[:32], max_age)
@@ -184,30 +189,34 @@ class Statistics:
             merged = view.merger.merge(view.known(), query.include_backend_variations)
             found = audit(query.kind, merged, view.reference)
             kept = self._audits[key] = view, found.grouped() if query.group else found
-        return kept[1].answer(
-            preset=query.preset, limit=query.limit, offset=query.offset
-        ).to_json()
+        return kept[1].answer(preset=query.preset, limit=query.limit, offset=query.offset).to_json()
 
 
 def _models(view: View, query: Query) -> Mapping[str, Any]:
     merged = view.merger.merge(view.live(), query.include_backend_variations)
     found = listing(
-        merged, min_worker_count=query.min_worker_count, sort_by=query.sort_by,
-        sort_desc=query.sort_desc, limit=query.limit, offset=query.offset,
+        merged,
+        min_worker_count=query.min_worker_count,
+        sort_by=query.sort_by,
+        sort_desc=query.sort_desc,
+        limit=query.limit,
+        offset=query.offset,
     )
     data = [_row(view, name, entry, query) for name, entry in found.models.items()]
     return {
-        "object": "list", "total_count": found.total_count, "returned_count": len(data),
-        "offset": found.offset, "limit": found.limit, "data": data,
+        "object": "list",
+        "total_count": found.total_count,
+        "returned_count": len(data),
+        "offset": found.offset,
+        "limit": found.limit,
+        "data": data,
     }
 
 
 def _model(view: View, name: str, query: Query) -> Mapping[str, Any]:
     snapshot, reference = view.snapshot, view.reference
     parts = (snapshot.status, snapshot.workers, snapshot.stats)
-    names: Sequence[str] = [
-        each.name for part in parts if part for each in part.variants(name)
-    ]
+    names: Sequence[str] = [each.name for part in parts if part for each in part.variants(name)]
     record = reference.get(name) if reference else None
     if not names and record is None:
         raise ModelNotFound(name)
@@ -216,9 +225,7 @@ def _model(view: View, name: str, query: Query) -> Mapping[str, Any]:
     return {"object": "horde.model", **_row(view, own, entry, query)}
 
 
-def _row(
-    view: View, name: str, entry: CombinedModelStatistics, query: Query
-) -> dict[str, Any]:
+def _row(view: View, name: str, entry: CombinedModelStatistics, query: Query) -> dict[str, Any]:
     record = view.reference.get(name) if view.reference else None
     return {
         "name": name,

@@ -16,7 +16,7 @@ from horde_proxy.stats.names import family
 from horde_proxy.stats.reference import Reference, ReferenceRecord
 from horde_proxy.stats.statistics import host_of, percentage
 
-_GIGABYTE = 1024 ** 3
+_GIGABYTE = 1024**3
 _CRITICAL_MONTH = 10
 _CANDIDATE_PERCENTAGE = 0.01
 
@@ -64,8 +64,10 @@ class DeletionRiskFlags:
     def about_hosts(self) -> bool:
         """Whether any flag about downloads is set."""
         return (
-            self.has_multiple_hosts or self.has_non_preferred_host
-            or self.has_unknown_host or self.no_download_urls
+            self.has_multiple_hosts
+            or self.has_non_preferred_host
+            or self.has_unknown_host
+            or self.no_download_urls
         )
 
 
@@ -259,8 +261,7 @@ def audit(
     total = sum(usage.month for usage in uses if usage)
     chosen = rules or one_of("type", category, RULES)
     models = [
-        _audited(category, name, entry, reference, chosen, total)
-        for name, entry in merged.items()
+        _audited(category, name, entry, reference, chosen, total) for name, entry in merged.items()
     ]
     return CategoryAudit(category, total, _most_used_first(models))
 
@@ -384,9 +385,11 @@ def _download_flags(record: ReferenceRecord, rules: AuditRules) -> dict[str, boo
     return {
         "no_download_urls": not hosts,
         "has_multiple_hosts": len(hosts) > 1,
-        "has_non_preferred_host": bool(hosts) and not any(
+        "has_non_preferred_host": bool(hosts)
+        and not any(
             host == good or host.endswith(f".{good}")
-            for host in hosts for good in rules.preferred_hosts
+            for host in hosts
+            for good in rules.preferred_hosts
         ),
         "has_unknown_host": any(host_of(url) is None for url in record.downloads),
     }

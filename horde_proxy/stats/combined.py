@@ -115,6 +115,6 @@ class CombinedModelStatistics:
 
 
 def _all_to_json(
-    found: Mapping[str, WorkerSummary] | Mapping[str, BackendVariation] | None
+    found: Mapping[str, WorkerSummary] | Mapping[str, BackendVariation] | None,
 ) -> dict[str, Any] | None:
     return None if found is None else {key: each.to_json() for key, each in found.items()}

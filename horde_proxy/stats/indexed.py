@@ -71,18 +71,25 @@ class IndexedHordeModelStats(_Indexed[UsageStats]):
 
     def __init__(self, stats: HordeModelStatsResponse) -> None:
         day, month, total = stats.day, stats.month, stats.total
-        super().__init__({
-            name: UsageStats(day.get(name, 0), month.get(name, 0), total.get(name, 0))
-            for name in {**total, **month, **day}
-        })
+        super().__init__(
+            {
+                name: UsageStats(day.get(name, 0), month.get(name, 0), total.get(name, 0))
+                for name in {**total, **month, **day}
+            }
+        )
 
     def get(self, name: str) -> UsageStats | None:
         """The use under that very name, in all cases together."""
         found = self._written(name)
-        return UsageStats(
-            sum(each.day for each in found), sum(each.month for each in found),
-            sum(each.total for each in found),
-        ) if found else None
+        return (
+            UsageStats(
+                sum(each.day for each in found),
+                sum(each.month for each in found),
+                sum(each.total for each in found),
+            )
+            if found
+            else None
+        )
 
 
 class IndexedHordeWorkers(_Indexed[Mapping[str, HordeWorker]]):

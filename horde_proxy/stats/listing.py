@@ -58,7 +58,7 @@ def page(items: Sequence[T], limit: int | None, offset: int) -> Sequence[T]:
         raise _invalid("limit", "it must be 1 or more")
     if offset < 0:
         raise _invalid("offset", "it must be 0 or more")
-    return items[offset:] if limit is None else items[offset:offset + limit]
+    return items[offset:] if limit is None else items[offset : offset + limit]
 
 
 def one_of(param: str, value: str, choices: Mapping[str, T]) -> T:

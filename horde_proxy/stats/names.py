@@ -14,10 +14,21 @@ from horde_proxy.naming import author_and_model, normalised, size_of
 CANONICAL = "canonical"
 """The backend of a name that tells no engine."""
 
-ENGINES = frozenset({
-    "aphrodite", "exllama", "horde-proxy", "koboldcpp", "llama.cpp", "llamacpp", "mlx", "ollama",
-    "sglang", "tabbyapi", "vllm",
-})
+ENGINES = frozenset(
+    {
+        "aphrodite",
+        "exllama",
+        "horde-proxy",
+        "koboldcpp",
+        "llama.cpp",
+        "llamacpp",
+        "mlx",
+        "ollama",
+        "sglang",
+        "tabbyapi",
+        "vllm",
+    }
+)
 
 _GAPS = re.compile(r"[\s_-]+")
 _LEADING_VERSION = re.compile(r"^[0-9]+(?:\.[0-9]+)+-(?=.)")

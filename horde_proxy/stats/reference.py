@@ -126,7 +126,7 @@ def _record(name: str, found: Mapping[str, Any]) -> ReferenceRecord:
 
 def _pooled(first: ReferenceRecord, second: ReferenceRecord) -> ReferenceRecord:
     """The record whose name tells no engine, else the first; the other fills its gaps."""
-    if CANONICAL != canonical(first.name).backend and CANONICAL == canonical(second.name).backend:
+    if canonical(first.name).backend != CANONICAL and canonical(second.name).backend == CANONICAL:
         first, second = second, first
     gaps = {key: value for key, value in vars(second).items() if not vars(first)[key] and value}
     return replace(first, **gaps)

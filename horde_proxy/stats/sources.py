@@ -33,7 +33,11 @@ class References:
     ) -> None:
         self._loaded = {
             kind: Refreshed(
-                _loader(kind, source), ttl=ttl, failure_ttl=_FAILURE_TTL, clock=clock, run=run,
+                _loader(kind, source),
+                ttl=ttl,
+                failure_ttl=_FAILURE_TTL,
+                clock=clock,
+                run=run,
                 age=lambda found: found.age,
             )
             for kind, source in sources.items()

@@ -145,13 +145,15 @@ def _buckets(parameters: Sequence[int | None]) -> list[Mapping[str, Any]]:
     for label, least, most in BUCKETS:
         count = sum((least or 0) <= each and (most is None or each < most) for each in known)
         if count:
-            found.append({
-                "bucket_label": label,
-                "min_params": least,
-                "max_params": most,
-                "count": count,
-                "percentage": percentage(count, len(parameters)),
-            })
+            found.append(
+                {
+                    "bucket_label": label,
+                    "min_params": least,
+                    "max_params": most,
+                    "count": count,
+                    "percentage": percentage(count, len(parameters)),
+                }
+            )
     return found
 
 

@@ -105,9 +105,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield rest
 
 
-def _read(
-    name: str, start: Callable[[], Relayed], put: Callable[[_Arrived], None]
-) -> None:
+def _read(name: str, start: Callable[[], Relayed], put: Callable[[_Arrived], None]) -> None:
     end: BaseException | None = None
     try:
         relayed = start()
@@ -121,7 +119,7 @@ def _read(
     except ProxyError as exc:
         end = exc
     # The thread that waits for this one has to learn of it, whatever it is.
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001
         end = ServerBug()
         end.__cause__ = exc
     put(end)

@@ -50,10 +50,14 @@ class Endpoint:
             return NOTHING
         self.error = None
         if self._told is None or self._told[0] is not models:
-            self._told = models, {
-                self.prefix + model["id"]: {**model, "id": self.prefix + model["id"]}
-                for model in models if self._is_allowed(model["id"])
-            }
+            self._told = (
+                models,
+                {
+                    self.prefix + model["id"]: {**model, "id": self.prefix + model["id"]}
+                    for model in models
+                    if self._is_allowed(model["id"])
+                },
+            )
         return self._told[1]
 
     def told(self) -> Mapping[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ the upstream's connection is shut down, and that thread wakes with an error.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import socket
@@ -101,10 +102,8 @@ class Hangups:
             self._all.discard(watch)
             if self._watches.get(watch.descriptor) is watch:
                 del self._watches[watch.descriptor]
-                try:
+                with contextlib.suppress(OSError):
                     self._poll.unregister(watch.descriptor)
-                except OSError:
-                    pass
 
     def _started(self) -> Any:
         if self._poll is None:

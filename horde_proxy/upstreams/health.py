@@ -88,7 +88,7 @@ class Health:
         with self._lock:
             now, pause, self._error = self._clock(), 0.0, reason
             if attempt.began >= self._failed_at:
-                pause = min(self._cooldown * 2**min(self._failures, 30), self._longest)
+                pause = min(self._cooldown * 2 ** min(self._failures, 30), self._longest)
                 self._failures, self._failed_at = self._failures + 1, now
             until = now + max(pause if seconds is None else seconds, pause and self._cooldown)
             self._cools_until = max(self._cools_until, until) if self._cooldown else 0.0

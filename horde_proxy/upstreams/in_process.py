@@ -32,8 +32,11 @@ class WSGIAdapter(BaseAdapter):
         """The app's whole answer; the time-outs have nothing to measure."""
         app_iter, status, headers = run_wsgi_app(self._app, _environ(request), buffered=True)
         raw = HTTPResponse(
-            body=BytesIO(b"".join(app_iter)), status=int(status.split()[0]),
-            reason=status.partition(" ")[2], headers=dict(headers), preload_content=False,
+            body=BytesIO(b"".join(app_iter)),
+            status=int(status.split()[0]),
+            reason=status.partition(" ")[2],
+            headers=dict(headers),
+            preload_content=False,
         )
         response = requests.Response()
         response.status_code, response.reason = raw.status, raw.reason or ""
@@ -41,7 +44,7 @@ class WSGIAdapter(BaseAdapter):
         response.raw, response.request, response.url = raw, request, request.url or ""
         response.encoding = requests.utils.get_encoding_from_headers(response.headers)
         if not stream:
-            response.content
+            _ = response.content  # reads the whole body
         return response
 
     def close(self) -> None:
@@ -52,7 +55,10 @@ def _environ(request: requests.PreparedRequest) -> Any:
     parts = urlsplit(request.url or "")
     body = request.body or b""
     return create_environ(
-        path=parts.path, query_string=parts.query, method=request.method or "GET",
-        headers=dict(request.headers), data=body.encode() if isinstance(body, str) else body,
+        path=parts.path,
+        query_string=parts.query,
+        method=request.method or "GET",
+        headers=dict(request.headers),
+        data=body.encode() if isinstance(body, str) else body,
         environ_base={"REMOTE_ADDR": "127.0.0.1"},
     )

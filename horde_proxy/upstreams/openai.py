@@ -112,7 +112,9 @@ class OpenAIUpstream:
     def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
         """See horde_proxy.upstreams: for answers that another upstream began to wait for."""
         body = {
-            **request.source, "model": route.model, "stream": True,
+            **request.source,
+            "model": route.model,
+            "stream": True,
             "stream_options": {"include_usage": True},
         }
         path = "completions" if request.raw else "chat/completions"
@@ -178,11 +180,12 @@ class OpenAIUpstream:
         try:
             adapter = self._session.get_adapter(request.url or "")
             response = adapter.send(
-                request, timeout=(CONNECT_SECONDS, timeout),
+                request,
+                timeout=(CONNECT_SECONDS, timeout),
                 **{**self._environment, "stream": stream},
             )
             if not stream:
-                response.content
+                _ = response.content  # reads the whole body
             return response
         except requests.ConnectTimeout as exc:
             raise Unreachable(f"{self._host} does not answer") from exc
@@ -193,8 +196,10 @@ class OpenAIUpstream:
 
     def _begun(self, response: requests.Response, watch: Watch) -> Relayed:
         relayed = Relayed(
-            response.status_code, kept(response.raw.headers.items()),
-            self._bytes(response, watch), [watch.close, lambda: _dropped(response)],
+            response.status_code,
+            kept(response.raw.headers.items()),
+            self._bytes(response, watch),
+            [watch.close, lambda: _dropped(response)],
         )
         try:
             relayed.head(1)
@@ -257,9 +262,12 @@ def _reason(exc: requests.RequestException) -> str:
     """A word for what went wrong; requests' own message shows the whole url."""
     text = repr(exc)
     known = {
-        "Connection refused": "connection refused", "Name or service": "unknown host",
-        "resolution": "unknown host", "CERTIFICATE": "its certificate is not trusted",
-        "SSL": "no TLS connection", "unreachable": "no route to it",
+        "Connection refused": "connection refused",
+        "Name or service": "unknown host",
+        "resolution": "unknown host",
+        "CERTIFICATE": "its certificate is not trusted",
+        "SSL": "no TLS connection",
+        "unreachable": "no route to it",
     }
     found = (word for sign, word in known.items() if sign in text)
     return next(found, "the connection broke")

@@ -133,7 +133,7 @@ class Refreshed(Generic[T]):
         if self._value is None:
             return self.error is None or self._is_wanted
         is_stale = self._clock() - self._loaded_at > self._stale
-        return self._is_wanted or is_stale and self.error is None
+        return self._is_wanted or (is_stale and self.error is None)
 
     def _wait(self) -> None:
         with self._changed:

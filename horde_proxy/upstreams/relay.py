@@ -12,20 +12,56 @@ from typing import IO, Any, Protocol
 
 from requests.structures import CaseInsensitiveDict
 
-_HOP_BY_HOP = frozenset({
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
-    "te", "trailer", "transfer-encoding", "upgrade",
-})
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 _OF_THE_CLIENT = _HOP_BY_HOP | {
-    "host", "content-length", "accept-encoding", "expect", "authorization", "api-key", "x-api-key",
-    "apikey", "cookie", "origin", "referer", "forwarded", "via", "x-forwarded-for",
-    "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip", "x-client-ip",
-    "cf-connecting-ip", "true-client-ip", "x-endpoint", "x-goog-api-key", "openai-organization",
+    "host",
+    "content-length",
+    "accept-encoding",
+    "expect",
+    "authorization",
+    "api-key",
+    "x-api-key",
+    "apikey",
+    "cookie",
+    "origin",
+    "referer",
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-real-ip",
+    "x-client-ip",
+    "cf-connecting-ip",
+    "true-client-ip",
+    "x-endpoint",
+    "x-goog-api-key",
+    "openai-organization",
     "openai-project",
 }
 _OF_THE_SERVER = _HOP_BY_HOP | {
-    "server", "date", "set-cookie", "x-request-id", "x-endpoint", "access-control-allow-origin",
-    "access-control-allow-credentials", "access-control-expose-headers", "alt-svc",
+    "server",
+    "date",
+    "set-cookie",
+    "x-request-id",
+    "x-endpoint",
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-expose-headers",
+    "alt-svc",
     "strict-transport-security",
 }
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -75,10 +111,13 @@ class Call:
         """The headers for an upstream, with its own put over them. No key of the client's."""
         listed = self.headers.get("Connection", "")
         dropped = {name.strip().lower() for name in listed.split(",")} if listed else ()
-        found = CaseInsensitiveDict({
-            name: value for name, value in self.headers.items()
-            if name.lower() not in _OF_THE_CLIENT and name.lower() not in dropped
-        })
+        found = CaseInsensitiveDict(
+            {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in _OF_THE_CLIENT and name.lower() not in dropped
+            }
+        )
         found["Accept-Encoding"] = "identity"
         found.update(own)
         return found
@@ -94,7 +133,10 @@ class Relayed:
     model: str | None = None
 
     def __init__(
-        self, status: int, headers: Headers, chunks: Iterator[bytes],
+        self,
+        status: int,
+        headers: Headers,
+        chunks: Iterator[bytes],
         on_close: Iterable[Callable[[], object]] = (),
     ) -> None:
         self.status, self.headers = status, headers
@@ -132,7 +174,8 @@ def kept(headers: Iterable[tuple[str, str]]) -> Headers:
     listed = ",".join(value for name, value in found if name.lower() == "connection")
     dropped = _OF_THE_SERVER | {name.strip().lower() for name in listed.split(",")}
     return [
-        (name, value) for name, value in found
+        (name, value)
+        for name, value in found
         if name.lower() not in dropped and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
     ]
 

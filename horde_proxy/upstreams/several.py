@@ -58,7 +58,8 @@ def several(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamI
 def _sum(costs: Sequence[Callable[[], Spent]]) -> Spent:
     found = [cost() for cost in costs]
     return Spent(
-        sum(each.prompt_tokens for each in found), sum(each.completion_tokens for each in found),
+        sum(each.prompt_tokens for each in found),
+        sum(each.completion_tokens for each in found),
         sum(each.kudos for each in found),
     )
 

@@ -151,7 +151,9 @@ class Bridge:
         identity = self._identity
         agent = f"horde-proxy:{VERSION}:{identity.contact}"
         return session.post(
-            f"{self._base}/generate/text/{path}", json=body, timeout=_TIMEOUT,
+            f"{self._base}/generate/text/{path}",
+            json=body,
+            timeout=_TIMEOUT,
             headers={"apikey": identity.api_key, "Client-Agent": agent},
         )
 

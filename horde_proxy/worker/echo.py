@@ -75,7 +75,7 @@ class Echo:
         text = next((rule.say for rule in self._scenario if rule.when.search(text)), text)
         begun = _BEGUN.search(prompt)
         if begun and text.startswith(begun.group(1)):
-            text = text[len(begun.group(1)):]
+            text = text[len(begun.group(1)) :]
         text, _ = cut(text, payload.get("stop_sequence") or ())
         text = truncate(text, int(payload.get("max_length") or 80))
         self._take_time(estimate(text), cancelled)

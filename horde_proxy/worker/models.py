@@ -36,7 +36,10 @@ def open_backend(
         )
     if name == "echo":
         return Echo(
-            delay, speed=speed, max_length=max_length, max_context_length=max_context_length,
+            delay,
+            speed=speed,
+            max_length=max_length,
+            max_context_length=max_context_length,
             scenario=read_scenario(scenario) if scenario else (),
         )
     if name == "ngram":

@@ -14,7 +14,7 @@ def fill(prompt: str, tags: Mapping[str, str]) -> str:
     parts: list[str] = []
     open_role, position = "", 0
     for match in _TAG.finditer(prompt):
-        parts.append(prompt[position:match.start()])
+        parts.append(prompt[position : match.start()])
         position = match.end()
         role, ends = match.group(1), match.group(2)
         if open_role and (not ends or open_role != role):

@@ -42,14 +42,27 @@ class OpenAIServer(_Remote):
     """POST /v1/completions with the raw prompt (llama.cpp, vLLM, LM Studio, TabbyAPI)."""
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        body = _given(payload, {
-            "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
-            "rep_pen": "repetition_penalty", "stop_sequence": "stop", "max_length": "max_tokens",
-        })
-        answer = self._post("/v1/completions", {
-            **body, "model": self.model, "prompt": payload["prompt"],
-            "repeat_penalty": payload.get("rep_pen", 1.0),
-        })
+        body = _given(
+            payload,
+            {
+                "temperature": "temperature",
+                "top_p": "top_p",
+                "top_k": "top_k",
+                "min_p": "min_p",
+                "rep_pen": "repetition_penalty",
+                "stop_sequence": "stop",
+                "max_length": "max_tokens",
+            },
+        )
+        answer = self._post(
+            "/v1/completions",
+            {
+                **body,
+                "model": self.model,
+                "prompt": payload["prompt"],
+                "repeat_penalty": payload.get("rep_pen", 1.0),
+            },
+        )
         return _text(answer, "choices", 0, "text")
 
 
@@ -64,15 +77,29 @@ class OllamaServer(_Remote):
     """POST /api/generate with raw: true, so that Ollama adds no template of its own."""
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        options = _given(payload, {
-            "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
-            "rep_pen": "repeat_penalty", "stop_sequence": "stop", "max_length": "num_predict",
-            "max_context_length": "num_ctx",
-        })
-        answer = self._post("/api/generate", {
-            "model": self.model, "prompt": payload["prompt"], "raw": True, "stream": False,
-            "options": options,
-        })
+        options = _given(
+            payload,
+            {
+                "temperature": "temperature",
+                "top_p": "top_p",
+                "top_k": "top_k",
+                "min_p": "min_p",
+                "rep_pen": "repeat_penalty",
+                "stop_sequence": "stop",
+                "max_length": "num_predict",
+                "max_context_length": "num_ctx",
+            },
+        )
+        answer = self._post(
+            "/api/generate",
+            {
+                "model": self.model,
+                "prompt": payload["prompt"],
+                "raw": True,
+                "stream": False,
+                "options": options,
+            },
+        )
         return _text(answer, "response")
 
 
@@ -94,8 +121,11 @@ def connect(
         found = probe(url, session)
         if found:
             return kind(
-                url, model or found.name, found.name,
-                max_length or found.max_length, max_context_length or found.max_context_length,
+                url,
+                model or found.name,
+                found.name,
+                max_length or found.max_length,
+                max_context_length or found.max_context_length,
                 session,
             )
     raise BackendError(

@@ -17,10 +17,19 @@ from typing import Any
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
 _OPTIONS = (
-    "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu",
-    "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
-    "--disable-default-apps", "--disable-extensions", "--disable-sync", "--no-pings",
-    "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--headless=new",
+    "--remote-debugging-pipe",
+    "--no-first-run",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--disable-sync",
+    "--no-pings",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 _FIRST_FREE = 20
 
@@ -33,8 +42,10 @@ class Chromium:
         sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
         self._process = subprocess.Popen(
             [str(PROGRAM), *_OPTIONS, *sandbox, f"--user-data-dir={folder}", "about:blank"],
-            stderr=subprocess.DEVNULL, start_new_session=True, pass_fds=(3, 4),
-            preexec_fn=lambda: (os.dup2(theirs[0], 3), os.dup2(ours[1], 4)) and None,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(3, 4),
+            preexec_fn=lambda: _give_pipes(theirs[0], ours[1]),
         )
         os.close(theirs[0])
         os.close(ours[1])
@@ -72,7 +83,10 @@ class Chromium:
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression, awaited."""
         found = self.call(
-            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True,
+            "Runtime.evaluate",
+            expression=expression,
+            awaitPromise=True,
+            returnByValue=True,
             userGesture=True,
         )
         assert "exceptionDetails" not in found, found["exceptionDetails"]
@@ -94,7 +108,10 @@ class Chromium:
         code = {"Tab": 9, "Enter": 13, " ": 32}.get(key, 0)
         for kind in ("keyDown", "keyUp"):
             self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code,
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=code,
                 **({"text": text} if text and kind == "keyDown" else {}),
             )
 
@@ -108,12 +125,18 @@ class Chromium:
 
     def size(self, width: int, scheme: str = "light") -> None:
         """Show the page at a width, in light or dark."""
-        self.call("Emulation.setEmulatedMedia", features=[
-            {"name": "prefers-color-scheme", "value": scheme},
-        ])
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900,
-            deviceScaleFactor=1, mobile=width < 600,
+            "Emulation.setEmulatedMedia",
+            features=[
+                {"name": "prefers-color-scheme", "value": scheme},
+            ],
+        )
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=width < 600,
         )
 
     def close(self) -> None:
@@ -153,6 +176,12 @@ class Chromium:
                 self.console.append(f"{told['entry']['text']} {told['entry'].get('url')}")
             case "Runtime.consoleAPICalled" if told["type"] in ("warning", "error"):
                 self.console.append(str(told["args"]))
+
+
+def _give_pipes(commands: int, answers: int) -> None:
+    """Chromium's --remote-debugging-pipe reads commands from 3 and writes answers to 4."""
+    os.dup2(commands, 3)
+    os.dup2(answers, 4)
 
 
 def _pipe() -> tuple[int, int]:

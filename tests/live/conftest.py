@@ -52,7 +52,8 @@ class Processes:
         names = {"HORDE_PROXY_" + name.upper(): value for name, value in settings.items()}
         process = subprocess.Popen(
             [sys.executable, "-m", "horde_proxy", *arguments],
-            env={**os.environ, "AI_HORDE_API_KEY": KEY, **names}, start_new_session=True,
+            env={**os.environ, "AI_HORDE_API_KEY": KEY, **names},
+            start_new_session=True,
         )
         self.started.append(process)
         return process
@@ -60,8 +61,11 @@ class Processes:
     def serve(self, **settings: str) -> tuple[str, subprocess.Popen[bytes]]:
         """A proxy and its URL, once it answers. The private horde has no pace to keep to."""
         settings = {
-            "horde__address_limits": "[]", "horde__key_limits": "[]",
-            "server__cancel_grace": "0", "server__reattach": "false", **settings,
+            "horde__address_limits": "[]",
+            "horde__key_limits": "[]",
+            "server__cancel_grace": "0",
+            "server__reattach": "false",
+            **settings,
         }
         bind = f"127.0.0.1:{free_port()}"
         process = self.start("serve", "--bind", bind, **settings)
@@ -70,9 +74,7 @@ class Processes:
 
     def serve_horde(self, **settings: str) -> str:
         """A proxy with a private horde in it."""
-        return self.serve(
-            private_horde__enabled="true", private_horde__api_key=KEY, **settings
-        )[0]
+        return self.serve(private_horde__enabled="true", private_horde__api_key=KEY, **settings)[0]
 
     def work(self, url: str, *options: str) -> subprocess.Popen[bytes]:
         """An echo worker, once its model is on offer."""

@@ -31,7 +31,13 @@ LIMIT = 60.0
 STALL = 30.0
 LEGAL = {"stop", "length", "content_filter"}
 FAULTS = {
-    "none": 880, "reset": 25, "500": 20, "502": 20, "truncated": 20, "429": 15, "429 bare": 15,
+    "none": 880,
+    "reset": 25,
+    "500": 20,
+    "502": 20,
+    "truncated": 20,
+    "429": 15,
+    "429 bare": 15,
     "stall": 5,
 }
 
@@ -88,8 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_DELETE = do_GET
 
     def pass_on(self, body: bytes, cut: bool) -> None:
-        headers = {name: value for name, value in self.headers.items()
-                   if name.lower() in ("apikey", "client-agent", "content-type")}
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() in ("apikey", "client-agent", "content-type")
+        }
         try:
             found = self.server.session.request(
                 self.command, self.server.horde + self.path, data=body, headers=headers, timeout=10
@@ -144,8 +153,11 @@ def start_horde(processes: Processes, bind: str) -> Any:
 def chat(url: str, number: int) -> str:
     """How one chat ended: "stop" and the like, an error's code, or "left"."""
     leaves, stream = number % 10 == 9, number % 2 == 0
-    body = {"model": "horde-proxy/echo", "stream": stream,
-            "messages": [{"role": "user", "content": f"chat number {number}"}]}
+    body = {
+        "model": "horde-proxy/echo",
+        "stream": stream,
+        "messages": [{"role": "user", "content": f"chat number {number}"}],
+    }
     try:
         response = requests.post(
             f"{url}/v1/chat/completions", json=body, stream=True, timeout=0.7 if leaves else LIMIT
@@ -183,8 +195,11 @@ def test_two_thousand_chats_end_whatever_the_horde_does(
     horde = f"http://{bind}"
     between.faulty = False
     url, _ = processes.serve(
-        horde__url=f"http://127.0.0.1:{between.server_port}", horde__validated_backends="false",
-        horde__read_timeout="3", server__timeout="50", server__stream_timeout="50",
+        horde__url=f"http://127.0.0.1:{between.server_port}",
+        horde__validated_backends="false",
+        horde__read_timeout="3",
+        server__timeout="50",
+        server__stream_timeout="50",
         server__places=str(PLACES),
     )
     steady = [processes.work(horde, "--threads", "30") for _ in range(2)]
@@ -200,8 +215,15 @@ def test_two_thousand_chats_end_whatever_the_horde_does(
     troubles.join()
     stop.set()
     between.faulty = False
-    known = {"upstream_error", "rate_limit_exceeded", "no_workers", "timeout", "model_not_found",
-             "busy", "left"}
+    known = {
+        "upstream_error",
+        "rate_limit_exceeded",
+        "no_workers",
+        "timeout",
+        "model_not_found",
+        "busy",
+        "left",
+    }
     assert set(ends) <= LEGAL | known, ends
     assert sum(ends.values()) == CHATS
     assert ends["stop"] > CHATS / 2, ends

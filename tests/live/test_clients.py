@@ -24,14 +24,20 @@ from live.conftest import Processes, until
 HERE = Path(__file__).parent / "clients"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "horde-proxy-tests"
 NODE_PACKAGES = (
-    "opencode-ai@1.18", "openai@6", "ai@6", "@ai-sdk/openai-compatible@2", "zod@4",
+    "opencode-ai@1.18",
+    "openai@6",
+    "ai@6",
+    "@ai-sdk/openai-compatible@2",
+    "zod@4",
 )
 PYTHON_PACKAGES = ("langchain-openai~=1.0", "llm~=0.27")
 MODEL = "horde-proxy/echo"
 PERSON = '{"name": "Ann", "age": 3}'
 OPENCODE = {
-    "OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1",
-    "OPENCODE_DISABLE_LSP_DOWNLOAD": "1", "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
+    "OPENCODE_DISABLE_MODELS_FETCH": "1",
+    "OPENCODE_DISABLE_AUTOUPDATE": "1",
+    "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+    "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -47,11 +53,16 @@ def scenario(folder: Path) -> list[dict[str, str]]:
     notes = str(folder / "notes.txt")
     return [
         {"when": "fix the typo", "say": "I read it first.\n" + call("read", filePath=notes)},
-        {"when": "<tool_response>.*helo world",
-         "say": call("edit", filePath=notes, oldString="helo", newString="hello")},
-        {"when": "<tool_response>.*(applied|success)", "say": call(
-            "bash", command="cat notes.txt && touch done.txt", description="Show the file"
-        )},
+        {
+            "when": "<tool_response>.*helo world",
+            "say": call("edit", filePath=notes, oldString="helo", newString="hello"),
+        },
+        {
+            "when": "<tool_response>.*(applied|success)",
+            "say": call(
+                "bash", command="cat notes.txt && touch done.txt", description="Show the file"
+            ),
+        },
         {"when": "<tool_response>.*hello world", "say": "Done: it says hello world now."},
         {"when": "<tool_response>.*cold in Oslo", "say": "It is cold in Oslo."},
         {"when": "weather in Oslo", "say": call("get_weather", city="Oslo")},
@@ -68,8 +79,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     script.write_text(json.dumps(scenario(folder)))
     processes = Processes()
     url = processes.serve_horde()
-    processes.start("worker", "--horde", url, "--backend", "echo", "--idle", "0.05",
-                    "--scenario", str(script))
+    processes.start(
+        "worker", "--horde", url, "--backend", "echo", "--idle", "0.05", "--scenario", str(script)
+    )
     until(lambda: MODEL in requests.get(f"{url}/v1/models", timeout=5).text)
     yield url, folder
     processes.end()
@@ -85,8 +97,11 @@ def node() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.json").write_text('{"private": true, "type": "module"}')
         done = subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", *NODE_PACKAGES], cwd=folder,
-            capture_output=True, text=True, timeout=400,
+            ["npm", "install", "--no-audit", "--no-fund", *NODE_PACKAGES],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=400,
         )
         if done.returncode:
             pytest.skip("the npm registry cannot be reached")
@@ -103,7 +118,9 @@ def python() -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
         done = subprocess.run(
             [str(folder / "bin" / "pip"), "install", "-q", *PYTHON_PACKAGES],
-            capture_output=True, text=True, timeout=400,
+            capture_output=True,
+            text=True,
+            timeout=400,
         )
         if done.returncode:
             shutil.rmtree(folder)
@@ -113,8 +130,13 @@ def python() -> Path:
 
 def run(command: list[str | Path], cwd: Path, **environ: str) -> str:
     done = subprocess.run(
-        [str(each) for each in command], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=120, env={**os.environ, "PWD": str(cwd), **environ},
+        [str(each) for each in command],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PWD": str(cwd), **environ},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -134,16 +156,14 @@ def opencode(served: tuple[str, Path], node: Path, tmp_path: Path) -> Iterator[A
         program = node / "node_modules" / ".bin" / "opencode"
         return run([program, "run", "--title", "t", prompt], folder, HOME=str(tmp_path), **OPENCODE)
 
-    yield opened
+    return opened
 
 
 def test_opencode_answers(opencode: Any) -> None:
     assert opencode("hello").strip() == "Hello, how can I help?"
 
 
-def test_opencode_reads_edits_runs_and_finishes(
-    opencode: Any, served: tuple[str, Path]
-) -> None:
+def test_opencode_reads_edits_runs_and_finishes(opencode: Any, served: tuple[str, Path]) -> None:
     said = opencode("fix the typo in notes.txt")
     assert "Done: it says hello world now." in said
     assert (served[1] / "notes.txt").read_text() == "hello world\n"
@@ -155,8 +175,11 @@ def test_openai_for_node_runs_tools_parses_and_streams(
 ) -> None:
     found = json.loads(run(["node", "openai_node.mjs", f"{served[0]}/v1", MODEL], node))
     assert found == {
-        "asked": ["Oslo"], "final": "It is cold in Oslo.", "person": {"name": "Ann", "age": 3},
-        "streamed": "Hello, how can I help?", "finish": "stop",
+        "asked": ["Oslo"],
+        "final": "It is cold in Oslo.",
+        "person": {"name": "Ann", "age": 3},
+        "streamed": "Hello, how can I help?",
+        "finish": "stop",
     }
 
 
@@ -166,20 +189,23 @@ def test_the_ai_sdk_calls_tools_streams_and_makes_objects(
     said = run(["node", "ai_sdk.mjs", f"{served[0]}/v1", MODEL], node)
     found = json.loads(said.splitlines()[-1])
     assert found == {
-        "asked": ["Oslo"], "text": "It is cold in Oslo.", "steps": 2,
-        "streamed": "Hello, how can I help?", "finish": "stop",
+        "asked": ["Oslo"],
+        "text": "It is cold in Oslo.",
+        "steps": 2,
+        "streamed": "Hello, how can I help?",
+        "finish": "stop",
         "object": {"name": "Ann", "age": 3},
     }
 
 
-def test_langchain_binds_tools_and_gives_structures(
-    served: tuple[str, Path], python: Path
-) -> None:
+def test_langchain_binds_tools_and_gives_structures(served: tuple[str, Path], python: Path) -> None:
     script = HERE / "langchain_client.py"
     found = json.loads(run([python / "python", script, f"{served[0]}/v1", MODEL], HERE))
     assert found == {
-        "calls": [["get_weather", {"city": "Oslo"}]], "by_schema": {"name": "Ann", "age": 3},
-        "by_call": {"name": "Ann", "age": 3}, "streamed": "Hello, how can I help?",
+        "calls": [["get_weather", {"city": "Oslo"}]],
+        "by_schema": {"name": "Ann", "age": 3},
+        "by_call": {"name": "Ann", "age": 3},
+        "streamed": "Hello, how can I help?",
     }
 
 
@@ -193,7 +219,7 @@ def llm(served: tuple[str, Path], python: Path, tmp_path: Path) -> Iterator[Any]
         f"api_key_name: horde}}\n"
     )
     (tmp_path / "keys.json").write_text('{"horde": "none"}')
-    yield lambda *arguments: run(
+    return lambda *arguments: run(
         [python / "llm", *arguments], tmp_path, LLM_USER_PATH=str(tmp_path)
     ).strip()
 
@@ -202,7 +228,8 @@ def test_llm_chats_completes_and_uses_schemas_and_tools(llm: Any) -> None:
     assert llm("-m", "horde", "hello") == "Hello, how can I help?"
     assert llm("-m", "raw", "Once upon a time") == "Once upon a time"
     assert json.loads(llm("-m", "horde", "--schema", "name, age int", "Invent a person.")) == {
-        "name": "Ann", "age": 3,
+        "name": "Ann",
+        "age": 3,
     }
     function = "def get_weather(city: str) -> str:\n    return 'cold in ' + city"
     said = llm("-m", "horde", "--functions", function, "What is the weather in Oslo?")
@@ -215,17 +242,17 @@ class Person(pydantic.BaseModel):
 
 
 def test_openai_for_python_parses_and_streams_calls(served: tuple[str, Path]) -> None:
-    tool = openai.pydantic_function_tool(
-        pydantic.create_model("get_weather", city=(str, ...))
-    )
+    tool = openai.pydantic_function_tool(pydantic.create_model("get_weather", city=(str, ...)))
     with openai.OpenAI(base_url=f"{served[0]}/v1", api_key="none") as client:
         parsed = client.chat.completions.parse(
-            model=MODEL, messages=[{"role": "user", "content": "Invent a person."}],
+            model=MODEL,
+            messages=[{"role": "user", "content": "Invent a person."}],
             response_format=Person,
         )
         assert parsed.choices[0].message.parsed == Person(name="Ann", age=3)
         with client.chat.completions.stream(
-            model=MODEL, messages=[{"role": "user", "content": "What is the weather in Oslo?"}],
+            model=MODEL,
+            messages=[{"role": "user", "content": "What is the weather in Oslo?"}],
             tools=[tool],
         ) as stream:
             kinds = {event.type for event in stream}

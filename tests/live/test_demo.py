@@ -44,9 +44,20 @@ def test_the_printed_curl_line_answers_and_a_signal_ends_everything(
     bind, said = f"127.0.0.1:{free_port()}", tmp_path / "said"
     with said.open("w") as output:
         demo = subprocess.Popen(
-            [sys.executable, "-m", "horde_proxy", "demo", "--bind", bind, "--model", "ngram",
-             "--echo"],
-            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            [
+                sys.executable,
+                "-m",
+                "horde_proxy",
+                "demo",
+                "--bind",
+                bind,
+                "--model",
+                "ngram",
+                "--echo",
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         until(lambda: "Ctrl-C" in said.read_text())

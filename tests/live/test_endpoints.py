@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import requests
@@ -48,12 +48,34 @@ def llama_server() -> Path:
 def llama(processes: Processes) -> str:
     """The url of a server that has SmolLM2 under the name smol."""
     port = free_port()
-    processes.started.append(subprocess.Popen(
-        [str(llama_server()), "-m", str(model_file.installed()), "--alias", "smol", "--host",
-         "127.0.0.1", "--port", str(port), "-fa", "off", "-ctk", "f32", "-ctv", "f32", "-c", "2048",
-         "-np", "2"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    ))
+    processes.started.append(
+        subprocess.Popen(
+            [
+                str(llama_server()),
+                "-m",
+                str(model_file.installed()),
+                "--alias",
+                "smol",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "-fa",
+                "off",
+                "-ctk",
+                "f32",
+                "-ctv",
+                "f32",
+                "-c",
+                "2048",
+                "-np",
+                "2",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    )
     until(lambda: answers(f"http://127.0.0.1:{port}/health"), 60)
     return f"http://127.0.0.1:{port}"
 
@@ -65,16 +87,18 @@ def front(processes: Processes, endpoints: list[dict[str, Any]], **settings: str
 def chat(url: str, model: str, text: str = "Hello", **body: Any) -> requests.Response:
     messages = [{"role": "user", "content": text}]
     return requests.post(
-        f"{url}/v1/chat/completions", json={"model": model, "messages": messages, **body},
-        timeout=60, stream=bool(body.get("stream")),
+        f"{url}/v1/chat/completions",
+        json={"model": model, "messages": messages, **body},
+        timeout=60,
+        stream=bool(body.get("stream")),
     )
 
 
 def other_proxy(processes: Processes) -> tuple[str, subprocess.Popen[bytes]]:
     """A proxy with a private horde and an echo worker: its url and process."""
-    url, process = processes.serve(private_horde__enabled="true", private_horde__api_key=(
-        "live-tests-owner-key"
-    ))
+    url, process = processes.serve(
+        private_horde__enabled="true", private_horde__api_key=("live-tests-owner-key")
+    )
     processes.work(url, "--threads", "50")
     return url, process
 
@@ -89,13 +113,15 @@ def test_llama_cpp_and_another_proxy_behind_one_front(processes: Processes, llam
     )
     listed = requests.get(f"{url}/v1/models", timeout=5).json()["data"]
     assert [(each["id"], each["endpoints"]) for each in listed] == [
-        ("smol", ["llama"]), (f"far/{ECHO}", ["second"]),
+        ("smol", ["llama"]),
+        (f"far/{ECHO}", ["second"]),
     ]
     question = {"text": "What is the capital of France?", "max_tokens": 12, "temperature": 0}
     whole, direct = chat(url, "smol", **question), chat(llama, "smol", **question)
     assert whole.json()["choices"] == direct.json()["choices"]
     assert (whole.json()["usage"]["completion_tokens"], whole.headers["X-Endpoint"]) == (
-        12, "llama"
+        12,
+        "llama",
     )
     far = chat(url, f"far/{ECHO}", "Hello you")
     assert far.json()["choices"][0]["message"]["content"] == "Hello you"
@@ -128,7 +154,8 @@ def test_a_client_that_goes_frees_its_place_at_llama_cpp(processes: Processes, l
     until(lambda: busy() == 0, 3)
     with pytest.raises(requests.Timeout):
         requests.post(
-            f"{url}/v1/chat/completions", timeout=1,
+            f"{url}/v1/chat/completions",
+            timeout=1,
             json={"model": "smol", "messages": [{"role": "user", "content": "Hi"}], **stories},
         )
     # Before its first byte the server itself may not notice it, whoever goes.
@@ -228,10 +255,17 @@ def test_a_file_that_changes_adds_rekeys_and_removes_endpoints_under_load(
         ):
             file.write_text(f"endpoints = {endpoints!r}\n")
             names = [each["name"] for each in endpoints]
-            until(lambda: [each["name"] for each in requests.get(
-                f"{url}/v1/endpoints", timeout=5).json()["data"]] == names)
+            until(
+                lambda names=names: (
+                    [
+                        each["name"]
+                        for each in requests.get(f"{url}/v1/endpoints", timeout=5).json()["data"]
+                    ]
+                    == names
+                )
+            )
             begun = len(found)
-            until(lambda: len(found) > begun + 10)
+            until(lambda begun=begun: len(found) > begun + 10)
     finally:
         stop.set()
         for thread in threads:
@@ -268,11 +302,14 @@ class Silent:
             connection.close()
 
 
-@pytest.mark.parametrize("head", [
-    b"",
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"c\r\ndata: first\n\r\n",
-])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"c\r\ndata: first\n\r\n",
+    ],
+)
 def test_a_client_that_goes_closes_the_upstreams_connection(
     processes: Processes, head: bytes
 ) -> None:
@@ -298,11 +335,20 @@ class Node(BaseHTTPRequestHandler):
     """A small OCF head: one peer serves the model, one that cannot be reached is listed too."""
 
     protocol_version = "HTTP/1.1"
-    table = {
-        "/QmA": {"id": "QmA", "connected": True, "service": [{
-            "name": "llm", "status": "connected", "host": "localhost", "port": "8080",
-            "identity_group": ["model=Qwen/Qwen3-8B", "region=eu", "all", "model=*"],
-        }]},
+    table: ClassVar = {
+        "/QmA": {
+            "id": "QmA",
+            "connected": True,
+            "service": [
+                {
+                    "name": "llm",
+                    "status": "connected",
+                    "host": "localhost",
+                    "port": "8080",
+                    "identity_group": ["model=Qwen/Qwen3-8B", "region=eu", "all", "model=*"],
+                }
+            ],
+        },
         "/QmB": {"id": "QmB", "service": None},
         "/QmC": {"id": "QmC", "connected": False, "service": [{"identity_group": ["model=gone"]}]},
         "/QmD": {"id": "QmD", "service": [{"identity_group": ["model=far"]}]},
@@ -344,10 +390,19 @@ def node() -> Iterator[str]:
 def test_an_ocf_node_offers_its_peers_models_and_its_failures_are_failures(
     processes: Processes, node: str
 ) -> None:
-    url = front(processes, [
-        {"type": "ocf", "url": node, "name": "node"},
-        {"type": "ocf", "url": f"{node}/v1", "name": "again", "priority": 1, "models": ["Qwen/*"]},
-    ])
+    url = front(
+        processes,
+        [
+            {"type": "ocf", "url": node, "name": "node"},
+            {
+                "type": "ocf",
+                "url": f"{node}/v1",
+                "name": "again",
+                "priority": 1,
+                "models": ["Qwen/*"],
+            },
+        ],
+    )
     listed = requests.get(f"{url}/v1/models", timeout=5).json()["data"]
     assert [each["id"] for each in listed] == ["Qwen/Qwen3-8B", "far", "nobody"]
     good = chat(url, "qwen3-8b")
@@ -397,8 +452,18 @@ def test_a_large_upload_is_not_read_into_memory(processes: Processes, tmp_path: 
 
     before = peak()
     answer = subprocess.run(
-        ["curl", "-s", "-F", f"file=@{speech}", "-F", "model=whisper",
-         f"{url}/v1/audio/transcriptions"], capture_output=True, check=True, timeout=60,
+        [
+            "curl",
+            "-s",
+            "-F",
+            f"file=@{speech}",
+            "-F",
+            "model=whisper",
+            f"{url}/v1/audio/transcriptions",
+        ],
+        capture_output=True,
+        check=True,
+        timeout=60,
     )
     server.shutdown()
     server.server_close()
@@ -409,11 +474,18 @@ def test_a_large_upload_is_not_read_into_memory(processes: Processes, tmp_path: 
 def test_the_older_variables_serve_as_they_did(processes: Processes) -> None:
     second, _ = other_proxy(processes)
     port = free_port()
-    environ = {**os.environ, "TARGET_OPENAI_URL": second, "API_KEY": "k", "TIMEOUT": "30",
-               "PORT": str(port)}
-    processes.started.append(subprocess.Popen(
-        [sys.executable, "-m", "horde_proxy", "serve"], env=environ, start_new_session=True
-    ))
+    environ = {
+        **os.environ,
+        "TARGET_OPENAI_URL": second,
+        "API_KEY": "k",
+        "TIMEOUT": "30",
+        "PORT": str(port),
+    }
+    processes.started.append(
+        subprocess.Popen(
+            [sys.executable, "-m", "horde_proxy", "serve"], env=environ, start_new_session=True
+        )
+    )
     url = f"http://127.0.0.1:{port}"
     until(lambda: answers(f"{url}/health/ready"))
     assert chat(url, ECHO, "Hi there").json()["choices"][0]["message"]["content"] == "Hi there"

@@ -31,8 +31,11 @@ def strict_horde(processes: Processes) -> str:
 def proxy(processes: Processes, horde: str, **settings: str) -> str:
     """A proxy before that horde, anonymous and at the public horde's pace."""
     return processes.serve(
-        horde__url=horde, horde__api_key="0000000000", horde__validated_backends="false",
-        horde__address_limits='["2/second", "90/minute"]', horde__key_limits='["2/second"]',
+        horde__url=horde,
+        horde__api_key="0000000000",
+        horde__validated_backends="false",
+        horde__address_limits='["2/second", "90/minute"]',
+        horde__key_limits='["2/second"]',
         **settings,
     )[0]
 
@@ -41,8 +44,9 @@ def streamed(url: str, text: str, **fields: Any) -> tuple[float, float, str, str
     """(seconds to the first text, to the end, the text, the finish reason)."""
     body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": text}]}
     began, first, content, reason = time.monotonic(), 0.0, "", ""
-    with requests.post(f"{url}/v1/chat/completions", json={**body, **fields}, stream=True,
-                       timeout=300) as answer:
+    with requests.post(
+        f"{url}/v1/chat/completions", json={**body, **fields}, stream=True, timeout=300
+    ) as answer:
         for line in answer.iter_lines(chunk_size=1):
             if not line.startswith(b"data: {"):
                 continue

@@ -57,14 +57,16 @@ def nginx(tmp_path: Path, processes: Processes) -> Iterator[Any]:
         server = our_server(port, proxy) if kind == "ours" else stock
         config = tmp_path / f"{kind}.conf"
         config.write_text(MAIN.format(folder=tmp_path, server=server, port=port, user=USER))
-        processes.started.append(subprocess.Popen(
-            ["nginx", "-c", str(config), "-p", str(tmp_path)], stderr=subprocess.DEVNULL
-        ))
+        processes.started.append(
+            subprocess.Popen(
+                ["nginx", "-c", str(config), "-p", str(tmp_path)], stderr=subprocess.DEVNULL
+            )
+        )
         found = f"http://127.0.0.1:{port}"
         until(lambda: answers(f"{found}/health/live"))
         return found
 
-    yield start
+    return start
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -115,7 +117,8 @@ def test_a_body_of_twenty_megabytes_comes_through(processes: Processes, nginx: A
     url = nginx("ours", proxy)
     text = "word " * (4 * 1024 * 1024)
     response = requests.post(
-        f"{url}/v1/chat/completions", json=body(messages=[{"role": "user", "content": text}]),
+        f"{url}/v1/chat/completions",
+        json=body(messages=[{"role": "user", "content": text}]),
         timeout=60,
     )
     assert response.status_code == 400
@@ -171,7 +174,8 @@ def test_check_finds_what_a_stock_server_block_does(processes: Processes, nginx:
     processes.work(proxy)
     findings = list(check.check_url(nginx("stock", proxy), None, requests.Session()))
     assert [finding.what.split(":")[0] for finding in findings if not finding.ok] == [
-        "body", "time-outs",
+        "body",
+        "time-outs",
     ]
 
 

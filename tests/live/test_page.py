@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 import requests
+from conftest import Clock, Scripted, World
 from flask import Flask, request
 from werkzeug.serving import make_server
 
-from conftest import Clock, Scripted, World
 from horde_proxy import create_app
 from horde_proxy.api import PageState
 from horde_proxy.api.history import BUCKET_SECONDS, BUCKETS, History
@@ -78,7 +78,9 @@ def axe() -> str:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.json").write_text('{"private": true}')
         done = subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", AXE], cwd=folder, capture_output=True,
+            ["npm", "install", "--no-audit", "--no-fund", AXE],
+            cwd=folder,
+            capture_output=True,
             timeout=120,
         )
         if done.returncode:
@@ -95,10 +97,16 @@ def chat(url: str, text: str = "Hello you", key: str | None = None, **fields: An
 def offer(url: str, model: str) -> None:
     """A worker for another model, which pops once and does nothing."""
     requests.post(
-        f"{url}/api/v2/generate/text/pop", timeout=10,
-        headers={"apikey": "live-tests-owner-key"}, json={
-            "name": "idle", "models": [model], "max_length": 512, "max_context_length": 16384,
-            "bridge_agent": "Test:1:none", "threads": 2,
+        f"{url}/api/v2/generate/text/pop",
+        timeout=10,
+        headers={"apikey": "live-tests-owner-key"},
+        json={
+            "name": "idle",
+            "models": [model],
+            "max_length": 512,
+            "max_context_length": 16384,
+            "bridge_agent": "Test:1:none",
+            "threads": 2,
         },
     ).raise_for_status()
     until(lambda: model in requests.get(f"{url}/v1/models", timeout=5).text)
@@ -107,10 +115,14 @@ def offer(url: str, model: str) -> None:
 def complaints(browser: Chromium, axe: str) -> list[str]:
     """What axe-core finds wrong with the page as it is."""
     browser.evaluate(axe + "; true")
-    found = json.loads(browser.evaluate("axe.run(document).then((found) => JSON.stringify("
-                                        "found.violations))"))
-    return [f"{each['id']}: {node['html'][:200]} {node['failureSummary']}"
-            for each in found for node in each["nodes"]]
+    found = json.loads(
+        browser.evaluate("axe.run(document).then((found) => JSON.stringify(found.violations))")
+    )
+    return [
+        f"{each['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for each in found
+        for node in each["nodes"]
+    ]
 
 
 def looked_at(browser: Chromium, axe: str, folder: Path, name: str) -> list[str]:
@@ -139,13 +151,14 @@ def text_of(browser: Chromium, selector: str) -> str:
 
 
 def is_from(browser: Chromium, url: str) -> bool:
-    return {each.split("/page")[0].split("/v1")[0].rstrip("/") for each in browser.requests
-            if not each.startswith(("data:", "about:"))} == {url}
+    return {
+        each.split("/page")[0].split("/v1")[0].rstrip("/")
+        for each in browser.requests
+        if not each.startswith(("data:", "about:"))
+    } == {url}
 
 
-def test_the_page_lives(
-    processes: Processes, browser: Chromium, axe: str, artefacts: Path
-) -> None:
+def test_the_page_lives(processes: Processes, browser: Chromium, axe: str, artefacts: Path) -> None:
     """Sorts, searches, copies, shows what runs as it runs, and chats."""
     url = processes.serve_horde()
     processes.work(url, "--delay", "2", "--threads", "3")
@@ -295,18 +308,28 @@ def serving(app: Flask) -> Iterator[str]:
 
 def test_a_chat_by_cookie_is_relayed_where_a_chat_belongs(upstream: Any, tmp_path: Path) -> None:
     url, calls = upstream
-    app = create_app(load(environ={}, flags={
-        "endpoints": [{"url": url, "name": "other"}],
-        "access": {"mode": "keys", "keys": {"guest": GUEST},
-                   "database": f"sqlite:///{tmp_path}/ledger.db"},
-    }))
+    app = create_app(
+        load(
+            environ={},
+            flags={
+                "endpoints": [{"url": url, "name": "other"}],
+                "access": {
+                    "mode": "keys",
+                    "keys": {"guest": GUEST},
+                    "database": f"sqlite:///{tmp_path}/ledger.db",
+                },
+            },
+        )
+    )
     with serving(app) as proxy, requests.Session() as session:
         form = session.get(proxy, headers={"Accept": "text/html"}, timeout=10).text
         token = form.partition('name="token" value="')[2].partition('"')[0]
         session.post(f"{proxy}/page/login", data={"key": GUEST, "token": token}, timeout=10)
         state = session.get(f"{proxy}/page/state.json", timeout=10).json()
         answer = session.post(
-            f"{proxy}/page/chat", json={"model": "m", "messages": []}, timeout=10,
+            f"{proxy}/page/chat",
+            json={"model": "m", "messages": []},
+            timeout=10,
             headers={"X-Page-Token": state["token"]},
         )
         assert answer.json()["choices"][0]["message"]["content"] == "relayed"
@@ -325,12 +348,23 @@ def a_full_day(clock: Clock) -> History:
         clock.seconds = end - (BUCKETS - 1 - place) * BUCKET_SECONDS
         for number in range(int(8 + 7 * math.sin(place / 18)) * (place % 29 > 2)):
             is_bad = 90 < place < 110 and number % 3 == 0
-            history.add(Record(
-                "id", "POST", "/v1/chat/completions", "127.0.0.1", status=504 if is_bad else 200,
-                seconds=2 + number % 5 + place % 7, model=OTHER, upstream="horde",
-                prompt_tokens=900 + 10 * place, completion_tokens=200 + number * 20, kudos=12.5,
-                account="anybody", error="timeout" if is_bad else None,
-            ))
+            history.add(
+                Record(
+                    "id",
+                    "POST",
+                    "/v1/chat/completions",
+                    "127.0.0.1",
+                    status=504 if is_bad else 200,
+                    seconds=2 + number % 5 + place % 7,
+                    model=OTHER,
+                    upstream="horde",
+                    prompt_tokens=900 + 10 * place,
+                    completion_tokens=200 + number * 20,
+                    kudos=12.5,
+                    account="anybody",
+                    error="timeout" if is_bad else None,
+                )
+            )
     return history
 
 
@@ -363,12 +397,19 @@ def test_one_logs_in_with_a_key(
 ) -> None:
     keys = {"admin": {"key": ADMIN, "admin": True}, "guest": {"key": GUEST}}
     url = processes.serve_horde(
-        access__mode="keys", access__keys=json.dumps(keys),
+        access__mode="keys",
+        access__keys=json.dumps(keys),
         access__database=f"sqlite:///{tmp_path}/ledger.db",
     )
     processes.start("worker", "--horde", url, "--backend", "echo", "--idle", "0.05")
-    until(lambda: "echo" in requests.get(
-        f"{url}/v1/models", headers={"Authorization": f"Bearer {GUEST}"}, timeout=5).text)
+    until(
+        lambda: (
+            "echo"
+            in requests.get(
+                f"{url}/v1/models", headers={"Authorization": f"Bearer {GUEST}"}, timeout=5
+            ).text
+        )
+    )
     assert chat(url, key=ADMIN).status_code == 200
     browser.open(url)
     browser.until("document.getElementById('key') !== null")

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_ledger_store import ANN, DAY, Behaviour
 
 from horde_proxy.ledger.book import Book
 from horde_proxy.ledger.records import Spent
 from horde_proxy.ledger.store import Store, StoreError
 from live.conftest import free_port, until
-from test_ledger_store import ANN, DAY, Behaviour
 
 psycopg = pytest.importorskip("psycopg")
 PASSWORD = "password-of-the-tests"
@@ -58,9 +58,19 @@ class Server:
         password.write_text(PASSWORD)
         self.own(directory, password)
         subprocess.run(
-            [*self.program("initdb"), "--username", "tests", "--auth", "scram-sha-256",
-             "--pwfile", str(password), "--no-sync"],
-            check=True, stdout=subprocess.DEVNULL, **self.identity(),
+            [
+                *self.program("initdb"),
+                "--username",
+                "tests",
+                "--auth",
+                "scram-sha-256",
+                "--pwfile",
+                str(password),
+                "--no-sync",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **self.identity(),
         )
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -83,9 +93,19 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [*self.program("postgres"), "-h", "127.0.0.1", "-p", str(self.port), "-F",
-             "-c", "unix_socket_directories="],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.identity(),
+            [
+                *self.program("postgres"),
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(self.port),
+                "-F",
+                "-c",
+                "unix_socket_directories=",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **self.identity(),
         )
         until(self.answers)
 

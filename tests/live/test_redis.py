@@ -24,8 +24,18 @@ pytestmark = pytest.mark.skipif(
 def redis_url(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir",
-         str(tmp_path)], stdout=subprocess.DEVNULL,
+        [
+            "redis-server",
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(tmp_path),
+        ],
+        stdout=subprocess.DEVNULL,
     )
 
     def is_up() -> bool:
@@ -42,8 +52,11 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
 
 def gate(url: str) -> Gate:
     from limits.storage import RedisStorage
+
     return Gate(
-        Limits(), sleep=time.sleep, concurrency=lambda key: 30,
+        Limits(),
+        sleep=time.sleep,
+        concurrency=lambda key: 30,
         shared=lambda: RedisStorage(url, wrap_exceptions=True, key_prefix="test"),
     )
 
@@ -70,7 +83,10 @@ def test_a_proxy_with_redis_serves(redis_url: str, tmp_path: Path) -> None:
     from horde_proxy import create_app
     from horde_proxy.config import load
 
-    settings = load(environ={"HORDE_PROXY_CACHE__REDIS_URL": redis_url}, flags={
-        "private_horde": {"enabled": True, "strict": True},
-    })
+    settings = load(
+        environ={"HORDE_PROXY_CACHE__REDIS_URL": redis_url},
+        flags={
+            "private_horde": {"enabled": True, "strict": True},
+        },
+    )
     assert create_app(settings).test_client().get("/health/live").status_code == 200

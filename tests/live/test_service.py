@@ -47,9 +47,7 @@ def chats(url: str, count: int) -> tuple[list[threading.Thread], list[str]]:
 def horde_and_proxy(processes: Processes, delay: str, **settings: str) -> Any:
     horde = processes.serve_horde()
     processes.work(horde, "--delay", delay, "--threads", "50")
-    url, proxy = processes.serve(
-        horde__url=horde, horde__validated_backends="false", **settings
-    )
+    url, proxy = processes.serve(horde__url=horde, horde__validated_backends="false", **settings)
     until(lambda: answers(f"{url}/health/ready"))
     return horde, url, proxy
 
@@ -59,9 +57,7 @@ def worker_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
-def test_sighup_brings_new_settings_and_drops_no_chat(
-    processes: Processes, tmp_path: Path
-) -> None:
+def test_sighup_brings_new_settings_and_drops_no_chat(processes: Processes, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("")
     horde, url, proxy = horde_and_proxy(processes, "3", config=str(file))
@@ -110,7 +106,7 @@ def test_sigterm_with_fifty_chats_ends_each_and_cancels_all(processes: Processes
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_a_quick_stop_cancels_at_once(processes: Processes, number: signal.Signals) -> None:
     horde, url, proxy = horde_and_proxy(processes, "30")
-    threads, found = chats(url, 4)
+    threads, _found = chats(url, 4)
     until(lambda: len(running_requests(horde)) == 4)
     proxy.send_signal(number)
     assert proxy.wait(10) == 0
@@ -139,17 +135,33 @@ def test_a_socket_of_systemds_is_taken_over(processes: Processes) -> None:
     bind = f"127.0.0.1:{free_port()}"
     names = {"AI_HORDE_API_KEY": KEY, "PATH": os.environ["PATH"]}
     setenv = [part for name, value in names.items() for part in ("-E", f"{name}={value}")]
-    processes.started.append(subprocess.Popen(
-        ["systemd-socket-activate", "-l", bind, *setenv, sys.executable, "-m", "horde_proxy",
-         "serve", "--bind", "127.0.0.1:1"], stderr=subprocess.DEVNULL,
-    ))
+    processes.started.append(
+        subprocess.Popen(
+            [
+                "systemd-socket-activate",
+                "-l",
+                bind,
+                *setenv,
+                sys.executable,
+                "-m",
+                "horde_proxy",
+                "serve",
+                "--bind",
+                "127.0.0.1:1",
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+    )
     until(lambda: answers(f"http://{bind}/health/live"))
 
 
 def test_serving_others_without_keys_is_refused_with_the_setting_that_opens_it() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "horde_proxy", "serve", "--bind", "0.0.0.0:8080"],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     assert ended.returncode == 1
     assert "set access.mode to 'keys'" in ended.stderr
@@ -158,10 +170,22 @@ def test_serving_others_without_keys_is_refused_with_the_setting_that_opens_it()
 def test_a_request_is_one_line_of_json_on_stderr(tmp_path: Path, processes: Processes) -> None:
     bind, said = f"127.0.0.1:{free_port()}", tmp_path / "said"
     with said.open("w") as stderr:
-        processes.started.append(subprocess.Popen(
-            [sys.executable, "-m", "horde_proxy", "serve", "--bind", bind, "--log-format", "json"],
-            env={**os.environ, "HORDE_PROXY_HORDE__URL": "http://127.0.0.1:9"}, stderr=stderr,
-        ))
+        processes.started.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "horde_proxy",
+                    "serve",
+                    "--bind",
+                    bind,
+                    "--log-format",
+                    "json",
+                ],
+                env={**os.environ, "HORDE_PROXY_HORDE__URL": "http://127.0.0.1:9"},
+                stderr=stderr,
+            )
+        )
         until(lambda: answers(f"http://{bind}/health/live"))
         requests.get(f"http://{bind}/v1/nope", timeout=5)
     lines = until(lambda: [line for line in said.read_text().splitlines() if "nope" in line])
@@ -174,7 +198,10 @@ def test_the_units_are_in_order() -> None:
     kinds = (".service", ".socket", ".timer")
     units = [str(path) for path in folder.iterdir() if path.suffix in kinds]
     ended = subprocess.run(
-        ["systemd-analyze", "verify", *units], capture_output=True, text=True, timeout=60,
+        ["systemd-analyze", "verify", *units],
+        capture_output=True,
+        text=True,
+        timeout=60,
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

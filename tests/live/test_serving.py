@@ -41,10 +41,14 @@ def test_the_openai_package_lists_chats_and_streams(processes: Processes) -> Non
         assert chat.choices[0].message.content == "Hello you"
         assert chat.usage is not None
         assert chat.usage.completion_tokens == 2
-        chunks = list(client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": "Hello you"}], stream=True,
-            stream_options={"include_usage": True},
-        ))
+        chunks = list(
+            client.chat.completions.create(
+                model=MODEL,
+                messages=[{"role": "user", "content": "Hello you"}],
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+        )
         text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
         assert text == "Hello you"
         assert chunks[-1].usage is not None
@@ -72,8 +76,12 @@ def test_a_client_that_goes_away_is_noticed_within_two_seconds(
     url = processes.serve_horde()
     processes.work(url, "--delay", "20")
     curl = subprocess.Popen(
-        [sys.executable, "-c", f"import requests; requests.post('{url}/v1/chat/completions', "
-         f"json={body(stream=stream)!r}, timeout=60)"]
+        [
+            sys.executable,
+            "-c",
+            f"import requests; requests.post('{url}/v1/chat/completions', "
+            f"json={body(stream=stream)!r}, timeout=60)",
+        ]
     )
     until(lambda: running_requests(url))
     time.sleep(0.5)
@@ -118,9 +126,14 @@ def test_a_body_that_is_too_large_is_an_envelope_over_a_real_socket(processes: P
     assert response.json()["error"]["code"] == "request_too_large"
 
 
-@pytest.mark.parametrize("path", [
-    f"/v1/models/{MODEL}", "/v1/models/horde-proxy%2Fecho", "/models/horde-proxy%2fecho",
-])
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/v1/models/{MODEL}",
+        "/v1/models/horde-proxy%2Fecho",
+        "/models/horde-proxy%2fecho",
+    ],
+)
 def test_a_name_with_a_slash_is_found_in_every_spelling(processes: Processes, path: str) -> None:
     url = processes.serve_horde()
     processes.work(url)
@@ -181,8 +194,20 @@ def test_plain_gunicorn_serves_the_wsgi_module(processes: Processes) -> None:
 def test_a_port_that_is_taken_is_told(processes: Processes) -> None:
     url, _ = processes.serve()
     ended = subprocess.run(
-        [sys.executable, "-m", "horde_proxy", "demo", "--model", "ngram", "--bind",
-         url.removeprefix("http://")], capture_output=True, text=True, timeout=20, check=False,
+        [
+            sys.executable,
+            "-m",
+            "horde_proxy",
+            "demo",
+            "--model",
+            "ngram",
+            "--bind",
+            url.removeprefix("http://"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     assert ended.returncode == 1
     assert "cannot listen on" in ended.stderr

@@ -10,8 +10,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 pytest.importorskip("numpy")
 pytest.importorskip("gguf")
 
-from horde_proxy.worker.llama import Llama  # noqa: E402
-from horde_proxy.worker.model_file import installed  # noqa: E402
+from horde_proxy.worker.llama import Llama
+from horde_proxy.worker.model_file import installed
 
 COUNTS = Path(__file__).parent.parent / "data" / "llama_token_counts.json"
 
@@ -32,13 +32,16 @@ def chat(llama, text):
 
 def test_the_capital_of_france_is_paris(smollm2):
     payload = {"prompt": "The capital of France is", "max_length": 2, "temperature": 0}
-    assert " Paris." == smollm2.generate(payload)
+    assert smollm2.generate(payload) == " Paris."
 
 
-@pytest.mark.parametrize(("question", "expected"), [
-    ("What is the largest planet of the solar system?", "Jupiter"),
-    ("How many days does a week have?", "7"),
-])
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What is the largest planet of the solar system?", "Jupiter"),
+        ("How many days does a week have?", "7"),
+    ],
+)
 def test_a_chat_is_answered_and_the_turn_ended(smollm2, question, expected):
     payload = {"prompt": chat(smollm2, question), "max_length": 200, "temperature": 0}
     text = smollm2.generate(payload)
@@ -55,17 +58,20 @@ def test_a_long_text_stays_english(smollm2):
 
 def test_the_model_tells_what_it_is(smollm2):
     said = (smollm2.name, smollm2.max_context_length, smollm2.tags["OUTPUT"])
-    assert ("horde-proxy/SmolLM2-135M-Instruct", 8192, "<|im_start|>assistant\n") == said
+    assert said == ("horde-proxy/SmolLM2-135M-Instruct", 8192, "<|im_start|>assistant\n")
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("Hello world!", [19556, 905, 17]),
-    ("I'll pay 1984 euros,\n", [57, 3060, 2290, 216, 33, 41, 40, 36, 39236, 28, 198]),
-    ("\tit's ½ off  ...", [197, 269, 506, 216, 16738, 767, 216, 4563]),
-    ("<|im_start|>user\nHi<|im_end|>\n", [1, 4093, 198, 26843, 2, 198]),
-    ("def f(x):\n    return x", [1604, 275, 24, 104, 727, 472, 1003, 1792]),
-    ("Käse 你好 😀", [59, 9023, 313, 216, 18645, 250, 48392, 138, 40303, 218]),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello world!", [19556, 905, 17]),
+        ("I'll pay 1984 euros,\n", [57, 3060, 2290, 216, 33, 41, 40, 36, 39236, 28, 198]),
+        ("\tit's ½ off  ...", [197, 269, 506, 216, 16738, 767, 216, 4563]),
+        ("<|im_start|>user\nHi<|im_end|>\n", [1, 4093, 198, 26843, 2, 198]),
+        ("def f(x):\n    return x", [1604, 275, 24, 104, 727, 472, 1003, 1792]),
+        ("Käse 你好 😀", [59, 9023, 313, 216, 18645, 250, 48392, 138, 40303, 218]),
+    ],
+)
 def test_token_ids_are_those_of_the_reference_tokenizer(smollm2, text, expected):
     assert expected == smollm2._vocabulary.encode(text)
 

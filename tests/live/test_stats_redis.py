@@ -39,8 +39,18 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-             "--dir", str(self.folder)], stdout=subprocess.DEVNULL,
+            [
+                "redis-server",
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--dir",
+                str(self.folder),
+            ],
+            stdout=subprocess.DEVNULL,
         )
         until(self.is_up)
 
@@ -152,7 +162,7 @@ def test_a_new_proxy_has_the_last_data_of_others_when_the_horde_is_gone(server: 
 def test_the_keys_tell_endpoint_and_parameters_and_expire(server: Server) -> None:
     proxy(server, Horde()).snapshot("text")
     with redis.Redis(port=server.port) as client:
-        keys = sorted(key.decode() for key in client.keys())
+        keys = sorted(key.decode() for key in client)
         assert [key.rpartition(":")[0] for key in keys] == [
             "test:horde_api:stats/text/models:model_state=all",
             "test:horde_api:status/models:type=text&model_state=all",

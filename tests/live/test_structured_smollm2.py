@@ -15,8 +15,25 @@ from live.conftest import Processes, until
 
 MODEL = "horde-proxy/SmolLM2-135M-Instruct"
 CITIES = (
-    "Oslo", "Paris", "Rome", "Berlin", "Madrid", "Tokyo", "London", "Cairo", "Lima", "Delhi",
-    "Athens", "Vienna", "Prague", "Dublin", "Lisbon", "Warsaw", "Sydney", "Toronto", "Moscow",
+    "Oslo",
+    "Paris",
+    "Rome",
+    "Berlin",
+    "Madrid",
+    "Tokyo",
+    "London",
+    "Cairo",
+    "Lima",
+    "Delhi",
+    "Athens",
+    "Vienna",
+    "Prague",
+    "Dublin",
+    "Lisbon",
+    "Warsaw",
+    "Sydney",
+    "Toronto",
+    "Moscow",
     "Beijing",
 )
 WEATHER = {
@@ -34,7 +51,8 @@ WEATHER = {
 PET = {
     "type": "object",
     "properties": {
-        "name": {"type": "string"}, "age": {"type": "integer"},
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
         "kind": {"enum": ["cat", "dog", "bird"]},
         "toys": {"type": "array", "items": {"type": "string"}},
     },
@@ -64,7 +82,8 @@ def test_a_named_function_is_called_with_the_right_city(client: openai.OpenAI) -
     right = []
     for city in CITIES:
         chat = client.chat.completions.create(
-            model=MODEL, tools=[WEATHER],  # type: ignore[list-item]
+            model=MODEL,
+            tools=[WEATHER],  # type: ignore[list-item]
             messages=[{"role": "user", "content": f"What is the weather in {city}?"}],
             tool_choice={"type": "function", "function": {"name": "get_weather"}},
         )
@@ -78,9 +97,15 @@ def test_a_named_function_is_called_with_the_right_city(client: openai.OpenAI) -
 def test_a_strict_schema_is_met_every_time(client: openai.OpenAI) -> None:
     for number in range(20):
         chat = client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": f"Invent pet number {number}."}],
-            response_format={"type": "json_schema", "json_schema": {
-                "name": "pet", "strict": True, "schema": PET,
-            }},
+            model=MODEL,
+            messages=[{"role": "user", "content": f"Invent pet number {number}."}],
+            response_format={
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "pet",
+                    "strict": True,
+                    "schema": PET,
+                },
+            },
         )
         jsonschema.validate(json.loads(chat.choices[0].message.content or ""), PET)

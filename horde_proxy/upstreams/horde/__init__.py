@@ -75,17 +75,28 @@ class HordeUpstream:
         self.webhook, self.feeds = webhook, catalog.feeds
         self._told: tuple[Mapping[str, ModelEntry], float, list[dict[str, Any]]] | None = None
         self._horde = Horde(
-            client, catalog, accounts, gate, Speeds(), Failures(clock), clock, sleep,
-            options.retries, webhook=webhook, observer=observer,
+            client,
+            catalog,
+            accounts,
+            gate,
+            Speeds(),
+            Failures(clock),
+            clock,
+            sleep,
+            options.retries,
+            webhook=webhook,
+            observer=observer,
         )
 
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects for the models with online workers, by name."""
         catalog, now = self._horde.catalog.models(), self._horde.clock()
         if self._told is None or self._told[0] is not catalog or now >= self._told[1]:
-            self._told = catalog, now + TOLD_SECONDS, [
-                self._model(entry) for entry in catalog.values()
-            ]
+            self._told = (
+                catalog,
+                now + TOLD_SECONDS,
+                [self._model(entry) for entry in catalog.values()],
+            )
         return self._told[2]
 
     def refresh(self) -> None:
@@ -128,9 +139,12 @@ class HordeUpstream:
         begun = begun_with(structure.request.messages, structure.prefill)
         plan = self._plan(replace(structure.request, messages=tuple(begun)), models)
         return plan, Structured(
-            self._horde, replace(plan, request=structure.request, first=_first(structure)),
+            self._horde,
+            replace(plan, request=structure.request, first=_first(structure)),
             structure,
-            *self._frame(plan), self._options.tool_retries, self._options.most_leaves,
+            *self._frame(plan),
+            self._options.tool_retries,
+            self._options.most_leaves,
         )
 
     def _frame(self, plan: Plan) -> tuple[Place, Head, float | None]:

@@ -41,12 +41,16 @@ class Accounts:
     """Balances by key, and the free length, each at most a minute old."""
 
     def __init__(
-        self, client: HordeClient, *, ttl: float = _TTL,
+        self,
+        client: HordeClient,
+        *,
+        ttl: float = _TTL,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._found = cached(
-            TTLCache[str, Account | None](_MOST_KEYS, ttl, timer), key=lambda key: _digest(key),
+            TTLCache[str, Account | None](_MOST_KEYS, ttl, timer),
+            key=lambda key: _digest(key),
             condition=threading.Condition(),
         )(self._find)
         self._free = cached(TTLCache[str, int](1, ttl, timer), condition=threading.Condition())(

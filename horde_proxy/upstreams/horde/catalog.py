@@ -130,7 +130,10 @@ def _worker(each: Mapping[str, Any]) -> Worker:
     )
     threads = int(number(each.get("threads"), 1))
     return Worker(
-        str(each.get("id", "")), capacity, bool(each.get("trusted")), threads,
+        str(each.get("id", "")),
+        capacity,
+        bool(each.get("trusted")),
+        threads,
         name=str(each.get("name", "")),
         speed=_speed(each.get("performance")),
         uncompleted=int(number(each.get("uncompleted_jobs"), 0)),

@@ -84,10 +84,15 @@ class Chain:
     def __post_init__(self) -> None:
         request = self.plan.request
         self._choices = [
-            _Choice(index, Draft(
-                self.plan.format, stops=request.stop, limit=self.plan.asked,
-                prefilled=request.messages[-1].role == "assistant",
-            ))
+            _Choice(
+                index,
+                Draft(
+                    self.plan.format,
+                    stops=request.stop,
+                    limit=self.plan.asked,
+                    prefilled=request.messages[-1].role == "assistant",
+                ),
+            )
             for index in range(request.n)
         ]
 
@@ -124,8 +129,13 @@ class Chain:
         if first.end == "doubtful":
             length = min(PROBE_LENGTH, length)
         order = Order(
-            self.plan, self.place, len(choices), first.draft.text,
-            self._affordable(length, len(choices)), first.worker, self.is_complete is None,
+            self.plan,
+            self.place,
+            len(choices),
+            first.draft.text,
+            self._affordable(length, len(choices)),
+            first.worker,
+            self.is_complete is None,
         )
         generations = yield from self._generated(order)
         for choice, generated in zip(choices, generations, strict=True):
@@ -177,7 +187,9 @@ class Chain:
 
     def _is_over(self, choice: _Choice) -> bool:
         return (
-            choice.end == "ended" or not self.plan.is_chained or choice.draft.left() <= 0
+            choice.end == "ended"
+            or not self.plan.is_chained
+            or choice.draft.left() <= 0
             or self._was_asked_whole(choice)
         )
 
@@ -204,9 +216,7 @@ class Chain:
         yield from self._news(choice, news)
         yield self._chunk(choice, {}, choice.reason)
 
-    def _news(
-        self, choice: _Choice, news: Sequence[tuple[str, str]]
-    ) -> Iterator[Chunk]:
+    def _news(self, choice: _Choice, news: Sequence[tuple[str, str]]) -> Iterator[Chunk]:
         for part, text in news:
             for piece in completion.words(text) if self.plan.request.stream else [text]:
                 yield self._chunk(choice, {_PARTS[part]: piece})

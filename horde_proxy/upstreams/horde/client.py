@@ -114,8 +114,10 @@ class HordeClient:
         status: int | None = None
         try:
             response = self._session.send(
-                self._prepared(method, path, api_key, extra), timeout=self._timeout,
-                allow_redirects=False, **self._environment,
+                self._prepared(method, path, api_key, extra),
+                timeout=self._timeout,
+                allow_redirects=False,
+                **self._environment,
             )
             status = response.status_code
             if status < 300:

@@ -63,8 +63,14 @@ class Feed:
         self._max_age = source.ttl
         self._has_failed = False
         self._loaded = Refreshed(
-            self._load, ttl=source.ttl, stale=2 * source.ttl, age=_age, clock=timer, run=run,
-            name=source.label, observer=observer,
+            self._load,
+            ttl=source.ttl,
+            stale=2 * source.ttl,
+            age=_age,
+            clock=timer,
+            run=run,
+            name=source.label,
+            observer=observer,
         )
 
     def get(self) -> Document:
@@ -114,7 +120,10 @@ class Feed:
     def _fetched_by_one(self, max_age: float) -> Document:
         assert self._shared is not None
         found = self._shared.load(
-            self.name, self._fetched, max_age=max_age, lease=self._lease,
+            self.name,
+            self._fetched,
+            max_age=max_age,
+            lease=self._lease,
             is_known=self._loaded.age() <= KEPT,
         )
         if not isinstance(found.value, list | dict):
@@ -170,15 +179,19 @@ class Feeds:
     ) -> None:
         def feed(source: Source) -> Feed:
             return Feed(
-                source, shared=shared, lease=lease, timer=timer, now=now, run=run,
+                source,
+                shared=shared,
+                lease=lease,
+                timer=timer,
+                now=now,
+                run=run,
                 observer=observer,
             )
 
         slow = ttl if stats_ttl is None else stats_ttl
         self.shared = shared
         self._of = {
-            kind: KindFeeds(*map(feed, _sources(client, kind, ttl, slow, name)))
-            for kind in KINDS
+            kind: KindFeeds(*map(feed, _sources(client, kind, ttl, slow, name))) for kind in KINDS
         }
 
     def of(self, kind: str) -> KindFeeds:
@@ -196,15 +209,21 @@ def _sources(
     return (
         Source(
             f"status/models:type={kind}&model_state=all:{horde}",
-            lambda: client.models(kind), quick, f"status:{kind}:{name}",
+            lambda: client.models(kind),
+            quick,
+            f"status:{kind}:{name}",
         ),
         Source(
             f"{stats}:model_state=all:{horde}",
-            lambda: client.model_stats(kind), slow, f"stats:{kind}:{name}",
+            lambda: client.model_stats(kind),
+            slow,
+            f"stats:{kind}:{name}",
         ),
         Source(
             f"workers:type={kind}:{horde}",
-            lambda: client.workers(kind), quick, f"workers:{kind}:{name}",
+            lambda: client.workers(kind),
+            quick,
+            f"workers:{kind}:{name}",
         ),
     )
 

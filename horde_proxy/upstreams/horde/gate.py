@@ -136,9 +136,7 @@ class Gate:
             self._held_until = {
                 key: until for key, until in self._held_until.items() if until > now
             }
-            self._held_until[place.key] = max(
-                self._held_until.get(place.key, 0.0), now + seconds
-            )
+            self._held_until[place.key] = max(self._held_until.get(place.key, 0.0), now + seconds)
 
     def position(self, place: Place) -> int:
         """1 for who is next: who stands before it, when clients take turns."""

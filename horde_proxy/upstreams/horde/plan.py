@@ -116,8 +116,11 @@ class Plan:
             "X-Horde-Format": self.format.name,
             "X-Horde-Warnings": "; ".join(self.warnings),
         }
-        return {name: value.encode("ascii", "replace").decode()
-                for name, value in headers.items() if value}
+        return {
+            name: value.encode("ascii", "replace").decode()
+            for name, value in headers.items()
+            if value
+        }
 
     def wanted(self, fitted: Fitted) -> str:
         """What is asked of workers, in words."""
@@ -182,10 +185,21 @@ def make_plan(
     begun = _first_length(asked, longest, first)
     fitted = fit(request.messages, format, begun, capacities(admitted), style)
     return Plan(
-        request, served, entry, admitted, format, filters, request.api_key or options.api_key,
-        asked, longest, first, chained,
-        request.horde.get("max_kudos", options.max_kudos), fitted,
-        (*_warnings(request, fitted, asked, style), *warnings), style,
+        request,
+        served,
+        entry,
+        admitted,
+        format,
+        filters,
+        request.api_key or options.api_key,
+        asked,
+        longest,
+        first,
+        chained,
+        request.horde.get("max_kudos", options.max_kudos),
+        fitted,
+        (*_warnings(request, fitted, asked, style), *warnings),
+        style,
     )
 
 
@@ -233,9 +247,7 @@ def _filters(
     return replace(filters, slow=True), ["slow_workers: leaving them out needs more kudos"]
 
 
-def _warnings(
-    request: ChatRequest, fitted: Fitted, asked: int, style: str
-) -> tuple[str, ...]:
+def _warnings(request: ChatRequest, fitted: Fitted, asked: int, style: str) -> tuple[str, ...]:
     found = [f"{name}: not supported" for name in request.ignored]
     found += [f"{name}: approximated" for name in text.to_sampling(request.sampling)[1]]
     if fitted.dropped:

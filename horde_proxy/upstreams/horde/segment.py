@@ -168,7 +168,8 @@ class Segment:
         speeds = self._horde.speeds
         others = [
             speeds.of(each.id).per_second or each.speed or UNMEASURED
-            for each in self._order.plan.admitted if each.id != worker_id
+            for each in self._order.plan.admitted
+            if each.id != worker_id
         ]
         own = speeds.of(worker_id).per_second
         return bool(others) and (own is None or own >= max(others) / 2)
@@ -236,15 +237,19 @@ class Segment:
             self._fitted.max_length, self._fitted.max_context_length, plan.size, n
         )
         return Run(
-            horde.client, request_id, n, wanted=plan.wanted(self._fitted), clock=horde.clock,
-            sleep=horde.sleep, load=lambda: len(horde.running), expected=expected,
+            horde.client,
+            request_id,
+            n,
+            wanted=plan.wanted(self._fitted),
+            clock=horde.clock,
+            sleep=horde.sleep,
+            load=lambda: len(horde.running),
+            expected=expected,
             on_popped=lambda count: horde.gate.count_waiting(self._order.place, -count),
             delivery=mailbox,
         )
 
-    def _follow(
-        self, run: Run, preferred: str | None
-    ) -> Generator[Waiting, None, Status | None]:
+    def _follow(self, run: Run, preferred: str | None) -> Generator[Waiting, None, Status | None]:
         until, waiting = self._horde.clock() + PREFERENCE_PATIENCE, run.wait()
         while True:
             try:
@@ -276,9 +281,7 @@ class Segment:
         options: Mapping[str, Any] = {
             **pushed,
             **plan.filters.options(),
-            **listed(
-                plan.entry.workers, plan.admitted, self._horde.failures.workers(), preferred
-            ),
+            **listed(plan.entry.workers, plan.admitted, self._horde.failures.workers(), preferred),
         }
         return text.to_payload(plan.request, plan.models, plan.format, self._fitted, options, n)
 
@@ -316,15 +319,19 @@ class Segment:
     def _is_bad(self, generated: Generated) -> bool:
         is_first = not self._order.so_far
         fault = fault_of(generated.text, self._order.plan.format, is_first=is_first)
-        return generated.is_censored or fault in ("empty", "tags") or (
-            fault == "loop" and self._order.no_loops
+        return (
+            generated.is_censored
+            or fault in ("empty", "tags")
+            or (fault == "loop" and self._order.no_loops)
         )
 
     def _generated(self, each: Mapping[str, Any]) -> Generated:
         return Generated(
-            str(each.get("text") or ""), self._fitted.max_length,
+            str(each.get("text") or ""),
+            self._fitted.max_length,
             str(each.get("model") or self._order.plan.models[0]),
-            str(each.get("worker_id") or ""), text.is_censored(each),
+            str(each.get("worker_id") or ""),
+            text.is_censored(each),
         )
 
     def _learn(self, status: Status, run: Run) -> None:

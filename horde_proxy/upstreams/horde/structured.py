@@ -79,7 +79,9 @@ class Structured:
         request = self.structure.request
         messages = begun_with(request.messages, self.structure.prefill)
         may_show = (
-            request.stream and request.n == 1 and request.tool_choice == "auto"
+            request.stream
+            and request.n == 1
+            and request.tool_choice == "auto"
             and request.json_format is None
         )
         answers = yield from self._answers(messages, request.n, shows=may_show)
@@ -90,9 +92,7 @@ class Structured:
                 yield from self._calls(index, answer)
             else:
                 yield from self._json(index, answer)
-        usage = completion.usage(
-            self.plan.fitted.prompt_tokens, self.tokens, self.reasoning_tokens
-        )
+        usage = completion.usage(self.plan.fitted.prompt_tokens, self.tokens, self.reasoning_tokens)
         told = self.bill.told(self.head.model)
         if self.cut_off:
             told["cut_off_by"] = self.cut_off
@@ -101,7 +101,12 @@ class Structured:
     def _answers(self, messages: list[Message], n: int, *, shows: bool = False) -> Meanwhile:
         """n answers as text (list[Answer | None]); `shows` what is no call as it comes."""
         chain = Chain(
-            self.horde, self.plan.asking(messages, n), self.place, self.head, None, self.bill,
+            self.horde,
+            self.plan.asking(messages, n),
+            self.place,
+            self.head,
+            None,
+            self.bill,
             lambda text: is_complete(self.structure, text),
         )
         written = ""
@@ -144,8 +149,10 @@ class Structured:
         request = self.structure.request
         if request.tool_choice == "auto":
             return read.unfinished
-        return request.max_tokens is not None and answer.finish_reason == "length" and (
-            read.unfinished or not read.calls
+        return (
+            request.max_tokens is not None
+            and answer.finish_reason == "length"
+            and (read.unfinished or not read.calls)
         )
 
     def _read(self, answer: Answer) -> Meanwhile:
@@ -165,14 +172,15 @@ class Structured:
     def _problem(self, read: Read) -> str | None:
         """Why what was read cannot be given; agents mend small misfits of free calls themselves."""
         must = self.structure.request.tool_choice != "auto"
-        if read.problem or not must and not read.calls:
+        if read.problem or (not must and not read.calls):
             return read.problem
         if not read.calls:
             return _NO_CALL
         known = {tool.name: tool for tool in self._offered()}
         checked = (
             problems_of(call, known[call.name]) or undeclared(call.arguments, known[call.name])
-            for call in read.calls if call.name in known and (must or known[call.name].strict)
+            for call in read.calls
+            if call.name in known and (must or known[call.name].strict)
         )
         return next((found for found in checked if found), None)
 
@@ -317,12 +325,17 @@ class Structured:
         """What the model writes after the prefill of an ask (str)."""
         self.bill.guided += 1
         request = replace(
-            self.structure.request, stop=ask.stops, n=1,
+            self.structure.request,
+            stop=ask.stops,
+            n=1,
             messages=messages or self.structure.request.messages,
             sampling={**self.structure.request.sampling, **_LEAF_SAMPLING},
         )
         order = Order(
-            replace(self.plan, request=request), self.place, 1, ask.prefill,
+            replace(self.plan, request=request),
+            self.place,
+            1,
+            ask.prefill,
             max(ask.max_length, 16),
         )
         [generated] = yield from Segment(self.horde, order, self.bill).generate()
@@ -351,7 +364,7 @@ class Structured:
         said, text = shown.lstrip(), text.lstrip() if shown else text
         if said.startswith(text):
             return
-        text = text[len(said):] if text.startswith(said) else f"\n\n{text}"
+        text = text[len(said) :] if text.startswith(said) else f"\n\n{text}"
         self.shown[key, index] = shown + text
         for piece in completion.words(text) if self.structure.request.stream else [text]:
             yield completion.chunk(self.head, {key: piece}, index=index)

@@ -69,7 +69,8 @@ def stop_sequence(stops: Sequence[str], format: Format) -> list[str]:
     if len(found) > _MOST_STOPS or sum(map(len, found)) > _MOST_STOP_CHARACTERS:
         raise InvalidRequest(
             "The stop strings are too many or too long for the horde.",
-            param="stop", code="invalid_value",
+            param="stop",
+            code="invalid_value",
         )
     return found
 
@@ -99,7 +100,8 @@ def _sampler_order(order: list[int]) -> list[int]:
     if len(set(order)) < _SAMPLERS:
         raise InvalidRequest(
             f"Invalid value for 'sampler_order': all {_SAMPLERS} samplers must be named.",
-            param="sampler_order", code="invalid_value",
+            param="sampler_order",
+            code="invalid_value",
         )
     return order
 

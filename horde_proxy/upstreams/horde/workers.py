@@ -13,8 +13,11 @@ from horde_proxy.upstreams.horde.catalog import Worker
 
 MOST_WORKERS = 5
 VALIDATED = (
-    "AI Horde Worker", "AI Horde Worker~aphrodite~oai", "AI Horde Worker~aphrodite~kai",
-    "KoboldCppEmbedWorker", "TabbyAPI",
+    "AI Horde Worker",
+    "AI Horde Worker~aphrodite~oai",
+    "AI Horde Worker~aphrodite~kai",
+    "KoboldCppEmbedWorker",
+    "TabbyAPI",
 )
 """The worker software whose results the horde trusts to be what they say."""
 

@@ -65,7 +65,7 @@ class GGUFFile:
         target = np.empty((rows, *shape[1:]), np.float32)
         start = 0
         for name, shape in shapes.items():
-            self._read(target[start: start + shape[0]], name)
+            self._read(target[start : start + shape[0]], name)
             start += shape[0]
         return target
 

@@ -20,23 +20,27 @@ from .vocabulary import Vocabulary
 
 __all__ = ["ALPACA_TAGS", "CHATML_TAGS", "Llama"]
 
-CHATML_TAGS: Mapping[str, str] = MappingProxyType({
-    "SYSTEM": "<|im_start|>system\n",
-    "SYSTEM_END": "<|im_end|>\n",
-    "INPUT": "<|im_start|>user\n",
-    "INPUT_END": "<|im_end|>\n",
-    "OUTPUT": "<|im_start|>assistant\n",
-    "OUTPUT_END": "<|im_end|>\n",
-})
+CHATML_TAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "SYSTEM": "<|im_start|>system\n",
+        "SYSTEM_END": "<|im_end|>\n",
+        "INPUT": "<|im_start|>user\n",
+        "INPUT_END": "<|im_end|>\n",
+        "OUTPUT": "<|im_start|>assistant\n",
+        "OUTPUT_END": "<|im_end|>\n",
+    }
+)
 
-ALPACA_TAGS: Mapping[str, str] = MappingProxyType({
-    "SYSTEM": "",
-    "SYSTEM_END": "\n",
-    "INPUT": "\n### Instruction:\n",
-    "INPUT_END": "\n",
-    "OUTPUT": "\n### Response:\n",
-    "OUTPUT_END": "\n",
-})
+ALPACA_TAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "SYSTEM": "",
+        "SYSTEM_END": "\n",
+        "INPUT": "\n### Instruction:\n",
+        "INPUT_END": "\n",
+        "OUTPUT": "\n### Response:\n",
+        "OUTPUT_END": "\n",
+    }
+)
 
 _TOKENS_AT_ONCE = 128
 
@@ -79,9 +83,7 @@ class Llama:
         """How many tokens a text has."""
         return len(self._vocabulary.encode(text))
 
-    def generate(
-        self, payload: Mapping[str, Any], cancelled: Callable[[], bool] = _never
-    ) -> str:
+    def generate(self, payload: Mapping[str, Any], cancelled: Callable[[], bool] = _never) -> str:
         """The new text only, up to and including a stop string; what there is, if cancelled.
 
         The payload is that of a popped job. A prompt that leaves no room for max_length
@@ -107,15 +109,15 @@ class Llama:
         vocabulary = self._vocabulary
         ids = vocabulary.encode(prompt)
         if vocabulary.bos is not None and (vocabulary.add_bos or not ids):
-            return [vocabulary.bos, *ids[max(0, len(ids) + 1 - room):]]
-        return ids[-max(room, 1):] or [vocabulary.eos or 0]
+            return [vocabulary.bos, *ids[max(0, len(ids) + 1 - room) :]]
+        return ids[-max(room, 1) :] or [vocabulary.eos or 0]
 
     def _tokens(
         self, prompt: list[int], sampler: Sampler, cancelled: Callable[[], bool]
     ) -> Iterator[int]:
         """New tokens until the model ends its text or it is cancelled."""
         ids = list(prompt)
-        for logits in self._read_prompt(ids):
+        for logits in self._read_prompt(ids):  # noqa: B007
             if cancelled():
                 return
         while True:
@@ -132,7 +134,7 @@ class Llama:
         """Logits after each batch of the prompt; a beginning that is still known is not read."""
         start = self._network.rewind(ids)
         for batch in range(start, len(ids), _TOKENS_AT_ONCE):
-            yield self._network.read(ids[batch: batch + _TOKENS_AT_ONCE])
+            yield self._network.read(ids[batch : batch + _TOKENS_AT_ONCE])
 
 
 def _stop_end(written: bytearray, before: int, stops: list[bytes]) -> int | None:

@@ -104,17 +104,21 @@ class Layer:
         keys = shape.head_count_kv * shape.head_length
         return cls(
             attention_norm=file.tensor(f"{prefix}attn_norm.weight", width),
-            query_key_value=file.stacked({
-                f"{prefix}attn_q.weight": (queries, width),
-                f"{prefix}attn_k.weight": (keys, width),
-                f"{prefix}attn_v.weight": (keys, width),
-            }),
+            query_key_value=file.stacked(
+                {
+                    f"{prefix}attn_q.weight": (queries, width),
+                    f"{prefix}attn_k.weight": (keys, width),
+                    f"{prefix}attn_v.weight": (keys, width),
+                }
+            ),
             attention_output=file.tensor(f"{prefix}attn_output.weight", width, queries),
             feed_forward_norm=file.tensor(f"{prefix}ffn_norm.weight", width),
-            gate_up=file.stacked({
-                f"{prefix}ffn_gate.weight": (hidden, width),
-                f"{prefix}ffn_up.weight": (hidden, width),
-            }),
+            gate_up=file.stacked(
+                {
+                    f"{prefix}ffn_gate.weight": (hidden, width),
+                    f"{prefix}ffn_up.weight": (hidden, width),
+                }
+            ),
             down=file.tensor(f"{prefix}ffn_down.weight", width, hidden),
         )
 
@@ -191,7 +195,7 @@ class Network:
         rotated = shape.head_count + shape.head_count_kv
         _rotate(heads[:, :rotated, : shape.rope_length], self._rotations[start:end])
         keys, values = cache[:, :, :end]
-        keys[:, start:] = heads[:, shape.head_count: rotated].swapaxes(0, 1)
+        keys[:, start:] = heads[:, shape.head_count : rotated].swapaxes(0, 1)
         values[:, start:] = heads[:, rotated:].swapaxes(0, 1)
 
         stacked = (shape.head_count_kv, groups, count, shape.head_length)

@@ -50,9 +50,7 @@ class Sampler:
         }
         return cls(**settings)
 
-    def choose(
-        self, logits: Array, latest: Sequence[int], generator: np.random.Generator
-    ) -> int:
+    def choose(self, logits: Array, latest: Sequence[int], generator: np.random.Generator) -> int:
         """One token id; `latest` are the ids so far, of prompt and generation."""
         ids, probabilities = self.distribution(logits, latest)
         steps = np.cumsum(probabilities)
@@ -74,7 +72,7 @@ class Sampler:
         """The logits, with those of the latest tokens moved away from being chosen."""
         if self.rep_pen == 1.0 or self.rep_pen_range <= 0:
             return logits
-        seen = np.unique(np.asarray(latest[-self.rep_pen_range:], np.intp))
+        seen = np.unique(np.asarray(latest[-self.rep_pen_range :], np.intp))
         logits = logits.copy()
         logits[seen] *= np.where(logits[seen] > 0, 1 / self.rep_pen, self.rep_pen)
         return logits

@@ -31,12 +31,14 @@ async def streamed() -> str:
 
 calls = model.bind_tools([get_weather]).invoke("What is the weather in Oslo?").tool_calls
 by_schema = model.with_structured_output(Person).invoke("Invent a person.")
-by_call = model.with_structured_output(Person, method="function_calling").invoke(
-    "Invent a person."
+by_call = model.with_structured_output(Person, method="function_calling").invoke("Invent a person.")
+print(
+    json.dumps(
+        {
+            "calls": [[call["name"], call["args"]] for call in calls],
+            "by_schema": by_schema.model_dump(),
+            "by_call": by_call.model_dump(),
+            "streamed": asyncio.run(streamed()),
+        }
+    )
 )
-print(json.dumps({
-    "calls": [[call["name"], call["args"]] for call in calls],
-    "by_schema": by_schema.model_dump(),
-    "by_call": by_call.model_dump(),
-    "streamed": asyncio.run(streamed()),
-}))
