@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from horde_proxy.version import VERSION
 
 if TYPE_CHECKING:
-    from horde_proxy.app import create_app, reconfigure
+    from horde_proxy.app.factory import create_app, reconfigure
     from horde_proxy.config import Config
 
 __all__ = ["Config", "create_app", "reconfigure"]
@@ -21,6 +21,7 @@ __version__ = VERSION
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from horde_proxy import app, config
+    from horde_proxy import config
+    from horde_proxy.app import factory
 
-    return getattr(config if name == "Config" else app, name)
+    return getattr(config if name == "Config" else factory, name)

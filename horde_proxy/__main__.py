@@ -1,5 +1,5 @@
 """python -m horde_proxy is the command line."""
 
-from horde_proxy.cli import main
+from horde_proxy.commands.cli import main
 
 main()

@@ -24,7 +24,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from horde_proxy.observing import Observer
+from horde_proxy.telemetry import Observer
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER, NONE = "other", "none"

@@ -93,7 +93,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             before = now
 
     def _reconfigure(self) -> None:
-        from horde_proxy.app import reconfigure
+        from horde_proxy.app.factory import reconfigure
 
         try:
             settings = self.app.read_settings()
@@ -149,7 +149,7 @@ class Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        from horde_proxy.app import create_app
+        from horde_proxy.app.factory import create_app
 
         return create_app(self._settings)
 

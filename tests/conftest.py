@@ -17,28 +17,28 @@ from flask.testing import FlaskClient
 from limits.storage import MovingWindowSupport, Storage
 from requests import Session
 
-from horde_proxy import api
-from horde_proxy.api import Front, Places, Register, Repetitions
+from horde_proxy.api import routes
+from horde_proxy.api.routes import Front, Places, Register, Repetitions
+from horde_proxy.caching.background import at_once
 from horde_proxy.ledger import Allowances, Book, ClientKey, KeyRing, digest
 from horde_proxy.metrics import Metrics
 from horde_proxy.private_horde import PrivateHorde, blueprint
-from horde_proxy.router import Router
+from horde_proxy.router.circuit_breaker import Health
+from horde_proxy.router.endpoint import Endpoint
+from horde_proxy.router.router import Router
 from horde_proxy.shutdown import Halt
-from horde_proxy.stats.answers import Statistics
 from horde_proxy.stats.hydration import Hydrator
-from horde_proxy.stats.integration import HordeAPIIntegration
+from horde_proxy.stats.live import HordeAPIIntegration
+from horde_proxy.stats.service import Statistics
 from horde_proxy.stats.sources import References
-from horde_proxy.upstreams.endpoint import Endpoint
-from horde_proxy.upstreams.health import Health
-from horde_proxy.upstreams.horde import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.horde.feeds import Feeds
-from horde_proxy.upstreams.horde.gate import Gate, Limits
+from horde_proxy.upstreams.horde.documents import Feeds
+from horde_proxy.upstreams.horde.submit_queue import Gate, Limits
+from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
-from horde_proxy.upstreams.refreshed import at_once
 from horde_proxy.worker.backend import Backend
 from horde_proxy.worker.bridge import Bridge, Identity
 
@@ -215,7 +215,7 @@ class World:
         halt.sleep = self.clock.sleep  # type: ignore[method-assign]
         router = Router([Endpoint(upstream, Health(0))], self.aliases)
         settings.setdefault("statistics", self.statistics())
-        api.register(app, Front(router, halt, clock=self.clock, horde=upstream, **settings))
+        routes.register(app, Front(router, halt, clock=self.clock, horde=upstream, **settings))
         return app
 
     def statistics(self, **references: Any) -> Statistics:

@@ -17,8 +17,8 @@ from werkzeug.test import TestResponse
 from horde_proxy.api.connection import watched
 from horde_proxy.api.stream import EventStream
 from horde_proxy.errors import ClientGone, TimedOut
-from horde_proxy.protocol.completion import Head, chunk, role_chunk
-from horde_proxy.upstreams import StreamItem, Waiting
+from horde_proxy.protocol.chunks import Head, chunk, role_chunk
+from horde_proxy.upstreams.base import StreamItem, Waiting
 
 PREFIXES = pytest.mark.parametrize("prefix", ["", "/v1"])
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import OWNER_KEY, Scripted, World, known
 
 from horde_proxy import create_app, logs, reconfigure
-from horde_proxy.api import Places
+from horde_proxy.api.routes import Places
 from horde_proxy.config import load
 from horde_proxy.errors import Unavailable
 from horde_proxy.ledger import ClientKey

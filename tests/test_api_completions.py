@@ -9,7 +9,7 @@ import openai.types
 import pytest
 from conftest import Scripted, World
 
-from horde_proxy.api import Repetitions
+from horde_proxy.api.routes import Repetitions
 
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
 

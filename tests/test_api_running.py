@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from conftest import OWNER_KEY, Clock, Scripted, World, known
 
-from horde_proxy.api.running import About, Register
+from horde_proxy.api.in_flight import About, Register
 from horde_proxy.errors import ClientGone, UpstreamFailed
 from horde_proxy.ledger import Book
-from horde_proxy.upstreams import Accepted, Spent, StreamItem, Waiting
+from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.webhook import Webhook
 
 ABOUT = About("id", "ann", "m", False, 0.0)

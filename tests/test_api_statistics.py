@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from horde_proxy import create_app, reconfigure
 from horde_proxy.config import load
-from horde_proxy.stats.answers import Query
+from horde_proxy.stats.service import Query
 from horde_proxy.upstreams.in_process import WSGIAdapter
 
 LISTS = ["/v1/horde/models", "/horde/statistics", "/v1/horde/audit"]

@@ -10,8 +10,8 @@ import requests
 import responses
 from click.testing import CliRunner
 
-from horde_proxy import check
-from horde_proxy.cli import main
+from horde_proxy.commands import check
+from horde_proxy.commands.cli import main
 from horde_proxy.config import load
 
 HORDE = "https://horde.invalid/api/v2"

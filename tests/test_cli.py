@@ -10,8 +10,9 @@ import pytest
 import responses
 from click.testing import CliRunner, Result
 
-from horde_proxy import create_app, demo
-from horde_proxy.cli import main
+from horde_proxy import create_app
+from horde_proxy.commands import demo
+from horde_proxy.commands.cli import main
 from horde_proxy.config import load
 from horde_proxy.worker.model_file import ModelFileError
 

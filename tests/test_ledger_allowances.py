@@ -8,9 +8,9 @@ import pytest
 from conftest import Clock
 
 from horde_proxy.errors import RateLimited
-from horde_proxy.ledger.allowances import Allowances
-from horde_proxy.ledger.book import Book
 from horde_proxy.ledger.keys import ClientKey
+from horde_proxy.ledger.limits import Allowances
+from horde_proxy.ledger.usage import Book
 
 NOON = 1_769_860_800.0
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from conftest import Clock
 
-from horde_proxy.ledger.book import Book
 from horde_proxy.ledger.records import Spent, StoreError, Usage
 from horde_proxy.ledger.store import Store
+from horde_proxy.ledger.usage import Book
 
 NOON = 1_769_860_800.0
 DAY, NEXT_DAY = "2026-01-31", "2026-02-01"
@@ -297,7 +297,7 @@ def test_usage_that_cannot_be_read_is_an_error(tmp_path: Path, clock: Clock) -> 
 def test_a_process_that_ends_writes_what_is_pending(store: Unsteady) -> None:
     program = (
         "import sys\n"
-        "from horde_proxy.ledger.book import Book\n"
+        "from horde_proxy.ledger.usage import Book\n"
         "from horde_proxy.ledger.store import Store\n"
         f"book = Book(Store(sys.argv[1]), now=lambda: {NOON}, interval=3600)\n"
         "book.add('ann', 'm', 'chat', prompt_tokens=10, completion_tokens=5, kudos=1.5)\n"

@@ -10,9 +10,9 @@ import pytest
 from conftest import Clock
 
 from horde_proxy.errors import Unavailable
+from horde_proxy.ledger.keyring import KeyRing
 from horde_proxy.ledger.keys import ClientKey, digest
 from horde_proxy.ledger.records import StoreError
-from horde_proxy.ledger.ring import KeyRing
 
 ANN, BOB = ClientKey("ann"), ClientKey("bob")
 

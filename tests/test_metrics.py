@@ -19,17 +19,17 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from horde_proxy import create_app, reconfigure
-from horde_proxy.api import Places, Register
-from horde_proxy.api.record import Record
-from horde_proxy.api.running import About
+from horde_proxy.api.access_log import Record
+from horde_proxy.api.in_flight import About
+from horde_proxy.api.routes import Places, Register
+from horde_proxy.caching.background import Refreshed, at_once
 from horde_proxy.config import load
 from horde_proxy.errors import UpstreamFailed
 from horde_proxy.ledger import ClientKey
 from horde_proxy.metrics import EndpointNow, Metrics, Now
-from horde_proxy.observing import Observer
-from horde_proxy.upstreams import Accepted
-from horde_proxy.upstreams.horde.gate import Gate, Limits
-from horde_proxy.upstreams.refreshed import Refreshed, at_once
+from horde_proxy.telemetry import Observer
+from horde_proxy.upstreams.base import Accepted
+from horde_proxy.upstreams.horde.submit_queue import Gate, Limits
 
 DASHBOARD = Path(__file__).parent.parent / "systemd" / "grafana-dashboard.json"
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}

@@ -12,7 +12,7 @@ import responses
 from click.testing import CliRunner, Result
 
 from horde_proxy import opencode
-from horde_proxy.cli import main
+from horde_proxy.commands.cli import main
 
 BASE = "http://proxy.invalid/v1"
 

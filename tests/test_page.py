@@ -16,16 +16,16 @@ from requests.adapters import BaseAdapter
 from werkzeug.test import TestResponse
 
 from horde_proxy import create_app, reconfigure
-from horde_proxy.api import PageState, Places
-from horde_proxy.api.charts import charts
-from horde_proxy.api.history import BUCKET_SECONDS, BUCKETS, History
-from horde_proxy.api.record import Record
-from horde_proxy.api.running import About
-from horde_proxy.api.sessions import Sessions
-from horde_proxy.api.tables import endpoints, models, number, running, seconds
+from horde_proxy.api.access_log import Record
+from horde_proxy.api.in_flight import About
+from horde_proxy.api.routes import PageState, Places
 from horde_proxy.config import load
 from horde_proxy.ledger import ClientKey
-from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
+from horde_proxy.web.charts import charts
+from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
+from horde_proxy.web.sessions import Sessions
+from horde_proxy.web.tables import endpoints, models, number, running, seconds
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
 ADMIN, GUEST, NARROW = "admin-key-0123456789", "guest-key-0123456789", "key-of-narrow-long"

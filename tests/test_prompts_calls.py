@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from horde_proxy.prompts.calls import Call, Read, problems_of, read_calls, surely_text
-from horde_proxy.prompts.loose_json import dumps, loads
-from horde_proxy.prompts.tools import call_text
+from horde_proxy.prompts.lenient_json import dumps, loads
+from horde_proxy.prompts.tool_calls.calls import Call, Read, problems_of, read_calls, surely_text
+from horde_proxy.prompts.tool_calls.instructions import call_text
 from horde_proxy.protocol.chat import Tool
 
 STYLES = ("hermes", "llama3", "mistral")

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from horde_proxy.prompts.answer import read_answer
-from horde_proxy.prompts.draft import Draft, Fill, held_back
 from horde_proxy.prompts.formats import FORMATS, PLACEHOLDERS, Format
+from horde_proxy.prompts.partial_answer import Draft, Fill, held_back
 
 CHATML = FORMATS["chatml"]
 FILL = Fill()

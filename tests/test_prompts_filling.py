@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from horde_proxy.prompts.filling import Ask, Unfillable, fill
-from horde_proxy.prompts.schemas import problem
+from horde_proxy.prompts.guided import Ask, Unfillable, fill
+from horde_proxy.prompts.json_schema.schemas import problem
 
 STRING = {"type": "string"}
 INTEGER = {"type": "integer"}

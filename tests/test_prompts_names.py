@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from horde_proxy.prompts.names import choose_format
+from horde_proxy.prompts.format_rules import choose_format
 
 NAMES = {
     "openai/gpt-oss-20b": "harmony",

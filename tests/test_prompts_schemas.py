@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.prompts.schemas import (
+from horde_proxy.prompts.json_schema.schemas import (
     Unfillable,
     is_of_format,
     leaves,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.prompts.tools import (
+from horde_proxy.prompts.tool_calls.instructions import (
     Tool,
     call_text,
     instructions,

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol import completion, sse
+from horde_proxy.protocol import chunks, sse
 from horde_proxy.protocol.chat import ChatRequest, Message, ToolCall, read_chat
-from horde_proxy.protocol.completion import Head, chunk, fold, role_chunk, usage_chunk, words
+from horde_proxy.protocol.chunks import Head, chunk, fold, role_chunk, usage_chunk, words
 from horde_proxy.protocol.usage import about_asked, usage_in
 
 HEAD = Head("chatcmpl-1", 1700000000, "some/model")
@@ -338,7 +338,7 @@ def test_chunks_are_what_the_openai_package_expects() -> None:
         role_chunk(HEAD),
         chunk(HEAD, {"content": "x"}),
         chunk(HEAD, {}, finish_reason="length"),
-        usage_chunk(HEAD, completion.usage(1, 2), {"kudos": 1.0}),
+        usage_chunk(HEAD, chunks.usage(1, 2), {"kudos": 1.0}),
     ]:
         ChatCompletionChunk.model_validate(each, strict=True)
 
@@ -371,7 +371,7 @@ def test_chunks_fold_into_a_completion() -> None:
             chunk(HEAD, {"content": "b"}),
             chunk(HEAD, {}, finish_reason="length"),
             chunk(HEAD, {}, index=1, finish_reason="stop"),
-            usage_chunk(HEAD, completion.usage(3, 4), {"kudos": 1.0}),
+            usage_chunk(HEAD, chunks.usage(3, 4), {"kudos": 1.0}),
         ]
     )
     ChatCompletion.model_validate(folded)

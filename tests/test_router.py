@@ -23,12 +23,12 @@ from horde_proxy.errors import (
 )
 from horde_proxy.ledger import ClientKey
 from horde_proxy.protocol.chat import ChatRequest, Message
-from horde_proxy.protocol.completion import Head, chunk, role_chunk
-from horde_proxy.router import EVERYTHING, Router
-from horde_proxy.upstreams import Accepted, Route, Spent, StreamItem
-from horde_proxy.upstreams.endpoint import Endpoint
-from horde_proxy.upstreams.health import Health
-from horde_proxy.upstreams.relay import NO_BODY, Call, JsonBody, Relayed
+from horde_proxy.protocol.chunks import Head, chunk, role_chunk
+from horde_proxy.router.circuit_breaker import Health
+from horde_proxy.router.endpoint import Endpoint
+from horde_proxy.router.router import EVERYTHING, Router
+from horde_proxy.upstreams.base import Accepted, Route, Spent, StreamItem
+from horde_proxy.upstreams.proxying import NO_BODY, Call, JsonBody, Relayed
 
 CALL = Call("POST", "chat/completions", {}, NO_BODY, "m")
 CHAT = ChatRequest("m", (Message("user", "Hi"),))

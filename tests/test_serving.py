@@ -12,14 +12,7 @@ from gunicorn.config import Config as GunicornConfig
 from horde_proxy import create_app, serving
 from horde_proxy.config import ConfigError, load
 from horde_proxy.listening import CannotListen, check_free
-from horde_proxy.serving import (
-    Logger,
-    Server,
-    Worker,
-    give_up_stalled,
-    gunicorn_settings,
-    is_local,
-)
+from horde_proxy.serving import Logger, Server, Worker, give_up_stalled, gunicorn_settings, is_local
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from horde_proxy.stats.audit import (
     ModelAuditInfo,
     audit,
 )
-from horde_proxy.stats.combined import BackendVariation, CombinedModelStatistics, UsageStats
 from horde_proxy.stats.merger import merge_category_with_horde_data
+from horde_proxy.stats.model_stats import BackendVariation, CombinedModelStatistics, UsageStats
 from horde_proxy.stats.reference import Reference, ReferenceRecord
 
 GIB = 1024**3

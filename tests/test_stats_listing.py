@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.stats.combined import CombinedModelStatistics, UsageStats
 from horde_proxy.stats.listing import listing
+from horde_proxy.stats.model_stats import CombinedModelStatistics, UsageStats
 
 MERGED = {
     "b": CombinedModelStatistics(

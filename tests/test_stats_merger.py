@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.stats.combined import CombinedModelStatistics, UsageStats, WorkerSummary
 from horde_proxy.stats.indexed import (
     IndexedHordeModelStats,
     IndexedHordeModelStatus,
     IndexedHordeWorkers,
 )
 from horde_proxy.stats.merger import DataMerger, merge_category_with_horde_data
+from horde_proxy.stats.model_stats import CombinedModelStatistics, UsageStats, WorkerSummary
 from horde_proxy.stats.records import read_stats, read_statuses, read_workers
 
 CAPTURES = Path(__file__).parent / "data" / "captures"

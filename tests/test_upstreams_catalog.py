@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from horde_proxy.caching.background import at_once
 from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, join
-from horde_proxy.upstreams.horde.feeds import Feeds
+from horde_proxy.upstreams.horde.documents import Feeds
 from horde_proxy.upstreams.horde.plan import capacities
-from horde_proxy.upstreams.horde.speed import Speeds
-from horde_proxy.upstreams.refreshed import at_once
+from horde_proxy.upstreams.horde.throughput import Speeds
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
 

@@ -16,9 +16,9 @@ from horde_proxy.errors import InsufficientKudos
 from horde_proxy.prompts.answer import cut
 from horde_proxy.prompts.tokens import estimate, truncate
 from horde_proxy.protocol.chat import ChatRequest, Message
-from horde_proxy.protocol.completion import fold
-from horde_proxy.upstreams import Route, Waiting
-from horde_proxy.upstreams.horde import HordeUpstream
+from horde_proxy.protocol.chunks import fold
+from horde_proxy.upstreams.base import Route, Waiting
+from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.worker.backend import BackendError
 
 BEGUN = re.compile(r"<\|im_start\|>assistant\n(.*)\Z", re.DOTALL)

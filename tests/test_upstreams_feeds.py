@@ -9,15 +9,15 @@ import pytest
 import requests
 import responses
 
+from horde_proxy.caching.background import at_once
+from horde_proxy.caching.disk import KeptDocument
+from horde_proxy.caching.redis import Document, Shared
 from horde_proxy.errors import ShuttingDown, Unreachable, UpstreamFailed
 from horde_proxy.stats.hydration import Hydrator, Rhythm
-from horde_proxy.stats.integration import HordeAPIIntegration
+from horde_proxy.stats.live import HordeAPIIntegration
 from horde_proxy.stats.reference import read_reference
 from horde_proxy.stats.sources import References
-from horde_proxy.upstreams.horde.feeds import Feed, Feeds, Source
-from horde_proxy.upstreams.horde.shared import Document, Shared
-from horde_proxy.upstreams.kept import KeptDocument
-from horde_proxy.upstreams.refreshed import at_once
+from horde_proxy.upstreams.horde.documents import Feed, Feeds, Source
 
 URL = "https://reference.invalid/db.json"
 

@@ -9,8 +9,8 @@ import pytest
 from conftest import Clock, ClockStorage
 from limits.errors import StorageError
 
-from horde_proxy.upstreams import Waiting
-from horde_proxy.upstreams.horde.gate import Gate, Limits, Place
+from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.horde.submit_queue import Gate, Limits, Place
 
 FREE = Limits(address=(), key=())
 

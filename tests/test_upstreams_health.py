@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conftest import Clock
 
-from horde_proxy.upstreams.health import Attempt, Health
+from horde_proxy.router.circuit_breaker import Attempt, Health
 
 
 def asked(health: Health) -> Attempt:

@@ -21,9 +21,9 @@ from horde_proxy.errors import (
     UpstreamFailed,
 )
 from horde_proxy.protocol.chat import ChatRequest, Message
-from horde_proxy.protocol.completion import fold
+from horde_proxy.protocol.chunks import fold
 from horde_proxy.shutdown import Halt
-from horde_proxy.upstreams import Accepted, Route, StreamItem, Waiting
+from horde_proxy.upstreams.base import Accepted, Route, StreamItem, Waiting
 from horde_proxy.worker.backend import BackendError
 
 HI = (Message("system", "Be kind."), Message("user", "Hi"))

@@ -15,7 +15,7 @@ from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Worker, join
 from horde_proxy.upstreams.horde.failures import Failures, suspects
-from horde_proxy.upstreams.horde.speed import Expected, Speeds
+from horde_proxy.upstreams.horde.throughput import Expected, Speeds
 from horde_proxy.upstreams.horde.workers import MOST_WORKERS, Filters, listed
 
 

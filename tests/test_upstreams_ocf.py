@@ -9,11 +9,11 @@ import pytest
 import requests
 import responses
 
+from horde_proxy.caching.background import at_once
 from horde_proxy.errors import Unavailable, UpstreamFailed
-from horde_proxy.upstreams.hangups import Hangups
-from horde_proxy.upstreams.ocf import OCFUpstream, models_of
-from horde_proxy.upstreams.refreshed import at_once
-from horde_proxy.upstreams.relay import Call, JsonBody
+from horde_proxy.upstreams.disconnects import Hangups
+from horde_proxy.upstreams.openai.ocf import OCFUpstream, models_of
+from horde_proxy.upstreams.proxying import Call, JsonBody
 
 NODE = "http://node.invalid:8092"
 CHAT = f"{NODE}/v1/service/llm/v1/chat/completions"

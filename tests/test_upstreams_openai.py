@@ -10,7 +10,8 @@ import requests
 import responses
 from conftest import Clock
 
-from horde_proxy.api.record import Record
+from horde_proxy.api.access_log import Record
+from horde_proxy.caching.background import at_once
 from horde_proxy.errors import (
     ContextLengthExceeded,
     RateLimited,
@@ -20,14 +21,13 @@ from horde_proxy.errors import (
     UpstreamFailed,
 )
 from horde_proxy.protocol.chat import ChatRequest, Message
-from horde_proxy.protocol.completion import fold
-from horde_proxy.upstreams import Accepted, Route
-from horde_proxy.upstreams.chunks import as_chunks
-from horde_proxy.upstreams.hangups import Hangups
-from horde_proxy.upstreams.openai import OpenAIUpstream, _pieces, base_url
-from horde_proxy.upstreams.refreshed import at_once
-from horde_proxy.upstreams.relay import Call, JsonBody, kept
-from horde_proxy.upstreams.verdict import retry_after
+from horde_proxy.protocol.chunks import fold
+from horde_proxy.upstreams.base import Accepted, Route
+from horde_proxy.upstreams.disconnects import Hangups
+from horde_proxy.upstreams.openai.errors import retry_after
+from horde_proxy.upstreams.openai.stream import as_chunks
+from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, _pieces, base_url
+from horde_proxy.upstreams.proxying import Call, JsonBody, kept
 
 URL = "http://server.invalid:11434"
 CHAT = f"{URL}/v1/chat/completions"

@@ -7,7 +7,7 @@ import itertools
 import pytest
 from conftest import Clock
 
-from horde_proxy.upstreams.horde.pace import Pace
+from horde_proxy.upstreams.horde.polling import Pace
 
 
 def polled_for(seconds: float, **state: int) -> list[float]:

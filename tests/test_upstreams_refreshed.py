@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from conftest import Clock
 
+from horde_proxy.caching.background import Refreshed, at_once
 from horde_proxy.errors import Unavailable, UpstreamFailed
-from horde_proxy.upstreams.refreshed import Refreshed, at_once
 
 
 class Loading:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from horde_proxy.errors import InvalidRequest, ToolCallFailed
 from horde_proxy.prompts.tokens import truncate
 from horde_proxy.protocol.chat import read_chat
-from horde_proxy.protocol.completion import fold
-from horde_proxy.upstreams import Route
+from horde_proxy.protocol.chunks import fold
+from horde_proxy.upstreams.base import Route
 from horde_proxy.worker.backend import BackendError
 
 WEATHER: dict[str, Any] = {

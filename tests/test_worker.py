@@ -16,9 +16,9 @@ from conftest import OWNER_KEY, Clock, Scripted, World
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.worker import model_file, remote
 from horde_proxy.worker.backend import BackendError
+from horde_proxy.worker.backends import open_backend
 from horde_proxy.worker.bridge import Bridge, Identity, Rejected
 from horde_proxy.worker.echo import Echo
-from horde_proxy.worker.models import open_backend
 from horde_proxy.worker.ngram import NGram
 from horde_proxy.worker.placeholders import fill, fill_payload
 

@@ -7,14 +7,14 @@ from typing import cast
 
 from flask import Blueprint, Response, jsonify
 
-from horde_proxy.api.answering import answered, owned
-from horde_proxy.api.front import Front, front
-from horde_proxy.api.incoming import admit, guard, read_json
-from horde_proxy.api.relaying import candidates_for, passed_on
+from horde_proxy.api.auth import admit, guard, read_json
+from horde_proxy.api.context import Front, front
+from horde_proxy.api.generation import answered, owned
+from horde_proxy.api.proxying import candidates_for, passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.protocol.chat import ChatRequest, read_chat
-from horde_proxy.protocol.completion import fold
-from horde_proxy.upstreams import Accepted, StreamItem
+from horde_proxy.protocol.chunks import fold
+from horde_proxy.upstreams.base import Accepted, StreamItem
 
 blueprint = Blueprint("chat", __name__)
 blueprint.before_request(guard)

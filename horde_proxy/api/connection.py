@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 from horde_proxy.errors import ClientGone, ProxyError
-from horde_proxy.upstreams import StreamItem, Waiting
+from horde_proxy.upstreams.base import StreamItem, Waiting
 
 # Linux tells of a closed peer even behind bytes that nobody has read.
 _HUNG_UP: int = getattr(select, "POLLRDHUP", 0)

@@ -9,8 +9,8 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from horde_proxy.api.front import Front, front
-from horde_proxy.api.incoming import ANYBODY, client_name, guard, is_admin, whole_number
+from horde_proxy.api.auth import ANYBODY, client_name, guard, is_admin, whole_number
+from horde_proxy.api.context import Front, front
 from horde_proxy.errors import Unavailable
 from horde_proxy.ledger import ClientKey, StoreError
 

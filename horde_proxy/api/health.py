@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from flask import Blueprint, Response, jsonify, request
 
+from horde_proxy.api.auth import guard
 from horde_proxy.api.connection import is_open, watched
-from horde_proxy.api.front import Front, front
-from horde_proxy.api.incoming import guard
+from horde_proxy.api.context import Front, front
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import InvalidRequest, ProxyError, TimedOut
 from horde_proxy.protocol import sse
-from horde_proxy.upstreams import StreamItem, Waiting
+from horde_proxy.upstreams.base import StreamItem, Waiting
 
 LONGEST_PROBE = 300.0
 _SLICE = 0.5

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from flask import Blueprint, Response, jsonify
 
-from horde_proxy.api.answering import horde_key
-from horde_proxy.api.front import front
-from horde_proxy.api.incoming import client_name, guard, is_admin, read_json
+from horde_proxy.api.auth import client_name, guard, is_admin, read_json
+from horde_proxy.api.context import front
+from horde_proxy.api.generation import horde_key
 from horde_proxy.errors import ProxyError
 
 blueprint = Blueprint("horde", __name__)

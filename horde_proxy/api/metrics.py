@@ -7,12 +7,12 @@ from ipaddress import IPv6Address, ip_address
 
 from flask import Blueprint, Response, request
 
-from horde_proxy.api.front import Front, front
-from horde_proxy.api.incoming import client_address, guard, is_admin
-from horde_proxy.api.relaying import family
+from horde_proxy.api.auth import client_address, guard, is_admin
+from horde_proxy.api.context import Front, front
+from horde_proxy.api.proxying import family
 from horde_proxy.errors import Refused
 from horde_proxy.metrics import CONTENT_TYPE, OTHER, EndpointNow, Now
-from horde_proxy.upstreams.endpoint import Endpoint
+from horde_proxy.router.endpoint import Endpoint
 
 blueprint = Blueprint("metrics", __name__)
 

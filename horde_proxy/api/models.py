@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Blueprint, Response, g, jsonify, request
 
 from horde_proxy import opencode
-from horde_proxy.api.front import front
-from horde_proxy.api.incoming import guard, whole_number
+from horde_proxy.api.auth import guard, whole_number
+from horde_proxy.api.context import front
 from horde_proxy.errors import Unavailable
 
 DEFAULT_CONTEXT = 8192

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from flask import Blueprint, Response, request
 
-from horde_proxy.api.front import front
+from horde_proxy.api.auth import guard, unusable, whole_number
+from horde_proxy.api.context import front
 from horde_proxy.api.horde import NotHere
-from horde_proxy.api.incoming import guard, unusable, whole_number
-from horde_proxy.stats.answers import Answer, Query, Statistics
 from horde_proxy.stats.audit import PRESETS
 from horde_proxy.stats.listing import SORTS, one_of
+from horde_proxy.stats.service import Answer, Query, Statistics
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _KINDS = {"text": "text", "image": "image"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator
 
-from horde_proxy.api.front import KeepAlive
+from horde_proxy.api.context import KeepAlive
 from horde_proxy.errors import ProxyError, ServerBug, UpstreamFailed
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.completion import Chunk, bare_chunk
-from horde_proxy.upstreams import Accepted, StreamItem, Waiting
+from horde_proxy.protocol.chunks import Chunk, bare_chunk
+from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

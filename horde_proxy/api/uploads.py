@@ -21,7 +21,7 @@ from werkzeug.sansio.multipart import (
 )
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.upstreams.relay import JsonBody
+from horde_proxy.upstreams.proxying import JsonBody
 
 _IN_MEMORY = 1024 * 1024
 _PIECE = 65_536

@@ -4,11 +4,11 @@ No Flask and no HTTP here. The database is in `store` alone, which this room's o
 do not import: without a store SQLAlchemy is never loaded.
 """
 
-from horde_proxy.ledger.allowances import Allowances
-from horde_proxy.ledger.book import Book
+from horde_proxy.ledger.keyring import KeyRing
 from horde_proxy.ledger.keys import ClientKey, digest, new_key
+from horde_proxy.ledger.limits import Allowances
 from horde_proxy.ledger.records import Spent, StoreError, Usage
-from horde_proxy.ledger.ring import KeyRing
+from horde_proxy.ledger.usage import Book
 
 __all__ = [
     "Allowances",

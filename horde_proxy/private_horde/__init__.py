@@ -3,7 +3,7 @@
 It knows nothing of the proxy and imports nothing of it.
 """
 
-from .horde import OpenRequest, PrivateHorde
-from .views import blueprint
+from horde_proxy.private_horde.horde import OpenRequest, PrivateHorde
+from horde_proxy.private_horde.views import blueprint
 
 __all__ = ["OpenRequest", "PrivateHorde", "blueprint"]

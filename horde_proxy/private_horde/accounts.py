@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 
-from .errors import refusal
-from .records import Account
+from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.records import Account
 
 ANONYMOUS_KEY = "0000000000"
 _ANONYMOUS_FLOOR = -50.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .errors import refusal
-from .records import Account, TextRequest
+from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.records import Account, TextRequest
 
 _STOP_SEQUENCES = 128
 _STOP_CHARACTERS = 2000

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import ceil
 
-from .records import Job, TextRequest
-from .workers import Workers
+from horde_proxy.private_horde.records import Job, TextRequest
+from horde_proxy.private_horde.workers import Workers
 
 UNMEASURED_SPEED = 10.0
 

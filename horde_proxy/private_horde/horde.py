@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from . import admission, kudos, schema, wire
-from .accounts import ANONYMOUS_KEY, Accounts, digest
-from .errors import HordeError, refusal
-from .forecast import Forecast
-from .queue import Queue
-from .rates import Caller, Rates, Reading
-from .records import Account, Job, Offer, TextRequest, Worker
-from .tally import Tally
-from .workers import Workers
+from horde_proxy.private_horde import admission, kudos, responses, schema
+from horde_proxy.private_horde.accounts import ANONYMOUS_KEY, Accounts, digest
+from horde_proxy.private_horde.counters import Tally
+from horde_proxy.private_horde.errors import HordeError, refusal
+from horde_proxy.private_horde.forecast import Forecast
+from horde_proxy.private_horde.queue import Queue
+from horde_proxy.private_horde.rate_limits import Caller, Rates, Reading
+from horde_proxy.private_horde.records import Account, Job, Offer, TextRequest, Worker
+from horde_proxy.private_horde.workers import Workers
 
 Body = dict[str, Any]
 
@@ -208,7 +208,7 @@ class PrivateHorde:
                 jobs = self._queue.take(request, worker, amount, self._new_id, now)
             elif worker.maintenance:
                 raise refusal("WorkerMaintenance")
-            return wire.popped(jobs, self._queue.job_ttl)
+            return responses.popped(jobs, self._queue.job_ttl)
 
     def deliver(self, apikey: str | None, body: Any) -> Body:
         """Take a job's result and return {"reward": kudos}, 0 for a faulted one.
@@ -280,25 +280,25 @@ class PrivateHorde:
             return []
         with self._now():
             online = [each for each in self._workers.online if name in (None, each.name)]
-            return [wire.worker(each, True) for each in online]
+            return [responses.worker(each, True) for each in online]
 
     def worker(self, worker_id: str) -> Body:
         """Return one worker, online or not, GET workers/{id}; raises WorkerNotFound."""
         with self._now():
             worker = self._workers.find(worker_id)
-            return wire.worker(worker, self._workers.is_online(worker))
+            return responses.worker(worker, self._workers.is_online(worker))
 
     def worker_named(self, name: str) -> Body:
         """Return one worker by its name, GET workers/name/{name}; raises WorkerNotFound."""
         with self._now():
             worker = self._workers.find_named(name)
-            return wire.worker(worker, self._workers.is_online(worker))
+            return responses.worker(worker, self._workers.is_online(worker))
 
     def performance(self) -> Body:
         """Return the load of queue and workers, GET status/performance."""
         with self._now() as now:
             past_minute = self._tally.totals("minute", now)[1]
-            return wire.performance(self._queue, self._workers, past_minute)
+            return responses.performance(self._queue, self._workers, past_minute)
 
     def modes(self) -> Body:
         """Return whether new requests are refused, GET status/modes."""
@@ -315,17 +315,17 @@ class PrivateHorde:
             account = self._accounts.find(apikey)
             if account is None:
                 raise refusal("UserNotFound")
-            return wire.user(account, self._workers.of(account), now)
+            return responses.user(account, self._workers.of(account), now)
 
     def text_totals(self) -> Body:
         """Return delivered requests and tokens by window, GET stats/text/totals."""
         with self._now() as now:
-            return wire.text_totals(self._tally, now)
+            return responses.text_totals(self._tally, now)
 
     def text_models(self) -> Body:
         """Return delivered requests by window and model, GET stats/text/models."""
         with self._now() as now:
-            return wire.text_models(self._tally, now)
+            return responses.text_models(self._tally, now)
 
     @contextmanager
     def _now(self) -> Iterator[float]:
@@ -399,7 +399,7 @@ class PrivateHorde:
         if now >= self._forecast_until:
             self._forecast = Forecast(self._queue.waiting, self._workers)
             self._forecast_until = now + _FORECAST_SECONDS
-        return wire.status(
+        return responses.status(
             request,
             self._queue.position(request),
             self._forecast.wait_time(request, now),
@@ -458,7 +458,7 @@ class PrivateHorde:
 
     def _models(self) -> list[Body]:
         with self._now():
-            return wire.models(self._workers, self._queue.open.values())
+            return responses.models(self._workers, self._queue.open.values())
 
     def _known(self, model: str) -> bool:
         return kudos.size_of(model, self._sizes) is not None

@@ -10,8 +10,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 
-from .errors import refusal
-from .records import Account, Job, TextRequest, Worker
+from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.records import Account, Job, TextRequest, Worker
 
 _AGEING_SECONDS = 10.0
 _AGEING_KUDOS = 50.0

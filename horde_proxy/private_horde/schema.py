@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import invalid, refusal, unreadable
+from horde_proxy.private_horde.errors import invalid, refusal, unreadable
 
 Body = dict[str, Any]
 

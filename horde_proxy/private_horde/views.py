@@ -15,12 +15,12 @@ from urllib.parse import unquote
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, NotFound
 
-from . import mask, wire
-from .errors import HordeError, invalid, too_fast, unreadable
-from .horde import PrivateHorde
+from horde_proxy.private_horde import responses, x_fields
+from horde_proxy.private_horde.errors import HordeError, invalid, too_fast, unreadable
+from horde_proxy.private_horde.horde import PrivateHorde
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_NODE = f"private-horde:80:{wire.VERSION}"
+_NODE = f"private-horde:80:{responses.VERSION}"
 
 View = Callable[..., tuple[Any, int]]
 
@@ -63,7 +63,7 @@ def _endpoint(horde: PrivateHorde, route: _Route) -> Callable[..., Response]:
             return _json(message, 405, {"Allow": _allowed(route)})
         _keep_to_rate(horde, route.rate)
         body, status = view(horde, **arguments)
-        return _json(mask.apply(request.headers.get("X-Fields"), body), status)
+        return _json(x_fields.apply(request.headers.get("X-Fields"), body), status)
 
     return endpoint
 
@@ -140,7 +140,7 @@ def _performance(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _heartbeat(horde: PrivateHorde) -> tuple[Any, int]:
-    return wire.heartbeat(), 200
+    return responses.heartbeat(), 200
 
 
 def _modes(horde: PrivateHorde) -> tuple[Any, int]:
@@ -164,11 +164,11 @@ def _text_totals(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _image_models(horde: PrivateHorde) -> tuple[Any, int]:
-    return wire.image_models(), 200
+    return responses.image_models(), 200
 
 
 def _image_totals(horde: PrivateHorde) -> tuple[Any, int]:
-    return wire.image_totals(), 200
+    return responses.image_totals(), 200
 
 
 _ROUTES = (

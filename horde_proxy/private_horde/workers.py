@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, ValuesView
 
-from .errors import refusal
-from .kudos import largest
-from .records import Account, Offer, TextRequest, Worker
+from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.kudos import largest
+from horde_proxy.private_horde.records import Account, Offer, TextRequest, Worker
 
 
 class Workers:

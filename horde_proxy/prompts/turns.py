@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from horde_proxy.prompts import tools
 from horde_proxy.prompts.formats import Turn
+from horde_proxy.prompts.tool_calls import instructions
 from horde_proxy.protocol.chat import Message, ToolCall
 
 
@@ -36,9 +36,9 @@ def _turn(message: Message, style: str) -> Turn:
 
 
 def _call(call: ToolCall, style: str) -> str:
-    return tools.call_text(style, call.name, call.arguments)
+    return instructions.call_text(style, call.name, call.arguments)
 
 
 def _result(message: Message, style: str, names: Mapping[str, str]) -> str:
     called = message.tool_call_id or ""
-    return tools.result_text(style, names.get(called, called), message.text)
+    return instructions.result_text(style, names.get(called, called), message.text)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol.problems import missing, parsed
+from horde_proxy.protocol.validation import missing, parsed
 
 
 @dataclass(frozen=True)

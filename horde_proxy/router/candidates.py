@@ -16,9 +16,9 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
-from horde_proxy.upstreams import Relays, Route
-from horde_proxy.upstreams.endpoint import Endpoint
-from horde_proxy.upstreams.health import Attempt
+from horde_proxy.router.circuit_breaker import Attempt
+from horde_proxy.router.endpoint import Endpoint
+from horde_proxy.upstreams.base import Relays, Route
 
 log = logging.getLogger(__name__)
 

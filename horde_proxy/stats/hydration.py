@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from horde_proxy.caching.background import in_background
 from horde_proxy.errors import ShuttingDown
-from horde_proxy.upstreams.refreshed import in_background
 
 
 @dataclass(frozen=True)

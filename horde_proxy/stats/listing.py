@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.stats.combined import CombinedModelStatistics, UsageStats
+from horde_proxy.stats.model_stats import CombinedModelStatistics, UsageStats
 
 T = TypeVar("T")
 Entry = tuple[str, CombinedModelStatistics]

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from horde_proxy.stats.combined import (
-    BackendVariation,
-    CombinedModelStatistics,
-    UsageStats,
-    WorkerSummary,
-)
 from horde_proxy.stats.indexed import (
     IndexedHordeModelStats,
     IndexedHordeModelStatus,
     IndexedHordeWorkers,
     Variant,
+)
+from horde_proxy.stats.model_stats import (
+    BackendVariation,
+    CombinedModelStatistics,
+    UsageStats,
+    WorkerSummary,
 )
 from horde_proxy.stats.names import canonical
 from horde_proxy.stats.records import (

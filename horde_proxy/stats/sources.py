@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from horde_proxy.caching.background import Refreshed, in_background
 from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.stats.reference import Reference, read_reference
-from horde_proxy.upstreams.refreshed import Refreshed, in_background
 
 _FAILURE_TTL = 300.0
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from horde_proxy import check
+from horde_proxy.commands import check
 from live.conftest import Processes, answers, free_port, running_requests, until
 
 pytestmark = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")

@@ -25,10 +25,10 @@ from flask import Flask, request
 from werkzeug.serving import make_server
 
 from horde_proxy import create_app
-from horde_proxy.api import PageState
-from horde_proxy.api.history import BUCKET_SECONDS, BUCKETS, History
-from horde_proxy.api.record import Record
+from horde_proxy.api.access_log import Record
+from horde_proxy.api.routes import PageState
 from horde_proxy.config import load
+from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
 from live.chromium import PROGRAM, Chromium
 from live.conftest import Processes, until
 

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from test_ledger_store import ANN, DAY, Behaviour
 
-from horde_proxy.ledger.book import Book
 from horde_proxy.ledger.records import Spent
 from horde_proxy.ledger.store import Store, StoreError
+from horde_proxy.ledger.usage import Book
 from live.conftest import free_port, until
 
 psycopg = pytest.importorskip("psycopg")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from horde_proxy.upstreams.horde.gate import Gate, Limits
+from horde_proxy.upstreams.horde.submit_queue import Gate, Limits
 from live.conftest import free_port, until
 
 redis = pytest.importorskip("redis")

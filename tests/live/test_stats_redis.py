@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from horde_proxy.caching.redis import Document, Shared, connected
 from horde_proxy.errors import Unreachable
-from horde_proxy.stats.integration import HordeAPIIntegration
-from horde_proxy.upstreams.horde.feeds import Feeds
-from horde_proxy.upstreams.horde.shared import Document, Shared, connected
+from horde_proxy.stats.live import HordeAPIIntegration
+from horde_proxy.upstreams.horde.documents import Feeds
 from live.conftest import free_port, until
 
 redis = pytest.importorskip("redis")

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from horde_proxy.caching.background import PATIENCE
+from horde_proxy.caching.redis import Document
 from horde_proxy.prompts.fit import Capacity
-from horde_proxy.upstreams.horde.feeds import Feeds
-from horde_proxy.upstreams.horde.shared import Document
-from horde_proxy.upstreams.refreshed import PATIENCE
+from horde_proxy.upstreams.horde.documents import Feeds
 
 # What is made of such numbers stays finite, as JSON wants it.
 _LEAST, _MOST = 1e-9, 1e15

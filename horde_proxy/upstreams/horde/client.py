@@ -24,7 +24,7 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
-from horde_proxy.observing import NOBODY, Observer
+from horde_proxy.telemetry import NOBODY, Observer
 from horde_proxy.version import VERSION
 
 LONGEST_RETRY_AFTER = 120

@@ -8,13 +8,13 @@ from fnmatch import fnmatchcase
 
 from horde_proxy.errors import ModelNotFound, Unavailable
 from horde_proxy.prompts.fit import LEAST_LENGTH, Capacity, Fitted, common_length, fit
+from horde_proxy.prompts.format_rules import choose_format
 from horde_proxy.prompts.formats import RAW, Format
-from horde_proxy.prompts.names import choose_format
-from horde_proxy.prompts.tools import style_of
+from horde_proxy.prompts.tool_calls.instructions import style_of
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.upstreams.horde import kudos, text
 from horde_proxy.upstreams.horde.catalog import ModelEntry, Worker
-from horde_proxy.upstreams.horde.speed import UNMEASURED
+from horde_proxy.upstreams.horde.throughput import UNMEASURED
 from horde_proxy.upstreams.horde.workers import Filters
 
 JOB_SECONDS = 100.0

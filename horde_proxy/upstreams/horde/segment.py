@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
-from horde_proxy.observing import NOBODY, Observer
 from horde_proxy.prompts.faults import fault_of
 from horde_proxy.prompts.tokens import estimate
-from horde_proxy.upstreams import Waiting
+from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.upstreams.base import Waiting
 from horde_proxy.upstreams.horde import kudos, text
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient, RequestLost
 from horde_proxy.upstreams.horde.failures import Failures, suspects
-from horde_proxy.upstreams.horde.gate import Gate, Place
 from horde_proxy.upstreams.horde.plan import Plan
-from horde_proxy.upstreams.horde.run import Faulted, Run, Status
-from horde_proxy.upstreams.horde.speed import UNMEASURED, Speeds
+from horde_proxy.upstreams.horde.running_request import Faulted, Run, Status
+from horde_proxy.upstreams.horde.submit_queue import Gate, Place
+from horde_proxy.upstreams.horde.throughput import UNMEASURED, Speeds
 from horde_proxy.upstreams.horde.webhook import Mailbox, Webhook
 from horde_proxy.upstreams.horde.workers import listed
 

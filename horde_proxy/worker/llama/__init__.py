@@ -8,7 +8,7 @@ import os
 # A second thread gains a third at most, and the proxy wants it; read when numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from .gguf_file import UnusableModel
-from .model import Llama
+from horde_proxy.worker.llama.gguf_file import UnusableModel
+from horde_proxy.worker.llama.model import Llama
 
 __all__ = ["Llama", "UnusableModel"]

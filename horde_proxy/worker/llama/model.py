@@ -13,10 +13,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from .gguf_file import Array, GGUFFile, UnusableModel
-from .network import Network
-from .sampling import Sampler
-from .vocabulary import Vocabulary
+from horde_proxy.worker.llama.gguf_file import Array, GGUFFile, UnusableModel
+from horde_proxy.worker.llama.network import Network
+from horde_proxy.worker.llama.sampling import Sampler
+from horde_proxy.worker.llama.vocabulary import Vocabulary
 
 __all__ = ["ALPACA_TAGS", "CHATML_TAGS", "Llama"]
 

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from .gguf_file import Array, GGUFFile, UnusableModel
+from horde_proxy.worker.llama.gguf_file import Array, GGUFFile, UnusableModel
 
 __all__ = ["Layer", "Network", "Shape"]
 

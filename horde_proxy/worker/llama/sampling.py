@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .gguf_file import Array
+from horde_proxy.worker.llama.gguf_file import Array
 
 __all__ = ["Sampler"]
 

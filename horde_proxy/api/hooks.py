@@ -1,0 +1,124 @@
+"""What every response has in common: errors in OpenAI's envelope, ids, times, CORS."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from flask import Flask, Response, g, jsonify, make_response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+
+from horde_proxy.api.access_log import Record
+from horde_proxy.api.auth import client_address
+from horde_proxy.api.context import front
+from horde_proxy.api.metrics import route
+from horde_proxy.api.proxying import pass_on
+from horde_proxy.errors import ProxyError, ServerBug, calm, error_envelope
+from horde_proxy.ledger import Book
+
+_EXPOSED = (
+    "x-request-id, retry-after, retry-after-ms, x-should-retry, x-horde-request-id, "
+    "x-horde-model, x-horde-format, x-horde-warnings, x-endpoint"
+)
+WEBHOOK_PATH = "/horde/webhook/"
+"""What follows is a secret, which is not logged."""
+_UNLOGGED = ("/health/", "/metrics", "/page/state.json", "/page/events", "/page/static/")
+_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
+log = logging.getLogger(__name__)
+
+
+def register(app: Flask) -> None:
+    """Put the hooks and the error handlers on an app."""
+    app.before_request(_begin)
+    app.before_request(pass_on)
+    app.after_request(_finish)
+    app.register_error_handler(ProxyError, _proxy_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _bug)
+
+
+def _begin() -> Response | None:
+    g.began = time.monotonic()
+    g.closing = []
+    path = WEBHOOK_PATH if request.path.startswith(WEBHOOK_PATH) else request.path
+    g.record = Record(uuid.uuid4().hex, request.method, path, client_address())
+    return make_response("", 204) if request.method == "OPTIONS" else None
+
+
+def _finish(response: Response) -> Response:
+    headers = response.headers
+    headers["X-Request-Id"] = g.record.id
+    headers.setdefault("openai-processing-ms", str(int((time.monotonic() - g.began) * 1000)))
+    headers.setdefault("openai-version", "2020-10-01")
+    if request.blueprint != "page":
+        headers["Access-Control-Allow-Origin"] = "*"
+    headers["Access-Control-Expose-Headers"] = _EXPOSED
+    if request.method == "OPTIONS":
+        asked = request.headers.get("Access-Control-Request-Headers", "authorization, content-type")
+        headers["Access-Control-Allow-Methods"] = _METHODS
+        headers["Access-Control-Allow-Headers"] = asked
+        headers["Access-Control-Max-Age"] = "86400"
+        headers["Access-Control-Allow-Private-Network"] = "true"
+        headers["Vary"] = "Access-Control-Request-Headers"
+    _log_at_the_end(response)
+    return response
+
+
+def _log_at_the_end(response: Response) -> None:
+    """Log and count the request when its response is closed; not those that come all the time."""
+    record, began = g.record, g.began
+    record.status = response.status_code
+    for call in g.closing:
+        response.call_on_close(call)
+    if record.account is not None:
+        book = front().book
+        response.call_on_close(lambda: _count(book, record))
+    if not request.path.startswith(_UNLOGGED):
+        here, rule = front(), route()
+        response.call_on_close(lambda: record.write(began))
+        response.call_on_close(lambda: here.page.history.add(record))
+        response.call_on_close(lambda: here.metrics.answered(rule, record, here.router.offers))
+
+
+def _count(book: Book, record: Record) -> None:
+    book.add(
+        record.account or "",
+        record.model or "",
+        record.upstream or "",
+        prompt_tokens=record.prompt_tokens or 0,
+        completion_tokens=record.completion_tokens or 0,
+        kudos=record.kudos or 0.0,
+        failed=record.error is not None,
+    )
+
+
+def _proxy_error(exc: ProxyError) -> Response:
+    g.record.error = exc.code or exc.type
+    response = jsonify(exc.envelope())
+    response.status_code = exc.status
+    response.headers.update(exc.headers())
+    return response
+
+
+def _http_error(exc: HTTPException) -> Response:
+    """Flask's own errors (no route, wrong method, too large) in the envelope."""
+    code, message = None, exc.description or exc.name
+    if isinstance(exc, NotFound):
+        message = f"Invalid URL ({request.method} {request.path})"
+    elif isinstance(exc, MethodNotAllowed):
+        code = "method_not_supported"
+        message = f"Not allowed to {request.method} on {request.path}."
+    elif isinstance(exc, RequestEntityTooLarge):
+        code, message = "request_too_large", "The request body is larger than this proxy takes."
+    kind = "server_error" if (exc.code or 500) >= 500 else "invalid_request_error"
+    response = jsonify(error_envelope(calm(message), kind, code=code))
+    response.status_code = exc.code or 500
+    if isinstance(exc, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(exc.valid_methods or ()))
+    return response
+
+
+def _bug(exc: Exception) -> Response:
+    log.exception("%s %s failed", request.method, request.path, exc_info=exc)
+    return _proxy_error(ServerBug())

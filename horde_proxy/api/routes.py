@@ -1,0 +1,48 @@
+"""The front: OpenAI's routes, each with and without /v1. A view reads, calls, returns."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from horde_proxy.api import (
+    chat,
+    completions,
+    endpoints,
+    health,
+    hooks,
+    horde,
+    metrics,
+    models,
+    statistics,
+)
+from horde_proxy.api.context import Front
+from horde_proxy.api.in_flight import Register
+from horde_proxy.api.loop_guard import Repetitions
+from horde_proxy.api.slots import Places
+from horde_proxy.web import page
+from horde_proxy.web.page_state import PageState
+
+__all__ = ["Front", "PageState", "Places", "Register", "Repetitions", "register"]
+
+
+def register(app: Flask, front: Front) -> None:
+    """Put the routes, the error envelopes and the common headers on an app."""
+    app.extensions["horde_proxy"] = front
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    for blueprint in (
+        chat.blueprint,
+        completions.blueprint,
+        models.blueprint,
+        horde.blueprint,
+        endpoints.blueprint,
+        statistics.blueprint,
+    ):
+        app.register_blueprint(blueprint, url_prefix="/v1", name=f"{blueprint.name}_v1")
+        app.register_blueprint(blueprint)
+    app.before_request(statistics.keep_warm)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
+    app.register_blueprint(page.blueprint)
+    app.register_blueprint(horde.webhook_blueprint)
+    hooks.register(app)

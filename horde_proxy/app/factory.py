@@ -1,0 +1,165 @@
+"""The WSGI application: the only place where the parts are put together."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from flask import Flask
+
+from horde_proxy import config
+from horde_proxy.api import routes
+from horde_proxy.api.routes import Front, PageState, Places, Register, Repetitions
+from horde_proxy.app.assembly import Assembly, PrivateApp
+from horde_proxy.config import AccessSettings, Config, KeySettings
+from horde_proxy.ledger import Allowances, Book, ClientKey, KeyRing, digest
+from horde_proxy.metrics import Metrics
+from horde_proxy.router.router import Router
+from horde_proxy.shutdown import Halt
+from horde_proxy.version import VERSION
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from horde_proxy.ledger.store import Store
+    from horde_proxy.upstreams.horde.upstream import HordeUpstream
+
+PRIVATE_HORDE_PATH = "/api/v2/"
+OWNER = "owner"
+
+
+def create_app(settings: Config | None = None) -> Flask:
+    """The WSGI application.
+
+    Without `settings` they come from the file that HORDE_PROXY_CONFIG names and the environment.
+    Raises ConfigError.
+    """
+    settings = settings or config.load()
+    app = Flask("horde_proxy", static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    private = _add_private_horde(app, settings) if settings.private_horde.enabled else None
+    halt, metrics = Halt(), Metrics()
+    app.extensions["metrics"] = metrics
+    app.extensions["assembly"] = Assembly(halt, private, metrics)
+    routes.register(app, _front(app, settings, halt))
+    return app
+
+
+def reconfigure(app: Flask, settings: Config) -> None:
+    """Give an app new settings. Running chats end under the old ones; a private horde stays."""
+    app.extensions["horde_proxy"] = _front(app, settings, app.extensions["horde_proxy"].halt)
+
+
+def _front(app: Flask, settings: Config, halt: Halt) -> Front:
+    app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
+    server, access = settings.server, settings.access
+    ledger = _ledger(app, access)
+    assembly: Assembly = app.extensions["assembly"]
+    endpoints = assembly.endpoints(settings)
+    hordes = (each.upstream for each in endpoints if each.upstream.kind == "horde")
+    horde = cast("HordeUpstream | None", next(hordes, None))
+    return Front(
+        Router(endpoints, settings.aliases, settings.fallbacks, settings.routing.max_wait),
+        halt,
+        timeout=server.timeout,
+        stream_timeout=server.stream_timeout,
+        keepalive=server.keepalive,
+        keepalive_interval=server.keepalive_interval,
+        max_n=server.max_n,
+        strict=server.strict,
+        passthrough=access.mode == "passthrough",
+        wants_key=access.mode == "keys",
+        keys=ledger.keys,
+        allowances=ledger.allowances,
+        book=ledger.book,
+        places=Places(server.places),
+        running=Register(
+            grace=server.cancel_grace, window=server.reattach_window, clock=time.monotonic
+        ),
+        repetitions=Repetitions(server.loop_limit, time.monotonic),
+        completion_tokens=settings.horde.default_completion_tokens,
+        horde=horde,
+        statistics=assembly.statistics(horde, settings.stats),
+        max_upload=server.max_upload,
+        reattach=server.reattach,
+        admins=tuple(access.admins),
+        trusted_proxies=tuple(server.trusted_proxies),
+        metrics=app.extensions["metrics"],
+        page=app.extensions.setdefault("page", PageState()),
+        version=VERSION,
+    )
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    """Keys and usage. What was counted stays when the settings are read again."""
+
+    url: str | None
+    store: Store | None
+    keys: KeyRing
+    allowances: Allowances
+    book: Book
+
+
+def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
+    before: _Ledger | None
+    url, before = access.database_url(), app.extensions.get("ledger")
+    configured = {digest(each.key): _client_key(name, each) for name, each in access.keys.items()}
+    if before is None or before.url != url:
+        store = _store(url) if url else None
+        book = Book(store)
+        before = _Ledger(url, store, KeyRing(configured), Allowances(book), book)
+    load = before.store.keys if before.store and access.mode == "keys" else None
+    found = replace(before, keys=before.keys.renewed(configured, load))
+    app.extensions["ledger"] = found
+    return found
+
+
+def _store(url: str) -> Store:
+    """Imported here, so that a proxy that keeps nothing does without a database."""
+    from horde_proxy.ledger.store import Store
+
+    return Store(url)
+
+
+def _client_key(name: str, key: KeySettings) -> ClientKey:
+    return ClientKey(
+        name,
+        tuple(key.models),
+        tuple(key.endpoints),
+        key.requests_per_minute,
+        key.concurrent,
+        key.tokens_per_day,
+        key.kudos_per_day,
+        key.horde_key,
+        key.admin,
+    )
+
+
+def _add_private_horde(app: Flask, settings: Config) -> PrivateApp:
+    """The private horde, which answers under its own path beside ours."""
+    from horde_proxy.private_horde import PrivateHorde, blueprint
+
+    key = settings.private_horde.api_key or secrets.token_urlsafe(24)
+    anonymous = settings.access.mode in (None, "open")
+    strict = settings.private_horde.strict
+    horde = PrivateHorde(rate_limits=strict, upfront_kudos=strict, anonymous=anonymous)
+    horde.add_account(key, OWNER, trusted=True, kudos=1_000_000, concurrency=10_000)
+    own = Flask("private_horde", static_folder=None)
+    own.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
+    own.register_blueprint(blueprint(horde))
+    app.wsgi_app = _split(own.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
+    return PrivateApp(own, key)
+
+
+def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
+    """The private horde under /api/v2, the rest under everything else."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        is_private = environ.get("PATH_INFO", "").startswith(PRIVATE_HORDE_PATH)
+        return (private if is_private else rest)(environ, start_response)
+
+    return application

@@ -1,0 +1,241 @@
+"""What is wrong with this installation, and how to mend it: a finding for each thing looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+
+import requests
+
+from horde_proxy.caching.background import at_once
+from horde_proxy.config import ANONYMOUS_KEY, Config
+from horde_proxy.errors import InvalidApiKey, ProxyError
+from horde_proxy.upstreams.disconnects import Hangups
+from horde_proxy.upstreams.horde.client import HordeClient, api_url
+from horde_proxy.upstreams.kinds import RELAYS
+
+_CLOCK_OFF = 60.0
+_PROBE_SECONDS = 2.0
+_PROBE_INTERVAL = 0.5
+_SILENCE = 70.0
+_BODY = 20 * 1024 * 1024
+_TIMEOUT = (5.0, 30.0)
+_NGINX = "compare your server block with systemd/nginx.conf"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`mend` is empty where all is well."""
+
+    what: str
+    mend: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.mend
+
+
+def check_settings(settings: Config) -> Iterator[Finding]:
+    """What the configuration amounts to."""
+    mode = settings.access.mode or "open, to this machine only"
+    names = f" ({', '.join(settings.access.keys)})" if settings.access.keys else ""
+    yield Finding(f"configuration: listens on {settings.server.bind}, access {mode}{names}")
+
+
+def check_horde(
+    settings: Config, session: requests.Session, now: Callable[[], float] = time.time
+) -> Iterator[Finding]:
+    """Reachable, clocks agree, key valid, models with workers; stops where nothing more can be."""
+    if settings.private_horde.enabled:
+        yield Finding("horde: the private one, in the proxy's own process")
+        return
+    if settings.endpoints and all(each.type != "horde" for each in settings.endpoints):
+        return
+    url = settings.horde.url
+    try:
+        response = session.get(f"{api_url(url)}/status/heartbeat", timeout=_TIMEOUT)
+        response.raise_for_status()
+    except requests.RequestException as exc:
+        yield Finding(
+            f"horde: {url} cannot be reached ({type(exc).__name__})",
+            "look at the network, DNS and horde.url",
+        )
+        return
+    yield Finding(f"horde: {url} answers in {response.elapsed.total_seconds():.2f} s")
+    yield from _clock(response, now())
+    client = HordeClient(url, session, contact=settings.horde.contact, timeout=_TIMEOUT)
+    yield _key(client, settings.horde.api_key)
+    yield _models(client)
+
+
+def check_endpoints(settings: Config) -> Iterator[Finding]:
+    """Whether each endpoint that takes requests as they are lists its models."""
+    for each in settings.endpoints:
+        if each.type == "horde":
+            continue
+        upstream = RELAYS[each.type](
+            each.label(),
+            each.url or "",
+            requests.Session(),
+            Hangups(),
+            api_key=each.api_key,
+            headers=each.headers,
+            run=at_once,
+        )
+        try:
+            count = len(upstream.models())
+        except ProxyError as exc:
+            yield Finding(
+                f"endpoint {each.label()}: {exc}",
+                "look at its url and api_key, and whether it runs",
+            )
+        else:
+            listed = (
+                "lists no models; any is asked for" if upstream.offers_any else (f"{count} models")
+            )
+            yield Finding(f"endpoint {each.label()}: {listed}")
+
+
+def _clock(response: requests.Response, now: float) -> Iterator[Finding]:
+    try:
+        theirs = parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except (KeyError, ValueError):
+        return
+    off = abs(theirs - now)
+    mend = "set the clock: timedatectl set-ntp true" if off > _CLOCK_OFF else ""
+    yield Finding(f"clock: {off:.0f} s from the horde's", mend)
+
+
+def _key(client: HordeClient, api_key: str) -> Finding:
+    if api_key == ANONYMOUS_KEY:
+        return Finding("key: anonymous, last in the queue (AI_HORDE_API_KEY sets your own)")
+    try:
+        user = client.find_user(api_key)
+    except InvalidApiKey:
+        return Finding("key: the horde does not know it", "set AI_HORDE_API_KEY to a valid key")
+    except ProxyError as exc:
+        return Finding(f"key: could not be looked up ({exc})", "try again in a minute")
+    return Finding(f"key: {user.get('username')} with {user.get('kudos')} kudos")
+
+
+def _models(client: HordeClient) -> Finding:
+    try:
+        count = len(client.models())
+    except ProxyError as exc:
+        return Finding(f"models: cannot be listed ({exc})", "try again in a minute")
+    return Finding(
+        f"models: {count} with workers", "" if count else "wait for workers to come online"
+    )
+
+
+def check_url(
+    url: str,
+    key: str | None,
+    session: requests.Session,
+    silence: bool = True,
+    say: Callable[[str], object] = lambda text: None,
+) -> Iterator[Finding]:
+    """A running proxy through whatever stands before it: routes, names, body, stream, time-outs.
+
+    `say` is told of what takes long.
+    """
+    base = url.rstrip("/").removesuffix("/v1")
+    session.headers["Authorization"] = f"Bearer {key or 'none'}"
+    try:
+        response = session.get(f"{base}/v1/models", timeout=_TIMEOUT)
+    except requests.RequestException as exc:
+        yield Finding(
+            f"url: {base} cannot be reached ({type(exc).__name__})",
+            "is the proxy running, and is this its address?",
+        )
+        return
+    if response.status_code == 401:
+        yield Finding("url: the key is refused", "give one of [access.keys] with --key")
+        return
+    if not response.ok or "data" not in response.text:
+        yield Finding(
+            f"url: /v1/models gives {response.status_code}",
+            "does proxy_pass point at the proxy, without a path?",
+        )
+        return
+    yield Finding(f"url: {base}/v1/models answers")
+    yield from _name_with_slash(base, response, session)
+    yield _large_body(base, session)
+    yield _stream(base, session)
+    if silence:
+        say(f"Waiting through {_SILENCE:.0f} s of silence (--quick leaves this out) ...")
+        yield _silence(base, session)
+
+
+def _name_with_slash(
+    base: str, models: requests.Response, session: requests.Session
+) -> Iterator[Finding]:
+    names = [model["id"] for model in models.json()["data"] if "/" in model["id"]]
+    if names:
+        path = quote(names[0], safe="")
+        ok = session.get(f"{base}/v1/models/{path}", timeout=_TIMEOUT).ok
+        yield Finding(
+            "names: %2F is understood" if ok else "names: %2F does not arrive",
+            "" if ok else f"proxy_pass without a path; {_NGINX}",
+        )
+
+
+def _large_body(base: str, session: requests.Session) -> Finding:
+    """20 MB that are no JSON: our own 400 means that they came through."""
+    try:
+        response = session.post(f"{base}/v1/chat/completions", data=b"x" * _BODY, timeout=_TIMEOUT)
+    except requests.RequestException as exc:
+        return Finding(
+            f"body: 20 MB break the connection ({type(exc).__name__})",
+            f"client_max_body_size 512m; {_NGINX}",
+        )
+    ok = response.status_code == 400
+    return Finding(
+        f"body: 20 MB give {response.status_code}" + (", as they should" if ok else ""),
+        "" if ok else f"client_max_body_size 512m; {_NGINX}",
+    )
+
+
+def _stream(base: str, session: requests.Session) -> Finding:
+    """The probe's events must come one by one; buffered, they come all at once at the end."""
+    arrived = _events(base, session, _PROBE_SECONDS, _PROBE_INTERVAL)
+    if isinstance(arrived, str):
+        return Finding(f"stream: breaks off ({arrived})", _NGINX)
+    if arrived[-1] - arrived[0] < _PROBE_SECONDS / 2:
+        return Finding(
+            "stream: is buffered, everything comes at the end",
+            f"proxy_buffering off; proxy_http_version 1.1; {_NGINX}",
+        )
+    return Finding(f"stream: first event after {arrived[0]:.2f} s, each as it is sent")
+
+
+def _silence(base: str, session: requests.Session) -> Finding:
+    arrived = _events(base, session, _SILENCE, _SILENCE)
+    if isinstance(arrived, str) or arrived[-1] < _SILENCE - 1:
+        return Finding(
+            f"time-outs: {_SILENCE:.0f} s of silence are cut off",
+            f"proxy_read_timeout 900s; {_NGINX}",
+        )
+    return Finding(f"time-outs: {_SILENCE:.0f} s of silence are endured")
+
+
+def _events(
+    base: str, session: requests.Session, seconds: float, interval: float
+) -> list[float] | str:
+    """Seconds after which each event of the probe came, or why it failed."""
+    begin, arrived = time.monotonic(), []
+    params = {"seconds": str(seconds), "interval": str(interval)}
+    try:
+        with session.get(
+            f"{base}/health/probe", params=params, stream=True, timeout=(5.0, seconds + 30)
+        ) as response:
+            response.raise_for_status()
+            for line in response.iter_lines(chunk_size=1):
+                if line:
+                    arrived.append(time.monotonic() - begin)
+    except requests.RequestException as exc:
+        return type(exc).__name__
+    return arrived or "no event"

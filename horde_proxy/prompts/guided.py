@@ -1,0 +1,355 @@
+"""Guided filling: the structure of a JSON value is written here, a model gives only its leaves.
+
+Each leaf is one short completion, begun with the JSON so far and ended by a stop string. Whatever
+the completions say, the value fits its schema. Pure: whoever runs the generator does the asking.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from horde_proxy.prompts.json_schema.schemas import (
+    Array,
+    Choice,
+    Fixed,
+    Number,
+    Object,
+    Shape,
+    Text,
+    Unfillable,
+    alternatives,
+    fits,
+    formatted_in,
+    neutral,
+    shape,
+)
+
+__all__ = ["TEXT_STOPS", "Ask", "Unfillable", "fill"]
+
+_SHORT = 24
+_NEXT = 16
+_LEAST_TEXT, _MOST_TEXT = 64, 200
+_TRIES = 2
+_TRIES_WITH_PATTERN = 3
+_CONTINUATIONS = 2
+_LONGEST_COMPARED = 200
+TEXT_STOPS = ('"', "\n")
+_VALUE_STOPS = (",", "}", "\n", "]")
+_TEXT_END = re.compile(r'(?<!\\)(?:\\\\)*"|\n')
+_ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
+_NUMBER = re.compile(r"-?(?:[0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
+_SPOKEN = {"yes": "true", "1": "true", "no": "false", "0": "false"}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One completion to request: `prefill` begins the turn, `stops` end it, `max_length` is tokens.
+
+    `choices` are the texts that may follow the prefill, where they are few.
+    """
+
+    prefill: str
+    stops: tuple[str, ...]
+    max_length: int
+    choices: tuple[str, ...] = ()
+
+
+def fill(
+    schema: Mapping[str, Any], *, begun: str = "", most_leaves: int = 12, most_elements: int = 8
+) -> Generator[Ask, str, Any]:
+    """A generator of asks, each to be sent the completion's text; it returns the filled value.
+
+    Optional properties and further elements are asked for while `most_leaves` allows. A prefill is
+    `begun` and the start of json.dumps(value, ensure_ascii=False), but for an element that is
+    dropped because it has to be unique. Raises Unfillable at the call, before the first ask.
+    """
+    whole = shape(schema)
+    _refuse_long_arrays(whole, most_elements)
+    spare = most_leaves - _cost(whole)
+    if spare < 0:
+        raise Unfillable(f"The schema requires more than {most_leaves} leaves.")
+    return _filled(whole, schema, _Filling(begun, spare, most_elements))
+
+
+def _filled(whole: Shape, schema: Mapping[str, Any], filling: _Filling) -> Generator[Ask, str, Any]:
+    value = yield from filling.value(whole, "")
+    return value if fits(value, schema) else neutral(whole)
+
+
+def _refuse_long_arrays(shape: Shape, most: int) -> None:
+    match shape:
+        case Array() if shape.least > most:
+            raise Unfillable(f"An array requires more than {most} elements.")
+        case Array():
+            _refuse_long_arrays(shape.item, most)
+        case Object():
+            for _, each, _ in shape.properties:
+                _refuse_long_arrays(each, most)
+
+
+def _cost(shape: Shape) -> int:
+    """The leaves that must be asked for, with one element for an array that may be empty."""
+    match shape:
+        case Fixed():
+            return 0
+        case Array():
+            return max(1, max(1, shape.least) * _cost(shape.item))
+        case Object():
+            return sum(_cost(each) for _, each, required in shape.properties if required)
+        case _:
+            return 1
+
+
+class _Filling:
+    """The filling of one value. `spare` leaves may be asked for beyond those that must be."""
+
+    def __init__(self, begun: str, spare: int, most_elements: int) -> None:
+        self._begun = begun
+        self._spare = spare
+        self._most_elements = most_elements
+
+    def value(self, shape: Shape, text: str, used: Sequence[Any] = ()) -> Generator[Ask, str, Any]:
+        """The value of a shape; `text` is the JSON before it, `used` must not come again."""
+        match shape:
+            case Fixed():
+                return shape.value
+            case Choice():
+                return (yield from self._choice(shape, text, used))
+            case Text():
+                return (yield from self._text(shape, text))
+            case Number():
+                return (yield from self._number(shape, text))
+            case Array():
+                return (yield from self._array(shape, text))
+            case Object():
+                return (yield from self._object(shape, text))
+
+    def _ask(
+        self, text: str, stops: tuple[str, ...], max_length: int, choices: tuple[str, ...] = ()
+    ) -> Ask:
+        return Ask(self._begun + text, stops, max_length, choices)
+
+    def _object(self, shape: Object, text: str) -> Generator[Ask, str, dict[str, Any]]:
+        filled: dict[str, Any] = {}
+        needed = sum(required for _, _, required in shape.properties)
+        room = len(shape.properties) if shape.most is None else shape.most - needed
+        for name, each, required in shape.properties:
+            if not required and (room < 1 or not self._spend(_cost(each))):
+                continue
+            room -= not required
+            before = text + _unclosed(filled) + f"{_json(name)}: "
+            filled[name] = yield from self.value(each, before)
+        return filled
+
+    def _spend(self, cost: int) -> bool:
+        if cost > self._spare:
+            return False
+        self._spare -= cost
+        return True
+
+    def _array(self, shape: Array, text: str) -> Generator[Ask, str, list[Any]]:
+        filled: list[Any] = []
+        most = self._most_elements if shape.most is None else min(shape.most, self._most_elements)
+        if shape.unique and isinstance(shape.item, Choice):
+            most = min(most, len(shape.item.values))
+        while len(filled) < most:
+            so_far = text + _unclosed(filled)
+            if len(filled) >= shape.least and not (yield from self._another(shape, text, filled)):
+                break
+            value = yield from self.value(shape.item, so_far, filled if shape.unique else ())
+            if shape.unique and not _is_unique([*filled, value]):
+                if len(filled) >= shape.least:
+                    break
+                value = next(
+                    each for each in alternatives(shape.item) if _is_unique([*filled, each])
+                )
+            filled.append(value)
+        return filled
+
+    def _another(self, shape: Array, text: str, filled: Sequence[Any]) -> Generator[Ask, str, bool]:
+        """Whether an element follows: there is room, and the model goes on."""
+        cost = _cost(shape.item)
+        if filled and cost > self._spare:
+            return False
+        opening = _opening(shape.item)
+        stops = ("]", "\n", opening) if filled and opening else ("]", "\n")
+        before = text + _unclosed(filled).removesuffix(", ")
+        said = (yield self._ask(before, stops, _NEXT)).strip()
+        if not filled:
+            return bool(said) and said[0] not in "]}"
+        goes_on = said.startswith(",") and not said[1:].lstrip().startswith(("]", "}"))
+        further = bool(opening) and said.startswith(opening)
+        return (goes_on or further) and self._spend(cost)
+
+    def _choice(self, shape: Choice, text: str, used: Sequence[Any]) -> Generator[Ask, str, Any]:
+        values = [each for each in shape.values if _is_unique([*used, each])] or [*shape.values]
+        quoted = _is_quoted(shape)
+        texts = [_json(each)[1:-1] if quoted else _json(each) for each in values]
+        stops, opening = (TEXT_STOPS, '"') if quoted else (_VALUE_STOPS, "")
+        length = min(_MOST_TEXT, max(_SHORT, max(map(len, texts))))
+        said = yield self._ask(text + opening, stops, length, tuple(texts))
+        usual = next((i for i, each in enumerate(values) if each is shape.fallback), 0)
+        return values[_matching(_choice_text(said, stops), texts, usual)]
+
+    def _number(self, shape: Number, text: str) -> Generator[Ask, str, float]:
+        for _ in range(_TRIES):
+            said = yield self._ask(text, _VALUE_STOPS, _SHORT)
+            number = _read_number(said)
+            if number is not None:
+                return shape.nearest(number)
+        return shape.fallback
+
+    def _text(self, shape: Text, text: str) -> Generator[Ask, str, str]:
+        length = _MOST_TEXT if shape.most is None else min(_MOST_TEXT, max(_LEAST_TEXT, shape.most))
+        ask = self._ask(text + '"', TEXT_STOPS, length if shape.plain else _LEAST_TEXT)
+        value = ""
+        for _ in range(_TRIES_WITH_PATTERN if shape.pattern else _TRIES):
+            value, unfinished = _read_text(_without_echo((yield ask)))
+            if unfinished and shape.plain:
+                value = yield from self._continued(value, shape, text, ask)
+                break
+            fitting = _fitting(shape, value)
+            if fitting:
+                return fitting
+        if not value or not shape.plain:
+            return shape.fallback
+        return shape.shortened(value).ljust(shape.least, ".")
+
+    def _continued(self, value: str, shape: Text, text: str, ask: Ask) -> Generator[Ask, str, str]:
+        """The whole of a text that stopped at an escaped quote."""
+        unfinished = True
+        for _ in range(_CONTINUATIONS):
+            if not unfinished or (shape.most is not None and len(value) >= shape.most):
+                break
+            value += '"'
+            so_far = text + _json(value)[:-1]
+            more, unfinished = _read_text((yield self._ask(so_far, ask.stops, ask.max_length)))
+            value += more
+        return value.rstrip()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _unclosed(value: Any) -> str:
+    """The JSON text of an array or an object, ready for another element."""
+    return _json(value)[:-1] + (", " if value else "")
+
+
+def _is_unique(values: list[Any]) -> bool:
+    return len(values) < 2 or fits(values, {"uniqueItems": True})
+
+
+def _is_quoted(shape: Choice) -> bool:
+    return all(isinstance(each, str) for each in shape.values)
+
+
+def _opening(shape: Shape) -> str:
+    """What an element of this shape begins with, or "" where that varies."""
+    match shape:
+        case Text():
+            return '"'
+        case Choice() if _is_quoted(shape):
+            return '"'
+        case Array():
+            return "["
+        case Object():
+            return "{"
+        case _:
+            return ""
+
+
+# Reading completions.
+
+
+def _without_echo(said: str) -> str:
+    """The text without the whitespace and the quote that the prefill ended with already."""
+    text = said.lstrip()
+    is_echo = text.startswith('"') and not re.match(r'"\s*(?:[,}\]:"]|\Z)', text)
+    return text[1:].lstrip() if is_echo else text
+
+
+def _read_text(raw: str) -> tuple[str, bool]:
+    """The string before the closing quote, and whether it broke off at an escaped quote."""
+    end = _TEXT_END.search(raw)
+    if end is not None:
+        return _decoded(raw[: end.end() - 1]).rstrip(), False
+    # The stop string may have been left in the text, or not: here it can only be an escaped one.
+    body = raw.removesuffix('"')
+    if (len(body) - len(body.rstrip("\\"))) % 2:
+        return _decoded(body[:-1]), True
+    return _decoded(body).rstrip(), False
+
+
+def _decoded(raw: str) -> str:
+    """The string that a JSON string's inside means; backslashes that mean nothing stay."""
+    mended = _ESCAPE.sub(lambda match: match[0] if match[1] else r"\\", raw)
+    text = str(json.loads(f'"{mended}"', strict=False))
+    # Half a surrogate pair could not be sent to anybody.
+    return text.encode("utf-8", "replace").decode()
+
+
+def _fitting(shape: Text, value: str) -> str | None:
+    """The value, or what of it fits; None when another ask is worth while."""
+    found = list(formatted_in(shape.format, value)) if shape.format else []
+    for each in (value, shape.shortened(value), *found):
+        if each and shape.takes(each):
+            return each
+    return None
+
+
+def _read_number(said: str) -> float | None:
+    match = _NUMBER.search(_cut(said, _VALUE_STOPS))
+    if match is None:
+        return None
+    whole = re.fullmatch(r"-?[0-9]+", match[0])
+    return int(match[0]) if whole else float(match[0]) + 0.0
+
+
+def _cut(said: str, stops: Sequence[str]) -> str:
+    text = said.lstrip()
+    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
+
+
+def _choice_text(said: str, stops: tuple[str, ...]) -> str:
+    if stops is _VALUE_STOPS:
+        return _cut(said, stops).strip()
+    text = _without_echo(said)
+    end = _TEXT_END.search(text)
+    return (text[: end.end() - 1] if end else text).strip()
+
+
+def _matching(said: str, texts: Sequence[str], usual: int) -> int:
+    """The index of the text that is meant; `usual` when nothing was said."""
+    if said in texts:
+        return texts.index(said)
+    meant, keys = _key(said), [_key(each) for each in texts]
+    if keys == ["true", "false"]:
+        meant = _SPOKEN.get(" ".join(re.findall(r"\w+", meant)[:1]), meant)
+    if not meant:
+        return usual
+    ranked = (
+        [i for i, key in enumerate(keys) if key == meant],
+        [i for i, key in enumerate(keys) if key.startswith(meant)],
+        sorted(
+            (i for i, key in enumerate(keys) if key and meant.startswith(key)),
+            key=lambda i: -len(keys[i]),
+        ),
+        sorted(
+            (i for i, key in enumerate(keys) if key and key in meant),
+            key=lambda i: (meant.index(keys[i]), -len(keys[i])),
+        ),
+        [i for i, key in enumerate(keys) if meant in key],
+        sorted(range(len(keys)), key=lambda i: -SequenceMatcher(None, keys[i], meant).ratio()),
+    )
+    return next(found[0] for found in ranked if found)
+
+
+def _key(text: str) -> str:
+    return text.strip().strip('"').casefold()[:_LONGEST_COMPARED]

@@ -1,0 +1,382 @@
+"""Answers that must be tool calls or JSON: asked for as text, read, corrected, and at last guided.
+
+Guided filling: the structure is written here, and the model is asked for one leaf at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from horde_proxy.errors import ContextLengthExceeded, ToolCallFailed, UpstreamFailed
+from horde_proxy.prompts.answer import Answer, cut, end_marker
+from horde_proxy.prompts.constrained import (
+    Structure,
+    begun_with,
+    corrected,
+    grounded,
+    is_complete,
+    offered,
+    read_call,
+    read_json,
+    undeclared,
+)
+from horde_proxy.prompts.guided import TEXT_STOPS, Ask, Unfillable, fill
+from horde_proxy.prompts.json_schema.schemas import fits
+from horde_proxy.prompts.lenient_json import dumps
+from horde_proxy.prompts.tokens import estimate
+from horde_proxy.prompts.tool_calls.calls import Call, Read, problems_of, surely_text
+from horde_proxy.prompts.tool_calls.instructions import prefill
+from horde_proxy.protocol import chunks
+from horde_proxy.protocol.chat import Message, Tool
+from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
+from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.horde.chained_answer import Chain, CutOff, in_time
+from horde_proxy.upstreams.horde.plan import Plan
+from horde_proxy.upstreams.horde.segment import Bill, Horde, Order, Segment, Submitted
+from horde_proxy.upstreams.horde.submit_queue import Place
+
+_LEAF_SAMPLING = {"temperature": 0.0, "rep_pen": 1.0}
+_FILL_IN = "You fill in values from what the user says."
+_LABEL = re.compile(r'"([^"\\]{1,60})": "\Z')
+_SENTENCE = re.compile(r"[,.]")
+_CALL_AGAIN = "Your function call was invalid: {problem} Reply only with a valid function call."
+_JSON_AGAIN = "Your answer was invalid: {problem} Reply only with the valid JSON."
+_NO_CALL = "You made no function call."
+
+log = logging.getLogger(__name__)
+
+Meanwhile = Generator[Waiting | Submitted | Chunk, None, Any]
+
+
+@dataclass
+class Structured:
+    """The answer to one plan, which was made for `structure`."""
+
+    horde: Horde
+    plan: Plan
+    structure: Structure
+    place: Place
+    head: Head
+    deadline: float | None
+    retries: int
+    most_leaves: int
+    bill: Bill = field(default_factory=Bill)
+    tokens: int = 0
+    reasoning_tokens: int = 0
+    cut_off: CutOff | None = None
+    shown: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
+        """Waitings, Submitteds, and the chunks after the role's; the last one has the usage."""
+        yield from in_time(self._items(), self.horde.clock, self.deadline)
+
+    def _items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
+        request = self.structure.request
+        messages = begun_with(request.messages, self.structure.prefill)
+        may_show = (
+            request.stream
+            and request.n == 1
+            and request.tool_choice == "auto"
+            and request.json_format is None
+        )
+        answers = yield from self._answers(messages, request.n, shows=may_show)
+        for index, answer in enumerate(answers):
+            if answer is None:
+                yield self._end(index, "content_filter")
+            elif request.tools:
+                yield from self._calls(index, answer)
+            else:
+                yield from self._json(index, answer)
+        usage = chunks.usage(self.plan.fitted.prompt_tokens, self.tokens, self.reasoning_tokens)
+        told = self.bill.told(self.head.model)
+        if self.cut_off:
+            told["cut_off_by"] = self.cut_off
+        yield chunks.usage_chunk(self.head, usage, told)
+
+    def _answers(self, messages: list[Message], n: int, *, shows: bool = False) -> Meanwhile:
+        """n answers as text (list[Answer | None]); `shows` what is no call as it comes."""
+        chain = Chain(
+            self.horde,
+            self.plan.asking(messages, n),
+            self.place,
+            self.head,
+            None,
+            self.bill,
+            lambda text: is_complete(self.structure, text),
+        )
+        written = ""
+        for item in chain.items():
+            if not isinstance(item, dict):
+                yield item
+            elif shows:
+                for choice in item["choices"]:
+                    written += choice["delta"].get("content") or ""
+                yield from self._shown("content", surely_text(written, self._offered()), 0)
+        self.head, self.cut_off = chain.head, chain.cut_off or self.cut_off
+        return chain.answers()
+
+    # Tool calls
+
+    def _calls(self, index: int, answer: Answer) -> Generator[Waiting | Submitted | Chunk]:
+        answer, read, problem = yield from self._read(answer)
+        text, must = self._text(answer), self.structure.request.tool_choice != "auto"
+        if self._is_cut_off(answer, read):
+            yield from self._told(index, answer, text)
+            yield self._end(index, "length")
+            return
+        calls = list(read.calls)
+        if must and problem:
+            calls = [(yield from self._filled_call())]
+        if not calls and self.structure.request.json_format:
+            yield from self._json(index, answer)
+            return
+        if not calls:
+            yield from self._told(index, answer, text)
+            yield self._end(index, answer.finish_reason)
+            return
+        if not self.structure.request.parallel_tool_calls:
+            calls = calls[:1]
+        yield from self._told(index, answer, "" if must else read.content)
+        yield from self._call_chunks(index, calls)
+
+    def _is_cut_off(self, answer: Answer, read: Read) -> bool:
+        """Whether the client's own limit ended the answer before its call did."""
+        request = self.structure.request
+        if request.tool_choice == "auto":
+            return read.unfinished
+        return (
+            request.max_tokens is not None
+            and answer.finish_reason == "length"
+            and (read.unfinished or not read.calls)
+        )
+
+    def _read(self, answer: Answer) -> Meanwhile:
+        """(answer, Read, what is wrong with it), after as many corrections as are allowed."""
+        for tries_left in reversed(range(self.retries + 1)):
+            cut_off = answer.finish_reason == "length"
+            read = read_call(self.structure, answer.content, cut_off=cut_off)
+            problem = self._problem(read)
+            if not problem or self._is_cut_off(answer, read) or not tries_left:
+                return answer, read, problem
+            again = self._corrected(answer, _CALL_AGAIN.format(problem=problem))
+            if not self._has_room(again):
+                return answer, read, problem
+            answer = (yield from self._asked_again(again)) or answer
+        raise AssertionError("the last try returns")
+
+    def _problem(self, read: Read) -> str | None:
+        """Why what was read cannot be given; agents mend small misfits of free calls themselves."""
+        must = self.structure.request.tool_choice != "auto"
+        if read.problem or (not must and not read.calls):
+            return read.problem
+        if not read.calls:
+            return _NO_CALL
+        known = {tool.name: tool for tool in self._offered()}
+        checked = (
+            problems_of(call, known[call.name]) or undeclared(call.arguments, known[call.name])
+            for call in read.calls
+            if call.name in known and (must or known[call.name].strict)
+        )
+        return next((found for found in checked if found), None)
+
+    def _offered(self) -> list[Tool]:
+        return offered(self.structure.request)
+
+    def _filled_call(self) -> Meanwhile:
+        """The call that the model did not make by itself (Call). Raises ToolCallFailed."""
+        style, offered = self.plan.style, self._offered()
+        try:
+            opening = prefill(style, "required").removesuffix('"')
+            names = {"enum": [tool.name for tool in offered]}
+            name = yield from self._filled(names, opening)
+            tool = next(tool for tool in offered if tool.name == name)
+            begun = prefill(style, name).removesuffix("{")
+            arguments = yield from self._filled(tool.parameters, begun, self._said())
+        except Unfillable as exc:
+            raise ToolCallFailed("The model did not make the function call.") from exc
+        return Call(name, dumps(arguments))
+
+    def _call_chunks(self, index: int, calls: list[Call]) -> Iterator[Chunk]:
+        legacy = self.structure.request.legacy_functions
+        for number, call in enumerate(calls[:1] if legacy else calls):
+            self.tokens += estimate(call.name + call.arguments)
+            for delta in chunks.call_deltas(number, _call_id(), call.name, call.arguments):
+                yield chunks.chunk(
+                    self.head, chunks.as_legacy(delta) if legacy else delta, index=index
+                )
+        yield self._end(index, "function_call" if legacy else "tool_calls")
+
+    # JSON
+
+    def _json(self, index: int, answer: Answer) -> Generator[Waiting | Submitted | Chunk]:
+        wanted = self.structure.request.json_format
+        assert wanted is not None
+        if answer.finish_reason == "length":
+            yield from self._told(index, answer, self._text(answer))
+            yield self._end(index, "length")
+            return
+        answer, text, problem = yield from self._read_json(answer, wanted.schema)
+        if problem and wanted.schema is not None:
+            text = yield from self._filled_json(wanted.schema)
+        if not text and wanted.strict:
+            yield chunks.chunk(self.head, {"refusal": f"No valid JSON: {problem}"}, index=index)
+            yield self._end(index, "stop")
+            return
+        yield from self._told(index, answer, text or self._text(answer))
+        yield self._end(index, "stop")
+
+    def _read_json(self, answer: Answer, schema: Mapping[str, Any] | None) -> Meanwhile:
+        """(answer, JSON text, what is wrong), after as many corrections as are allowed."""
+        for tries_left in reversed(range(self.retries + 1)):
+            text, problem = read_json(self.structure.prefill, answer.content, schema)
+            if not problem or not tries_left:
+                return answer, text, problem
+            again = self._corrected(answer, _JSON_AGAIN.format(problem=problem))
+            if not self._has_room(again):
+                return answer, text, problem
+            answer = (yield from self._asked_again(again)) or answer
+        raise AssertionError("the last try returns")
+
+    def _filled_json(self, schema: Mapping[str, Any]) -> Meanwhile:
+        """JSON text that fits, or "" where the schema cannot be filled."""
+        try:
+            return dumps((yield from self._filled(schema, "")))
+        except Unfillable:
+            return ""
+
+    # Corrections
+
+    def _corrected(self, answer: Answer, problem: str) -> list[Message]:
+        """The chat that asks to mend an answer, ready for another."""
+        begun = begun_with(self.structure.request.messages, self.structure.prefill)
+        again = corrected(begun, answer.content, problem)
+        return begun_with(again, self.structure.prefill)
+
+    def _has_room(self, messages: list[Message]) -> bool:
+        """Whether a correction fits without leaving out the question itself."""
+        try:
+            dropped = self.plan.asking(messages, 1).fitted.dropped
+        except ContextLengthExceeded:
+            return False
+        asked = [each for each in self.structure.request.messages if each.role != "system"]
+        return not asked or dropped < len(asked)
+
+    def _asked_again(self, messages: list[Message]) -> Meanwhile:
+        """The answer to a correction (Answer); None when there is only the one that was had."""
+        self.bill.retries += 1
+        self.horde.observer.retried("misfit")
+        try:
+            [mended] = yield from self._answers(messages, 1)
+        except UpstreamFailed as exc:
+            log.info("a correction failed, and the answer stays as it was: %s", exc)
+            return None
+        return mended
+
+    # Guided filling
+
+    def _filled(self, schema: Mapping[str, Any], begun: str, said: str = "") -> Meanwhile:
+        """A value of the schema, leaf by leaf. Raises Unfillable.
+
+        `said` is what texts should be taken from, if it tells.
+        """
+        if fits({}, schema) and not schema.get("properties"):
+            return {}
+        filling = fill(schema, begun=begun, most_leaves=self.most_leaves)
+        try:
+            ask = next(filling)
+            while True:
+                text = yield from self._leaf(ask)
+                if said and ask.stops == TEXT_STOPS:
+                    text = yield from self._as_said(ask, text, said)
+                ask = filling.send(text)
+        except StopIteration as done:
+            return done.value
+
+    def _as_said(self, ask: Ask, text: str, said: str) -> Meanwhile:
+        """The inside of a JSON string, as the user wrote it; else it is asked for in words too.
+
+        A small model copies a word better after a space than after a quotation mark.
+        """
+        value = cut(text.lstrip(' "'), ask.stops)[0]
+        found, label = grounded(value, said), _LABEL.search(ask.prefill)
+        if found or label is None:
+            return _escaped(found) if found else text
+        spoken = yield from self._leaf(
+            Ask(f"{label[1]}:", ("\n",), ask.max_length),
+            (Message("system", _FILL_IN), Message("user", said)),
+        )
+        for candidate in (spoken, *_SENTENCE.split(spoken)[:1]):
+            found = grounded(candidate.strip(' ".'), said)
+            if found:
+                return _escaped(found)
+        return text
+
+    def _said(self) -> str:
+        """The user's words."""
+        messages = self.structure.request.messages
+        return "\n".join(each.text for each in messages if each.role in ("user", "tool"))
+
+    def _leaf(self, ask: Ask, messages: tuple[Message, ...] | None = None) -> Meanwhile:
+        """What the model writes after the prefill of an ask (str)."""
+        self.bill.guided += 1
+        request = replace(
+            self.structure.request,
+            stop=ask.stops,
+            n=1,
+            messages=messages or self.structure.request.messages,
+            sampling={**self.structure.request.sampling, **_LEAF_SAMPLING},
+        )
+        order = Order(
+            replace(self.plan, request=request),
+            self.place,
+            1,
+            ask.prefill,
+            max(ask.max_length, 16),
+        )
+        [generated] = yield from Segment(self.horde, order, self.bill).generate()
+        text, _ = cut(generated.text, self.plan.format.stops)
+        marker = end_marker(text)
+        return text.rstrip().removesuffix(marker) if marker else text
+
+    # What the client gets
+
+    def _text(self, answer: Answer) -> str:
+        return self.structure.prefill + answer.content
+
+    def _told(self, index: int, answer: Answer, content: str) -> Iterator[Chunk]:
+        written = content.removeprefix(self.structure.prefill)
+        self.tokens += estimate(written) + answer.reasoning_tokens
+        self.reasoning_tokens += answer.reasoning_tokens
+        yield from self._shown("reasoning_content", answer.reasoning, index)
+        yield from self._shown("content", content, index)
+
+    def _shown(self, key: str, text: str, index: int) -> Iterator[Chunk]:
+        """The chunks of what is new in a part of the message.
+
+        What was shown stays; what an answer that was asked for again says otherwise comes after it.
+        """
+        shown = self.shown.get((key, index), "")
+        said, text = shown.lstrip(), text.lstrip() if shown else text
+        if said.startswith(text):
+            return
+        text = text[len(said) :] if text.startswith(said) else f"\n\n{text}"
+        self.shown[key, index] = shown + text
+        for piece in chunks.words(text) if self.structure.request.stream else [text]:
+            yield chunks.chunk(self.head, {key: piece}, index=index)
+
+    def _end(self, index: int, reason: FinishReason) -> Chunk:
+        return chunks.chunk(self.head, {}, index=index, finish_reason=reason)
+
+
+def _escaped(text: str) -> str:
+    """The text as it stands within a JSON string: backslashes of a path begin no escape."""
+    return dumps(text)[1:-1]
+
+
+def _call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"

@@ -1,0 +1,191 @@
+"""The horde as an upstream: a chat becomes a chain of requests, its generations become chunks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from horde_proxy.prompts.constrained import Structure, begun_with, structure_of
+from horde_proxy.protocol import chunks
+from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.protocol.chunks import Head
+from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.upstreams.base import Accepted, Route, Spent, StreamItem, Waiting
+from horde_proxy.upstreams.horde import kudos
+from horde_proxy.upstreams.horde.accounts import Account, Accounts
+from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
+from horde_proxy.upstreams.horde.chained_answer import Chain
+from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.failures import Failures
+from horde_proxy.upstreams.horde.plan import HordeOptions, Plan, make_plan, same_format
+from horde_proxy.upstreams.horde.segment import Bill, Horde, Submitted
+from horde_proxy.upstreams.horde.structured_answer import Structured
+from horde_proxy.upstreams.horde.submit_queue import Gate, Place
+from horde_proxy.upstreams.horde.throughput import Speeds
+from horde_proxy.upstreams.horde.webhook import Webhook
+from horde_proxy.upstreams.horde.workers import Filters
+
+QUIET_SECONDS = 2.0
+"""How long the client hears nothing of a submit that is held back; then its answer begins."""
+
+LOOK_AFTER = 200
+TOLD_SECONDS = 1.0
+"""How long the model objects are told again as they were: making them costs more than a chat."""
+__all__ = ["Filters", "HordeOptions", "HordeUpstream"]
+
+
+def _first(structure: Structure) -> int:
+    """Tokens after which one looks whether a text that must have a certain form goes astray."""
+    is_free = structure.request.tools and structure.request.tool_choice == "auto"
+    return 0 if is_free else LOOK_AFTER
+
+
+def _spent(plan: Plan, bill: Bill) -> Spent:
+    prompt_tokens = plan.fitted.prompt_tokens if bill.tokens else 0
+    return Spent(prompt_tokens, bill.tokens, bill.kudos)
+
+
+class HordeUpstream:
+    """One horde. Clocks and ids come in, so that tests need neither to wait nor to guess."""
+
+    kind = "horde"
+
+    def __init__(
+        self,
+        client: HordeClient,
+        catalog: Catalog,
+        options: HordeOptions,
+        accounts: Accounts,
+        gate: Gate,
+        *,
+        name: str = "horde",
+        webhook: Webhook | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: f"chatcmpl-{uuid.uuid4().hex}",
+        observer: Observer = NOBODY,
+    ) -> None:
+        self.name, self.url = name, client.base
+        self._options, self._now, self._new_id = options, now, new_id
+        self.webhook, self.feeds = webhook, catalog.feeds
+        self._told: tuple[Mapping[str, ModelEntry], float, list[dict[str, Any]]] | None = None
+        self._horde = Horde(
+            client,
+            catalog,
+            accounts,
+            gate,
+            Speeds(),
+            Failures(clock),
+            clock,
+            sleep,
+            options.retries,
+            webhook=webhook,
+            observer=observer,
+        )
+
+    def models(self) -> Sequence[dict[str, Any]]:
+        """OpenAI's model objects for the models with online workers, by name."""
+        catalog, now = self._horde.catalog.models(), self._horde.clock()
+        if self._told is None or self._told[0] is not catalog or now >= self._told[1]:
+            self._told = (
+                catalog,
+                now + TOLD_SECONDS,
+                [self._model(entry) for entry in catalog.values()],
+            )
+        return self._told[2]
+
+    def refresh(self) -> None:
+        """Have the models loaded anew, for whoever asks next."""
+        self._horde.catalog.refresh()
+
+    def account(self, api_key: str | None) -> Account:
+        """The account that pays for a client's chats."""
+        return self._horde.accounts.of(api_key or self._options.api_key)
+
+    def shared(self, models: Sequence[str]) -> tuple[str, ...]:
+        """Those of the models that may share one request with the first: of the same format."""
+        return same_format(models, self._options)
+
+    def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+        """See horde_proxy.upstreams. What is submitted is cancelled unless it reached its end."""
+        horde, began = self._horde, self._horde.clock()
+        plan, answer = self._answer(request, route.models)
+        head, is_accepted = answer.head, False
+        with closing(answer.items()) as items:
+            for item in items:
+                is_early = isinstance(item, Waiting) and horde.clock() - began < QUIET_SECONDS
+                if not is_accepted and not is_early:
+                    is_accepted = True
+                    known = item.request_id if isinstance(item, Submitted) else None
+                    headers = {**plan.headers(known), "X-Endpoint": self.name}
+                    yield Accepted(headers, self.name, lambda: _spent(plan, answer.bill))
+                    yield from (chunks.role_chunk(head, index) for index in range(request.n))
+                if is_accepted and not isinstance(item, Submitted):
+                    yield item
+
+    def _answer(
+        self, request: ChatRequest, models: Sequence[str]
+    ) -> tuple[Plan, Chain | Structured]:
+        style = self._options.tool_style(models[0])
+        structure = structure_of(request, style)
+        if structure is None:
+            plan = self._plan(request, models)
+            return plan, Chain(self._horde, plan, *self._frame(plan))
+        begun = begun_with(structure.request.messages, structure.prefill)
+        plan = self._plan(replace(structure.request, messages=tuple(begun)), models)
+        return plan, Structured(
+            self._horde,
+            replace(plan, request=structure.request, first=_first(structure)),
+            structure,
+            *self._frame(plan),
+            self._options.tool_retries,
+            self._options.most_leaves,
+        )
+
+    def _frame(self, plan: Plan) -> tuple[Place, Head, float | None]:
+        """The answer's place at the gate, the head of its chunks, and when its time is over."""
+        request = plan.request
+        deadline = request.deadline
+        if deadline is None and request.seconds is not None:
+            deadline = self._horde.clock() + request.seconds
+        return (
+            self._horde.gate.place(plan.api_key, plan.request.client),
+            Head(self._new_id(), int(self._now()), plan.models[0]),
+            deadline,
+        )
+
+    def _plan(self, request: ChatRequest, models: Sequence[str]) -> Plan:
+        api_key = request.api_key or self._options.api_key
+        size = max(map(kudos.size, models))
+        longest = self._horde.accounts.longest(api_key, size, request.n)
+        choosy = self._horde.accounts.may_be_choosy(api_key, longest, size, request.n)
+        return make_plan(
+            request, models, self._horde.catalog.models(), self._options, longest, choosy
+        )
+
+    def _model(self, entry: ModelEntry) -> dict[str, Any]:
+        widest, speeds = entry.widest(), self._horde.speeds
+        expected = speeds.expected(entry, widest.max_length)
+        return {
+            "id": entry.name,
+            "object": "model",
+            "created": entry.first_seen,
+            "owned_by": "ai-horde",
+            "context_length": widest.max_context_length,
+            "horde": {
+                "workers": len(entry.workers),
+                "threads": sum(worker.threads for worker in entry.workers),
+                "max_length": widest.max_length,
+                "queued_tokens": entry.queued,
+                "eta": entry.eta,
+                "tokens_per_second": entry.performance,
+                "expected_seconds": round(expected.queue + expected.generation, 1),
+                "format": self._options.format(entry.name).name,
+                "tools": self._options.tool_style(entry.name),
+            },
+        }
