@@ -24,7 +24,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from horde_proxy.telemetry import Observer
+from horde_proxy.telemetry import Telemetry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER, NONE = "other", "none"
@@ -39,7 +39,7 @@ _WAITING_STATES = ("arrived", "held back", "queued")
 Family = TypeVar("Family", bound=MetricWrapperBase)
 
 
-class Answered(Protocol):
+class AnsweredRequests(Protocol):
     """A request that was answered; times in seconds, None for what is not known.
 
     `model` is the name under which it was served, `asked` that under which it was asked for.
@@ -79,7 +79,7 @@ class Now:
     endpoints: Sequence[EndpointNow] = ()
 
 
-class Metrics(Observer):
+class Metrics(Telemetry):
     """Counts from its making on; thread-safe. Each has a registry of its own."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -92,7 +92,9 @@ class Metrics(Observer):
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
-    def answered(self, route: str, request: Answered, is_offered: Callable[[str], bool]) -> None:
+    def answered(
+        self, route: str, request: AnsweredRequests, is_offered: Callable[[str], bool]
+    ) -> None:
         """Count a request. `is_offered` tells whether a name is a model's on offer."""
         self._of_requests.add(route, request, is_offered)
 
@@ -214,7 +216,7 @@ class _OfRequests:
             )
         )
 
-    def add(self, route: str, request: Answered, is_offered: Callable[[str], bool]) -> None:
+    def add(self, route: str, request: AnsweredRequests, is_offered: Callable[[str], bool]) -> None:
         model = self._model(request, is_offered)
         upstream = self._upstreams.label(request.upstream) or OTHER if request.upstream else NONE
         status = self._statuses.label(str(request.status)) or OTHER
@@ -232,7 +234,7 @@ class _OfRequests:
                 histogram[upstream,].observe(seconds)
         self._use(request, model, upstream)
 
-    def _use(self, request: Answered, model: str, upstream: str) -> None:
+    def _use(self, request: AnsweredRequests, model: str, upstream: str) -> None:
         if _is_amount(request.prompt_tokens):
             self._tokens[model, upstream, "prompt"].inc(request.prompt_tokens)
         if _is_amount(request.completion_tokens):
@@ -240,7 +242,7 @@ class _OfRequests:
         if _is_amount(request.kudos):
             self._kudos[model, upstream].inc(request.kudos)
 
-    def _model(self, request: Answered, is_offered: Callable[[str], bool]) -> str:
+    def _model(self, request: AnsweredRequests, is_offered: Callable[[str], bool]) -> str:
         names = [name for name in (request.model, request.asked) if name]
         labels = (self._models.label(name, is_offered) for name in names)
         return next((label for label in labels if label), OTHER if names else NONE)

@@ -41,7 +41,7 @@ STALLED_SECONDS = 300
 log = logging.getLogger(__name__)
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class GunicornWorker(ThreadWorker):  # type: ignore[misc]
     """Ends in order, and takes new settings without ending.
 
     SIGTERM: chats may end within the grace time, then all that still wait are cancelled. SIGINT

@@ -9,7 +9,7 @@ from horde_proxy.errors import ShuttingDown
 _SLICE = 1.0
 
 
-class Halt:
+class Shutdown:
     """A switch that, once set, ends every sleep made through it with ShuttingDown.
 
     Sleepers look at it once a second; waiting on an Event that a thousand threads share costs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Observer:
+class Telemetry:
     """Is told what happens; does nothing with it. Each method returns at once, and never raises.
 
     Times are seconds.
@@ -31,4 +31,4 @@ class Observer:
         """A value was loaded anew, or could not be."""
 
 
-NOBODY = Observer()
+NO_TELEMETRY = Telemetry()

@@ -18,24 +18,24 @@ from limits.storage import MovingWindowSupport, Storage
 from requests import Session
 
 from horde_proxy.api import routes
-from horde_proxy.api.routes import Front, Places, Register, Repetitions
-from horde_proxy.caching.background import at_once
-from horde_proxy.ledger import Allowances, Book, ClientKey, KeyRing, digest
+from horde_proxy.api.routes import AppContext, InFlight, LoopGuard, Slots
+from horde_proxy.caching.background import inline
+from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder, digest
 from horde_proxy.metrics import Metrics
 from horde_proxy.private_horde import PrivateHorde, blueprint
-from horde_proxy.router.circuit_breaker import Health
+from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.router import Router
-from horde_proxy.shutdown import Halt
+from horde_proxy.shutdown import Shutdown
 from horde_proxy.stats.hydration import Hydrator
-from horde_proxy.stats.live import HordeAPIIntegration
-from horde_proxy.stats.service import Statistics
+from horde_proxy.stats.live import LiveHorde
+from horde_proxy.stats.service import StatsService
 from horde_proxy.stats.sources import References
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.horde.documents import Feeds
-from horde_proxy.upstreams.horde.submit_queue import Gate, Limits
+from horde_proxy.upstreams.horde.documents import HordeDocuments
+from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
@@ -148,12 +148,12 @@ class World:
         self.client = HordeClient(
             HORDE_URL, self.session, contact="test", timeout=(1, 1), observer=self.metrics
         )
-        self.feeds = Feeds(
+        self.feeds = HordeDocuments(
             self.client,
             ttl=1,
             timer=self.clock,
             now=self.clock,
-            run=at_once,
+            run=inline,
             observer=self.metrics,
         )
         self.catalog = Catalog(self.feeds, now=self.clock)
@@ -167,7 +167,7 @@ class World:
     def upstream(self) -> HordeUpstream:
         ids = (f"chatcmpl-{number}" for number in itertools.count())
         accounts = Accounts(self.client, timer=self.clock)
-        gate = Gate(
+        gate = SubmitQueue(
             self.limits,
             sleep=self.sleep,
             now=self.clock,
@@ -192,7 +192,7 @@ class World:
     def app(self) -> Flask:
         app = Flask("horde_proxy", static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = 1_000_000
-        book = Book(None, now=self.clock)
+        book = UsageRecorder(None, now=self.clock)
         settings: dict[str, Any] = {
             "timeout": 280,
             "stream_timeout": 1200,
@@ -203,27 +203,27 @@ class World:
             "passthrough": False,
             "wants_key": False,
             "keys": KeyRing({}),
-            "places": Places(100),
+            "places": Slots(100),
             "book": book,
-            "allowances": Allowances(book, clock=self.clock, now=self.clock),
-            "repetitions": Repetitions(30, self.clock),
-            "running": Register(grace=10, window=60, clock=self.clock),
+            "allowances": KeyLimits(book, clock=self.clock, now=self.clock),
+            "repetitions": LoopGuard(30, self.clock),
+            "running": InFlight(grace=10, window=60, clock=self.clock),
             "metrics": self.metrics,
             **self.front,
         }
-        halt, upstream = Halt(), self.upstream()
+        halt, upstream = Shutdown(), self.upstream()
         halt.sleep = self.clock.sleep  # type: ignore[method-assign]
-        router = Router([Endpoint(upstream, Health(0))], self.aliases)
+        router = Router([Endpoint(upstream, CircuitBreaker(0))], self.aliases)
         settings.setdefault("statistics", self.statistics())
-        routes.register(app, Front(router, halt, clock=self.clock, horde=upstream, **settings))
+        routes.register(app, AppContext(router, halt, clock=self.clock, horde=upstream, **settings))
         return app
 
-    def statistics(self, **references: Any) -> Statistics:
+    def statistics(self, **references: Any) -> StatsService:
         """The horde's statistics; `references` are documents by kind. Nothing keeps them warm."""
         documents = {kind: (lambda found=found: (found, 0.0)) for kind, found in references.items()}
-        return Statistics(
-            HordeAPIIntegration(self.feeds, now=self.clock),
-            References(documents, clock=self.clock, run=at_once),
+        return StatsService(
+            LiveHorde(self.feeds, now=self.clock),
+            References(documents, clock=self.clock, run=inline),
             Hydrator(lambda: None, None),
             now=self.clock,
         )

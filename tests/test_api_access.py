@@ -11,7 +11,7 @@ import pytest
 from conftest import OWNER_KEY, Scripted, World, known
 
 from horde_proxy import create_app, logs, reconfigure
-from horde_proxy.api.routes import Places
+from horde_proxy.api.routes import Slots
 from horde_proxy.config import load
 from horde_proxy.errors import Unavailable
 from horde_proxy.ledger import ClientKey
@@ -58,7 +58,7 @@ def test_a_preflight_and_the_health_need_no_key(world: World) -> None:
 
 
 def test_one_chat_too_many_is_told_at_once(world: World) -> None:
-    world.front = {"places": Places(1)}
+    world.front = {"places": Slots(1)}
     world.bridge(Scripted("x")).step(world.session)
     client = world.http()
     first = client.post("/v1/chat/completions", json={**BODY, "stream": True})
@@ -73,7 +73,7 @@ def test_one_chat_too_many_is_told_at_once(world: World) -> None:
 
 
 def test_a_place_is_free_again_after_an_error(world: World) -> None:
-    world.front = {"places": Places(1)}
+    world.front = {"places": Slots(1)}
     world.employ(Scripted("Hello."))
     client = world.http()
     world.horde.maintenance = True
@@ -84,7 +84,7 @@ def test_a_place_is_free_again_after_an_error(world: World) -> None:
 
 
 def test_a_taken_place_is_an_error_before_anything_is_submitted() -> None:
-    places = Places(1)
+    places = Slots(1)
     held = places.occupied(iter([{}, {}]))
     next(held)
     with pytest.raises(Unavailable):

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from conftest import OWNER_KEY, Clock, Scripted, World, known
 
-from horde_proxy.api.in_flight import About, Register
+from horde_proxy.api.in_flight import InFlight, RequestInfo
 from horde_proxy.errors import ClientGone, UpstreamFailed
-from horde_proxy.ledger import Book
+from horde_proxy.ledger import UsageRecorder
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.webhook import Webhook
 
-ABOUT = About("id", "ann", "m", False, 0.0)
+ABOUT = RequestInfo("id", "ann", "m", False, 0.0)
 
 
 class Source:
@@ -42,8 +42,8 @@ def text(content: str) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": {"content": content}}]}
 
 
-def register(clock: Clock) -> Register:
-    return Register(grace=10, window=60, clock=clock)
+def register(clock: Clock) -> InFlight:
+    return InFlight(grace=10, window=60, clock=clock)
 
 
 def items_of(found: Iterator[StreamItem]) -> list[StreamItem]:
@@ -229,7 +229,7 @@ def test_who_leaves_before_the_usage_pays_for_what_was_generated(
     world: World, path: str, body: dict[str, Any]
 ) -> None:
     world.employ(Scripted("One two three four five."))
-    world, http = asked(world, book=Book(None))
+    world, http = asked(world, book=UsageRecorder(None))
     whole = http.post(f"/v1/{path}", json=body, headers=headers("bob")).json["usage"]
     stream = http.post(f"/v1/{path}", json={**body, "stream": True}, headers=headers("ann"))
     assert any("two" in piece.decode() for piece in stream.response)
@@ -241,7 +241,7 @@ def test_who_leaves_before_the_usage_pays_for_what_was_generated(
 
 def test_who_leaves_before_anything_was_generated_pays_nothing(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
-    world, http = asked(world, book=Book(None))
+    world, http = asked(world, book=UsageRecorder(None))
     stream = http.post(
         "/v1/chat/completions", json={**CHAT, "stream": True}, headers=headers("ann")
     )
@@ -270,7 +270,7 @@ def test_who_leaves_what_others_go_on_with_leaves_the_cost_to_them() -> None:
 
 def test_who_comes_back_for_an_answer_that_was_paid_does_not_pay_again(world: World) -> None:
     world.employ(Scripted("One two three four five."))
-    world, http = asked(world, book=Book(None))
+    world, http = asked(world, book=UsageRecorder(None))
     whole = http.post("/v1/chat/completions", json=CHAT, headers=headers("bob")).json["usage"]
     asks = {"json": {**CHAT, "stream": True}, "headers": headers("ann")}
     stream = http.post("/v1/chat/completions", **asks)

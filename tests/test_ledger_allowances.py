@@ -9,8 +9,8 @@ from conftest import Clock
 
 from horde_proxy.errors import RateLimited
 from horde_proxy.ledger.keys import ClientKey
-from horde_proxy.ledger.limits import Allowances
-from horde_proxy.ledger.usage import Book
+from horde_proxy.ledger.limits import KeyLimits
+from horde_proxy.ledger.usage import UsageRecorder
 
 NOON = 1_769_860_800.0
 
@@ -21,8 +21,8 @@ class Door:
     def __init__(self) -> None:
         self.clock = Clock()
         self.clock.seconds = NOON
-        self.book = Book(None, now=self.clock)
-        self.allowances = Allowances(self.book, clock=self.clock, now=self.clock)
+        self.book = UsageRecorder(None, now=self.clock)
+        self.allowances = KeyLimits(self.book, clock=self.clock, now=self.clock)
         self.admit = self.allowances.admit
 
     def refusal(self, key: ClientKey) -> tuple[str, str | None, int | None]:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from conftest import Clock
 
-from horde_proxy.ledger.records import Spent, StoreError, Usage
+from horde_proxy.ledger.records import DayUsage, StoreError, Usage
 from horde_proxy.ledger.store import Store
-from horde_proxy.ledger.usage import Book
+from horde_proxy.ledger.usage import UsageRecorder
 
 NOON = 1_769_860_800.0
 DAY, NEXT_DAY = "2026-01-31", "2026-02-01"
@@ -41,7 +41,7 @@ class Unsteady(Store):
         if self.written is not None:
             self.written.set()
 
-    def spent(self, day: str) -> dict[str, Spent]:
+    def spent(self, day: str) -> dict[str, DayUsage]:
         if self.fails or self.fails_to_read:
             raise StoreError("gone")
         return super().spent(day)
@@ -61,20 +61,20 @@ def store(tmp_path: Path) -> Iterator[Unsteady]:
     store.close()
 
 
-def open_book(store: Store | None, clock: Clock) -> Book:
+def open_book(store: Store | None, clock: Clock) -> UsageRecorder:
     """A book whose thread never comes to write by itself."""
-    return Book(store, now=clock, interval=3600)
+    return UsageRecorder(store, now=clock, interval=3600)
 
 
 @pytest.fixture
-def book(store: Unsteady, clock: Clock) -> Iterator[Book]:
+def book(store: Unsteady, clock: Clock) -> Iterator[UsageRecorder]:
     book = open_book(store, clock)
     yield book
     store.fails = False
     book.close()
 
 
-def add(book: Book, name: str = "ann", tokens: int = 5, **more: Any) -> None:
+def add(book: UsageRecorder, name: str = "ann", tokens: int = 5, **more: Any) -> None:
     book.add(name, "m", "chat", prompt_tokens=10, completion_tokens=tokens, kudos=1.5, **more)
 
 
@@ -82,28 +82,28 @@ def rows(*requests_and_errors: tuple[str, int, int, int, int, float]) -> list[Us
     return [Usage(day, "ann", "m", "chat", *counts) for day, *counts in requests_and_errors]
 
 
-def test_what_is_added_counts_at_once(book: Book, store: Unsteady) -> None:
+def test_what_is_added_counts_at_once(book: UsageRecorder, store: Unsteady) -> None:
     add(book)
     add(book, failed=True)
-    assert book.spent("ann") == Spent(30, 3.0)
-    assert book.spent("bob") == Spent(0, 0.0)
+    assert book.spent("ann") == DayUsage(30, 3.0)
+    assert book.spent("bob") == DayUsage(0, 0.0)
     assert store.usage(DAY, DAY) == []
 
 
-def test_a_flush_writes_and_nothing_counts_twice(book: Book, store: Unsteady) -> None:
+def test_a_flush_writes_and_nothing_counts_twice(book: UsageRecorder, store: Unsteady) -> None:
     add(book)
     book.flush()
     add(book, failed=True)
     assert store.usage(DAY, DAY) == rows((DAY, 1, 0, 10, 5, 1.5))
     assert book.usage(DAY, DAY) == rows((DAY, 2, 1, 20, 10, 3.0))
-    assert book.spent("ann") == Spent(30, 3.0)
+    assert book.spent("ann") == DayUsage(30, 3.0)
     book.flush()
     book.flush()
     assert store.usage(DAY, DAY) == rows((DAY, 2, 1, 20, 10, 3.0))
-    assert book.spent("ann") == Spent(30, 3.0)
+    assert book.spent("ann") == DayUsage(30, 3.0)
 
 
-def test_what_is_added_during_a_flush_counts_once(book: Book, store: Unsteady) -> None:
+def test_what_is_added_during_a_flush_counts_once(book: UsageRecorder, store: Unsteady) -> None:
     seen = []
 
     def during() -> None:
@@ -111,18 +111,18 @@ def test_what_is_added_during_a_flush_counts_once(book: Book, store: Unsteady) -
         seen.append(book.spent("ann"))
 
     add(book)
-    assert book.spent("ann") == Spent(15, 1.5)
+    assert book.spent("ann") == DayUsage(15, 1.5)
     store.during = during  # type: ignore[method-assign]
     book.flush()
-    assert seen == [Spent(30, 3.0)]
-    assert book.spent("ann") == Spent(30, 3.0)
+    assert seen == [DayUsage(30, 3.0)]
+    assert book.spent("ann") == DayUsage(30, 3.0)
     assert book.usage(DAY, DAY) == rows((DAY, 2, 0, 20, 10, 3.0))
 
 
 def test_a_restart_goes_on_with_what_the_day_has_used(store: Unsteady, clock: Clock) -> None:
     store.record(rows((DAY, 1, 0, 10, 5, 1.5), ("2026-01-30", 9, 0, 90, 90, 9.0)))
     book = open_book(store, clock)
-    assert book.spent("ann") == Spent(15, 1.5)
+    assert book.spent("ann") == DayUsage(15, 1.5)
     book.close()
 
 
@@ -132,46 +132,48 @@ def test_books_on_one_store_see_each_other(store: Unsteady, clock: Clock) -> Non
     add(two)
     one.flush()
     two.flush()
-    assert (one.spent("ann"), two.spent("ann")) == (Spent(15, 1.5), Spent(30, 3.0))
+    assert (one.spent("ann"), two.spent("ann")) == (DayUsage(15, 1.5), DayUsage(30, 3.0))
     one.flush()
-    assert one.spent("ann") == Spent(30, 3.0)
+    assert one.spent("ann") == DayUsage(30, 3.0)
     one.close()
     two.close()
 
 
 def test_what_a_store_refuses_is_written_later_and_logged_once(
-    book: Book, store: Unsteady, caplog: pytest.LogCaptureFixture
+    book: UsageRecorder, store: Unsteady, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     store.fails = True
     for _ in range(3):
         add(book)
         book.flush()
-    assert book.spent("ann") == Spent(45, 4.5)
+    assert book.spent("ann") == DayUsage(45, 4.5)
     store.fails = False
     add(book)
     book.flush()
     assert store.usage(DAY, DAY) == rows((DAY, 4, 0, 40, 20, 6.0))
-    assert book.spent("ann") == Spent(60, 6.0)
+    assert book.spent("ann") == DayUsage(60, 6.0)
     assert [record.message for record in caplog.records] == [
         "usage is kept in memory until the store works again: gone",
         "usage is written to the store again",
     ]
 
 
-def test_a_store_that_only_writes_makes_nothing_count_twice(book: Book, store: Unsteady) -> None:
+def test_a_store_that_only_writes_makes_nothing_count_twice(
+    book: UsageRecorder, store: Unsteady
+) -> None:
     add(book)
     store.fails_to_read = True
     book.flush()
     add(book)
-    assert book.spent("ann") == Spent(30, 3.0)
+    assert book.spent("ann") == DayUsage(30, 3.0)
     store.fails_to_read = False
     book.flush()
-    assert book.spent("ann") == Spent(30, 3.0)
+    assert book.spent("ann") == DayUsage(30, 3.0)
     assert store.usage(DAY, DAY) == rows((DAY, 2, 0, 20, 10, 3.0))
 
 
-def test_a_bug_in_the_store_loses_nothing(book: Book, store: Unsteady) -> None:
+def test_a_bug_in_the_store_loses_nothing(book: UsageRecorder, store: Unsteady) -> None:
     def during() -> None:
         raise KeyError("a bug")
 
@@ -184,28 +186,32 @@ def test_a_bug_in_the_store_loses_nothing(book: Book, store: Unsteady) -> None:
     assert store.usage(DAY, DAY) == rows((DAY, 1, 0, 10, 5, 1.5))
 
 
-def test_a_day_begins_with_nothing_spent(book: Book, clock: Clock, store: Unsteady) -> None:
+def test_a_day_begins_with_nothing_spent(
+    book: UsageRecorder, clock: Clock, store: Unsteady
+) -> None:
     add(book)
     clock.seconds += 86400
-    assert book.spent("ann") == Spent(0, 0.0)
+    assert book.spent("ann") == DayUsage(0, 0.0)
     add(book)
-    assert book.spent("ann") == Spent(15, 1.5)
+    assert book.spent("ann") == DayUsage(15, 1.5)
     book.flush()
-    assert book.spent("ann") == Spent(15, 1.5)
+    assert book.spent("ann") == DayUsage(15, 1.5)
     assert store.usage(DAY, FAR) == rows((DAY, 1, 0, 10, 5, 1.5), (NEXT_DAY, 1, 0, 10, 5, 1.5))
 
 
 def test_a_clock_that_is_put_back_over_midnight_keeps_the_days_apart(
-    book: Book, clock: Clock
+    book: UsageRecorder, clock: Clock
 ) -> None:
     add(book)
     clock.seconds += 86400
     add(book, tokens=6)
     clock.seconds -= 86400
-    assert book.spent("ann") == Spent(15, 1.5)
+    assert book.spent("ann") == DayUsage(15, 1.5)
 
 
-def test_usage_is_of_the_days_and_the_name_that_are_asked_for(book: Book, clock: Clock) -> None:
+def test_usage_is_of_the_days_and_the_name_that_are_asked_for(
+    book: UsageRecorder, clock: Clock
+) -> None:
     for name in ("ann", "bob"):
         add(book, name)
     book.flush()
@@ -231,7 +237,7 @@ def test_without_a_store_all_is_kept_for_a_month(clock: Clock) -> None:
     book.flush()
     found = book.usage("", FAR)
     assert (len(found), found[0].day, found[-1].day) == (31, "2026-02-10", "2026-03-12")
-    assert book.spent("ann") == Spent(15, 1.5)
+    assert book.spent("ann") == DayUsage(15, 1.5)
     book.close()
 
 
@@ -251,7 +257,7 @@ def test_many_add_while_others_write(store: Unsteady, clock: Clock) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(16)))
-    assert book.spent("ann") == Spent(12000, 1200.0)
+    assert book.spent("ann") == DayUsage(12000, 1200.0)
     assert book.usage(DAY, DAY) == rows((DAY, 800, 0, 8000, 4000, 1200.0))
     book.close()
     assert store.usage(DAY, DAY) == rows((DAY, 800, 0, 8000, 4000, 1200.0))
@@ -259,7 +265,7 @@ def test_many_add_while_others_write(store: Unsteady, clock: Clock) -> None:
 
 def test_a_thread_writes_by_itself(store: Unsteady, clock: Clock) -> None:
     store.written = threading.Event()
-    book = Book(store, now=clock, interval=0.001)
+    book = UsageRecorder(store, now=clock, interval=0.001)
     assert book._thread is None
     add(book)
     assert store.written.wait(10)
@@ -267,14 +273,16 @@ def test_a_thread_writes_by_itself(store: Unsteady, clock: Clock) -> None:
     assert store.usage(DAY, DAY) == rows((DAY, 1, 0, 10, 5, 1.5))
 
 
-def test_a_store_that_fails_at_first_is_not_waited_for_again(book: Book, store: Unsteady) -> None:
+def test_a_store_that_fails_at_first_is_not_waited_for_again(
+    book: UsageRecorder, store: Unsteady
+) -> None:
     store.record(rows((DAY, 1, 0, 10, 5, 1.5)))
     store.fails = True
-    assert book.spent("ann") == Spent(0, 0.0)
+    assert book.spent("ann") == DayUsage(0, 0.0)
     store.fails = False
-    assert book.spent("ann") == Spent(0, 0.0)
+    assert book.spent("ann") == DayUsage(0, 0.0)
     book.flush()
-    assert book.spent("ann") == Spent(15, 1.5)
+    assert book.spent("ann") == DayUsage(15, 1.5)
 
 
 def test_what_is_lost_at_the_end_is_told(
@@ -297,9 +305,9 @@ def test_usage_that_cannot_be_read_is_an_error(tmp_path: Path, clock: Clock) -> 
 def test_a_process_that_ends_writes_what_is_pending(store: Unsteady) -> None:
     program = (
         "import sys\n"
-        "from horde_proxy.ledger.usage import Book\n"
+        "from horde_proxy.ledger.usage import UsageRecorder\n"
         "from horde_proxy.ledger.store import Store\n"
-        f"book = Book(Store(sys.argv[1]), now=lambda: {NOON}, interval=3600)\n"
+        f"book = UsageRecorder(Store(sys.argv[1]), now=lambda: {NOON}, interval=3600)\n"
         "book.add('ann', 'm', 'chat', prompt_tokens=10, completion_tokens=5, kudos=1.5)\n"
     )
     url = store._url.render_as_string()
@@ -310,8 +318,8 @@ def test_a_process_that_ends_writes_what_is_pending(store: Unsteady) -> None:
 def test_a_book_without_a_store_does_without_sqlalchemy() -> None:
     program = (
         "import sys\n"
-        "from horde_proxy.ledger import Book\n"
-        "Book(None).add('ann', 'm', 'chat')\n"
+        "from horde_proxy.ledger import UsageRecorder\n"
+        "UsageRecorder(None).add('ann', 'm', 'chat')\n"
         "assert 'sqlalchemy' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=50)

@@ -23,7 +23,7 @@ class Loading:
     def __init__(self) -> None:
         self.clock = Clock()
         self.keys: dict[str, ClientKey] = {digest("hp-bob"): BOB}
-        self.fails, self.at_once, self.times = False, True, 0
+        self.fails, self.inline, self.times = False, True, 0
         self.begun: list[Callable[[], None]] = []
         self.ring = KeyRing(
             {digest("hp-ann"): ANN}, self.load, clock=self.clock, ttl=5, start=self.start
@@ -37,7 +37,7 @@ class Loading:
 
     def start(self, call: Callable[[], None]) -> None:
         self.begun.append(call)
-        if self.at_once:
+        if self.inline:
             call()
 
 
@@ -87,7 +87,7 @@ def test_a_revoked_key_is_not_found_when_the_time_to_live_has_passed(loading: Lo
 
 def test_keys_are_read_again_early_and_nobody_waits(loading: Loading) -> None:
     loading.ring.find("hp-bob")
-    loading.at_once = False
+    loading.inline = False
     loading.keys.clear()
     loading.clock.seconds += 3
     assert loading.ring.find("hp-bob") == BOB
@@ -98,7 +98,7 @@ def test_keys_are_read_again_early_and_nobody_waits(loading: Loading) -> None:
 
 def test_one_reading_is_under_way_at_a_time(loading: Loading) -> None:
     loading.ring.find("hp-bob")
-    loading.at_once = False
+    loading.inline = False
     loading.clock.seconds += 3
     for _ in range(5):
         loading.ring.find("hp-bob")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from horde_proxy.ledger.keys import ClientKey
-from horde_proxy.ledger.records import Spent, Usage
+from horde_proxy.ledger.records import DayUsage, Usage
 from horde_proxy.ledger.store import Store, StoreError
 
 ANN = ClientKey(
@@ -118,7 +118,7 @@ class Behaviour:
 
     def test_what_was_spent_is_of_one_day_and_all_models(self, store: Store) -> None:
         store.record([used(), used(model="n"), used("bob"), used(day="2026-02-01")])
-        assert store.spent(DAY) == {"ann": Spent(30, 3.0), "bob": Spent(15, 1.5)}
+        assert store.spent(DAY) == {"ann": DayUsage(30, 3.0), "bob": DayUsage(15, 1.5)}
         assert store.spent("2026-02-02") == {}
 
     def test_nothing_is_lost_when_many_record_at_once(self, store: Store, other: Store) -> None:
@@ -142,7 +142,7 @@ class Behaviour:
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(begin, stores))
-        assert stores[0].spent(DAY) == {"ann": Spent(120, 12.0)}
+        assert stores[0].spent(DAY) == {"ann": DayUsage(120, 12.0)}
         for store in stores:
             store.close()
 

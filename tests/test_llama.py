@@ -256,10 +256,10 @@ def test_a_quantised_file_is_dequantised(tmp_path):
 
 
 def test_reading_one_by_one_gives_the_logits_of_reading_at_once(tiny):
-    at_once, one_by_one = (network.Network(GGUFFile(tiny)) for _ in range(2))
+    inline, one_by_one = (network.Network(GGUFFile(tiny)) for _ in range(2))
     for end in range(1, len(IDS) + 1):
-        at_once.rewind([])
-        close(at_once.read(IDS[:end]), one_by_one.read([IDS[end - 1]]))
+        inline.rewind([])
+        close(inline.read(IDS[:end]), one_by_one.read([IDS[end - 1]]))
 
 
 def test_the_cache_grows_without_losing_what_it_holds(tiny, monkeypatch):

@@ -19,17 +19,17 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from horde_proxy import create_app, reconfigure
-from horde_proxy.api.access_log import Record
-from horde_proxy.api.in_flight import About
-from horde_proxy.api.routes import Places, Register
-from horde_proxy.caching.background import Refreshed, at_once
+from horde_proxy.api.access_log import RequestLog
+from horde_proxy.api.in_flight import RequestInfo
+from horde_proxy.api.routes import InFlight, Slots
+from horde_proxy.caching.background import BackgroundValue, inline
 from horde_proxy.config import load
 from horde_proxy.errors import UpstreamFailed
 from horde_proxy.ledger import ClientKey
 from horde_proxy.metrics import EndpointNow, Metrics, Now
-from horde_proxy.telemetry import Observer
+from horde_proxy.telemetry import Telemetry
 from horde_proxy.upstreams.base import Accepted
-from horde_proxy.upstreams.horde.submit_queue import Gate, Limits
+from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 
 DASHBOARD = Path(__file__).parent.parent / "systemd" / "grafana-dashboard.json"
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
@@ -366,7 +366,7 @@ def test_an_empty_text_is_a_retry(world: World) -> None:
 
 def test_submits_that_stand_in_line_are_counted_with_their_seconds() -> None:
     clock, metrics = Clock(), Metrics()
-    gate = Gate(
+    gate = SubmitQueue(
         Limits(address=("1/second",), key=()),
         sleep=clock.sleep,
         concurrency=lambda key: 30,
@@ -397,7 +397,7 @@ def test_the_loads_of_a_cache_are_counted_and_its_age_told() -> None:
         except StopIteration:
             raise UpstreamFailed("no") from None
 
-    cache = Refreshed(load, ttl=60, clock=clock, run=at_once, name="numbers", observer=metrics)
+    cache = BackgroundValue(load, ttl=60, clock=clock, run=inline, name="numbers", observer=metrics)
     for seconds in (0, 30, 40, 60, 4):
         clock.seconds += seconds
         cache.get()
@@ -427,7 +427,7 @@ def test_the_list_of_models_is_a_cache(world: World) -> None:
 
 
 def test_who_waits_and_which_places_are_taken(world: World) -> None:
-    world.front = {"places": Places(3)}
+    world.front = {"places": Slots(3)}
     world.bridge(Scripted("x")).step(world.session)
     http = Http(world.app())
     stream = http.begin()
@@ -450,9 +450,9 @@ def test_who_waits_and_which_places_are_taken(world: World) -> None:
 
 
 def test_who_gets_text_without_having_waited_does_not_wait() -> None:
-    register = Register(grace=10, window=60, clock=Clock())
+    register = InFlight(grace=10, window=60, clock=Clock())
     chunk = {"choices": [{"delta": {"content": "Hello."}}]}
-    about = About("id", "owner", "model", stream=True, began=0.0)
+    about = RequestInfo("id", "owner", "model", stream=True, began=0.0)
     items = register.follow("key", about, lambda: iter([Accepted(), chunk, chunk]))
     next(items)
     assert list(register.waiting()) == ["arrived"]
@@ -563,8 +563,8 @@ def test_what_a_server_tells_and_cannot_be_counted_is_left_out(told: Any) -> Non
     assert not [name for name in found if re.search("tokens|kudos|queue_|generation_s", name)]
 
 
-def recorded(**fields: Any) -> Record:
-    record = Record("id", "POST", CHATS, "127.0.0.1", status=200)
+def recorded(**fields: Any) -> RequestLog:
+    record = RequestLog("id", "POST", CHATS, "127.0.0.1", status=200)
     for name, value in fields.items():
         setattr(record, name, value)
     return record
@@ -684,7 +684,7 @@ def test_a_client_of_another_proxy_here_is_not_on_this_machine(world: World) -> 
 
 
 def test_it_answers_while_all_places_are_taken(world: World) -> None:
-    world.front = {"places": Places(0)}
+    world.front = {"places": Slots(0)}
     assert Http(world.app()).get("/metrics").status_code == 200
 
 
@@ -725,7 +725,7 @@ def test_counting_a_request_costs_microseconds() -> None:
     assert spent < 100e-6
 
 
-def _seconds(metrics: Metrics, record: Record) -> float:
+def _seconds(metrics: Metrics, record: RequestLog) -> float:
     began = time.perf_counter()
     for _ in range(1000):
         metrics.answered(CHATS, record, bool)
@@ -733,7 +733,7 @@ def _seconds(metrics: Metrics, record: Record) -> float:
 
 
 def test_an_observer_does_nothing_by_itself() -> None:
-    observer = Observer()
+    observer = Telemetry()
     observer.called("GET workers", 200)
     observer.refreshed("numbers", ok=True)
     observer.held_back(1.0)

@@ -16,9 +16,9 @@ from requests.adapters import BaseAdapter
 from werkzeug.test import TestResponse
 
 from horde_proxy import create_app, reconfigure
-from horde_proxy.api.access_log import Record
-from horde_proxy.api.in_flight import About
-from horde_proxy.api.routes import PageState, Places
+from horde_proxy.api.access_log import RequestLog
+from horde_proxy.api.in_flight import RequestInfo
+from horde_proxy.api.routes import PageState, Slots
 from horde_proxy.config import load
 from horde_proxy.ledger import ClientKey
 from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
@@ -148,7 +148,9 @@ def test_a_hostile_name_of_a_model_stays_a_text(world: World) -> None:
 def test_half_a_character_in_a_name_does_not_take_the_page_away(world: World) -> None:
     history = History()
     history.add(
-        Record("x", "POST", "/v1/chat/completions", "c", 404, asked="a\ud800b", account="anybody")
+        RequestLog(
+            "x", "POST", "/v1/chat/completions", "c", 404, asked="a\ud800b", account="anybody"
+        )
     )
     world.front = {"page": PageState(history=history)}
     response = world.http().get("/", headers=HTML)
@@ -500,7 +502,7 @@ def test_events_show_positions_and_expected_seconds(world: World) -> None:
             world.clock.seconds += 1
             yield Waiting("queued", 3, 20)
 
-    items = register.follow("key", About("0123456789", "ann", "m", True, 0.0), start)
+    items = register.follow("key", RequestInfo("0123456789", "ann", "m", True, 0.0), start)
     assert [next(items), next(items)] == [Accepted(), Waiting("queued", 3, 20)]
     response = app.test_client().get("/page/events", buffered=False)
     _, first = next(response.response), next(response.response)  # type: ignore[call-overload]
@@ -511,7 +513,7 @@ def test_events_show_positions_and_expected_seconds(world: World) -> None:
 
 
 def test_one_who_watches_too_much_is_told(world: World) -> None:
-    world.front = {"page": PageState(watchers=Places(1))}
+    world.front = {"page": PageState(watchers=Slots(1))}
     client = world.http()
     first = client.get("/page/events", buffered=False)
     second = client.get("/page/events")
@@ -549,7 +551,9 @@ def test_events_end_with_new_settings_and_when_the_proxy_is_stopped(world: World
 
 def test_a_relayed_request_is_among_those_that_run(world: World) -> None:
     app = world.app()
-    forget = app.extensions["horde_proxy"].running.passing(About("abc", "ann", "m", True, 0.0))
+    forget = app.extensions["horde_proxy"].running.passing(
+        RequestInfo("abc", "ann", "m", True, 0.0)
+    )
     client = app.test_client()
     assert texts(state(client)["running"])[0][:2] == ["m", "relayed"]
     forget()
@@ -559,8 +563,8 @@ def test_a_relayed_request_is_among_those_that_run(world: World) -> None:
 # The last day.
 
 
-def record(**fields: Any) -> Record:
-    return Record(
+def record(**fields: Any) -> RequestLog:
+    return RequestLog(
         "id",
         "POST",
         "/v1/chat/completions",

@@ -17,7 +17,7 @@ EXPIRY = 1200.0
 TTL = 150.0
 
 
-class Horde(RuleBasedStateMachine):
+class HordeContext(RuleBasedStateMachine):
     """Clients and workers of a horde, and what they know of it."""
 
     requests = Bundle("requests")
@@ -164,5 +164,5 @@ class Horde(RuleBasedStateMachine):
         assert [(len(each.open), round(each.held, 6)) for each in accounts] == [(0, 0.0)] * 3
 
 
-Horde.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestPrivateHordeUnderRandomUse = Horde.TestCase
+HordeContext.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPrivateHordeUnderRandomUse = HordeContext.TestCase

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from horde_proxy.prompts.lenient_json import dumps, loads
-from horde_proxy.prompts.tool_calls.calls import Call, Read, problems_of, read_calls, surely_text
+from horde_proxy.prompts.tool_calls.calls import (
+    CallReading,
+    FoundCall,
+    problems_of,
+    read_calls,
+    surely_text,
+)
 from horde_proxy.prompts.tool_calls.instructions import call_text
 from horde_proxy.protocol.chat import Tool
 
@@ -69,11 +75,11 @@ def wrote(content: str, path: str = "a.txt") -> tuple[str, dict[str, Any]]:
     return ("write", {"path": path, "content": content})
 
 
-def read(text: str, **options: Any) -> Read:
+def read(text: str, **options: Any) -> CallReading:
     return read_calls(text, TOOLS, **options)
 
 
-def pairs(found: Read) -> list[tuple[str, Any]]:
+def pairs(found: CallReading) -> list[tuple[str, Any]]:
     return [(call.name, json.loads(call.arguments)) for call in found.calls]
 
 
@@ -478,7 +484,7 @@ PLAIN = [
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_what_is_no_call_stays_text(text: str) -> None:
-    assert read(text) == Read(text, (), False, None)
+    assert read(text) == CallReading(text, (), False, None)
 
 
 @pytest.mark.parametrize(
@@ -609,7 +615,7 @@ def test_a_call_that_was_cut_off_is_never_completed(text: str, calls: list[Any])
     ],
 )
 def test_text_that_was_cut_off_is_text(text: str) -> None:
-    assert read(text, cut_off=True) == Read(text, (), False, None)
+    assert read(text, cut_off=True) == CallReading(text, (), False, None)
 
 
 def test_a_whole_call_in_a_text_that_was_cut_off_is_read() -> None:
@@ -618,12 +624,12 @@ def test_a_whole_call_in_a_text_that_was_cut_off_is_read() -> None:
 
 
 def test_without_tools_all_is_text() -> None:
-    assert read_calls(hermes("f", "{}"), ()) == Read(hermes("f", "{}"), (), False, None)
+    assert read_calls(hermes("f", "{}"), ()) == CallReading(hermes("f", "{}"), (), False, None)
 
 
 def test_arguments_are_compact_and_keep_their_letters() -> None:
     assert read(hermes("get_weather", '{"city":  "Tromsø", "days": 3}')).calls == (
-        Call("get_weather", '{"city":"Tromsø","days":3}'),
+        FoundCall("get_weather", '{"city":"Tromsø","days":3}'),
     )
 
 
@@ -643,7 +649,7 @@ def test_an_exact_name_wins() -> None:
 def test_a_property_called_properties_is_no_wrapper() -> None:
     tool = Tool("f", "", schema([], properties={"type": "object"}))
     found = read_calls(hermes("f", '{"properties": {"a": 1}}'), [tool])
-    assert found.calls == (Call("f", '{"properties":{"a":1}}'),)
+    assert found.calls == (FoundCall("f", '{"properties":{"a":1}}'),)
 
 
 def test_types_are_found_behind_a_local_reference() -> None:
@@ -655,7 +661,7 @@ def test_types_are_found_behind_a_local_reference() -> None:
             "$defs": {"n": {"anyOf": [{"type": "integer"}]}},
         },
     )
-    assert read_calls(hermes("f", '{"n": "3"}'), [tool]).calls == (Call("f", '{"n":3}'),)
+    assert read_calls(hermes("f", '{"n": "3"}'), [tool]).calls == (FoundCall("f", '{"n":3}'),)
 
 
 # --- what fits the schema ---
@@ -718,7 +724,7 @@ def test_types_are_found_behind_a_local_reference() -> None:
     ],
 )
 def test_the_schema_decides(parameters: Any, arguments: str, problem: str | None) -> None:
-    found = problems_of(Call("f", arguments), Tool("f", "", parameters))
+    found = problems_of(FoundCall("f", arguments), Tool("f", "", parameters))
     assert (found is None) == (problem is None)
     assert found is None or "'f'" in found
 
@@ -765,10 +771,10 @@ for _ in range(50):
 )
 def test_a_broken_or_dangerous_schema_is_not_applied(parameters: Any) -> None:
     start = time.perf_counter()
-    call = Call("f", json.dumps({"x": "a" * 40 + "!"}))
+    call = FoundCall("f", json.dumps({"x": "a" * 40 + "!"}))
     assert problems_of(call, Tool("f", "", parameters)) is None
     assert read_calls(hermes("f", call.arguments), [Tool("f", "", parameters)]).calls == (
-        Call("f", dumps(json.loads(call.arguments))),
+        FoundCall("f", dumps(json.loads(call.arguments))),
     )
     assert time.perf_counter() - start < 2
 
@@ -1057,7 +1063,7 @@ def test_a_long_and_hostile_text_is_read_at_once(scrap: str, cut_off: bool) -> N
 def test_many_objects_with_names_are_read_in_one_go() -> None:
     text = '{"name": "Ada"}\n' * 6_000
     start = time.perf_counter()
-    assert read(text) == Read(text, (), False, None)
+    assert read(text) == CallReading(text, (), False, None)
     assert time.perf_counter() - start < 3
 
 

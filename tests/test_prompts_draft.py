@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from horde_proxy.prompts.answer import read_answer
 from horde_proxy.prompts.formats import FORMATS, PLACEHOLDERS, Format
-from horde_proxy.prompts.partial_answer import Draft, Fill, held_back
+from horde_proxy.prompts.partial_answer import LengthEstimate, PartialAnswer, held_back
 
 CHATML = FORMATS["chatml"]
-FILL = Fill()
+FILL = LengthEstimate()
 
 
-def draft(stops: tuple[str, ...] = (), limit: int = 4000, prefilled: bool = False) -> Draft:
-    return Draft(CHATML, stops=stops, limit=limit, prefilled=prefilled)
+def draft(stops: tuple[str, ...] = (), limit: int = 4000, prefilled: bool = False) -> PartialAnswer:
+    return PartialAnswer(CHATML, stops=stops, limit=limit, prefilled=prefilled)
 
 
 def contents(deltas: list[tuple[str, str]]) -> str:
@@ -57,7 +57,7 @@ def test_whitespace_at_a_seam_is_neither_lost_nor_doubled() -> None:
 
 
 def test_a_repeated_opening_tag_is_removed_between_segments() -> None:
-    own = Draft(FORMATS["llama3"], stops=(), limit=4000, prefilled=False)
+    own = PartialAnswer(FORMATS["llama3"], stops=(), limit=4000, prefilled=False)
     tag = "<|start_header_id|>assistant<|end_header_id|>\n\n"
     own.add("The first", 2, FILL)
     own.add(tag + " and the second.", 4, FILL)
@@ -95,7 +95,7 @@ def test_reasoning_and_content_are_told_apart_across_seams() -> None:
 
 
 def test_an_answer_after_an_unopened_thought_goes_on_across_seams() -> None:
-    own = Draft(FORMATS["deepseek"], stops=(), limit=4000, prefilled=False)
+    own = PartialAnswer(FORMATS["deepseek"], stops=(), limit=4000, prefilled=False)
     deltas = []
     for segment in ("Let me think.</think>\n\nThe answer", " is forty", "-two."):
         own.add(segment, 3, FILL)
@@ -198,7 +198,7 @@ TEXTS = st.text(st.sampled_from("ab \n\t<|>_/EDNthinkmso.é漢😀{[]}`"), max_s
 def test_joined_segments_read_as_in_one_go(
     segments: list[str], stops: tuple[str, ...], format: Format, prefilled: bool
 ) -> None:
-    own = Draft(format, stops=stops, limit=10**6, prefilled=prefilled)
+    own = PartialAnswer(format, stops=stops, limit=10**6, prefilled=prefilled)
     deltas = []
     for segment in segments:
         own.add(segment, 1, FILL)

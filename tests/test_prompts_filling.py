@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from horde_proxy.prompts.guided import Ask, Unfillable, fill
+from horde_proxy.prompts.guided import LeafPrompt, Unfillable, fill
 from horde_proxy.prompts.json_schema.schemas import problem
 
 STRING = {"type": "string"}
@@ -21,9 +21,9 @@ def thing(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def run(schema: Any, *said: str, **options: Any) -> tuple[Any, list[Ask]]:
+def run(schema: Any, *said: str, **options: Any) -> tuple[Any, list[LeafPrompt]]:
     """The value, and the asks, of a model that says these texts and then nothing."""
-    filling, asks = fill(schema, **options), list[Ask]()
+    filling, asks = fill(schema, **options), list[LeafPrompt]()
     texts = iter(said)
     try:
         asks.append(next(filling))
@@ -49,10 +49,10 @@ def test_the_structure_is_written_and_the_leaves_are_asked_for() -> None:
     filled, asks = run(schema, 'Oslo"', "3,", 'F"', "true}")
     assert filled == {"city": "Oslo", "days": 3, "unit": "F", "dry": True}
     assert asks == [
-        Ask('{"city": "', ('"', "\n"), 200),
-        Ask('{"city": "Oslo", "days": ', (",", "}", "\n", "]"), 24),
-        Ask('{"city": "Oslo", "days": 3, "unit": "', ('"', "\n"), 24, ("C", "F")),
-        Ask(
+        LeafPrompt('{"city": "', ('"', "\n"), 200),
+        LeafPrompt('{"city": "Oslo", "days": ', (",", "}", "\n", "]"), 24),
+        LeafPrompt('{"city": "Oslo", "days": 3, "unit": "', ('"', "\n"), 24, ("C", "F")),
+        LeafPrompt(
             '{"city": "Oslo", "days": 3, "unit": "F", "dry": ',
             (",", "}", "\n", "]"),
             24,
@@ -322,7 +322,7 @@ def test_a_boolean_is_read(said: str, expected: bool) -> None:
 def test_choices_of_several_types_are_asked_for_as_json() -> None:
     filled, asks = run({"enum": ["a", 1, None]}, "null}")
     assert filled is None
-    assert asks == [Ask("", (",", "}", "\n", "]"), 24, ('"a"', "1", "null"))]
+    assert asks == [LeafPrompt("", (",", "}", "\n", "]"), 24, ('"a"', "1", "null"))]
 
 
 def test_constants_in_a_union_are_choices() -> None:
@@ -339,11 +339,11 @@ def test_an_array_goes_on_after_a_comma_and_ends_at_its_bracket() -> None:
     filled, asks = run(STRINGS, '"a", "b"]', 'a"', ', "', 'b"', "]")
     assert filled == ["a", "b"]
     assert asks == [
-        Ask("[", ("]", "\n"), 16),
-        Ask('["', ('"', "\n"), 200),
-        Ask('["a"', ("]", "\n", '"'), 16),
-        Ask('["a", "', ('"', "\n"), 200),
-        Ask('["a", "b"', ("]", "\n", '"'), 16),
+        LeafPrompt("[", ("]", "\n"), 16),
+        LeafPrompt('["', ('"', "\n"), 200),
+        LeafPrompt('["a"', ("]", "\n", '"'), 16),
+        LeafPrompt('["a", "', ('"', "\n"), 200),
+        LeafPrompt('["a", "b"', ("]", "\n", '"'), 16),
     ]
 
 

@@ -24,13 +24,13 @@ from horde_proxy.errors import (
 from horde_proxy.ledger import ClientKey
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.protocol.chunks import Head, chunk, role_chunk
-from horde_proxy.router.circuit_breaker import Health
+from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.router import EVERYTHING, Router
 from horde_proxy.upstreams.base import Accepted, Route, Spent, StreamItem
-from horde_proxy.upstreams.proxying import NO_BODY, Call, JsonBody, Relayed
+from horde_proxy.upstreams.proxying import NO_BODY, JsonBody, ProxyRequest, ProxyResponse
 
-CALL = Call("POST", "chat/completions", {}, NO_BODY, "m")
+CALL = ProxyRequest("POST", "chat/completions", {}, NO_BODY, "m")
 CHAT = ChatRequest("m", (Message("user", "Hi"),))
 
 
@@ -78,19 +78,19 @@ class Relaying(Offering):
         self.closed = 0
         self.body = b'{"answer": "' + name.encode() + b'"}'
 
-    def relay(self, call: Call, model: str | None) -> Relayed:
+    def relay(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
         self.asked.append(model)
         answer = self.answers.pop(0) if self.answers else 200
         if isinstance(answer, ProxyError):
             raise answer
-        return Relayed(answer, [], iter([self.body]), [self._close])
+        return ProxyResponse(answer, [], iter([self.body]), [self._close])
 
     def _close(self) -> None:
         self.closed += 1
 
 
 def endpoint(upstream: Any, clock: Clock | None = None, **place: Any) -> Endpoint:
-    return Endpoint(upstream, Health(1, 60, clock or Clock()), **place)
+    return Endpoint(upstream, CircuitBreaker(1, 60, clock or Clock()), **place)
 
 
 def found(router: Router, name: str | None, **options: Any) -> list[tuple[str, tuple[str, ...]]]:
@@ -102,7 +102,7 @@ def found(router: Router, name: str | None, **options: Any) -> list[tuple[str, t
     ]
 
 
-def relayed(router: Router, call: Call = CALL, name: str | None = "m") -> Relayed:
+def relayed(router: Router, call: ProxyRequest = CALL, name: str | None = "m") -> ProxyResponse:
     candidates = router.candidates(name)
     answer = router.relay(call, candidates)
     if answer is None:
@@ -110,7 +110,7 @@ def relayed(router: Router, call: Call = CALL, name: str | None = "m") -> Relaye
     return answer
 
 
-def who(answer: Relayed) -> str:
+def who(answer: ProxyResponse) -> str:
     name = answer.header("x-endpoint")
     answer.close()
     return name
@@ -335,12 +335,12 @@ def test_all_busy_is_a_429_with_the_soonest_time() -> None:
 def test_the_only_endpoints_failure_is_told_as_it_tells_it() -> None:
     one = Relaying("one", "m")
     one.answers, one.body = [500], b"my own words"
-    answer = relayed(Router([Endpoint(one, Health(0))]))
+    answer = relayed(Router([Endpoint(one, CircuitBreaker(0))]))
     assert (answer.status, b"".join(answer)) == (500, b"my own words")
     answer.close()
     one.answers = [Unreachable("one cannot be reached")]
     with pytest.raises(Unreachable, match="one cannot be reached"):
-        relayed(Router([Endpoint(one, Health(0))]))
+        relayed(Router([Endpoint(one, CircuitBreaker(0))]))
 
 
 def test_closing_an_answer_ends_what_runs_there() -> None:
@@ -488,14 +488,14 @@ def test_a_json_body_keeps_its_bytes_unless_the_model_has_another_name() -> None
 class Breaking(Relaying):
     """Its answers break off before their heads can be read; the first one is a failure."""
 
-    def relay(self, call: Call, model: str | None) -> Relayed:
+    def relay(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
         relayed = super().relay(call, model)
 
         def broken() -> Iterator[bytes]:
             raise Unreachable("one broke the answer off")
             yield b""
 
-        return Relayed(relayed.status, [], broken(), [self._close])
+        return ProxyResponse(relayed.status, [], broken(), [self._close])
 
 
 def test_an_answer_that_breaks_before_it_can_be_judged_is_asked_of_another() -> None:
@@ -543,7 +543,7 @@ def test_a_503_may_say_how_long_it_lasts() -> None:
     plain = one.relay
     one.answers = [503]
 
-    def relay(call: Call, model: str | None) -> Relayed:
+    def relay(call: ProxyRequest, model: str | None) -> ProxyResponse:
         answer = plain(call, model)
         answer.headers.append(("Retry-After", "120"))
         return answer

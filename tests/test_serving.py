@@ -12,7 +12,14 @@ from gunicorn.config import Config as GunicornConfig
 from horde_proxy import create_app, serving
 from horde_proxy.config import ConfigError, load
 from horde_proxy.listening import CannotListen, check_free
-from horde_proxy.serving import Logger, Server, Worker, give_up_stalled, gunicorn_settings, is_local
+from horde_proxy.serving import (
+    GunicornWorker,
+    Logger,
+    Server,
+    give_up_stalled,
+    gunicorn_settings,
+    is_local,
+)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_a_client_that_stalls_leaves_no_traceback(
 
 def test_each_worker_gives_up_stalled_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.ThreadWorker, "init_process", lambda self: None)
-    worker = Worker.__new__(Worker)
+    worker = GunicornWorker.__new__(GunicornWorker)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         worker.sockets = [listener]
         worker.init_process()
@@ -152,7 +159,7 @@ def test_new_settings_do_not_open_a_socket_that_lets_others_in(
 ) -> None:
     """Without access.mode server.bind must be local, but the socket stays what it was."""
     monkeypatch.setattr(serving, "is_local", lambda fd: False)
-    worker = Worker.__new__(Worker)
+    worker = GunicornWorker.__new__(GunicornWorker)
     worker.wsgi = create_app(load(environ={"HORDE_PROXY_ACCESS__MODE": "keys"}))
     worker.app = SimpleNamespace(read_settings=lambda: load(environ={}))
     worker.sockets = [SimpleNamespace(fileno=lambda: 3)]

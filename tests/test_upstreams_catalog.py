@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.caching.background import at_once
+from horde_proxy.caching.background import inline
 from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, join
-from horde_proxy.upstreams.horde.documents import Feeds
+from horde_proxy.upstreams.horde.documents import HordeDocuments
 from horde_proxy.upstreams.horde.plan import capacities
-from horde_proxy.upstreams.horde.throughput import Speeds
+from horde_proxy.upstreams.horde.throughput import Throughput
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
 
@@ -68,7 +68,7 @@ class Timer:
 
 def catalog(source: Source, timer: Timer) -> Catalog:
     client: Any = source
-    feeds = Feeds(client, ttl=30, timer=timer, now=lambda: 7, run=at_once)
+    feeds = HordeDocuments(client, ttl=30, timer=timer, now=lambda: 7, run=inline)
     return Catalog(feeds, now=lambda: 7)
 
 
@@ -82,7 +82,7 @@ def catalog(source: Source, timer: Timer) -> Catalog:
 )
 def test_numbers_of_nonsense_make_no_endless_wait(fields: dict[str, Any]) -> None:
     entry = joined([{"name": "a", "count": 1, **fields}], [worker()])["a"]
-    expected = Speeds().expected(entry, 512)
+    expected = Throughput().expected(entry, 512)
     assert math.isfinite(expected.queue + expected.generation)
 
 

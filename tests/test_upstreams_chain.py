@@ -380,7 +380,7 @@ def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One anonymous key at a horde that counts, asks for kudos and turns fast callers away."""
-    monkeypatch.setattr("horde_proxy.upstreams.horde.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("horde_proxy.upstreams.horde.upstream.QUIET_SECONDS", 0.0)
     world.horde.upfront_kudos = True
     world.options = replace(world.options, api_key="0000000000")
     statuses: list[tuple[float, str, int]] = []

@@ -9,15 +9,15 @@ import pytest
 import requests
 import responses
 
-from horde_proxy.caching.background import at_once
-from horde_proxy.caching.disk import KeptDocument
-from horde_proxy.caching.redis import Document, Shared
+from horde_proxy.caching.background import inline
+from horde_proxy.caching.disk import CachedDocument
+from horde_proxy.caching.redis import Document, SharedDocuments
 from horde_proxy.errors import ShuttingDown, Unreachable, UpstreamFailed
-from horde_proxy.stats.hydration import Hydrator, Rhythm
-from horde_proxy.stats.live import HordeAPIIntegration
+from horde_proxy.stats.hydration import HydrationSchedule, Hydrator
+from horde_proxy.stats.live import LiveHorde
 from horde_proxy.stats.reference import read_reference
 from horde_proxy.stats.sources import References
-from horde_proxy.upstreams.horde.documents import Feed, Feeds, Source
+from horde_proxy.upstreams.horde.documents import DocumentSource, HordeDocuments, LiveDocument
 
 URL = "https://reference.invalid/db.json"
 
@@ -29,7 +29,7 @@ class Clock:
         return self.seconds
 
 
-class Horde:
+class HordeContext:
     """Stands for a client: gives what it is told, or fails."""
 
     base = "http://horde.invalid/api/v2"
@@ -54,18 +54,18 @@ class Horde:
         return self._get(f"stats {kind}", {"day": {}, "month": {}, "total": {}})
 
 
-def feed(horde: Horde, clock: Clock, **options: Any) -> Feed:
-    source = Source("models", lambda: horde.models("text"), 30)
-    return Feed(source, timer=clock, now=clock, run=at_once, **options)
+def feed(horde: HordeContext, clock: Clock, **options: Any) -> LiveDocument:
+    source = DocumentSource("models", lambda: horde.models("text"), 30)
+    return LiveDocument(source, timer=clock, now=clock, run=inline, **options)
 
 
-def live(horde: Any, clock: Clock) -> HordeAPIIntegration:
-    feeds = Feeds(horde, ttl=30, stats_ttl=60, timer=clock, now=clock, run=at_once)
-    return HordeAPIIntegration(feeds, now=clock)
+def live(horde: Any, clock: Clock) -> LiveHorde:
+    feeds = HordeDocuments(horde, ttl=30, stats_ttl=60, timer=clock, now=clock, run=inline)
+    return LiveHorde(feeds, now=clock)
 
 
 def test_a_document_is_fetched_once_within_its_time_to_live() -> None:
-    horde, clock = Horde(), Clock()
+    horde, clock = HordeContext(), Clock()
     found = feed(horde, clock)
     assert found.known() is found.known()
     clock.seconds += 29
@@ -77,7 +77,7 @@ def test_a_document_is_fetched_once_within_its_time_to_live() -> None:
 
 
 def test_a_failed_fetch_keeps_the_last_document_for_an_hour_and_is_degraded() -> None:
-    horde, clock = Horde(), Clock()
+    horde, clock = HordeContext(), Clock()
     found = feed(horde, clock)
     before = found.known()
     horde.is_gone = True
@@ -93,7 +93,7 @@ def test_a_failed_fetch_keeps_the_last_document_for_an_hour_and_is_degraded() ->
 def test_a_failure_is_not_repeated_for_some_seconds_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    horde, clock = Horde(), Clock()
+    horde, clock = HordeContext(), Clock()
     horde.is_gone = True
     found = feed(horde, clock)
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_a_failure_is_not_repeated_for_some_seconds_and_logged_once(
 
 
 def test_text_and_image_are_fetched_and_indexed_apart_and_once() -> None:
-    horde, clock = Horde(), Clock()
+    horde, clock = HordeContext(), Clock()
     found = live(horde, clock)
     status = found.status("text")
     assert status is found.status("text")
@@ -117,7 +117,7 @@ def test_text_and_image_are_fetched_and_indexed_apart_and_once() -> None:
 
 
 def test_a_forced_refresh_fetches_anew() -> None:
-    horde, clock = Horde(), Clock()
+    horde, clock = HordeContext(), Clock()
     found = live(horde, clock)
     first = found.snapshot("text")
     second = found.snapshot("text", force_refresh=True)
@@ -126,7 +126,7 @@ def test_a_forced_refresh_fetches_anew() -> None:
 
 
 def test_what_was_not_fetched_is_none_and_what_is_empty_is_not() -> None:
-    horde, clock = Horde(), Clock()
+    horde, clock = HordeContext(), Clock()
     found = live(horde, clock).snapshot("text")
     assert found.workers is not None and len(found.workers) == 0
     horde.is_gone = True
@@ -137,7 +137,7 @@ def test_what_was_not_fetched_is_none_and_what_is_empty_is_not() -> None:
 
 
 def test_the_age_is_that_of_the_oldest_part() -> None:
-    horde, clock = Horde(), Clock()
+    horde, clock = HordeContext(), Clock()
     found = live(horde, clock)
     found.snapshot("text")
     clock.seconds += 40
@@ -163,10 +163,10 @@ def test_hydration_touches_after_the_delay_and_then_at_each_interval() -> None:
     naps, touched = Naps(2), []
     found = Hydrator(
         lambda: touched.append(len(naps.seconds)),
-        Rhythm(50, 5, 10),
+        HydrationSchedule(50, 5, 10),
         sleep=naps,
         chance=lambda: 0.5,
-        run=at_once,
+        run=inline,
     )
     found.start()
     found.start()
@@ -188,16 +188,16 @@ def test_only_who_leads_hydrates() -> None:
 
     Hydrator(
         lambda: pytest.fail("it was called"),
-        Rhythm(50, 0, 0),
+        HydrationSchedule(50, 0, 0),
         lead=lead,
         sleep=Naps(1),
-        run=at_once,
+        run=inline,
     ).start()
     assert asked == [100]
 
 
 def test_hydration_keeps_text_and_what_was_asked_for_warm() -> None:
-    horde, clock = Horde(), Clock()
+    horde, clock = HordeContext(), Clock()
     found = live(horde, clock)
     found.touch()
     assert sorted(horde.calls) == ["models text", "stats text", "workers text"]
@@ -217,7 +217,7 @@ def test_a_redis_that_is_down_is_logged_once_and_left_alone_for_a_while(
         connects.append(clock.seconds)
         raise redis.ConnectionError("refused")
 
-    shared, fetched = Shared(connect, "test", clock=clock), Document([1], 7.0)
+    shared, fetched = SharedDocuments(connect, "test", clock=clock), Document([1], 7.0)
     for _ in range(3):
         assert shared.load("name", lambda: fetched, max_age=30, lease=30, is_known=False) is fetched
     clock.seconds += 6
@@ -226,8 +226,8 @@ def test_a_redis_that_is_down_is_logged_once_and_left_alone_for_a_while(
     assert len(caplog.records) == 1
 
 
-def kept(folder: Path, source: str = URL, now: float = 0) -> KeptDocument:
-    return KeptDocument(
+def kept(folder: Path, source: str = URL, now: float = 0) -> CachedDocument:
+    return CachedDocument(
         source, folder, requests.Session(), timeout=(1, 1), good=read_reference, now=lambda: now
     )
 
@@ -302,7 +302,7 @@ def test_an_old_copy_of_a_reference_is_renewed_soon_and_survives_a_failure() -> 
             raise UpstreamFailed("no")
         return {"a-8B": {}}, 90_000.0
 
-    found = References({"text": source}, clock=clock, run=at_once)
+    found = References({"text": source}, clock=clock, run=inline)
     found.get("text")
     clock.seconds += 301
     assert found.get("text") is not None

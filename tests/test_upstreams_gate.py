@@ -10,7 +10,7 @@ from conftest import Clock, ClockStorage
 from limits.errors import StorageError
 
 from horde_proxy.upstreams.base import Waiting
-from horde_proxy.upstreams.horde.submit_queue import Gate, Limits, Place
+from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue, Ticket
 
 FREE = Limits(address=(), key=())
 
@@ -20,7 +20,7 @@ class Line:
 
     def __init__(self, limits: Limits | None = None, concurrency: int = 30) -> None:
         self.clock = Clock()
-        self.gate = Gate(
+        self.gate = SubmitQueue(
             limits or Limits(),
             sleep=lambda seconds: None,
             concurrency=lambda key: concurrency,
@@ -28,12 +28,12 @@ class Line:
             now=self.clock,
         )
         self.sent: list[tuple[float, str]] = []
-        self.chats: dict[str, tuple[Place, Generator[Waiting, None, None]]] = {}
+        self.chats: dict[str, tuple[Ticket, Generator[Waiting, None, None]]] = {}
 
     def arrive(self, name: str, client: str = "one", key: str = "key", n: int = 1) -> None:
         self.line_up(name, self.gate.place(key, client), key, n)
 
-    def line_up(self, name: str, place: Place, key: str = "key", n: int = 1) -> None:
+    def line_up(self, name: str, place: Ticket, key: str = "key", n: int = 1) -> None:
         """Put a chat in line, without its going at once."""
         waiting = self.gate.pass_through(place, key, n)
         self.gate._held_until.setdefault(place.key, self.clock() + 0.05)
@@ -141,7 +141,7 @@ def test_the_position_counts_turns() -> None:
 
 def test_limits_of_the_notation_that_makes_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="couldn't parse"):
-        Gate(Limits(address=("two a second",)), sleep=print, concurrency=lambda key: 1)
+        SubmitQueue(Limits(address=("two a second",)), sleep=print, concurrency=lambda key: 1)
 
 
 def test_a_shared_storage_that_fails_is_done_without() -> None:
@@ -150,7 +150,7 @@ def test_a_shared_storage_that_fails_is_done_without() -> None:
             raise StorageError(ValueError("gone"))
 
     clock = Clock()
-    gate = Gate(
+    gate = SubmitQueue(
         Limits(),
         sleep=clock.sleep,
         concurrency=lambda key: 30,

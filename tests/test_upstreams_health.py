@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from conftest import Clock
 
-from horde_proxy.router.circuit_breaker import Attempt, Health
+from horde_proxy.router.circuit_breaker import Attempt, CircuitBreaker
 
 
-def asked(health: Health) -> Attempt:
+def asked(health: CircuitBreaker) -> Attempt:
     attempt = health.ask()
     assert attempt is not None
     return attempt
 
 
-def fail(health: Health, seconds: float | None = None) -> None:
+def fail(health: CircuitBreaker, seconds: float | None = None) -> None:
     attempt = asked(health)
     attempt.failed("connection refused", seconds)
     attempt.end()
@@ -21,7 +21,7 @@ def fail(health: Health, seconds: float | None = None) -> None:
 
 def test_a_failure_is_followed_by_a_pause_that_doubles_up_to_the_longest() -> None:
     clock = Clock()
-    health = Health(1, 5, clock)
+    health = CircuitBreaker(1, 5, clock)
     pauses = []
     for _ in range(5):
         fail(health)
@@ -33,7 +33,7 @@ def test_a_failure_is_followed_by_a_pause_that_doubles_up_to_the_longest() -> No
 
 def test_one_request_probes_and_an_answer_opens_it_to_all() -> None:
     clock = Clock()
-    health = Health(1, 60, clock)
+    health = CircuitBreaker(1, 60, clock)
     fail(health)
     clock.seconds += 1
     probe = asked(health)
@@ -44,7 +44,7 @@ def test_one_request_probes_and_an_answer_opens_it_to_all() -> None:
 
 def test_a_probe_that_ends_without_an_answer_leaves_room_for_the_next() -> None:
     clock = Clock()
-    health = Health(1, 60, clock)
+    health = CircuitBreaker(1, 60, clock)
     fail(health)
     clock.seconds += 1
     asked(health).end()
@@ -53,21 +53,21 @@ def test_a_probe_that_ends_without_an_answer_leaves_room_for_the_next() -> None:
 
 def test_a_pause_that_the_server_asks_for_is_kept() -> None:
     clock = Clock()
-    health = Health(1, 60, clock)
+    health = CircuitBreaker(1, 60, clock)
     fail(health, 90)
     assert health.cools_for() == 90
     assert health.why_not() == "left alone for 90 s after: connection refused"
 
 
 def test_without_a_cooldown_it_is_always_asked() -> None:
-    health = Health(0)
+    health = CircuitBreaker(0)
     fail(health)
     assert health.ask() is not None
     assert health.state()["state"] == "up"
 
 
 def test_what_runs_is_counted_once_however_often_it_is_ended() -> None:
-    health = Health()
+    health = CircuitBreaker()
     first, second = asked(health), asked(health)
     assert health.running == 2
     first.end()
@@ -79,7 +79,7 @@ def test_what_runs_is_counted_once_however_often_it_is_ended() -> None:
 
 def test_latencies_are_told_in_seconds() -> None:
     clock = Clock()
-    health = Health(1, 60, clock)
+    health = CircuitBreaker(1, 60, clock)
     for number in range(1, 101):
         attempt = asked(health)
         clock.seconds += number / 100
@@ -97,7 +97,7 @@ def test_latencies_are_told_in_seconds() -> None:
 
 def test_the_last_error_is_told_when_it_is_up_again() -> None:
     clock = Clock()
-    health = Health(1, 60, clock)
+    health = CircuitBreaker(1, 60, clock)
     fail(health)
     assert health.state()["state"] == "cooling"
     clock.seconds += 1
@@ -109,7 +109,7 @@ def test_the_last_error_is_told_when_it_is_up_again() -> None:
 
 def test_one_outage_is_one_failure_however_many_requests_meet_it() -> None:
     clock = Clock()
-    health = Health(1, 60, clock)
+    health = CircuitBreaker(1, 60, clock)
     running = [asked(health) for _ in range(8)]
     clock.seconds += 1
     for attempt in running:
@@ -120,7 +120,7 @@ def test_one_outage_is_one_failure_however_many_requests_meet_it() -> None:
 
 def test_an_old_probe_that_ends_makes_no_room_for_a_second_new_one() -> None:
     clock = Clock()
-    health = Health(1, 60, clock)
+    health = CircuitBreaker(1, 60, clock)
     fail(health)
     clock.seconds += 1
     old = asked(health)

@@ -22,7 +22,7 @@ from horde_proxy.errors import (
 )
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.protocol.chunks import fold
-from horde_proxy.shutdown import Halt
+from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Accepted, Route, StreamItem, Waiting
 from horde_proxy.worker.backend import BackendError
 
@@ -180,7 +180,7 @@ def test_closing_the_stream_cancels_the_request(world: World) -> None:
 
 def test_a_shutdown_cancels_the_request(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
-    halt = Halt()
+    halt = Shutdown()
     halt.set()
     world.sleep = halt.sleep
     upstream = world.upstream()

@@ -13,9 +13,9 @@ from horde_proxy.errors import InvalidApiKey, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
-from horde_proxy.upstreams.horde.catalog import Worker, join
+from horde_proxy.upstreams.horde.catalog import CatalogWorker, join
 from horde_proxy.upstreams.horde.failures import Failures, suspects
-from horde_proxy.upstreams.horde.throughput import Expected, Speeds
+from horde_proxy.upstreams.horde.throughput import Estimate, Throughput
 from horde_proxy.upstreams.horde.workers import MOST_WORKERS, Filters, listed
 
 
@@ -56,7 +56,7 @@ def test_the_size_is_read_from_the_name(model: str, size: float) -> None:
     assert kudos.size(model) == size
 
 
-class Horde:
+class HordeContext:
     """Answers find_user and status/performance, and counts."""
 
     def __init__(self, user: Any = None, performance: Any = None) -> None:
@@ -78,12 +78,12 @@ class Horde:
 RICH = {"username": "ann#1", "kudos": 5000.0, "concurrency": 30, "trusted": True}
 
 
-def accounts(horde: Horde) -> Accounts:
+def accounts(horde: HordeContext) -> Accounts:
     return Accounts(horde, timer=Clock())  # type: ignore[arg-type]
 
 
 def test_an_account_is_asked_for_once_a_minute() -> None:
-    clock, horde = Clock(), Horde(RICH)
+    clock, horde = Clock(), HordeContext(RICH)
     found = Accounts(horde, timer=clock)  # type: ignore[arg-type]
     assert found.of("key") == found.of("key") == Account("ann#1", 5000.0, 30, True, 0)
     assert horde.calls == 1
@@ -94,18 +94,18 @@ def test_an_account_is_asked_for_once_a_minute() -> None:
 
 @pytest.mark.parametrize("trouble", [InvalidApiKey("no"), UpstreamFailed("down"), {}])
 def test_an_account_that_cannot_be_had_is_a_poor_one(trouble: Any) -> None:
-    assert accounts(Horde(trouble)).of("key").kudos == 0
+    assert accounts(HordeContext(trouble)).of("key").kudos == 0
 
 
 def test_kudos_buy_long_jobs_and_their_lack_leaves_the_free_length() -> None:
     load = {"text_thread_count": 10, "queued_text_requests": 100}
-    assert accounts(Horde(RICH, load)).longest("key", 8.0, 1) == int(4975 * 21 / 8)
-    assert accounts(Horde({**RICH, "kudos": 100.0}, load)).longest("key", 8.0, 1) == 472
-    assert accounts(Horde(RICH, load)).longest("0000000000", 8.0, 1) == 472
+    assert accounts(HordeContext(RICH, load)).longest("key", 8.0, 1) == int(4975 * 21 / 8)
+    assert accounts(HordeContext({**RICH, "kudos": 100.0}, load)).longest("key", 8.0, 1) == 472
+    assert accounts(HordeContext(RICH, load)).longest("0000000000", 8.0, 1) == 472
 
 
 def test_kudos_that_are_held_for_one_request_are_not_spent_on_another() -> None:
-    found = accounts(Horde(RICH))
+    found = accounts(HordeContext(RICH))
     found.hold("key", 4900.0)
     assert found.longest("key", 8.0, 1) == 512
     found.hold("key", -4900.0)
@@ -113,19 +113,19 @@ def test_kudos_that_are_held_for_one_request_are_not_spent_on_another() -> None:
 
 
 def test_a_horde_that_does_not_tell_its_load_is_taken_to_be_full() -> None:
-    assert accounts(Horde(RICH, UpstreamFailed("down"))).free_length() == 256
+    assert accounts(HordeContext(RICH, UpstreamFailed("down"))).free_length() == 256
 
 
 def test_after_a_refusal_the_least_is_asked_for_a_while() -> None:
-    found = accounts(Horde(RICH))
+    found = accounts(HordeContext(RICH))
     found.note_refusal("key")
     assert found.longest("key", 8.0, 1) == 256
 
 
 def test_quick_workers_only_are_for_those_who_can_pay() -> None:
-    assert accounts(Horde(RICH)).may_be_choosy("key", 512, 8.0, 1)
-    assert not accounts(Horde({**RICH, "kudos": 30.0})).may_be_choosy("key", 512, 8.0, 1)
-    assert not accounts(Horde(RICH)).may_be_choosy("0000000000", 512, 8.0, 1)
+    assert accounts(HordeContext(RICH)).may_be_choosy("key", 512, 8.0, 1)
+    assert not accounts(HordeContext({**RICH, "kudos": 30.0})).may_be_choosy("key", 512, 8.0, 1)
+    assert not accounts(HordeContext(RICH)).may_be_choosy("0000000000", 512, 8.0, 1)
 
 
 def test_a_real_account_is_read(world: World) -> None:
@@ -133,8 +133,8 @@ def test_a_real_account_is_read(world: World) -> None:
     assert (found.name, found.kudos, found.concurrency) == ("client#2", 10_000.0, 30)
 
 
-def worker(id: str, **fields: Any) -> Worker:
-    return Worker(id, Capacity(512, 8192), threads=1, **{"trusted": False, **fields})
+def worker(id: str, **fields: Any) -> CatalogWorker:
+    return CatalogWorker(id, Capacity(512, 8192), threads=1, **{"trusted": False, **fields})
 
 
 ONE, TWO = worker("1", name="one", speed=20.0), worker("2", trusted=True)
@@ -220,7 +220,7 @@ def test_workers_that_dropped_jobs_meanwhile_are_suspects() -> None:
 
 
 def test_expected_seconds_follow_the_queue_once_it_moves() -> None:
-    expected = Expected(queue=30.0, generation=10.0)
+    expected = Estimate(queue=30.0, generation=10.0)
     assert expected.left(0, 20) == 40.0
     assert expected.left(10, 10) == 10 * 10 / 10 + 10
     assert expected.left(3, 0, processing=True) == 7.0
@@ -229,7 +229,7 @@ def test_expected_seconds_follow_the_queue_once_it_moves() -> None:
 
 def test_a_models_speed_and_length_are_learned() -> None:
     [entry] = join([{"name": "m", "count": 1, "performance": 50.0}], [], 0, {}).values()
-    speeds = Speeds()
+    speeds = Throughput()
     assert speeds.expected(entry, 512).generation == 200 / 50.0
     for _ in range(20):
         speeds.learn("m", 100, 20.0)
@@ -240,12 +240,12 @@ def test_a_models_speed_and_length_are_learned() -> None:
 def test_a_queue_takes_as_long_as_what_is_before_us() -> None:
     status = {"name": "m", "count": 1, "performance": 10.0, "queued": 600.0, "jobs": 5.0}
     [entry] = join([status], [], 0, {}).values()
-    assert Speeds().queue_seconds(entry) == 1 + 5 * 200 / 10.0
+    assert Throughput().queue_seconds(entry) == 1 + 5 * 200 / 10.0
 
 
 def test_our_own_requests_count_before_the_horde_tells_of_them() -> None:
     [entry] = join([{"name": "m", "count": 1, "performance": 10.0}], [], 0, {}).values()
-    speeds = Speeds()
+    speeds = Throughput()
     speeds.began("m", 3)
     assert speeds.queue_seconds(entry) == 1 + 3 * 200 / 10.0
     speeds.began("m", -3)

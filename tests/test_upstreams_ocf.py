@@ -9,15 +9,15 @@ import pytest
 import requests
 import responses
 
-from horde_proxy.caching.background import at_once
+from horde_proxy.caching.background import inline
 from horde_proxy.errors import Unavailable, UpstreamFailed
-from horde_proxy.upstreams.disconnects import Hangups
+from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.ocf import OCFUpstream, models_of
-from horde_proxy.upstreams.proxying import Call, JsonBody
+from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest
 
 NODE = "http://node.invalid:8092"
 CHAT = f"{NODE}/v1/service/llm/v1/chat/completions"
-CALL = Call("POST", "chat/completions", {}, JsonBody(b"{}", {}), "m")
+CALL = ProxyRequest("POST", "chat/completions", {}, JsonBody(b"{}", {}), "m")
 TABLE = json.loads("""
 {"/QmA": {"id": "QmA", "connected": true, "service": [{"name": "llm", "status": "connected",
   "host": "localhost", "port": "8080", "identity_group": ["model=Qwen/Qwen3-8B", "region=eu"]}],
@@ -27,7 +27,9 @@ TABLE = json.loads("""
 
 
 def upstream() -> OCFUpstream:
-    return OCFUpstream("node", NODE, requests.Session(), Hangups(), api_key="k", run=at_once)
+    return OCFUpstream(
+        "node", NODE, requests.Session(), DisconnectMonitor(), api_key="k", run=inline
+    )
 
 
 def peer(*groups: Any, **extra: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import requests
 import responses
 from conftest import Clock
 
-from horde_proxy.api.access_log import Record
-from horde_proxy.caching.background import at_once
+from horde_proxy.api.access_log import RequestLog
+from horde_proxy.caching.background import inline
 from horde_proxy.errors import (
     ContextLengthExceeded,
     RateLimited,
@@ -23,11 +23,11 @@ from horde_proxy.errors import (
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Accepted, Route
-from horde_proxy.upstreams.disconnects import Hangups
+from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.errors import retry_after
 from horde_proxy.upstreams.openai.stream import as_chunks
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, _pieces, base_url
-from horde_proxy.upstreams.proxying import Call, JsonBody, kept
+from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, kept
 
 URL = "http://server.invalid:11434"
 CHAT = f"{URL}/v1/chat/completions"
@@ -49,13 +49,17 @@ HEADERS = {
 
 def upstream(**extra: Any) -> OpenAIUpstream:
     return OpenAIUpstream(
-        "server", URL, requests.Session(), Hangups(), **{"api_key": "k", "run": at_once, **extra}
+        "server",
+        URL,
+        requests.Session(),
+        DisconnectMonitor(),
+        **{"api_key": "k", "run": inline, **extra},
     )
 
 
-def call(**extra: Any) -> Call:
+def call(**extra: Any) -> ProxyRequest:
     body = JsonBody(BODY, json.loads(BODY))
-    return Call(
+    return ProxyRequest(
         **{
             "method": "POST",
             "path": "chat/completions",
@@ -305,7 +309,7 @@ def test_a_usage_that_is_none_of_openais_does_not_spoil_the_answer(
     told: Any, prompt: int, completion: int, total: int
 ) -> None:
     event = {**choice({}, "stop"), "usage": told, "horde": None}
-    record = Record("id", "POST", "/", "client")
+    record = RequestLog("id", "POST", "/", "client")
     *_, last = record.follow(as_chunks([b"data: " + json.dumps(event).encode()]))
     assert isinstance(last, dict)
     assert (record.prompt_tokens, record.completion_tokens) == (prompt, completion)
@@ -315,7 +319,7 @@ def test_a_usage_that_is_none_of_openais_does_not_spoil_the_answer(
 @pytest.mark.parametrize("kudos", [None, "7", float("nan"), float("inf"), -1, 10**400])
 def test_kudos_that_cannot_be_added_up_are_not_noted(kudos: Any) -> None:
     event = {**choice({}), "choices": [], "usage": USAGE, "horde": {"kudos": kudos}}
-    record = Record("id", "POST", "/", "client")
+    record = RequestLog("id", "POST", "/", "client")
     assert len(list(record.follow(iter([event])))) == 1
     assert record.kudos is None
 
@@ -353,7 +357,11 @@ def test_a_refusal_is_told_before_anything_is_accepted(status: int, code: int) -
 def test_a_password_in_the_url_is_sent_and_not_shown() -> None:
     sent = responses.get("http://server.invalid/v1/models", json={"data": []})
     found = OpenAIUpstream(
-        "server", "http://bob:p%40w@server.invalid", requests.Session(), Hangups(), run=at_once
+        "server",
+        "http://bob:p%40w@server.invalid",
+        requests.Session(),
+        DisconnectMonitor(),
+        run=inline,
     )
     found.models()
     assert sent.calls[0].request.headers["Authorization"] == "Basic Ym9iOnBAdw=="
@@ -429,7 +437,7 @@ class Raw:
 
 
 def test_a_client_that_goes_with_the_last_bytes_does_not_take_the_connection_along() -> None:
-    hangups = Hangups()
+    hangups = DisconnectMonitor()
     watch = hangups.watch(None)
     seen = []
     for piece in _pieces(Raw(), watch):

@@ -7,12 +7,12 @@ import itertools
 import pytest
 from conftest import Clock
 
-from horde_proxy.upstreams.horde.polling import Pace
+from horde_proxy.upstreams.horde.polling import PollSchedule
 
 
 def polled_for(seconds: float, **state: int) -> list[float]:
     clock = Clock()
-    pace, start, times = Pace(clock), clock(), []
+    pace, start, times = PollSchedule(clock), clock(), []
     while True:
         clock.seconds += pace.delay(**state)  # type: ignore[arg-type]
         if clock() - start > seconds:
@@ -64,7 +64,7 @@ def test_far_back_in_the_queue_polls_are_rarer() -> None:
 
 def test_when_a_worker_begins_the_polls_become_dense_again() -> None:
     clock = Clock()
-    pace = Pace(clock)
+    pace = PollSchedule(clock)
     pace.polled()
     clock.seconds += 40
     assert pace.delay() == 1.2
@@ -72,13 +72,13 @@ def test_when_a_worker_begins_the_polls_become_dense_again() -> None:
 
 
 def test_very_many_requests_are_each_polled_less_often() -> None:
-    pace = Pace(Clock(), lambda: 500)
+    pace = PollSchedule(Clock(), lambda: 500)
     pace.polled()
     assert pace.delay() == 1.0
 
 
 def test_a_hold_is_kept() -> None:
     clock = Clock()
-    pace = Pace(clock)
+    pace = PollSchedule(clock)
     pace.hold(25)
     assert pace.delay() == 25

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from conftest import Clock
 
-from horde_proxy.caching.background import Refreshed, at_once
+from horde_proxy.caching.background import BackgroundValue, inline
 from horde_proxy.errors import Unavailable, UpstreamFailed
 
 
@@ -42,7 +42,7 @@ class Later:
 
 def test_it_is_loaded_once_within_its_time_and_then_anew() -> None:
     clock, load = Clock(), Loading()
-    value = Refreshed(load, ttl=60, clock=clock, run=at_once)
+    value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
     assert (value.get(), value.get()) == (1, 1)
     clock.seconds += 60
     assert value.get() == 2
@@ -53,16 +53,16 @@ def test_a_load_that_no_thread_could_be_had_for_is_begun_again() -> None:
         raise RuntimeError("can't start new thread")
 
     load = Loading()
-    value = Refreshed(load, ttl=60, clock=Clock(), run=refuse)
+    value = BackgroundValue(load, ttl=60, clock=Clock(), run=refuse)
     with pytest.raises(Unavailable):
         value.get()
-    value._run = at_once
+    value._run = inline
     assert value.get() == 1
 
 
 def test_what_is_known_is_given_at_once_while_the_next_is_loaded() -> None:
     clock, load, later = Clock(), Loading(), Later()
-    value = Refreshed(load, ttl=60, clock=clock, run=at_once)
+    value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
     value.get()
     value._run = later
     clock.seconds += 3600
@@ -74,7 +74,7 @@ def test_what_is_known_is_given_at_once_while_the_next_is_loaded() -> None:
 
 def test_what_is_old_is_waited_for_only_as_long_as_no_load_has_failed() -> None:
     clock, load, later = Clock(), Loading(), Later()
-    value = Refreshed(load, ttl=60, stale=120, patience=0, clock=clock, run=at_once)
+    value = BackgroundValue(load, ttl=60, stale=120, patience=0, clock=clock, run=inline)
     value.get()
     value._run = later
     clock.seconds += 121
@@ -89,7 +89,7 @@ def test_what_is_old_is_waited_for_only_as_long_as_no_load_has_failed() -> None:
 
 def test_a_failure_leaves_the_last_good_value_and_is_tried_again_in_five_seconds() -> None:
     clock, load = Clock(), Loading()
-    value = Refreshed(load, ttl=60, clock=clock, run=at_once)
+    value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
     value.get()
     load.error = UpstreamFailed("down")
     clock.seconds += 60
@@ -102,7 +102,7 @@ def test_a_failure_leaves_the_last_good_value_and_is_tried_again_in_five_seconds
 def test_without_any_value_the_failure_is_told_at_once() -> None:
     clock, load = Clock(), Loading()
     load.error = UpstreamFailed("down")
-    value = Refreshed(load, ttl=60, clock=clock, run=at_once)
+    value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
     for _ in range(3):
         with pytest.raises(UpstreamFailed, match="down"):
             value.get()
@@ -111,7 +111,7 @@ def test_without_any_value_the_failure_is_told_at_once() -> None:
 
 def test_a_first_value_that_does_not_come_is_not_waited_for_without_end() -> None:
     later = Later()
-    value = Refreshed(Loading(), ttl=60, patience=0, run=later)
+    value = BackgroundValue(Loading(), ttl=60, patience=0, run=later)
     for _ in range(3):
         with pytest.raises(Unavailable, match="has not answered yet"):
             value.get()
@@ -120,7 +120,7 @@ def test_a_first_value_that_does_not_come_is_not_waited_for_without_end() -> Non
 
 def test_a_wish_for_a_new_one_is_granted_every_two_seconds() -> None:
     clock, load = Clock(), Loading()
-    value = Refreshed(load, ttl=60, clock=clock, run=at_once)
+    value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
     value.get()
     value.refresh()
     assert value.get() == 1

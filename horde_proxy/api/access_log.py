@@ -20,7 +20,7 @@ log = logging.getLogger("horde_proxy.requests")
 
 
 @dataclass
-class Record:
+class RequestLog:
     """One request. Times are seconds; `key` is the name of the client's key.
 
     `account` is whom it is counted for, None where it is not counted. `asked` is the name of

@@ -7,7 +7,7 @@ import json
 
 from flask import g, request
 
-from horde_proxy.api.context import Front, front
+from horde_proxy.api.context import AppContext, front
 from horde_proxy.errors import InvalidApiKey, InvalidRequest
 from horde_proxy.ledger import ClientKey
 from horde_proxy.router.router import EVERYTHING
@@ -19,7 +19,7 @@ _NOT_JSON = "We could not parse the JSON body of your request."
 _NO_KEY_PREFIX = "sk-no-key"
 _SHORT = 16
 _MOST = 999_999_999
-ANYBODY = "anybody"
+ANONYMOUS_ACCOUNT = "anybody"
 """Whose requests are that no key comes with."""
 
 
@@ -103,9 +103,9 @@ def unusable(name: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"`{name}` is not usable: {why}.", param=name, code="invalid_value")
 
 
-def _account(here: Front) -> str:
+def _account(here: AppContext) -> str:
     """Whom a request without a key of ours is counted for."""
-    return client_name()[:_SHORT] if here.passthrough else ANYBODY
+    return client_name()[:_SHORT] if here.passthrough else ANONYMOUS_ACCOUNT
 
 
 def client_name() -> str:

@@ -8,7 +8,7 @@ from typing import cast
 from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.auth import admit, guard, read_json
-from horde_proxy.api.context import Front, front
+from horde_proxy.api.context import AppContext, front
 from horde_proxy.api.generation import answered, owned
 from horde_proxy.api.proxying import candidates_for, passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
@@ -41,7 +41,7 @@ def _whole(items: Iterator[StreamItem]) -> Response:
     return jsonify(fold(item for item in items if isinstance(item, dict)))
 
 
-def _streamed(here: Front, chat: ChatRequest, items: Iterator[StreamItem]) -> Response:
+def _streamed(here: AppContext, chat: ChatRequest, items: Iterator[StreamItem]) -> Response:
     events = EventStream(
         items,
         include_usage=chat.include_usage,

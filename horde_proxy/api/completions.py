@@ -8,12 +8,12 @@ from typing import cast
 from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.auth import admit, guard, read_json
-from horde_proxy.api.context import Front, front
+from horde_proxy.api.context import AppContext, front
 from horde_proxy.api.generation import answered, owned
 from horde_proxy.api.proxying import candidates_for, passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.protocol.completions import (
-    TextRequest,
+    CompletionRequest,
     bare_chunk,
     fold_text,
     read_text,
@@ -56,7 +56,7 @@ def completions() -> Response:
     return response
 
 
-def _as_text(items: Iterator[StreamItem], asked: TextRequest) -> Iterator[StreamItem]:
+def _as_text(items: Iterator[StreamItem], asked: CompletionRequest) -> Iterator[StreamItem]:
     begins = asked.echoed()
     try:
         for item in items:
@@ -71,7 +71,7 @@ def _whole(items: Iterator[StreamItem]) -> Response:
     return jsonify(fold_text(item for item in items if isinstance(item, dict)))
 
 
-def _streamed(here: Front, asked: TextRequest, items: Iterator[StreamItem]) -> Response:
+def _streamed(here: AppContext, asked: CompletionRequest, items: Iterator[StreamItem]) -> Response:
     events = EventStream(
         items,
         include_usage=asked.requests[0].include_usage,

@@ -9,8 +9,8 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from horde_proxy.api.auth import ANYBODY, client_name, guard, is_admin, whole_number
-from horde_proxy.api.context import Front, front
+from horde_proxy.api.auth import ANONYMOUS_ACCOUNT, client_name, guard, is_admin, whole_number
+from horde_proxy.api.context import AppContext, front
 from horde_proxy.errors import Unavailable
 from horde_proxy.ledger import ClientKey, StoreError
 
@@ -49,7 +49,7 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
     return {"day": row.pop("day"), "key": row.pop("name"), **row}
 
 
-def _allowance(here: Front, key: ClientKey) -> dict[str, Any]:
+def _allowance(here: AppContext, key: ClientKey) -> dict[str, Any]:
     """What the key may use a day, and has used today."""
     spent = here.book.spent(key.name)
     return {
@@ -62,8 +62,8 @@ def _allowance(here: Front, key: ClientKey) -> dict[str, Any]:
     }
 
 
-def _whose(here: Front) -> str | None:
+def _whose(here: AppContext) -> str | None:
     """Whose usage is shown; None: everybody's."""
     if g.key is not None:
         return None if is_admin() else g.key.name
-    return client_name()[:_SHORT] if here.passthrough else ANYBODY
+    return client_name()[:_SHORT] if here.passthrough else ANONYMOUS_ACCOUNT

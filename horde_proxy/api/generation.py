@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from flask import g, request
 
-from horde_proxy.api.access_log import Record
+from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import client_key, client_name
 from horde_proxy.api.connection import is_open, watched
-from horde_proxy.api.context import Front
-from horde_proxy.api.in_flight import About
+from horde_proxy.api.context import AppContext
+from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.errors import TimedOut
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.upstreams.base import StreamItem
@@ -21,7 +21,7 @@ from horde_proxy.upstreams.base import StreamItem
 ANONYMOUS_KEY = "0000000000"
 
 
-def owned(here: Front, chat: ChatRequest) -> ChatRequest:
+def owned(here: AppContext, chat: ChatRequest) -> ChatRequest:
     """The request with what its sender brings: who it is, whose key pays, how long it waits."""
     seconds = here.stream_timeout if chat.stream else here.timeout
     return replace(
@@ -33,7 +33,7 @@ def owned(here: Front, chat: ChatRequest) -> ChatRequest:
     )
 
 
-def horde_key(here: Front) -> str | None:
+def horde_key(here: AppContext) -> str | None:
     """The horde key that pays for this client, where it is not the proxy's own."""
     if here.passthrough:
         return client_key() or ANONYMOUS_KEY
@@ -41,14 +41,14 @@ def horde_key(here: Front) -> str | None:
 
 
 def answered(
-    here: Front, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
+    here: AppContext, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
 ) -> Iterator[StreamItem]:
     """The items of an answer, which the same request of the same client shares.
 
     `content` is the request as it came. Raises Repeated for what a client in a loop sends.
     """
     here.repetitions.check(chat)
-    record: Record = g.record
+    record: RequestLog = g.record
     record.asked = record.asked or chat.model
     items = _watched(here, chat, _followed(here, chat, content, start))
     items = here.places.occupied(here.repetitions.counted(chat, items))
@@ -56,18 +56,20 @@ def answered(
 
 
 def _followed(
-    here: Front, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
+    here: AppContext, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
 ) -> Iterator[StreamItem]:
-    record: Record = g.record
+    record: RequestLog = g.record
     key = record.id
     if here.reattach:
         digest = hashlib.sha256(content).hexdigest()
         key = f"{chat.client} {request.path.removeprefix('/v1')} {digest}"
-    about = About(record.id, chat.client, chat.model, chat.stream, time.time())
+    about = RequestInfo(record.id, chat.client, chat.model, chat.stream, time.time())
     return here.running.follow(key, about, start)
 
 
-def _watched(here: Front, chat: ChatRequest, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
+def _watched(
+    here: AppContext, chat: ChatRequest, items: Iterator[StreamItem]
+) -> Iterator[StreamItem]:
     sock = request.environ.get("gunicorn.socket")
     return watched(
         items,

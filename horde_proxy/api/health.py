@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from horde_proxy.api.auth import guard
 from horde_proxy.api.connection import is_open, watched
-from horde_proxy.api.context import Front, front
+from horde_proxy.api.context import AppContext, front
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import InvalidRequest, ProxyError, TimedOut
 from horde_proxy.protocol import sse
@@ -61,14 +61,14 @@ def _seconds(name: str) -> float:
     return value
 
 
-def _waiting(here: Front, seconds: float) -> Iterator[StreamItem]:
+def _waiting(here: AppContext, seconds: float) -> Iterator[StreamItem]:
     until = here.clock() + seconds
     while (left := until - here.clock()) > 0:
         yield Waiting("probing")
         here.halt.sleep(min(left, _SLICE))
 
 
-def _events(here: Front, items: Iterator[StreamItem], interval: float) -> Iterator[bytes]:
+def _events(here: AppContext, items: Iterator[StreamItem], interval: float) -> Iterator[bytes]:
     begin = here.clock()
     due = begin + interval
     yield sse.event({"seconds": 0.0})

@@ -9,13 +9,13 @@ import uuid
 from flask import Flask, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from horde_proxy.api.access_log import Record
+from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import client_address
 from horde_proxy.api.context import front
 from horde_proxy.api.metrics import route
 from horde_proxy.api.proxying import pass_on
 from horde_proxy.errors import ProxyError, ServerBug, calm, error_envelope
-from horde_proxy.ledger import Book
+from horde_proxy.ledger import UsageRecorder
 
 _EXPOSED = (
     "x-request-id, retry-after, retry-after-ms, x-should-retry, x-horde-request-id, "
@@ -42,7 +42,7 @@ def _begin() -> Response | None:
     g.began = time.monotonic()
     g.closing = []
     path = WEBHOOK_PATH if request.path.startswith(WEBHOOK_PATH) else request.path
-    g.record = Record(uuid.uuid4().hex, request.method, path, client_address())
+    g.record = RequestLog(uuid.uuid4().hex, request.method, path, client_address())
     return make_response("", 204) if request.method == "OPTIONS" else None
 
 
@@ -81,7 +81,7 @@ def _log_at_the_end(response: Response) -> None:
         response.call_on_close(lambda: here.metrics.answered(rule, record, here.router.offers))
 
 
-def _count(book: Book, record: Record) -> None:
+def _count(book: UsageRecorder, record: RequestLog) -> None:
     book.add(
         record.account or "",
         record.model or "",

@@ -21,7 +21,7 @@ _UNKNOWN = Waiting("queued")
 
 
 @dataclass(frozen=True)
-class About:
+class RequestInfo:
     """Whose request it is, and what for. `began` is unix seconds."""
 
     id: str
@@ -32,10 +32,10 @@ class About:
 
 
 @dataclass(eq=False)
-class Running:
+class SharedAnswer:
     """One request: its items so far, and whoever reads them. The readers take turns to go on."""
 
-    about: About
+    about: RequestInfo
     source: Iterator[StreamItem]
     clock: Callable[[], float]
     grace: float
@@ -177,7 +177,7 @@ class Running:
                 close()
 
 
-class Register:
+class InFlight:
     """All running requests, by client and body.
 
     `grace`: how long one goes on that its client has left (s). `window`: how long the answer to it
@@ -187,11 +187,11 @@ class Register:
     def __init__(self, *, grace: float, window: float, clock: Callable[[], float]) -> None:
         self._grace, self._window, self._clock = grace, window, clock
         self._lock = threading.Lock()
-        self._running: dict[str, Running] = {}
-        self._passing: dict[str, About] = {}
+        self._running: dict[str, SharedAnswer] = {}
+        self._passing: dict[str, RequestInfo] = {}
 
     def follow(
-        self, key: str, about: About, start: Callable[[], Iterator[StreamItem]]
+        self, key: str, about: RequestInfo, start: Callable[[], Iterator[StreamItem]]
     ) -> Iterator[StreamItem]:
         """The items of the same request that is running, or of a new one."""
         running = self._joined(key, about, start)
@@ -213,7 +213,7 @@ class Register:
         for each in found:
             yield from [each.phase()] * each.followers
 
-    def passing(self, about: About) -> Callable[[], None]:
+    def passing(self, about: RequestInfo) -> Callable[[], None]:
         """Note a request that is relayed as it is; call what comes back when it has ended."""
         with self._lock:
             self._passing[about.id] = about
@@ -230,17 +230,19 @@ class Register:
             found = [*self._passing.values()]
         return [_relayed(each) for each in found if owner in (None, each.owner)]
 
-    def _joined(self, key: str, about: About, start: Callable[[], Iterator[StreamItem]]) -> Running:
+    def _joined(
+        self, key: str, about: RequestInfo, start: Callable[[], Iterator[StreamItem]]
+    ) -> SharedAnswer:
         with self._lock:
             self._sweep()
             running = self._running.get(key)
             if running is None or not running.join():
-                running = Running(about, start(), self._clock, self._grace)
+                running = SharedAnswer(about, start(), self._clock, self._grace)
                 self._running[key] = running
                 running.join()
             return running
 
-    def _forget(self, key: str, running: Running) -> None:
+    def _forget(self, key: str, running: SharedAnswer) -> None:
         """A request that ended with its client there is done with; a lost answer is kept."""
         with self._lock:
             is_lost = running.left is not None and running.error is None
@@ -255,7 +257,7 @@ class Register:
                 del self._running[key]
 
 
-def _relayed(about: About) -> dict[str, Any]:
+def _relayed(about: RequestInfo) -> dict[str, Any]:
     return {
         "id": about.id,
         "model": about.model,

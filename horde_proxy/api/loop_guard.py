@@ -17,7 +17,7 @@ _WINDOW = 60.0
 _MOST_KNOWN = 10_000
 
 
-class Repeated(InvalidRequest):
+class RequestLoop(InvalidRequest):
     """The client should stop: clients do not retry this."""
 
     code = "repeated_request"
@@ -30,7 +30,7 @@ class Repeated(InvalidRequest):
         )
 
 
-class Repetitions:
+class LoopGuard:
     """Counts, by client, requests that say the same and follow each other; `limit` a minute.
 
     What an agent adds without content (empty turns of its own) does not make a request another
@@ -52,7 +52,7 @@ class Repetitions:
             recent = self._answered.get(key, ())
             count = sum(at > self._clock() - _WINDOW for at in recent)
             if count >= self._limit and not self._running[key]:
-                raise Repeated()
+                raise RequestLoop()
 
     def counted(self, chat: ChatRequest, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
         """The items of an answer, which is counted when it ends."""

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address, ip_address
 from flask import Blueprint, Response, request
 
 from horde_proxy.api.auth import client_address, guard, is_admin
-from horde_proxy.api.context import Front, front
+from horde_proxy.api.context import AppContext, front
 from horde_proxy.api.proxying import family
 from horde_proxy.errors import Refused
 from horde_proxy.metrics import CONTENT_TYPE, OTHER, EndpointNow, Now
@@ -42,7 +42,7 @@ def route() -> str:
     return rule.rule.removeprefix("/v1") if rule is not None else family() or OTHER
 
 
-def _now(here: Front) -> Now:
+def _now(here: AppContext) -> Now:
     return Now(
         Counter(here.running.waiting()),
         here.places.count,

@@ -13,16 +13,16 @@ from urllib.parse import unquote
 from flask import Response, current_app, g, request
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from horde_proxy.api.access_log import Record
+from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import admit, client_name, guard, read_json
-from horde_proxy.api.context import Front, front
-from horde_proxy.api.in_flight import About
+from horde_proxy.api.context import AppContext, front
+from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
 from horde_proxy.protocol import sse
 from horde_proxy.protocol.usage import about_asked, usage_in
 from horde_proxy.router.router import Candidates
-from horde_proxy.upstreams.proxying import NO_BODY, Body, Call, JsonBody, Relayed
+from horde_proxy.upstreams.proxying import NO_BODY, Body, JsonBody, ProxyRequest, ProxyResponse
 
 _WITHOUT_V1 = frozenset(
     {
@@ -61,7 +61,7 @@ PAGE_CHAT = "chat/completions"
 _Kind = TypeVar("_Kind", bound=Body)
 
 
-class Unsupported(ProxyError):
+class UnsupportedEndpoint(ProxyError):
     """The model's endpoint answers chats and completions only."""
 
     status = 404
@@ -83,14 +83,14 @@ def pass_on() -> Response | None:
     candidates = candidates_for(here, _model(body))
     candidates.only_relaying()
     if not candidates:
-        raise Unsupported("The endpoint of this model answers chats and completions only.")
+        raise UnsupportedEndpoint("The endpoint of this model answers chats and completions only.")
     response = relay(here, body, candidates)
     if response is None:
         raise candidates.error()
     return response
 
 
-def passed_on(here: Front, body: JsonBody) -> tuple[Response | None, Candidates | None]:
+def passed_on(here: AppContext, body: JsonBody) -> tuple[Response | None, Candidates | None]:
     """The answer of those candidates that take the request as it is, and who else may answer.
 
     (None, None) where nothing is relayed anyway, or no model is named.
@@ -103,7 +103,7 @@ def passed_on(here: Front, body: JsonBody) -> tuple[Response | None, Candidates 
     return relay(here, body, candidates), candidates
 
 
-def candidates_for(here: Front, name: str | None) -> Candidates:
+def candidates_for(here: AppContext, name: str | None) -> Candidates:
     """Who may answer this request, for a model. Raises ModelNotFound and the like."""
     g.record.asked = name
     candidates = here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
@@ -117,7 +117,7 @@ def family() -> str | None:
     return f"/{name}" if name in _WITHOUT_V1 else None
 
 
-def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
+def relay(here: AppContext, body: Body, candidates: Candidates) -> Response | None:
     """The answer of the first candidates, as long as they take requests as they are; or None.
 
     Raises NoneLeft and the like when there is no other candidate.
@@ -143,10 +143,10 @@ def relay(here: Front, body: Body, candidates: Candidates) -> Response | None:
         raise
 
 
-def _begun(here: Front, body: Body) -> Callable[[], None]:
+def _begun(here: AppContext, body: Body) -> Callable[[], None]:
     """What to call when it has ended. Raises Unavailable."""
     free, record = here.places.take(), g.record
-    about = About(record.id, client_name(), _model(body) or "", _is_stream(body), time.time())
+    about = RequestInfo(record.id, client_name(), _model(body) or "", _is_stream(body), time.time())
     forget = here.running.passing(about)
 
     def end() -> None:
@@ -166,10 +166,10 @@ def _asked(body: Body) -> int:
     return about_asked(body.document) if isinstance(body, JsonBody) and _is_stream(body) else 0
 
 
-class Passing:
+class ProxiedBody:
     """The bytes of an answer, which tell what it used; a stream that breaks off ends legally."""
 
-    def __init__(self, relayed: Relayed, record: Record, asked: int) -> None:
+    def __init__(self, relayed: ProxyResponse, record: RequestLog, asked: int) -> None:
         self._relayed, self._record, self._asked = relayed, record, asked
         self._is_stream = relayed.header("content-type").startswith(_EVENTS)
         self._last: deque[bytes] = deque(maxlen=_LAST)
@@ -204,12 +204,12 @@ class Passing:
         yield sse.DONE
 
 
-def _response(relayed: Relayed, asked: int) -> Response:
-    record: Record = g.record
+def _response(relayed: ProxyResponse, asked: int) -> Response:
+    record: RequestLog = g.record
     record.model, record.upstream = relayed.model, relayed.header("x-endpoint")
     if relayed.status >= 400:
         record.error = f"status_{relayed.status}"
-    response = Response(Passing(relayed, record, asked), relayed.status, relayed.headers)
+    response = Response(ProxiedBody(relayed, record, asked), relayed.status, relayed.headers)
     if not relayed.header("content-type"):
         response.headers.pop("Content-Type", None)
     if relayed.header("content-type").startswith(_EVENTS):
@@ -218,13 +218,13 @@ def _response(relayed: Relayed, asked: int) -> Response:
     return response
 
 
-def _call(body: Body) -> Call:
+def _call(body: Body) -> ProxyRequest:
     path = _path() or PAGE_CHAT
     query = request.query_string.decode("latin-1")
     headers = dict(request.headers)
     if isinstance(body, JsonBody) and body.content and not _is_json():
         headers["Content-Type"] = "application/json"
-    return Call(
+    return ProxyRequest(
         request.method,
         f"{path}?{query}" if query else path,
         headers,
@@ -247,7 +247,7 @@ def _path() -> str | None:
     return path if parts[0] and not {".", ".."} & set(parts) else None
 
 
-def _body(here: Front) -> Body:
+def _body(here: AppContext) -> Body:
     """JSON, whatever its type is called, as it fits into memory; or else a file."""
     is_chunked = "chunked" in request.headers.get("Transfer-Encoding", "").lower()
     if not request.content_length and not is_chunked:

@@ -15,17 +15,17 @@ from horde_proxy.api import (
     models,
     statistics,
 )
-from horde_proxy.api.context import Front
-from horde_proxy.api.in_flight import Register
-from horde_proxy.api.loop_guard import Repetitions
-from horde_proxy.api.slots import Places
+from horde_proxy.api.context import AppContext
+from horde_proxy.api.in_flight import InFlight
+from horde_proxy.api.loop_guard import LoopGuard
+from horde_proxy.api.slots import Slots
 from horde_proxy.web import page
 from horde_proxy.web.page_state import PageState
 
-__all__ = ["Front", "PageState", "Places", "Register", "Repetitions", "register"]
+__all__ = ["AppContext", "InFlight", "LoopGuard", "PageState", "Slots", "register"]
 
 
-def register(app: Flask, front: Front) -> None:
+def register(app: Flask, front: AppContext) -> None:
     """Put the routes, the error envelopes and the common headers on an app."""
     app.extensions["horde_proxy"] = front
     app.url_map.strict_slashes = False

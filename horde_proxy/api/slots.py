@@ -9,7 +9,7 @@ from horde_proxy.errors import Unavailable
 from horde_proxy.upstreams.base import StreamItem
 
 
-class Places:
+class Slots:
     """Counts the chats that are being answered."""
 
     def __init__(self, count: int) -> None:

@@ -13,7 +13,7 @@ from horde_proxy.api.context import front
 from horde_proxy.api.horde import NotHere
 from horde_proxy.stats.audit import PRESETS
 from horde_proxy.stats.listing import SORTS, one_of
-from horde_proxy.stats.service import Answer, Query, Statistics
+from horde_proxy.stats.service import Query, StatsAnswer, StatsService
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _KINDS = {"text": "text", "image": "image"}
@@ -69,14 +69,14 @@ def keep_warm() -> None:
         found.hydrator.start()
 
 
-def _statistics() -> Statistics:
+def _statistics() -> StatsService:
     found = front().statistics
     if found is None:
         raise NotHere("No horde is configured.")
     return found
 
 
-def _sent(answer: Answer) -> Response:
+def _sent(answer: StatsAnswer) -> Response:
     """The answer, or a 304 for who has it."""
     response = Response(answer.body, mimetype="application/json")
     response.set_etag(answer.etag)

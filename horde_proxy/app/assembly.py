@@ -12,16 +12,16 @@ from flask import Flask
 from requests import Session
 
 from horde_proxy.config import Config, EndpointSettings, StatsSettings
-from horde_proxy.router.circuit_breaker import Health
+from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
-from horde_proxy.shutdown import Halt
-from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.shutdown import Shutdown
+from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Upstream
-from horde_proxy.upstreams.disconnects import Hangups, WatchedAdapter
+from horde_proxy.upstreams.disconnects import DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.kinds import RELAYS
 
 if TYPE_CHECKING:
-    from horde_proxy.stats.service import Statistics
+    from horde_proxy.stats.service import StatsService
     from horde_proxy.upstreams.horde.upstream import HordeUpstream
 
 CONNECTIONS = 128
@@ -39,11 +39,13 @@ class PrivateApp:
 class Assembly:
     """Makes endpoints; what the settings do not change is kept from one time to the next."""
 
-    def __init__(self, halt: Halt, private: PrivateApp | None, observer: Observer = NOBODY) -> None:
+    def __init__(
+        self, halt: Shutdown, private: PrivateApp | None, observer: Telemetry = NO_TELEMETRY
+    ) -> None:
         self._halt, self._private, self._observer = halt, private, observer
         self._made: dict[str, Endpoint] = {}
-        self._statistics: tuple[HordeUpstream, StatsSettings, Statistics] | None = None
-        self.hangups = Hangups()
+        self._statistics: tuple[HordeUpstream, StatsSettings, StatsService] | None = None
+        self.hangups = DisconnectMonitor()
 
     def endpoints(self, settings: Config) -> list[Endpoint]:
         """The configured endpoints; the horde alone where none is."""
@@ -60,7 +62,9 @@ class Assembly:
         self._made = made
         return list(made.values())
 
-    def statistics(self, horde: HordeUpstream | None, settings: StatsSettings) -> Statistics | None:
+    def statistics(
+        self, horde: HordeUpstream | None, settings: StatsSettings
+    ) -> StatsService | None:
         """The statistics of a horde; the same as before where nothing has changed."""
         before = self._statistics
         if before and before[0] is horde and before[1] == settings:
@@ -80,7 +84,7 @@ class Assembly:
         routing = settings.routing
         return Endpoint(
             self._upstream(each, settings),
-            Health(routing.cooldown if has_others else 0, routing.longest_cooldown),
+            CircuitBreaker(routing.cooldown if has_others else 0, routing.longest_cooldown),
             each.priority,
             each.weight,
             tuple(each.models),

@@ -12,13 +12,13 @@ from flask import Flask
 
 from horde_proxy import config
 from horde_proxy.api import routes
-from horde_proxy.api.routes import Front, PageState, Places, Register, Repetitions
+from horde_proxy.api.routes import AppContext, InFlight, LoopGuard, PageState, Slots
 from horde_proxy.app.assembly import Assembly, PrivateApp
 from horde_proxy.config import AccessSettings, Config, KeySettings
-from horde_proxy.ledger import Allowances, Book, ClientKey, KeyRing, digest
+from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder, digest
 from horde_proxy.metrics import Metrics
 from horde_proxy.router.router import Router
-from horde_proxy.shutdown import Halt
+from horde_proxy.shutdown import Shutdown
 from horde_proxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def create_app(settings: Config | None = None) -> Flask:
     app = Flask("horde_proxy", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     private = _add_private_horde(app, settings) if settings.private_horde.enabled else None
-    halt, metrics = Halt(), Metrics()
+    halt, metrics = Shutdown(), Metrics()
     app.extensions["metrics"] = metrics
     app.extensions["assembly"] = Assembly(halt, private, metrics)
     routes.register(app, _front(app, settings, halt))
@@ -53,7 +53,7 @@ def reconfigure(app: Flask, settings: Config) -> None:
     app.extensions["horde_proxy"] = _front(app, settings, app.extensions["horde_proxy"].halt)
 
 
-def _front(app: Flask, settings: Config, halt: Halt) -> Front:
+def _front(app: Flask, settings: Config, halt: Shutdown) -> AppContext:
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     server, access = settings.server, settings.access
     ledger = _ledger(app, access)
@@ -61,7 +61,7 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
     endpoints = assembly.endpoints(settings)
     hordes = (each.upstream for each in endpoints if each.upstream.kind == "horde")
     horde = cast("HordeUpstream | None", next(hordes, None))
-    return Front(
+    return AppContext(
         Router(endpoints, settings.aliases, settings.fallbacks, settings.routing.max_wait),
         halt,
         timeout=server.timeout,
@@ -75,11 +75,11 @@ def _front(app: Flask, settings: Config, halt: Halt) -> Front:
         keys=ledger.keys,
         allowances=ledger.allowances,
         book=ledger.book,
-        places=Places(server.places),
-        running=Register(
+        places=Slots(server.places),
+        running=InFlight(
             grace=server.cancel_grace, window=server.reattach_window, clock=time.monotonic
         ),
-        repetitions=Repetitions(server.loop_limit, time.monotonic),
+        repetitions=LoopGuard(server.loop_limit, time.monotonic),
         completion_tokens=settings.horde.default_completion_tokens,
         horde=horde,
         statistics=assembly.statistics(horde, settings.stats),
@@ -100,8 +100,8 @@ class _Ledger:
     url: str | None
     store: Store | None
     keys: KeyRing
-    allowances: Allowances
-    book: Book
+    allowances: KeyLimits
+    book: UsageRecorder
 
 
 def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
@@ -110,8 +110,8 @@ def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
     configured = {digest(each.key): _client_key(name, each) for name, each in access.keys.items()}
     if before is None or before.url != url:
         store = _store(url) if url else None
-        book = Book(store)
-        before = _Ledger(url, store, KeyRing(configured), Allowances(book), book)
+        book = UsageRecorder(store)
+        before = _Ledger(url, store, KeyRing(configured), KeyLimits(book), book)
     load = before.store.keys if before.store and access.mode == "keys" else None
     found = replace(before, keys=before.keys.renewed(configured, load))
     app.extensions["ledger"] = found

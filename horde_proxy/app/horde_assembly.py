@@ -10,21 +10,21 @@ from requests import Session
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from horde_proxy.caching.disk import KeptDocument
-from horde_proxy.caching.redis import Shared, connected
+from horde_proxy.caching.disk import CachedDocument
+from horde_proxy.caching.redis import SharedDocuments, connected
 from horde_proxy.config import CacheSettings, Config, EndpointSettings, HordeSettings, StatsSettings
-from horde_proxy.shutdown import Halt
-from horde_proxy.stats.hydration import Hydrator, Rhythm
-from horde_proxy.stats.live import HordeAPIIntegration
+from horde_proxy.shutdown import Shutdown
+from horde_proxy.stats.hydration import HydrationSchedule, Hydrator
+from horde_proxy.stats.live import LiveHorde
 from horde_proxy.stats.reference import read_reference
-from horde_proxy.stats.service import Statistics
+from horde_proxy.stats.service import StatsService
 from horde_proxy.stats.sources import References
-from horde_proxy.telemetry import Observer
+from horde_proxy.telemetry import Telemetry
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.horde.documents import Feeds
-from horde_proxy.upstreams.horde.submit_queue import Gate, Limits
+from horde_proxy.upstreams.horde.documents import HordeDocuments
+from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
@@ -41,9 +41,9 @@ CONNECTIONS = 128
 def horde_upstream(
     each: EndpointSettings,
     settings: Config,
-    halt: Halt,
+    halt: Shutdown,
     private: PrivateApp | None,
-    observer: Observer,
+    observer: Telemetry,
 ) -> HordeUpstream:
     """The upstream for an endpoint of type horde, or for the private horde."""
     session, horde = _session(), settings.horde
@@ -75,21 +75,21 @@ def horde_upstream(
     )
 
 
-def horde_statistics(horde: HordeUpstream, settings: StatsSettings, halt: Halt) -> Statistics:
+def horde_statistics(horde: HordeUpstream, settings: StatsSettings, halt: Shutdown) -> StatsService:
     """What is told of a horde under /v1/horde."""
-    live = HordeAPIIntegration(horde.feeds)
+    live = LiveHorde(horde.feeds)
     hydrator = Hydrator(live.touch, _rhythm(settings), lead=live.lead, sleep=halt.sleep)
-    return Statistics(live, _references(settings), hydrator)
+    return StatsService(live, _references(settings), hydrator)
 
 
 def _feeds(
     horde: HordeSettings,
     settings: Config,
-    halt: Halt,
+    halt: Shutdown,
     private: PrivateApp | None,
-    observer: Observer,
+    observer: Telemetry,
     name: str,
-) -> Feeds:
+) -> HordeDocuments:
     """The horde's documents; a refused connection is told at once, not tried again."""
     session, ttl = _session(0), settings.stats.horde_api_cache_ttl
     if private:
@@ -103,7 +103,7 @@ def _feeds(
         timeout=(horde.connect_timeout, seconds),
         observer=observer,
     )
-    return Feeds(
+    return HordeDocuments(
         client,
         ttl=horde.cache_ttl,
         stats_ttl=ttl,
@@ -114,24 +114,26 @@ def _feeds(
     )
 
 
-def _shared_feeds(cache: CacheSettings, halt: Halt) -> Shared | None:
+def _shared_feeds(cache: CacheSettings, halt: Shutdown) -> SharedDocuments | None:
     """Importing redis takes longer than the first answer may, so it is not left to that."""
     if cache.redis_url is None:
         return None
     redis = connected(cache.redis_url)
-    return Shared(lambda: redis, cache.redis_key_prefix, sleep=halt.sleep)
+    return SharedDocuments(lambda: redis, cache.redis_key_prefix, sleep=halt.sleep)
 
 
-def _rhythm(settings: StatsSettings) -> Rhythm | None:
+def _rhythm(settings: StatsSettings) -> HydrationSchedule | None:
     if not settings.hydrate:
         return None
-    return Rhythm(settings.hydrate_interval, settings.hydrate_delay, settings.hydrate_jitter)
+    return HydrationSchedule(
+        settings.hydrate_interval, settings.hydrate_delay, settings.hydrate_jitter
+    )
 
 
 def _references(settings: StatsSettings) -> References:
     given = {"text": settings.text_reference, "image": settings.image_reference}
     documents = {
-        kind: KeptDocument(
+        kind: CachedDocument(
             source,
             settings.directory(),
             _session(0),
@@ -172,9 +174,9 @@ def _options(horde: HordeSettings, settings: Config) -> HordeOptions:
 
 
 def _gate(
-    horde: HordeSettings, settings: Config, accounts: Accounts, halt: Halt, observer: Observer
-) -> Gate:
-    return Gate(
+    horde: HordeSettings, settings: Config, accounts: Accounts, halt: Shutdown, observer: Telemetry
+) -> SubmitQueue:
+    return SubmitQueue(
         Limits(horde.address_limits, horde.key_limits),
         sleep=halt.sleep,
         concurrency=lambda key: accounts.of(key).concurrency,

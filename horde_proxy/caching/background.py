@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from horde_proxy.errors import ProxyError, Unavailable
-from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 
 FAILURE_TTL = 5.0
 """How long a failed load is not repeated (s)."""
@@ -24,12 +24,12 @@ def in_background(load: Callable[[], None]) -> None:
     threading.Thread(target=load, daemon=True).start()
 
 
-def at_once(load: Callable[[], None]) -> None:
+def inline(load: Callable[[], None]) -> None:
     """Run it here and now."""
     load()
 
 
-class Refreshed(Generic[T]):
+class BackgroundValue(Generic[T]):
     """What `load` gives, at most `ttl` seconds old as long as it is asked for.
 
     One thread loads. Only while there is no value yet, when it is older than `stale` though no
@@ -50,7 +50,7 @@ class Refreshed(Generic[T]):
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = in_background,
         name: str = "",
-        observer: Observer = NOBODY,
+        observer: Telemetry = NO_TELEMETRY,
     ) -> None:
         self._name, self._observer = name, observer
         self._load, self._ttl, self._stale = load, ttl, stale

@@ -18,14 +18,14 @@ from horde_proxy.errors import UpstreamFailed
 log = logging.getLogger(__name__)
 
 
-class Kept(NamedTuple):
+class StoredCopy(NamedTuple):
     """A document, and how old it is (s)."""
 
     value: Any
     age: float = 0.0
 
 
-class KeptDocument:
+class CachedDocument:
     """The document at a URL or a path. The first `load` gives the copy on disk, if there is one.
 
     What is not `good` never takes a copy's place.
@@ -47,13 +47,13 @@ class KeptDocument:
         self._etag: str | None = None
         self._value: Any = None
 
-    def load(self) -> Kept:
+    def load(self) -> StoredCopy:
         """The document. Raises UpstreamFailed when it cannot be read."""
         if not self._source.startswith(("http://", "https://")):
-            return Kept(self._from_file())
+            return StoredCopy(self._from_file())
         if self._value is None and (copy := self._from_copy()):
             return copy
-        return Kept(self._fetched())
+        return StoredCopy(self._fetched())
 
     def _from_file(self) -> Any:
         try:
@@ -61,11 +61,11 @@ class KeptDocument:
         except (OSError, ValueError, RecursionError) as exc:
             raise UpstreamFailed(f"The model reference {self._source} is not readable.") from exc
 
-    def _from_copy(self) -> Kept | None:
+    def _from_copy(self) -> StoredCopy | None:
         try:
             found = json.loads(self._copy.read_text(encoding="utf-8"))
             self._etag, self._value = found["etag"], found["value"]
-            return Kept(self._value, max(self._now() - self._copy.stat().st_mtime, 0.0))
+            return StoredCopy(self._value, max(self._now() - self._copy.stat().st_mtime, 0.0))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 

@@ -50,7 +50,7 @@ def connected(url: str) -> Redis:
     )
 
 
-class Shared:
+class SharedDocuments:
     """Documents by name under one prefix. `connect` is called at the first use, after a fork."""
 
     def __init__(

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 import requests
 
-from horde_proxy.caching.background import at_once
+from horde_proxy.caching.background import inline
 from horde_proxy.config import ANONYMOUS_KEY, Config
 from horde_proxy.errors import InvalidApiKey, ProxyError
-from horde_proxy.upstreams.disconnects import Hangups
+from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.horde.client import HordeClient, api_url
 from horde_proxy.upstreams.kinds import RELAYS
 
@@ -80,10 +80,10 @@ def check_endpoints(settings: Config) -> Iterator[Finding]:
             each.label(),
             each.url or "",
             requests.Session(),
-            Hangups(),
+            DisconnectMonitor(),
             api_key=each.api_key,
             headers=each.headers,
-            run=at_once,
+            run=inline,
         )
         try:
             count = len(upstream.models())

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from horde_proxy import config, logs, table
+from horde_proxy import config, logs
 from horde_proxy import opencode as updater
+from horde_proxy.commands import table
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.jsonc import JsoncError
 from horde_proxy.version import VERSION

@@ -6,18 +6,18 @@ do not import: without a store SQLAlchemy is never loaded.
 
 from horde_proxy.ledger.keyring import KeyRing
 from horde_proxy.ledger.keys import ClientKey, digest, new_key
-from horde_proxy.ledger.limits import Allowances
-from horde_proxy.ledger.records import Spent, StoreError, Usage
-from horde_proxy.ledger.usage import Book
+from horde_proxy.ledger.limits import KeyLimits
+from horde_proxy.ledger.records import DayUsage, StoreError, Usage
+from horde_proxy.ledger.usage import UsageRecorder
 
 __all__ = [
-    "Allowances",
-    "Book",
     "ClientKey",
+    "DayUsage",
+    "KeyLimits",
     "KeyRing",
-    "Spent",
     "StoreError",
     "Usage",
+    "UsageRecorder",
     "digest",
     "new_key",
 ]

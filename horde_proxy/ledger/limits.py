@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from horde_proxy.errors import DailyLimitReached, RateLimited
 from horde_proxy.ledger.keys import ClientKey
-from horde_proxy.ledger.usage import Book
+from horde_proxy.ledger.usage import UsageRecorder
 
 _MINUTE = 60.0
 _DAY = 86400
@@ -21,12 +21,12 @@ _UNTIL_A_PLACE = 5
 """A guess at when one of a key's requests has ended (s)."""
 
 
-class Allowances:
+class KeyLimits:
     """Lets a key's requests in, or not. Keys without limits leave no trace."""
 
     def __init__(
         self,
-        book: Book,
+        book: UsageRecorder,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,

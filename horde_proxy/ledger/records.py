@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-Place = tuple[str, str, str, str]
+Ticket = tuple[str, str, str, str]
 """Day, name of the key, model and endpoint: what usage is counted by."""
 
 
@@ -15,15 +15,15 @@ class StoreError(Exception):
     """The store cannot do what was asked; the message says why, without its password."""
 
 
-class Spent(NamedTuple):
+class DayUsage(NamedTuple):
     """What a key used on a day: tokens of prompts and completions, and kudos."""
 
     tokens: int = 0
     kudos: float = 0.0
 
-    def plus(self, other: Spent) -> Spent:
+    def plus(self, other: DayUsage) -> DayUsage:
         """Both together."""
-        return Spent(self.tokens + other.tokens, self.kudos + other.kudos)
+        return DayUsage(self.tokens + other.tokens, self.kudos + other.kudos)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Usage:
     kudos: float = 0.0
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Ticket:
         """What it is counted by."""
         return self.day, self.name, self.model, self.endpoint
 
@@ -62,7 +62,7 @@ class Usage:
 
 def merged(rows: Iterable[Usage]) -> list[Usage]:
     """One row for each place, in the order of places."""
-    found: dict[Place, Usage] = {}
+    found: dict[Ticket, Usage] = {}
     for row in rows:
         before = found.get(row.place)
         found[row.place] = before.plus(row) if before else row

@@ -42,7 +42,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
 from horde_proxy.ledger.keys import ClientKey
-from horde_proxy.ledger.records import Spent, StoreError, Usage
+from horde_proxy.ledger.records import DayUsage, StoreError, Usage
 
 __all__ = ["Store", "StoreError"]
 
@@ -151,14 +151,14 @@ class Store:
             rows = [Usage(*row) for row in connection.execute(statement)]
         return sorted(rows, key=lambda row: row.place)
 
-    def spent(self, day: str) -> dict[str, Spent]:
+    def spent(self, day: str) -> dict[str, DayUsage]:
         """What each key used on a day, by name."""
         tokens = func.sum(_USAGE.c.prompt_tokens + _USAGE.c.completion_tokens)
         statement = select(_USAGE.c.name, tokens, func.sum(_USAGE.c.kudos))
         statement = statement.where(_USAGE.c.day == day).group_by(_USAGE.c.name)
         with self._begin() as connection:
             rows = connection.execute(statement)
-            return {name: Spent(int(tokens), float(kudos)) for name, tokens, kudos in rows}
+            return {name: DayUsage(int(tokens), float(kudos)) for name, tokens, kudos in rows}
 
     def close(self) -> None:
         """Close the connections; what comes after opens them again."""

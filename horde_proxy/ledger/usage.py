@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
-from horde_proxy.ledger.records import Place, Spent, StoreError, Usage, day_of, merged
+from horde_proxy.ledger.records import DayUsage, StoreError, Ticket, Usage, day_of, merged
 
 if TYPE_CHECKING:
     from horde_proxy.ledger.store import Store
@@ -22,7 +22,7 @@ _DAY = 86400
 _KEPT_DAYS = 31
 _LAST_WRITE = 10
 """How long `close` waits for a write that is under way (s)."""
-_NOTHING = Spent()
+_NOTHING = DayUsage()
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +42,7 @@ class _Counts:
         self.kudos += other.kudos
 
 
-class Book:
+class UsageRecorder:
     """Usage by day, key, model and endpoint. Writes every `interval` (s) in which it was used.
 
     A store that fails loses nothing but time: what is pending is written when it works again.
@@ -54,10 +54,10 @@ class Book:
         self._store, self._now, self._interval = store, now, interval
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._pending: dict[Place, _Counts] = {}
+        self._pending: dict[Ticket, _Counts] = {}
         self._day_number, self._day = -1, ""
-        self._stored: Mapping[str, Spent] = {}
-        self._added: dict[str, Spent] = {}
+        self._stored: Mapping[str, DayUsage] = {}
+        self._added: dict[str, DayUsage] = {}
         self._knows_totals = store is None
         self._is_used = self._is_failing = False
         self._stop = threading.Event()
@@ -86,12 +86,12 @@ class Book:
             row.completion_tokens += completion_tokens
             row.kudos += kudos
             tokens, before = self._added.get(name, _NOTHING)
-            self._added[name] = Spent(tokens + prompt_tokens + completion_tokens, before + kudos)
+            self._added[name] = DayUsage(tokens + prompt_tokens + completion_tokens, before + kudos)
             self._is_used = True
         if self._thread is None:
             self._start()
 
-    def spent(self, name: str) -> Spent:
+    def spent(self, name: str) -> DayUsage:
         """What the key used today: as the store said last, and what was added here since."""
         if not self._knows_totals:
             self._read_first_totals()
@@ -153,7 +153,7 @@ class Book:
             if not is_written:
                 self._put_back(rows)
 
-    def _put_back(self, rows: dict[Place, _Counts]) -> None:
+    def _put_back(self, rows: dict[Ticket, _Counts]) -> None:
         with self._lock:
             self._is_used = True
             for place, counts in self._pending.items():
@@ -195,11 +195,11 @@ class Book:
             self._stored, self._added = {}, self._pending_totals()
         return self._day
 
-    def _pending_totals(self) -> dict[str, Spent]:
-        totals: dict[str, Spent] = {}
+    def _pending_totals(self) -> dict[str, DayUsage]:
+        totals: dict[str, DayUsage] = {}
         for (day, name, _, _), row in self._pending.items():
             if day == self._day:
-                more = Spent(row.prompt_tokens + row.completion_tokens, row.kudos)
+                more = DayUsage(row.prompt_tokens + row.completion_tokens, row.kudos)
                 totals[name] = totals.get(name, _NOTHING).plus(more)
         return totals
 
@@ -227,5 +227,5 @@ class Book:
                 self.flush()
 
 
-def _usage(place: Place, counts: _Counts) -> Usage:
+def _usage(place: Ticket, counts: _Counts) -> Usage:
     return Usage(*place, *astuple(counts))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from horde_proxy.private_horde.errors import refusal
-from horde_proxy.private_horde.records import Account
+from horde_proxy.private_horde.records import HordeAccount
 
 ANONYMOUS_KEY = "0000000000"
 _ANONYMOUS_FLOOR = -50.0
@@ -18,11 +18,11 @@ def digest(apikey: str) -> bytes:
     return sha256(apikey.encode("utf-8", "surrogatepass")).digest()
 
 
-class Accounts:
+class HordeAccounts:
     """All accounts; the anonymous one (id 0, at its floor) is there, if not always with its key."""
 
     def __init__(self, now: float, anonymous: bool = True) -> None:
-        self.anonymous = Account(
+        self.anonymous = HordeAccount(
             0,
             "Anonymous",
             now,
@@ -33,7 +33,7 @@ class Accounts:
         self._by_key = {digest(ANONYMOUS_KEY): self.anonymous} if anonymous else {}
         self._by_name = {self.anonymous.username: self.anonymous}
 
-    def add(self, apikey: str, account: Account) -> None:
+    def add(self, apikey: str, account: HordeAccount) -> None:
         """Register an account under a key; raises ValueError when the key is taken or empty."""
         key = digest(apikey)
         if not apikey or key in self._by_key:
@@ -45,17 +45,17 @@ class Accounts:
         """Return the id of the next account."""
         return len(self._by_name)
 
-    def find(self, apikey: str) -> Account | None:
+    def find(self, apikey: str) -> HordeAccount | None:
         """Return the account of a key, or None."""
         return self._by_key.get(digest(apikey))
 
-    def require(self, apikey: str) -> Account:
+    def require(self, apikey: str) -> HordeAccount:
         """Return the account of a key; raises InvalidAPIKey (401)."""
         account = self.find(apikey)
         if account is None:
             raise refusal("InvalidAPIKey")
         return account
 
-    def named(self, usernames: Iterable[str]) -> list[Account]:
+    def named(self, usernames: Iterable[str]) -> list[HordeAccount]:
         """Return the accounts of those "alias#id" that exist."""
         return [self._by_name[name] for name in usernames if name in self._by_name]

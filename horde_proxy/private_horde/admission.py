@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from horde_proxy.private_horde.errors import refusal
-from horde_proxy.private_horde.records import Account, TextRequest
+from horde_proxy.private_horde.records import HordeAccount, TextRequest
 
 _STOP_SEQUENCES = 128
 _STOP_CHARACTERS = 2000
@@ -29,7 +29,7 @@ def check_before_account(asked: Asked, maintenance: bool) -> None:
         raise refusal("BadRequest", reason="webhooks need to point to an https endpoint.")
 
 
-def check_account(asked: Asked, account: Account) -> None:
+def check_account(asked: Asked, account: HordeAccount) -> None:
     """Refuse what this account may not send, and an empty prompt."""
     if asked["proxied_account"] is not None and not account.service:
         raise refusal("OnlyServiceAccountProxy")
@@ -37,7 +37,7 @@ def check_account(asked: Asked, account: Account) -> None:
         raise refusal("MissingPrompt")
 
 
-def check_concurrency(asked: Asked, account: Account) -> None:
+def check_concurrency(asked: Asked, account: HordeAccount) -> None:
     """Refuse more waiting jobs than the account may have (429, TooManyPrompts).
 
     The anonymous account is many people: there only jobs that name one of the same models count.
@@ -51,7 +51,7 @@ def check_concurrency(asked: Asked, account: Account) -> None:
         raise refusal("TooManyPrompts", count=count, limit=account.concurrency)
 
 
-def check_params(asked: Asked, account: Account) -> None:
+def check_params(asked: Asked, account: HordeAccount) -> None:
     """Refuse settings that are each in range but do not go together."""
     params = asked["params"]
     if params["max_context_length"] < params["max_length"]:

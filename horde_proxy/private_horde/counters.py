@@ -14,7 +14,7 @@ Counts = dict[str, tuple[int, int]]
 Buckets = deque[tuple[float, Counts]]
 
 
-class Tally:
+class Counters:
     """Counts of (jobs, tokens) by model; tokens are those asked for."""
 
     def __init__(self) -> None:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from horde_proxy.private_horde import admission, kudos, responses, schema
-from horde_proxy.private_horde.accounts import ANONYMOUS_KEY, Accounts, digest
-from horde_proxy.private_horde.counters import Tally
+from horde_proxy.private_horde.accounts import ANONYMOUS_KEY, HordeAccounts, digest
+from horde_proxy.private_horde.counters import Counters
 from horde_proxy.private_horde.errors import HordeError, refusal
 from horde_proxy.private_horde.forecast import Forecast
 from horde_proxy.private_horde.queue import Queue
-from horde_proxy.private_horde.rate_limits import Caller, Rates, Reading
-from horde_proxy.private_horde.records import Account, Job, Offer, TextRequest, Worker
+from horde_proxy.private_horde.rate_limits import Caller, RateLimitState, Rates
+from horde_proxy.private_horde.records import HordeAccount, Job, Offer, TextRequest, Worker
 from horde_proxy.private_horde.workers import Workers
 
 Body = dict[str, Any]
@@ -91,10 +91,10 @@ class PrivateHorde:
         self._new_id = new_id
         self._sizes = dict(model_sizes or {})
         self._lock = threading.Lock()
-        self._accounts = Accounts(clock(), anonymous)
+        self._accounts = HordeAccounts(clock(), anonymous)
         self._workers = Workers(offline_after, self._sizes, new_id)
         self._queue = Queue(job_ttl=job_ttl, expiry=expiry, max_faults=max_faults)
-        self._tally = Tally()
+        self._tally = Counters()
         self._rates = Rates(clock)
         self._forecast = Forecast((), self._workers)
         self._forecast_until = clock()
@@ -114,7 +114,7 @@ class PrivateHorde:
         Raises ValueError for a key that is empty or taken.
         """
         with self._now() as now:
-            account = Account(
+            account = HordeAccount(
                 self._accounts.next_id(),
                 username,
                 now,
@@ -140,7 +140,7 @@ class PrivateHorde:
 
     def count_call(
         self, kind: str, address: str, method: str, path: str, apikey: str | None
-    ) -> Reading | None:
+    ) -> RateLimitState | None:
         """Count a call for the rate limits; None for a route without one.
 
         The reading says whether the limit is exceeded; with `rate_limits` off it never does.
@@ -336,7 +336,7 @@ class PrivateHorde:
             self._workers.sweep(now)
             yield now
 
-    def _admit(self, asked: Body, apikey: str) -> Account:
+    def _admit(self, asked: Body, apikey: str) -> HordeAccount:
         admission.check_before_account(asked, self.maintenance)
         account = self._accounts.require(apikey)
         admission.check_account(asked, account)
@@ -346,7 +346,7 @@ class PrivateHorde:
         admission.check_params(asked, account)
         return account
 
-    def _request(self, asked: Body, account: Account, now: float) -> TextRequest:
+    def _request(self, asked: Body, account: HordeAccount, now: float) -> TextRequest:
         held, downgraded = self._upfront(asked, account)
         workers = asked["workers"][: admission.WORKERS_CONSIDERED]
         return TextRequest(
@@ -365,7 +365,7 @@ class PrivateHorde:
             held=held,
         )
 
-    def _upfront(self, asked: Body, account: Account) -> tuple[float, bool]:
+    def _upfront(self, asked: Body, account: HordeAccount) -> tuple[float, bool]:
         """Return (kudos to hold, whether the request was cut down); raises KudosUpfront."""
         params = asked["params"]
         queued = sum(request.waiting for request in self._queue.waiting)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 
 from horde_proxy.private_horde.errors import refusal
-from horde_proxy.private_horde.records import Account, Job, TextRequest, Worker
+from horde_proxy.private_horde.records import HordeAccount, Job, TextRequest, Worker
 
 _AGEING_SECONDS = 10.0
 _AGEING_KUDOS = 50.0
@@ -69,7 +69,7 @@ class Queue:
             return 0
         return bisect_left(self.waiting, request.order, key=_order) + 1
 
-    def next_for(self, favoured: Iterable[Account], fits: Fits) -> TextRequest | None:
+    def next_for(self, favoured: Iterable[HordeAccount], fits: Fits) -> TextRequest | None:
         """Return the request that a worker gets: of the favoured accounts first, then in order."""
         own = (r for account in favoured for r in account.open.values() if r.waiting and fits(r))
         first = min(own, key=_order, default=None)

@@ -38,7 +38,7 @@ class Caller(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reading:
+class RateLimitState:
     """What the tightest limit of a call says. `reset` is in seconds from now."""
 
     limit: Limit
@@ -70,7 +70,7 @@ class Rates:
         self._trusted: dict[str, float] = {}
         self._next_prune = clock() + _PRUNE_SECONDS
 
-    def hit(self, kind: str, caller: Caller) -> Reading | None:
+    def hit(self, kind: str, caller: Caller) -> RateLimitState | None:
         """Count one call and return the tightest limit's reading; None for routes without limit."""
         with self._lock:
             now = self._clock()
@@ -97,7 +97,7 @@ class Rates:
         elif kind != "none":
             yield place, _LIMITS[kind]
 
-    def _count(self, key: Hashable, limit: Limit, now: float) -> Reading:
+    def _count(self, key: Hashable, limit: Limit, now: float) -> RateLimitState:
         key = (key, limit.seconds)
         start, count = self._windows.get(key, (now, 0))
         if now >= start + limit.seconds:
@@ -105,7 +105,7 @@ class Rates:
         exceeded = count >= limit.calls
         count += not exceeded
         self._windows[key] = (start, count)
-        return Reading(limit, limit.calls - count, start + limit.seconds - now, exceeded)
+        return RateLimitState(limit, limit.calls - count, start + limit.seconds - now, exceeded)
 
     def _prune(self, now: float) -> None:
         if now < self._next_prune:

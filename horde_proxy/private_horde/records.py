@@ -23,7 +23,7 @@ _SPEEDS_KEPT = 50
 
 
 @dataclass(eq=False)
-class Account:
+class HordeAccount:
     """Somebody with a key. Kudos never fall below `floor`; `held` ones are promised, not paid."""
 
     id: int
@@ -93,7 +93,7 @@ class Worker:
 
     id: str
     name: str
-    owner: Account
+    owner: HordeAccount
     offer: Offer
     created: float
     last_seen: float
@@ -145,7 +145,7 @@ class TextRequest:
     """
 
     id: str
-    account: Account
+    account: HordeAccount
     prompt: str = field(repr=False)
     params: dict[str, Any]
     models: tuple[str, ...]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from horde_proxy.private_horde.counters import WINDOWS, Tally
+from horde_proxy.private_horde.counters import WINDOWS, Counters
 from horde_proxy.private_horde.queue import Queue
-from horde_proxy.private_horde.records import Account, Job, TextRequest, Worker
+from horde_proxy.private_horde.records import HordeAccount, Job, TextRequest, Worker
 from horde_proxy.private_horde.schema import default_params, worker_params
 from horde_proxy.private_horde.workers import Workers
 
@@ -163,7 +163,7 @@ def heartbeat() -> Body:
     }
 
 
-def text_totals(tally: Tally, now: float) -> Body:
+def text_totals(tally: Counters, now: float) -> Body:
     """Return the body of GET stats/text/totals."""
     body = {}
     for window in (*WINDOWS, "total"):
@@ -172,7 +172,7 @@ def text_totals(tally: Tally, now: float) -> Body:
     return body
 
 
-def text_models(tally: Tally, now: float) -> Body:
+def text_models(tally: Counters, now: float) -> Body:
     """Return the body of GET stats/text/models: delivered jobs by model."""
     return {
         window: {name: jobs for name, (jobs, _) in tally.models(window, now).items()}
@@ -190,7 +190,7 @@ def image_models() -> Body:
     return {"day": {}, "month": {}, "total": {}}
 
 
-def user(account: Account, workers: list[Worker], now: float) -> Body:
+def user(account: HordeAccount, workers: list[Worker], now: float) -> Body:
     """Return the body of GET find_user: the account as its owner sees it."""
     return {
         "username": account.username,
@@ -232,7 +232,7 @@ _KUDOS_NEVER_MOVED = (
 _ROLES_NOT_HERE = ("education", "customizer", "special", "deleted", "pseudonymous")
 
 
-def _records(account: Account) -> Body:
+def _records(account: HordeAccount) -> Body:
     return {
         "usage": {"megapixelsteps": 0, "tokens": account.tokens_asked},
         "contribution": {"megapixelsteps": 0, "tokens": account.tokens_made},

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, ValuesView
 
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.kudos import largest
-from horde_proxy.private_horde.records import Account, Offer, TextRequest, Worker
+from horde_proxy.private_horde.records import HordeAccount, Offer, TextRequest, Worker
 
 
 class Workers:
@@ -32,7 +32,7 @@ class Workers:
         """Those who popped in the last `offline_after` seconds, as of the last sweep."""
         return self._online.values()
 
-    def check_in(self, name: str, owner: Account, offer: Offer, now: float) -> Worker:
+    def check_in(self, name: str, owner: HordeAccount, offer: Offer, now: float) -> Worker:
         """Return the worker of that name, made at its first pop; WrongCredentials if not theirs."""
         worker = self._by_name.get(name)
         if worker is None:
@@ -77,7 +77,7 @@ class Workers:
         """Return whether it popped lately, as of the last sweep."""
         return worker.id in self._online
 
-    def of(self, owner: Account) -> list[Worker]:
+    def of(self, owner: HordeAccount) -> list[Worker]:
         """Return the workers of one account."""
         return [worker for worker in self._by_id.values() if worker.owner is owner]
 

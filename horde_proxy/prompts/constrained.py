@@ -16,7 +16,7 @@ from horde_proxy.prompts.faults import loops
 from horde_proxy.prompts.json_schema.schemas import Unfillable, broken, problem, resolved
 from horde_proxy.prompts.lenient_json import dumps, loads, span
 from horde_proxy.prompts.tool_calls import instructions as calling
-from horde_proxy.prompts.tool_calls.calls import Read, read_calls
+from horde_proxy.prompts.tool_calls.calls import CallReading, read_calls
 from horde_proxy.protocol.chat import ChatRequest, JsonFormat, Message, Tool
 
 _JSON = "Answer with one JSON object only, no prose, no code fence."
@@ -37,14 +37,14 @@ _HIGHEST_PENALTY = 1.05
 
 
 @dataclass(frozen=True)
-class Structure:
+class ConstrainedRequest:
     """How to ask: the chat, and the beginning that the answer is given ("" for none)."""
 
     request: ChatRequest
     prefill: str
 
 
-def structure_of(request: ChatRequest, style: str) -> Structure | None:
+def structure_of(request: ChatRequest, style: str) -> ConstrainedRequest | None:
     """How to ask for what a request wants; None for plain text.
 
     `style` is how tool calls are written for the model, "none" for a model that is told of none.
@@ -127,7 +127,7 @@ def _mended(text: str) -> Iterator[Any]:
         return
 
 
-def read_call(structure: Structure, text: str, *, cut_off: bool) -> Read:
+def read_call(structure: ConstrainedRequest, text: str, *, cut_off: bool) -> CallReading:
     """The calls in a text that was to go on with the prefill, or that began anew."""
     tools = offered(structure.request)
     text = _without_thought(text) if structure.prefill else text
@@ -158,7 +158,7 @@ def undeclared(arguments: str, tool: Tool) -> str | None:
     return f"'{tool.name}' has no argument '{extra[0][:60]}'." if extra else None
 
 
-def is_complete(structure: Structure, text: str) -> bool:
+def is_complete(structure: ConstrainedRequest, text: str) -> bool:
     """Whether nothing should follow: what must come is there, or the text went astray."""
     text = _without_thought(text)
     request, whole = structure.request, structure.prefill + text
@@ -212,7 +212,7 @@ def grounded(value: str, said: str) -> str | None:
     return said[at : at + len(value)]
 
 
-def _for_tools(request: ChatRequest, style: str) -> Structure:
+def _for_tools(request: ChatRequest, style: str) -> ConstrainedRequest:
     choice, parallel = request.tool_choice, request.parallel_tool_calls
     is_free, tools = choice in ("auto", "required"), offered(request)
     if choice != "auto":
@@ -221,7 +221,7 @@ def _for_tools(request: ChatRequest, style: str) -> Structure:
     told = calling.instructions(tools, style, choice=choice, parallel=parallel)
     if choice == "auto" and request.json_format is not None:
         told += "\n\nIf you call no function: " + _json_rule(request.json_format)
-    return Structure(
+    return ConstrainedRequest(
         replace(
             request,
             messages=tuple(_told(request.messages, told)),
@@ -237,13 +237,13 @@ def _for_tools(request: ChatRequest, style: str) -> Structure:
     )
 
 
-def _for_json(request: ChatRequest) -> Structure:
+def _for_json(request: ChatRequest) -> ConstrainedRequest:
     assert request.json_format is not None
     schema = request.json_format.schema
     if schema is not None:
         _refuse_broken(schema, "response_format.json_schema.schema")
     told = _json_rule(request.json_format)
-    return Structure(
+    return ConstrainedRequest(
         replace(
             request,
             messages=tuple(_told(request.messages, told)),

@@ -29,7 +29,7 @@ from horde_proxy.prompts.json_schema.schemas import (
     shape,
 )
 
-__all__ = ["TEXT_STOPS", "Ask", "Unfillable", "fill"]
+__all__ = ["TEXT_STOPS", "LeafPrompt", "Unfillable", "fill"]
 
 _SHORT = 24
 _NEXT = 16
@@ -47,7 +47,7 @@ _SPOKEN = {"yes": "true", "1": "true", "no": "false", "0": "false"}
 
 
 @dataclass(frozen=True)
-class Ask:
+class LeafPrompt:
     """One completion to request: `prefill` begins the turn, `stops` end it, `max_length` is tokens.
 
     `choices` are the texts that may follow the prefill, where they are few.
@@ -61,7 +61,7 @@ class Ask:
 
 def fill(
     schema: Mapping[str, Any], *, begun: str = "", most_leaves: int = 12, most_elements: int = 8
-) -> Generator[Ask, str, Any]:
+) -> Generator[LeafPrompt, str, Any]:
     """A generator of asks, each to be sent the completion's text; it returns the filled value.
 
     Optional properties and further elements are asked for while `most_leaves` allows. A prefill is
@@ -76,7 +76,9 @@ def fill(
     return _filled(whole, schema, _Filling(begun, spare, most_elements))
 
 
-def _filled(whole: Shape, schema: Mapping[str, Any], filling: _Filling) -> Generator[Ask, str, Any]:
+def _filled(
+    whole: Shape, schema: Mapping[str, Any], filling: _Filling
+) -> Generator[LeafPrompt, str, Any]:
     value = yield from filling.value(whole, "")
     return value if fits(value, schema) else neutral(whole)
 
@@ -113,7 +115,9 @@ class _Filling:
         self._spare = spare
         self._most_elements = most_elements
 
-    def value(self, shape: Shape, text: str, used: Sequence[Any] = ()) -> Generator[Ask, str, Any]:
+    def value(
+        self, shape: Shape, text: str, used: Sequence[Any] = ()
+    ) -> Generator[LeafPrompt, str, Any]:
         """The value of a shape; `text` is the JSON before it, `used` must not come again."""
         match shape:
             case Fixed():
@@ -131,10 +135,10 @@ class _Filling:
 
     def _ask(
         self, text: str, stops: tuple[str, ...], max_length: int, choices: tuple[str, ...] = ()
-    ) -> Ask:
-        return Ask(self._begun + text, stops, max_length, choices)
+    ) -> LeafPrompt:
+        return LeafPrompt(self._begun + text, stops, max_length, choices)
 
-    def _object(self, shape: Object, text: str) -> Generator[Ask, str, dict[str, Any]]:
+    def _object(self, shape: Object, text: str) -> Generator[LeafPrompt, str, dict[str, Any]]:
         filled: dict[str, Any] = {}
         needed = sum(required for _, _, required in shape.properties)
         room = len(shape.properties) if shape.most is None else shape.most - needed
@@ -152,7 +156,7 @@ class _Filling:
         self._spare -= cost
         return True
 
-    def _array(self, shape: Array, text: str) -> Generator[Ask, str, list[Any]]:
+    def _array(self, shape: Array, text: str) -> Generator[LeafPrompt, str, list[Any]]:
         filled: list[Any] = []
         most = self._most_elements if shape.most is None else min(shape.most, self._most_elements)
         if shape.unique and isinstance(shape.item, Choice):
@@ -171,7 +175,9 @@ class _Filling:
             filled.append(value)
         return filled
 
-    def _another(self, shape: Array, text: str, filled: Sequence[Any]) -> Generator[Ask, str, bool]:
+    def _another(
+        self, shape: Array, text: str, filled: Sequence[Any]
+    ) -> Generator[LeafPrompt, str, bool]:
         """Whether an element follows: there is room, and the model goes on."""
         cost = _cost(shape.item)
         if filled and cost > self._spare:
@@ -186,7 +192,9 @@ class _Filling:
         further = bool(opening) and said.startswith(opening)
         return (goes_on or further) and self._spend(cost)
 
-    def _choice(self, shape: Choice, text: str, used: Sequence[Any]) -> Generator[Ask, str, Any]:
+    def _choice(
+        self, shape: Choice, text: str, used: Sequence[Any]
+    ) -> Generator[LeafPrompt, str, Any]:
         values = [each for each in shape.values if _is_unique([*used, each])] or [*shape.values]
         quoted = _is_quoted(shape)
         texts = [_json(each)[1:-1] if quoted else _json(each) for each in values]
@@ -196,7 +204,7 @@ class _Filling:
         usual = next((i for i, each in enumerate(values) if each is shape.fallback), 0)
         return values[_matching(_choice_text(said, stops), texts, usual)]
 
-    def _number(self, shape: Number, text: str) -> Generator[Ask, str, float]:
+    def _number(self, shape: Number, text: str) -> Generator[LeafPrompt, str, float]:
         for _ in range(_TRIES):
             said = yield self._ask(text, _VALUE_STOPS, _SHORT)
             number = _read_number(said)
@@ -204,7 +212,7 @@ class _Filling:
                 return shape.nearest(number)
         return shape.fallback
 
-    def _text(self, shape: Text, text: str) -> Generator[Ask, str, str]:
+    def _text(self, shape: Text, text: str) -> Generator[LeafPrompt, str, str]:
         length = _MOST_TEXT if shape.most is None else min(_MOST_TEXT, max(_LEAST_TEXT, shape.most))
         ask = self._ask(text + '"', TEXT_STOPS, length if shape.plain else _LEAST_TEXT)
         value = ""
@@ -220,7 +228,9 @@ class _Filling:
             return shape.fallback
         return shape.shortened(value).ljust(shape.least, ".")
 
-    def _continued(self, value: str, shape: Text, text: str, ask: Ask) -> Generator[Ask, str, str]:
+    def _continued(
+        self, value: str, shape: Text, text: str, ask: LeafPrompt
+    ) -> Generator[LeafPrompt, str, str]:
         """The whole of a text that stopped at an escaped quote."""
         unfinished = True
         for _ in range(_CONTINUATIONS):

@@ -42,15 +42,15 @@ _THINK = ("<think>", "</think>")
 
 
 @dataclass(frozen=True)
-class Fill:
+class LengthEstimate:
     """How a model's full segments measure: their estimated share of max_length, and its spread."""
 
     mean: float = 1.0
     spread: float = 0.15
 
-    def learned(self, share: float) -> Fill:
+    def learned(self, share: float) -> LengthEstimate:
         """What is known after one more segment that was surely cut off by its max_length."""
-        return Fill(
+        return LengthEstimate(
             self.mean + _STEP * (share - self.mean),
             max(self.spread + _STEP * (abs(share - self.mean) - self.spread), 0.02),
         )
@@ -64,7 +64,7 @@ class Fill:
         return "full" if is_open and share >= self.mean - self.spread else "doubtful"
 
 
-class Draft:
+class PartialAnswer:
     """One choice's answer. `stops` are the client's own, `limit` its max_tokens (estimated).
 
     `prefilled`: the answer goes on with a beginning that the client gave, so its leading
@@ -85,7 +85,7 @@ class Draft:
         """Tokens until the limit."""
         return self._limit - estimate(self.text)
 
-    def add(self, segment: str, max_length: int, fill: Fill) -> End:
+    def add(self, segment: str, max_length: int, fill: LengthEstimate) -> End:
         """Append a segment that was asked for with that max_length; tells how it ended."""
         if self.segments:
             segment = self._without_residue(segment)

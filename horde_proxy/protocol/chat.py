@@ -179,7 +179,7 @@ class _StreamOptions(_Lenient):
     include_usage: bool | None = None
 
 
-class HordeOptions(BaseModel):
+class HordeParameters(BaseModel):
     """The `horde` object of a request: which workers may answer, how, and for how much."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -205,7 +205,7 @@ class Sampled(_Lenient):
     stop: str | Strings | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
-    horde: HordeOptions | None = None
+    horde: HordeParameters | None = None
 
     temperature: Annotated[float, Field(ge=0, le=5)] | None = None
     top_p: Unit | None = None

@@ -17,7 +17,7 @@ _IGNORED = ("seed", "logit_bias", "logprobs", "best_of")
 
 
 @dataclass(frozen=True)
-class TextRequest:
+class CompletionRequest:
     """One request for each prompt; `echo`: the text begins with its prompt."""
 
     prompts: tuple[str, ...]
@@ -43,7 +43,7 @@ class _Body(Sampled):
 
 def read_text(
     body: Any, *, default_tokens: int, max_n: int = 4, max_prompts: int = 20, strict: bool = False
-) -> TextRequest:
+) -> CompletionRequest:
     """The TextRequest in a decoded JSON body. Raises InvalidRequest with param and code.
 
     `default_tokens`: for clients that name no limit. Source: POST /v1/completions.
@@ -63,7 +63,7 @@ def read_text(
         )
         for prompt in prompts
     )
-    return TextRequest(prompts, requests, bool(asked.echo))
+    return CompletionRequest(prompts, requests, bool(asked.echo))
 
 
 def text_chunk(chunk: Chunk, begins: Mapping[int, str]) -> Chunk:

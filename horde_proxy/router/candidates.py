@@ -18,7 +18,7 @@ from horde_proxy.errors import (
 )
 from horde_proxy.router.circuit_breaker import Attempt
 from horde_proxy.router.endpoint import Endpoint
-from horde_proxy.upstreams.base import Relays, Route
+from horde_proxy.upstreams.base import Proxies, Route
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Candidate:
         return self.endpoint.prefix + self.models[0] if self.models[0] else None
 
     @property
-    def relays(self) -> Relays | None:
+    def relays(self) -> Proxies | None:
         """Its upstream, where that takes requests as they are."""
         return self.endpoint.relays
 

@@ -13,7 +13,7 @@ from typing import Any
 _REMEMBERED = 200
 
 
-class Health:
+class CircuitBreaker:
     """Of one upstream. Times are seconds of `clock`.
 
     After a failure it cools for `cooldown`, doubled with each further one up to `longest`; then
@@ -103,9 +103,9 @@ class Health:
 class Attempt:
     """One request to an upstream, which `end` ends, whatever became of it."""
 
-    def __init__(self, health: Health, began: float) -> None:
+    def __init__(self, health: CircuitBreaker, began: float) -> None:
         self.began = began
-        self._health: Health | None = health
+        self._health: CircuitBreaker | None = health
 
     def answered(self) -> None:
         """It answers: its failures are forgotten."""

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from horde_proxy.errors import ProxyError
-from horde_proxy.router.circuit_breaker import Health
-from horde_proxy.upstreams.base import Relays, Upstream
+from horde_proxy.router.circuit_breaker import CircuitBreaker
+from horde_proxy.upstreams.base import Proxies, Upstream
 
 NOTHING: dict[str, dict[str, Any]] = {}
 
@@ -23,7 +23,7 @@ class Endpoint:
     """
 
     upstream: Upstream
-    health: Health = field(default_factory=Health)
+    health: CircuitBreaker = field(default_factory=CircuitBreaker)
     priority: int = 0
     weight: float = 1.0
     globs: Sequence[str] = ()
@@ -32,7 +32,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         self._told: tuple[Sequence[dict[str, Any]], Mapping[str, dict[str, Any]]] | None = None
         self.error: ProxyError | None = None
-        self.relays = self.upstream if isinstance(self.upstream, Relays) else None
+        self.relays = self.upstream if isinstance(self.upstream, Proxies) else None
 
     @property
     def name(self) -> str:

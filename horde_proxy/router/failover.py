@@ -9,7 +9,7 @@ from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
 
 
-class Shown:
+class SplicedStream:
     """`content`: whether it has seen any, after which there is no way back."""
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ class Everything:
 EVERYTHING = Everything()
 
 
-class View:
+class VisibleModels:
     """The models that one scope sees: `models` by name, `serving` the endpoints of each."""
 
     def __init__(
@@ -68,15 +68,15 @@ class View:
         self.models[name]["endpoints"].append(endpoint.name)
 
 
-class Offers:
+class ModelIndex:
     """The lists of all endpoints, in the order in which they describe models."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = sorted(endpoints, key=lambda endpoint: endpoint.priority)
         self._lists: list[Offered] = []
-        self._views: dict[Scope, View] = {}
+        self._views: dict[Scope, VisibleModels] = {}
 
-    def seen_by(self, scope: Scope) -> View:
+    def seen_by(self, scope: Scope) -> VisibleModels:
         """What a scope sees now; made anew only when some list has changed."""
         if not self._lists:
             # All at once, so that several that hang are not waited for one after another.
@@ -87,7 +87,7 @@ class Offers:
             self._lists, self._views = lists, {}
         views = self._views
         if scope not in views:
-            views[scope] = View(self._endpoints, lists, scope)
+            views[scope] = VisibleModels(self._endpoints, lists, scope)
         return views[scope]
 
 

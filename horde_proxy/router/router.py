@@ -26,11 +26,11 @@ from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.circuit_breaker import Attempt
 from horde_proxy.router.endpoint import Endpoint
-from horde_proxy.router.failover import Shown
-from horde_proxy.router.model_index import EVERYTHING, Offers, Scope, View
+from horde_proxy.router.failover import SplicedStream
+from horde_proxy.router.model_index import EVERYTHING, ModelIndex, Scope, VisibleModels
 from horde_proxy.upstreams.base import Accepted, StreamItem
 from horde_proxy.upstreams.openai.errors import fault_of, overflow_of
-from horde_proxy.upstreams.proxying import Call, Relayed
+from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 _NEAR_NAMES = 3
 _NEAR_CUTOFF = 0.4
@@ -63,7 +63,7 @@ class Router:
         folded = {name.casefold(): names for name, names in (fallbacks or {}).items()}
         self._fallbacks: Mapping[str, Sequence[str]] = folded
         self._max_wait, self._chance = max_wait, chance
-        self._offers = Offers(endpoints)
+        self._offers = ModelIndex(endpoints)
         self.relays = any(endpoint.relays for endpoint in endpoints)
 
     def models(self, scope: Scope = EVERYTHING) -> list[dict[str, Any]]:
@@ -115,13 +115,13 @@ class Router:
             raise self._unknown(name, scope)
         return Candidates(name, found, self._others(found, scope))
 
-    def relay(self, call: Call, candidates: Candidates) -> Relayed | None:
+    def relay(self, call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
         """The answer of the first candidate that gives one, for as long as they take calls as
         they are; None when one that does not comes next, or none is left.
 
         The only one there is may also answer that it has failed. Closing it ends the attempt.
         """
-        last: Relayed | None = None
+        last: ProxyResponse | None = None
         for candidate, attempt in candidates.relaying():
             if last is not None:
                 last.close()
@@ -139,7 +139,7 @@ class Router:
 
         Another is asked only while the client has seen no content.
         """
-        shown = Shown()
+        shown = SplicedStream()
         for candidate, attempt in candidates:
             try:
                 yield from shown.only_new(_followed(request, candidate, attempt))
@@ -164,8 +164,8 @@ class Router:
         return [_state(each) for each in self.endpoints if scope.allows_endpoint(each.name)]
 
     def _tried(
-        self, call: Call, candidate: Candidate, attempt: Attempt, candidates: Candidates
-    ) -> tuple[Relayed | None, bool]:
+        self, call: ProxyRequest, candidate: Candidate, attempt: Attempt, candidates: Candidates
+    ) -> tuple[ProxyResponse | None, bool]:
         """The answer, and whether it will do; None where there is none at all."""
         assert candidate.relays is not None
         try:
@@ -187,7 +187,7 @@ class Router:
             raise
 
     def _is_good(
-        self, relayed: Relayed, candidate: Candidate, attempt: Attempt, candidates: Candidates
+        self, relayed: ProxyResponse, candidate: Candidate, attempt: Attempt, candidates: Candidates
     ) -> bool:
         """Whether the answer is one for the client."""
         relayed.model = candidate.model
@@ -212,7 +212,7 @@ class Router:
 
     def _resolved(
         self, name: str, scope: Scope, *, is_wanted: bool = True
-    ) -> tuple[View, list[list[str]]]:
+    ) -> tuple[VisibleModels, list[list[str]]]:
         """What a name stands for; `is_wanted`: where that is nothing, the lists are asked for."""
         view = self._offers.seen_by(scope)
         groups = view.groups(name, self._aliases)
@@ -333,12 +333,12 @@ def _state(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _serving(group: Sequence[str], view: View) -> list[Endpoint]:
+def _serving(group: Sequence[str], view: VisibleModels) -> list[Endpoint]:
     return list(dict.fromkeys(each for name in group for each in view.serving[name]))
 
 
 def _routes(
-    endpoint: Endpoint, group: Sequence[str], view: View, is_fallback: bool
+    endpoint: Endpoint, group: Sequence[str], view: VisibleModels, is_fallback: bool
 ) -> Iterator[Candidate]:
     """Those of the group that it offers; models that may share a request share a route."""
     models = [endpoint.own_name(name) for name in group if endpoint in view.serving[name]]

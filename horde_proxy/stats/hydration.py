@@ -13,7 +13,7 @@ from horde_proxy.errors import ShuttingDown
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class HydrationSchedule:
     """When it is renewed, in seconds: after `delay`, then each `interval`; `jitter` on top."""
 
     interval: float = 50.0
@@ -30,7 +30,7 @@ class Hydrator:
     def __init__(
         self,
         touch: Callable[[], None],
-        rhythm: Rhythm | None,
+        rhythm: HydrationSchedule | None,
         *,
         lead: Callable[[float], bool] = lambda seconds: True,
         sleep: Callable[[float], None] = time.sleep,
@@ -58,7 +58,7 @@ class Hydrator:
         self._is_started = self._is_stopped = True
 
     def _hydrate(self) -> None:
-        rhythm = self._rhythm or Rhythm()
+        rhythm = self._rhythm or HydrationSchedule()
         try:
             self._pause(rhythm.delay, rhythm)
             while not self._is_stopped:
@@ -68,5 +68,5 @@ class Hydrator:
         except ShuttingDown:
             return
 
-    def _pause(self, seconds: float, rhythm: Rhythm) -> None:
+    def _pause(self, seconds: float, rhythm: HydrationSchedule) -> None:
         self._sleep(seconds + rhythm.jitter * self._chance())

@@ -17,7 +17,7 @@ from horde_proxy.stats.records import read_stats, read_statuses, read_workers
 
 if TYPE_CHECKING:
     from horde_proxy.caching.redis import Document
-    from horde_proxy.upstreams.horde.documents import Feed, Feeds
+    from horde_proxy.upstreams.horde.documents import HordeDocuments, LiveDocument
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Snapshot:
 class _Index(Generic[T]):
     """The index of a feed's document; it is made anew when another document came."""
 
-    def __init__(self, feed: Feed, index: Callable[[Any], T]) -> None:
+    def __init__(self, feed: LiveDocument, index: Callable[[Any], T]) -> None:
         self.feed, self._index = feed, index
         self._lock = threading.Lock()
         self._made: tuple[Document, T, int] | None = None
@@ -60,7 +60,7 @@ class _Index(Generic[T]):
 
 
 class _Kind:
-    def __init__(self, feeds: Feeds, kind: str) -> None:
+    def __init__(self, feeds: HordeDocuments, kind: str) -> None:
         found = feeds.of(kind)
         self.feeds = found.all()
         self.status = _Index(
@@ -74,10 +74,10 @@ class _Kind:
         )
 
 
-class HordeAPIIntegration:
+class LiveHorde:
     """One horde's status, stats and workers, of "text" and "image" models. One object an app."""
 
-    def __init__(self, feeds: Feeds, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, feeds: HordeDocuments, *, now: Callable[[], float] = time.time) -> None:
         self._feeds, self._now = feeds, now
         self._kinds: dict[str, _Kind] = {}
         self._lock = threading.Lock()

@@ -51,7 +51,7 @@ Number = Annotated[float, Field(ge=0, le=_MOST)]
 Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_MOST)]
 
 
-class Read(NamedTuple, Generic[T]):
+class ReadDocument(NamedTuple, Generic[T]):
     """What could be read, and how many elements were left out."""
 
     found: T
@@ -147,49 +147,49 @@ class HordeWorker(_Record):
     post_processing: bool | None = Field(None, alias="post-processing")
 
 
-def read_statuses(items: Any) -> Read[list[HordeModelStatus]]:
+def read_statuses(items: Any) -> ReadDocument[list[HordeModelStatus]]:
     """The models of `GET /v2/status/models`; records among them stay as they are."""
     return _read(HordeModelStatus, items)
 
 
-def read_workers(items: Any) -> Read[list[HordeWorker]]:
+def read_workers(items: Any) -> ReadDocument[list[HordeWorker]]:
     """The workers of `GET /v2/workers`; records among them stay as they are."""
     return _read(HordeWorker, items)
 
 
-def read_stats(document: Any) -> Read[HordeModelStatsResponse]:
+def read_stats(document: Any) -> ReadDocument[HordeModelStatsResponse]:
     """The uses of `GET /v2/stats/{text,img}/models`, without bad names and numbers."""
     if isinstance(document, HordeModelStatsResponse):
-        return Read(document, 0)
+        return ReadDocument(document, 0)
     if not isinstance(document, Mapping):
-        return Read(HordeModelStatsResponse(), 1)
+        return ReadDocument(HordeModelStatsResponse(), 1)
     periods = {each: _counts(document.get(each)) for each in ("day", "month", "total")}
-    return Read(
+    return ReadDocument(
         HordeModelStatsResponse(**{name: read.found for name, read in periods.items()}),
         sum(read.left_out for read in periods.values()),
     )
 
 
-def _read(kind: type[R], items: Any) -> Read[list[R]]:
+def _read(kind: type[R], items: Any) -> ReadDocument[list[R]]:
     if not isinstance(items, list | tuple):
-        return Read([], 1)
+        return ReadDocument([], 1)
     found = []
     for item in items:
         try:
             found.append(kind.model_validate(item))
         except ValidationError:
             continue
-    return Read(found, len(items) - len(found))
+    return ReadDocument(found, len(items) - len(found))
 
 
-def _counts(period: Any) -> Read[dict[str, int]]:
+def _counts(period: Any) -> ReadDocument[dict[str, int]]:
     if period is None:
-        return Read({}, 0)
+        return ReadDocument({}, 0)
     if not isinstance(period, Mapping):
-        return Read({}, 1)
+        return ReadDocument({}, 1)
     found = {
         name: int(count)
         for name, count in period.items()
         if _is_name(name) and isinstance(count, int | float) and 0 <= count <= _MOST
     }
-    return Read(found, len(period) - len(found))
+    return ReadDocument(found, len(period) - len(found))

@@ -16,7 +16,7 @@ from horde_proxy.errors import ModelNotFound
 from horde_proxy.stats.audit import CategoryAudit, audit
 from horde_proxy.stats.hydration import Hydrator
 from horde_proxy.stats.listing import listing
-from horde_proxy.stats.live import HordeAPIIntegration, Snapshot
+from horde_proxy.stats.live import LiveHorde, Snapshot
 from horde_proxy.stats.merger import DataMerger
 from horde_proxy.stats.model_stats import CombinedModelStatistics
 from horde_proxy.stats.names import distinct
@@ -47,7 +47,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StatsAnswer:
     """The JSON of an answer, its ETag, and for how long it is good (s)."""
 
     body: bytes
@@ -56,7 +56,7 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class StatsView:
     """One moment of the horde with the reference that is known then, ready to be merged."""
 
     snapshot: Snapshot
@@ -83,12 +83,12 @@ class View:
         return self.reference.names() if self.reference else []
 
 
-class Statistics:
+class StatsService:
     """The statistics of one horde. `horde` is the live data, `hydrator` keeps it warm."""
 
     def __init__(
         self,
-        horde: HordeAPIIntegration,
+        horde: LiveHorde,
         references: References,
         hydrator: Hydrator,
         *,
@@ -98,35 +98,35 @@ class Statistics:
         self.horde, self.hydrator = horde, hydrator
         self._references, self._now = references, now
         self._lock = threading.Lock()
-        self._views: dict[str, View] = {}
-        self._audits: LRUCache[tuple[str, bool, bool], tuple[View, CategoryAudit]]
+        self._views: dict[str, StatsView] = {}
+        self._audits: LRUCache[tuple[str, bool, bool], tuple[StatsView, CategoryAudit]]
         self._audits = LRUCache(8)
-        self._answers: LRUCache[tuple[str, Query], tuple[View, Answer]]
+        self._answers: LRUCache[tuple[str, Query], tuple[StatsView, StatsAnswer]]
         self._answers = LRUCache(most_bytes, getsizeof=lambda kept: len(kept[1].body))
 
-    def models(self, query: Query) -> Answer:
+    def models(self, query: Query) -> StatsAnswer:
         """The live models, merged; one page. Raises InvalidRequest with param."""
         return self._answer("models", query, lambda view: _models(view, query))
 
-    def model(self, name: str, query: Query) -> Answer:
+    def model(self, name: str, query: Query) -> StatsAnswer:
         """One model by any of its names. Raises ModelNotFound."""
         return self._answer(f"models/{name}", query, lambda view: _model(view, name, query))
 
-    def statistics(self, query: Query) -> Answer:
+    def statistics(self, query: Query) -> StatsAnswer:
         """The counts over the models that are live or in the reference."""
         return self._answer("statistics", query, lambda view: self._counts(view, query))
 
-    def audit(self, query: Query) -> Answer:
+    def audit(self, query: Query) -> StatsAnswer:
         """The audit of the known models; one page. Raises InvalidRequest with param."""
         return self._answer("audit", query, lambda view: self._audit(view, query))
 
-    def view(self, kind: str) -> View:
+    def view(self, kind: str) -> StatsView:
         """What is known now; the same object as long as nothing new came."""
         snapshot, reference = self.horde.snapshot(kind), self._references.get(kind)
         with self._lock:
             return self._view(snapshot, reference)
 
-    def _view(self, snapshot: Snapshot, reference: Reference | None) -> View:
+    def _view(self, snapshot: Snapshot, reference: Reference | None) -> StatsView:
         before = self._views.get(snapshot.kind)
         if (
             before
@@ -137,7 +137,7 @@ class Statistics:
             return before
         merger = DataMerger(snapshot.status, snapshot.stats, snapshot.workers)
         self._let_go(snapshot.kind)
-        found = self._views[snapshot.kind] = View(snapshot, reference, merger)
+        found = self._views[snapshot.kind] = StatsView(snapshot, reference, merger)
         return found
 
     def _let_go(self, kind: str) -> None:
@@ -148,14 +148,14 @@ class Statistics:
             del self._audits[key]
 
     def _answer(
-        self, route: str, query: Query, compute: Callable[[View], Mapping[str, Any]]
-    ) -> Answer:
+        self, route: str, query: Query, compute: Callable[[StatsView], Mapping[str, Any]]
+    ) -> StatsAnswer:
         view, key = self.view(query.kind), (route, query)
         max_age = self._max_age(view.snapshot)
         with self._lock:
             kept = self._answers.get(key)
             if kept and kept[0] is view:
-                return Answer(kept[1].body, kept[1].etag, max_age)
+                return StatsAnswer(kept[1].body, kept[1].etag, max_age)
             snapshot = view.snapshot
             document = {
                 "type": query.kind,
@@ -164,7 +164,7 @@ class Statistics:
                 **compute(view),
             }
             body = json.dumps(document, separators=(",", ":")).encode()
-            found = Answer(body, sha256(body).hexdigest()[:32], max_age)
+            found = StatsAnswer(body, sha256(body).hexdigest()[:32], max_age)
             if len(body) <= self._answers.maxsize:
                 self._answers[key] = view, found
             return found
@@ -175,14 +175,14 @@ class Statistics:
         ttl = self.horde.ttl(snapshot.kind)
         return int(min(max(snapshot.observed_at + ttl - self._now(), 1), max(ttl, 1)))
 
-    def _counts(self, view: View, query: Query) -> Mapping[str, Any]:
+    def _counts(self, view: StatsView, query: Query) -> Mapping[str, Any]:
         records = described(distinct([*view.live(), *view.referenced()]), view.reference)
         if query.group and query.kind == "text":
             records = by_family(records)
         found = category_statistics(query.kind, records.values(), int(self._now()))
         return found.paged(query.limit, query.offset).to_json()
 
-    def _audit(self, view: View, query: Query) -> Mapping[str, Any]:
+    def _audit(self, view: StatsView, query: Query) -> Mapping[str, Any]:
         key = (query.kind, query.group, query.include_backend_variations)
         kept = self._audits.get(key)
         if kept is None or kept[0] is not view:
@@ -192,7 +192,7 @@ class Statistics:
         return kept[1].answer(preset=query.preset, limit=query.limit, offset=query.offset).to_json()
 
 
-def _models(view: View, query: Query) -> Mapping[str, Any]:
+def _models(view: StatsView, query: Query) -> Mapping[str, Any]:
     merged = view.merger.merge(view.live(), query.include_backend_variations)
     found = listing(
         merged,
@@ -213,7 +213,7 @@ def _models(view: View, query: Query) -> Mapping[str, Any]:
     }
 
 
-def _model(view: View, name: str, query: Query) -> Mapping[str, Any]:
+def _model(view: StatsView, name: str, query: Query) -> Mapping[str, Any]:
     snapshot, reference = view.snapshot, view.reference
     parts = (snapshot.status, snapshot.workers, snapshot.stats)
     names: Sequence[str] = [each.name for part in parts if part for each in part.variants(name)]
@@ -225,7 +225,9 @@ def _model(view: View, name: str, query: Query) -> Mapping[str, Any]:
     return {"object": "horde.model", **_row(view, own, entry, query)}
 
 
-def _row(view: View, name: str, entry: CombinedModelStatistics, query: Query) -> dict[str, Any]:
+def _row(
+    view: StatsView, name: str, entry: CombinedModelStatistics, query: Query
+) -> dict[str, Any]:
     record = view.reference.get(name) if view.reference else None
     return {
         "name": name,

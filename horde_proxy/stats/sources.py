@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from horde_proxy.caching.background import Refreshed, in_background
+from horde_proxy.caching.background import BackgroundValue, in_background
 from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.stats.reference import Reference, read_reference
 
@@ -32,7 +32,7 @@ class References:
         run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._loaded = {
-            kind: Refreshed(
+            kind: BackgroundValue(
                 _loader(kind, source),
                 ttl=ttl,
                 failure_ttl=_FAILURE_TTL,

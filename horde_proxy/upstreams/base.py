@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.protocol.chunks import Chunk
-from horde_proxy.upstreams.proxying import Call, Relayed
+from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 
 class Spent(NamedTuple):
@@ -87,8 +87,8 @@ class Route:
 
 
 @runtime_checkable
-class Relays(Protocol):
+class Proxies(Protocol):
     """An upstream that also takes requests, and gives answers, as they are."""
 
-    def relay(self, call: Call, model: str | None) -> Relayed:
+    def relay(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
         """The answer to a call, `model` being its name there. Raises a ProxyError for none."""

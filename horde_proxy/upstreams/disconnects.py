@@ -24,13 +24,13 @@ _CURRENT = threading.local()
 log = logging.getLogger(__name__)
 
 
-class Watch:
+class CallGuard:
     """One client's call. `error` says why it is over, once the client hung up.
 
     `is_reused`: the call went over a connection that had been kept open.
     """
 
-    def __init__(self, hangups: Hangups, client: socket.socket | None) -> None:
+    def __init__(self, hangups: DisconnectMonitor, client: socket.socket | None) -> None:
         self.error: ProxyError | None = None
         self.is_reused = False
         self._hangups = hangups
@@ -69,18 +69,18 @@ class Watch:
         self._hangups.forget(self)
 
 
-class Hangups:
+class DisconnectMonitor:
     """Watches clients. Without epoll (other systems), nothing is noticed before a write fails."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._watches: dict[int, Watch] = {}
-        self._all: set[Watch] = set()
+        self._watches: dict[int, CallGuard] = {}
+        self._all: set[CallGuard] = set()
         self._poll: Any = None
 
-    def watch(self, client: socket.socket | None) -> Watch:
+    def watch(self, client: socket.socket | None) -> CallGuard:
         """A watch for one call of a client; without a socket it sees nothing."""
-        found = Watch(self, client if _HUNG_UP else None)
+        found = CallGuard(self, client if _HUNG_UP else None)
         with self._lock:
             self._all.add(found)
             if found.descriptor >= 0:
@@ -96,7 +96,7 @@ class Hangups:
             for watch in self._all:
                 watch.hang_up(ShuttingDown())
 
-    def forget(self, watch: Watch) -> None:
+    def forget(self, watch: CallGuard) -> None:
         """Look no longer at a call's client."""
         with self._lock:
             self._all.discard(watch)
@@ -123,7 +123,7 @@ class Hangups:
 class _Watched(HTTPConnection):
     """Tells its watch that it is used, and whether it was before."""
 
-    watch: Watch | None = None
+    watch: CallGuard | None = None
     was_asked = False
 
     def connect(self) -> None:

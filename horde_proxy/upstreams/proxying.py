@@ -94,7 +94,7 @@ class JsonBody:
 
 
 @dataclass(frozen=True)
-class Call:
+class ProxyRequest:
     """A client's request. `path` is what follows /v1/, with its query.
 
     `model` is what it asks for, None where it names none; `client` is its connection.
@@ -123,7 +123,7 @@ class Call:
         return found
 
 
-class Relayed:
+class ProxyResponse:
     """An upstream's answer: status, headers, and its bytes as they come.
 
     `model` is the one that answers, by the name that clients see. `close` ends it, and the call at
@@ -181,4 +181,4 @@ def kept(headers: Iterable[tuple[str, str]]) -> Headers:
 
 
 NO_BODY = JsonBody(b"")
-__all__ = ["NO_BODY", "Body", "Call", "JsonBody", "Relayed", "kept"]
+__all__ = ["NO_BODY", "Body", "JsonBody", "ProxyRequest", "ProxyResponse", "kept"]

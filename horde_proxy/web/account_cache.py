@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 
-from horde_proxy.caching.background import Refreshed
+from horde_proxy.caching.background import BackgroundValue
 from horde_proxy.errors import ProxyError
 from horde_proxy.ledger.keys import sent_digest
 
@@ -21,13 +21,13 @@ _TTL = 60.0
 _MOST = 100
 
 
-class Balances:
+class AccountCache:
     """Accounts by horde and key, each a minute old or so."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._loaded: LRUCache[tuple[int, str], Refreshed[Account]] = LRUCache(_MOST)
+        self._loaded: LRUCache[tuple[int, str], BackgroundValue[Account]] = LRUCache(_MOST)
 
     def of(self, horde: HordeUpstream, key: str | None) -> Account | None:
         """The account that pays with this key; None while the horde does not tell."""
@@ -35,7 +35,7 @@ class Balances:
         with self._lock:
             found = self._loaded.get(place)
             if found is None:
-                found = Refreshed(lambda: horde.account(key), ttl=_TTL, clock=self._clock)
+                found = BackgroundValue(lambda: horde.account(key), ttl=_TTL, clock=self._clock)
                 self._loaded[place] = found
         try:
             account = found.get()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
-from horde_proxy.api.access_log import Record
+from horde_proxy.api.access_log import RequestLog
 
 BUCKET_SECONDS = 600
 BUCKETS = 144
@@ -37,7 +37,7 @@ class Bucket:
     kudos: float = 0.0
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
 
-    def count(self, record: Record) -> None:
+    def count(self, record: RequestLog) -> None:
         """One more request that was counted for somebody."""
         self.requests += 1
         self.errors += record.error is not None
@@ -82,7 +82,7 @@ class History:
         self._lock = threading.Lock()
         self._days: LRUCache[str, _Day] = LRUCache(_MOST_NAMES)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: RequestLog) -> None:
         """Count a request that has ended; of those that nobody is charged for, only failures."""
         is_counted = record.account is not None
         if not (is_counted or record.status == 401 or record.status >= 500):
@@ -146,7 +146,7 @@ def add(total: Bucket, more: Bucket) -> None:
     total.seconds.extend(more.seconds)
 
 
-def _failure(record: Record, now: float) -> Failure:
+def _failure(record: RequestLog, now: float) -> Failure:
     model = record.model or record.asked or ""
     return Failure(
         now,

@@ -29,7 +29,7 @@ from flask import (
 from horde_proxy.api.auth import client_address, client_key, client_name, guard, is_admin, use
 from horde_proxy.api.chat import chat_completions
 from horde_proxy.api.connection import is_open
-from horde_proxy.api.context import Front, front
+from horde_proxy.api.context import AppContext, front
 from horde_proxy.api.generation import horde_key
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import InvalidApiKey, ProxyError, Refused, ShuttingDown
@@ -178,7 +178,7 @@ def _must_be_let_in() -> None:
         raise InvalidApiKey("You are not logged in. Log in at the page, or send an API key.")
 
 
-def _session(here: Front) -> Session | None:
+def _session(here: AppContext) -> Session | None:
     return here.page.sessions.find(request.cookies.get(COOKIE, ""))
 
 
@@ -233,7 +233,7 @@ def _owner() -> str | None:
     return None if g.key is None or is_admin() else client_name()
 
 
-def _state(here: Front) -> dict[str, Any]:
+def _state(here: AppContext) -> dict[str, Any]:
     """All sections; those that are not for this visitor are None."""
     models, problem = _models(here)
     states = here.router.states(g.scope)
@@ -259,7 +259,7 @@ def _state(here: Front) -> dict[str, Any]:
     return found
 
 
-def _models(here: Front) -> tuple[list[dict[str, Any]], str | None]:
+def _models(here: AppContext) -> tuple[list[dict[str, Any]], str | None]:
     """The models that may be used, and why there are none where that is known."""
     try:
         return here.router.models(g.scope), None
@@ -267,7 +267,7 @@ def _models(here: Front) -> tuple[list[dict[str, Any]], str | None]:
         return [], exc.message
 
 
-def _own(here: Front) -> dict[str, Any]:
+def _own(here: AppContext) -> dict[str, Any]:
     """The sections that are one's own: everybody's for an admin, and where there are no keys."""
     name = None if g.key is None or is_admin() else g.key.name
     history = here.page.history
@@ -281,7 +281,7 @@ def _own(here: Front) -> dict[str, Any]:
     }
 
 
-def _account(here: Front) -> list[list[str]] | None:
+def _account(here: AppContext) -> list[list[str]] | None:
     """The horde's account, and what a key with a daily limit has left."""
     rows = []
     if here.horde is not None:
@@ -291,12 +291,12 @@ def _account(here: Front) -> list[list[str]] | None:
     return rows or None
 
 
-def _running(here: Front, owner: str | None) -> tables.Table:
+def _running(here: AppContext, owner: str | None) -> tables.Table:
     found = [*here.running.list(owner), *here.running.relayed(owner)]
     return tables.running(found, time.time())
 
 
-def _events(here: Front, owner: str | None, stays: Callable[[], bool]) -> Iterator[bytes]:
+def _events(here: AppContext, owner: str | None, stays: Callable[[], bool]) -> Iterator[bytes]:
     """Ends by itself, so that no thread is held for ever; browsers then come again."""
     until = here.clock() + LONGEST_WATCH
     told, spoke = None, here.clock()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from horde_proxy.api.slots import Places
-from horde_proxy.web.account_cache import Balances
+from horde_proxy.api.slots import Slots
+from horde_proxy.web.account_cache import AccountCache
 from horde_proxy.web.history import History
 from horde_proxy.web.sessions import Sessions
 
@@ -18,5 +18,5 @@ class PageState:
 
     history: History = field(default_factory=History)
     sessions: Sessions = field(default_factory=Sessions)
-    watchers: Places = field(default_factory=lambda: Places(MOST_WATCHERS))
-    balances: Balances = field(default_factory=Balances)
+    watchers: Slots = field(default_factory=lambda: Slots(MOST_WATCHERS))
+    balances: AccountCache = field(default_factory=AccountCache)

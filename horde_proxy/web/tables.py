@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from horde_proxy.ledger import ClientKey, Spent
+from horde_proxy.ledger import ClientKey, DayUsage
 from horde_proxy.web.history import Bucket, Failure, add, sum_from
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def account(found: Account | None) -> list[list[str]]:
     ]
 
 
-def allowance(key: ClientKey, spent: Spent) -> list[list[str]]:
+def allowance(key: ClientKey, spent: DayUsage) -> list[list[str]]:
     """What a key with daily limits has used today, as further rows of the account."""
     found = []
     if key.tokens_per_day:

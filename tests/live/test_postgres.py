@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from test_ledger_store import ANN, DAY, Behaviour
 
-from horde_proxy.ledger.records import Spent
+from horde_proxy.ledger.records import DayUsage
 from horde_proxy.ledger.store import Store, StoreError
-from horde_proxy.ledger.usage import Book
+from horde_proxy.ledger.usage import UsageRecorder
 from live.conftest import free_port, until
 
 psycopg = pytest.importorskip("psycopg")
@@ -152,28 +152,30 @@ class TestPostgreSQL(Behaviour):
 
 
 @pytest.fixture
-def books(url: str) -> Iterator[tuple[Book, Book]]:
+def books(url: str) -> Iterator[tuple[UsageRecorder, UsageRecorder]]:
     stores = Store(url), Store(url)
-    one, two = (Book(store, now=lambda: NOON, interval=3600) for store in stores)
+    one, two = (UsageRecorder(store, now=lambda: NOON, interval=3600) for store in stores)
     yield one, two
     for each in (one, two, *stores):
         each.close()
 
 
-def test_two_books_on_one_database_see_each_others_totals(books: tuple[Book, Book]) -> None:
+def test_two_books_on_one_database_see_each_others_totals(
+    books: tuple[UsageRecorder, UsageRecorder],
+) -> None:
     one, two = books
     one.add("ann", "m", "chat", prompt_tokens=10, completion_tokens=5, kudos=1.5)
     two.add("ann", "n", "chat", prompt_tokens=20, completion_tokens=5, kudos=1.0)
     one.flush()
     two.flush()
     one.flush()
-    assert [book.spent("ann") for book in books] == [Spent(40, 2.5), Spent(40, 2.5)]
+    assert [book.spent("ann") for book in books] == [DayUsage(40, 2.5), DayUsage(40, 2.5)]
     assert one.usage(DAY, DAY) == two.usage(DAY, DAY)
 
 
 def test_two_books_that_write_by_themselves_come_to_the_same_totals(url: str) -> None:
     stores = Store(url), Store(url)
-    books = [Book(store, now=lambda: NOON, interval=0.01) for store in stores]
+    books = [UsageRecorder(store, now=lambda: NOON, interval=0.01) for store in stores]
     for number in range(200):
         books[number % 2].add("ann", str(number % 7), "chat", prompt_tokens=1)
     until(lambda: [book.spent("ann").tokens for book in books] == [200, 200])
@@ -185,7 +187,7 @@ def test_two_books_that_write_by_themselves_come_to_the_same_totals(url: str) ->
 
 
 def test_what_a_stopped_server_missed_is_written_when_it_is_back(
-    server: Server, books: tuple[Book, Book]
+    server: Server, books: tuple[UsageRecorder, UsageRecorder]
 ) -> None:
     one, two = books
     one.add("ann", "m", "chat", prompt_tokens=10)
@@ -193,11 +195,11 @@ def test_what_a_stopped_server_missed_is_written_when_it_is_back(
     server.stop()
     one.add("ann", "m", "chat", prompt_tokens=5)
     one.flush()
-    assert one.spent("ann") == Spent(15, 0.0)
+    assert one.spent("ann") == DayUsage(15, 0.0)
     server.start()
     one.flush()
     two.flush()
-    assert (one.spent("ann"), two.spent("ann")) == (Spent(15, 0.0), Spent(15, 0.0))
+    assert (one.spent("ann"), two.spent("ann")) == (DayUsage(15, 0.0), DayUsage(15, 0.0))
 
 
 def test_a_wrong_password_is_an_error_that_does_not_show_it(url: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from horde_proxy.upstreams.horde.submit_queue import Gate, Limits
+from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from live.conftest import free_port, until
 
 redis = pytest.importorskip("redis")
@@ -50,10 +50,10 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
     process.wait()
 
 
-def gate(url: str) -> Gate:
+def gate(url: str) -> SubmitQueue:
     from limits.storage import RedisStorage
 
-    return Gate(
+    return SubmitQueue(
         Limits(),
         sleep=time.sleep,
         concurrency=lambda key: 30,

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.caching.redis import Document, Shared, connected
+from horde_proxy.caching.redis import Document, SharedDocuments, connected
 from horde_proxy.errors import Unreachable
-from horde_proxy.stats.live import HordeAPIIntegration
-from horde_proxy.upstreams.horde.documents import Feeds
+from horde_proxy.stats.live import LiveHorde
+from horde_proxy.upstreams.horde.documents import HordeDocuments
 from live.conftest import free_port, until
 
 redis = pytest.importorskip("redis")
@@ -80,7 +80,7 @@ class Server:
         self.kill()
 
 
-class Horde:
+class HordeContext:
     """A slow horde that counts what is fetched."""
 
     base = "http://horde.invalid/api/v2"
@@ -115,20 +115,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
     found.end()
 
 
-def shared(server: Server) -> Shared:
+def shared(server: Server) -> SharedDocuments:
     client = connected(server.url)
     server.clients.append(client)
-    return Shared(lambda: client, "test")
+    return SharedDocuments(lambda: client, "test")
 
 
-def proxy(server: Server, horde: Any, ttl: float = 60) -> HordeAPIIntegration:
-    return HordeAPIIntegration(
-        Feeds(horde, ttl=ttl, shared=shared(server), lease=5, run=server.run)
-    )
+def proxy(server: Server, horde: Any, ttl: float = 60) -> LiveHorde:
+    return LiveHorde(HordeDocuments(horde, ttl=ttl, shared=shared(server), lease=5, run=server.run))
 
 
 def test_a_hundred_requests_of_two_proxies_make_one_fetch_of_each_endpoint(server: Server) -> None:
-    horde = Horde()
+    horde = HordeContext()
     proxies = [proxy(server, horde), proxy(server, horde)]
     with ThreadPoolExecutor(100) as pool:
         found = list(pool.map(lambda number: proxies[number % 2].snapshot("text"), range(100)))
@@ -139,7 +137,7 @@ def test_a_hundred_requests_of_two_proxies_make_one_fetch_of_each_endpoint(serve
 
 
 def test_two_proxies_make_one_fetch_for_each_time_to_live(server: Server) -> None:
-    horde = Horde()
+    horde = HordeContext()
     proxies = [proxy(server, horde, ttl=1.5), proxy(server, horde, ttl=1.5)]
     began = time.monotonic()
     while time.monotonic() - began < 4:
@@ -150,7 +148,7 @@ def test_two_proxies_make_one_fetch_for_each_time_to_live(server: Server) -> Non
 
 
 def test_a_new_proxy_has_the_last_data_of_others_when_the_horde_is_gone(server: Server) -> None:
-    horde = Horde()
+    horde = HordeContext()
     proxy(server, horde, ttl=0.3).snapshot("text")
     time.sleep(0.5)
     horde.is_gone = True
@@ -160,7 +158,7 @@ def test_a_new_proxy_has_the_last_data_of_others_when_the_horde_is_gone(server: 
 
 
 def test_the_keys_tell_endpoint_and_parameters_and_expire(server: Server) -> None:
-    proxy(server, Horde()).snapshot("text")
+    proxy(server, HordeContext()).snapshot("text")
     with redis.Redis(port=server.port) as client:
         keys = sorted(key.decode() for key in client)
         assert [key.rpartition(":")[0] for key in keys] == [
@@ -200,7 +198,7 @@ def test_what_is_no_document_in_redis_is_fetched_anew(server: Server) -> None:
 def test_nothing_fails_while_redis_is_killed_and_restarted(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    horde, over = Horde(), threading.Event()
+    horde, over = HordeContext(), threading.Event()
     proxies = [proxy(server, horde, ttl=0.2), proxy(server, horde, ttl=0.2)]
 
     def ask(number: int) -> list[bool]:

@@ -79,7 +79,7 @@ _WHOLE_END = re.compile(r"[\s}\]]*(?:```)?(?:<\|e\w+_id\|>|</tool_call>|\s)*\Z")
 
 
 @dataclass(frozen=True)
-class Call:
+class FoundCall:
     """A call as OpenAI has it: `arguments` is compact JSON text."""
 
     name: str
@@ -87,7 +87,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Read:
+class CallReading:
     """What a text holds: content before the first call, the calls, and what went wrong.
 
     `unfinished`: the text ends inside a call; `content` is then the whole text. `problem`: a
@@ -95,7 +95,7 @@ class Read:
     """
 
     content: str
-    calls: tuple[Call, ...]
+    calls: tuple[FoundCall, ...]
     unfinished: bool
     problem: str | None
 
@@ -119,14 +119,14 @@ class _Found:
     `settled`: no other stage should look.
     """
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[FoundCall] = field(default_factory=list)
     start: int | None = None
     unfinished: bool = False
     problem: str | None = None
     faults: int = 0
     settled: bool = False
 
-    def add(self, start: int, calls: Iterable[Call]) -> None:
+    def add(self, start: int, calls: Iterable[FoundCall]) -> None:
         before = len(self.calls)
         self.calls.extend(calls)
         if self.start is None and len(self.calls) > before:
@@ -137,14 +137,14 @@ class _Found:
         self.faults += 1
 
 
-def read_calls(text: str, tools: Sequence[Tool], *, cut_off: bool = False) -> Read:
+def read_calls(text: str, tools: Sequence[Tool], *, cut_off: bool = False) -> CallReading:
     """The calls in a text, after its stops and its reasoning are gone.
 
     `cut_off`: the text ended at a length limit. Calls with a marker are given even when no such
     tool is offered, with a problem.
     """
     if not tools:
-        return Read(text, (), False, None)
+        return CallReading(text, (), False, None)
     source = _Source(text, _by_name(tools), cut_off)
     problem = None
     for stage in _STAGES:
@@ -152,7 +152,7 @@ def read_calls(text: str, tools: Sequence[Tool], *, cut_off: bool = False) -> Re
         problem = problem or found.problem
         if found.calls or found.unfinished or found.settled:
             return _read(source, found)
-    return Read(text, (), False, problem)
+    return CallReading(text, (), False, problem)
 
 
 def surely_text(text: str, tools: Sequence[Tool]) -> str:
@@ -168,13 +168,13 @@ def surely_text(text: str, tools: Sequence[Tool]) -> str:
     return text[:end].rstrip()
 
 
-def _read(source: _Source, found: _Found) -> Read:
+def _read(source: _Source, found: _Found) -> CallReading:
     content = source.text
     if found.calls and not found.unfinished:
         content = _before(source.text, found.start or 0)
     misfits = (_misfit(source, call) for call in found.calls)
     problem = found.problem or next((each for each in misfits if each), None)
-    return Read(content, tuple(found.calls), found.unfinished, problem)
+    return CallReading(content, tuple(found.calls), found.unfinished, problem)
 
 
 def _before(text: str, start: int) -> str:
@@ -186,7 +186,7 @@ def _before(text: str, start: int) -> str:
     return before.lstrip()
 
 
-def _misfit(source: _Source, call: Call) -> str | None:
+def _misfit(source: _Source, call: FoundCall) -> str | None:
     tool = source.tool(call.name)
     if tool is None:
         return _sentence(f"No tool named '{call.name[:64]}' is on offer.")
@@ -331,7 +331,7 @@ def _marked_json(source: _Source, found: _Found, opening: int, start: int) -> in
     return position
 
 
-def _decoded(source: _Source, text: str, *, marked: bool) -> list[Call] | None:
+def _decoded(source: _Source, text: str, *, marked: bool) -> list[FoundCall] | None:
     try:
         value = loads(text, repair=not source.cut_off)
     except ValueError:
@@ -518,7 +518,7 @@ def _python_line(source: _Source, found: _Found, head: re.Match[str]) -> int:
     return head.end()
 
 
-def _python_at(source: _Source, start: int) -> tuple[list[Call], int] | None:
+def _python_at(source: _Source, start: int) -> tuple[list[FoundCall], int] | None:
     """The calls in the Python expression at `start` and its end, when all are of known tools."""
     extent = span(source.text, start)
     if extent.state != "closed" or extent.end - start > 100_000:
@@ -534,7 +534,7 @@ def _python_at(source: _Source, start: int) -> tuple[list[Call], int] | None:
     return (known, extent.end) if known and len(known) == len(calls) else None
 
 
-def _python_call(source: _Source, node: ast.expr) -> Call | None:
+def _python_call(source: _Source, node: ast.expr) -> FoundCall | None:
     if not isinstance(node, ast.Call):
         return None
     name = ast.unparse(node.func).removesuffix(".call")
@@ -649,7 +649,7 @@ def _typed(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
 # --- values to calls ---
 
 
-def _calls_in(source: _Source, value: Any, *, marked: bool) -> list[Call] | None:
+def _calls_in(source: _Source, value: Any, *, marked: bool) -> list[FoundCall] | None:
     """The calls that a decoded value is made of; None when it is anything else."""
     if isinstance(value, list):
         each = [_calls_in(source, item, marked=marked) for item in value[:100]]
@@ -666,7 +666,7 @@ def _calls_in(source: _Source, value: Any, *, marked: bool) -> list[Call] | None
     return [call] if call else None
 
 
-def _object_call(source: _Source, value: dict[str, Any], *, marked: bool) -> Call | None:
+def _object_call(source: _Source, value: dict[str, Any], *, marked: bool) -> FoundCall | None:
     name_key = next((key for key in _NAME_KEYS if _is_name(value.get(key))), None)
     if name_key is None:
         return None
@@ -698,7 +698,7 @@ def _is_schema(arguments: Any) -> bool:
     )
 
 
-def _call(source: _Source, name: str, arguments: Any) -> Call | None:
+def _call(source: _Source, name: str, arguments: Any) -> FoundCall | None:
     """The call with its arguments as the tool's schema wants them; None when they are none."""
     tool = source.tool(name)
     try:
@@ -710,7 +710,7 @@ def _call(source: _Source, name: str, arguments: Any) -> Call | None:
             return None
         if tool is not None:
             arguments = _fitted(arguments, tool.parameters)
-        return Call(tool.name if tool else name.strip(), dumps(arguments))
+        return FoundCall(tool.name if tool else name.strip(), dumps(arguments))
     except (ValueError, RecursionError):
         return None
 
@@ -821,7 +821,7 @@ def _type_name(value: Any) -> str:
     return "null" if value is None else names.get(type(value), "array")
 
 
-def problems_of(call: Call, tool: Tool) -> str | None:
+def problems_of(call: FoundCall, tool: Tool) -> str | None:
     """What about a call does not fit the tool's schema, in one sentence; None when all does."""
     try:
         arguments = loads(call.arguments)

@@ -15,7 +15,7 @@ from typing import Any
 from horde_proxy.caching.background import PATIENCE
 from horde_proxy.caching.redis import Document
 from horde_proxy.prompts.fit import Capacity
-from horde_proxy.upstreams.horde.documents import Feeds
+from horde_proxy.upstreams.horde.documents import HordeDocuments
 
 # What is made of such numbers stays finite, as JSON wants it.
 _LEAST, _MOST = 1e-9, 1e15
@@ -23,7 +23,7 @@ _DEFAULT_CAPACITY = Capacity(max_length=512, max_context_length=2048)
 
 
 @dataclass(frozen=True)
-class Worker:
+class CatalogWorker:
     """One online text worker. `speed`: tokens/s, 0 unknown; `uncompleted`: jobs it has dropped.
 
     `agent` is the name of its software, "" unknown.
@@ -44,7 +44,7 @@ class ModelEntry:
     """One model: its online workers, their threads, queued tokens, eta (s), tokens/s."""
 
     name: str
-    workers: tuple[Worker, ...]
+    workers: tuple[CatalogWorker, ...]
     queued: float = 0
     jobs: float = 0
     eta: int = 0
@@ -60,7 +60,7 @@ class ModelEntry:
 class Catalog:
     """The models of one horde by name, joined once for each pair of documents of its feeds."""
 
-    def __init__(self, feeds: Feeds, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, feeds: HordeDocuments, *, now: Callable[[], float] = time.time) -> None:
         self.feeds, self._text = feeds, feeds.of("text")
         self._now = now
         self._lock = threading.Lock()
@@ -108,7 +108,7 @@ def join(
     The worker list lags: a model that only status/models shows has a worker of unknown size, for
     which the server's defaults are assumed. `before` keeps each model's first_seen.
     """
-    serving: dict[str, list[Worker]] = {}
+    serving: dict[str, list[CatalogWorker]] = {}
     for each in workers:
         if each.get("online") and not each.get("maintenance_mode"):
             for name in _names(each.get("models")):
@@ -116,20 +116,20 @@ def join(
     by_name = {name: each for each in statuses for name in _names([each.get("name")])}
     for name, status in by_name.items():
         if name not in serving and status.get("count"):
-            serving[name] = [Worker("", _DEFAULT_CAPACITY, False, 1)]
+            serving[name] = [CatalogWorker("", _DEFAULT_CAPACITY, False, 1)]
     return {
         name: _entry(name, tuple(found), by_name.get(name, {}), before.get(name), now)
         for name, found in sorted(serving.items())
     }
 
 
-def _worker(each: Mapping[str, Any]) -> Worker:
+def _worker(each: Mapping[str, Any]) -> CatalogWorker:
     capacity = Capacity(
         int(number(each.get("max_length"), _DEFAULT_CAPACITY.max_length)),
         int(number(each.get("max_context_length"), _DEFAULT_CAPACITY.max_context_length)),
     )
     threads = int(number(each.get("threads"), 1))
-    return Worker(
+    return CatalogWorker(
         str(each.get("id", "")),
         capacity,
         bool(each.get("trusted")),
@@ -163,7 +163,7 @@ def number(value: Any, default: float) -> float:
 
 def _entry(
     name: str,
-    workers: tuple[Worker, ...],
+    workers: tuple[CatalogWorker, ...],
     status: Mapping[str, Any],
     before: ModelEntry | None,
     now: int,

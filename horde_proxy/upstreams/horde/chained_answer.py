@@ -19,7 +19,7 @@ from horde_proxy.errors import (
     TimedOut,
 )
 from horde_proxy.prompts.answer import Answer
-from horde_proxy.prompts.partial_answer import PROBE_LENGTH, Draft, End
+from horde_proxy.prompts.partial_answer import PROBE_LENGTH, End, PartialAnswer
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
@@ -27,15 +27,15 @@ from horde_proxy.upstreams.base import Waiting
 from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.segment import (
-    Bill,
-    Generated,
-    Horde,
+    AnswerCost,
+    Generation,
+    HordeContext,
     Items,
-    Order,
     Segment,
+    SegmentSpec,
     Submitted,
 )
-from horde_proxy.upstreams.horde.submit_queue import Place
+from horde_proxy.upstreams.horde.submit_queue import Ticket
 
 CutOff = Literal["time", "context", "kudos", "failure"]
 _CUT_OFFS: dict[type[ProxyError], CutOff] = {
@@ -55,7 +55,7 @@ class _Choice:
     """One choice; `segment`, `end`, `worker` and `max_length` are of its last segment."""
 
     index: int
-    draft: Draft
+    draft: PartialAnswer
     segment: str = ""
     end: End = "full"
     worker: str | None = None
@@ -65,19 +65,19 @@ class _Choice:
 
 
 @dataclass
-class Chain:
+class ChainedAnswer:
     """The answer to one plan. Ids and times of its chunks are in `head`.
 
     `is_complete` tells of a text whether nothing should follow it; in such answers a loop is the
     model's own fault, and not asked for again.
     """
 
-    horde: Horde
+    horde: HordeContext
     plan: Plan
-    place: Place
+    place: Ticket
     head: Head
     deadline: float | None
-    bill: Bill = field(default_factory=Bill)
+    bill: AnswerCost = field(default_factory=AnswerCost)
     is_complete: Callable[[str], bool] | None = None
     cut_off: CutOff | None = None
 
@@ -86,7 +86,7 @@ class Chain:
         self._choices = [
             _Choice(
                 index,
-                Draft(
+                PartialAnswer(
                     self.plan.format,
                     stops=request.stop,
                     limit=self.plan.asked,
@@ -128,7 +128,7 @@ class Chain:
         length = self.plan.next_length(first.draft.left(), first.draft.segments)
         if first.end == "doubtful":
             length = min(PROBE_LENGTH, length)
-        order = Order(
+        order = SegmentSpec(
             self.plan,
             self.place,
             len(choices),
@@ -141,7 +141,7 @@ class Chain:
         for choice, generated in zip(choices, generations, strict=True):
             yield from self._add(choice, generated)
 
-    def _generated(self, order: Order) -> Items:
+    def _generated(self, order: SegmentSpec) -> Items:
         return (yield from Segment(self.horde, order, self.bill).generate())
 
     def _affordable(self, length: int, n: int) -> int:
@@ -159,7 +159,7 @@ class Chain:
             length = max(length // 2, _LEAST_BOUGHT)
         return length
 
-    def _add(self, choice: _Choice, generated: Generated) -> Iterator[Chunk]:
+    def _add(self, choice: _Choice, generated: Generation) -> Iterator[Chunk]:
         """The chunks of what a generation made certain."""
         draft, plan = choice.draft, self.plan
         if generated.is_censored and not draft.segments:
@@ -205,7 +205,7 @@ class Chain:
             return None
         return choice.end != "ended"
 
-    def _adds_nothing(self, choice: _Choice, generated: Generated) -> bool:
+    def _adds_nothing(self, choice: _Choice, generated: Generation) -> bool:
         if generated.is_censored or not generated.text.strip():
             return True
         return choice.end == "doubtful" and choice.draft.rambles(generated.text)
@@ -226,7 +226,7 @@ class Chain:
     ) -> Chunk:
         return chunks.chunk(self.head, delta, index=choice.index, finish_reason=reason)
 
-    def _name(self, generated: Generated) -> None:
+    def _name(self, generated: Generation) -> None:
         """From now on chunks name the model that serves."""
         if self.head.model != generated.model and len(self.plan.models) > 1:
             self.head = Head(self.head.id, self.head.created, generated.model)

@@ -24,7 +24,7 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
-from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.version import VERSION
 
 LONGEST_RETRY_AFTER = 120
@@ -55,7 +55,7 @@ class HordeClient:
         *,
         contact: str,
         timeout: tuple[float, float],
-        observer: Observer = NOBODY,
+        observer: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.base = api_url(url)
         self._host = urlsplit(self.base).netloc.rpartition("@")[2]

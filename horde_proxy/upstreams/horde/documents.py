@@ -14,21 +14,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.caching.background import PATIENCE, Refreshed, in_background
-from horde_proxy.caching.redis import KEPT, Document, Shared
+from horde_proxy.caching.background import PATIENCE, BackgroundValue, in_background
+from horde_proxy.caching.redis import KEPT, Document, SharedDocuments
 from horde_proxy.errors import ProxyError, UpstreamFailed
-from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.horde.client import HordeClient
 
 KINDS = ("text", "image")
 _DIGITS = 8
 log = logging.getLogger(__name__)
 
-Run = Callable[[Callable[[], None]], None]
+RunningRequest = Callable[[Callable[[], None]], None]
 
 
 @dataclass(frozen=True)
-class Source:
+class DocumentSource:
     """Where a document comes from. `name` has the endpoint and its parameters.
 
     `label` is short and told to the observer.
@@ -40,7 +40,7 @@ class Source:
     label: str = ""
 
 
-class Feed:
+class LiveDocument:
     """One document, at most `ttl` seconds old as long as it is asked for. Times are in seconds.
 
     `lease`: how long a fetch takes at most, for those that it is shared with.
@@ -48,21 +48,21 @@ class Feed:
 
     def __init__(
         self,
-        source: Source,
+        source: DocumentSource,
         *,
-        shared: Shared | None = None,
+        shared: SharedDocuments | None = None,
         lease: float = 60.0,
         timer: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
-        run: Run = in_background,
-        observer: Observer = NOBODY,
+        run: RunningRequest = in_background,
+        observer: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.name, self.ttl = source.name, source.ttl
         self._source, self._shared, self._lease = source, shared, lease
         self._now = now
         self._max_age = source.ttl
         self._has_failed = False
-        self._loaded = Refreshed(
+        self._loaded = BackgroundValue(
             self._load,
             ttl=source.ttl,
             stale=2 * source.ttl,
@@ -144,19 +144,19 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class KindFeeds:
+class KindDocuments:
     """What the horde tells of its text models, or of its image models."""
 
-    status: Feed
-    stats: Feed
-    workers: Feed
+    status: LiveDocument
+    stats: LiveDocument
+    workers: LiveDocument
 
-    def all(self) -> tuple[Feed, Feed, Feed]:
+    def all(self) -> tuple[LiveDocument, LiveDocument, LiveDocument]:
         """The three, in the order of their names here."""
         return (self.status, self.stats, self.workers)
 
 
-class Feeds:
+class HordeDocuments:
     """All feeds of one horde. `ttl` is that of what changes fast, `stats_ttl` of all else (s).
 
     `name` is that of the horde's endpoint, for the `observer`. Nothing is fetched before it is
@@ -169,16 +169,16 @@ class Feeds:
         *,
         ttl: float,
         stats_ttl: float | None = None,
-        shared: Shared | None = None,
+        shared: SharedDocuments | None = None,
         lease: float = 60.0,
         timer: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
-        run: Run = in_background,
+        run: RunningRequest = in_background,
         name: str = "horde",
-        observer: Observer = NOBODY,
+        observer: Telemetry = NO_TELEMETRY,
     ) -> None:
-        def feed(source: Source) -> Feed:
-            return Feed(
+        def feed(source: DocumentSource) -> LiveDocument:
+            return LiveDocument(
                 source,
                 shared=shared,
                 lease=lease,
@@ -191,35 +191,36 @@ class Feeds:
         slow = ttl if stats_ttl is None else stats_ttl
         self.shared = shared
         self._of = {
-            kind: KindFeeds(*map(feed, _sources(client, kind, ttl, slow, name))) for kind in KINDS
+            kind: KindDocuments(*map(feed, _sources(client, kind, ttl, slow, name)))
+            for kind in KINDS
         }
 
-    def of(self, kind: str) -> KindFeeds:
+    def of(self, kind: str) -> KindDocuments:
         """The feeds of "text" or "image"."""
         return self._of[kind]
 
 
 def _sources(
     client: HordeClient, kind: str, ttl: float, slow: float, name: str
-) -> tuple[Source, ...]:
+) -> tuple[DocumentSource, ...]:
     """Status, stats and workers. Image models are asked for less often: nobody chats with them."""
     horde = hashlib.sha256(client.base.encode()).hexdigest()[:_DIGITS]
     quick = min(ttl, slow) if kind == "text" else slow
     stats = "stats/img/models" if kind == "image" else "stats/text/models"
     return (
-        Source(
+        DocumentSource(
             f"status/models:type={kind}&model_state=all:{horde}",
             lambda: client.models(kind),
             quick,
             f"status:{kind}:{name}",
         ),
-        Source(
+        DocumentSource(
             f"{stats}:model_state=all:{horde}",
             lambda: client.model_stats(kind),
             slow,
             f"stats:{kind}:{name}",
         ),
-        Source(
+        DocumentSource(
             f"workers:type={kind}:{horde}",
             lambda: client.workers(kind),
             quick,

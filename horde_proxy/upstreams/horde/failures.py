@@ -6,7 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from horde_proxy.upstreams.horde.catalog import Worker
+from horde_proxy.upstreams.horde.catalog import CatalogWorker
 
 MEMORY = 3600.0
 _MOST = 10_000
@@ -32,7 +32,7 @@ class Failures:
             return [worker for worker, _ in Counter(each for _, each in self._seen).most_common()]
 
 
-def suspects(before: Sequence[Worker], after: Sequence[Worker]) -> list[str]:
+def suspects(before: Sequence[CatalogWorker], after: Sequence[CatalogWorker]) -> list[str]:
     """Ids of the workers that dropped jobs between two looks at them, most jobs first."""
     known = {worker.id: worker.uncompleted for worker in before}
     dropped = {

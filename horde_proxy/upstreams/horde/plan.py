@@ -13,7 +13,7 @@ from horde_proxy.prompts.formats import RAW, Format
 from horde_proxy.prompts.tool_calls.instructions import style_of
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.upstreams.horde import kudos, text
-from horde_proxy.upstreams.horde.catalog import ModelEntry, Worker
+from horde_proxy.upstreams.horde.catalog import CatalogWorker, ModelEntry
 from horde_proxy.upstreams.horde.throughput import UNMEASURED
 from horde_proxy.upstreams.horde.workers import Filters
 
@@ -70,7 +70,7 @@ class Plan:
     request: ChatRequest
     models: tuple[str, ...]
     entry: ModelEntry
-    admitted: tuple[Worker, ...]
+    admitted: tuple[CatalogWorker, ...]
     format: Format
     filters: Filters
     api_key: str = field(repr=False)
@@ -130,7 +130,7 @@ class Plan:
         )
 
 
-def capacities(workers: Sequence[Worker]) -> list[Capacity]:
+def capacities(workers: Sequence[CatalogWorker]) -> list[Capacity]:
     return [worker.capacity for worker in workers]
 
 
@@ -203,7 +203,7 @@ def make_plan(
     )
 
 
-def _longest(admitted: Sequence[Worker], allowed: int, chained: bool) -> int:
+def _longest(admitted: Sequence[CatalogWorker], allowed: int, chained: bool) -> int:
     """Tokens of one job: what kudos, workers and their speed permit."""
     lengths = [worker.capacity.max_length for worker in admitted]
     if not chained:
@@ -214,7 +214,7 @@ def _longest(admitted: Sequence[Worker], allowed: int, chained: bool) -> int:
     return max(LEAST_LENGTH, min(text.MOST_TOKENS, allowed, common, in_time))
 
 
-def _soon(first: int, admitted: Sequence[Worker]) -> int:
+def _soon(first: int, admitted: Sequence[CatalogWorker]) -> int:
     """The tokens of a first segment that even the slowest of several workers writes soon."""
     if len(admitted) < 2:
         return first

@@ -20,7 +20,7 @@ _WIDENING = 0.03
 _FAR_POSITION = 5
 
 
-class Pace:
+class PollSchedule:
     """The polls of one request: `delay` says how long to wait before the next one (s).
 
     Gaps widen with the time since the submit, and anew since a worker began, at just the rate

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
 from horde_proxy.upstreams.base import Waiting
 from horde_proxy.upstreams.horde.client import HordeClient, RequestLost
-from horde_proxy.upstreams.horde.polling import Pace
+from horde_proxy.upstreams.horde.polling import PollSchedule
 from horde_proxy.upstreams.horde.text import is_final
-from horde_proxy.upstreams.horde.throughput import Expected
+from horde_proxy.upstreams.horde.throughput import Estimate
 
 PUSHED = 15.0
 """Between two polls of a request whose results are pushed (s)."""
@@ -39,7 +39,7 @@ class Delivery(Protocol):
         """Whether something came within that time."""
 
 
-class Run:
+class RunningRequest:
     """A submitted request. `wanted` says what no worker offers, should it come to that.
 
     `on_popped` is told of its jobs that wait no longer. With a `delivery`
@@ -56,7 +56,7 @@ class Run:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         load: Callable[[], int] = lambda: 1,
-        expected: Expected | None = None,
+        expected: Estimate | None = None,
         on_popped: Callable[[int], None] = lambda count: None,
         delivery: Delivery | None = None,
     ) -> None:
@@ -64,8 +64,8 @@ class Run:
         self.is_processing = False
         self._client, self._n, self._wanted = client, n, wanted
         self._clock, self._sleep = clock, sleep
-        self._pace = Pace(clock, load, least=PUSHED if delivery else 0.0)
-        self._expected = expected or Expected(0.0, 0.0)
+        self._pace = PollSchedule(clock, load, least=PUSHED if delivery else 0.0)
+        self._expected = expected or Estimate(0.0, 0.0)
         self._delivery = delivery
         self._on_popped, self._waiting = on_popped, n
         self._submitted = clock()

@@ -13,7 +13,7 @@ from typing import Any
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
 from horde_proxy.prompts.faults import fault_of
 from horde_proxy.prompts.tokens import estimate
-from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Waiting
 from horde_proxy.upstreams.horde import kudos, text
 from horde_proxy.upstreams.horde.accounts import Accounts
@@ -21,9 +21,9 @@ from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient, RequestLost
 from horde_proxy.upstreams.horde.failures import Failures, suspects
 from horde_proxy.upstreams.horde.plan import Plan
-from horde_proxy.upstreams.horde.running_request import Faulted, Run, Status
-from horde_proxy.upstreams.horde.submit_queue import Gate, Place
-from horde_proxy.upstreams.horde.throughput import UNMEASURED, Speeds
+from horde_proxy.upstreams.horde.running_request import Faulted, RunningRequest, Status
+from horde_proxy.upstreams.horde.submit_queue import SubmitQueue, Ticket
+from horde_proxy.upstreams.horde.throughput import UNMEASURED, Throughput
 from horde_proxy.upstreams.horde.webhook import Mailbox, Webhook
 from horde_proxy.upstreams.horde.workers import listed
 
@@ -42,7 +42,7 @@ class Submitted:
 
 
 @dataclass
-class Bill:
+class AnswerCost:
     """What one answer took: request ids, workers, kudos, tokens generated, seconds.
 
     `guided`: requests for leaves.
@@ -74,14 +74,14 @@ class Bill:
 
 
 @dataclass(frozen=True)
-class Order:
+class SegmentSpec:
     """What a segment is for: n continuations of `so_far`. `worker`: who wrote that.
 
     `no_loops`: a text that loops is asked for again.
     """
 
     plan: Plan
-    place: Place
+    place: Ticket
     n: int
     so_far: str
     max_length: int
@@ -90,7 +90,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Generated:
+class Generation:
     """One generation, and the max_length that it was asked for with."""
 
     text: str
@@ -100,31 +100,31 @@ class Generated:
     is_censored: bool
 
 
-Items = Generator[Waiting | Submitted, None, list[Generated]]
+Items = Generator[Waiting | Submitted, None, list[Generation]]
 
 
 @dataclass(frozen=True)
-class Horde:
+class HordeContext:
     """One horde, and all that this proxy knows of it."""
 
     client: HordeClient
     catalog: Catalog
     accounts: Accounts
-    gate: Gate
-    speeds: Speeds
+    gate: SubmitQueue
+    speeds: Throughput
     failures: Failures
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     retries: int
     running: set[str] = field(default_factory=set)
     webhook: Webhook | None = None
-    observer: Observer = NOBODY
+    observer: Telemetry = NO_TELEMETRY
 
 
 class Segment:
     """Makes one order; `bill` is added to."""
 
-    def __init__(self, horde: Horde, order: Order, bill: Bill) -> None:
+    def __init__(self, horde: HordeContext, order: SegmentSpec, bill: AnswerCost) -> None:
         self._horde, self._order, self._bill = horde, order, bill
         self._fitted = order.plan.fitted_to(order.so_far, order.max_length)
 
@@ -134,7 +134,7 @@ class Segment:
         What fails is asked for again, away from the worker that failed. Raises UpstreamFailed when
         there is less than n after the last try, and whatever the horde refuses.
         """
-        good: list[Generated] = []
+        good: list[Generation] = []
         for tries_left in reversed(range(self._horde.retries + 1)):
             missing = self._order.n - len(good)
             try:
@@ -223,7 +223,7 @@ class Segment:
                 param="horde.max_kudos",
             )
 
-    def _begun(self, request_id: str, n: int, mailbox: Mailbox | None) -> Run:
+    def _begun(self, request_id: str, n: int, mailbox: Mailbox | None) -> RunningRequest:
         horde, plan = self._horde, self._order.plan
         expected = horde.speeds.expected(plan.entry, self._fitted.max_length)
         if mailbox is not None:
@@ -236,7 +236,7 @@ class Segment:
         self._bill.price += kudos.price(
             self._fitted.max_length, self._fitted.max_context_length, plan.size, n
         )
-        return Run(
+        return RunningRequest(
             horde.client,
             request_id,
             n,
@@ -249,7 +249,9 @@ class Segment:
             delivery=mailbox,
         )
 
-    def _follow(self, run: Run, preferred: str | None) -> Generator[Waiting, None, Status | None]:
+    def _follow(
+        self, run: RunningRequest, preferred: str | None
+    ) -> Generator[Waiting, None, Status | None]:
         until, waiting = self._horde.clock() + PREFERENCE_PATIENCE, run.wait()
         while True:
             try:
@@ -261,7 +263,7 @@ class Segment:
             if preferred and not run.is_processing and self._horde.clock() > until:
                 return None
 
-    def _ended(self, run: Run, n: int) -> None:
+    def _ended(self, run: RunningRequest, n: int) -> None:
         self._horde.accounts.hold(self._order.plan.api_key, -self._held(n))
         self._horde.running.discard(run.id)
         self._horde.speeds.began(self._order.plan.models[0], -1)
@@ -304,7 +306,7 @@ class Segment:
         if self._order.plan.is_chained and self._fitted.max_length > _LEAST_AFTER_FAULT:
             self._shorten(max(self._fitted.max_length // 2, _LEAST_AFTER_FAULT))
 
-    def _sorted(self, status: Status, *, is_last: bool) -> list[Generated]:
+    def _sorted(self, status: Status, *, is_last: bool) -> list[Generation]:
         """The generations that will do; at the last try all of them."""
         kept = []
         for each in status["generations"]:
@@ -316,7 +318,7 @@ class Segment:
                 self._horde.failures.add(generated.worker)
         return kept
 
-    def _is_bad(self, generated: Generated) -> bool:
+    def _is_bad(self, generated: Generation) -> bool:
         is_first = not self._order.so_far
         fault = fault_of(generated.text, self._order.plan.format, is_first=is_first)
         return (
@@ -325,8 +327,8 @@ class Segment:
             or (fault == "loop" and self._order.no_loops)
         )
 
-    def _generated(self, each: Mapping[str, Any]) -> Generated:
-        return Generated(
+    def _generated(self, each: Mapping[str, Any]) -> Generation:
+        return Generation(
             str(each.get("text") or ""),
             self._fitted.max_length,
             str(each.get("model") or self._order.plan.models[0]),
@@ -334,7 +336,7 @@ class Segment:
             text.is_censored(each),
         )
 
-    def _learn(self, status: Status, run: Run) -> None:
+    def _learn(self, status: Status, run: RunningRequest) -> None:
         queued, generating = run.seconds()
         self._bill.queue_seconds += queued
         self._bill.generation_seconds += generating

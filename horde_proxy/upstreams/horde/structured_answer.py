@@ -15,7 +15,7 @@ from typing import Any
 from horde_proxy.errors import ContextLengthExceeded, ToolCallFailed, UpstreamFailed
 from horde_proxy.prompts.answer import Answer, cut, end_marker
 from horde_proxy.prompts.constrained import (
-    Structure,
+    ConstrainedRequest,
     begun_with,
     corrected,
     grounded,
@@ -25,20 +25,26 @@ from horde_proxy.prompts.constrained import (
     read_json,
     undeclared,
 )
-from horde_proxy.prompts.guided import TEXT_STOPS, Ask, Unfillable, fill
+from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, Unfillable, fill
 from horde_proxy.prompts.json_schema.schemas import fits
 from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.tokens import estimate
-from horde_proxy.prompts.tool_calls.calls import Call, Read, problems_of, surely_text
+from horde_proxy.prompts.tool_calls.calls import CallReading, FoundCall, problems_of, surely_text
 from horde_proxy.prompts.tool_calls.instructions import prefill
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chat import Message, Tool
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
 from horde_proxy.upstreams.base import Waiting
-from horde_proxy.upstreams.horde.chained_answer import Chain, CutOff, in_time
+from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer, CutOff, in_time
 from horde_proxy.upstreams.horde.plan import Plan
-from horde_proxy.upstreams.horde.segment import Bill, Horde, Order, Segment, Submitted
-from horde_proxy.upstreams.horde.submit_queue import Place
+from horde_proxy.upstreams.horde.segment import (
+    AnswerCost,
+    HordeContext,
+    Segment,
+    SegmentSpec,
+    Submitted,
+)
+from horde_proxy.upstreams.horde.submit_queue import Ticket
 
 _LEAF_SAMPLING = {"temperature": 0.0, "rep_pen": 1.0}
 _FILL_IN = "You fill in values from what the user says."
@@ -50,22 +56,22 @@ _NO_CALL = "You made no function call."
 
 log = logging.getLogger(__name__)
 
-Meanwhile = Generator[Waiting | Submitted | Chunk, None, Any]
+Steps = Generator[Waiting | Submitted | Chunk, None, Any]
 
 
 @dataclass
-class Structured:
+class StructuredAnswer:
     """The answer to one plan, which was made for `structure`."""
 
-    horde: Horde
+    horde: HordeContext
     plan: Plan
-    structure: Structure
-    place: Place
+    structure: ConstrainedRequest
+    place: Ticket
     head: Head
     deadline: float | None
     retries: int
     most_leaves: int
-    bill: Bill = field(default_factory=Bill)
+    bill: AnswerCost = field(default_factory=AnswerCost)
     tokens: int = 0
     reasoning_tokens: int = 0
     cut_off: CutOff | None = None
@@ -98,9 +104,9 @@ class Structured:
             told["cut_off_by"] = self.cut_off
         yield chunks.usage_chunk(self.head, usage, told)
 
-    def _answers(self, messages: list[Message], n: int, *, shows: bool = False) -> Meanwhile:
+    def _answers(self, messages: list[Message], n: int, *, shows: bool = False) -> Steps:
         """n answers as text (list[Answer | None]); `shows` what is no call as it comes."""
-        chain = Chain(
+        chain = ChainedAnswer(
             self.horde,
             self.plan.asking(messages, n),
             self.place,
@@ -144,7 +150,7 @@ class Structured:
         yield from self._told(index, answer, "" if must else read.content)
         yield from self._call_chunks(index, calls)
 
-    def _is_cut_off(self, answer: Answer, read: Read) -> bool:
+    def _is_cut_off(self, answer: Answer, read: CallReading) -> bool:
         """Whether the client's own limit ended the answer before its call did."""
         request = self.structure.request
         if request.tool_choice == "auto":
@@ -155,7 +161,7 @@ class Structured:
             and (read.unfinished or not read.calls)
         )
 
-    def _read(self, answer: Answer) -> Meanwhile:
+    def _read(self, answer: Answer) -> Steps:
         """(answer, Read, what is wrong with it), after as many corrections as are allowed."""
         for tries_left in reversed(range(self.retries + 1)):
             cut_off = answer.finish_reason == "length"
@@ -169,7 +175,7 @@ class Structured:
             answer = (yield from self._asked_again(again)) or answer
         raise AssertionError("the last try returns")
 
-    def _problem(self, read: Read) -> str | None:
+    def _problem(self, read: CallReading) -> str | None:
         """Why what was read cannot be given; agents mend small misfits of free calls themselves."""
         must = self.structure.request.tool_choice != "auto"
         if read.problem or (not must and not read.calls):
@@ -187,7 +193,7 @@ class Structured:
     def _offered(self) -> list[Tool]:
         return offered(self.structure.request)
 
-    def _filled_call(self) -> Meanwhile:
+    def _filled_call(self) -> Steps:
         """The call that the model did not make by itself (Call). Raises ToolCallFailed."""
         style, offered = self.plan.style, self._offered()
         try:
@@ -199,9 +205,9 @@ class Structured:
             arguments = yield from self._filled(tool.parameters, begun, self._said())
         except Unfillable as exc:
             raise ToolCallFailed("The model did not make the function call.") from exc
-        return Call(name, dumps(arguments))
+        return FoundCall(name, dumps(arguments))
 
-    def _call_chunks(self, index: int, calls: list[Call]) -> Iterator[Chunk]:
+    def _call_chunks(self, index: int, calls: list[FoundCall]) -> Iterator[Chunk]:
         legacy = self.structure.request.legacy_functions
         for number, call in enumerate(calls[:1] if legacy else calls):
             self.tokens += estimate(call.name + call.arguments)
@@ -230,7 +236,7 @@ class Structured:
         yield from self._told(index, answer, text or self._text(answer))
         yield self._end(index, "stop")
 
-    def _read_json(self, answer: Answer, schema: Mapping[str, Any] | None) -> Meanwhile:
+    def _read_json(self, answer: Answer, schema: Mapping[str, Any] | None) -> Steps:
         """(answer, JSON text, what is wrong), after as many corrections as are allowed."""
         for tries_left in reversed(range(self.retries + 1)):
             text, problem = read_json(self.structure.prefill, answer.content, schema)
@@ -242,7 +248,7 @@ class Structured:
             answer = (yield from self._asked_again(again)) or answer
         raise AssertionError("the last try returns")
 
-    def _filled_json(self, schema: Mapping[str, Any]) -> Meanwhile:
+    def _filled_json(self, schema: Mapping[str, Any]) -> Steps:
         """JSON text that fits, or "" where the schema cannot be filled."""
         try:
             return dumps((yield from self._filled(schema, "")))
@@ -266,7 +272,7 @@ class Structured:
         asked = [each for each in self.structure.request.messages if each.role != "system"]
         return not asked or dropped < len(asked)
 
-    def _asked_again(self, messages: list[Message]) -> Meanwhile:
+    def _asked_again(self, messages: list[Message]) -> Steps:
         """The answer to a correction (Answer); None when there is only the one that was had."""
         self.bill.retries += 1
         self.horde.observer.retried("misfit")
@@ -279,7 +285,7 @@ class Structured:
 
     # Guided filling
 
-    def _filled(self, schema: Mapping[str, Any], begun: str, said: str = "") -> Meanwhile:
+    def _filled(self, schema: Mapping[str, Any], begun: str, said: str = "") -> Steps:
         """A value of the schema, leaf by leaf. Raises Unfillable.
 
         `said` is what texts should be taken from, if it tells.
@@ -297,7 +303,7 @@ class Structured:
         except StopIteration as done:
             return done.value
 
-    def _as_said(self, ask: Ask, text: str, said: str) -> Meanwhile:
+    def _as_said(self, ask: LeafPrompt, text: str, said: str) -> Steps:
         """The inside of a JSON string, as the user wrote it; else it is asked for in words too.
 
         A small model copies a word better after a space than after a quotation mark.
@@ -307,7 +313,7 @@ class Structured:
         if found or label is None:
             return _escaped(found) if found else text
         spoken = yield from self._leaf(
-            Ask(f"{label[1]}:", ("\n",), ask.max_length),
+            LeafPrompt(f"{label[1]}:", ("\n",), ask.max_length),
             (Message("system", _FILL_IN), Message("user", said)),
         )
         for candidate in (spoken, *_SENTENCE.split(spoken)[:1]):
@@ -321,7 +327,7 @@ class Structured:
         messages = self.structure.request.messages
         return "\n".join(each.text for each in messages if each.role in ("user", "tool"))
 
-    def _leaf(self, ask: Ask, messages: tuple[Message, ...] | None = None) -> Meanwhile:
+    def _leaf(self, ask: LeafPrompt, messages: tuple[Message, ...] | None = None) -> Steps:
         """What the model writes after the prefill of an ask (str)."""
         self.bill.guided += 1
         request = replace(
@@ -331,7 +337,7 @@ class Structured:
             messages=messages or self.structure.request.messages,
             sampling={**self.structure.request.sampling, **_LEAF_SAMPLING},
         )
-        order = Order(
+        order = SegmentSpec(
             replace(self.plan, request=request),
             self.place,
             1,

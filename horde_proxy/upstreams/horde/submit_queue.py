@@ -22,7 +22,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, Storage
 from limits.strategies import MovingWindowRateLimiter
 
-from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Waiting
 
 SLICE = 0.9
@@ -43,7 +43,7 @@ class Limits:
 
 
 @dataclass(eq=False)
-class Place:
+class Ticket:
     """A chat's place at the gate. It keeps the order of its arrival for all of its segments."""
 
     key: str
@@ -53,7 +53,7 @@ class Place:
     concurrency: int = 1
 
 
-class Gate:
+class SubmitQueue:
     """`concurrency` tells how many jobs of an API key may wait on the horde.
 
     `now` is the storage's idea of time (s). A `shared` storage counts for other processes too:
@@ -69,7 +69,7 @@ class Gate:
         storage: Callable[[], Storage] = MemoryStorage,
         shared: Callable[[], Storage] | None = None,
         now: Callable[[], float] = time.time,
-        observer: Observer = NOBODY,
+        observer: Telemetry = NO_TELEMETRY,
     ) -> None:
         self._address_limits = _parsed(limits.address)
         self._key_limits = _parsed(limits.key)
@@ -81,17 +81,17 @@ class Gate:
         self._shared: MovingWindowRateLimiter | None = None
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._lines: dict[str, deque[Place]] = {}
+        self._lines: dict[str, deque[Ticket]] = {}
         self._turns: deque[str] = deque()
         self._sending: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
         self._held_until: dict[str, float] = {}
 
-    def place(self, api_key: str, client: str) -> Place:
+    def place(self, api_key: str, client: str) -> Ticket:
         """A new chat's place, after all that have come before."""
-        return Place(_digest(api_key), client, next(self._numbers))
+        return Ticket(_digest(api_key), client, next(self._numbers))
 
-    def pass_through(self, place: Place, api_key: str, n: int) -> Generator[Waiting, None, None]:
+    def pass_through(self, place: Ticket, api_key: str, n: int) -> Generator[Waiting, None, None]:
         """Waitings until the chat may submit n jobs, which it then does within `sending`.
 
         Closing the generator leaves the line.
@@ -113,7 +113,7 @@ class Gate:
                 self._observer.held_back(self._now() - since)
 
     @contextmanager
-    def sending(self, place: Place) -> Iterator[None]:
+    def sending(self, place: Ticket) -> Iterator[None]:
         """Around the submit itself, which counts from its end: the horde saw it before that."""
         try:
             yield
@@ -124,12 +124,12 @@ class Gate:
                 for item, identity in self._limits_of(place):
                     self._strategy().hit(item, identity)
 
-    def count_waiting(self, place: Place, n: int) -> None:
+    def count_waiting(self, place: Ticket, n: int) -> None:
         """Count n jobs that wait on the horde; fewer, when negative: popped or cancelled."""
         with self._lock:
             _add(self._waiting, place.key, n)
 
-    def hold(self, place: Place, seconds: float) -> None:
+    def hold(self, place: Ticket, seconds: float) -> None:
         """The horde said that this key has too much waiting: nothing of it for some seconds."""
         with self._lock:
             now = self._now()
@@ -138,7 +138,7 @@ class Gate:
             }
             self._held_until[place.key] = max(self._held_until.get(place.key, 0.0), now + seconds)
 
-    def position(self, place: Place) -> int:
+    def position(self, place: Ticket) -> int:
         """1 for who is next: who stands before it, when clients take turns."""
         with self._lock:
             line = self._lines.get(place.client, ())
@@ -146,7 +146,7 @@ class Gate:
             others = (each for client, each in self._lines.items() if client != place.client)
             return 1 + ahead + sum(min(len(other), ahead + 1) for other in others)
 
-    def _line_up(self, place: Place) -> None:
+    def _line_up(self, place: Ticket) -> None:
         if place.client not in self._lines:
             self._lines[place.client] = deque()
             self._turns.append(place.client)
@@ -154,7 +154,7 @@ class Gate:
         at = next((i for i, other in enumerate(line) if other.number > place.number), len(line))
         line.insert(at, place)
 
-    def _leave(self, place: Place) -> None:
+    def _leave(self, place: Ticket) -> None:
         line = self._lines.get(place.client, deque())
         if place in line:
             line.remove(place)
@@ -162,7 +162,7 @@ class Gate:
                 del self._lines[place.client]
                 self._turns.remove(place.client)
 
-    def _pause(self, place: Place) -> float:
+    def _pause(self, place: Ticket) -> float:
         """Seconds to wait; 0 when it is this chat's turn, which is then taken."""
         with self._lock:
             ahead = self._lines[place.client].index(place)
@@ -182,12 +182,12 @@ class Gate:
                 self._sending.update((_ADDRESS, place.key))
             return pause
 
-    def _until_allowed(self, place: Place) -> float:
+    def _until_allowed(self, place: Ticket) -> float:
         """Seconds until the limits have room for one more; 0 is now."""
         address = self._window(self._address_limits, _ADDRESS)
         return max(address, self._until_key_allowed(place))
 
-    def _until_key_allowed(self, place: Place) -> float:
+    def _until_key_allowed(self, place: Ticket) -> float:
         if self._waiting[place.key] + place.n > max(place.concurrency, place.n):
             return SLICE / 2
         held = self._held_until.get(place.key, 0.0) - self._now()
@@ -201,7 +201,7 @@ class Gate:
                 pause = max(pause, stats.reset_time - self._now(), _LEAST_PAUSE)
         return pause
 
-    def _until_shared(self, place: Place) -> float:
+    def _until_shared(self, place: Ticket) -> float:
         """Seconds until all processes together have room; 0 takes it. Without a storage: 0."""
         if self._shared_storage is None:
             return 0.0
@@ -218,7 +218,7 @@ class Gate:
             return 0.0
         return 0.0 if all(taken) else _STEP
 
-    def _limits_of(self, place: Place) -> Iterator[tuple[RateLimitItem, str]]:
+    def _limits_of(self, place: Ticket) -> Iterator[tuple[RateLimitItem, str]]:
         yield from ((item, _ADDRESS) for item in self._address_limits)
         yield from ((item, place.key) for item in self._key_limits)
 

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from horde_proxy.prompts.partial_answer import Fill
+from horde_proxy.prompts.partial_answer import LengthEstimate
 from horde_proxy.upstreams.horde.catalog import ModelEntry
 
 _STEP = 0.3
@@ -26,10 +26,10 @@ class Speed:
 
     per_second: float | None = None
     typical: float | None = None
-    fill: Fill = field(default_factory=Fill)
+    fill: LengthEstimate = field(default_factory=LengthEstimate)
 
 
-class Expected:
+class Estimate:
     """How long one request should take, in seconds: in the queue, and in generation."""
 
     def __init__(self, queue: float, generation: float) -> None:
@@ -56,7 +56,7 @@ def _towards(old: float | None, new: float) -> float:
     return new if old is None else old + _STEP * (new - old)
 
 
-class Speeds:
+class Throughput:
     """The measurements, by model or worker id. Seconds and tokens; thread-safe."""
 
     def __init__(self) -> None:
@@ -108,6 +108,6 @@ class Speeds:
         typical = min(self.of(entry.name).typical or _TYPICAL_TOKENS, max_length)
         return typical / self.per_second(entry)
 
-    def expected(self, entry: ModelEntry, max_length: int) -> Expected:
+    def expected(self, entry: ModelEntry, max_length: int) -> Estimate:
         """What to expect of a request that is submitted now."""
-        return Expected(self.queue_seconds(entry), self.generation_seconds(entry, max_length))
+        return Estimate(self.queue_seconds(entry), self.generation_seconds(entry, max_length))

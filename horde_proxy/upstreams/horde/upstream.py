@@ -9,23 +9,23 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from horde_proxy.prompts.constrained import Structure, begun_with, structure_of
+from horde_proxy.prompts.constrained import ConstrainedRequest, begun_with, structure_of
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.protocol.chunks import Head
-from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Accepted, Route, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
-from horde_proxy.upstreams.horde.chained_answer import Chain
+from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.failures import Failures
 from horde_proxy.upstreams.horde.plan import HordeOptions, Plan, make_plan, same_format
-from horde_proxy.upstreams.horde.segment import Bill, Horde, Submitted
-from horde_proxy.upstreams.horde.structured_answer import Structured
-from horde_proxy.upstreams.horde.submit_queue import Gate, Place
-from horde_proxy.upstreams.horde.throughput import Speeds
+from horde_proxy.upstreams.horde.segment import AnswerCost, HordeContext, Submitted
+from horde_proxy.upstreams.horde.structured_answer import StructuredAnswer
+from horde_proxy.upstreams.horde.submit_queue import SubmitQueue, Ticket
+from horde_proxy.upstreams.horde.throughput import Throughput
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.horde.workers import Filters
 
@@ -38,13 +38,13 @@ TOLD_SECONDS = 1.0
 __all__ = ["Filters", "HordeOptions", "HordeUpstream"]
 
 
-def _first(structure: Structure) -> int:
+def _first(structure: ConstrainedRequest) -> int:
     """Tokens after which one looks whether a text that must have a certain form goes astray."""
     is_free = structure.request.tools and structure.request.tool_choice == "auto"
     return 0 if is_free else LOOK_AFTER
 
 
-def _spent(plan: Plan, bill: Bill) -> Spent:
+def _spent(plan: Plan, bill: AnswerCost) -> Spent:
     prompt_tokens = plan.fitted.prompt_tokens if bill.tokens else 0
     return Spent(prompt_tokens, bill.tokens, bill.kudos)
 
@@ -60,7 +60,7 @@ class HordeUpstream:
         catalog: Catalog,
         options: HordeOptions,
         accounts: Accounts,
-        gate: Gate,
+        gate: SubmitQueue,
         *,
         name: str = "horde",
         webhook: Webhook | None = None,
@@ -68,18 +68,18 @@ class HordeUpstream:
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: f"chatcmpl-{uuid.uuid4().hex}",
-        observer: Observer = NOBODY,
+        observer: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.name, self.url = name, client.base
         self._options, self._now, self._new_id = options, now, new_id
         self.webhook, self.feeds = webhook, catalog.feeds
         self._told: tuple[Mapping[str, ModelEntry], float, list[dict[str, Any]]] | None = None
-        self._horde = Horde(
+        self._horde = HordeContext(
             client,
             catalog,
             accounts,
             gate,
-            Speeds(),
+            Throughput(),
             Failures(clock),
             clock,
             sleep,
@@ -130,15 +130,15 @@ class HordeUpstream:
 
     def _answer(
         self, request: ChatRequest, models: Sequence[str]
-    ) -> tuple[Plan, Chain | Structured]:
+    ) -> tuple[Plan, ChainedAnswer | StructuredAnswer]:
         style = self._options.tool_style(models[0])
         structure = structure_of(request, style)
         if structure is None:
             plan = self._plan(request, models)
-            return plan, Chain(self._horde, plan, *self._frame(plan))
+            return plan, ChainedAnswer(self._horde, plan, *self._frame(plan))
         begun = begun_with(structure.request.messages, structure.prefill)
         plan = self._plan(replace(structure.request, messages=tuple(begun)), models)
-        return plan, Structured(
+        return plan, StructuredAnswer(
             self._horde,
             replace(plan, request=structure.request, first=_first(structure)),
             structure,
@@ -147,7 +147,7 @@ class HordeUpstream:
             self._options.most_leaves,
         )
 
-    def _frame(self, plan: Plan) -> tuple[Place, Head, float | None]:
+    def _frame(self, plan: Plan) -> tuple[Ticket, Head, float | None]:
         """The answer's place at the gate, the head of its chunks, and when its time is over."""
         request = plan.request
         deadline = request.deadline

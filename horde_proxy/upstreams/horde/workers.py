@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.upstreams.horde.catalog import Worker
+from horde_proxy.upstreams.horde.catalog import CatalogWorker
 
 MOST_WORKERS = 5
 VALIDATED = (
@@ -49,7 +49,7 @@ class Filters:
             validated=options.get("validated_backends", self.validated),
         )
 
-    def admits(self, worker: Worker) -> bool:
+    def admits(self, worker: CatalogWorker) -> bool:
         """Whether a worker may answer; one that has not been measured is quick enough."""
         names = {worker.id, worker.name} - {""}
         return (
@@ -70,8 +70,8 @@ class Filters:
 
 
 def listed(
-    serving: Sequence[Worker],
-    admitted: Sequence[Worker],
+    serving: Sequence[CatalogWorker],
+    admitted: Sequence[CatalogWorker],
     avoided: Collection[str],
     preferred: str | None = None,
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from horde_proxy.errors import ProxyError, RateLimited, UpstreamContextExceeded, UpstreamFailed
-from horde_proxy.upstreams.proxying import Relayed
+from horde_proxy.upstreams.proxying import ProxyResponse
 
 _OVERFLOW = ("context_length_exceeded", "exceed_context_size_error", "maximum context length")
 _LONGEST_REFUSAL = 10_000
@@ -19,7 +19,7 @@ _LONGEST_PAUSE = 3600
 _NOT_ITS_FAULT = frozenset({501, 505})
 
 
-def fault_of(relayed: Relayed) -> ProxyError | None:
+def fault_of(relayed: ProxyResponse) -> ProxyError | None:
     """Why another server should be asked, with the seconds to leave this one alone; or None."""
     pause = retry_after(relayed.header("retry-after"))
     if relayed.status == 429:
@@ -29,7 +29,7 @@ def fault_of(relayed: Relayed) -> ProxyError | None:
     return None
 
 
-def overflow_of(relayed: Relayed) -> UpstreamContextExceeded | None:
+def overflow_of(relayed: ProxyResponse) -> UpstreamContextExceeded | None:
     """The error of an answer that says that the request does not fit the model's context."""
     if relayed.status not in (400, 413, 422):
         return None
@@ -40,7 +40,7 @@ def overflow_of(relayed: Relayed) -> UpstreamContextExceeded | None:
     return UpstreamContextExceeded(message_of(error))
 
 
-def error_of(relayed: Relayed) -> Any:
+def error_of(relayed: ProxyResponse) -> Any:
     """What an answer has under "error", or its text; None where it is neither."""
     text = relayed.head(_LONGEST_REFUSAL).decode("utf-8", "replace")
     try:

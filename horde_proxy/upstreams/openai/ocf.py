@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from horde_proxy.errors import Unavailable, UpstreamFailed
-from horde_proxy.upstreams.disconnects import Watch
+from horde_proxy.upstreams.disconnects import CallGuard
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
-from horde_proxy.upstreams.proxying import Call, Relayed
+from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 _MODEL = "model="
 _FAILED = b"ERROR: "
@@ -29,7 +29,9 @@ class OCFUpstream(OpenAIUpstream):
     def _calls(url: str) -> str:
         return f"{_node(url)}/v1/service/llm/v1"
 
-    def relay(self, call: Call, model: str | None, watch: Watch | None = None) -> Relayed:
+    def relay(
+        self, call: ProxyRequest, model: str | None, watch: CallGuard | None = None
+    ) -> ProxyResponse:
         """As its parent, but failures that come as an answer are told from answers."""
         relayed = super().relay(call, model, watch)
         try:
@@ -39,7 +41,7 @@ class OCFUpstream(OpenAIUpstream):
             raise
         return relayed
 
-    def _check(self, relayed: Relayed) -> None:
+    def _check(self, relayed: ProxyResponse) -> None:
         """A stream is not held up by this: it begins with neither sign."""
         first = relayed.head(1)
         if first == b"E" and relayed.head(len(_FAILED)) == _FAILED:
@@ -91,7 +93,7 @@ def _node(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
-def _line(relayed: Relayed) -> str:
+def _line(relayed: ProxyResponse) -> str:
     """What a node says of a failure, on one line and not too long."""
     text = relayed.head(_LONGEST_ERROR).decode("utf-8", "replace").removeprefix("ERROR: ")
     return " ".join(text.split())

@@ -23,14 +23,14 @@ from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.usage import usage_of
 from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
 from horde_proxy.upstreams.openai.errors import error_of, fault_of, message_of, overflow_of
-from horde_proxy.upstreams.proxying import Relayed
+from horde_proxy.upstreams.proxying import ProxyResponse
 
 SLICE = 0.9
 _Arrived = Accepted | Chunk | BaseException | None
 
 
 def chunks(
-    name: str, start: Callable[[], Relayed], stop: Callable[[], object]
+    name: str, start: Callable[[], ProxyResponse], stop: Callable[[], object]
 ) -> Iterator[StreamItem]:
     """Accepted, Waitings and chunks of the stream that `start` begins and `stop` breaks off."""
     arrived: SimpleQueue[_Arrived] = SimpleQueue()
@@ -105,7 +105,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield rest
 
 
-def _read(name: str, start: Callable[[], Relayed], put: Callable[[_Arrived], None]) -> None:
+def _read(name: str, start: Callable[[], ProxyResponse], put: Callable[[_Arrived], None]) -> None:
     end: BaseException | None = None
     try:
         relayed = start()
@@ -125,7 +125,7 @@ def _read(name: str, start: Callable[[], Relayed], put: Callable[[_Arrived], Non
     put(end)
 
 
-def _refuse(relayed: Relayed) -> None:
+def _refuse(relayed: ProxyResponse) -> None:
     """Raises for an answer that is no stream."""
     if relayed.status < 300 and relayed.header("content-type").startswith("text/event-stream"):
         return

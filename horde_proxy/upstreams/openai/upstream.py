@@ -13,14 +13,14 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
-from horde_proxy.caching.background import Refreshed, in_background
+from horde_proxy.caching.background import BackgroundValue, in_background
 from horde_proxy.errors import ProxyError, TimedOut, Unreachable, UpstreamFailed
 from horde_proxy.protocol.chat import ChatRequest
-from horde_proxy.telemetry import NOBODY, Observer
+from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Route, StreamItem
-from horde_proxy.upstreams.disconnects import Hangups, Watch
+from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor
 from horde_proxy.upstreams.openai.stream import chunks
-from horde_proxy.upstreams.proxying import Call, JsonBody, Relayed, kept
+from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, ProxyResponse, kept
 
 CONNECT_SECONDS = 5.0
 LIST_SECONDS = 10.0
@@ -47,7 +47,7 @@ class OpenAIUpstream:
         name: str,
         url: str,
         session: requests.Session,
-        hangups: Hangups,
+        hangups: DisconnectMonitor,
         *,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -55,7 +55,7 @@ class OpenAIUpstream:
         ttl: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = in_background,
-        observer: Observer = NOBODY,
+        observer: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.name, self.url = name, _without_password(url)
         self.offers_any = False
@@ -73,7 +73,7 @@ class OpenAIUpstream:
         self._environment: dict[str, Any] = {
             **session.merge_environment_settings(self._base, {}, True, None, None)
         }
-        self._listed = Refreshed(
+        self._listed = BackgroundValue(
             self._list, ttl=ttl, clock=clock, run=run, name=f"models:{name}", observer=observer
         )
 
@@ -96,7 +96,9 @@ class OpenAIUpstream:
         """A request names one model."""
         return tuple(models[:1])
 
-    def relay(self, call: Call, model: str | None, watch: Watch | None = None) -> Relayed:
+    def relay(
+        self, call: ProxyRequest, model: str | None, watch: CallGuard | None = None
+    ) -> ProxyResponse:
         """The answer to a call, once its first bytes are there; `model` is its name here.
 
         Whoever has the `watch` may end it from another thread. Raises Unreachable, TimedOut,
@@ -119,7 +121,7 @@ class OpenAIUpstream:
         }
         path = "completions" if request.raw else "chat/completions"
         headers = {"Content-Type": "application/json"}
-        call = Call("POST", path, headers, JsonBody(json.dumps(body).encode()))
+        call = ProxyRequest("POST", path, headers, JsonBody(json.dumps(body).encode()))
         watch = self._hangups.watch(None)
         yield from chunks(self.name, lambda: self.relay(call, None, watch), watch.hang_up)
 
@@ -149,14 +151,14 @@ class OpenAIUpstream:
         except ValueError as exc:
             raise UpstreamFailed("its list of models is not JSON") from exc
 
-    def _prepared(self, call: Call, model: str | None) -> requests.PreparedRequest:
+    def _prepared(self, call: ProxyRequest, model: str | None) -> requests.PreparedRequest:
         body, length = call.body.naming(model)
         headers = call.passed_on(self._own)
         if body is not None or call.method in ("POST", "PUT", "PATCH"):
             headers["Content-Length"] = str(length)
         return _request(call.method, f"{self._base}/{call.path}", headers, body)
 
-    def _sent_twice(self, request: requests.PreparedRequest, watch: Watch) -> requests.Response:
+    def _sent_twice(self, request: requests.PreparedRequest, watch: CallGuard) -> requests.Response:
         """The response; over another connection where one broke that had been kept open."""
         try:
             return self._watched(request, watch)
@@ -170,7 +172,7 @@ class OpenAIUpstream:
             seek(0)
         return self._watched(request, watch)
 
-    def _watched(self, request: requests.PreparedRequest, watch: Watch) -> requests.Response:
+    def _watched(self, request: requests.PreparedRequest, watch: CallGuard) -> requests.Response:
         with watch:
             return self._send(request, self._timeout, stream=True)
 
@@ -194,8 +196,8 @@ class OpenAIUpstream:
         except requests.RequestException as exc:
             raise Unreachable(f"{self._host} cannot be reached: {_reason(exc)}") from exc
 
-    def _begun(self, response: requests.Response, watch: Watch) -> Relayed:
-        relayed = Relayed(
+    def _begun(self, response: requests.Response, watch: CallGuard) -> ProxyResponse:
+        relayed = ProxyResponse(
             response.status_code,
             kept(response.raw.headers.items()),
             self._bytes(response, watch),
@@ -208,7 +210,7 @@ class OpenAIUpstream:
             raise
         return relayed
 
-    def _bytes(self, response: requests.Response, watch: Watch) -> Iterator[bytes]:
+    def _bytes(self, response: requests.Response, watch: CallGuard) -> Iterator[bytes]:
         """The body as it comes."""
         raw = response.raw
         try:
@@ -222,7 +224,7 @@ class OpenAIUpstream:
             raise Unreachable(f"{self._host} broke the answer off") from exc
 
 
-def _pieces(raw: Any, watch: Watch) -> Iterator[bytes]:
+def _pieces(raw: Any, watch: CallGuard) -> Iterator[bytes]:
     """What has come, without waiting for more.
 
     With the last of a known length the call is over: a client that goes then, as many do at once,
