@@ -201,7 +201,7 @@ def gunicorn_settings(settings: Config) -> dict[str, Any]:
     return {
         "bind": server.bind,
         "workers": 1,
-        "worker_class": "horde_proxy.serving.Worker",
+        "worker_class": "horde_proxy.serving.GunicornWorker",
         "threads": threads,
         "worker_connections": threads + _IDLE_CONNECTIONS,
         "backlog": _BACKLOG,
