@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from horde_proxy.api.stream import EventStream
 from horde_proxy.errors import ClientGone, TimedOut
 from horde_proxy.protocol.chunks import Head, chunk, role_chunk
 from horde_proxy.upstreams.base import StreamItem, Waiting
+from tests.support import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World
 
 PREFIXES = pytest.mark.parametrize("prefix", ["", "/v1"])
 

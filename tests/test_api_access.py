@@ -8,13 +8,13 @@ import logging
 from typing import Any
 
 import pytest
-from conftest import OWNER_KEY, Scripted, World, known
 
 from horde_proxy import create_app, logs, reconfigure
 from horde_proxy.api.routes import Slots
 from horde_proxy.config import load
 from horde_proxy.errors import Unavailable
 from horde_proxy.ledger import ClientKey
+from tests.support import OWNER_KEY, Scripted, World, known
 
 LAPTOP, PHONE = "laptop-key-0123456789", "phone-key-0123456789"
 KEYS = known(laptop=LAPTOP, phone="sha256:" + hashlib.sha256(PHONE.encode()).hexdigest())

@@ -7,9 +7,9 @@ from typing import Any
 
 import openai.types
 import pytest
-from conftest import Scripted, World
 
 from horde_proxy.api.routes import LoopGuard
+from tests.support import Scripted, World
 
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import OWNER_KEY, Clock, Scripted, World, known
 
 from horde_proxy.api.in_flight import InFlight, RequestInfo
 from horde_proxy.errors import ClientGone, UpstreamFailed
 from horde_proxy.ledger import UsageRecorder
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.webhook import Webhook
+from tests.support import OWNER_KEY, Clock, Scripted, World, known
 
 ABOUT = RequestInfo("id", "ann", "m", False, 0.0)
 

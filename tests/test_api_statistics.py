@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import HORDE_URL, Scripted, World
 from flask.testing import FlaskClient
 
 from horde_proxy import create_app, reconfigure
 from horde_proxy.config import load
 from horde_proxy.stats.service import Query
 from horde_proxy.upstreams.in_process import WSGIAdapter
+from tests.support import HORDE_URL, Scripted, World
 
 LISTS = ["/v1/horde/models", "/horde/statistics", "/v1/horde/audit"]
 ROUTES = [*LISTS, "/v1/horde/models/a/Big-8B"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import Clock
 
 from horde_proxy.errors import RateLimited
 from horde_proxy.ledger.keys import ClientKey
 from horde_proxy.ledger.limits import KeyLimits
 from horde_proxy.ledger.usage import UsageRecorder
+from tests.support import Clock
 
 NOON = 1_769_860_800.0
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Clock
 
 from horde_proxy.ledger.records import DayUsage, StoreError, Usage
 from horde_proxy.ledger.store import Store
 from horde_proxy.ledger.usage import UsageRecorder
+from tests.support import Clock
 
 NOON = 1_769_860_800.0
 DAY, NEXT_DAY = "2026-01-31", "2026-02-01"

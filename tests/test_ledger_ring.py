@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import Clock
 
 from horde_proxy.errors import Unavailable
 from horde_proxy.ledger.keyring import KeyRing
 from horde_proxy.ledger.keys import ClientKey, digest
 from horde_proxy.ledger.records import StoreError
+from tests.support import Clock
 
 ANN, BOB = ClientKey("ann"), ClientKey("bob")
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import requests
 import responses
-from conftest import HORDE_URL, OWNER_KEY, Clock, ClockStorage, Scripted, World, known
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -30,6 +29,7 @@ from horde_proxy.metrics import EndpointNow, Metrics, Now
 from horde_proxy.telemetry import Telemetry
 from horde_proxy.upstreams.base import Accepted
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
+from tests.support import HORDE_URL, OWNER_KEY, Clock, ClockStorage, Scripted, World, known
 
 DASHBOARD = Path(__file__).parent.parent / "systemd" / "grafana-dashboard.json"
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}

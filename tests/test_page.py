@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import HORDE_URL, Clock, Scripted, World, known
 from flask.testing import FlaskClient
 from requests import ConnectionError
 from requests.adapters import BaseAdapter
@@ -26,6 +25,7 @@ from horde_proxy.web.charts import charts
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
 from horde_proxy.web.sessions import Sessions
 from horde_proxy.web.tables import endpoints, models, number, running, seconds
+from tests.support import HORDE_URL, Clock, Scripted, World, known
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
 ADMIN, GUEST, NARROW = "admin-key-0123456789", "guest-key-0123456789", "key-of-narrow-long"

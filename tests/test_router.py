@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from conftest import Clock
 
 from horde_proxy.errors import (
     ContextLengthExceeded,
@@ -29,6 +28,7 @@ from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.router import EVERYTHING, Router
 from horde_proxy.upstreams.base import Accepted, Route, Spent, StreamItem
 from horde_proxy.upstreams.proxying import NO_BODY, JsonBody, ProxyRequest, ProxyResponse
+from tests.support import Clock
 
 CALL = ProxyRequest("POST", "chat/completions", {}, NO_BODY, "m")
 CHAT = ChatRequest("m", (Message("user", "Hi"),))

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import OWNER_KEY, Clock, Scripted, World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Route, Waiting
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.worker.backend import BackendError
+from tests.support import OWNER_KEY, Clock, Scripted, World
 
 BEGUN = re.compile(r"<\|im_start\|>assistant\n(.*)\Z", re.DOTALL)
 

@@ -6,11 +6,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from conftest import Clock, ClockStorage
 from limits.errors import StorageError
 
 from horde_proxy.upstreams.base import Waiting
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue, Ticket
+from tests.support import Clock, ClockStorage
 
 FREE = Limits(address=(), key=())
 

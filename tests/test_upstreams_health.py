@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from conftest import Clock
-
 from horde_proxy.router.circuit_breaker import Attempt, CircuitBreaker
+from tests.support import Clock
 
 
 def asked(health: CircuitBreaker) -> Attempt:

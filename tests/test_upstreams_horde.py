@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import requests
 import responses
-from conftest import HORDE_URL, OWNER_KEY, Scripted, World
 
 from horde_proxy.errors import (
     ModelNotFound,
@@ -25,6 +24,7 @@ from horde_proxy.protocol.chunks import fold
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Accepted, Route, StreamItem, Waiting
 from horde_proxy.worker.backend import BackendError
+from tests.support import HORDE_URL, OWNER_KEY, Scripted, World
 
 HI = (Message("system", "Be kind."), Message("user", "Hi"))
 BASE = f"{HORDE_URL}/api/v2"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import CLIENT_KEY, Clock, World
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from horde_proxy.upstreams.horde.catalog import CatalogWorker, join
 from horde_proxy.upstreams.horde.failures import Failures, suspects
 from horde_proxy.upstreams.horde.throughput import Estimate, Throughput
 from horde_proxy.upstreams.horde.workers import MOST_WORKERS, Filters, listed
+from tests.support import CLIENT_KEY, Clock, World
 
 
 @pytest.mark.parametrize(

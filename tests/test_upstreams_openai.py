@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import requests
 import responses
-from conftest import Clock
 
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.caching.background import inline
@@ -28,6 +27,7 @@ from horde_proxy.upstreams.openai.errors import retry_after
 from horde_proxy.upstreams.openai.stream import as_chunks
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, _pieces, base_url
 from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, kept
+from tests.support import Clock
 
 URL = "http://server.invalid:11434"
 CHAT = f"{URL}/v1/chat/completions"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from conftest import Clock
 
 from horde_proxy.upstreams.horde.polling import PollSchedule
+from tests.support import Clock
 
 
 def polled_for(seconds: float, **state: int) -> list[float]:

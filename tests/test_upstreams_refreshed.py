@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import Clock
 
 from horde_proxy.caching.background import BackgroundValue, inline
 from horde_proxy.errors import Unavailable, UpstreamFailed
+from tests.support import Clock
 
 
 class Loading:

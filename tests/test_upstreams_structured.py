@@ -8,7 +8,6 @@ from typing import Any
 
 import openai.types.chat
 import pytest
-from conftest import Scripted, World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Route
 from horde_proxy.worker.backend import BackendError
+from tests.support import Scripted, World
 
 WEATHER: dict[str, Any] = {
     "type": "function",

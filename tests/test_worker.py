@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import requests
 import responses
-from conftest import OWNER_KEY, Clock, Scripted, World
 
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.worker import model_file, remote
@@ -21,6 +20,7 @@ from horde_proxy.worker.bridge import Bridge, Identity, Rejected
 from horde_proxy.worker.echo import Echo
 from horde_proxy.worker.ngram import NGram
 from horde_proxy.worker.placeholders import fill, fill_payload
+from tests.support import OWNER_KEY, Clock, Scripted, World
 
 CHATML = {
     "SYSTEM": "<|im_start|>system\n",

@@ -1,109 +1,16 @@
-"""Real processes on free loopback ports, each ended by its id after the test."""
+"""Fixtures of the tests with real processes."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import requests
 
-KEY = "live-tests-owner-key"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def until(came: Callable[[], Any], seconds: float = 20) -> Any:
-    """What `came` returns as soon as that is true; fails after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = came()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"did not come within {seconds} s")
-
-
-def answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=2).ok
-    except requests.RequestException:
-        return False
-
-
-class Processes:
-    """Starts our own command with settings as environment variables."""
-
-    def __init__(self) -> None:
-        self.started: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
-        names = {"HORDE_PROXY_" + name.upper(): value for name, value in settings.items()}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "horde_proxy", *arguments],
-            env={**os.environ, "AI_HORDE_API_KEY": KEY, **names},
-            start_new_session=True,
-        )
-        self.started.append(process)
-        return process
-
-    def serve(self, **settings: str) -> tuple[str, subprocess.Popen[bytes]]:
-        """A proxy and its URL, once it answers. The private horde has no pace to keep to."""
-        settings = {
-            "horde__address_limits": "[]",
-            "horde__key_limits": "[]",
-            "server__cancel_grace": "0",
-            "server__reattach": "false",
-            **settings,
-        }
-        bind = f"127.0.0.1:{free_port()}"
-        process = self.start("serve", "--bind", bind, **settings)
-        until(lambda: answers(f"http://{bind}/health/live"))
-        return f"http://{bind}", process
-
-    def serve_horde(self, **settings: str) -> str:
-        """A proxy with a private horde in it."""
-        return self.serve(private_horde__enabled="true", private_horde__api_key=KEY, **settings)[0]
-
-    def work(self, url: str, *options: str) -> subprocess.Popen[bytes]:
-        """An echo worker, once its model is on offer."""
-        process = self.start(
-            "worker", "--horde", url, "--backend", "echo", "--idle", "0.05", *options
-        )
-        until(lambda: "echo" in requests.get(f"{url}/v1/models", timeout=5).text)
-        return process
-
-    def end(self) -> None:
-        for process in reversed(self.started):
-            process.send_signal(signal.SIGTERM)
-        for process in reversed(self.started):
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+from tests.live.processes import Processes
 
 
 @pytest.fixture
 def processes() -> Iterator[Processes]:
-    found = Processes()
-    yield found
-    found.end()
-
-
-def running_requests(url: str) -> list[str]:
-    """Ids of the requests that the private horde still has."""
-    user = requests.get(f"{url}/api/v2/find_user", headers={"apikey": KEY}, timeout=5).json()
-    found: list[str] = user["active_generations"].get("text", [])
-    return found
+    started = Processes()
+    yield started
+    started.end()

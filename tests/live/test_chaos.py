@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from horde_proxy.worker.backend import BackendError
 from horde_proxy.worker.bridge import Bridge, Identity
 from horde_proxy.worker.echo import Echo
-from live.conftest import KEY, Processes, answers, free_port, running_requests, until
+from tests.live.processes import KEY, Processes, answers, free_port, running_requests, until
 
 CHATS = 2000
 AT_ONCE = 100

@@ -19,7 +19,7 @@ import pydantic
 import pytest
 import requests
 
-from live.conftest import Processes, until
+from tests.live.processes import Processes, until
 
 HERE = Path(__file__).parent / "clients"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "horde-proxy-tests"

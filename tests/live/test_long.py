@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from horde_proxy.prompts.tokens import truncate
-from live.conftest import Processes
+from tests.live.processes import Processes
 
 MODEL = "horde-proxy/echo"
 ANONYMOUS = {"AI_HORDE_API_KEY": "0000000000"}

@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from horde_proxy.commands import check
-from live.conftest import Processes, answers, free_port, running_requests, until
+from tests.live.processes import Processes, answers, free_port, running_requests, until
 
 pytestmark = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 OURS = Path(__file__).parent.parent.parent / "systemd" / "nginx.conf"

@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import Clock, Scripted, World
 from flask import Flask, request
 from werkzeug.serving import make_server
 
@@ -29,8 +28,9 @@ from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.routes import PageState
 from horde_proxy.config import load
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
-from live.chromium import PROGRAM, Chromium
-from live.conftest import Processes, until
+from tests.live.chromium import PROGRAM, Chromium
+from tests.live.processes import Processes, until
+from tests.support import Clock, Scripted, World
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "horde-proxy-tests"
 MODEL, OTHER = "horde-proxy/echo", "other/Nova-8B"

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_ledger_store import ANN, DAY, Behaviour
 
 from horde_proxy.ledger.records import DayUsage
 from horde_proxy.ledger.store import Store, StoreError
 from horde_proxy.ledger.usage import UsageRecorder
-from live.conftest import free_port, until
+from tests.live.processes import free_port, until
+from tests.test_ledger_store import ANN, DAY, Behaviour
 
 psycopg = pytest.importorskip("psycopg")
 PASSWORD = "password-of-the-tests"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
-from live.conftest import free_port, until
+from tests.live.processes import free_port, until
 
 redis = pytest.importorskip("redis")
 pytestmark = pytest.mark.skipif(

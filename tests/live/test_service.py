@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from live.conftest import KEY, Processes, answers, free_port, running_requests, until
+from tests.live.processes import KEY, Processes, answers, free_port, running_requests, until
 
 MODEL = "horde-proxy/echo"
 LAPTOP = "laptop-key-0123456789"

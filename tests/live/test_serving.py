@@ -16,7 +16,7 @@ import openai
 import pytest
 import requests
 
-from live.conftest import Processes, answers, free_port, running_requests, until
+from tests.live.processes import Processes, answers, free_port, running_requests, until
 
 MODEL = "horde-proxy/echo"
 

@@ -18,7 +18,7 @@ from horde_proxy.caching.redis import Document, SharedDocuments, connected
 from horde_proxy.errors import Unreachable
 from horde_proxy.stats.live import LiveHorde
 from horde_proxy.upstreams.horde.documents import HordeDocuments
-from live.conftest import free_port, until
+from tests.live.processes import free_port, until
 
 redis = pytest.importorskip("redis")
 pytestmark = pytest.mark.skipif(

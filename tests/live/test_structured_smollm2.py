@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from horde_proxy.worker.model_file import installed
-from live.conftest import Processes, until
+from tests.live.processes import Processes, until
 
 MODEL = "horde-proxy/SmolLM2-135M-Instruct"
 CITIES = (
