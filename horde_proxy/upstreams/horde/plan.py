@@ -180,8 +180,7 @@ def make_plan(
     asked = request.max_tokens or options.default_max_tokens
     if not chained:
         asked = min(asked, longest)
-    first = request.horde.get("first_segment", options.first_segment if request.stream else 0)
-    first = _soon(first, admitted) if chained else 0
+    first = _first_segment(request, options, admitted) if chained else 0
     begun = _first_length(asked, longest, first)
     fitted = fit(request.messages, format, begun, capacities(admitted), style)
     return Plan(
@@ -212,6 +211,14 @@ def _longest(admitted: Sequence[CatalogWorker], allowed: int, chained: bool) -> 
     in_time = max(int(min(speeds) * JOB_SECONDS), _SLOWEST_LENGTH) if speeds else text.MOST_TOKENS
     common = common_length(capacities(admitted))
     return max(LEAST_LENGTH, min(text.MOST_TOKENS, allowed, common, in_time))
+
+
+def _first_segment(
+    request: ChatRequest, options: HordeOptions, admitted: Sequence[CatalogWorker]
+) -> int:
+    """The tokens of a first segment, 0 for one as long as the others."""
+    first: int = request.horde.get("first_segment", options.first_segment if request.stream else 0)
+    return _soon(first, admitted)
 
 
 def _soon(first: int, admitted: Sequence[CatalogWorker]) -> int:
