@@ -1,6 +1,7 @@
-"""What the proxy counts and measures, for Prometheus; the only module that knows its client.
+"""The proxy's metrics, and the only module that imports prometheus_client.
 
-The values of labels are bounded: what is neither configured nor on offer counts as "other".
+It must not let label values grow without bounds: clients choose models and paths. A name that is
+neither configured nor available counts as "other".
 """
 
 from __future__ import annotations
@@ -29,20 +30,22 @@ from horde_proxy.telemetry import Telemetry
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER, NONE = "other", "none"
 MOST_MODELS = 200
-"""How many models are told apart; all further ones are "other"."""
+"""How many models get series of their own; all further ones are "other"."""
 _MOST_NAMES = 100
+"""The same for upstreams, statuses and error codes: servers choose some of them freely."""
 _LONGEST_NAME = 200
-_TOO_MUCH = 1e12
+_LARGEST_AMOUNT = 1e12
+"""More tokens, kudos or seconds than this is a server's nonsense; one such sample spoils a sum."""
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, float("inf"))
-"""From a relayed chunk to the longest that anybody waits for the horde (s)."""
+"""Seconds: from a proxied chunk to the longest wait for the horde (server.stream_timeout)."""
 _WAITING_STATES = ("arrived", "held back", "queued")
 Family = TypeVar("Family", bound=MetricWrapperBase)
 
 
-class AnsweredRequests(Protocol):
-    """A request that was answered; times in seconds, None for what is not known.
+class AnsweredRequest(Protocol):
+    """A request that was answered; times in seconds, None where a value is not known.
 
-    `model` is the name under which it was served, `asked` that under which it was asked for.
+    `asked` is the model's name in the request, `model` the name of the model that answered.
     """
 
     status: int
@@ -60,8 +63,8 @@ class AnsweredRequests(Protocol):
 
 
 @dataclass(frozen=True)
-class EndpointNow:
-    """How an endpoint fares; `cooling` is the seconds until it may be asked again."""
+class EndpointGauges:
+    """One endpoint at one moment. `cooling`: seconds until it may be tried again."""
 
     name: str
     is_up: bool
@@ -70,86 +73,92 @@ class EndpointNow:
 
 
 @dataclass(frozen=True)
-class Now:
-    """How things stand at one moment. `waiting`: clients that wait, by the state of the wait."""
+class CurrentGauges:
+    """The proxy at one moment. `waiting`: the number of waiting clients by state."""
 
     waiting: Mapping[str, int] = field(default_factory=dict)
     places: int = 0
     places_taken: int = 0
-    endpoints: Sequence[EndpointNow] = ()
+    endpoints: Sequence[EndpointGauges] = ()
 
 
 class Metrics(Telemetry):
-    """Counts from its making on; thread-safe. Each has a registry of its own."""
+    """All counters of one app, in a registry of its own. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._registry = CollectorRegistry(auto_describe=True)
-        self._of_requests = _OfRequests(self._registry)
-        self._of_the_horde = _OfTheHorde(self._registry)
-        self._of_caches = _OfCaches(self._registry)
+        self._requests = _RequestMetrics(self._registry)
+        self._horde = _HordeMetrics(self._registry)
+        self._caches = _CacheMetrics(self._registry)
         self._loaded_at: dict[str, float] = {}
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
     def answered(
-        self, route: str, request: AnsweredRequests, is_offered: Callable[[str], bool]
+        self, route: str, request: AnsweredRequest, is_offered: Callable[[str], bool]
     ) -> None:
-        """Count a request. `is_offered` tells whether a name is a model's on offer."""
-        self._of_requests.add(route, request, is_offered)
+        """Count a request. `is_offered` says whether a name is that of an available model."""
+        self._requests.add(route, request, is_offered)
 
-    def text(self, now: Now = Now()) -> bytes:
-        """All of it in Prometheus' text format."""
+    def text(self, gauges: CurrentGauges = CurrentGauges()) -> bytes:
+        """All metrics in Prometheus' text format."""
         scrape = CollectorRegistry(auto_describe=False)
+        # Copied, because a loader in another thread may add a cache meanwhile.
         ages = {cache: self._clock() - at for cache, at in list(self._loaded_at.items())}
-        scrape.register(_Scrape(self._registry, now, ages))
+        scrape.register(_Scrape(self._registry, gauges, ages))
         return generate_latest(scrape)
 
     def called(self, call: str, status: int | None) -> None:
-        self._of_the_horde.called(call, status)
+        self._horde.called(call, status)
 
     def held_back(self, seconds: float) -> None:
-        self._of_the_horde.held_back.observe(max(seconds, 0.0))
+        self._horde.held_back.observe(max(seconds, 0.0))
 
     def cancelled(self) -> None:
-        self._of_the_horde.cancellations.inc()
+        self._horde.cancellations.inc()
 
     def retried(self, reason: str) -> None:
-        self._of_the_horde.retries[reason,].inc()
+        self._horde.retries[reason,].inc()
 
     def late(self, seconds: float) -> None:
-        self._of_the_horde.lateness.observe(seconds)
+        self._horde.lateness.observe(seconds)
 
     def hit(self, cache: str) -> None:
-        self._of_caches.hits[cache,].inc()
+        self._caches.hits[cache,].inc()
 
     def refreshed(self, cache: str, ok: bool) -> None:
         if ok:
             self._loaded_at[cache] = self._clock()
-        self._of_caches.refreshes[cache, "ok" if ok else "failed"].inc()
+        self._caches.refreshes[cache, "ok" if ok else "failed"].inc()
 
 
-class _Names:
+class _LabelValues:
     """The values of a label: at most `most`, each short and printable in UTF-8."""
 
     def __init__(self, most: int) -> None:
+        # The lock guards the size of `_labels` while one is added; reading needs none, since
+        # entries are never changed or removed. No I/O happens under it.
         self._most, self._lock = most, threading.Lock()
         self._labels: dict[str, str] = {}
 
     def label(self, name: str, is_known: Callable[[str], bool] = bool) -> str | None:
-        """The label of a name; None for one that is not known, or too many."""
-        found = self._labels.get(name)
-        if found is None and len(self._labels) < self._most and is_known(name):
-            found = name[:_LONGEST_NAME].encode("utf-8", "replace").decode()
+        """The label of a name; None if it is unknown, or if there are too many already."""
+        label = self._labels.get(name)
+        if label is None and len(self._labels) < self._most and is_known(name):
+            label = name[:_LONGEST_NAME].encode("utf-8", "replace").decode()
             with self._lock:
                 if len(self._labels) >= self._most:
                     return None
-                self._labels[name] = found
-        return found
+                self._labels[name] = label
+        return label
 
 
-class _By(dict[tuple[str, ...], Family], Generic[Family]):
-    """The series of a family by the values of its labels: quicker than asking the family."""
+class _Series(dict[tuple[str, ...], Family], Generic[Family]):
+    """The series of a family by their label values.
+
+    A look-up here takes a fraction of what Family.labels() takes, which locks and formats.
+    """
 
     def __init__(self, family: Family) -> None:
         super().__init__()
@@ -160,63 +169,64 @@ class _By(dict[tuple[str, ...], Family], Generic[Family]):
         return series
 
 
-class _OfRequests:
-    """What clients asked, and what they were given."""
+def _counters(
+    registry: CollectorRegistry, name: str, text: str, labels: Sequence[str]
+) -> _Series[Counter]:
+    return _Series(Counter(f"horde_proxy_{name}", text, labels, registry=registry))
+
+
+def _histograms(
+    registry: CollectorRegistry, name: str, text: str, label: str
+) -> _Series[Histogram]:
+    return _Series(
+        Histogram(
+            f"horde_proxy_{name}_seconds", text, (label,), registry=registry, buckets=_BUCKETS
+        )
+    )
+
+
+class _RequestMetrics:
+    """Requests of clients and their answers."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._models, self._upstreams = _Names(MOST_MODELS), _Names(_MOST_NAMES)
-        self._statuses, self._errors = _Names(_MOST_NAMES), _Names(_MOST_NAMES)
-        self._requests = _By(
-            Counter(
-                "horde_proxy_requests",
-                "Requests answered, but for /health and /metrics.",
-                ("route", "model", "upstream", "status"),
-                registry=registry,
-            )
+        self._models, self._upstreams = _LabelValues(MOST_MODELS), _LabelValues(_MOST_NAMES)
+        self._statuses, self._errors = _LabelValues(_MOST_NAMES), _LabelValues(_MOST_NAMES)
+        self._requests = _counters(
+            registry,
+            "requests",
+            "Requests answered, except /health and /metrics.",
+            ("route", "model", "upstream", "status"),
         )
-        self._failures = _By(
-            Counter(
-                "horde_proxy_request_failures",
-                "Requests that failed or broke off, by the code of the error.",
-                ("route", "upstream", "error"),
-                registry=registry,
-            )
+        self._failures = _counters(
+            registry,
+            "request_failures",
+            "Requests that failed or broke off, by error code.",
+            ("route", "upstream", "error"),
         )
-        self._tokens = _By(
-            Counter(
-                "horde_proxy_tokens",
-                "Tokens of prompts and completions, as far as known.",
-                ("model", "upstream", "kind"),
-                registry=registry,
-            )
+        self._tokens = _counters(
+            registry,
+            "tokens",
+            "Tokens of prompts and completions, where known.",
+            ("model", "upstream", "kind"),
         )
-        self._kudos = _By(
-            Counter(
-                "horde_proxy_kudos",
-                "Kudos that answers took.",
-                ("model", "upstream"),
-                registry=registry,
-            )
+        self._kudos = _counters(registry, "kudos", "Kudos spent on answers.", ("model", "upstream"))
+        self._add_histograms(registry)
+
+    def _add_histograms(self, registry: CollectorRegistry) -> None:
+        self._duration = _histograms(
+            registry, "request_duration", "From a request to the end of its answer.", "route"
         )
-        self._duration, self._first_text, self._queue, self._generation = (
-            _By(
-                Histogram(
-                    f"horde_proxy_{name}_seconds",
-                    text,
-                    (label,),
-                    registry=registry,
-                    buckets=_BUCKETS,
-                )
-            )
-            for name, text, label in (
-                ("request_duration", "From a request to the end of its answer.", "route"),
-                ("first_text", "From a request to the first text of its answer.", "upstream"),
-                ("queue", "What an answer's requests spent in the horde's queue.", "upstream"),
-                ("generation", "What an answer's requests spent in generation.", "upstream"),
-            )
+        self._first_text = _histograms(
+            registry, "first_text", "From a request to the first text of its answer.", "upstream"
+        )
+        self._queue = _histograms(
+            registry, "queue", "Time that an answer's requests spent in the queue.", "upstream"
+        )
+        self._generation = _histograms(
+            registry, "generation", "Time that an answer's requests spent generating.", "upstream"
         )
 
-    def add(self, route: str, request: AnsweredRequests, is_offered: Callable[[str], bool]) -> None:
+    def add(self, route: str, request: AnsweredRequest, is_offered: Callable[[str], bool]) -> None:
         model = self._model(request, is_offered)
         upstream = self._upstreams.label(request.upstream) or OTHER if request.upstream else NONE
         status = self._statuses.label(str(request.status)) or OTHER
@@ -232,9 +242,9 @@ class _OfRequests:
         ):
             if _is_amount(seconds):
                 histogram[upstream,].observe(seconds)
-        self._use(request, model, upstream)
+        self._add_usage(request, model, upstream)
 
-    def _use(self, request: AnsweredRequests, model: str, upstream: str) -> None:
+    def _add_usage(self, request: AnsweredRequest, model: str, upstream: str) -> None:
         if _is_amount(request.prompt_tokens):
             self._tokens[model, upstream, "prompt"].inc(request.prompt_tokens)
         if _is_amount(request.completion_tokens):
@@ -242,47 +252,40 @@ class _OfRequests:
         if _is_amount(request.kudos):
             self._kudos[model, upstream].inc(request.kudos)
 
-    def _model(self, request: AnsweredRequests, is_offered: Callable[[str], bool]) -> str:
+    def _model(self, request: AnsweredRequest, is_offered: Callable[[str], bool]) -> str:
         names = [name for name in (request.model, request.asked) if name]
         labels = (self._models.label(name, is_offered) for name in names)
         return next((label for label in labels if label), OTHER if names else NONE)
 
 
-class _OfTheHorde:
-    """What the horde was asked, and what became of it."""
+class _HordeMetrics:
+    """Calls of the horde's API, and the fate of what was submitted."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._names = _Names(_MOST_NAMES)
-        self._calls = _By(
-            Counter(
-                "horde_proxy_horde_calls",
-                'Calls of the horde\'s API; status "none" where no answer came.',
-                ("call", "status"),
-                registry=registry,
-            )
+        self._names = _LabelValues(_MOST_NAMES)
+        self._calls = _counters(
+            registry,
+            "horde_calls",
+            'Calls of the horde\'s API; the status is "none" where no answer came.',
+            ("call", "status"),
         )
-        self.retries = _By(
-            Counter(
-                "horde_proxy_retries",
-                "What was asked of the horde again, by the reason.",
-                ("reason",),
-                registry=registry,
-            )
+        self.retries = _counters(
+            registry, "retries", "Requests submitted to the horde again, by reason.", ("reason",)
         )
         self.cancellations = Counter(
             "horde_proxy_cancellations",
-            "Requests cancelled on the horde before their end.",
+            "Requests cancelled on the horde before they were complete.",
             registry=registry,
         )
         self.held_back = Histogram(
             "horde_proxy_held_back_seconds",
-            "How long submits stood in line, of those that did.",
+            "Wait in the submit queue, of the submits that had to wait.",
             registry=registry,
             buckets=_BUCKETS,
         )
         self.lateness = Histogram(
             "horde_proxy_lateness_seconds",
-            "How much later than expected at its submit a request on the horde ended.",
+            "How much later than estimated at its submit a request on the horde ended.",
             registry=registry,
             buckets=_BUCKETS,
         )
@@ -293,89 +296,89 @@ class _OfTheHorde:
         self._calls[name, answer].inc()
 
 
-class _OfCaches:
-    """What is loaded in the background, each by its name."""
+class _CacheMetrics:
+    """Values that are loaded in the background, by name."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.hits = _By(
-            Counter(
-                "horde_proxy_cache_hits", "Values given from memory.", ("cache",), registry=registry
-            )
-        )
-        self.refreshes = _By(
-            Counter(
-                "horde_proxy_cache_refreshes",
-                "Loads of a value anew: ok or failed.",
-                ("cache", "result"),
-                registry=registry,
-            )
+        self.hits = _counters(registry, "cache_hits", "Values served from memory.", ("cache",))
+        self.refreshes = _counters(
+            registry, "cache_refreshes", "Loads of a value: ok or failed.", ("cache", "result")
         )
 
 
 class _Scrape(Collector):
-    """What was counted, and how things stand now. `ages`: of the caches' values, in seconds."""
+    """The counters and the current gauges. `ages`: of cached values, in seconds."""
 
-    def __init__(self, counted: CollectorRegistry, now: Now, ages: Mapping[str, float]) -> None:
-        self._counted, self._now, self._ages = counted, now, ages
+    def __init__(
+        self, counted: CollectorRegistry, gauges: CurrentGauges, ages: Mapping[str, float]
+    ) -> None:
+        self._counted, self._gauges, self._ages = counted, gauges, ages
 
     def collect(self) -> Iterator[Metric]:
         for family in self._counted.collect():
-            # When each series began doubles their number, and Prometheus knows it by itself.
-            family.samples = [each for each in family.samples if not each.name.endswith("_created")]
+            # prometheus_client adds a *_created sample to each series. That doubles their
+            # number, and Prometheus finds resets without it.
+            family.samples = [
+                sample for sample in family.samples if not sample.name.endswith("_created")
+            ]
             yield family
-        yield from self._of_now()
-
-    def _of_now(self) -> Iterator[Metric]:
-        now = self._now
-        waiting = {state: now.waiting.get(state, 0) for state in _WAITING_STATES}
-        running = max(now.places_taken - sum(waiting.values()), 0)
-        yield _gauge(
-            "waiting_requests",
-            "Clients that wait for their turn, by state.",
-            (((state.replace(" ", "_"),), count) for state, count in waiting.items()),
-            "state",
-        )
-        yield _gauge(
-            "running_requests", "Clients whose answer is being made or relayed.", [((), running)]
-        )
-        yield _gauge(
-            "places",
-            "Places for waiting.",
-            [
-                (("taken",), now.places_taken),
-                (("free",), now.places - now.places_taken),
-            ],
-            "state",
-        )
-        yield _gauge(
-            "endpoint_up",
-            "Whether an endpoint is asked: 1, or 0.",
-            (((each.name,), each.is_up) for each in now.endpoints),
-            "upstream",
-        )
-        yield _gauge(
-            "endpoint_running_requests",
-            "What runs at an endpoint.",
-            (((each.name,), each.running) for each in now.endpoints),
-            "upstream",
-        )
-        yield _gauge(
-            "endpoint_cooling_seconds",
-            "How long an endpoint is left alone yet.",
-            (((each.name,), each.cooling) for each in now.endpoints),
-            "upstream",
-        )
+        yield from self._places()
+        yield from self._endpoints()
         yield _gauge(
             "cache_age_seconds",
-            "How old a cached value is.",
+            "Age of a cached value.",
             (((cache,), age) for cache, age in self._ages.items()),
             "cache",
         )
 
+    def _places(self) -> Iterator[Metric]:
+        gauges = self._gauges
+        waiting = {state: gauges.waiting.get(state, 0) for state in _WAITING_STATES}
+        # Both numbers are read one after the other, so a client may be missing in the first.
+        running = max(gauges.places_taken - sum(waiting.values()), 0)
+        yield _gauge(
+            "waiting_requests",
+            "Waiting clients, by state.",
+            (((state.replace(" ", "_"),), count) for state, count in waiting.items()),
+            "state",
+        )
+        yield _gauge(
+            "running_requests",
+            "Clients whose answer is being generated or proxied.",
+            [((), running)],
+        )
+        yield _gauge(
+            "places",
+            "Chats that may wait at a time (server.places).",
+            [(("taken",), gauges.places_taken), (("free",), gauges.places - gauges.places_taken)],
+            "state",
+        )
+
+    def _endpoints(self) -> Iterator[Metric]:
+        endpoints = self._gauges.endpoints
+        yield _gauge(
+            "endpoint_up",
+            "Whether an endpoint is used: 1, or 0.",
+            (((endpoint.name,), endpoint.is_up) for endpoint in endpoints),
+            "upstream",
+        )
+        yield _gauge(
+            "endpoint_running_requests",
+            "Requests running at an endpoint.",
+            (((endpoint.name,), endpoint.running) for endpoint in endpoints),
+            "upstream",
+        )
+        yield _gauge(
+            "endpoint_cooling_seconds",
+            "Time until a failed endpoint is tried again.",
+            (((endpoint.name,), endpoint.cooling) for endpoint in endpoints),
+            "upstream",
+        )
+
 
 def _is_amount(value: object) -> TypeGuard[float]:
-    """Whether it can be counted: servers tell what they like."""
-    return isinstance(value, int | float) and 0 <= value < _TOO_MUCH
+    """Whether a value from an upstream is a number that can be counted."""
+    return isinstance(value, int | float) and 0 <= value < _LARGEST_AMOUNT
 
 
 def _gauge(

@@ -25,7 +25,7 @@ from horde_proxy.caching.background import BackgroundValue, inline
 from horde_proxy.config import load
 from horde_proxy.errors import UpstreamFailed
 from horde_proxy.ledger import ClientKey
-from horde_proxy.metrics import EndpointNow, Metrics, Now
+from horde_proxy.metrics import CurrentGauges, EndpointGauges, Metrics
 from horde_proxy.telemetry import Telemetry
 from horde_proxy.upstreams.base import Accepted
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
@@ -474,7 +474,7 @@ def test_an_endpoint_whose_models_cannot_be_had_is_down(world: World) -> None:
 
 
 def test_an_endpoint_that_cools_says_for_how_long() -> None:
-    now = Now({}, 0, 0, [EndpointNow("box", is_up=False, running=2, cooling=30)])
+    now = CurrentGauges({}, 0, 0, [EndpointGauges("box", is_up=False, running=2, cooling=30)])
     found = scraped(Metrics().text(now).decode())
     assert found['horde_proxy_endpoint_up{upstream="box"}'] == 0
     assert found['horde_proxy_endpoint_running_requests{upstream="box"}'] == 2

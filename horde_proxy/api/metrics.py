@@ -11,7 +11,7 @@ from horde_proxy.api.auth import client_address, guard, is_admin
 from horde_proxy.api.context import AppContext, front
 from horde_proxy.api.proxying import family
 from horde_proxy.errors import Refused
-from horde_proxy.metrics import CONTENT_TYPE, OTHER, EndpointNow, Now
+from horde_proxy.metrics import CONTENT_TYPE, OTHER, CurrentGauges, EndpointGauges
 from horde_proxy.router.endpoint import Endpoint
 
 blueprint = Blueprint("metrics", __name__)
@@ -42,8 +42,8 @@ def route() -> str:
     return rule.rule.removeprefix("/v1") if rule is not None else family() or OTHER
 
 
-def _now(here: AppContext) -> Now:
-    return Now(
+def _now(here: AppContext) -> CurrentGauges:
+    return CurrentGauges(
         Counter(here.running.waiting()),
         here.places.count,
         here.places.taken,
@@ -51,11 +51,11 @@ def _now(here: AppContext) -> Now:
     )
 
 
-def _endpoint(each: Endpoint) -> EndpointNow:
+def _endpoint(each: Endpoint) -> EndpointGauges:
     """It is up where it is asked, and where its models are known, however old."""
     health = each.health
     is_up = health.state()["state"] == "up" and each.error is None
-    return EndpointNow(each.name, is_up, health.running, health.cools_for())
+    return EndpointGauges(each.name, is_up, health.running, health.cools_for())
 
 
 def _is_local() -> bool:
