@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 
 import pytest
-from test_private_horde import ANONYMOUS, ASYNC, BOB, CUSTOM, MARX, NOVA, SERVICE, World
+
+from tests.test_private_horde import ANONYMOUS, ASYNC, BOB, CUSTOM, MARX, NOVA, SERVICE, World
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
 GONE = (404, "RequestNotFound")
