@@ -61,7 +61,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
         if self.wsgi is not None:
-            self.wsgi.extensions["horde_proxy"].halt.is_near = True
+            self.wsgi.extensions["horde_proxy"].live.shutdown.is_near = True
         self._in_background(self._halt, max(self.cfg.graceful_timeout - _AFTER_GRACE, 0))
 
     def handle_quit(self, sig: int, frame: Any) -> None:
@@ -78,7 +78,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
 
     def _halt(self) -> None:
         if self.wsgi is not None:
-            self.wsgi.extensions["horde_proxy"].halt.set()
+            self.wsgi.extensions["horde_proxy"].live.shutdown.set()
             self.wsgi.extensions["assembly"].hangups.hang_up_all()
 
     def _watch(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import fields
 from threading import Event
 from typing import Any
 
@@ -16,7 +17,15 @@ from limits.storage import MovingWindowSupport, Storage
 from requests import Session
 
 from horde_proxy.api import routes
-from horde_proxy.api.routes import AppContext, InFlight, LoopGuard, Slots
+from horde_proxy.api.routes import (
+    Access,
+    AppContext,
+    InFlight,
+    LiveState,
+    LoopGuard,
+    ServingOptions,
+    Slots,
+)
 from horde_proxy.caching.background import inline
 from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder, digest
 from horde_proxy.metrics import Metrics
@@ -122,7 +131,13 @@ def known(**keys: str | ClientKey) -> dict[str, Any]:
     for name, key in keys.items():
         plain = key if isinstance(key, str) else f"key-of-{name}-long"
         ring[digest(plain)] = ClientKey(name) if isinstance(key, str) else key
-    return {"wants_key": True, "keys": KeyRing(ring)}
+    return {"requires_key": True, "keys": KeyRing(ring)}
+
+
+def _part(kind: Any, settings: dict[str, Any]) -> Any:
+    """One part of the AppContext, from those settings that are its fields."""
+    names = [field.name for field in fields(kind) if field.name in settings]
+    return kind(**{name: settings.pop(name) for name in names})
 
 
 class World:
@@ -194,21 +209,27 @@ class World:
             "max_n": 4,
             "strict": False,
             "passthrough": False,
-            "wants_key": False,
+            "requires_key": False,
             "keys": KeyRing({}),
-            "places": Slots(100),
-            "book": book,
-            "allowances": KeyLimits(book, clock=self.clock, now=self.clock),
-            "repetitions": LoopGuard(30, self.clock),
-            "running": InFlight(grace=10, window=60, clock=self.clock),
+            "slots": Slots(100),
+            "usage": book,
+            "limits": KeyLimits(book, clock=self.clock, now=self.clock),
+            "loop_guard": LoopGuard(30, self.clock),
+            "in_flight": InFlight(grace=10, window=60, clock=self.clock),
             "metrics": self.metrics,
             **self.front,
         }
         halt, upstream = Shutdown(), self.upstream()
         halt.sleep = self.clock.sleep  # type: ignore[method-assign]
         router = Router([Endpoint(upstream, CircuitBreaker(0))], self.aliases)
-        settings.setdefault("statistics", self.statistics())
-        routes.register(app, AppContext(router, halt, clock=self.clock, horde=upstream, **settings))
+        settings.setdefault("shutdown", halt)
+        statistics = settings.pop("statistics", self.statistics())
+        parts = [_part(kind, settings) for kind in (ServingOptions, Access, LiveState)]
+        context = AppContext(
+            router, *parts, horde=upstream, statistics=statistics, clock=self.clock
+        )
+        assert not settings, f"no part of the context has {settings.keys()}"
+        routes.register(app, context)
         return app
 
     def statistics(self, **references: Any) -> StatsService:

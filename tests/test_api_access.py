@@ -58,7 +58,7 @@ def test_a_preflight_and_the_health_need_no_key(world: World) -> None:
 
 
 def test_one_chat_too_many_is_told_at_once(world: World) -> None:
-    world.front = {"places": Slots(1)}
+    world.front = {"slots": Slots(1)}
     world.bridge(Scripted("x")).step(world.session)
     client = world.http()
     first = client.post("/v1/chat/completions", json={**BODY, "stream": True})
@@ -73,7 +73,7 @@ def test_one_chat_too_many_is_told_at_once(world: World) -> None:
 
 
 def test_a_place_is_free_again_after_an_error(world: World) -> None:
-    world.front = {"places": Slots(1)}
+    world.front = {"slots": Slots(1)}
     world.employ(Scripted("Hello."))
     client = world.http()
     world.horde.maintenance = True

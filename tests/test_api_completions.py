@@ -117,7 +117,7 @@ def test_opencodes_configuration_without_a_capable_model_is_a_503(world: World) 
 
 def test_a_client_in_a_loop_gets_a_400_that_nobody_retries(world: World) -> None:
     world.employ(Scripted("Hello."))
-    world.front = {"repetitions": LoopGuard(5, world.clock)}
+    world.front = {"loop_guard": LoopGuard(5, world.clock)}
     http = world.http()
     statuses = []
     for number in range(8):
@@ -135,7 +135,7 @@ def test_a_client_in_a_loop_gets_a_400_that_nobody_retries(world: World) -> None
 
 def test_another_message_is_no_loop(world: World) -> None:
     world.employ(Scripted("Hello."))
-    world.front = {"repetitions": LoopGuard(2, world.clock)}
+    world.front = {"loop_guard": LoopGuard(2, world.clock)}
     http = world.http()
     for number in range(6):
         body = {**CHAT, "messages": [{"role": "user", "content": f"Hi {number}"}]}

@@ -411,7 +411,7 @@ def test_new_settings_keep_the_store_and_its_connections(tmp_path: Path) -> None
     store = app.extensions["ledger"].store
     reconfigure(app, load(environ={}, flags={"access": {**access, "keys": {"root": ROOT}}}))
     assert app.extensions["ledger"].store is store
-    keys = app.extensions["horde_proxy"].keys
+    keys = app.extensions["horde_proxy"].access.keys
     assert [keys.find(each) and keys.find(each).name for each in (ANN, ROOT)] == [None, "root"]
 
 

@@ -427,7 +427,7 @@ def test_the_list_of_models_is_a_cache(world: World) -> None:
 
 
 def test_who_waits_and_which_places_are_taken(world: World) -> None:
-    world.front = {"places": Slots(3)}
+    world.front = {"slots": Slots(3)}
     world.bridge(Scripted("x")).step(world.session)
     http = Http(world.app())
     stream = http.begin()
@@ -684,7 +684,7 @@ def test_a_client_of_another_proxy_here_is_not_on_this_machine(world: World) -> 
 
 
 def test_it_answers_while_all_places_are_taken(world: World) -> None:
-    world.front = {"places": Slots(0)}
+    world.front = {"slots": Slots(0)}
     assert Http(world.app()).get("/metrics").status_code == 200
 
 

@@ -199,9 +199,9 @@ def test_the_whole_proxy_has_the_page() -> None:
 def test_new_settings_keep_the_last_day_and_who_is_logged_in() -> None:
     private = {"private_horde": {"enabled": True, "api_key": "k" * 20}}
     app = create_app(load(environ={}, flags=private))
-    before = app.extensions["horde_proxy"].page
+    before = app.extensions["horde_proxy"].live.page
     reconfigure(app, load(environ={}, flags=private))
-    assert app.extensions["horde_proxy"].page is before
+    assert app.extensions["horde_proxy"].live.page is before
 
 
 # Who gets in.
@@ -343,7 +343,7 @@ def test_a_session_ends_with_its_key(world: World) -> None:
     app = world.app()
     client = app.test_client()
     log_in(client, GUEST)
-    page = app.extensions["horde_proxy"].page
+    page = app.extensions["horde_proxy"].live.page
     world.front = {**known(admin=ADMIN), "page": page}
     app.extensions["horde_proxy"] = world.app().extensions["horde_proxy"]
     assert client.get("/page/state.json").status_code == 401
@@ -494,7 +494,7 @@ def test_events_are_told_only_when_something_changes_and_end_after_five_minutes(
 
 def test_events_show_positions_and_expected_seconds(world: World) -> None:
     app = world.app()
-    register = app.extensions["horde_proxy"].running
+    register = app.extensions["horde_proxy"].live.in_flight
 
     def start() -> Iterator[StreamItem]:
         yield Accepted()
@@ -539,7 +539,7 @@ def test_events_end_with_the_session(world: World) -> None:
 
 def test_events_end_with_new_settings_and_when_the_proxy_is_stopped(world: World) -> None:
     app = world.app()
-    client, halt = app.test_client(), app.extensions["horde_proxy"].halt
+    client, halt = app.test_client(), app.extensions["horde_proxy"].live.shutdown
     halt.is_near = True
     assert events(client.get("/page/events").text) == []
     halt.is_near = False
@@ -551,7 +551,7 @@ def test_events_end_with_new_settings_and_when_the_proxy_is_stopped(world: World
 
 def test_a_relayed_request_is_among_those_that_run(world: World) -> None:
     app = world.app()
-    forget = app.extensions["horde_proxy"].running.passing(
+    forget = app.extensions["horde_proxy"].live.in_flight.passing(
         RequestInfo("abc", "ann", "m", True, 0.0)
     )
     client = app.test_client()

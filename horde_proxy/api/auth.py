@@ -7,7 +7,7 @@ import json
 
 from flask import g, request
 
-from horde_proxy.api.context import AppContext, front
+from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.errors import InvalidApiKey, InvalidRequest
 from horde_proxy.ledger import ClientKey
 from horde_proxy.router.router import EVERYTHING
@@ -51,16 +51,16 @@ def client_key() -> str | None:
 
 def guard() -> None:
     """Let in who may; for the blueprints that want a key. Raises InvalidApiKey."""
-    here = front()
+    ctx = current_context()
     g.key, g.scope = None, EVERYTHING
-    if not here.wants_key:
+    if not ctx.access.requires_key:
         return
     sent = client_key()
     if sent is None:
         raise InvalidApiKey(
             "You didn't provide an API key. Send it as Authorization: Bearer YOUR_KEY."
         )
-    key = here.keys.find(sent)
+    key = ctx.access.keys.find(sent)
     if key is None:
         raise InvalidApiKey("Incorrect API key provided.")
     use(key)
@@ -75,16 +75,16 @@ def use(key: ClientKey) -> None:
 
 def admit() -> None:
     """Count the request among those of its key. Raises RateLimited when it may make no more."""
-    here = front()
-    g.record.account = g.record.key or _account(here)
+    ctx = current_context()
+    g.record.account = g.record.key or _account(ctx)
     if g.key is not None:
-        g.closing.append(here.allowances.admit(g.key))
+        g.closing.append(ctx.access.limits.admit(g.key))
 
 
 def is_admin() -> bool:
     """Whether the key is one that may see what is everybody's."""
     key: ClientKey | None = g.key
-    return key is not None and (key.admin or key.name in front().admins)
+    return key is not None and (key.admin or key.name in current_context().access.admins)
 
 
 def whole_number(name: str, least: int, most: int = _MOST) -> int | None:
@@ -103,9 +103,9 @@ def unusable(name: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"`{name}` is not usable: {why}.", param=name, code="invalid_value")
 
 
-def _account(here: AppContext) -> str:
+def _account(ctx: AppContext) -> str:
     """Whom a request without a key of ours is counted for."""
-    return client_name()[:_SHORT] if here.passthrough else ANONYMOUS_ACCOUNT
+    return client_name()[:_SHORT] if ctx.access.passthrough else ANONYMOUS_ACCOUNT
 
 
 def client_name() -> str:
@@ -123,7 +123,7 @@ def client_name() -> str:
 
 def client_address() -> str:
     """The peer, or whom a trusted proxy names as the client: the last address it did not add."""
-    trusted, address = front().trusted_proxies, request.remote_addr or ""
+    trusted, address = current_context().access.trusted_proxies, request.remote_addr or ""
     forwarded = [each.strip() for each in request.headers.get("X-Forwarded-For", "").split(",")]
     while address in trusted and forwarded and forwarded[-1]:
         address = forwarded.pop()

@@ -8,7 +8,7 @@ from typing import cast
 from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.auth import admit, guard, read_json
-from horde_proxy.api.context import AppContext, front
+from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.generation import answered, owned
 from horde_proxy.api.proxying import candidates_for, passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
@@ -24,15 +24,15 @@ blueprint.before_request(guard)
 def chat_completions() -> Response:
     """A chat completion, or its chunks as server-sent events."""
     admit()
-    here, body = front(), read_json()
-    relayed, candidates = passed_on(here, body)
+    ctx, body = current_context(), read_json()
+    relayed, candidates = passed_on(ctx, body)
     if relayed is not None:
         return relayed
-    chat = owned(here, read_chat(body.document, max_n=here.max_n, strict=here.strict))
-    left = candidates or candidates_for(here, chat.model)
-    items = answered(here, chat, body.content, lambda: here.router.stream(chat, left))
+    chat = owned(ctx, read_chat(body.document, max_n=ctx.serving.max_n, strict=ctx.serving.strict))
+    left = candidates or candidates_for(ctx, chat.model)
+    items = answered(ctx, chat, body.content, lambda: ctx.router.stream(chat, left))
     accepted = cast(Accepted, next(items))
-    response = _streamed(here, chat, items) if chat.stream else _whole(items)
+    response = _streamed(ctx, chat, items) if chat.stream else _whole(items)
     response.headers.update(accepted.headers)
     return response
 
@@ -41,13 +41,13 @@ def _whole(items: Iterator[StreamItem]) -> Response:
     return jsonify(fold(item for item in items if isinstance(item, dict)))
 
 
-def _streamed(here: AppContext, chat: ChatRequest, items: Iterator[StreamItem]) -> Response:
+def _streamed(ctx: AppContext, chat: ChatRequest, items: Iterator[StreamItem]) -> Response:
     events = EventStream(
         items,
         include_usage=chat.include_usage,
-        keepalive=here.keepalive,
-        interval=here.keepalive_interval,
-        clock=here.clock,
+        keepalive=ctx.serving.keepalive,
+        interval=ctx.serving.keepalive_interval,
+        clock=ctx.clock,
         tells_progress=chat.horde.get("progress") == "reasoning",
     )
     return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)

@@ -8,7 +8,7 @@ from typing import cast
 from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.auth import admit, guard, read_json
-from horde_proxy.api.context import AppContext, front
+from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.generation import answered, owned
 from horde_proxy.api.proxying import candidates_for, passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
@@ -30,28 +30,28 @@ blueprint.before_request(guard)
 def completions() -> Response:
     """A text completion for each prompt, or its chunks as server-sent events."""
     admit()
-    here, body = front(), read_json()
-    relayed, _ = passed_on(here, body)
+    ctx, body = current_context(), read_json()
+    relayed, _ = passed_on(ctx, body)
     if relayed is not None:
         return relayed
     asked = read_text(
         body.document,
-        default_tokens=here.completion_tokens,
-        max_n=here.max_n,
-        strict=here.strict,
+        default_tokens=ctx.serving.completion_tokens,
+        max_n=ctx.serving.max_n,
+        strict=ctx.serving.strict,
     )
-    chats = [owned(here, each) for each in asked.requests]
+    chats = [owned(ctx, each) for each in asked.requests]
     # They are used up in being asked: each prompt has its own.
-    asking = [(chat, candidates_for(here, chat.model)) for chat in chats]
+    asking = [(chat, candidates_for(ctx, chat.model)) for chat in chats]
     items = answered(
-        here,
+        ctx,
         chats[0],
         body.content,
-        lambda: several([here.router.stream(*each) for each in asking], chats[0].n),
+        lambda: several([ctx.router.stream(*each) for each in asking], chats[0].n),
     )
     accepted = cast(Accepted, next(items))
     texts = _as_text(items, asked)
-    response = _streamed(here, asked, texts) if chats[0].stream else _whole(texts)
+    response = _streamed(ctx, asked, texts) if chats[0].stream else _whole(texts)
     response.headers.update(accepted.headers)
     return response
 
@@ -71,13 +71,13 @@ def _whole(items: Iterator[StreamItem]) -> Response:
     return jsonify(fold_text(item for item in items if isinstance(item, dict)))
 
 
-def _streamed(here: AppContext, asked: CompletionRequest, items: Iterator[StreamItem]) -> Response:
+def _streamed(ctx: AppContext, asked: CompletionRequest, items: Iterator[StreamItem]) -> Response:
     events = EventStream(
         items,
         include_usage=asked.requests[0].include_usage,
-        keepalive=here.keepalive,
-        interval=here.keepalive_interval,
-        clock=here.clock,
+        keepalive=ctx.serving.keepalive,
+        interval=ctx.serving.keepalive_interval,
+        clock=ctx.clock,
         bare=bare_chunk,
     )
     return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)

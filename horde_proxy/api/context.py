@@ -1,4 +1,8 @@
-"""What the views share: the router and how long and how loudly to wait."""
+"""What the views share. It holds values and objects that `app` made, and no behaviour.
+
+Three parts: what the operator configured (`serving`), who may do how much (`access`), and what
+changes while requests run (`live`).
+"""
 
 from __future__ import annotations
 
@@ -26,41 +30,69 @@ KeepAlive = Literal["chunk", "comment", "off"]
 
 
 @dataclass(frozen=True)
-class AppContext:
-    """Times are in seconds. `passthrough`: the client's key is the one the horde is given.
+class ServingOptions:
+    """How answers are served, from the settings. Times are in seconds, `max_upload` in bytes.
 
-    `reattach`: the same request of the same client shares one answer. `admins` are names of keys.
+    `strict`: parameters that cannot be honoured are refused. `completion_tokens`: max_tokens of
+    a text completion that names none. `reattach`: a retry shares the answer of the request that
+    it repeats.
     """
 
-    router: Router
-    halt: Shutdown
     timeout: float
     stream_timeout: float
     keepalive: KeepAlive
     keepalive_interval: float
     max_n: int
     strict: bool
-    passthrough: bool
-    wants_key: bool
-    keys: KeyRing
-    allowances: KeyLimits
-    book: UsageRecorder
-    places: Slots
-    running: InFlight
-    repetitions: LoopGuard
     completion_tokens: int = 256
     max_upload: int = 512 * 1024 * 1024
-    horde: HordeUpstream | None = None
-    statistics: StatsService | None = None
     reattach: bool = True
-    admins: tuple[str, ...] = ()
-    trusted_proxies: tuple[str, ...] = ()
-    clock: Callable[[], float] = time.monotonic
-    metrics: Metrics = field(default_factory=Metrics)
-    page: PageState = field(default_factory=PageState)
     version: str = ""
 
 
-def front() -> AppContext:
-    """The Front of the app that serves this request."""
+@dataclass(frozen=True)
+class Access:
+    """Who may do how much, and what was used.
+
+    `passthrough`: a client's key is its key for the horde. `requires_key`: only clients with one
+    of `keys` are served. `admins` are names of keys. `trusted_proxies` are addresses of proxies
+    whose X-Forwarded-For is believed.
+    """
+
+    passthrough: bool
+    requires_key: bool
+    keys: KeyRing
+    limits: KeyLimits
+    usage: UsageRecorder
+    admins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LiveState:
+    """What changes while requests run; each object guards itself with its own lock."""
+
+    shutdown: Shutdown
+    slots: Slots
+    in_flight: InFlight
+    loop_guard: LoopGuard
+    metrics: Metrics = field(default_factory=Metrics)
+    page: PageState = field(default_factory=PageState)
+
+
+@dataclass(frozen=True)
+class AppContext:
+    """Everything that a view may use. `horde` and `statistics` are None without a horde."""
+
+    router: Router
+    serving: ServingOptions
+    access: Access
+    live: LiveState
+    horde: HordeUpstream | None = None
+    statistics: StatsService | None = None
+    clock: Callable[[], float] = time.monotonic
+
+
+def current_context() -> AppContext:
+    """The context of the app that serves the current request."""
     return cast(AppContext, current_app.extensions["horde_proxy"])

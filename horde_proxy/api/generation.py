@@ -21,60 +21,60 @@ from horde_proxy.upstreams.base import StreamItem
 ANONYMOUS_KEY = "0000000000"
 
 
-def owned(here: AppContext, chat: ChatRequest) -> ChatRequest:
+def owned(ctx: AppContext, chat: ChatRequest) -> ChatRequest:
     """The request with what its sender brings: who it is, whose key pays, how long it waits."""
-    seconds = here.stream_timeout if chat.stream else here.timeout
+    seconds = ctx.serving.stream_timeout if chat.stream else ctx.serving.timeout
     return replace(
         chat,
-        api_key=horde_key(here),
+        api_key=horde_key(ctx),
         client=client_name(),
         seconds=seconds,
-        deadline=here.clock() + seconds,
+        deadline=ctx.clock() + seconds,
     )
 
 
-def horde_key(here: AppContext) -> str | None:
+def horde_key(ctx: AppContext) -> str | None:
     """The horde key that pays for this client, where it is not the proxy's own."""
-    if here.passthrough:
+    if ctx.access.passthrough:
         return client_key() or ANONYMOUS_KEY
     return g.key.horde_key if g.key else None
 
 
 def answered(
-    here: AppContext, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
+    ctx: AppContext, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
 ) -> Iterator[StreamItem]:
     """The items of an answer, which the same request of the same client shares.
 
     `content` is the request as it came. Raises Repeated for what a client in a loop sends.
     """
-    here.repetitions.check(chat)
+    ctx.live.loop_guard.check(chat)
     record: RequestLog = g.record
     record.asked = record.asked or chat.model
-    items = _watched(here, chat, _followed(here, chat, content, start))
-    items = here.places.occupied(here.repetitions.counted(chat, items))
-    return record.follow(items, here.clock)
+    items = _watched(ctx, chat, _followed(ctx, chat, content, start))
+    items = ctx.live.slots.occupied(ctx.live.loop_guard.counted(chat, items))
+    return record.follow(items, ctx.clock)
 
 
 def _followed(
-    here: AppContext, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
+    ctx: AppContext, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
 ) -> Iterator[StreamItem]:
     record: RequestLog = g.record
     key = record.id
-    if here.reattach:
+    if ctx.serving.reattach:
         digest = hashlib.sha256(content).hexdigest()
         key = f"{chat.client} {request.path.removeprefix('/v1')} {digest}"
     about = RequestInfo(record.id, chat.client, chat.model, chat.stream, time.time())
-    return here.running.follow(key, about, start)
+    return ctx.live.in_flight.follow(key, about, start)
 
 
 def _watched(
-    here: AppContext, chat: ChatRequest, items: Iterator[StreamItem]
+    ctx: AppContext, chat: ChatRequest, items: Iterator[StreamItem]
 ) -> Iterator[StreamItem]:
     sock = request.environ.get("gunicorn.socket")
     return watched(
         items,
         is_open=lambda: is_open(sock),
-        deadline=chat.deadline or here.clock(),
-        clock=here.clock,
+        deadline=chat.deadline or ctx.clock(),
+        clock=ctx.clock,
         late=TimedOut("The answer did not come within the time that this proxy waits for one."),
     )

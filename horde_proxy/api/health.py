@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from horde_proxy.api.auth import guard
 from horde_proxy.api.connection import is_open, watched
-from horde_proxy.api.context import AppContext, front
+from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import InvalidRequest, ProxyError, TimedOut
 from horde_proxy.protocol import sse
@@ -29,7 +29,7 @@ def live() -> Response:
 def ready() -> tuple[Response, int]:
     """Some model can be had (200), or why not (503)."""
     try:
-        models = len(front().router.models())
+        models = len(current_context().router.models())
     except ProxyError as exc:
         return jsonify({"status": "unavailable", "models": 0, "reason": exc.message}), 503
     status = "ok" if models else "unavailable"
@@ -40,17 +40,17 @@ def ready() -> tuple[Response, int]:
 def probe() -> Response:
     """An event at once and one every `interval` seconds until `seconds`, in a place of its own."""
     guard()
-    here, seconds = front(), _seconds("seconds")
+    ctx, seconds = current_context(), _seconds("seconds")
     sock = request.environ.get("gunicorn.socket")
     items = watched(
-        here.places.occupied(_waiting(here, seconds)),
+        ctx.live.slots.occupied(_waiting(ctx, seconds)),
         is_open=lambda: is_open(sock),
-        deadline=here.clock() + seconds + 1,
-        clock=here.clock,
+        deadline=ctx.clock() + seconds + 1,
+        clock=ctx.clock,
         late=TimedOut("Late."),
     )
     next(items)
-    events = _events(here, items, _seconds("interval"))
+    events = _events(ctx, items, _seconds("interval"))
     return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)
 
 
@@ -61,22 +61,22 @@ def _seconds(name: str) -> float:
     return value
 
 
-def _waiting(here: AppContext, seconds: float) -> Iterator[StreamItem]:
-    until = here.clock() + seconds
-    while (left := until - here.clock()) > 0:
+def _waiting(ctx: AppContext, seconds: float) -> Iterator[StreamItem]:
+    until = ctx.clock() + seconds
+    while (left := until - ctx.clock()) > 0:
         yield Waiting("probing")
-        here.halt.sleep(min(left, _SLICE))
+        ctx.live.shutdown.sleep(min(left, _SLICE))
 
 
-def _events(here: AppContext, items: Iterator[StreamItem], interval: float) -> Iterator[bytes]:
-    begin = here.clock()
+def _events(ctx: AppContext, items: Iterator[StreamItem], interval: float) -> Iterator[bytes]:
+    begin = ctx.clock()
     due = begin + interval
     yield sse.event({"seconds": 0.0})
     try:
         for _ in items:
-            if here.clock() >= due:
+            if ctx.clock() >= due:
                 due += interval
-                yield sse.event({"seconds": round(here.clock() - begin, 1)})
-        yield sse.event({"seconds": round(here.clock() - begin, 1)})
+                yield sse.event({"seconds": round(ctx.clock() - begin, 1)})
+        yield sse.event({"seconds": round(ctx.clock() - begin, 1)})
     except ProxyError as exc:
         yield sse.event(exc.envelope())

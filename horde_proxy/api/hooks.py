@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import client_address
-from horde_proxy.api.context import front
+from horde_proxy.api.context import current_context
 from horde_proxy.api.metrics import route
 from horde_proxy.api.proxying import pass_on
 from horde_proxy.errors import ProxyError, ServerBug, calm, error_envelope
@@ -72,13 +72,13 @@ def _log_at_the_end(response: Response) -> None:
     for call in g.closing:
         response.call_on_close(call)
     if record.account is not None:
-        book = front().book
+        book = current_context().access.usage
         response.call_on_close(lambda: _count(book, record))
     if not request.path.startswith(_UNLOGGED):
-        here, rule = front(), route()
+        ctx, rule = current_context(), route()
         response.call_on_close(lambda: record.write(began))
-        response.call_on_close(lambda: here.page.history.add(record))
-        response.call_on_close(lambda: here.metrics.answered(rule, record, here.router.offers))
+        response.call_on_close(lambda: ctx.live.page.history.add(record))
+        response.call_on_close(lambda: ctx.live.metrics.answered(rule, record, ctx.router.offers))
 
 
 def _count(book: UsageRecorder, record: RequestLog) -> None:

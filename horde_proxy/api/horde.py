@@ -7,7 +7,7 @@ from dataclasses import asdict
 from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.auth import client_name, guard, is_admin, read_json
-from horde_proxy.api.context import front
+from horde_proxy.api.context import current_context
 from horde_proxy.api.generation import horde_key
 from horde_proxy.errors import ProxyError
 
@@ -24,25 +24,25 @@ class NotHere(ProxyError):
 @blueprint.get("/horde/account")
 def account() -> Response:
     """The horde account that pays for this client's chats, and what runs on it here."""
-    here = front()
-    if here.horde is None:
+    ctx = current_context()
+    if ctx.horde is None:
         raise NotHere("No horde is configured.")
-    found = here.horde.account(horde_key(here))
-    running = here.running.list(_owner())
+    found = ctx.horde.account(horde_key(ctx))
+    running = ctx.live.in_flight.list(_owner())
     return jsonify({"object": "horde.account", **asdict(found), "running": running})
 
 
 @blueprint.get("/horde/requests")
 def requests() -> Response:
     """The client's own running requests; all of them for an admin's key."""
-    return jsonify({"object": "list", "data": front().running.list(_owner())})
+    return jsonify({"object": "list", "data": current_context().live.in_flight.list(_owner())})
 
 
 @webhook_blueprint.post("/horde/webhook/<secret>")
 def webhook(secret: str) -> tuple[str, int]:
     """A result that the horde pushes: 204, or 404 for what nobody waits for."""
-    here, body = front(), read_json().document
-    hook = here.horde.webhook if here.horde else None
+    ctx, body = current_context(), read_json().document
+    hook = ctx.horde.webhook if ctx.horde else None
     if hook is None or not isinstance(body, dict) or not hook.deliver(secret, body):
         raise NotHere("Nobody waits for this.")
     return "", 204

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address, ip_address
 from flask import Blueprint, Response, request
 
 from horde_proxy.api.auth import client_address, guard, is_admin
-from horde_proxy.api.context import AppContext, front
+from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.proxying import family
 from horde_proxy.errors import Refused
 from horde_proxy.metrics import CONTENT_TYPE, OTHER, CurrentGauges, EndpointGauges
@@ -25,15 +25,15 @@ def metrics() -> Response:
     machine. Raises InvalidApiKey or Refused.
     """
     guard()
-    here = front()
-    if here.wants_key and not is_admin():
+    ctx = current_context()
+    if ctx.access.requires_key and not is_admin():
         raise Refused("The metrics want the key of an admin.")
-    if not here.wants_key and not _is_local():
+    if not ctx.access.requires_key and not _is_local():
         raise Refused(
             "The metrics are for this machine only, unless access.mode is keys: then an admin's "
             "key opens them from everywhere."
         )
-    return Response(here.metrics.text(_now(here)), content_type=CONTENT_TYPE)
+    return Response(ctx.live.metrics.text(_now(ctx)), content_type=CONTENT_TYPE)
 
 
 def route() -> str:
@@ -42,12 +42,12 @@ def route() -> str:
     return rule.rule.removeprefix("/v1") if rule is not None else family() or OTHER
 
 
-def _now(here: AppContext) -> CurrentGauges:
+def _now(ctx: AppContext) -> CurrentGauges:
     return CurrentGauges(
-        Counter(here.running.waiting()),
-        here.places.count,
-        here.places.taken,
-        [_endpoint(each) for each in here.router.endpoints],
+        Counter(ctx.live.in_flight.waiting()),
+        ctx.live.slots.count,
+        ctx.live.slots.taken,
+        [_endpoint(each) for each in ctx.router.endpoints],
     )
 
 

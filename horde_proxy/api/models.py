@@ -6,7 +6,7 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from horde_proxy import opencode
 from horde_proxy.api.auth import guard, whole_number
-from horde_proxy.api.context import front
+from horde_proxy.api.context import current_context
 from horde_proxy.errors import Unavailable
 
 DEFAULT_CONTEXT = 8192
@@ -18,7 +18,7 @@ blueprint.before_request(guard)
 @blueprint.get("/models")
 def models() -> Response:
     """All models on offer now."""
-    return jsonify({"object": "list", "data": front().router.models(g.scope)})
+    return jsonify({"object": "list", "data": current_context().router.models(g.scope)})
 
 
 @blueprint.get("/opencode.json")
@@ -27,7 +27,7 @@ def opencode_json() -> Response:
     base_url = request.args.get("base_url") or f"{request.host_url}v1"
     given = whole_number("min_context", 0)
     least = DEFAULT_CONTEXT if given is None else given
-    models = opencode.capable(front().router.models(g.scope), least)
+    models = opencode.capable(current_context().router.models(g.scope), least)
     if not models:
         raise Unavailable("No model with such a context is on offer now.")
     return jsonify(opencode.fresh(models, base_url, request.args.get("key") or "none"))
@@ -36,4 +36,4 @@ def opencode_json() -> Response:
 @blueprint.get("/models/<path:name>")
 def model(name: str) -> Response:
     """One model; its name may hold slashes."""
-    return jsonify(front().router.model(name, g.scope))
+    return jsonify(current_context().router.model(name, g.scope))

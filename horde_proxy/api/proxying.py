@@ -15,7 +15,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import admit, client_name, guard, read_json
-from horde_proxy.api.context import AppContext, front
+from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
@@ -73,40 +73,40 @@ def pass_on() -> Response | None:
     """The answer to what no route of ours takes, from an endpoint that may take it; or None."""
     if not isinstance(request.routing_exception, NotFound | MethodNotAllowed):
         return None
-    here, path = front(), _path()
-    if not here.router.relays or path is None or request.method in _NEVER_PASSED_ON:
+    ctx, path = current_context(), _path()
+    if not ctx.router.relays or path is None or request.method in _NEVER_PASSED_ON:
         return None
     guard()
     if request.method not in ("GET", "HEAD"):
         admit()
-    body = _unambiguous(_body(here))
-    candidates = candidates_for(here, _model(body))
+    body = _unambiguous(_body(ctx))
+    candidates = candidates_for(ctx, _model(body))
     candidates.only_relaying()
     if not candidates:
         raise UnsupportedEndpoint("The endpoint of this model answers chats and completions only.")
-    response = relay(here, body, candidates)
+    response = relay(ctx, body, candidates)
     if response is None:
         raise candidates.error()
     return response
 
 
-def passed_on(here: AppContext, body: JsonBody) -> tuple[Response | None, Candidates | None]:
+def passed_on(ctx: AppContext, body: JsonBody) -> tuple[Response | None, Candidates | None]:
     """The answer of those candidates that take the request as it is, and who else may answer.
 
     (None, None) where nothing is relayed anyway, or no model is named.
     """
     name = _model(body)
-    if not here.router.relays or name is None:
+    if not ctx.router.relays or name is None:
         return None, None
     body = _unambiguous(body)
-    candidates = candidates_for(here, name)
-    return relay(here, body, candidates), candidates
+    candidates = candidates_for(ctx, name)
+    return relay(ctx, body, candidates), candidates
 
 
-def candidates_for(here: AppContext, name: str | None) -> Candidates:
+def candidates_for(ctx: AppContext, name: str | None) -> Candidates:
     """Who may answer this request, for a model. Raises ModelNotFound and the like."""
     g.record.asked = name
-    candidates = here.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
+    candidates = ctx.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
     g.record.asked = candidates.best
     return candidates
 
@@ -117,14 +117,14 @@ def family() -> str | None:
     return f"/{name}" if name in _WITHOUT_V1 else None
 
 
-def relay(here: AppContext, body: Body, candidates: Candidates) -> Response | None:
+def relay(ctx: AppContext, body: Body, candidates: Candidates) -> Response | None:
     """The answer of the first candidates, as long as they take requests as they are; or None.
 
     Raises NoneLeft and the like when there is no other candidate.
     """
-    free, began = _begun(here, body), here.clock()
+    free, began = _begun(ctx, body), ctx.clock()
     try:
-        relayed = here.router.relay(_call(body), candidates)
+        relayed = ctx.router.relay(_call(body), candidates)
     except BaseException:
         free()
         raise
@@ -135,7 +135,7 @@ def relay(here: AppContext, body: Body, candidates: Candidates) -> Response | No
         raise candidates.error()
     relayed.on_close.append(free)
     if relayed.status < 400 and g.record.asked:
-        g.record.first_text = round(here.clock() - began, 3)
+        g.record.first_text = round(ctx.clock() - began, 3)
     try:
         return _response(relayed, _asked(body))
     except BaseException:
@@ -143,11 +143,11 @@ def relay(here: AppContext, body: Body, candidates: Candidates) -> Response | No
         raise
 
 
-def _begun(here: AppContext, body: Body) -> Callable[[], None]:
+def _begun(ctx: AppContext, body: Body) -> Callable[[], None]:
     """What to call when it has ended. Raises Unavailable."""
-    free, record = here.places.take(), g.record
+    free, record = ctx.live.slots.take(), g.record
     about = RequestInfo(record.id, client_name(), _model(body) or "", _is_stream(body), time.time())
-    forget = here.running.passing(about)
+    forget = ctx.live.in_flight.passing(about)
 
     def end() -> None:
         forget()
@@ -247,14 +247,14 @@ def _path() -> str | None:
     return path if parts[0] and not {".", ".."} & set(parts) else None
 
 
-def _body(here: AppContext) -> Body:
+def _body(ctx: AppContext) -> Body:
     """JSON, whatever its type is called, as it fits into memory; or else a file."""
     is_chunked = "chunked" in request.headers.get("Transfer-Encoding", "").lower()
     if not request.content_length and not is_chunked:
         return NO_BODY
     if _is_json():
         return read_json()
-    upload = read_upload(request, here.max_upload)
+    upload = read_upload(request, ctx.serving.max_upload)
     g.closing.append(upload.close)
     most = current_app.config["MAX_CONTENT_LENGTH"]
     is_text = request.mimetype in _MAYBE_JSON and upload.length <= most

@@ -15,19 +15,29 @@ from horde_proxy.api import (
     models,
     statistics,
 )
-from horde_proxy.api.context import AppContext
+from horde_proxy.api.context import Access, AppContext, LiveState, ServingOptions
 from horde_proxy.api.in_flight import InFlight
 from horde_proxy.api.loop_guard import LoopGuard
 from horde_proxy.api.slots import Slots
 from horde_proxy.web import page
 from horde_proxy.web.page_state import PageState
 
-__all__ = ["AppContext", "InFlight", "LoopGuard", "PageState", "Slots", "register"]
+__all__ = [
+    "Access",
+    "AppContext",
+    "InFlight",
+    "LiveState",
+    "LoopGuard",
+    "PageState",
+    "ServingOptions",
+    "Slots",
+    "register",
+]
 
 
-def register(app: Flask, front: AppContext) -> None:
+def register(app: Flask, context: AppContext) -> None:
     """Put the routes, the error envelopes and the common headers on an app."""
-    app.extensions["horde_proxy"] = front
+    app.extensions["horde_proxy"] = context
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     for blueprint in (

@@ -9,7 +9,7 @@ from typing import TypeVar
 from flask import Blueprint, Response, request
 
 from horde_proxy.api.auth import guard, unusable, whole_number
-from horde_proxy.api.context import front
+from horde_proxy.api.context import current_context
 from horde_proxy.api.horde import NotHere
 from horde_proxy.stats.audit import PRESETS
 from horde_proxy.stats.listing import SORTS, one_of
@@ -64,13 +64,13 @@ def audit() -> Response:
 
 def keep_warm() -> None:
     """Have the first request start what keeps the data warm."""
-    found = front().statistics
+    found = current_context().statistics
     if found is not None:
         found.hydrator.start()
 
 
 def _statistics() -> StatsService:
-    found = front().statistics
+    found = current_context().statistics
     if found is None:
         raise NotHere("No horde is configured.")
     return found

@@ -12,7 +12,16 @@ from flask import Flask
 
 from horde_proxy import config
 from horde_proxy.api import routes
-from horde_proxy.api.routes import AppContext, InFlight, LoopGuard, PageState, Slots
+from horde_proxy.api.routes import (
+    Access,
+    AppContext,
+    InFlight,
+    LiveState,
+    LoopGuard,
+    PageState,
+    ServingOptions,
+    Slots,
+)
 from horde_proxy.app.assembly import Assembly, PrivateApp
 from horde_proxy.config import AccessSettings, Config, KeySettings
 from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder, digest
@@ -50,46 +59,67 @@ def create_app(settings: Config | None = None) -> Flask:
 
 def reconfigure(app: Flask, settings: Config) -> None:
     """Give an app new settings. Running chats end under the old ones; a private horde stays."""
-    app.extensions["horde_proxy"] = _front(app, settings, app.extensions["horde_proxy"].halt)
+    app.extensions["horde_proxy"] = _front(
+        app, settings, app.extensions["horde_proxy"].live.shutdown
+    )
 
 
 def _front(app: Flask, settings: Config, halt: Shutdown) -> AppContext:
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
-    server, access = settings.server, settings.access
-    ledger = _ledger(app, access)
     assembly: Assembly = app.extensions["assembly"]
     endpoints = assembly.endpoints(settings)
     hordes = (each.upstream for each in endpoints if each.upstream.kind == "horde")
     horde = cast("HordeUpstream | None", next(hordes, None))
     return AppContext(
         Router(endpoints, settings.aliases, settings.fallbacks, settings.routing.max_wait),
-        halt,
+        _serving(settings),
+        _access(app, settings),
+        _live(app, settings, halt),
+        horde=horde,
+        statistics=assembly.statistics(horde, settings.stats),
+    )
+
+
+def _serving(settings: Config) -> ServingOptions:
+    server = settings.server
+    return ServingOptions(
         timeout=server.timeout,
         stream_timeout=server.stream_timeout,
         keepalive=server.keepalive,
         keepalive_interval=server.keepalive_interval,
         max_n=server.max_n,
         strict=server.strict,
-        passthrough=access.mode == "passthrough",
-        wants_key=access.mode == "keys",
-        keys=ledger.keys,
-        allowances=ledger.allowances,
-        book=ledger.book,
-        places=Slots(server.places),
-        running=InFlight(
-            grace=server.cancel_grace, window=server.reattach_window, clock=time.monotonic
-        ),
-        repetitions=LoopGuard(server.loop_limit, time.monotonic),
         completion_tokens=settings.horde.default_completion_tokens,
-        horde=horde,
-        statistics=assembly.statistics(horde, settings.stats),
         max_upload=server.max_upload,
         reattach=server.reattach,
+        version=VERSION,
+    )
+
+
+def _access(app: Flask, settings: Config) -> Access:
+    access, ledger = settings.access, _ledger(app, settings.access)
+    return Access(
+        passthrough=access.mode == "passthrough",
+        requires_key=access.mode == "keys",
+        keys=ledger.keys,
+        limits=ledger.allowances,
+        usage=ledger.book,
         admins=tuple(access.admins),
-        trusted_proxies=tuple(server.trusted_proxies),
+        trusted_proxies=tuple(settings.server.trusted_proxies),
+    )
+
+
+def _live(app: Flask, settings: Config, halt: Shutdown) -> LiveState:
+    server = settings.server
+    return LiveState(
+        shutdown=halt,
+        slots=Slots(server.places),
+        in_flight=InFlight(
+            grace=server.cancel_grace, window=server.reattach_window, clock=time.monotonic
+        ),
+        loop_guard=LoopGuard(server.loop_limit, time.monotonic),
         metrics=app.extensions["metrics"],
         page=app.extensions.setdefault("page", PageState()),
-        version=VERSION,
     )
 
 

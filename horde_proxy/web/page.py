@@ -29,7 +29,7 @@ from flask import (
 from horde_proxy.api.auth import client_address, client_key, client_name, guard, is_admin, use
 from horde_proxy.api.chat import chat_completions
 from horde_proxy.api.connection import is_open
-from horde_proxy.api.context import AppContext, front
+from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.generation import horde_key
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import InvalidApiKey, ProxyError, Refused, ShuttingDown
@@ -72,10 +72,10 @@ def _strict(response: Response) -> Response:
 def index() -> Response:
     """The page, or the form to log in; for clients that want no HTML, where to look."""
     if "text/html" not in request.headers.get("Accept", ""):
-        hint = {"object": "horde-proxy", "version": front().version, "see": _SEE}
+        hint = {"object": "horde-proxy", "version": current_context().serving.version, "see": _SEE}
         response = jsonify(hint)
     elif _let_in():
-        html = render_template("page.html", page=_state(front()), base="")
+        html = render_template("page.html", page=_state(current_context()), base="")
         # Half a character, which JSON allows in a name, is none in UTF-8.
         response = make_response(html.encode("utf-8", "replace"))
     else:
@@ -88,46 +88,46 @@ def index() -> Response:
 def state() -> Response:
     """All that the page shows to this visitor."""
     _must_be_let_in()
-    return jsonify(_state(front()))
+    return jsonify(_state(current_context()))
 
 
 @blueprint.get("/page/events")
 def events() -> Response:
     """The table of what runs, each time that it changes, for five minutes."""
     _must_be_let_in()
-    here = front()
-    if here.passthrough:
+    ctx = current_context()
+    if ctx.access.passthrough:
         raise Refused("What runs is not public.")
-    g.closing.append(here.page.watchers.take())
+    g.closing.append(ctx.live.page.watchers.take())
     session_id, sock = request.cookies.get(COOKIE, ""), request.environ.get("gunicorn.socket")
     has_session = "visitor" in g
 
     app = current_app.extensions
 
     def stays() -> bool:
-        is_known = not has_session or here.page.sessions.find(session_id) is not None
-        is_served = app["horde_proxy"] is here and not here.halt.is_near
+        is_known = not has_session or ctx.live.page.sessions.find(session_id) is not None
+        is_served = app["horde_proxy"] is ctx and not ctx.live.shutdown.is_near
         return is_known and is_served and is_open(sock)
 
-    return Response(_events(here, _owner(), stays), content_type=CONTENT_TYPE, headers=HEADERS)
+    return Response(_events(ctx, _owner(), stays), content_type=CONTENT_TYPE, headers=HEADERS)
 
 
 @blueprint.post("/page/login")
 def login() -> Response:
     """A session for who brings a key."""
-    here, key = front(), request.form.get("key", "").strip()
+    ctx, key = current_context(), request.form.get("key", "").strip()
     g.key, g.scope = None, EVERYTHING
-    if not here.wants_key:
+    if not ctx.access.requires_key:
         return _to_the_page()
     if not _same(request.cookies.get(FORM_COOKIE), request.form.get("token")) or _is_foreign():
         return _login_form(_NO_TOKEN, 400)
-    if not here.page.sessions.may_try(client_address()):
+    if not ctx.live.page.sessions.may_try(client_address()):
         return _login_form("Too many tries from this address. Wait a minute.", 429)
-    if here.keys.find(key) is None:
+    if ctx.access.keys.find(key) is None:
         g.record.error = InvalidApiKey.code
         return _login_form("This key is not known.", 401)
     response = _to_the_page()
-    _set_cookie(response, COOKIE, here.page.sessions.begin(key), SESSION_SECONDS)
+    _set_cookie(response, COOKIE, ctx.live.page.sessions.begin(key), SESSION_SECONDS)
     response.delete_cookie(FORM_COOKIE)
     return response
 
@@ -137,7 +137,7 @@ def logout() -> Response:
     """The end of the session."""
     _must_be_let_in()
     _check_token(request.form.get("token"))
-    front().page.sessions.end(request.cookies.get(COOKIE, ""))
+    current_context().live.page.sessions.end(request.cookies.get(COOKIE, ""))
     response = _to_the_page()
     response.delete_cookie(COOKIE)
     return response
@@ -159,13 +159,13 @@ def static(name: str) -> Response:
 
 def _let_in() -> bool:
     """Whether the visitor may see the page; by a key in a header, or by a session."""
-    here = front()
+    ctx = current_context()
     g.key, g.scope = None, EVERYTHING
-    if not here.wants_key or client_key() is not None:
+    if not ctx.access.requires_key or client_key() is not None:
         guard()
         return True
-    session = _session(here)
-    key = here.keys.known(session.digest) if session else None
+    session = _session(ctx)
+    key = ctx.access.keys.known(session.digest) if session else None
     if session is None or key is None:
         return False
     use(key)
@@ -178,8 +178,8 @@ def _must_be_let_in() -> None:
         raise InvalidApiKey("You are not logged in. Log in at the page, or send an API key.")
 
 
-def _session(here: AppContext) -> Session | None:
-    return here.page.sessions.find(request.cookies.get(COOKIE, ""))
+def _session(ctx: AppContext) -> Session | None:
+    return ctx.live.page.sessions.find(request.cookies.get(COOKIE, ""))
 
 
 def _check_token(sent: str | None) -> None:
@@ -225,7 +225,9 @@ def _set_cookie(response: Response, name: str, value: str, seconds: int) -> None
 def _is_https() -> bool:
     """Whether the client's own connection is encrypted, as far as can be told."""
     is_told = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip() == "https"
-    return request.is_secure or (is_told and request.remote_addr in front().trusted_proxies)
+    return request.is_secure or (
+        is_told and request.remote_addr in current_context().access.trusted_proxies
+    )
 
 
 def _owner() -> str | None:
@@ -233,15 +235,19 @@ def _owner() -> str | None:
     return None if g.key is None or is_admin() else client_name()
 
 
-def _state(here: AppContext) -> dict[str, Any]:
+def _state(ctx: AppContext) -> dict[str, Any]:
     """All sections; those that are not for this visitor are None."""
-    models, problem = _models(here)
-    states = here.router.states(g.scope)
+    models, problem = _models(ctx)
+    states = ctx.router.states(g.scope)
     found: dict[str, Any] = {
         "object": "page.state",
-        "version": here.version,
+        "version": ctx.serving.version,
         "time": int(time.time()),
-        "mode": "keys" if here.wants_key else "passthrough" if here.passthrough else "open",
+        "mode": "keys"
+        if ctx.access.requires_key
+        else "passthrough"
+        if ctx.access.passthrough
+        else "open",
         "name": g.key.name if g.key else None,
         "admin": is_admin(),
         "token": g.get("page_token"),
@@ -254,62 +260,62 @@ def _state(here: AppContext) -> dict[str, Any]:
         "hours": None,
         "errors": None,
     }
-    if not here.passthrough:
-        found.update(_own(here))
+    if not ctx.access.passthrough:
+        found.update(_own(ctx))
     return found
 
 
-def _models(here: AppContext) -> tuple[list[dict[str, Any]], str | None]:
+def _models(ctx: AppContext) -> tuple[list[dict[str, Any]], str | None]:
     """The models that may be used, and why there are none where that is known."""
     try:
-        return here.router.models(g.scope), None
+        return ctx.router.models(g.scope), None
     except ProxyError as exc:
         return [], exc.message
 
 
-def _own(here: AppContext) -> dict[str, Any]:
+def _own(ctx: AppContext) -> dict[str, Any]:
     """The sections that are one's own: everybody's for an admin, and where there are no keys."""
     name = None if g.key is None or is_admin() else g.key.name
-    history = here.page.history
+    history = ctx.live.page.history
     buckets = history.buckets(name)
     return {
-        "running": _running(here, _owner()),
-        "account": _account(here),
+        "running": _running(ctx, _owner()),
+        "account": _account(ctx),
         "charts": charts.charts(buckets),
         "hours": tables.hours(buckets),
         "errors": tables.errors(history.errors(name)),
     }
 
 
-def _account(here: AppContext) -> list[list[str]] | None:
+def _account(ctx: AppContext) -> list[list[str]] | None:
     """The horde's account, and what a key with a daily limit has left."""
     rows = []
-    if here.horde is not None:
-        rows = tables.account(here.page.balances.of(here.horde, horde_key(here)))
+    if ctx.horde is not None:
+        rows = tables.account(ctx.live.page.balances.of(ctx.horde, horde_key(ctx)))
     if g.key is not None and (g.key.tokens_per_day or g.key.kudos_per_day):
-        rows += tables.allowance(g.key, here.book.spent(g.key.name))
+        rows += tables.allowance(g.key, ctx.access.usage.spent(g.key.name))
     return rows or None
 
 
-def _running(here: AppContext, owner: str | None) -> tables.Table:
-    found = [*here.running.list(owner), *here.running.relayed(owner)]
+def _running(ctx: AppContext, owner: str | None) -> tables.Table:
+    found = [*ctx.live.in_flight.list(owner), *ctx.live.in_flight.relayed(owner)]
     return tables.running(found, time.time())
 
 
-def _events(here: AppContext, owner: str | None, stays: Callable[[], bool]) -> Iterator[bytes]:
+def _events(ctx: AppContext, owner: str | None, stays: Callable[[], bool]) -> Iterator[bytes]:
     """Ends by itself, so that no thread is held for ever; browsers then come again."""
-    until = here.clock() + LONGEST_WATCH
-    told, spoke = None, here.clock()
+    until = ctx.clock() + LONGEST_WATCH
+    told, spoke = None, ctx.clock()
     yield _RETRY
-    while here.clock() < until and stays():
-        table = _running(here, owner)
+    while ctx.clock() < until and stays():
+        table = _running(ctx, owner)
         if table != told:
-            told, spoke = table, here.clock()
+            told, spoke = table, ctx.clock()
             yield sse.event({"running": table})
-        elif here.clock() - spoke >= _KEEPALIVE:
-            spoke = here.clock()
+        elif ctx.clock() - spoke >= _KEEPALIVE:
+            spoke = ctx.clock()
             yield sse.comment("nothing new")
         try:
-            here.halt.sleep(_INTERVAL)
+            ctx.live.shutdown.sleep(_INTERVAL)
         except ShuttingDown:
             return
