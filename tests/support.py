@@ -27,7 +27,8 @@ from horde_proxy.api.routes import (
     Slots,
 )
 from horde_proxy.caching.background import inline
-from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder, digest
+from horde_proxy.key_digest import digest_of_setting
+from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder
 from horde_proxy.metrics import Metrics
 from horde_proxy.private_horde import PrivateHorde, blueprint
 from horde_proxy.router.circuit_breaker import CircuitBreaker
@@ -130,7 +131,7 @@ def known(**keys: str | ClientKey) -> dict[str, Any]:
     ring = {}
     for name, key in keys.items():
         plain = key if isinstance(key, str) else f"key-of-{name}-long"
-        ring[digest(plain)] = ClientKey(name) if isinstance(key, str) else key
+        ring[digest_of_setting(plain)] = ClientKey(name) if isinstance(key, str) else key
     return {"requires_key": True, "keys": KeyRing(ring)}
 
 

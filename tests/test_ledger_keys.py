@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from horde_proxy.ledger.keys import ClientKey, digest, new_key, sent_digest
+from horde_proxy.key_digest import digest_of_setting, key_digest
+from horde_proxy.ledger.keys import ClientKey, new_key
 
 # printf hp-example | sha256sum
 EXAMPLE = "5b0680122f624721e4cff4e311874a5616d92d6e4b9b8542d33ef331136ef7e5"
@@ -38,20 +39,20 @@ def test_two_new_keys_differ_and_are_long() -> None:
 
 
 def test_a_key_has_the_digest_of_its_text() -> None:
-    assert digest("hp-example") == EXAMPLE
+    assert key_digest("hp-example") == digest_of_setting("hp-example") == EXAMPLE
 
 
 def test_a_digest_that_was_written_down_stays_as_it_is() -> None:
-    assert digest("sha256:" + EXAMPLE.upper()) == EXAMPLE
+    assert digest_of_setting("sha256:" + EXAMPLE.upper()) == EXAMPLE
 
 
 def test_what_only_looks_like_a_digest_is_a_key() -> None:
-    assert digest("sha256:" + EXAMPLE[1:]) == sent_digest("sha256:" + EXAMPLE[1:])
+    assert digest_of_setting("sha256:" + EXAMPLE[1:]) == key_digest("sha256:" + EXAMPLE[1:])
 
 
 def test_a_digest_that_a_client_sends_is_no_key() -> None:
-    assert sent_digest("sha256:" + EXAMPLE) != EXAMPLE
+    assert key_digest("sha256:" + EXAMPLE) != EXAMPLE
 
 
 def test_text_that_is_no_unicode_has_a_digest() -> None:
-    assert len(sent_digest("\ud800")) == 64
+    assert len(key_digest("\ud800")) == 64

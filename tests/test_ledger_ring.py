@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from horde_proxy.errors import Unavailable
+from horde_proxy.key_digest import digest_of_setting, key_digest
 from horde_proxy.ledger.keyring import KeyRing
-from horde_proxy.ledger.keys import ClientKey, digest
+from horde_proxy.ledger.keys import ClientKey
 from horde_proxy.ledger.records import StoreError
 from tests.support import Clock
 
@@ -22,11 +23,11 @@ class Loading:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.keys: dict[str, ClientKey] = {digest("hp-bob"): BOB}
+        self.keys: dict[str, ClientKey] = {key_digest("hp-bob"): BOB}
         self.fails, self.inline, self.times = False, True, 0
         self.begun: list[Callable[[], None]] = []
         self.ring = KeyRing(
-            {digest("hp-ann"): ANN}, self.load, clock=self.clock, ttl=5, start=self.start
+            {key_digest("hp-ann"): ANN}, self.load, clock=self.clock, ttl=5, start=self.start
         )
 
     def load(self) -> Mapping[str, ClientKey]:
@@ -47,14 +48,14 @@ def loading() -> Loading:
 
 
 def test_a_configured_key_is_found_and_another_is_not() -> None:
-    ring = KeyRing({digest("hp-ann"): ANN})
+    ring = KeyRing({key_digest("hp-ann"): ANN})
     assert ring.find("hp-ann") == ANN
     assert ring.find("hp-eve") is None
 
 
 def test_a_key_may_be_configured_as_its_digest_but_not_sent_as_one() -> None:
-    written = "sha256:" + digest("hp-ann")
-    ring = KeyRing({digest(written): ANN})
+    written = "sha256:" + key_digest("hp-ann")
+    ring = KeyRing({digest_of_setting(written): ANN})
     assert ring.find("hp-ann") == ANN
     assert ring.find(written) is None
 
@@ -72,7 +73,7 @@ def test_a_configured_key_does_not_need_the_store(loading: Loading) -> None:
 
 
 def test_the_configuration_goes_before_the_store(loading: Loading) -> None:
-    loading.keys[digest("hp-ann")] = BOB
+    loading.keys[key_digest("hp-ann")] = BOB
     assert loading.ring.find("hp-ann") == ANN
 
 
@@ -161,7 +162,7 @@ def test_the_very_first_wait_for_one_reading_in_a_thread() -> None:
 
     def load() -> Mapping[str, ClientKey]:
         times.append(threading.current_thread().name)
-        return {digest("hp-bob"): BOB}
+        return {key_digest("hp-bob"): BOB}
 
     ring = KeyRing({}, load, clock=Clock())
 

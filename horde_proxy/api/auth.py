@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 from flask import g, request
 
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.errors import InvalidApiKey, InvalidRequest
+from horde_proxy.key_digest import key_digest
 from horde_proxy.ledger import ClientKey
 from horde_proxy.router.router import EVERYTHING
 from horde_proxy.upstreams.proxying import JsonBody
@@ -118,7 +118,7 @@ def client_name() -> str:
     key = client_key()
     if key is None:
         return f"address {client_address()}"
-    return "key " + hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:32]
+    return "key " + key_digest(key)[:32]
 
 
 def client_address() -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-
-from cachetools import TTLCache
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.upstreams.base import StreamItem
+from horde_proxy.windows import CallWindows
 
-_WINDOW = 60.0
-_MOST_KNOWN = 10_000
+_WINDOW = 60
+"""Within which answers to the same request are counted (s)."""
 
 
 class RequestLoop(InvalidRequest):
@@ -38,9 +37,10 @@ class LoopGuard:
     """
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
-        self._limit, self._clock = limit, clock
+        self._limit = limit
+        self._answered = CallWindows("answered", _WINDOW, clock=clock)
+        # Guards the counts of running requests.
         self._lock = threading.Lock()
-        self._answered: TTLCache[str, deque[float]] = TTLCache(_MOST_KNOWN, _WINDOW, clock)
         self._running: Counter[str] = Counter()
 
     def check(self, chat: ChatRequest) -> None:
@@ -48,11 +48,8 @@ class LoopGuard:
         if not self._limit:
             return
         key = _said(chat)
-        with self._lock:
-            recent = self._answered.get(key, ())
-            count = sum(at > self._clock() - _WINDOW for at in recent)
-            if count >= self._limit and not self._running[key]:
-                raise RequestLoop()
+        if self._answered.wait(key, self._limit) and key not in self._running:
+            raise RequestLoop()
 
     def counted(self, chat: ChatRequest, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
         """The items of an answer, which is counted when it ends."""
@@ -65,17 +62,17 @@ class LoopGuard:
         try:
             yield from items
         finally:
-            with self._lock:
-                self._end(key)
+            if self._end(key):
+                self._answered.hit(key, self._limit)
 
-    def _end(self, key: str) -> None:
-        self._running[key] -= 1
-        if self._running[key]:
-            return
-        del self._running[key]
-        answered = self._answered.get(key) or deque(maxlen=self._limit)
-        answered.append(self._clock())
-        self._answered[key] = answered
+    def _end(self, key: str) -> bool:
+        """Whether it was the last of the same requests that ran at once; they count as one."""
+        with self._lock:
+            self._running[key] -= 1
+            if self._running[key]:
+                return False
+            del self._running[key]
+            return True
 
 
 def _said(chat: ChatRequest) -> str:

@@ -24,7 +24,8 @@ from horde_proxy.api.routes import (
 )
 from horde_proxy.app.assembly import Assembly, PrivateApp
 from horde_proxy.config import AccessSettings, Config, KeySettings
-from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder, digest
+from horde_proxy.key_digest import digest_of_setting
+from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder
 from horde_proxy.metrics import Metrics
 from horde_proxy.router.router import Router
 from horde_proxy.shutdown import Shutdown
@@ -137,7 +138,9 @@ class _Ledger:
 def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
     before: _Ledger | None
     url, before = access.database_url(), app.extensions.get("ledger")
-    configured = {digest(each.key): _client_key(name, each) for name, each in access.keys.items()}
+    configured = {
+        digest_of_setting(each.key): _client_key(name, each) for name, each in access.keys.items()
+    }
     if before is None or before.url != url:
         store = _store(url) if url else None
         book = UsageRecorder(store)

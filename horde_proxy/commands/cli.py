@@ -356,13 +356,14 @@ def keys() -> None:
 @config_option
 def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: Any) -> None:
     """Make a key, and show it this once; only its digest is kept."""
-    from horde_proxy.ledger import ClientKey, digest, new_key
+    from horde_proxy.key_digest import key_digest
+    from horde_proxy.ledger import ClientKey, new_key
 
     plain = new_key()
     _check_new_key(_load(path), name, limits)
     key = ClientKey(name, _listed(models), _listed(endpoints), created=int(time.time()), **limits)
     with _store(path) as store:
-        store.add(digest(plain), key)
+        store.add(key_digest(plain), key)
     click.echo(plain)
     click.echo(f"This is the key of {name}. It cannot be shown again.", err=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from hashlib import sha256
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from horde_proxy.key_digest import digest_of_setting
 from horde_proxy.prompts.formats import FORMATS
 
 ANONYMOUS_KEY = "0000000000"
@@ -417,9 +417,7 @@ def _same_keys(keys: Mapping[str, KeySettings]) -> list[str]:
     """The names of the first keys that are one: the limits of which of them should count?"""
     names: dict[str, list[str]] = {}
     for name, each in keys.items():
-        is_digest = each.key.startswith("sha256:")
-        digest = each.key[7:].lower() if is_digest else sha256(each.key.encode()).hexdigest()
-        names.setdefault(digest, []).append(name)
+        names.setdefault(digest_of_setting(each.key), []).append(name)
     return next((found for found in names.values() if len(found) > 1), [])
 
 

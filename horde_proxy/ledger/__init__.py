@@ -5,7 +5,7 @@ do not import: without a store SQLAlchemy is never loaded.
 """
 
 from horde_proxy.ledger.keyring import KeyRing
-from horde_proxy.ledger.keys import ClientKey, digest, new_key
+from horde_proxy.ledger.keys import ClientKey, new_key
 from horde_proxy.ledger.limits import KeyLimits
 from horde_proxy.ledger.records import DayUsage, StoreError, Usage
 from horde_proxy.ledger.usage import UsageRecorder
@@ -18,6 +18,5 @@ __all__ = [
     "StoreError",
     "Usage",
     "UsageRecorder",
-    "digest",
     "new_key",
 ]

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from horde_proxy.errors import Unavailable
-from horde_proxy.ledger.keys import ClientKey, sent_digest
+from horde_proxy.key_digest import key_digest
+from horde_proxy.ledger.keys import ClientKey
 from horde_proxy.ledger.records import StoreError
 
 _FIRST_PATIENCE = 15.0
@@ -63,7 +64,7 @@ class KeyRing:
 
         Raises Unavailable while the store's keys could never be read: this may be one of them.
         """
-        return self.known(sent_digest(sent))
+        return self.known(key_digest(sent))
 
     def known(self, digest: str) -> ClientKey | None:
         """The key of a digest, as `find` finds it."""

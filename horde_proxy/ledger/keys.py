@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import secrets
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-
-_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
 @dataclass(frozen=True)
@@ -42,17 +38,3 @@ class ClientKey:
 def new_key() -> str:
     """A key that nobody can guess: "hp-" and 256 random bits."""
     return "hp-" + secrets.token_urlsafe(32)
-
-
-def digest(key: str) -> str:
-    """The digest of a key as its owner wrote it down: sha256 in hex.
-
-    "sha256:" and 64 hex digits are a digest already. What a client sends goes to `sent_digest`.
-    """
-    given = _DIGEST.fullmatch(key)
-    return given[1].lower() if given else sent_digest(key)
-
-
-def sent_digest(sent: str) -> str:
-    """The digest of what a client sent, always hashed: a digest that was read is not a key."""
-    return hashlib.sha256(sent.encode("utf-8", "replace")).hexdigest()

@@ -11,7 +11,7 @@ from cachetools import LRUCache
 
 from horde_proxy.caching.background import BackgroundValue
 from horde_proxy.errors import ProxyError
-from horde_proxy.ledger.keys import sent_digest
+from horde_proxy.key_digest import key_digest
 
 if TYPE_CHECKING:
     from horde_proxy.upstreams.horde.accounts import Account
@@ -31,7 +31,7 @@ class AccountCache:
 
     def of(self, horde: HordeUpstream, key: str | None) -> Account | None:
         """The account that pays with this key; None while the horde does not tell."""
-        place = id(horde), sent_digest(key or "")
+        place = id(horde), key_digest(key or "")
         with self._lock:
             found = self._loaded.get(place)
             if found is None:

@@ -121,8 +121,10 @@ def login() -> Response:
         return _to_the_page()
     if not _same(request.cookies.get(FORM_COOKIE), request.form.get("token")) or _is_foreign():
         return _login_form(_NO_TOKEN, 400)
-    if not ctx.live.page.sessions.may_try(client_address()):
-        return _login_form("Too many tries from this address. Wait a minute.", 429)
+    if wait := ctx.live.page.sessions.try_login(client_address()):
+        response = _login_form(f"Too many tries from this address. Wait {wait} s.", 429)
+        response.headers["Retry-After"] = str(wait)
+        return response
     if ctx.access.keys.find(key) is None:
         g.record.error = InvalidApiKey.code
         return _login_form("This key is not known.", 401)
@@ -206,8 +208,6 @@ def _login_form(message: str, status: int) -> Response:
         render_template("login.html", token=token, message=message, base=base), status
     )
     _set_cookie(response, FORM_COOKIE, token, 3600)
-    if status == 429:
-        response.headers["Retry-After"] = "60"
     return response
 
 

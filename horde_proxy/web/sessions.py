@@ -8,19 +8,18 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cachetools import TTLCache
 
-from horde_proxy.ledger.keys import sent_digest
+from horde_proxy.key_digest import key_digest
+from horde_proxy.windows import CallWindows
 
 SESSION_SECONDS = 12 * 3600
 _MOST_SESSIONS = 1000
-_MINUTE = 60.0
+_MINUTE = 60
 _TRIES = 10
-_MOST_ADDRESSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -38,32 +37,26 @@ class Sessions:
         self._clock = clock
         self._lock = threading.Lock()
         self._found: TTLCache[str, Session] = TTLCache(_MOST_SESSIONS, SESSION_SECONDS, clock)
-        self._tries: TTLCache[str, deque[float]] = TTLCache(_MOST_ADDRESSES, _MINUTE, clock)
+        self._tries = CallWindows("logins", _MINUTE, clock=clock)
 
     def begin(self, key: str) -> str:
         """The id of a new session for a key that was recognised."""
         new_id = secrets.token_urlsafe(32)
         with self._lock:
-            session = Session(sent_digest(key), secrets.token_urlsafe(32))
-            self._found[sent_digest(new_id)] = session
+            session = Session(key_digest(key), secrets.token_urlsafe(32))
+            self._found[key_digest(new_id)] = session
         return new_id
 
     def find(self, session_id: str) -> Session | None:
         """The session of an id, or None."""
         with self._lock:
-            return self._found.get(sent_digest(session_id))
+            return self._found.get(key_digest(session_id))
 
     def end(self, session_id: str) -> None:
         """Forget a session."""
         with self._lock:
-            self._found.pop(sent_digest(session_id), None)
+            self._found.pop(key_digest(session_id), None)
 
-    def may_try(self, address: str) -> bool:
-        """Whether an address may try a key now; counts the try. Ten a minute."""
-        with self._lock:
-            tries = self._tries.get(address) or deque(maxlen=_TRIES)
-            if len(tries) == _TRIES and tries[0] > self._clock() - _MINUTE:
-                return False
-            tries.append(self._clock())
-            self._tries[address] = tries
-            return True
+    def try_login(self, address: str) -> int:
+        """0 where an address may try a key now (ten a minute); counts it. Else the wait (s)."""
+        return self._tries.hit(address, _TRIES)

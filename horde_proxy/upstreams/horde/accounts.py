@@ -5,7 +5,6 @@ When the horde does not say, the answer is the least that it ever grants.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from cachetools import TTLCache, cached
 
 from horde_proxy.errors import InvalidApiKey, ProxyError
+from horde_proxy.key_digest import key_digest
 from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.catalog import number
 from horde_proxy.upstreams.horde.client import HordeClient
@@ -50,7 +50,7 @@ class Accounts:
         self._client = client
         self._found = cached(
             TTLCache[str, Account | None](_MOST_KEYS, ttl, timer),
-            key=lambda key: _digest(key),
+            key=key_digest,
             condition=threading.Condition(),
         )(self._find)
         self._free = cached(TTLCache[str, int](1, ttl, timer), condition=threading.Condition())(
@@ -70,17 +70,17 @@ class Accounts:
 
     def longest(self, api_key: str, size: float, n: int) -> int:
         """The tokens that one job of this key may have for a model of `size` billions."""
-        if _digest(api_key) in self._refused:
+        if key_digest(api_key) in self._refused:
             return kudos.LEAST_FREE
         if api_key == ANONYMOUS_KEY:
             return self.free_length()
-        spendable = self.of(api_key).kudos - self._held.get(_digest(api_key), 0.0)
+        spendable = self.of(api_key).kudos - self._held.get(key_digest(api_key), 0.0)
         affordable = kudos.affordable_length(spendable, size, n)
         return affordable if affordable >= kudos.MOST_FREE else self.free_length()
 
     def may_be_choosy(self, api_key: str, max_length: int, size: float, n: int) -> bool:
         """Whether the kudos that a request for quick workers only needs upfront are there."""
-        key = _digest(api_key)
+        key = key_digest(api_key)
         if api_key == ANONYMOUS_KEY or key in self._refused:
             return False
         spendable = self.of(api_key).kudos - self._held.get(key, 0.0) - kudos.FLOOR
@@ -89,12 +89,12 @@ class Accounts:
     def note_refusal(self, api_key: str) -> None:
         """The horde wanted more kudos than this key has: for a while it gets the least only."""
         with self._lock:
-            self._refused[_digest(api_key)] = True
+            self._refused[key_digest(api_key)] = True
 
     def hold(self, api_key: str, amount: float) -> None:
         """Count kudos as spoken for while a request runs; a negative amount gives them back."""
         with self._lock:
-            key = _digest(api_key)
+            key = key_digest(api_key)
             self._held[key] = self._held.get(key, 0.0) + amount
             if abs(self._held[key]) < 0.01:
                 del self._held[key]
@@ -123,7 +123,3 @@ class Accounts:
             return kudos.LEAST_FREE
         threads = int(number(found.get("text_thread_count"), 0))
         return kudos.free_length(threads, int(number(found.get("queued_text_requests"), 0)))
-
-
-def _digest(api_key: str) -> str:
-    return hashlib.sha256(api_key.encode("utf-8", "replace")).hexdigest()

@@ -7,7 +7,6 @@ the order of their arrival, clients in turn.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import threading
@@ -22,6 +21,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, Storage
 from limits.strategies import MovingWindowRateLimiter
 
+from horde_proxy.key_digest import key_digest
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Waiting
 
@@ -89,7 +89,7 @@ class SubmitQueue:
 
     def place(self, api_key: str, client: str) -> Ticket:
         """A new chat's place, after all that have come before."""
-        return Ticket(_digest(api_key), client, next(self._numbers))
+        return Ticket(key_digest(api_key)[:32], client, next(self._numbers))
 
     def pass_through(self, place: Ticket, api_key: str, n: int) -> Generator[Waiting, None, None]:
         """Waitings until the chat may submit n jobs, which it then does within `sending`.
@@ -236,7 +236,3 @@ def _add(counts: Counter[str], name: str, number: int) -> None:
 
 def _parsed(limits: Sequence[str]) -> list[RateLimitItem]:
     return [item for each in limits for item in parse_many(each)]
-
-
-def _digest(api_key: str) -> str:
-    return hashlib.sha256(api_key.encode("utf-8", "replace")).hexdigest()[:32]

@@ -1,0 +1,27 @@
+"""The digest that stands for an API key wherever one is kept, compared or counted.
+
+It must never change: databases and configuration files hold such digests. No I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+_WRITTEN_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
+"""A key in the configuration may be written as its digest: "sha256:5b0680...ef7e5"."""
+
+
+def key_digest(key: str) -> str:
+    """The SHA-256 of a key as a client sends it, as 64 hex digits.
+
+    A key that looks like a digest is hashed too: reading a digest somewhere opens nothing.
+    """
+    # JSON may hold half a surrogate pair, which UTF-8 cannot encode.
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
+
+
+def digest_of_setting(written: str) -> str:
+    """The digest of a key as the configuration has it: plain, or "sha256:" and its digest."""
+    match = _WRITTEN_DIGEST.fullmatch(written)
+    return match[1].lower() if match else key_digest(written)

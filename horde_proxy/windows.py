@@ -1,0 +1,120 @@
+"""Moving windows of calls: at most so many in the last so many seconds, counted by `limits`.
+
+The counts are in this process's memory unless a storage is given that several share, e.g. the
+RedisStorage of `limits`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from cachetools import LRUCache
+from limits.storage import MovingWindowSupport, Storage
+
+_MOST_KEYS = 10_000
+"""How many windows are kept. The one that was used least lately goes first, so that a flood of
+addresses or messages cannot fill the memory."""
+
+
+class CallWindows:
+    """Counts calls by name within the last `seconds`. Thread-safe.
+
+    `label` keeps its names apart from those of others in a storage that is shared. `clock` must
+    be the storage's clock: time.time where several processes share it.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        seconds: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        storage: MovingWindowSupport | None = None,
+    ) -> None:
+        self._label, self._seconds, self._clock = label, seconds, clock
+        self._storage = storage or MemoryWindows(clock)
+
+    def hit(self, name: str, limit: int) -> int:
+        """Count a call where fewer than `limit` were counted: 0. Else the seconds to wait."""
+        if self._storage.acquire_entry(self._key(name), limit, self._seconds):
+            return 0
+        return max(1, self.wait(name, limit))
+
+    def wait(self, name: str, limit: int) -> int:
+        """Whole seconds until one more call is within the limit; 0 is now. Counts nothing."""
+        oldest, count = self._storage.get_moving_window(self._key(name), limit, self._seconds)
+        if count < limit:
+            return 0
+        return max(1, math.ceil(oldest + self._seconds - self._clock()))
+
+    def _key(self, name: str) -> str:
+        # Without the limit, unlike the keys that `limits` makes: a limit that is lowered by new
+        # settings holds for the calls before it as well.
+        return f"{self._label}/{name}"
+
+
+class MemoryWindows(Storage, MovingWindowSupport):
+    """A storage of `limits` for moving windows, in bounded memory and under a given clock.
+
+    The MemoryStorage of `limits` (5.8) reads the machine's clock, starts a thread for nearly every
+    call and keeps an empty list for each key that it ever saw.
+    """
+
+    base_exceptions = ValueError
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        # Guards the windows; nothing is called under it but the clock.
+        self._lock = threading.Lock()
+        self._calls: LRUCache[str, deque[float]] = LRUCache(_MOST_KEYS)
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Whether `amount` more calls fit within the last `expiry` seconds; counts them if so."""
+        with self._lock:
+            calls = self._recent(key, expiry)
+            if len(calls) + amount > limit:
+                return False
+            calls.extend([self._clock()] * amount)
+            self._calls[key] = calls
+            return True
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """The time of the oldest of the last `limit` calls, and how many there are."""
+        with self._lock:
+            calls = self._recent(key, expiry)
+            if not calls:
+                return self._clock(), 0
+            return calls[-min(len(calls), max(limit, 1))], len(calls)
+
+    def _recent(self, key: str, expiry: int) -> deque[float]:
+        calls = self._calls.get(key) or deque()
+        while calls and calls[0] <= self._clock() - expiry:
+            calls.popleft()
+        return calls
+
+    def check(self) -> bool:
+        return True
+
+    def clear(self, key: str) -> None:
+        with self._lock:
+            self._calls.pop(key, None)
+
+    def reset(self) -> int:
+        with self._lock:
+            count = len(self._calls)
+            self._calls.clear()
+            return count
+
+    def get(self, key: str) -> int:
+        raise NotImplementedError("fixed windows are not kept here")
+
+    def get_expiry(self, key: str) -> float:
+        raise NotImplementedError("fixed windows are not kept here")
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        raise NotImplementedError("fixed windows are not kept here")
