@@ -11,8 +11,9 @@ import requests
 import responses
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
+from horde_proxy.aihorde.rest import api_url
 from horde_proxy.errors import ProxyError
-from horde_proxy.upstreams.horde.client import HordeClient, api_url
+from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.version import VERSION
 
 DATA = Path(__file__).parent / "data"

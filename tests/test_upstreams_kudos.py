@@ -8,52 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from horde_proxy.aihorde.limits import MOST_WORKERS
 from horde_proxy.errors import InvalidApiKey, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
-from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, join
 from horde_proxy.upstreams.horde.failures import Failures, suspects
 from horde_proxy.upstreams.horde.throughput import Estimate, Throughput
-from horde_proxy.upstreams.horde.workers import MOST_WORKERS, Filters, listed
+from horde_proxy.upstreams.horde.workers import Filters, listed
 from tests.support import CLIENT_KEY, Clock, World
-
-
-@pytest.mark.parametrize(
-    ("threads", "queued", "length"),
-    [
-        (1, 0, 512),
-        (0, 0, 512),
-        (10, 100, 472),
-        (10, 1000, 256),
-        (0, 17, 497),
-    ],
-)
-def test_the_free_length_shrinks_with_the_queue(threads: int, queued: int, length: int) -> None:
-    assert kudos.free_length(threads, queued) == length
-
-
-def test_what_must_be_there_beforehand() -> None:
-    assert kudos.upfront(1024, 8.0) == 390.1
-    assert kudos.affordable_length(390.1 + 25, 8.0) == 1024
-    assert kudos.affordable_length(10.0, 8.0) == 0
-
-
-def test_the_price_is_that_of_a_dry_run() -> None:
-    assert kudos.price(512, 2048, 8.0) == pytest.approx(141.26, abs=0.01)
-    assert kudos.price(512, 2048, 8.0, n=2) == pytest.approx(281.52, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("model", "size"),
-    [
-        ("koboldcpp/L3-8B-Stheno-v3.2", 8.0),
-        ("koboldcpp/SmolLM2-135M-Instruct", 0.135),
-        ("koboldcpp/mini-magnum", 13.0),
-    ],
-)
-def test_the_size_is_read_from_the_name(model: str, size: float) -> None:
-    assert kudos.size(model) == size
 
 
 class HordeContext:

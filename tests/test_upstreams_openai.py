@@ -23,7 +23,6 @@ from horde_proxy.protocol.chat import ChatRequest, Message
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Accepted, Route
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
-from horde_proxy.upstreams.openai.errors import retry_after
 from horde_proxy.upstreams.openai.stream import as_chunks
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, _pieces, base_url
 from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, kept
@@ -381,24 +380,6 @@ def test_headers_that_are_broken_or_of_the_connection_are_not_told(
     headers: list[tuple[str, str]], told: list[tuple[str, str]]
 ) -> None:
     assert kept(headers) == told
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("", None),
-        ("7", 7),
-        ("120.5", 121),
-        ("0", 1),
-        ("99999999999", 3600),
-        ("\xb2", None),
-        ("Sat, 21 Nov 2026 10:00:30 GMT", 30),
-        ("Sat, 21 Nov 2026 09:00:00 GMT", 1),
-        ("soon", None),
-    ],
-)
-def test_the_time_of_the_next_try_is_a_number_or_a_date(value: str, seconds: int | None) -> None:
-    assert retry_after(value, now=lambda: 1795255200.0) == seconds
 
 
 @responses.activate

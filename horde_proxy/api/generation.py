@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from flask import g, request
 
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import client_key, client_name
 from horde_proxy.api.connection import is_open, watched
@@ -17,8 +18,6 @@ from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.errors import TimedOut
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.upstreams.base import StreamItem
-
-ANONYMOUS_KEY = "0000000000"
 
 
 def owned(ctx: AppContext, chat: ChatRequest) -> ChatRequest:

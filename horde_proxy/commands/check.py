@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 import requests
 
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY, api_url
 from horde_proxy.caching.background import inline
-from horde_proxy.config import ANONYMOUS_KEY, Config
+from horde_proxy.config import Config
 from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
-from horde_proxy.upstreams.horde.client import HordeClient, api_url
+from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.kinds import RELAYS
 
 _CLOCK_OFF = 60.0

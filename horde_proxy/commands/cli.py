@@ -23,6 +23,7 @@ import click
 
 from horde_proxy import config, logs
 from horde_proxy import opencode as updater
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.commands import table
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.jsonc import JsoncError
@@ -54,7 +55,7 @@ def _load(path: str | None, flags: dict[str, Any] | None = None) -> Config:
 def _about(settings: Config) -> str:
     """What is served, in a line."""
     horde = settings.horde
-    key = "anonymously" if horde.api_key == config.ANONYMOUS_KEY else "with a key of its own"
+    key = "anonymously" if horde.api_key == ANONYMOUS_KEY else "with a key of its own"
     behind = "its private horde" if settings.private_horde.enabled else f"{horde.url} {key}"
     if settings.endpoints:
         names = [each.label() for each in settings.endpoints]

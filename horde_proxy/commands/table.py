@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from horde_proxy.stats.names import canonical
+from horde_proxy.aihorde.names import canonical
 
 Row = dict[str, Any]
 

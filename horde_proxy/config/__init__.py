@@ -4,7 +4,6 @@ Read by create_app and the command line only; every other room is handed plain v
 """
 
 from horde_proxy.config.settings import (
-    ANONYMOUS_KEY,
     AccessSettings,
     CacheSettings,
     Config,
@@ -17,7 +16,6 @@ from horde_proxy.config.settings import (
 from horde_proxy.config.sources import ConfigError, file_of, load
 
 __all__ = [
-    "ANONYMOUS_KEY",
     "AccessSettings",
     "CacheSettings",
     "Config",

@@ -20,10 +20,10 @@ from pydantic import (
     model_validator,
 )
 
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.key_digest import digest_of_setting
 from horde_proxy.prompts.formats import FORMATS
 
-ANONYMOUS_KEY = "0000000000"
 SHORTEST_KEY = 16
 STAND_IN = "sk-no-key"
 Seconds = Annotated[float, Field(gt=0)]

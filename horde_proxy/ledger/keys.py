@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+
+from horde_proxy.aihorde.names import matches_glob
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,7 @@ class ClientKey:
 
     def allows_model(self, name: str) -> bool:
         """Whether the key may use the model of this name."""
-        folded = name.casefold()
-        return not self.models or any(fnmatchcase(folded, each.casefold()) for each in self.models)
+        return not self.models or any(matches_glob(name, glob) for glob in self.models)
 
     def allows_endpoint(self, name: str) -> bool:
         """Whether the key may use the endpoint of this name."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 
+from horde_proxy.aihorde.names import matches_glob
 from horde_proxy.prompts.formats import FORMATS, PLACEHOLDERS, Format
 
 _WORKER_FORMATTED = ("koboldcpp/", "horde-proxy/")
@@ -81,7 +81,7 @@ def choose_format(
     `placeholders`: whether workers that fill in their own tags (koboldcpp) are asked to.
     """
     for glob, name in (overrides or {}).items():
-        if fnmatchcase(model.lower(), glob.lower()):
+        if matches_glob(model, glob):
             return FORMATS[name]
     if placeholders and model.lower().startswith(_WORKER_FORMATTED):
         return PLACEHOLDERS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
+from horde_proxy.aihorde.names import matches_glob
 from horde_proxy.errors import ProxyError
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.upstreams.base import Proxies, Upstream
@@ -79,6 +79,4 @@ class Endpoint:
         return name.removeprefix(self.prefix)
 
     def _is_allowed(self, name: str) -> bool:
-        return not self.globs or any(
-            fnmatchcase(name.casefold(), glob.casefold()) for glob in self.globs
-        )
+        return not self.globs or any(matches_glob(name, glob) for glob in self.globs)

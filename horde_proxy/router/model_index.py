@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from horde_proxy.naming import resolve
 from horde_proxy.router.endpoint import Endpoint
+from horde_proxy.router.model_names import resolve
 
 Offered = Mapping[str, dict[str, Any]]
 _MOST_RESOLVED = 1000
@@ -52,7 +52,7 @@ class VisibleModels:
                         self._add(endpoint, name, model)
 
     def groups(self, name: str, aliases: Mapping[str, str]) -> list[list[str]]:
-        """See naming.resolve. Raises InvalidRequest."""
+        """See model_names.resolve. Raises InvalidRequest."""
         found = self._resolved.get(name)
         if found is None:
             found = resolve(name, list(self.models.values()), aliases)

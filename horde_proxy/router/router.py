@@ -21,13 +21,13 @@ from horde_proxy.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from horde_proxy.naming import expected_seconds
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.circuit_breaker import Attempt
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.failover import SplicedStream
 from horde_proxy.router.model_index import EVERYTHING, ModelIndex, Scope, VisibleModels
+from horde_proxy.router.model_names import expected_seconds
 from horde_proxy.upstreams.base import Accepted, StreamItem
 from horde_proxy.upstreams.openai.errors import fault_of, overflow_of
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse

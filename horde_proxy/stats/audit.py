@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from horde_proxy.aihorde.names import family
 from horde_proxy.stats.listing import one_of, page
 from horde_proxy.stats.model_stats import BackendVariation, CombinedModelStatistics, UsageStats
-from horde_proxy.stats.names import family
 from horde_proxy.stats.reference import Reference, ReferenceRecord
 from horde_proxy.stats.statistics import host_of, percentage
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from horde_proxy.aihorde.names import canonical
 from horde_proxy.stats.model_stats import UsageStats
-from horde_proxy.stats.names import canonical
 from horde_proxy.stats.records import HordeModelStatsResponse, HordeModelStatus, HordeWorker
 
 T = TypeVar("T")

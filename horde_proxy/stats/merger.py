@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from horde_proxy.aihorde.names import canonical
 from horde_proxy.stats.indexed import (
     IndexedHordeModelStats,
     IndexedHordeModelStatus,
@@ -21,7 +22,6 @@ from horde_proxy.stats.model_stats import (
     UsageStats,
     WorkerSummary,
 )
-from horde_proxy.stats.names import canonical
 from horde_proxy.stats.records import (
     HordeModelStatsResponse,
     HordeModelStatus,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from horde_proxy.stats.names import CANONICAL, canonical, family, parameters_of
+from horde_proxy.aihorde.names import CANONICAL, canonical, family, parameters_of
 
 T = TypeVar("T")
 

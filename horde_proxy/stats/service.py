@@ -12,6 +12,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
+from horde_proxy.aihorde.names import distinct
 from horde_proxy.errors import ModelNotFound
 from horde_proxy.stats.audit import CategoryAudit, audit
 from horde_proxy.stats.hydration import Hydrator
@@ -19,7 +20,6 @@ from horde_proxy.stats.listing import listing
 from horde_proxy.stats.live import LiveHorde, Snapshot
 from horde_proxy.stats.merger import DataMerger
 from horde_proxy.stats.model_stats import CombinedModelStatistics
-from horde_proxy.stats.names import distinct
 from horde_proxy.stats.reference import Reference, by_family, described
 from horde_proxy.stats.sources import References
 from horde_proxy.stats.statistics import category_statistics

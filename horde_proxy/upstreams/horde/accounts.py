@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 from cachetools import TTLCache, cached
 
+from horde_proxy.aihorde import kudos
+from horde_proxy.aihorde.limits import CONCURRENCY
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.key_digest import key_digest
-from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.catalog import number
 from horde_proxy.upstreams.horde.client import HordeClient
 
-ANONYMOUS_KEY = "0000000000"
 _TTL = 60.0
 _MOST_KEYS = 1000
-_CONCURRENCY = 30
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +32,7 @@ class Account:
 
     name: str = ""
     kudos: float = 0.0
-    concurrency: int = _CONCURRENCY
+    concurrency: int = CONCURRENCY
     trusted: bool = False
     workers: int = 0
 
@@ -83,7 +83,7 @@ class Accounts:
         key = key_digest(api_key)
         if api_key == ANONYMOUS_KEY or key in self._refused:
             return False
-        spendable = self.of(api_key).kudos - self._held.get(key, 0.0) - kudos.FLOOR
+        spendable = self.of(api_key).kudos - self._held.get(key, 0.0) - kudos.REGISTERED_FLOOR
         return spendable >= kudos.upfront(max_length, size, n)
 
     def note_refusal(self, api_key: str) -> None:
@@ -110,7 +110,7 @@ class Accounts:
         return Account(
             str(found.get("username") or ""),
             number(found.get("kudos"), 0),
-            int(number(found.get("concurrency"), _CONCURRENCY)),
+            int(number(found.get("concurrency"), CONCURRENCY)),
             bool(found.get("trusted")),
             int(number(found.get("worker_count"), 0)),
         )

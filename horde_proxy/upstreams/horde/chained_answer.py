@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal, TypeVar
 
+from horde_proxy.aihorde import kudos
 from horde_proxy.errors import (
     ClientGone,
     ContextLengthExceeded,
@@ -24,7 +25,6 @@ from horde_proxy.prompts.tokens import estimate
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
 from horde_proxy.upstreams.base import Waiting
-from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.segment import (
     AnswerCost,

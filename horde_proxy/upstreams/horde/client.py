@@ -6,12 +6,14 @@ messages are told apart by `rc`, because their wording is not stable.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import requests
 
+from horde_proxy.aihorde.rest import api_url, client_agent, json_object, retry_after
 from horde_proxy.errors import (
     ContentPolicyViolation,
     InMaintenance,
@@ -25,24 +27,14 @@ from horde_proxy.errors import (
     UpstreamFailed,
 )
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.version import VERSION
 
 LONGEST_RETRY_AFTER = 120
+_UNTOLD_PAUSE = 5
 _WORDS = 3
 
 
 class RequestLost(UpstreamFailed):
     """The horde does not know the request (any more): unknown, expired or restarted."""
-
-
-def api_url(url: str) -> str:
-    """The base of /api/v2 for a horde given as its host, its /api or its /api/v2."""
-    base = url.rstrip("/").removesuffix("/v2").removesuffix("/api")
-    return f"{base}/api/v2"
-
-
-def client_agent(contact: str) -> str:
-    return f"horde-proxy:{VERSION}:{contact}"
 
 
 class HordeClient:
@@ -170,7 +162,7 @@ _BAD_REQUESTS: dict[str, tuple[str, str | None]] = {
 
 def horde_error(response: requests.Response, api_key: str | None = None) -> ProxyError:
     """The ProxyError for a response of the horde that is not a success (status >= 300)."""
-    status, body = response.status_code, _json_object(response)
+    status, body = response.status_code, json_object(response.content)
     code = str(body.get("rc", ""))
     if code == "MaintenanceMode":
         return InMaintenance("The horde is in maintenance.")
@@ -183,8 +175,8 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
     if code == "CorruptPrompt":
         return ContentPolicyViolation("The horde refuses this prompt.", param="messages")
     if status == 429:
-        pause = retry_after(response)
-        return RateLimited("The horde allows no more requests now.", retry_after=pause)
+        message = "The horde allows no more requests now."
+        return RateLimited(message, retry_after=_pause(response))
     if code in _BAD_REQUESTS:
         message, param = _BAD_REQUESTS[code]
         return InvalidRequest(message, param=param, code="invalid_value")
@@ -195,10 +187,10 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
     return UpstreamFailed("The horde failed on this request.")
 
 
-def retry_after(response: requests.Response) -> int:
-    """Seconds that a 429 asks to wait, capped; 5 where it does not say."""
-    value = response.headers.get("Retry-After", "")
-    return min(max(int(value), 1), LONGEST_RETRY_AFTER) if value.isdigit() else 5
+def _pause(response: requests.Response) -> int:
+    """Seconds to wait after a 429: as the horde says, at most 120; 5 where it does not say."""
+    seconds = retry_after(response.headers.get("Retry-After", ""), time.time())
+    return min(seconds or _UNTOLD_PAUSE, LONGEST_RETRY_AFTER)
 
 
 def _bad_request(body: Mapping[str, Any], code: str, api_key: str | None) -> InvalidRequest:
@@ -216,11 +208,3 @@ def _bad_request(body: Mapping[str, Any], code: str, api_key: str | None) -> Inv
 
 def _named(code: str) -> str:
     return f" ({code})" if code else ""
-
-
-def _json_object(response: requests.Response) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except requests.JSONDecodeError:
-        return {}
-    return body if isinstance(body, dict) else {}

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 
+from horde_proxy.aihorde import kudos, limits
+from horde_proxy.aihorde.names import matches_glob
 from horde_proxy.errors import ModelNotFound, Unavailable
 from horde_proxy.prompts.fit import LEAST_LENGTH, Capacity, Fitted, common_length, fit
 from horde_proxy.prompts.format_rules import choose_format
 from horde_proxy.prompts.formats import RAW, Format
 from horde_proxy.prompts.tool_calls.instructions import style_of
 from horde_proxy.protocol.chat import ChatRequest, Message
-from horde_proxy.upstreams.horde import kudos, text
+from horde_proxy.upstreams.horde import text
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, ModelEntry
 from horde_proxy.upstreams.horde.throughput import UNMEASURED
 from horde_proxy.upstreams.horde.workers import Filters
 
 JOB_SECONDS = 100.0
-"""What a job may take: the horde takes it away after 150 s."""
+"""What a job may take: the horde takes it away after limits.JOB_SECONDS, 150."""
 FIRST_SECONDS = 8.0
 """What a first segment may take whoever writes it: quicker workers go on after it."""
 _SLOWEST_LENGTH = 128
@@ -55,7 +56,7 @@ class HordeOptions:
     def tool_style(self, model: str) -> str:
         """How tool calls are written for a model: hermes, llama3, mistral or none."""
         for glob, style in self.tool_styles.items():
-            if fnmatchcase(model.lower(), glob.lower()):
+            if matches_glob(model, glob):
                 return style
         return style_of(self.format(model).name, model)
 
@@ -86,7 +87,7 @@ class Plan:
     @property
     def size(self) -> float:
         """Billions of parameters of the largest model."""
-        return max(map(kudos.size, self.models))
+        return max(map(kudos.assumed_size, self.models))
 
     def next_length(self, left: int, segments: int) -> int:
         """The tokens to ask for next, when so many are left of the answer."""
@@ -206,11 +207,11 @@ def _longest(admitted: Sequence[CatalogWorker], allowed: int, chained: bool) -> 
     """Tokens of one job: what kudos, workers and their speed permit."""
     lengths = [worker.capacity.max_length for worker in admitted]
     if not chained:
-        return max(LEAST_LENGTH, min(text.MOST_TOKENS, allowed, max(lengths)))
+        return max(LEAST_LENGTH, min(limits.MOST_TOKENS, allowed, max(lengths)))
     speeds = [worker.speed for worker in admitted if worker.speed]
-    in_time = max(int(min(speeds) * JOB_SECONDS), _SLOWEST_LENGTH) if speeds else text.MOST_TOKENS
+    in_time = max(int(min(speeds) * JOB_SECONDS), _SLOWEST_LENGTH) if speeds else limits.MOST_TOKENS
     common = common_length(capacities(admitted))
-    return max(LEAST_LENGTH, min(text.MOST_TOKENS, allowed, common, in_time))
+    return max(LEAST_LENGTH, min(limits.MOST_TOKENS, allowed, common, in_time))
 
 
 def _first_segment(

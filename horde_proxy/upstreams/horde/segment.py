@@ -10,12 +10,13 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from horde_proxy.aihorde import kudos
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
 from horde_proxy.prompts.faults import fault_of
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Waiting
-from horde_proxy.upstreams.horde import kudos, text
+from horde_proxy.upstreams.horde import text
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient, RequestLost

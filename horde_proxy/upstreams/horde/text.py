@@ -5,31 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from horde_proxy.aihorde import limits
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.formats import Format
 from horde_proxy.protocol.chat import ChatRequest
 
-MOST_TOKENS = 4096
-_MOST_STOPS = 128
-_MOST_STOP_CHARACTERS = 2000
 _GREEDY_TEMPERATURE = 0.01
-_SAMPLERS = 7
-_RANGES: dict[str, tuple[float, float]] = {
-    "temperature": (0, 5),
-    "top_p": (0.001, 1),
-    "top_k": (0, 200),
-    "min_p": (0, 1),
-    "top_a": (0, 1),
-    "tfs": (0, 1),
-    "typical": (0, 1),
-    "rep_pen": (1, 3),
-    "rep_pen_range": (0, 4096),
-    "rep_pen_slope": (0, 10),
-    "smoothing_factor": (0, 10),
-    "dynatemp_range": (0, 5),
-    "dynatemp_exponent": (0, 5),
-}
 _NEVER_MANGLE = {
     "frmtrmspch": False,
     "frmttriminc": False,
@@ -66,7 +48,10 @@ def to_payload(
 def stop_sequence(stops: Sequence[str], format: Format) -> list[str]:
     """The client's stops and the format's. Raises InvalidRequest where the horde would refuse."""
     found = list(dict.fromkeys([*stops, *format.stops]))
-    if len(found) > _MOST_STOPS or sum(map(len, found)) > _MOST_STOP_CHARACTERS:
+    if (
+        len(found) > limits.MOST_STOP_SEQUENCES
+        or sum(map(len, found)) > limits.MOST_STOP_CHARACTERS
+    ):
         raise InvalidRequest(
             "The stop strings are too many or too long for the horde.",
             param="stop",
@@ -77,7 +62,7 @@ def stop_sequence(stops: Sequence[str], format: Format) -> list[str]:
 
 def to_sampling(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """(the horde's sampling params, names of what could not be honoured exactly)."""
-    params = {name: value for name, value in sampling.items() if name in _RANGES}
+    params = {name: value for name, value in sampling.items() if name in limits.SAMPLING}
     changed = [name for name in params if params[name] != _clamped(name, params[name])]
     params = {name: _clamped(name, value) for name, value in params.items()}
     if "temperature" in params and params["temperature"] < _GREEDY_TEMPERATURE:
@@ -92,14 +77,14 @@ def to_sampling(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
 
 
 def _clamped(name: str, value: float) -> float:
-    low, high = _RANGES[name]
+    low, high = limits.SAMPLING[name]
     return min(max(value, low), high)
 
 
 def _sampler_order(order: list[int]) -> list[int]:
-    if len(set(order)) < _SAMPLERS:
+    if len(set(order)) < limits.SAMPLERS:
         raise InvalidRequest(
-            f"Invalid value for 'sampler_order': all {_SAMPLERS} samplers must be named.",
+            f"Invalid value for 'sampler_order': all {limits.SAMPLERS} samplers must be named.",
             param="sampler_order",
             code="invalid_value",
         )

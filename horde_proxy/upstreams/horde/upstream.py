@@ -9,13 +9,13 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from horde_proxy.aihorde import kudos
 from horde_proxy.prompts.constrained import ConstrainedRequest, begun_with, structure_of
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Accepted, Route, Spent, StreamItem, Waiting
-from horde_proxy.upstreams.horde import kudos
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
 from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer
@@ -161,7 +161,7 @@ class HordeUpstream:
 
     def _plan(self, request: ChatRequest, models: Sequence[str]) -> Plan:
         api_key = request.api_key or self._options.api_key
-        size = max(map(kudos.size, models))
+        size = max(map(kudos.assumed_size, models))
         longest = self._horde.accounts.longest(api_key, size, request.n)
         choosy = self._horde.accounts.may_be_choosy(api_key, longest, size, request.n)
         return make_plan(

@@ -9,17 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from horde_proxy.aihorde.agents import VALIDATED_BACKENDS
+from horde_proxy.aihorde.limits import MOST_WORKERS
 from horde_proxy.upstreams.horde.catalog import CatalogWorker
-
-MOST_WORKERS = 5
-VALIDATED = (
-    "AI Horde Worker",
-    "AI Horde Worker~aphrodite~oai",
-    "AI Horde Worker~aphrodite~kai",
-    "KoboldCppEmbedWorker",
-    "TabbyAPI",
-)
-"""The worker software whose results the horde trusts to be what they say."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class Filters:
         names = {worker.id, worker.name} - {""}
         return (
             (worker.trusted or not self.trusted)
-            and (not self.validated or not worker.agent or worker.agent in VALIDATED)
+            and (not self.validated or not worker.agent or worker.agent in VALIDATED_BACKENDS)
             and (not self.allow or not names.isdisjoint(self.allow))
             and names.isdisjoint(self.deny)
             and (not worker.speed or worker.speed >= self.least_speed)

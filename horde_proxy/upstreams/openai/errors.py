@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 import time
-from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+from horde_proxy.aihorde.rest import retry_after
 from horde_proxy.errors import ProxyError, RateLimited, UpstreamContextExceeded, UpstreamFailed
 from horde_proxy.upstreams.proxying import ProxyResponse
 
 _OVERFLOW = ("context_length_exceeded", "exceed_context_size_error", "maximum context length")
 _LONGEST_REFUSAL = 10_000
-_LONGEST_PAUSE = 3600
 _NOT_ITS_FAULT = frozenset({501, 505})
 
 
 def fault_of(relayed: ProxyResponse) -> ProxyError | None:
     """Why another server should be asked, with the seconds to leave this one alone; or None."""
-    pause = retry_after(relayed.header("retry-after"))
+    pause = retry_after(relayed.header("retry-after"), time.time())
     if relayed.status == 429:
         return RateLimited("it allows no more requests now", retry_after=pause)
     if relayed.status >= 500 and relayed.status not in _NOT_ITS_FAULT:
@@ -54,15 +50,3 @@ def message_of(error: Any) -> str:
     """The words of an error object, or of an error that is only words."""
     message = error.get("message") if isinstance(error, dict) else error
     return str(message or "no reason given")[:500]
-
-
-def retry_after(value: str, now: Callable[[], float] = time.time) -> int | None:
-    """Seconds in a Retry-After header, a number or a date, at most an hour; None without one."""
-    try:
-        if re.fullmatch(r"[0-9.]{1,12}", value, re.ASCII):
-            seconds = float(value)
-        else:
-            seconds = parsedate_to_datetime(value).timestamp() - now()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(math.ceil(seconds), 1), _LONGEST_PAUSE)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horde_proxy.stats.names import canonical, distinct, family, parameters_of
+from horde_proxy.aihorde.names import canonical, distinct, family, parameters_of
 
 NAMES = st.text(st.sampled_from("aB8b-_./:#qQ4v1 "), max_size=20) | st.text(max_size=20)
 

@@ -1,0 +1,36 @@
+"""Worker software: how a worker names itself in `bridge_agent`, and which names the horde trusts.
+
+It knows nothing of single workers.
+"""
+
+from __future__ import annotations
+
+# Contract: bridge_reference.py:179-185, LLM_VALIDATED_BACKENDS. A request with
+# `validated_backends` goes to these only; the rewards of all others are cut to 30 %.
+VALIDATED_BACKENDS = frozenset(
+    {
+        "AI Horde Worker",
+        "AI Horde Worker~aphrodite~oai",
+        "AI Horde Worker~aphrodite~kai",
+        "KoboldCppEmbedWorker",
+        "TabbyAPI",
+    }
+)
+
+UNKNOWN_AGENT = "unknown:0:unknown"
+"""What the horde assumes of software that does not name itself (apis/v2/stable.py:229)."""
+
+
+def software(agent: str) -> str:
+    """The software in "name:version:contact"."""
+    return agent.partition(":")[0]
+
+
+def is_validated(agent: str) -> bool:
+    """Whether the horde trusts this worker software.
+
+    A version that cannot be read, such as that of "TabbyAPI:main:...", makes the software unknown
+    (contract: apis/models/kobold_v2.py:271-291).
+    """
+    version = agent.split(":")[1] if ":" in agent else ""
+    return software(agent) in VALIDATED_BACKENDS and version.replace(".", "").isdecimal()

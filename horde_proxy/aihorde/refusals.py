@@ -1,0 +1,48 @@
+"""The return codes (`rc`) with which the horde refuses, and their HTTP status.
+
+Clients go by the code and never by the message: messages change, and flask-restx appends guesses
+at other routes to them on 404. Two refusals have no code: a body that breaks the schema (400, with
+`errors`) and too many calls (429).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Contract: exceptions.py:10-171. The dot of InvalidExtraSourceImages. is the horde's own, and so
+# is the 400 of MaintenanceMode, which its documentation calls a 503.
+STATUS: Mapping[str, int] = {
+    "AbortedGen": 400,
+    "BadRequest": 400,
+    "CorruptPrompt": 400,
+    "DuplicateGen": 400,
+    "ExcessiveStopSequence": 400,
+    "InvalidExtraSourceImages.": 400,
+    "MaintenanceMode": 400,
+    "MissingFullSamplerOrder": 400,
+    "MissingPrompt": 400,
+    "NulByteInPayload": 400,
+    "OnlyServiceAccountProxy": 400,
+    "RequiresTrust": 400,
+    "TokenOverflow": 400,
+    "TooManyStopSequences": 400,
+    "InvalidAPIKey": 401,
+    "AnonForbiddenWorker": 403,
+    "BannedClientAgent": 403,
+    "DeletedUser": 403,
+    "KudosUpfront": 403,
+    "SharedKeyAssignedStyles": 403,
+    "SharedKeyEmpty": 403,
+    "SharedKeyExpired": 403,
+    "SharedKeyInsufficientKudos": 403,
+    "TimeoutIP": 403,
+    "WorkerInviteOnly": 403,
+    "WorkerMaintenance": 403,
+    "WrongCredentials": 403,
+    "InvalidJobID": 404,
+    "RequestNotFound": 404,
+    "StyleNotFound": 404,
+    "UserNotFound": 404,
+    "WorkerNotFound": 404,
+    "TooManyPrompts": 429,
+}

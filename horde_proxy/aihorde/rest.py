@@ -1,0 +1,63 @@
+"""The HTTP side of AI-Horde's API: URLs, headers, and how answers are read.
+
+It makes no call: callers hand in what they have received.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from horde_proxy.version import VERSION
+
+ANONYMOUS_KEY = "0000000000"
+"""The API key of everybody without an account (contract: classes/__init__.py:91-100)."""
+
+LONGEST_RETRY_AFTER = 3600
+"""Seconds. Proxies in front of servers have sent days; nobody would notice the recovery then."""
+
+# "5", or "0.5" as vLLM's front writes it. Bounded, so that no number grows beyond a float.
+_SECONDS = re.compile(r"[0-9.]{1,12}", re.ASCII)
+
+
+def api_url(url: str) -> str:
+    """The base ".../api/v2" of a horde whose host, /api or /api/v2 was given."""
+    base = url.rstrip("/").removesuffix("/v2").removesuffix("/api")
+    return f"{base}/api/v2"
+
+
+def client_agent(contact: str) -> str:
+    """The value of Client-Agent and `bridge_agent`, "name:version:contact".
+
+    The horde refuses callers in time-out that do not name themselves, even for polls (contract:
+    apis/v2/stable.py:610-617).
+    """
+    return f"horde-proxy:{VERSION}:{contact}"
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object in a body; {} for anything else: a load balancer's HTML page, a list."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def retry_after(value: str, now: float) -> int | None:
+    """Whole seconds to wait, from 1 to 3600, of a Retry-After header; None without a usable one.
+
+    `now` is Unix time: the header may hold a date (RFC 9110, section 10.2.3). The horde sends the
+    header with successful answers too, so only a refusal's is to be obeyed.
+    """
+    try:
+        if _SECONDS.fullmatch(value):
+            seconds = float(value)
+        else:
+            seconds = parsedate_to_datetime(value).timestamp() - now
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(math.ceil(seconds), 1), LONGEST_RETRY_AFTER)

@@ -1,0 +1,202 @@
+"""From the name that a client gives to the ids of the models that it stands for; pure.
+
+A name may be an alias, an id, an id without engine, author and quantisation, a glob, a ~regex, a
+list with commas, or one of `auto`, `fast`, `large` and `long`. Which upstream serves an id is the
+router's matter.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from horde_proxy.aihorde.names import matches_glob, normalised, size_of
+from horde_proxy.errors import InvalidRequest
+from horde_proxy.numbers import finite
+
+Model = Mapping[str, Any]
+
+# A client may send megabytes as a name, and each rule looks through all models with it.
+_LONGEST_NAME = 1000
+_LONGEST_LIST = 20
+
+# Python's regular expressions have no time limit. With these bounds the worst pattern takes
+# milliseconds for all names of the horde.
+_LONGEST_REGEX = 200
+_MOST_CHOICES = 12
+
+_USUAL_TOKENS = 200
+_UNKNOWN_SPEED = 5.0
+"""Tokens a second of a model that nobody has measured."""
+_NO_QUEUE = 5.0
+"""Seconds that a model takes that does not come from a horde."""
+
+# `auto` prefers models that can hold a system prompt and a few turns.
+_ENOUGH_CONTEXT = 4096
+_START = 10.0
+"""Seconds that `auto` adds to each wait, so that the quickest tiny model does not always win."""
+
+# "a,b" has two elements, "[ab,c]*,~(a{1,2})" too.
+_COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^()\[\]{}]*[)\]}])")
+
+# "(.+)+", "(..|..){9}": repeated groups are what makes a search exponential. A newline could hide
+# one from this look, in a pattern that sets the verbose flag: "(?x)(.+)#\n+".
+_REPEATED_GROUP = re.compile(r"\)\s*[*+{]|\n")
+
+
+def resolve(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
+    """Ids of the models that a name stands for; [] when there are none.
+
+    The groups are in order of preference; the models of one group are equally good, the quickest
+    first. A pattern makes one group; each element of a list and each choice of `auto` makes its
+    own. Of a list, the first 20 names count. Raises InvalidRequest for a ~regex that is broken or
+    could run for very long.
+    """
+    folded = {alias.casefold(): target for alias, target in aliases.items()}
+    seen: set[str] = set()
+    groups = []
+    for group in _groups(name, sorted(models, key=_time), folded):
+        fresh = [model_id for model_id in dict.fromkeys(group) if model_id not in seen]
+        seen.update(fresh)
+        groups += [fresh] if fresh else []
+    return groups
+
+
+def expected_seconds(model: Model) -> float:
+    """Seconds until a usual generation is there: the horde's estimate, or from eta and speed."""
+    horde = model.get("horde")
+    if not isinstance(horde, Mapping):
+        return _NO_QUEUE
+    expected = finite(horde.get("expected_seconds"))
+    if expected is not None:
+        return expected
+    speed = finite(horde.get("tokens_per_second")) or _UNKNOWN_SPEED
+    return (finite(horde.get("eta")) or 0.0) + _USUAL_TOKENS / speed
+
+
+def _groups(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
+    """Groups of ids, by the first rule that matches. An alias is followed once: cycles end."""
+    if not name:
+        return []
+    folded = name.casefold()
+    if folded in aliases:
+        return _groups(aliases[folded], models, {**aliases, folded: ""})
+    if any(model["id"] == name for model in models):
+        return [[name]]
+    if len(name) > _LONGEST_NAME:
+        return []
+    alike = (
+        _matching(models, lambda model_id: model_id.casefold() == folded)
+        or _by_normalised(name, models)
+        or _by_glob(name, models)
+        or _by_regex(name, models)
+    )
+    return ([alike] if alike else []) or _by_list(name, models, aliases) or _by_word(folded, models)
+
+
+def _matching(models: Iterable[Model], matches: Callable[[str], bool]) -> list[str]:
+    return [model["id"] for model in models if matches(model["id"])]
+
+
+def _by_normalised(name: str, models: Sequence[Model]) -> list[str]:
+    # In a pattern or a list, the text before the last slash is no engine or author.
+    if name.startswith("~") or any(sign in name for sign in "*?[,"):
+        return []
+    key = normalised(name)
+    return _matching(models, lambda model_id: key != "" and normalised(model_id) == key)
+
+
+def _by_glob(glob: str, models: Sequence[Model]) -> list[str]:
+    if not any(sign in glob for sign in "*?["):
+        return []
+
+    def matches(model_id: str) -> bool:
+        return matches_glob(model_id, glob) or matches_glob(model_id.rpartition("/")[2], glob)
+
+    return _matching(models, matches)
+
+
+def _by_regex(name: str, models: Sequence[Model]) -> list[str]:
+    if not name.startswith("~"):
+        return []
+    search = _compiled(name[1:]).search
+    return _matching(models, lambda model_id: search(model_id) is not None)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    if len(pattern) > _LONGEST_REGEX:
+        raise _invalid(f"it has more than {_LONGEST_REGEX} characters")
+    if _REPEATED_GROUP.search(pattern) or _choices(pattern) > _MOST_CHOICES:
+        raise _invalid("it could take very long; use three of * + { at most, and none after )")
+    try:
+        return re.compile(pattern, re.IGNORECASE)
+    except (re.error, OverflowError, RecursionError) as exc:
+        raise _invalid(str(exc)) from exc
+
+
+def _choices(pattern: str) -> int:
+    """About the binary logarithm of the number of ways to match; a repetition counts as four."""
+    repetitions = sum(pattern.count(sign) for sign in "*+{")
+    return 4 * repetitions + pattern.count("?") + pattern.count("|")
+
+
+def _invalid(reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The regular expression after `~` in `model` is not usable: {reason}.",
+        param="model",
+        code="invalid_value",
+    )
+
+
+def _by_list(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
+    names = _COMMA_OUTSIDE_BRACKETS.split(name)
+    if len(names) == 1:
+        return []
+    return [
+        group
+        for element in names[:_LONGEST_LIST]
+        for group in _groups(element.strip(), models, aliases)
+    ]
+
+
+def _by_word(word: str, models: Sequence[Model]) -> list[list[str]]:
+    if word not in _WORDS:
+        return []
+    return [[model["id"]] for model in sorted(models, key=_WORDS[word])]
+
+
+def _time(model: Model) -> tuple[float, str]:
+    return expected_seconds(model), model["id"]
+
+
+def _largest(model: Model) -> float:
+    return -(size_of(model["id"]) or 0.0)
+
+
+def _context(model: Model) -> float:
+    return finite(model.get("context_length")) or 0.0
+
+
+def _longest(model: Model) -> float:
+    return -_context(model)
+
+
+def _balance(model: Model) -> tuple[bool, float]:
+    """Sort key of `auto`: enough context first, then the wait divided by the model's ability.
+
+    Ability grows with about the square root of the size. Sizes are clamped, because beyond 150
+    billion parameters a number in the name says little, and below one the wait decides.
+    """
+    size = min(max(size_of(model["id"]) or 1.0, 1.0), 150.0)
+    score = (expected_seconds(model) + _START) / math.sqrt(size)
+    return _context(model) < _ENOUGH_CONTEXT, score
+
+
+_WORDS: dict[str, Callable[[Model], Any]] = {
+    "auto": _balance,
+    "fast": _time,
+    "large": _largest,
+    "long": _longest,
+}
