@@ -79,7 +79,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
     def _halt(self) -> None:
         if self.wsgi is not None:
             self.wsgi.extensions["horde_proxy"].live.shutdown.set()
-            self.wsgi.extensions["assembly"].hangups.hang_up_all()
+            self.wsgi.extensions["assembly"].disconnects.hang_up_all()
 
     def _watch(self) -> None:
         """Reads the settings again when their file has become another one and rests."""

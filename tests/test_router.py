@@ -38,6 +38,8 @@ class Offering:
     """An upstream that has models, and gives what it is told to."""
 
     kind, url = "horde", "http://offering.invalid"
+    offers_any = False
+    cooldown_errors: tuple[type[ProxyError], ...] = (Unreachable,)
 
     def __init__(self, name: str, *models: str, **extra: Any) -> None:
         self.name, self.extra = name, extra
@@ -70,6 +72,7 @@ class Relaying(Offering):
     """One that takes calls as they are; `answers` are statuses, or errors, one after another."""
 
     kind = "openai"
+    cooldown_errors = (UpstreamFailed, TimedOut, RateLimited)
 
     def __init__(self, name: str, *models: str, **extra: Any) -> None:
         super().__init__(name, *models, **extra)
@@ -227,7 +230,7 @@ def test_a_key_sees_and_reaches_only_what_it_is_allowed() -> None:
 
 def test_a_server_without_a_list_may_be_asked_for_anything_allowed_there() -> None:
     one = Relaying("one")
-    one.offers_any = True  # type: ignore[attr-defined]
+    one.offers_any = True
     router = Router([endpoint(one, globs=["tts-*"])], {"voice": "tts-1"})
     assert found(router, "tts-1") == [("one", ("tts-1",))]
     assert found(router, "voice") == [("one", ("tts-1",))]

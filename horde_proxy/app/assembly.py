@@ -1,118 +1,147 @@
-"""The endpoints that the settings name, each with its session, key and options.
+"""Builds the endpoints that the settings name, and keeps those that a reload does not change.
 
-Part of app.py: it makes objects, and calls nothing.
+It makes objects and calls nothing. Kinds of upstreams are in horde_proxy.upstreams.kinds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from flask import Flask
-from requests import Session
 
+from horde_proxy.app.runtime import Runtime
 from horde_proxy.config import Config, EndpointSettings, StatsSettings
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.upstreams.base import Upstream
-from horde_proxy.upstreams.disconnects import DisconnectMonitor, WatchedAdapter
-from horde_proxy.upstreams.kinds import RELAYS
+from horde_proxy.upstreams.disconnects import DisconnectMonitor
+from horde_proxy.upstreams.kinds import Services, build_upstream
 
 if TYPE_CHECKING:
     from horde_proxy.stats.service import StatsService
     from horde_proxy.upstreams.horde.upstream import HordeUpstream
 
-CONNECTIONS = 128
 PRIVATE = "private"
+"""The name of the private horde's endpoint; the settings reserve it."""
 
 
 @dataclass(frozen=True)
 class PrivateApp:
-    """The private horde's own app, apart from ours so that its requests have their own context."""
+    """The private horde's Flask app: not ours, so that its requests have their own context."""
 
     app: Flask
     key: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class AppServices(Services):
+    """What builders in the composition root are given besides: all settings and the runtime."""
+
+    settings: Config
+    runtime: Runtime
+    sleep: Callable[[float], None]
+    private: PrivateApp | None = None
+
+
 class Assembly:
-    """Makes endpoints; what the settings do not change is kept from one time to the next."""
+    """Builds endpoints. Those whose settings stay the same are the same objects after a reload."""
 
     def __init__(
-        self, halt: Shutdown, private: PrivateApp | None, observer: Telemetry = NO_TELEMETRY
+        self,
+        runtime: Runtime,
+        shutdown: Shutdown,
+        private: PrivateApp | None,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        self._halt, self._private, self._observer = halt, private, observer
-        self._made: dict[str, Endpoint] = {}
-        self._statistics: tuple[HordeUpstream, StatsSettings, StatsService] | None = None
-        self.hangups = DisconnectMonitor()
+        self._runtime, self._shutdown = runtime, shutdown
+        self._private, self._telemetry = private, telemetry
+        self._endpoints: dict[str, Endpoint] = {}
+        self._statistics: dict[str, tuple[HordeUpstream, StatsSettings, StatsService]] = {}
+        self.disconnects = DisconnectMonitor()
 
     def endpoints(self, settings: Config) -> list[Endpoint]:
-        """The configured endpoints; the horde alone where none is."""
+        """The endpoints of the settings and the private horde; without any, the public horde."""
         wanted = list(settings.endpoints)
-        if not wanted:
-            wanted = [EndpointSettings(type="horde", name=PRIVATE if self._private else "horde")]
-        elif self._private:
+        if self._private:
             wanted.append(EndpointSettings(type="horde", name=PRIVATE))
-        common = repr((len(wanted) > 1, *_bearing(settings)))
-        made = {}
-        for each in wanted:
-            key = each.model_dump_json() + common
-            made[key] = self._made.get(key) or self._endpoint(each, settings, len(wanted) > 1)
-        self._made = made
-        return list(made.values())
+        if not wanted:
+            wanted = [EndpointSettings(type="horde", name="horde")]
+        services = self.services(settings)
+        common = repr((len(wanted) > 1, *_shared_settings(settings)))
+        endpoints = {}
+        for endpoint in wanted:
+            key = endpoint.model_dump_json() + common
+            endpoints[key] = self._endpoints.get(key) or self._endpoint(
+                endpoint, services, has_others=len(wanted) > 1
+            )
+        self._endpoints = endpoints
+        return list(endpoints.values())
 
-    def statistics(
-        self, horde: HordeUpstream | None, settings: StatsSettings
-    ) -> StatsService | None:
-        """The statistics of a horde; the same as before where nothing has changed."""
-        before = self._statistics
-        if before and before[0] is horde and before[1] == settings:
-            return before[2]
-        if before:
-            before[2].hydrator.stop()
-            self._statistics = None
-        if horde is None:
-            return None
-        from horde_proxy.app.horde_assembly import horde_statistics
+    def services(self, settings: Config) -> AppServices:
+        """What the builders of upstreams are given."""
+        return AppServices(
+            new_session=self._runtime.new_session,
+            disconnects=self.disconnects,
+            run=self._runtime.run,
+            clock=self._runtime.clock,
+            models_ttl=settings.routing.models_ttl,
+            telemetry=self._telemetry,
+            settings=settings,
+            runtime=self._runtime,
+            sleep=self._runtime.sleep or self._shutdown.sleep,
+            private=self._private,
+        )
 
-        found = horde_statistics(horde, settings, self._halt)
-        self._statistics = horde, settings, found
-        return found
+    def statistics(self, hordes: list[HordeUpstream], settings: Config) -> dict[str, StatsService]:
+        """The statistics of each horde by its endpoint's name; kept where nothing has changed."""
+        before, self._statistics = self._statistics, {}
+        for horde in hordes:
+            known = before.pop(horde.name, None)
+            if known is None or known[0] is not horde or known[1] != settings.stats:
+                _stop(known)
+                known = horde, settings.stats, self._statistics_of(horde, settings)
+            self._statistics[horde.name] = known
+        for gone in before.values():
+            _stop(gone)
+        return {name: service for name, (_, _, service) in self._statistics.items()}
 
-    def _endpoint(self, each: EndpointSettings, settings: Config, has_others: bool) -> Endpoint:
-        routing = settings.routing
+    def _statistics_of(self, horde: HordeUpstream, settings: Config) -> StatsService:
+        from horde_proxy.app.horde import build_statistics
+
+        return build_statistics(horde, self.services(settings))
+
+    def _endpoint(
+        self, endpoint: EndpointSettings, services: AppServices, *, has_others: bool
+    ) -> Endpoint:
+        routing = services.settings.routing
+        # The only endpoint never cools down: there is nobody else to ask meanwhile.
+        breaker = CircuitBreaker(routing.cooldown if has_others else 0, routing.longest_cooldown)
         return Endpoint(
-            self._upstream(each, settings),
-            CircuitBreaker(routing.cooldown if has_others else 0, routing.longest_cooldown),
-            each.priority,
-            each.weight,
-            tuple(each.models),
-            each.prefix,
-        )
-
-    def _upstream(self, each: EndpointSettings, settings: Config) -> Upstream:
-        if each.type == "horde":
-            # What a proxy without a horde does not need takes a fifth of its memory.
-            from horde_proxy.app.horde_assembly import horde_upstream
-
-            private = self._private if each.name == PRIVATE else None
-            return horde_upstream(each, settings, self._halt, private, self._observer)
-        return RELAYS[each.type](
-            each.label(),
-            each.url or "",
-            _session(),
-            self.hangups,
-            api_key=each.api_key,
-            headers=each.headers,
-            timeout=each.timeout,
-            ttl=settings.routing.models_ttl,
-            observer=self._observer,
+            build_upstream(endpoint.type, endpoint, services),
+            breaker,
+            endpoint.priority,
+            endpoint.weight,
+            tuple(endpoint.models),
+            endpoint.prefix,
         )
 
 
-def _bearing(settings: Config) -> tuple[object, ...]:
-    """The settings that an endpoint is made of, beside its own."""
+def hordes_among(endpoints: list[Endpoint]) -> list[HordeUpstream]:
+    """The endpoints that are hordes, in the order of the settings."""
+    upstreams = (endpoint.upstream for endpoint in endpoints)
+    return [cast("HordeUpstream", upstream) for upstream in upstreams if upstream.kind == "horde"]
+
+
+def _stop(known: tuple[HordeUpstream, StatsSettings, StatsService] | None) -> None:
+    if known:
+        known[2].hydrator.stop()
+
+
+def _shared_settings(settings: Config) -> tuple[object, ...]:
+    """The settings that endpoints are made of, besides their own."""
     return (
         settings.horde.model_dump_json(),
         settings.private_horde.strict,
@@ -123,12 +152,3 @@ def _bearing(settings: Config) -> tuple[object, ...]:
         settings.stats.horde_api_cache_ttl,
         settings.stats.horde_api_timeout,
     )
-
-
-def _session() -> Session:
-    """One pool of connections. Where others can be asked instead, none is tried twice."""
-    session = Session()
-    adapter = WatchedAdapter(pool_maxsize=CONNECTIONS)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from flask import Flask
 
@@ -22,7 +22,8 @@ from horde_proxy.api.routes import (
     ServingOptions,
     Slots,
 )
-from horde_proxy.app.assembly import Assembly, PrivateApp
+from horde_proxy.app.assembly import Assembly, PrivateApp, hordes_among
+from horde_proxy.app.runtime import Runtime
 from horde_proxy.config import AccessSettings, Config, KeySettings
 from horde_proxy.key_digest import digest_of_setting
 from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder
@@ -35,25 +36,24 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from horde_proxy.ledger.store import Store
-    from horde_proxy.upstreams.horde.upstream import HordeUpstream
 
 PRIVATE_HORDE_PATH = "/api/v2/"
 OWNER = "owner"
 
 
-def create_app(settings: Config | None = None) -> Flask:
+def create_app(settings: Config | None = None, runtime: Runtime | None = None) -> Flask:
     """The WSGI application.
 
     Without `settings` they come from the file that HORDE_PROXY_CONFIG names and the environment.
     Raises ConfigError.
     """
-    settings = settings or config.load()
+    settings, runtime = settings or config.load(), runtime or Runtime()
     app = Flask("horde_proxy", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     private = _add_private_horde(app, settings) if settings.private_horde.enabled else None
-    halt, metrics = Shutdown(), Metrics()
+    halt, metrics = Shutdown(), Metrics(runtime.clock)
     app.extensions["metrics"] = metrics
-    app.extensions["assembly"] = Assembly(halt, private, metrics)
+    app.extensions["assembly"] = Assembly(runtime, halt, private, metrics)
     routes.register(app, _front(app, settings, halt))
     return app
 
@@ -69,15 +69,15 @@ def _front(app: Flask, settings: Config, halt: Shutdown) -> AppContext:
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     assembly: Assembly = app.extensions["assembly"]
     endpoints = assembly.endpoints(settings)
-    hordes = (each.upstream for each in endpoints if each.upstream.kind == "horde")
-    horde = cast("HordeUpstream | None", next(hordes, None))
+    hordes = hordes_among(endpoints)
+    statistics = assembly.statistics(hordes, settings)
     return AppContext(
         Router(endpoints, settings.aliases, settings.fallbacks, settings.routing.max_wait),
         _serving(settings),
         _access(app, settings),
         _live(app, settings, halt),
-        horde=horde,
-        statistics=assembly.statistics(horde, settings.stats),
+        horde=hordes[0] if hordes else None,
+        statistics=statistics[hordes[0].name] if hordes else None,
     )
 
 

@@ -11,12 +11,14 @@ from urllib.parse import quote
 import requests
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY, api_url
+from horde_proxy.app.assembly import Assembly
+from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.config import Config
 from horde_proxy.errors import InvalidApiKey, ProxyError
-from horde_proxy.upstreams.disconnects import DisconnectMonitor
+from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.kinds import RELAYS
+from horde_proxy.upstreams.kinds import build_upstream
 
 _CLOCK_OFF = 60.0
 _PROBE_SECONDS = 2.0
@@ -73,31 +75,24 @@ def check_horde(
 
 
 def check_endpoints(settings: Config) -> Iterator[Finding]:
-    """Whether each endpoint that takes requests as they are lists its models."""
-    for each in settings.endpoints:
-        if each.type == "horde":
+    """Whether each endpoint lists its models; the horde of [horde] is checked by check_horde."""
+    services = Assembly(Runtime(run=inline), Shutdown(), None).services(settings)
+    for endpoint in settings.endpoints:
+        if endpoint.url is None:
             continue
-        upstream = RELAYS[each.type](
-            each.label(),
-            each.url or "",
-            requests.Session(),
-            DisconnectMonitor(),
-            api_key=each.api_key,
-            headers=each.headers,
-            run=inline,
-        )
+        upstream = build_upstream(endpoint.type, endpoint, services)
         try:
             count = len(upstream.models())
         except ProxyError as exc:
             yield Finding(
-                f"endpoint {each.label()}: {exc}",
+                f"endpoint {endpoint.label()}: {exc}",
                 "look at its url and api_key, and whether it runs",
             )
         else:
-            listed = (
-                "lists no models; any is asked for" if upstream.offers_any else (f"{count} models")
-            )
-            yield Finding(f"endpoint {each.label()}: {listed}")
+            listed = f"{count} models"
+            if upstream.offers_any:
+                listed = "lists no models, so any model may be requested"
+            yield Finding(f"endpoint {endpoint.label()}: {listed}")
 
 
 def _clock(response: requests.Response, now: float) -> Iterator[Finding]:

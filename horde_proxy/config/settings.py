@@ -23,6 +23,7 @@ from pydantic import (
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.key_digest import digest_of_setting
 from horde_proxy.prompts.formats import FORMATS
+from horde_proxy.upstreams.kinds import KINDS
 
 SHORTEST_KEY = 16
 STAND_IN = "sk-no-key"
@@ -60,6 +61,12 @@ def _http_url(url: str) -> str:
         # The exception would show a part of a password with a slash in it.
         raise ValueError("its port is no number up to 65535") from None
     return url
+
+
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"use one of: {', '.join(KINDS)}")
+    return kind
 
 
 SentKey = Annotated[str, AfterValidator(_sendable)]
@@ -194,7 +201,7 @@ class EndpointSettings(Section):
     """
 
     url: Annotated[Annotated[str, AfterValidator(_http_url)] | None, Field(repr=False)] = None
-    type: Literal["openai", "ocf", "horde"] = "openai"
+    type: Annotated[str, AfterValidator(_known_kind)] = "openai"
     api_key: Annotated[SentKey | None, Field(repr=False)] = None
     name: str | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -223,14 +230,14 @@ class EndpointSettings(Section):
 
     @model_validator(mode="after")
     def _has_a_url(self) -> EndpointSettings:
-        if self.url is None and self.type != "horde":
+        if self.url is None and KINDS[self.type].needs_url:
             raise ValueError("an endpoint needs a url")
         return self
 
     def label(self) -> str:
         """Its name, or else its host and port."""
         host = urlsplit(self.url or "").netloc.rpartition("@")[2]
-        return self.name or (host if self.type != "horde" else "") or self.type
+        return self.name or (host if KINDS[self.type].needs_url else "") or self.type
 
 
 class RoutingSettings(Section):

@@ -7,15 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from horde_proxy.errors import (
-    InMaintenance,
-    NoneLeft,
-    ProxyError,
-    RateLimited,
-    TimedOut,
-    Unreachable,
-    UpstreamFailed,
-)
+from horde_proxy.errors import NoneLeft, ProxyError, RateLimited
 from horde_proxy.router.circuit_breaker import Attempt
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.upstreams.base import Proxies, Route
@@ -102,7 +94,7 @@ class Candidates:
         self._reasons[name] = str(error).rstrip(".")
         if error.retry_after:
             self._retry.append(error.retry_after)
-        if _is_its_own(error, candidate):
+        if isinstance(error, candidate.endpoint.upstream.cooldown_errors):
             attempt.failed(str(error), error.retry_after)
         attempt.end()
         log.info("%s failed%s: %s", name, ", the next is asked" if self._left else "", error)
@@ -129,11 +121,3 @@ class Candidates:
                 f"Every endpoint for `{self._model}` is busy. {told}.", retry_after=soonest
             )
         return NoneLeft(self._model, {**self._reasons, **self._others}, soonest)
-
-
-def _is_its_own(error: ProxyError, candidate: Candidate) -> bool:
-    """Whether an endpoint is to be left alone. A horde fails on single requests without harm."""
-    if isinstance(error, Unreachable | InMaintenance):
-        return True
-    is_relay = candidate.relays is not None
-    return is_relay and isinstance(error, UpstreamFailed | TimedOut | RateLimited)

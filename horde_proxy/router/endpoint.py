@@ -67,7 +67,7 @@ class Endpoint:
     @property
     def is_silent(self) -> bool:
         """Whether it cannot say what it offers: there are servers that list no models."""
-        return bool(getattr(self.upstream, "offers_any", False))
+        return self.upstream.offers_any
 
     def may_serve(self, name: str) -> bool:
         """Whether it might, though it cannot say."""

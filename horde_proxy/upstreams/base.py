@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from horde_proxy.errors import ProxyError
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
@@ -55,11 +56,17 @@ StreamItem = Accepted | Waiting | Chunk
 
 
 class Upstream(Protocol):
-    """A configured service that answers chats. `kind` is horde, openai or ocf."""
+    """A configured service that answers chats. `kind` is its name in horde_proxy.upstreams.kinds.
+
+    `offers_any`: it lists no models, so any may be tried. `cooldown_errors` are those that put
+    the whole upstream into cooldown; others concern one request only.
+    """
 
     name: str
     kind: str
     url: str
+    offers_any: bool
+    cooldown_errors: tuple[type[ProxyError], ...]
 
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects of all models on offer now."""

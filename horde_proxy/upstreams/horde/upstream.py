@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from horde_proxy.aihorde import kudos
+from horde_proxy.errors import InMaintenance, Unreachable
 from horde_proxy.prompts.constrained import ConstrainedRequest, begun_with, structure_of
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chat import ChatRequest
@@ -53,6 +54,8 @@ class HordeUpstream:
     """One horde. Clocks and ids come in, so that tests need neither to wait nor to guess."""
 
     kind = "horde"
+    offers_any = False
+    cooldown_errors = (Unreachable, InMaintenance)
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import json
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -14,11 +14,12 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
 from horde_proxy.caching.background import BackgroundValue, in_background
-from horde_proxy.errors import ProxyError, TimedOut, Unreachable, UpstreamFailed
+from horde_proxy.errors import ProxyError, RateLimited, TimedOut, Unreachable, UpstreamFailed
 from horde_proxy.protocol.chat import ChatRequest
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Route, StreamItem
-from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor
+from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
+from horde_proxy.upstreams.kinds import EndpointOptions, Services
 from horde_proxy.upstreams.openai.stream import chunks
 from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, ProxyResponse, kept
 
@@ -26,6 +27,8 @@ CONNECT_SECONDS = 5.0
 LIST_SECONDS = 10.0
 _NO_LIST = frozenset({400, 404, 405, 501})
 _READ = 65_536
+_CONNECTIONS = 128
+"""Connections kept in a pool. More calls at a time open more, which are closed after use."""
 
 
 def base_url(url: str) -> str:
@@ -41,6 +44,7 @@ class OpenAIUpstream:
     """
 
     kind = "openai"
+    cooldown_errors = (Unreachable, UpstreamFailed, TimedOut, RateLimited)
 
     def __init__(
         self,
@@ -75,6 +79,26 @@ class OpenAIUpstream:
         }
         self._listed = BackgroundValue(
             self._list, ttl=ttl, clock=clock, run=run, name=f"models:{name}", observer=observer
+        )
+
+    @classmethod
+    def build(cls, endpoint: EndpointOptions, services: Services) -> Self:
+        """The upstream for an endpoint of the settings; see horde_proxy.upstreams.kinds.
+
+        Its adapter retries nothing: the router tries another endpoint instead.
+        """
+        return cls(
+            endpoint.label(),
+            endpoint.url or "",
+            services.new_session(WatchedAdapter(pool_maxsize=_CONNECTIONS)),
+            services.disconnects,
+            api_key=endpoint.api_key,
+            headers=endpoint.headers,
+            timeout=endpoint.timeout,
+            ttl=services.models_ttl,
+            clock=services.clock,
+            run=services.run,
+            observer=services.telemetry,
         )
 
     def models(self) -> Sequence[dict[str, Any]]:

@@ -1,0 +1,273 @@
+"""Builds a horde as an upstream, and its statistics, from the settings.
+
+Apart from the rest of the composition root for its weight: a proxy without a horde must not
+import this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from limits.storage import RedisStorage, Storage
+from requests import Session
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from horde_proxy.aihorde.rest import api_url
+from horde_proxy.app.assembly import PRIVATE, AppServices, PrivateApp
+from horde_proxy.caching.disk import CachedDocument
+from horde_proxy.caching.redis import SharedDocuments, connected
+from horde_proxy.config import EndpointSettings, HordeSettings, StatsSettings
+from horde_proxy.stats.hydration import HydrationSchedule, Hydrator
+from horde_proxy.stats.live import LiveHorde
+from horde_proxy.stats.reference import read_reference
+from horde_proxy.stats.service import StatsService
+from horde_proxy.stats.sources import References
+from horde_proxy.upstreams.horde.accounts import Accounts
+from horde_proxy.upstreams.horde.catalog import Catalog
+from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.documents import HordeDocuments
+from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
+from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
+from horde_proxy.upstreams.horde.webhook import Webhook
+from horde_proxy.upstreams.in_process import WSGIAdapter
+
+PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
+"""A name that no DNS knows (RFC 6761): requests for it are answered in this process."""
+_CONNECTIONS = 128
+"""Connections kept in a pool. More chats at a time open more, which are closed after use."""
+_CONNECT_TRIES = 2
+_SHARED_BY_ALL_HORDES = (
+    "contact",
+    "connect_timeout",
+    "read_timeout",
+    "default_max_tokens",
+    "default_completion_tokens",
+    "segments",
+    "first_segment",
+    "retries",
+    "tool_retries",
+    "guided_leaves",
+    "placeholders",
+)
+"""What the private horde takes over from [horde]: how chats are made into requests.
+
+Everything else there is about the public horde: its address and key, the pace that it allows, its
+workers and kudos, and the address under which it reaches us.
+"""
+
+
+@dataclass(frozen=True)
+class _HordeSetup:
+    """One horde to build: its endpoint's name, its settings, and what they are built with."""
+
+    name: str
+    horde: HordeSettings
+    services: AppServices
+    private: PrivateApp | None
+
+    def session(self, connect_tries: int = _CONNECT_TRIES) -> Session:
+        """A new pool of connections. Retries only what was never sent: a submit costs kudos."""
+        session = _session(self.services, connect_tries)
+        if self.private:
+            session.mount(PRIVATE_HORDE_URL, WSGIAdapter(self.private.app))
+        return session
+
+    def client(self, session: Session, read_seconds: float) -> HordeClient:
+        return HordeClient(
+            self.horde.url,
+            session,
+            contact=self.horde.contact,
+            timeout=(self.horde.connect_timeout, read_seconds),
+            observer=self.services.telemetry,
+        )
+
+
+def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
+    """The upstream for an endpoint of the kind horde, or for the private horde."""
+    private = services.private if endpoint.name == PRIVATE else None
+    horde = (
+        _private_settings(private, services) if private else _endpoint_settings(endpoint, services)
+    )
+    setup = _HordeSetup(endpoint.label(), horde, services, private)
+    client = setup.client(setup.session(), horde.read_timeout)
+    runtime = services.runtime
+    accounts = Accounts(client, timer=services.clock)
+    return HordeUpstream(
+        client,
+        Catalog(_documents(setup), now=runtime.now),
+        _options(setup),
+        accounts,
+        _submit_queue(setup, accounts),
+        name=setup.name,
+        clock=services.clock,
+        sleep=services.sleep,
+        now=runtime.now,
+        new_id=lambda: f"chatcmpl-{runtime.new_id()}",
+        observer=services.telemetry,
+        webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
+    )
+
+
+def build_statistics(horde: HordeUpstream, services: AppServices) -> StatsService:
+    """The statistics of a horde, as /v1/horde shows them."""
+    runtime, settings = services.runtime, services.settings.stats
+    live = LiveHorde(horde.feeds, now=runtime.now)
+    hydrator = Hydrator(
+        live.touch, _schedule(settings), lead=live.lead, sleep=services.sleep, run=services.run
+    )
+    return StatsService(live, _references(services), hydrator, now=runtime.now)
+
+
+def _endpoint_settings(endpoint: EndpointSettings, services: AppServices) -> HordeSettings:
+    """[horde] as it applies to an endpoint.
+
+    A horde at another address gets neither the key nor the webhook of the one in [horde]: a key
+    must not be disclosed to another server, and that server may not reach the webhook, for which
+    polling would be sparse in vain.
+    """
+    horde = services.settings.horde
+    changes: dict[str, object] = {}
+    if endpoint.url and api_url(endpoint.url) != api_url(horde.url):
+        defaults = HordeSettings()
+        changes = {"api_key": defaults.api_key, "webhook_url": defaults.webhook_url}
+    given = {"url": endpoint.url, "api_key": endpoint.api_key}
+    changes |= {name: value for name, value in given.items() if value}
+    return horde.model_copy(update=changes)
+
+
+def _private_settings(private: PrivateApp, services: AppServices) -> HordeSettings:
+    """The settings for the private horde, whose workers are the user's own."""
+    taken_over = {name: getattr(services.settings.horde, name) for name in _SHARED_BY_ALL_HORDES}
+    is_strict = services.settings.private_horde.strict
+    unlimited: dict[str, list[str]] = {"address_limits": [], "key_limits": []}
+    return HordeSettings().model_copy(
+        update={
+            **taken_over,
+            **({} if is_strict else unlimited),
+            "url": PRIVATE_HORDE_URL,
+            "api_key": private.key,
+            "validated_backends": False,
+            # It is in this process: asking it costs next to nothing, and new workers show at once.
+            "cache_ttl": 1.0,
+        }
+    )
+
+
+def _documents(setup: _HordeSetup) -> HordeDocuments:
+    """The horde's documents. A refused connection is reported at once, not tried again."""
+    services, horde = setup.services, setup.horde
+    stats = services.settings.stats
+    ttl = stats.horde_api_cache_ttl
+    return HordeDocuments(
+        setup.client(setup.session(connect_tries=0), stats.horde_api_timeout),
+        ttl=horde.cache_ttl,
+        stats_ttl=min(ttl, horde.cache_ttl) if setup.private else ttl,
+        shared=None if setup.private else _shared_documents(services),
+        lease=stats.horde_api_timeout + horde.connect_timeout,
+        timer=services.clock,
+        now=services.runtime.now,
+        run=services.run,
+        name=setup.name,
+        observer=services.telemetry,
+    )
+
+
+def _shared_documents(services: AppServices) -> SharedDocuments | None:
+    """Connects now: importing redis takes longer than a first answer may."""
+    cache = services.settings.cache
+    if cache.redis_url is None:
+        return None
+    redis = connected(cache.redis_url)
+    return SharedDocuments(lambda: redis, cache.redis_key_prefix, sleep=services.sleep)
+
+
+def _schedule(settings: StatsSettings) -> HydrationSchedule | None:
+    if not settings.hydrate:
+        return None
+    return HydrationSchedule(
+        settings.hydrate_interval, settings.hydrate_delay, settings.hydrate_jitter
+    )
+
+
+def _references(services: AppServices) -> References:
+    settings, runtime = services.settings.stats, services.runtime
+    sources = {"text": settings.text_reference, "image": settings.image_reference}
+    documents = {
+        kind: CachedDocument(
+            source,
+            settings.directory(),
+            _session(services, connect_tries=0),
+            timeout=(settings.horde_api_timeout, settings.horde_api_timeout),
+            good=read_reference,
+            now=runtime.now,
+        )
+        for kind, source in sources.items()
+        if source
+    }
+    return References(
+        {kind: document.load for kind, document in documents.items()},
+        ttl=settings.reference_ttl,
+        clock=services.clock,
+        run=services.run,
+    )
+
+
+def _options(setup: _HordeSetup) -> HordeOptions:
+    horde, settings = setup.horde, setup.services.settings
+    filters = Filters(
+        allow=horde.allow_workers,
+        deny=horde.deny_workers,
+        least_speed=horde.least_speed,
+        trusted=horde.trusted_workers,
+        slow=horde.slow_workers,
+        validated=horde.validated_backends,
+    )
+    return HordeOptions(
+        api_key=horde.api_key,
+        default_max_tokens=horde.default_max_tokens,
+        formats=settings.formats,
+        tool_styles=settings.tool_styles,
+        tool_retries=horde.tool_retries,
+        most_leaves=horde.guided_leaves,
+        placeholders=horde.placeholders,
+        filters=filters,
+        segments=horde.segments,
+        first_segment=horde.first_segment,
+        retries=horde.retries,
+        max_kudos=horde.max_kudos_per_request,
+    )
+
+
+def _submit_queue(setup: _HordeSetup, accounts: Accounts) -> SubmitQueue:
+    services = setup.services
+    return SubmitQueue(
+        Limits(setup.horde.address_limits, setup.horde.key_limits),
+        sleep=services.sleep,
+        now=services.runtime.now,
+        concurrency=lambda key: accounts.of(key).concurrency,
+        storage=services.runtime.window_storage,
+        shared=_shared_windows(setup),
+        observer=services.telemetry,
+    )
+
+
+def _shared_windows(setup: _HordeSetup) -> Callable[[], Storage] | None:
+    """Where several proxies count their submits; each horde allows its own number of them."""
+    cache = setup.services.settings.cache
+    url, prefix = cache.redis_url, f"{cache.redis_key_prefix}:submits"
+    if url is None or setup.private:
+        return None
+    base = api_url(setup.horde.url)
+    if base != api_url(setup.services.settings.horde.url):
+        prefix += f":{sha256(base.encode()).hexdigest()[:8]}"
+    return lambda: RedisStorage(url, wrap_exceptions=True, key_prefix=prefix)
+
+
+def _session(services: AppServices, connect_tries: int) -> Session:
+    connect_only = Retry(
+        connect=connect_tries, read=0, redirect=0, status=0, other=0, backoff_factor=0.2
+    )
+    return services.new_session(HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=connect_only))
