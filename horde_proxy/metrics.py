@@ -25,6 +25,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
+from horde_proxy.numbers import finite
 from horde_proxy.telemetry import Telemetry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,8 +35,6 @@ MOST_MODELS = 200
 _MOST_NAMES = 100
 """The same for upstreams, statuses and error codes: servers choose some of them freely."""
 _LONGEST_NAME = 200
-_LARGEST_AMOUNT = 1e12
-"""More tokens, kudos or seconds than this is a server's nonsense; one such sample spoils a sum."""
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, float("inf"))
 """Seconds: from a proxied chunk to the longest wait for the horde (server.stream_timeout)."""
 _WAITING_STATES = ("arrived", "held back", "queued")
@@ -378,7 +377,7 @@ class _Scrape(Collector):
 
 def _is_amount(value: object) -> TypeGuard[float]:
     """Whether a value from an upstream is a number that can be counted."""
-    return isinstance(value, int | float) and 0 <= value < _LARGEST_AMOUNT
+    return finite(value) is not None
 
 
 def _gauge(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-MOST = 1e12
-"""No count of tokens, kudos or seconds that is true gets there; sums of such numbers stay exact."""
+MOST = 1e15
+"""No true count of tokens, kudos, seconds or parameters gets there, and sums stay exact."""
 
 
 def finite(value: object, most: float = MOST) -> float | None:

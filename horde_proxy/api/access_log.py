@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from horde_proxy.api.in_flight import has_text
 from horde_proxy.errors import ClientGone, ProxyError
+from horde_proxy.numbers import finite
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem
 
 _NOT_LOGGED = frozenset({"account", "asked", "first_text", "is_paid", "spent"})
-_TOO_MUCH = 1e12
 _PLAIN = re.compile(r"[\w./:@+-]+")
 log = logging.getLogger("horde_proxy.requests")
 
@@ -112,8 +112,7 @@ class RequestLog:
 
 def _amount(told: object, name: str) -> float | None:
     """A number that can be added up; an endpoint may have told anything."""
-    value = told.get(name) if isinstance(told, dict) else None
-    return value if isinstance(value, int | float) and 0 <= value < _TOO_MUCH else None
+    return finite(told.get(name)) if isinstance(told, dict) else None
 
 
 def as_text(fields: dict[str, object]) -> str:

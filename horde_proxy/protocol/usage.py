@@ -6,12 +6,13 @@ import json
 import re
 from typing import Any
 
+from horde_proxy.numbers import finite
+
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _DECODER = json.JSONDecoder()
 _ASKED = ("messages", "prompt", "input", "instructions", "tools", "functions")
 _NO_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "image"})
 _CHARACTERS = 4
-_TOO_MANY = 10**12
 
 
 def usage_in(tail: bytes) -> tuple[int, int] | None:
@@ -75,4 +76,4 @@ def _object(text: bytes) -> dict[str, Any]:
 
 def _count(usage: dict[str, Any], *names: str) -> int:
     values = (usage.get(name) for name in names)
-    return next((value for value in values if isinstance(value, int) and 0 < value < _TOO_MANY), 0)
+    return next((value for value in values if isinstance(value, int) and finite(value)), 0)

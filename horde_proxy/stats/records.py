@@ -21,8 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-# Sums of what is less than this stay finite and exact enough; more is nonsense.
-_MOST = 1e15
+from horde_proxy.numbers import MOST, finite
 
 T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
@@ -47,8 +46,8 @@ def _names(value: Any) -> Any:
 
 
 Name = Annotated[str, AfterValidator(_named)]
-Number = Annotated[float, Field(ge=0, le=_MOST)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_MOST)]
+Number = Annotated[float, Field(ge=0, le=MOST)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=MOST)]
 
 
 class ReadDocument(NamedTuple, Generic[T]):
@@ -190,6 +189,6 @@ def _counts(period: Any) -> ReadDocument[dict[str, int]]:
     found = {
         name: int(count)
         for name, count in period.items()
-        if _is_name(name) and isinstance(count, int | float) and 0 <= count <= _MOST
+        if _is_name(name) and finite(count) is not None
     }
     return ReadDocument(found, len(period) - len(found))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from horde_proxy.aihorde.names import CANONICAL, canonical, family, parameters_of
+from horde_proxy.numbers import finite
 
 T = TypeVar("T")
 
@@ -146,8 +147,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _count(value: Any) -> int | None:
     """A number of things; 0 is a number that nobody has filled in."""
-    is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e18
-    return int(value) or None if is_count else None
+    return int(finite(value) or 0) or None
 
 
 def _downloads(value: Any) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from horde_proxy.ledger import ClientKey, DayUsage
+from horde_proxy.numbers import finite
 from horde_proxy.web.history import Bucket, Failure, add, sum_from
 
 if TYPE_CHECKING:
@@ -229,10 +230,7 @@ def _model(model: Mapping[str, Any], told: Any) -> dict[str, Any]:
 
 def _plain(values: Mapping[str, Any], name: str) -> float | None:
     """A number, whatever else a server may have put there."""
-    value = values.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if math.isfinite(value) else None
+    return finite(values.get(name))
 
 
 def _running_state(each: Mapping[str, Any]) -> Cell:

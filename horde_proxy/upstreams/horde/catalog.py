@@ -14,11 +14,12 @@ from typing import Any
 
 from horde_proxy.caching.background import PATIENCE
 from horde_proxy.caching.redis import Document
+from horde_proxy.numbers import finite
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.documents import HordeDocuments
 
-# What is made of such numbers stays finite, as JSON wants it.
-_LEAST, _MOST = 1e-9, 1e15
+# A speed that is smaller would make times that JSON cannot hold.
+_LEAST = 1e-9
 _DEFAULT_CAPACITY = Capacity(max_length=512, max_context_length=2048)
 
 
@@ -153,12 +154,12 @@ def _names(found: Any) -> list[str]:
 
 
 def number(value: Any, default: float) -> float:
-    """A positive number that can be reckoned with, or the default where the horde gives none."""
+    """A positive number that can be computed with, or the default where the horde gives none."""
     try:
-        number = float(value)
+        number = finite(float(value))
     except (TypeError, ValueError, OverflowError):
         return default
-    return number if _LEAST <= number <= _MOST else default
+    return number if number is not None and number >= _LEAST else default
 
 
 def _entry(
