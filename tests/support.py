@@ -37,8 +37,8 @@ from horde_proxy.router.router import Router
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.stats.hydration import Hydrator
 from horde_proxy.stats.live import LiveHorde
+from horde_proxy.stats.reference_loading import References
 from horde_proxy.stats.service import StatsService
-from horde_proxy.stats.sources import References
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
@@ -237,7 +237,7 @@ class World:
         """The horde's statistics; `references` are documents by kind. Nothing keeps them warm."""
         documents = {kind: (lambda found=found: (found, 0.0)) for kind, found in references.items()}
         return StatsService(
-            LiveHorde(self.feeds, now=self.clock),
+            LiveHorde(self.feeds),
             References(documents, clock=self.clock, run=inline),
             Hydrator(lambda: None, None),
             now=self.clock,

@@ -388,7 +388,7 @@ def test_the_variations_change_nothing_else() -> None:
 
 def test_sources_may_be_raw_read_or_indexed() -> None:
     statuses, stats, workers = [status(KOBOLD, 2)], used({KOBOLD: 1}), [worker("w", BARE)]
-    read = (read_statuses(statuses).found, read_stats(stats).found, read_workers(workers).found)
+    read = (read_statuses(statuses).value, read_stats(stats).value, read_workers(workers).value)
     indexed = (
         IndexedHordeModelStatus(read[0]),
         IndexedHordeModelStats(read[1]),
@@ -403,7 +403,7 @@ def test_sources_may_be_raw_read_or_indexed() -> None:
 def test_an_empty_index_is_not_an_absent_one() -> None:
     found = merged(BARE, None, None, IndexedHordeWorkers([]))
     assert found.worker_summaries == {}
-    assert merged(BARE, None, IndexedHordeModelStats(read_stats({}).found)).usage_known
+    assert merged(BARE, None, IndexedHordeModelStats(read_stats({}).value)).usage_known
 
 
 def test_a_bad_element_does_not_spoil_the_merge() -> None:
@@ -416,9 +416,9 @@ def test_a_bad_element_does_not_spoil_the_merge() -> None:
 
 
 def test_an_index_finds_a_name_in_any_case() -> None:
-    statuses = IndexedHordeModelStatus(read_statuses([status(KOBOLD, 2)]).found)
-    stats = IndexedHordeModelStats(read_stats({"day": {KOBOLD: 1}, "total": {BARE: 2}}).found)
-    workers = IndexedHordeWorkers(read_workers([worker("w", KOBOLD), worker("v")]).found)
+    statuses = IndexedHordeModelStatus(read_statuses([status(KOBOLD, 2)]).value)
+    stats = IndexedHordeModelStats(read_stats({"day": {KOBOLD: 1}, "total": {BARE: 2}}).value)
+    workers = IndexedHordeWorkers(read_workers([worker("w", KOBOLD), worker("v")]).value)
     found = statuses.get(KOBOLD.upper())
     assert found is not None and found.count == 2
     assert stats.get(KOBOLD.lower()) == UsageStats(1, 0, 0)
@@ -429,15 +429,15 @@ def test_an_index_finds_a_name_in_any_case() -> None:
 
 
 def test_a_name_that_is_written_in_two_cases_is_found_with_both() -> None:
-    stats = IndexedHordeModelStats(read_stats({"day": {"X": 1}, "month": {"X": 5, "x": 2}}).found)
-    workers = IndexedHordeWorkers(read_workers([worker("w", "X"), worker("v", "x", "X")]).found)
+    stats = IndexedHordeModelStats(read_stats({"day": {"X": 1}, "month": {"X": 5, "x": 2}}).value)
+    workers = IndexedHordeWorkers(read_workers([worker("w", "X"), worker("v", "x", "X")]).value)
     assert stats.get("x") == UsageStats(1, 7, 0)
     assert sorted(each.id for each in workers.get("X")) == ["v", "w"]
 
 
 def test_an_index_finds_the_variants_of_a_model_together() -> None:
     statuses = IndexedHordeModelStatus(
-        read_statuses([status(KOBOLD), status("y"), status(APHRODITE)]).found
+        read_statuses([status(KOBOLD), status("y"), status(APHRODITE)]).value
     )
     assert [(each.name, each.backend) for each in statuses.variants("X-8B")] == [
         (KOBOLD, "koboldcpp"),
@@ -448,14 +448,14 @@ def test_an_index_finds_the_variants_of_a_model_together() -> None:
 
 def test_all_workers_are_there_once_even_without_a_model() -> None:
     workers = IndexedHordeWorkers(
-        read_workers([worker("w", "a", "b"), worker("v"), worker("w", "c")]).found
+        read_workers([worker("w", "a", "b"), worker("v"), worker("w", "c")]).value
     )
     assert [each.id for each in workers.get_all()] == ["w", "v"]
     assert workers.get("a") == []
 
 
 def test_a_list_that_an_index_gave_is_the_callers() -> None:
-    workers = IndexedHordeWorkers(read_workers([worker("w", "a")]).found)
+    workers = IndexedHordeWorkers(read_workers([worker("w", "a")]).value)
     workers.get("a").clear()
     workers.get_all().clear()
     assert len(workers.get("a")) == len(workers.get_all()) == 1
@@ -471,11 +471,11 @@ def test_two_thousand_models_and_five_hundred_workers_are_merged_quickly() -> No
     names = [f"Some-{number}-8B" for number in range(2000)]
     indexed = (
         IndexedHordeModelStatus(
-            read_statuses([status(name, 2, performance=9.5, queued=3.5) for name in live]).found
+            read_statuses([status(name, 2, performance=9.5, queued=3.5) for name in live]).value
         ),
-        IndexedHordeModelStats(read_stats(used(dict.fromkeys(live, 3))).found),
+        IndexedHordeModelStats(read_stats(used(dict.fromkeys(live, 3))).value),
         IndexedHordeWorkers(
-            read_workers([worker(f"w{n}", *live[n * 4 : n * 4 + 8]) for n in range(500)]).found
+            read_workers([worker(f"w{n}", *live[n * 4 : n * 4 + 8]) for n in range(500)]).value
         ),
     )
     took = []

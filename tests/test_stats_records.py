@@ -27,11 +27,11 @@ def recorded(name: str) -> Any:
 
 
 def status(**fields: Any) -> HordeModelStatus:
-    return read_statuses([{"name": "a", **fields}]).found[0]
+    return read_statuses([{"name": "a", **fields}]).value[0]
 
 
 def worker(**fields: Any) -> HordeWorker:
-    return read_workers([{"id": "w", **fields}]).found[0]
+    return read_workers([{"id": "w", **fields}]).value[0]
 
 
 # Recorded answers
@@ -40,7 +40,7 @@ def worker(**fields: Any) -> HordeWorker:
 def test_the_recorded_text_status_is_read() -> None:
     read = read_statuses(recorded("get_status_models__type-text"))
     assert read.left_out == 0
-    assert [each.model_dump() for each in read.found] == [
+    assert [each.model_dump() for each in read.value] == [
         {
             "name": "koboldcpp/FakeLlama-8B-Instruct",
             "count": 1,
@@ -64,7 +64,7 @@ def test_the_recorded_text_status_is_read() -> None:
 
 def test_a_status_of_only_two_fields_is_read() -> None:
     read = read_statuses(recorded("xfields_status_models"))
-    assert [(each.name, each.count, each.queued) for each in read.found] == [
+    assert [(each.name, each.count, each.queued) for each in read.value] == [
         ("koboldcpp/Llama-3.1-SuperNova-Lite", 1, None),
         ("koboldcpp/FakeLlama-8B-Instruct", 1, None),
     ]
@@ -88,11 +88,11 @@ def test_the_recorded_uses_are_read() -> None:
 )
 def test_the_recorded_workers_are_read(name: str, ids: list[str]) -> None:
     read = read_workers(recorded(name))
-    assert ([each.name for each in read.found], read.left_out) == (ids, 0)
+    assert ([each.name for each in read.value], read.left_out) == (ids, 0)
 
 
 def test_a_recorded_image_worker_keeps_what_it_can_do() -> None:
-    image = read_workers(recorded("get_workers__type-image")).found[0]
+    image = read_workers(recorded("get_workers__type-image")).value[0]
     assert (image.models, image.max_pixels, image.post_processing) == (
         ("stable_diffusion",),
         4194304,
@@ -159,7 +159,7 @@ def test_a_speed_that_is_a_number_becomes_words() -> None:
 )
 def test_a_bad_status_is_left_out_and_counted(bad: Any) -> None:
     read = read_statuses([{"name": "x"}, bad, {"name": "y"}])
-    assert ([each.name for each in read.found], read.left_out) == (["x", "y"], 1)
+    assert ([each.name for each in read.value], read.left_out) == (["x", "y"], 1)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_bad_status_is_left_out_and_counted(bad: Any) -> None:
 )
 def test_a_bad_worker_is_left_out_and_counted(bad: Any) -> None:
     read = read_workers([{"id": "x"}, bad, {"id": "y"}])
-    assert ([each.id for each in read.found], read.left_out) == (["x", "y"], 1)
+    assert ([each.id for each in read.value], read.left_out) == (["x", "y"], 1)
 
 
 @pytest.mark.parametrize("document", [None, {"message": "down"}, "<html>", 3])
@@ -208,15 +208,15 @@ def test_bad_uses_are_left_out_and_counted(
 
 def test_records_are_read_as_they_are() -> None:
     statuses, workers = [HordeModelStatus(name="a")], [HordeWorker(id="w")]
-    assert read_statuses(statuses).found[0] is statuses[0]
-    assert read_workers(workers).found[0] is workers[0]
+    assert read_statuses(statuses).value[0] is statuses[0]
+    assert read_workers(workers).value[0] is workers[0]
     stats = HordeModelStatsResponse()
-    assert read_stats(stats).found is stats
+    assert read_stats(stats).value is stats
 
 
 @pytest.mark.parametrize("by_alias", [True, False])
 def test_a_worker_survives_a_cache_with_all_its_fields(by_alias: bool) -> None:
-    found = read_workers(recorded("get_workers__type-image")).found[0]
+    found = read_workers(recorded("get_workers__type-image")).value[0]
     stored = json.dumps(found.model_dump(by_alias=by_alias))
     assert read_workers([json.loads(stored)]) == ([found], 0)
 
@@ -240,5 +240,5 @@ def test_whatever_comes_is_read_without_an_error(document: Any) -> None:
     for reader in (read_statuses, read_workers):
         read = reader(document)
         count = len(document) if isinstance(document, list) else 1
-        assert len(read.found) + read.left_out == count
+        assert len(read.value) + read.left_out == count
     read_stats(document)

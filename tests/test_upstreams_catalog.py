@@ -13,7 +13,7 @@ import pytest
 from horde_proxy.caching.background import inline
 from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
-from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, join
+from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, build_catalog
 from horde_proxy.upstreams.horde.documents import HordeDocuments
 from horde_proxy.upstreams.horde.plan import capacities
 from horde_proxy.upstreams.horde.throughput import Throughput
@@ -36,7 +36,7 @@ def worker(**fields: Any) -> dict[str, Any]:
 
 
 def joined(statuses: list[Any], workers: list[Any]) -> dict[str, ModelEntry]:
-    return join(statuses, workers, 7, {})
+    return build_catalog(statuses, workers, 7, {})
 
 
 class Source:
@@ -119,7 +119,7 @@ def test_one_odd_worker_does_not_spoil_the_list(odd: dict[str, Any]) -> None:
         [worker(**odd), worker(models=["c"])],
     )
     assert capacities(found["c"].workers) == [Capacity(512, 4096)]
-    assert all(each.widest().max_length > 0 for each in found.values())
+    assert all(each.largest_context_worker().capacity.max_length > 0 for each in found.values())
 
 
 def test_workers_that_are_offline_or_in_maintenance_do_not_count() -> None:
@@ -137,7 +137,7 @@ def test_a_model_that_no_worker_lists_yet_has_a_worker_of_the_servers_defaults()
     }
 
 
-def test_the_widest_pair_is_of_one_worker() -> None:
+def test_the_worker_with_the_largest_context_may_have_the_shorter_answers() -> None:
     found = joined(
         [],
         [
@@ -145,7 +145,7 @@ def test_the_widest_pair_is_of_one_worker() -> None:
             worker(max_length=100, max_context_length=8192),
         ],
     )
-    assert found["a"].widest() == Capacity(100, 8192)
+    assert found["a"].largest_context_worker().capacity == Capacity(100, 8192)
 
 
 def test_the_catalog_is_loaded_once_within_its_time_to_live() -> None:
@@ -185,8 +185,8 @@ def test_the_last_good_models_are_served_while_the_horde_is_down() -> None:
 
 
 def test_a_model_keeps_the_time_at_which_it_was_first_seen() -> None:
-    before = join([], [worker()], 7, {})
-    assert join([], [worker()], 99, before)["a"].first_seen == 7
+    before = build_catalog([], [worker()], 7, {})
+    assert build_catalog([], [worker()], 99, before)["a"].first_seen == 7
 
 
 def test_many_threads_make_one_fetch() -> None:

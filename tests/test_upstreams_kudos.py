@@ -12,7 +12,7 @@ from horde_proxy.aihorde.limits import MOST_WORKERS
 from horde_proxy.errors import InvalidApiKey, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
-from horde_proxy.upstreams.horde.catalog import CatalogWorker, join
+from horde_proxy.upstreams.horde.catalog import CatalogWorker, build_catalog
 from horde_proxy.upstreams.horde.failures import Failures, suspects
 from horde_proxy.upstreams.horde.throughput import Estimate, Throughput
 from horde_proxy.upstreams.horde.workers import Filters, listed
@@ -191,7 +191,7 @@ def test_expected_seconds_follow_the_queue_once_it_moves() -> None:
 
 
 def test_a_models_speed_and_length_are_learned() -> None:
-    [entry] = join([{"name": "m", "count": 1, "performance": 50.0}], [], 0, {}).values()
+    [entry] = build_catalog([{"name": "m", "count": 1, "performance": 50.0}], [], 0, {}).values()
     speeds = Throughput()
     assert speeds.expected(entry, 512).generation == 200 / 50.0
     for _ in range(20):
@@ -202,12 +202,12 @@ def test_a_models_speed_and_length_are_learned() -> None:
 
 def test_a_queue_takes_as_long_as_what_is_before_us() -> None:
     status = {"name": "m", "count": 1, "performance": 10.0, "queued": 600.0, "jobs": 5.0}
-    [entry] = join([status], [], 0, {}).values()
+    [entry] = build_catalog([status], [], 0, {}).values()
     assert Throughput().queue_seconds(entry) == 1 + 5 * 200 / 10.0
 
 
 def test_our_own_requests_count_before_the_horde_tells_of_them() -> None:
-    [entry] = join([{"name": "m", "count": 1, "performance": 10.0}], [], 0, {}).values()
+    [entry] = build_catalog([{"name": "m", "count": 1, "performance": 10.0}], [], 0, {}).values()
     speeds = Throughput()
     speeds.began("m", 3)
     assert speeds.queue_seconds(entry) == 1 + 3 * 200 / 10.0

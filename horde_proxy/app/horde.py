@@ -18,13 +18,13 @@ from urllib3.util import Retry
 from horde_proxy.aihorde.rest import api_url
 from horde_proxy.app.assembly import PRIVATE, AppServices, PrivateApp
 from horde_proxy.caching.disk import CachedDocument
-from horde_proxy.caching.redis import SharedDocuments, connected
+from horde_proxy.caching.redis import SharedDocuments, redis_client
 from horde_proxy.config import EndpointSettings, HordeSettings, StatsSettings
 from horde_proxy.stats.hydration import HydrationSchedule, Hydrator
 from horde_proxy.stats.live import LiveHorde
 from horde_proxy.stats.reference import read_reference
+from horde_proxy.stats.reference_loading import References
 from horde_proxy.stats.service import StatsService
-from horde_proxy.stats.sources import References
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
@@ -114,9 +114,13 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
 def build_statistics(horde: HordeUpstream, services: AppServices) -> StatsService:
     """The statistics of a horde, as /v1/horde shows them."""
     runtime, settings = services.runtime, services.settings.stats
-    live = LiveHorde(horde.feeds, now=runtime.now)
+    live = LiveHorde(horde.documents)
     hydrator = Hydrator(
-        live.touch, _schedule(settings), lead=live.lead, sleep=services.sleep, run=services.run
+        live.load_if_due,
+        _schedule(settings),
+        try_lead=live.try_lead,
+        sleep=services.sleep,
+        run=services.run,
     )
     return StatsService(live, _references(services), hydrator, now=runtime.now)
 
@@ -180,7 +184,7 @@ def _shared_documents(services: AppServices) -> SharedDocuments | None:
     cache = services.settings.cache
     if cache.redis_url is None:
         return None
-    redis = connected(cache.redis_url)
+    redis = redis_client(cache.redis_url)
     return SharedDocuments(lambda: redis, cache.redis_key_prefix, sleep=services.sleep)
 
 
@@ -201,7 +205,7 @@ def _references(services: AppServices) -> References:
             settings.directory(),
             _session(services, connect_tries=0),
             timeout=(settings.horde_api_timeout, settings.horde_api_timeout),
-            good=read_reference,
+            is_valid=read_reference,
             now=runtime.now,
         )
         for kind, source in sources.items()

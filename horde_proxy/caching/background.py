@@ -1,4 +1,14 @@
-"""A value that is loaded in the background: what is known is given at once, old or not."""
+"""A value that a background thread loads, so that hardly any request waits for it.
+
+How the threads meet, in `get`:
+
+    fresh ------------------------------> the value
+    due, usable: one thread loads ------> the old value, at once
+    empty, stale, or after `refresh` ---> waits for the load, at most `patience`
+    failed, nothing was ever loaded ----> the error of the last load, at once
+
+`_changed` guards all fields. It is never held while `load` runs.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +22,31 @@ from horde_proxy.errors import ProxyError, Unavailable
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 
 FAILURE_TTL = 5.0
-"""How long a failed load is not repeated (s)."""
+"""The pause after a failed load (s): short, since most outages are restarts."""
 PATIENCE = 2.0
-"""How long somebody waits for a load where nothing (good) is known (s)."""
+"""The longest wait for a load (s): after that a client rather takes an old value or an error."""
 
 T = TypeVar("T")
 
 
 def in_background(load: Callable[[], None]) -> None:
-    """Run it in a thread of its own, which does not keep the process alive."""
+    """Run `load` in a thread of its own, which does not keep the process alive."""
     threading.Thread(target=load, daemon=True).start()
 
 
 def inline(load: Callable[[], None]) -> None:
-    """Run it here and now."""
+    """Run `load` in the calling thread."""
     load()
 
 
 class BackgroundValue(Generic[T]):
-    """What `load` gives, at most `ttl` seconds old as long as it is asked for.
+    """What `load` returns, renewed by a background thread when it is used and older than `ttl`.
 
-    One thread loads. Only while there is no value yet, when it is older than `stale` though no
-    load has failed, or after `refresh`, those who ask wait for that a moment. The last good value
-    is kept while loading fails, which is not tried again for `failure_ttl`. `age` tells how old a
-    value is when it comes. `observer` is told of it by its `name`.
+    Times are in seconds. One thread loads at a time. Callers wait only while there is no value,
+    when it is older than `stale` and the last load did not fail, or after `refresh`; at most
+    `patience`, or `first_patience` while there is no value. A failed load keeps the last good
+    value and is repeated after `failure_ttl`. `age` says how old a value is when it arrives.
+    `load` reports failure with a ProxyError. `observer` counts hits and loads under `name`.
     """
 
     def __init__(
@@ -45,6 +56,7 @@ class BackgroundValue(Generic[T]):
         ttl: float,
         stale: float = math.inf,
         patience: float = PATIENCE,
+        first_patience: float | None = None,
         failure_ttl: float = FAILURE_TTL,
         age: Callable[[T], float] = lambda value: 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -55,6 +67,7 @@ class BackgroundValue(Generic[T]):
         self._name, self._observer = name, observer
         self._load, self._ttl, self._stale = load, ttl, stale
         self._patience = patience
+        self._first_patience = patience if first_patience is None else first_patience
         self._failure_ttl, self._age_of = failure_ttl, age
         self._clock, self._run = clock, run
         self._changed = threading.Condition()
@@ -62,13 +75,13 @@ class BackgroundValue(Generic[T]):
         self._loaded_at = -math.inf
         self._due = -math.inf
         self._began = -math.inf
-        self._is_loading = self._is_wanted = False
+        self._is_loading = self._is_refresh_requested = False
         self.error: ProxyError | None = None
 
     def get(self) -> T:
-        """The value. Raises the ProxyError of the last load when there has never been one."""
-        self.begin()
-        if self._is_loading and self._is_worth_waiting():
+        """The value. Raises the ProxyError of the last load while there has never been one."""
+        self.load_if_due()
+        if self._is_loading and self._should_wait():
             self._wait()
         if self._value is not None:
             self._observer.hit(self._name)
@@ -76,23 +89,26 @@ class BackgroundValue(Generic[T]):
         raise self.error or Unavailable("It has not answered yet.", retry_after=5)
 
     def peek(self) -> T | None:
-        """The value as it is, without waiting for the load that may begin now."""
-        self.begin()
+        """The value without waiting; None while there is none. A load that is due begins."""
+        self.load_if_due()
         return self._value
 
     def age(self) -> float:
-        """How old the value is (s); infinite where there is none."""
+        """The age of the value (s); infinite while there is none."""
         return self._clock() - self._loaded_at
 
-    def begin(self) -> None:
-        """Have the value loaded if that is due; several may be begun before one waits for any."""
+    def load_if_due(self) -> None:
+        """Begin the load that is due, without waiting.
+
+        Begin it for several values before the first `get`: then they load side by side.
+        """
         if self._clock() >= self._due:
             self._start()
 
-    def refresh(self, least: float = PATIENCE) -> None:
-        """Load anew, for whoever asks next, unless a load began within the `least` seconds."""
-        if self._clock() - self._began >= min(least, self._ttl):
-            self._is_wanted = True
+    def refresh(self, min_interval: float = PATIENCE) -> None:
+        """Load anew now; the next `get` waits for that. At most once in `min_interval` seconds."""
+        if self._clock() - self._began >= min(min_interval, self._ttl):
+            self._is_refresh_requested = True
             self._start()
 
     def _start(self) -> None:
@@ -104,8 +120,8 @@ class BackgroundValue(Generic[T]):
             self._run(self._renew)
         except RuntimeError:
             if not self._is_loading:
-                raise
-            # There was no thread to be had; the next one who asks tries again.
+                raise  # `_run` was inline, and `load` itself raised this
+            # "can't start new thread": the next caller tries again.
             self._is_loading = False
             self.error = Unavailable("It cannot be loaded now.", retry_after=5)
 
@@ -117,25 +133,31 @@ class BackgroundValue(Generic[T]):
         except ProxyError as exc:
             error = exc
         finally:
+            # Also after an exception that nobody expects: waiting threads must go on.
             self._observer.refreshed(self._name, value is not None)
             with self._changed:
-                now = self._clock()
-                self._due = now + self._failure_ttl
-                if value is not None:
-                    age = self._age_of(value)
-                    self._value, self._loaded_at = value, now - age
-                    self._due = max(now - age + self._ttl, min(self._due, now + self._ttl))
-                self.error = error
-                self._is_loading = self._is_wanted = False
+                self._store(value, error)
                 self._changed.notify_all()
 
-    def _is_worth_waiting(self) -> bool:
+    def _store(self, value: T | None, error: ProxyError | None) -> None:
+        now = self._clock()
+        self._due = now + self._failure_ttl
+        if value is not None:
+            age = self._age_of(value)
+            self._value, self._loaded_at = value, now - age
+            # A value that arrives old is due again soon, but not before a failed one would be.
+            self._due = max(now - age + self._ttl, min(self._due, now + self._ttl))
+        self.error = error
+        self._is_loading = self._is_refresh_requested = False
+
+    def _should_wait(self) -> bool:
         if self._value is None:
-            return self.error is None or self._is_wanted
+            return self.error is None or self._is_refresh_requested
         is_stale = self._clock() - self._loaded_at > self._stale
-        return self._is_wanted or (is_stale and self.error is None)
+        return self._is_refresh_requested or (is_stale and self.error is None)
 
     def _wait(self) -> None:
+        patience = self._patience if self._value is not None else self._first_patience
         with self._changed:
-            left = self._began + self._patience - self._clock()
+            left = self._began + patience - self._clock()
             self._changed.wait_for(lambda: not self._is_loading, max(left, 0))

@@ -1,4 +1,7 @@
-"""A large JSON document that hardly changes: fetched with its ETag, with a copy on disk."""
+"""A large JSON document that hardly changes: fetched with its ETag, with a copy on disk.
+
+It loads in the calling thread and keeps no time; a BackgroundValue around it does both.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ log = logging.getLogger(__name__)
 
 
 class StoredCopy(NamedTuple):
-    """A document, and how old it is (s)."""
+    """A document and its age (s)."""
 
     value: Any
     age: float = 0.0
 
 
 class CachedDocument:
-    """The document at a URL or a path. The first `load` gives the copy on disk, if there is one.
+    """The document at a URL or a path. The first `load` returns the copy on disk, if there is one.
 
-    What is not `good` never takes a copy's place.
+    A fetched document replaces the copy only if `is_valid` accepts it.
     """
 
     def __init__(
@@ -38,11 +41,12 @@ class CachedDocument:
         session: requests.Session,
         *,
         timeout: tuple[float, float],
-        good: Callable[[Any], object] = bool,
+        is_valid: Callable[[Any], object] = bool,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._source, self._session = source, session
-        self._timeout, self._good, self._now = timeout, good, now
+        self._timeout, self._is_valid, self._now = timeout, is_valid, now
+        # 16 hexadecimal digits tell the few URLs of one installation apart.
         self._copy = folder / f"{sha256(source.encode()).hexdigest()[:16]}.json"
         self._etag: str | None = None
         self._value: Any = None
@@ -50,44 +54,47 @@ class CachedDocument:
     def load(self) -> StoredCopy:
         """The document. Raises UpstreamFailed when it cannot be read."""
         if not self._source.startswith(("http://", "https://")):
-            return StoredCopy(self._from_file())
-        if self._value is None and (copy := self._from_copy()):
+            return StoredCopy(self._read_file())
+        if self._value is None and (copy := self._read_copy()):
             return copy
-        return StoredCopy(self._fetched())
+        return StoredCopy(self._fetch())
 
-    def _from_file(self) -> Any:
+    def _read_file(self) -> Any:
         try:
             return json.loads(Path(self._source).expanduser().read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as exc:
-            raise UpstreamFailed(f"The model reference {self._source} is not readable.") from exc
+            raise UpstreamFailed(f"{self._source} is not a readable JSON file.") from exc
 
-    def _from_copy(self) -> StoredCopy | None:
+    def _read_copy(self) -> StoredCopy | None:
+        """The copy on disk; None when there is none, or it is damaged."""
         try:
-            found = json.loads(self._copy.read_text(encoding="utf-8"))
-            self._etag, self._value = found["etag"], found["value"]
+            stored = json.loads(self._copy.read_text(encoding="utf-8"))
+            self._etag, self._value = stored["etag"], stored["value"]
             return StoredCopy(self._value, max(self._now() - self._copy.stat().st_mtime, 0.0))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    def _fetched(self) -> Any:
+    def _fetch(self) -> Any:
         headers = {"If-None-Match": self._etag} if self._etag and self._value else {}
         try:
             response = self._session.get(self._source, headers=headers, timeout=self._timeout)
             if response.status_code == 304 and headers:
-                self._keep()
+                self._write_copy()  # its time of change says how old the document is
                 return self._value
             response.raise_for_status()
-            found = response.json()
+            document = response.json()
         except (requests.RequestException, ValueError, RecursionError) as exc:
-            raise UpstreamFailed("The model reference cannot be fetched.") from exc
-        if not self._good(found):
-            raise UpstreamFailed("What was fetched is no model reference.")
-        self._value, self._etag = found, response.headers.get("ETag")
-        self._keep()
+            raise UpstreamFailed("The document cannot be fetched.") from exc
+        if not self._is_valid(document):
+            raise UpstreamFailed("The fetched document is not of the expected kind.")
+        self._value, self._etag = document, response.headers.get("ETag")
+        self._write_copy()
         return self._value
 
-    def _keep(self) -> None:
-        """Write the copy; that it cannot be written only costs a fetch at the next start."""
+    def _write_copy(self) -> None:
+        """Replace the copy on disk. A failure only costs a fetch at the next start."""
+        # Several processes may write at once: each writes a file of its own, and the rename is
+        # atomic, so a reader never sees half a document.
         unfinished = self._copy.with_suffix(f".{os.getpid()}")
         try:
             self._copy.parent.mkdir(parents=True, exist_ok=True)
@@ -95,4 +102,4 @@ class CachedDocument:
             unfinished.write_text(text, encoding="utf-8")
             unfinished.replace(self._copy)
         except OSError as exc:
-            log.warning("the model reference is not kept on disk: %s", exc)
+            log.warning("a fetched document cannot be kept on disk: %s", exc)

@@ -1,30 +1,39 @@
-"""What several proxies know together: the horde's documents in a Redis, and who fetches them.
+"""Documents that several proxies share through a Redis, and how an outage of it is survived.
 
-Without the Redis each does by itself. A failure is never an error here: it is logged once until
-the Redis answers again, and it is not asked meanwhile for some seconds.
+For each document one proxy holds a lock and fetches; the others wait for what it stores:
+
+    young document in Redis? --yes--> return it
+        | no
+    lock free? --yes--> fetch, store, unlock     --no--> sleep, look again, until a deadline;
+                                                         then fetch as well
+
+A failing Redis is never an error here: each proxy then works alone. See `Outage`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.lock import Lock
 
-KEPT = 3600
-"""How long the last good document is served while the horde is gone (s)."""
-DOWN_SECONDS = 5.0
-"""How long a Redis that failed is left alone."""
+LAST_GOOD_SECONDS = 3600
+"""How long the last good document is served while its source is down."""
+OUTAGE_SECONDS = 5.0
+"""The pause between two attempts to reach a Redis that failed."""
+SOCKET_SECONDS = 0.5
+"""The longest wait for a connection or an answer: a healthy Redis needs milliseconds."""
 PATIENCE = 1.5
-"""How long somebody who knows nothing waits for another proxy's fetch (s)."""
-_STEP = 0.05
-_FREE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
+"""How long a proxy that has no document waits for another one's fetch (s)."""
+_POLL_SECONDS = 0.05
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -32,22 +41,79 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """One answer of the horde. `at`: when it was fetched (Unix s); `age` when it came here (s)."""
+    """A fetched document. `at`: when it was fetched (Unix s); `age`: its age on arrival (s)."""
 
     value: Any
     at: float
     age: float = 0.0
 
 
-def connected(url: str) -> Redis:
-    """A client for that Redis, which connects at the first use and gives up soon."""
+def redis_client(url: str) -> Redis:
+    """A client that connects at its first use and gives up soon; see SOCKET_SECONDS."""
     from redis import Redis
     from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.retry import Retry
 
+    # One retry, because a kept connection is broken after a restart of the Redis. None after a
+    # time-out: a Redis that hangs would cost every call twice the time.
+    retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     return Redis.from_url(
-        url, socket_connect_timeout=0.5, socket_timeout=1.0, retry=Retry(NoBackoff(), 1)
+        url, socket_connect_timeout=SOCKET_SECONDS, socket_timeout=SOCKET_SECONDS, retry=retry
     )
+
+
+class Outage:
+    """Whether a Redis may be called; logs once when an outage begins, and once when it ends.
+
+    States: UP, every caller may call. DOWN, after a failure: one caller in `pause` seconds may
+    call, to find out whether it is up again. `what` is for the log, e.g. "submits are counted".
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        pause: float = OUTAGE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what, self._pause, self._clock = what, pause, clock
+        self._lock = threading.Lock()  # guards the two fields below; no I/O under it
+        self._is_down = False
+        self._next_call = 0.0
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the last call failed."""
+        return self._is_down
+
+    def may_call(self) -> bool:
+        """Whether the caller may call now. While the Redis is down, a True reserves the attempt."""
+        if not self._is_down:
+            return True
+        with self._lock:
+            now = self._clock()
+            if now < self._next_call:
+                return False
+            self._next_call = now + self._pause
+            return True
+
+    def failed(self, reason: Exception | str) -> None:
+        """Note that a call failed."""
+        with self._lock:
+            was_down, self._is_down = self._is_down, True
+            self._next_call = self._clock() + self._pause
+        if not was_down:
+            log.warning("Redis fails, so %s in this process only: %s", self._what, reason)
+
+    def succeeded(self) -> None:
+        """Note that a call succeeded."""
+        if not self._is_down:
+            return
+        with self._lock:
+            was_down, self._is_down = self._is_down, False
+        if was_down:
+            log.info("Redis works again, so %s for all processes", self._what)
 
 
 class SharedDocuments:
@@ -64,18 +130,17 @@ class SharedDocuments:
         self._connect, self._prefix = connect, prefix
         self._clock, self._sleep = clock, sleep
         self._client: Redis | None = None
-        self._token = uuid.uuid4().hex
-        self._down_until = 0.0
-        self._is_down = False
+        self._leadership: Lock | None = None
+        self._outage = Outage("the horde's documents are kept", clock=clock)
 
     def last(self, name: str) -> Document | None:
-        """The document that was fetched last by any proxy, at most an hour old."""
-        key, nothing = self._key(name), _Read(None, 0)
-        text, left = self._ask(lambda redis: _read(redis, key), nothing)
-        age = KEPT - left / 1000
+        """The document that any proxy fetched last, at most an hour old."""
+        key, absent = self._key(name), _Stored(None, 0)
+        text, milliseconds_left = self._call(lambda redis: _read(redis, key), absent)
+        age = LAST_GOOD_SECONDS - milliseconds_left / 1000
         try:
-            found: Any = json.loads(text) if text else {}
-            return Document(found["value"], float(found["at"]), max(age, 0.0))
+            stored: Any = json.loads(text) if text else {}
+            return Document(stored["value"], float(stored["at"]), max(age, 0.0))
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -88,98 +153,113 @@ class SharedDocuments:
         lease: float,
         is_known: bool,
     ) -> Document:
-        """The shared document when it is young enough, else what `fetch` gives, shared.
+        """The shared document if it is younger than `max_age`, else a fetched one, then shared.
 
-        One proxy fetches, for at most `lease` seconds. The others wait for it; who knows nothing
-        yet does not wait long, and then fetches too.
+        One proxy fetches, for at most `lease` seconds; the others wait for it. A proxy that knows
+        no older document (`is_known`) does not wait longer than PATIENCE, and then fetches too.
         """
-        until = self._clock() + (lease + 1 if is_known else PATIENCE)
+        deadline = self._clock() + (lease + 1 if is_known else PATIENCE)
         while True:
-            if found := self._young(name, max_age):
-                return found
-            token = self._take(name, lease)
-            if token is not None or self._clock() >= until:
+            if document := self._young(name, max_age):
+                return document
+            unlock = self._try_lock(name, lease)
+            if unlock is not None or self._clock() >= deadline:
                 break
-            self._sleep(_STEP)
+            self._sleep(_POLL_SECONDS)
+        if unlock is None:
+            return self._store(name, fetch())
         try:
-            return (self._young(name, max_age) if token else None) or self._put(name, fetch())
+            # Another proxy may have stored its document just before it gave the lock back.
+            return self._young(name, max_age) or self._store(name, fetch())
         finally:
-            if token:
-                self._free(name, token)
+            unlock()
 
-    def lead(self, seconds: float) -> bool:
-        """Whether this proxy is the one that keeps the documents warm, for so many seconds.
+    def try_lead(self, seconds: float) -> bool:
+        """Whether this proxy is the one that keeps the documents warm, for `seconds` from now.
 
-        Without the Redis every proxy is.
+        Without a working Redis every proxy is.
         """
-        key, token, lease = self._key("hydrator"), self._token, int(seconds * 1000)
+        return self._call(lambda redis: self._lead(redis, seconds), True)
 
-        def leads(redis: Redis) -> bool:
-            if redis.set(key, token, nx=True, px=lease):
-                return True
-            return redis.get(key) == token.encode() and bool(redis.pexpire(key, lease))
+    def _lead(self, redis: Redis, seconds: float) -> bool:
+        from redis.exceptions import LockError
 
-        return self._ask(leads, True)
+        lock = self._leadership
+        if lock is None:
+            # The token must not be the thread's: any thread may ask whether this proxy leads.
+            lock = self._leadership = redis.lock(
+                self._key("hydrator"), timeout=seconds, blocking=False, thread_local=False
+            )
+        try:
+            return lock.reacquire() if lock.owned() else lock.acquire()
+        except LockError:
+            return False  # it expired between the two calls, and another proxy has it now
 
     def _young(self, name: str, max_age: float) -> Document | None:
-        found = self.last(name)
-        return found if found and found.age < max_age else None
+        document = self.last(name)
+        return document if document and document.age < max_age else None
 
-    def _put(self, name: str, document: Document) -> Document:
+    def _store(self, name: str, document: Document) -> Document:
         text = json.dumps({"at": document.at, "value": document.value}, separators=(",", ":"))
-        self._ask(lambda redis: bool(redis.set(self._key(name), text, ex=KEPT)), False)
+        key = self._key(name)
+        self._call(lambda redis: bool(redis.set(key, text, ex=LAST_GOOD_SECONDS)), False)
         return document
 
-    def _take(self, name: str, lease: float) -> str | None:
-        """A token when nobody else fetches, None when somebody does; "" without a Redis."""
-        key, token, most = self._key(name) + ":lock", uuid.uuid4().hex, int(lease * 1000)
-        nobody: str | None = ""
-        return self._ask(lambda redis: _taken(redis, key, token, most), nobody)
+    def _try_lock(self, name: str, lease: float) -> Callable[[], None] | None:
+        """A function that gives the lock back; None while another proxy has the lock.
 
-    def _free(self, name: str, token: str) -> None:
+        Without a working Redis there is nothing to lock, and nothing to give back.
+        """
         key = self._key(name) + ":lock"
-        self._ask(lambda redis: bool(redis.eval(_FREE, 1, key, token)), False)
+
+        def acquire(redis: Redis) -> Callable[[], None] | None:
+            lock = redis.lock(key, timeout=lease, blocking=False, thread_local=False)
+            return (lambda: self._unlock(lock)) if lock.acquire() else None
+
+        alone: Callable[[], None] | None = _nothing_to_unlock
+        return self._call(acquire, alone)
+
+    def _unlock(self, lock: Lock) -> None:
+        from redis.exceptions import LockError
+
+        def release(redis: Redis) -> None:
+            with suppress(LockError):  # the fetch took longer than the lease
+                lock.release()
+
+        self._call(release, None)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}:horde_api:{name}"
 
-    def _ask(self, call: Callable[[Redis], T], otherwise: T) -> T:
-        """What the call gives, or `otherwise` while the Redis is down."""
+    def _call(self, call: Callable[[Redis], T], otherwise: T) -> T:
+        """The result of the call; `otherwise` while the Redis is down."""
         from redis.exceptions import RedisError
 
-        if self._clock() < self._down_until:
+        if not self._outage.may_call():
             return otherwise
         try:
             self._client = self._client or self._connect()
-            found = call(self._client)
+            result = call(self._client)
         except RedisError as exc:
-            self._failed(exc)
+            self._outage.failed(exc)
             return otherwise
-        if self._is_down:
-            self._is_down = False
-            log.info("the horde's answers are shared through Redis again")
-        return found
-
-    def _failed(self, exc: Exception) -> None:
-        self._down_until = self._clock() + DOWN_SECONDS
-        if not self._is_down:
-            self._is_down = True
-            log.warning("the horde's answers are kept in this process only now: %s", exc)
+        self._outage.succeeded()
+        return result
 
 
-class _Read(NamedTuple):
-    """The text under a key and the milliseconds that it has left."""
+class _Stored(NamedTuple):
+    """The text under a key and the milliseconds until it expires."""
 
     text: bytes | None
-    left: int
+    milliseconds_left: int
 
 
-def _read(redis: Redis, key: str) -> _Read:
-    both = redis.pipeline(transaction=False)
-    both.get(key)
-    both.pttl(key)
-    return _Read(*both.execute())
+def _nothing_to_unlock() -> None:
+    """Stands for an unlock while the Redis is down."""
 
 
-def _taken(redis: Redis, key: str, token: str, lease: int) -> str | None:
-    return token if redis.set(key, token, nx=True, px=lease) else None
+def _read(redis: Redis, key: str) -> _Stored:
+    pipeline = redis.pipeline(transaction=False)
+    pipeline.get(key)
+    pipeline.pttl(key)
+    return _Stored(*pipeline.execute())

@@ -1,4 +1,8 @@
-"""Keeps the horde's data warm in the background, so that nobody has to wait for a fetch."""
+"""Keeps the horde's data warm in the background, so that no request has to wait for a fetch.
+
+One thread for each horde, from the first request on; where several proxies share a Redis, the
+thread of one of them. It only begins loads, and knows nothing of the data.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,10 @@ from horde_proxy.errors import ShuttingDown
 
 @dataclass(frozen=True)
 class HydrationSchedule:
-    """When it is renewed, in seconds: after `delay`, then each `interval`; `jitter` on top."""
+    """When the data is renewed (s): after `delay`, then at each `interval`.
+
+    Up to `jitter` is added to each pause, so that proxies do not call the horde in step.
+    """
 
     interval: float = 50.0
     delay: float = 5.0
@@ -22,29 +29,29 @@ class HydrationSchedule:
 
 
 class Hydrator:
-    """Calls `touch` in a thread of its own from `start` on, as long as `lead` lets it.
+    """Calls `load` in a thread of its own once `start` was called, whenever `try_lead` allows it.
 
-    `sleep` ends the thread by raising ShuttingDown. Without a rhythm it does nothing.
+    `sleep` ends the thread by raising ShuttingDown. Without a schedule there is no thread.
     """
 
     def __init__(
         self,
-        touch: Callable[[], None],
-        rhythm: HydrationSchedule | None,
+        load: Callable[[], None],
+        schedule: HydrationSchedule | None,
         *,
-        lead: Callable[[float], bool] = lambda seconds: True,
+        try_lead: Callable[[float], bool] = lambda seconds: True,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] | None = None,
         run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
-        self._touch, self._rhythm, self._lead = touch, rhythm, lead
+        self._load, self._schedule, self._try_lead = load, schedule, try_lead
         self._sleep, self._chance, self._run = sleep, chance or Random().random, run
-        self._lock = threading.Lock()
-        self._is_started = rhythm is None
+        self._lock = threading.Lock()  # guards `_is_started`, so that one thread is started
+        self._is_started = schedule is None
         self._is_stopped = False
 
     def start(self) -> None:
-        """Begin, unless it has begun; cheap enough for each request."""
+        """Start the thread, unless it was started; cheap enough for each request."""
         if self._is_started:
             return
         with self._lock:
@@ -54,19 +61,21 @@ class Hydrator:
         self._run(self._hydrate)
 
     def stop(self) -> None:
-        """End at the next turn."""
+        """End the thread at its next turn."""
         self._is_started = self._is_stopped = True
 
     def _hydrate(self) -> None:
-        rhythm = self._rhythm or HydrationSchedule()
+        schedule = self._schedule or HydrationSchedule()
         try:
-            self._pause(rhythm.delay, rhythm)
+            self._pause(schedule.delay, schedule)
             while not self._is_stopped:
-                if self._lead(2 * rhythm.interval):
-                    self._touch()
-                self._pause(rhythm.interval, rhythm)
+                # Two intervals, so that a leader keeps the lead, and loses it one turn after it
+                # died.
+                if self._try_lead(2 * schedule.interval):
+                    self._load()
+                self._pause(schedule.interval, schedule)
         except ShuttingDown:
             return
 
-    def _pause(self, seconds: float, rhythm: HydrationSchedule) -> None:
-        self._sleep(seconds + rhythm.jitter * self._chance())
+    def _pause(self, seconds: float, schedule: HydrationSchedule) -> None:
+        self._sleep(seconds + schedule.jitter * self._chance())

@@ -1,13 +1,16 @@
-"""The horde's live data, indexed once for each fetched document; never an error to who asks."""
+"""The horde's live data: its documents, indexed once each, together as snapshots.
+
+Reading it never raises: what was never fetched is None, and `degraded` says what is old.
+"""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from horde_proxy.caching.derived import Derived
 from horde_proxy.stats.indexed import (
     IndexedHordeModelStats,
     IndexedHordeModelStatus,
@@ -17,16 +20,17 @@ from horde_proxy.stats.records import read_stats, read_statuses, read_workers
 
 if TYPE_CHECKING:
     from horde_proxy.caching.redis import Document
-    from horde_proxy.upstreams.horde.documents import HordeDocuments, LiveDocument
+    from horde_proxy.upstreams.horde.documents import HordeDocuments, KindDocuments, LiveDocument
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What is known of one kind of models at one moment; None is what was never fetched.
+    """What is known of one kind of models at one moment; None stands for what was never fetched.
 
-    `observed_at`: when the oldest part was fetched (Unix s). `version` changes with each part.
+    `observed_at`: when the oldest part was fetched (Unix s). `degraded`: a part is missing, or
+    could not be renewed.
     """
 
     kind: str
@@ -35,117 +39,100 @@ class Snapshot:
     workers: IndexedHordeWorkers | None
     observed_at: int | None
     degraded: bool
-    version: tuple[int, int, int]
-
-
-class _Index(Generic[T]):
-    """The index of a feed's document; it is made anew when another document came."""
-
-    def __init__(self, feed: LiveDocument, index: Callable[[Any], T]) -> None:
-        self.feed, self._index = feed, index
-        self._lock = threading.Lock()
-        self._made: tuple[Document, T, int] | None = None
-
-    def get(self) -> tuple[Document, T, int] | None:
-        """The document, its index and their number; None when there is none."""
-        document = self.feed.known()
-        if document is None:
-            return None
-        with self._lock:
-            made = self._made
-            if made is None or made[0] is not document:
-                number = made[2] + 1 if made else 1
-                made = self._made = (document, self._index(document.value), number)
-            return made
-
-
-class _Kind:
-    def __init__(self, feeds: HordeDocuments, kind: str) -> None:
-        found = feeds.of(kind)
-        self.feeds = found.all()
-        self.status = _Index(
-            found.status, lambda value: IndexedHordeModelStatus(read_statuses(value).found)
-        )
-        self.stats = _Index(
-            found.stats, lambda value: IndexedHordeModelStats(read_stats(value).found)
-        )
-        self.workers = _Index(
-            found.workers, lambda value: IndexedHordeWorkers(read_workers(value).found)
-        )
 
 
 class LiveHorde:
-    """One horde's status, stats and workers, of "text" and "image" models. One object an app."""
+    """One horde's status, stats and workers, of "text" and "image" models."""
 
-    def __init__(self, feeds: HordeDocuments, *, now: Callable[[], float] = time.time) -> None:
-        self._feeds, self._now = feeds, now
-        self._kinds: dict[str, _Kind] = {}
-        self._lock = threading.Lock()
+    def __init__(self, documents: HordeDocuments) -> None:
+        self._documents = documents
+        self._kinds: dict[str, _KindData] = {}
+        self._lock = threading.Lock()  # guards `_kinds`; no I/O under it
 
-    def status(self, kind: str, *, force_refresh: bool = False) -> IndexedHordeModelStatus | None:
-        """The models' queues and speeds by name; None when they were never fetched."""
-        found = _refreshed(self._kind(kind).status, force_refresh).get()
-        return found[1] if found else None
+    def snapshot(self, kind: str) -> Snapshot:
+        """What is known now: the same object until another document arrives.
 
-    def stats(self, kind: str, *, force_refresh: bool = False) -> IndexedHordeModelStats | None:
-        """The models' uses by name; None when they were never fetched."""
-        found = _refreshed(self._kind(kind).stats, force_refresh).get()
-        return found[1] if found else None
-
-    def workers(self, kind: str, *, force_refresh: bool = False) -> IndexedHordeWorkers | None:
-        """The workers by model; None when they were never fetched."""
-        found = _refreshed(self._kind(kind).workers, force_refresh).get()
-        return found[1] if found else None
-
-    def snapshot(self, kind: str, *, force_refresh: bool = False) -> Snapshot:
-        """All three, fetched beside each other where that is due."""
-        found = self._kind(kind)
-        for feed in found.feeds:
-            feed.refresh(0) if force_refresh else feed.begin()
-        status, stats, workers = found.status.get(), found.stats.get(), found.workers.get()
-        times = [each[0].at for each in (status, stats, workers) if each]
-        return Snapshot(
-            kind,
-            status[1] if status else None,
-            stats[1] if stats else None,
-            workers[1] if workers else None,
-            int(min(times)) if times else None,
-            self.degraded(kind),
-            (status[2] if status else 0, stats[2] if stats else 0, workers[2] if workers else 0),
-        )
-
-    def degraded(self, kind: str) -> bool:
-        """Whether any of the three is missing, or could not be renewed."""
-        return any(feed.degraded for feed in self._kind(kind).feeds)
-
-    def age(self, kind: str) -> float | None:
-        """How long ago the oldest of what is known was fetched (s); None when nothing is."""
-        observed_at = self.snapshot(kind).observed_at
-        return None if observed_at is None else max(self._now() - observed_at, 0.0)
+        Documents that are due load side by side; see LiveDocument.recent for how long that takes.
+        """
+        return self._of(kind).snapshot()
 
     def ttl(self, kind: str) -> float:
-        """For how long an answer is as good as a new one (s)."""
-        return min(feed.ttl for feed in self._kind(kind).feeds)
+        """For how long a snapshot is as good as a new one (s)."""
+        return min(document.ttl for document in self._of(kind).documents)
 
-    def touch(self) -> None:
-        """Have fetched what is due of the kinds that were asked for; text in any case."""
+    def load_if_due(self) -> None:
+        """Begin the loads that are due: of text models, and of all kinds that were used before."""
         for kind in {"text", *self._kinds}:
-            for feed in self._kind(kind).feeds:
-                feed.begin()
+            for document in self._of(kind).documents:
+                document.load_if_due()
 
-    def lead(self, seconds: float) -> bool:
-        """Whether this proxy keeps the data warm for the others on its Redis."""
-        shared = self._feeds.shared
-        return shared is None or shared.lead(seconds)
+    def try_lead(self, seconds: float) -> bool:
+        """Whether this proxy keeps the data warm for all proxies on its Redis."""
+        return self._documents.try_lead(seconds)
 
-    def _kind(self, kind: str) -> _Kind:
+    def _of(self, kind: str) -> _KindData:
         with self._lock:
             if kind not in self._kinds:
-                self._kinds[kind] = _Kind(self._feeds, kind)
+                self._kinds[kind] = _KindData(kind, self._documents.of(kind))
             return self._kinds[kind]
 
 
-def _refreshed(index: _Index[T], force: bool) -> _Index[T]:
-    if force:
-        index.feed.refresh(0)
-    return index
+class _Part(NamedTuple, Generic[T]):
+    """An indexed document, and when that was fetched (Unix s)."""
+
+    content: T
+    at: float
+
+
+_Status = _Part[IndexedHordeModelStatus] | None
+_Stats = _Part[IndexedHordeModelStats] | None
+_Workers = _Part[IndexedHordeWorkers] | None
+
+
+class _KindData:
+    """The documents of one kind, and what is made of them."""
+
+    def __init__(self, kind: str, documents: KindDocuments) -> None:
+        self._kind, self.documents = kind, documents.all()
+        self._status = _derived_part(
+            documents.status, lambda value: IndexedHordeModelStatus(read_statuses(value).value)
+        )
+        self._stats = _derived_part(
+            documents.stats, lambda value: IndexedHordeModelStats(read_stats(value).value)
+        )
+        self._workers = _derived_part(
+            documents.workers, lambda value: IndexedHordeWorkers(read_workers(value).value)
+        )
+        self._snapshot: Derived[tuple[_Status, _Stats, _Workers, bool], Snapshot]
+        self._snapshot = Derived(self._parts, self._make_snapshot)
+
+    def snapshot(self) -> Snapshot:
+        return self._snapshot.get()
+
+    def _parts(self) -> tuple[_Status, _Stats, _Workers, bool]:
+        for document in self.documents:
+            document.load_if_due()
+        parts = self._status.get(), self._stats.get(), self._workers.get()
+        return (*parts, any(document.is_degraded for document in self.documents))
+
+    def _make_snapshot(self, parts: tuple[_Status, _Stats, _Workers, bool]) -> Snapshot:
+        status, stats, workers, is_degraded = parts
+        times = [part.at for part in (status, stats, workers) if part]
+        return Snapshot(
+            self._kind,
+            status.content if status else None,
+            stats.content if stats else None,
+            workers.content if workers else None,
+            int(min(times)) if times else None,
+            is_degraded,
+        )
+
+
+def _derived_part(
+    document: LiveDocument, index: Callable[[Any], T]
+) -> Derived[tuple[Document | None], _Part[T] | None]:
+    def make(source: tuple[Document | None]) -> _Part[T] | None:
+        [fetched] = source
+        return None if fetched is None else _Part(index(fetched.value), fetched.at)
+
+    return Derived(lambda: (document.recent(),), make)

@@ -161,19 +161,19 @@ class _Load(NamedTuple):
 def _status_index(given: GivenStatus) -> IndexedHordeModelStatus:
     if isinstance(given, IndexedHordeModelStatus):
         return given
-    return IndexedHordeModelStatus(read_statuses(given or []).found)
+    return IndexedHordeModelStatus(read_statuses(given or []).value)
 
 
 def _stats_index(given: GivenStats) -> IndexedHordeModelStats:
     if isinstance(given, IndexedHordeModelStats):
         return given
-    return IndexedHordeModelStats(read_stats(given or {}).found)
+    return IndexedHordeModelStats(read_stats(given or {}).value)
 
 
 def _workers_index(given: GivenWorkers) -> IndexedHordeWorkers:
     if isinstance(given, IndexedHordeWorkers):
         return given
-    return IndexedHordeWorkers(read_workers(given or []).found)
+    return IndexedHordeWorkers(read_workers(given or []).value)
 
 
 def _by_backend(found: _Variants) -> dict[str, _Variants]:

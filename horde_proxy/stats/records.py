@@ -53,7 +53,7 @@ Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=MOST)]
 class ReadDocument(NamedTuple, Generic[T]):
     """What could be read, and how many elements were left out."""
 
-    found: T
+    value: T
     left_out: int
 
 
@@ -164,7 +164,7 @@ def read_stats(document: Any) -> ReadDocument[HordeModelStatsResponse]:
         return ReadDocument(HordeModelStatsResponse(), 1)
     periods = {each: _counts(document.get(each)) for each in ("day", "month", "total")}
     return ReadDocument(
-        HordeModelStatsResponse(**{name: read.found for name, read in periods.items()}),
+        HordeModelStatsResponse(**{name: read.value for name, read in periods.items()}),
         sum(read.left_out for read in periods.values()),
     )
 

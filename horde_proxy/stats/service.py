@@ -1,4 +1,9 @@
-"""The answers of the statistics, computed once for each fetched data and each set of parameters."""
+"""The horde's statistics as JSON answers, each made once for each data and set of parameters.
+
+Where the threads meet: every request gets the current StatsView, the same object until the data
+changes. Answers are kept in the view, so they go with it. `StatsService._lock` is held while an
+answer is made, so that of many equal requests one does the work; no I/O happens under it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,15 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from cachetools import LRUCache
 
 from horde_proxy.aihorde.names import distinct
+from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import ModelNotFound
 from horde_proxy.stats.audit import CategoryAudit, audit
 from horde_proxy.stats.hydration import Hydrator
@@ -21,18 +28,19 @@ from horde_proxy.stats.live import LiveHorde, Snapshot
 from horde_proxy.stats.merger import DataMerger
 from horde_proxy.stats.model_stats import CombinedModelStatistics
 from horde_proxy.stats.reference import Reference, by_family, described
-from horde_proxy.stats.sources import References
+from horde_proxy.stats.reference_loading import References
 from horde_proxy.stats.statistics import category_statistics
 
-MOST_BYTES = 32 * 1024 * 1024
-"""How much of the answers is kept."""
+KINDS = ("text", "image")
+MAX_BYTES = 16 * 1024 * 1024
+"""The memory for the kept answers of each kind; the least recently used go first."""
 DEGRADED_AGE = 5
-"""For how long a client may take a degraded answer as it is (s)."""
+"""For how long a client may cache an answer of degraded data (s): it may be whole again soon."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a client asks for; the defaults are those of a list."""
+    """The parameters of a request; the defaults are those of a list."""
 
     kind: str = "text"
     include_workers: bool = False
@@ -48,27 +56,36 @@ class Query:
 
 @dataclass(frozen=True)
 class StatsAnswer:
-    """The JSON of an answer, its ETag, and for how long it is good (s)."""
+    """The JSON of an answer, its ETag, and for how long a client may cache it (s)."""
 
     body: bytes
     etag: str
     max_age: int
 
 
+def _answer_cache() -> LRUCache[tuple[str, Query], StatsAnswer]:
+    return LRUCache(MAX_BYTES, getsizeof=lambda answer: len(answer.body))
+
+
 @dataclass(frozen=True, eq=False)
 class StatsView:
-    """One moment of the horde with the reference that is known then, ready to be merged."""
+    """One snapshot of the horde with the reference that is loaded then, and what is made of them.
+
+    `answers` and `audits` are caches, guarded by the lock of the service.
+    """
 
     snapshot: Snapshot
     reference: Reference | None
     merger: DataMerger
+    answers: LRUCache[tuple[str, Query], StatsAnswer] = field(default_factory=_answer_cache)
+    audits: dict[tuple[bool, bool], CategoryAudit] = field(default_factory=dict)
 
-    def live(self) -> list[str]:
+    def live_names(self) -> list[str]:
         """One name for each model that has a worker or a queue now."""
         parts = (self.snapshot.status, self.snapshot.workers)
         return distinct(name for part in parts if part for name in part.names())
 
-    def known(self) -> list[str]:
+    def known_names(self) -> list[str]:
         """One name for each model that is live, in the reference, or was used in the month."""
         stats = self.snapshot.stats
         used = (
@@ -76,10 +93,10 @@ class StatsView:
             if stats is None
             else [name for name in stats.names() if (usage := stats.get(name)) and usage.month]
         )
-        return distinct([*self.live(), *self.referenced(), *used])
+        return distinct([*self.live_names(), *self.reference_names(), *used])
 
-    def referenced(self) -> list[str]:
-        """The names that the reference has."""
+    def reference_names(self) -> list[str]:
+        """The names in the reference."""
         return self.reference.names() if self.reference else []
 
 
@@ -93,16 +110,11 @@ class StatsService:
         hydrator: Hydrator,
         *,
         now: Callable[[], float] = time.time,
-        most_bytes: int = MOST_BYTES,
     ) -> None:
         self.horde, self.hydrator = horde, hydrator
         self._references, self._now = references, now
         self._lock = threading.Lock()
-        self._views: dict[str, StatsView] = {}
-        self._audits: LRUCache[tuple[str, bool, bool], tuple[StatsView, CategoryAudit]]
-        self._audits = LRUCache(8)
-        self._answers: LRUCache[tuple[str, Query], tuple[StatsView, StatsAnswer]]
-        self._answers = LRUCache(most_bytes, getsizeof=lambda kept: len(kept[1].body))
+        self._views = {kind: Derived(partial(self._data, kind), _make_view) for kind in KINDS}
 
     def models(self, query: Query) -> StatsAnswer:
         """The live models, merged; one page. Raises InvalidRequest with param."""
@@ -118,56 +130,37 @@ class StatsService:
 
     def audit(self, query: Query) -> StatsAnswer:
         """The audit of the known models; one page. Raises InvalidRequest with param."""
-        return self._answer("audit", query, lambda view: self._audit(view, query))
+        return self._answer("audit", query, lambda view: _audit(view, query))
 
     def view(self, kind: str) -> StatsView:
-        """What is known now; the same object as long as nothing new came."""
-        snapshot, reference = self.horde.snapshot(kind), self._references.get(kind)
-        with self._lock:
-            return self._view(snapshot, reference)
+        """What is known of "text" or "image" now; the same object until the data changes."""
+        return self._views[kind].get()
 
-    def _view(self, snapshot: Snapshot, reference: Reference | None) -> StatsView:
-        before = self._views.get(snapshot.kind)
-        if (
-            before
-            and before.reference is reference
-            and before.snapshot.version == snapshot.version
-            and before.snapshot.degraded == snapshot.degraded
-        ):
-            return before
-        merger = DataMerger(snapshot.status, snapshot.stats, snapshot.workers)
-        self._let_go(snapshot.kind)
-        found = self._views[snapshot.kind] = StatsView(snapshot, reference, merger)
-        return found
-
-    def _let_go(self, kind: str) -> None:
-        """Drop what was made of the view before, of which each answer holds all of the data."""
-        for route, query in [each for each in self._answers if each[1].kind == kind]:
-            del self._answers[route, query]
-        for key in [each for each in self._audits if each[0] == kind]:
-            del self._audits[key]
+    def _data(self, kind: str) -> tuple[Snapshot, Reference | None]:
+        return self.horde.snapshot(kind), self._references.get(kind)
 
     def _answer(
         self, route: str, query: Query, compute: Callable[[StatsView], Mapping[str, Any]]
     ) -> StatsAnswer:
-        view, key = self.view(query.kind), (route, query)
-        max_age = self._max_age(view.snapshot)
+        view = self.view(query.kind)
         with self._lock:
-            kept = self._answers.get(key)
-            if kept and kept[0] is view:
-                return StatsAnswer(kept[1].body, kept[1].etag, max_age)
-            snapshot = view.snapshot
-            document = {
-                "type": query.kind,
-                "degraded": snapshot.degraded,
-                "observed_at": snapshot.observed_at,
-                **compute(view),
-            }
-            body = json.dumps(document, separators=(",", ":")).encode()
-            found = StatsAnswer(body, sha256(body).hexdigest()[:32], max_age)
-            if len(body) <= self._answers.maxsize:
-                self._answers[key] = view, found
-            return found
+            answer = view.answers.get((route, query))
+            if answer is None:
+                answer = self._make_answer(view, query, compute(view))
+                if len(answer.body) <= view.answers.maxsize:
+                    view.answers[route, query] = answer
+        return StatsAnswer(answer.body, answer.etag, self._max_age(view.snapshot))
+
+    def _make_answer(self, view: StatsView, query: Query, data: Mapping[str, Any]) -> StatsAnswer:
+        document = {
+            "type": query.kind,
+            "degraded": view.snapshot.degraded,
+            "observed_at": view.snapshot.observed_at,
+            **data,
+        }
+        body = json.dumps(document, separators=(",", ":")).encode()
+        # Half of the digest is enough to tell two answers apart.
+        return StatsAnswer(body, sha256(body).hexdigest()[:32], 0)
 
     def _max_age(self, snapshot: Snapshot) -> int:
         if snapshot.degraded or snapshot.observed_at is None:
@@ -176,25 +169,33 @@ class StatsService:
         return int(min(max(snapshot.observed_at + ttl - self._now(), 1), max(ttl, 1)))
 
     def _counts(self, view: StatsView, query: Query) -> Mapping[str, Any]:
-        records = described(distinct([*view.live(), *view.referenced()]), view.reference)
+        names = distinct([*view.live_names(), *view.reference_names()])
+        records = described(names, view.reference)
         if query.group and query.kind == "text":
             records = by_family(records)
-        found = category_statistics(query.kind, records.values(), int(self._now()))
-        return found.paged(query.limit, query.offset).to_json()
+        counts = category_statistics(query.kind, records.values(), int(self._now()))
+        return counts.paged(query.limit, query.offset).to_json()
 
-    def _audit(self, view: StatsView, query: Query) -> Mapping[str, Any]:
-        key = (query.kind, query.group, query.include_backend_variations)
-        kept = self._audits.get(key)
-        if kept is None or kept[0] is not view:
-            merged = view.merger.merge(view.known(), query.include_backend_variations)
-            found = audit(query.kind, merged, view.reference)
-            kept = self._audits[key] = view, found.grouped() if query.group else found
-        return kept[1].answer(preset=query.preset, limit=query.limit, offset=query.offset).to_json()
+
+def _make_view(data: tuple[Snapshot, Reference | None]) -> StatsView:
+    snapshot, reference = data
+    merger = DataMerger(snapshot.status, snapshot.stats, snapshot.workers)
+    return StatsView(snapshot, reference, merger)
+
+
+def _audit(view: StatsView, query: Query) -> Mapping[str, Any]:
+    key = query.group, query.include_backend_variations
+    whole = view.audits.get(key)
+    if whole is None:
+        merged = view.merger.merge(view.known_names(), query.include_backend_variations)
+        whole = audit(query.kind, merged, view.reference)
+        whole = view.audits[key] = whole.grouped() if query.group else whole
+    return whole.answer(preset=query.preset, limit=query.limit, offset=query.offset).to_json()
 
 
 def _models(view: StatsView, query: Query) -> Mapping[str, Any]:
-    merged = view.merger.merge(view.live(), query.include_backend_variations)
-    found = listing(
+    merged = view.merger.merge(view.live_names(), query.include_backend_variations)
+    selection = listing(
         merged,
         min_worker_count=query.min_worker_count,
         sort_by=query.sort_by,
@@ -202,13 +203,13 @@ def _models(view: StatsView, query: Query) -> Mapping[str, Any]:
         limit=query.limit,
         offset=query.offset,
     )
-    data = [_row(view, name, entry, query) for name, entry in found.models.items()]
+    data = [_row(view, name, entry, query) for name, entry in selection.models.items()]
     return {
         "object": "list",
-        "total_count": found.total_count,
+        "total_count": selection.total_count,
         "returned_count": len(data),
-        "offset": found.offset,
-        "limit": found.limit,
+        "offset": selection.offset,
+        "limit": selection.limit,
         "data": data,
     }
 
@@ -216,13 +217,15 @@ def _models(view: StatsView, query: Query) -> Mapping[str, Any]:
 def _model(view: StatsView, name: str, query: Query) -> Mapping[str, Any]:
     snapshot, reference = view.snapshot, view.reference
     parts = (snapshot.status, snapshot.workers, snapshot.stats)
-    names: Sequence[str] = [each.name for part in parts if part for each in part.variants(name)]
+    names: Sequence[str] = [
+        variant.name for part in parts if part for variant in part.variants(name)
+    ]
     record = reference.get(name) if reference else None
     if not names and record is None:
         raise ModelNotFound(name)
-    own = distinct([*names, *([record.name] if record else [])])[0]
-    entry = view.merger.merge([own], query.include_backend_variations)[own]
-    return {"object": "horde.model", **_row(view, own, entry, query)}
+    main_name = distinct([*names, *([record.name] if record else [])])[0]
+    merged = view.merger.merge([main_name], query.include_backend_variations)
+    return {"object": "horde.model", **_row(view, main_name, merged[main_name], query)}
 
 
 def _row(

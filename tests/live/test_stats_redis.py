@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.caching.redis import Document, SharedDocuments, connected
+from horde_proxy.caching.redis import Document, SharedDocuments, redis_client
 from horde_proxy.errors import Unreachable
 from horde_proxy.stats.live import LiveHorde
 from horde_proxy.upstreams.horde.documents import HordeDocuments
@@ -116,7 +116,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def shared(server: Server) -> SharedDocuments:
-    client = connected(server.url)
+    client = redis_client(server.url)
     server.clients.append(client)
     return SharedDocuments(lambda: client, "test")
 
@@ -160,7 +160,7 @@ def test_a_new_proxy_has_the_last_data_of_others_when_the_horde_is_gone(server: 
 def test_the_keys_tell_endpoint_and_parameters_and_expire(server: Server) -> None:
     proxy(server, HordeContext()).snapshot("text")
     with redis.Redis(port=server.port) as client:
-        keys = sorted(key.decode() for key in client)
+        keys = sorted(key.decode() for key in client.scan_iter())
         assert [key.rpartition(":")[0] for key in keys] == [
             "test:horde_api:stats/text/models:model_state=all",
             "test:horde_api:status/models:type=text&model_state=all",
@@ -182,8 +182,8 @@ def test_who_holds_the_lock_and_dies_keeps_nobody_from_fetching(server: Server) 
 
 def test_one_of_several_proxies_leads_until_its_lease_ends(server: Server) -> None:
     first, second = shared(server), shared(server)
-    assert (first.lead(0.4), second.lead(0.4), first.lead(0.4)) == (True, False, True)
-    until(lambda: second.lead(0.4), 3)
+    assert (first.try_lead(0.4), second.try_lead(0.4), first.try_lead(0.4)) == (True, False, True)
+    until(lambda: second.try_lead(0.4), 3)
 
 
 def test_what_is_no_document_in_redis_is_fetched_anew(server: Server) -> None:

@@ -1,33 +1,35 @@
-"""What the horde offers now: its text models with the workers that serve them.
+"""The horde's text models with the workers that serve them, as one catalog.
 
-Joined from status/models (queue and speed) and workers (context and length), which the feeds
-load in the background; while the horde is down the last good catalog is served.
+Joined from the documents status/models (queue and speed) and workers (context and length), which
+are loaded in the background. While the horde is down, the catalog of its last good documents stays.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from horde_proxy.caching.background import PATIENCE
+from horde_proxy.caching.derived import Derived
 from horde_proxy.caching.redis import Document
 from horde_proxy.numbers import finite
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.documents import HordeDocuments
 
-# A speed that is smaller would make times that JSON cannot hold.
+# A smaller speed would make times that JSON cannot hold.
 _LEAST = 1e-9
+# What AI-Horde assumes of a text worker that names no limits, and so what such a worker gets.
 _DEFAULT_CAPACITY = Capacity(max_length=512, max_context_length=2048)
 
 
 @dataclass(frozen=True)
 class CatalogWorker:
-    """One online text worker. `speed`: tokens/s, 0 unknown; `uncompleted`: jobs it has dropped.
+    """One online text worker. `speed` is in tokens/s, 0 if unknown.
 
-    `agent` is the name of its software, "" unknown.
+    `uncompleted`: the number of jobs that it dropped. `agent`: the name of its software, "" if
+    unknown.
     """
 
     id: str
@@ -42,7 +44,11 @@ class CatalogWorker:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model: its online workers, their threads, queued tokens, eta (s), tokens/s."""
+    """One model with its online workers.
+
+    `queued` is in tokens, `jobs` counts requests, `eta` is in seconds, `performance` in tokens/s,
+    `first_seen` in Unix seconds.
+    """
 
     name: str
     workers: tuple[CatalogWorker, ...]
@@ -52,109 +58,108 @@ class ModelEntry:
     performance: float = 0
     first_seen: int = 0
 
-    def widest(self) -> Capacity:
-        """The pair of the worker with the largest context."""
-        pairs = [worker.capacity for worker in self.workers]
-        return max(pairs, key=lambda pair: (pair.max_context_length, pair.max_length))
+    def largest_context_worker(self) -> CatalogWorker:
+        """The worker with the largest context; of several, the one with the longest answers."""
+        return max(self.workers, key=_context_and_length)
 
 
 class Catalog:
-    """The models of one horde by name, joined once for each pair of documents of its feeds."""
+    """The text models of one horde by name, joined once for each pair of documents."""
 
-    def __init__(self, feeds: HordeDocuments, *, now: Callable[[], float] = time.time) -> None:
-        self.feeds, self._text = feeds, feeds.of("text")
+    def __init__(self, documents: HordeDocuments, *, now: Callable[[], float] = time.time) -> None:
+        self.documents, self._text = documents, documents.of("text")
         self._now = now
-        self._lock = threading.Lock()
-        self._joined: tuple[Document, Document, Mapping[str, ModelEntry]] | None = None
+        self._entries: Derived[tuple[Document, Document], Mapping[str, ModelEntry]]
+        self._entries = Derived(self._load, self._build)
 
     def models(self) -> Mapping[str, ModelEntry]:
-        """All models with an online worker, by name; the last good ones while the horde is down.
+        """The models with an online worker; the last good ones while the horde is down.
 
-        Raises a ProxyError when nothing was ever loaded.
+        The same object until another document arrives. Raises a ProxyError when nothing was ever
+        loaded.
         """
-        self._text.status.begin()
-        self._text.workers.begin()
-        statuses, workers = self._text.status.get(), self._text.workers.get()
-        known = self._known(statuses, workers)
-        return self._join(statuses, workers) if known is None else known
+        return self._entries.get()
 
-    def refresh(self, least: float = PATIENCE) -> None:
-        """Have them loaded anew for whoever asks next, unless that began within `least` seconds."""
-        self._text.status.refresh(least)
-        self._text.workers.refresh(least)
+    def refresh(self, min_interval: float = PATIENCE) -> None:
+        """Load both documents anew now; at most once in `min_interval` seconds."""
+        self._text.status.refresh(min_interval)
+        self._text.workers.refresh(min_interval)
 
-    def _known(self, statuses: Document, workers: Document) -> Mapping[str, ModelEntry] | None:
-        joined = self._joined
-        is_same = joined and joined[0] is statuses and joined[1] is workers
-        return joined[2] if joined and is_same else None
+    def _load(self) -> tuple[Document, Document]:
+        # Both begin before one is waited for, so that they load side by side.
+        self._text.status.load_if_due()
+        self._text.workers.load_if_due()
+        return self._text.status.get(), self._text.workers.get()
 
-    def _join(self, statuses: Document, workers: Document) -> Mapping[str, ModelEntry]:
-        with self._lock:
-            known = self._known(statuses, workers)
-            if known is None:
-                before = self._joined[2] if self._joined else {}
-                known = join(statuses.value, workers.value, int(self._now()), before)
-                self._joined = statuses, workers, known
-            return known
+    def _build(self, documents: tuple[Document, Document]) -> Mapping[str, ModelEntry]:
+        statuses, workers = documents
+        before = self._entries.peek() or {}
+        return build_catalog(statuses.value, workers.value, int(self._now()), before)
 
 
-def join(
+def build_catalog(
     statuses: Sequence[Mapping[str, Any]],
     workers: Sequence[Mapping[str, Any]],
     now: int,
     before: Mapping[str, ModelEntry],
 ) -> dict[str, ModelEntry]:
-    """Models by name from status/models and workers; those without an online worker are left out.
+    """The models that have an online worker, by name; `before` keeps each one's `first_seen`.
 
-    The worker list lags: a model that only status/models shows has a worker of unknown size, for
-    which the server's defaults are assumed. `before` keeps each model's first_seen.
+    The worker list lags behind: a model that only status/models shows gets one worker of the
+    server's default size.
     """
     serving: dict[str, list[CatalogWorker]] = {}
-    for each in workers:
-        if each.get("online") and not each.get("maintenance_mode"):
-            for name in _names(each.get("models")):
-                serving.setdefault(name, []).append(_worker(each))
-    by_name = {name: each for each in statuses for name in _names([each.get("name")])}
+    for worker in workers:
+        if worker.get("online") and not worker.get("maintenance_mode"):
+            for name in _names(worker.get("models")):
+                serving.setdefault(name, []).append(_read_worker(worker))
+    by_name = {name: status for status in statuses for name in _names([status.get("name")])}
     for name, status in by_name.items():
         if name not in serving and status.get("count"):
             serving[name] = [CatalogWorker("", _DEFAULT_CAPACITY, False, 1)]
     return {
-        name: _entry(name, tuple(found), by_name.get(name, {}), before.get(name), now)
-        for name, found in sorted(serving.items())
+        name: _entry(name, tuple(online), by_name.get(name, {}), before.get(name), now)
+        for name, online in sorted(serving.items())
     }
 
 
-def _worker(each: Mapping[str, Any]) -> CatalogWorker:
+def _read_worker(worker: Mapping[str, Any]) -> CatalogWorker:
     capacity = Capacity(
-        int(number(each.get("max_length"), _DEFAULT_CAPACITY.max_length)),
-        int(number(each.get("max_context_length"), _DEFAULT_CAPACITY.max_context_length)),
+        int(number(worker.get("max_length"), _DEFAULT_CAPACITY.max_length)),
+        int(number(worker.get("max_context_length"), _DEFAULT_CAPACITY.max_context_length)),
     )
-    threads = int(number(each.get("threads"), 1))
+    threads = int(number(worker.get("threads"), 1))
     return CatalogWorker(
-        str(each.get("id", "")),
+        str(worker.get("id", "")),
         capacity,
-        bool(each.get("trusted")),
+        bool(worker.get("trusted")),
         threads,
-        name=str(each.get("name", "")),
-        speed=_speed(each.get("performance")),
-        uncompleted=int(number(each.get("uncompleted_jobs"), 0)),
-        agent=str(each.get("bridge_agent") or "").partition(":")[0],
+        name=str(worker.get("name", "")),
+        speed=_speed(worker.get("performance")),
+        uncompleted=int(number(worker.get("uncompleted_jobs"), 0)),
+        # "KoboldCppEmbedWorker:2:https://github.com/...": name, version and address.
+        agent=str(worker.get("bridge_agent") or "").partition(":")[0],
     )
+
+
+def _context_and_length(worker: CatalogWorker) -> tuple[int, int]:
+    return worker.capacity.max_context_length, worker.capacity.max_length
 
 
 def _speed(performance: Any) -> float:
-    """Tokens a second in "73.8 tokens per second"; 0 for "No requests fulfilled yet"."""
+    """Tokens/s in "73.8 tokens per second"; 0 for "No requests fulfilled yet"."""
     words = str(performance or "").split()
     return number(words[0], 0) if words else 0
 
 
-def _names(found: Any) -> list[str]:
-    names = found if isinstance(found, list) else []
+def _names(value: Any) -> list[str]:
+    """The usable model names in a list; names come from workers and may be anything."""
+    names = value if isinstance(value, list) else []
     return [name for name in names if isinstance(name, str) and name and name.isprintable()]
 
 
 def number(value: Any, default: float) -> float:
-    """A positive number that can be computed with, or the default where the horde gives none."""
+    """The value as a positive number of a sane size; the default for anything else."""
     try:
         number = finite(float(value))
     except (TypeError, ValueError, OverflowError):

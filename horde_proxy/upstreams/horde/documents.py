@@ -1,8 +1,8 @@
-"""The horde's live documents, each fetched once for whoever asks: the proxy's own catalog and the
-statistics.
+"""The horde's live documents: status, stats and workers, of text and of image models.
 
-One feed for each endpoint and its parameters, loaded in the background, shared with other
-proxies where there is a Redis. The last good document is kept while the horde is gone.
+Each endpoint with its parameters is one LiveDocument, fetched once for the proxy's catalog and the
+statistics together, in the background, and shared with other proxies where there is a Redis. The
+last good document is served while the horde is down. What the documents mean is not known here.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from horde_proxy.caching.background import PATIENCE, BackgroundValue, in_background
-from horde_proxy.caching.redis import KEPT, Document, SharedDocuments
+from horde_proxy.caching.redis import LAST_GOOD_SECONDS, Document, SharedDocuments
 from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.horde.client import HordeClient
 
 KINDS = ("text", "image")
-_DIGITS = 8
+_URL_DIGITS = 8
+"""Digits of the digest that tells the few hordes on one Redis apart."""
 log = logging.getLogger(__name__)
 
-RunningRequest = Callable[[Callable[[], None]], None]
+Runner = Callable[[Callable[[], None]], None]
+"""Runs a load; see BackgroundValue."""
 
 
 @dataclass(frozen=True)
 class DocumentSource:
-    """Where a document comes from. `name` has the endpoint and its parameters.
+    """Where a document comes from. `ttl` is in seconds.
 
-    `label` is short and told to the observer.
+    `name` is its key in a shared Redis: the endpoint, its parameters and the horde. `label` is its
+    name in the metrics.
     """
 
     name: str
@@ -41,9 +44,9 @@ class DocumentSource:
 
 
 class LiveDocument:
-    """One document, at most `ttl` seconds old as long as it is asked for. Times are in seconds.
+    """One document, renewed when it is used and older than `ttl` seconds.
 
-    `lease`: how long a fetch takes at most, for those that it is shared with.
+    `lease`: the longest time that a fetch takes (s), for the proxies that it is shared with.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class LiveDocument:
         lease: float = 60.0,
         timer: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
-        run: RunningRequest = in_background,
+        run: Runner = in_background,
         observer: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.name, self.ttl = source.name, source.ttl
@@ -74,70 +77,69 @@ class LiveDocument:
         )
 
     def get(self) -> Document:
-        """The document, however old. Raises a ProxyError when there has never been one."""
+        """The document, however old. Raises a ProxyError while there has never been one."""
         return self._loaded.get()
 
-    def known(self) -> Document | None:
-        """The document, at most an hour old. Waits only as long as no fetch has failed."""
+    def recent(self) -> Document | None:
+        """The document if it is at most an hour old. Does not wait once a fetch has failed."""
         try:
-            found = self._loaded.peek() if self._has_failed else self._loaded.get()
+            document = self._loaded.peek() if self._has_failed else self._loaded.get()
         except ProxyError:
             return None
-        return found if self._loaded.age() <= KEPT else None
+        return document if self._is_recent() else None
 
     @property
-    def degraded(self) -> bool:
-        """Whether the document is not there, or could not be renewed for twice its time."""
+    def is_degraded(self) -> bool:
+        """Whether the last fetch failed, or the document is missing or older than twice its ttl."""
         return self._has_failed or self._loaded.age() > 2 * self.ttl + PATIENCE
 
-    def begin(self) -> None:
-        """Have the document fetched if that is due, without waiting."""
-        self._loaded.begin()
+    def load_if_due(self) -> None:
+        """Begin the fetch that is due, without waiting."""
+        self._loaded.load_if_due()
 
-    def refresh(self, least: float = PATIENCE) -> None:
-        """Have it fetched anew for whoever asks next, unless that began within `least` seconds."""
-        self._max_age = min(least, self.ttl)
-        self._loaded.refresh(least)
+    def refresh(self, min_interval: float = PATIENCE) -> None:
+        """Fetch anew now; the next `get` waits for it. At most once in `min_interval` seconds."""
+        self._max_age = min(min_interval, self.ttl)
+        self._loaded.refresh(min_interval)
 
     def _load(self) -> Document:
         max_age, self._max_age = self._max_age, self.ttl
         try:
-            found = self._fetched() if self._shared is None else self._fetched_by_one(max_age)
+            document = self._fetch() if self._shared is None else self._fetch_shared(max_age)
         except ProxyError as exc:
-            self._note(exc)
-            spare = self._spare()
-            if spare is None:
+            self._note_failure(exc)
+            last = self._last_shared()
+            if last is None:
                 raise
-            return spare
+            return last
         if self._has_failed:
             self._has_failed = False
             log.info("the horde's %s can be loaded again", self.name)
-        return found
+        return document
 
-    def _fetched(self) -> Document:
+    def _fetch(self) -> Document:
         return Document(self._source.fetch(), self._now())
 
-    def _fetched_by_one(self, max_age: float) -> Document:
+    def _fetch_shared(self, max_age: float) -> Document:
         assert self._shared is not None
-        found = self._shared.load(
-            self.name,
-            self._fetched,
-            max_age=max_age,
-            lease=self._lease,
-            is_known=self._loaded.age() <= KEPT,
+        document = self._shared.load(
+            self.name, self._fetch, max_age=max_age, lease=self._lease, is_known=self._is_recent()
         )
-        if not isinstance(found.value, list | dict):
-            raise UpstreamFailed("The shared answer of the horde is none.")
-        return found
+        if not isinstance(document.value, list | dict):
+            raise UpstreamFailed("The horde's document in Redis is neither a list nor an object.")
+        return document
 
-    def _spare(self) -> Document | None:
-        """Where nothing is known yet, what another proxy got last."""
-        if self._shared is None or self._loaded.age() <= KEPT:
+    def _last_shared(self) -> Document | None:
+        """The last document of another proxy, when this one has no recent one."""
+        if self._shared is None or self._is_recent():
             return None
-        found = self._shared.last(self.name)
-        return found if found and isinstance(found.value, list | dict) else None
+        document = self._shared.last(self.name)
+        return document if document and isinstance(document.value, list | dict) else None
 
-    def _note(self, exc: ProxyError) -> None:
+    def _is_recent(self) -> bool:
+        return self._loaded.age() <= LAST_GOOD_SECONDS
+
+    def _note_failure(self, exc: ProxyError) -> None:
         if not self._has_failed:
             self._has_failed = True
             log.warning("the horde's %s cannot be loaded: %s", self.name, exc)
@@ -145,7 +147,7 @@ class LiveDocument:
 
 @dataclass(frozen=True)
 class KindDocuments:
-    """What the horde tells of its text models, or of its image models."""
+    """The documents about text models, or about image models."""
 
     status: LiveDocument
     stats: LiveDocument
@@ -157,10 +159,10 @@ class KindDocuments:
 
 
 class HordeDocuments:
-    """All feeds of one horde. `ttl` is that of what changes fast, `stats_ttl` of all else (s).
+    """All documents of one horde. Nothing is fetched before its first use.
 
-    `name` is that of the horde's endpoint, for the `observer`. Nothing is fetched before it is
-    asked for.
+    `ttl` (s) is for what changes fast, `stats_ttl` (s) for all else. `name` is the horde's
+    endpoint, for the metrics.
     """
 
     def __init__(
@@ -173,11 +175,11 @@ class HordeDocuments:
         lease: float = 60.0,
         timer: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
-        run: RunningRequest = in_background,
+        run: Runner = in_background,
         name: str = "horde",
         observer: Telemetry = NO_TELEMETRY,
     ) -> None:
-        def feed(source: DocumentSource) -> LiveDocument:
+        def live(source: DocumentSource) -> LiveDocument:
             return LiveDocument(
                 source,
                 shared=shared,
@@ -188,42 +190,46 @@ class HordeDocuments:
                 observer=observer,
             )
 
-        slow = ttl if stats_ttl is None else stats_ttl
-        self.shared = shared
-        self._of = {
-            kind: KindDocuments(*map(feed, _sources(client, kind, ttl, slow, name)))
+        slow_ttl = ttl if stats_ttl is None else stats_ttl
+        self._shared = shared
+        self._by_kind = {
+            kind: KindDocuments(*map(live, _sources(client, kind, ttl, slow_ttl, name)))
             for kind in KINDS
         }
 
     def of(self, kind: str) -> KindDocuments:
-        """The feeds of "text" or "image"."""
-        return self._of[kind]
+        """The documents of "text" or "image"."""
+        return self._by_kind[kind]
+
+    def try_lead(self, seconds: float) -> bool:
+        """Whether this proxy keeps the documents warm for all proxies on its Redis."""
+        return self._shared is None or self._shared.try_lead(seconds)
 
 
 def _sources(
-    client: HordeClient, kind: str, ttl: float, slow: float, name: str
+    client: HordeClient, kind: str, ttl: float, slow_ttl: float, name: str
 ) -> tuple[DocumentSource, ...]:
-    """Status, stats and workers. Image models are asked for less often: nobody chats with them."""
-    horde = hashlib.sha256(client.base.encode()).hexdigest()[:_DIGITS]
-    quick = min(ttl, slow) if kind == "text" else slow
+    """Status, stats and workers. Image models are fetched less often: no chat depends on them."""
+    horde = hashlib.sha256(client.base.encode()).hexdigest()[:_URL_DIGITS]
+    fast_ttl = min(ttl, slow_ttl) if kind == "text" else slow_ttl
     stats = "stats/img/models" if kind == "image" else "stats/text/models"
     return (
         DocumentSource(
             f"status/models:type={kind}&model_state=all:{horde}",
             lambda: client.models(kind),
-            quick,
+            fast_ttl,
             f"status:{kind}:{name}",
         ),
         DocumentSource(
             f"{stats}:model_state=all:{horde}",
             lambda: client.model_stats(kind),
-            slow,
+            slow_ttl,
             f"stats:{kind}:{name}",
         ),
         DocumentSource(
             f"workers:type={kind}:{horde}",
             lambda: client.workers(kind),
-            quick,
+            fast_ttl,
             f"workers:{kind}:{name}",
         ),
     )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from horde_proxy.aihorde import kudos
+from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import InMaintenance, Unreachable
 from horde_proxy.prompts.constrained import ConstrainedRequest, begun_with, structure_of
 from horde_proxy.protocol import chunks
@@ -34,8 +35,8 @@ QUIET_SECONDS = 2.0
 """How long the client hears nothing of a submit that is held back; then its answer begins."""
 
 LOOK_AFTER = 200
-TOLD_SECONDS = 1.0
-"""How long the model objects are told again as they were: making them costs more than a chat."""
+MODELS_SECONDS = 1.0
+"""How long the same model objects are given again: making them costs more than a chat."""
 __all__ = ["Filters", "HordeOptions", "HordeUpstream"]
 
 
@@ -75,8 +76,14 @@ class HordeUpstream:
     ) -> None:
         self.name, self.url = name, client.base
         self._options, self._now, self._new_id = options, now, new_id
-        self.webhook, self.feeds = webhook, catalog.feeds
-        self._told: tuple[Mapping[str, ModelEntry], float, list[dict[str, Any]]] | None = None
+        self.webhook, self.documents = webhook, catalog.documents
+        self._models: Derived[tuple[Mapping[str, ModelEntry]], list[dict[str, Any]]]
+        self._models = Derived(
+            lambda: (catalog.models(),),
+            lambda source: [self._model(entry) for entry in source[0].values()],
+            max_age=MODELS_SECONDS,
+            clock=clock,
+        )
         self._horde = HordeContext(
             client,
             catalog,
@@ -93,14 +100,7 @@ class HordeUpstream:
 
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects for the models with online workers, by name."""
-        catalog, now = self._horde.catalog.models(), self._horde.clock()
-        if self._told is None or self._told[0] is not catalog or now >= self._told[1]:
-            self._told = (
-                catalog,
-                now + TOLD_SECONDS,
-                [self._model(entry) for entry in catalog.values()],
-            )
-        return self._told[2]
+        return self._models.get()
 
     def refresh(self) -> None:
         """Have the models loaded anew, for whoever asks next."""
@@ -172,7 +172,7 @@ class HordeUpstream:
         )
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
-        widest, speeds = entry.widest(), self._horde.speeds
+        widest, speeds = entry.largest_context_worker().capacity, self._horde.speeds
         expected = speeds.expected(entry, widest.max_length)
         return {
             "id": entry.name,

@@ -1,4 +1,4 @@
-"""The model references in use, loaded in the background; who asks never waits for one."""
+"""The model references in use, loaded in the background: no request waits for one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.stats.reference import Reference, read_reference
 
 _FAILURE_TTL = 300.0
+"""The pause after a failed load (s): references are large, and nothing depends on them."""
 log = logging.getLogger(__name__)
 
 
@@ -21,7 +22,7 @@ class _Loaded(NamedTuple):
 
 
 class References:
-    """The references by kind. Each source gives a document and its age in seconds."""
+    """The references by kind. Each source returns a document and its age in seconds."""
 
     def __init__(
         self,
@@ -38,15 +39,15 @@ class References:
                 failure_ttl=_FAILURE_TTL,
                 clock=clock,
                 run=run,
-                age=lambda found: found.age,
+                age=lambda loaded: loaded.age,
             )
             for kind, source in sources.items()
         }
 
     def get(self, kind: str) -> Reference | None:
         """The reference of "text" or "image"; None without a source, or until it is loaded."""
-        found = self._loaded[kind].peek() if kind in self._loaded else None
-        return found.reference if found else None
+        loaded = self._loaded[kind].peek() if kind in self._loaded else None
+        return loaded.reference if loaded else None
 
 
 def _loader(kind: str, source: Callable[[], tuple[Any, float]]) -> Callable[[], _Loaded]:
@@ -55,9 +56,9 @@ def _loader(kind: str, source: Callable[[], tuple[Any, float]]) -> Callable[[], 
             document, age = source()
             reference = read_reference(document)
             if not reference:
-                raise UpstreamFailed("The model reference holds no models.")
+                raise UpstreamFailed("It holds no models.")
         except ProxyError as exc:
-            log.warning("the reference of %s models: %s", kind, exc)
+            log.warning("the reference of %s models cannot be loaded: %s", kind, exc)
             raise
         return _Loaded(reference, age)
 
