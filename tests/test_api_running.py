@@ -229,7 +229,7 @@ def test_who_leaves_before_the_usage_pays_for_what_was_generated(
     world: World, path: str, body: dict[str, Any]
 ) -> None:
     world.employ(Scripted("One two three four five."))
-    world, http = asked(world, book=UsageRecorder(None))
+    world, http = asked(world, usage=UsageRecorder(None))
     whole = http.post(f"/v1/{path}", json=body, headers=headers("bob")).json["usage"]
     stream = http.post(f"/v1/{path}", json={**body, "stream": True}, headers=headers("ann"))
     assert any("two" in piece.decode() for piece in stream.response)
@@ -241,7 +241,7 @@ def test_who_leaves_before_the_usage_pays_for_what_was_generated(
 
 def test_who_leaves_before_anything_was_generated_pays_nothing(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
-    world, http = asked(world, book=UsageRecorder(None))
+    world, http = asked(world, usage=UsageRecorder(None))
     stream = http.post(
         "/v1/chat/completions", json={**CHAT, "stream": True}, headers=headers("ann")
     )
@@ -270,7 +270,7 @@ def test_who_leaves_what_others_go_on_with_leaves_the_cost_to_them() -> None:
 
 def test_who_comes_back_for_an_answer_that_was_paid_does_not_pay_again(world: World) -> None:
     world.employ(Scripted("One two three four five."))
-    world, http = asked(world, book=UsageRecorder(None))
+    world, http = asked(world, usage=UsageRecorder(None))
     whole = http.post("/v1/chat/completions", json=CHAT, headers=headers("bob")).json["usage"]
     asks = {"json": {**CHAT, "stream": True}, "headers": headers("ann")}
     stream = http.post("/v1/chat/completions", **asks)

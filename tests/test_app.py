@@ -12,7 +12,7 @@ import pytest
 from horde_proxy import create_app
 from horde_proxy.config import Config, load
 from horde_proxy.errors import ProxyError
-from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.upstreams import kinds
 from horde_proxy.upstreams.base import Accepted, Route, StreamItem
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
@@ -44,7 +44,7 @@ class Parrot:
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         return tuple(models[:1])
 
-    def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+    def stream(self, request: GenerationRequest, route: Route) -> Iterator[StreamItem]:
         yield Accepted({}, self.name)
 
 

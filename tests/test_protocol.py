@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol import chunks, sse
-from horde_proxy.protocol.chat import ChatRequest, Message, ToolCall, read_chat
+from horde_proxy.protocol.chat import GenerationRequest, Message, ToolCall, read_chat
 from horde_proxy.protocol.chunks import Head, chunk, fold, role_chunk, usage_chunk, words
 from horde_proxy.protocol.usage import about_asked, usage_in
 
@@ -48,7 +48,7 @@ def test_what_an_answer_used_is_taken_where_it_can_be(
 
 
 def test_the_smallest_request_has_openais_defaults() -> None:
-    assert read_chat(body()) == ChatRequest(model="m", messages=(Message("user", "Hi"),))
+    assert read_chat(body()) == GenerationRequest(model="m", messages=(Message("user", "Hi"),))
 
 
 NULLABLE = (

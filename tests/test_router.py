@@ -21,17 +21,17 @@ from horde_proxy.errors import (
     UpstreamFailed,
 )
 from horde_proxy.ledger import ClientKey
-from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import Head, chunk, role_chunk
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.router import EVERYTHING, Router
-from horde_proxy.upstreams.base import Accepted, Route, Spent, StreamItem
+from horde_proxy.upstreams.base import Accepted, Caller, Route, Spent, StreamItem
 from horde_proxy.upstreams.proxying import NO_BODY, JsonBody, ProxyRequest, ProxyResponse
 from tests.support import Clock
 
 CALL = ProxyRequest("POST", "chat/completions", {}, NO_BODY, "m")
-CHAT = ChatRequest("m", (Message("user", "Hi"),))
+CHAT = GenerationRequest("m", (Message("user", "Hi"),))
 
 
 class Offering:
@@ -59,7 +59,9 @@ class Offering:
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         return tuple(model for model in models if model[0] == models[0][0])
 
-    def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+    def stream(
+        self, request: GenerationRequest, route: Route, caller: Caller
+    ) -> Iterator[StreamItem]:
         head = Head(f"of-{self.name}", 1, route.model)
         if self.failure:
             raise self.failure
@@ -394,9 +396,9 @@ def test_a_horde_whose_wait_is_too_long_comes_after_the_fallbacks() -> None:
     assert [name for name, _ in found(patient, "m")] == ["horde", "cloud"]
 
 
-def streamed(router: Router, chat: ChatRequest = CHAT) -> tuple[list[str], str]:
+def streamed(router: Router, chat: GenerationRequest = CHAT) -> tuple[list[str], str]:
     """The upstreams that accepted, and the content."""
-    items = list(router.stream(chat, router.candidates(chat.model)))
+    items = list(router.stream(chat, router.candidates(chat.model), Caller()))
     accepted = [item.upstream or "" for item in items if isinstance(item, Accepted)]
     deltas = [item["choices"][0]["delta"] for item in items if isinstance(item, dict)]
     return accepted, "".join(delta.get("content", "") for delta in deltas)
@@ -410,17 +412,21 @@ def test_a_stream_is_taken_over_before_the_first_content() -> None:
 
 def test_the_cost_of_a_stream_that_was_taken_over_is_its_successors() -> None:
     class Breaking(Offering):
-        def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+        def stream(
+            self, request: GenerationRequest, route: Route, caller: Caller
+        ) -> Iterator[StreamItem]:
             yield Accepted({}, self.name, lambda: Spent(1, 1, 1.0))
             raise UpstreamFailed("no")
 
     class Costing(Offering):
-        def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+        def stream(
+            self, request: GenerationRequest, route: Route, caller: Caller
+        ) -> Iterator[StreamItem]:
             yield Accepted({}, self.name, lambda: Spent(7, 5, 3.0))
             yield chunk(Head("id", 1, "m"), {"content": "x"})
 
     router = Router([endpoint(Breaking("one", "m")), endpoint(Costing("two", "m"), priority=1)])
-    accepted, _ = router.stream(CHAT, router.candidates("m"))
+    accepted, _ = router.stream(CHAT, router.candidates("m"), Caller())
     assert isinstance(accepted, Accepted)
     assert accepted.spent() == Spent(7, 5, 3.0)
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from horde_proxy.errors import InsufficientKudos
 from horde_proxy.prompts.answer import cut
 from horde_proxy.prompts.tokens import estimate, truncate
-from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import fold
-from horde_proxy.upstreams.base import Route, Waiting
+from horde_proxy.upstreams.base import Caller, Route, SubmitBudget, SubmitsUsedUp, Waiting
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.worker.backend import BackendError
 from tests.support import OWNER_KEY, Clock, Scripted, World
@@ -43,27 +43,33 @@ class Reciter(Scripted):
         return text
 
 
-def chat(**fields: Any) -> ChatRequest:
+def chat(**fields: Any) -> GenerationRequest:
     messages = (Message("user", "Recite."),)
-    return ChatRequest(**{"model": "test/model", "messages": messages, **fields})
+    return GenerationRequest(**{"model": "test/model", "messages": messages, **fields})
 
 
 def chunks(
-    world: World, request: ChatRequest, upstream: HordeUpstream | None = None
+    world: World,
+    request: GenerationRequest,
+    upstream: HordeUpstream | None = None,
+    caller: Caller | None = None,
 ) -> list[tuple[float, Any]]:
     """(when, chunk) of all chunks."""
     upstream = upstream or world.upstream()
     return [
         (world.clock(), item)
-        for item in upstream.stream(request, Route(upstream, (request.model,)))
+        for item in upstream.stream(request, Route(upstream, (request.model,)), caller or Caller())
         if isinstance(item, dict)
     ]
 
 
 def answer(
-    world: World, request: ChatRequest, upstream: HordeUpstream | None = None
+    world: World,
+    request: GenerationRequest,
+    upstream: HordeUpstream | None = None,
+    caller: Caller | None = None,
 ) -> dict[str, Any]:
-    return fold(chunk for _, chunk in chunks(world, request, upstream))
+    return fold(chunk for _, chunk in chunks(world, request, upstream, caller))
 
 
 def content(found: dict[str, Any]) -> str:
@@ -113,7 +119,7 @@ def test_without_segments_the_answer_is_one_job_and_says_so(world: World) -> Non
     world.options = replace(world.options, segments=False)
     world.employ(Reciter(WORDS, world.clock, max_length=200))
     upstream = world.upstream()
-    items = list(upstream.stream(chat(max_tokens=1000), Route(upstream, ("test/model",))))
+    items = list(upstream.stream(chat(max_tokens=1000), Route(upstream, ("test/model",)), Caller()))
     assert items[0].headers["X-Horde-Warnings"] == "max_tokens: lowered to 200"  # type: ignore
     found = fold(item for item in items if isinstance(item, dict))
     assert content(found) == truncate(WORDS, 200)
@@ -186,7 +192,9 @@ def test_when_the_first_worker_is_gone_another_goes_on(world: World) -> None:
     one.step(world.session)
     world.bridge(two, "two").step(world.session)
     upstream = world.upstream()
-    items = upstream.stream(chat(max_tokens=2000, stream=True), Route(upstream, ("test/model",)))
+    items = upstream.stream(
+        chat(max_tokens=2000, stream=True), Route(upstream, ("test/model",)), Caller()
+    )
     next(items)
     one.step(world.session)
     other = world.bridge(two, "two")
@@ -207,7 +215,7 @@ def test_a_full_context_ends_the_answer_as_length(world: World) -> None:
 
 def test_an_answer_ends_with_what_it_has_when_the_clients_time_is_over(world: World) -> None:
     world.employ(Reciter(WORDS, world.clock, speed=10, max_length=200))
-    found = answer(world, chat(max_tokens=4000, seconds=100))
+    found = answer(world, chat(max_tokens=4000), caller=Caller(deadline=world.clock() + 100))
     assert 500 < estimate(content(found)) < 1200
     assert found["horde"]["cut_off_by"] == "time"
     assert world.horde.open_requests() == []
@@ -299,7 +307,7 @@ def test_waitings_tell_the_expected_seconds(world: World) -> None:
     answer(world, chat(max_tokens=400))
     upstream = world.upstream()
     upstream._horde.speeds.learn("test/model", 400, 40.0)
-    items = upstream.stream(chat(max_tokens=400), Route(upstream, ("test/model",)))
+    items = upstream.stream(chat(max_tokens=400), Route(upstream, ("test/model",)), Caller())
     waiting = next(item for item in items if isinstance(item, Waiting))
     assert waiting.seconds is not None and 30 < waiting.seconds < 50
 
@@ -356,7 +364,7 @@ def test_a_censored_answer_is_asked_of_another_worker(world: World) -> None:
     upstream = world.upstream()
     censor = world.bridge(Scripted("no"), "censor")
     censor.step(world.session)
-    items = upstream.stream(chat(), Route(upstream, ("test/model",)))
+    items = upstream.stream(chat(), Route(upstream, ("test/model",)), Caller())
     next(items)
     world.horde.deliver(*_censored(world))
     world.employ(Scripted("Hello there."), "good")
@@ -402,7 +410,7 @@ def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
     running = {}
     for number in range(200):
         request = chat(messages=(Message("user", f"This is chat number {number}."),))
-        running[number] = upstream.stream(request, Route(upstream, ("test/model",)))
+        running[number] = upstream.stream(request, Route(upstream, ("test/model",)), Caller())
     answers: dict[int, list[Any]] = {number: [] for number in running}
     while running:
         for number, items in list(running.items()):
@@ -450,9 +458,9 @@ def test_a_worker_that_writes_nothing_but_replacement_characters_ends_the_chain(
 def test_all_words_come_though_the_time_is_over_while_they_are_given(world: World) -> None:
     world.employ(Reciter("one two three four.", world.clock, speed=0.5))
     upstream = world.upstream()
-    request = chat(stream=True, max_tokens=100, seconds=11)
-    found = []
-    for item in upstream.stream(request, Route(upstream, ("test/model",))):
+    request = chat(stream=True, max_tokens=100)
+    found, caller = [], Caller(deadline=world.clock() + 11)
+    for item in upstream.stream(request, Route(upstream, ("test/model",)), caller):
         if isinstance(item, dict):
             world.clock.seconds += 1 if item["choices"] else 0
             found.append(item)
@@ -464,3 +472,17 @@ def test_more_kudos_than_allowed_are_not_spent_on_retries(world: World) -> None:
     with pytest.raises(InsufficientKudos):
         answer(world, chat(max_tokens=300, horde={"max_kudos": 79.0}))
     assert len(worker.payloads) < 3
+
+
+def test_one_chat_submits_no_more_than_its_bound(world: World) -> None:
+    worker = world.employ(Reciter(WORDS, world.clock, max_length=80))
+    caller = Caller(submits=SubmitBudget(most=3))
+    found = answer(world, chat(max_tokens=4000), caller=caller)
+    assert (len(worker.payloads), found["horde"]["segments"]) == (3, 3)
+    assert found["horde"]["cut_off_by"] == "failure"
+
+
+def test_a_chat_without_any_submit_left_is_told_why(world: World) -> None:
+    world.employ(Reciter(WORDS, world.clock))
+    with pytest.raises(SubmitsUsedUp, match="took 0 requests"):
+        answer(world, chat(), caller=Caller(submits=SubmitBudget(most=0)))

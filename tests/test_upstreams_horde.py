@@ -19,10 +19,10 @@ from horde_proxy.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.shutdown import Shutdown
-from horde_proxy.upstreams.base import Accepted, Route, StreamItem, Waiting
+from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem, Waiting
 from horde_proxy.worker.backend import BackendError
 from tests.support import HORDE_URL, OWNER_KEY, Scripted, World
 
@@ -32,20 +32,22 @@ SUBMIT = f"{BASE}/generate/text/async"
 STATUS = f"{BASE}/generate/text/status/1"
 
 
-def chat(**fields: Any) -> ChatRequest:
-    return ChatRequest(**{"model": "test/model", "messages": HI, **fields})
+def chat(**fields: Any) -> GenerationRequest:
+    return GenerationRequest(**{"model": "test/model", "messages": HI, **fields})
 
 
-def stream(world: World, request: ChatRequest) -> Iterator[StreamItem]:
+def stream(
+    world: World, request: GenerationRequest, caller: Caller | None = None
+) -> Iterator[StreamItem]:
     upstream = world.upstream()
-    return upstream.stream(request, Route(upstream, (request.model,)))
+    return upstream.stream(request, Route(upstream, (request.model,)), caller or Caller())
 
 
-def completed(world: World, request: ChatRequest) -> dict[str, Any]:
+def completed(world: World, request: GenerationRequest) -> dict[str, Any]:
     return fold(item for item in stream(world, request) if isinstance(item, dict))
 
 
-def accepted(world: World, request: ChatRequest) -> Accepted:
+def accepted(world: World, request: GenerationRequest) -> Accepted:
     first = next(stream(world, request))
     assert isinstance(first, Accepted)
     return first
@@ -185,7 +187,7 @@ def test_a_shutdown_cancels_the_request(world: World) -> None:
     world.sleep = halt.sleep
     upstream = world.upstream()
     with pytest.raises(ShuttingDown):
-        list(upstream.stream(chat(), Route(upstream, ("test/model",))))
+        list(upstream.stream(chat(), Route(upstream, ("test/model",)), Caller()))
     assert world.horde.open_requests() == []
 
 
@@ -335,7 +337,7 @@ def test_a_submit_that_stays_refused_waits_as_long_as_the_client(world: World) -
         )
         start = world.clock()
         with pytest.raises(TimedOut):
-            list(stream(world, chat(seconds=60)))
+            list(stream(world, chat(), Caller(deadline=start + 60)))
     assert 58 <= world.clock() - start < 61
 
 

@@ -19,9 +19,9 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
-from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import fold
-from horde_proxy.upstreams.base import Accepted, Route
+from horde_proxy.upstreams.base import Accepted, Caller, Route
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.stream import as_chunks
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, _pieces, base_url
@@ -327,9 +327,9 @@ def test_kudos_that_cannot_be_added_up_are_not_noted(kudos: Any) -> None:
 def test_an_upstream_streams_what_another_left() -> None:
     sent = responses.post(CHAT, body=ROLES, content_type="text/event-stream")
     source = {"model": "x", "messages": [], "temperature": 1}
-    request = ChatRequest("x", (Message("user", "Hi"),), source=source)
+    request = GenerationRequest("x", (Message("user", "Hi"),), source=source)
     found = upstream()
-    items = list(found.stream(request, Route(found, ("m",))))
+    items = list(found.stream(request, Route(found, ("m",)), Caller()))
     assert items[0] == Accepted({"X-Endpoint": "server"}, "server")
     assert fold(item for item in items if isinstance(item, dict))["usage"] == USAGE
     assert json.loads(sent.calls[0].request.body) == {
@@ -346,9 +346,9 @@ def test_an_upstream_streams_what_another_left() -> None:
 def test_a_refusal_is_told_before_anything_is_accepted(status: int, code: int) -> None:
     responses.post(CHAT, json={"error": {"message": "no such thing"}}, status=status)
     found = upstream()
-    request = ChatRequest("x", (Message("user", "Hi"),), source={})
+    request = GenerationRequest("x", (Message("user", "Hi"),), source={})
     with pytest.raises(Exception, match="no such thing") as raised:
-        list(found.stream(request, Route(found, ("m",))))
+        list(found.stream(request, Route(found, ("m",)), Caller()))
     assert getattr(raised.value, "status", None) == code
 
 
@@ -386,9 +386,9 @@ def test_headers_that_are_broken_or_of_the_connection_are_not_told(
 def test_a_busy_server_says_so_in_a_stream_too() -> None:
     responses.post(CHAT, status=429, headers={"Retry-After": "9"})
     found = upstream()
-    request = ChatRequest("x", (Message("user", "Hi"),), source={})
+    request = GenerationRequest("x", (Message("user", "Hi"),), source={})
     with pytest.raises(RateLimited) as raised:
-        list(found.stream(request, Route(found, ("m",))))
+        list(found.stream(request, Route(found, ("m",)), Caller()))
     assert raised.value.retry_after == 9
 
 
@@ -400,9 +400,9 @@ def test_a_context_that_overflows_is_told_in_a_stream_too() -> None:
         json={"error": {"message": "too long", "type": "exceed_context_size_error"}},
     )
     found = upstream()
-    request = ChatRequest("x", (Message("user", "Hi"),), source={})
+    request = GenerationRequest("x", (Message("user", "Hi"),), source={})
     with pytest.raises(ContextLengthExceeded, match="too long"):
-        list(found.stream(request, Route(found, ("m",))))
+        list(found.stream(request, Route(found, ("m",)), Caller()))
 
 
 class Raw:

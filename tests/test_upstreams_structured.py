@@ -15,7 +15,7 @@ from horde_proxy.errors import InvalidRequest, ToolCallFailed
 from horde_proxy.prompts.tokens import truncate
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
-from horde_proxy.upstreams.base import Route
+from horde_proxy.upstreams.base import Caller, Route
 from horde_proxy.worker.backend import BackendError
 from tests.support import Scripted, World
 
@@ -74,7 +74,7 @@ def asked(world: World, **fields: Any) -> list[dict[str, Any]]:
         **fields,
     }
     request = read_chat(body)
-    items = upstream.stream(request, Route(upstream, ("test/model",)))
+    items = upstream.stream(request, Route(upstream, ("test/model",)), Caller())
     return [item for item in items if isinstance(item, dict)]
 
 
@@ -297,7 +297,7 @@ def test_a_model_that_is_told_of_no_tools_answers_in_plain_text(world: World) ->
     request = read_chat(
         {"model": "test/model", "tools": [WEATHER], "messages": [{"role": "user", "content": "Hi"}]}
     )
-    accepted = next(upstream.stream(request, Route(upstream, ("test/model",))))
+    accepted = next(upstream.stream(request, Route(upstream, ("test/model",)), Caller()))
     assert accepted.headers["X-Horde-Warnings"] == (  # type: ignore[union-attr]
         "tools: not supported for this model"
     )
@@ -528,7 +528,7 @@ def test_what_is_no_call_is_streamed_as_it_is_written(world: World) -> None:
             "messages": [{"role": "user", "content": "Weather?"}],
         }
     )
-    items = upstream.stream(request, Route(upstream, ("test/model",)))
+    items = upstream.stream(request, Route(upstream, ("test/model",)), Caller())
     found = []
     for item in items:
         if isinstance(item, dict):

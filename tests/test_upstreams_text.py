@@ -9,7 +9,7 @@ import pytest
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.formats import FORMATS
-from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.upstreams.horde.text import (
     is_censored,
     is_final,
@@ -20,7 +20,7 @@ from horde_proxy.upstreams.horde.text import (
 
 
 def test_a_payload_has_all_that_the_horde_needs_and_nothing_that_mangles() -> None:
-    request = ChatRequest("m", (), n=2, stop=("END",), sampling={"temperature": 0.7})
+    request = GenerationRequest("m", (), n=2, stop=("END",), sampling={"temperature": 0.7})
     fitted = Fitted("PROMPT", 10, 200, 512, 0)
     payload = to_payload(
         request, ["some/model"], FORMATS["plain"], fitted, {"slow_workers": True}, 2

@@ -9,10 +9,10 @@ from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.auth import admit, guard, read_json
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.api.generation import answered, owned
+from horde_proxy.api.generation import answered, caller_of
 from horde_proxy.api.proxying import candidates_for, passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
-from horde_proxy.protocol.chat import ChatRequest, read_chat
+from horde_proxy.protocol.chat import GenerationRequest, read_chat
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Accepted, StreamItem
 
@@ -28,9 +28,10 @@ def chat_completions() -> Response:
     relayed, candidates = passed_on(ctx, body)
     if relayed is not None:
         return relayed
-    chat = owned(ctx, read_chat(body.document, max_n=ctx.serving.max_n, strict=ctx.serving.strict))
+    chat = read_chat(body.document, max_n=ctx.serving.max_n, strict=ctx.serving.strict)
+    caller = caller_of(ctx, chat)
     left = candidates or candidates_for(ctx, chat.model)
-    items = answered(ctx, chat, body.content, lambda: ctx.router.stream(chat, left))
+    items = answered(ctx, chat, caller, body.content, lambda: ctx.router.stream(chat, left, caller))
     accepted = cast(Accepted, next(items))
     response = _streamed(ctx, chat, items) if chat.stream else _whole(items)
     response.headers.update(accepted.headers)
@@ -41,7 +42,7 @@ def _whole(items: Iterator[StreamItem]) -> Response:
     return jsonify(fold(item for item in items if isinstance(item, dict)))
 
 
-def _streamed(ctx: AppContext, chat: ChatRequest, items: Iterator[StreamItem]) -> Response:
+def _streamed(ctx: AppContext, chat: GenerationRequest, items: Iterator[StreamItem]) -> Response:
     events = EventStream(
         items,
         include_usage=chat.include_usage,

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify
 
 from horde_proxy.api.auth import admit, guard, read_json
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.api.generation import answered, owned
+from horde_proxy.api.generation import answered, caller_of
 from horde_proxy.api.proxying import candidates_for, passed_on
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
 from horde_proxy.protocol.completions import (
@@ -40,12 +40,14 @@ def completions() -> Response:
         max_n=ctx.serving.max_n,
         strict=ctx.serving.strict,
     )
-    chats = [owned(ctx, each) for each in asked.requests]
+    chats = asked.requests
+    caller = caller_of(ctx, chats[0])
     # They are used up in being asked: each prompt has its own.
-    asking = [(chat, candidates_for(ctx, chat.model)) for chat in chats]
+    asking = [(chat, candidates_for(ctx, chat.model), caller_of(ctx, chat)) for chat in chats]
     items = answered(
         ctx,
         chats[0],
+        caller,
         body.content,
         lambda: several([ctx.router.stream(*each) for each in asking], chats[0].n),
     )

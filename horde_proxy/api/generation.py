@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from flask import g, request
 
@@ -15,21 +14,14 @@ from horde_proxy.api.auth import client_key, client_name
 from horde_proxy.api.connection import is_open, watched
 from horde_proxy.api.context import AppContext
 from horde_proxy.api.in_flight import RequestInfo
-from horde_proxy.errors import TimedOut
-from horde_proxy.protocol.chat import ChatRequest
-from horde_proxy.upstreams.base import StreamItem
+from horde_proxy.protocol.chat import GenerationRequest
+from horde_proxy.upstreams.base import Caller, DeadlinePassed, StreamItem
 
 
-def owned(ctx: AppContext, chat: ChatRequest) -> ChatRequest:
-    """The request with what its sender brings: who it is, whose key pays, how long it waits."""
+def caller_of(ctx: AppContext, chat: GenerationRequest) -> Caller:
+    """Who sent the current request, whose key pays, and how long the client waits."""
     seconds = ctx.serving.stream_timeout if chat.stream else ctx.serving.timeout
-    return replace(
-        chat,
-        api_key=horde_key(ctx),
-        client=client_name(),
-        seconds=seconds,
-        deadline=ctx.clock() + seconds,
-    )
+    return Caller(client_name(), horde_key(ctx), ctx.clock() + seconds)
 
 
 def horde_key(ctx: AppContext) -> str | None:
@@ -40,40 +32,46 @@ def horde_key(ctx: AppContext) -> str | None:
 
 
 def answered(
-    ctx: AppContext, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
+    ctx: AppContext,
+    chat: GenerationRequest,
+    caller: Caller,
+    content: bytes,
+    start: Callable[[], Iterator[StreamItem]],
 ) -> Iterator[StreamItem]:
     """The items of an answer, which the same request of the same client shares.
 
     `content` is the request as it came. Raises Repeated for what a client in a loop sends.
     """
-    ctx.live.loop_guard.check(chat)
+    ctx.live.loop_guard.check(chat, caller.client)
     record: RequestLog = g.record
     record.asked = record.asked or chat.model
-    items = _watched(ctx, chat, _followed(ctx, chat, content, start))
-    items = ctx.live.slots.occupied(ctx.live.loop_guard.counted(chat, items))
+    items = _watched(ctx, caller, _followed(ctx, chat, caller, content, start))
+    items = ctx.live.slots.occupied(ctx.live.loop_guard.counted(chat, caller.client, items))
     return record.follow(items, ctx.clock)
 
 
 def _followed(
-    ctx: AppContext, chat: ChatRequest, content: bytes, start: Callable[[], Iterator[StreamItem]]
+    ctx: AppContext,
+    chat: GenerationRequest,
+    caller: Caller,
+    content: bytes,
+    start: Callable[[], Iterator[StreamItem]],
 ) -> Iterator[StreamItem]:
     record: RequestLog = g.record
     key = record.id
     if ctx.serving.reattach:
         digest = hashlib.sha256(content).hexdigest()
-        key = f"{chat.client} {request.path.removeprefix('/v1')} {digest}"
-    about = RequestInfo(record.id, chat.client, chat.model, chat.stream, time.time())
+        key = f"{caller.client} {request.path.removeprefix('/v1')} {digest}"
+    about = RequestInfo(record.id, caller.client, chat.model, chat.stream, time.time())
     return ctx.live.in_flight.follow(key, about, start)
 
 
-def _watched(
-    ctx: AppContext, chat: ChatRequest, items: Iterator[StreamItem]
-) -> Iterator[StreamItem]:
+def _watched(ctx: AppContext, caller: Caller, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
     sock = request.environ.get("gunicorn.socket")
     return watched(
         items,
         is_open=lambda: is_open(sock),
-        deadline=chat.deadline or ctx.clock(),
+        deadline=caller.deadline or ctx.clock(),
         clock=ctx.clock,
-        late=TimedOut("The answer did not come within the time that this proxy waits for one."),
+        late=DeadlinePassed(),
     )

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.upstreams.base import StreamItem
 from horde_proxy.windows import CallWindows
 
@@ -43,20 +43,22 @@ class LoopGuard:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
-    def check(self, chat: ChatRequest) -> None:
+    def check(self, chat: GenerationRequest, client: str) -> None:
         """Raises Repeated when the same was answered too often within the minute."""
         if not self._limit:
             return
-        key = _said(chat)
+        key = _said(chat, client)
         if self._answered.wait(key, self._limit) and key not in self._running:
             raise RequestLoop()
 
-    def counted(self, chat: ChatRequest, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
+    def counted(
+        self, chat: GenerationRequest, client: str, items: Iterator[StreamItem]
+    ) -> Iterator[StreamItem]:
         """The items of an answer, which is counted when it ends."""
         if not self._limit:
             yield from items
             return
-        key = _said(chat)
+        key = _said(chat, client)
         with self._lock:
             self._running[key] += 1
         try:
@@ -75,12 +77,12 @@ class LoopGuard:
             return True
 
 
-def _said(chat: ChatRequest) -> str:
+def _said(chat: GenerationRequest, client: str) -> str:
     """A digest of who asks and of all that is said, but for the model's own empty last turns."""
     messages = list(chat.messages)
     while messages and _is_empty(messages[-1]):
         messages.pop()
-    said = repr((chat.client, chat.model, chat.tool_choice, messages))
+    said = repr((client, chat.model, chat.tool_choice, messages))
     return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
 
 

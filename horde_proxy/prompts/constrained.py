@@ -17,7 +17,7 @@ from horde_proxy.prompts.json_schema.schemas import Unfillable, broken, problem,
 from horde_proxy.prompts.lenient_json import dumps, loads, span
 from horde_proxy.prompts.tool_calls import instructions as calling
 from horde_proxy.prompts.tool_calls.calls import CallReading, read_calls
-from horde_proxy.protocol.chat import ChatRequest, JsonFormat, Message, Tool
+from horde_proxy.protocol.chat import GenerationRequest, JsonFormat, Message, Tool
 
 _JSON = "Answer with one JSON object only, no prose, no code fence."
 _JSON_OF_SCHEMA = (
@@ -40,11 +40,11 @@ _HIGHEST_PENALTY = 1.05
 class ConstrainedRequest:
     """How to ask: the chat, and the beginning that the answer is given ("" for none)."""
 
-    request: ChatRequest
+    request: GenerationRequest
     prefill: str
 
 
-def structure_of(request: ChatRequest, style: str) -> ConstrainedRequest | None:
+def structure_of(request: GenerationRequest, style: str) -> ConstrainedRequest | None:
     """How to ask for what a request wants; None for plain text.
 
     `style` is how tool calls are written for the model, "none" for a model that is told of none.
@@ -138,7 +138,7 @@ def read_call(structure: ConstrainedRequest, text: str, *, cut_off: bool) -> Cal
     return anew if anew.calls and not anew.problem else glued
 
 
-def offered(request: ChatRequest) -> list[Tool]:
+def offered(request: GenerationRequest) -> list[Tool]:
     """The tools that the model may call."""
     return [
         tool for tool in request.tools if request.tool_choice in ("auto", "required", tool.name)
@@ -182,7 +182,7 @@ def _is_closed(prefill: str, text: str) -> bool:
     return is_anew and span(bare).state == "closed"
 
 
-def _is_astray(text: str, request: ChatRequest) -> bool:
+def _is_astray(text: str, request: GenerationRequest) -> bool:
     """Whether a begun object has a first property that its schema has not, or of another type.
 
     That is how small models repeat the schema instead of filling it in.
@@ -212,7 +212,7 @@ def grounded(value: str, said: str) -> str | None:
     return said[at : at + len(value)]
 
 
-def _for_tools(request: ChatRequest, style: str) -> ConstrainedRequest:
+def _for_tools(request: GenerationRequest, style: str) -> ConstrainedRequest:
     choice, parallel = request.tool_choice, request.parallel_tool_calls
     is_free, tools = choice in ("auto", "required"), offered(request)
     if choice != "auto":
@@ -237,7 +237,7 @@ def _for_tools(request: ChatRequest, style: str) -> ConstrainedRequest:
     )
 
 
-def _for_json(request: ChatRequest) -> ConstrainedRequest:
+def _for_json(request: GenerationRequest) -> ConstrainedRequest:
     assert request.json_format is not None
     schema = request.json_format.schema
     if schema is not None:

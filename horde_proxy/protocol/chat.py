@@ -1,4 +1,4 @@
-"""Reading a chat completion request: OpenAI's body in, a checked ChatRequest out. Pure."""
+"""Reading a chat completion request: OpenAI's body in, a checked GenerationRequest out. Pure."""
 
 from __future__ import annotations
 
@@ -51,16 +51,15 @@ class Message:
 
 
 @dataclass(frozen=True)
-class ChatRequest:
-    """What a client asks for, checked and with nulls gone.
+class GenerationRequest:
+    """What a client asks for, checked and with nulls gone. Who asks is upstreams.base.Caller.
 
-    `max_tokens` None: as the upstream sees fit. `sampling` and `horde` hold only what the client
-    set. `ignored` names what was accepted but cannot be honoured. `api_key` is the client's own
-    key for the upstream, where it brings one. `tool_choice` is "none", "auto", "required" or the
-    name of a tool; `legacy_functions`: calls are wanted in the older form. `raw`: the one message
-    is a prompt to go on with as it stands. `client` tells clients apart; `seconds` are how long
-    the client is let wait, `deadline` is when that is over, on the monotonic clock. `source` is
-    the body as it came, for upstreams that take it as it is.
+    `max_tokens` None: the upstream's default. `sampling` and `horde` hold only what the client
+    set. `ignored` names parameters that were accepted but cannot be honoured. `tool_choice` is
+    "none", "auto", "required" or the name of a tool. `legacy_functions`: the client expects
+    `function_call` instead of `tool_calls`. `raw`: the only message is a prompt that the model
+    continues, without a chat format. `source` is the client's body, for upstreams that speak
+    OpenAI's API themselves.
     """
 
     model: str
@@ -73,16 +72,12 @@ class ChatRequest:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     horde: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
-    api_key: str | None = field(default=None, repr=False)
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "none"
     parallel_tool_calls: bool = True
     legacy_functions: bool = False
     json_format: JsonFormat | None = None
     raw: bool = False
-    client: str = ""
-    seconds: float | None = None
-    deadline: float | None = None
     source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -279,8 +274,8 @@ _OTHER_NAMES = {
 _IGNORED = ("seed", "logit_bias", "logprobs", "top_logprobs", "web_search_options")
 
 
-def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest:
-    """The ChatRequest in a decoded JSON body. Raises InvalidRequest with param and code.
+def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> GenerationRequest:
+    """The GenerationRequest in a decoded JSON body. Raises InvalidRequest with param and code.
 
     `max_n`: most choices allowed. `strict`: what cannot be honoured is refused, not ignored.
     Source: POST /v1/chat/completions of the OpenAI API.
@@ -301,7 +296,9 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> ChatRequest
     )
 
 
-def common(body: Sampled, ignored: tuple[str, ...], *, max_n: int, strict: bool) -> ChatRequest:
+def common(
+    body: Sampled, ignored: tuple[str, ...], *, max_n: int, strict: bool
+) -> GenerationRequest:
     """The request that a body makes but for its messages. Raises InvalidRequest."""
     if (body.n or 1) > max_n:
         raise InvalidRequest(
@@ -315,7 +312,7 @@ def common(body: Sampled, ignored: tuple[str, ...], *, max_n: int, strict: bool)
             param=ignored[0],
             code="unsupported_parameter",
         )
-    return ChatRequest(
+    return GenerationRequest(
         model=body.model,
         messages=(),
         max_tokens=body.max_tokens,

@@ -9,7 +9,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol.chat import MOST_ELEMENTS, ChatRequest, Int, Message, Sampled, common
+from horde_proxy.protocol.chat import (
+    MOST_ELEMENTS,
+    GenerationRequest,
+    Int,
+    Message,
+    Sampled,
+    common,
+)
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.validation import parsed
 
@@ -21,7 +28,7 @@ class CompletionRequest:
     """One request for each prompt; `echo`: the text begins with its prompt."""
 
     prompts: tuple[str, ...]
-    requests: tuple[ChatRequest, ...]
+    requests: tuple[GenerationRequest, ...]
     echo: bool
 
     def echoed(self) -> dict[int, str]:

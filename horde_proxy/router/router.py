@@ -21,14 +21,14 @@ from horde_proxy.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.circuit_breaker import Attempt
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.failover import SplicedStream
 from horde_proxy.router.model_index import EVERYTHING, ModelIndex, Scope, VisibleModels
 from horde_proxy.router.model_names import expected_seconds
-from horde_proxy.upstreams.base import Accepted, StreamItem
+from horde_proxy.upstreams.base import Accepted, Caller, StreamItem
 from horde_proxy.upstreams.openai.errors import fault_of, overflow_of
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
@@ -134,7 +134,9 @@ class Router:
             last.close()
         return None
 
-    def stream(self, request: ChatRequest, candidates: Candidates) -> Iterator[StreamItem]:
+    def stream(
+        self, request: GenerationRequest, candidates: Candidates, caller: Caller
+    ) -> Iterator[StreamItem]:
         """The answer of the first candidate that gives one; see horde_proxy.upstreams.
 
         Another is asked only while the client has seen no content.
@@ -142,7 +144,7 @@ class Router:
         shown = SplicedStream()
         for candidate, attempt in candidates:
             try:
-                yield from shown.only_new(_followed(request, candidate, attempt))
+                yield from shown.only_new(_followed(request, candidate, attempt, caller))
                 return
             except ContextLengthExceeded as exc:
                 if shown.content or not candidates.has_fallback():
@@ -348,8 +350,10 @@ def _routes(
         models = [each for each in models if each not in shared]
 
 
-def _followed(request: ChatRequest, candidate: Candidate, attempt: Attempt) -> Iterator[StreamItem]:
-    for item in candidate.route.upstream.stream(request, candidate.route):
+def _followed(
+    request: GenerationRequest, candidate: Candidate, attempt: Attempt, caller: Caller
+) -> Iterator[StreamItem]:
+    for item in candidate.route.upstream.stream(request, candidate.route, caller):
         if isinstance(item, Accepted):
             attempt.answered()
         yield item

@@ -1,20 +1,123 @@
 """What a kind of upstream is to the rest of the proxy: a stream of Accepted, Waiting and chunks.
 
-`stream(request, route)` yields Accepted first, once the upstream has taken the request; until
-then nothing has been sent to the client, and a ProxyError keeps its real status. Closing the
-generator cancels what still runs. Chunks are OpenAI's; the last one carries the usage.
+`stream(request, route, caller)` yields Accepted first, once the upstream has taken the request.
+Until then nothing has been sent to the client, so that a ProxyError keeps its real status.
+Closing the generator cancels what still runs. Chunks are OpenAI's; the last one has the usage.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from horde_proxy.errors import ProxyError
-from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.errors import ProxyError, TimedOut, UpstreamFailed
+from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
+
+
+class DeadlinePassed(TimedOut):
+    """The caller's time is over."""
+
+    def __init__(self) -> None:
+        super().__init__("The answer did not come within the time that this proxy waits for one.")
+
+
+MOST_SUBMITS = 500
+"""Submits of one chat. The longest chat of today makes about 260: 4096 tokens in segments of 64
+(what a faulted job is cut to), for each of 4 choices. Twelve guided leaves add little to that."""
+
+
+class SubmitsUsedUp(UpstreamFailed):
+    """Retries, segments, corrections and guided leaves together came to the bound."""
+
+    code = "too_many_submits"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"This answer already took {most} requests to the horde and is not complete. "
+            "Ask for fewer tokens, or for a simpler schema."
+        )
+
+
+class SubmitBudget:
+    """Counts what one chat submits, over all of its retries, segments and upstreams.
+
+    Only the thread whose turn it is to drive the chat counts, so that there is no lock.
+    """
+
+    def __init__(self, most: int = MOST_SUBMITS) -> None:
+        self.most, self.used = most, 0
+
+    def take(self) -> None:
+        """Count one more submit. Raises SubmitsUsedUp instead of exceeding the bound."""
+        if self.used >= self.most:
+            raise SubmitsUsedUp(self.most)
+        self.used += 1
+
+
+LONGEST_SLEEP = 0.9
+"""Seconds between two Waitings where nobody wakes the sleeper: keep-alives go out at Waitings."""
+
+
+class Sleeper:
+    """The sleep of the thread that drives one answer, which other threads may end early.
+
+    `sleep` replaces the real sleep, for upstreams and tests with a clock of their own.
+    """
+
+    def __init__(
+        self, longest: float = LONGEST_SLEEP, sleep: Callable[[float], object] | None = None
+    ) -> None:
+        self._longest, self._sleep = longest, sleep
+        # A binary semaphore: held while nothing has happened, released by wake(). A bare lock
+        # costs a fraction of an Event, and one thread at a time sleeps here.
+        self._news = threading.Lock()
+        self._news.acquire()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether wake() ended the sleep of so many seconds, or of the `longest` if that is less.
+
+        A wake() that came before is not lost: the next wait ends at once. Yield a Waiting after
+        each wait, so that the caller can look at what happened.
+        """
+        seconds = max(min(seconds, self._longest), 0.0)
+        if self._sleep is None:
+            return self._news.acquire(timeout=seconds)
+        is_woken = self._news.acquire(blocking=False)
+        if not is_woken:
+            self._sleep(seconds)
+        return is_woken
+
+    def wake(self) -> None:
+        """End the present sleep, or the next one. Any thread may call it, as often as it likes."""
+        # The lock is free when an earlier wake() was not noticed yet.
+        with contextlib.suppress(RuntimeError):
+            self._news.release()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks for an answer, and how long the caller waits for it.
+
+    `client` tells callers apart. `api_key` is the caller's own key for the upstream; None: the
+    upstream uses the configured one. `deadline` is on the monotonic clock. `sleeper` is for the
+    upstream's waits; None: it sleeps in its own way. One Caller is good for one chat.
+    """
+
+    client: str = ""
+    api_key: str | None = field(default=None, repr=False)
+    deadline: float | None = None
+    sleeper: Sleeper | None = field(default=None, compare=False)
+    submits: SubmitBudget = field(default_factory=SubmitBudget, compare=False)
+
+    def check_deadline(self, now: float) -> None:
+        """Raises TimedOut once the deadline has passed."""
+        if self.deadline is not None and now > self.deadline:
+            raise DeadlinePassed()
 
 
 class Spent(NamedTuple):
@@ -77,7 +180,9 @@ class Upstream(Protocol):
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         """Those of the models that may share one request with the first, which is among them."""
 
-    def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+    def stream(
+        self, request: GenerationRequest, route: Route, caller: Caller
+    ) -> Iterator[StreamItem]:
         """The answer; see the module's docstring."""
 
 

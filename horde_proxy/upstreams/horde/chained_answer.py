@@ -24,7 +24,7 @@ from horde_proxy.prompts.partial_answer import PROBE_LENGTH, End, PartialAnswer
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
-from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.base import DeadlinePassed, Waiting
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.segment import (
     AnswerCost,
@@ -258,9 +258,7 @@ def in_time(
             yield item
             is_late = deadline is not None and clock() > deadline - _MARGIN
             if is_late and isinstance(item, Waiting):
-                raise TimedOut(
-                    "The answer did not come within the time that this proxy waits for one."
-                )
+                raise DeadlinePassed()
     finally:
         items.close()
 

@@ -12,7 +12,8 @@ from horde_proxy.prompts.fit import LEAST_LENGTH, Capacity, Fitted, common_lengt
 from horde_proxy.prompts.format_rules import choose_format
 from horde_proxy.prompts.formats import RAW, Format
 from horde_proxy.prompts.tool_calls.instructions import style_of
-from horde_proxy.protocol.chat import ChatRequest, Message
+from horde_proxy.protocol.chat import GenerationRequest, Message
+from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde import text
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, ModelEntry
 from horde_proxy.upstreams.horde.throughput import UNMEASURED
@@ -68,7 +69,8 @@ class Plan:
     `asked`: tokens of the whole answer. `longest`: tokens of one job.
     """
 
-    request: ChatRequest
+    request: GenerationRequest
+    caller: Caller
     models: tuple[str, ...]
     entry: ModelEntry
     admitted: tuple[CatalogWorker, ...]
@@ -156,7 +158,8 @@ def together(models: Sequence[str], catalog: Mapping[str, ModelEntry]) -> ModelE
 
 
 def make_plan(
-    request: ChatRequest,
+    request: GenerationRequest,
+    caller: Caller,
     models: Sequence[str],
     catalog: Mapping[str, ModelEntry],
     options: HordeOptions,
@@ -186,12 +189,13 @@ def make_plan(
     fitted = fit(request.messages, format, begun, capacities(admitted), style)
     return Plan(
         request,
+        caller,
         served,
         entry,
         admitted,
         format,
         filters,
-        request.api_key or options.api_key,
+        caller.api_key or options.api_key,
         asked,
         longest,
         first,
@@ -215,7 +219,7 @@ def _longest(admitted: Sequence[CatalogWorker], allowed: int, chained: bool) -> 
 
 
 def _first_segment(
-    request: ChatRequest, options: HordeOptions, admitted: Sequence[CatalogWorker]
+    request: GenerationRequest, options: HordeOptions, admitted: Sequence[CatalogWorker]
 ) -> int:
     """The tokens of a first segment, 0 for one as long as the others."""
     first: int = request.horde.get("first_segment", options.first_segment if request.stream else 0)
@@ -247,7 +251,7 @@ def _continued(messages: Sequence[Message], so_far: str) -> Sequence[Message]:
 
 
 def _filters(
-    request: ChatRequest, options: HordeOptions, choosy: bool
+    request: GenerationRequest, options: HordeOptions, choosy: bool
 ) -> tuple[Filters, list[str]]:
     filters = options.filters.overridden(request.horde)
     if filters.slow or choosy:
@@ -255,7 +259,9 @@ def _filters(
     return replace(filters, slow=True), ["slow_workers: leaving them out needs more kudos"]
 
 
-def _warnings(request: ChatRequest, fitted: Fitted, asked: int, style: str) -> tuple[str, ...]:
+def _warnings(
+    request: GenerationRequest, fitted: Fitted, asked: int, style: str
+) -> tuple[str, ...]:
     found = [f"{name}: not supported" for name in request.ignored]
     found += [f"{name}: approximated" for name in text.to_sampling(request.sampling)[1]]
     if fitted.dropped:

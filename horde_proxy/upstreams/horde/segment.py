@@ -201,6 +201,7 @@ class Segment:
             self._check_price(n)
             yield from horde.gate.pass_through(place, api_key, n)
             try:
+                self._order.plan.caller.submits.take()
                 with horde.gate.sending(place):
                     payload = self._payload(n, preferred, mailbox)
                     return str(horde.client.submit(payload, api_key)["id"])

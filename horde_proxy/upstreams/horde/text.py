@@ -9,7 +9,7 @@ from horde_proxy.aihorde import limits
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.formats import Format
-from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.protocol.chat import GenerationRequest
 
 _GREEDY_TEMPERATURE = 0.01
 _NEVER_MANGLE = {
@@ -22,7 +22,7 @@ _NEVER_MANGLE = {
 
 
 def to_payload(
-    request: ChatRequest,
+    request: GenerationRequest,
     models: Sequence[str],
     format: Format,
     fitted: Fitted,

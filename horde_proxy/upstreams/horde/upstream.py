@@ -14,10 +14,10 @@ from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import InMaintenance, Unreachable
 from horde_proxy.prompts.constrained import ConstrainedRequest, begun_with, structure_of
 from horde_proxy.protocol import chunks
-from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.upstreams.base import Accepted, Route, Spent, StreamItem, Waiting
+from horde_proxy.upstreams.base import Accepted, Caller, Route, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
 from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer
@@ -114,10 +114,12 @@ class HordeUpstream:
         """Those of the models that may share one request with the first: of the same format."""
         return same_format(models, self._options)
 
-    def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+    def stream(
+        self, request: GenerationRequest, route: Route, caller: Caller
+    ) -> Iterator[StreamItem]:
         """See horde_proxy.upstreams. What is submitted is cancelled unless it reached its end."""
         horde, began = self._horde, self._horde.clock()
-        plan, answer = self._answer(request, route.models)
+        plan, answer = self._answer(request, route.models, caller)
         head, is_accepted = answer.head, False
         with closing(answer.items()) as items:
             for item in items:
@@ -132,15 +134,15 @@ class HordeUpstream:
                     yield item
 
     def _answer(
-        self, request: ChatRequest, models: Sequence[str]
+        self, request: GenerationRequest, models: Sequence[str], caller: Caller
     ) -> tuple[Plan, ChainedAnswer | StructuredAnswer]:
         style = self._options.tool_style(models[0])
         structure = structure_of(request, style)
         if structure is None:
-            plan = self._plan(request, models)
+            plan = self._plan(request, models, caller)
             return plan, ChainedAnswer(self._horde, plan, *self._frame(plan))
         begun = begun_with(structure.request.messages, structure.prefill)
-        plan = self._plan(replace(structure.request, messages=tuple(begun)), models)
+        plan = self._plan(replace(structure.request, messages=tuple(begun)), models, caller)
         return plan, StructuredAnswer(
             self._horde,
             replace(plan, request=structure.request, first=_first(structure)),
@@ -152,23 +154,19 @@ class HordeUpstream:
 
     def _frame(self, plan: Plan) -> tuple[Ticket, Head, float | None]:
         """The answer's place at the gate, the head of its chunks, and when its time is over."""
-        request = plan.request
-        deadline = request.deadline
-        if deadline is None and request.seconds is not None:
-            deadline = self._horde.clock() + request.seconds
         return (
-            self._horde.gate.place(plan.api_key, plan.request.client),
+            self._horde.gate.place(plan.api_key, plan.caller.client),
             Head(self._new_id(), int(self._now()), plan.models[0]),
-            deadline,
+            plan.caller.deadline,
         )
 
-    def _plan(self, request: ChatRequest, models: Sequence[str]) -> Plan:
-        api_key = request.api_key or self._options.api_key
+    def _plan(self, request: GenerationRequest, models: Sequence[str], caller: Caller) -> Plan:
+        api_key = caller.api_key or self._options.api_key
         size = max(map(kudos.assumed_size, models))
         longest = self._horde.accounts.longest(api_key, size, request.n)
         choosy = self._horde.accounts.may_be_choosy(api_key, longest, size, request.n)
         return make_plan(
-            request, models, self._horde.catalog.models(), self._options, longest, choosy
+            request, caller, models, self._horde.catalog.models(), self._options, longest, choosy
         )
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:

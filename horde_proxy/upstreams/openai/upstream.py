@@ -15,9 +15,9 @@ from urllib3.exceptions import HTTPError
 
 from horde_proxy.caching.background import BackgroundValue, in_background
 from horde_proxy.errors import ProxyError, RateLimited, TimedOut, Unreachable, UpstreamFailed
-from horde_proxy.protocol.chat import ChatRequest
+from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.upstreams.base import Route, StreamItem
+from horde_proxy.upstreams.base import Caller, Route, StreamItem
 from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.kinds import EndpointOptions, Services
 from horde_proxy.upstreams.openai.stream import chunks
@@ -135,7 +135,9 @@ class OpenAIUpstream:
             watch.close()
             raise
 
-    def stream(self, request: ChatRequest, route: Route) -> Iterator[StreamItem]:
+    def stream(
+        self, request: GenerationRequest, route: Route, caller: Caller
+    ) -> Iterator[StreamItem]:
         """See horde_proxy.upstreams: for answers that another upstream began to wait for."""
         body = {
             **request.source,
