@@ -1,4 +1,4 @@
-"""Every error that a client can meet, as OpenAI's envelope has it. No I/O, no Flask.
+"""The errors that a client can receive, in OpenAI's envelope. No I/O, no Flask.
 
 ProxyError                      status  code
 |- InvalidRequest                  400  the caller's choice, e.g. invalid_type
@@ -18,12 +18,14 @@ ProxyError                      status  code
 |  '- Unreachable                   502  upstream_error
 |- Unavailable                     503  no_workers
 |  |- InMaintenance                503  maintenance
-|  |- NoneLeft                     503  no_endpoint
+|  |- AllEndpointsFailed           503  no_endpoint
 |  '- ShuttingDown                 503  shutting_down
 '- TimedOut                        504  timeout
 
-Clients retry on words and digits that they find in a message, so the message of an error
-that a retry cannot mend is freed of them (`calm`).
+The status decides whether a client tries again: the OpenAI SDKs and the AI SDK repeat 408, 409,
+429 and every 5xx (`Retry-After` tells when; the OpenAI SDKs obey `x-should-retry` too). opencode
+repeats those, and any other error whose message contains certain words or digits, so messages of
+errors that a retry cannot mend are freed of them here, and only here (`without_retry_triggers`).
 """
 
 from __future__ import annotations
@@ -32,21 +34,53 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-_ALARMING = re.compile(
-    r"429|500|502|503|504|524|rate.?limit|too many requests|overloaded|internal.?(?:server.?)?error"
-    r"|server.?error|try again|timed? ?out|timeout|connection (?:refused|reset|error|closed)"
-    r"|unavailable|temporar\w+",
-    re.IGNORECASE,
+# What opencode 1.18 takes for a passing fault, wherever it stands in the message: a 400 with
+# "1500" or "try again later" in its text was sent six times in 78 seconds.
+_RETRY_NUMBER = re.compile("429|500|502|503|504|524")
+_RETRY_WORDS = (
+    r"rate.?limit|too many requests|overloaded|internal.?(?:server.?)?error|server.?error"
+    r"|try again|timed? ?out|timeout|connection (?:refused|reset|error|closed)"
+    r"|unavailable|temporar\w+"
 )
+_RETRY_TRIGGER = re.compile(rf"(?P<number>\d+(?:[.,]\d+)*)|{_RETRY_WORDS}", re.IGNORECASE)
+# What a reader copies: quotations (`a`, "b", 'c', but no apostrophe as in "model's"), and words.
+_QUOTATION = r"""`[^`\n]*`|"[^"\n]*"|(?<!\w)'[^'\n]*'(?!\w)"""
+_VERBATIM = re.compile(rf"(?P<quotation>{_QUOTATION})|[\w./-]+")
 
 
-def calm(message: str) -> str:
-    """The message without the digit runs and words that make clients retry in vain."""
-    return _ALARMING.sub("…", message)
+def without_retry_triggers(message: str) -> str:
+    """The message without the numbers and words that make opencode repeat a request in vain.
+
+    Quotations, names and the numbers in them stay, even those that opencode reacts to: a name
+    that is shown wrongly misleads every reader. A number goes as a whole, since "1…" for 1500
+    would be read as a number.
+    """
+    parts, position = [], 0
+    for word in _VERBATIM.finditer(message):
+        if word["quotation"] is not None or _is_name(word.group()):
+            parts += [_RETRY_TRIGGER.sub(_left_out, message[position : word.start()]), word.group()]
+            position = word.end()
+    return "".join(parts) + _RETRY_TRIGGER.sub(_left_out, message[position:])
+
+
+def _is_name(word: str) -> bool:
+    """Whether a word is a name or a path: SmolLM2-135M, foo-1500b, koboldcpp/x, /v1/models."""
+    has_letter = any(character.isalpha() for character in word)
+    return has_letter and any(character.isdigit() or character == "/" for character in word)
+
+
+def _left_out(trigger: re.Match[str]) -> str:
+    number = trigger["number"]
+    return number if number is not None and not _RETRY_NUMBER.search(number) else "…"
 
 
 class ProxyError(Exception):
-    """An error with all that its answer needs: status, type, code, param, retry_after (s)."""
+    """An error with everything that its response needs.
+
+    `status` is HTTP's, `type` and `code` are OpenAI's, `param` names the faulty field of the
+    body, `retry_after` is in seconds. `should_retry` fills the header `x-should-retry`, which the
+    OpenAI SDKs obey before they look at the status; None leaves it out.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -71,16 +105,17 @@ class ProxyError(Exception):
 
     @property
     def message(self) -> str:
+        """The text for the client; free of retry triggers when a retry cannot help."""
         text = str(self)
         may_retry = self.status >= 500 or self.status in (408, 409, 429)
-        return text if may_retry else calm(text)
+        return text if may_retry else without_retry_triggers(text)
 
     def envelope(self) -> dict[str, Any]:
         """OpenAI's error object: {"error": {"message", "type", "param", "code"}}."""
         return error_envelope(self.message, self.type, param=self.param, code=self.code)
 
     def headers(self) -> dict[str, str]:
-        """Response headers that tell a client whether and when to come back."""
+        """The response headers that say whether and when to try again."""
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
@@ -92,17 +127,24 @@ class ProxyError(Exception):
 def error_envelope(
     message: str, kind: str, *, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
-    """OpenAI's error object from its four parts."""
+    """OpenAI's error object. SDKs need all four keys, and a string as the message."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 class InvalidRequest(ProxyError):
+    """The body, a header or a parameter is wrong. No client repeats a 400 with clean words."""
+
     status = 400
     type = "invalid_request_error"
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """Clients know this text and code, and compact the chat instead of retrying."""
+    """The prompt is longer than any worker's context.
+
+    OpenAI's own words and code: by them opencode compacts the chat, and LiteLLM raises
+    ContextWindowExceededError, instead of retrying. Both classify this text before they look for
+    retry triggers, so its numbers stay.
+    """
 
     code = "context_length_exceeded"
 
@@ -119,46 +161,65 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class UpstreamContextExceeded(ContextLengthExceeded):
-    """A server said so, in words of its own."""
+    """Another server refused the prompt as too long; its own words are passed on."""
 
     def __init__(self, message: str) -> None:
         InvalidRequest.__init__(self, message, param="messages")
 
 
 class ContentPolicyViolation(InvalidRequest):
+    """The horde's filter refused the prompt; a 400, because a retry would be refused as well."""
+
     code = "content_policy_violation"
 
 
 class ToolCallFailed(InvalidRequest):
-    """The model did not make the call that had to be made; asking again as it is helps little."""
+    """The model wrote no usable call although `tool_choice` required one.
+
+    A 400 and no 5xx: clients would repeat a 5xx, each time at the price of several generations.
+    """
 
     code = "tool_call_failed"
 
 
 class InvalidApiKey(ProxyError):
+    """The key is unknown here or to the horde. Clients ask their user for another one."""
+
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
 
 
 class Refused(ProxyError):
+    """The caller is known but must not do this. No client repeats a 403."""
+
     status = 403
     type = "invalid_request_error"
     code = "forbidden"
 
 
 class InsufficientKudos(Refused):
+    """The horde wants more kudos than the account has.
+
+    OpenAI's code for an empty account, but not its status 429, which every client would repeat.
+    """
+
     type = "insufficient_quota"
     code = "insufficient_quota"
 
 
 class ModelNotFound(ProxyError):
+    """No endpoint has a model of this name; `near` are similar names, for the message.
+
+    OpenAI's own words and code: clients show them instead of trying again.
+    """
+
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
 
     def __init__(self, model: str, near: Sequence[str] = ()) -> None:
-        hint = " On offer are: " + ", ".join(f"`{name}`" for name in near) + "." if near else ""
+        hint = " Available: " + ", ".join(f"`{name}`" for name in near) + "." if near else ""
         super().__init__(
             f"The model `{model}` does not exist or you do not have access to it.{hint}",
             param="model",
@@ -166,6 +227,8 @@ class ModelNotFound(ProxyError):
 
 
 class RateLimited(ProxyError):
+    """Too many requests, by a limit of ours or of a server. Clients wait `Retry-After` seconds."""
+
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
@@ -173,14 +236,17 @@ class RateLimited(ProxyError):
 
 
 class DailyLimitReached(RateLimited):
-    """Asking again helps only on another day."""
+    """A key's limit for the day is used up.
+
+    OpenAI's SDKs would repeat a 429 within seconds; `x-should-retry: false` stops them.
+    """
 
     code = "daily_limit_reached"
     should_retry = False
 
 
 class ClientGone(ProxyError):
-    """The client closed its connection: nobody reads this answer."""
+    """The client closed its connection. For logs only, under nginx's status 499."""
 
     status = 499
     type = "invalid_request_error"
@@ -191,34 +257,43 @@ class ClientGone(ProxyError):
 
 
 class ServerBug(ProxyError):
-    """What a client sees of a bug: no more than that there is one."""
+    """A bug of ours. The client learns nothing about it but that the log has more."""
 
     def __init__(self) -> None:
-        super().__init__("The proxy failed on this request. Its log tells where.")
+        super().__init__("The proxy failed on this request. See its log for the cause.")
 
 
 class UpstreamFailed(ProxyError):
+    """A server failed or sent something unreadable. A 502, so that clients try again."""
+
     status = 502
     code = "upstream_error"
 
 
 class Unreachable(UpstreamFailed):
-    """There is no connection, or it broke before an answer came."""
+    """No connection to a server, or it broke before the response began."""
 
 
 class Unavailable(ProxyError):
+    """Nothing can serve the request at the moment, e.g. no worker has the model.
+
+    A 503 with `Retry-After`: workers come and go within minutes.
+    """
+
     status = 503
     code = "no_workers"
     retry_after = 30
 
 
 class InMaintenance(Unavailable):
+    """The horde is in maintenance mode, which lasts longer than a lack of workers."""
+
     code = "maintenance"
     retry_after = 60
 
 
-class NoneLeft(Unavailable):
-    """No endpoint answered; `reasons` are by the endpoints' names."""
+class AllEndpointsFailed(Unavailable):
+    """Every endpoint that has the model failed; `reasons` has one for each endpoint's name."""
 
     code = "no_endpoint"
     retry_after = 5
@@ -226,19 +301,29 @@ class NoneLeft(Unavailable):
     def __init__(
         self, model: str, reasons: Mapping[str, str], retry_after: int | None = None
     ) -> None:
-        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        super().__init__(f"No endpoint answers for `{model}` now. {told}.", retry_after=retry_after)
+        details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        super().__init__(
+            f"No endpoint answers for `{model}` now. {details}.", retry_after=retry_after
+        )
 
 
 class ShuttingDown(Unavailable):
+    """The proxy is stopping or restarting. Clients try again after the restart."""
+
     code = "shutting_down"
     retry_after = 5
 
     def __init__(self) -> None:
-        super().__init__("The proxy is being stopped.")
+        super().__init__("The proxy is shutting down. Try again in a few seconds.")
 
 
 class TimedOut(ProxyError):
+    """The deadline passed before the answer was complete.
+
+    A 504 says that the request was fine; `x-should-retry: false` keeps the OpenAI SDKs from
+    queueing, and paying for, the same generation again.
+    """
+
     status = 504
     code = "timeout"
     should_retry = False

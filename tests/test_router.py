@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from horde_proxy.errors import (
+    AllEndpointsFailed,
     ContextLengthExceeded,
     InvalidRequest,
     ModelNotFound,
-    NoneLeft,
     ProxyError,
     RateLimited,
     Refused,
@@ -143,7 +143,7 @@ def test_an_unknown_model_names_near_ones_once_the_lists_were_asked_for_anew() -
     one = Offering("one", "a/Llama-3-8B")
     router = Router([endpoint(one)])
     router.models()
-    with pytest.raises(ModelNotFound, match="On offer are: `a/Llama-3-8B`."):
+    with pytest.raises(ModelNotFound, match="Available: `a/Llama-3-8B`."):
         router.candidates("a/Llama-3-7b")
     assert one.refreshed == 2
 
@@ -224,7 +224,7 @@ def test_a_key_sees_and_reaches_only_what_it_is_allowed() -> None:
     assert [(each["id"], each["endpoints"]) for each in router.models(scope)] == [("a", ["two"])]
     assert found(router, "a", scope=scope) == [("two", ("a",))]
     assert [each["name"] for each in router.states(scope)] == ["two"]
-    with pytest.raises(ModelNotFound, match="On offer are: `a`."):
+    with pytest.raises(ModelNotFound, match="Available: `a`."):
         router.candidates("b", scope)
     with pytest.raises(Refused):
         router.candidates(None, scope)
@@ -311,20 +311,24 @@ def test_with_all_down_every_endpoint_is_named_with_its_reason() -> None:
     one, two, three = Relaying("one", "m"), Relaying("two", "m"), Relaying("three", "other")
     one.answers, two.answers = [Unreachable("one cannot be reached")], [503]
     router = Router([endpoint(one), endpoint(two, priority=1), endpoint(three)])
-    with pytest.raises(NoneLeft) as raised:
+    with pytest.raises(AllEndpointsFailed) as raised:
         relayed(router)
     assert str(raised.value) == (
         "No endpoint answers for `m` now. one: one cannot be reached; "
         "two: it answered with status 503; three: does not offer it."
     )
-    with pytest.raises(NoneLeft, match="one: left alone for 1 s after: one cannot be reached"):
+    with pytest.raises(
+        AllEndpointsFailed, match="one: left alone for 1 s after: one cannot be reached"
+    ):
         relayed(router)
 
 
 def test_a_model_nobody_lists_while_a_list_is_missing_is_no_404() -> None:
     one, two = Relaying("one", "m"), Relaying("two")
     two.lists_fail = Unreachable("two cannot be reached")
-    with pytest.raises(NoneLeft, match="one: does not offer it; two: its models cannot be had"):
+    with pytest.raises(
+        AllEndpointsFailed, match="one: does not offer it; two: its models cannot be had"
+    ):
         Router([endpoint(one), endpoint(two)]).candidates("x")
 
 

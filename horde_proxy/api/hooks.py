@@ -14,7 +14,7 @@ from horde_proxy.api.auth import client_address
 from horde_proxy.api.context import current_context
 from horde_proxy.api.metrics import route
 from horde_proxy.api.proxying import pass_on
-from horde_proxy.errors import ProxyError, ServerBug, calm, error_envelope
+from horde_proxy.errors import ProxyError, ServerBug, error_envelope, without_retry_triggers
 from horde_proxy.ledger import UsageRecorder
 
 _EXPOSED = (
@@ -112,7 +112,7 @@ def _http_error(exc: HTTPException) -> Response:
     elif isinstance(exc, RequestEntityTooLarge):
         code, message = "request_too_large", "The request body is larger than this proxy takes."
     kind = "server_error" if (exc.code or 500) >= 500 else "invalid_request_error"
-    response = jsonify(error_envelope(calm(message), kind, code=code))
+    response = jsonify(error_envelope(without_retry_triggers(message), kind, code=code))
     response.status_code = exc.code or 500
     if isinstance(exc, MethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(exc.valid_methods or ()))

@@ -120,7 +120,7 @@ def family() -> str | None:
 def relay(ctx: AppContext, body: Body, candidates: Candidates) -> Response | None:
     """The answer of the first candidates, as long as they take requests as they are; or None.
 
-    Raises NoneLeft and the like when there is no other candidate.
+    Raises AllEndpointsFailed and the like when there is no other candidate.
     """
     free, began = _begun(ctx, body), ctx.clock()
     try:

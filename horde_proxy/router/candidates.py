@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from horde_proxy.errors import NoneLeft, ProxyError, RateLimited
+from horde_proxy.errors import AllEndpointsFailed, ProxyError, RateLimited
 from horde_proxy.router.circuit_breaker import Attempt
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.upstreams.base import Proxies, Route
@@ -120,4 +120,4 @@ class Candidates:
             return RateLimited(
                 f"Every endpoint for `{self._model}` is busy. {told}.", retry_after=soonest
             )
-        return NoneLeft(self._model, {**self._reasons, **self._others}, soonest)
+        return AllEndpointsFailed(self._model, {**self._reasons, **self._others}, soonest)

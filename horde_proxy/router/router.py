@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from horde_proxy.errors import (
+    AllEndpointsFailed,
     ClientGone,
     ContextLengthExceeded,
     InvalidRequest,
     ModelNotFound,
-    NoneLeft,
     ProxyError,
     RateLimited,
     Refused,
@@ -96,7 +96,7 @@ class Router:
         """The candidates for what a name stands for, best first, and then for its fallbacks.
 
         Without a name, all that take requests as they are. `endpoint`: that one only. Raises
-        ModelNotFound, InvalidRequest, Refused or NoneLeft.
+        ModelNotFound, InvalidRequest, Refused or AllEndpointsFailed.
         """
         if endpoint is not None and all(each.name != endpoint for each in self.endpoints):
             raise InvalidRequest(f"There is no endpoint {endpoint[:_LONGEST_NAME]!r}.")
@@ -310,7 +310,7 @@ class Router:
         if len(self.endpoints) == 1 and failing and failing[0].error:
             return failing[0].error
         if failing:
-            return NoneLeft(name, self._others([], scope))
+            return AllEndpointsFailed(name, self._others([], scope))
         is_told = any(each.is_silent or each.offers() for each in self.endpoints)
         if not is_told:
             return Unavailable("No model is on offer now.", retry_after=_NONE_YET)

@@ -223,8 +223,7 @@ def _sentence(error: ValidationError) -> str:
         message = f"the value does not meet '{error.validator}'"
     place = ".".join(str(part) for part in error.absolute_path)
     sentence = f"At '{place[:_LONGEST_PROBLEM]}': {message}." if place else f"{message}."
-    # Clients take these numbers in a message for the status of a fault that is worth a retry.
-    return re.sub("429|500|502|503|504", "…", sentence[:1].upper() + sentence[1:])
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _pattern(checker: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:

@@ -189,18 +189,13 @@ def _before(text: str, start: int) -> str:
 def _misfit(source: _Source, call: FoundCall) -> str | None:
     tool = source.tool(call.name)
     if tool is None:
-        return _sentence(f"No tool named '{call.name[:64]}' is on offer.")
+        return f"No tool named '{call.name[:64]}' is available."
     missing = [name for name in _required(tool.parameters) if name not in loads(call.arguments)]
     return _lacks(tool, missing[0]) if missing else None
 
 
 def _lacks(tool: Tool, name: str) -> str:
-    return _sentence(f"The call of '{tool.name}' lacks the required argument '{name}'.")
-
-
-def _sentence(text: str) -> str:
-    """The sentence without long numbers: clients take some for a status to retry on."""
-    return re.sub(r"\d{3,}", "…", text)
+    return f"The call of '{tool.name}' lacks the required argument '{name}'."
 
 
 # --- names ---
@@ -492,7 +487,7 @@ def _object_after(
     if call is not None:
         found.add(opening, [call])
     elif marked or _KEY.match(text, start):
-        found.fault(_sentence(f"The arguments of '{name}' are not a JSON object."))
+        found.fault(f"The arguments of '{name}' are not a JSON object.")
     return extent.end
 
 
@@ -624,7 +619,7 @@ def _finish_xml(
     tool = source.tool(name)
     if values is None or (closed is None and not (at_end and (values or tool))):
         if values is None or tool:
-            found.fault(_sentence(f"The call of '{name[:64]}' has no end."))
+            found.fault(f"The call of '{name[:64]}' has no end.")
         return position
     schema: Mapping[str, Any] = tool.parameters if tool else {}
     properties = _properties(schema)
@@ -828,9 +823,9 @@ def problems_of(call: FoundCall, tool: Tool) -> str | None:
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
-        return _sentence(f"The arguments of '{tool.name}' are not a JSON object.")
+        return f"The arguments of '{tool.name}' are not a JSON object."
     found = problem(arguments, tool.parameters)
-    return None if found is None else _sentence(f"The call of '{tool.name}': {found}")
+    return None if found is None else f"The call of '{tool.name}': {found}"
 
 
 _STAGES: tuple[Callable[[_Source], _Found], ...] = (_marked, _whole, _embedded, _named)
