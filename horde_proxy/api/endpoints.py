@@ -11,8 +11,9 @@ from flask import Blueprint, Response, g, jsonify
 
 from horde_proxy.api.auth import ANONYMOUS_ACCOUNT, client_name, guard, is_admin, whole_number
 from horde_proxy.api.context import AppContext, current_context
+from horde_proxy.database.errors import DatabaseError
 from horde_proxy.errors import Unavailable
-from horde_proxy.ledger import ClientKey, StoreError
+from horde_proxy.ledger import ClientKey
 
 _MOST_DAYS = 366
 _USUAL_DAYS = 30
@@ -36,7 +37,7 @@ def usage() -> Response:
     first = last - timedelta(days=days - 1)
     try:
         rows = ctx.access.usage.usage(first.isoformat(), last.isoformat(), _whose(ctx))
-    except StoreError as exc:
+    except DatabaseError as exc:
         raise Unavailable("The usage cannot be read now.", code="store_failed") from exc
     found: dict[str, Any] = {"object": "list", "from": first.isoformat(), "to": last.isoformat()}
     if g.key is not None:
@@ -51,7 +52,7 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 
 def _allowance(ctx: AppContext, key: ClientKey) -> dict[str, Any]:
     """What the key may use a day, and has used today."""
-    spent = ctx.access.usage.spent(key.name)
+    spent = ctx.access.usage.used_today(key.name)
     return {
         "requests_per_minute": key.requests_per_minute,
         "concurrent": key.concurrent,

@@ -35,7 +35,7 @@ from horde_proxy.version import VERSION
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from horde_proxy.ledger.store import Store
+    from horde_proxy.ledger.database import LedgerDatabase
 
 PRIVATE_HORDE_PATH = "/api/v2/"
 OWNER = "owner"
@@ -129,7 +129,7 @@ class _Ledger:
     """Keys and usage. What was counted stays when the settings are read again."""
 
     url: str | None
-    store: Store | None
+    database: LedgerDatabase | None
     keys: KeyRing
     allowances: KeyLimits
     book: UsageRecorder
@@ -142,20 +142,20 @@ def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
         digest_of_setting(each.key): _client_key(name, each) for name, each in access.keys.items()
     }
     if before is None or before.url != url:
-        store = _store(url) if url else None
-        book = UsageRecorder(store)
-        before = _Ledger(url, store, KeyRing(configured), KeyLimits(book), book)
-    load = before.store.keys if before.store and access.mode == "keys" else None
-    found = replace(before, keys=before.keys.renewed(configured, load))
+        database = _ledger_database(url) if url else None
+        book = UsageRecorder(database)
+        before = _Ledger(url, database, KeyRing(configured), KeyLimits(book), book)
+    stored = before.database.valid_keys if before.database and access.mode == "keys" else None
+    found = replace(before, keys=before.keys.with_configured(configured, stored))
     app.extensions["ledger"] = found
     return found
 
 
-def _store(url: str) -> Store:
-    """Imported here, so that a proxy that keeps nothing does without a database."""
-    from horde_proxy.ledger.store import Store
+def _ledger_database(url: str) -> LedgerDatabase:
+    """Imported here, so that a proxy without a database does not load SQLAlchemy."""
+    from horde_proxy.ledger.database import open_ledger
 
-    return Store(url)
+    return open_ledger(url)
 
 
 def _client_key(name: str, key: KeySettings) -> ClientKey:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import requests
 
     from horde_proxy.ledger import ClientKey
-    from horde_proxy.ledger.store import Store
+    from horde_proxy.ledger.database import LedgerDatabase
 
 _TIMEOUT = (5.0, 300.0)
 
@@ -363,8 +363,8 @@ def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: 
     plain = new_key()
     _check_new_key(_load(path), name, limits)
     key = ClientKey(name, _listed(models), _listed(endpoints), created=int(time.time()), **limits)
-    with _store(path) as store:
-        store.add(key_digest(plain), key)
+    with _ledger(path) as ledger:
+        ledger.add_key(key_digest(plain), key)
     click.echo(plain)
     click.echo(f"This is the key of {name}. It cannot be shown again.", err=True)
 
@@ -387,8 +387,8 @@ def _check_new_key(settings: Config, name: str, limits: dict[str, Any]) -> None:
 def list_keys(path: str | None) -> None:
     """List the keys that were made, with their limits; the keys themselves are not known."""
     rows = [("NAME", "MADE", "STATE", "LIMITS")]
-    with _store(path) as store:
-        for key, revoked in store.listed():
+    with _ledger(path) as ledger:
+        for key, revoked in ledger.all_keys():
             state = f"revoked {_day(revoked)}" if revoked else "admin" if key.admin else "valid"
             rows.append((key.name, _day(key.created), state, _limits(key) or "none"))
     _echo_table(rows)
@@ -399,24 +399,25 @@ def list_keys(path: str | None) -> None:
 @config_option
 def revoke_key(name: str, path: str | None) -> None:
     """Revoke a key; running proxies refuse it within seconds. Its usage is kept."""
-    with _store(path) as store:
-        if not store.revoke(name):
+    with _ledger(path) as ledger:
+        if not ledger.revoke_key(name):
             raise click.ClickException(f"there is no valid key {name!r}")
     click.echo(f"The key of {name} is revoked.")
 
 
 @contextmanager
-def _store(path: str | None) -> Iterator[Store]:
-    """The store of the settings. Its errors end the command."""
-    from horde_proxy.ledger.store import Store, StoreError
+def _ledger(path: str | None) -> Iterator[LedgerDatabase]:
+    """The ledger of the settings. Its errors end the command."""
+    from horde_proxy.database.errors import DatabaseError
+    from horde_proxy.ledger.database import open_ledger
 
     settings = _load(path)
     url = settings.access.database_url()
     if url is None:
         raise click.ClickException("keys are used only with access.mode = 'keys'")
     try:
-        yield Store(url)
-    except StoreError as exc:
+        yield open_ledger(url)
+    except DatabaseError as exc:
         raise click.ClickException(str(exc)) from exc
 
 

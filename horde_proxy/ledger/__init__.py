@@ -1,13 +1,13 @@
-"""The ledger: client keys, what each may do, and what it used.
+"""The ledger: client keys, their limits, and what they used.
 
-No Flask and no HTTP here. The database is in `store` alone, which this room's other modules
-do not import: without a store SQLAlchemy is never loaded.
+No Flask and no HTTP here. `database` and `schema` import SQLAlchemy; this room's other modules do
+not import them, so that a proxy without a database does not load it.
 """
 
 from horde_proxy.ledger.keyring import KeyRing
 from horde_proxy.ledger.keys import ClientKey, new_key
 from horde_proxy.ledger.limits import KeyLimits
-from horde_proxy.ledger.records import DayUsage, StoreError, Usage
+from horde_proxy.ledger.records import DayUsage, Usage
 from horde_proxy.ledger.usage import UsageRecorder
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "DayUsage",
     "KeyLimits",
     "KeyRing",
-    "StoreError",
     "Usage",
     "UsageRecorder",
     "new_key",

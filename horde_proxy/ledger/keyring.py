@@ -1,120 +1,104 @@
-"""The keys that may come in: those of the configuration, and those of a store, kept fresh.
+"""The keys that may use the proxy: those of the configuration, and those of a database.
 
-Whoever asks hardly ever waits for the store: its keys are read by a thread of their own.
+Requests hardly ever wait for the database: a thread in the background reads its keys again. When
+reading fails, the keys that were read last stay valid.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 
-from horde_proxy.errors import Unavailable
+from horde_proxy.caching.background import BackgroundValue, in_background
+from horde_proxy.database.errors import DatabaseError
+from horde_proxy.errors import ProxyError, Unavailable
 from horde_proxy.key_digest import key_digest
 from horde_proxy.ledger.keys import ClientKey
-from horde_proxy.ledger.records import StoreError
 
-_FIRST_PATIENCE = 15.0
-_PATIENCE = 1.0
+_WAIT = 5.0
+"""How long a request waits for keys that were never read, or not for a while (s).
+
+A database that cannot be reached fails within the same time.
+"""
 log = logging.getLogger(__name__)
 
-
-def _in_a_thread(call: Callable[[], None]) -> None:
-    threading.Thread(target=call, name="keys", daemon=True).start()
+LoadKeys = Callable[[], Mapping[str, ClientKey]]
 
 
 class KeyRing:
-    """Keys by digest. `load` reads those of a store, which are at most `ttl` (s) old.
+    """Keys by digest. `load` reads those of a database, which are at most `ttl` (s) old.
 
-    They are read again when half of that has passed, so that nobody waits. After a pause in
-    which nobody asked, the first waits for the reading; the others go on with what is there.
+    They are read again when half of that has passed, so that no request waits while there is a
+    steady flow of them. After a pause, requests wait for the reading.
     """
 
     def __init__(
         self,
         configured: Mapping[str, ClientKey],
-        load: Callable[[], Mapping[str, ClientKey]] | None = None,
+        load: LoadKeys | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         ttl: float = 5.0,
-        start: Callable[[Callable[[], None]], None] = _in_a_thread,
+        run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
-        self._configured, self._load = configured, load
-        self._clock, self._ttl, self._start = clock, ttl, start
-        self._lock = threading.Lock()
-        self._stored: Mapping[str, ClientKey] | None = None
-        self._read_at = -math.inf
-        self._reading: threading.Event | None = None
-        self._is_failing = False
+        self._configured, self._ttl, self._clock, self._run = configured, ttl, clock, run
+        self._stored = load and BackgroundValue(
+            _translated(load),
+            ttl=ttl / 2,
+            stale=ttl,
+            patience=_WAIT,
+            failure_ttl=ttl / 2,
+            clock=clock,
+            run=run,
+        )
 
-    def renewed(
-        self,
-        configured: Mapping[str, ClientKey],
-        load: Callable[[], Mapping[str, ClientKey]] | None,
+    def with_configured(
+        self, configured: Mapping[str, ClientKey], load: LoadKeys | None
     ) -> KeyRing:
-        """A ring with other configured keys that knows the keys of the same store already."""
-        ring = KeyRing(configured, load, clock=self._clock, ttl=self._ttl, start=self._start)
-        ring._stored, ring._read_at = self._stored, self._read_at
+        """A ring with other configured keys. It knows the keys that were read already."""
+        ring = KeyRing(configured, load, clock=self._clock, ttl=self._ttl, run=self._run)
+        if load and self._stored:
+            ring._stored = self._stored
         return ring
 
-    def find(self, sent: str) -> ClientKey | None:
-        """The key that a client sent, or None. The configuration goes before the store.
+    def find(self, key: str) -> ClientKey | None:
+        """What a key that a client sent may do; None where it is unknown.
 
-        Raises Unavailable while the store's keys could never be read: this may be one of them.
+        Raises Unavailable while the database's keys could never be read: it may be one of them.
         """
-        return self.known(key_digest(sent))
+        return self.find_digest(key_digest(key))
 
-    def known(self, digest: str) -> ClientKey | None:
-        """The key of a digest, as `find` finds it."""
-        found = self._configured.get(digest)
-        if found is not None or self._load is None:
-            return found
-        return self._current(self._load).get(digest)
-
-    def _current(self, load: Callable[[], Mapping[str, ClientKey]]) -> Mapping[str, ClientKey]:
-        age = self._clock() - self._read_at
-        if age >= self._ttl / 2:
-            reading, is_mine = self._read_soon(load)
-            if self._stored is None:
-                reading.wait(_FIRST_PATIENCE)
-            elif is_mine and age >= self._ttl:
-                reading.wait(_PATIENCE)
-        if self._stored is None:
+    def find_digest(self, digest: str) -> ClientKey | None:
+        """The key of a digest, as `find` finds it. The configuration goes before the database."""
+        key = self._configured.get(digest)
+        if key is not None or self._stored is None:
+            return key
+        try:
+            return self._stored.get().get(digest)
+        except ProxyError as exc:
             raise Unavailable(
-                "The proxy cannot read its keys now, so it cannot tell whether this is one.",
+                "The proxy cannot read its keys now, so it cannot check this one.",
                 code="keys_unavailable",
                 retry_after=math.ceil(self._ttl),
-            )
-        return self._stored
+            ) from exc
 
-    def _read_soon(
-        self, load: Callable[[], Mapping[str, ClientKey]]
-    ) -> tuple[threading.Event, bool]:
-        """Set when the reading that is under way has ended; whether it was begun here."""
-        with self._lock:
-            if self._reading is not None:
-                return self._reading, False
-            reading = self._reading = threading.Event()
-        try:
-            self._start(lambda: self._read(load, reading))
-        except RuntimeError:
-            # No thread is to be had: the next request tries again.
-            self._reading = None
-            reading.set()
-        return reading, True
 
-    def _read(self, load: Callable[[], Mapping[str, ClientKey]], reading: threading.Event) -> None:
-        began = self._clock()
+def _translated(load: LoadKeys) -> LoadKeys:
+    """The same, with the error that a BackgroundValue expects. Logs a failure, once."""
+    is_failing = False
+
+    def translated() -> Mapping[str, ClientKey]:
+        nonlocal is_failing
         try:
-            self._stored = load()
-            self._is_failing = False
-        except StoreError as exc:
-            if not self._is_failing:
-                log.warning("the store's keys are those read last: %s", exc)
-            self._is_failing = True
-        finally:
-            with self._lock:
-                self._read_at, self._reading = began, None
-            reading.set()
+            keys = load()
+        except DatabaseError as exc:
+            if not is_failing:
+                log.warning("the database's keys cannot be read, the last ones stay valid: %s", exc)
+            is_failing = True
+            raise Unavailable(str(exc)) from exc
+        is_failing = False
+        return keys
+
+    return translated

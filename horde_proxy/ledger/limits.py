@@ -57,7 +57,7 @@ class KeyLimits:
     def _check_day(self, key: ClientKey) -> None:
         if key.tokens_per_day is None and key.kudos_per_day is None:
             return
-        used = self._usage.spent(key.name)
+        used = self._usage.used_today(key.name)
         if key.tokens_per_day is not None and used.tokens >= key.tokens_per_day:
             raise self._day_is_over(f"{key.tokens_per_day} tokens", f"{used.tokens}")
         if key.kudos_per_day is not None and used.kudos >= key.kudos_per_day:

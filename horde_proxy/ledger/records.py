@@ -1,4 +1,4 @@
-"""What the ledger's modules hand each other: usage, sums of it, and the store's error. No I/O."""
+"""Usage records, and sums of them. No I/O."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-Ticket = tuple[str, str, str, str]
-"""Day, name of the key, model and endpoint: what usage is counted by."""
 
+class UsageKey(NamedTuple):
+    """What usage is counted by. `day` is ISO and UTC, `name` the key's."""
 
-class StoreError(Exception):
-    """The store cannot do what was asked; the message says why, without its password."""
+    day: str
+    name: str
+    model: str
+    endpoint: str
 
 
 class DayUsage(NamedTuple):
@@ -22,7 +24,7 @@ class DayUsage(NamedTuple):
     kudos: float = 0.0
 
     def plus(self, other: DayUsage) -> DayUsage:
-        """Both together."""
+        """The sum of both."""
         return DayUsage(self.tokens + other.tokens, self.kudos + other.kudos)
 
 
@@ -30,7 +32,7 @@ class DayUsage(NamedTuple):
 class Usage:
     """What a key used of a model through an endpoint on a day (ISO, UTC).
 
-    `requests` are all, `errors` those of them that failed.
+    `requests` counts all, `errors` those of them that failed.
     """
 
     day: str
@@ -44,12 +46,12 @@ class Usage:
     kudos: float = 0.0
 
     @property
-    def place(self) -> Ticket:
+    def key(self) -> UsageKey:
         """What it is counted by."""
-        return self.day, self.name, self.model, self.endpoint
+        return UsageKey(self.day, self.name, self.model, self.endpoint)
 
     def plus(self, other: Usage) -> Usage:
-        """Both together, at this one's place."""
+        """The sum of both, under this one's key."""
         return replace(
             self,
             requests=self.requests + other.requests,
@@ -60,13 +62,13 @@ class Usage:
         )
 
 
-def merged(rows: Iterable[Usage]) -> list[Usage]:
-    """One row for each place, in the order of places."""
-    found: dict[Ticket, Usage] = {}
+def summed(rows: Iterable[Usage]) -> list[Usage]:
+    """One row for each usage key, in the order of the keys."""
+    sums: dict[UsageKey, Usage] = {}
     for row in rows:
-        before = found.get(row.place)
-        found[row.place] = before.plus(row) if before else row
-    return [found[place] for place in sorted(found)]
+        before = sums.get(row.key)
+        sums[row.key] = before.plus(row) if before else row
+    return [sums[key] for key in sorted(sums)]
 
 
 def day_of(now: float) -> str:

@@ -1,6 +1,10 @@
-"""What each key used, counted in memory and written to the store by a thread of its own.
+"""What each key used: counted in memory, written to the database by a thread of its own.
 
-Counting never waits for the database. Without a store the last 31 days are kept in memory.
+    request threads --add--> _pending --flush, every second--> the database's sums
+         |                      |
+         used_today  =  totals of the database  +  what was added since they were read
+
+Counting never waits for the database. Without one the last 31 days are kept in memory.
 """
 
 from __future__ import annotations
@@ -13,13 +17,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
-from horde_proxy.ledger.records import DayUsage, StoreError, Ticket, Usage, day_of, merged
+from horde_proxy.database.errors import DatabaseError
+from horde_proxy.ledger.records import DayUsage, Usage, UsageKey, day_of, summed
 
 if TYPE_CHECKING:
-    from horde_proxy.ledger.store import Store
+    from horde_proxy.ledger.database import LedgerDatabase
 
 _DAY = 86400
-_KEPT_DAYS = 31
+_DAYS_IN_MEMORY = 31
+"""Without a database: enough for the month that /v1/usage shows."""
 _LAST_WRITE = 10
 """How long `close` waits for a write that is under way (s)."""
 _NOTHING = DayUsage()
@@ -28,6 +34,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Counts:
+    """The numbers of a Usage, in its order, that can be added to."""
+
     requests: int = 0
     errors: int = 0
     prompt_tokens: int = 0
@@ -43,22 +51,29 @@ class _Counts:
 
 
 class UsageRecorder:
-    """Usage by day, key, model and endpoint. Writes every `interval` (s) in which it was used.
+    """Usage by day, key, model and endpoint. Written every `interval` (s) while it is used.
 
-    A store that fails loses nothing but time: what is pending is written when it works again.
+    While the database fails, nothing is lost: what is pending is written when it works again.
     """
 
     def __init__(
-        self, store: Store | None, *, now: Callable[[], float] = time.time, interval: float = 1.0
+        self,
+        database: LedgerDatabase | None,
+        *,
+        now: Callable[[], float] = time.time,
+        interval: float = 1.0,
     ) -> None:
-        self._store, self._now, self._interval = store, now, interval
+        self._database, self._now, self._interval = database, now, interval
+        # Guards the counts and totals below. No I/O happens under it: every request takes it.
         self._lock = threading.Lock()
+        # One thread at a time writes, or reads sums: within it each count is either pending or
+        # in the database. The database is called under it.
         self._writing = threading.Lock()
-        self._pending: dict[Ticket, _Counts] = {}
+        self._pending: dict[UsageKey, _Counts] = {}
         self._day_number, self._day = -1, ""
         self._stored: Mapping[str, DayUsage] = {}
         self._added: dict[str, DayUsage] = {}
-        self._knows_totals = store is None
+        self._knows_totals = database is None
         self._is_used = self._is_failing = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -75,24 +90,18 @@ class UsageRecorder:
         failed: bool = False,
     ) -> None:
         """Count one request of the key of this name."""
+        counts = _Counts(1, int(failed), prompt_tokens, completion_tokens, kudos)
         with self._lock:
-            place = self._today(), name, model, endpoint
-            row = self._pending.get(place)
-            if row is None:
-                row = self._pending[place] = _Counts()
-            row.requests += 1
-            row.errors += failed
-            row.prompt_tokens += prompt_tokens
-            row.completion_tokens += completion_tokens
-            row.kudos += kudos
-            tokens, before = self._added.get(name, _NOTHING)
-            self._added[name] = DayUsage(tokens + prompt_tokens + completion_tokens, before + kudos)
+            key = UsageKey(self._today(), name, model, endpoint)
+            self._pending.setdefault(key, _Counts()).add(counts)
+            used = DayUsage(prompt_tokens + completion_tokens, kudos)
+            self._added[name] = self._added.get(name, _NOTHING).plus(used)
             self._is_used = True
         if self._thread is None:
             self._start()
 
-    def spent(self, name: str) -> DayUsage:
-        """What the key used today: as the store said last, and what was added here since."""
+    def used_today(self, name: str) -> DayUsage:
+        """What the key used today: the database's last total, and what was added here since."""
         if not self._knows_totals:
             self._read_first_totals()
         with self._lock:
@@ -103,13 +112,13 @@ class UsageRecorder:
     def usage(self, first_day: str, last_day: str, name: str | None = None) -> list[Usage]:
         """The usage from one day to another, both included; of one key or of all.
 
-        Raises StoreError.
+        Raises DatabaseError.
         """
         with self._writing:
-            stored = self._store.usage(first_day, last_day, name) if self._store else []
+            stored = self._database.usage(first_day, last_day, name) if self._database else []
             with self._lock:
-                pending = [_usage(place, counts) for place, counts in self._pending.items()]
-        return merged(
+                pending = [_usage(key, counts) for key, counts in self._pending.items()]
+        return summed(
             stored
             + [
                 row
@@ -119,14 +128,14 @@ class UsageRecorder:
         )
 
     def flush(self) -> None:
-        """Write what is pending and read the day's totals again. A failure is logged once."""
-        if self._store is None:
+        """Write what is pending and read the day's totals again. Logs a failure, once."""
+        if self._database is None:
             return
         with self._writing:
             try:
-                self._write(self._store)
-                self._read_totals(self._store)
-            except StoreError as exc:
+                self._write(self._database)
+                self._read_totals(self._database)
+            except DatabaseError as exc:
                 self._note_failure(exc)
             else:
                 self._note_success()
@@ -137,87 +146,87 @@ class UsageRecorder:
         if self._thread is not None:
             self._thread.join(_LAST_WRITE)
         self.flush()
-        if self._store is not None and self._pending:
-            log.error("usage that could not be written is lost: %s rows", len(self._pending))
+        if self._database is not None and self._pending:
+            log.error("usage could not be written and is lost: %s rows", len(self._pending))
         atexit.unregister(self.close)
 
-    def _write(self, store: Store) -> None:
+    def _write(self, database: LedgerDatabase) -> None:
         with self._lock:
             rows, self._pending = self._pending, {}
             self._is_used = False
         is_written = False
         try:
-            store.record([_usage(place, counts) for place, counts in rows.items()])
+            database.add_usage([_usage(key, counts) for key, counts in rows.items()])
             is_written = True
         finally:
             if not is_written:
                 self._put_back(rows)
 
-    def _put_back(self, rows: dict[Ticket, _Counts]) -> None:
+    def _put_back(self, rows: dict[UsageKey, _Counts]) -> None:
         with self._lock:
             self._is_used = True
-            for place, counts in self._pending.items():
-                rows.setdefault(place, _Counts()).add(counts)
+            for key, counts in self._pending.items():
+                rows.setdefault(key, _Counts()).add(counts)
             self._pending = rows
 
-    def _read_totals(self, store: Store) -> None:
-        """Within `_writing`: then the store has all that was added but is not pending."""
+    def _read_totals(self, database: LedgerDatabase) -> None:
+        """Called within `_writing`, so that the totals hold all that is not pending."""
         with self._lock:
             day = self._today()
-        totals = store.spent(day)
+        totals = database.totals(day)
         with self._lock:
             if day == self._today():
                 self._stored, self._added = totals, self._pending_totals()
                 self._knows_totals = True
 
     def _read_first_totals(self) -> None:
-        """Wait for the store this once, or a restart would give every key a new day."""
+        """Wait for the database, this once: else a restart would give each key a new day."""
         if self._thread is None:
             self._start()
         with self._writing:
-            if self._store is not None and not self._knows_totals:
+            if self._database is not None and not self._knows_totals:
                 try:
-                    self._read_totals(self._store)
-                except StoreError as exc:
+                    self._read_totals(self._database)
+                except DatabaseError as exc:
                     self._note_failure(exc)
                 self._knows_totals = True
 
     def _today(self) -> str:
-        """Within `_lock`."""
+        """The UTC day; begins a new one where it has changed. Called within `_lock`."""
         number = int(self._now() // _DAY)
         if number != self._day_number:
             self._day_number, self._day = number, day_of(number * _DAY)
-            if self._store is None:
-                oldest = day_of((number - _KEPT_DAYS + 1) * _DAY)
+            if self._database is None:
+                oldest = day_of((number - _DAYS_IN_MEMORY + 1) * _DAY)
                 self._pending = {
-                    place: row for place, row in self._pending.items() if place[0] >= oldest
+                    key: counts for key, counts in self._pending.items() if key.day >= oldest
                 }
             self._stored, self._added = {}, self._pending_totals()
         return self._day
 
     def _pending_totals(self) -> dict[str, DayUsage]:
         totals: dict[str, DayUsage] = {}
-        for (day, name, _, _), row in self._pending.items():
-            if day == self._day:
-                more = DayUsage(row.prompt_tokens + row.completion_tokens, row.kudos)
-                totals[name] = totals.get(name, _NOTHING).plus(more)
+        for key, counts in self._pending.items():
+            if key.day == self._day:
+                used = DayUsage(counts.prompt_tokens + counts.completion_tokens, counts.kudos)
+                totals[key.name] = totals.get(key.name, _NOTHING).plus(used)
         return totals
 
-    def _note_failure(self, exc: StoreError) -> None:
+    def _note_failure(self, exc: DatabaseError) -> None:
         self._is_used = True
         if not self._is_failing:
-            log.warning("usage is kept in memory until the store works again: %s", exc)
+            log.warning("usage is kept in memory until the database works again: %s", exc)
         self._is_failing = True
 
     def _note_success(self) -> None:
         if self._is_failing:
-            log.info("usage is written to the store again")
+            log.info("usage is written to the database again")
         self._is_failing = False
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None and self._store is not None:
-                self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+            if self._thread is None and self._database is not None:
+                self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
 
@@ -227,5 +236,5 @@ class UsageRecorder:
                 self.flush()
 
 
-def _usage(place: Ticket, counts: _Counts) -> Usage:
-    return Usage(*place, *astuple(counts))
+def _usage(key: UsageKey, counts: _Counts) -> Usage:
+    return Usage(*key, *astuple(counts))

@@ -167,7 +167,7 @@ def _let_in() -> bool:
         guard()
         return True
     session = _session(ctx)
-    key = ctx.access.keys.known(session.digest) if session else None
+    key = ctx.access.keys.find_digest(session.digest) if session else None
     if session is None or key is None:
         return False
     use(key)
@@ -293,7 +293,7 @@ def _account(ctx: AppContext) -> list[list[str]] | None:
     if ctx.horde is not None:
         rows = tables.account(ctx.live.page.balances.of(ctx.horde, horde_key(ctx)))
     if g.key is not None and (g.key.tokens_per_day or g.key.kudos_per_day):
-        rows += tables.allowance(g.key, ctx.access.usage.spent(g.key.name))
+        rows += tables.allowance(g.key, ctx.access.usage.used_today(g.key.name))
     return rows or None
 
 

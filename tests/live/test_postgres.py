@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 
+from horde_proxy.database.errors import DatabaseError
+from horde_proxy.ledger.database import open_ledger
 from horde_proxy.ledger.records import DayUsage
-from horde_proxy.ledger.store import Store, StoreError
 from horde_proxy.ledger.usage import UsageRecorder
 from tests.live.processes import free_port, until
-from tests.test_ledger_store import ANN, DAY, Behaviour
+from tests.test_database import MigrationBehaviour
+from tests.test_ledger_database import ANN, DAY, Behaviour
 
 psycopg = pytest.importorskip("psycopg")
 PASSWORD = "password-of-the-tests"
@@ -148,12 +150,16 @@ def url(server: Server) -> str:
 
 
 class TestPostgreSQL(Behaviour):
-    """All that the store does, here as well."""
+    """All that the ledger does, here as well."""
+
+
+class TestPostgreSQLMigrations(MigrationBehaviour):
+    """All upgrades, here as well."""
 
 
 @pytest.fixture
 def books(url: str) -> Iterator[tuple[UsageRecorder, UsageRecorder]]:
-    stores = Store(url), Store(url)
+    stores = open_ledger(url), open_ledger(url)
     one, two = (UsageRecorder(store, now=lambda: NOON, interval=3600) for store in stores)
     yield one, two
     for each in (one, two, *stores):
@@ -169,16 +175,16 @@ def test_two_books_on_one_database_see_each_others_totals(
     one.flush()
     two.flush()
     one.flush()
-    assert [book.spent("ann") for book in books] == [DayUsage(40, 2.5), DayUsage(40, 2.5)]
+    assert [book.used_today("ann") for book in books] == [DayUsage(40, 2.5), DayUsage(40, 2.5)]
     assert one.usage(DAY, DAY) == two.usage(DAY, DAY)
 
 
 def test_two_books_that_write_by_themselves_come_to_the_same_totals(url: str) -> None:
-    stores = Store(url), Store(url)
+    stores = open_ledger(url), open_ledger(url)
     books = [UsageRecorder(store, now=lambda: NOON, interval=0.01) for store in stores]
     for number in range(200):
         books[number % 2].add("ann", str(number % 7), "chat", prompt_tokens=1)
-    until(lambda: [book.spent("ann").tokens for book in books] == [200, 200])
+    until(lambda: [book.used_today("ann").tokens for book in books] == [200, 200])
     for book in books:
         book.close()
     assert sum(row.requests for row in stores[0].usage(DAY, DAY)) == 200
@@ -195,20 +201,20 @@ def test_what_a_stopped_server_missed_is_written_when_it_is_back(
     server.stop()
     one.add("ann", "m", "chat", prompt_tokens=5)
     one.flush()
-    assert one.spent("ann") == DayUsage(15, 0.0)
+    assert one.used_today("ann") == DayUsage(15, 0.0)
     server.start()
     one.flush()
     two.flush()
-    assert (one.spent("ann"), two.spent("ann")) == (DayUsage(15, 0.0), DayUsage(15, 0.0))
+    assert (one.used_today("ann"), two.used_today("ann")) == (DayUsage(15, 0.0), DayUsage(15, 0.0))
 
 
 def test_a_wrong_password_is_an_error_that_does_not_show_it(url: str) -> None:
-    store = Store(url.replace(PASSWORD, "wrong-secret"))
-    with pytest.raises(StoreError, match="password authentication failed") as caught:
-        store.add("digest-a", ANN)
+    store = open_ledger(url.replace(PASSWORD, "wrong-secret"))
+    with pytest.raises(DatabaseError, match="password authentication failed") as caught:
+        store.add_key("digest-a", ANN)
     assert "wrong-secret" not in str(caught.value)
 
 
 def test_a_database_that_is_not_there_is_named(server: Server) -> None:
-    with pytest.raises(StoreError, match='database "nowhere" does not exist'):
-        Store(server.url("nowhere")).keys()
+    with pytest.raises(DatabaseError, match='database "nowhere" does not exist'):
+        open_ledger(server.url("nowhere")).valid_keys()

@@ -8,35 +8,37 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from horde_proxy.database.errors import DatabaseError
 from horde_proxy.errors import Unavailable
 from horde_proxy.key_digest import digest_of_setting, key_digest
 from horde_proxy.ledger.keyring import KeyRing
 from horde_proxy.ledger.keys import ClientKey
-from horde_proxy.ledger.records import StoreError
 from tests.support import Clock
 
 ANN, BOB = ClientKey("ann"), ClientKey("bob")
 
 
 class Loading:
-    """A store's keys; `begin` starts a reading, at once or by hand."""
+    """A database's keys; a reading runs at once, or when a test calls what is in `begun`."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.keys: dict[str, ClientKey] = {key_digest("hp-bob"): BOB}
-        self.fails, self.inline, self.times = False, True, 0
+        self.fails, self.inline, self.has_threads, self.times = False, True, True, 0
         self.begun: list[Callable[[], None]] = []
         self.ring = KeyRing(
-            {key_digest("hp-ann"): ANN}, self.load, clock=self.clock, ttl=5, start=self.start
+            {key_digest("hp-ann"): ANN}, self.load, clock=self.clock, ttl=5, run=self.run
         )
 
     def load(self) -> Mapping[str, ClientKey]:
         self.times += 1
         if self.fails:
-            raise StoreError("gone")
+            raise DatabaseError("gone")
         return dict(self.keys)
 
-    def start(self, call: Callable[[], None]) -> None:
+    def run(self, call: Callable[[], None]) -> None:
+        if not self.has_threads:
+            raise RuntimeError("can't start new thread")
         self.begun.append(call)
         if self.inline:
             call()
@@ -116,7 +118,9 @@ def test_the_last_keys_are_used_while_the_store_fails_and_it_is_logged_once(
     for _ in range(3):
         loading.clock.seconds += 6
         assert loading.ring.find("hp-bob") == BOB
-    assert caplog.messages == ["the store's keys are those read last: gone"]
+    assert caplog.messages == [
+        "the database's keys cannot be read, the last ones stay valid: gone",
+    ]
     loading.fails = False
     loading.keys.clear()
     loading.clock.seconds += 6
@@ -127,7 +131,7 @@ def test_a_renewed_ring_knows_the_keys_that_were_read_last(loading: Loading) -> 
     loading.ring.find("hp-bob")
     loading.fails = True
     loading.clock.seconds += 6
-    ring = loading.ring.renewed({}, loading.load)
+    ring = loading.ring.with_configured({}, loading.load)
     assert (ring.find("hp-bob"), ring.find("hp-ann")) == (BOB, None)
 
 
@@ -144,14 +148,9 @@ def test_keys_that_could_never_be_read_make_no_key_wrong(loading: Loading) -> No
 def test_a_machine_without_threads_to_spare_uses_the_last_keys(loading: Loading) -> None:
     loading.ring.find("hp-bob")
     loading.clock.seconds += 6
-    start = loading.ring._start
-
-    def refuse(call: Callable[[], None]) -> None:
-        raise RuntimeError("can't start new thread")
-
-    loading.ring._start = refuse
+    loading.has_threads = False
     assert loading.ring.find("hp-bob") == BOB
-    loading.ring._start = start
+    loading.has_threads = True
     loading.keys.clear()
     assert loading.ring.find("hp-bob") is None
 
@@ -161,7 +160,7 @@ def test_the_very_first_wait_for_one_reading_in_a_thread() -> None:
     all_ask = threading.Barrier(8)
 
     def load() -> Mapping[str, ClientKey]:
-        times.append(threading.current_thread().name)
+        times.append(threading.current_thread())
         return {key_digest("hp-bob"): BOB}
 
     ring = KeyRing({}, load, clock=Clock())
@@ -172,4 +171,5 @@ def test_the_very_first_wait_for_one_reading_in_a_thread() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(8))) == [BOB] * 8
-    assert set(times) == {"keys"}
+    assert len(times) == 1
+    assert times[0] is not threading.current_thread()

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.ledger.records import DayUsage, StoreError, Usage
-from horde_proxy.ledger.store import Store
+from horde_proxy.database.engine import Database
+from horde_proxy.database.errors import DatabaseError
+from horde_proxy.ledger.database import LedgerDatabase, open_ledger
+from horde_proxy.ledger.records import DayUsage, Usage
 from horde_proxy.ledger.usage import UsageRecorder
 from tests.support import Clock
 
@@ -23,7 +25,7 @@ DAY, NEXT_DAY = "2026-01-31", "2026-02-01"
 FAR = "9999-12-31"
 
 
-class Unsteady(Store):
+class Unsteady(LedgerDatabase):
     """A real store that can be made to fail, and that calls `during` while it records."""
 
     fails = False
@@ -33,18 +35,18 @@ class Unsteady(Store):
     def during(self) -> None:
         """Nothing, unless a test says so."""
 
-    def record(self, entries: Iterable[Usage]) -> None:
+    def add_usage(self, entries: Iterable[Usage]) -> None:
         if self.fails:
-            raise StoreError("gone")
+            raise DatabaseError("gone")
         self.during()
-        super().record(entries)
+        super().add_usage(entries)
         if self.written is not None:
             self.written.set()
 
-    def spent(self, day: str) -> dict[str, DayUsage]:
+    def totals(self, day: str) -> dict[str, DayUsage]:
         if self.fails or self.fails_to_read:
-            raise StoreError("gone")
-        return super().spent(day)
+            raise DatabaseError("gone")
+        return super().totals(day)
 
 
 @pytest.fixture
@@ -56,12 +58,12 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Unsteady]:
-    store = Unsteady(f"sqlite:///{tmp_path}/ledger.db")
+    store = Unsteady(Database(f"sqlite:///{tmp_path}/ledger.db", setting="access.database"))
     yield store
     store.close()
 
 
-def open_book(store: Store | None, clock: Clock) -> UsageRecorder:
+def open_book(store: LedgerDatabase | None, clock: Clock) -> UsageRecorder:
     """A book whose thread never comes to write by itself."""
     return UsageRecorder(store, now=clock, interval=3600)
 
@@ -85,8 +87,8 @@ def rows(*requests_and_errors: tuple[str, int, int, int, int, float]) -> list[Us
 def test_what_is_added_counts_at_once(book: UsageRecorder, store: Unsteady) -> None:
     add(book)
     add(book, failed=True)
-    assert book.spent("ann") == DayUsage(30, 3.0)
-    assert book.spent("bob") == DayUsage(0, 0.0)
+    assert book.used_today("ann") == DayUsage(30, 3.0)
+    assert book.used_today("bob") == DayUsage(0, 0.0)
     assert store.usage(DAY, DAY) == []
 
 
@@ -96,11 +98,11 @@ def test_a_flush_writes_and_nothing_counts_twice(book: UsageRecorder, store: Uns
     add(book, failed=True)
     assert store.usage(DAY, DAY) == rows((DAY, 1, 0, 10, 5, 1.5))
     assert book.usage(DAY, DAY) == rows((DAY, 2, 1, 20, 10, 3.0))
-    assert book.spent("ann") == DayUsage(30, 3.0)
+    assert book.used_today("ann") == DayUsage(30, 3.0)
     book.flush()
     book.flush()
     assert store.usage(DAY, DAY) == rows((DAY, 2, 1, 20, 10, 3.0))
-    assert book.spent("ann") == DayUsage(30, 3.0)
+    assert book.used_today("ann") == DayUsage(30, 3.0)
 
 
 def test_what_is_added_during_a_flush_counts_once(book: UsageRecorder, store: Unsteady) -> None:
@@ -108,21 +110,21 @@ def test_what_is_added_during_a_flush_counts_once(book: UsageRecorder, store: Un
 
     def during() -> None:
         add(book)
-        seen.append(book.spent("ann"))
+        seen.append(book.used_today("ann"))
 
     add(book)
-    assert book.spent("ann") == DayUsage(15, 1.5)
+    assert book.used_today("ann") == DayUsage(15, 1.5)
     store.during = during  # type: ignore[method-assign]
     book.flush()
     assert seen == [DayUsage(30, 3.0)]
-    assert book.spent("ann") == DayUsage(30, 3.0)
+    assert book.used_today("ann") == DayUsage(30, 3.0)
     assert book.usage(DAY, DAY) == rows((DAY, 2, 0, 20, 10, 3.0))
 
 
 def test_a_restart_goes_on_with_what_the_day_has_used(store: Unsteady, clock: Clock) -> None:
-    store.record(rows((DAY, 1, 0, 10, 5, 1.5), ("2026-01-30", 9, 0, 90, 90, 9.0)))
+    store.add_usage(rows((DAY, 1, 0, 10, 5, 1.5), ("2026-01-30", 9, 0, 90, 90, 9.0)))
     book = open_book(store, clock)
-    assert book.spent("ann") == DayUsage(15, 1.5)
+    assert book.used_today("ann") == DayUsage(15, 1.5)
     book.close()
 
 
@@ -132,9 +134,9 @@ def test_books_on_one_store_see_each_other(store: Unsteady, clock: Clock) -> Non
     add(two)
     one.flush()
     two.flush()
-    assert (one.spent("ann"), two.spent("ann")) == (DayUsage(15, 1.5), DayUsage(30, 3.0))
+    assert (one.used_today("ann"), two.used_today("ann")) == (DayUsage(15, 1.5), DayUsage(30, 3.0))
     one.flush()
-    assert one.spent("ann") == DayUsage(30, 3.0)
+    assert one.used_today("ann") == DayUsage(30, 3.0)
     one.close()
     two.close()
 
@@ -147,15 +149,15 @@ def test_what_a_store_refuses_is_written_later_and_logged_once(
     for _ in range(3):
         add(book)
         book.flush()
-    assert book.spent("ann") == DayUsage(45, 4.5)
+    assert book.used_today("ann") == DayUsage(45, 4.5)
     store.fails = False
     add(book)
     book.flush()
     assert store.usage(DAY, DAY) == rows((DAY, 4, 0, 40, 20, 6.0))
-    assert book.spent("ann") == DayUsage(60, 6.0)
+    assert book.used_today("ann") == DayUsage(60, 6.0)
     assert [record.message for record in caplog.records] == [
-        "usage is kept in memory until the store works again: gone",
-        "usage is written to the store again",
+        "usage is kept in memory until the database works again: gone",
+        "usage is written to the database again",
     ]
 
 
@@ -166,10 +168,10 @@ def test_a_store_that_only_writes_makes_nothing_count_twice(
     store.fails_to_read = True
     book.flush()
     add(book)
-    assert book.spent("ann") == DayUsage(30, 3.0)
+    assert book.used_today("ann") == DayUsage(30, 3.0)
     store.fails_to_read = False
     book.flush()
-    assert book.spent("ann") == DayUsage(30, 3.0)
+    assert book.used_today("ann") == DayUsage(30, 3.0)
     assert store.usage(DAY, DAY) == rows((DAY, 2, 0, 20, 10, 3.0))
 
 
@@ -191,11 +193,11 @@ def test_a_day_begins_with_nothing_spent(
 ) -> None:
     add(book)
     clock.seconds += 86400
-    assert book.spent("ann") == DayUsage(0, 0.0)
+    assert book.used_today("ann") == DayUsage(0, 0.0)
     add(book)
-    assert book.spent("ann") == DayUsage(15, 1.5)
+    assert book.used_today("ann") == DayUsage(15, 1.5)
     book.flush()
-    assert book.spent("ann") == DayUsage(15, 1.5)
+    assert book.used_today("ann") == DayUsage(15, 1.5)
     assert store.usage(DAY, FAR) == rows((DAY, 1, 0, 10, 5, 1.5), (NEXT_DAY, 1, 0, 10, 5, 1.5))
 
 
@@ -206,7 +208,7 @@ def test_a_clock_that_is_put_back_over_midnight_keeps_the_days_apart(
     clock.seconds += 86400
     add(book, tokens=6)
     clock.seconds -= 86400
-    assert book.spent("ann") == DayUsage(15, 1.5)
+    assert book.used_today("ann") == DayUsage(15, 1.5)
 
 
 def test_usage_is_of_the_days_and_the_name_that_are_asked_for(
@@ -237,7 +239,7 @@ def test_without_a_store_all_is_kept_for_a_month(clock: Clock) -> None:
     book.flush()
     found = book.usage("", FAR)
     assert (len(found), found[0].day, found[-1].day) == (31, "2026-02-10", "2026-03-12")
-    assert book.spent("ann") == DayUsage(15, 1.5)
+    assert book.used_today("ann") == DayUsage(15, 1.5)
     book.close()
 
 
@@ -257,7 +259,7 @@ def test_many_add_while_others_write(store: Unsteady, clock: Clock) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(16)))
-    assert book.spent("ann") == DayUsage(12000, 1200.0)
+    assert book.used_today("ann") == DayUsage(12000, 1200.0)
     assert book.usage(DAY, DAY) == rows((DAY, 800, 0, 8000, 4000, 1200.0))
     book.close()
     assert store.usage(DAY, DAY) == rows((DAY, 800, 0, 8000, 4000, 1200.0))
@@ -276,13 +278,13 @@ def test_a_thread_writes_by_itself(store: Unsteady, clock: Clock) -> None:
 def test_a_store_that_fails_at_first_is_not_waited_for_again(
     book: UsageRecorder, store: Unsteady
 ) -> None:
-    store.record(rows((DAY, 1, 0, 10, 5, 1.5)))
+    store.add_usage(rows((DAY, 1, 0, 10, 5, 1.5)))
     store.fails = True
-    assert book.spent("ann") == DayUsage(0, 0.0)
+    assert book.used_today("ann") == DayUsage(0, 0.0)
     store.fails = False
-    assert book.spent("ann") == DayUsage(0, 0.0)
+    assert book.used_today("ann") == DayUsage(0, 0.0)
     book.flush()
-    assert book.spent("ann") == DayUsage(15, 1.5)
+    assert book.used_today("ann") == DayUsage(15, 1.5)
 
 
 def test_what_is_lost_at_the_end_is_told(
@@ -292,13 +294,13 @@ def test_what_is_lost_at_the_end_is_told(
     add(book)
     store.fails = True
     book.close()
-    assert caplog.messages[-1] == "usage that could not be written is lost: 1 rows"
+    assert caplog.messages[-1] == "usage could not be written and is lost: 1 rows"
 
 
 def test_usage_that_cannot_be_read_is_an_error(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "file").write_text("")
-    book = open_book(Store(f"sqlite:///{tmp_path}/file/ledger.db"), clock)
-    with pytest.raises(StoreError):
+    book = open_book(open_ledger(f"sqlite:///{tmp_path}/file/ledger.db"), clock)
+    with pytest.raises(DatabaseError):
         book.usage(DAY, DAY)
 
 
@@ -306,11 +308,11 @@ def test_a_process_that_ends_writes_what_is_pending(store: Unsteady) -> None:
     program = (
         "import sys\n"
         "from horde_proxy.ledger.usage import UsageRecorder\n"
-        "from horde_proxy.ledger.store import Store\n"
-        f"book = UsageRecorder(Store(sys.argv[1]), now=lambda: {NOON}, interval=3600)\n"
+        "from horde_proxy.ledger.database import open_ledger\n"
+        f"book = UsageRecorder(open_ledger(sys.argv[1]), now=lambda: {NOON}, interval=3600)\n"
         "book.add('ann', 'm', 'chat', prompt_tokens=10, completion_tokens=5, kudos=1.5)\n"
     )
-    url = store._url.render_as_string()
+    url = store.database._url.render_as_string()
     subprocess.run([sys.executable, "-c", program, url], check=True, timeout=50)
     assert store.usage(DAY, DAY) == rows((DAY, 1, 0, 10, 5, 1.5))
 

@@ -1,0 +1,205 @@
+"""One database, opened at its first use. The only place where foreign errors become ours.
+
+Any thread may begin a transaction. The first one of a process opens the database; the first one
+of each schema brings that owner's tables up to date:
+
+    begin(schema) -> open: make the file, WAL | connect           once for each process
+                  -> upgrade: lock, one transaction, copy first   once for each process and owner
+                  -> a transaction of its own
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from horde_proxy.database.errors import DatabaseError
+from horde_proxy.database.locking import advisory_lock, directory_lock
+from horde_proxy.database.migrations import Schema, upgrade
+
+_TIMEOUT = 5
+"""How long to wait for a locked file, or for a server to answer (s)."""
+_POSTGRESQL = "postgresql+psycopg"
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "postgresql": _POSTGRESQL,
+    "postgres": _POSTGRESQL,
+    _POSTGRESQL: _POSTGRESQL,
+}
+_URLS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+
+
+class Database:
+    """A database by its URL. Raises DatabaseError for a URL that cannot be used.
+
+    `setting` names the setting that holds the URL, for error messages.
+    """
+
+    def __init__(self, url: str, *, setting: str, now: Callable[[], float] = time.time) -> None:
+        self._url = _read_url(url)
+        self._label = self._url.set(query={}).render_as_string(hide_password=True)
+        self._setting, self._now = setting, now
+        self.is_postgresql = self._url.drivername == _POSTGRESQL
+        # Guards the engine and which schemas are ready. Opening and upgrading happen under it:
+        # other threads have nothing to do with the database before.
+        self._lock = threading.Lock()
+        self._opened: Engine | None = None
+        self._ready: set[str] = set()
+
+    @contextmanager
+    def begin(self, schema: Schema) -> Iterator[Connection]:
+        """A transaction on up-to-date tables. Raises DatabaseError where anything fails."""
+        try:
+            with self._engine(schema).begin() as connection:
+                yield connection
+        except ImportError as exc:
+            raise DatabaseError(
+                f"{self._label} needs psycopg: pip install 'horde-proxy[postgres]'"
+            ) from exc
+        except OSError as exc:
+            raise DatabaseError(
+                f"The database {self._label} failed: {_reason(exc)}. Set {self._setting} to a "
+                "place that can be written."
+            ) from exc
+        except (SQLAlchemyError, sqlite3.Error, ValueError, OverflowError) as exc:
+            raise DatabaseError(f"The database {self._label} failed: {_reason(exc)}") from exc
+
+    def insert(self, table: Table) -> Any:
+        """The database's own INSERT, which knows ON CONFLICT.
+
+        Dialects take some MB of memory: only the one in use is imported.
+        """
+        if self.is_postgresql:
+            from sqlalchemy.dialects import postgresql
+
+            return postgresql.insert(table)
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+
+    def close(self) -> None:
+        """Close the connections. The next transaction opens them again."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.dispose()
+            self._opened = None
+            self._ready.clear()
+
+    def _engine(self, schema: Schema) -> Engine:
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._connect() if self.is_postgresql else self._open_file()
+            if schema.owner not in self._ready:
+                self._upgrade(self._opened, schema)
+                self._ready.add(schema.owner)
+            return self._opened
+
+    def _connect(self) -> Engine:
+        url = self._url.set(query={"connect_timeout": str(_TIMEOUT), **self._url.query})
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+
+    def _open_file(self) -> Engine:
+        engine = create_engine(self._url, connect_args={"timeout": _TIMEOUT}, hide_parameters=True)
+        event.listen(engine, "connect", _leave_transactions_to_us)
+        event.listen(engine, "begin", _begin_transaction)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            # While a file changes to WAL, SQLite refuses others at once, without any time-out.
+            with directory_lock(self._path.parent):
+                if not self._path.exists():
+                    _create_private(self._path)
+                with closing(engine.raw_connection()) as connection:
+                    connection.cursor().execute("PRAGMA journal_mode=WAL")
+        except BaseException:
+            engine.dispose()
+            raise
+        return engine
+
+    def _upgrade(self, engine: Engine, schema: Schema) -> None:
+        if self.is_postgresql:
+            with engine.begin() as connection:
+                advisory_lock(connection)
+                upgrade(connection, schema, self._label)
+            return
+        with (
+            directory_lock(self._path.parent),
+            engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection,
+            connection.begin(),
+        ):
+            upgrade(connection, schema, self._label, self._copy)
+
+    def _copy(self, schema: Schema, version: int) -> None:
+        """Copy the file beside itself: ledger.db -> ledger.db.ledger-1.2026-01-31.
+
+        The upgrade's transaction keeps others from writing, and has not yet changed anything.
+        """
+        day = datetime.fromtimestamp(self._now(), UTC).date()
+        copy = self._path.with_name(f"{self._path.name}.{schema.owner}-{version}.{day}")
+        copy.unlink(missing_ok=True)
+        _create_private(copy)
+        with closing(sqlite3.connect(self._path)) as source, closing(sqlite3.connect(copy)) as to:
+            source.backup(to)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._url.database or "")
+
+
+def _leave_transactions_to_us(connection: sqlite3.Connection, record: object) -> None:
+    """Keep Python's sqlite3 from beginning transactions: it begins none before CREATE TABLE.
+
+    See SQLAlchemy's documentation, "Serializable isolation / Savepoints / Transactional DDL".
+    """
+    connection.isolation_level = None
+
+
+def _begin_transaction(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+def _create_private(path: Path) -> None:
+    """Make an empty file that its owner alone may read.
+
+    What root makes in a service's directory belongs to the service.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        folder = path.parent.stat()
+        if os.geteuid() == 0 and folder.st_uid != 0:
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    finally:
+        os.close(descriptor)
+
+
+def _read_url(written: str) -> URL:
+    try:
+        url = make_url(written)
+    except (SQLAlchemyError, ValueError):
+        # The exception would show the password.
+        raise DatabaseError(
+            f"The database's URL cannot be read. Write {_URLS} (four slashes before a path from "
+            "the root)."
+        ) from None
+    if url.drivername not in _DRIVERS:
+        raise DatabaseError(f"`{url.drivername}` is not a supported database. Write {_URLS}.")
+    database = url.database or ":memory:"
+    if url.drivername == "sqlite" and (database == ":memory:" or database.startswith("file:")):
+        raise DatabaseError("The database's URL names no file. Write sqlite:///FILE.")
+    return url.set(drivername=_DRIVERS[url.drivername])
+
+
+def _reason(exc: Exception) -> str:
+    """The first line of the database's own message, without statement and parameters."""
+    message = str(exc.orig) if isinstance(exc, DBAPIError) and exc.orig else str(exc)
+    return message.partition("\n")[0]

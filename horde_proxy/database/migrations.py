@@ -1,0 +1,89 @@
+"""Schema versions, and the migrations from one to the next.
+
+An owner of tables declares a Schema: a list of functions, each of which takes the tables from one
+version to the next. Their number is the version. A migration that was released never changes.
+Several owners may share one database, so versions are kept by owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, Text, inspect, select
+from sqlalchemy.schema import CreateTable
+
+from horde_proxy.database.errors import DatabaseError
+
+Migration = Callable[[Connection], None]
+
+VERSIONS = Table(
+    "schema_versions",
+    MetaData(),
+    Column("owner", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The tables of one owner, e.g. "ledger".
+
+    `unversioned` are the tables of version 1 where databases of that version were released
+    without a version: if all of them are there, the database is at version 1.
+    """
+
+    owner: str
+    migrations: Sequence[Migration]
+    unversioned: Sequence[str] = ()
+
+    @property
+    def version(self) -> int:
+        """The version that this program works with."""
+        return len(self.migrations)
+
+
+def _copy_nothing(schema: Schema, version: int) -> None:
+    """PostgreSQL's backups are its administrator's."""
+
+
+def upgrade(
+    connection: Connection,
+    schema: Schema,
+    database: str,
+    copy: Callable[[Schema, int], None] = _copy_nothing,
+) -> None:
+    """Bring the owner's tables to the schema's version, within the caller's transaction.
+
+    `copy` is called before tables change that exist already, with their version. `database` is
+    its name in errors. Raises DatabaseError where the tables are newer than this program.
+    """
+    connection.execute(CreateTable(VERSIONS, if_not_exists=True))
+    known = _known_version(connection, schema)
+    version = known if known is not None else _version_of_unversioned(connection, schema)
+    if version > schema.version:
+        raise DatabaseError(
+            f"The database {database} was written by a newer horde-proxy: its {schema.owner} "
+            f"tables have version {version}, this program knows {schema.version}. Install the "
+            "newer horde-proxy again, or restore the copy that was made before the upgrade."
+        )
+    if 0 < version < schema.version:
+        copy(schema, version)
+    for migration in schema.migrations[version:]:
+        migration(connection)
+    if known is None:
+        connection.execute(VERSIONS.insert(), {"owner": schema.owner, "version": schema.version})
+    elif known < schema.version:
+        is_ours = VERSIONS.c.owner == schema.owner
+        connection.execute(VERSIONS.update().where(is_ours).values(version=schema.version))
+
+
+def _known_version(connection: Connection, schema: Schema) -> int | None:
+    statement = select(VERSIONS.c.version).where(VERSIONS.c.owner == schema.owner)
+    return connection.execute(statement).scalar()
+
+
+def _version_of_unversioned(connection: Connection, schema: Schema) -> int:
+    """1 for tables of the release that wrote no version, 0 where there are none yet."""
+    tables = set(inspect(connection).get_table_names())
+    return int(bool(schema.unversioned) and tables.issuperset(schema.unversioned))

@@ -1,0 +1,161 @@
+"""Keys and usage in a database.
+
+Imports SQLAlchemy, so import it only where there is a database.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from horde_proxy.database.engine import Database
+from horde_proxy.database.errors import DatabaseError
+from horde_proxy.ledger.keys import ClientKey
+from horde_proxy.ledger.records import DayUsage, Usage
+from horde_proxy.ledger.schema import CLIENT_KEYS, COUNTS, SCHEMA, USAGE
+
+_LONGEST_NAME = 200
+"""Names of models may come from anywhere (characters)."""
+_LARGEST_COUNT = 2**40
+"""So that the sum of many rows stays within a BIGINT."""
+_LISTS = ("models", "endpoints")
+
+
+class LedgerDatabase:
+    """The ledger's tables in a database. Every method raises DatabaseError where that fails."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+        self.database, self._now = database, now
+
+    def add_key(self, digest: str, key: ClientKey) -> None:
+        """Store a new key. Raises DatabaseError when its name or digest was ever in use."""
+        row = {name: getattr(key, name) for name in _names(ClientKey)}
+        row |= {name: json.dumps(row[name]) for name in _LISTS}
+        try:
+            with self._begin() as connection:
+                connection.execute(CLIENT_KEYS.insert(), {"digest": digest, **row})
+        except DatabaseError as exc:
+            if isinstance(exc.__cause__, IntegrityError):
+                raise DatabaseError(self._conflict(digest, key.name)) from exc
+            raise
+
+    def revoke_key(self, name: str) -> bool:
+        """Revoke the key of this name; False where no such key is valid."""
+        statement = update(CLIENT_KEYS)
+        statement = statement.where(CLIENT_KEYS.c.name == name, CLIENT_KEYS.c.revoked.is_(None))
+        with self._begin() as connection:
+            return connection.execute(statement.values(revoked=int(self._now()))).rowcount > 0
+
+    def valid_keys(self) -> dict[str, ClientKey]:
+        """The keys that are not revoked, by digest."""
+        statement = select(CLIENT_KEYS).where(CLIENT_KEYS.c.revoked.is_(None))
+        with self._begin() as connection:
+            rows = connection.execute(statement).mappings()
+            return {row["digest"]: _key(row) for row in rows}
+
+    def all_keys(self) -> list[tuple[ClientKey, int | None]]:
+        """All keys, the oldest first, each with the time of its revocation (unix s)."""
+        statement = select(CLIENT_KEYS).order_by(CLIENT_KEYS.c.created, CLIENT_KEYS.c.name)
+        with self._begin() as connection:
+            rows = connection.execute(statement).mappings()
+            return [(_key(row), row["revoked"]) for row in rows]
+
+    def add_usage(self, entries: Iterable[Usage]) -> None:
+        """Add the entries to the sums: all of them or, with a DatabaseError, none."""
+        # Two proxies that locked the same rows in different orders would wait for each other.
+        rows = sorted((_storable(entry) for entry in entries), key=lambda entry: entry.key)
+        if not rows:
+            return
+        statement = self.database.insert(USAGE)
+        statement = statement.on_conflict_do_update(
+            index_elements=list(USAGE.primary_key),
+            set_={name: USAGE.c[name] + statement.excluded[name] for name in COUNTS},
+        )
+        with self._begin() as connection:
+            connection.execute(statement, [asdict(row) for row in rows])
+
+    def usage(self, first_day: str, last_day: str, name: str | None = None) -> list[Usage]:
+        """The usage from one day to another, both included; of one key or of all."""
+        statement = select(*(USAGE.c[column] for column in _names(Usage)))
+        statement = statement.where(USAGE.c.day.between(first_day, last_day))
+        if name is not None:
+            statement = statement.where(USAGE.c.name == name)
+        with self._begin() as connection:
+            rows = [Usage(*row) for row in connection.execute(statement)]
+        return sorted(rows, key=lambda row: row.key)
+
+    def totals(self, day: str) -> dict[str, DayUsage]:
+        """The tokens and kudos of each key on a day, by the key's name."""
+        tokens = func.sum(USAGE.c.prompt_tokens + USAGE.c.completion_tokens)
+        statement = select(USAGE.c.name, tokens, func.sum(USAGE.c.kudos))
+        statement = statement.where(USAGE.c.day == day).group_by(USAGE.c.name)
+        with self._begin() as connection:
+            rows = connection.execute(statement)
+            return {name: DayUsage(int(tokens), float(kudos)) for name, tokens, kudos in rows}
+
+    def close(self) -> None:
+        """Close the connections. The next call opens them again."""
+        self.database.close()
+
+    def _begin(self) -> AbstractContextManager[Connection]:
+        return self.database.begin(SCHEMA)
+
+    def _conflict(self, digest: str, name: str) -> str:
+        """Why a key could not be added."""
+        statement = select(CLIENT_KEYS.c.name, CLIENT_KEYS.c.revoked)
+        statement = statement.where(or_(CLIENT_KEYS.c.name == name, CLIENT_KEYS.c.digest == digest))
+        with self._begin() as connection:
+            revoked = {row.name: row.revoked for row in connection.execute(statement)}
+        if name not in revoked:
+            return f"This key exists already, under the name `{next(iter(revoked), '')}`."
+        if revoked[name] is None:
+            return f"The name `{name}` is in use. Choose another, or revoke that key first."
+        return f"The name `{name}` belonged to a revoked key, whose usage is kept. Choose another."
+
+
+def _names(kind: type[ClientKey] | type[Usage]) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _key(row: RowMapping) -> ClientKey:
+    values: dict[str, Any] = {name: row[name] for name in _names(ClientKey)}
+    return ClientKey(**values | {name: tuple(json.loads(values[name])) for name in _LISTS})
+
+
+def _storable(entry: Usage) -> Usage:
+    """The entry as any database takes it: names and numbers may come from other servers.
+
+    One entry that is refused again and again would hold up all others.
+    """
+    return replace(
+        entry,
+        model=_storable_name(entry.model),
+        endpoint=_storable_name(entry.endpoint),
+        requests=_storable_count(entry.requests),
+        errors=_storable_count(entry.errors),
+        prompt_tokens=_storable_count(entry.prompt_tokens),
+        completion_tokens=_storable_count(entry.completion_tokens),
+        kudos=float(entry.kudos) if math.isfinite(entry.kudos) else 0.0,
+    )
+
+
+def _storable_count(number: int) -> int:
+    return min(max(int(number), 0), _LARGEST_COUNT)
+
+
+def _storable_name(name: str) -> str:
+    # Neither half a surrogate pair nor, in PostgreSQL, a NUL can be stored in a text.
+    return name.encode("utf-8", "replace").decode().replace("\0", "?")[:_LONGEST_NAME]
+
+
+def open_ledger(url: str, *, now: Callable[[], float] = time.time) -> LedgerDatabase:
+    """The ledger of a database URL, which is opened at its first use. Raises DatabaseError."""
+    return LedgerDatabase(Database(url, setting="access.database", now=now), now=now)

@@ -1,0 +1,62 @@
+"""The ledger's tables, and the migrations that make them."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, MetaData, Table, Text, text
+
+from horde_proxy.database.migrations import Schema
+
+COUNTS = ("requests", "errors", "prompt_tokens", "completion_tokens", "kudos")
+
+_TABLES = MetaData()
+CLIENT_KEYS = Table(
+    "client_keys",
+    _TABLES,
+    Column("digest", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("models", Text, nullable=False),
+    Column("endpoints", Text, nullable=False),
+    Column("requests_per_minute", BigInteger),
+    Column("concurrent", BigInteger),
+    Column("tokens_per_day", BigInteger),
+    Column("kudos_per_day", Float),
+    Column("horde_key", Text),
+    Column("admin", Boolean, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("revoked", BigInteger),
+)
+"""Client keys by digest. `models` and `endpoints` are JSON lists; times are unix seconds."""
+USAGE = Table(
+    "usage",
+    _TABLES,
+    *(Column(name, Text, primary_key=True) for name in ("day", "name", "model", "endpoint")),
+    *(Column(name, BigInteger, nullable=False) for name in COUNTS[:-1]),
+    Column("kudos", Float, nullable=False),
+)
+"""Sums by UTC day (e.g. "2026-01-31"), key name, model and endpoint."""
+
+
+def _create_tables(connection: Connection) -> None:
+    """Version 1. Both databases take these types; IF NOT EXISTS, for a first start cut short."""
+    connection.execute(
+        text(
+            "CREATE TABLE IF NOT EXISTS client_keys (digest TEXT NOT NULL PRIMARY KEY, "
+            "name TEXT NOT NULL UNIQUE, models TEXT NOT NULL, endpoints TEXT NOT NULL, "
+            "requests_per_minute BIGINT, concurrent BIGINT, tokens_per_day BIGINT, "
+            "kudos_per_day FLOAT, horde_key TEXT, admin BOOLEAN NOT NULL, "
+            "created BIGINT NOT NULL, revoked BIGINT)"
+        )
+    )
+    connection.execute(
+        text(
+            "CREATE TABLE IF NOT EXISTS usage (day TEXT NOT NULL, name TEXT NOT NULL, "
+            "model TEXT NOT NULL, endpoint TEXT NOT NULL, requests BIGINT NOT NULL, "
+            "errors BIGINT NOT NULL, prompt_tokens BIGINT NOT NULL, "
+            "completion_tokens BIGINT NOT NULL, kudos FLOAT NOT NULL, "
+            "PRIMARY KEY (day, name, model, endpoint))"
+        )
+    )
+
+
+SCHEMA = Schema("ledger", [_create_tables], unversioned=("client_keys", "usage"))
+"""Releases before schema versions wrote the tables of version 1."""

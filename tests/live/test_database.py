@@ -1,0 +1,32 @@
+"""Processes that open one SQLite file at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+from horde_proxy.database.engine import Database
+from horde_proxy.ledger.database import LedgerDatabase
+from tests.test_database import ADD_NOTE, VERSION_1, newer, run
+from tests.test_ledger_database import ANN, BOB
+
+
+def upgrade(url: str) -> None:
+    database = Database(url, setting="access.database")
+    with database.begin(newer(ADD_NOTE)):
+        pass
+    assert LedgerDatabase(database).all_keys() == [(ANN, None), (BOB, 5000)]
+    database.close()
+
+
+def test_processes_that_open_at_once_upgrade_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    run(url, VERSION_1)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=upgrade, args=(url,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(50)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert len(list(tmp_path.glob("ledger.db.ledger-1.*"))) == 1
