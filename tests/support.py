@@ -13,7 +13,6 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
-from limits.storage import MovingWindowSupport, Storage
 from requests import Session
 
 from horde_proxy.api import routes
@@ -70,43 +69,6 @@ class Clock:
         self.seconds += seconds
         for call in self.every_sleep:
             call()
-
-
-class ClockStorage(Storage, MovingWindowSupport):
-    """Moving windows under a clock of ours; the counts of `limits` go by the machine's."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self.clock = clock
-        self.events: dict[str, list[float]] = {}
-
-    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        self.events.setdefault(key, []).extend([self.clock()] * amount)
-        return True
-
-    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        recent = [at for at in self.events.get(key, []) if at > self.clock() - expiry]
-        return (recent[0] if recent else self.clock(), len(recent))
-
-    base_exceptions = ValueError
-
-    def check(self) -> bool:
-        return True
-
-    def reset(self) -> int | None:
-        return None
-
-    def clear(self, key: str) -> None:
-        raise NotImplementedError
-
-    def get(self, key: str) -> int:
-        raise NotImplementedError
-
-    def get_expiry(self, key: str) -> float:
-        raise NotImplementedError
-
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        raise NotImplementedError
 
 
 class Scripted:
@@ -181,7 +143,6 @@ class World:
             sleep=self.sleep,
             now=self.clock,
             concurrency=lambda key: accounts.of(key).concurrency,
-            storage=lambda: ClockStorage(self.clock),
             observer=self.metrics,
         )
         return HordeUpstream(

@@ -29,7 +29,7 @@ from horde_proxy.metrics import CurrentGauges, EndpointGauges, Metrics
 from horde_proxy.telemetry import Telemetry
 from horde_proxy.upstreams.base import Accepted
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
-from tests.support import HORDE_URL, OWNER_KEY, Clock, ClockStorage, Scripted, World, known
+from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known
 
 DASHBOARD = Path(__file__).parent.parent / "systemd" / "grafana-dashboard.json"
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
@@ -370,13 +370,12 @@ def test_submits_that_stand_in_line_are_counted_with_their_seconds() -> None:
         Limits(address=("1/second",), key=()),
         sleep=clock.sleep,
         concurrency=lambda key: 30,
-        storage=lambda: ClockStorage(clock),
         now=clock,
         observer=metrics,
     )
     for _ in range(3):
-        place = gate.place("key", "client")
-        list(gate.pass_through(place, "key", 1))
+        place = gate.new_ticket("key", "client")
+        list(gate.wait_turn(place, "key", 1))
         with gate.sending(place):
             pass
     found = scraped(metrics.text().decode())

@@ -6,11 +6,10 @@ import this module.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from limits.storage import RedisStorage, Storage
+from limits.storage import RedisStorage
 from requests import Session
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
@@ -29,6 +28,7 @@ from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.documents import HordeDocuments
+from horde_proxy.upstreams.horde.shared_pace import SharedPace
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.webhook import Webhook
@@ -252,22 +252,28 @@ def _submit_queue(setup: _HordeSetup, accounts: Accounts) -> SubmitQueue:
         sleep=services.sleep,
         now=services.runtime.now,
         concurrency=lambda key: accounts.of(key).concurrency,
-        storage=services.runtime.window_storage,
-        shared=_shared_windows(setup),
+        shared=_shared_pace(setup),
         observer=services.telemetry,
     )
 
 
-def _shared_windows(setup: _HordeSetup) -> Callable[[], Storage] | None:
+def _shared_pace(setup: _HordeSetup) -> SharedPace | None:
     """Where several proxies count their submits; each horde allows its own number of them."""
-    cache = setup.services.settings.cache
-    url, prefix = cache.redis_url, f"{cache.redis_key_prefix}:submits"
+    services = setup.services
+    url, prefix = services.settings.cache.redis_url, services.settings.cache.redis_key_prefix
     if url is None or setup.private:
         return None
+    prefix += ":submits"
     base = api_url(setup.horde.url)
-    if base != api_url(setup.services.settings.horde.url):
+    if base != api_url(services.settings.horde.url):
         prefix += f":{sha256(base.encode()).hexdigest()[:8]}"
-    return lambda: RedisStorage(url, wrap_exceptions=True, key_prefix=prefix)
+    pool = redis_client(url).connection_pool
+    return SharedPace(
+        lambda: RedisStorage(url, connection_pool=pool, wrap_exceptions=True, key_prefix=prefix),
+        now=services.runtime.now,
+        clock=services.clock,
+        run=services.run,
+    )
 
 
 def _session(services: AppServices, connect_tries: int) -> Session:

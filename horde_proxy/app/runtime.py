@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from limits.storage import MemoryStorage, Storage
 from requests import Session
 from requests.adapters import BaseAdapter
 
@@ -30,7 +29,6 @@ class Runtime:
     """`clock` counts seconds from any start, `now` is Unix time (s).
 
     `sleep` is None for the sleep that a shutdown ends. `run` starts a call that nobody waits for.
-    `window_storage` counts calls in sliding windows for this process.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -39,4 +37,3 @@ class Runtime:
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex
     new_session: Callable[[BaseAdapter], Session] = new_session
     run: Callable[[Callable[[], None]], None] = in_background
-    window_storage: Callable[[], Storage] = MemoryStorage

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from horde_proxy.caching.redis import redis_client
+from horde_proxy.upstreams.horde.shared_pace import SharedPace
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from tests.live.processes import free_port, until
 
@@ -50,24 +52,27 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
     process.wait()
 
 
-def gate(url: str) -> SubmitQueue:
+def queue(url: str) -> SubmitQueue:
     from limits.storage import RedisStorage
 
+    pool = redis_client(url).connection_pool
     return SubmitQueue(
         Limits(),
         sleep=time.sleep,
         concurrency=lambda key: 30,
-        shared=lambda: RedisStorage(url, wrap_exceptions=True, key_prefix="test"),
+        shared=SharedPace(
+            lambda: RedisStorage(url, connection_pool=pool, wrap_exceptions=True, key_prefix="test")
+        ),
     )
 
 
-def test_two_gates_on_one_redis_keep_one_pace(redis_url: str) -> None:
-    gates = [gate(redis_url), gate(redis_url)]
+def test_two_queues_on_one_redis_keep_one_pace(redis_url: str) -> None:
+    queues = [queue(redis_url), queue(redis_url)]
 
     def submit(number: int) -> float:
-        own = gates[number % 2]
-        place = own.place("key", "client")
-        for _ in own.pass_through(place, "key", 1):
+        own = queues[number % 2]
+        place = own.new_ticket("key", "client")
+        for _ in own.wait_turn(place, "key", 1):
             pass
         with own.sending(place):
             return time.monotonic()

@@ -199,7 +199,7 @@ class Segment:
         horde, place, api_key = self._horde, self._order.place, self._order.plan.api_key
         while True:
             self._check_price(n)
-            yield from horde.gate.pass_through(place, api_key, n)
+            yield from horde.gate.wait_turn(place, api_key, n)
             try:
                 self._order.plan.caller.submits.take()
                 with horde.gate.sending(place):
@@ -208,7 +208,7 @@ class Segment:
             except KeyError as exc:
                 raise UpstreamFailed("The horde accepted the request without an id.") from exc
             except RateLimited as exc:
-                horde.gate.hold(place, exc.retry_after or BUSY_PAUSE)
+                horde.gate.hold_key(place, exc.retry_after or BUSY_PAUSE)
             except InsufficientKudos:
                 if self._fitted.max_length <= kudos.LEAST_FREE:
                     raise

@@ -1,63 +1,90 @@
-"""The gate before the horde: who may submit when, so that the horde never has to refuse.
+"""The queue in front of the horde: who may submit when, so that the horde never has to refuse.
 
-Submits of all threads keep the pace that the horde allows an address and a key, and an account
-has no more jobs waiting than it may. Whoever must wait stands in a line: chats of one client in
-the order of their arrival, clients in turn.
+Submits of all threads keep the pace that the horde allows an address and a key, and no account has
+more jobs waiting than it may. Chats of one client take their turns in the order of their arrival;
+clients take turns with one another. What is submitted is not known here.
+
+How the threads meet: each chat's thread waits for its own turn, in `wait_turn`:
+
+    queued --first in line, and the limits have room--> asking   (one at a time; only with a pace
+       ^                                                  |       that other processes share)
+       +------- no room with the other processes ---------+
+                                                          v
+                        sending: reserved until the submit has ended, then counted
+
+`_lock` guards all queues and counts. No I/O happens under it: `asking` holds no lock, and the
+others see `_asking` and stay queued meanwhile.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from limits import RateLimitItem, parse_many
-from limits.errors import StorageError
-from limits.storage import MemoryStorage, Storage
 from limits.strategies import MovingWindowRateLimiter
 
 from horde_proxy.key_digest import key_digest
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.horde.shared_pace import LEAST_PAUSE, SharedPace
+from horde_proxy.windows import MemoryWindows
 
 SLICE = 0.9
-"""Between two Waitings (s)."""
-_LEAST_PAUSE = 0.02
+"""The longest pause between two Waitings (s): their contract is one a second."""
 _STEP = 0.25
-_SOON = 4
+"""The pause for each chat ahead (s): at two submits a second, twice as often as turns change."""
+_MAX_STEPS = 4
+"""No pause is longer than so many steps: a chat ahead may leave, or be refused."""
 _ADDRESS = "address"
-log = logging.getLogger(__name__)
+"""The name that submits of all keys are counted under: the horde limits our address, too."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the horde allows, in the notation of `limits`, e.g. "2/second"; empty: no limit."""
+    """What the horde allows, in the notation of `limits`, e.g. "2/second"; empty: no limit.
+
+    The defaults are AI-Horde's, of POST generate/text/async: by address, and by registered key.
+    """
 
     address: Sequence[str] = ("2/second", "90/minute")
     key: Sequence[str] = ("2/second",)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class Ticket:
-    """A chat's place at the gate. It keeps the order of its arrival for all of its segments."""
+    """A chat's place in the order of arrival, the same for all requests that it submits.
+
+    `key` is the digest of the API key that pays.
+    """
 
     key: str
     client: str
     number: int
-    n: int = 1
-    concurrency: int = 1
+
+
+@dataclass(eq=False)
+class _Waiter:
+    """A ticket that waits for its turn to submit `n` jobs.
+
+    `concurrency`: how many jobs of its key may wait on the horde.
+    """
+
+    ticket: Ticket
+    n: int
+    concurrency: int
 
 
 class SubmitQueue:
-    """`concurrency` tells how many jobs of an API key may wait on the horde.
+    """One horde's queue. `concurrency` returns how many jobs of an API key may wait there.
 
-    `now` is the storage's idea of time (s). A `shared` storage counts for other processes too:
-    there a submit counts from the moment that it may be made.
+    `now` is in Unix seconds where `shared` is given. A shared submit counts from the moment of its
+    turn, a local one from its end.
     """
 
     def __init__(
@@ -66,166 +93,182 @@ class SubmitQueue:
         *,
         sleep: Callable[[float], None],
         concurrency: Callable[[str], int],
-        storage: Callable[[], Storage] = MemoryStorage,
-        shared: Callable[[], Storage] | None = None,
+        shared: SharedPace | None = None,
         now: Callable[[], float] = time.time,
         observer: Telemetry = NO_TELEMETRY,
     ) -> None:
-        self._address_limits = _parsed(limits.address)
-        self._key_limits = _parsed(limits.key)
+        self._address_limits = _parse(limits.address)
+        self._key_limits = _parse(limits.key)
         self._has_pace = bool(self._address_limits or self._key_limits)
         self._sleep, self._now, self._concurrency = sleep, now, concurrency
-        self._storage, self._shared_storage = storage, shared
+        self._shared = shared if self._has_pace else None
         self._observer = observer
-        self._limiter: MovingWindowRateLimiter | None = None
-        self._shared: MovingWindowRateLimiter | None = None
-        self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._lines: dict[str, deque[Ticket]] = {}
-        self._turns: deque[str] = deque()
-        self._sending: Counter[str] = Counter()
-        self._waiting: Counter[str] = Counter()
-        self._held_until: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._local = MovingWindowRateLimiter(MemoryWindows(now))
+        self._lines: dict[str, deque[_Waiter]] = {}  # by client, first in line first
+        self._turns: deque[str] = deque()  # the clients with a line, next turn first
+        self._asking: _Waiter | None = None
+        self._sending: Counter[str] = Counter()  # turns that are not counted yet, by name
+        self._waiting: Counter[str] = Counter()  # jobs that wait on the horde, by key
+        self._held_until: dict[str, float] = {}  # by key
 
-    def place(self, api_key: str, client: str) -> Ticket:
-        """A new chat's place, after all that have come before."""
-        return Ticket(key_digest(api_key)[:32], client, next(self._numbers))
+    def new_ticket(self, api_key: str, client: str) -> Ticket:
+        """A new chat's ticket, after those of all earlier chats."""
+        return Ticket(key_digest(api_key), client, next(self._numbers))
 
-    def pass_through(self, place: Ticket, api_key: str, n: int) -> Generator[Waiting, None, None]:
-        """Waitings until the chat may submit n jobs, which it then does within `sending`.
+    def wait_turn(self, ticket: Ticket, api_key: str, n: int) -> Generator[Waiting, None, None]:
+        """Waitings until the chat may submit n jobs, which it must then do within `sending`.
 
-        Closing the generator leaves the line.
+        Closing the generator gives the place in the line up.
         """
-        place = replace(place, n=n, concurrency=self._concurrency(api_key))
+        waiter = _Waiter(ticket, n, self._concurrency(api_key))
         since: float | None = None
         with self._lock:
-            self._line_up(place)
+            self._enqueue(waiter)
         try:
-            while (pause := self._pause(place)) > 0:
+            while (pause := self._try_turn(waiter)) > 0:
                 since = self._now() if since is None else since
-                yield Waiting("held back", self.position(place), None)
+                yield Waiting("held back", self._position(waiter), None)
                 self._sleep(min(pause, SLICE))
-                place.concurrency = self._concurrency(api_key)
+                # Asked outside the lock: it may have to load the account.
+                waiter.concurrency = self._concurrency(api_key)
         finally:
             with self._lock:
-                self._leave(place)
+                self._dequeue(waiter)
             if since is not None:
                 self._observer.held_back(self._now() - since)
 
     @contextmanager
-    def sending(self, place: Ticket) -> Iterator[None]:
-        """Around the submit itself, which counts from its end: the horde saw it before that."""
+    def sending(self, ticket: Ticket) -> Iterator[None]:
+        """The context of the submit. It counts from its end: the horde saw it before that."""
         try:
             yield
         finally:
             with self._lock:
                 _add(self._sending, _ADDRESS, -1)
-                _add(self._sending, place.key, -1)
-                for item, identity in self._limits_of(place):
-                    self._strategy().hit(item, identity)
+                _add(self._sending, ticket.key, -1)
+                for item, name in self._limits_of(ticket):
+                    self._local.hit(item, name)
 
-    def count_waiting(self, place: Ticket, n: int) -> None:
-        """Count n jobs that wait on the horde; fewer, when negative: popped or cancelled."""
+    def count_waiting(self, ticket: Ticket, n: int) -> None:
+        """Count n jobs that wait on the horde; a negative n those that were popped or cancelled."""
         with self._lock:
-            _add(self._waiting, place.key, n)
+            _add(self._waiting, ticket.key, n)
 
-    def hold(self, place: Ticket, seconds: float) -> None:
-        """The horde said that this key has too much waiting: nothing of it for some seconds."""
+    def hold_key(self, ticket: Ticket, seconds: float) -> None:
+        """Let no chat of this key submit for some seconds, after the horde refused one."""
         with self._lock:
             now = self._now()
             self._held_until = {
                 key: until for key, until in self._held_until.items() if until > now
             }
-            self._held_until[place.key] = max(self._held_until.get(place.key, 0.0), now + seconds)
+            self._held_until[ticket.key] = max(self._held_until.get(ticket.key, 0), now + seconds)
 
-    def position(self, place: Ticket) -> int:
-        """1 for who is next: who stands before it, when clients take turns."""
-        with self._lock:
-            line = self._lines.get(place.client, ())
-            ahead = line.index(place) if place in line else 0
-            others = (each for client, each in self._lines.items() if client != place.client)
-            return 1 + ahead + sum(min(len(other), ahead + 1) for other in others)
-
-    def _line_up(self, place: Ticket) -> None:
-        if place.client not in self._lines:
-            self._lines[place.client] = deque()
-            self._turns.append(place.client)
-        line = self._lines[place.client]
-        at = next((i for i, other in enumerate(line) if other.number > place.number), len(line))
-        line.insert(at, place)
-
-    def _leave(self, place: Ticket) -> None:
-        line = self._lines.get(place.client, deque())
-        if place in line:
-            line.remove(place)
-            if not line:
-                del self._lines[place.client]
-                self._turns.remove(place.client)
-
-    def _pause(self, place: Ticket) -> float:
+    def _try_turn(self, waiter: _Waiter) -> float:
         """Seconds to wait; 0 when it is this chat's turn, which is then taken."""
         with self._lock:
-            ahead = self._lines[place.client].index(place)
-            if self._has_pace and ahead == 0:
-                before = itertools.takewhile(lambda client: client != place.client, self._turns)
-                ahead = sum(
-                    self._until_key_allowed(self._lines[each][0]) <= 0
-                    for each in itertools.islice(before, _SOON + 1)
-                )
-            if self._has_pace and ahead:
-                return max(min(ahead - 1, _SOON) * _STEP, _LEAST_PAUSE)
-            pause = self._until_allowed(place) or self._until_shared(place)
-            if pause <= 0:
-                self._turns.remove(place.client)
-                self._turns.append(place.client)
-                self._leave(place)
-                self._sending.update((_ADDRESS, place.key))
+            pause = self._pause_in_line(waiter) or self._pause_for_limits(waiter)
+            if pause <= 0 and self._asking is not None:
+                pause = LEAST_PAUSE
+            if pause > 0:
+                return pause
+            if self._shared is None:
+                self._take_turn(waiter)
+                return 0.0
+            self._asking = waiter
+        is_taken = False
+        try:
+            pause = self._shared.try_take(self._limits_of(waiter.ticket))
+            is_taken = pause <= 0
             return pause
+        finally:
+            with self._lock:
+                self._asking = None
+                if is_taken:
+                    self._take_turn(waiter)
 
-    def _until_allowed(self, place: Ticket) -> float:
-        """Seconds until the limits have room for one more; 0 is now."""
-        address = self._window(self._address_limits, _ADDRESS)
-        return max(address, self._until_key_allowed(place))
+    def _position(self, waiter: _Waiter) -> int:
+        """1 for the next chat: how many submit before it, when clients take turns, and itself."""
+        with self._lock:
+            client = waiter.ticket.client
+            line = self._lines.get(client, ())
+            ahead = line.index(waiter) if waiter in line else 0
+            others = (other for name, other in self._lines.items() if name != client)
+            return 1 + ahead + sum(min(len(other), ahead + 1) for other in others)
 
-    def _until_key_allowed(self, place: Ticket) -> float:
-        if self._waiting[place.key] + place.n > max(place.concurrency, place.n):
+    # All that follows is called with the lock held.
+
+    def _enqueue(self, waiter: _Waiter) -> None:
+        """Put it in its client's line, by the number of its ticket."""
+        client, number = waiter.ticket.client, waiter.ticket.number
+        if client not in self._lines:
+            self._lines[client] = deque()
+            self._turns.append(client)
+        line = self._lines[client]
+        later = (at for at, other in enumerate(line) if other.ticket.number > number)
+        line.insert(next(later, len(line)), waiter)
+
+    def _dequeue(self, waiter: _Waiter) -> None:
+        """Take it out of its line, if it is there."""
+        client = waiter.ticket.client
+        line = self._lines.get(client, deque())
+        if waiter in line:
+            line.remove(waiter)
+            if not line:
+                del self._lines[client]
+                self._turns.remove(client)
+
+    def _take_turn(self, waiter: _Waiter) -> None:
+        """Leave the line, let the other clients go first, and reserve a submit."""
+        client = waiter.ticket.client
+        self._turns.remove(client)
+        self._turns.append(client)
+        self._dequeue(waiter)
+        self._sending.update((_ADDRESS, waiter.ticket.key))
+
+    def _pause_in_line(self, waiter: _Waiter) -> float:
+        """Seconds until it may be first; 0 if it is, or there is no pace to wait for."""
+        if not self._has_pace:
+            return 0.0
+        client = waiter.ticket.client
+        ahead = self._lines[client].index(waiter)
+        if ahead == 0:
+            # Clients before this one count only if they may go: a key that must wait for its own
+            # limits holds nobody else up.
+            before = itertools.takewhile(lambda name: name != client, self._turns)
+            ahead = sum(
+                self._pause_for_key(self._lines[name][0]) <= 0
+                for name in itertools.islice(before, _MAX_STEPS + 1)
+            )
+        return max(min(ahead - 1, _MAX_STEPS) * _STEP, LEAST_PAUSE) if ahead else 0.0
+
+    def _pause_for_limits(self, waiter: _Waiter) -> float:
+        """Seconds until the limits of this process have room for one more submit; 0 is now."""
+        address = self._pause_for_windows(self._address_limits, _ADDRESS)
+        return max(address, self._pause_for_key(waiter))
+
+    def _pause_for_key(self, waiter: _Waiter) -> float:
+        key = waiter.ticket.key
+        # A request of more jobs than the account may have is let through when nothing else waits:
+        # the horde, not we, has to refuse it.
+        if self._waiting[key] + waiter.n > max(waiter.concurrency, waiter.n):
             return SLICE / 2
-        held = self._held_until.get(place.key, 0.0) - self._now()
-        return max(held, self._window(self._key_limits, place.key))
+        held = self._held_until.get(key, 0.0) - self._now()
+        return max(held, self._pause_for_windows(self._key_limits, key))
 
-    def _window(self, items: Sequence[RateLimitItem], identity: str) -> float:
+    def _pause_for_windows(self, items: Sequence[RateLimitItem], name: str) -> float:
         pause = 0.0
         for item in items:
-            stats = self._strategy().get_window_stats(item, identity)
-            if stats.remaining - self._sending[identity] < 1:
-                pause = max(pause, stats.reset_time - self._now(), _LEAST_PAUSE)
+            stats = self._local.get_window_stats(item, name)
+            if stats.remaining - self._sending[name] < 1:
+                pause = max(pause, stats.reset_time - self._now(), LEAST_PAUSE)
         return pause
 
-    def _until_shared(self, place: Ticket) -> float:
-        """Seconds until all processes together have room; 0 takes it. Without a storage: 0."""
-        if self._shared_storage is None:
-            return 0.0
-        try:
-            self._shared = self._shared or MovingWindowRateLimiter(self._shared_storage())
-            for item, identity in self._limits_of(place):
-                stats = self._shared.get_window_stats(item, identity)
-                if stats.remaining < 1:
-                    return max(stats.reset_time - self._now(), _LEAST_PAUSE)
-            taken = [self._shared.hit(item, identity) for item, identity in self._limits_of(place)]
-        except StorageError as exc:
-            log.warning("submits are counted in this process only now: %s", exc)
-            self._shared_storage = None
-            return 0.0
-        return 0.0 if all(taken) else _STEP
-
-    def _limits_of(self, place: Ticket) -> Iterator[tuple[RateLimitItem, str]]:
-        yield from ((item, _ADDRESS) for item in self._address_limits)
-        yield from ((item, place.key) for item in self._key_limits)
-
-    def _strategy(self) -> MovingWindowRateLimiter:
-        """Made at the first use: the storage may start a thread, and connect."""
-        self._limiter = self._limiter or MovingWindowRateLimiter(self._storage())
-        return self._limiter
+    def _limits_of(self, ticket: Ticket) -> list[tuple[RateLimitItem, str]]:
+        """Each limit that a submit counts for, with the name that it is counted under."""
+        address = [(item, _ADDRESS) for item in self._address_limits]
+        return address + [(item, ticket.key) for item in self._key_limits]
 
 
 def _add(counts: Counter[str], name: str, number: int) -> None:
@@ -234,5 +277,5 @@ def _add(counts: Counter[str], name: str, number: int) -> None:
         del counts[name]
 
 
-def _parsed(limits: Sequence[str]) -> list[RateLimitItem]:
-    return [item for each in limits for item in parse_many(each)]
+def _parse(limits: Sequence[str]) -> list[RateLimitItem]:
+    return [item for limit in limits for item in parse_many(limit)]

@@ -155,7 +155,7 @@ class HordeUpstream:
     def _frame(self, plan: Plan) -> tuple[Ticket, Head, float | None]:
         """The answer's place at the gate, the head of its chunks, and when its time is over."""
         return (
-            self._horde.gate.place(plan.api_key, plan.caller.client),
+            self._horde.gate.new_ticket(plan.api_key, plan.caller.client),
             Head(self._new_id(), int(self._now()), plan.models[0]),
             plan.caller.deadline,
         )
