@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 
@@ -12,6 +15,43 @@ hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
+
+# Python's audit events of what only the tests in tests/live may do: https://peps.python.org/pep-0578/
+_LIVE_EVENTS = {
+    "os.exec",
+    "os.fork",
+    "os.forkpty",
+    "os.posix_spawn",
+    "os.system",
+    "socket.bind",
+    "socket.connect",
+    "socket.getaddrinfo",
+    "socket.sendto",
+    "subprocess.Popen",
+}
+
+
+class _Guard:
+    """Lets no process start and no socket connect while `active`; it sees every thread."""
+
+    active = False
+
+    def __call__(self, event: str, arguments: object) -> None:
+        if self.active and event in _LIVE_EVENTS:
+            raise RuntimeError(f"{event}{arguments}: a test that does this belongs to tests/live")
+
+
+# An audit hook stays for the life of the process, so there is one, switched on by each test.
+_guard = _Guard()
+sys.addaudithook(_guard)
+
+
+@pytest.fixture(autouse=True)
+def only_this_process(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails what starts a process or opens a connection outside tests/live."""
+    _guard.active = request.node.get_closest_marker("live") is None
+    yield
+    _guard.active = False
 
 
 @pytest.fixture

@@ -166,10 +166,9 @@ def test_the_demo_takes_a_given_model() -> None:
         demo.choose_backend("/nowhere.gguf", print)
 
 
-@pytest.mark.parametrize("bind", ["unix:/run/x.sock", "203.0.113.1:1"])
-def test_the_demo_says_where_it_cannot_listen(bind: str) -> None:
+def test_the_demo_listens_on_no_unix_socket() -> None:
     with pytest.raises(demo.DemoError, match="listen"):
-        demo._check_free(bind)
+        demo._check_free("unix:/run/x.sock")
 
 
 def test_the_demo_without_a_runner_is_a_toy_and_says_how_to_get_more(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -302,26 +300,3 @@ def test_usage_that_cannot_be_read_is_an_error(tmp_path: Path, clock: Clock) -> 
     book = open_book(open_ledger(f"sqlite:///{tmp_path}/file/ledger.db"), clock)
     with pytest.raises(DatabaseError):
         book.usage(DAY, DAY)
-
-
-def test_a_process_that_ends_writes_what_is_pending(store: Unsteady) -> None:
-    program = (
-        "import sys\n"
-        "from horde_proxy.ledger.usage import UsageRecorder\n"
-        "from horde_proxy.ledger.database import open_ledger\n"
-        f"book = UsageRecorder(open_ledger(sys.argv[1]), now=lambda: {NOON}, interval=3600)\n"
-        "book.add('ann', 'm', 'chat', prompt_tokens=10, completion_tokens=5, kudos=1.5)\n"
-    )
-    url = store.database._url.render_as_string()
-    subprocess.run([sys.executable, "-c", program, url], check=True, timeout=50)
-    assert store.usage(DAY, DAY) == rows((DAY, 1, 0, 10, 5, 1.5))
-
-
-def test_a_book_without_a_store_does_without_sqlalchemy() -> None:
-    program = (
-        "import sys\n"
-        "from horde_proxy.ledger import UsageRecorder\n"
-        "UsageRecorder(None).add('ann', 'm', 'chat')\n"
-        "assert 'sqlalchemy' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=50)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from horde_proxy.commands import demo
 from tests.live.processes import answers, free_port, until
 
 
@@ -79,3 +80,8 @@ def test_the_printed_curl_line_answers_and_a_signal_ends_everything(
         assert demo.wait(20) == 0
     until(lambda: not any(is_running(pid) for pid in started), 5)
     assert not answers(f"http://{bind}/health/live")
+
+
+def test_the_demo_says_where_it_cannot_listen() -> None:
+    with pytest.raises(demo.DemoError, match="listen"):
+        demo._check_free("203.0.113.1:1")
