@@ -29,6 +29,7 @@ from horde_proxy.metrics import CurrentGauges, EndpointGauges, Metrics
 from horde_proxy.telemetry import Telemetry
 from horde_proxy.upstreams.base import Accepted
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
+from horde_proxy.upstreams.horde.text import TEXT
 from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known
 
 DASHBOARD = Path(__file__).parent.parent / "systemd" / "grafana-dashboard.json"
@@ -281,7 +282,7 @@ def test_the_hordes_calls_go_by_their_name_and_status(world: World) -> None:
 
 def test_a_refusal_and_a_silent_horde_are_told_apart(world: World) -> None:
     with pytest.raises(UpstreamFailed):
-        world.client.status("00000000-0000-0000-0000-000000000000")
+        world.client.status(TEXT, "00000000-0000-0000-0000-000000000000")
     with responses.RequestsMock() as mock:
         mock.get(f"{HORDE_URL}/api/v2/workers", body=requests.ConnectionError())
         world.session.mount(HORDE_URL, requests.adapters.HTTPAdapter())

@@ -306,7 +306,7 @@ def test_waitings_tell_the_expected_seconds(world: World) -> None:
     world.employ(Reciter(WORDS, world.clock, speed=10))
     answer(world, chat(max_tokens=400))
     upstream = world.upstream()
-    upstream._horde.speeds.learn("test/model", 400, 40.0)
+    upstream._horde.throughput.learn("test/model", 400, 40.0)
     items = upstream.stream(chat(max_tokens=400), Route(upstream, ("test/model",)), Caller())
     waiting = next(item for item in items if isinstance(item, Waiting))
     assert waiting.seconds is not None and 30 < waiting.seconds < 50

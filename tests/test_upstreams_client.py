@@ -14,6 +14,7 @@ from requests.exceptions import ConnectTimeout, ReadTimeout
 from horde_proxy.aihorde.rest import api_url
 from horde_proxy.errors import ProxyError
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.text import TEXT
 from horde_proxy.version import VERSION
 
 DATA = Path(__file__).parent / "data"
@@ -37,7 +38,7 @@ def recorded(name: str) -> dict[str, Any]:
 
 def refused(client: HordeClient) -> ProxyError:
     with pytest.raises(ProxyError) as raised:
-        client.submit({"prompt": "x"}, KEY)
+        client.submit(TEXT, {"prompt": "x"}, KEY)
     return raised.value
 
 
@@ -59,7 +60,7 @@ def test_a_horde_may_be_given_as_host_or_api(url: str) -> None:
 @responses.activate
 def test_a_submit_carries_key_and_agent(client: HordeClient) -> None:
     responses.post(SUBMIT, status=202, json={"id": "1", "kudos": 0.0})
-    assert client.submit({"prompt": "x"}, KEY) == {"id": "1", "kudos": 0.0}
+    assert client.submit(TEXT, {"prompt": "x"}, KEY) == "1"
     sent = responses.calls[0].request
     assert sent.headers["apikey"] == KEY
     assert sent.headers["Client-Agent"] == f"horde-proxy:{VERSION}:http://home.invalid"
@@ -69,7 +70,7 @@ def test_a_submit_carries_key_and_agent(client: HordeClient) -> None:
 @responses.activate
 def test_a_status_carries_no_key(client: HordeClient) -> None:
     responses.get(f"{BASE}/generate/text/status/1", json={"done": False})
-    client.status("1")
+    client.status(TEXT, "1")
     assert "apikey" not in responses.calls[0].request.headers
 
 

@@ -23,6 +23,7 @@ from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem, Waiting
+from horde_proxy.upstreams.horde.text import TEXT
 from horde_proxy.worker.backend import BackendError
 from tests.support import HORDE_URL, OWNER_KEY, Scripted, World
 
@@ -252,7 +253,7 @@ def test_a_request_that_the_horde_forgot_is_sent_again(world: World) -> None:
     items = stream(world, chat())
     first = next(items)
     assert isinstance(first, Accepted)
-    world.client.cancel(first.headers["X-Horde-Request-Id"])
+    world.client.cancel(TEXT, first.headers["X-Horde-Request-Id"])
     world.employ(Scripted("Hello."))
     answer = fold(item for item in items if isinstance(item, dict))
     assert answer["choices"][0]["message"]["content"] == "Hello."
@@ -262,7 +263,7 @@ def test_a_request_that_the_horde_forgot_is_sent_again(world: World) -> None:
 def test_a_horde_that_forgets_again_and_again_is_a_failing_upstream(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
     world.clock.every_sleep.append(
-        lambda: [world.client.cancel(each.id) for each in world.horde.open_requests()]
+        lambda: [world.client.cancel(TEXT, each.id) for each in world.horde.open_requests()]
     )
     with pytest.raises(UpstreamFailed, match="lost the request"):
         list(stream(world, chat()))

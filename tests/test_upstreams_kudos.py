@@ -13,8 +13,9 @@ from horde_proxy.errors import InvalidApiKey, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, build_catalog
-from horde_proxy.upstreams.horde.failures import Failures, suspects
-from horde_proxy.upstreams.horde.throughput import Estimate, Throughput
+from horde_proxy.upstreams.horde.failures import Failures, dropped_by
+from horde_proxy.upstreams.horde.jobs import Estimate
+from horde_proxy.upstreams.horde.throughput import Throughput
 from horde_proxy.upstreams.horde.workers import Filters, listed
 from tests.support import CLIENT_KEY, Clock, World
 
@@ -179,7 +180,7 @@ def test_failures_are_counted_for_an_hour_worst_first() -> None:
 def test_workers_that_dropped_jobs_meanwhile_are_suspects() -> None:
     before = [worker("a", uncompleted=1), worker("b", uncompleted=5), worker("c")]
     after = [worker("a", uncompleted=2), worker("b", uncompleted=8), worker("c"), worker("d")]
-    assert suspects(before, after) == ["b", "a"]
+    assert dropped_by(before, after) == ["b", "a"]
 
 
 def test_expected_seconds_follow_the_queue_once_it_moves() -> None:

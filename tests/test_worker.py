@@ -13,6 +13,7 @@ import requests
 import responses
 
 from horde_proxy.prompts.tokens import estimate
+from horde_proxy.upstreams.horde.text import TEXT
 from horde_proxy.worker import model_file, remote
 from horde_proxy.worker.backend import BackendError
 from horde_proxy.worker.backends import open_backend
@@ -259,14 +260,14 @@ def test_a_backend_that_fails_is_a_backend_error(failure: dict[str, Any]) -> Non
 
 def submitted(world: World, model: str = "test/model") -> str:
     payload = {"prompt": "Hi", "params": {"max_length": 80}, "models": [model]}
-    return str(world.client.submit(payload, OWNER_KEY)["id"])
+    return world.client.submit(TEXT, payload, OWNER_KEY)
 
 
 def test_a_job_is_popped_completed_and_submitted(world: World) -> None:
     bridge = world.bridge(Scripted("Hello."))
     request_id = submitted(world)
     assert bridge.step(world.session) == 0.0
-    [generation] = world.client.status(request_id)["generations"]
+    [generation] = world.client.status(TEXT, request_id)["generations"]
     assert (generation["text"], generation["worker_name"]) == ("Hello.", "worker-1")
 
 
@@ -278,7 +279,7 @@ def test_placeholders_are_filled_in_for_models_of_our_own(world: World) -> None:
     backend = Scripted("Hello.")
     backend.tags = CHATML  # type: ignore[assignment]
     payload = {"prompt": "{{[INPUT]}}U{{[INPUT_END]}}{{[OUTPUT]}}", "models": ["test/model"]}
-    world.client.submit(payload, OWNER_KEY)
+    world.client.submit(TEXT, payload, OWNER_KEY)
     world.bridge(backend).step(world.session)
     assert backend.payloads[0]["prompt"] == (
         "<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
@@ -292,7 +293,7 @@ def test_a_job_on_which_the_backend_breaks_goes_back_to_the_queue(world: World) 
 
     request_id = submitted(world)
     world.bridge(Broken("")).step(world.session)
-    assert world.client.status(request_id)["waiting"] == 1
+    assert world.client.status(TEXT, request_id)["waiting"] == 1
 
 
 def test_a_failed_job_goes_back_to_the_queue(world: World) -> None:
@@ -302,7 +303,7 @@ def test_a_failed_job_goes_back_to_the_queue(world: World) -> None:
 
     request_id = submitted(world)
     world.bridge(Failing("")).step(world.session)
-    status = world.client.status(request_id)
+    status = world.client.status(TEXT, request_id)
     assert (status["restarted"], status["waiting"]) == (1, 1)
 
 
@@ -317,7 +318,7 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
     request_id = submitted(world)
     identity = Identity("http://horde.invalid", "worker-1", OWNER_KEY)
     Bridge(identity, Stopped(""), stop=stop).step(world.session)
-    assert world.client.status(request_id)["waiting"] == 1
+    assert world.client.status(TEXT, request_id)["waiting"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
-"""An answer as a chain of requests: each goes on with the text so far, and is given out at once.
+"""An answer as a chain of segments: each goes on with the text so far, and is given out at once.
 
-The chain ends with a stop, at the asked length, or when the model has nothing more to say.
+The chain ends with a stop, at max_tokens, or when the model has nothing more to say. Where it
+fails later, it ends with what it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal, TypeVar
@@ -25,16 +27,18 @@ from horde_proxy.prompts.tokens import estimate
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
 from horde_proxy.upstreams.base import DeadlinePassed, Waiting
-from horde_proxy.upstreams.horde.plan import Plan
-from horde_proxy.upstreams.horde.segment import (
-    AnswerCost,
-    Generation,
-    HordeContext,
-    Items,
-    Segment,
-    SegmentSpec,
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.jobs import JobSpec
+from horde_proxy.upstreams.horde.lifecycle import (
+    Finished,
+    Lifecycle,
+    LifecycleItem,
     Submitted,
+    too_expensive,
 )
+from horde_proxy.upstreams.horde.plan import Plan
+from horde_proxy.upstreams.horde.segment import Segment, TextGeneration
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
 CutOff = Literal["time", "context", "kudos", "failure"]
@@ -44,10 +48,13 @@ _CUT_OFFS: dict[type[ProxyError], CutOff] = {
     InsufficientKudos: "kudos",
 }
 _LEAST_BOUGHT = 16
-Item = TypeVar("Item")
-_PARTS = {"reasoning": "reasoning_content", "content": "content"}
+"""Tokens, below which the horde takes no max_length."""
+_DELTAS = {"reasoning": "reasoning_content", "content": "content"}
+"""The parts of a partial answer, and what they are called in a delta."""
 _MARGIN = 2.0
-"""How long before the client's time is over the chain gives what it has (s)."""
+"""Seconds before the client's time is over in which the answer is still sent."""
+Item = TypeVar("Item")
+AnswerItem = Waiting | Submitted | Chunk
 
 
 @dataclass
@@ -55,7 +62,7 @@ class _Choice:
     """One choice; `segment`, `end`, `worker` and `max_length` are of its last segment."""
 
     index: int
-    draft: PartialAnswer
+    partial: PartialAnswer
     segment: str = ""
     end: End = "full"
     worker: str | None = None
@@ -66,18 +73,18 @@ class _Choice:
 
 @dataclass
 class ChainedAnswer:
-    """The answer to one plan. Ids and times of its chunks are in `head`.
+    """The answer to one plan. Its chunks have the id and time of `head`.
 
-    `is_complete` tells of a text whether nothing should follow it; in such answers a loop is the
-    model's own fault, and not asked for again.
+    `is_complete`: whether nothing should follow a text. An answer that has to have a certain form
+    brings it; a loop in it is the model's own fault, and not tried again.
     """
 
     horde: HordeContext
     plan: Plan
-    place: Ticket
+    ticket: Ticket
     head: Head
     deadline: float | None
-    bill: AnswerCost = field(default_factory=AnswerCost)
+    cost: AnswerCost = field(default_factory=AnswerCost)
     is_complete: Callable[[str], bool] | None = None
     cut_off: CutOff | None = None
 
@@ -89,60 +96,79 @@ class ChainedAnswer:
                 PartialAnswer(
                     self.plan.format,
                     stops=request.stop,
-                    limit=self.plan.asked,
+                    limit=self.plan.max_tokens,
                     prefilled=request.messages[-1].role == "assistant",
                 ),
             )
             for index in range(request.n)
         ]
 
-    def items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
+    def items(self) -> Generator[AnswerItem, None, None]:
         """Waitings, Submitteds, and the chunks after the role's; the last one has the usage.
 
-        Raises a ProxyError where there is nothing to give: what has been generated is not lost.
+        Raises a ProxyError where there is nothing to give: what was generated is never lost.
         """
-        while open_choices := [choice for choice in self._choices if choice.reason is None]:
-            rounds = _together([self._segment(group) for group in _groups(open_choices)])
-            try:
-                yield from in_time(rounds, self.horde.clock, self.deadline)
-            except ProxyError as exc:
-                self.cut_off = self._reason_to_end(exc)
-                for choice in self._choices:
-                    if choice.reason is None:
-                        yield from self._finish(choice, is_full=True)
+        while open_choices := self._open_choices():
+            with self._cut_off_by_errors(), closing(self._next_segments(open_choices)) as segments:
+                for item in segments:
+                    yield from self._answered(item)
+            if self.cut_off:
+                for choice in self._open_choices():
+                    yield from self._finish(choice, is_full=True)
         yield self._usage()
 
-    def _reason_to_end(self, exc: ProxyError) -> CutOff:
-        """Why a chain ends with what it has. Raises the error when it has nothing."""
-        found = [word for kind, word in _CUT_OFFS.items() if isinstance(exc, kind)]
-        has_text = all(choice.draft.text or choice.reason for choice in self._choices)
-        if not has_text or isinstance(exc, ShuttingDown | ClientGone):
-            raise exc
-        return found[0] if found else "failure"
+    def _open_choices(self) -> list[_Choice]:
+        return [choice for choice in self._choices if choice.reason is None]
 
-    def _segment(
+    @contextmanager
+    def _cut_off_by_errors(self) -> Iterator[None]:
+        """An error ends the chain with what it has. Raises it when that is nothing."""
+        try:
+            yield
+        except ProxyError as exc:
+            has_text = all(choice.partial.text or choice.reason for choice in self._choices)
+            if not has_text or isinstance(exc, ShuttingDown | ClientGone):
+                raise
+            reasons = (word for kind, word in _CUT_OFFS.items() if isinstance(exc, kind))
+            self.cut_off = next(reasons, "failure")
+
+    def _next_segments(
         self, choices: Sequence[_Choice]
-    ) -> Generator[Waiting | Submitted | Chunk, None, None]:
+    ) -> Generator[LifecycleItem[TextGeneration]]:
+        """The items of the next segments, one for all choices that have the same text so far."""
+        self._segments: dict[JobSpec[TextGeneration], list[_Choice]] = {
+            self._segment(group): group for group in _groups(choices)
+        }
+        running = [
+            Lifecycle(self.horde, segment, self.ticket, self.cost).items()
+            for segment in self._segments
+        ]
+        return running[0] if len(running) == 1 else _together(running)
+
+    def _segment(self, choices: Sequence[_Choice]) -> Segment:
         """The next segment of choices that have the same text so far."""
         first = choices[0]
-        length = self.plan.next_length(first.draft.left(), first.draft.segments)
+        length = self.plan.next_length(first.partial.left(), first.partial.segments)
         if first.end == "doubtful":
             length = min(PROBE_LENGTH, length)
-        order = SegmentSpec(
+        return Segment(
+            self.horde,
             self.plan,
-            self.place,
-            len(choices),
-            first.draft.text,
-            self._affordable(length, len(choices)),
-            first.worker,
-            self.is_complete is None,
+            n=len(choices),
+            so_far=first.partial.text,
+            max_length=self._affordable(length, len(choices)),
+            worker=first.worker,
+            may_loop=self.is_complete is not None,
         )
-        generations = yield from self._generated(order)
-        for choice, generated in zip(choices, generations, strict=True):
-            yield from self._add(choice, generated)
 
-    def _generated(self, order: SegmentSpec) -> Items:
-        return (yield from Segment(self.horde, order, self.bill).generate())
+    def _answered(self, item: LifecycleItem[TextGeneration]) -> Iterator[AnswerItem]:
+        """What an item of a segment means for the client. Raises TimedOut."""
+        if isinstance(item, Finished):
+            for choice, generation in zip(self._segments[item.job], item.generations, strict=True):
+                yield from self._add(choice, generation)
+            return
+        yield item
+        check_time(self.horde.clock, self.deadline)
 
     def _affordable(self, length: int, n: int) -> int:
         """The length, or less where the client would pay too much. Raises InsufficientKudos."""
@@ -150,86 +176,83 @@ class ChainedAnswer:
         if most is None:
             return length
         context = self.plan.fitted.max_context_length
-        while kudos.price(length, context, self.plan.size, n) > most - self.bill.kudos:
+        while kudos.price(length, context, self.plan.size, n) > most - self.cost.kudos:
             if length <= _LEAST_BOUGHT:
-                raise InsufficientKudos(
-                    "Even a short answer would cost more kudos than max_kudos allows.",
-                    param="horde.max_kudos",
-                )
+                raise too_expensive()
             length = max(length // 2, _LEAST_BOUGHT)
         return length
 
-    def _add(self, choice: _Choice, generated: Generation) -> Iterator[Chunk]:
+    def _add(self, choice: _Choice, generation: TextGeneration) -> Iterator[Chunk]:
         """The chunks of what a generation made certain."""
-        draft, plan = choice.draft, self.plan
-        if generated.is_censored and not draft.segments:
+        partial, plan = choice.partial, self.plan
+        if generation.is_censored and not partial.segments:
             choice.reason = "content_filter"
             yield self._chunk(choice, {}, choice.reason)
             return
-        self._name(generated)
-        if draft.segments and self._adds_nothing(choice, generated):
+        self._adopt_model(generation)
+        if partial.segments and self._adds_nothing(choice, generation):
             yield from self._finish(choice, is_full=False)
             return
-        if draft.segments:
+        if partial.segments:
             share = estimate(choice.segment) / choice.max_length
-            self.horde.speeds.learn_fill(plan.models[0], share)
-        choice.worker, choice.max_length = generated.worker, generated.max_length
-        choice.segment = generated.text
-        fill = self.horde.speeds.of(plan.models[0]).fill
-        choice.end = draft.add(generated.text, generated.max_length, fill)
+            self.horde.throughput.learn_fill(plan.models[0], share)
+        choice.worker, choice.max_length = generation.worker, generation.max_length
+        choice.segment = generation.text
+        fill = self.horde.throughput.of(plan.models[0]).fill
+        choice.end = partial.add(generation.text, generation.max_length, fill)
         if self._has_all(choice):
             choice.end = "ended"
             yield from self._finish(choice, is_full=False)
         elif self._is_over(choice):
             yield from self._finish(choice, self._is_full(choice))
         elif plan.request.stream:
-            yield from self._news(choice, draft.settled())
+            yield from self._deltas(choice, partial.settled())
 
     def _is_over(self, choice: _Choice) -> bool:
         return (
             choice.end == "ended"
             or not self.plan.is_chained
-            or choice.draft.left() <= 0
+            or choice.partial.left() <= 0
             or self._was_asked_whole(choice)
         )
 
     def _has_all(self, choice: _Choice) -> bool:
-        return self.is_complete is not None and self.is_complete(choice.draft.text)
+        return self.is_complete is not None and self.is_complete(choice.partial.text)
 
     def _was_asked_whole(self, choice: _Choice) -> bool:
-        return choice.draft.segments == 1 and choice.max_length >= self.plan.asked
+        return choice.partial.segments == 1 and choice.max_length >= self.plan.max_tokens
 
     def _is_full(self, choice: _Choice) -> bool | None:
         """Whether it was the limit that ended a choice; None: to be judged by the text."""
-        if choice.draft.segments == 1:
+        if choice.partial.segments == 1:
             return None
         return choice.end != "ended"
 
-    def _adds_nothing(self, choice: _Choice, generated: Generation) -> bool:
-        if generated.is_censored or not generated.text.strip():
+    def _adds_nothing(self, choice: _Choice, generation: TextGeneration) -> bool:
+        if generation.is_censored or not generation.text.strip():
             return True
-        return choice.end == "doubtful" and choice.draft.rambles(generated.text)
+        return choice.end == "doubtful" and choice.partial.rambles(generation.text)
 
     def _finish(self, choice: _Choice, is_full: bool | None) -> Iterator[Chunk]:
-        news, answer = choice.draft.finish(choice.max_length, is_full)
+        deltas, answer = choice.partial.finish(choice.max_length, is_full)
         choice.answer, choice.reason = answer, answer.finish_reason
-        yield from self._news(choice, news)
+        yield from self._deltas(choice, deltas)
         yield self._chunk(choice, {}, choice.reason)
 
-    def _news(self, choice: _Choice, news: Sequence[tuple[str, str]]) -> Iterator[Chunk]:
-        for part, text in news:
+    def _deltas(self, choice: _Choice, parts: Sequence[tuple[str, str]]) -> Iterator[Chunk]:
+        for part, text in parts:
             for piece in chunks.words(text) if self.plan.request.stream else [text]:
-                yield self._chunk(choice, {_PARTS[part]: piece})
+                yield self._chunk(choice, {_DELTAS[part]: piece})
 
     def _chunk(
         self, choice: _Choice, delta: dict[str, Any], reason: FinishReason | None = None
     ) -> Chunk:
         return chunks.chunk(self.head, delta, index=choice.index, finish_reason=reason)
 
-    def _name(self, generated: Generation) -> None:
+    def _adopt_model(self, generation: TextGeneration) -> None:
         """From now on chunks name the model that serves."""
-        if self.head.model != generated.model and len(self.plan.models) > 1:
-            self.head = Head(self.head.id, self.head.created, generated.model)
+        if self.head.model != generation.model and len(self.plan.models) > 1:
+            self.head = Head(self.head.id, self.head.created, generation.model)
 
     def _usage(self) -> Chunk:
         answers = [choice.answer for choice in self._choices if choice.answer]
@@ -238,42 +261,32 @@ class ChainedAnswer:
             sum(answer.tokens for answer in answers),
             sum(answer.reasoning_tokens for answer in answers),
         )
-        found = self.bill.told(self.head.model)
-        found["segments"] = max(choice.draft.segments for choice in self._choices)
+        summary = self.cost.summary(self.head.model)
+        summary["segments"] = max(choice.partial.segments for choice in self._choices)
         if self.cut_off:
-            found["cut_off_by"] = self.cut_off
-        return chunks.usage_chunk(self.head, usage, found)
+            summary["cut_off_by"] = self.cut_off
+        return chunks.usage_chunk(self.head, usage, summary)
 
     def answers(self) -> list[Answer | None]:
         """The whole answers, once all items are out; None for a choice that was censored."""
         return [choice.answer for choice in self._choices]
 
 
-def in_time(
-    items: Generator[Item, None, None], clock: Callable[[], float], deadline: float | None
-) -> Generator[Item, None, None]:
-    """The items until the client's time is over. Raises TimedOut."""
-    try:
-        for item in items:
-            yield item
-            is_late = deadline is not None and clock() > deadline - _MARGIN
-            if is_late and isinstance(item, Waiting):
-                raise DeadlinePassed()
-    finally:
-        items.close()
+def check_time(clock: Callable[[], float], deadline: float | None) -> None:
+    """Raises TimedOut when the client's time is over but for the seconds to send what there is."""
+    if deadline is not None and clock() > deadline - _MARGIN:
+        raise DeadlinePassed()
 
 
 def _groups(choices: Sequence[_Choice]) -> list[list[_Choice]]:
     """Choices with the same text so far, which one request can go on with."""
-    ordered = sorted(choices, key=lambda choice: choice.draft.text)
-    return [list(group) for _, group in groupby(ordered, key=lambda each: each.draft.text)]
+    ordered = sorted(choices, key=lambda choice: choice.partial.text)
+    return [list(group) for _, group in groupby(ordered, key=lambda choice: choice.partial.text)]
 
 
-def _together(
-    segments: Sequence[Generator[Waiting | Submitted | Chunk, None, None]],
-) -> Generator[Waiting | Submitted | Chunk, None, None]:
-    """The items of several segments that run at the same time."""
-    running = list(segments)
+def _together(running: Sequence[Generator[Item, None, None]]) -> Generator[Item, None, None]:
+    """The items of several segments that run at the same time, each until it waits."""
+    running = list(running)
     try:
         while running:
             for segment in list(running):

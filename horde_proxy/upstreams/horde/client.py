@@ -27,6 +27,7 @@ from horde_proxy.errors import (
     UpstreamFailed,
 )
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
+from horde_proxy.upstreams.horde.jobs import JobKind
 
 LONGEST_RETRY_AFTER = 120
 _UNTOLD_PAUSE = 5
@@ -57,17 +58,25 @@ class HordeClient:
         self._bare = session.prepare_request(requests.Request("GET", self.base))
         self._environment = session.merge_environment_settings(self.base, {}, False, None, None)
 
-    def submit(self, payload: Mapping[str, Any], api_key: str) -> dict[str, Any]:
-        """{"id", "kudos", "message"?} of POST generate/text/async. Never retried: it costs."""
-        return self._object("POST", "generate/text/async", json=payload, api_key=api_key)
+    def submit(self, kind: JobKind, payload: Mapping[str, Any], api_key: str) -> str:
+        """The id of a new request. Never retried: the horde has no idempotency, and it costs."""
+        answer = self._object("POST", kind.submit_path, json=payload, api_key=api_key)
+        request_id = answer.get("id")
+        if not isinstance(request_id, str) or not request_id:
+            raise UpstreamFailed("The horde accepted the request without an id.")
+        return request_id
 
-    def status(self, request_id: str) -> dict[str, Any]:
-        """GET generate/text/status/{id}. At most 60 a minute for each id."""
-        return self._object("GET", f"generate/text/status/{request_id}")
+    def check(self, kind: JobKind, request_id: str) -> dict[str, Any]:
+        """How far a request is. At most 60 a minute for each text request."""
+        return self._object("GET", f"{kind.check_path}/{request_id}")
 
-    def cancel(self, request_id: str) -> dict[str, Any]:
-        """DELETE generate/text/status/{id}: the status as it was before the cancel."""
-        return self._object("DELETE", f"generate/text/status/{request_id}")
+    def status(self, kind: JobKind, request_id: str) -> dict[str, Any]:
+        """The status with the results. At most 10 a minute for each image request."""
+        return self._object("GET", f"{kind.status_path}/{request_id}")
+
+    def cancel(self, kind: JobKind, request_id: str) -> dict[str, Any]:
+        """Cancel a request. Returns its status as it was before."""
+        return self._object("DELETE", f"{kind.status_path}/{request_id}")
 
     def models(self, kind: str = "text") -> list[dict[str, Any]]:
         """GET status/models for text or image: known and custom ones."""

@@ -32,7 +32,7 @@ class Failures:
             return [worker for worker, _ in Counter(each for _, each in self._seen).most_common()]
 
 
-def suspects(before: Sequence[CatalogWorker], after: Sequence[CatalogWorker]) -> list[str]:
+def dropped_by(before: Sequence[CatalogWorker], after: Sequence[CatalogWorker]) -> list[str]:
     """Ids of the workers that dropped jobs between two looks at them, most jobs first."""
     known = {worker.id: worker.uncompleted for worker in before}
     dropped = {

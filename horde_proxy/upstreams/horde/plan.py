@@ -1,9 +1,13 @@
-"""A chat, looked at before anything is submitted: who may answer, and how long a job may be."""
+"""What is decided before the first submit: which workers may answer, and how long a job may be.
+
+Pure: a plan is made from the request, the catalog and the options alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from horde_proxy.aihorde import kudos, limits
 from horde_proxy.aihorde.names import matches_glob
@@ -20,21 +24,23 @@ from horde_proxy.upstreams.horde.throughput import UNMEASURED
 from horde_proxy.upstreams.horde.workers import Filters
 
 JOB_SECONDS = 100.0
-"""What a job may take: the horde takes it away after limits.JOB_SECONDS, 150."""
+"""Seconds that a job may take: the horde takes it from its worker after limits.JOB_SECONDS."""
 FIRST_SECONDS = 8.0
-"""What a first segment may take whoever writes it: quicker workers go on after it."""
+"""Seconds that a first segment may take on the slowest worker: quicker ones go on after it."""
 _SLOWEST_LENGTH = 128
+"""Tokens of a job, however slow its workers are: shorter jobs would be mostly queue."""
 _SHORTEST_FIRST = 48
+"""Tokens of a first segment, however slow its workers are."""
 _SLACK = 8
-"""Tokens that the last segment is asked for in excess: the estimate may be a little high."""
+"""Tokens that the last segment may have in excess: the estimate of what is written may be high."""
 
 
 @dataclass(frozen=True)
 class HordeOptions:
-    """How this proxy uses the horde; some of it may be overridden by a request.
+    """How this proxy uses the horde. A request may override some of it.
 
-    `first_segment` is in tokens, 0 for one as long as the others; `retries` count those of one
-    segment; `max_kudos` is for a whole answer.
+    `first_segment` is in tokens, 0 for one as long as the others. `retries` are those of one
+    segment, `max_kudos` those of a whole answer. `most_leaves`: values that guided filling writes.
     """
 
     api_key: str = field(repr=False)
@@ -64,22 +70,24 @@ class HordeOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before the first submit. `entry` stands for all of the models together.
+    """What is known before the first submit.
 
-    `asked`: tokens of the whole answer. `longest`: tokens of one job.
+    `entry` is one catalog entry for all of the models. `max_tokens` are those of the whole answer,
+    `longest_job` and `first_length` those of one job and of the first segment (0: no shorter).
+    `style` is that of tool calls.
     """
 
     request: GenerationRequest
     caller: Caller
     models: tuple[str, ...]
     entry: ModelEntry
-    admitted: tuple[CatalogWorker, ...]
+    eligible_workers: tuple[CatalogWorker, ...]
     format: Format
     filters: Filters
     api_key: str = field(repr=False)
-    asked: int
-    longest: int
-    first: int
+    max_tokens: int
+    longest_job: int
+    first_length: int
     is_chained: bool
     max_kudos: float | None
     fitted: Fitted
@@ -92,27 +100,27 @@ class Plan:
         return max(map(kudos.assumed_size, self.models))
 
     def next_length(self, left: int, segments: int) -> int:
-        """The tokens to ask for next, when so many are left of the answer."""
+        """The max_length of the next segment, when so many tokens are left of the answer."""
         if not segments:
-            return _first_length(left, self.longest, self.first)
-        return max(min(left + _SLACK, self.longest), LEAST_LENGTH)
+            return _first_length(left, self.longest_job, self.first_length)
+        return max(min(left + _SLACK, self.longest_job), LEAST_LENGTH)
 
     def fitted_to(self, so_far: str, max_length: int) -> Fitted:
         """The prompt that makes a model go on after `so_far`. Raises ContextLengthExceeded."""
         if not so_far and max_length == self.fitted.max_length:
             return self.fitted
         messages = _continued(self.request.messages, so_far)
-        return fit(messages, self.format, max_length, capacities(self.admitted), self.style)
+        return fit(messages, self.format, max_length, capacities(self.eligible_workers), self.style)
 
-    def asking(self, messages: Sequence[Message], n: int) -> Plan:
+    def with_messages(self, messages: Sequence[Message], n: int) -> Plan:
         """The same plan for n answers to other messages. Raises ContextLengthExceeded."""
-        first = _first_length(self.asked, self.longest, self.first)
-        fitted = fit(messages, self.format, first, capacities(self.admitted), self.style)
+        first = _first_length(self.max_tokens, self.longest_job, self.first_length)
+        fitted = fit(messages, self.format, first, capacities(self.eligible_workers), self.style)
         request = replace(self.request, messages=tuple(messages), n=n)
         return replace(self, request=request, fitted=fitted)
 
     def headers(self, request_id: str | None) -> dict[str, str]:
-        """What the client's response says of it."""
+        """The headers of the client's response, in ASCII as WSGI demands it."""
         headers = {
             "X-Horde-Request-Id": request_id or "",
             "X-Horde-Model": ", ".join(self.models),
@@ -125,8 +133,8 @@ class Plan:
             if value
         }
 
-    def wanted(self, fitted: Fitted) -> str:
-        """What is asked of workers, in words."""
+    def description(self, fitted: Fitted) -> str:
+        """What a worker must offer, in words."""
         return (
             f"{', '.join(self.models)} with a context of {fitted.max_context_length} "
             f"and a length of {fitted.max_length} tokens"
@@ -134,17 +142,18 @@ class Plan:
 
 
 def capacities(workers: Sequence[CatalogWorker]) -> list[Capacity]:
+    """What each of the workers takes."""
     return [worker.capacity for worker in workers]
 
 
 def same_format(models: Sequence[str], options: HordeOptions) -> tuple[str, ...]:
-    """The first of the models, and those after it that read the same format."""
+    """The first of the models, and those of the others whose chat format is the same."""
     first = options.format(models[0])
     return tuple(name for name in models if options.format(name) is first)
 
 
-def together(models: Sequence[str], catalog: Mapping[str, ModelEntry]) -> ModelEntry:
-    """One entry for several models: all of their workers. Raises ModelNotFound for none."""
+def merged_entry(models: Sequence[str], catalog: Mapping[str, ModelEntry]) -> ModelEntry:
+    """One entry for several models, with all of their workers. Raises ModelNotFound."""
     entries = [catalog[name] for name in models if name in catalog]
     if not entries:
         raise ModelNotFound(models[0])
@@ -163,85 +172,106 @@ def make_plan(
     models: Sequence[str],
     catalog: Mapping[str, ModelEntry],
     options: HordeOptions,
-    allowed: int,
-    choosy: bool,
+    affordable_length: int,
+    fast_only_affordable: bool,
 ) -> Plan:
     """The plan for a chat.
 
-    `allowed`: tokens of one job that the key's kudos permit; `choosy`: whether they suffice to ask
-    for quick workers only. Raises ModelNotFound, Unavailable, ContextLengthExceeded.
+    `affordable_length`: tokens of one job that the key's kudos permit. `fast_only_affordable`:
+    whether they suffice to leave slow workers out. Raises ModelNotFound, Unavailable or
+    ContextLengthExceeded.
     """
     served = tuple(name for name in same_format(models, options) if name in catalog)
-    entry = together(served or models, catalog)
-    filters, warnings = _filters(request, options, choosy)
-    admitted = tuple(worker for worker in entry.workers if filters.admits(worker))
-    if not admitted:
+    entry = merged_entry(served or models, catalog)
+    filters, warnings = _filters(request, options, fast_only_affordable)
+    workers = tuple(worker for worker in entry.workers if filters.admits(worker))
+    if not workers:
         raise Unavailable(f"No worker that the request allows serves {served[0]} now.")
     format = RAW if request.raw else options.format(served[0])
     style = options.tool_style(served[0])
-    chained = bool(request.horde.get("segments", options.segments))
-    longest = _longest(admitted, allowed, chained)
-    asked = request.max_tokens or options.default_max_tokens
-    if not chained:
-        asked = min(asked, longest)
-    first = _first_segment(request, options, admitted) if chained else 0
-    begun = _first_length(asked, longest, first)
-    fitted = fit(request.messages, format, begun, capacities(admitted), style)
+    lengths = _lengths(request, options, workers, affordable_length)
+    first = _first_length(lengths.max_tokens, lengths.longest_job, lengths.first)
+    fitted = fit(request.messages, format, first, capacities(workers), style)
     return Plan(
-        request,
-        caller,
-        served,
-        entry,
-        admitted,
-        format,
-        filters,
-        caller.api_key or options.api_key,
-        asked,
-        longest,
-        first,
-        chained,
-        request.horde.get("max_kudos", options.max_kudos),
-        fitted,
-        (*_warnings(request, fitted, asked, style), *warnings),
-        style,
+        request=request,
+        caller=caller,
+        models=served,
+        entry=entry,
+        eligible_workers=workers,
+        format=format,
+        filters=filters,
+        api_key=caller.api_key or options.api_key,
+        max_tokens=lengths.max_tokens,
+        longest_job=lengths.longest_job,
+        first_length=lengths.first,
+        is_chained=lengths.is_chained,
+        max_kudos=request.horde.get("max_kudos", options.max_kudos),
+        fitted=fitted,
+        warnings=(*_warnings(request, fitted, lengths.max_tokens, style), *warnings),
+        style=style,
     )
 
 
-def _longest(admitted: Sequence[CatalogWorker], allowed: int, chained: bool) -> int:
-    """Tokens of one job: what kudos, workers and their speed permit."""
-    lengths = [worker.capacity.max_length for worker in admitted]
-    if not chained:
-        return max(LEAST_LENGTH, min(limits.MOST_TOKENS, allowed, max(lengths)))
-    speeds = [worker.speed for worker in admitted if worker.speed]
-    in_time = max(int(min(speeds) * JOB_SECONDS), _SLOWEST_LENGTH) if speeds else limits.MOST_TOKENS
-    common = common_length(capacities(admitted))
-    return max(LEAST_LENGTH, min(limits.MOST_TOKENS, allowed, common, in_time))
+class _Lengths(NamedTuple):
+    """Tokens of the answer, of one job, and of a shorter first one (0: none)."""
+
+    max_tokens: int
+    longest_job: int
+    first: int
+    is_chained: bool
 
 
-def _first_segment(
-    request: GenerationRequest, options: HordeOptions, admitted: Sequence[CatalogWorker]
-) -> int:
-    """The tokens of a first segment, 0 for one as long as the others."""
-    first: int = request.horde.get("first_segment", options.first_segment if request.stream else 0)
-    return _soon(first, admitted)
+def _lengths(
+    request: GenerationRequest,
+    options: HordeOptions,
+    workers: Sequence[CatalogWorker],
+    affordable_length: int,
+) -> _Lengths:
+    max_tokens = request.max_tokens or options.default_max_tokens
+    if not request.horde.get("segments", options.segments):
+        longest = _longest_single(workers, affordable_length)
+        return _Lengths(min(max_tokens, longest), longest, 0, is_chained=False)
+    longest = _longest_segment(workers, affordable_length)
+    first = request.horde.get("first_segment", options.first_segment if request.stream else 0)
+    return _Lengths(max_tokens, longest, _quick_first_length(first, workers), is_chained=True)
 
 
-def _soon(first: int, admitted: Sequence[CatalogWorker]) -> int:
+def _longest_single(workers: Sequence[CatalogWorker], affordable_length: int) -> int:
+    """Tokens of an answer that is one job: the worker that takes most may do it."""
+    longest = max(worker.capacity.max_length for worker in workers)
+    return max(LEAST_LENGTH, min(limits.MOST_TOKENS, affordable_length, longest))
+
+
+def _longest_segment(workers: Sequence[CatalogWorker], affordable_length: int) -> int:
+    """Tokens of one job of a chain: any of the workers may do it, and in time."""
+    speeds = [worker.speed for worker in workers if worker.speed]
+    in_time = limits.MOST_TOKENS
+    if speeds:
+        in_time = max(int(min(speeds) * JOB_SECONDS), _SLOWEST_LENGTH)
+    common = common_length(capacities(workers))
+    return max(LEAST_LENGTH, min(limits.MOST_TOKENS, affordable_length, common, in_time))
+
+
+def _quick_first_length(first: int, workers: Sequence[CatalogWorker]) -> int:
     """The tokens of a first segment that even the slowest of several workers writes soon."""
-    if len(admitted) < 2:
+    if len(workers) < 2:
         return first
-    slowest = min(worker.speed or UNMEASURED for worker in admitted)
+    slowest = min(worker.speed or UNMEASURED for worker in workers)
     return min(first, max(int(slowest * FIRST_SECONDS), _SHORTEST_FIRST))
 
 
-def _first_length(asked: int, longest: int, first: int) -> int:
-    """A short first segment makes the first text come early, where there is enough to follow."""
-    if asked <= longest and (not first or asked <= 2 * first):
-        return max(asked, LEAST_LENGTH)
+def _first_length(max_tokens: int, longest: int, first: int) -> int:
+    """The max_length of the first segment.
+
+    A short one makes the first text come early, which is worth it where enough is to follow.
+    """
+    if max_tokens <= longest and (not first or max_tokens <= 2 * first):
+        return max(max_tokens, LEAST_LENGTH)
     return max(min(first or longest, longest), LEAST_LENGTH)
 
 
 def _continued(messages: Sequence[Message], so_far: str) -> Sequence[Message]:
+    """The messages with an assistant's turn that has been begun."""
     if not so_far:
         return messages
     last = messages[-1]
@@ -251,25 +281,26 @@ def _continued(messages: Sequence[Message], so_far: str) -> Sequence[Message]:
 
 
 def _filters(
-    request: GenerationRequest, options: HordeOptions, choosy: bool
+    request: GenerationRequest, options: HordeOptions, fast_only_affordable: bool
 ) -> tuple[Filters, list[str]]:
+    """The filters of settings and request, and warnings of what of them could not be kept."""
     filters = options.filters.overridden(request.horde)
-    if filters.slow or choosy:
+    if filters.slow or fast_only_affordable:
         return filters, []
     return replace(filters, slow=True), ["slow_workers: leaving them out needs more kudos"]
 
 
 def _warnings(
-    request: GenerationRequest, fitted: Fitted, asked: int, style: str
+    request: GenerationRequest, fitted: Fitted, max_tokens: int, style: str
 ) -> tuple[str, ...]:
-    found = [f"{name}: not supported" for name in request.ignored]
-    found += [f"{name}: approximated" for name in text.to_sampling(request.sampling)[1]]
+    warnings = [f"{name}: not supported" for name in request.ignored]
+    warnings += [f"{name}: approximated" for name in text.to_sampling(request.sampling)[1]]
     if fitted.dropped:
-        found.append(f"messages: the {fitted.dropped} oldest were left out to fit the context")
+        warnings.append(f"messages: the {fitted.dropped} oldest were left out to fit the context")
     if request.tools and style == "none":
-        found.append("tools: not supported for this model")
+        warnings.append("tools: not supported for this model")
     if fitted.emptied:
-        found.append(f"messages: {fitted.emptied} old tool results were left out")
-    if request.max_tokens and asked < request.max_tokens:
-        found.append(f"max_tokens: lowered to {asked}")
-    return tuple(found)
+        warnings.append(f"messages: {fitted.emptied} old tool results were left out")
+    if request.max_tokens and max_tokens < request.max_tokens:
+        warnings.append(f"max_tokens: lowered to {max_tokens}")
+    return tuple(warnings)

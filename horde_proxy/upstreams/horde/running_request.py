@@ -1,105 +1,223 @@
-"""One request on the horde, from its acceptance to its end: polled at a pace, or cancelled."""
+"""One request on the horde: submitted, polled until it is final, or cancelled.
+
+    created --submit()--> queued --> processing --> final
+                             '----------'--close()--> cancelled
+
+The thread that serves the client calls `step` again and again; nothing here starts a thread. With
+a webhook the horde tells when a job is done, and polls become a slow fallback.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from typing import Any, Protocol
 
 from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
 from horde_proxy.upstreams.base import Waiting
-from horde_proxy.upstreams.horde.client import HordeClient, RequestLost
+from horde_proxy.upstreams.horde.client import RequestLost
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.jobs import Estimate, G, JobSpec, Progress, Status
 from horde_proxy.upstreams.horde.polling import PollSchedule
-from horde_proxy.upstreams.horde.text import is_final
-from horde_proxy.upstreams.horde.throughput import Estimate
+from horde_proxy.upstreams.horde.submit_queue import Ticket
 
 PUSHED = 15.0
-"""Between two polls of a request whose results are pushed (s)."""
+"""Seconds between two polls of a request whose results are pushed: a push may get lost."""
 SLICE = 0.9
-"""Between two Waitings (s): how soon a client that has gone is noticed."""
+"""Seconds between two Waitings: how soon a client that has gone is noticed."""
 IMPOSSIBLE_PATIENCE = 65.0
-"""The horde's own cache of is_possible lasts 60 s."""
+"""Seconds; the horde caches is_possible for 60."""
 FAILURE_PATIENCE = 60.0
+"""Seconds that polls may fail before the request is given up."""
 CANCEL_TRIES = 3
 
-Status = dict[str, Any]
+log = logging.getLogger(__name__)
 
 
 class Faulted(UpstreamFailed):
     """The horde gave the request up: its workers failed on it."""
 
 
-log = logging.getLogger(__name__)
-
-
-class Delivery(Protocol):
-    """Where a pushed result is announced."""
-
-    def wait(self, seconds: float) -> bool:
-        """Whether something came within that time."""
-
-
 class RunningRequest:
-    """A submitted request. `wanted` says what no worker offers, should it come to that.
+    """A request for n generations of a job, for which `ticket` waited in the submit queue.
 
-    `on_popped` is told of its jobs that wait no longer. With a `delivery`
-    the horde says itself when it is done, and polls become a slow fallback.
+    `id` is "" until it is submitted, `status` None until it is final. `waiting` is what is known
+    meanwhile.
     """
 
     def __init__(
-        self,
-        client: HordeClient,
-        request_id: str,
-        n: int,
-        *,
-        wanted: str,
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-        load: Callable[[], int] = lambda: 1,
-        expected: Estimate | None = None,
-        on_popped: Callable[[int], None] = lambda count: None,
-        delivery: Delivery | None = None,
+        self, horde: HordeContext, job: JobSpec[G], n: int, ticket: Ticket, cost: AnswerCost
     ) -> None:
-        self.id = request_id
+        self.id, self.n = "", n
+        self.status: Status | None = None
         self.is_processing = False
-        self._client, self._n, self._wanted = client, n, wanted
-        self._clock, self._sleep = clock, sleep
-        self._pace = PollSchedule(clock, load, least=PUSHED if delivery else 0.0)
-        self._expected = expected or Estimate(0.0, 0.0)
-        self._delivery = delivery
-        self._on_popped, self._waiting = on_popped, n
-        self._submitted = clock()
+        self.submitted = 0.0
+        self._horde, self._kind, self._ticket, self._cost = horde, job.kind, ticket, cost
+        self._api_key, self._model, self._wanted = job.api_key, job.models[0], job.description
+        self._mailbox = horde.webhook.mailbox() if horde.webhook else None
+        self._expected, self._held = Estimate(0.0, 0.0), 0.0
+        self.waiting, self._next_poll = Waiting("queued"), 0.0
+        self._unpopped = n
         self._began: float | None = None
-        self._last_waiting = self._submitted
-        self._ended: float | None = None
+        self._last_queued = self._ended = 0.0
         self._impossible_since: float | None = None
         self._failing_since: float | None = None
 
-    def wait(self) -> Generator[Waiting, None, Status]:
-        """Waitings until the request is final; returns its last status.
+    def submit(self, job: JobSpec[G], worker: str | None) -> None:
+        """POST it, for one worker only where one is given. Raises what the horde refuses."""
+        self._expected, self._held = job.estimate(), job.upfront(self.n)
+        # Within it, so that whatever is raised gives the turn in the queue back.
+        with self._horde.submit_queue.sending(self._ticket):
+            job.caller.submits.take()
+            payload = job.payload(self.n, worker)
+            if self._mailbox is not None:
+                payload["webhook"] = self._mailbox.url
+            self.id = self._horde.client.submit(self._kind, payload, self._api_key)
+        if self._mailbox is not None:
+            self._mailbox.expect(self.id)
+        self._cost.request_ids.append(self.id)
+        self._cost.price += job.price(self.n)
+        self._begin()
 
-        Raises UpstreamFailed when it faulted or was lost, Unavailable when nobody can take it.
+    def step(self) -> None:
+        """Sleep until the next poll, for a slice at most, and poll when it is due.
+
+        Raises UpstreamFailed when the request faulted or was lost, Unavailable when no worker can
+        take it.
         """
-        delay = self._pace.delay()
-        waiting = Waiting("queued", None, round(self._expected.left(0, 0)))
-        while True:
-            yield from self._pause(delay, waiting)
-            status = self._poll()
-            if status is None:
-                delay = self._pace.delay()
-                continue
-            if is_final(status, self._n):
-                self._ended = self._clock()
-                self._tell_waiting(0)
-                return self._checked(status)
-            delay, waiting = self._look(status)
+        if not self._sleep():
+            return
+        status = self._poll()
+        if status is None:
+            self._next_poll = self._horde.clock() + self._schedule.delay()
+        elif self._kind.is_final(status, self.n):
+            self._end(status)
+        else:
+            self._note(self._kind.progress(status))
 
-    def cancel(self) -> None:
-        """DELETE the request, which may be repeated; the last failure is logged."""
-        self._tell_waiting(0)
+    def close(self) -> None:
+        """Cancel it unless it is final, and release what it held. Not to be called twice."""
+        if self.id:
+            self._horde.running.discard(self.id)
+            self._horde.throughput.began(self._model, -1)
+            self._horde.accounts.hold(self._api_key, -self._held)
+            if self.status is None:
+                self._cancel()
+        if self._mailbox is not None:
+            self._mailbox.close()
+
+    def seconds(self) -> tuple[float, float]:
+        """(in the queue, in generation): what lies between two polls counts as generation."""
+        began = self._began or self._last_queued
+        return round(began - self.submitted, 3), round(self._ended - began, 3)
+
+    def lateness(self) -> float:
+        """How much longer it took than expected, in seconds; 0 when it came in time."""
+        expected = self._expected.queue + self._expected.generation
+        return max(sum(self.seconds()) - expected, 0.0)
+
+    def _begin(self) -> None:
+        horde = self._horde
+        horde.running.add(self.id)
+        horde.throughput.began(self._model)
+        horde.submit_queue.count_waiting(self._ticket, self.n)
+        horde.accounts.hold(self._api_key, self._held)
+        self.submitted = self._last_queued = horde.clock()
+        self._schedule = PollSchedule(
+            horde.clock,
+            load=lambda: len(horde.running),
+            least=PUSHED if self._mailbox else 0.0,
+        )
+        self._next_poll = self.submitted + self._schedule.delay()
+        self.waiting = Waiting("queued", None, round(self._expected.left(0, 0)))
+
+    def _sleep(self) -> bool:
+        """Sleep towards the next poll. Returns whether it is due."""
+        left = self._next_poll - self._horde.clock()
+        if left > 0 and self._mailbox is not None:
+            if self._mailbox.wait(min(left, SLICE)):
+                return True
+            # Ends with ShuttingDown when the proxy is being stopped.
+            self._horde.sleep(0)
+        elif left > 0:
+            self._horde.sleep(min(left, SLICE))
+        return self._horde.clock() >= self._next_poll
+
+    def _poll(self) -> Status | None:
+        """The status, with the results when it is final; None when it could not be had now."""
+        self._schedule.polled()
+        kind, client = self._kind, self._horde.client
+        try:
+            status = client.check(kind, self.id)
+            if kind.status_path != kind.check_path and kind.is_final(status, self.n):
+                status = client.status(kind, self.id)
+        except RateLimited as exc:
+            self._schedule.hold(exc.retry_after or 1)
+            return None
+        except RequestLost:
+            raise
+        except (UpstreamFailed, Refused):
+            now = self._horde.clock()
+            self._failing_since = self._failing_since or now
+            if now - self._failing_since > FAILURE_PATIENCE:
+                raise
+            return None
+        self._failing_since = None
+        return status
+
+    def _note(self, progress: Progress) -> None:
+        """Take in a status that is not final, and set the time of the next poll."""
+        now = self._horde.clock()
+        self.is_processing = progress.is_processing
+        if progress.is_processing and self._began is None:
+            self._began = self._last_queued
+        if not progress.is_processing:
+            self._last_queued = now
+        self._count_popped(progress.waiting)
+        self._check_possible(progress, now)
+        self._next_poll = now + self._schedule.delay(
+            processing=progress.is_processing, queue_position=progress.queue_position
+        )
+        left = self._expected.left(
+            now - (self._began or self.submitted),
+            progress.queue_position,
+            processing=self._began is not None,
+        )
+        state = "generating" if progress.is_processing else "queued"
+        self.waiting = Waiting(state, progress.queue_position, round(left))
+
+    def _check_possible(self, progress: Progress, now: float) -> None:
+        """Raises Unavailable when no worker could take the request for too long."""
+        if progress.is_processing or progress.is_possible:
+            self._impossible_since = None
+            return
+        self._impossible_since = self._impossible_since or now
+        if now - self._impossible_since > IMPOSSIBLE_PATIENCE:
+            raise Unavailable(f"No worker of the horde offers {self._wanted} now.")
+
+    def _count_popped(self, waiting: int) -> None:
+        """Tell the submit queue of the jobs that wait no longer."""
+        if waiting < self._unpopped:
+            self._horde.submit_queue.count_waiting(self._ticket, waiting - self._unpopped)
+            self._unpopped = waiting
+
+    def _end(self, status: Status) -> None:
+        """Raises Faulted for an end without any result."""
+        self.status, self._ended = status, self._horde.clock()
+        self._count_popped(0)
+        if self._kind.results(status):
+            return
+        # Workers that fail twice on a request leave it done, not faulted, and without results.
+        if status.get("faulted"):
+            raise Faulted("The horde's workers failed on this request.")
+        raise Faulted("The horde ended this request without an answer.")
+
+    def _cancel(self) -> None:
+        """DELETE it, which may be repeated; the last failure is logged."""
+        self._horde.observer.cancelled()
+        self._count_popped(0)
         for tries_left in reversed(range(CANCEL_TRIES)):
             try:
-                self._client.cancel(self.id)
+                self._horde.client.cancel(self._kind, self.id)
             except RequestLost:
                 return
             except ProxyError as exc:
@@ -107,83 +225,3 @@ class RunningRequest:
                     log.warning("request %s could not be cancelled: %s", self.id, exc)
             else:
                 return
-
-    def seconds(self) -> tuple[float, float]:
-        """(in the queue, in generation): what lies between two polls counts as generation."""
-        ended = self._ended or self._clock()
-        began = self._began or self._last_waiting
-        return round(began - self._submitted, 3), round(ended - began, 3)
-
-    def lateness(self) -> float:
-        """How much longer it took than was expected of it (s); 0 when it came in time."""
-        expected = self._expected.queue + self._expected.generation
-        return max(sum(self.seconds()) - expected, 0.0)
-
-    def _pause(self, seconds: float, waiting: Waiting) -> Generator[Waiting, None, None]:
-        until = self._clock() + seconds
-        while (left := until - self._clock()) > 0:
-            yield waiting
-            if self._delivery is None:
-                self._sleep(min(left, SLICE))
-            elif self._delivery.wait(min(left, SLICE)):
-                return
-            else:
-                self._sleep(0)
-
-    def _poll(self) -> Status | None:
-        """The status, or None when it could not be had this time."""
-        self._pace.polled()
-        try:
-            status = self._client.status(self.id)
-        except RateLimited as exc:
-            self._pace.hold(exc.retry_after or 1)
-            return None
-        except RequestLost:
-            raise
-        except (UpstreamFailed, Refused):
-            self._failing_since = self._failing_since or self._clock()
-            if self._clock() - self._failing_since > FAILURE_PATIENCE:
-                raise
-            return None
-        self._failing_since = None
-        return status
-
-    def _look(self, status: Status) -> tuple[float, Waiting]:
-        processing = self.is_processing = bool(status.get("processing"))
-        position = int(status.get("queue_position") or 0)
-        if processing and self._began is None:
-            self._began = self._last_waiting
-        if not processing:
-            self._last_waiting = self._clock()
-        self._tell_waiting(int(status.get("waiting") or 0))
-        self._watch_possible(status, processing)
-        delay = self._pace.delay(processing=processing, queue_position=position)
-        state = "generating" if processing else "queued"
-        elapsed = self._clock() - (self._began if self._began else self._submitted)
-        seconds = self._expected.left(elapsed, position, processing=self._began is not None)
-        return delay, Waiting(state, position, round(seconds))
-
-    @property
-    def is_final(self) -> bool:
-        """Whether it came to an end by itself."""
-        return self._ended is not None
-
-    def _tell_waiting(self, count: int) -> None:
-        if count < self._waiting:
-            self._on_popped(self._waiting - count)
-            self._waiting = count
-
-    def _watch_possible(self, status: Status, processing: bool) -> None:
-        if processing or status.get("is_possible", True):
-            self._impossible_since = None
-            return
-        self._impossible_since = self._impossible_since or self._clock()
-        if self._clock() - self._impossible_since > IMPOSSIBLE_PATIENCE:
-            raise Unavailable(f"No worker of the horde offers {self._wanted} now.")
-
-    def _checked(self, status: Status) -> Status:
-        if status.get("generations"):
-            return status
-        if status.get("faulted"):
-            raise Faulted("The horde's workers failed on this request.")
-        raise Faulted("The horde ended this request without an answer.")

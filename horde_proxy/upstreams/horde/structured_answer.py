@@ -1,6 +1,8 @@
-"""Answers that must be tool calls or JSON: asked for as text, read, corrected, and at last guided.
+"""Answers that must be tool calls or JSON.
 
-Guided filling: the structure is written here, and the model is asked for one leaf at a time.
+The model answers in text, which is read. What does not fit is sent back with the problem, so that
+the model corrects it. The last resort is guided filling: the structure is written here, and the
+model writes one value of it at a time.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ import logging
 import re
 import secrets
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from horde_proxy.errors import ContextLengthExceeded, ToolCallFailed, UpstreamFailed
 from horde_proxy.prompts.answer import Answer, cut, end_marker
@@ -25,6 +28,7 @@ from horde_proxy.prompts.constrained import (
     read_json,
     undeclared,
 )
+from horde_proxy.prompts.fit import LEAST_LENGTH
 from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, Unfillable, fill
 from horde_proxy.prompts.json_schema.schemas import fits
 from horde_proxy.prompts.lenient_json import dumps
@@ -34,16 +38,17 @@ from horde_proxy.prompts.tool_calls.instructions import prefill
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chat import Message, Tool
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
-from horde_proxy.upstreams.base import Waiting
-from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer, CutOff, in_time
-from horde_proxy.upstreams.horde.plan import Plan
-from horde_proxy.upstreams.horde.segment import (
-    AnswerCost,
-    HordeContext,
-    Segment,
-    SegmentSpec,
-    Submitted,
+from horde_proxy.upstreams.horde.chained_answer import (
+    AnswerItem,
+    ChainedAnswer,
+    CutOff,
+    check_time,
 )
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.lifecycle import Finished, Lifecycle
+from horde_proxy.upstreams.horde.plan import Plan
+from horde_proxy.upstreams.horde.segment import Segment
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
 _LEAF_SAMPLING = {"temperature": 0.0, "rep_pen": 1.0}
@@ -56,7 +61,9 @@ _NO_CALL = "You made no function call."
 
 log = logging.getLogger(__name__)
 
-Steps = Generator[Waiting | Submitted | Chunk, None, Any]
+T = TypeVar("T")
+Steps = Generator[AnswerItem, None, T]
+"""Items for the client, and a result when they are out."""
 
 
 @dataclass
@@ -66,31 +73,35 @@ class StructuredAnswer:
     horde: HordeContext
     plan: Plan
     structure: ConstrainedRequest
-    place: Ticket
+    ticket: Ticket
     head: Head
     deadline: float | None
     retries: int
     most_leaves: int
-    bill: AnswerCost = field(default_factory=AnswerCost)
+    cost: AnswerCost = field(default_factory=AnswerCost)
     tokens: int = 0
     reasoning_tokens: int = 0
     cut_off: CutOff | None = None
-    shown: dict[tuple[str, int], str] = field(default_factory=dict)
+    sent: dict[tuple[str, int], str] = field(default_factory=dict)
 
-    def items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
+    def items(self) -> Steps[None]:
         """Waitings, Submitteds, and the chunks after the role's; the last one has the usage."""
-        yield from in_time(self._items(), self.horde.clock, self.deadline)
+        with closing(self._items()) as items:
+            for item in items:
+                yield item
+                if not isinstance(item, dict):
+                    check_time(self.horde.clock, self.deadline)
 
-    def _items(self) -> Generator[Waiting | Submitted | Chunk, None, None]:
+    def _items(self) -> Steps[None]:
         request = self.structure.request
         messages = begun_with(request.messages, self.structure.prefill)
-        may_show = (
+        may_stream = (
             request.stream
             and request.n == 1
             and request.tool_choice == "auto"
             and request.json_format is None
         )
-        answers = yield from self._answers(messages, request.n, shows=may_show)
+        answers = yield from self._answers(messages, request.n, streams_text=may_stream)
         for index, answer in enumerate(answers):
             if answer is None:
                 yield self._end(index, "content_filter")
@@ -99,40 +110,44 @@ class StructuredAnswer:
             else:
                 yield from self._json(index, answer)
         usage = chunks.usage(self.plan.fitted.prompt_tokens, self.tokens, self.reasoning_tokens)
-        told = self.bill.told(self.head.model)
+        summary = self.cost.summary(self.head.model)
         if self.cut_off:
-            told["cut_off_by"] = self.cut_off
-        yield chunks.usage_chunk(self.head, usage, told)
+            summary["cut_off_by"] = self.cut_off
+        yield chunks.usage_chunk(self.head, usage, summary)
 
-    def _answers(self, messages: list[Message], n: int, *, shows: bool = False) -> Steps:
+    def _answers(
+        self, messages: list[Message], n: int, *, streams_text: bool = False
+    ) -> Steps[list[Answer | None]]:
         """n answers as text (list[Answer | None]); `shows` what is no call as it comes."""
         chain = ChainedAnswer(
             self.horde,
-            self.plan.asking(messages, n),
-            self.place,
+            self.plan.with_messages(messages, n),
+            self.ticket,
             self.head,
             None,
-            self.bill,
+            self.cost,
             lambda text: is_complete(self.structure, text),
         )
         written = ""
-        for item in chain.items():
-            if not isinstance(item, dict):
-                yield item
-            elif shows:
-                for choice in item["choices"]:
-                    written += choice["delta"].get("content") or ""
-                yield from self._shown("content", surely_text(written, self._offered()), 0)
+        with closing(chain.items()) as items:
+            for item in items:
+                if not isinstance(item, dict):
+                    yield item
+                elif streams_text:
+                    written += "".join(
+                        choice["delta"].get("content") or "" for choice in item["choices"]
+                    )
+                    yield from self._emit_new("content", surely_text(written, self._offered()), 0)
         self.head, self.cut_off = chain.head, chain.cut_off or self.cut_off
         return chain.answers()
 
     # Tool calls
 
-    def _calls(self, index: int, answer: Answer) -> Generator[Waiting | Submitted | Chunk]:
+    def _calls(self, index: int, answer: Answer) -> Steps[None]:
         answer, read, problem = yield from self._read(answer)
         text, must = self._text(answer), self.structure.request.tool_choice != "auto"
         if self._is_cut_off(answer, read):
-            yield from self._told(index, answer, text)
+            yield from self._emit(index, answer, text)
             yield self._end(index, "length")
             return
         calls = list(read.calls)
@@ -142,12 +157,12 @@ class StructuredAnswer:
             yield from self._json(index, answer)
             return
         if not calls:
-            yield from self._told(index, answer, text)
+            yield from self._emit(index, answer, text)
             yield self._end(index, answer.finish_reason)
             return
         if not self.structure.request.parallel_tool_calls:
             calls = calls[:1]
-        yield from self._told(index, answer, "" if must else read.content)
+        yield from self._emit(index, answer, "" if must else read.content)
         yield from self._call_chunks(index, calls)
 
     def _is_cut_off(self, answer: Answer, read: CallReading) -> bool:
@@ -161,8 +176,8 @@ class StructuredAnswer:
             and (read.unfinished or not read.calls)
         )
 
-    def _read(self, answer: Answer) -> Steps:
-        """(answer, Read, what is wrong with it), after as many corrections as are allowed."""
+    def _read(self, answer: Answer) -> Steps[tuple[Answer, CallReading, str | None]]:
+        """(answer, its reading, what is wrong with it), after the corrections that are allowed."""
         for tries_left in reversed(range(self.retries + 1)):
             cut_off = answer.finish_reason == "length"
             read = read_call(self.structure, answer.content, cut_off=cut_off)
@@ -172,7 +187,7 @@ class StructuredAnswer:
             again = self._corrected(answer, _CALL_AGAIN.format(problem=problem))
             if not self._has_room(again):
                 return answer, read, problem
-            answer = (yield from self._asked_again(again)) or answer
+            answer = (yield from self._ask_again(again)) or answer
         raise AssertionError("the last try returns")
 
     def _problem(self, read: CallReading) -> str | None:
@@ -193,8 +208,8 @@ class StructuredAnswer:
     def _offered(self) -> list[Tool]:
         return offered(self.structure.request)
 
-    def _filled_call(self) -> Steps:
-        """The call that the model did not make by itself (Call). Raises ToolCallFailed."""
+    def _filled_call(self) -> Steps[FoundCall]:
+        """The call that the model did not make by itself. Raises ToolCallFailed."""
         style, offered = self.plan.style, self._offered()
         try:
             opening = prefill(style, "required").removesuffix('"')
@@ -219,11 +234,11 @@ class StructuredAnswer:
 
     # JSON
 
-    def _json(self, index: int, answer: Answer) -> Generator[Waiting | Submitted | Chunk]:
+    def _json(self, index: int, answer: Answer) -> Steps[None]:
         wanted = self.structure.request.json_format
         assert wanted is not None
         if answer.finish_reason == "length":
-            yield from self._told(index, answer, self._text(answer))
+            yield from self._emit(index, answer, self._text(answer))
             yield self._end(index, "length")
             return
         answer, text, problem = yield from self._read_json(answer, wanted.schema)
@@ -233,11 +248,13 @@ class StructuredAnswer:
             yield chunks.chunk(self.head, {"refusal": f"No valid JSON: {problem}"}, index=index)
             yield self._end(index, "stop")
             return
-        yield from self._told(index, answer, text or self._text(answer))
+        yield from self._emit(index, answer, text or self._text(answer))
         yield self._end(index, "stop")
 
-    def _read_json(self, answer: Answer, schema: Mapping[str, Any] | None) -> Steps:
-        """(answer, JSON text, what is wrong), after as many corrections as are allowed."""
+    def _read_json(
+        self, answer: Answer, schema: Mapping[str, Any] | None
+    ) -> Steps[tuple[Answer, str | None, str | None]]:
+        """(answer, JSON text, what is wrong), after the corrections that are allowed."""
         for tries_left in reversed(range(self.retries + 1)):
             text, problem = read_json(self.structure.prefill, answer.content, schema)
             if not problem or not tries_left:
@@ -245,10 +262,10 @@ class StructuredAnswer:
             again = self._corrected(answer, _JSON_AGAIN.format(problem=problem))
             if not self._has_room(again):
                 return answer, text, problem
-            answer = (yield from self._asked_again(again)) or answer
+            answer = (yield from self._ask_again(again)) or answer
         raise AssertionError("the last try returns")
 
-    def _filled_json(self, schema: Mapping[str, Any]) -> Steps:
+    def _filled_json(self, schema: Mapping[str, Any]) -> Steps[str]:
         """JSON text that fits, or "" where the schema cannot be filled."""
         try:
             return dumps((yield from self._filled(schema, "")))
@@ -266,15 +283,15 @@ class StructuredAnswer:
     def _has_room(self, messages: list[Message]) -> bool:
         """Whether a correction fits without leaving out the question itself."""
         try:
-            dropped = self.plan.asking(messages, 1).fitted.dropped
+            dropped = self.plan.with_messages(messages, 1).fitted.dropped
         except ContextLengthExceeded:
             return False
         asked = [each for each in self.structure.request.messages if each.role != "system"]
         return not asked or dropped < len(asked)
 
-    def _asked_again(self, messages: list[Message]) -> Steps:
-        """The answer to a correction (Answer); None when there is only the one that was had."""
-        self.bill.retries += 1
+    def _ask_again(self, messages: list[Message]) -> Steps[Answer | None]:
+        """The answer to a correction; None when that failed, or was censored."""
+        self.cost.retries += 1
         self.horde.observer.retried("misfit")
         try:
             [mended] = yield from self._answers(messages, 1)
@@ -285,10 +302,11 @@ class StructuredAnswer:
 
     # Guided filling
 
-    def _filled(self, schema: Mapping[str, Any], begun: str, said: str = "") -> Steps:
+    def _filled(self, schema: Mapping[str, Any], begun: str, said: str = "") -> Steps[Any]:
         """A value of the schema, leaf by leaf. Raises Unfillable.
 
-        `said` is what texts should be taken from, if it tells.
+        `begun`: how the answer begins before the value. Strings are taken from `said`, the words
+        of the user, where they are found there.
         """
         if fits({}, schema) and not schema.get("properties"):
             return {}
@@ -303,10 +321,11 @@ class StructuredAnswer:
         except StopIteration as done:
             return done.value
 
-    def _as_said(self, ask: LeafPrompt, text: str, said: str) -> Steps:
-        """The inside of a JSON string, as the user wrote it; else it is asked for in words too.
+    def _as_said(self, ask: LeafPrompt, text: str, said: str) -> Steps[str]:
+        """The inside of a JSON string, as the user wrote it.
 
-        A small model copies a word better after a space than after a quotation mark.
+        Where what the model wrote is not in the user's words, the model is asked for it once more,
+        as plain text: a small model copies a word better after a space than after a quotation mark.
         """
         value = cut(text.lstrip(' "'), ask.stops)[0]
         found, label = grounded(value, said), _LABEL.search(ask.prefill)
@@ -327,9 +346,9 @@ class StructuredAnswer:
         messages = self.structure.request.messages
         return "\n".join(each.text for each in messages if each.role in ("user", "tool"))
 
-    def _leaf(self, ask: LeafPrompt, messages: tuple[Message, ...] | None = None) -> Steps:
-        """What the model writes after the prefill of an ask (str)."""
-        self.bill.guided += 1
+    def _leaf(self, ask: LeafPrompt, messages: tuple[Message, ...] | None = None) -> Steps[str]:
+        """What the model writes after the prefill of a leaf."""
+        self.cost.guided += 1
         request = replace(
             self.structure.request,
             stop=ask.stops,
@@ -337,41 +356,52 @@ class StructuredAnswer:
             messages=messages or self.structure.request.messages,
             sampling={**self.structure.request.sampling, **_LEAF_SAMPLING},
         )
-        order = SegmentSpec(
+        segment = Segment(
+            self.horde,
             replace(self.plan, request=request),
-            self.place,
-            1,
-            ask.prefill,
-            max(ask.max_length, 16),
+            n=1,
+            so_far=ask.prefill,
+            max_length=max(ask.max_length, LEAST_LENGTH),
         )
-        [generated] = yield from Segment(self.horde, order, self.bill).generate()
-        text, _ = cut(generated.text, self.plan.format.stops)
+        text = yield from self._generate(segment)
+        text, _ = cut(text, self.plan.format.stops)
         marker = end_marker(text)
         return text.rstrip().removesuffix(marker) if marker else text
+
+    def _generate(self, segment: Segment) -> Steps[str]:
+        """The text of a segment."""
+        text = ""
+        with closing(Lifecycle(self.horde, segment, self.ticket, self.cost).items()) as items:
+            for item in items:
+                if isinstance(item, Finished):
+                    text = item.generations[0].text
+                else:
+                    yield item
+        return text
 
     # What the client gets
 
     def _text(self, answer: Answer) -> str:
         return self.structure.prefill + answer.content
 
-    def _told(self, index: int, answer: Answer, content: str) -> Iterator[Chunk]:
+    def _emit(self, index: int, answer: Answer, content: str) -> Iterator[Chunk]:
         written = content.removeprefix(self.structure.prefill)
         self.tokens += estimate(written) + answer.reasoning_tokens
         self.reasoning_tokens += answer.reasoning_tokens
-        yield from self._shown("reasoning_content", answer.reasoning, index)
-        yield from self._shown("content", content, index)
+        yield from self._emit_new("reasoning_content", answer.reasoning, index)
+        yield from self._emit_new("content", content, index)
 
-    def _shown(self, key: str, text: str, index: int) -> Iterator[Chunk]:
+    def _emit_new(self, key: str, text: str, index: int) -> Iterator[Chunk]:
         """The chunks of what is new in a part of the message.
 
-        What was shown stays; what an answer that was asked for again says otherwise comes after it.
+        What was sent stays. Where a corrected answer says something else, that comes after it.
         """
-        shown = self.shown.get((key, index), "")
-        said, text = shown.lstrip(), text.lstrip() if shown else text
-        if said.startswith(text):
+        sent = self.sent.get((key, index), "")
+        begun, text = sent.lstrip(), text.lstrip() if sent else text
+        if begun.startswith(text):
             return
-        text = text[len(said) :] if text.startswith(said) else f"\n\n{text}"
-        self.shown[key, index] = shown + text
+        text = text[len(begun) :] if text.startswith(begun) else f"\n\n{text}"
+        self.sent[key, index] = sent + text
         for piece in chunks.words(text) if self.structure.request.stream else [text]:
             yield chunks.chunk(self.head, {key: piece}, index=index)
 

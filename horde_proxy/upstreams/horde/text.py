@@ -1,4 +1,7 @@
-"""Translation between OpenAI's chat and the horde's text requests. Pure."""
+"""The text kind of job: a chat in OpenAI's words as the body of a submit, and its status read.
+
+Pure: no I/O, no clock.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,13 @@ from horde_proxy.errors import InvalidRequest
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.formats import Format
 from horde_proxy.protocol.chat import GenerationRequest
+from horde_proxy.upstreams.horde.jobs import (
+    JobKind,
+    Status,
+    count,
+    generation_progress,
+    generations,
+)
 
 _GREEDY_TEMPERATURE = 0.01
 _NEVER_MANGLE = {
@@ -91,14 +101,32 @@ def _sampler_order(order: list[int]) -> list[int]:
     return order
 
 
-def is_final(status: Mapping[str, Any], n: int) -> bool:
-    """Whether nothing more will come. `done` alone is not: a retry may still be in flight."""
-    if status.get("faulted") or int(status.get("finished") or 0) >= n:
+def is_final(status: Status, n: int) -> bool:
+    """Whether nothing more will come.
+
+    `done` alone does not say so: after two restarts it is true while the retry is in flight
+    (captured as text_status_done_but_processing).
+    """
+    if status.get("faulted") or count(status.get("finished")) >= n:
         return True
     return bool(status.get("done")) and not status.get("processing")
 
 
-def is_censored(generation: Mapping[str, Any]) -> bool:
-    return generation.get("state") in ("censored", "csam") or any(
-        each.get("type") == "censorship" for each in generation.get("gen_metadata") or ()
+def is_censored(result: Mapping[str, Any]) -> bool:
+    """Whether the worker held the text back. Some say so in `state`, some in the metadata only."""
+    metadata = result.get("gen_metadata")
+    entries = metadata if isinstance(metadata, list) else []
+    return result.get("state") in ("censored", "csam") or any(
+        isinstance(entry, dict) and entry.get("type") == "censorship" for entry in entries
     )
+
+
+TEXT = JobKind(
+    name="text",
+    submit_path="generate/text/async",
+    check_path="generate/text/status",
+    status_path="generate/text/status",
+    is_final=is_final,
+    progress=generation_progress,
+    results=generations,
+)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from horde_proxy.prompts.partial_answer import LengthEstimate
 from horde_proxy.upstreams.horde.catalog import ModelEntry
+from horde_proxy.upstreams.horde.jobs import Estimate
 
 _STEP = 0.3
 UNMEASURED = 10.0
 """Tokens a second that a worker or a model is taken to write before it was seen to."""
 _TYPICAL_TOKENS = 200.0
 _POP_SECONDS = 1.0
-_TELLING_MOVES = 2
 
 
 @dataclass(frozen=True)
@@ -27,29 +27,6 @@ class Speed:
     per_second: float | None = None
     typical: float | None = None
     fill: LengthEstimate = field(default_factory=LengthEstimate)
-
-
-class Estimate:
-    """How long one request should take, in seconds: in the queue, and in generation."""
-
-    def __init__(self, queue: float, generation: float) -> None:
-        self.queue, self.generation = queue, generation
-        self._first: tuple[float, int] | None = None
-
-    def left(self, elapsed: float, position: int, *, processing: bool = False) -> float:
-        """Seconds until the end, `elapsed` after the submit or, `processing`, after the pop.
-
-        `position` in the queue, 0 unknown: once it moves, its pace counts for more.
-        """
-        if processing:
-            return max(self.generation - elapsed, 1.0)
-        queue = max(self.queue - elapsed, 1.0)
-        if position:
-            self._first = self._first or (elapsed, position)
-            since, before = self._first
-            if before - position >= _TELLING_MOVES:
-                queue = position * (elapsed - since) / (before - position)
-        return queue + self.generation
 
 
 def _towards(old: float | None, new: float) -> float:

@@ -22,9 +22,11 @@ from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
 from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.failures import Failures
+from horde_proxy.upstreams.horde.lifecycle import Submitted
 from horde_proxy.upstreams.horde.plan import HordeOptions, Plan, make_plan, same_format
-from horde_proxy.upstreams.horde.segment import AnswerCost, HordeContext, Submitted
 from horde_proxy.upstreams.horde.structured_answer import StructuredAnswer
 from horde_proxy.upstreams.horde.submit_queue import SubmitQueue, Ticket
 from horde_proxy.upstreams.horde.throughput import Throughput
@@ -46,9 +48,9 @@ def _first(structure: ConstrainedRequest) -> int:
     return 0 if is_free else LOOK_AFTER
 
 
-def _spent(plan: Plan, bill: AnswerCost) -> Spent:
-    prompt_tokens = plan.fitted.prompt_tokens if bill.tokens else 0
-    return Spent(prompt_tokens, bill.tokens, bill.kudos)
+def _spent(plan: Plan, cost: AnswerCost) -> Spent:
+    prompt_tokens = plan.fitted.prompt_tokens if cost.tokens else 0
+    return Spent(prompt_tokens, cost.tokens, cost.kudos)
 
 
 class HordeUpstream:
@@ -128,7 +130,7 @@ class HordeUpstream:
                     is_accepted = True
                     known = item.request_id if isinstance(item, Submitted) else None
                     headers = {**plan.headers(known), "X-Endpoint": self.name}
-                    yield Accepted(headers, self.name, lambda: _spent(plan, answer.bill))
+                    yield Accepted(headers, self.name, lambda: _spent(plan, answer.cost))
                     yield from (chunks.role_chunk(head, index) for index in range(request.n))
                 if is_accepted and not isinstance(item, Submitted):
                     yield item
@@ -145,7 +147,7 @@ class HordeUpstream:
         plan = self._plan(replace(structure.request, messages=tuple(begun)), models, caller)
         return plan, StructuredAnswer(
             self._horde,
-            replace(plan, request=structure.request, first=_first(structure)),
+            replace(plan, request=structure.request, first_length=_first(structure)),
             structure,
             *self._frame(plan),
             self._options.tool_retries,
@@ -155,7 +157,7 @@ class HordeUpstream:
     def _frame(self, plan: Plan) -> tuple[Ticket, Head, float | None]:
         """The answer's place at the gate, the head of its chunks, and when its time is over."""
         return (
-            self._horde.gate.new_ticket(plan.api_key, plan.caller.client),
+            self._horde.submit_queue.new_ticket(plan.api_key, plan.caller.client),
             Head(self._new_id(), int(self._now()), plan.models[0]),
             plan.caller.deadline,
         )
@@ -164,14 +166,20 @@ class HordeUpstream:
         api_key = caller.api_key or self._options.api_key
         size = max(map(kudos.assumed_size, models))
         longest = self._horde.accounts.longest(api_key, size, request.n)
-        choosy = self._horde.accounts.may_be_choosy(api_key, longest, size, request.n)
+        fast_only_affordable = self._horde.accounts.may_be_choosy(api_key, longest, size, request.n)
         return make_plan(
-            request, caller, models, self._horde.catalog.models(), self._options, longest, choosy
+            request,
+            caller,
+            models,
+            self._horde.catalog.models(),
+            self._options,
+            longest,
+            fast_only_affordable,
         )
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
-        widest, speeds = entry.largest_context_worker().capacity, self._horde.speeds
-        expected = speeds.expected(entry, widest.max_length)
+        widest, throughput = entry.largest_context_worker().capacity, self._horde.throughput
+        expected = throughput.expected(entry, widest.max_length)
         return {
             "id": entry.name,
             "object": "model",

@@ -1,0 +1,37 @@
+"""One horde, and all that this proxy knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
+from horde_proxy.upstreams.horde.accounts import Accounts
+from horde_proxy.upstreams.horde.catalog import Catalog
+from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.failures import Failures
+from horde_proxy.upstreams.horde.submit_queue import SubmitQueue
+from horde_proxy.upstreams.horde.throughput import Throughput
+from horde_proxy.upstreams.horde.webhook import Webhook
+
+
+@dataclass(frozen=True)
+class HordeContext:
+    """What the requests of all chats share. `retries` are those of one segment.
+
+    `running`: ids of the requests that run now. Threads add and remove their own id only, and read
+    nothing but the size, so it needs no lock.
+    """
+
+    client: HordeClient
+    catalog: Catalog
+    accounts: Accounts
+    submit_queue: SubmitQueue
+    throughput: Throughput
+    failures: Failures
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    retries: int
+    running: set[str] = field(default_factory=set)
+    webhook: Webhook | None = None
+    observer: Telemetry = NO_TELEMETRY

@@ -1,0 +1,173 @@
+"""What is particular to a kind of job on the horde. The lifecycle knows nothing else of it.
+
+A `JobKind` says where requests go, when they are final and how a status is read. A `JobSpec` is one
+thing to be made: what is submitted for it, what that costs, and whether a generation will do. The
+lifecycle (submit queue, submit, poll, webhook, retry, cancel) works with these two alone.
+
+Adding a kind is one module with both, as text.py and segment.py are for text:
+
+    kind     submit                  polled                      results, and DELETE to cancel
+    text     generate/text/async     generate/text/status/{id}   generate/text/status/{id}
+    image    generate/async          generate/check/{id}         generate/status/{id}, 10 a minute
+    alchemy  interrogate/async       interrogate/status/{id}     interrogate/status/{id}
+
+No I/O here, and no lifecycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from horde_proxy.upstreams.base import Caller
+
+_TELLING_MOVES = 2
+"""Places that a request must have moved up in the queue before its speed says anything."""
+
+Status = Mapping[str, Any]
+"""What the horde answers to a poll."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a request is. `waiting`: its jobs that no worker has popped yet.
+
+    `queue_position` is 1 for the next, 0 where the horde does not say. `is_possible`: whether some
+    online worker could take it.
+    """
+
+    waiting: int
+    is_processing: bool
+    queue_position: int
+    is_possible: bool
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """One kind of job. Paths come after /api/v2/; an id is appended to all but the first.
+
+    `check_path` is polled. Where results are at another path, `status_path` is called once, when
+    the request is final. `is_final` gets a status and the number of jobs of the request.
+    """
+
+    name: str
+    submit_path: str
+    check_path: str
+    status_path: str
+    is_final: Callable[[Status, int], bool]
+    progress: Callable[[Status], Progress]
+    results: Callable[[Status], Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One result, and who made it. A kind adds what was made."""
+
+    model: str
+    worker: str
+    worker_name: str
+    is_censored: bool
+
+
+G = TypeVar("G", bound=Generation)
+
+
+class Estimate:
+    """How long a request should take, in seconds: in the queue, and in generation."""
+
+    def __init__(self, queue: float, generation: float) -> None:
+        self.queue, self.generation = queue, generation
+        self._first_position: tuple[float, int] | None = None
+
+    def left(self, elapsed: float, position: int, *, processing: bool = False) -> float:
+        """Seconds until the end.
+
+        `elapsed`: seconds since the submit, or since the pop when `processing`. `position` in the
+        queue, 0 unknown: once it moves, its speed counts for more than the estimate.
+        """
+        if processing:
+            return max(self.generation - elapsed, 1.0)
+        queue = max(self.queue - elapsed, 1.0)
+        if position:
+            self._first_position = self._first_position or (elapsed, position)
+            since, first = self._first_position
+            if first - position >= _TELLING_MOVES:
+                queue = position * (elapsed - since) / (first - position)
+        return queue + self.generation
+
+
+class JobSpec(Protocol[G]):
+    """What requests are submitted for: `n` generations of one kind.
+
+    `max_kudos`: what the client lets the whole answer cost. `description` says in words what a
+    worker must offer.
+    """
+
+    @property
+    def kind(self) -> JobKind: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def models(self) -> Sequence[str]: ...
+    @property
+    def api_key(self) -> str: ...
+    @property
+    def caller(self) -> Caller: ...
+    @property
+    def max_kudos(self) -> float | None: ...
+    @property
+    def description(self) -> str: ...
+
+    def payload(self, n: int, worker: str | None) -> dict[str, Any]:
+        """The body of a submit for n generations, from this worker only where one is given."""
+
+    def price(self, n: int) -> float:
+        """About the kudos that n generations cost."""
+
+    def upfront(self, n: int) -> float:
+        """The kudos that the horde holds back while the request runs."""
+
+    def estimate(self) -> Estimate:
+        """How long a request that is submitted now should take."""
+
+    def preferred_worker(self) -> str | None:
+        """The id of a worker that is worth a short wait."""
+
+    def read(self, result: Mapping[str, Any]) -> G:
+        """A generation from one of the kind's results."""
+
+    def is_good(self, generation: G) -> bool:
+        """Whether a generation will do; others are made again while there are tries left."""
+
+    def tokens(self, generation: G) -> int:
+        """The tokens of a generation, 0 for a kind that has none."""
+
+    def shrink_to_free(self) -> bool:
+        """Ask for so little that it needs no kudos; False where it is that little already."""
+
+    def note_fault(self) -> None:
+        """The workers failed on it: remember which, and ask for less next time."""
+
+
+def generations(status: Status) -> Sequence[Mapping[str, Any]]:
+    """The results of a text or image request."""
+    results = status.get("generations")
+    if not isinstance(results, list):
+        return []
+    return [entry for entry in results if isinstance(entry, dict)]
+
+
+def generation_progress(status: Status) -> Progress:
+    """The progress of a text or image request."""
+    return Progress(
+        waiting=count(status.get("waiting")),
+        is_processing=count(status.get("processing")) > 0,
+        queue_position=count(status.get("queue_position")),
+        is_possible=bool(status.get("is_possible", True)),
+    )
+
+
+def count(value: Any) -> int:
+    """A count that the horde sent; 0 for what is none."""
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,177 @@
+"""The life of a job: it waits for its turn, is submitted, polled, tried again, or cancelled.
+
+    wait for a turn --> submit --> poll ... --> final --> enough? --> Finished
+           ^                         |                      |
+           '---- a try less <--- failed, or --- too few ----'
+
+Nothing here knows what kind of job it is. Whoever submits, cancels: closing `items` early cancels
+what still runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic
+
+from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
+from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.horde.catalog import number
+from horde_proxy.upstreams.horde.client import RequestLost
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.jobs import G, JobSpec
+from horde_proxy.upstreams.horde.running_request import Faulted, RunningRequest
+from horde_proxy.upstreams.horde.submit_queue import Ticket
+
+PREFERENCE_PATIENCE = 5.0
+"""Seconds that the preferred worker may take to pop the job; then any worker may take it."""
+BUSY_PAUSE = 5.0
+"""Seconds to pause a key for which the horde has too many jobs, where it does not say how long."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A request was accepted by the horde."""
+
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Finished(Generic[G]):
+    """A job is done: all of its generations."""
+
+    job: JobSpec[G]
+    generations: list[G]
+
+
+LifecycleItem = Waiting | Submitted | Finished[G]
+
+
+class Lifecycle(Generic[G]):
+    """Makes one job. `cost` is added to."""
+
+    def __init__(
+        self, horde: HordeContext, job: JobSpec[G], ticket: Ticket, cost: AnswerCost
+    ) -> None:
+        self._horde, self._job, self._ticket, self._cost = horde, job, ticket, cost
+        self._generations: list[G] = []
+        self._tries_left = horde.retries
+        self._preferred = job.preferred_worker()
+
+    def items(self) -> Generator[LifecycleItem[G], None, None]:
+        """Waitings and Submitteds, and Finished at the end.
+
+        Raises UpstreamFailed when there are too few generations after the last try, and whatever
+        the horde refuses.
+        """
+        while (missing := self._job.n - len(self._generations)) > 0:
+            with self._attempt(missing) as request:
+                yield from self._submit(request)
+                yield Submitted(request.id)
+                while request.status is None and not self._gives_up_preferred(request):
+                    yield request.waiting
+                    request.step()
+        yield Finished(self._job, self._generations[: self._job.n])
+
+    @contextmanager
+    def _attempt(self, n: int) -> Iterator[RunningRequest]:
+        """A request that is closed at the end. Where it fails, another is tried if one is left."""
+        request = RunningRequest(self._horde, self._job, n, self._ticket, self._cost)
+        try:
+            yield request
+            if request.status is not None:
+                self._take(request)
+        except (Faulted, RequestLost) as exc:
+            if not self._tries_left:
+                raise
+            self._note_failure(exc)
+        finally:
+            request.close()
+
+    def _submit(self, request: RunningRequest) -> Generator[Waiting, None, None]:
+        """Waitings until it is submitted at its turn; smaller where the kudos do not suffice."""
+        horde, job = self._horde, self._job
+        while not request.id:
+            self._check_price(request.n)
+            yield from horde.submit_queue.wait_turn(self._ticket, job.api_key, request.n)
+            try:
+                request.submit(job, self._preferred)
+            except RateLimited as exc:
+                horde.submit_queue.hold_key(self._ticket, exc.retry_after or BUSY_PAUSE)
+            except InsufficientKudos:
+                if not job.shrink_to_free():
+                    raise
+                horde.accounts.note_refusal(job.api_key)
+
+    def _check_price(self, n: int) -> None:
+        """Raises InsufficientKudos when one more request may exceed what the client allows."""
+        most = self._job.max_kudos
+        if most is not None and self._cost.kudos + self._job.price(n) > most:
+            raise too_expensive()
+
+    def _gives_up_preferred(self, request: RunningRequest) -> bool:
+        """Whether the preferred worker has not popped the job in time."""
+        if self._preferred is None or request.is_processing:
+            return False
+        if self._horde.clock() <= request.submitted + PREFERENCE_PATIENCE:
+            return False
+        self._preferred = None
+        return True
+
+    def _take(self, request: RunningRequest) -> None:
+        """Keep the generations that will do; at the last try all of them. Raises UpstreamFailed."""
+        assert request.status is not None
+        self._learn(request)
+        for result in self._job.kind.results(request.status):
+            generation = self._job.read(result)
+            self._cost.workers.setdefault(generation.worker, generation.worker_name)
+            if not self._tries_left or self._job.is_good(generation):
+                self._generations.append(generation)
+            else:
+                self._horde.failures.add(generation.worker)
+        if len(self._generations) < self._job.n:
+            self._cost.retries += 1
+            if not self._tries_left:
+                raise UpstreamFailed("The horde's workers failed on some of the choices.")
+            self._horde.observer.retried("bad_text")
+            self._next_try()
+
+    def _learn(self, request: RunningRequest) -> None:
+        """Add up what the request took, and measure who worked on it."""
+        assert request.status is not None
+        queued, generating = request.seconds()
+        self._cost.queue_seconds += queued
+        self._cost.generation_seconds += generating
+        self._cost.kudos += number(request.status.get("kudos"), 0)
+        self._horde.observer.late(request.lateness())
+        for result in self._job.kind.results(request.status):
+            generation = self._job.read(result)
+            tokens = self._job.tokens(generation)
+            self._cost.tokens += tokens
+            for name in (generation.model, generation.worker):
+                self._horde.throughput.learn(name, tokens, generating)
+
+    def _note_failure(self, exc: UpstreamFailed) -> None:
+        log.info("a request failed and is sent again: %s", exc)
+        self._cost.retries += 1
+        is_lost = isinstance(exc, RequestLost)
+        self._horde.observer.retried("lost" if is_lost else "faulted")
+        if not is_lost:
+            self._job.note_fault()
+        self._next_try()
+
+    def _next_try(self) -> None:
+        self._tries_left -= 1
+        self._preferred = self._job.preferred_worker()
+
+
+def too_expensive() -> InsufficientKudos:
+    """The error for what would cost more than the client allows."""
+    return InsufficientKudos(
+        "Even a short answer would cost more kudos than max_kudos allows.",
+        param="horde.max_kudos",
+    )
