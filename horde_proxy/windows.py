@@ -58,7 +58,7 @@ class CallWindows:
 
 
 class MemoryWindows(Storage, MovingWindowSupport):
-    """A storage of `limits` for moving windows, in bounded memory and under a given clock.
+    """A storage of `limits` for moving and fixed windows, in bounded memory, under a given clock.
 
     The MemoryStorage of `limits` (5.8) reads the machine's clock, starts a thread for nearly every
     call and keeps an empty list for each key that it ever saw.
@@ -72,6 +72,7 @@ class MemoryWindows(Storage, MovingWindowSupport):
         # Guards the windows; nothing is called under it but the clock.
         self._lock = threading.Lock()
         self._calls: LRUCache[str, deque[float]] = LRUCache(_MOST_KEYS)
+        self._fixed: LRUCache[str, tuple[float, int]] = LRUCache(_MOST_KEYS)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Whether `amount` more calls fit within the last `expiry` seconds; counts them if so."""
@@ -97,24 +98,39 @@ class MemoryWindows(Storage, MovingWindowSupport):
             calls.popleft()
         return calls
 
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """The count of a fixed window, `amount` added; it starts with the first call in it."""
+        with self._lock:
+            end, count = self._window(key)
+            self._fixed[key] = (end or self._clock() + expiry, count + amount)
+            return count + amount
+
+    def get(self, key: str) -> int:
+        """The count of a fixed window."""
+        with self._lock:
+            return self._window(key)[1]
+
+    def get_expiry(self, key: str) -> float:
+        """When a fixed window ends: now, where it has not begun."""
+        with self._lock:
+            return self._window(key)[0] or self._clock()
+
+    def _window(self, key: str) -> tuple[float | None, int]:
+        """(end, count) of a fixed window; None while it has not begun."""
+        end, count = self._fixed.get(key, (0.0, 0))
+        return (end, count) if self._clock() < end else (None, 0)
+
     def check(self) -> bool:
         return True
 
     def clear(self, key: str) -> None:
         with self._lock:
             self._calls.pop(key, None)
+            self._fixed.pop(key, None)
 
     def reset(self) -> int:
         with self._lock:
-            count = len(self._calls)
+            count = len(self._calls) + len(self._fixed)
             self._calls.clear()
+            self._fixed.clear()
             return count
-
-    def get(self, key: str) -> int:
-        raise NotImplementedError("fixed windows are not kept here")
-
-    def get_expiry(self, key: str) -> float:
-        raise NotImplementedError("fixed windows are not kept here")
-
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        raise NotImplementedError("fixed windows are not kept here")

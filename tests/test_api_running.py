@@ -410,7 +410,9 @@ def test_the_second_of_a_list_answers_when_the_first_cannot(world: World) -> Non
     def fault() -> None:
         job = world.horde.pop(OWNER_KEY, offer)
         if job["id"]:
-            world.horde.deliver(OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"})
+            world.horde.submit_generation(
+                OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"}
+            )
 
     world.clock.every_sleep.append(fault)
     chat = {**CHAT, "model": "gone, faulty, good"}

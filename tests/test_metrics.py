@@ -344,7 +344,9 @@ def test_what_workers_fault_is_tried_again_as_often_as_may_be(world: World) -> N
     def fault() -> None:
         job = world.horde.pop(OWNER_KEY, offer)
         if job["id"]:
-            world.horde.deliver(OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"})
+            world.horde.submit_generation(
+                OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"}
+            )
 
     world.clock.every_sleep.append(fault)
     http = Http(world.app())

@@ -75,7 +75,7 @@ class HordeContext(RuleBasedStateMachine):
         found = self.horde.pop(key, {**offer, "max_length": 1024})
         if found["id"] is None:
             return multiple()
-        owners = {self.horde._queue.jobs[job_id].request.id for job_id in found["ids"]}
+        owners = {self.horde._state.queue.jobs[job_id].request.id for job_id in found["ids"]}
         (request_id,) = owners
         assert request_id not in self.cancelled
         self.last_active[request_id] = self.now
@@ -91,10 +91,10 @@ class HordeContext(RuleBasedStateMachine):
         result = {"id": job_id, "generation": job_id, "state": state}
         if late:
             with pytest.raises(HordeError) as refusal:
-                self.horde.deliver(key, result)
+                self.horde.submit_generation(key, result)
             assert refusal.value.rc in ("DuplicateGen", "AbortedGen", "InvalidJobID")
             return
-        reward = self.horde.deliver(key, result)["reward"]
+        reward = self.horde.submit_generation(key, result)["reward"]
         assert (reward == 0.0) == (state == "faulted")
         self.handed_in.add(job_id)
         if state != "faulted":
@@ -157,10 +157,10 @@ class HordeContext(RuleBasedStateMachine):
     def teardown(self):
         self.now += 2 * EXPIRY
         assert self.horde.open_requests() == []
-        queue = self.horde._queue
+        queue = self.horde._state.queue
         left = (queue.requests, queue.open, queue.jobs, queue.waiting, queue._deadlines)
         assert [len(each) for each in left] == [0, 0, 0, 0, 0]
-        accounts = self.horde._accounts._by_key.values()
+        accounts = self.horde._state.accounts._by_key.values()
         assert [(len(each.open), round(each.held, 6)) for each in accounts] == [(0, 0.0)] * 3
 
 

@@ -366,7 +366,7 @@ def test_a_censored_answer_is_asked_of_another_worker(world: World) -> None:
     censor.step(world.session)
     items = upstream.stream(chat(), Route(upstream, ("test/model",)), Caller())
     next(items)
-    world.horde.deliver(*_censored(world))
+    world.horde.submit_generation(*_censored(world))
     world.employ(Scripted("Hello there."), "good")
     assert content(fold(item for item in items if isinstance(item, dict))) == "Hello there."
 

@@ -1,4 +1,4 @@
-"""How calls are counted in moving windows, and how long the next one waits."""
+"""How calls are counted in moving and fixed windows, and how long the next one waits."""
 
 from __future__ import annotations
 
@@ -89,3 +89,26 @@ def test_many_threads_get_no_more_than_the_limit() -> None:
     with ThreadPoolExecutor(8) as pool:
         waits = list(pool.map(lambda number: calls.hit("ann", 20), range(200)))
     assert waits.count(0) == 20
+
+
+def test_a_fixed_window_starts_with_its_first_call_and_ends_as_a_whole() -> None:
+    clock = Clock()
+    storage = MemoryWindows(clock)
+    assert storage.get_expiry("a") == clock.seconds
+    start = clock.seconds
+    assert storage.incr("a", 60) == 1
+    clock.seconds += 59
+    assert storage.incr("a", 60, amount=2) == 3
+    assert (storage.get("a"), storage.get_expiry("a")) == (3, start + 60)
+    clock.seconds += 1
+    assert storage.get("a") == 0
+    assert storage.incr("a", 60) == 1
+    storage.clear("a")
+    assert storage.get("a") == 0
+
+
+def test_a_flood_of_fixed_windows_pushes_out_the_least_recent() -> None:
+    storage = MemoryWindows(Clock())
+    for number in range(10_001):
+        storage.incr(str(number), 60)
+    assert (storage.get("0"), storage.get("10000")) == (0, 1)

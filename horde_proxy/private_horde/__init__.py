@@ -1,6 +1,7 @@
-"""The private horde: AI-Horde's text API in memory, for workers and clients at home, and for tests.
+"""A horde of your own: AI-Horde's text API in memory, for clients and workers at home.
 
-It knows nothing of the proxy and imports nothing of it.
+It knows nothing of the proxy; it shares with it the facts in `aihorde` and a few modules of the
+ground floor. `PrivateHorde` has a method for each route, `blueprint` serves them with Flask.
 """
 
 from horde_proxy.private_horde.horde import OpenRequest, PrivateHorde

@@ -1,6 +1,7 @@
 """What was delivered: jobs and tokens by second for an hour, by hour for a month, in total.
 
-Bounded by time and by the models served. No clock: `now` (seconds) comes in with every call.
+Memory is bounded by time and by the models served. No clock: `now` (seconds) comes in with every
+call.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from collections import deque
 
 _HOUR = 3600.0
 WINDOWS = {"minute": 60.0, "hour": _HOUR, "day": 24 * _HOUR, "month": 30 * 24 * _HOUR}
+"""Seconds of the windows of GET stats/text/totals, besides "total"."""
 
 Counts = dict[str, tuple[int, int]]
+"""(jobs, tokens) by model."""
 Buckets = deque[tuple[float, Counts]]
+"""(start, counts) in order of time."""
 
 
-class Counters:
-    """Counts of (jobs, tokens) by model; tokens are those asked for."""
+class DeliveryCounts:
+    """Delivered jobs and tokens by model. Tokens are a request's max_length, as in the real one."""
 
     def __init__(self) -> None:
         self._seconds: Buckets = deque()
@@ -29,24 +33,25 @@ class Counters:
         _count(self._total, model, tokens)
 
     def models(self, window: str, now: float) -> Counts:
-        """Return (jobs, tokens) by model; `window` is minute, hour, day, month or total."""
+        """(jobs, tokens) by model; `window` is minute, hour, day, month or total."""
         if window == "total":
             return dict(self._total)
         length = WINDOWS[window]
-        summed: Counts = {}
-        for start, counts in self._seconds if length <= _HOUR else self._hours:
+        counts: Counts = {}
+        for start, bucket in self._seconds if length <= _HOUR else self._hours:
             if start > now - length:
-                for model, (jobs, tokens) in counts.items():
-                    _count(summed, model, tokens, jobs)
-        return summed
+                for model, (jobs, tokens) in bucket.items():
+                    _count(counts, model, tokens, jobs)
+        return counts
 
     def totals(self, window: str, now: float) -> tuple[int, int]:
-        """Return (jobs, tokens) of all models; `window` as in `models`."""
+        """(jobs, tokens) of all models; `window` as in `models`."""
         counts = self.models(window, now).values()
         return sum(jobs for jobs, _ in counts), sum(tokens for _, tokens in counts)
 
 
 def _bucket(buckets: Buckets, now: float, width: float, keep: float) -> Counts:
+    """The counts of the bucket that `now` is in; buckets older than `keep` seconds are dropped."""
     start = now - now % width
     while buckets and buckets[0][0] <= now - keep:
         buckets.popleft()

@@ -1,35 +1,30 @@
 """The private horde: the text half of AI-Horde's /api/v2 in memory, one method for each route.
 
-Plain Python under one lock; it knows no Flask and nothing of the proxy. Bodies come in as parsed
-JSON, answers go out as plain dicts, refusals as HordeError.
+Plain Python; it knows no Flask and nothing of the proxy. Bodies come in as parsed JSON, answers go
+out as plain dicts, refusals as HordeError. Each method reads its body, takes the state's lock once
+(see `state`) and leaves the rules to submission, delivery, queue and workers.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.private_horde import admission, kudos, responses, schema
-from horde_proxy.private_horde.accounts import ANONYMOUS_KEY, HordeAccounts, digest
-from horde_proxy.private_horde.counters import Counters
-from horde_proxy.private_horde.errors import HordeError, refusal
-from horde_proxy.private_horde.forecast import Forecast
-from horde_proxy.private_horde.queue import Queue
-from horde_proxy.private_horde.rate_limits import Caller, RateLimitState, Rates
-from horde_proxy.private_horde.records import HordeAccount, Job, Offer, TextRequest, Worker
-from horde_proxy.private_horde.workers import Workers
+from horde_proxy.aihorde import kudos, limits
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY
+from horde_proxy.key_digest import key_digest
+from horde_proxy.private_horde import delivery, responses, schema, submission
+from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits, RateLimitState
+from horde_proxy.private_horde.records import HordeAccount, Job, TextRequest
+from horde_proxy.private_horde.state import HordeState
 
 Body = dict[str, Any]
 
-_FORECAST_SECONDS = 1.0
-_DOWNGRADED = -50.0
-_MODELS_OF_A_WORKER = 200
-_FASTEST_SECONDS = 0.01
+_MODEL_STATES = ["known", "custom", "all"]
 _NO_WORKERS = (
     "Warning: No available workers can fulfill this request. It will expire in {minutes:.0f} "
     "minutes. Consider reducing the amount of tokens to generate."
@@ -38,9 +33,9 @@ _NO_WORKERS = (
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """A request that is neither done nor gone. `model` is the first asked for, "" for any.
+    """A request that is not finished. `model` is the first that it names, "" for any.
 
-    `state` is "waiting" while something of it still has to be popped, else "processing".
+    `state` is "waiting" while some of its results still have to be popped, else "processing".
     """
 
     id: str
@@ -53,19 +48,19 @@ def _uuid() -> str:
 
 
 class PrivateHorde:
-    """A horde of one's own. Thread-safe; everything is lost when the process ends.
+    """A horde of your own. Thread-safe; everything is lost when the process ends.
 
-    Where it does better than the real one: a cancelled request is gone at once (status: 404), while
-    jobs of it that are out may still be handed in and earn their reward; generations come in the
-    order of delivery; positions, waits and `is_possible` are exact instead of up to 60 s old; three
-    strikes count at once. Webhooks are accepted and never called; there are no shared keys, no
+    It improves on the real one: a cancelled request is gone at once (status: 404), while its
+    running jobs may still be delivered and earn their reward; generations come in the order of
+    delivery; positions, waits and `is_possible` are exact instead of up to 60 s old; the third
+    fault counts at once. Webhooks are accepted and never called; there are no shared keys, no
     styles and no images.
 
     `clock` gives seconds for everything here, `wall_clock` only the time in X-Ratelimit-Reset.
-    `job_ttl`, `expiry` and `offline_after` are seconds. `upfront_kudos` asks for kudos beforehand
-    above the free limit, `rate_limits` turns fast callers away, `anonymous` False makes the
-    anonymous key an unknown one; `model_sizes` are billions of
-    parameters by name, and make a model "known". Set `maintenance` to refuse new requests.
+    `job_ttl`, `expiry` and `offline_after` are seconds. `upfront_kudos` demands kudos beforehand
+    above the free length, `rate_limits` refuses fast callers, `anonymous` False makes the
+    anonymous key an unknown one. `model_sizes` are billions of parameters by name, and make a
+    model "known". Set `maintenance` to refuse new requests.
     """
 
     def __init__(
@@ -74,10 +69,10 @@ class PrivateHorde:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = _uuid,
-        job_ttl: float = 150.0,
-        expiry: float = 1200.0,
-        offline_after: float = 300.0,
-        max_faults: int = 3,
+        job_ttl: float = limits.JOB_SECONDS,
+        expiry: float = limits.REQUEST_SECONDS,
+        offline_after: float = limits.WORKER_SECONDS,
+        max_faults: int = limits.MOST_FAULTS,
         upfront_kudos: bool = False,
         rate_limits: bool = True,
         anonymous: bool = True,
@@ -87,17 +82,17 @@ class PrivateHorde:
         self.upfront_kudos = upfront_kudos
         self.rate_limits = rate_limits
         self.wall_clock = wall_clock
-        self._clock = clock
-        self._new_id = new_id
-        self._sizes = dict(model_sizes or {})
-        self._lock = threading.Lock()
-        self._accounts = HordeAccounts(clock(), anonymous)
-        self._workers = Workers(offline_after, self._sizes, new_id)
-        self._queue = Queue(job_ttl=job_ttl, expiry=expiry, max_faults=max_faults)
-        self._tally = Counters()
-        self._rates = Rates(clock)
-        self._forecast = Forecast((), self._workers)
-        self._forecast_until = clock()
+        self._calls = RateLimits(clock)
+        self._state = HordeState(
+            clock=clock,
+            new_id=new_id,
+            job_ttl=job_ttl,
+            expiry=expiry,
+            offline_after=offline_after,
+            max_faults=max_faults,
+            anonymous=anonymous,
+            model_sizes=model_sizes or {},
+        )
 
     def add_account(
         self,
@@ -107,15 +102,16 @@ class PrivateHorde:
         kudos: float = 0.0,
         trusted: bool = False,
         service: bool = False,
-        concurrency: int = 30,
+        concurrency: int = limits.CONCURRENCY,
     ) -> str:
-        """Register an account and return its full name, "username#id".
+        """Register an account. Its full name, "username#id".
 
         Raises ValueError for a key that is empty or taken.
         """
-        with self._now() as now:
+        state = self._state
+        with state.locked() as now:
             account = HordeAccount(
-                self._accounts.next_id(),
+                state.accounts.next_id(),
                 username,
                 now,
                 kudos=kudos,
@@ -123,131 +119,134 @@ class PrivateHorde:
                 service=service,
                 concurrency=concurrency,
             )
-            self._accounts.add(api_key, account)
+            state.accounts.add(api_key, account)
             return account.username
 
     def open_requests(self) -> list[OpenRequest]:
-        """Return every request that still waits or is worked on, oldest first."""
-        with self._now():
+        """Every request that still waits or is being processed, the oldest first."""
+        with self._state.locked():
             return [
                 OpenRequest(
                     request.id,
                     request.models[0] if request.models else "",
                     "waiting" if request.waiting else "processing",
                 )
-                for request in self._queue.open.values()
+                for request in self._state.queue.open.values()
             ]
 
     def count_call(
-        self, kind: str, address: str, method: str, path: str, apikey: str | None
+        self, kind: str, address: str, method: str, path: str, api_key: str | None
     ) -> RateLimitState | None:
         """Count a call for the rate limits; None for a route without one.
 
-        The reading says whether the limit is exceeded; with `rate_limits` off it never does.
+        It counts with `rate_limits` off as well: the headers are sent all the same.
         """
-        anonymous = apikey == ANONYMOUS_KEY
-        key = None if apikey is None else digest(apikey)
-        return self._rates.hit(kind, Caller(address, method, path, key, anonymous))
+        key = None if api_key is None else key_digest(api_key)
+        call = ApiCall(address, method, path, key, anonymous=api_key == ANONYMOUS_KEY)
+        return self._calls.hit(kind, call)
 
     # What clients call.
 
-    def submit(self, apikey: str | None, body: Any, address: str = "") -> Body:
-        """Return {"id", "kudos", "message"?} of a new request, or {"kudos"} for a dry run.
+    def submit(self, api_key: str | None, body: Any, address: str = "") -> Body:
+        """POST generate/text/async: {"id", "kudos", "message"?}, or {"kudos"} for a dry run.
 
-        POST generate/text/async. `address` is the caller's; one that a trusted account used may
-        submit faster afterwards. Raises HordeError, in the order of checks of the real horde.
+        `address` is the caller's; one that a trusted account used may submit faster afterwards.
         """
-        asked = schema.read(schema.SUBMIT, body, apikey)
-        with self._now() as now:
-            account = self._admit(asked, apikey or "")
-            if asked["dry_run"]:
-                return {"kudos": self._estimate(asked)}
-            request = self._request(asked, account, now)
-            self._queue.add(request, now)
-            self._charge(request, kudos.TAX)
+        fields = schema.read(schema.SUBMIT, body, api_key)
+        state = self._state
+        with state.locked() as now:
+            account = submission.admit(state, fields, api_key or "", self.maintenance)
+            if fields["dry_run"]:
+                return {"kudos": submission.dry_run(state, fields)}
+            request = submission.new_request(
+                state, fields, account, now, check_kudos=self.upfront_kudos
+            )
+            state.queue.add(request, now)
+            delivery.charge(request, kudos.TAX)
             account.requests_sent += 1
-            account.tokens_asked += request.n * request.max_length
+            account.tokens_requested += request.n * request.max_length
             if account.trusted or account.service:
-                self._rates.trust(address)
+                self._calls.trust(address)
+            # The real one leaves `kudos` at 0 for text, too (capture text_async_202).
             answer: Body = {"id": request.id, "kudos": 0.0}
-            if not self._workers.any_fits(request):
-                answer["message"] = _NO_WORKERS.format(minutes=self._queue.expiry / 60)
+            if not state.workers.any_fits(request):
+                answer["message"] = _NO_WORKERS.format(minutes=state.queue.expiry / 60)
             return answer
 
     def status(self, request_id: str) -> Body:
-        """Return a request's status, GET generate/text/status/{id}; RequestNotFound when gone."""
-        with self._now() as now:
-            return self._status(self._queue.find(request_id), now)
+        """GET generate/text/status/{id}. Raises RequestNotFound when it is gone."""
+        with self._state.locked() as now:
+            return self._status(self._state.queue.find(request_id), now)
 
     def cancel(self, request_id: str) -> Body:
-        """Drop a request and return its status before that; afterwards it is not found any more.
+        """DELETE generate/text/status/{id}: the status before; afterwards it is not found.
 
-        DELETE generate/text/status/{id}. Jobs in flight may still be delivered, for nobody.
+        Running jobs may still be delivered, and are dropped.
         """
-        with self._now() as now:
-            request = self._queue.find(request_id)
+        with self._state.locked() as now:
+            request = self._state.queue.find(request_id)
             body = self._status(request, now)
-            self._queue.forget(request)
+            self._state.queue.forget(request)
             return body
 
     # What workers call.
 
-    def pop(self, apikey: str | None, body: Any) -> Body:
-        """Return up to `amount` jobs of one request; `id` is null when nothing fits.
+    def pop(self, api_key: str | None, body: Any) -> Body:
+        """POST generate/text/pop: up to `amount` jobs of one request; `id` is null without one.
 
-        POST generate/text/pop. It is the worker's check-in, too; a new name makes a new worker.
+        It is the worker's check-in as well; a new name makes a new worker.
         """
-        offer = schema.read(schema.POP, body, apikey)
-        with self._now() as now:
-            worker = self._check_in(offer, apikey or "", now)
-            favoured = [worker.owner, *self._accounts.named(offer["priority_usernames"])]
-            request = self._queue.next_for(favoured, lambda r: self._workers.fits(worker, r))
+        fields = schema.read(schema.POP, body, api_key)
+        state = self._state
+        with state.locked() as now:
+            worker = delivery.check_in(state, fields, api_key or "", now)
+            favoured = [worker.owner, *state.accounts.named(fields["priority_usernames"])]
+            request = state.queue.next_for(
+                favoured, lambda candidate: state.workers.fits(worker, candidate)
+            )
             jobs: list[Job] = []
             if request is not None:
-                amount = offer["amount"]
-                jobs = self._queue.take(request, worker, amount, self._new_id, now)
+                jobs = state.queue.take(request, worker, fields["amount"], state.new_id, now)
             elif worker.maintenance:
                 raise refusal("WorkerMaintenance")
-            return responses.popped(jobs, self._queue.job_ttl)
+            return responses.popped(jobs, state.queue.job_ttl)
 
-    def deliver(self, apikey: str | None, body: Any) -> Body:
-        """Take a job's result and return {"reward": kudos}, 0 for a faulted one.
+    def submit_generation(self, api_key: str | None, body: Any) -> Body:
+        """POST generate/text/submit: {"reward": kudos}, 0 for a job that the worker faulted.
 
-        POST generate/text/submit. Raises InvalidJobID, WrongCredentials, DuplicateGen, AbortedGen.
+        Raises InvalidJobID, WrongCredentials, DuplicateGen and AbortedGen.
         """
-        result = schema.read(schema.DELIVER, body, apikey)
-        with self._now() as now:
-            account = self._accounts.require(apikey or "")
-            job = self._queue.find_job(result["id"])
-            if job.worker.owner is not account:
-                raise refusal("WrongCredentials")
-            self._check_running(job)
-            if result["state"] == "faulted":
-                self._queue.fail(job, "faulted")
+        fields = schema.read(schema.GENERATION, body, api_key)
+        state = self._state
+        with state.locked() as now:
+            job = delivery.find_job(state, fields["id"], api_key or "")
+            if fields["state"] == "faulted":
+                state.queue.fail(job, "faulted")
                 return {"reward": 0.0}
-            job.text = result["generation"]
-            job.seed = result["seed"]
-            job.gen_metadata = result["gen_metadata"]
-            self._queue.deliver(job, result["state"], now)
-            return {"reward": self._reward(job, now)}
+            job.text = fields["generation"]
+            job.seed = fields["seed"]
+            job.gen_metadata = fields["gen_metadata"]
+            state.queue.deliver(job, fields["state"], now)
+            return {"reward": delivery.settle(state, job, now)}
 
-    def set_maintenance(self, apikey: str | None, worker_id: str, body: Any) -> Body:
-        """Put a worker of one's own into maintenance or out of it; PUT workers/{id}.
+    def set_maintenance(self, api_key: str | None, worker_id: str, body: Any) -> Body:
+        """PUT workers/{id}: {"maintenance": bool}, for a worker of the caller's own.
 
-        Returns {"maintenance": bool}; raises WrongCredentials for somebody else's worker.
+        Raises WrongCredentials for somebody else's worker.
         """
-        change = schema.read(schema.CHANGE, body, apikey)
-        with self._now():
-            account = self._accounts.require(apikey or "")
-            worker = self._workers.find(worker_id)
+        fields = schema.read(schema.WORKER_CHANGE, body, api_key)
+        state = self._state
+        with state.locked():
+            account = state.accounts.require(api_key or "")
+            worker = state.workers.find(worker_id)
             if worker.owner is not account:
                 raise refusal("WrongCredentials")
-            if change["maintenance"] is None:
+            if fields["maintenance"] is None:
                 raise refusal("BadRequest", reason="Only `maintenance` can be changed here.")
-            self._workers.set_maintenance(worker, change["maintenance"])
+            state.workers.set_maintenance(worker, fields["maintenance"])
             return {"maintenance": worker.maintenance}
 
-    # What everybody may ask.
+    # What everybody may look at.
 
     def models(
         self,
@@ -256,216 +255,98 @@ class PrivateHorde:
         min_count: int | None = None,
         max_count: int | None = None,
     ) -> list[Body]:
-        """Return the models that online workers serve, GET status/models; only text has any."""
-        states = ["known", "custom", "all"]
-        if model_state not in states:
-            raise refusal("BadRequest", reason=f"'model_state' needs to be one of {states}")
+        """GET status/models: the models that online workers serve; only `kind` text has any.
+
+        `kind` defaults to "image", as in the real one.
+        """
+        if model_state not in _MODEL_STATES:
+            reason = f"'model_state' needs to be one of {_MODEL_STATES}"
+            raise refusal("BadRequest", reason=reason)
         if kind != "text":
             return []
+        knows = self._state.sizes.knows
         return [
             model
             for model in self._models()
-            if (model_state == "all" or self._known(model["name"]) == (model_state == "known"))
+            if (model_state == "all" or knows(model["name"]) == (model_state == "known"))
             and (min_count is None or model["count"] >= min_count)
             and (max_count is None or model["count"] <= max_count)
         ]
 
     def model(self, name: str) -> list[Body]:
-        """Return a list of that one model, empty if it is not served; GET status/models/{name}."""
+        """GET status/models/{name}: a list of that one model, empty if no worker serves it."""
         return [model for model in self._models() if model["name"] == name]
 
     def workers(self, kind: str | None = None, name: str | None = None) -> list[Body]:
-        """Return the online workers, GET workers; `kind` other than text has none."""
+        """GET workers: those online. There are none of another `kind` than text."""
         if kind not in (None, "text"):
             return []
-        with self._now():
-            online = [each for each in self._workers.online if name in (None, each.name)]
-            return [responses.worker(each, True) for each in online]
+        with self._state.locked():
+            return [
+                responses.worker(worker, online=True)
+                for worker in self._state.workers.online
+                if name in (None, worker.name)
+            ]
 
     def worker(self, worker_id: str) -> Body:
-        """Return one worker, online or not, GET workers/{id}; raises WorkerNotFound."""
-        with self._now():
-            worker = self._workers.find(worker_id)
-            return responses.worker(worker, self._workers.is_online(worker))
+        """GET workers/{id}: one worker, online or not. Raises WorkerNotFound."""
+        workers = self._state.workers
+        with self._state.locked():
+            worker = workers.find(worker_id)
+            return responses.worker(worker, online=workers.is_online(worker))
 
     def worker_named(self, name: str) -> Body:
-        """Return one worker by its name, GET workers/name/{name}; raises WorkerNotFound."""
-        with self._now():
-            worker = self._workers.find_named(name)
-            return responses.worker(worker, self._workers.is_online(worker))
+        """GET workers/name/{name}: one worker, online or not. Raises WorkerNotFound."""
+        workers = self._state.workers
+        with self._state.locked():
+            worker = workers.find_named(name)
+            return responses.worker(worker, online=workers.is_online(worker))
 
     def performance(self) -> Body:
-        """Return the load of queue and workers, GET status/performance."""
-        with self._now() as now:
-            past_minute = self._tally.totals("minute", now)[1]
-            return responses.performance(self._queue, self._workers, past_minute)
+        """GET status/performance: the load of queue and workers."""
+        state = self._state
+        with state.locked() as now:
+            _, past_minute = state.counts.totals("minute", now)
+            return responses.performance(state.queue, state.workers, past_minute)
 
     def modes(self) -> Body:
-        """Return whether new requests are refused, GET status/modes."""
+        """GET status/modes: whether new requests are refused."""
         return {"maintenance_mode": self.maintenance, "invite_only_mode": False}
 
-    def find_user(self, apikey: str | None) -> Body:
-        """Return the caller's account, GET find_user; InvalidAPIKey without key, else UserNotFound.
+    def find_user(self, api_key: str | None) -> Body:
+        """GET find_user: the caller's account. Raises InvalidAPIKey without key, or UserNotFound.
 
-        The real horde repeats a wrong key in its message; this one does not.
+        The real horde repeats a wrong key in its message (capture find_user_404); this one does
+        not, so that no log or page shows it.
         """
-        if apikey is None:
+        if api_key is None:
             raise refusal("InvalidAPIKey")
-        with self._now() as now:
-            account = self._accounts.find(apikey)
+        state = self._state
+        with state.locked() as now:
+            account = state.accounts.find(api_key)
             if account is None:
                 raise refusal("UserNotFound")
-            return responses.user(account, self._workers.of(account), now)
+            return responses.user(account, state.workers.owned_by(account), now)
 
     def text_totals(self) -> Body:
-        """Return delivered requests and tokens by window, GET stats/text/totals."""
-        with self._now() as now:
-            return responses.text_totals(self._tally, now)
+        """GET stats/text/totals: delivered jobs and tokens by window."""
+        with self._state.locked() as now:
+            return responses.text_totals(self._state.counts, now)
 
     def text_models(self) -> Body:
-        """Return delivered requests by window and model, GET stats/text/models."""
-        with self._now() as now:
-            return responses.text_models(self._tally, now)
-
-    @contextmanager
-    def _now(self) -> Iterator[float]:
-        """Hold the lock and give the time, everything overdue already dealt with."""
-        with self._lock:
-            now = self._clock()
-            self._queue.sweep(now)
-            self._workers.sweep(now)
-            yield now
-
-    def _admit(self, asked: Body, apikey: str) -> HordeAccount:
-        admission.check_before_account(asked, self.maintenance)
-        account = self._accounts.require(apikey)
-        admission.check_account(asked, account)
-        for worker_id in asked["workers"][: admission.WORKERS_CONSIDERED]:
-            self._workers.find(worker_id)
-        admission.check_concurrency(asked, account)
-        admission.check_params(asked, account)
-        return account
-
-    def _request(self, asked: Body, account: HordeAccount, now: float) -> TextRequest:
-        held, downgraded = self._upfront(asked, account)
-        workers = asked["workers"][: admission.WORKERS_CONSIDERED]
-        return TextRequest(
-            id=self._new_id(),
-            account=account,
-            prompt=asked["prompt"],
-            params=asked["params"],
-            models=tuple(asked["models"]),
-            workers=frozenset(worker_id.lower() for worker_id in workers),
-            worker_blacklist=asked["worker_blacklist"],
-            trusted_workers=asked["trusted_workers"],
-            validated_backends=asked["validated_backends"],
-            slow_workers=asked["slow_workers"],
-            priority=_DOWNGRADED if downgraded else account.kudos,
-            created=now,
-            held=held,
-        )
-
-    def _upfront(self, asked: Body, account: HordeAccount) -> tuple[float, bool]:
-        """Return (kudos to hold, whether the request was cut down); raises KudosUpfront."""
-        params = asked["params"]
-        queued = sum(request.waiting for request in self._queue.waiting)
-        limit = kudos.free_limit(self._workers.threads(), queued)
-        if not self.upfront_kudos or (params["max_length"] <= limit and asked["slow_workers"]):
-            return 0.0, False
-        required = kudos.upfront(
-            max_length=params["max_length"],
-            n=params["n"],
-            models=asked["models"],
-            sizes=self._sizes,
-        )
-        if account.spendable >= required:
-            return required, False
-        if not asked["allow_downgrade"]:
-            raise refusal("KudosUpfront", limit=limit, required=required)
-        params["max_length"] = min(params["max_length"], limit)
-        asked["slow_workers"] = True
-        return 0.0, True
-
-    def _estimate(self, asked: Body) -> float:
-        params = asked["params"]
-        return kudos.dry_run(
-            max_length=params["max_length"],
-            max_context_length=params["max_context_length"],
-            n=params["n"],
-            size=kudos.largest(asked["models"], self._sizes),
-        )
+        """GET stats/text/models: delivered jobs by window and model."""
+        with self._state.locked() as now:
+            return responses.text_models(self._state.counts, now)
 
     def _status(self, request: TextRequest, now: float) -> Body:
-        if now >= self._forecast_until:
-            self._forecast = Forecast(self._queue.waiting, self._workers)
-            self._forecast_until = now + _FORECAST_SECONDS
+        state = self._state
         return responses.status(
             request,
-            self._queue.position(request),
-            self._forecast.wait_time(request, now),
-            self._workers.any_fits(request),
+            position=state.queue.position(request),
+            wait_time=state.wait_time(request, now),
+            possible=state.workers.any_fits(request),
         )
-
-    def _check_in(self, offer: Body, apikey: str, now: float) -> Worker:
-        owner = self._accounts.require(apikey)
-        if owner.anonymous:
-            raise refusal("AnonForbiddenWorker")
-        if not 0 < len(offer["models"]) <= _MODELS_OF_A_WORKER:
-            raise _bad_models()
-        offered = Offer(
-            models=tuple(dict.fromkeys(offer["models"])),
-            max_length=offer["max_length"],
-            max_context_length=offer["max_context_length"],
-            threads=offer["threads"],
-            nsfw=offer["nsfw"],
-            bridge_agent=offer["bridge_agent"],
-        )
-        return self._workers.check_in(offer["name"], owner, offered, now)
-
-    def _check_running(self, job: Job) -> None:
-        if job.state in ("faulted", "aborted"):
-            raise refusal("AbortedGen", id=job.id, ttl=self._queue.job_ttl)
-        if job.state != "processing":
-            raise refusal("DuplicateGen", id=job.id)
-
-    def _reward(self, job: Job, now: float) -> float:
-        """Pay the worker, bill the requester, count the job; return the worker's kudos."""
-        worker, request = job.worker, job.request
-        owner = worker.owner
-        reward = kudos.reward(
-            prompt=len(request.prompt),
-            text=len(job.text),
-            max_length=request.max_length,
-            size=kudos.size_of(job.model, self._sizes),
-            trusted=owner.trusted,
-            validated=worker.offer.validated,
-        )
-        self._charge(request, reward + kudos.TAX if job.state == "ok" else kudos.CENSORED_COST)
-        owner.earn(reward)
-        made = kudos.tokens(len(job.text), request.max_length)
-        owner.jobs_done += 1
-        owner.tokens_made += made
-        worker.fulfilled += 1
-        worker.kudos += reward
-        speed = made / max(now - job.popped, _FASTEST_SECONDS)
-        self._workers.record_speed(worker, job.model, speed)
-        self._tally.record(job.model, request.max_length, now)
-        return reward
-
-    def _charge(self, request: TextRequest, amount: float) -> None:
-        request.account.pay(amount)
-        request.kudos += amount
 
     def _models(self) -> list[Body]:
-        with self._now():
-            return responses.models(self._workers, self._queue.open.values())
-
-    def _known(self, model: str) -> bool:
-        return kudos.size_of(model, self._sizes) is not None
-
-
-def _bad_models() -> HordeError:
-    return refusal(
-        "BadRequest",
-        reason="Unfortunately we cannot accept workers serving unrecognised models at this time",
-    )
+        with self._state.locked():
+            return responses.models(self._state.workers, self._state.queue.open.values())

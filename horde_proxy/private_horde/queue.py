@@ -1,7 +1,14 @@
 """The queue: which request comes next, what becomes of its jobs, and when both end.
 
-Plain state without Flask, I/O or a clock of its own: `now` (seconds) comes in with every call.
-Sorted once: priority grows by 50 every 10 s for everybody alike, so the order never changes.
+Plain state without Flask, I/O or a clock of its own: `now` (seconds) comes in with every call, and
+the caller holds the horde's lock.
+
+A request is waiting (some results not popped), processing (all popped) or settled (all delivered,
+or faulted), and forgotten once it is cancelled or expired. A job is processing, and then delivered
+(`deliver`) or failed (`fail`); a failed one makes its request wait again.
+
+The waiting list is sorted by insertion only: priority grows by 50 every 10 s for everybody alike,
+so the order of two requests never changes.
 """
 
 from __future__ import annotations
@@ -10,11 +17,9 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 
+from horde_proxy.aihorde.limits import AGEING_KUDOS, AGEING_SECONDS
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.records import HordeAccount, Job, TextRequest, Worker
-
-_AGEING_SECONDS = 10.0
-_AGEING_KUDOS = 50.0
 
 Fits = Callable[[TextRequest], bool]
 
@@ -24,7 +29,11 @@ def _order(request: TextRequest) -> tuple[float, float, int]:
 
 
 class Queue:
-    """All requests that are not forgotten, their jobs, and the jobs still out of forgotten ones."""
+    """All requests that are not forgotten, and their jobs; also the running jobs of forgotten ones.
+
+    `job_ttl` and `expiry` are seconds; `max_faults` failed jobs make a request faulted. `open` are
+    the requests that are not settled.
+    """
 
     def __init__(self, *, job_ttl: float, expiry: float, max_faults: int) -> None:
         self.job_ttl = job_ttl
@@ -34,12 +43,14 @@ class Queue:
         self.open: dict[str, TextRequest] = {}
         self.jobs: dict[str, Job] = {}
         self.waiting: list[TextRequest] = []
+        # A heap of (time, serial number, "job" or "request", id).
         self._deadlines: list[tuple[float, int, str, str]] = []
         self._serial = 0
 
     def add(self, request: TextRequest, now: float) -> None:
-        """Put a new request into the queue; its kudos on hold are its account's."""
-        start = request.priority - _AGEING_KUDOS * (request.created // _AGEING_SECONDS)
+        """Put a new request into the queue; the account's held kudos grow by the request's."""
+        # The priority that the request would have had at time 0: comparable for all ages.
+        start = request.priority - AGEING_KUDOS * (request.created // AGEING_SECONDS)
         request.order = (-start, request.created, self._next_serial())
         request.waiting = request.n
         request.expires = now + self.expiry
@@ -50,29 +61,29 @@ class Queue:
         self._remind(request.expires, "request", request.id)
 
     def find(self, request_id: str) -> TextRequest:
-        """Return a request by its id (any case); raises RequestNotFound (404)."""
+        """A request by its id, in upper or lower case. Raises RequestNotFound (404)."""
         request = self.requests.get(request_id.lower())
         if request is None:
             raise refusal("RequestNotFound", id=request_id)
         return request
 
     def find_job(self, job_id: str) -> Job:
-        """Return a job by its id (any case); raises InvalidJobID (404)."""
+        """A job by its id, in upper or lower case. Raises InvalidJobID (404)."""
         job = self.jobs.get(job_id.lower())
         if job is None:
             raise refusal("InvalidJobID", id=job_id)
         return job
 
     def position(self, request: TextRequest) -> int:
-        """Return its place in the whole queue, from 1; 0 when nothing of it waits. O(log n)."""
+        """A request's place in the whole queue, from 1; 0 when nothing of it waits. O(log n)."""
         if not request.waiting or request.settled:
             return 0
         return bisect_left(self.waiting, request.order, key=_order) + 1
 
     def next_for(self, favoured: Iterable[HordeAccount], fits: Fits) -> TextRequest | None:
-        """Return the request that a worker gets: of the favoured accounts first, then in order."""
-        own = (r for account in favoured for r in account.open.values() if r.waiting and fits(r))
-        first = min(own, key=_order, default=None)
+        """The request that a worker gets: those of favoured accounts first, then in order."""
+        own = (request for account in favoured for request in account.open.values())
+        first = min((r for r in own if r.waiting and fits(r)), key=_order, default=None)
         if first is not None:
             return first
         return next((request for request in self.waiting if fits(request)), None)
@@ -85,7 +96,7 @@ class Queue:
         new_id: Callable[[], str],
         now: float,
     ) -> list[Job]:
-        """Return up to `amount` jobs of a waiting request that `worker` fits; they are now out."""
+        """Up to `amount` new jobs of a waiting request, which has to fit the worker."""
         model = worker.model_for(request)
         assert model is not None
         jobs = []
@@ -102,7 +113,7 @@ class Queue:
         return jobs
 
     def deliver(self, job: Job, state: str, now: float) -> None:
-        """Close a job with a result; dropped when the request was cancelled meanwhile."""
+        """Close a job with a result, which is dropped if the request was cancelled meanwhile."""
         request = job.request
         job.state = state
         del request.processing[job.id]
@@ -115,7 +126,7 @@ class Queue:
             self._settle(request)
 
     def fail(self, job: Job, state: str) -> None:
-        """Close a job without a result; it waits again, until the request has had its strikes."""
+        """Close a job without a result: its request waits again, or faults after `max_faults`."""
         request = job.request
         job.state = state
         job.worker.uncompleted += 1
@@ -135,7 +146,7 @@ class Queue:
             self._settle(request)
 
     def forget(self, request: TextRequest) -> None:
-        """Drop a request for good; jobs that are out may still be handed in, for their reward."""
+        """Drop a request for good. Its running jobs may still be delivered, for their reward."""
         if request.waiting and not request.faulted:
             self._delist(request)
         request.forgotten = True
@@ -147,13 +158,13 @@ class Queue:
         request.delivered.clear()
 
     def sweep(self, now: float) -> None:
-        """Abort the jobs and forget the requests whose time is over; each costs O(log n), once."""
+        """Abort the jobs and forget the requests whose time is over; O(log n) for each."""
         while self._deadlines and self._deadlines[0][0] <= now:
-            _when, _, kind, key = heappop(self._deadlines)
+            _, _, kind, item_id = heappop(self._deadlines)
             if kind == "job":
-                self._end_job(key)
+                self._end_job(item_id)
             else:
-                self._end_request(key, now)
+                self._end_request(item_id, now)
 
     def _end_job(self, job_id: str) -> None:
         job = self.jobs.get(job_id)
@@ -164,6 +175,7 @@ class Queue:
         request = self.requests.get(request_id)
         if request is None:
             return
+        # Pops and deliveries put the time off, without a search for the old entry in the heap.
         if request.expires > now:
             self._remind(request.expires, "request", request_id)
         else:
@@ -173,13 +185,13 @@ class Queue:
         del self.waiting[bisect_left(self.waiting, request.order, key=_order)]
 
     def _settle(self, request: TextRequest) -> None:
-        """Close the account's side of a request; again is harmless."""
+        """Release the account's held kudos and its place among the open; idempotent."""
         if self.open.pop(request.id, None) is not None:
             del request.account.open[request.id]
             request.account.held -= request.held
 
-    def _remind(self, when: float, kind: str, key: str) -> None:
-        heappush(self._deadlines, (when, self._next_serial(), kind, key))
+    def _remind(self, when: float, kind: str, item_id: str) -> None:
+        heappush(self._deadlines, (when, self._next_serial(), kind, item_id))
 
     def _next_serial(self) -> int:
         self._serial += 1

@@ -1,47 +1,60 @@
 """How often an address or a key may call a route: fixed windows, and what the rate headers say.
 
-It counts and reports; whether a call is turned away is decided by who asks. The limits are those of
-the real horde, section 0.3 of its contract.
+It counts and reports; the views decide whether a call is refused. The limits are the real horde's
+(flask-limiter, contract: limiter.py and apis/limiter_api.py, section 0.3 of the reference).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
 
-_PRUNE_SECONDS = 60.0
+from cachetools import TTLCache
+from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits.storage import Storage
+from limits.strategies import FixedWindowRateLimiter
+
+from horde_proxy.windows import MemoryWindows
+
+# An address from which a trusted account submitted may submit faster for a day.
 _TRUST_SECONDS = 86_400.0
-_UNITS = {1: "second", 60: "minute"}
+_MOST_TRUSTED = 10_000
+
+_BY_ROUTE = {
+    "status": RateLimitItemPerMinute(60),
+    "worker": RateLimitItemPerMinute(30),
+    "modes": RateLimitItemPerMinute(30),
+    "default": RateLimitItemPerMinute(90),
+    "worker_queue": RateLimitItemPerSecond(60),
+}
+_ADDRESS_SUBMITS = (RateLimitItemPerSecond(2), RateLimitItemPerMinute(90))
+_TRUSTED_ADDRESS_SUBMITS = (RateLimitItemPerSecond(10), RateLimitItemPerMinute(300))
+_KEY_SUBMITS = RateLimitItemPerSecond(2)
+# The anonymous key is shared by everybody, so it may be used more often than any other.
+_WIDE_KEY_SUBMITS = RateLimitItemPerSecond(60)
 
 
-class Limit(NamedTuple):
-    """At most `calls` in `seconds`; its str is what a client is told: "2 per 1 second"."""
-
-    calls: int
-    seconds: int
-
-    def __str__(self) -> str:
-        return f"{self.calls} per 1 {_UNITS[self.seconds]}"
-
-
-class Caller(NamedTuple):
-    """Who calls what; `key` is the digest of an API key, None without one or for the anonymous."""
+@dataclass(frozen=True)
+class ApiCall:
+    """One call of a route; `key` is the digest of its API key, None without one."""
 
     address: str
     method: str
     path: str
-    key: bytes | None = None
+    key: str | None = None
     anonymous: bool = False
 
 
 @dataclass(frozen=True)
 class RateLimitState:
-    """What the tightest limit of a call says. `reset` is in seconds from now."""
+    """The tightest limit of a call. `reset` is in seconds from now.
 
-    limit: Limit
+    The str of `limit` is the message of the refusal: "2 per 1 second".
+    """
+
+    limit: RateLimitItem
     remaining: int
     reset: float
     exceeded: bool
@@ -52,65 +65,48 @@ class RateLimitState:
         return max(0, ceil(self.reset))
 
 
-_LIMITS = {
-    "status": Limit(60, 60),
-    "worker": Limit(30, 60),
-    "modes": Limit(30, 60),
-    "default": Limit(90, 60),
-}
+class RateLimits:
+    """The windows of all callers. Thread-safe.
 
+    `storage` is one of the package `limits`, with the same clock; without one, this process
+    counts for itself, in bounded memory.
+    """
 
-class Rates:
-    """The windows of all callers. Thread-safe; old windows are dropped once a minute."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], storage: Storage | None = None) -> None:
         self._clock = clock
+        self._limiter = FixedWindowRateLimiter(storage or MemoryWindows(clock))
+        # Guards the trusted addresses; nothing else happens under it.
         self._lock = threading.Lock()
-        self._windows: dict[Hashable, tuple[float, int]] = {}
-        self._trusted: dict[str, float] = {}
-        self._next_prune = clock() + _PRUNE_SECONDS
+        self._trusted: TTLCache[str, bool] = TTLCache(_MOST_TRUSTED, _TRUST_SECONDS, clock)
 
-    def hit(self, kind: str, caller: Caller) -> RateLimitState | None:
-        """Count one call and return the tightest limit's reading; None for routes without limit."""
-        with self._lock:
-            now = self._clock()
-            self._prune(now)
-            readings = [self._count(key, limit, now) for key, limit in self._rules(kind, caller)]
-        return min(readings, key=lambda each: (not each.exceeded, each.remaining), default=None)
+    def hit(self, kind: str, call: ApiCall) -> RateLimitState | None:
+        """Count one call; the state of its tightest limit, None for a route without limit."""
+        states = [self._count(limit, names) for limit, names in self._limits(kind, call)]
+        return min(states, key=lambda state: (not state.exceeded, state.remaining), default=None)
 
     def trust(self, address: str) -> None:
         """Allow an address more submits for a day, as after one by a trusted account."""
         with self._lock:
-            self._trusted[address] = self._clock() + _TRUST_SECONDS
+            self._trusted[address] = True
 
-    def _rules(self, kind: str, caller: Caller) -> Iterator[tuple[Hashable, Limit]]:
-        place = (caller.address, caller.method, caller.path)
+    def _is_trusted(self, address: str) -> bool:
+        with self._lock:
+            return address in self._trusted
+
+    def _limits(self, kind: str, call: ApiCall) -> Iterator[tuple[RateLimitItem, tuple[str, ...]]]:
+        """The limits of a call, each with the names of the window that it counts in."""
+        by_address = (call.address, call.method, call.path)
         if kind == "async":
-            trusted = caller.address in self._trusted
-            yield (place, 1), Limit(10 if trusted else 2, 1)
-            yield (place, 60), Limit(300 if trusted else 90, 60)
-            wide = trusted or caller.anonymous
-            if caller.key is not None:
-                yield (caller.key, caller.path), Limit(60 if wide else 2, 1)
-        elif kind == "worker_queue":
-            yield place, Limit(60, 1)
+            trusted = self._is_trusted(call.address)
+            for limit in _TRUSTED_ADDRESS_SUBMITS if trusted else _ADDRESS_SUBMITS:
+                yield limit, by_address
+            if call.key is not None:
+                wide = trusted or call.anonymous
+                yield _WIDE_KEY_SUBMITS if wide else _KEY_SUBMITS, (call.key, call.path)
         elif kind != "none":
-            yield place, _LIMITS[kind]
+            yield _BY_ROUTE[kind], by_address
 
-    def _count(self, key: Hashable, limit: Limit, now: float) -> RateLimitState:
-        key = (key, limit.seconds)
-        start, count = self._windows.get(key, (now, 0))
-        if now >= start + limit.seconds:
-            start, count = now, 0
-        exceeded = count >= limit.calls
-        count += not exceeded
-        self._windows[key] = (start, count)
-        return RateLimitState(limit, limit.calls - count, start + limit.seconds - now, exceeded)
-
-    def _prune(self, now: float) -> None:
-        if now < self._next_prune:
-            return
-        self._next_prune = now + _PRUNE_SECONDS
-        longest = max(limit.seconds for limit in _LIMITS.values())
-        self._windows = {k: w for k, w in self._windows.items() if now < w[0] + longest}
-        self._trusted = {a: until for a, until in self._trusted.items() if now < until}
+    def _count(self, limit: RateLimitItem, names: tuple[str, ...]) -> RateLimitState:
+        exceeded = not self._limiter.hit(limit, *names)
+        window = self._limiter.get_window_stats(limit, *names)
+        return RateLimitState(limit, window.remaining, window.reset_time - self._clock(), exceeded)

@@ -1,7 +1,8 @@
 """The four things that a horde keeps: accounts, workers, text requests and jobs.
 
-Plain records with what can be read off them; the rules that change them are in accounts, workers
-and queue. No repr shows a prompt, a generation or a key.
+Plain records with what can be computed from one of them alone; the rules that change them are in
+queue, workers and delivery. Times are seconds of the horde's clock. No repr shows a prompt, a
+generation or a key.
 """
 
 from __future__ import annotations
@@ -10,21 +11,19 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-VALIDATED_BACKENDS = frozenset(
-    {
-        "AI Horde Worker",
-        "AI Horde Worker~aphrodite~oai",
-        "AI Horde Worker~aphrodite~kai",
-        "KoboldCppEmbedWorker",
-        "TabbyAPI",
-    }
-)
+from horde_proxy.aihorde.agents import is_validated
+from horde_proxy.aihorde.limits import CONCURRENCY
+
+# A worker's speed follows its last jobs: enough of them that one short answer changes little.
 _SPEEDS_KEPT = 50
 
 
 @dataclass(eq=False)
 class HordeAccount:
-    """Somebody with a key. Kudos never fall below `floor`; `held` ones are promised, not paid."""
+    """An account. Its kudos never fall below `floor`; `held` ones are promised, but not yet paid.
+
+    `open` are its requests that are not finished, by id.
+    """
 
     id: int
     alias: str
@@ -33,23 +32,23 @@ class HordeAccount:
     floor: float = 0.0
     trusted: bool = False
     service: bool = False
-    concurrency: int = 30
+    concurrency: int = CONCURRENCY
     accumulated: float = 0.0
     held: float = 0.0
     requests_sent: int = 0
-    tokens_asked: int = 0
+    tokens_requested: int = 0
     jobs_done: int = 0
     tokens_made: int = 0
     open: dict[str, TextRequest] = field(default_factory=dict, repr=False)
 
     @property
     def username(self) -> str:
-        """The name that is of its own: "alias#id"."""
+        """The unique name, "alias#id"."""
         return f"{self.alias}#{self.id}"
 
     @property
     def anonymous(self) -> bool:
-        """True for the account of everybody without a key of their own."""
+        """Whether it is the account of everybody without a key of their own."""
         return self.id == 0
 
     @property
@@ -58,19 +57,19 @@ class HordeAccount:
         return self.kudos - self.floor - self.held
 
     def pay(self, amount: float) -> None:
-        """Take `amount` kudos, down to the floor."""
+        """Take kudos, down to the floor."""
         self.kudos = max(self.floor, self.kudos - amount)
         self.accumulated -= amount
 
     def earn(self, amount: float) -> None:
-        """Add `amount` kudos."""
+        """Add kudos."""
         self.kudos += amount
         self.accumulated += amount
 
 
 @dataclass(frozen=True)
-class Offer:
-    """What a worker says of itself at a pop; lengths are in tokens."""
+class WorkerOffer:
+    """What a worker declares at a pop; lengths are in tokens."""
 
     models: tuple[str, ...]
     max_length: int
@@ -81,20 +80,18 @@ class Offer:
 
     @property
     def validated(self) -> bool:
-        """True when the bridge agent is a known one with a version that can be read."""
-        name, _, rest = self.bridge_agent.partition(":")
-        version = rest.partition(":")[0]
-        return name in VALIDATED_BACKENDS and version.replace(".", "").isdecimal()
+        """Whether the horde trusts the worker's software."""
+        return is_validated(self.bridge_agent)
 
 
 @dataclass(eq=False)
 class Worker:
-    """A scribe: who owns it, what it offers, and how it has done so far. Speeds are tokens/s."""
+    """A scribe: its owner, what it offers, and how it has done so far. Speeds are in tokens/s."""
 
     id: str
     name: str
     owner: HordeAccount
-    offer: Offer
+    offer: WorkerOffer
     created: float
     last_seen: float
     maintenance: bool = False
@@ -112,7 +109,7 @@ class Worker:
         return sum(speed for _, speed in self.speeds) / len(self.speeds)
 
     def model_for(self, request: TextRequest) -> str | None:
-        """Return the model it would use: the first asked for that it serves, or its first."""
+        """The model it would use: the first of the request's that it serves, or its first."""
         served = self.offer.models
         if not request.models:
             return served[0]
@@ -142,6 +139,8 @@ class TextRequest:
     """What a client submitted. n == len(delivered) + len(processing) + waiting, always.
 
     `order` sorts the queue and never changes: everybody's priority grows alike (see `queue`).
+    `jobs` are all that were ever popped, `held` the kudos on hold for it, `kudos` those consumed.
+    `possible` remembers `is_possible`, with the version of the workers for which it was computed.
     """
 
     id: str
@@ -171,31 +170,32 @@ class TextRequest:
 
     @property
     def n(self) -> int:
-        """Results asked for."""
+        """The number of results."""
         return int(self.params["n"])
 
     @property
     def max_length(self) -> int:
-        """Tokens asked for, of each result."""
+        """The longest allowed result, in tokens."""
         return int(self.params["max_length"])
 
     @property
     def max_context_length(self) -> int:
-        """Tokens of context that the client declared; the prompt itself is not measured."""
+        """The context that the client declared, in tokens; the prompt itself is not measured."""
         return int(self.params["max_context_length"])
 
     @property
     def settled(self) -> bool:
-        """True when nothing more will come: every result delivered, or faulted."""
+        """Whether nothing more will come: every result was delivered, or the request faulted."""
         return self.faulted or len(self.delivered) >= self.n
 
     @property
     def done(self) -> bool:
-        """The `done` of the status, by the real horde's formula.
+        """The `done` of the status, by the real horde's formula (waiting_prompt.py:466-473).
 
-        It counts restarts as results: after two of them it is true while the third attempt runs.
+        It counts restarts as results: after two of them it is true while the third attempt runs
+        (capture text_status_done_empty_while_processing).
         """
         if self.faulted:
             return True
-        counted = len(self.delivered) + self.restarted - len(self.processing)
-        return self.waiting == 0 and counted >= self.n
+        results = len(self.delivered) + self.restarted - len(self.processing)
+        return self.waiting == 0 and results >= self.n

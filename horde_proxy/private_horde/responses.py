@@ -1,6 +1,7 @@
 """The JSON objects of the private horde's answers, each made by one function.
 
-Records in, plain dicts out, fields in the real horde's order; nothing is changed or decided here.
+Records in, plain dicts out, fields in the real horde's order (tests/data/captures); nothing is
+changed or decided here.
 """
 
 from __future__ import annotations
@@ -8,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from horde_proxy.private_horde.counters import WINDOWS, Counters
+from horde_proxy.private_horde.counters import WINDOWS, DeliveryCounts
 from horde_proxy.private_horde.queue import Queue
 from horde_proxy.private_horde.records import HordeAccount, Job, TextRequest, Worker
 from horde_proxy.private_horde.schema import default_params, worker_params
 from horde_proxy.private_horde.workers import Workers
 
 VERSION = "5.1.5"
+"""The version of AI-Horde that these answers are like; clients show it."""
 
 Body = dict[str, Any]
 
 
-def status(request: TextRequest, position: int, wait_time: int, possible: bool) -> Body:
-    """Return the body of GET generate/text/status/{id}; generations in order of delivery."""
+def status(request: TextRequest, *, position: int, wait_time: int, possible: bool) -> Body:
+    """GET generate/text/status/{id}; the generations are in order of delivery."""
     return {
         "generations": [generation(job) for job in request.delivered],
         "finished": len(request.delivered),
@@ -37,7 +39,7 @@ def status(request: TextRequest, position: int, wait_time: int, possible: bool) 
 
 
 def generation(job: Job) -> Body:
-    """Return one delivered result."""
+    """One delivered result, an element of the status."""
     return {
         "text": job.text,
         "seed": job.seed,
@@ -50,7 +52,10 @@ def generation(job: Job) -> Body:
 
 
 def popped(jobs: list[Job], ttl: float) -> Body:
-    """Return the body of POST generate/text/pop: jobs of one request, or none at all."""
+    """POST generate/text/pop: jobs of one request, or none. `ttl` is in seconds.
+
+    Without a job the payload holds the defaults and is not null (capture text_pop_no_job).
+    """
     first = jobs[0] if jobs else None
     payload = default_params()
     if first is not None:
@@ -69,40 +74,44 @@ def popped(jobs: list[Job], ttl: float) -> Body:
     }
 
 
-def worker(each: Worker, online: bool) -> Body:
-    """Return one entry of GET workers. `performance` is a sentence, `uptime` whole seconds."""
-    speed = each.speed
+def worker(record: Worker, *, online: bool) -> Body:
+    """An element of GET workers. `performance` is a sentence, `uptime` whole seconds."""
+    speed = record.speed
     return {
-        "requests_fulfilled": each.fulfilled,
-        "kudos_rewards": round(each.kudos, 2),
+        "requests_fulfilled": record.fulfilled,
+        "kudos_rewards": round(record.kudos, 2),
         "kudos_details": {
-            "generated": round(each.kudos, 2) if each.fulfilled else None,
+            "generated": round(record.kudos, 2) if record.fulfilled else None,
             "uptime": None,
         },
         "performance": (
             "No requests fulfilled yet" if speed is None else f"{speed:.1f} tokens per second"
         ),
-        "threads": each.offer.threads,
-        "uptime": int(each.uptime),
-        "maintenance_mode": each.maintenance,
-        "nsfw": each.offer.nsfw,
-        "trusted": each.owner.trusted,
+        "threads": record.offer.threads,
+        "uptime": int(record.uptime),
+        "maintenance_mode": record.maintenance,
+        "nsfw": record.offer.nsfw,
+        "trusted": record.owner.trusted,
         "flagged": False,
-        "uncompleted_jobs": each.uncompleted,
-        "models": list(each.offer.models),
+        "uncompleted_jobs": record.uncompleted,
+        "models": list(record.offer.models),
         "team": {"name": None, "id": None},
-        "bridge_agent": each.offer.bridge_agent,
-        "max_length": each.offer.max_length,
-        "max_context_length": each.offer.max_context_length,
+        "bridge_agent": record.offer.bridge_agent,
+        "max_length": record.offer.max_length,
+        "max_context_length": record.offer.max_context_length,
         "type": "text",
-        "name": each.name,
-        "id": each.id,
+        "name": record.name,
+        "id": record.id,
         "online": online,
     }
 
 
 def models(workers: Workers, requests: Iterable[TextRequest]) -> list[Body]:
-    """Return the entries of GET status/models?type=text: what is served, with its queue."""
+    """GET status/models?type=text: the models that are served, each with its queue.
+
+    `queued` adds up max_length of the requests that name a model, however many results they want,
+    and `jobs` their open jobs, as in the real one (reference, section 3).
+    """
     queued: dict[str, tuple[int, int]] = {}
     for request in requests:
         open_jobs = request.waiting + len(request.processing)
@@ -115,11 +124,12 @@ def models(workers: Workers, requests: Iterable[TextRequest]) -> list[Body]:
 
 
 def _model(name: str, serving: list[Worker], queued: int, jobs: int) -> Body:
-    speeds = [speed for each in serving for model, speed in each.speeds if model == name]
+    speeds = [speed for worker in serving for model, speed in worker.speeds if model == name]
     performance = round(sum(speeds) / len(speeds), 1) if speeds else 0.0
-    count = sum(each.offer.threads for each in serving)
+    count = sum(worker.offer.threads for worker in serving)
     eta = 0
     if queued:
+        # 10000 is the real horde's word for a model that nobody has measured.
         eta = int(queued / (count * performance)) if performance else 10000
     return {
         "performance": performance,
@@ -133,7 +143,7 @@ def _model(name: str, serving: list[Worker], queued: int, jobs: int) -> Body:
 
 
 def performance(queue: Queue, workers: Workers, past_minute_tokens: int) -> Body:
-    """Return the body of GET status/performance; the image and alchemy figures are all zero."""
+    """GET status/performance; the figures of images and alchemy are all zero."""
     return {
         "queued_requests": 0,
         "queued_text_requests": sum(request.waiting for request in queue.waiting),
@@ -146,13 +156,15 @@ def performance(queue: Queue, workers: Workers, past_minute_tokens: int) -> Body
         "queued_forms": 0.0,
         "interrogator_count": 0,
         "interrogator_thread_count": 0,
-        "queued_tokens": float(sum(r.waiting * r.max_length for r in queue.waiting)),
+        "queued_tokens": float(
+            sum(request.waiting * request.max_length for request in queue.waiting)
+        ),
         "past_minute_tokens": float(past_minute_tokens),
     }
 
 
 def heartbeat() -> Body:
-    """Return the body of GET status/heartbeat: it answers, so it is well."""
+    """GET status/heartbeat: a horde that answers is well."""
     return {
         "message": "OK",
         "version": VERSION,
@@ -163,35 +175,35 @@ def heartbeat() -> Body:
     }
 
 
-def text_totals(tally: Counters, now: float) -> Body:
-    """Return the body of GET stats/text/totals."""
+def text_totals(counts: DeliveryCounts, now: float) -> Body:
+    """GET stats/text/totals."""
     body = {}
     for window in (*WINDOWS, "total"):
-        requests, tokens = tally.totals(window, now)
+        requests, tokens = counts.totals(window, now)
         body[window] = {"requests": requests, "tokens": tokens}
     return body
 
 
-def text_models(tally: Counters, now: float) -> Body:
-    """Return the body of GET stats/text/models: delivered jobs by model."""
+def text_models(counts: DeliveryCounts, now: float) -> Body:
+    """GET stats/text/models: delivered jobs by model."""
     return {
-        window: {name: jobs for name, (jobs, _) in tally.models(window, now).items()}
+        window: {name: jobs for name, (jobs, _) in counts.models(window, now).items()}
         for window in ("day", "month", "total")
     }
 
 
 def image_totals() -> Body:
-    """Return the body of GET stats/img/totals: there are no images here."""
+    """GET stats/img/totals: there are no images here."""
     return {window: {"images": 0, "ps": 0} for window in (*WINDOWS, "total")}
 
 
 def image_models() -> Body:
-    """Return the body of GET stats/img/models: there are no images here."""
+    """GET stats/img/models: there are no images here."""
     return {"day": {}, "month": {}, "total": {}}
 
 
 def user(account: HordeAccount, workers: list[Worker], now: float) -> Body:
-    """Return the body of GET find_user: the account as its owner sees it."""
+    """GET find_user: the account as its owner sees it."""
     return {
         "username": account.username,
         "id": account.id,
@@ -204,7 +216,7 @@ def user(account: HordeAccount, workers: list[Worker], now: float) -> Body:
             **dict.fromkeys(_KUDOS_NEVER_MOVED, 0),
         },
         "worker_count": len(workers),
-        "worker_ids": [each.id for each in workers],
+        "worker_ids": [worker.id for worker in workers],
         "styles": [],
         "sharedkey_ids": [],
         "active_generations": {"text": list(account.open)},
@@ -220,21 +232,13 @@ def user(account: HordeAccount, workers: list[Worker], now: float) -> Body:
     }
 
 
-_KUDOS_NEVER_MOVED = (
-    "gifted",
-    "donated",
-    "admin",
-    "received",
-    "recurring",
-    "awarded",
-    "styled",
-)
+_KUDOS_NEVER_MOVED = ("gifted", "donated", "admin", "received", "recurring", "awarded", "styled")
 _ROLES_NOT_HERE = ("education", "customizer", "special", "deleted", "pseudonymous")
 
 
 def _records(account: HordeAccount) -> Body:
     return {
-        "usage": {"megapixelsteps": 0, "tokens": account.tokens_asked},
+        "usage": {"megapixelsteps": 0, "tokens": account.tokens_requested},
         "contribution": {"megapixelsteps": 0, "tokens": account.tokens_made},
         "fulfillment": {"image": 0, "text": account.jobs_done, "interrogation": 0},
         "request": {"image": 0, "text": account.requests_sent, "interrogation": 0},

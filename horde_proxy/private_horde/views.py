@@ -27,7 +27,7 @@ View = Callable[..., tuple[Any, int]]
 
 @dataclass(frozen=True)
 class _Route:
-    """A path below /api/v2, its views by method, and the rate limit that it stands under."""
+    """A path below /api/v2, its views by method, and the name of its rate limit."""
 
     rule: str
     views: Mapping[str, View]
@@ -35,7 +35,7 @@ class _Route:
 
 
 def blueprint(horde: PrivateHorde) -> Blueprint:
-    """Return the blueprint that serves a private horde below /api/v2, CORS for all origins."""
+    """The blueprint that serves a private horde below /api/v2, with CORS for all origins."""
     routes = Blueprint("private_horde", __name__, url_prefix="/api/v2")
     for number, route in enumerate(_ROUTES):
         routes.add_url_rule(
@@ -61,27 +61,27 @@ def _endpoint(horde: PrivateHorde, route: _Route) -> Callable[..., Response]:
         if view is None:
             message = {"message": "The method is not allowed for the requested URL."}
             return _json(message, 405, {"Allow": _allowed(route)})
-        _keep_to_rate(horde, route.rate)
+        _check_rate(horde, route.rate)
         body, status = view(horde, **arguments)
         return _json(x_fields.apply(request.headers.get("X-Fields"), body), status)
 
     return endpoint
 
 
-def _keep_to_rate(horde: PrivateHorde, rate: str) -> None:
+def _check_rate(horde: PrivateHorde, rate: str) -> None:
     address = request.remote_addr or ""
     apikey = request.headers.get("apikey")
-    reading = horde.count_call(rate, address, request.method, request.path, apikey)
-    if reading is None:
+    state = horde.count_call(rate, address, request.method, request.path, apikey)
+    if state is None:
         return
     g.rate_headers = {
-        "Retry-After": str(reading.retry_after),
-        "X-Ratelimit-Limit": str(reading.limit.calls),
-        "X-Ratelimit-Remaining": str(reading.remaining),
-        "X-Ratelimit-Reset": str(int(horde.wall_clock() + reading.reset)),
+        "Retry-After": str(state.retry_after),
+        "X-Ratelimit-Limit": str(state.limit.amount),
+        "X-Ratelimit-Remaining": str(state.remaining),
+        "X-Ratelimit-Reset": str(int(horde.wall_clock() + state.reset)),
     }
-    if reading.exceeded and horde.rate_limits:
-        raise too_fast(reading.limit)
+    if state.exceeded and horde.rate_limits:
+        raise too_fast(state.limit)
 
 
 def _submit(horde: PrivateHorde) -> tuple[Any, int]:
@@ -101,21 +101,22 @@ def _pop(horde: PrivateHorde) -> tuple[Any, int]:
     return horde.pop(request.headers.get("apikey"), _body()), 200
 
 
-def _deliver(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.deliver(request.headers.get("apikey"), _body()), 200
+def _submit_generation(horde: PrivateHorde) -> tuple[Any, int]:
+    return horde.submit_generation(request.headers.get("apikey"), _body()), 200
 
 
 def _models(horde: PrivateHorde) -> tuple[Any, int]:
-    found = horde.models(
+    models = horde.models(
         request.args.get("type", "image"),
         request.args.get("model_state", "all"),
         _count("min_count"),
         _count("max_count"),
     )
-    return found, 200
+    return models, 200
 
 
 def _model(horde: PrivateHorde, name: str) -> tuple[Any, int]:
+    # Clients encode a slash twice (%252F), since servers take %2F for a slash of the path.
     return horde.model(unquote(name)), 200
 
 
@@ -175,7 +176,7 @@ _ROUTES = (
     _Route("/generate/text/async", {"POST": _submit}, "async"),
     _Route("/generate/text/status/<request_id>", {"GET": _status, "DELETE": _cancel}, "status"),
     _Route("/generate/text/pop", {"POST": _pop}, "worker_queue"),
-    _Route("/generate/text/submit", {"POST": _deliver}, "worker_queue"),
+    _Route("/generate/text/submit", {"POST": _submit_generation}, "worker_queue"),
     _Route("/status/models", {"GET": _models}),
     _Route("/status/models/<name>", {"GET": _model}),
     _Route("/status/performance", {"GET": _performance}),
@@ -194,13 +195,13 @@ _ROUTES = (
 
 
 def _elsewhere(rest: str = "") -> Response:
-    """Answer an unknown path with HTML, as the real horde does, whatever the application does."""
+    """An HTML page for an unknown path, as from the real horde (capture err_404_unknown_route)."""
     page = NotFound().get_body()
     return Response(page, 404, content_type="text/html; charset=utf-8")
 
 
 def _body() -> Any:
-    """Return the request's JSON; raises HordeError 400 when it is none or not declared as JSON."""
+    """The request's JSON. Raises HordeError 400 when it is not JSON or not declared as JSON."""
     if not request.is_json:
         raise unreadable()
     try:
@@ -210,10 +211,12 @@ def _body() -> Any:
 
 
 def _no_number(constant: str) -> None:
+    # Python reads NaN and Infinity, which are not JSON; the real horde refuses them, too.
     raise ValueError(f"{constant} is not JSON")
 
 
 def _count(name: str) -> int | None:
+    """A whole number of the query string, None without it. Raises HordeError 400."""
     text = request.args.get(name)
     if text is None:
         return None
@@ -244,8 +247,8 @@ def _with_headers(response: Response) -> Response:
     headers["Access-Control-Allow-Origin"] = "*"
     headers["Horde-Node"] = _NODE
     if request.method == "OPTIONS":
-        asked = request.headers.get("Access-Control-Request-Headers", "*")
-        headers["Access-Control-Allow-Headers"] = asked
+        requested = request.headers.get("Access-Control-Request-Headers", "*")
+        headers["Access-Control-Allow-Headers"] = requested
         headers["Access-Control-Allow-Methods"] = ", ".join(_METHODS)
     headers.update(g.get("rate_headers", {}))
     return response

@@ -1,7 +1,7 @@
-"""The X-Fields header: which fields of an answer a client wants, and nothing else of it.
+"""The X-Fields header: a mask of the fields that a client wants of an answer.
 
-Pure. `name,count` or `{name,kudos_details{generated}}`; `*` stands for all the others. A name
-that the answer does not have comes back as null, as from flask-restx.
+Pure. `name,count` or `{name,kudos_details{generated}}`; `*` means all other fields. A field that
+the answer does not have comes back as null, as from flask-restx (captures xfields_*).
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from typing import Any
 
 from horde_proxy.private_horde.errors import HordeError
 
+# Braces in one mask: more than any answer has levels, and few enough to recurse.
 _DEEPEST = 20
+# Braces, commas, "*" and names: "name", "kudos_details", "post-processing".
 _TOKEN = re.compile(r"\s*([{},*]|[\w:-]+)\s*")
 
 Mask = dict[str, "Mask | None"]
 
 
 def apply(header: str | None, body: Any) -> Any:
-    """Return what of a JSON value the header asks for; raises HordeError 400 for a broken mask."""
+    """The fields of a JSON value that the header names. Raises HordeError 400 for a broken mask."""
     if not header:
         return body
     tokens = _tokens(header)
@@ -36,16 +38,17 @@ def _masked(mask: Mask | None, body: Any) -> Any:
     if mask is None:
         return body
     if isinstance(body, list):
-        return [_masked(mask, each) for each in body]
+        return [_masked(mask, item) for item in body]
     if not isinstance(body, dict):
         return body
-    wanted = {name: _masked(inner, body.get(name)) for name, inner in mask.items() if name != "*"}
-    rest = {name: each for name, each in body.items() if name not in mask} if "*" in mask else {}
-    return wanted | rest
+    fields = {name: _masked(inner, body.get(name)) for name, inner in mask.items() if name != "*"}
+    if "*" not in mask:
+        return fields
+    return fields | {name: value for name, value in body.items() if name not in mask}
 
 
 def _fields(tokens: list[str]) -> Mask:
-    """Read fields up to and including the closing brace, using up `tokens`."""
+    """The mask up to the next closing brace; takes its tokens, the brace too, off the list."""
     mask: Mask = {}
     while True:
         name = _take(tokens)
@@ -69,12 +72,14 @@ def _take(tokens: list[str]) -> str:
 
 
 def _tokens(header: str) -> list[str]:
-    found = [match.group(1) for match in _TOKEN.finditer(header)]
-    complete = "".join(found) == re.sub(r"\s+", "", header)
-    if not found or not complete or found.count("{") > _DEEPEST:
+    tokens = [match.group(1) for match in _TOKEN.finditer(header)]
+    complete = "".join(tokens) == re.sub(r"\s+", "", header)
+    if not tokens or not complete or tokens.count("{") > _DEEPEST:
         raise _broken()
-    return found
+    return tokens
 
 
 def _broken() -> HordeError:
-    return HordeError(400, "X-Fields cannot be read; write it like name,count or name,team{id}.")
+    return HordeError(
+        400, "X-Fields is not a valid mask; write it like name,count or name,team{id}."
+    )

@@ -1,0 +1,92 @@
+"""The workers' side: check-in, and what a delivered job pays and costs.
+
+Callers hold the state's lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from horde_proxy.aihorde import kudos
+from horde_proxy.aihorde.limits import MOST_MODELS_OF_A_WORKER
+from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.records import Job, TextRequest, Worker, WorkerOffer
+from horde_proxy.private_horde.state import HordeState
+
+# A job that took no time at all, as in tests, would have an infinite speed.
+_FASTEST_SECONDS = 0.01
+
+_BAD_MODELS = "Unfortunately we cannot accept workers serving unrecognised models at this time"
+
+
+def check_in(state: HordeState, fields: dict[str, Any], api_key: str, now: float) -> Worker:
+    """The worker that a pop is from; a new name makes a new one. `fields`: see `schema.POP`.
+
+    Raises AnonForbiddenWorker and WrongCredentials (403), and BadRequest for no models or too many
+    (captures text_pop_403_* and text_pop_400_no_models).
+    """
+    owner = state.accounts.require(api_key)
+    if owner.anonymous:
+        raise refusal("AnonForbiddenWorker")
+    if not 0 < len(fields["models"]) <= MOST_MODELS_OF_A_WORKER:
+        raise refusal("BadRequest", reason=_BAD_MODELS)
+    offer = WorkerOffer(
+        models=tuple(dict.fromkeys(fields["models"])),
+        max_length=fields["max_length"],
+        max_context_length=fields["max_context_length"],
+        threads=fields["threads"],
+        nsfw=fields["nsfw"],
+        bridge_agent=fields["bridge_agent"],
+    )
+    return state.workers.check_in(fields["name"], owner, offer, now)
+
+
+def find_job(state: HordeState, job_id: str, api_key: str) -> Job:
+    """A running job that the account's worker popped.
+
+    Raises InvalidJobID (404), WrongCredentials (403), AbortedGen and DuplicateGen (400).
+    """
+    account = state.accounts.require(api_key)
+    job = state.queue.find_job(job_id)
+    if job.worker.owner is not account:
+        raise refusal("WrongCredentials")
+    if job.state in ("faulted", "aborted"):
+        raise refusal("AbortedGen", id=job.id, ttl=state.queue.job_ttl)
+    if job.state != "processing":
+        raise refusal("DuplicateGen", id=job.id)
+    return job
+
+
+def settle(state: HordeState, job: Job, now: float) -> float:
+    """Pay the worker's owner, bill the requester, count the job. The kudos of the reward."""
+    worker, request = job.worker, job.request
+    reward = kudos.reward(
+        prompt=len(request.prompt),
+        text=len(job.text),
+        max_length=request.max_length,
+        size=state.sizes.of(job.model),
+        trusted=worker.owner.trusted,
+        validated=worker.offer.validated,
+    )
+    charge(request, reward + kudos.TAX if job.state == "ok" else kudos.CENSORED_COST)
+    tokens = kudos.counted_tokens(len(job.text), request.max_length)
+    _credit(worker, reward, tokens)
+    speed = tokens / max(now - job.popped, _FASTEST_SECONDS)
+    state.workers.record_speed(worker, job.model, speed)
+    state.counts.record(job.model, request.max_length, now)
+    return reward
+
+
+def charge(request: TextRequest, amount: float) -> None:
+    """Bill kudos to the account of a request."""
+    request.account.pay(amount)
+    request.kudos += amount
+
+
+def _credit(worker: Worker, reward: float, tokens: int) -> None:
+    """Add a delivered job to what its worker and the worker's owner have done."""
+    worker.fulfilled += 1
+    worker.kudos += reward
+    worker.owner.earn(reward)
+    worker.owner.jobs_done += 1
+    worker.owner.tokens_made += tokens

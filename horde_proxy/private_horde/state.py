@@ -1,0 +1,70 @@
+"""All that a private horde knows, and the lock that guards it.
+
+One lock guards everything: accounts, workers, queue, counts and forecast. It is held for one route
+at a time and only for memory: no I/O happens under it, and no call out of this room. Whoever takes
+it gets the time, and finds everything that was overdue dealt with: jobs aborted, requests expired,
+workers offline. There is no thread that sweeps.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from horde_proxy.private_horde.accounts import HordeAccounts
+from horde_proxy.private_horde.counters import DeliveryCounts
+from horde_proxy.private_horde.forecast import Forecast
+from horde_proxy.private_horde.model_sizes import ModelSizes
+from horde_proxy.private_horde.queue import Queue
+from horde_proxy.private_horde.records import TextRequest
+from horde_proxy.private_horde.workers import Workers
+
+# A forecast looks at the whole queue, and clients poll every second or two.
+_FORECAST_SECONDS = 1.0
+
+
+class HordeState:
+    """Accounts, workers, queue and counts of one horde. Use them within `locked()` only.
+
+    `clock` gives seconds; `job_ttl`, `expiry` and `offline_after` are seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+        job_ttl: float,
+        expiry: float,
+        offline_after: float,
+        max_faults: int,
+        anonymous: bool,
+        model_sizes: Mapping[str, float],
+    ) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.new_id = new_id
+        self.sizes = ModelSizes(model_sizes)
+        self.accounts = HordeAccounts(clock(), anonymous)
+        self.workers = Workers(offline_after, self.sizes, new_id)
+        self.queue = Queue(job_ttl=job_ttl, expiry=expiry, max_faults=max_faults)
+        self.counts = DeliveryCounts()
+        self._forecast = Forecast((), self.workers)
+        self._forecast_until = clock()
+
+    @contextmanager
+    def locked(self) -> Iterator[float]:
+        """Hold the lock. Gives the time, with everything overdue dealt with."""
+        with self._lock:
+            now = self._clock()
+            self.queue.sweep(now)
+            self.workers.sweep(now)
+            yield now
+
+    def wait_time(self, request: TextRequest, now: float) -> int:
+        """Seconds until all of a request should be there, by a forecast of at most a second ago."""
+        if now >= self._forecast_until:
+            self._forecast = Forecast(self.queue.waiting, self.workers)
+            self._forecast_until = now + _FORECAST_SECONDS
+        return self._forecast.wait_time(request, now)
