@@ -3,8 +3,9 @@
     created --submit()--> queued --> processing --> final
                              '----------'--close()--> cancelled
 
-The thread that serves the client calls `step` again and again; nothing here starts a thread. With
-a webhook the horde tells when a job is done, and polls become a slow fallback.
+The thread that serves the client calls `step` again and again, and sleeps there. Other threads may
+wake it: a client that hangs up, a shutdown, or a result that the horde pushes. With such pushes
+polls become a slow fallback. Nothing here starts a thread.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import logging
 
 from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
-from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.base import Sleeper, Waiting
 from horde_proxy.upstreams.horde.client import RequestLost
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
@@ -22,8 +23,6 @@ from horde_proxy.upstreams.horde.submit_queue import Ticket
 
 PUSHED = 15.0
 """Seconds between two polls of a request whose results are pushed: a push may get lost."""
-SLICE = 0.9
-"""Seconds between two Waitings: how soon a client that has gone is noticed."""
 IMPOSSIBLE_PATIENCE = 65.0
 """Seconds; the horde caches is_possible for 60."""
 FAILURE_PATIENCE = 60.0
@@ -53,7 +52,8 @@ class RunningRequest:
         self.submitted = 0.0
         self._horde, self._kind, self._ticket, self._cost = horde, job.kind, ticket, cost
         self._api_key, self._model, self._wanted = job.api_key, job.models[0], job.description
-        self._mailbox = horde.webhook.mailbox() if horde.webhook else None
+        self._sleeper = job.caller.sleeper or Sleeper(sleep=horde.sleep)
+        self._mailbox = horde.webhook.mailbox(self._sleeper.wake) if horde.webhook else None
         self._expected, self._held = Estimate(0.0, 0.0), 0.0
         self.waiting, self._next_poll = Waiting("queued"), 0.0
         self._unpopped = n
@@ -79,7 +79,7 @@ class RunningRequest:
         self._begin()
 
     def step(self) -> None:
-        """Sleep until the next poll, for a slice at most, and poll when it is due.
+        """Sleep until the next poll, or until somebody wakes us, and poll when it is due.
 
         Raises UpstreamFailed when the request faulted or was lost, Unavailable when no worker can
         take it.
@@ -131,16 +131,12 @@ class RunningRequest:
         self.waiting = Waiting("queued", None, round(self._expected.left(0, 0)))
 
     def _sleep(self) -> bool:
-        """Sleep towards the next poll. Returns whether it is due."""
+        """Sleep towards the next poll, until somebody wakes us. Returns whether the poll is due."""
         left = self._next_poll - self._horde.clock()
-        if left > 0 and self._mailbox is not None:
-            if self._mailbox.wait(min(left, SLICE)):
-                return True
-            # Ends with ShuttingDown when the proxy is being stopped.
-            self._horde.sleep(0)
-        elif left > 0:
-            self._horde.sleep(min(left, SLICE))
-        return self._horde.clock() >= self._next_poll
+        if left > 0:
+            self._sleeper.wait(left)
+        is_pushed = self._mailbox is not None and self._mailbox.take_news()
+        return is_pushed or self._horde.clock() >= self._next_poll
 
     def _poll(self) -> Status | None:
         """The status, with the results when it is final; None when it could not be had now."""

@@ -1,7 +1,10 @@
-"""Results that the horde pushes: where they are announced, so that nobody has to ask often.
+"""Results that the horde pushes: each wakes the thread that waits for it.
 
-A delivery is taken as a hint only, and the result fetched from the horde itself: whoever forges
-one gains nothing. Each request has a secret of its own, in the URL that the horde is told.
+    view thread      deliver() -> Mailbox.put(): notes the job, and wakes the sleeper
+    waiting thread   wakes, sees take_news(), and polls
+
+A delivery is a hint only. The result is fetched from the horde, so that a forged delivery gains
+nothing. Each request has a secret of its own, in the URL that the horde gets.
 """
 
 from __future__ import annotations
@@ -12,78 +15,83 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 PATH = "/horde/webhook/"
+_MOST_EARLY = 20
+"""Deliveries kept before the request's id is known: as many as a request may have jobs."""
 
 
 class Mailbox:
-    """Waits for the deliveries of one request."""
+    """Where the deliveries of one request arrive. Each one calls `wake`."""
 
-    def __init__(self, webhook: Webhook, secret: str) -> None:
+    def __init__(self, webhook: Webhook, secret: str, wake: Callable[[], None]) -> None:
         self.url = webhook.url + PATH + secret
-        self._webhook, self._secret = webhook, secret
-        self._changed = threading.Condition()
+        self._webhook, self._secret, self._wake = webhook, secret, wake
+        # Guards all that follows. Nothing else is called while it is held.
+        self._lock = threading.Lock()
         self._request_id: str | None = None
         self._early: list[tuple[str, str]] = []
         self._jobs: set[str] = set()
-        self._news = 0
+        self._has_news = False
 
     def expect(self, request_id: str) -> None:
-        """From now on it is known which request the deliveries have to be of."""
-        with self._changed:
+        """Tell which request the deliveries have to be of, and take those that came before."""
+        with self._lock:
             self._request_id = request_id
             early, self._early = self._early, []
         for request, job in early:
             self.put(request, job)
 
     def put(self, request: str, job: str) -> bool:
-        """Whether a delivery is new and of this request; one that came early waits to be told."""
-        with self._changed:
+        """Whether a delivery is new and of this request.
+
+        One that comes before the submit was answered is kept until the request's id is known.
+        """
+        with self._lock:
             if self._request_id is None:
-                self._early = [*self._early[-20:], (request, job)]
+                self._early = [*self._early, (request, job)][-_MOST_EARLY:]
                 return True
             if request != self._request_id or job in self._jobs:
                 return False
             self._jobs.add(job)
-            self._news += 1
-            self._changed.notify()
-            return True
+            self._has_news = True
+        self._wake()
+        return True
 
-    def wait(self, seconds: float) -> bool:
-        """Whether something came within that time; it is then taken note of."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._news > 0, seconds):
-                return False
-            self._news = 0
-            return True
+    def take_news(self) -> bool:
+        """Whether something was delivered since the last call."""
+        with self._lock:
+            has_news, self._has_news = self._has_news, False
+        return has_news
 
     def close(self) -> None:
-        """Later deliveries are nobody's."""
+        """Refuse later deliveries."""
         self._webhook.forget(self._secret)
 
 
 class Webhook:
-    """`url`: where the horde reaches this proxy, https."""
+    """The mailboxes of all requests. `url`: where the horde reaches this proxy, https."""
 
     def __init__(
         self, url: str, new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(24)
     ) -> None:
         self.url = url.rstrip("/")
         self._new_secret = new_secret
-        self._boxes: dict[str, Mailbox] = {}
+        # Several threads use it, each of them with one operation, which the interpreter does whole.
+        self._mailboxes: dict[str, Mailbox] = {}
 
-    def mailbox(self) -> Mailbox:
+    def mailbox(self, wake: Callable[[], None]) -> Mailbox:
         """A new mailbox, for a request that is about to be submitted."""
         secret = self._new_secret()
-        self._boxes[secret] = Mailbox(self, secret)
-        return self._boxes[secret]
+        mailbox = self._mailboxes[secret] = Mailbox(self, secret, wake)
+        return mailbox
 
     def deliver(self, secret: str, body: Mapping[str, Any]) -> bool:
         """Whether a delivery found its request. `body`: the generation, with `id` and `request`."""
-        box = self._boxes.get(secret)
+        mailbox = self._mailboxes.get(secret)
         request, job = body.get("request"), body.get("id")
-        if box is None or not isinstance(request, str) or not isinstance(job, str):
+        if mailbox is None or not isinstance(request, str) or not isinstance(job, str):
             return False
-        return box.put(request, job)
+        return mailbox.put(request, job)
 
     def forget(self, secret: str) -> None:
-        """No request waits for deliveries with this secret any more."""
-        self._boxes.pop(secret, None)
+        """Refuse deliveries with this secret from now on."""
+        self._mailboxes.pop(secret, None)
