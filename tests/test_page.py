@@ -25,6 +25,7 @@ from horde_proxy.web.charts import charts
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
 from horde_proxy.web.sessions import Sessions
 from horde_proxy.web.tables import endpoints, models, number, running, seconds
+from horde_proxy.windows import CallWindows
 from tests.support import HORDE_URL, Clock, Scripted, World, known
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -296,7 +297,7 @@ def test_a_login_that_another_site_makes_is_refused(
 
 def test_an_address_may_try_ten_keys_a_minute(world: World) -> None:
     clock = world.clock
-    guarded(world, page=PageState(sessions=Sessions(clock)))
+    guarded(world, page=PageState(logins=CallWindows("logins", 60, clock=clock)))
     client = world.http()
     for _ in range(10):
         assert log_in(client, "wrong-key-0123456789").status_code == 401
@@ -310,21 +311,13 @@ def test_an_address_may_try_ten_keys_a_minute(world: World) -> None:
 
 def test_a_session_ends_after_twelve_hours(world: World) -> None:
     clock = world.clock
-    guarded(world, page=PageState(sessions=Sessions(clock)))
+    guarded(world, page=PageState(sessions=Sessions(now=clock, clock=clock)))
     client = world.http()
     log_in(client, GUEST)
     clock.seconds += 12 * 3600 - 1
     assert client.get("/page/state.json").status_code == 200
     clock.seconds += 1
     assert client.get("/page/state.json").status_code == 401
-
-
-def test_the_oldest_of_too_many_sessions_ends() -> None:
-    sessions = Sessions(Clock())
-    first = sessions.begin("key")
-    for _ in range(1000):
-        sessions.begin("key")
-    assert sessions.find(first) is None
 
 
 def test_one_logs_out(world: World) -> None:
@@ -525,7 +518,7 @@ def test_one_who_watches_too_much_is_told(world: World) -> None:
 
 
 def test_events_end_with_the_session(world: World) -> None:
-    page = PageState(sessions=Sessions(world.clock))
+    page = PageState(sessions=Sessions(now=world.clock, clock=world.clock))
     client = guarded(world, page=page).http()
     log_in(client, GUEST)
     session = client.get_cookie("horde_proxy_page")

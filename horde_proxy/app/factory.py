@@ -31,6 +31,7 @@ from horde_proxy.metrics import Metrics
 from horde_proxy.router.router import Router
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.version import VERSION
+from horde_proxy.web.sessions import Sessions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -120,19 +121,20 @@ def _live(app: Flask, settings: Config, halt: Shutdown) -> LiveState:
         ),
         loop_guard=LoopGuard(server.loop_limit, time.monotonic),
         metrics=app.extensions["metrics"],
-        page=app.extensions.setdefault("page", PageState()),
+        page=_page(app),
     )
 
 
 @dataclass(frozen=True)
 class _Ledger:
-    """Keys and usage. What was counted stays when the settings are read again."""
+    """Keys, usage and the page's sessions. They stay when the settings are read again."""
 
     url: str | None
     database: LedgerDatabase | None
     keys: KeyRing
     allowances: KeyLimits
     book: UsageRecorder
+    sessions: Sessions
 
 
 def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
@@ -144,7 +146,9 @@ def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
     if before is None or before.url != url:
         database = _ledger_database(url) if url else None
         book = UsageRecorder(database)
-        before = _Ledger(url, database, KeyRing(configured), KeyLimits(book), book)
+        before = _Ledger(
+            url, database, KeyRing(configured), KeyLimits(book), book, _sessions(database)
+        )
     stored = before.database.valid_keys if before.database and access.mode == "keys" else None
     found = replace(before, keys=before.keys.with_configured(configured, stored))
     app.extensions["ledger"] = found
@@ -156,6 +160,24 @@ def _ledger_database(url: str) -> LedgerDatabase:
     from horde_proxy.ledger.database import open_ledger
 
     return open_ledger(url)
+
+
+def _sessions(ledger: LedgerDatabase | None) -> Sessions:
+    """In the ledger's database, where there is one."""
+    if ledger is None:
+        return Sessions()
+    from horde_proxy.web.session_database import SessionDatabase
+
+    return Sessions(SessionDatabase(ledger.database))
+
+
+def _page(app: Flask) -> PageState:
+    """The page's state, with the sessions of the database that is in use now."""
+    ledger: _Ledger = app.extensions["ledger"]
+    page: PageState = app.extensions.setdefault("page", PageState(sessions=ledger.sessions))
+    if page.sessions is not ledger.sessions:
+        page = app.extensions["page"] = replace(page, sessions=ledger.sessions)
+    return page
 
 
 def _client_key(name: str, key: KeySettings) -> ClientKey:

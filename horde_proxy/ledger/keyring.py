@@ -17,11 +17,10 @@ from horde_proxy.errors import ProxyError, Unavailable
 from horde_proxy.key_digest import key_digest
 from horde_proxy.ledger.keys import ClientKey
 
-_WAIT = 5.0
-"""How long a request waits for keys that were never read, or not for a while (s).
-
-A database that cannot be reached fails within the same time.
-"""
+_FIRST_WAIT = 15.0
+"""How long requests wait for the first keys (s): opening the database may include an upgrade."""
+_WAIT = 1.0
+"""How long requests wait for keys that were not read for a while (s); then the old ones do."""
 log = logging.getLogger(__name__)
 
 LoadKeys = Callable[[], Mapping[str, ClientKey]]
@@ -49,6 +48,7 @@ class KeyRing:
             ttl=ttl / 2,
             stale=ttl,
             patience=_WAIT,
+            first_patience=_FIRST_WAIT,
             failure_ttl=ttl / 2,
             clock=clock,
             run=run,

@@ -33,6 +33,7 @@ from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.generation import horde_key
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import InvalidApiKey, ProxyError, Refused, ShuttingDown
+from horde_proxy.key_digest import key_digest
 from horde_proxy.protocol import sse
 from horde_proxy.router.router import EVERYTHING
 from horde_proxy.web import charts, tables
@@ -43,6 +44,8 @@ TOKEN_HEADER = "X-Page-Token"
 LONGEST_WATCH = 300.0
 _INTERVAL = 1.0
 _KEEPALIVE = 15.0
+_LOGINS_PER_MINUTE = 10
+"""From one address, so that nobody guesses short keys."""
 _RETRY = b"retry: 3000\n\n"
 _STATIC = Path(__file__).parent / "static"
 _HEADERS = {
@@ -121,7 +124,7 @@ def login() -> Response:
         return _to_the_page()
     if not _same(request.cookies.get(FORM_COOKIE), request.form.get("token")) or _is_foreign():
         return _login_form(_NO_TOKEN, 400)
-    if wait := ctx.live.page.sessions.try_login(client_address()):
+    if wait := ctx.live.page.logins.hit(client_address(), _LOGINS_PER_MINUTE):
         response = _login_form(f"Too many tries from this address. Wait {wait} s.", 429)
         response.headers["Retry-After"] = str(wait)
         return response
@@ -129,7 +132,7 @@ def login() -> Response:
         g.record.error = InvalidApiKey.code
         return _login_form("This key is not known.", 401)
     response = _to_the_page()
-    _set_cookie(response, COOKIE, ctx.live.page.sessions.begin(key), SESSION_SECONDS)
+    _set_cookie(response, COOKIE, ctx.live.page.sessions.begin(key_digest(key)), SESSION_SECONDS)
     response.delete_cookie(FORM_COOKIE)
     return response
 
@@ -291,7 +294,7 @@ def _account(ctx: AppContext) -> list[list[str]] | None:
     """The horde's account, and what a key with a daily limit has left."""
     rows = []
     if ctx.horde is not None:
-        rows = tables.account(ctx.live.page.balances.of(ctx.horde, horde_key(ctx)))
+        rows = tables.account(ctx.live.page.accounts.of(ctx.horde, horde_key(ctx)))
     if g.key is not None and (g.key.tokens_per_day or g.key.kudos_per_day):
         rows += tables.allowance(g.key, ctx.access.usage.used_today(g.key.name))
     return rows or None

@@ -1,4 +1,4 @@
-"""What the page keeps from one request to the next. New settings leave it as it is."""
+"""What the page keeps between requests. New settings do not change it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from horde_proxy.api.slots import Slots
 from horde_proxy.web.account_cache import AccountCache
 from horde_proxy.web.history import History
 from horde_proxy.web.sessions import Sessions
+from horde_proxy.windows import CallWindows
 
 MOST_WATCHERS = 16
+"""Open pages that are kept up to date; each holds a thread of the server."""
 
 
 @dataclass(frozen=True)
 class PageState:
-    """The last day, who has logged in, places for those who watch, and the horde's accounts."""
+    """The last day, sessions, login attempts by address, watching pages, and horde accounts."""
 
     history: History = field(default_factory=History)
     sessions: Sessions = field(default_factory=Sessions)
+    logins: CallWindows = field(default_factory=lambda: CallWindows("logins", 60))
     watchers: Slots = field(default_factory=lambda: Slots(MOST_WATCHERS))
-    balances: AccountCache = field(default_factory=AccountCache)
+    accounts: AccountCache = field(default_factory=AccountCache)
