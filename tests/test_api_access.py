@@ -235,5 +235,5 @@ def test_a_keys_own_horde_key_pays(world: World) -> None:
     world.front = known(ann=ClientKey("ann", horde_key=OWNER_KEY))
     world.employ(Scripted("Hello."))
     headers = {"Authorization": "Bearer key-of-ann-long"}
-    account = world.http().get("/v1/horde/account", headers=headers).json
+    account = world.http().get("/v1/horde/account", headers=headers).get_json()
     assert account["name"].startswith("owner#")

@@ -19,7 +19,7 @@ from horde_proxy import create_app, reconfigure
 from horde_proxy.config import load
 
 HOME, CLOUD = "http://home.invalid:1", "http://cloud.invalid:2"
-ENDPOINTS = [
+ENDPOINTS: list[dict[str, Any]] = [
     {"url": HOME, "name": "home", "api_key": "home-secret"},
     {"url": CLOUD, "name": "cloud", "api_key": "cloud-secret", "priority": 1},
 ]
@@ -146,7 +146,7 @@ def test_what_names_no_model_is_found_where_it_is(servers: responses.RequestsMoc
     assert http.get("/v1/files/1").headers["X-Endpoint"] == "cloud"
     assert http.post("/v1/batches", json={"input_file_id": "1"}).json == {"id": "2"}
     assert json.loads(sent.calls[0].request.body) == {"input_file_id": "1"}
-    states = http.get("/v1/endpoints").json["data"]
+    states = http.get("/v1/endpoints").get_json()["data"]
     assert [each["state"] for each in states] == ["up", "up"]
 
 
@@ -167,8 +167,8 @@ def test_where_an_endpoint_cannot_be_asked_for_it_the_others_say_why(
     servers.get(f"{CLOUD}/v1/files/1", status=503)
     found = made().test_client().get("/v1/files/1")
     assert found.status_code == 503
-    assert "home: it answered with status 404" in found.json["error"]["message"]
-    assert "cloud: it answered with status 503" in found.json["error"]["message"]
+    assert "home: it answered with status 404" in found.get_json()["error"]["message"]
+    assert "cloud: it answered with status 503" in found.get_json()["error"]["message"]
 
 
 def test_a_404_for_a_model_is_the_client_s(servers: responses.RequestsMock) -> None:
@@ -217,13 +217,13 @@ def test_no_server_is_asked_to_tell_the_key_that_it_got(
 
 def test_our_own_routes_stay_ours(servers: responses.RequestsMock) -> None:
     http = made().test_client()
-    listed = http.get("/v1/models").json["data"]
+    listed = http.get("/v1/models").get_json()["data"]
     assert [(each["id"], each["endpoints"]) for each in listed] == [
         ("m", ["home", "cloud"]),
         ("home-only", ["home"]),
         ("cloud-only", ["cloud"]),
     ]
-    assert http.get("/v1/models/m").json["endpoints"] == ["home", "cloud"]
+    assert http.get("/v1/models/m").get_json()["endpoints"] == ["home", "cloud"]
     assert http.get("/health/ready").json == {"status": "ok", "models": 3}
 
 
@@ -238,14 +238,14 @@ def test_a_model_of_the_horde_answers_chats_only(servers: responses.RequestsMock
     servers.get("http://horde.invalid/api/v2/workers", json=[])
     http = made([ENDPOINTS[0], {"type": "horde", "url": "http://horde.invalid"}]).test_client()
     found = http.post("/v1/embeddings", json={"model": "h"})
-    assert (found.status_code, found.json["error"]["code"]) == (404, "unsupported_endpoint")
+    assert (found.status_code, found.get_json()["error"]["code"]) == (404, "unsupported_endpoint")
 
 
 def test_endpoints_are_told_without_secrets(servers: responses.RequestsMock) -> None:
     found = made().test_client().get("/v1/endpoints")
     assert [
         (each["name"], each["type"], each["url"], each["state"], each["models"])
-        for each in found.json["data"]
+        for each in found.get_json()["data"]
     ] == [
         ("home", "openai", HOME, "up", ["home-only", "m"]),
         ("cloud", "openai", CLOUD, "up", ["cloud-only", "m"]),
@@ -259,7 +259,7 @@ def test_the_list_comes_from_cache_while_an_endpoint_is_down(
     http = made().test_client()
     http.get("/v1/models")
     servers.replace("GET", f"{HOME}/v1/models", body=requests.ConnectTimeout())
-    assert len(http.get("/v1/models").json["data"]) == 3
+    assert len(http.get("/v1/models").get_json()["data"]) == 3
 
 
 def test_a_form_passes_as_it_is_with_the_model_after_the_file(
@@ -396,7 +396,7 @@ def test_new_settings_add_remove_and_rekey_endpoints(servers: responses.Requests
     after = app.extensions["horde_proxy"].router.endpoints
     assert [one is other for one, other in zip(before, after, strict=True)] == [True, True]
     reconfigure(app, load(environ={}, flags={"endpoints": [ENDPOINTS[1]]}))
-    assert [each["id"] for each in http.get("/v1/models").json["data"]] == ["m", "cloud-only"]
+    assert [each["id"] for each in http.get("/v1/models").get_json()["data"]] == ["m", "cloud-only"]
 
 
 def keyed(tmp_path: Path, **ann: Any) -> FlaskClient:
@@ -416,7 +416,7 @@ def test_new_settings_keep_the_store_and_its_connections(tmp_path: Path) -> None
 
 
 def usage(http: FlaskClient, key: str) -> list[tuple[str, str, str, int, int]]:
-    rows = http.get("/v1/usage", headers={"Authorization": f"Bearer {key}"}).json["data"]
+    rows = http.get("/v1/usage", headers={"Authorization": f"Bearer {key}"}).get_json()["data"]
     return [
         (
             each["key"],
@@ -499,13 +499,12 @@ def test_a_key_sees_only_its_models_and_endpoints(
     servers.post(f"{CLOUD}/v1/chat/completions", json=COMPLETION)
     http = keyed(tmp_path, models=["m", "cloud-*"], endpoints=["cloud"])
     headers = {"Authorization": f"Bearer {ANN}"}
-    assert [each["id"] for each in http.get("/v1/models", headers=headers).json["data"]] == [
+    assert [each["id"] for each in http.get("/v1/models", headers=headers).get_json()["data"]] == [
         "m",
         "cloud-only",
     ]
-    assert [each["name"] for each in http.get("/v1/endpoints", headers=headers).json["data"]] == [
-        "cloud"
-    ]
+    listed = http.get("/v1/endpoints", headers=headers).get_json()["data"]
+    assert [endpoint["name"] for endpoint in listed] == ["cloud"]
     assert chat(http, key=ANN).headers["X-Endpoint"] == "cloud"
     assert chat(http, "home-only", key=ANN).status_code == 404
     assert chat(http, "home-only", key=ROOT).status_code != 404
@@ -515,9 +514,9 @@ def test_usage_days_are_bounded(servers: responses.RequestsMock) -> None:
     http = made().test_client()
     for days in ("367", "0", "-1", "1.5", "abc", "", "٣", "9" * 5000):
         found = http.get("/v1/usage", query_string={"days": days})
-        assert (found.status_code, found.json["error"]["param"]) == (400, "days")
-    assert http.get("/v1/usage?days=366").json["data"] == []
-    assert http.get("/v1/usage").json["data"] == []
+        assert (found.status_code, found.get_json()["error"]["param"]) == (400, "days")
+    assert http.get("/v1/usage?days=366").get_json()["data"] == []
+    assert http.get("/v1/usage").get_json()["data"] == []
 
 
 def test_a_key_for_some_models_cannot_name_two(
@@ -548,7 +547,7 @@ def test_a_form_that_names_two_models_is_refused(servers: responses.RequestsMock
             "/v1/audio/transcriptions", data=form, content_type="multipart/form-data", buffered=True
         )
     )
-    assert (found.status_code, found.json["error"]["param"]) == (400, "model")
+    assert (found.status_code, found.get_json()["error"]["param"]) == (400, "model")
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])

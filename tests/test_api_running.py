@@ -366,8 +366,7 @@ def test_a_pushed_result_is_fetched_at_once(world: World) -> None:
 
     world.clock.every_sleep.append(push)
     began = world.clock()
-    answer = http.post("/v1/chat/completions", json=CHAT).json
-    assert answer is not None
+    answer = http.post("/v1/chat/completions", json=CHAT).get_json()
     assert answer["choices"][0]["message"]["content"] == "Hello."
     assert box[1:] == [404, 404, 204, 404]
     assert world.clock() - began < 2
@@ -407,7 +406,7 @@ def test_the_second_of_a_list_answers_when_the_first_cannot(world: World) -> Non
 
     world.clock.every_sleep.append(fault)
     chat = {**CHAT, "model": "gone, faulty, good"}
-    answer = world.http().post("/v1/chat/completions", json=chat).json
+    answer = world.http().post("/v1/chat/completions", json=chat).get_json()
     assert answer["model"] == "good"
     assert answer["choices"][0]["message"]["content"] == "Hello."
 
@@ -424,6 +423,8 @@ def test_models_of_one_format_share_a_request(world: World) -> None:
         return send(request, **kwargs)
 
     world.session.send = noted  # type: ignore[method-assign]
-    answer = world.http().post("/v1/chat/completions", json={**CHAT, "model": "koboldcpp/*"}).json
+    answer = (
+        world.http().post("/v1/chat/completions", json={**CHAT, "model": "koboldcpp/*"}).get_json()
+    )
     assert sorted(submitted[0]["models"]) == ["koboldcpp/A-8B", "koboldcpp/B-8B"]
     assert answer["model"] == "koboldcpp/A-8B"

@@ -56,8 +56,8 @@ def test_a_new_kind_is_one_module_and_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kinds, "KINDS", {**kinds.KINDS, "parrot": entry})
     monkeypatch.setattr("horde_proxy.config.settings.KINDS", kinds.KINDS)
     http = create_app(settings(endpoints=[{"type": "parrot"}])).test_client()
-    assert [model["id"] for model in http.get("/v1/models").json["data"]] == ["polly"]
-    assert http.get("/v1/endpoints").json["data"][0]["type"] == "parrot"
+    assert [model["id"] for model in http.get("/v1/models").get_json()["data"]] == ["polly"]
+    assert http.get("/v1/endpoints").get_json()["data"][0]["type"] == "parrot"
 
 
 PUBLIC = {

@@ -1,8 +1,13 @@
 """The model runner, on tiny models that are made here; the real one is in live/test_smollm2.py."""
 
+from __future__ import annotations
+
 import os
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -30,7 +35,7 @@ EOS = 2
 VOCABULARY = vocabulary.Vocabulary(TOKENS, MERGES, KINDS, bos=1, eos=EOS)
 
 
-def ids_of(*tokens):
+def ids_of(*tokens: str) -> list[int]:
     return [TOKENS.index(token) for token in tokens]
 
 
@@ -41,13 +46,13 @@ def ids_of(*tokens):
 @given(st.text(max_size=60))
 @example("")
 @example(" \t\n\x0b\x1c\x1f\x85\xa0\u2003 x_y__z 'll I'LL it's ½²Ⅷ一二12 \u0301é 👨‍👩‍👧\ufeff")
-def test_any_text_survives_encoding_and_decoding(text):
+def test_any_text_survives_encoding_and_decoding(text: str) -> None:
     assert text == VOCABULARY.decode(VOCABULARY.encode(text))
 
 
 @settings(deadline=None)
 @given(st.text(st.sampled_from(" \t\n\x1ca_'sl1½é一.😀"), max_size=30))
-def test_the_words_together_are_the_text(text):
+def test_the_words_together_are_the_text(text: str) -> None:
     assert text == "".join(vocabulary._words(text))
 
 
@@ -67,51 +72,51 @@ def test_the_words_together_are_the_text(text):
         ("a\u3000b", ["a", "\u3000", "b"]),
     ],
 )
-def test_text_is_cut_into_words_like_smollm_s_pre_tokenizer(text, expected):
+def test_text_is_cut_into_words_like_smollm_s_pre_tokenizer(text: str, expected: Any) -> None:
     assert expected == list(vocabulary._words(text))
 
 
-def test_merges_apply_by_rank_and_then_from_the_left():
+def test_merges_apply_by_rank_and_then_from_the_left() -> None:
     assert ids_of("hello", "Ġw", "o") == VOCABULARY.encode("hello wo")
     assert ids_of("aa", "a") == VOCABULARY.encode("aaa")
     assert ids_of("hell", "ll") == VOCABULARY.encode("hellll")
 
 
-def test_digits_stay_single_even_if_a_merge_exists():
+def test_digits_stay_single_even_if_a_merge_exists() -> None:
     assert ids_of("1", "2") == VOCABULARY.encode("12")
 
 
-def test_control_tokens_in_a_text_become_their_ids():
+def test_control_tokens_in_a_text_become_their_ids() -> None:
     expected = [1, *ids_of("hello"), 2, *ids_of("Ċ")]
     assert expected == VOCABULARY.encode("<|im_start|>hello<|im_end|>\n")
     assert VOCABULARY.decode(expected[:2]) == "<|im_start|>hello"
 
 
-def test_a_lone_surrogate_becomes_a_question_mark():
+def test_a_lone_surrogate_becomes_a_question_mark() -> None:
     assert ids_of("?", "a") == VOCABULARY.encode("\ud800a")
 
 
-def test_bytes_that_the_vocabulary_lacks_are_left_out():
+def test_bytes_that_the_vocabulary_lacks_are_left_out() -> None:
     tokens = [token for token in TOKENS if token != BYTES[4]]
     lacking = vocabulary.Vocabulary(tokens, MERGES, KINDS)
     assert lacking.decode(lacking.encode("a\x04b")) == "ab"
 
 
-def test_a_very_long_word_is_encoded_too():
+def test_a_very_long_word_is_encoded_too() -> None:
     assert ids_of("aa") * 20_000 == VOCABULARY.encode("a" * 40_000)
 
 
 # --- the network
 
 
-def weights(seed=1, **extra):
+def weights(seed: int = 1, **extra: Any) -> Any:
     """Random tensors of a small llama, by their names in the file."""
     random = np.random.default_rng(seed)
 
-    def matrix(rows, columns):
+    def matrix(rows: int, columns: int) -> Any:
         return random.normal(0, columns**-0.5, (rows, columns)).astype(np.float32)
 
-    def norm():
+    def norm() -> Any:
         return random.uniform(0.5, 1.5, WIDTH).astype(np.float32)
 
     tensors = {"token_embd.weight": 2 * matrix(len(TOKENS), WIDTH), "output_norm.weight": norm()}
@@ -133,7 +138,14 @@ def weights(seed=1, **extra):
     return tensors | extra
 
 
-def write_model(path, tensors, architecture="llama", tokenizer="gpt2", quantisation=None, more=()):
+def write_model(
+    path: Path,
+    tensors: dict[str, Any],
+    architecture: str = "llama",
+    tokenizer: str = "gpt2",
+    quantisation: Any = None,
+    more: Any = (),
+) -> Path:
     """A GGUF file with the tensors; `more` are (method of the writer, value) pairs."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(BLOCKS)
@@ -166,16 +178,16 @@ def write_model(path, tensors, architecture="llama", tokenizer="gpt2", quantisat
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The path of a small model with random weights."""
     return write_model(tmp_path_factory.mktemp("model") / "Tiny-Llama.Q8_0.gguf", weights())
 
 
-def naive_norm(vector, weight):
+def naive_norm(vector: Any, weight: Any) -> Any:
     return vector / np.sqrt(np.mean(vector**2) + EPSILON) * weight
 
 
-def naive_rope(vector, position, factors):
+def naive_rope(vector: Any, position: int, factors: Any) -> Any:
     """Pairs of neighbours, turned by the position times their frequency."""
     turned = vector.copy()
     for pair in range(LENGTH // 2):
@@ -186,7 +198,7 @@ def naive_rope(vector, position, factors):
     return turned
 
 
-def naive_attention(normed, block, factors):
+def naive_attention(normed: Any, block: Any, factors: Any) -> Any:
     """(tokens, WIDTH): every head of every token by itself, in float64."""
     mixed = np.zeros((len(normed), HEADS * LENGTH))
     for token in range(len(normed)):
@@ -204,14 +216,14 @@ def naive_attention(normed, block, factors):
     return mixed @ block("attn_output").T
 
 
-def naive_logits(tensors, ids):
+def naive_logits(tensors: dict[str, Any], ids: Sequence[int]) -> Any:
     """The logits after the ids, straight from the llama paper's formulas."""
     tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     factors = tensors.get("rope_freqs.weight", np.ones(LENGTH // 2))
     hidden = tensors["token_embd.weight"][ids]
     for number in range(BLOCKS):
 
-        def block(name, number=number):
+        def block(name: str, number: int = number) -> Any:
             return tensors[f"blk.{number}.{name}.weight"]
 
         normed = np.array([naive_norm(row, block("attn_norm")) for row in hidden])
@@ -226,15 +238,15 @@ def naive_logits(tensors, ids):
 IDS = [5, 200, 31, 31, 7, 90, 150, 2, 64, 100, 3]
 
 
-def close(expected, actual, tolerance=1e-4):
+def close(expected: Any, actual: Any, tolerance: float = 1e-4) -> None:
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_the_logits_agree_with_a_naive_implementation(tiny):
+def test_the_logits_agree_with_a_naive_implementation(tiny: Path) -> None:
     close(naive_logits(weights(), IDS), network.Network(GGUFFile(tiny)).read(IDS))
 
 
-def test_an_output_matrix_and_rope_factors_are_used_where_a_file_has_them(tmp_path):
+def test_an_output_matrix_and_rope_factors_are_used_where_a_file_has_them(tmp_path: Path) -> None:
     tensors = weights(
         **{
             "output.weight": weights(seed=2)["token_embd.weight"],
@@ -245,7 +257,7 @@ def test_an_output_matrix_and_rope_factors_are_used_where_a_file_has_them(tmp_pa
     close(naive_logits(tensors, IDS), network.Network(GGUFFile(path)).read(IDS))
 
 
-def test_a_quantised_file_is_dequantised(tmp_path):
+def test_a_quantised_file_is_dequantised(tmp_path: Path) -> None:
     kind = gguf.GGMLQuantizationType.Q4_1
     path = write_model(tmp_path / "model.gguf", weights(), quantisation=kind)
     rounded = {
@@ -255,14 +267,16 @@ def test_a_quantised_file_is_dequantised(tmp_path):
     close(naive_logits(rounded, IDS), network.Network(GGUFFile(path)).read(IDS))
 
 
-def test_reading_one_by_one_gives_the_logits_of_reading_at_once(tiny):
+def test_reading_one_by_one_gives_the_logits_of_reading_at_once(tiny: Path) -> None:
     inline, one_by_one = (network.Network(GGUFFile(tiny)) for _ in range(2))
     for end in range(1, len(IDS) + 1):
         inline.rewind([])
         close(inline.read(IDS[:end]), one_by_one.read([IDS[end - 1]]))
 
 
-def test_the_cache_grows_without_losing_what_it_holds(tiny, monkeypatch):
+def test_the_cache_grows_without_losing_what_it_holds(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(network, "_FIRST_ROOM", 2)
     grown = network.Network(GGUFFile(tiny))
     for token in IDS[:-1]:
@@ -270,7 +284,7 @@ def test_the_cache_grows_without_losing_what_it_holds(tiny, monkeypatch):
     close(naive_logits(weights(), IDS), grown.read(IDS[-1:]))
 
 
-def test_a_shared_beginning_is_kept_and_the_rest_forgotten(tiny):
+def test_a_shared_beginning_is_kept_and_the_rest_forgotten(tiny: Path) -> None:
     net = network.Network(GGUFFile(tiny))
     net.read(IDS)
     other = [*IDS[:6], 9, 8]
@@ -278,13 +292,13 @@ def test_a_shared_beginning_is_kept_and_the_rest_forgotten(tiny):
     close(naive_logits(weights(), other), net.read(other[6:]))
 
 
-def test_the_last_id_of_a_known_prompt_is_read_again(tiny):
+def test_the_last_id_of_a_known_prompt_is_read_again(tiny: Path) -> None:
     net = network.Network(GGUFFile(tiny))
     net.read(IDS)
     assert len(IDS) - 1 == net.rewind(IDS)
 
 
-def test_more_tokens_than_the_context_are_refused(tiny):
+def test_more_tokens_than_the_context_are_refused(tiny: Path) -> None:
     with pytest.raises(ValueError, match="do not fit a context of 48"):
         network.Network(GGUFFile(tiny)).read([5] * (CONTEXT + 1))
 
@@ -292,19 +306,19 @@ def test_more_tokens_than_the_context_are_refused(tiny):
 # --- files that cannot be run
 
 
-def test_another_architecture_is_refused_by_name(tmp_path):
+def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.gguf", weights(), architecture="qwen2")
     with pytest.raises(UnusableModel, match="its architecture is qwen2; only llama"):
         Llama.load(path)
 
 
-def test_another_tokenizer_is_refused_by_name(tmp_path):
+def test_another_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.gguf", weights(), tokenizer="llama")
     with pytest.raises(UnusableModel, match="tokenizer is of the kind llama; only gpt2"):
         Llama.load(path)
 
 
-def test_scaled_rope_is_refused(tmp_path):
+def test_scaled_rope_is_refused(tmp_path: Path) -> None:
     scaling = ("add_rope_scaling_type", gguf.RopeScalingType.YARN)
     path = write_model(tmp_path / "model.gguf", weights(), more=[scaling])
     with pytest.raises(UnusableModel, match="RoPE scaling yarn"):
@@ -312,34 +326,34 @@ def test_scaled_rope_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 7])
-def test_hyperparameters_that_make_no_sense_are_refused(tmp_path, length):
+def test_hyperparameters_that_make_no_sense_are_refused(tmp_path: Path, length: int) -> None:
     path = write_model(tmp_path / "model.gguf", weights(), more=[("add_key_length", length)])
     with pytest.raises(UnusableModel, match="hyperparameters make no sense"):
         Llama.load(path)
 
 
-def test_a_weight_that_would_be_ignored_is_refused(tmp_path):
+def test_a_weight_that_would_be_ignored_is_refused(tmp_path: Path) -> None:
     bias = {"blk.0.attn_q.bias": np.zeros(WIDTH, np.float32)}
     path = write_model(tmp_path / "model.gguf", weights(**bias))
     with pytest.raises(UnusableModel, match=r"blk\.0\.attn_q\.bias belongs to a variant"):
         Llama.load(path)
 
 
-def test_a_missing_weight_is_named(tmp_path):
+def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     tensors = weights()
     del tensors["blk.1.ffn_up.weight"]
     with pytest.raises(UnusableModel, match=r"has no tensor blk\.1\.ffn_up\.weight"):
         Llama.load(write_model(tmp_path / "model.gguf", tensors))
 
 
-def test_a_weight_of_another_shape_is_named(tmp_path):
+def test_a_weight_of_another_shape_is_named(tmp_path: Path) -> None:
     tensors = weights(**{"output_norm.weight": np.zeros(7, np.float32)})
     with pytest.raises(UnusableModel, match=r"output_norm\.weight is \(7,\), expected \(32,\)"):
         Llama.load(write_model(tmp_path / "model.gguf", tensors))
 
 
 @pytest.mark.parametrize("kept", [0, 3, 4, 20, 300, 3000, 0.5, 0.99])
-def test_a_truncated_file_is_refused(tiny, tmp_path, kept):
+def test_a_truncated_file_is_refused(tiny: Path, tmp_path: Path, kept: Any) -> None:
     whole = tiny.read_bytes()
     path = tmp_path / "model.gguf"
     path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
@@ -347,14 +361,14 @@ def test_a_truncated_file_is_refused(tiny, tmp_path, kept):
         Llama.load(path)
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path):
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_text("This is not a model. " * 50)
     with pytest.raises(UnusableModel, match="not a complete GGUF file"):
         Llama.load(path)
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnusableModel, match="cannot be read"):
         Llama.load(tmp_path / "model.gguf")
 
@@ -362,51 +376,51 @@ def test_a_missing_file_is_refused(tmp_path):
 # --- the rules of sampling
 
 LOGITS = np.log(np.array([0.1, 0.5, 0.05, 0.35], np.float32))
-OPEN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+OPEN: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
-def distribution(latest=(), logits=LOGITS, **settings):
+def distribution(latest: Any = (), logits: Any = LOGITS, **settings: Any) -> Any:
     ids, probabilities = Sampler(**OPEN | settings).distribution(logits, latest)
     return ids.tolist(), [round(float(p), 4) for p in probabilities]
 
 
-def test_with_all_limits_open_every_token_keeps_its_probability():
+def test_with_all_limits_open_every_token_keeps_its_probability() -> None:
     assert distribution() == ([1, 3, 0, 2], [0.5, 0.35, 0.1, 0.05])
 
 
-def test_top_k_keeps_the_best():
+def test_top_k_keeps_the_best() -> None:
     assert distribution(top_k=2) == ([1, 3], [0.5882, 0.4118])
 
 
-def test_top_p_keeps_the_smallest_set_that_reaches_it():
+def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     assert distribution(top_p=0.8) == ([1, 3], [0.5882, 0.4118])
     assert distribution(top_p=0.86) == ([1, 3, 0], [0.5263, 0.3684, 0.1053])
 
 
-def test_top_p_of_zero_keeps_the_best():
+def test_top_p_of_zero_keeps_the_best() -> None:
     assert distribution(top_p=0) == ([1], [1.0])
 
 
-def test_min_p_keeps_what_reaches_its_share_of_the_best():
+def test_min_p_keeps_what_reaches_its_share_of_the_best() -> None:
     assert distribution(min_p=0.3) == ([1, 3], [0.5882, 0.4118])
 
 
-def test_a_low_temperature_sharpens_after_the_limits():
+def test_a_low_temperature_sharpens_after_the_limits() -> None:
     assert distribution(temperature=0.5, top_p=0.8) == ([1, 3], [0.6711, 0.3289])
 
 
 @pytest.mark.parametrize("greedy", [{"temperature": 0.0}, {"top_k": 1}])
-def test_greedy_settings_leave_the_best_only(greedy):
+def test_greedy_settings_leave_the_best_only(greedy: dict[str, Any]) -> None:
     assert distribution(**greedy) == ([1], [1.0])
 
 
-def test_rep_pen_divides_positive_logits_and_multiplies_negative_ones():
+def test_rep_pen_divides_positive_logits_and_multiplies_negative_ones() -> None:
     sampler = Sampler(rep_pen=2.0)
     penalised = sampler._penalised(np.array([4.0, -1.0, 3.0], np.float32), [0, 1, 1])
     assert penalised.tolist() == [2.0, -2.0, 3.0]
 
 
-def test_rep_pen_reaches_back_as_far_as_its_range():
+def test_rep_pen_reaches_back_as_far_as_its_range() -> None:
     logits = np.array([4.0, 4.0, 4.0], np.float32)
     near = Sampler(rep_pen=2.0, rep_pen_range=2)
     none = Sampler(rep_pen=2.0, rep_pen_range=0)
@@ -414,12 +428,12 @@ def test_rep_pen_reaches_back_as_far_as_its_range():
     assert none._penalised(logits, [0, 1, 2]).tolist() == [4.0, 4.0, 4.0]
 
 
-def test_a_payload_s_settings_are_taken_and_nulls_passed_over():
+def test_a_payload_s_settings_are_taken_and_nulls_passed_over() -> None:
     payload = {"temperature": 1, "top_k": 40.0, "top_p": None, "rep_pen": 1.1, "typical": 1}
     assert Sampler(temperature=1.0, top_k=40, rep_pen=1.1) == Sampler.from_payload(payload)
 
 
-def test_tokens_are_drawn_as_often_as_their_probability_says():
+def test_tokens_are_drawn_as_often_as_their_probability_says() -> None:
     sampler, generator = Sampler(**OPEN), np.random.default_rng(3)
     drawn = [sampler.choose(LOGITS, [], generator) for _ in range(4000)]
     close([0.1, 0.5, 0.05, 0.35], np.bincount(drawn) / 4000, 0.03)
@@ -433,47 +447,59 @@ class Script:
 
     shape = SimpleNamespace(context_length=40)
 
-    def __init__(self, *foretold):
+    def __init__(self, *foretold: Any) -> None:
         self.foretold = iter(foretold)
-        self.has_read = []
+        self.has_read: list[int] = []
 
-    def rewind(self, ids):
+    def rewind(self, ids: Sequence[int]) -> Any:
         return 0
 
-    def read(self, ids):
+    def read(self, ids: Sequence[int]) -> Any:
         self.has_read.extend(ids)
         logits = np.zeros(len(TOKENS), np.float32)
         logits[next(self.foretold)] = 50
         return logits
 
 
-def scripted(text, then=(EOS,), words=VOCABULARY):
+def llama_of(words: vocabulary.Vocabulary, *foretold: int) -> Llama:
+    """A model of these words that generates the given ids."""
+    return Llama("scripted", words, cast("network.Network", Script(*foretold)))
+
+
+def scripted(
+    text: str, then: Sequence[int] = (EOS,), words: vocabulary.Vocabulary = VOCABULARY
+) -> Llama:
     """A model that writes a text byte by byte, and then the given ids."""
     spelled = [TOKENS.index(BYTES[byte]) for byte in text.encode()]
-    return Llama("scripted", words, Script(*spelled, *then))
+    return llama_of(words, *spelled, *then)
+
+
+def has_read(llama: Llama) -> list[int]:
+    """The ids that a scripted model was given."""
+    return cast("Script", llama._network).has_read
 
 
 GREEDY = {"prompt": "hello", "max_length": 30, "temperature": 0}
 
 
-def test_only_the_new_text_comes_back_without_the_end_of_turn():
+def test_only_the_new_text_comes_back_without_the_end_of_turn() -> None:
     assert scripted("Good day").generate(GREEDY) == "Good day"
 
 
 @pytest.mark.parametrize("control", ids_of(*CONTROLS))
-def test_every_control_token_ends_the_text(control):
+def test_every_control_token_ends_the_text(control: int) -> None:
     assert scripted("Good", then=[control]).generate(GREEDY) == "Good"
 
 
-def test_max_length_counts_tokens():
+def test_max_length_counts_tokens() -> None:
     assert scripted("Good day").generate(GREEDY | {"max_length": 4}) == "Good"
 
 
-def test_characters_of_several_tokens_come_out_whole():
+def test_characters_of_several_tokens_come_out_whole() -> None:
     assert scripted("é – 😀").generate(GREEDY) == "é – 😀"
 
 
-def test_half_a_character_at_the_end_is_replaced():
+def test_half_a_character_at_the_end_is_replaced() -> None:
     assert scripted("ab😀").generate(GREEDY | {"max_length": 4}) == "ab\ufffd"
 
 
@@ -487,17 +513,17 @@ def test_half_a_character_at_the_end_is_replaced():
         (["", "never"], "Well.\nUser: é!"),
     ],
 )
-def test_the_text_ends_with_the_first_stop_string(stops, expected):
+def test_the_text_ends_with_the_first_stop_string(stops: Any, expected: Any) -> None:
     assert expected == scripted("Well.\nUser: é!").generate(GREEDY | {"stop_sequence": stops})
 
 
-def test_what_follows_a_stop_string_in_the_same_token_is_cut():
-    llama = Llama("scripted", VOCABULARY, Script(*ids_of("hello", "o")))
+def test_what_follows_a_stop_string_in_the_same_token_is_cut() -> None:
+    llama = llama_of(VOCABULARY, *ids_of("hello", "o"))
     assert llama.generate(GREEDY | {"stop_sequence": ["el", "l"]}) == "hel"
 
 
-def test_a_stop_string_in_the_prompt_does_not_count():
-    llama = Llama("scripted", VOCABULARY, Script(*ids_of("o", "hello"), EOS))
+def test_a_stop_string_in_the_prompt_does_not_count() -> None:
+    llama = llama_of(VOCABULARY, *ids_of("o", "hello"), EOS)
     assert llama.generate(GREEDY | {"stop_sequence": ["llo"], "prompt": "hell"}) == "ohello"
 
 
@@ -510,37 +536,41 @@ def test_a_stop_string_in_the_prompt_does_not_count():
         ({"max_length": 9999}, 1),
     ],
 )
-def test_a_prompt_that_is_too_long_loses_its_beginning(payload, expected):
+def test_a_prompt_that_is_too_long_loses_its_beginning(
+    payload: dict[str, Any], expected: Any
+) -> None:
     prompt = "".join(chr(33 + i) for i in range(60))
     llama = scripted("")
     llama.generate(GREEDY | {"prompt": prompt} | payload)
-    assert prompt[-expected:] == VOCABULARY.decode(llama._network.has_read)
+    assert prompt[-expected:] == VOCABULARY.decode(has_read(llama))
 
 
-def test_bos_comes_first_where_the_model_wants_it_even_if_the_prompt_is_cut():
+def test_bos_comes_first_where_the_model_wants_it_even_if_the_prompt_is_cut() -> None:
     words = vocabulary.Vocabulary(TOKENS, MERGES, KINDS, bos=0, eos=EOS, add_bos=True)
     llama = scripted("", words=words)
     llama.generate(GREEDY | {"prompt": "x" * 99})
-    assert [0, *ids_of("x") * 9] == llama._network.has_read
+    assert [0, *ids_of("x") * 9] == has_read(llama)
 
 
-def test_an_empty_prompt_is_answered_too():
+def test_an_empty_prompt_is_answered_too() -> None:
     assert scripted("Hi").generate({"temperature": 0}) == "Hi"
 
 
-def test_cancelling_ends_the_text_and_gives_what_there_is():
+def test_cancelling_ends_the_text_and_gives_what_there_is() -> None:
     answers = iter([False, False, False, True])
     assert scripted("Good day").generate(GREEDY, lambda: next(answers)) == "Goo"
 
 
-def test_a_long_prompt_can_be_cancelled_between_batches(tiny, monkeypatch):
+def test_a_long_prompt_can_be_cancelled_between_batches(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model, "_TOKENS_AT_ONCE", 4)
     llama = Llama.load(tiny)
     assert llama.generate(GREEDY | {"prompt": "x" * 15}, lambda: True) == ""
     assert len(llama._network.tokens) == 4
 
 
-def test_the_same_seed_draws_the_same_text(tiny):
+def test_the_same_seed_draws_the_same_text(tiny: Path) -> None:
     first, second = (
         Llama("tiny", VOCABULARY, network.Network(GGUFFile(tiny)), np.random.default_rng(7))
         for _ in range(2)
@@ -549,7 +579,7 @@ def test_the_same_seed_draws_the_same_text(tiny):
     assert first.generate(payload) == second.generate(payload)
 
 
-def test_a_known_beginning_is_not_read_again_and_changes_nothing(tiny):
+def test_a_known_beginning_is_not_read_again_and_changes_nothing(tiny: Path) -> None:
     known, fresh = Llama.load(tiny), Llama.load(tiny)
     known.generate(GREEDY | {"prompt": "hello world", "max_length": 5})
     longer = GREEDY | {"prompt": "hello world, and more", "max_length": 10}
@@ -559,13 +589,13 @@ def test_a_known_beginning_is_not_read_again_and_changes_nothing(tiny):
     assert expected == known.generate(longer)
 
 
-def test_threads_take_turns(tiny):
+def test_threads_take_turns(tiny: Path) -> None:
     llama = Llama.load(tiny)
     prompts = ["hello", "something else", "1 2 3"]
     expected = [llama.generate(GREEDY | {"prompt": prompt}) for prompt in prompts]
     written = {}
 
-    def generate(prompt):
+    def generate(prompt: str) -> None:
         written[prompt] = llama.generate(GREEDY | {"prompt": prompt})
 
     threads = [threading.Thread(target=generate, args=[prompt]) for prompt in prompts]
@@ -579,7 +609,7 @@ def test_threads_take_turns(tiny):
 # --- what a model says of itself
 
 
-def test_a_model_tells_its_name_and_limits(tiny):
+def test_a_model_tells_its_name_and_limits(tiny: Path) -> None:
     llama = Llama.load(tiny)
     said = (llama.name, llama.max_context_length, llama.max_length, llama.count_tokens("hello wo"))
     assert said == ("horde-proxy/Tiny-Llama", CONTEXT, 1024, 3)
@@ -596,15 +626,15 @@ def test_a_model_tells_its_name_and_limits(tiny):
         "My-Model",
     ],
 )
-def test_the_name_has_no_quantisation_and_no_spaces(file_name, tmp_path):
+def test_the_name_has_no_quantisation_and_no_spaces(file_name: str, tmp_path: Path) -> None:
     assert model._model_name(tmp_path / file_name) == "My-Model"
 
 
-def test_the_tags_are_chatml_where_the_vocabulary_has_them():
+def test_the_tags_are_chatml_where_the_vocabulary_has_them() -> None:
     assert scripted("").tags["INPUT"] == "<|im_start|>user\n"
 
 
-def test_the_tags_are_alpaca_otherwise():
+def test_the_tags_are_alpaca_otherwise() -> None:
     words = vocabulary.Vocabulary(["a"], [], [1])
-    assert Llama("plain", words, Script()).tags["INPUT"] == "\n### Instruction:\n"
+    assert llama_of(words).tags["INPUT"] == "\n### Instruction:\n"
     assert model.CHATML_TAGS.keys() == model.ALPACA_TAGS.keys()

@@ -1,10 +1,14 @@
 """Behaviour of the private horde over Flask's test client, with a clock that stands still."""
 
+from __future__ import annotations
+
 import threading
 from itertools import count
+from typing import Any
 
 import pytest
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from horde_proxy.private_horde import OpenRequest, PrivateHorde, blueprint
 
@@ -26,7 +30,7 @@ SUBMIT = "/api/v2/generate/text/submit"
 class World:
     """A private horde with four accounts behind a test client, and what clients and workers do."""
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any) -> None:
         self.now = 1000.0
         numbers = count(1)
         self.horde = PrivateHorde(
@@ -43,22 +47,34 @@ class World:
         app.register_blueprint(blueprint(self.horde))
         self.client = app.test_client()
 
-    def post(self, path, key, body, address="127.0.0.1"):
+    def post(
+        self, path: str, key: str | None, body: Any, address: str = "127.0.0.1"
+    ) -> TestResponse:
         headers = {} if key is None else {"apikey": key}
         environ = {"REMOTE_ADDR": address}
         return self.client.post(path, json=body, headers=headers, environ_overrides=environ)
 
-    def get(self, path, **headers):
+    def get(self, path: str, **headers: Any) -> TestResponse:
         return self.client.get(f"/api/v2/{path}", headers=headers)
 
-    def submit(self, key=ALICE, *, n=1, max_length=80, max_context_length=2048, **fields):
+    def submit(
+        self,
+        key: str | None = ALICE,
+        *,
+        n: int = 1,
+        max_length: int = 80,
+        max_context_length: int = 2048,
+        **fields: Any,
+    ) -> str:
         params = {"n": n, "max_length": max_length, "max_context_length": max_context_length}
         body = {"prompt": "Say hi.", "models": [NOVA], "params": params, **fields}
         response = self.post(ASYNC, key, body)
         assert response.status_code == 202, response.json
-        return response.json["id"]
+        return str(response.get_json()["id"])
 
-    def try_pop(self, name="manual-text-1", key=OWNER, **offer):
+    def try_pop(
+        self, name: str = "manual-text-1", key: str | None = OWNER, **offer: Any
+    ) -> TestResponse:
         offer = {
             "name": name,
             "models": [NOVA],
@@ -69,58 +85,62 @@ class World:
         }
         return self.post(POP, key, offer)
 
-    def pop(self, name="manual-text-1", key=OWNER, **offer):
+    def pop(self, name: str = "manual-text-1", key: str | None = OWNER, **offer: Any) -> list[str]:
         response = self.try_pop(name, key, **offer)
         assert response.status_code == 200, response.json
-        return response.json["ids"]
+        return list(response.get_json()["ids"])
 
-    def popped(self, **offer):
+    def popped(self, **offer: Any) -> Any:
         """Pop one job and return the request that it is of, None when there is none."""
         response = self.try_pop(**offer)
         assert response.status_code == 200, response.json
-        return response.json["payload"].get("prompt")
+        return response.get_json()["payload"].get("prompt")
 
-    def try_deliver(self, job_id, text="hi", key=OWNER, **result):
+    def try_deliver(
+        self, job_id: str, text: str = "hi", key: str | None = OWNER, **result: Any
+    ) -> TestResponse:
         return self.post(SUBMIT, key, {"id": job_id, "generation": text, **result})
 
-    def deliver(self, job_id, text="hi", key=OWNER, **result):
+    def deliver(
+        self, job_id: str, text: str = "hi", key: str | None = OWNER, **result: Any
+    ) -> float:
         response = self.try_deliver(job_id, text, key, **result)
         assert response.status_code == 200, response.json
-        return response.json["reward"]
+        return float(response.get_json()["reward"])
 
-    def fault(self, times=1, **offer):
+    def fault(self, times: int = 1, **offer: Any) -> None:
         for _ in range(times):
             (job_id,) = self.pop(**offer)
             self.deliver(job_id, state="faulted")
 
-    def status(self, request_id):
+    def status(self, request_id: str) -> Any:
         response = self.client.get(STATUS + request_id)
         assert response.status_code == 200, response.json
         return response.json
 
-    def cancel(self, request_id):
+    def cancel(self, request_id: str) -> TestResponse:
         return self.client.delete(STATUS + request_id)
 
-    def counts(self, request_id):
+    def counts(self, request_id: str) -> dict[str, int]:
         status = self.status(request_id)
         return {name: status[name] for name in ("finished", "processing", "restarted", "waiting")}
 
-    def user(self, key=ALICE):
+    def user(self, key: str | None = ALICE) -> Any:
         return self.get("find_user", apikey=key).json
 
-    def performance(self):
+    def performance(self) -> Any:
         return self.get("status/performance").json
 
-    def worker(self, name="manual-text-1"):
+    def worker(self, name: str = "manual-text-1") -> Any:
         return self.get(f"workers/name/{name}").json
 
 
 @pytest.fixture
-def world():
+def world() -> World:
     return World()
 
 
-def refused(response):
+def refused(response: Any) -> tuple[int, str | None]:
     return response.status_code, response.json.get("rc")
 
 
@@ -150,7 +170,9 @@ def refused(response):
         ),
     ],
 )
-def test_a_value_out_of_its_table_is_named_with_its_path(world, params, errors):
+def test_a_value_out_of_its_table_is_named_with_its_path(
+    world: World, params: Any, errors: dict[str, Any]
+) -> None:
     response = world.post(ASYNC, ALICE, {"prompt": "x", "params": params})
     assert (response.status_code, response.json) == (
         400,
@@ -168,27 +190,33 @@ def test_a_value_out_of_its_table_is_named_with_its_path(world, params, errors):
         ({"prompt": "x", "models": "m"}, {"models": "'m' is not of type 'array'"}),
     ],
 )
-def test_a_top_level_field_of_the_wrong_type_is_named(world, body, errors):
-    assert world.post(ASYNC, ALICE, body).json["errors"] == errors
+def test_a_top_level_field_of_the_wrong_type_is_named(
+    world: World, body: Any, errors: dict[str, Any]
+) -> None:
+    assert world.post(ASYNC, ALICE, body).get_json()["errors"] == errors
 
 
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [(POP, {}, "name"), (SUBMIT, {"generation": "x"}, "id"), (SUBMIT, {"id": "x"}, "generation")],
 )
-def test_a_missing_field_of_a_worker_is_named(world, path, body, field):
+def test_a_missing_field_of_a_worker_is_named(
+    world: World, path: str, body: Any, field: str
+) -> None:
     response = world.post(path, OWNER, body)
     assert response.status_code == 400
-    assert list(response.json["errors"]) == [field]
-    assert response.json["errors"][field].endswith("Missing required parameter in the JSON body")
+    assert list(response.get_json()["errors"]) == [field]
+    assert response.get_json()["errors"][field].endswith(
+        "Missing required parameter in the JSON body"
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "body"), [(ASYNC, {"prompt": "x"}), (POP, {"name": "w"}), (SUBMIT, {"id": "x"})]
 )
-def test_without_a_key_the_apikey_is_what_is_missing(world, path, body):
+def test_without_a_key_the_apikey_is_what_is_missing(world: World, path: str, body: Any) -> None:
     response = world.post(path, None, body)
-    assert (response.status_code, list(response.json["errors"])) == (400, ["apikey"])
+    assert (response.status_code, list(response.get_json()["errors"])) == (400, ["apikey"])
 
 
 @pytest.mark.parametrize(
@@ -202,19 +230,19 @@ def test_without_a_key_the_apikey_is_what_is_missing(world, path, body):
         (b'{"prompt": "x", "params": {"temperature": 1e999}}', "Input payload validation failed"),
     ],
 )
-def test_a_body_that_is_no_json_is_not_understood(world, raw, message):
+def test_a_body_that_is_no_json_is_not_understood(world: World, raw: Any, message: str) -> None:
     response = world.client.post(
         ASYNC, data=raw, content_type="application/json", headers={"apikey": ALICE}
     )
     unreadable = "The browser (or proxy) sent a request that this server could not understand."
-    assert (response.status_code, response.json["message"]) == (400, message or unreadable)
+    assert (response.status_code, response.get_json()["message"]) == (400, message or unreadable)
 
 
 @pytest.mark.parametrize(
     "body",
     [{"prompt": "a\0b"}, {"prompt": "x", "models": ["a\0"]}, {"prompt": "x", "other": {"a\0": 1}}],
 )
-def test_a_nul_byte_anywhere_is_refused(world, body):
+def test_a_nul_byte_anywhere_is_refused(world: World, body: Any) -> None:
     assert refused(world.post(ASYNC, ALICE, body)) == (400, "NulByteInPayload")
 
 
@@ -234,19 +262,21 @@ def test_a_nul_byte_anywhere_is_refused(world, body):
         ({"workers": ["00000000-0000-4000-8000-0000000000ff"]}, "WorkerNotFound"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(world, fields, rc):
+def test_settings_that_do_not_go_together_are_refused(
+    world: World, fields: dict[str, Any], rc: str
+) -> None:
     response = world.post(ASYNC, BOB, {"prompt": "x", **fields})
-    assert response.json.get("rc") == rc
+    assert response.get_json().get("rc") == rc
     assert (response.status_code == 202) == (rc is None)
 
 
 # What a worker gets
 
 
-def test_the_worker_sees_known_settings_and_defaults_but_nothing_unknown(world):
+def test_the_worker_sees_known_settings_and_defaults_but_nothing_unknown(world: World) -> None:
     params = {"max_length": 40, "temperature": 0.5, "stop_sequence": ["a"], "mirostat": 2, "n": 2}
     world.post(ASYNC, ALICE, {"prompt": "p", "params": params, "softprompt": "s", "extra": 1})
-    assert world.try_pop().json["payload"] == {
+    assert world.try_pop().get_json()["payload"] == {
         "prompt": "p",
         "n": 1,
         "max_context_length": 2048,
@@ -260,7 +290,7 @@ def test_the_worker_sees_known_settings_and_defaults_but_nothing_unknown(world):
     }
 
 
-def test_n_results_are_n_jobs(world):
+def test_n_results_are_n_jobs(world: World) -> None:
     request_id = world.submit(n=3)
     first = world.pop(amount=2)
     assert len(first) == 2
@@ -270,7 +300,7 @@ def test_n_results_are_n_jobs(world):
     assert world.pop() == []
 
 
-def test_amount_takes_jobs_of_one_request_only(world):
+def test_amount_takes_jobs_of_one_request_only(world: World) -> None:
     world.submit(n=2)
     world.submit(n=2)
     assert len(world.pop(amount=4)) == 2
@@ -314,7 +344,9 @@ MATCHES = [
 @pytest.mark.parametrize(
     ("fields", "offer", "matches"), [m[1:] for m in MATCHES], ids=[m[0] for m in MATCHES]
 )
-def test_a_job_goes_to_a_worker_that_fits(world, fields, offer, matches):
+def test_a_job_goes_to_a_worker_that_fits(
+    world: World, fields: dict[str, Any], offer: dict[str, Any], matches: bool
+) -> None:
     world.pop(**offer)
     request_id = world.submit(**fields)
     assert world.status(request_id)["is_possible"] is matches
@@ -324,7 +356,9 @@ def test_a_job_goes_to_a_worker_that_fits(world, fields, offer, matches):
 @pytest.mark.parametrize(
     ("seconds", "length", "matches"), [(1, 5, True), (4, 5, True), (5, 5, False), (20, 5, False)]
 )
-def test_slow_workers_are_those_below_five_tokens_a_second(world, seconds, length, matches):
+def test_slow_workers_are_those_below_five_tokens_a_second(
+    world: World, seconds: float, length: int, matches: bool
+) -> None:
     world.submit()
     (job_id,) = world.pop()
     world.now += seconds
@@ -344,7 +378,7 @@ def test_slow_workers_are_those_below_five_tokens_a_second(world, seconds, lengt
         (19.0, 4.9, False),
     ],
 )
-def test_bigger_models_may_be_slower(size, speed, matches):
+def test_bigger_models_may_be_slower(size: int, speed: float, matches: bool) -> None:
     world = World(model_sizes={NOVA: size})
     world.submit()
     (job_id,) = world.pop()
@@ -358,7 +392,9 @@ def test_bigger_models_may_be_slower(size, speed, matches):
     ("named", "blacklist", "taker"),
     [("first", False, "first"), ("first", True, "second")],
 )
-def test_workers_named_in_a_request_are_its_allow_or_deny_list(world, named, blacklist, taker):
+def test_workers_named_in_a_request_are_its_allow_or_deny_list(
+    world: World, named: Any, blacklist: bool, taker: Any
+) -> None:
     for name in ("first", "second"):
         world.pop(name)
     worker_id = world.worker(named)["id"].upper()
@@ -366,17 +402,17 @@ def test_workers_named_in_a_request_are_its_allow_or_deny_list(world, named, bla
     assert {name for name in ("first", "second") if world.pop(name)} == {taker}
 
 
-def test_a_model_asked_for_is_used_before_the_workers_first(world):
+def test_a_model_asked_for_is_used_before_the_workers_first(world: World) -> None:
     world.submit(models=["other/model", NOVA])
-    assert world.try_pop(models=[MARX, NOVA]).json["model"] == NOVA
+    assert world.try_pop(models=[MARX, NOVA]).get_json()["model"] == NOVA
     world.submit(models=[])
-    assert world.try_pop(models=[MARX, NOVA]).json["model"] == MARX
+    assert world.try_pop(models=[MARX, NOVA]).get_json()["model"] == MARX
 
 
 # The order of the queue
 
 
-def test_more_kudos_go_first_and_then_the_older_request(world):
+def test_more_kudos_go_first_and_then_the_older_request(world: World) -> None:
     world.submit(BOB, prompt="poor")
     world.submit(ANONYMOUS, prompt="anonymous")
     world.submit(BOB, prompt="poor, later")
@@ -386,7 +422,9 @@ def test_more_kudos_go_first_and_then_the_older_request(world):
 
 
 @pytest.mark.parametrize(("seconds", "first"), [(40, "richer"), (60, "waited")])
-def test_fifty_kudos_are_made_up_for_by_ten_seconds_of_waiting(world, seconds, first):
+def test_fifty_kudos_are_made_up_for_by_ten_seconds_of_waiting(
+    world: World, seconds: float, first: Any
+) -> None:
     world.horde.add_account("<k250>", "richer", kudos=250.0)
     world.submit(BOB, prompt="waited")
     world.now += seconds
@@ -394,20 +432,20 @@ def test_fifty_kudos_are_made_up_for_by_ten_seconds_of_waiting(world, seconds, f
     assert world.popped() == first
 
 
-def test_a_worker_gets_its_owners_requests_first(world):
+def test_a_worker_gets_its_owners_requests_first(world: World) -> None:
     world.submit(ALICE, prompt="rich")
     world.submit(OWNER, prompt="own")
     assert world.popped() == "own"
 
 
-def test_a_worker_may_name_whose_requests_come_first(world):
+def test_a_worker_may_name_whose_requests_come_first(world: World) -> None:
     username = world.user(BOB)["username"]
     world.submit(ALICE, prompt="rich")
     world.submit(BOB, prompt="friend")
     assert world.popped(priority_usernames=["nobody#99", username]) == "friend"
 
 
-def test_queue_positions_follow_the_order_of_all_models(world):
+def test_queue_positions_follow_the_order_of_all_models(world: World) -> None:
     anonymous = world.submit(ANONYMOUS, models=[MARX])
     rich = world.submit(ALICE, n=2)
     poor = world.submit(BOB)
@@ -423,7 +461,7 @@ def test_queue_positions_follow_the_order_of_all_models(world):
 # Results
 
 
-def test_results_are_there_as_they_come_and_keep_their_order(world):
+def test_results_are_there_as_they_come_and_keep_their_order(world: World) -> None:
     request_id = world.submit(n=3)
     jobs = world.pop(amount=3)
     for job_id, text in ((jobs[2], "c"), (jobs[0], "a"), (jobs[1], "b")):
@@ -434,7 +472,7 @@ def test_results_are_there_as_they_come_and_keep_their_order(world):
     assert (status["done"], status["faulted"], status["finished"]) == (True, False, 3)
 
 
-def test_a_result_keeps_what_the_worker_said_of_it(world):
+def test_a_result_keeps_what_the_worker_said_of_it(world: World) -> None:
     request_id = world.submit()
     (job_id,) = world.pop()
     metadata = [{"type": "censorship", "value": "csam", "mine": 1}]
@@ -453,7 +491,7 @@ def test_a_result_keeps_what_the_worker_said_of_it(world):
     ]
 
 
-def test_a_job_is_delivered_once(world):
+def test_a_job_is_delivered_once(world: World) -> None:
     request_id = world.submit()
     (job_id,) = world.pop()
     world.deliver(job_id, "first")
@@ -469,24 +507,26 @@ def test_a_job_is_delivered_once(world):
         ("nope", (401, "InvalidAPIKey")),
     ],
 )
-def test_only_the_worker_that_popped_may_deliver(world, key, expected):
+def test_only_the_worker_that_popped_may_deliver(
+    world: World, key: str | None, expected: Any
+) -> None:
     world.submit()
     (job_id,) = world.pop()
     assert refused(world.try_deliver(job_id, key=key)) == expected
     assert world.deliver(job_id) == 1.55
 
 
-def test_more_than_fifty_metadata_are_refused(world):
+def test_more_than_fifty_metadata_are_refused(world: World) -> None:
     world.submit()
     (job_id,) = world.pop()
     response = world.try_deliver(job_id, gen_metadata=[{}] * 51)
-    assert (response.status_code, list(response.json["errors"])) == (400, ["gen_metadata"])
+    assert (response.status_code, list(response.get_json()["errors"])) == (400, ["gen_metadata"])
 
 
 # What goes wrong
 
 
-def test_a_faulted_job_waits_again(world):
+def test_a_faulted_job_waits_again(world: World) -> None:
     request_id = world.submit()
     world.fault()
     expected = {"finished": 0, "processing": 0, "restarted": 1, "waiting": 1}
@@ -494,7 +534,7 @@ def test_a_faulted_job_waits_again(world):
     assert len(world.pop()) == 1
 
 
-def test_three_faults_end_a_request(world):
+def test_three_faults_end_a_request(world: World) -> None:
     request_id = world.submit(n=2)
     world.fault(3)
     status = world.status(request_id)
@@ -503,7 +543,7 @@ def test_three_faults_end_a_request(world):
     assert world.performance()["queued_text_requests"] == 0
 
 
-def test_a_job_in_flight_still_counts_for_a_faulted_request(world):
+def test_a_job_in_flight_still_counts_for_a_faulted_request(world: World) -> None:
     request_id = world.submit(n=2)
     (kept,) = world.pop()
     world.fault(3)
@@ -512,7 +552,7 @@ def test_a_job_in_flight_still_counts_for_a_faulted_request(world):
     assert (status["finished"], status["waiting"], status["faulted"]) == (1, 1, True)
 
 
-def test_after_two_restarts_done_is_true_while_the_third_attempt_runs(world):
+def test_after_two_restarts_done_is_true_while_the_third_attempt_runs(world: World) -> None:
     request_id = world.submit()
     world.fault(2)
     (job_id,) = world.pop()
@@ -526,7 +566,7 @@ def test_after_two_restarts_done_is_true_while_the_third_attempt_runs(world):
 
 
 @pytest.mark.parametrize(("seconds", "restarted"), [(149.9, 0), (150, 1)])
-def test_a_job_has_150_seconds(world, seconds, restarted):
+def test_a_job_has_150_seconds(world: World, seconds: float, restarted: int) -> None:
     request_id = world.submit()
     (job_id,) = world.pop()
     world.now += seconds
@@ -535,7 +575,7 @@ def test_a_job_has_150_seconds(world, seconds, restarted):
     assert refused(response) == ((400, "AbortedGen") if restarted else (200, None))
 
 
-def test_a_worker_that_keeps_jobs_has_them_counted(world):
+def test_a_worker_that_keeps_jobs_has_them_counted(world: World) -> None:
     world.submit(n=2)
     world.fault()
     world.pop()
@@ -544,13 +584,15 @@ def test_a_worker_that_keeps_jobs_has_them_counted(world):
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(1199.9, 200), (1200, 404)])
-def test_a_request_nobody_takes_is_gone_after_twenty_minutes(world, seconds, status):
+def test_a_request_nobody_takes_is_gone_after_twenty_minutes(
+    world: World, seconds: float, status: int
+) -> None:
     request_id = world.submit()
     world.now += seconds
     assert world.client.get(STATUS + request_id).status_code == status
 
 
-def test_a_pop_and_a_delivery_give_twenty_minutes_more(world):
+def test_a_pop_and_a_delivery_give_twenty_minutes_more(world: World) -> None:
     request_id = world.submit()
     world.now += 1000
     (job_id,) = world.pop()
@@ -562,10 +604,10 @@ def test_a_pop_and_a_delivery_give_twenty_minutes_more(world):
     assert refused(world.client.get(STATUS + request_id)) == (404, "RequestNotFound")
 
 
-def test_the_times_can_be_set():
+def test_the_times_can_be_set() -> None:
     world = World(job_ttl=10.0, expiry=60.0, offline_after=20.0, max_faults=1)
     request_id = world.submit()
-    assert world.try_pop().json["ttl"] == 10
+    assert world.try_pop().get_json()["ttl"] == 10
     world.now += 10
     assert world.status(request_id)["faulted"] is True
     world.now += 10
@@ -577,21 +619,21 @@ def test_the_times_can_be_set():
 # Cancelling
 
 
-def test_a_cancelled_request_disappears(world):
+def test_a_cancelled_request_disappears(world: World) -> None:
     request_id = world.submit(n=2)
     assert world.horde.open_requests() == [OpenRequest(request_id, NOVA, "waiting")]
     response = world.cancel(request_id)
-    assert (response.status_code, response.json["waiting"]) == (200, 2)
+    assert (response.status_code, response.get_json()["waiting"]) == (200, 2)
     assert world.horde.open_requests() == []
     assert refused(world.client.get(STATUS + request_id)) == (404, "RequestNotFound")
     assert refused(world.cancel(request_id)) == (404, "RequestNotFound")
     assert world.pop() == []
 
 
-def test_a_cancelled_request_disappears_while_a_worker_is_at_it(world):
+def test_a_cancelled_request_disappears_while_a_worker_is_at_it(world: World) -> None:
     request_id = world.submit(n=2)
     (job_id,) = world.pop()
-    assert world.cancel(request_id).json["processing"] == 1
+    assert world.cancel(request_id).get_json()["processing"] == 1
     assert world.horde.open_requests() == []
     assert world.pop() == []
     assert world.deliver(job_id) == 1.55
@@ -599,7 +641,7 @@ def test_a_cancelled_request_disappears_while_a_worker_is_at_it(world):
     assert world.user(OWNER)["kudos"] == 1.55
 
 
-def test_a_job_of_a_cancelled_request_that_faults_does_not_come_back(world):
+def test_a_job_of_a_cancelled_request_that_faults_does_not_come_back(world: World) -> None:
     request_id = world.submit()
     (job_id,) = world.pop()
     world.cancel(request_id)
@@ -619,20 +661,22 @@ def test_a_job_of_a_cancelled_request_that_faults_does_not_come_back(world):
         (ANONYMOUS, 501, (429, "TooManyPrompts")),
     ],
 )
-def test_only_so_many_results_may_wait(world, key, n, expected):
+def test_only_so_many_results_may_wait(
+    world: World, key: str | None, n: int, expected: Any
+) -> None:
     for _ in range(n - 1):
         world.submit(key)
     response = world.post(ASYNC, key, {"prompt": "x", "models": [NOVA]})
     assert refused(response) == expected
 
 
-def test_what_is_worked_on_does_not_count_as_waiting(world):
+def test_what_is_worked_on_does_not_count_as_waiting(world: World) -> None:
     world.submit(BOB, n=20)
     world.pop(amount=20)
     assert world.submit(BOB, n=20)
 
 
-def test_anonymous_requests_for_other_models_do_not_count(world):
+def test_anonymous_requests_for_other_models_do_not_count(world: World) -> None:
     for _ in range(25):
         world.submit(ANONYMOUS, n=20)
     assert world.submit(ANONYMOUS, models=[MARX])
@@ -641,18 +685,18 @@ def test_anonymous_requests_for_other_models_do_not_count(world):
         assert refused(world.post(ASYNC, ANONYMOUS, body)) == (429, "TooManyPrompts")
 
 
-def test_maintenance_of_the_horde_refuses_new_requests_only(world):
+def test_maintenance_of_the_horde_refuses_new_requests_only(world: World) -> None:
     request_id = world.submit()
     world.horde.maintenance = True
     response = world.post(ASYNC, ALICE, {"prompt": "x"})
     assert refused(response) == (400, "MaintenanceMode")
-    assert world.get("status/modes").json["maintenance_mode"] is True
+    assert world.get("status/modes").get_json()["maintenance_mode"] is True
     (job_id,) = world.pop()
     world.deliver(job_id)
     assert world.status(request_id)["done"] is True
 
 
-def test_a_worker_in_maintenance_gets_its_owners_jobs_only(world):
+def test_a_worker_in_maintenance_gets_its_owners_jobs_only(world: World) -> None:
     world.pop()
     worker_id = world.worker()["id"]
     path = f"/api/v2/workers/{worker_id}"
@@ -669,30 +713,30 @@ def test_a_worker_in_maintenance_gets_its_owners_jobs_only(world):
     assert len(world.pop()) == 1
 
 
-def test_a_change_of_a_worker_that_changes_nothing_is_refused(world):
+def test_a_change_of_a_worker_that_changes_nothing_is_refused(world: World) -> None:
     world.pop()
     path = f"/api/v2/workers/{world.worker()['id']}"
     response = world.client.put(path, json={"info": "x"}, headers={"apikey": OWNER})
     assert refused(response) == (400, "BadRequest")
 
 
-def test_a_second_account_cannot_take_a_workers_name(world):
+def test_a_second_account_cannot_take_a_workers_name(world: World) -> None:
     world.pop()
     assert refused(world.try_pop(key=ALICE)) == (403, "WrongCredentials")
 
 
 @pytest.mark.parametrize("models", [[], [f"model-{number}" for number in range(201)]])
-def test_a_worker_serves_one_to_two_hundred_models(world, models):
+def test_a_worker_serves_one_to_two_hundred_models(world: World, models: Any) -> None:
     assert refused(world.try_pop(models=models)) == (400, "BadRequest")
 
 
-def test_an_empty_or_taken_key_cannot_be_registered(world):
+def test_an_empty_or_taken_key_cannot_be_registered(world: World) -> None:
     for key in ("", ALICE, ANONYMOUS):
         with pytest.raises(ValueError, match="'carol'"):
             world.horde.add_account(key, "carol")
 
 
-def test_no_key_and_no_prompt_shows_in_a_repr(world):
+def test_no_key_and_no_prompt_shows_in_a_repr(world: World) -> None:
     request_id = world.submit(prompt="a secret")
     world.pop()
     shown = repr(vars(world.horde)) + repr(world.horde._state.accounts.__dict__)
@@ -701,7 +745,7 @@ def test_no_key_and_no_prompt_shows_in_a_repr(world):
     assert not any(key in shown for key in (ALICE, BOB, OWNER))
 
 
-def test_a_wrong_key_is_not_repeated(world):
+def test_a_wrong_key_is_not_repeated(world: World) -> None:
     response = world.get("find_user", apikey="<wrong-apikey>")
     assert refused(response) == (404, "UserNotFound")
     assert "<wrong-apikey>" not in response.text
@@ -710,7 +754,7 @@ def test_a_wrong_key_is_not_repeated(world):
 # Kudos
 
 
-def test_a_request_costs_one_kudos_and_then_one_more_than_each_reward(world):
+def test_a_request_costs_one_kudos_and_then_one_more_than_each_reward(world: World) -> None:
     request_id = world.submit(n=2)
     assert (world.user()["kudos"], world.status(request_id)["kudos"]) == (99_999.0, 1.0)
     jobs = world.pop(amount=2)
@@ -733,19 +777,21 @@ def test_a_request_costs_one_kudos_and_then_one_more_than_each_reward(world):
         ([CUSTOM], {"key": BOB}, "x", 1.21),
     ],
 )
-def test_rewards_follow_tokens_model_backend_and_trust(world, models, offer, text, reward):
+def test_rewards_follow_tokens_model_backend_and_trust(
+    world: World, models: Any, offer: dict[str, Any], text: str, reward: float
+) -> None:
     world.submit(models=models)
     (job_id,) = world.pop(models=models, **offer)
     assert world.deliver(job_id, text, offer.get("key", OWNER)) == reward
 
 
-def test_a_faulted_job_costs_and_earns_nothing(world):
+def test_a_faulted_job_costs_and_earns_nothing(world: World) -> None:
     request_id = world.submit()
     world.fault()
     assert (world.status(request_id)["kudos"], world.user(OWNER)["kudos"]) == (1.0, 0.0)
 
 
-def test_the_anonymous_stay_at_their_floor(world):
+def test_the_anonymous_stay_at_their_floor(world: World) -> None:
     world.submit(ANONYMOUS)
     assert world.user(ANONYMOUS)["kudos"] == -50.0
     assert world.user(ANONYMOUS)["kudos_details"]["accumulated"] == -1.0
@@ -764,24 +810,25 @@ def test_the_anonymous_stay_at_their_floor(world):
     ],
 )
 def test_above_the_free_limit_kudos_are_wanted_beforehand(
-    upfront, key, max_length, fields, expected
-):
+    upfront: Any, key: str | None, max_length: int, fields: dict[str, Any], expected: Any
+) -> None:
     params = {"max_length": max_length}
     body = {"prompt": "x", "params": params, **fields}
     assert refused(World(upfront_kudos=upfront).post(ASYNC, key, body)) == expected
 
 
-def test_the_free_limit_shrinks_with_the_queue_down_to_256():
+def test_the_free_limit_shrinks_with_the_queue_down_to_256() -> None:
     world = World(upfront_kudos=True)
     for _ in range(25):
         world.submit(ANONYMOUS, n=20)
-    body = {"prompt": "x", "models": [MARX], "params": {"max_length": 257}}
+    params = {"max_length": 257}
+    body = {"prompt": "x", "models": [MARX], "params": params}
     assert refused(world.post(ASYNC, ANONYMOUS, body)) == (403, "KudosUpfront")
-    body["params"]["max_length"] = 256
+    params["max_length"] = 256
     assert refused(world.post(ASYNC, ANONYMOUS, body)) == (202, None)
 
 
-def test_kudos_are_held_until_the_request_is_over():
+def test_kudos_are_held_until_the_request_is_over() -> None:
     world = World(upfront_kudos=True)
     world.horde.add_account("<k45>", "carol", kudos=45.0)
     body = {"prompt": "x", "params": {"max_length": 1024}}
@@ -791,32 +838,32 @@ def test_kudos_are_held_until_the_request_is_over():
     assert world.post(ASYNC, "<k45>", body).status_code == 202
 
 
-def test_a_downgrade_cuts_the_length_and_the_priority():
+def test_a_downgrade_cuts_the_length_and_the_priority() -> None:
     world = World(upfront_kudos=True)
     fields = {"max_length": 1024, "allow_downgrade": True, "slow_workers": False}
     world.submit(BOB, prompt="cut", **fields)
     world.submit(BOB, prompt="whole")
     assert world.popped() == "whole"
-    assert world.try_pop().json["payload"]["max_length"] == 512
+    assert world.try_pop().get_json()["payload"]["max_length"] == 512
 
 
 # Statistics
 
 
-def test_workers_are_online_for_300_seconds_after_a_pop(world):
+def test_workers_are_online_for_300_seconds_after_a_pop(world: World) -> None:
     request_id = world.submit(models=[MARX, NOVA])
     world.pop(models=[NOVA], max_context_length=1024)
     assert world.status(request_id)["is_possible"] is False
     world.pop()
     world.now += 299.9
-    assert [worker["name"] for worker in world.get("workers").json] == ["manual-text-1"]
+    assert [worker["name"] for worker in world.get("workers").get_json()] == ["manual-text-1"]
     world.now += 0.1
     assert world.get("workers").json == []
     assert world.worker()["online"] is False
     assert world.performance()["text_worker_count"] == 0
 
 
-def test_a_request_becomes_possible_and_impossible_with_its_workers(world):
+def test_a_request_becomes_possible_and_impossible_with_its_workers(world: World) -> None:
     request_id = world.submit(max_context_length=4097)
     possible = [world.status(request_id)["is_possible"]]
     world.pop()
@@ -830,12 +877,12 @@ def test_a_request_becomes_possible_and_impossible_with_its_workers(world):
     assert possible == [False, False, False, True, False]
 
 
-def test_workers_can_be_asked_for_by_type_and_name(world):
+def test_workers_can_be_asked_for_by_type_and_name(world: World) -> None:
     world.pop("first")
     world.pop("second")
 
-    def names(query):
-        return [worker["name"] for worker in world.get(f"workers{query}").json]
+    def names(query: str) -> Any:
+        return [worker["name"] for worker in world.get(f"workers{query}").get_json()]
 
     assert names("") == names("?type=text") == ["first", "second"]
     assert names("?name=second") == ["second"]
@@ -844,7 +891,7 @@ def test_workers_can_be_asked_for_by_type_and_name(world):
     assert refused(world.get("workers/name/nope")) == (404, "WorkerNotFound")
 
 
-def test_models_are_those_served_with_what_waits_for_them(world):
+def test_models_are_those_served_with_what_waits_for_them(world: World) -> None:
     world.pop("first", threads=2)
     world.pop("second", models=[NOVA, CUSTOM])
     world.submit(n=3, max_length=100, models=[NOVA, MARX])
@@ -885,26 +932,28 @@ def test_models_are_those_served_with_what_waits_for_them(world):
         ("?type=text&max_count=1", [CUSTOM]),
     ],
 )
-def test_models_can_be_asked_for_by_type_state_and_count(world, query, names):
+def test_models_can_be_asked_for_by_type_state_and_count(
+    world: World, query: str, names: list[str]
+) -> None:
     world.pop("first")
     world.pop("second", models=[NOVA, CUSTOM])
-    assert [model["name"] for model in world.get(f"status/models{query}").json] == names
+    assert [model["name"] for model in world.get(f"status/models{query}").get_json()] == names
 
 
-def test_a_count_that_is_no_number_is_named(world):
+def test_a_count_that_is_no_number_is_named(world: World) -> None:
     response = world.get("status/models?min_count=many")
-    assert (response.status_code, list(response.json["errors"])) == (400, ["min_count"])
+    assert (response.status_code, list(response.get_json()["errors"])) == (400, ["min_count"])
 
 
 @pytest.mark.parametrize(("name", "found"), [("%252F", 1), ("%2F", None), ("/", None)])
-def test_a_slash_in_a_models_name_is_encoded_twice(world, name, found):
+def test_a_slash_in_a_models_name_is_encoded_twice(world: World, name: str, found: str) -> None:
     world.pop()
     response = world.get("status/models/" + NOVA.replace("/", name))
     assert response.status_code == (200 if found else 404)
-    assert (response.is_json and len(response.json)) == (found or False)
+    assert (response.is_json and len(response.get_json())) == (found or False)
 
 
-def test_performance_counts_jobs_and_tokens_that_wait(world):
+def test_performance_counts_jobs_and_tokens_that_wait(world: World) -> None:
     world.pop(threads=3)
     world.submit(n=2, max_length=100)
     world.submit(max_length=50)
@@ -920,15 +969,15 @@ def test_performance_counts_jobs_and_tokens_that_wait(world):
     assert {name: performance[name] for name in expected} == expected
 
 
-def test_totals_forget_by_minute_hour_day_and_month(world):
+def test_totals_forget_by_minute_hour_day_and_month(world: World) -> None:
     world.submit(n=2)
     first, second = world.pop(amount=2)
     world.deliver(first)
     world.now += 61
     world.deliver(second)
 
-    def requests():
-        totals = world.get("stats/text/totals").json
+    def requests() -> Any:
+        totals = world.get("stats/text/totals").get_json()
         return [totals[window]["requests"] for window in totals]
 
     seen = [requests()]
@@ -945,7 +994,7 @@ def test_totals_forget_by_minute_hour_day_and_month(world):
     assert world.get("stats/text/models").json == {"day": {}, "month": {}, "total": {NOVA: 2}}
 
 
-def test_an_account_knows_its_requests_and_workers(world):
+def test_an_account_knows_its_requests_and_workers(world: World) -> None:
     request_id = world.submit(n=2)
     world.deliver(*world.pop())
     alice, owner = world.user(ALICE), world.user(OWNER)
@@ -959,7 +1008,7 @@ def test_an_account_knows_its_requests_and_workers(world):
     assert world.user(ALICE)["active_generations"] == {"text": []}
 
 
-def test_the_wait_is_estimated_by_model_from_what_is_ahead(world):
+def test_the_wait_is_estimated_by_model_from_what_is_ahead(world: World) -> None:
     for name, model in (("first", NOVA), ("second", MARX)):
         world.submit(OWNER, models=[model])
         (job_id,) = world.pop(name, models=[model])
@@ -972,7 +1021,7 @@ def test_the_wait_is_estimated_by_model_from_what_is_ahead(world):
     assert [world.status(each)["wait_time"] for each in requests] == [3, 8, 8, 0]
 
 
-def test_a_request_younger_than_the_estimate_stands_behind_everything_in_it(world):
+def test_a_request_younger_than_the_estimate_stands_behind_everything_in_it(world: World) -> None:
     world.pop()
     first = world.submit()
     assert world.status(first)["wait_time"] == 8
@@ -985,12 +1034,12 @@ def test_a_request_younger_than_the_estimate_stands_behind_everything_in_it(worl
 
 
 @pytest.fixture
-def strict():
+def strict() -> World:
     return World(rate_limits=True)
 
 
-def test_submits_are_limited_by_address_to_two_a_second(strict):
-    def submit(address):
+def test_submits_are_limited_by_address_to_two_a_second(strict: World) -> None:
+    def submit(address: str) -> int:
         return strict.post(ASYNC, ANONYMOUS, {"prompt": "x"}, address).status_code
 
     assert [submit("10.0.0.1") for _ in range(3)] == [202, 202, 429]
@@ -1001,8 +1050,8 @@ def test_submits_are_limited_by_address_to_two_a_second(strict):
     assert submit("10.0.0.1") == 202
 
 
-def test_submits_are_limited_by_address_to_ninety_a_minute(strict):
-    def submit():
+def test_submits_are_limited_by_address_to_ninety_a_minute(strict: World) -> None:
+    def submit() -> TestResponse:
         strict.now += 0.5
         return strict.post(ASYNC, ANONYMOUS, {"prompt": "x"})
 
@@ -1012,7 +1061,7 @@ def test_submits_are_limited_by_address_to_ninety_a_minute(strict):
     assert answers[-1].headers["Retry-After"] == "15"
 
 
-def test_submits_are_limited_by_key_to_two_a_second(strict):
+def test_submits_are_limited_by_key_to_two_a_second(strict: World) -> None:
     statuses = [
         strict.post(ASYNC, BOB, {"prompt": "x"}, f"10.0.0.{number}").status_code
         for number in range(3)
@@ -1020,19 +1069,19 @@ def test_submits_are_limited_by_key_to_two_a_second(strict):
     assert statuses == [202, 202, 429]
 
 
-def test_a_limit_that_is_exceeded_counts_more_than_one_that_is_just_used_up(strict):
+def test_a_limit_that_is_exceeded_counts_more_than_one_that_is_just_used_up(strict: World) -> None:
     for key, address in ((BOB, "10.0.0.1"), (BOB, "10.0.0.1"), (ANONYMOUS, "10.0.0.2")):
         assert strict.post(ASYNC, key, {"prompt": "x"}, address).status_code == 202
     assert strict.post(ASYNC, BOB, {"prompt": "x"}, "10.0.0.2").status_code == 429
 
 
-def test_an_address_that_a_trusted_account_used_may_submit_ten_a_second(strict):
+def test_an_address_that_a_trusted_account_used_may_submit_ten_a_second(strict: World) -> None:
     strict.post(ASYNC, ALICE, {"prompt": "x"})
     statuses = [strict.post(ASYNC, ANONYMOUS, {"prompt": "x"}).status_code for _ in range(11)]
     assert statuses == [202] * 10 + [429]
 
 
-def test_a_status_may_be_asked_for_sixty_times_a_minute(strict):
+def test_a_status_may_be_asked_for_sixty_times_a_minute(strict: World) -> None:
     first = strict.submit(ANONYMOUS)
     second = strict.submit(ANONYMOUS)
     statuses = [strict.client.get(STATUS + first).status_code for _ in range(61)]
@@ -1041,12 +1090,12 @@ def test_a_status_may_be_asked_for_sixty_times_a_minute(strict):
     assert strict.cancel(first).status_code == 200
 
 
-def test_a_worker_may_pop_sixty_times_a_second(strict):
+def test_a_worker_may_pop_sixty_times_a_second(strict: World) -> None:
     statuses = [strict.try_pop().status_code for _ in range(61)]
     assert statuses == [200] * 60 + [429]
 
 
-def test_without_rate_limits_the_headers_stay(world):
+def test_without_rate_limits_the_headers_stay(world: World) -> None:
     request_id = world.submit()
     answers = [world.client.get(STATUS + request_id) for _ in range(61)]
     assert {answer.status_code for answer in answers} == {200}
@@ -1054,7 +1103,7 @@ def test_without_rate_limits_the_headers_stay(world):
     assert [answers[-1].headers[name] for name in names] == ["60", "60", "0", "1795225060"]
 
 
-def test_a_browser_may_ask_first(world):
+def test_a_browser_may_ask_first(world: World) -> None:
     headers = {"Access-Control-Request-Headers": "apikey,client-agent"}
     response = world.client.options(ASYNC, headers=headers)
     assert (response.status_code, response.headers["Allow"]) == (200, "OPTIONS, POST")
@@ -1074,11 +1123,11 @@ def test_a_browser_may_ask_first(world):
         ),
     ],
 )
-def test_a_mask_picks_fields(world, mask, expected):
+def test_a_mask_picks_fields(world: World, mask: str, expected: Any) -> None:
     assert world.get("find_user", apikey=ALICE, **{"X-Fields": mask}).json == expected
 
 
-def test_a_star_in_a_mask_stands_for_all_other_fields(world):
+def test_a_star_in_a_mask_stands_for_all_other_fields(world: World) -> None:
     body = world.get("status/modes", **{"X-Fields": "*"}).json
     assert body == {"maintenance_mode": False, "invite_only_mode": False}
 
@@ -1086,12 +1135,14 @@ def test_a_star_in_a_mask_stands_for_all_other_fields(world):
 @pytest.mark.parametrize(
     "mask", ["a,", "{a", "a}", "a{b", ",", "a b", "a{}", "a;b", "{", "a{" * 99]
 )
-def test_a_mask_that_cannot_be_read_is_refused(world, mask):
+def test_a_mask_that_cannot_be_read_is_refused(world: World, mask: str) -> None:
     assert world.get("status/modes", **{"X-Fields": mask}).status_code == 400
 
 
-def test_an_unexpected_failure_is_a_500_of_the_real_shape(world, monkeypatch):
-    def broken(self):
+def test_an_unexpected_failure_is_a_500_of_the_real_shape(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(horde: PrivateHorde) -> None:
         raise KeyError
 
     monkeypatch.setattr(PrivateHorde, "modes", broken)
@@ -1099,12 +1150,12 @@ def test_an_unexpected_failure_is_a_500_of_the_real_shape(world, monkeypatch):
     assert (response.status_code, response.json) == (500, {"message": "Internal Server Error"})
 
 
-def test_many_threads_lose_nothing():
+def test_many_threads_lose_nothing() -> None:
     world = World()
     requests = [world.submit(ANONYMOUS) for _ in range(100)]
     got = []
 
-    def work(name):
+    def work(name: str) -> None:
         while jobs := world.horde.pop(OWNER, {"name": name, "models": [NOVA]})["ids"]:
             for job_id in jobs:
                 world.horde.submit_generation(OWNER, {"id": job_id, "generation": job_id})

@@ -4,47 +4,53 @@ A capture is {"request", "response", "note"?}. What it needs beforehand (a poppe
 is made by its entry in SETUPS; where the private horde means to differ, DIFFERS says how.
 """
 
+from __future__ import annotations
+
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.test_private_horde import ANONYMOUS, ASYNC, BOB, CUSTOM, MARX, NOVA, SERVICE, World
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
+Setup = Callable[[World], Any]
+
 GONE = (404, "RequestNotFound")
 
 
-def load(name):
+def load(name: str) -> Any:
     return json.loads((CAPTURES / f"{name}.json").read_text())
 
 
-def workers_online(world):
+def workers_online(world: World) -> None:
     world.pop()
     world.pop("fake-text-0", models=[CUSTOM])
 
 
-def submitted(n=1, **fields):
-    def setup(world):
+def submitted(n: int = 1, **fields: Any) -> Setup:
+    def setup(world: World) -> str:
         world.pop()
         return world.submit(n=n, **fields)
 
     return setup
 
 
-def impossible(world):
+def impossible(world: World) -> str:
     return world.submit(models=["zz/none"])
 
 
-def two_waiting(world):
+def two_waiting(world: World) -> None:
     world.submit(n=2)
 
 
-def popped(n=1, amount=1):
+def popped(n: int = 1, amount: int = 1) -> Setup:
     """Submit a request of n results, pop some of it and give the request's id."""
 
-    def setup(world):
+    def setup(world: World) -> str:
         request_id = world.submit(n=n)
         world.pop(amount=amount)
         return request_id
@@ -52,8 +58,8 @@ def popped(n=1, amount=1):
     return setup
 
 
-def partly_delivered(n, delivered, popped=None):
-    def setup(world):
+def partly_delivered(n: int, delivered: int, popped: int | None = None) -> Setup:
+    def setup(world: World) -> str:
         request_id = world.submit(n=n)
         for job_id in world.pop(amount=popped or delivered)[:delivered]:
             world.deliver(job_id)
@@ -62,7 +68,7 @@ def partly_delivered(n, delivered, popped=None):
     return setup
 
 
-def finished(world):
+def finished(world: World) -> str:
     request_id = world.submit(n=2)
     first, second = world.pop(amount=2)
     metadata = [{"type": "censorship", "value": "csam"}]
@@ -71,8 +77,8 @@ def finished(world):
     return request_id
 
 
-def faulted(times):
-    def setup(world):
+def faulted(times: int) -> Setup:
+    def setup(world: World) -> str:
         request_id = world.submit()
         world.fault(times)
         return request_id
@@ -80,33 +86,33 @@ def faulted(times):
     return setup
 
 
-def done_but_processing(world):
+def done_but_processing(world: World) -> Any:
     request_id = world.submit(n=2)
     world.fault(2)
     world.deliver(world.pop(amount=2)[0])
     return request_id
 
 
-def done_empty_while_processing(world):
+def done_empty_while_processing(world: World) -> Any:
     request_id = faulted(2)(world)
     world.pop()
     return request_id
 
 
-def done_after_that(world):
+def done_after_that(world: World) -> Any:
     request_id = faulted(2)(world)
     world.deliver(*world.pop())
     return request_id
 
 
-def stale_job(world):
+def stale_job(world: World) -> Any:
     request_id = popped()(world)
     world.now += 151
     return request_id
 
 
-def cancelled(setup):
-    def setup_and_cancel(world):
+def cancelled(setup: Setup) -> Setup:
+    def setup_and_cancel(world: World) -> Any:
         request_id = setup(world)
         world.cancel(request_id)
         return request_id
@@ -114,67 +120,67 @@ def cancelled(setup):
     return setup_and_cancel
 
 
-def job(world):
+def job(world: World) -> str:
     world.submit(prompt="### Instruction:\nSay hi.\n### Response:\n")
     return world.pop()[0]
 
 
-def delivered_job(world):
+def delivered_job(world: World) -> Any:
     job_id = job(world)
     world.deliver(job_id)
     return job_id
 
 
-def aborted_job(world):
+def aborted_job(world: World) -> Any:
     job_id = job(world)
     world.now += 151
     return job_id
 
 
-def job_of_cancelled_request(world):
+def job_of_cancelled_request(world: World) -> Any:
     request_id = world.submit()
     (job_id,) = world.pop()
     world.cancel(request_id)
     return job_id
 
 
-def captured_request(name):
+def captured_request(name: str) -> Setup:
     """Submit what another capture submitted, so that this one's worker can pop it."""
 
-    def setup(world):
+    def setup(world: World) -> None:
         body = load(name)["request"]["body"]
         assert world.post(ASYNC, BOB, body).status_code == 202
 
     return setup
 
 
-def waiting_for(prompt, **fields):
-    def setup(world):
+def waiting_for(prompt: str, **fields: Any) -> Setup:
+    def setup(world: World) -> None:
         body = {"prompt": prompt, **fields}
         assert world.post(ASYNC, BOB, body).status_code == 202
 
     return setup
 
 
-def validated_and_not(world):
+def validated_and_not(world: World) -> None:
     for prompt, validated in (("edge-true", {"validated_backends": True}), ("edge-default", {})):
         params = {"max_length": 40}
         waiting_for(prompt, models=[MARX], params=params, **validated)(world)
 
 
-def worker(world):
+def worker(world: World) -> Any:
     world.pop()
     return world.worker()["id"]
 
 
-def worker_in_maintenance(world):
+def worker_in_maintenance(world: World) -> None:
     worker_id = worker(world)
     path = f"/api/v2/workers/{worker_id}"
     key = "<worker-owner-apikey>"
     world.client.put(path, json={"maintenance": True}, headers={"apikey": key})
 
 
-def seasoned_workers(world):
+def seasoned_workers(world: World) -> Any:
     """Four workers that have delivered, two for each model; a request waits."""
     for name, models in (
         ("manual-text-1", [NOVA]),
@@ -189,27 +195,27 @@ def seasoned_workers(world):
     return world.worker()["id"]
 
 
-def twenty_waiting(world):
+def twenty_waiting(world: World) -> None:
     world.submit(BOB, n=20, max_length=16, models=["zz/none"])
 
 
-def in_maintenance(world):
+def in_maintenance(world: World) -> None:
     world.horde.maintenance = True
 
 
-def over_the_rate_of_an_address(world):
+def over_the_rate_of_an_address(world: World) -> None:
     world.horde.rate_limits = True
     for key in (ANONYMOUS, BOB):
         world.submit(key)
 
 
-def over_the_rate_of_a_key(world):
+def over_the_rate_of_a_key(world: World) -> None:
     world.horde.rate_limits = True
     for address in ("203.0.113.20", "203.0.113.21"):
         world.post(ASYNC, BOB, {"prompt": "x"}, address)
 
 
-def over_the_rate_of_a_status(world):
+def over_the_rate_of_a_status(world: World) -> Any:
     request_id = world.submit()
     world.horde.rate_limits = True
     for _ in range(60):
@@ -217,7 +223,7 @@ def over_the_rate_of_a_status(world):
     return request_id
 
 
-def nothing(world):
+def nothing(world: World) -> Any:
     return None
 
 
@@ -364,7 +370,7 @@ STATUS_RULES = (
 )
 
 
-def replay(world, name):
+def replay(world: World, name: str) -> Any:
     """Return the private horde's response to a capture's request, with the real id put in."""
     request = load(name)["request"]
     real_id = SETUPS[name](world)
@@ -379,17 +385,17 @@ def replay(world, name):
 
 
 @pytest.fixture
-def world():
+def world() -> World:
     return World(upfront_kudos=True)
 
 
-def kind(value):
+def kind(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return repr(type(value))
     return "number" if isinstance(value, (int, float)) else type(value).__name__
 
 
-def unlike(expected, actual, path="$"):
+def unlike(expected: Any, actual: Any, path: str = "$") -> list[str]:
     """Return what differs in shape: fields and types all the way down, numbers alike."""
     if kind(expected) != kind(actual):
         return [f"{path}: {kind(actual)} instead of {kind(expected)}"]
@@ -403,7 +409,7 @@ def unlike(expected, actual, path="$"):
     return []
 
 
-def unlike_lists(expected, actual, path):
+def unlike_lists(expected: Any, actual: Any, path: str) -> list[str]:
     """Each thing must have the shape of a recorded one, and some must be there if some were."""
     if bool(expected) != bool(actual):
         return [f"{path}: {len(actual)} things instead of {len(expected)}"]
@@ -414,12 +420,12 @@ def unlike_lists(expected, actual, path):
     return []
 
 
-def test_every_capture_has_a_replay():
+def test_every_capture_has_a_replay() -> None:
     assert {path.stem for path in CAPTURES.glob("*.json")} == set(SETUPS)
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_status_and_the_shape_are_those_of_the_real_horde(world, name):
+def test_the_status_and_the_shape_are_those_of_the_real_horde(world: World, name: str) -> None:
     expected = load(name)["response"]
     actual = replay(world, name)
     assert actual.status_code == expected["status"]
@@ -428,7 +434,7 @@ def test_the_status_and_the_shape_are_those_of_the_real_horde(world, name):
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_headers_are_those_of_the_real_horde(world, name):
+def test_the_headers_are_those_of_the_real_horde(world: World, name: str) -> None:
     expected = load(name)["response"]["headers"]
     actual = replay(world, name).headers
     assert [header for header in expected if header not in actual] == []
@@ -440,7 +446,7 @@ def test_the_headers_are_those_of_the_real_horde(world, name):
 
 
 @pytest.mark.parametrize("name", [name for name in SAME if load(name)["response"]["status"] >= 400])
-def test_refusals_say_what_the_real_horde_says(world, name):
+def test_refusals_say_what_the_real_horde_says(world: World, name: str) -> None:
     expected = load(name)["response"]["body"]
     response = replay(world, name)
     if isinstance(expected, str):
@@ -458,7 +464,7 @@ def test_refusals_say_what_the_real_horde_says(world, name):
 @pytest.mark.parametrize(
     "name", [name for name in SAME if "queue_position" in load(name)["response"]["body"]]
 )
-def test_the_states_of_a_request_follow_the_real_rules(world, name):
+def test_the_states_of_a_request_follow_the_real_rules(world: World, name: str) -> None:
     expected = load(name)["response"]["body"]
     actual = replay(world, name).json
     assert {rule: actual[rule] for rule in STATUS_RULES} == {
@@ -469,7 +475,7 @@ def test_the_states_of_a_request_follow_the_real_rules(world, name):
 @pytest.mark.parametrize(
     "name", [name for name in SAME if "payload" in load(name)["response"]["body"]]
 )
-def test_the_worker_gets_the_payload_of_the_real_horde(world, name):
+def test_the_worker_gets_the_payload_of_the_real_horde(world: World, name: str) -> None:
     expected = load(name)["response"]["body"]
     actual = replay(world, name).json
     assert list(actual) == list(expected)
@@ -482,17 +488,17 @@ def test_the_worker_gets_the_payload_of_the_real_horde(world, name):
     "name",
     ["text_submit", "text_submit_censored", "text_submit_faulted", "text_submit_after_delete"],
 )
-def test_a_job_earns_what_it_earns_at_the_real_horde(world, name):
+def test_a_job_earns_what_it_earns_at_the_real_horde(world: World, name: str) -> None:
     assert replay(world, name).json == load(name)["response"]["body"]
 
 
 @pytest.mark.parametrize("name", ["text_dry_run", "text_dry_run_no_model"])
-def test_a_dry_run_tells_the_price_of_the_real_horde(world, name):
+def test_a_dry_run_tells_the_price_of_the_real_horde(world: World, name: str) -> None:
     assert replay(world, name).json == load(name)["response"]["body"]
 
 
 @pytest.mark.parametrize("name", sorted(DIFFERS))
-def test_where_the_private_horde_differs_it_means_to(world, name):
+def test_where_the_private_horde_differs_it_means_to(world: World, name: str) -> None:
     status, expected = DIFFERS[name]
     response = replay(world, name)
     actual = response.json
@@ -501,6 +507,6 @@ def test_where_the_private_horde_differs_it_means_to(world, name):
     assert (response.status_code, actual) == (status, expected)
 
 
-def test_a_service_account_may_name_whom_it_stands_for(world):
+def test_a_service_account_may_name_whom_it_stands_for(world: World) -> None:
     body = load("err_400_OnlyServiceAccountProxy")["request"]["body"]
     assert world.post(ASYNC, SERVICE, body).status_code == 202

@@ -1,6 +1,9 @@
 """The private horde under random use: what must hold whatever clients, workers and the clock do."""
 
+from __future__ import annotations
+
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,7 +26,7 @@ class HordeContext(RuleBasedStateMachine):
     requests = Bundle("requests")
     jobs = Bundle("jobs")
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.now = 5000.0
         numbers = count()
@@ -36,11 +39,11 @@ class HordeContext(RuleBasedStateMachine):
         )
         for number, key in enumerate(KEYS):
             self.horde.add_account(key, "user", kudos=100.0 * number, trusted=bool(number))
-        self.asked = {}
-        self.last_active = {}
-        self.cancelled = set()
-        self.popped = {}
-        self.handed_in = set()
+        self.asked: dict[str, int] = {}
+        self.last_active: dict[str, float] = {}
+        self.cancelled: set[str] = set()
+        self.popped: dict[str, tuple[str, float, str]] = {}
+        self.handed_in: set[str] = set()
 
     @rule(
         target=requests,
@@ -50,7 +53,7 @@ class HordeContext(RuleBasedStateMachine):
         max_length=st.sampled_from((16, 80, 600)),
         validated=st.booleans(),
     )
-    def submit(self, key, models, n, max_length, validated):
+    def submit(self, key: str, models: list[str], n: int, max_length: int, validated: bool) -> Any:
         params = {"n": n, "max_length": max_length}
         body = {"prompt": "x", "models": models, "params": params, "validated_backends": validated}
         try:
@@ -69,7 +72,7 @@ class HordeContext(RuleBasedStateMachine):
         amount=st.integers(1, 3),
         known=st.booleans(),
     )
-    def pop(self, key, models, amount, known):
+    def pop(self, key: str, models: list[str], amount: int, known: bool) -> Any:
         offer = {"name": f"worker of {key}", "models": models, "amount": amount}
         offer["bridge_agent"] = "TabbyAPI:1:x" if known else "Other:1:x"
         found = self.horde.pop(key, {**offer, "max_length": 1024})
@@ -85,7 +88,7 @@ class HordeContext(RuleBasedStateMachine):
         return multiple(*found["ids"])
 
     @rule(job_id=jobs, state=st.sampled_from(("ok", "ok", "censored", "faulted")))
-    def hand_in(self, job_id, state):
+    def hand_in(self, job_id: str, state: str) -> None:
         key, popped, request_id = self.popped[job_id]
         late = self.now >= popped + TTL or job_id in self.handed_in
         result = {"id": job_id, "generation": job_id, "state": state}
@@ -101,7 +104,7 @@ class HordeContext(RuleBasedStateMachine):
             self.last_active[request_id] = self.now
 
     @rule(request_id=requests)
-    def cancel(self, request_id):
+    def cancel(self, request_id: str) -> None:
         try:
             self.horde.cancel(request_id)
         except HordeError as refusal:
@@ -109,17 +112,17 @@ class HordeContext(RuleBasedStateMachine):
         self.cancelled.add(request_id)
 
     @rule(seconds=st.sampled_from((0.5, 10.0, 149.0, 151.0, 400.0, 1199.0)))
-    def wait(self, seconds):
+    def wait(self, seconds: float) -> None:
         self.now += seconds
 
     @invariant()
-    def requests_live_until_they_expire_or_are_cancelled(self):
+    def requests_live_until_they_expire_or_are_cancelled(self) -> None:
         for request_id, last_active in self.last_active.items():
             alive = request_id not in self.cancelled and self.now < last_active + EXPIRY
             assert (self.status(request_id) is not None) == alive
 
     @invariant()
-    def every_result_asked_for_is_somewhere_once(self):
+    def every_result_asked_for_is_somewhere_once(self) -> None:
         for request_id, n in self.asked.items():
             status = self.status(request_id)
             if status is not None:
@@ -129,7 +132,7 @@ class HordeContext(RuleBasedStateMachine):
                 assert status["faulted"] == (status["restarted"] >= 3)
 
     @invariant()
-    def positions_are_a_permutation(self):
+    def positions_are_a_permutation(self) -> None:
         found = [status for status in map(self.status, self.asked) if status is not None]
         waiting = [s for s in found if s["waiting"] and not s["faulted"]]
         positions = sorted(status["queue_position"] for status in waiting)
@@ -137,7 +140,7 @@ class HordeContext(RuleBasedStateMachine):
         assert all(s["queue_position"] == 0 for s in found if s["faulted"] or not s["waiting"])
 
     @invariant()
-    def open_requests_are_those_that_are_not_over(self):
+    def open_requests_are_those_that_are_not_over(self) -> None:
         found = {each: self.status(each) for each in self.asked}
         over = {"faulted": True}
         expected = [
@@ -147,14 +150,14 @@ class HordeContext(RuleBasedStateMachine):
         ]
         assert [request.id for request in self.horde.open_requests()] == expected
 
-    def status(self, request_id):
+    def status(self, request_id: str) -> Any:
         try:
             return self.horde.status(request_id)
         except HordeError as refusal:
             assert refusal.rc == "RequestNotFound"
             return None
 
-    def teardown(self):
+    def teardown(self) -> None:
         self.now += 2 * EXPIRY
         assert self.horde.open_requests() == []
         queue = self.horde._state.queue
