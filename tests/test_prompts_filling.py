@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from horde_proxy.prompts.guided import LeafPrompt, Unfillable, fill
-from horde_proxy.prompts.json_schema.schemas import problem
+from horde_proxy.prompts.json_schema.validation import problem_with
 
 STRING = {"type": "string"}
 INTEGER = {"type": "integer"}
@@ -510,7 +510,7 @@ def test_whatever_is_said_the_value_fits_and_the_asks_are_bounded(
     except Unfillable:
         return
     Draft202012Validator(schema).validate(filled)
-    assert problem(filled, schema) is None
+    assert problem_with(filled, schema) is None
     assert len(asks) <= 9 * (4 + 4 + 1)
     assert all(16 <= ask.max_length <= 200 for ask in asks)
     text = begun + json.dumps(filled, ensure_ascii=False)

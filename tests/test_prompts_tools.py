@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from horde_proxy.prompts.json_schema.slimming import slimmed
 from horde_proxy.prompts.tool_calls.instructions import (
     Tool,
     call_text,
     instructions,
     prefill,
     result_text,
-    slimmed,
     stops,
     style_of,
 )

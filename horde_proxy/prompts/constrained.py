@@ -13,7 +13,10 @@ from typing import Any
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.prompts.faults import loops
-from horde_proxy.prompts.json_schema.schemas import Unfillable, broken, problem, resolved
+from horde_proxy.prompts.json_schema.inlining import inlined
+from horde_proxy.prompts.json_schema.merging import Unfillable
+from horde_proxy.prompts.json_schema.slimming import slimmed
+from horde_proxy.prompts.json_schema.validation import problem_with, schema_problem
 from horde_proxy.prompts.lenient_json import dumps, loads, span
 from horde_proxy.prompts.tool_calls import instructions as calling
 from horde_proxy.prompts.tool_calls.calls import CallReading, read_calls
@@ -75,7 +78,7 @@ def read_json(prefill: str, text: str, schema: Mapping[str, Any] | None) -> tupl
     """
     wrong = "The answer is not valid JSON."
     for value in _candidates(prefill, text):
-        misfit = problem(value, schema) if schema is not None else None
+        misfit = problem_with(value, schema) if schema is not None else None
         if schema is None and not isinstance(value, dict):
             misfit = "It is not a JSON object."
         if misfit is None:
@@ -148,7 +151,7 @@ def offered(request: GenerationRequest) -> list[Tool]:
 def undeclared(arguments: str, tool: Tool) -> str | None:
     """What is wrong with arguments that a tool does not have, unless it says it takes others."""
     try:
-        schema = resolved(tool.parameters)
+        schema = inlined(tool.parameters)
     except Unfillable:
         return None
     if schema.keys() & _OTHERS:
@@ -260,7 +263,7 @@ def _json_rule(wanted: JsonFormat) -> str:
 
 def _refuse_broken(schema: Mapping[str, Any], param: str) -> None:
     """Raises InvalidRequest for what is no JSON schema: nothing could ever fit it."""
-    fault = broken(schema)
+    fault = schema_problem(schema)
     if fault:
         raise InvalidRequest(
             f"Invalid schema in '{param}': {fault}", param=param, code="invalid_value"
@@ -272,14 +275,14 @@ def _opening(schema: Mapping[str, Any] | None) -> str:
     if schema is None:
         return "{"
     try:
-        kind = resolved(schema).get("type")
+        kind = inlined(schema).get("type")
     except Unfillable:
         return ""
     return {"object": "{", "array": "["}.get(kind, "") if isinstance(kind, str) else ""
 
 
 def _slim(schema: Mapping[str, Any]) -> str:
-    return json.dumps(calling.slimmed(schema), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(slimmed(schema), ensure_ascii=False, separators=(",", ":"))
 
 
 def _told(messages: Sequence[Message], text: str) -> list[Message]:

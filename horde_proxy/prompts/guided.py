@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from horde_proxy.prompts.json_schema.schemas import (
+from horde_proxy.prompts.json_schema.fillable import read_shape
+from horde_proxy.prompts.json_schema.merging import Unfillable
+from horde_proxy.prompts.json_schema.shapes import (
     Array,
     Choice,
     Fixed,
@@ -21,13 +23,11 @@ from horde_proxy.prompts.json_schema.schemas import (
     Object,
     Shape,
     Text,
-    Unfillable,
-    alternatives,
-    fits,
-    formatted_in,
-    neutral,
-    shape,
+    distinct_values,
+    neutral_value,
 )
+from horde_proxy.prompts.json_schema.string_formats import formatted_parts
+from horde_proxy.prompts.json_schema.validation import fits
 
 __all__ = ["TEXT_STOPS", "LeafPrompt", "Unfillable", "fill"]
 
@@ -68,7 +68,7 @@ def fill(
     `begun` and the start of json.dumps(value, ensure_ascii=False), but for an element that is
     dropped because it has to be unique. Raises Unfillable at the call, before the first ask.
     """
-    whole = shape(schema)
+    whole = read_shape(schema)
     _refuse_long_arrays(whole, most_elements)
     spare = most_leaves - _cost(whole)
     if spare < 0:
@@ -80,7 +80,7 @@ def _filled(
     whole: Shape, schema: Mapping[str, Any], filling: _Filling
 ) -> Generator[LeafPrompt, str, Any]:
     value = yield from filling.value(whole, "")
-    return value if fits(value, schema) else neutral(whole)
+    return value if fits(value, schema) else neutral_value(whole)
 
 
 def _refuse_long_arrays(shape: Shape, most: int) -> None:
@@ -170,7 +170,7 @@ class _Filling:
                 if len(filled) >= shape.least:
                     break
                 value = next(
-                    each for each in alternatives(shape.item) if _is_unique([*filled, each])
+                    each for each in distinct_values(shape.item) if _is_unique([*filled, each])
                 )
             filled.append(value)
         return filled
@@ -307,7 +307,7 @@ def _decoded(raw: str) -> str:
 
 def _fitting(shape: Text, value: str) -> str | None:
     """The value, or what of it fits; None when another ask is worth while."""
-    found = list(formatted_in(shape.format, value)) if shape.format else []
+    found = list(formatted_parts(shape.format, value)) if shape.format else []
     for each in (value, shape.shortened(value), *found):
         if each and shape.takes(each):
             return each

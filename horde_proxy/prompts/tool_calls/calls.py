@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from heapq import merge
 from typing import Any
 
-from horde_proxy.prompts.json_schema.schemas import problem
+from horde_proxy.prompts.json_schema.keywords import (
+    dereferenced,
+    properties_of,
+    required_of,
+    types_of,
+)
+from horde_proxy.prompts.json_schema.validation import problem_with
 from horde_proxy.prompts.lenient_json import DEEPEST, Span, dumps, loads, python_source, span
 from horde_proxy.protocol.chat import Tool
 
@@ -190,7 +196,7 @@ def _misfit(source: _Source, call: FoundCall) -> str | None:
     tool = source.tool(call.name)
     if tool is None:
         return f"No tool named '{call.name[:64]}' is available."
-    missing = [name for name in _required(tool.parameters) if name not in loads(call.arguments)]
+    missing = [name for name in required_of(tool.parameters) if name not in loads(call.arguments)]
     return _lacks(tool, missing[0]) if missing else None
 
 
@@ -537,10 +543,10 @@ def _python_call(source: _Source, node: ast.expr) -> FoundCall | None:
     if tool is None:
         return None
     names = [keyword.arg for keyword in node.keywords]
-    properties = list(_properties(tool.parameters))
+    properties = list(properties_of(tool.parameters))
     if any(each is None or (properties and each not in properties) for each in names):
         return None
-    if node.args or (not names and _required(tool.parameters)):
+    if node.args or (not names and required_of(tool.parameters)):
         return None
     return _call(source, name, {str(each.arg): _literal(each.value) for each in node.keywords})
 
@@ -622,7 +628,7 @@ def _finish_xml(
             found.fault(f"The call of '{name[:64]}' has no end.")
         return position
     schema: Mapping[str, Any] = tool.parameters if tool else {}
-    properties = _properties(schema)
+    properties = properties_of(schema)
     decoded = {key: _typed(each, properties.get(key), schema) for key, each in values.items()}
     call = _call(source, name, decoded)
     if call is not None:
@@ -632,7 +638,7 @@ def _finish_xml(
 
 def _typed(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
     """The value that a text stands for: itself when the schema says string, else JSON."""
-    types = _types(schema, root)
+    types = types_of(schema, root)
     if "string" in types:
         return None if text.strip() == "null" and "null" in types else text
     try:
@@ -675,7 +681,7 @@ def _object_call(source: _Source, value: dict[str, Any], *, marked: bool) -> Fou
     rest = {word: each for word, each in value.items() if word not in {*_BESIDES_NAME, name_key}}
     if marked:
         return _call(source, name, rest)
-    if rest or tool is None or _required(tool.parameters):
+    if rest or tool is None or required_of(tool.parameters):
         return None
     return _call(source, name, {})
 
@@ -711,7 +717,7 @@ def _call(source: _Source, name: str, arguments: Any) -> FoundCall | None:
 
 
 def _fitted(arguments: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    properties = _properties(schema)
+    properties = properties_of(schema)
     inner = arguments.get("properties")
     if isinstance(inner, dict) and "properties" not in properties:
         if set(arguments) <= {"properties", "type", "required"}:
@@ -722,23 +728,23 @@ def _fitted(arguments: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, A
 
 def _coerced(value: Any, schema: Any, root: Mapping[str, Any], depth: int) -> Any:
     """The value with texts turned into what the schema wants and needless nulls dropped."""
-    schema = _resolved(schema, root)
+    schema = dereferenced(schema, root)
     if depth > DEEPEST or not schema:
         return value
     if isinstance(value, str):
-        return _from_text(value, _types(schema, root))
+        return _from_text(value, types_of(schema, root))
     if isinstance(value, list):
         return [_coerced(each, schema.get("items"), root, depth + 1) for each in value]
     if not isinstance(value, dict):
         return value
-    properties, required = _properties(schema), _required(schema)
+    properties, required = properties_of(schema), required_of(schema)
     return {
         key: _coerced(each, properties.get(key), root, depth + 1)
         for key, each in value.items()
         if each is not None
         or key not in properties
         or key in required
-        or "null" in _types(properties[key], root)
+        or "null" in types_of(properties[key], root)
     }
 
 
@@ -760,62 +766,6 @@ def _from_text(text: str, types: frozenset[str]) -> Any:
     return value if any(isinstance(value, wanted[each]) for each in types & set(wanted)) else text
 
 
-# --- schemas ---
-
-
-def _properties(schema: Any) -> Mapping[str, Any]:
-    found = schema.get("properties") if isinstance(schema, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
-
-
-def _required(schema: Any) -> list[str]:
-    found = schema.get("required") if isinstance(schema, Mapping) else None
-    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
-
-
-def _resolved(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that local references lead to; {} for none."""
-    for _ in range(8):
-        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
-        if not isinstance(reference, str):
-            break
-        schema = _target(reference, root)
-    return schema if isinstance(schema, Mapping) else {}
-
-
-def _target(reference: str, root: Any) -> Any:
-    if not reference.startswith("#"):
-        return None
-    for step in reference[1:].split("/")[1:]:
-        root = (
-            root.get(step.replace("~1", "/").replace("~0", "~"))
-            if isinstance(root, Mapping)
-            else None
-        )
-    return root
-
-
-def _types(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
-    """The types that a schema allows, as far as it names them."""
-    schema = _resolved(schema, root)
-    named = schema.get("type")
-    types = {named} if isinstance(named, str) else set()
-    if isinstance(named, list):
-        types = {each for each in named if isinstance(each, str)}
-    if not types and isinstance(schema.get("enum"), list):
-        types = {_type_name(each) for each in schema["enum"][:100]}
-    for word in ("anyOf", "oneOf"):
-        branches = schema.get(word)
-        if isinstance(branches, list) and depth < 3:
-            types = types.union(*(_types(each, root, depth + 1) for each in branches[:20]))
-    return frozenset(types)
-
-
-def _type_name(value: Any) -> str:
-    names = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object"}
-    return "null" if value is None else names.get(type(value), "array")
-
-
 def problems_of(call: FoundCall, tool: Tool) -> str | None:
     """What about a call does not fit the tool's schema, in one sentence; None when all does."""
     try:
@@ -824,7 +774,7 @@ def problems_of(call: FoundCall, tool: Tool) -> str | None:
         arguments = None
     if not isinstance(arguments, dict):
         return f"The arguments of '{tool.name}' are not a JSON object."
-    found = problem(arguments, tool.parameters)
+    found = problem_with(arguments, tool.parameters)
     return None if found is None else f"The call of '{tool.name}': {found}"
 
 

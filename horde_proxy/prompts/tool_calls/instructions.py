@@ -7,9 +7,9 @@ tokens, which workers drop from what they return.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from horde_proxy.prompts.json_schema.slimming import slimmed
 from horde_proxy.protocol.chat import Tool
 
 _HERMES_HEAD = """# Tools
@@ -44,11 +44,6 @@ _PLAIN = "If no function is needed, answer in plain text. "
 _HONEST = "Do not invent function results."
 _SINGLE = "Call only one function at a time."
 _OPENINGS = {"hermes": '<tool_call>\n{"name": ', "llama3": '{"name": ', "mistral": '[{"name": '}
-_SAFE_INTEGER = 2**53 - 1
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-_NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_VALUES = ("const", "enum", "default", "examples", "required")
-_DEEPEST = 64
 
 
 def instructions(tools: Sequence[Tool], style: str, *, choice: str, parallel: bool) -> str:
@@ -131,59 +126,3 @@ def _arguments_key(style: str) -> str:
 
 def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def slimmed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema without what no model needs; properties stay, whatever they are called."""
-    slim = rewritten(schema, _kept)
-    return slim if isinstance(slim, dict) else {}
-
-
-def _kept(key: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {word: value for word, value in schema.items() if not _useless(key, word, value)}
-
-
-def _useless(key: str, word: str, value: Any) -> bool:
-    if word in _BOUNDS:
-        return _is_number(value) and abs(value) >= _SAFE_INTEGER
-    if word == "title":
-        return isinstance(value, str) and bool(key) and _letters(value) == _letters(key)
-    if word == "additionalProperties":
-        return isinstance(value, bool)
-    return word == "$schema" or (word == "description" and value == "")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _letters(text: str) -> str:
-    return "".join(each for each in text.casefold() if each.isalnum())
-
-
-def rewritten(
-    schema: Any,
-    rule: Callable[[str, Mapping[str, Any]], dict[str, Any]],
-    key: str = "",
-    depth: int = 0,
-) -> Any:
-    """The schema with `rule(key, schema)` applied to it and to every schema in it.
-
-    `key` is the property that a schema belongs to. Values (enum, default) are left alone, and so
-    is what is nested too deeply to be a schema that somebody wrote.
-    """
-    if depth > _DEEPEST:
-        return schema
-    if isinstance(schema, list | tuple):
-        return [rewritten(each, rule, "", depth + 1) for each in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    result = {}
-    for word, value in rule(key, schema).items():
-        if word in _NAMED_SCHEMAS and isinstance(value, Mapping):
-            result[word] = {
-                name: rewritten(each, rule, str(name), depth + 2) for name, each in value.items()
-            }
-        else:
-            result[word] = value if word in _VALUES else rewritten(value, rule, "", depth + 1)
-    return result

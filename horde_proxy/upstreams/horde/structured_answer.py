@@ -30,7 +30,7 @@ from horde_proxy.prompts.constrained import (
 )
 from horde_proxy.prompts.fit import LEAST_LENGTH
 from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, Unfillable, fill
-from horde_proxy.prompts.json_schema.schemas import fits
+from horde_proxy.prompts.json_schema.validation import fits
 from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.prompts.tool_calls.calls import CallReading, FoundCall, problems_of, surely_text

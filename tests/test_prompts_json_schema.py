@@ -6,16 +6,13 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.prompts.json_schema.schemas import (
-    Unfillable,
-    is_of_format,
-    leaves,
-    matches,
-    problem,
-    resolved,
-    shape,
-    validator,
-)
+from horde_proxy.prompts.json_schema.fillable import count_leaves, read_shape
+from horde_proxy.prompts.json_schema.inlining import inlined
+from horde_proxy.prompts.json_schema.keywords import dereferenced, types_of
+from horde_proxy.prompts.json_schema.merging import Unfillable
+from horde_proxy.prompts.json_schema.patterns import pattern_matches
+from horde_proxy.prompts.json_schema.string_formats import has_format
+from horde_proxy.prompts.json_schema.validation import problem_with, validator
 
 STRING = {"type": "string"}
 POINT = {
@@ -31,12 +28,12 @@ def thing(**properties: Any) -> dict[str, Any]:
 
 def test_a_reference_is_inlined_and_the_definitions_go() -> None:
     schema = {**thing(at={"$ref": "#/$defs/point"}), "$defs": {"point": POINT}}
-    assert resolved(schema) == thing(at=POINT)
+    assert inlined(schema) == thing(at=POINT)
 
 
 def test_a_reference_to_old_definitions_is_inlined() -> None:
     schema = {**thing(at={"$ref": "#/definitions/a~1b%20c"}), "definitions": {"a/b c": STRING}}
-    assert resolved(schema) == thing(at=STRING)
+    assert inlined(schema) == thing(at=STRING)
 
 
 def test_the_keywords_beside_a_reference_count_too() -> None:
@@ -44,7 +41,7 @@ def test_the_keywords_beside_a_reference_count_too() -> None:
         **thing(a={"$ref": "#/$defs/short", "minLength": 2, "description": "A name."}),
         "$defs": {"short": {"type": "string", "maxLength": 5, "description": "Any."}},
     }
-    assert resolved(schema)["properties"]["a"] == {
+    assert inlined(schema)["properties"]["a"] == {
         "type": "string",
         "minLength": 2,
         "maxLength": 5,
@@ -54,12 +51,12 @@ def test_the_keywords_beside_a_reference_count_too() -> None:
 
 def test_a_property_named_like_a_keyword_is_a_property() -> None:
     schema = {"type": "object", "properties": {"$ref": STRING, "allOf": STRING}}
-    assert resolved(schema) == schema
+    assert inlined(schema) == schema
 
 
 def test_the_objects_of_all_of_become_one() -> None:
     schema = {"allOf": [thing(a=STRING), thing(b=STRING)]}
-    assert resolved(schema) == {
+    assert inlined(schema) == {
         "type": ["object"],
         "properties": {"a": STRING, "b": STRING},
         "required": ["a", "b"],
@@ -68,24 +65,60 @@ def test_the_objects_of_all_of_become_one() -> None:
 
 def test_bounds_that_meet_become_the_narrower_ones() -> None:
     schema = {"allOf": [{"minimum": 1, "maximum": 9}, {"minimum": 3, "maximum": 11}]}
-    assert resolved(schema) == {"minimum": 3, "maximum": 9}
+    assert inlined(schema) == {"minimum": 3, "maximum": 9}
 
 
 def test_what_a_closed_part_does_not_take_goes() -> None:
     closed = {"type": "object", "properties": {"a": STRING}, "additionalProperties": False}
     other = {"type": "object", "properties": {"b": STRING}}
-    assert resolved({"allOf": [closed, other]})["properties"] == {"a": STRING}
+    assert inlined({"allOf": [closed, other]})["properties"] == {"a": STRING}
 
 
 def test_null_comes_last_among_types_and_branches() -> None:
-    assert resolved({"type": ["null", "string"]}) == {"type": ["string", "null"]}
-    assert resolved({"anyOf": [{"type": "null"}, STRING]}) == {"anyOf": [STRING, {"type": "null"}]}
+    assert inlined({"type": ["null", "string"]}) == {"type": ["string", "null"]}
+    assert inlined({"anyOf": [{"type": "null"}, STRING]}) == {"anyOf": [STRING, {"type": "null"}]}
 
 
 @pytest.mark.parametrize("reference", ["https://example.com/s", "#/$defs/none", "#name", "#", 3])
 def test_a_reference_that_cannot_be_followed_to_an_end_is_unfillable(reference: Any) -> None:
     with pytest.raises(Unfillable):
-        resolved(thing(a={"$ref": reference}))
+        inlined(thing(a={"$ref": reference}))
+
+
+POINTERS = {
+    "$defs": {"a/b~c%d": STRING, "list": [STRING, {"type": "integer"}], "again": {"$ref": "#"}}
+}
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("#/$defs/a~1b~0c%25d", {"string"}),
+        ("#/%24defs/list/1", {"integer"}),
+        ("#/$defs/list/2", set()),
+        ("#/$defs/list/a", set()),
+        ("#/$defs/list/0/type/x", set()),
+        ("#/$defs/none", set()),
+        ("#name", set()),
+        ("https://127.0.0.1:9/s", set()),
+    ],
+)
+def test_arguments_and_guided_filling_resolve_references_alike(
+    reference: str, expected: set[str]
+) -> None:
+    schema = {**thing(a={"$ref": reference}), **POINTERS}
+    assert types_of({"$ref": reference}, schema) == expected
+    if expected:
+        assert inlined(schema)["properties"]["a"] == {"type": expected.pop()}
+    else:
+        with pytest.raises(Unfillable):
+            inlined(schema)
+
+
+def test_references_in_a_circle_lead_nowhere() -> None:
+    assert dereferenced({"$ref": "#/a"}, {"a": {"$ref": "#/b"}, "b": {"$ref": "#/a"}}) == {
+        "$ref": "#/a"
+    }
 
 
 def test_references_that_multiply_are_given_up() -> None:
@@ -97,7 +130,7 @@ def test_references_that_multiply_are_given_up() -> None:
         for level in range(6)
     }
     with pytest.raises(Unfillable):
-        resolved({"$ref": "#/$defs/0", "$defs": {**definitions, "6": STRING}})
+        inlined({"$ref": "#/$defs/0", "$defs": {**definitions, "6": STRING}})
 
 
 @pytest.mark.parametrize(
@@ -125,7 +158,7 @@ def test_references_that_multiply_are_given_up() -> None:
     ],
 )
 def test_leaves_are_counted(schema: dict[str, Any], expected: int) -> None:
-    assert leaves(schema) == expected
+    assert count_leaves(schema) == expected
 
 
 @pytest.mark.parametrize(
@@ -157,38 +190,38 @@ def test_leaves_are_counted(schema: dict[str, Any], expected: int) -> None:
     ],
 )
 def test_what_cannot_be_promised_has_no_leaves(schema: dict[str, Any]) -> None:
-    assert leaves(schema) is None
+    assert count_leaves(schema) is None
 
 
 def test_one_of_is_fillable_where_a_required_value_tells_the_branches_apart() -> None:
     cat, dog = thing(kind={"const": "cat"}, lives=STRING), thing(kind={"const": "dog"})
-    assert leaves({"oneOf": [cat, dog]}) == 1
+    assert count_leaves({"oneOf": [cat, dog]}) == 1
 
 
 def test_a_schema_that_is_no_object_is_unfillable() -> None:
     with pytest.raises(Unfillable):
-        shape(True)  # type: ignore[arg-type]
+        read_shape(True)  # type: ignore[arg-type]
 
 
 def test_a_value_that_fits_has_no_problem() -> None:
-    assert problem({"x": 1, "y": 2}, POINT) is None
+    assert problem_with({"x": 1, "y": 2}, POINT) is None
 
 
 def test_a_problem_names_the_place() -> None:
-    assert problem({"x": 1, "y": "2"}, POINT) == "At 'y': '2' is not of type 'number'."
+    assert problem_with({"x": 1, "y": "2"}, POINT) == "At 'y': '2' is not of type 'number'."
 
 
 def test_a_problem_at_the_root_is_a_sentence_too() -> None:
-    assert problem({"x": 1}, POINT) == "'y' is a required property."
+    assert problem_with({"x": 1}, POINT) == "'y' is a required property."
 
 
 def test_a_long_value_is_not_repeated() -> None:
-    assert problem("a" * 5000, {"type": "integer"}) == "The value does not meet 'type'."
+    assert problem_with("a" * 5000, {"type": "integer"}) == "The value does not meet 'type'."
 
 
 def test_a_problem_keeps_its_numbers_and_names() -> None:
     schema = {"properties": {"SmolLM2-135M": {"maximum": 500}}}
-    assert problem({"SmolLM2-135M": 1502}, schema) == (
+    assert problem_with({"SmolLM2-135M": 1502}, schema) == (
         "At 'SmolLM2-135M': 1502 is greater than the maximum of 500."
     )
 
@@ -210,7 +243,7 @@ def test_a_problem_keeps_its_numbers_and_names() -> None:
     ],
 )
 def test_a_schema_that_is_broken_remote_or_slow_finds_no_problem(schema: dict[str, Any]) -> None:
-    assert problem("a" * 60 + "!", schema) is None
+    assert problem_with("a" * 60 + "!", schema) is None
 
 
 def test_a_pattern_stays_guarded_when_a_schema_with_a_dialect_refers_to_itself() -> None:
@@ -219,7 +252,7 @@ def test_a_pattern_stays_guarded_when_a_schema_with_a_dialect_refers_to_itself()
         "properties": {"a": {"$ref": "#"}},
         "pattern": "^(a+)+$",
     }
-    assert problem({"a": "a" * 60 + "!"}, schema) is None
+    assert problem_with({"a": "a" * 60 + "!"}, schema) is None
 
 
 def test_references_that_multiply_find_no_problem() -> None:
@@ -227,7 +260,7 @@ def test_references_that_multiply_find_no_problem() -> None:
         str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(40)
     }
     schema = {"$ref": "#/$defs/0", "$defs": {**definitions, "40": {"type": "integer"}}}
-    assert problem(3, schema) is None
+    assert problem_with(3, schema) is None
 
 
 def test_a_tree_is_checked_to_its_leaves() -> None:
@@ -235,19 +268,19 @@ def test_a_tree_is_checked_to_its_leaves() -> None:
         "type": "object",
         "properties": {"children": {"type": "array", "items": {"$ref": "#"}}},
     }
-    assert problem({"children": [{"children": []}]}, tree) is None
-    assert problem({"children": [{"children": [3]}]}, tree) == (
+    assert problem_with({"children": [{"children": []}]}, tree) is None
+    assert problem_with({"children": [{"children": [3]}]}, tree) == (
         "At 'children.0.children.0': 3 is not of type 'object'."
     )
 
 
 def test_an_enormous_schema_finds_no_problem() -> None:
-    assert problem(-1, {"enum": list(range(20_000))}) is None
+    assert problem_with(-1, {"enum": list(range(20_000))}) is None
 
 
 def test_one_of_does_not_rely_on_formats_to_tell_branches_apart() -> None:
     schema = {"oneOf": [{"const": "x"}, {"type": "string", "format": "date"}]}
-    assert leaves(schema) is None
+    assert count_leaves(schema) is None
 
 
 def test_depth_without_end_finds_no_problem() -> None:
@@ -255,8 +288,8 @@ def test_depth_without_end_finds_no_problem() -> None:
     value: Any = "text"
     for _ in range(5000):
         schema, value = {"items": schema}, [value]
-    assert problem(value, {"type": "integer"}) is None
-    assert problem("text", schema) is None
+    assert problem_with(value, {"type": "integer"}) is None
+    assert problem_with("text", schema) is None
     assert validator(schema) is None
 
 
@@ -266,13 +299,13 @@ def test_the_dialect_of_a_schema_is_used() -> None:
         "minimum": 3,
         "exclusiveMinimum": True,
     }
-    assert problem(3, schema) == "3 is less than or equal to the minimum of 3."
-    assert problem(4, schema) is None
+    assert problem_with(3, schema) == "3 is less than or equal to the minimum of 3."
+    assert problem_with(4, schema) is None
 
 
 def test_a_pattern_is_searched_for() -> None:
-    assert problem("ab1", {"pattern": "^[a-z]+$"}) == "'ab1' does not match '^[a-z]+$'."
-    assert problem("abc", {"pattern": "^[a-z]+$"}) is None
+    assert problem_with("ab1", {"pattern": "^[a-z]+$"}) == "'ab1' does not match '^[a-z]+$'."
+    assert problem_with("abc", {"pattern": "^[a-z]+$"}) is None
 
 
 @pytest.mark.parametrize(
@@ -292,7 +325,7 @@ def test_a_pattern_is_searched_for() -> None:
 def test_a_pattern_says_nothing_where_it_might_take_for_ever(
     pattern: str, text: str, expected: bool | None
 ) -> None:
-    assert matches(pattern, text) is expected
+    assert pattern_matches(pattern, text) is expected
 
 
 @pytest.mark.parametrize(
@@ -321,8 +354,8 @@ def test_a_pattern_says_nothing_where_it_might_take_for_ever(
     ],
 )
 def test_a_format_is_checked(format: str, text: str, expected: bool) -> None:
-    assert is_of_format(format, text) is expected
-    assert (problem(text, {"format": format}) is None) is expected
+    assert has_format(format, text) is expected
+    assert (problem_with(text, {"format": format}) is None) is expected
 
 
 @pytest.mark.parametrize(
@@ -343,4 +376,4 @@ def test_a_format_is_checked(format: str, text: str, expected: bool) -> None:
 )
 def test_a_value_that_would_be_too_large_is_not_made(schema: dict[str, Any]) -> None:
     with pytest.raises(Unfillable, match="too large"):
-        shape(schema)
+        read_shape(schema)

@@ -1,0 +1,26 @@
+"""What a `$ref` points to within its schema. Nothing is ever fetched."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from referencing import Registry, Resource
+from referencing.exceptions import Unresolvable
+
+# "#" is the whole schema and "#/$defs/point" a JSON pointer (RFC 6901), percent-encoded. Not
+# followed: "#point", an anchor, which no client is known to send, and "https://example.com/s".
+_POINTER = re.compile(r"#(?:/|\Z)")
+
+
+def resolve_reference(root: Any, reference: Any) -> Any:
+    """The part of the schema `root` that a local reference means. Raises Unresolvable."""
+    if not isinstance(reference, str) or not _POINTER.match(reference):
+        raise Unresolvable(ref=str(reference))
+    # An opaque resource is plain JSON: no `$id` in it changes what a pointer is relative to.
+    resource: Resource[Any] = Resource.opaque(root)
+    resolver = Registry[Any]().with_resource("", resource).resolver()
+    try:
+        return resolver.lookup(reference).contents
+    except (TypeError, ValueError):  # "/a" of a number, or of an array
+        raise Unresolvable(ref=reference) from None

@@ -1,0 +1,201 @@
+"""The values that guided filling can make: leaves (Fixed, Choice, Text, Number), Array, Object.
+
+A leaf that a model gives has a `fallback`, a value that fits whatever the model says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from horde_proxy.prompts.json_schema.patterns import pattern_matches
+from horde_proxy.prompts.json_schema.string_formats import has_format
+from horde_proxy.prompts.json_schema.validation import Schema, fits_part
+
+_USUAL_ELEMENTS = 3
+"""Elements that an array is counted with where its schema says no number."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The only value that there can be; no model has to give it."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values; `fallback` is one of them."""
+
+    values: tuple[Any, ...]
+    fallback: Any
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string of `least` to `most` characters; `fallback` is one that fits."""
+
+    least: int
+    most: int | None
+    format: str | None
+    pattern: str | None
+    fallback: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether any text of the right length will do."""
+        return self.format is None and self.pattern is None
+
+    def takes(self, text: str) -> bool:
+        """Whether a text fits; a pattern that cannot be searched for fits nothing."""
+        return (
+            self.least <= len(text)
+            and (self.most is None or len(text) <= self.most)
+            and (self.format is None or has_format(self.format, text))
+            and (self.pattern is None or pattern_matches(self.pattern, text) is True)
+        )
+
+    def shortened(self, text: str) -> str:
+        """The first `most` characters, without whitespace at the end where that leaves enough."""
+        cut = text[: self.most]
+        return cut.rstrip() if len(cut.rstrip()) >= self.least else cut
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number; `rules` has the keywords that bound it. `fallback` is one that fits."""
+
+    rules: Schema
+    fallback: float = 0
+
+    def takes(self, number: float) -> bool:
+        """Whether a number fits."""
+        return math.isfinite(number) and fits_part(number, self.rules)
+
+    def nearest(self, number: float) -> float:
+        """A number that fits and is near the given one."""
+        fitting = (near for near in self.near(number) if self.takes(near))
+        return next(fitting, self.fallback)
+
+    def near(self, number: float) -> Iterator[float]:
+        """Numbers that may fit, first those that change the least and are short to write."""
+        low, high = number_bounds(self.rules)
+        held = min(max(number, low), high)
+        for near in (
+            number,
+            held,
+            *_multiples(held, self.rules.get("multipleOf")),
+            *_beside(held),
+            *([(low + high) / 2] if math.isfinite(low + high) else []),
+        ):
+            if self.rules["type"] == "integer" and math.isfinite(near):
+                yield from (math.floor(near), math.ceil(near))
+            else:
+                yield near
+
+
+@dataclass(frozen=True)
+class Array:
+    """`least` to `most` elements of one shape."""
+
+    item: Shape
+    least: int
+    most: int | None
+    unique: bool
+
+
+@dataclass(frozen=True)
+class Object:
+    """Properties in order, each with its name, its shape and whether it is required."""
+
+    properties: tuple[tuple[str, Shape, bool], ...]
+    most: int | None
+
+
+Shape: TypeAlias = Fixed | Choice | Text | Number | Array | Object
+
+
+def neutral_value(shape: Shape) -> Any:
+    """The value that fits with as little in it as possible."""
+    match shape:
+        case Fixed():
+            return shape.value
+        case Array():
+            several = (
+                distinct_values(shape.item)
+                if shape.unique
+                else itertools.repeat(neutral_value(shape.item))
+            )
+            return list(itertools.islice(several, shape.least))
+        case Object():
+            return {
+                name: neutral_value(inner) for name, inner, needed in shape.properties if needed
+            }
+        case _:
+            return shape.fallback
+
+
+def distinct_values(shape: Shape) -> Iterator[Any]:
+    """Different values that fit, for an array whose elements must be unique."""
+    match shape:
+        case Choice():
+            yield from shape.values
+        case Text():
+            numbered = (str(number).rjust(shape.least, ".") for number in range(1, 101))
+            yield shape.fallback
+            yield from (text for text in numbered if text != shape.fallback and shape.takes(text))
+        case Number():
+            others = (shape.fallback + sign * step for step in range(1, 101) for sign in (1, -1))
+            yield shape.fallback
+            yield from (number for number in others if shape.takes(number))
+        case _:
+            yield neutral_value(shape)
+
+
+def leaf_count(shape: Shape) -> int:
+    """How many leaves a model gives at most; see `count_leaves` for arrays."""
+    match shape:
+        case Fixed():
+            return 0
+        case Array():
+            counted = max(shape.least, _USUAL_ELEMENTS)
+            return min(counted, shape.most or counted) * leaf_count(shape.item)
+        case Object():
+            return sum(leaf_count(inner) for _, inner, _ in shape.properties)
+        case _:
+            return 1
+
+
+def size(shape: Shape) -> int:
+    """How many values the neutral value is made of."""
+    match shape:
+        case Array():
+            return 1 + shape.least * size(shape.item)
+        case Object():
+            return 1 + sum(size(inner) for _, inner, needed in shape.properties if needed)
+        case _:
+            return 1
+
+
+def number_bounds(rules: Schema) -> tuple[float, float]:
+    """(lowest, highest), infinite where there is none; exclusive bounds count as inclusive."""
+    low = max(rules.get("minimum", -math.inf), rules.get("exclusiveMinimum", -math.inf))
+    high = min(rules.get("maximum", math.inf), rules.get("exclusiveMaximum", math.inf))
+    return low, high
+
+
+def _multiples(number: float, step: float | None) -> list[float]:
+    """The multiples of `step` around a number, the nearest first."""
+    if step is None or not math.isfinite(number // step):
+        return []
+    around = [(number // step + count) * step for count in range(-4, 6)]
+    return sorted([*around, 0], key=lambda multiple: abs(multiple - number))
+
+
+def _beside(number: float) -> list[float]:
+    """Numbers a little more or less: for bounds that are exclusive."""
+    steps = [number + sign * step for step in (1, 0.1, 0.001) for sign in (1, -1)]
+    return [*steps, math.nextafter(number, math.inf), math.nextafter(number, -math.inf)]

@@ -1,0 +1,66 @@
+"""`anyOf` and `oneOf`: the branches that a value can be filled in by without doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from horde_proxy.prompts.json_schema.inlining import is_null
+from horde_proxy.prompts.json_schema.merging import ANNOTATIONS, Unfillable, merged, type_names
+from horde_proxy.prompts.json_schema.validation import Schema, fits_part
+
+NUMERIC = {"integer", "number"}
+
+
+def branches(schema: Schema, keyword: str) -> Iterator[dict[str, Any]]:
+    """The schema with one branch of `keyword` merged in, for each branch that leaves no doubt.
+
+    With oneOf a branch is in doubt when a value could fit another one as well.
+    """
+    rest = {word: value for word, value in schema.items() if word != keyword}
+    options = schema[keyword]
+    named = [_named_values(option) for option in options if not is_null(option)]
+    values = [value for option_values in named if option_values for value in option_values]
+    alone = keyword == "anyOf" or all(values.count(value) == 1 for value in values)
+    if values and all(named) and alone:
+        options = [{"enum": values}]
+    for option in options:
+        try:
+            whole = merged(rest, option)
+        except Unfillable:
+            continue
+        others = [other for other in options if other is not option]
+        if keyword == "anyOf" or all(_disjoint(whole, other) for other in others):
+            yield whole
+
+
+def _named_values(schema: Schema) -> list[Any] | None:
+    """The values of a branch that only lists values, as {"const": "a"} does; else None."""
+    if schema.keys() - ANNOTATIONS <= {"type", "enum", "const"}:
+        return listed_values(schema) or None
+    return None
+
+
+def _disjoint(first: Schema, second: Schema) -> bool:
+    """Whether surely no value fits both: by type, by value, or by a property that both require."""
+    for one, other in ((first, second), (second, first)):
+        values = [one["const"]] if "const" in one else one.get("enum")
+        # Formats do not count: whether they are checked is up to the client's validator.
+        if values and not any(fits_part(value, other, formats=False) for value in values):
+            return True
+    mine, theirs = set(type_names(first.get("type"))), set(type_names(second.get("type")))
+    if None not in mine | theirs and not mine & theirs and len((mine | theirs) & NUMERIC) < 2:
+        return True
+    shared = set(first.get("required", ())) & set(second.get("required", ()))
+    known = shared & first.get("properties", {}).keys() & second.get("properties", {}).keys()
+    return mine == {"object"} and any(
+        _disjoint(first["properties"][name], second["properties"][name]) for name in known
+    )
+
+
+def listed_values(schema: Schema) -> list[Any]:
+    """The values that const or enum list and the other keywords allow."""
+    if "const" in schema:
+        return [schema["const"]] if fits_part(schema["const"], schema) else []
+    rest = {word: value for word, value in schema.items() if word != "enum"}
+    return [value for value in schema.get("enum", []) if fits_part(value, rest)]
