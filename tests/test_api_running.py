@@ -14,7 +14,7 @@ from horde_proxy.errors import ClientGone, UpstreamFailed
 from horde_proxy.ledger import UsageRecorder
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.webhook import Webhook
-from tests.support import OWNER_KEY, Clock, Scripted, World, known
+from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known
 
 ABOUT = RequestInfo("id", "ann", "m", False, 0.0)
 
@@ -415,14 +415,15 @@ def test_models_of_one_format_share_a_request(world: World) -> None:
     world.employ(Scripted("Hello.", name="koboldcpp/A-8B"), "one")
     world.bridge(Scripted("x", name="koboldcpp/B-8B"), "two").step(world.session)
     submitted: list[Any] = []
-    send = world.session.send
+    adapter = world.session.get_adapter(HORDE_URL)
+    send = adapter.send
 
     def noted(request: Any, **kwargs: Any) -> Any:
         if request.url.endswith("/async"):
             submitted.append(json.loads(request.body))
         return send(request, **kwargs)
 
-    world.session.send = noted  # type: ignore[method-assign]
+    adapter.send = noted  # type: ignore[method-assign]
     answer = (
         world.http().post("/v1/chat/completions", json={**CHAT, "model": "koboldcpp/*"}).get_json()
     )

@@ -19,7 +19,7 @@ from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Caller, Route, SubmitBudget, SubmitsUsedUp, Waiting
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.worker.backend import BackendError
-from tests.support import OWNER_KEY, Clock, Scripted, World
+from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World
 
 BEGUN = re.compile(r"<\|im_start\|>assistant\n(.*)\Z", re.DOTALL)
 
@@ -392,7 +392,8 @@ def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
     world.horde.upfront_kudos = True
     world.options = replace(world.options, api_key="0000000000")
     statuses: list[tuple[float, str, int]] = []
-    send = world.session.send
+    adapter = world.session.get_adapter(HORDE_URL)
+    send = adapter.send
 
     def noted(request: Any, **kwargs: Any) -> Any:
         response = send(request, **kwargs)
@@ -401,10 +402,9 @@ def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
             statuses.append((world.clock(), number[1] if number else "", response.status_code))
         return response
 
-    world.session.send = noted  # type: ignore[method-assign]
+    adapter.send = noted  # type: ignore[method-assign]
     worker = world.bridge(Scripted("Hello there."))
     worker.step(world.session)
-    world.session.send = noted  # type: ignore[method-assign]
     world.sleep = lambda seconds: None
     upstream = world.upstream()
     running = {}

@@ -273,14 +273,15 @@ def test_the_hordes_own_pace_is_never_exceeded(world: World) -> None:
     """The private horde has the real limits: 60 polls of an id in a minute, then a 429."""
     world.bridge(Scripted("x")).step(world.session)
     statuses: list[int] = []
-    send = world.session.send
+    adapter = world.session.get_adapter(HORDE_URL)
+    send = adapter.send
 
     def counted(*args: Any, **kwargs: Any) -> requests.Response:
         response = send(*args, **kwargs)
         statuses.append(response.status_code)
         return response
 
-    world.session.send = counted  # type: ignore[method-assign]
+    adapter.send = counted  # type: ignore[method-assign]
     items = stream(world, chat())
     start = world.clock()
     while world.clock() - start < 300:

@@ -11,7 +11,6 @@ from hashlib import sha256
 
 from limits.storage import RedisStorage
 from requests import Session
-from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from horde_proxy.aihorde.rest import api_url
@@ -33,6 +32,7 @@ from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.upstreams.lean_adapter import LeanAdapter
 
 PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
 """A name that no DNS knows (RFC 6761): requests for it are answered in this process."""
@@ -280,4 +280,4 @@ def _session(services: AppServices, connect_tries: int) -> Session:
     connect_only = Retry(
         connect=connect_tries, read=0, redirect=0, status=0, other=0, backoff_factor=0.2
     )
-    return services.new_session(HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=connect_only))
+    return services.new_session(LeanAdapter(pool_maxsize=_CONNECTIONS, max_retries=connect_only))

@@ -6,10 +6,11 @@ messages are told apart by `rc`, because their wording is not stable.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
-from typing import Any, cast
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 
@@ -28,6 +29,7 @@ from horde_proxy.errors import (
 )
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.horde.jobs import JobKind
+from horde_proxy.upstreams.lean_adapter import prepared
 
 LONGEST_RETRY_AFTER = 120
 _UNTOLD_PAUSE = 5
@@ -55,12 +57,16 @@ class HordeClient:
         self._session = session
         self._session.headers["Client-Agent"] = client_agent(contact)
         self._timeout, self._observer = timeout, observer
-        self._bare = session.prepare_request(requests.Request("GET", self.base))
-        self._environment = session.merge_environment_settings(self.base, {}, False, None, None)
+        # Made once: what the session adds (our agent, the credentials in a URL, proxies) is the
+        # same for each call.
+        self._headers = session.prepare_request(requests.Request("GET", self.base)).headers
+        self._environment: dict[str, Any] = {
+            **session.merge_environment_settings(self.base, {}, False, None, None)
+        }
 
     def submit(self, kind: JobKind, payload: Mapping[str, Any], api_key: str) -> str:
         """The id of a new request. Never retried: the horde has no idempotency, and it costs."""
-        answer = self._object("POST", kind.submit_path, json=payload, api_key=api_key)
+        answer = self._object("POST", kind.submit_path, payload=payload, api_key=api_key)
         request_id = answer.get("id")
         if not isinstance(request_id, str) or not request_id:
             raise UpstreamFailed("The horde accepted the request without an id.")
@@ -100,53 +106,60 @@ class HordeClient:
         return self._object("GET", "status/performance")
 
     def _list(self, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
-        found = self._call("GET", path, params=params)
-        if not isinstance(found, list):
+        answer = self._call("GET", path, params=params)
+        if not isinstance(answer, list):
             raise UpstreamFailed("The horde answered with something that is not a list.")
-        return [each for each in found if isinstance(each, dict)]
+        return [entry for entry in answer if isinstance(entry, dict)]
 
-    def _object(self, method: str, path: str, **extra: Any) -> dict[str, Any]:
-        found = self._call(method, path, **extra)
-        if not isinstance(found, dict):
+    def _object(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        answer = self._call(method, path, **options)
+        if not isinstance(answer, dict):
             raise UpstreamFailed("The horde answered with something that is not an object.")
-        return cast(dict[str, Any], found)
+        return answer
 
-    def _call(self, method: str, path: str, *, api_key: str | None = None, **extra: Any) -> Any:
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        """The JSON of an answer. All exceptions of requests become ours here."""
         status: int | None = None
         try:
-            response = self._session.send(
-                self._prepared(method, path, api_key, extra),
-                timeout=self._timeout,
-                allow_redirects=False,
-                **self._environment,
-            )
-            status = response.status_code
+            response = self._send(method, path, **options)
+            status, content = response.status_code, response.content
             if status < 300:
-                return response.json()
-        except requests.JSONDecodeError as exc:
-            raise UpstreamFailed("The horde answered with something that is not JSON.") from exc
+                return json.loads(content)
         except requests.Timeout as exc:
             raise Unreachable(f"The horde at {self._host} did not answer in time.") from exc
         except requests.RequestException as exc:
             raise Unreachable(f"The horde at {self._host} cannot be reached.") from exc
-        except ValueError as exc:
-            raise UpstreamFailed("The horde answered with a number that is too long.") from exc
+        # A JSONDecodeError, no UTF-8, an integer of more than 4300 digits, or too many brackets.
+        except (ValueError, RecursionError) as exc:
+            raise UpstreamFailed("The horde answered with something that is not JSON.") from exc
         finally:
             self._observer.called(f"{method} {_without_id(path)}", status)
-        raise horde_error(response, api_key)
+        raise horde_error(response, options.get("api_key"))
 
-    def _prepared(
-        self, method: str, path: str, api_key: str | None, extra: dict[str, Any]
-    ) -> requests.PreparedRequest:
-        """A request ready to be sent. Most are polls, for which preparing was half the cost."""
-        if api_key or extra:
-            headers = {"apikey": api_key} if api_key else {}
-            return self._session.prepare_request(
-                requests.Request(method, f"{self.base}/{path}", headers=headers, **extra)
-            )
-        prepared = self._bare.copy()
-        prepared.method, prepared.url = method, f"{self.base}/{quote(path)}"
-        return prepared
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        api_key: str | None = None,
+        params: Mapping[str, str] | None = None,
+        payload: Mapping[str, Any] | None = None,
+    ) -> requests.Response:
+        """The response, whose body is still to be read."""
+        url, headers, body = f"{self.base}/{quote(path)}", self._headers, None
+        if params:
+            url += f"?{urlencode(params)}"
+        if api_key or payload is not None:
+            headers = headers.copy()
+        if api_key:
+            headers["apikey"] = api_key
+        if payload is not None:
+            body = json.dumps(payload, allow_nan=False).encode()
+            headers.update({"Content-Type": "application/json", "Content-Length": str(len(body))})
+        request = prepared(method, url, headers, body)
+        # Not session.send: its hooks, cookies and redirects cost more than they are used here.
+        adapter = self._session.get_adapter(url)
+        return adapter.send(request, timeout=self._timeout, **self._environment)
 
 
 def _without_id(path: str) -> str:
