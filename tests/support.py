@@ -46,8 +46,8 @@ from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
 from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
-from horde_proxy.worker.backend import Backend
-from horde_proxy.worker.bridge import Bridge, Identity
+from horde_proxy.worker.backends import Backend
+from horde_proxy.worker.bridge import Bridge, WorkerIdentity
 
 HORDE_URL = "http://horde.invalid"
 
@@ -208,7 +208,7 @@ class World:
         return self.app().test_client()
 
     def bridge(self, backend: Backend, name: str = "worker-1") -> Bridge:
-        identity = Identity(HORDE_URL, name, OWNER_KEY)
+        identity = WorkerIdentity(HORDE_URL, name, OWNER_KEY)
         return Bridge(identity, backend, stop=Event(), pause=lambda seconds: None)
 
     def employ(self, backend: Any, name: str = "worker-1") -> Any:

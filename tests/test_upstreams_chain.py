@@ -18,7 +18,7 @@ from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Caller, Route, SubmitBudget, SubmitsUsedUp, Waiting
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
-from horde_proxy.worker.backend import BackendError
+from horde_proxy.worker.backends import BackendError
 from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World
 
 BEGUN = re.compile(r"<\|im_start\|>assistant\n(.*)\Z", re.DOTALL)

@@ -24,7 +24,7 @@ from horde_proxy.protocol.chunks import fold
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem, Waiting
 from horde_proxy.upstreams.horde.text import TEXT
-from horde_proxy.worker.backend import BackendError
+from horde_proxy.worker.backends import BackendError
 from tests.support import HORDE_URL, OWNER_KEY, Scripted, World
 
 HI = (Message("system", "Be kind."), Message("user", "Hi"))

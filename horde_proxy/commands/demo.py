@@ -18,7 +18,7 @@ import requests
 from horde_proxy.config import Config
 from horde_proxy.listening import CannotListen, check_free
 from horde_proxy.worker import model_file
-from horde_proxy.worker.backends import LOCAL_EXTRA, can_run_gguf
+from horde_proxy.worker.backends.built_in import LOCAL_EXTRA, can_run_gguf
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0

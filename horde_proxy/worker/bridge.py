@@ -1,34 +1,47 @@
-"""The loop of a worker: pop a job, let the backend complete it, submit the text."""
+"""The loop of a worker: pop a job, let the backend complete it, submit the text.
+
+Each thread runs the loop with a session of its own and one job at a time; they share the backend,
+which has to be thread-safe, and `stop`. A thread that is refused for good remembers why, sets
+`stop`, and so ends the others; `run` raises the reason once all have ended.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import requests
 
-from horde_proxy.version import VERSION
-from horde_proxy.worker.backend import Backend, BackendError
+from horde_proxy.aihorde.rest import api_url, client_agent, json_object, retry_after
+from horde_proxy.worker.backends import Backend, BackendError
 from horde_proxy.worker.placeholders import fill_payload
 
 _TIMEOUT = (5.0, 30.0)
+"""Seconds to connect and to wait for an answer."""
 _SUBMIT_TRIES = 5
-_AFTER_REFUSAL = 10.0
+# Seconds, as in AI-Horde-Worker (reference, section 4.3): 2 after an answer that is not 200, 10
+# where only the owner or time can help.
 _AFTER_FAILURE = 2.0
+_AFTER_REFUSAL = 10.0
 _LONGEST_PAUSE = 60.0
+
+# Refusals that end by themselves: the owner or the horde ends a maintenance, and a time-out of the
+# address runs out (reference, section 0.4).
+_PASSING_REFUSALS = ("WorkerMaintenance", "MaintenanceMode", "TimeoutIP")
 
 log = logging.getLogger(__name__)
 
 
-class Rejected(Exception):
+class WorkerRejected(Exception):
     """The horde will not have this worker: key, name or models are wrong."""
 
 
 @dataclass(frozen=True)
-class Identity:
+class WorkerIdentity:
     """How a worker presents itself. `url` is the horde's; `idle` is seconds between empty pops."""
 
     url: str
@@ -40,11 +53,11 @@ class Identity:
 
 
 class Bridge:
-    """Serves one backend to one horde until `stop` is set; each thread has one job at a time."""
+    """Serves one backend to one horde until `stop` is set."""
 
     def __init__(
         self,
-        identity: Identity,
+        identity: WorkerIdentity,
         backend: Backend,
         *,
         stop: threading.Event,
@@ -52,13 +65,14 @@ class Bridge:
         pause: Callable[[float], Any] | None = None,
     ) -> None:
         self._identity, self._backend, self._stop = identity, backend, stop
-        self._base = identity.url.rstrip("/").removesuffix("/v2").removesuffix("/api") + "/api/v2"
+        self._base = api_url(identity.url)
+        self._agent = client_agent(identity.contact)
         self._new_session = new_session
         self._pause = pause or stop.wait
-        self._rejected: Rejected | None = None
+        self._rejected: WorkerRejected | None = None
 
     def run(self) -> None:
-        """Work in as many threads as the identity says. Raises Rejected."""
+        """Work in as many threads as the identity says. Raises WorkerRejected."""
         threads = [
             threading.Thread(target=self._work, name=f"job-{number}")
             for number in range(self._identity.threads)
@@ -75,86 +89,91 @@ class Bridge:
         try:
             while not self._stop.is_set():
                 self._pause(self.step(session))
-        except Rejected as exc:
+        except WorkerRejected as exc:
             self._rejected = exc
         finally:
             self._stop.set()
 
     def step(self, session: requests.Session) -> float:
-        """Do at most one job; returns the seconds to pause before the next pop."""
+        """Do at most one job. The seconds to pause before the next pop; raises WorkerRejected."""
         try:
             response = self._post(session, "pop", self._pop_body())
         except requests.RequestException as exc:
             log.warning("the horde cannot be reached: %s", type(exc).__name__)
             return _AFTER_FAILURE
         if response.status_code != 200:
-            return self._refused(response)
-        job = _json_object(response)
+            return self._pause_after_refusal(response)
+        job = json_object(response.content)
+        # Without a job the answer has the same shape, with null for the id.
         if not job.get("id"):
             return self._identity.idle
         self._do(session, job)
         return 0.0
 
     def _do(self, session: requests.Session, job: Mapping[str, Any]) -> None:
-        payload, tags = job.get("payload") or {}, self._backend.tags
-        state = "ok"
-        try:
-            text = self._backend.generate(
-                fill_payload(payload, tags) if tags else payload, self._stop.is_set
-            )
-        except BackendError as exc:
-            log.warning("job %s failed: %s", job["id"], exc)
-            state, text = "faulted", ""
-        except Exception:
-            log.exception("job %s failed", job["id"])
-            state, text = "faulted", ""
-        if self._stop.is_set():
-            state, text = "faulted", ""
+        state, text = self._generation(job)
         # A horde refuses a text with a NUL in it, and the job would run into its time-out.
         text = text.replace("\0", "")
         self._submit(session, {"id": job["id"], "generation": text, "seed": 0, "state": state})
 
+    def _generation(self, job: Mapping[str, Any]) -> tuple[str, str]:
+        """(state, text) of a job; "faulted" gives it back to the queue at once."""
+        payload, tags = job.get("payload") or {}, self._backend.tags
+        if tags:
+            payload = fill_payload(payload, tags)
+        try:
+            text = self._backend.generate(payload, self._stop.is_set)
+        except BackendError as exc:
+            log.warning("job %s failed: %s", job["id"], exc)
+            return "faulted", ""
+        # A payload that the backend cannot digest must not end the worker.
+        except Exception:
+            log.exception("job %s failed", job["id"])
+            return "faulted", ""
+        # What a stopping backend returns is half an answer.
+        return ("faulted", "") if self._stop.is_set() else ("ok", text)
+
     def _submit(self, session: requests.Session, body: Mapping[str, Any]) -> None:
-        """Hand a text in; repeated on failures, for the horde refuses a second one by itself."""
+        """Submit a text. It may be repeated on failure: the horde refuses a second one."""
         for _ in range(_SUBMIT_TRIES):
             try:
                 response = self._post(session, "submit", body)
             except requests.RequestException as exc:
-                log.warning("job %s not handed in yet: %s", body["id"], type(exc).__name__)
+                log.warning("job %s is not submitted yet: %s", body["id"], type(exc).__name__)
                 self._pause(_AFTER_FAILURE)
                 continue
-            if response.status_code == 429 or response.status_code >= 500:
-                self._pause(_retry_after(response))
+            if _is_busy(response):
+                self._pause(_pause_of(response))
                 continue
             if response.status_code != 200:
-                log.warning("job %s not taken: %s", body["id"], _json_object(response).get("rc"))
+                code = json_object(response.content).get("rc")
+                log.warning("the horde refuses the text of job %s: %s", body["id"], code)
             return
-        log.error("job %s could not be handed in", body["id"])
+        log.error("job %s could not be submitted", body["id"])
 
-    def _refused(self, response: requests.Response) -> float:
-        """Seconds until a pop may be tried again. Raises Rejected where it never helps."""
-        body = _json_object(response)
-        if response.status_code == 429 or response.status_code >= 500:
-            return _retry_after(response)
-        permanent = body.get("errors") or body.get("rc")
-        if not permanent or permanent in ("WorkerMaintenance", "MaintenanceMode", "TimeoutIP"):
-            log.warning("the horde gives no jobs now (%s)", permanent or response.status_code)
+    def _pause_after_refusal(self, response: requests.Response) -> float:
+        """Seconds until a pop may be tried again. Raises WorkerRejected where it never helps."""
+        if _is_busy(response):
+            return _pause_of(response)
+        body = json_object(response.content)
+        reason = body.get("errors") or body.get("rc")
+        # No code at all: the page of a proxy or load balancer between us.
+        if not reason or reason in _PASSING_REFUSALS:
+            log.warning("the horde gives no jobs now (%s)", reason or response.status_code)
             return _AFTER_REFUSAL
-        if body.get("rc") == "InvalidAPIKey":
-            raise Rejected("the horde does not know this worker's API key")
-        reason = body.get("errors") or body.get("message") or response.status_code
-        raise Rejected(f"the horde refuses this worker: {reason}")
+        if reason == "InvalidAPIKey":
+            raise WorkerRejected("the horde does not know this worker's API key")
+        message = body.get("errors") or body.get("message") or response.status_code
+        raise WorkerRejected(f"the horde refuses this worker: {message}")
 
     def _post(
         self, session: requests.Session, path: str, body: Mapping[str, Any]
     ) -> requests.Response:
-        identity = self._identity
-        agent = f"horde-proxy:{VERSION}:{identity.contact}"
         return session.post(
             f"{self._base}/generate/text/{path}",
             json=body,
             timeout=_TIMEOUT,
-            headers={"apikey": identity.api_key, "Client-Agent": agent},
+            headers={"apikey": self._identity.api_key, "Client-Agent": self._agent},
         )
 
     def _pop_body(self) -> dict[str, Any]:
@@ -166,22 +185,18 @@ class Bridge:
             "max_context_length": backend.max_context_length,
             "threads": identity.threads,
             "nsfw": True,
-            "bridge_agent": f"horde-proxy:{VERSION}:{identity.contact}",
+            "bridge_agent": self._agent,
             "softprompts": [],
             "priority_usernames": [],
             "amount": 1,
         }
 
 
-def _retry_after(response: requests.Response) -> float:
-    value = response.headers.get("Retry-After", "")
-    seconds = float(value) if value.isdigit() else _AFTER_FAILURE
-    return min(max(seconds, 1.0), _LONGEST_PAUSE)
+def _is_busy(response: requests.Response) -> bool:
+    return response.status_code == 429 or response.status_code >= 500
 
 
-def _json_object(response: requests.Response) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except requests.JSONDecodeError:
-        return {}
-    return body if isinstance(body, dict) else {}
+def _pause_of(response: requests.Response) -> float:
+    """Seconds to wait, as a busy horde says, at most a minute."""
+    seconds = retry_after(response.headers.get("Retry-After", ""), time.time())
+    return min(float(seconds or _AFTER_FAILURE), _LONGEST_PAUSE)

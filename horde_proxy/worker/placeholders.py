@@ -1,4 +1,4 @@
-"""The placeholders {{[INPUT]}} ... that hordes' clients leave for the worker to fill in. Pure."""
+"""The placeholders {{[INPUT]}} ... that clients leave for the worker to fill in. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+# "{{[SYSTEM]}}", "{{[INPUT_END]}}": KoboldCpp's placeholders, which KoboldAI Lite and we write.
 _TAG = re.compile(r"\{\{\[(SYSTEM|INPUT|OUTPUT)(_END)?\]\}\}")
 
 
 def fill(prompt: str, tags: Mapping[str, str]) -> str:
-    """The prompt with the model's own role tags. A turn without an END tag ends at the next one."""
+    """The prompt with the model's role tags. A turn without END tag ends where the next starts."""
     parts: list[str] = []
     open_role, position = "", 0
     for match in _TAG.finditer(prompt):
@@ -25,7 +26,7 @@ def fill(prompt: str, tags: Mapping[str, str]) -> str:
 
 
 def fill_payload(payload: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
-    """A job's payload with prompt and stop strings filled in; stops that become empty are gone."""
+    """A job's payload, prompt and stop strings filled in; stops that become empty are left out."""
     stops = []
     for stop in payload.get("stop_sequence") or ():
         match = _TAG.fullmatch(stop)

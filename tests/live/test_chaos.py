@@ -19,9 +19,9 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from horde_proxy.worker.backend import BackendError
-from horde_proxy.worker.bridge import Bridge, Identity
-from horde_proxy.worker.echo import Echo
+from horde_proxy.worker.backends import BackendError
+from horde_proxy.worker.backends.echo import Echo
+from horde_proxy.worker.bridge import Bridge, WorkerIdentity
 from tests.live.processes import KEY, Processes, answers, free_port, running_requests, until
 
 CHATS = 2000
@@ -204,7 +204,7 @@ def test_two_thousand_chats_end_whatever_the_horde_does(
     )
     steady = [processes.work(horde, "--threads", "30") for _ in range(2)]
     stop = threading.Event()
-    shaky = Bridge(Identity(horde, "shaky", KEY, threads=4, idle=0.05), Shaky(), stop=stop)
+    shaky = Bridge(WorkerIdentity(horde, "shaky", KEY, threads=4, idle=0.05), Shaky(), stop=stop)
     threading.Thread(target=shaky.run, daemon=True).start()
     until(lambda: answers(f"{url}/health/ready"))
     between.faulty = True

@@ -1,4 +1,4 @@
-"""A model that repeats what the user said last: deterministic, for tests of clients."""
+"""A model that repeats the user's last words: deterministic, for tests of clients."""
 
 from __future__ import annotations
 
@@ -11,40 +11,59 @@ from pathlib import Path
 
 from horde_proxy.prompts.answer import cut
 from horde_proxy.prompts.tokens import estimate, truncate
-from horde_proxy.worker.backend import BackendError, Payload
+from horde_proxy.worker.backends.base import BackendError, BackendOptions, Payload
 
+# A user's turn, "{{[INPUT]}}Hello{{[INPUT_END]}}" or "{{[INPUT]}}Hello{{[OUTPUT]}}": clients write
+# placeholders with and without their ends.
 _INPUT = re.compile(
     r"\{\{\[INPUT\]\}\}((?:(?!\{\{\[INPUT\]\}\}).)*?)"
     r"(?:\{\{\[INPUT_END\]\}\}|\{\{\[OUTPUT\]\}\}|\Z)",
     re.DOTALL,
 )
+
+# An answer that the client has begun: "{{[OUTPUT]}}The" at the end of the prompt.
 _BEGUN = re.compile(r"\{\{\[OUTPUT\]\}\}((?:(?!\{\{\[).)*)\Z", re.DOTALL)
+
 _SLICE = 0.05
+"""Seconds of sleep between two looks at whether the worker is being stopped."""
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What is said where `when` is found in the last user turn."""
+class EchoRule:
+    """`say` is the answer to a last user turn in which `when` matches."""
 
     when: re.Pattern[str]
     say: str
 
 
-def read_scenario(path: Path) -> list[Rule]:
+def read_scenario(path: Path) -> list[EchoRule]:
     """The rules of a JSON file: [{"when": regex, "say": text}, ...]. Raises BackendError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return [Rule(re.compile(each["when"], re.DOTALL), str(each["say"])) for each in found]
+        rules = json.loads(path.read_text(encoding="utf-8"))
+        return [EchoRule(re.compile(rule["when"], re.DOTALL), str(rule["say"])) for rule in rules]
     except (OSError, ValueError, TypeError, KeyError, re.error) as exc:
         raise BackendError(f"the scenario {path} cannot be read: {exc!r}") from exc
+
+
+def open_echo(name: str, options: BackendOptions) -> Echo | None:
+    """The echo for "echo", else None. Raises BackendError for a scenario that is not readable."""
+    if name != "echo":
+        return None
+    return Echo(
+        options.delay,
+        speed=options.speed,
+        scenario=read_scenario(options.scenario) if options.scenario else (),
+        max_length=options.max_length,
+        max_context_length=options.max_context_length,
+    )
 
 
 class Echo:
     """The last user turn, or the whole prompt where there are no turns.
 
-    Of a `scenario`, the first rule that finds something in that turn says the answer instead.
-    `delay` is in seconds, `speed` in tokens/s, 0 for at once. Where an answer has been begun that
-    agrees with the echo, the rest of it follows.
+    The first rule of a `scenario` that matches in that turn gives the answer instead. `delay` is
+    in seconds, `speed` in tokens/s, 0 for no limit. If the prompt ends with a begun answer that is
+    a start of the echo, the rest of it follows.
     """
 
     name = "horde-proxy/echo"
@@ -55,7 +74,7 @@ class Echo:
         delay: float = 0.0,
         *,
         speed: float = 0.0,
-        scenario: Sequence[Rule] = (),
+        scenario: Sequence[EchoRule] = (),
         max_length: int | None = None,
         max_context_length: int | None = None,
         clock: Callable[[], float] = time.monotonic,

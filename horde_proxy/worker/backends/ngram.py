@@ -1,4 +1,4 @@
-"""A toy model of word triples from a small text in the package: it runs anywhere, and says so."""
+"""A toy model of word triples, learned from a small text in the package: it runs anywhere."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from importlib.resources import files
 
 from horde_proxy.prompts.answer import cut
 from horde_proxy.prompts.tokens import estimate
-from horde_proxy.worker.backend import Payload
+from horde_proxy.worker.backends.base import BackendOptions, Payload
 
 _WORD = re.compile(r"\S+")
+# Shorter words ("the", "and") say nothing about the topic.
 _LETTERS = re.compile(r"[a-z]{4,}")
 _SENTENCES = 3
+"""Sentences in an answer: the toy loses its topic after that."""
+
+
+def open_ngram(name: str, options: BackendOptions) -> NGram | None:
+    """The toy for "ngram", else None."""
+    return NGram() if name == "ngram" else None
 
 
 class NGram:
-    """Writes sentences that sound like its corpus and begin near what was asked."""
+    """Writes sentences that sound like its corpus and start near a word of the prompt."""
 
     name = "horde-proxy/ngram-demo"
     max_length = 512
@@ -45,6 +52,7 @@ class NGram:
         return cut(text, payload.get("stop_sequence") or ())[0]
 
     def _learn(self, words: list[str]) -> None:
+        """Count a paragraph's triples, and the first two words of each of its sentences."""
         starts = True
         for first, second, third in zip(words, words[1:], words[2:], strict=False):
             if starts:
@@ -65,12 +73,12 @@ class NGram:
                 return
 
     def _opening(self, prompt: str) -> tuple[str, str]:
-        """The start of a sentence that soon comes to a word of the prompt, or any start."""
-        asked = set(_LETTERS.findall(prompt.lower()))
-        near = [pair for pair in self._openings if asked & self._soon(pair)]
+        """How a sentence starts that soon has a word of the prompt, or how any sentence does."""
+        topic = set(_LETTERS.findall(prompt.lower()))
+        near = [pair for pair in self._openings if topic & self._first_words(pair)]
         return self._random.choice(near or self._openings)
 
-    def _soon(self, pair: tuple[str, str]) -> set[str]:
+    def _first_words(self, pair: tuple[str, str]) -> set[str]:
         return set(_LETTERS.findall(" ".join([*pair, *self._followers[pair]]).lower()))
 
 

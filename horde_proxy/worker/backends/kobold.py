@@ -1,0 +1,29 @@
+"""KoboldCpp, and other servers of KoboldAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import requests
+
+from horde_proxy.worker.backends.base import Payload
+from horde_proxy.worker.backends.server import Server, ServerModel, get, text_at
+
+
+class KoboldServer(Server):
+    """POST /api/v1/generate. The payload is sent unchanged: the horde's names are KoboldAI's.
+
+    KoboldCpp fills in placeholders by itself.
+    """
+
+    @classmethod
+    def probe(cls, url: str, session: requests.Session) -> ServerModel | None:
+        name = get(session, f"{url}/api/v1/model", "result")
+        if not isinstance(name, str):
+            return None
+        length = get(session, f"{url}/api/v1/config/max_length", "value")
+        context = get(session, f"{url}/api/v1/config/max_context_length", "value")
+        return ServerModel(name, int(length or 512), int(context or 4096))
+
+    def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
+        return text_at(self.post("/api/v1/generate", dict(payload)), "results", 0, "text")

@@ -1,0 +1,40 @@
+"""Servers of OpenAI's API with completions: llama.cpp, vLLM, LM Studio, TabbyAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import requests
+
+from horde_proxy.worker.backends.base import Payload
+from horde_proxy.worker.backends.server import Server, ServerModel, get, renamed, text_at
+
+_PARAMETERS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "rep_pen": "repetition_penalty",
+    "stop_sequence": "stop",
+    "max_length": "max_tokens",
+}
+"""The names in a completion's body, by the horde's."""
+
+
+class OpenAIServer(Server):
+    """POST /v1/completions with the raw prompt: a chat would get the server's own template."""
+
+    @classmethod
+    def probe(cls, url: str, session: requests.Session) -> ServerModel | None:
+        name = get(session, f"{url}/v1/models", "data", 0, "id")
+        return ServerModel(str(name)) if name else None
+
+    def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
+        body = {
+            **renamed(payload, _PARAMETERS),
+            "model": self.model,
+            "prompt": payload["prompt"],
+            # llama.cpp's name for the repetition penalty; vLLM and TabbyAPI read the other one.
+            "repeat_penalty": payload.get("rep_pen", 1.0),
+        }
+        return text_at(self.post("/v1/completions", body), "choices", 0, "text")
