@@ -171,7 +171,7 @@ def test_the_role_comes_before_any_waiting() -> None:
     world = waiting_world()
     response = post(world.http(), stream=True)
     start = world.clock()
-    assert b'"role":"assistant"' in next(iter(response.response))  # type: ignore[operator]
+    assert b'"role":"assistant"' in next(iter(response.response))
     assert world.clock() == start
     response.close()
 

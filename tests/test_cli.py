@@ -14,6 +14,7 @@ from horde_proxy import create_app
 from horde_proxy.commands import demo
 from horde_proxy.commands.cli import main
 from horde_proxy.config import load
+from horde_proxy.worker import model_file
 from horde_proxy.worker.model_file import ModelFileError
 
 BASE = "http://proxy.invalid/v1"
@@ -185,8 +186,8 @@ def test_the_demo_without_a_runner_is_a_toy_and_says_how_to_get_more(
 def test_the_demo_fetches_the_model_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[Any] = []
     monkeypatch.setattr(demo, "can_run_gguf", lambda: True)
-    monkeypatch.setattr(demo.model_file, "installed", lambda: None)
-    monkeypatch.setattr(demo.model_file, "install", fetched.append)
+    monkeypatch.setattr(model_file, "installed", lambda: None)
+    monkeypatch.setattr(model_file, "install", fetched.append)
     assert demo.choose_backend(None, print) == "smollm2"
     assert fetched == [print]
 
@@ -199,8 +200,8 @@ def test_the_demo_goes_on_as_a_toy_when_the_model_cannot_be_had(
 
     said: list[str] = []
     monkeypatch.setattr(demo, "can_run_gguf", lambda: True)
-    monkeypatch.setattr(demo.model_file, "installed", lambda: None)
-    monkeypatch.setattr(demo.model_file, "install", fail)
+    monkeypatch.setattr(model_file, "installed", lambda: None)
+    monkeypatch.setattr(model_file, "install", fail)
     assert demo.choose_backend(None, said.append) == "ngram"
     assert said == ["no network\nSo a toy answers. For the real model: horde-proxy model install"]
 

@@ -79,7 +79,7 @@ def add(book: UsageRecorder, name: str = "ann", tokens: int = 5, **more: Any) ->
 
 
 def rows(*requests_and_errors: tuple[str, int, int, int, int, float]) -> list[Usage]:
-    return [Usage(day, "ann", "m", "chat", *counts) for day, *counts in requests_and_errors]
+    return [Usage(row[0], "ann", "m", "chat", *row[1:]) for row in requests_and_errors]
 
 
 def test_what_is_added_counts_at_once(book: UsageRecorder, store: Unsteady) -> None:

@@ -523,9 +523,12 @@ def test_events_end_with_the_session(world: World) -> None:
     log_in(client, GUEST)
     session = client.get_cookie("horde_proxy_page")
     assert session is not None
-    world.clock.every_sleep.append(
-        lambda: world.clock.seconds > 1010 and page.sessions.end(session.value)
-    )
+
+    def log_out() -> None:
+        if world.clock.seconds > 1010:
+            page.sessions.end(session.value)
+
+    world.clock.every_sleep.append(log_out)
     assert client.get("/page/events").status_code == 200
     assert world.clock.seconds < 1015
 

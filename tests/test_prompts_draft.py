@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ def draft(stops: tuple[str, ...] = (), limit: int = 4000, prefilled: bool = Fals
     return PartialAnswer(CHATML, stops=stops, limit=limit, prefilled=prefilled)
 
 
-def contents(deltas: list[tuple[str, str]]) -> str:
+def contents(deltas: Sequence[tuple[str, str]]) -> str:
     return "".join(text for part, text in deltas if part == "content")
 
 

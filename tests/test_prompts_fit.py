@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from horde_proxy.errors import ContextLengthExceeded
 from horde_proxy.prompts import fit as fitting
 from horde_proxy.prompts.fit import Capacity, fit
-from horde_proxy.prompts.formats import FORMATS
+from horde_proxy.prompts.formats import FORMATS, render
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.protocol.chat import Message, ToolCall
 
@@ -121,13 +123,23 @@ def test_a_tool_result_goes_with_its_call() -> None:
     assert "<tool_response>\nR2\n</tool_response>" in fitted.prompt
 
 
+def count_renderings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A list that grows by one with each rendering of a prompt."""
+    rendered: list[Any] = []
+
+    def counted(*arguments: Any) -> Any:
+        rendered.append(arguments)
+        return render(*arguments)
+
+    monkeypatch.setattr(fitting, "render", counted)
+    return rendered
+
+
 def test_the_long_history_of_an_agent_is_rendered_once_or_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rendering costs the most: 50,000 tokens must not be rendered for each turn that goes."""
-    rendered: list[int] = []
-    plain = fitting.render
-    monkeypatch.setattr(fitting, "render", lambda *args: rendered.append(1) or plain(*args))
+    rendered = count_renderings(monkeypatch)
     rounds = [(call(f"c{i}"), result(f"c{i}", LONG)) for i in range(100)]
     chat = [user("do it"), *(message for pair in rounds for message in pair)]
     for context in (131_072, 16_384):
@@ -173,9 +185,7 @@ def test_prompt_and_answer_never_exceed_the_context_asked_for() -> None:
 def test_many_tiny_turns_cost_a_few_renderings_only(
     format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rendered = []
-    plain = fitting.render
-    monkeypatch.setattr(fitting, "render", lambda *args: rendered.append(1) or plain(*args))
+    rendered = count_renderings(monkeypatch)
     chat = [each for _ in range(1000) for each in (user("a"), assistant("a"))]
     fit([*chat, user("a")], FORMATS[format], 256, [Capacity(512, 2001 * 11 + 700)])
     assert len(rendered) < 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ SAMPLES = json.loads((Path(__file__).parent / "data" / "llama_token_counts.json"
 FOREIGN = ("Present at the meeting were Aoife", "Heute Morgen", "lol ok so")
 
 
-def english(kind: str) -> list[dict[str, object]]:
+def english(kind: str) -> list[dict[str, Any]]:
     """The samples of a kind but for three: foreign names, German, and emoji."""
     return [
         each for each in SAMPLES if each["kind"] == kind and not each["text"].startswith(FOREIGN)

@@ -8,7 +8,6 @@ import pytest
 
 from horde_proxy.prompts.json_schema.slimming import slimmed
 from horde_proxy.prompts.tool_calls.instructions import (
-    Tool,
     call_text,
     instructions,
     prefill,
@@ -16,6 +15,7 @@ from horde_proxy.prompts.tool_calls.instructions import (
     stops,
     style_of,
 )
+from horde_proxy.protocol.chat import Tool
 
 STYLES = ("hermes", "llama3", "mistral")
 WEATHER = Tool(

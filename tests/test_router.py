@@ -74,7 +74,7 @@ class Relaying(Offering):
     """One that takes calls as they are; `answers` are statuses, or errors, one after another."""
 
     kind = "openai"
-    cooldown_errors = (UpstreamFailed, TimedOut, RateLimited)
+    cooldown_errors: tuple[type[ProxyError], ...] = (UpstreamFailed, TimedOut, RateLimited)
 
     def __init__(self, name: str, *models: str, **extra: Any) -> None:
         super().__init__(name, *models, **extra)
@@ -100,11 +100,11 @@ def endpoint(upstream: Any, clock: Clock | None = None, **place: Any) -> Endpoin
 
 def found(router: Router, name: str | None, **options: Any) -> list[tuple[str, tuple[str, ...]]]:
     """(endpoint, its own names) of the candidates in the order in which they would be asked."""
-    return [
-        (candidate.endpoint.name, candidate.models)
-        for candidate, attempt in router.candidates(name, **options)
-        if attempt.end() is None
-    ]
+    names = []
+    for candidate, attempt in router.candidates(name, **options):
+        names.append((candidate.endpoint.name, candidate.models))
+        attempt.end()
+    return names
 
 
 def relayed(router: Router, call: ProxyRequest = CALL, name: str | None = "m") -> ProxyResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -64,7 +65,7 @@ def test_a_submit_carries_key_and_agent(client: HordeClient) -> None:
     sent = responses.calls[0].request
     assert sent.headers["apikey"] == KEY
     assert sent.headers["Client-Agent"] == f"horde-proxy:{VERSION}:http://home.invalid"
-    assert json.loads(sent.body) == {"prompt": "x"}
+    assert json.loads(sent.body or "") == {"prompt": "x"}
 
 
 @responses.activate
@@ -78,7 +79,8 @@ def test_a_status_carries_no_key(client: HordeClient) -> None:
 def test_models_are_asked_for_with_custom_ones(client: HordeClient) -> None:
     responses.get(f"{BASE}/status/models", json=[])
     client.models()
-    assert responses.calls[0].request.params == {"type": "text", "model_state": "all"}
+    sent = parse_qs(urlsplit(responses.calls[0].request.url or "").query)
+    assert sent == {"type": ["text"], "model_state": ["all"]}
 
 
 RECORDED = {

@@ -12,7 +12,8 @@ from tests.support import Clock
 
 def polled_for(seconds: float, **state: int) -> list[float]:
     clock = Clock()
-    pace, start, times = PollSchedule(clock), clock(), []
+    pace, start = PollSchedule(clock), clock()
+    times: list[float] = []
     while True:
         clock.seconds += pace.delay(**state)  # type: ignore[arg-type]
         if clock() - start > seconds:

@@ -143,7 +143,7 @@ class HordeWorker(_Record):
     max_length: Whole | None = None
     max_context_length: Whole | None = None
     info: str | None = None
-    post_processing: bool | None = Field(None, alias="post-processing")
+    post_processing: bool | None = Field(default=None, alias="post-processing")
 
 
 def read_statuses(items: Any) -> ReadDocument[list[HordeModelStatus]]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def run(command: list[str | Path], cwd: Path, **environ: str) -> str:
 
 
 @pytest.fixture
-def opencode(served: tuple[str, Path], node: Path, tmp_path: Path) -> Iterator[Any]:
+def opencode(served: tuple[str, Path], node: Path, tmp_path: Path) -> Callable[[str], str]:
     """Runs opencode in the project's folder, with the configuration that the proxy gives."""
     url, folder = served
     (folder / "notes.txt").write_text("helo world\n")
@@ -210,7 +210,7 @@ def test_langchain_binds_tools_and_gives_structures(served: tuple[str, Path], py
 
 
 @pytest.fixture
-def llm(served: tuple[str, Path], python: Path, tmp_path: Path) -> Iterator[Any]:
+def llm(served: tuple[str, Path], python: Path, tmp_path: Path) -> Callable[..., str]:
     base = f"{served[0]}/v1"
     (tmp_path / "extra-openai-models.yaml").write_text(
         f"- {{model_id: horde, model_name: {MODEL}, api_base: '{base}', supports_tools: true, "

@@ -15,6 +15,7 @@ import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -115,7 +116,11 @@ def test_llama_cpp_and_another_proxy_behind_one_front(processes: Processes, llam
         ("smol", ["llama"]),
         (f"far/{ECHO}", ["second"]),
     ]
-    question = {"text": "What is the capital of France?", "max_tokens": 12, "temperature": 0}
+    question: dict[str, Any] = {
+        "text": "What is the capital of France?",
+        "max_tokens": 12,
+        "temperature": 0,
+    }
     whole, direct = chat(url, "smol", **question), chat(llama, "smol", **question)
     assert whole.json()["choices"] == direct.json()["choices"]
     assert (whole.json()["usage"]["completion_tokens"], whole.headers["X-Endpoint"]) == (
@@ -227,6 +232,15 @@ def test_one_server_killed_under_twenty_streams_a_second_loses_nothing(
     assert after[0].first - killed < 1.0
 
 
+def has_endpoints(url: str, names: list[str]) -> bool:
+    listed = requests.get(f"{url}/v1/endpoints", timeout=5).json()["data"]
+    return [endpoint["name"] for endpoint in listed] == names
+
+
+def has_more_than(items: list[Streamed], number: int) -> bool:
+    return len(items) > number
+
+
 def test_a_file_that_changes_adds_rekeys_and_removes_endpoints_under_load(
     processes: Processes, tmp_path: Path
 ) -> None:
@@ -254,17 +268,8 @@ def test_a_file_that_changes_adds_rekeys_and_removes_endpoints_under_load(
         ):
             file.write_text(f"endpoints = {endpoints!r}\n")
             names = [each["name"] for each in endpoints]
-            until(
-                lambda names=names: (
-                    [
-                        each["name"]
-                        for each in requests.get(f"{url}/v1/endpoints", timeout=5).json()["data"]
-                    ]
-                    == names
-                )
-            )
-            begun = len(found)
-            until(lambda begun=begun: len(found) > begun + 10)
+            until(partial(has_endpoints, url, names))
+            until(partial(has_more_than, found, len(found) + 10))
     finally:
         stop.set()
         for thread in threads:
@@ -414,10 +419,8 @@ def test_an_ocf_node_offers_its_peers_models_and_its_failures_are_failures(
     assert "again: does not offer it" in far.text
 
 
-class Counting(BaseHTTPRequestHandler):
+class Counting(Node):
     """Takes any upload and says how many bytes it had."""
-
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         self.answer('{"data": [{"id": "whisper"}]}')
@@ -427,9 +430,6 @@ class Counting(BaseHTTPRequestHandler):
         while left:
             left -= len(self.rfile.read(min(left, 1 << 20)))
         self.answer(json.dumps({"bytes": length}))
-
-    answer = Node.answer
-    log_message = Node.log_message
 
 
 def test_a_large_upload_is_not_read_into_memory(processes: Processes, tmp_path: Path) -> None:

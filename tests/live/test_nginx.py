@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def our_server(port: int, proxy: str) -> str:
 
 
 @pytest.fixture
-def nginx(tmp_path: Path, processes: Processes) -> Iterator[Any]:
+def nginx(tmp_path: Path, processes: Processes) -> Callable[[str, str], str]:
     def start(kind: str, url: str) -> str:
         port, proxy = free_port(), url.removeprefix("http://")
         stock = STOCK.format(port=port, proxy=proxy, slash="/" if kind == "slash" else "")

@@ -7,6 +7,7 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+from gunicorn.workers.gthread import ThreadWorker
 
 from horde_proxy import serving
 from horde_proxy.config import ConfigError, load
@@ -82,7 +83,7 @@ def test_a_client_that_stalls_does_not_hold_a_thread_for_ever() -> None:
 
 
 def test_each_worker_gives_up_stalled_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.ThreadWorker, "init_process", lambda self: None)
+    monkeypatch.setattr(ThreadWorker, "init_process", lambda self: None)
     worker = GunicornWorker.__new__(GunicornWorker)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         worker.sockets = [listener]

@@ -1,8 +1,11 @@
 """The real SmolLM2-135M-Instruct; skipped where `horde-proxy model install` has not been run."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,20 +20,20 @@ COUNTS = Path(__file__).parent.parent / "data" / "llama_token_counts.json"
 
 
 @pytest.fixture(scope="module")
-def smollm2():
+def smollm2() -> Llama:
     path = installed(Path(chosen) if (chosen := os.environ.get("SMOLLM2_GGUF")) else None)
     if path is None:
         pytest.skip("SmolLM2 is neither installed nor named by SMOLLM2_GGUF")
     return Llama.load(path)
 
 
-def chat(llama, text):
+def chat(llama: Llama, text: str) -> str:
     tags = llama.tags
     system = f"{tags['SYSTEM']}You are a helpful assistant.{tags['SYSTEM_END']}"
     return f"{system}{tags['INPUT']}{text}{tags['INPUT_END']}{tags['OUTPUT']}"
 
 
-def test_the_capital_of_france_is_paris(smollm2):
+def test_the_capital_of_france_is_paris(smollm2: Llama) -> None:
     payload = {"prompt": "The capital of France is", "max_length": 2, "temperature": 0}
     assert smollm2.generate(payload) == " Paris."
 
@@ -42,21 +45,23 @@ def test_the_capital_of_france_is_paris(smollm2):
         ("How many days does a week have?", "7"),
     ],
 )
-def test_a_chat_is_answered_and_the_turn_ended(smollm2, question, expected):
+def test_a_chat_is_answered_and_the_turn_ended(
+    smollm2: Llama, question: str, expected: Any
+) -> None:
     payload = {"prompt": chat(smollm2, question), "max_length": 200, "temperature": 0}
     text = smollm2.generate(payload)
     assert expected in text
     assert smollm2.count_tokens(text) < 200
 
 
-def test_a_long_text_stays_english(smollm2):
+def test_a_long_text_stays_english(smollm2: Llama) -> None:
     prompt = chat(smollm2, "Write a short story about a dog who finds a key.")
     words = smollm2.generate({"prompt": prompt, "max_length": 80, "temperature": 0}).split()
     assert len(words) > 40
     assert {"the", "a", "dog"} <= {word.strip(".,").lower() for word in words}
 
 
-def test_the_model_tells_what_it_is(smollm2):
+def test_the_model_tells_what_it_is(smollm2: Llama) -> None:
     said = (smollm2.name, smollm2.max_context_length, smollm2.tags["OUTPUT"])
     assert said == ("horde-proxy/SmolLM2-135M-Instruct", 8192, "<|im_start|>assistant\n")
 
@@ -72,11 +77,13 @@ def test_the_model_tells_what_it_is(smollm2):
         ("Käse 你好 😀", [59, 9023, 313, 216, 18645, 250, 48392, 138, 40303, 218]),
     ],
 )
-def test_token_ids_are_those_of_the_reference_tokenizer(smollm2, text, expected):
+def test_token_ids_are_those_of_the_reference_tokenizer(
+    smollm2: Llama, text: str, expected: Any
+) -> None:
     assert expected == smollm2._vocabulary.encode(text)
 
 
-def test_the_recorded_token_counts_hold(smollm2):
+def test_the_recorded_token_counts_hold(smollm2: Llama) -> None:
     samples = json.loads(COUNTS.read_text(encoding="utf-8"))
     expected = [sample["tokens"] for sample in samples]
     assert expected == [smollm2.count_tokens(sample["text"]) for sample in samples]

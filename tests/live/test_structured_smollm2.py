@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import jsonschema
 import openai
@@ -36,7 +37,7 @@ CITIES = (
     "Moscow",
     "Beijing",
 )
-WEATHER = {
+WEATHER: Any = {
     "type": "function",
     "function": {
         "name": "get_weather",
@@ -48,7 +49,7 @@ WEATHER = {
         },
     },
 }
-PET = {
+PET: dict[str, Any] = {
     "type": "object",
     "properties": {
         "name": {"type": "string"},
@@ -83,13 +84,13 @@ def test_a_named_function_is_called_with_the_right_city(client: openai.OpenAI) -
     for city in CITIES:
         chat = client.chat.completions.create(
             model=MODEL,
-            tools=[WEATHER],  # type: ignore[list-item]
+            tools=[WEATHER],
             messages=[{"role": "user", "content": f"What is the weather in {city}?"}],
             tool_choice={"type": "function", "function": {"name": "get_weather"}},
         )
         [call] = chat.choices[0].message.tool_calls or []
         arguments = json.loads(call.function.arguments)  # type: ignore[union-attr]
-        jsonschema.validate(arguments, WEATHER["function"]["parameters"])  # type: ignore[index]
+        jsonschema.validate(arguments, WEATHER["function"]["parameters"])
         right.append(arguments["city"] == city)
     assert sum(right) >= 19
 

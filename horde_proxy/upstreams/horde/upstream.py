@@ -11,7 +11,7 @@ from typing import Any
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.caching.derived import Derived
-from horde_proxy.errors import InMaintenance, Unreachable
+from horde_proxy.errors import InMaintenance, ProxyError, Unreachable
 from horde_proxy.prompts.constrained import ConstrainedRequest, begun_with, structure_of
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chat import GenerationRequest
@@ -58,7 +58,7 @@ class HordeUpstream:
 
     kind = "horde"
     offers_any = False
-    cooldown_errors = (Unreachable, InMaintenance)
+    cooldown_errors: tuple[type[ProxyError], ...] = (Unreachable, InMaintenance)
 
     def __init__(
         self,

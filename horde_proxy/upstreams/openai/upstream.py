@@ -44,7 +44,12 @@ class OpenAIUpstream:
     """
 
     kind = "openai"
-    cooldown_errors = (Unreachable, UpstreamFailed, TimedOut, RateLimited)
+    cooldown_errors: tuple[type[ProxyError], ...] = (
+        Unreachable,
+        UpstreamFailed,
+        TimedOut,
+        RateLimited,
+    )
 
     def __init__(
         self,
