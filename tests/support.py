@@ -186,9 +186,14 @@ class World:
         router = Router([Endpoint(upstream, CircuitBreaker(0))], self.aliases)
         settings.setdefault("shutdown", halt)
         statistics = settings.pop("statistics", self.statistics())
-        parts = [_part(kind, settings) for kind in (ServingOptions, Access, LiveState)]
         context = AppContext(
-            router, *parts, horde=upstream, statistics=statistics, clock=self.clock
+            router,
+            _part(ServingOptions, settings),
+            _part(Access, settings),
+            _part(LiveState, settings),
+            horde=upstream,
+            statistics=statistics,
+            clock=self.clock,
         )
         assert not settings, f"no part of the context has {settings.keys()}"
         routes.register(app, context)
