@@ -423,7 +423,7 @@ def test_models_of_one_format_share_a_request(world: World) -> None:
             submitted.append(json.loads(request.body))
         return send(request, **kwargs)
 
-    adapter.send = noted  # type: ignore[method-assign]
+    adapter.send = noted  # type: ignore[assignment]
     answer = (
         world.http().post("/v1/chat/completions", json={**CHAT, "model": "koboldcpp/*"}).get_json()
     )

@@ -402,7 +402,7 @@ def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
             statuses.append((world.clock(), number[1] if number else "", response.status_code))
         return response
 
-    adapter.send = noted  # type: ignore[method-assign]
+    adapter.send = noted  # type: ignore[assignment]
     worker = world.bridge(Scripted("Hello there."))
     worker.step(world.session)
     world.sleep = lambda seconds: None
