@@ -30,9 +30,9 @@ from horde_proxy.key_digest import digest_of_setting
 from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder
 from horde_proxy.metrics import Metrics
 from horde_proxy.private_horde import PrivateHorde, blueprint
+from horde_proxy.router import Router
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
-from horde_proxy.router.router import Router
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.stats.hydration import Hydrator
 from horde_proxy.stats.live import LiveHorde

@@ -25,7 +25,7 @@ def settings(**sections: Any) -> Config:
 class Parrot:
     """A kind of upstream in one class, as a newcomer would write it."""
 
-    kind, url, offers_any = "parrot", "", False
+    kind, url, offers_any, proxy = "parrot", "", False, None
     cooldown_errors: tuple[type[ProxyError], ...] = ()
 
     def __init__(self, name: str) -> None:

@@ -129,7 +129,7 @@ def test_where_no_model_is_on_offer_one_learns_where_to_look(
     responses.get(f"{BASE}/models", json={"data": []})
     result = run(*arguments, "--url", BASE)
     assert result.exit_code == status
-    assert f"no model is on offer now; {BASE}/endpoints says more" in result.stderr
+    assert f"no models are available right now; {BASE}/endpoints says more" in result.stderr
 
 
 def test_a_worker_needs_a_key() -> None:

@@ -174,7 +174,7 @@ def test_the_page_answers_while_the_horde_does_not(world: World) -> None:
     world.session.mount(HORDE_URL, Gone())
     response = world.http().get("/", headers=HTML)
     assert response.status_code == 200
-    for words in ("No model is on offer now.", "The horde does not tell now.", ">down<"):
+    for words in ("No models are available right now.", "The horde does not tell now.", ">down<"):
         assert words in response.text
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+import traceback
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,10 +25,10 @@ from horde_proxy.errors import (
 from horde_proxy.ledger import ClientKey
 from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import Head, chunk, role_chunk
+from horde_proxy.router import EVERYTHING, Router
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
-from horde_proxy.router.router import EVERYTHING, Router
-from horde_proxy.upstreams.base import Accepted, Caller, Route, Spent, StreamItem
+from horde_proxy.upstreams.base import Accepted, Caller, Route, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.proxying import NO_BODY, JsonBody, ProxyRequest, ProxyResponse
 from tests.support import Clock
 
@@ -39,6 +41,7 @@ class Offering:
 
     kind, url = "horde", "http://offering.invalid"
     offers_any = False
+    proxy: Any = None
     cooldown_errors: tuple[type[ProxyError], ...] = (Unreachable,)
 
     def __init__(self, name: str, *models: str, **extra: Any) -> None:
@@ -61,7 +64,7 @@ class Offering:
 
     def stream(
         self, request: GenerationRequest, route: Route, caller: Caller
-    ) -> Iterator[StreamItem]:
+    ) -> Generator[StreamItem, None, None]:
         head = Head(f"of-{self.name}", 1, route.model)
         if self.failure:
             raise self.failure
@@ -83,7 +86,7 @@ class Relaying(Offering):
         self.closed = 0
         self.body = b'{"answer": "' + name.encode() + b'"}'
 
-    def relay(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
+    def proxy(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
         self.asked.append(model)
         answer = self.answers.pop(0) if self.answers else 200
         if isinstance(answer, ProxyError):
@@ -109,7 +112,7 @@ def found(router: Router, name: str | None, **options: Any) -> list[tuple[str, t
 
 def relayed(router: Router, call: ProxyRequest = CALL, name: str | None = "m") -> ProxyResponse:
     candidates = router.candidates(name)
-    answer = router.relay(call, candidates)
+    answer = router.proxy(call, candidates)
     if answer is None:
         raise candidates.error()
     return answer
@@ -181,7 +184,7 @@ def test_a_prefix_is_for_clients_and_a_glob_for_the_upstreams_own_names() -> Non
 def test_a_lower_priority_goes_first_whatever_runs_there() -> None:
     busy, idle = endpoint(Relaying("busy", "m")), endpoint(Relaying("idle", "m"), priority=1)
     for _ in range(5):
-        busy.health.ask()
+        busy.breaker.try_acquire()
     assert [name for name, _ in found(Router([idle, busy]), "m")] == ["busy", "idle"]
 
 
@@ -242,7 +245,7 @@ def test_a_server_without_a_list_may_be_asked_for_anything_allowed_there() -> No
 
 def test_while_there_is_no_model_at_all_it_is_worth_asking_again() -> None:
     router = Router([endpoint(Relaying("one"))])
-    with pytest.raises(Unavailable, match="No model is on offer now") as caught:
+    with pytest.raises(Unavailable, match="No models are available right now") as caught:
         router.candidates("m")
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == (
         503,
@@ -318,7 +321,7 @@ def test_with_all_down_every_endpoint_is_named_with_its_reason() -> None:
         "two: it answered with status 503; three: does not offer it."
     )
     with pytest.raises(
-        AllEndpointsFailed, match="one: left alone for 1 s after: one cannot be reached"
+        AllEndpointsFailed, match="one: cooling down for 1 s after: one cannot be reached"
     ):
         relayed(router)
 
@@ -327,7 +330,7 @@ def test_a_model_nobody_lists_while_a_list_is_missing_is_no_404() -> None:
     one, two = Relaying("one", "m"), Relaying("two")
     two.lists_fail = Unreachable("two cannot be reached")
     with pytest.raises(
-        AllEndpointsFailed, match="one: does not offer it; two: its models cannot be had"
+        AllEndpointsFailed, match="one: does not offer it; two: its model list is unavailable"
     ):
         Router([endpoint(one), endpoint(two)]).candidates("x")
 
@@ -355,9 +358,9 @@ def test_the_only_endpoints_failure_is_told_as_it_tells_it() -> None:
 def test_closing_an_answer_ends_what_runs_there() -> None:
     one = endpoint(Relaying("one", "m"))
     answer = relayed(Router([one]))
-    assert one.health.running == 1
+    assert one.breaker.running == 1
     answer.close()
-    assert one.health.running == 0
+    assert one.breaker.running == 0
 
 
 def test_a_fallback_is_asked_when_the_model_is_gone_or_fails() -> None:
@@ -379,7 +382,7 @@ def test_a_fallback_is_asked_when_the_context_overflows() -> None:
     )
     assert who(relayed(router)) == "big"
     assert two.asked == []
-    assert Router([endpoint(one)]).relay(CALL, Router([endpoint(one)]).candidates("m")) is not None
+    assert Router([endpoint(one)]).proxy(CALL, Router([endpoint(one)]).candidates("m")) is not None
 
 
 def test_a_400_that_only_speaks_of_context_in_the_prompt_is_the_clients() -> None:
@@ -418,14 +421,14 @@ def test_the_cost_of_a_stream_that_was_taken_over_is_its_successors() -> None:
     class Breaking(Offering):
         def stream(
             self, request: GenerationRequest, route: Route, caller: Caller
-        ) -> Iterator[StreamItem]:
+        ) -> Generator[StreamItem, None, None]:
             yield Accepted({}, self.name, lambda: Spent(1, 1, 1.0))
             raise UpstreamFailed("no")
 
     class Costing(Offering):
         def stream(
             self, request: GenerationRequest, route: Route, caller: Caller
-        ) -> Iterator[StreamItem]:
+        ) -> Generator[StreamItem, None, None]:
             yield Accepted({}, self.name, lambda: Spent(7, 5, 3.0))
             yield chunk(Head("id", 1, "m"), {"content": "x"})
 
@@ -433,6 +436,49 @@ def test_the_cost_of_a_stream_that_was_taken_over_is_its_successors() -> None:
     accepted, _ = router.stream(CHAT, router.candidates("m"), Caller())
     assert isinstance(accepted, Accepted)
     assert accepted.spent() == Spent(7, 5, 3.0)
+
+
+class Patient(Offering):
+    """Waits without end; notes the functions of the router that wait with it."""
+
+    is_closed = False
+    waiting: Sequence[str] = ()
+
+    def stream(
+        self, request: GenerationRequest, route: Route, caller: Caller
+    ) -> Generator[StreamItem, None, None]:
+        try:
+            yield Accepted({}, self.name)
+            frames = [frame for frame, _ in traceback.walk_stack(inspect.currentframe())]
+            self.waiting = [
+                frame.f_code.co_name
+                for frame in frames
+                if frame.f_globals["__name__"].startswith("horde_proxy.router")
+            ]
+            while True:
+                yield Waiting("queued")
+        finally:
+            self.is_closed = True
+
+
+def test_closing_a_stream_ends_what_runs_there() -> None:
+    upstream = Patient("one", "m")
+    router = Router([endpoint(upstream)])
+    items = router.stream(CHAT, router.candidates("m"), Caller())
+    next(items)
+    assert (upstream.is_closed, router.endpoints[0].breaker.running) == (False, 1)
+    items.close()
+    assert (upstream.is_closed, router.endpoints[0].breaker.running) == (True, 0)
+
+
+def test_one_frame_of_the_router_waits_with_the_upstream() -> None:
+    upstream = Patient("one", "m")
+    router = Router([endpoint(upstream)])
+    items = router.stream(CHAT, router.candidates("m"), Caller())
+    next(items)
+    next(items)
+    assert upstream.waiting == ["stream"]
+    items.close()
 
 
 def test_a_streams_context_overflow_goes_to_the_fallback_alone() -> None:
@@ -462,7 +508,7 @@ def test_relaying_stops_at_one_that_has_to_translate() -> None:
     one.answers = [Unreachable("gone")]
     router = Router([endpoint(one), endpoint(horde, priority=1)])
     candidates = router.candidates("m")
-    assert router.relay(CALL, candidates) is None
+    assert router.proxy(CALL, candidates) is None
     assert [candidate.endpoint.name for candidate, _ in candidates] == ["horde"]
 
 
@@ -501,8 +547,8 @@ def test_a_json_body_keeps_its_bytes_unless_the_model_has_another_name() -> None
 class Breaking(Relaying):
     """Its answers break off before their heads can be read; the first one is a failure."""
 
-    def relay(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
-        relayed = super().relay(call, model)
+    def proxy(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
+        relayed = super().proxy(call, model)
 
         def broken() -> Iterator[bytes]:
             raise Unreachable("one broke the answer off")
@@ -520,7 +566,7 @@ def test_an_answer_that_breaks_before_it_can_be_judged_is_asked_of_another() -> 
     for _ in range(2):
         assert who(relayed(router)) == "two"
         clock.seconds += 60
-    assert (one.closed, endpoints[0].health.running) == (2, 0)
+    assert (one.closed, endpoints[0].breaker.running) == (2, 0)
     one.answers = [200]
     assert who(relayed(router)) == "one"
 
@@ -553,7 +599,7 @@ def test_an_overflow_is_told_where_no_fallback_answers() -> None:
 def test_a_503_may_say_how_long_it_lasts() -> None:
     clock = Clock()
     one, two = Relaying("one", "m"), Relaying("two", "m")
-    plain = one.relay
+    plain = one.proxy
     one.answers = [503]
 
     def relay(call: ProxyRequest, model: str | None) -> ProxyResponse:
@@ -561,14 +607,14 @@ def test_a_503_may_say_how_long_it_lasts() -> None:
         answer.headers.append(("Retry-After", "120"))
         return answer
 
-    one.relay = relay  # type: ignore[method-assign]
+    one.proxy = relay  # type: ignore[method-assign]
     router = Router([endpoint(one, clock), endpoint(two, priority=1)])
     assert who(relayed(router)) == "two"
-    assert router.endpoints[0].health.cools_for() == 120
+    assert router.endpoints[0].breaker.cooldown_left() == 120
 
 
 def test_names_of_any_length_are_not_kept() -> None:
     router = Router([endpoint(Relaying("one", "m"))])
     with pytest.raises(ModelNotFound):
         router.candidates("x" * 10_000)
-    assert router._offers.seen_by(EVERYTHING)._resolved == {}
+    assert router._index.visible_to(EVERYTHING)._resolved == {}

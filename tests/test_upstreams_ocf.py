@@ -105,7 +105,7 @@ def test_models_come_from_the_nodes_table() -> None:
 @responses.activate
 def test_calls_go_to_the_nodes_service() -> None:
     sent = responses.post(CHAT, json={"answer": 1})
-    answer = upstream().relay(CALL, "m")
+    answer = upstream().proxy(CALL, "m")
     assert (answer.status, b"".join(answer)) == (200, b'{"answer": 1}')
     assert sent.calls[0].request.headers["Authorization"] == "Bearer k"
 
@@ -114,7 +114,7 @@ def test_calls_go_to_the_nodes_service() -> None:
 def test_a_transport_error_with_status_200_is_a_502() -> None:
     responses.post(CHAT, body="ERROR: failed to dial\n peer")
     with pytest.raises(UpstreamFailed, match="its peer failed: failed to dial peer") as raised:
-        upstream().relay(CALL, "m")
+        upstream().proxy(CALL, "m")
     assert raised.value.status == 502
 
 
@@ -124,7 +124,7 @@ def test_no_provider_is_a_503_whatever_the_status(status: int) -> None:
     error = {"error": "No provider found for the requested service."}
     responses.post(CHAT, json=error, status=status)
     with pytest.raises(Unavailable) as raised:
-        upstream().relay(CALL, "m")
+        upstream().proxy(CALL, "m")
     assert (raised.value.status, raised.value.code) == (503, "no_provider")
 
 
@@ -142,5 +142,5 @@ def test_no_provider_is_a_503_whatever_the_status(status: int) -> None:
 )
 def test_an_answer_that_only_looks_like_a_failure_is_an_answer(body: bytes) -> None:
     responses.post(CHAT, body=body)
-    answer = upstream().relay(CALL, "m")
+    answer = upstream().proxy(CALL, "m")
     assert (answer.status, b"".join(answer)) == (200, body)

@@ -137,7 +137,7 @@ def test_a_call_passes_with_our_key_and_without_the_clients_secrets() -> None:
     sent = responses.post(
         CHAT, body=b"answer", headers={"X-Ratelimit": "9", "Set-Cookie": "a=b", "Server": "s"}
     )
-    answer = upstream(headers={"OpenAI-Organization": "home"}).relay(call(), "m")
+    answer = upstream(headers={"OpenAI-Organization": "home"}).proxy(call(), "m")
     request = sent.calls[0].request
     assert request.body == BODY
     assert dict(request.headers) == {
@@ -156,28 +156,28 @@ def test_a_call_passes_with_our_key_and_without_the_clients_secrets() -> None:
 @responses.activate
 def test_an_endpoint_without_a_key_gets_none() -> None:
     sent = responses.post(CHAT)
-    upstream(api_key=None).relay(call(), "m")
+    upstream(api_key=None).proxy(call(), "m")
     assert "Authorization" not in sent.calls[0].request.headers
 
 
 @responses.activate
 def test_another_name_for_the_model_is_written_into_the_body() -> None:
     sent = responses.post(CHAT)
-    upstream().relay(call(), "n")
+    upstream().proxy(call(), "n")
     assert json.loads(sent.calls[0].request.body) == {"model": "n", "messages": []}
 
 
 @responses.activate
 def test_a_query_and_a_method_pass() -> None:
     sent = responses.delete(f"{URL}/v1/files/a?b=c%20d", json={})
-    upstream().relay(call(method="DELETE", path="files/a?b=c%20d", body=JsonBody(b"")), None)
+    upstream().proxy(call(method="DELETE", path="files/a?b=c%20d", body=JsonBody(b"")), None)
     assert sent.calls[0].request.body is None
 
 
 @responses.activate
 def test_a_failing_status_is_an_answer() -> None:
     responses.post(CHAT, status=418, body=b"teapot")
-    answer = upstream().relay(call(), "m")
+    answer = upstream().proxy(call(), "m")
     assert (answer.status, b"".join(answer)) == (418, b"teapot")
 
 
@@ -199,14 +199,14 @@ def test_a_failing_status_is_an_answer() -> None:
 def test_what_goes_wrong_is_told(error: Exception, kind: type[Exception], said: str) -> None:
     responses.post(CHAT, body=error)
     with pytest.raises(kind, match=said):
-        upstream().relay(call(), "m")
+        upstream().proxy(call(), "m")
 
 
 @responses.activate
 def test_a_new_connection_that_broke_is_not_tried_again() -> None:
     responses.post(CHAT, body=requests.ConnectionError("RemoteDisconnected"))
     with pytest.raises(Unreachable, match="the connection broke"):
-        upstream().relay(call(), "m")
+        upstream().proxy(call(), "m")
     assert len(responses.calls) == 1
 
 
@@ -214,14 +214,14 @@ def test_a_new_connection_that_broke_is_not_tried_again() -> None:
 def test_a_time_out_is_not_tried_again() -> None:
     responses.post(CHAT, body=requests.ReadTimeout())
     with pytest.raises(TimedOut):
-        upstream().relay(call(), "m")
+        upstream().proxy(call(), "m")
     assert len(responses.calls) == 1
 
 
 @responses.activate
 def test_the_first_bytes_may_be_looked_at() -> None:
     responses.post(CHAT, body=b"0123456789")
-    answer = upstream().relay(call(), "m")
+    answer = upstream().proxy(call(), "m")
     assert (answer.head(1), answer.head(4), answer.head(99)) == (b"0", b"0123", b"0123456789")
     assert b"".join(answer) == b"0123456789"
 

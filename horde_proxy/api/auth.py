@@ -10,7 +10,7 @@ from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.errors import InvalidApiKey, InvalidRequest
 from horde_proxy.key_digest import key_digest
 from horde_proxy.ledger import ClientKey
-from horde_proxy.router.router import EVERYTHING
+from horde_proxy.router import EVERYTHING
 from horde_proxy.upstreams.proxying import JsonBody
 
 _KEY_HEADERS = ("api-key", "x-api-key", "apikey")

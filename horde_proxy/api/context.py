@@ -18,7 +18,7 @@ from horde_proxy.api.loop_guard import LoopGuard
 from horde_proxy.api.slots import Slots
 from horde_proxy.ledger import KeyLimits, KeyRing, UsageRecorder
 from horde_proxy.metrics import Metrics
-from horde_proxy.router.router import Router
+from horde_proxy.router import Router
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.web.page_state import PageState
 

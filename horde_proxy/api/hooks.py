@@ -78,7 +78,9 @@ def _log_at_the_end(response: Response) -> None:
         ctx, rule = current_context(), route()
         response.call_on_close(lambda: record.write(began))
         response.call_on_close(lambda: ctx.live.page.history.add(record))
-        response.call_on_close(lambda: ctx.live.metrics.answered(rule, record, ctx.router.offers))
+        response.call_on_close(
+            lambda: ctx.live.metrics.answered(rule, record, ctx.router.was_offered)
+        )
 
 
 def _count(book: UsageRecorder, record: RequestLog) -> None:

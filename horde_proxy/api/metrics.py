@@ -53,9 +53,9 @@ def _now(ctx: AppContext) -> CurrentGauges:
 
 def _endpoint(each: Endpoint) -> EndpointGauges:
     """It is up where it is asked, and where its models are known, however old."""
-    health = each.health
+    health = each.breaker
     is_up = health.state()["state"] == "up" and each.error is None
-    return EndpointGauges(each.name, is_up, health.running, health.cools_for())
+    return EndpointGauges(each.name, is_up, health.running, health.cooldown_left())
 
 
 def _is_local() -> bool:

@@ -29,7 +29,7 @@ def opencode_json() -> Response:
     least = DEFAULT_CONTEXT if given is None else given
     models = opencode.capable(current_context().router.models(g.scope), least)
     if not models:
-        raise Unavailable("No model with such a context is on offer now.")
+        raise Unavailable("No model with such a context is available right now.")
     return jsonify(opencode.fresh(models, base_url, request.args.get("key") or "none"))
 
 

@@ -21,7 +21,7 @@ from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
 from horde_proxy.protocol import sse
 from horde_proxy.protocol.usage import about_asked, usage_in
-from horde_proxy.router.router import Candidates
+from horde_proxy.router import Candidates
 from horde_proxy.upstreams.proxying import NO_BODY, Body, JsonBody, ProxyRequest, ProxyResponse
 
 _WITHOUT_V1 = frozenset(
@@ -74,14 +74,14 @@ def pass_on() -> Response | None:
     if not isinstance(request.routing_exception, NotFound | MethodNotAllowed):
         return None
     ctx, path = current_context(), _path()
-    if not ctx.router.relays or path is None or request.method in _NEVER_PASSED_ON:
+    if not ctx.router.can_proxy or path is None or request.method in _NEVER_PASSED_ON:
         return None
     guard()
     if request.method not in ("GET", "HEAD"):
         admit()
     body = _unambiguous(_body(ctx))
     candidates = candidates_for(ctx, _model(body))
-    candidates.only_relaying()
+    candidates.keep_proxying()
     if not candidates:
         raise UnsupportedEndpoint("The endpoint of this model answers chats and completions only.")
     response = relay(ctx, body, candidates)
@@ -96,7 +96,7 @@ def passed_on(ctx: AppContext, body: JsonBody) -> tuple[Response | None, Candida
     (None, None) where nothing is relayed anyway, or no model is named.
     """
     name = _model(body)
-    if not ctx.router.relays or name is None:
+    if not ctx.router.can_proxy or name is None:
         return None, None
     body = _unambiguous(body)
     candidates = candidates_for(ctx, name)
@@ -124,7 +124,7 @@ def relay(ctx: AppContext, body: Body, candidates: Candidates) -> Response | Non
     """
     free, began = _begun(ctx, body), ctx.clock()
     try:
-        relayed = ctx.router.relay(_call(body), candidates)
+        relayed = ctx.router.proxy(_call(body), candidates)
     except BaseException:
         free()
         raise

@@ -28,7 +28,7 @@ from horde_proxy.config import AccessSettings, Config, KeySettings
 from horde_proxy.key_digest import digest_of_setting
 from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder
 from horde_proxy.metrics import Metrics
-from horde_proxy.router.router import Router
+from horde_proxy.router import Router
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.version import VERSION
 from horde_proxy.web.sessions import Sessions

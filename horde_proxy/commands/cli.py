@@ -505,7 +505,7 @@ def _first_model(base: str) -> str:
 
 
 def _nothing_on_offer(base: str) -> str:
-    return f"no model is on offer now; {base.removesuffix('/v1')}/v1/endpoints says more"
+    return f"no models are available right now; {base.removesuffix('/v1')}/v1/endpoints says more"
 
 
 def _deltas(base: str, model: str, text: str) -> Iterator[tuple[str, str | None]]:

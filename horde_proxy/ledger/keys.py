@@ -26,6 +26,11 @@ class ClientKey:
     admin: bool = False
     created: int = 0
 
+    @property
+    def allows_all_models(self) -> bool:
+        """Whether the key may use every model, even one that a request does not name."""
+        return not self.models
+
     def allows_model(self, name: str) -> bool:
         """Whether the key may use the model of this name."""
         return not self.models or any(matches_glob(name, glob) for glob in self.models)

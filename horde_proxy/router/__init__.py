@@ -1,1 +1,13 @@
-"""router."""
+"""From a model's name to the endpoints that offer it, and from one endpoint to the next.
+
+`Router` resolves a name to candidates, in the order in which they are tried; `failover` tries
+them. The room knows no kind of upstream, no wire format and no HTTP framework.
+"""
+
+from horde_proxy.router.candidates import Candidates
+from horde_proxy.router.circuit_breaker import CircuitBreaker
+from horde_proxy.router.endpoint import Endpoint
+from horde_proxy.router.model_index import EVERYTHING, Scope
+from horde_proxy.router.router import Router
+
+__all__ = ["EVERYTHING", "Candidates", "CircuitBreaker", "Endpoint", "Router", "Scope"]

@@ -1,4 +1,12 @@
-"""How an upstream fares: what runs there, how quickly it answers, and whether it is left alone."""
+"""The circuit breaker of one endpoint: it keeps requests away while the endpoint fails.
+
+    up --failed--> cooling, for a cooldown that doubles with each outage
+     ^                |  the cooldown is over
+     |                v
+     +--answered-- probing: one request may try, all others are refused --failed--> cooling
+
+Any thread may call any method. It counts what runs and how long answers take besides.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +18,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-_REMEMBERED = 200
+_REMEMBERED_LATENCIES = 200
+_MAX_DOUBLINGS = 30
+"""Keeps 2 ** failures a sane number; the longest cooldown is reached long before."""
 
 
 class CircuitBreaker:
-    """Of one upstream. Times are seconds of `clock`.
+    """Times are seconds of `clock`.
 
-    After a failure it cools for `cooldown`, doubled with each further one up to `longest`; then
-    one request probes it, and the others follow once that was answered. 0: it never cools, as
-    suits one that has no other beside it.
+    The first cooldown takes `cooldown`, and none takes more than `longest`. With a cooldown of 0
+    it is always up, which suits an endpoint without alternatives.
     """
 
     def __init__(
@@ -29,18 +38,20 @@ class CircuitBreaker:
     ) -> None:
         self.running = 0
         self._cooldown, self._longest, self._clock = cooldown, longest, clock
+        # Guards changes of `running` and of all fields below; no I/O under it. A single field may
+        # be read without it.
         self._lock = threading.Lock()
         self._failures = 0
         self._cools_until = 0.0
         self._failed_at = -math.inf
         self._probe: Attempt | None = None
         self._error: str | None = None
-        self._latencies: deque[float] = deque(maxlen=_REMEMBERED)
+        self._latencies: deque[float] = deque(maxlen=_REMEMBERED_LATENCIES)
 
-    def ask(self) -> Attempt | None:
-        """An attempt that may be made now, or None; see `why_not`."""
+    def try_acquire(self) -> Attempt | None:
+        """An attempt that may be made now; None while no request may be sent, see `reason`."""
         with self._lock:
-            is_probe = self._failures > 0 and self._cooldown > 0
+            is_probe = self._is_open()
             if is_probe and (self._probe is not None or self._clock() < self._cools_until):
                 return None
             self.running += 1
@@ -48,25 +59,24 @@ class CircuitBreaker:
             self._probe = attempt if is_probe else None
             return attempt
 
-    def why_not(self) -> str:
-        """Why it is not asked now."""
-        if self.cools_for():
-            return f"left alone for {self.cools_for()} s after: {self._error}"
+    def reason(self) -> str:
+        """Why no request may be sent now."""
+        if self.cooldown_left():
+            return f"cooling down for {self.cooldown_left()} s after: {self._error}"
         return f"being tried again after: {self._error}"
 
-    def cools_for(self) -> int:
-        """Whole seconds until it may be asked again, 0 for now."""
+    def cooldown_left(self) -> int:
+        """Whole seconds until the next attempt; 0 for now."""
         left = self._cools_until - self._clock()
         return math.ceil(left) if left > 0 and self._cooldown else 0
 
     def state(self) -> dict[str, Any]:
-        """{"state", "retry_in", "last_error", "running", "latency"} as JSON; seconds."""
+        """{"state", "retry_in", "last_error", "running", "latency"} as JSON; in seconds."""
         with self._lock:
             latencies = sorted(self._latencies)
-        cooling = self.cools_for()
-        is_doubtful = self._failures > 0 and self._cooldown > 0
+        cooling = self.cooldown_left()
         return {
-            "state": "cooling" if cooling else "probing" if is_doubtful else "up",
+            "state": "cooling" if cooling else "probing" if self._is_open() else "up",
             "retry_in": cooling or None,
             "last_error": self._error,
             "running": self.running,
@@ -77,18 +87,23 @@ class CircuitBreaker:
             },
         }
 
+    def _is_open(self) -> bool:
+        """Whether the last that is known of the endpoint is a failure."""
+        return self._failures > 0 and self._cooldown > 0
+
     def _answered(self, attempt: Attempt) -> None:
-        self._latencies.append(self._clock() - attempt.began)
-        if self._failures:
-            with self._lock:
-                self._failures, self._cools_until = 0, 0.0
+        with self._lock:
+            self._latencies.append(self._clock() - attempt.began)
+            self._failures, self._cools_until = 0, 0.0
 
     def _failed(self, attempt: Attempt, reason: str, seconds: float | None) -> None:
-        """What began before the last failure is of the same outage, and makes it no longer."""
         with self._lock:
             now, pause, self._error = self._clock(), 0.0, reason
+            # Of many requests that meet one outage only the first counts. The others began before
+            # that failure, and must not double the cooldown.
             if attempt.began >= self._failed_at:
-                pause = min(self._cooldown * 2 ** min(self._failures, 30), self._longest)
+                doublings = min(self._failures, _MAX_DOUBLINGS)
+                pause = min(self._cooldown * 2**doublings, self._longest)
                 self._failures, self._failed_at = self._failures + 1, now
             until = now + max(pause if seconds is None else seconds, pause and self._cooldown)
             self._cools_until = max(self._cools_until, until) if self._cooldown else 0.0
@@ -101,24 +116,24 @@ class CircuitBreaker:
 
 
 class Attempt:
-    """One request to an upstream, which `end` ends, whatever became of it."""
+    """One request to an endpoint. Whoever acquired it must `end` it, whatever happened."""
 
-    def __init__(self, health: CircuitBreaker, began: float) -> None:
+    def __init__(self, breaker: CircuitBreaker, began: float) -> None:
         self.began = began
-        self._health: CircuitBreaker | None = health
+        self._breaker: CircuitBreaker | None = breaker
 
     def answered(self) -> None:
-        """It answers: its failures are forgotten."""
-        if self._health:
-            self._health._answered(self)
+        """The endpoint answers: its failures are forgotten."""
+        if self._breaker:
+            self._breaker._answered(self)
 
     def failed(self, reason: str, seconds: float | None = None) -> None:
-        """It failed, and wants to be left alone for so many seconds (None: for a cooldown)."""
-        if self._health:
-            self._health._failed(self, reason, seconds)
+        """The endpoint failed. It cools down for as many `seconds` as it asked for, if it did."""
+        if self._breaker:
+            self._breaker._failed(self, reason, seconds)
 
     def end(self) -> None:
-        """Nothing of it runs any more. May be called again."""
-        health, self._health = self._health, None
-        if health:
-            health._ended(self)
+        """Nothing of the attempt runs any more. May be called again."""
+        breaker, self._breaker = self._breaker, None
+        if breaker:
+            breaker._ended(self)

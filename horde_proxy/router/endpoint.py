@@ -1,4 +1,4 @@
-"""An upstream with its place among the others: what it offers to clients, and how it fares."""
+"""An upstream among the others: its rank, the models that it offers to clients, its breaker."""
 
 from __future__ import annotations
 
@@ -7,76 +7,80 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.aihorde.names import matches_glob
+from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import ProxyError
 from horde_proxy.router.circuit_breaker import CircuitBreaker
-from horde_proxy.upstreams.base import Proxies, Upstream
+from horde_proxy.upstreams.base import Upstream
 
-NOTHING: dict[str, dict[str, Any]] = {}
+Models = Mapping[str, dict[str, Any]]
+"""OpenAI's model objects by the names that clients see."""
+NO_MODELS: Models = {}
 
 
 @dataclass(eq=False)
 class Endpoint:
-    """Lower `priority` is asked first; `weight` is its share within a priority.
+    """An upstream as the settings place it.
 
-    `globs` of the upstream's own names, none for all; `prefix` comes before the names that
-    clients see.
+    The lowest `priority` is tried first; `weight` is the share of requests within a priority.
+    `globs` select the models by the upstream's own names, all when empty. `prefix` comes before
+    the names that clients see. `error` says why the models could not be listed the last time.
     """
 
     upstream: Upstream
-    health: CircuitBreaker = field(default_factory=CircuitBreaker)
+    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     priority: int = 0
     weight: float = 1.0
     globs: Sequence[str] = ()
     prefix: str = ""
+    error: ProxyError | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._told: tuple[Sequence[dict[str, Any]], Mapping[str, dict[str, Any]]] | None = None
-        self.error: ProxyError | None = None
-        self.relays = self.upstream if isinstance(self.upstream, Proxies) else None
+        self._models: Derived[tuple[Sequence[dict[str, Any]]], Models]
+        self._models = Derived(lambda: (self.upstream.models(),), self._visible)
 
     @property
     def name(self) -> str:
         return self.upstream.name
 
-    def offers(self) -> Mapping[str, dict[str, Any]]:
-        """The model objects by the names that clients see; the same while nothing changed.
+    @property
+    def can_proxy(self) -> bool:
+        """Whether calls can be passed on unchanged."""
+        return self.upstream.proxy is not None
 
-        Empty when they cannot be had; `error` says why.
+    def models(self) -> Models:
+        """The models for clients; the same object while the upstream's list stays the same.
+
+        Empty when they cannot be listed; then `error` is set.
         """
         try:
-            models = self.upstream.models()
+            models = self._models.get()
         except ProxyError as exc:
             self.error = exc
-            return NOTHING
+            return NO_MODELS
         self.error = None
-        if self._told is None or self._told[0] is not models:
-            self._told = (
-                models,
-                {
-                    self.prefix + model["id"]: {**model, "id": self.prefix + model["id"]}
-                    for model in models
-                    if self._is_allowed(model["id"])
-                },
-            )
-        return self._told[1]
+        return models
 
-    def told(self) -> Mapping[str, dict[str, Any]]:
-        """What `offers` gave the last time; asks nobody."""
-        return self._told[1] if self._told else NOTHING
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether it cannot say what it offers: there are servers that list no models."""
-        return self.upstream.offers_any
+    def last_models(self) -> Models:
+        """What `models` returned last, without calling the upstream."""
+        return self._models.peek() or NO_MODELS
 
     def may_serve(self, name: str) -> bool:
-        """Whether it might, though it cannot say."""
-        own = name.removeprefix(self.prefix)
-        return self.is_silent and name.startswith(self.prefix) and self._is_allowed(own)
+        """Whether an upstream that lists no models may be tried for the name of a client."""
+        own = self.own_name(name)
+        is_ours = name.startswith(self.prefix) and self._is_selected(own)
+        return self.upstream.offers_any and is_ours
 
     def own_name(self, name: str) -> str:
-        """The upstream's own name for what clients call so."""
+        """The upstream's own name for the name that clients see."""
         return name.removeprefix(self.prefix)
 
-    def _is_allowed(self, name: str) -> bool:
-        return not self.globs or any(matches_glob(name, glob) for glob in self.globs)
+    def _visible(self, source: tuple[Sequence[dict[str, Any]]]) -> Models:
+        [models] = source
+        return {
+            self.prefix + model["id"]: {**model, "id": self.prefix + model["id"]}
+            for model in models
+            if self._is_selected(model["id"])
+        }
+
+    def _is_selected(self, own_name: str) -> bool:
+        return not self.globs or any(matches_glob(own_name, glob) for glob in self.globs)

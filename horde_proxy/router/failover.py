@@ -1,50 +1,192 @@
-"""What the client has seen of one answer, however many upstreams are asked for it."""
+"""Trying candidates, one after another, until one of them answers.
+
+A stream may change its upstream until the client has seen content. Only one generator frame of
+ours lies between the front and the upstream: a thousand clients wait in these frames.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 
+from horde_proxy.errors import (
+    ClientGone,
+    ContextLengthExceeded,
+    ProxyError,
+    RateLimited,
+    ShuttingDown,
+    TimedOut,
+    Unavailable,
+    UpstreamFailed,
+)
+from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Chunk
-from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
+from horde_proxy.router.candidates import Candidate, Candidates
+from horde_proxy.router.circuit_breaker import Attempt
+from horde_proxy.upstreams.base import Accepted, Caller, Spent, StreamItem, Waiting
+from horde_proxy.upstreams.openai.errors import fault_of, overflow_of
+from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
+
+_NOT_SUPPORTED = frozenset({404, 405, 501})
+"""The statuses with which a server says that it does not know a file, a path or a method."""
+
+
+def stream(
+    request: GenerationRequest, candidates: Candidates, caller: Caller
+) -> Generator[StreamItem, None, None]:
+    """The items of the first candidate that answers, see horde_proxy.upstreams.base.
+
+    Raises the error of `candidates`, or of the upstream once the client has seen content.
+    """
+    spliced = SplicedStream()
+    for candidate, attempt in candidates:
+        route = candidate.route
+        with (
+            _next_one_may_answer(candidates, candidate, attempt, spliced),
+            closing(route.upstream.stream(request, route, caller)) as items,
+        ):
+            # map and filter are no Python frames.
+            yield from filter(None, map(partial(spliced.splice, attempt), items))
+            return
+    raise candidates.error()
+
+
+@contextmanager
+def _next_one_may_answer(
+    candidates: Candidates, candidate: Candidate, attempt: Attempt, spliced: SplicedStream
+) -> Iterator[None]:
+    """Swallows the failure of one candidate when another one may answer instead."""
+    try:
+        yield
+    except ContextLengthExceeded as exc:
+        if spliced.has_content or not candidates.has_fallback():
+            raise
+        candidates.overflowed(exc)
+    except (UpstreamFailed, Unavailable, RateLimited, TimedOut) as exc:
+        if spliced.has_content or isinstance(exc, ShuttingDown):
+            raise
+        candidates.failed(candidate, attempt, exc)
+        if not candidates:
+            raise candidates.error() from exc
+    finally:
+        attempt.end()
 
 
 class SplicedStream:
-    """`content`: whether it has seen any, after which there is no way back."""
+    """What one client has seen of its answer, however many upstreams were asked for it.
+
+    `has_content`: the client has seen content, so no other upstream may answer any more.
+    """
 
     def __init__(self) -> None:
-        self.content = False
-        self._accepted = False
+        self.has_content = False
+        self._is_accepted = False
         self._spent: Callable[[], Spent] = Spent
         self._first: Chunk | None = None
         self._roles: set[int] = set()
 
-    def only_new(self, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
-        """The items but those that an earlier upstream gave; all chunks share one id.
+    def splice(self, attempt: Attempt, item: StreamItem) -> StreamItem | None:
+        """The item for the client; None for one that an earlier upstream gave already.
 
-        The cost is that of the last upstream, as in the usage of an answer that is whole.
+        All chunks get one id. The cost is that of the last upstream, as in the usage of an answer
+        that is whole.
         """
-        for item in items:
-            if isinstance(item, Accepted):
-                self._spent = item.spent
-                if not self._accepted:
-                    yield replace(item, spent=lambda: self._spent())
-                self._accepted = True
-            elif isinstance(item, Waiting):
-                yield item
-            elif not self._is_repeated_role(item):
-                yield self._same_id(item)
+        if isinstance(item, Waiting):
+            return item
+        if isinstance(item, Accepted):
+            attempt.answered()
+            return self._accept(item)
+        return None if self._is_repeated_role(item) else self._with_first_id(item)
+
+    def _accept(self, item: Accepted) -> Accepted | None:
+        self._spent = item.spent
+        is_first, self._is_accepted = not self._is_accepted, True
+        return replace(item, spent=lambda: self._spent()) if is_first else None
 
     def _is_repeated_role(self, chunk: Chunk) -> bool:
-        roles = {each["index"] for each in chunk["choices"] if "role" in each["delta"]}
+        roles = {choice["index"] for choice in chunk["choices"] if "role" in choice["delta"]}
         is_repeated = bool(roles) and roles <= self._roles
         self._roles |= roles
-        self.content = self.content or not roles
+        self.has_content = self.has_content or not roles
         return is_repeated
 
-    def _same_id(self, chunk: Chunk) -> Chunk:
+    def _with_first_id(self, chunk: Chunk) -> Chunk:
         if self._first is None:
             self._first = chunk
         if chunk["id"] == self._first["id"]:
             return chunk
         return {**chunk, "id": self._first["id"], "created": self._first["created"]}
+
+
+def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
+    """The response of the first candidate that gives a good one.
+
+    None when the next candidate cannot proxy, or none is left. A failed response is good enough
+    if it comes from the only candidate. Closing the response ends the attempt.
+    """
+    response: ProxyResponse | None = None
+    for candidate, attempt in candidates.proxying():
+        if response is not None:
+            response.close()
+        response, is_good = _try(call, candidate, attempt, candidates)
+        if response is not None and is_good:
+            return response
+    if response is not None and candidates.is_only and not candidates:
+        return response
+    if response is not None:
+        response.close()
+    return None
+
+
+def _try(
+    call: ProxyRequest, candidate: Candidate, attempt: Attempt, candidates: Candidates
+) -> tuple[ProxyResponse | None, bool]:
+    """The response and whether it is good; (None, False) when there is none."""
+    send = candidate.endpoint.upstream.proxy
+    assert send is not None
+    try:
+        response = send(call, candidate.models[0] if call.model else None)
+    except ProxyError as exc:
+        if not isinstance(exc, ClientGone | ShuttingDown):
+            candidates.failed(candidate, attempt, exc)
+            return None, False
+        attempt.end()
+        raise
+    except BaseException:
+        attempt.end()
+        raise
+    response.on_close.append(attempt.end)
+    try:
+        return response, _is_good(response, candidate, attempt, candidates)
+    except BaseException:
+        response.close()
+        raise
+
+
+def _is_good(
+    response: ProxyResponse, candidate: Candidate, attempt: Attempt, candidates: Candidates
+) -> bool:
+    """Whether the response is for the client, and not a reason to try the next candidate."""
+    response.model = candidate.model
+    response.headers.append(("X-Endpoint", candidate.endpoint.name))
+    try:
+        error = fault_of(response)
+        overflow = overflow_of(response) if candidates.has_fallback() else None
+    except (ClientGone, ShuttingDown):
+        raise
+    except ProxyError as exc:  # the body broke off while it was looked at
+        error, overflow = exc, None
+    if error is not None:
+        candidates.failed(candidate, attempt, error)
+        return False
+    attempt.answered()
+    if overflow is not None:
+        candidates.overflowed(overflow)
+        return False
+    if candidate.model is None and candidates and response.status in _NOT_SUPPORTED:
+        # Nobody knows which endpoint keeps a file, so the next one is tried.
+        candidates.not_supported(candidate, response.status)
+        return False
+    return True

@@ -1,20 +1,25 @@
-"""What all endpoints offer together at a moment, and what a name stands for among that."""
+"""The models of all endpoints together, as each client may see them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from horde_proxy.router.endpoint import Endpoint
+from horde_proxy.caching.derived import Derived
+from horde_proxy.router.endpoint import Endpoint, Models
 from horde_proxy.router.model_names import resolve
 
-Offered = Mapping[str, dict[str, Any]]
-_MOST_RESOLVED = 1000
-_LONGEST_KEPT = 200
+# Clients choose the names, so the memory of resolved names needs bounds.
+_MAX_RESOLVED = 1000
+_MAX_RESOLVED_LENGTH = 200
 
 
 class Scope(Protocol):
     """What a client may use; hashable."""
+
+    @property
+    def allows_all_models(self) -> bool:
+        """Whether it may use every model, even one that a request does not name."""
 
     def allows_model(self, name: str) -> bool:
         """Whether it may use a model, by the name that clients see."""
@@ -24,7 +29,9 @@ class Scope(Protocol):
 
 
 class Everything:
-    """The scope of whoever is not limited."""
+    """The scope of a client without limits."""
+
+    allows_all_models = True
 
     def allows_model(self, name: str) -> bool:
         return True
@@ -37,28 +44,28 @@ EVERYTHING = Everything()
 
 
 class VisibleModels:
-    """The models that one scope sees: `models` by name, `serving` the endpoints of each."""
+    """The models in one scope: `models` by name, and `serving`, the endpoints of each."""
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], lists: Sequence[Offered], scope: Scope
+        self, endpoints: Sequence[Endpoint], lists: Sequence[Models], scope: Scope
     ) -> None:
         self.models: dict[str, dict[str, Any]] = {}
         self.serving: dict[str, list[Endpoint]] = {}
         self._resolved: dict[str, list[list[str]]] = {}
-        for endpoint, offered in zip(endpoints, lists, strict=True):
+        for endpoint, models in zip(endpoints, lists, strict=True):
             if scope.allows_endpoint(endpoint.name):
-                for name, model in offered.items():
+                for name, model in models.items():
                     if scope.allows_model(name):
                         self._add(endpoint, name, model)
 
     def groups(self, name: str, aliases: Mapping[str, str]) -> list[list[str]]:
-        """See model_names.resolve. Raises InvalidRequest."""
-        found = self._resolved.get(name)
-        if found is None:
-            found = resolve(name, list(self.models.values()), aliases)
-            if len(name) <= _LONGEST_KEPT and len(self._resolved) < _MOST_RESOLVED:
-                self._resolved[name] = found
-        return found
+        """The models that a name stands for, see model_names.resolve. Raises InvalidRequest."""
+        groups = self._resolved.get(name)
+        if groups is None:
+            groups = resolve(name, list(self.models.values()), aliases)
+            if len(name) <= _MAX_RESOLVED_LENGTH and len(self._resolved) < _MAX_RESOLVED:
+                self._resolved[name] = groups
+        return groups
 
     def _add(self, endpoint: Endpoint, name: str, model: dict[str, Any]) -> None:
         serving = self.serving.setdefault(name, [])
@@ -69,27 +76,36 @@ class VisibleModels:
 
 
 class ModelIndex:
-    """The lists of all endpoints, in the order in which they describe models."""
+    """The models of all endpoints. Of several that offer a model, the first priority describes it.
+
+    What each scope sees is kept until the list of an endpoint changes.
+    """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = sorted(endpoints, key=lambda endpoint: endpoint.priority)
-        self._lists: list[Offered] = []
-        self._views: dict[Scope, VisibleModels] = {}
+        self._current = Derived(self._lists, _CurrentModels)
 
-    def seen_by(self, scope: Scope) -> VisibleModels:
-        """What a scope sees now; made anew only when some list has changed."""
-        if not self._lists:
-            # All at once, so that several that hang are not waited for one after another.
+    def visible_to(self, scope: Scope) -> VisibleModels:
+        """The models in a scope now; the same object until the list of an endpoint changes."""
+        current = self._current.get()
+        visible = current.by_scope.get(scope)
+        if visible is None:
+            visible = VisibleModels(self._endpoints, current.lists, scope)
+            current.by_scope[scope] = visible
+        return visible
+
+    def _lists(self) -> tuple[Models, ...]:
+        if self._current.peek() is None:
+            # All begin to load before the first is waited for, so that several endpoints that
+            # hang at the start do not add up.
             for endpoint in self._endpoints:
                 endpoint.upstream.refresh()
-        lists = [endpoint.offers() for endpoint in self._endpoints]
-        if len(self._lists) != len(lists) or any(map(_differ, lists, self._lists)):
-            self._lists, self._views = lists, {}
-        views = self._views
-        if scope not in views:
-            views[scope] = VisibleModels(self._endpoints, lists, scope)
-        return views[scope]
+        return tuple(endpoint.models() for endpoint in self._endpoints)
 
 
-def _differ(one: object, other: object) -> bool:
-    return one is not other
+class _CurrentModels:
+    """The lists of all endpoints at one moment, and what each scope sees of them."""
+
+    def __init__(self, lists: tuple[Models, ...]) -> None:
+        self.lists = lists
+        self.by_scope: dict[Scope, VisibleModels] = {}

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 from horde_proxy.errors import ProxyError, TimedOut, UpstreamFailed
 from horde_proxy.protocol.chat import GenerationRequest
@@ -158,6 +158,13 @@ class Waiting:
 StreamItem = Accepted | Waiting | Chunk
 
 
+Proxy = Callable[[ProxyRequest, str | None], ProxyResponse]
+"""Passes a call on unchanged; the str is the upstream's own name of the model, if one is named.
+
+Returns the response once its first bytes are there. Raises a ProxyError when there is none.
+"""
+
+
 class Upstream(Protocol):
     """A configured service that answers chats. `kind` is its name in horde_proxy.upstreams.kinds.
 
@@ -171,6 +178,10 @@ class Upstream(Protocol):
     offers_any: bool
     cooldown_errors: tuple[type[ProxyError], ...]
 
+    @property
+    def proxy(self) -> Proxy | None:
+        """The method that proxies a call; None for a kind that cannot."""
+
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects of all models on offer now."""
 
@@ -182,7 +193,7 @@ class Upstream(Protocol):
 
     def stream(
         self, request: GenerationRequest, route: Route, caller: Caller
-    ) -> Iterator[StreamItem]:
+    ) -> Generator[StreamItem, None, None]:
         """The answer; see the module's docstring."""
 
 
@@ -196,11 +207,3 @@ class Route:
     @property
     def model(self) -> str:
         return self.models[0]
-
-
-@runtime_checkable
-class Proxies(Protocol):
-    """An upstream that also takes requests, and gives answers, as they are."""
-
-    def relay(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
-        """The answer to a call, `model` being its name there. Raises a ProxyError for none."""

@@ -35,7 +35,7 @@ from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import InvalidApiKey, ProxyError, Refused, ShuttingDown
 from horde_proxy.key_digest import key_digest
 from horde_proxy.protocol import sse
-from horde_proxy.router.router import EVERYTHING
+from horde_proxy.router import EVERYTHING
 from horde_proxy.web import charts, tables
 from horde_proxy.web.sessions import SESSION_SECONDS, Session
 

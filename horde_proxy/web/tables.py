@@ -79,7 +79,7 @@ def models(found: Iterable[Mapping[str, Any]]) -> Table:
         "models",
         ("Model", "#Workers", "#Tokens/s", "#Queue (tokens)", "#Context", "#Expected", "Endpoints"),
         [_model(each, each.get("horde")) for each in ordered],
-        "No model is on offer now.",
+        "No models are available right now.",
     )
 
 

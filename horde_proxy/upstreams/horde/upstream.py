@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -58,6 +58,7 @@ class HordeUpstream:
 
     kind = "horde"
     offers_any = False
+    proxy = None
     cooldown_errors: tuple[type[ProxyError], ...] = (Unreachable, InMaintenance)
 
     def __init__(
@@ -118,7 +119,7 @@ class HordeUpstream:
 
     def stream(
         self, request: GenerationRequest, route: Route, caller: Caller
-    ) -> Iterator[StreamItem]:
+    ) -> Generator[StreamItem, None, None]:
         """See horde_proxy.upstreams. What is submitted is cancelled unless it reached its end."""
         horde, began = self._horde, self._horde.clock()
         plan, answer = self._answer(request, route.models, caller)

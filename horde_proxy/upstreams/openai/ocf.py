@@ -29,11 +29,11 @@ class OCFUpstream(OpenAIUpstream):
     def _calls(url: str) -> str:
         return f"{_node(url)}/v1/service/llm/v1"
 
-    def relay(
+    def proxy(
         self, call: ProxyRequest, model: str | None, watch: CallGuard | None = None
     ) -> ProxyResponse:
         """As its parent, but failures that come as an answer are told from answers."""
-        relayed = super().relay(call, model, watch)
+        relayed = super().proxy(call, model, watch)
         try:
             self._check(relayed)
         except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
@@ -125,7 +125,7 @@ class OpenAIUpstream:
         """A request names one model."""
         return tuple(models[:1])
 
-    def relay(
+    def proxy(
         self, call: ProxyRequest, model: str | None, watch: CallGuard | None = None
     ) -> ProxyResponse:
         """The answer to a call, once its first bytes are there; `model` is its name here.
@@ -142,7 +142,7 @@ class OpenAIUpstream:
 
     def stream(
         self, request: GenerationRequest, route: Route, caller: Caller
-    ) -> Iterator[StreamItem]:
+    ) -> Generator[StreamItem, None, None]:
         """See horde_proxy.upstreams: for answers that another upstream began to wait for."""
         body = {
             **request.source,
@@ -154,7 +154,7 @@ class OpenAIUpstream:
         headers = {"Content-Type": "application/json"}
         call = ProxyRequest("POST", path, headers, JsonBody(json.dumps(body).encode()))
         watch = self._hangups.watch(None)
-        yield from chunks(self.name, lambda: self.relay(call, None, watch), watch.hang_up)
+        yield from chunks(self.name, lambda: self.proxy(call, None, watch), watch.hang_up)
 
     @staticmethod
     def _calls(url: str) -> str:
