@@ -170,7 +170,7 @@ def matches_glob(name: str, glob: str) -> bool:
 
 
 def _without_user(name: str) -> str:
-    """The name without "::user#1", with which a worker keeps a model to one user (contract 4.1)."""
+    """The name without "::user#1", with which a worker marks a model as its owner's."""
     head, _, user = name.partition("::")
     return head if "#" in user else name
 

@@ -17,9 +17,9 @@ ANONYMOUS_KEY = "0000000000"
 """The API key of everybody without an account (contract: classes/__init__.py:91-100)."""
 
 LONGEST_RETRY_AFTER = 3600
-"""Seconds. Proxies in front of servers have sent days; nobody would notice the recovery then."""
+"""Seconds. A longer pause would hide that a server has recovered early."""
 
-# "5", or "0.5" as vLLM's front writes it. Bounded, so that no number grows beyond a float.
+# "7", and also "120.5", though the RFC has whole numbers only.
 _SECONDS = re.compile(r"[0-9.]{1,12}", re.ASCII)
 
 

@@ -13,7 +13,7 @@ from horde_proxy.private_horde.records import Job, TextRequest
 from horde_proxy.private_horde.workers import Workers
 
 UNMEASURED_SPEED = 10.0
-"""Tokens a second of a worker that has delivered nothing yet: a small model on a home GPU."""
+"""Tokens a second that are assumed of a worker that has delivered nothing yet."""
 
 
 class Forecast:

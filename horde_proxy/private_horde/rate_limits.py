@@ -1,7 +1,7 @@
 """How often an address or a key may call a route: fixed windows, and what the rate headers say.
 
 It counts and reports; the views decide whether a call is refused. The limits are the real horde's
-(flask-limiter, contract: limiter.py and apis/limiter_api.py, section 0.3 of the reference).
+(flask-limiter, contract: limiter.py and apis/limiter_api.py).
 """
 
 from __future__ import annotations

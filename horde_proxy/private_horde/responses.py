@@ -16,7 +16,7 @@ from horde_proxy.private_horde.schema import default_params, worker_params
 from horde_proxy.private_horde.workers import Workers
 
 VERSION = "5.1.5"
-"""The version of AI-Horde that these answers are like; clients show it."""
+"""The version of AI-Horde that these answers are like."""
 
 Body = dict[str, Any]
 
@@ -110,7 +110,7 @@ def models(workers: Workers, requests: Iterable[TextRequest]) -> list[Body]:
     """GET status/models?type=text: the models that are served, each with its queue.
 
     `queued` adds up max_length of the requests that name a model, however many results they want,
-    and `jobs` their open jobs, as in the real one (reference, section 3).
+    and `jobs` their open jobs, as in the real one.
     """
     queued: dict[str, tuple[int, int]] = {}
     for request in requests:

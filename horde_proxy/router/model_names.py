@@ -22,8 +22,7 @@ Model = Mapping[str, Any]
 _LONGEST_NAME = 1000
 _LONGEST_LIST = 20
 
-# Python's regular expressions have no time limit. With these bounds the worst pattern takes
-# milliseconds for all names of the horde.
+# Python's regular expressions have no time limit, so patterns that could run for ages are refused.
 _LONGEST_REGEX = 200
 _MOST_CHOICES = 12
 
@@ -186,8 +185,8 @@ def _longest(model: Model) -> float:
 def _balance(model: Model) -> tuple[bool, float]:
     """Sort key of `auto`: enough context first, then the wait divided by the model's ability.
 
-    Ability grows with about the square root of the size. Sizes are clamped, because beyond 150
-    billion parameters a number in the name says little, and below one the wait decides.
+    Ability is taken to grow with the square root of the size. Sizes are clamped, so that neither a
+    giant nor a toy wins by its size alone.
     """
     size = min(max(size_of(model["id"]) or 1.0, 1.0), 150.0)
     score = (expected_seconds(model) + _START) / math.sqrt(size)

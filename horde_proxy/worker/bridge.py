@@ -23,14 +23,14 @@ from horde_proxy.worker.placeholders import fill_payload
 _TIMEOUT = (5.0, 30.0)
 """Seconds to connect and to wait for an answer."""
 _SUBMIT_TRIES = 5
-# Seconds, as in AI-Horde-Worker (reference, section 4.3): 2 after an answer that is not 200, 10
-# where only the owner or time can help.
+# Seconds. AI-Horde-Worker pauses 1 s without a job, 2 s after an answer other than 200 and 10 s
+# without a connection (its worker/jobs/poppers.py). Here 10 s follow a refusal that lasts.
 _AFTER_FAILURE = 2.0
 _AFTER_REFUSAL = 10.0
 _LONGEST_PAUSE = 60.0
 
 # Refusals that end by themselves: the owner or the horde ends a maintenance, and a time-out of the
-# address runs out (reference, section 0.4).
+# address runs out (AI-Horde's countermeasures.py).
 _PASSING_REFUSALS = ("WorkerMaintenance", "MaintenanceMode", "TimeoutIP")
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from horde_proxy.worker.backends.base import BackendError, BackendOptions, Paylo
 
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 10.0
-# A horde takes a job away after 150 s; a server that is loading a model may need longer once.
+# Longer than a horde leaves a job to a worker, which is 150 s unless its owner changed that.
 _GENERATION_SECONDS = 300.0
 
 

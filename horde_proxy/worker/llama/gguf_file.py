@@ -1,7 +1,10 @@
-"""Reads a GGUF file: its metadata as Python values, its tensors as float32 arrays.
+"""A GGUF file: its metadata as Python values, its tensors as float32 arrays.
 
-It knows the container only, not what a model does with the numbers.
+It knows the container only (github.com/ggml-org/ggml, docs/gguf.md), not what a model does with
+the numbers.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +14,18 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "GGUFFile", "UnusableModel"]
-
 Array = npt.NDArray[np.float32]
 
+# Dequantising needs a copy of its rows: some MB, instead of another whole embedding matrix.
 _ROWS_AT_ONCE = 4096
 
 
 class UnusableModel(Exception):
-    """This model file cannot be run; the message says why and what to do."""
+    """This model file cannot be run. The message says why and what to do."""
 
 
 class GGUFFile:
-    """One file, mapped into memory until the object is dropped; UnusableModel if it is none."""
+    """One file, mapped into memory until the object is dropped. Raises UnusableModel."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +41,7 @@ class GGUFFile:
         self.tensor_names = frozenset(self._tensors)
 
     def value(self, key: str, default: Any = None) -> Any:
-        """One metadata value, or the default where the file has none."""
+        """One metadata value, or the default if the file lacks it."""
         field = self._reader.fields.get(key)
         try:
             return default if field is None else field.contents()
@@ -47,14 +49,14 @@ class GGUFFile:
             raise UnusableModel(f"{self.path}: {key} is damaged; download it again") from exc
 
     def required(self, key: str) -> Any:
-        """One metadata value; UnusableModel where the file has none."""
+        """One metadata value. Raises UnusableModel if the file lacks it."""
         value = self.value(key)
         if value is None:
             raise UnusableModel(f"{self.path}: its metadata has no {key}; try another conversion")
         return value
 
     def tensor(self, name: str, *shape: int) -> Array:
-        """One tensor, dequantised; UnusableModel if it is missing or of another shape."""
+        """One tensor, dequantised. Raises UnusableModel if it is missing or of another shape."""
         return self.stacked({name: shape})
 
     def stacked(self, shapes: Mapping[str, tuple[int, ...]]) -> Array:
@@ -73,6 +75,7 @@ class GGUFFile:
         tensor = self._tensors.get(name)
         if tensor is None:
             raise UnusableModel(f"{self.path}: has no tensor {name}; try another conversion")
+        # GGUF stores the innermost dimension first, numpy names it last.
         shape = tuple(int(size) for size in reversed(tensor.shape))
         if shape != expected:
             raise UnusableModel(f"{self.path}: {name} is {shape}, expected {expected}")

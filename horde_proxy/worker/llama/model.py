@@ -1,7 +1,11 @@
 """A llama model of a GGUF file that completes horde payloads: text in, text out.
 
-It knows payloads, but no horde and no HTTP; one generation runs at a time.
+It knows payloads, but no horde and no HTTP. Threads may share a model: one generation runs at a
+time, under a lock, and the next one reuses the keys and values of the prompt's beginning if it is
+the same.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +22,8 @@ from horde_proxy.worker.llama.network import Network
 from horde_proxy.worker.llama.sampling import Sampler
 from horde_proxy.worker.llama.vocabulary import Vocabulary
 
-__all__ = ["ALPACA_TAGS", "CHATML_TAGS", "Llama"]
-
+# ChatML's tags are for models with its control tokens, such as SmolLM2. The others get Alpaca's,
+# which are plain words.
 CHATML_TAGS: Mapping[str, str] = MappingProxyType(
     {
         "SYSTEM": "<|im_start|>system\n",
@@ -42,8 +46,10 @@ ALPACA_TAGS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Enough for fast matrix products, and few enough that a long prompt can be cancelled soon.
 _TOKENS_AT_ONCE = 128
 
+# The end of a file's name without ".gguf": ".Q4_1", "-q8_0", ".IQ4_XS", "-bf16".
 _QUANTISATION = re.compile(r"[.-](i?q\d\w*|bf16|f16|f32)$", re.IGNORECASE)
 
 
@@ -52,7 +58,7 @@ def _never() -> bool:
 
 
 class Llama:
-    """One model in memory; safe to share between threads."""
+    """One model in memory. Thread-safe."""
 
     max_length = 1024
     """The longest generation, in tokens."""
@@ -70,33 +76,35 @@ class Llama:
         self._vocabulary = vocabulary
         self._network = network
         self._generator = generator or np.random.default_rng()
+        # Held for a whole generation: guards the network's cache and the random generator. No I/O
+        # happens under it.
         self._lock = Lock()
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The model of a GGUF file, in a few seconds; UnusableModel says what is wrong with it."""
+        """The model of a GGUF file; takes a few seconds. Raises UnusableModel."""
         file = GGUFFile(path)
         network = Network(file)
         return cls(f"horde-proxy/{_model_name(path)}", _read_vocabulary(file), network)
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens a text has."""
+        """The number of tokens in a text."""
         return len(self._vocabulary.encode(text))
 
     def generate(self, payload: Mapping[str, Any], cancelled: Callable[[], bool] = _never) -> str:
-        """The new text only, up to and including a stop string; what there is, if cancelled.
+        """The new text, up to and including a stop string; when cancelled, what there is by then.
 
-        The payload is that of a popped job. A prompt that leaves no room for max_length
-        tokens loses its beginning.
+        The payload is that of a popped job. A prompt that leaves no room for max_length tokens
+        loses its beginning, as on other workers.
         """
-        room = min(_whole(payload, "max_context_length", 1 << 30), self.max_context_length)
-        wanted = min(_whole(payload, "max_length", 80), self.max_length, room - 1)
+        room = min(_integer(payload, "max_context_length", 1 << 30), self.max_context_length)
+        length = min(_integer(payload, "max_length", 80), self.max_length, room - 1)
         sampler = Sampler.from_payload(payload)
         stops = [stop.encode() for stop in payload.get("stop_sequence") or () if stop]
-        prompt = self._prompt_ids(str(payload.get("prompt") or ""), room - wanted)
+        prompt = self._prompt_ids(str(payload.get("prompt") or ""), room - length)
         written = bytearray()
         with self._lock:
-            for token in islice(self._tokens(prompt, sampler, cancelled), max(wanted, 0)):
+            for token in islice(self._tokens(prompt, sampler, cancelled), max(length, 0)):
                 before = len(written)
                 written += self._vocabulary.token_bytes(token)
                 if (end := _stop_end(written, before, stops)) is not None:
@@ -105,7 +113,7 @@ class Llama:
         return written.decode("utf-8", "replace")
 
     def _prompt_ids(self, prompt: str, room: int) -> list[int]:
-        """At least one id and at most `room`: the end of the prompt, with BOS where it is used."""
+        """The end of the prompt, with BOS if the model uses it: at least one id, at most `room`."""
         vocabulary = self._vocabulary
         ids = vocabulary.encode(prompt)
         if vocabulary.bos is not None and (vocabulary.add_bos or not ids):
@@ -115,50 +123,56 @@ class Llama:
     def _tokens(
         self, prompt: list[int], sampler: Sampler, cancelled: Callable[[], bool]
     ) -> Iterator[int]:
-        """New tokens until the model ends its text or it is cancelled."""
+        """New tokens, until the model ends its text or the generation is cancelled."""
         ids = list(prompt)
-        for logits in self._read_prompt(ids):  # noqa: B007
-            if cancelled():
-                return
-        while True:
+        logits = self._read_prompt(ids, cancelled)
+        while logits is not None:
             token = sampler.choose(logits, ids, self._generator)
             if self._vocabulary.ends_text(token):
                 return
             yield token
-            if cancelled():
-                return
             ids.append(token)
-            logits = self._network.read([token])
+            logits = None if cancelled() else self._network.read([token])
 
-    def _read_prompt(self, ids: list[int]) -> Iterator[Array]:
-        """Logits after each batch of the prompt; a beginning that is still known is not read."""
-        start = self._network.rewind(ids)
-        for batch in range(start, len(ids), _TOKENS_AT_ONCE):
-            yield self._network.read(ids[batch : batch + _TOKENS_AT_ONCE])
+    def _read_prompt(self, ids: list[int], cancelled: Callable[[], bool]) -> Array | None:
+        """The logits after the prompt, None when cancelled. A known beginning is not read again."""
+        logits = None
+        for start in range(self._network.rewind(ids), len(ids), _TOKENS_AT_ONCE):
+            logits = self._network.read(ids[start : start + _TOKENS_AT_ONCE])
+            if cancelled():
+                return None
+        return logits
 
 
 def _stop_end(written: bytearray, before: int, stops: list[bytes]) -> int | None:
-    """Where the first stop string ends, or None; only what came after `before` can end one."""
+    """Where the first stop string ends, or None.
+
+    Only a stop string that ends after `before` is looked for: the text up to there is known to
+    have none.
+    """
     ends = []
     for stop in stops:
-        found = written.find(stop, max(0, before + 1 - len(stop)))
-        if found >= 0:
-            ends.append(found + len(stop))
+        start = written.find(stop, max(0, before + 1 - len(stop)))
+        if start >= 0:
+            ends.append(start + len(stop))
     return min(ends, default=None)
 
 
-def _whole(payload: Mapping[str, Any], name: str, default: int) -> int:
+def _integer(payload: Mapping[str, Any], name: str, default: int) -> int:
     value = payload.get(name)
     return default if value is None else int(value)
 
 
 def _model_name(path: Path) -> str:
-    """The file's name without suffix, quantisation and spaces (general.name is often a run's)."""
+    """The file's name without suffix, quantisation and spaces.
+
+    The metadata's general.name is no help: it often names a training run.
+    """
     return _QUANTISATION.sub("", path.name.removesuffix(".gguf")).strip().replace(" ", "-")
 
 
 def _read_vocabulary(file: GGUFFile) -> Vocabulary:
-    """The tokenizer; UnusableModel unless it is byte-level BPE."""
+    """The tokenizer of a file. Raises UnusableModel unless it is byte-level BPE."""
     model = file.required("tokenizer.ggml.model")
     if model != "gpt2":
         raise UnusableModel(

@@ -1,7 +1,15 @@
 """The llama network in numpy: token ids in, logits out, with a cache of keys and values.
 
+The architecture (LLaMA, arXiv 2302.13971) is a stack of equal blocks. Each normalises its input
+(RMSNorm, arXiv 1910.07467), lets the tokens look at those before them (attention with fewer keys
+than queries, arXiv 2305.13245, positions by RoPE, arXiv 2104.09864), adds the result, and does the
+same with a gated feed-forward layer (SwiGLU, arXiv 2002.05202). Tensor names and hyperparameters
+are those of llama.cpp's GGUF files (gguf-py, constants.py, MODEL_ARCH.LLAMA).
+
 It knows no text and draws no token. One object serves one thread at a time.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Sequence
@@ -14,13 +22,14 @@ import numpy.typing as npt
 
 from horde_proxy.worker.llama.gguf_file import Array, GGUFFile, UnusableModel
 
-__all__ = ["Layer", "Network", "Shape"]
-
 LONGEST_CONTEXT = 8192
-"""Tokens; longer contexts than this would take a CPU minutes before the first word."""
+"""Tokens. A CPU would need minutes to read a longer prompt."""
 
+# Tokens in the first cache; it doubles as needed, so that a short chat takes little memory.
 _FIRST_ROOM = 512
 
+# "token_embd.weight", "blk.0.attn_q.weight", "blk.29.ffn_down.weight"; but not "blk.0.attn_q.bias"
+# (Qwen2) or "blk.0.ffn_gate_exps.weight" (Mixtral).
 _KNOWN_TENSORS = re.compile(
     r"(token_embd|output_norm|output|rope_freqs"
     r"|blk\.\d+\.(attn_(norm|q|k|v|output)|ffn_(norm|gate|up|down)))\.weight"
@@ -29,7 +38,7 @@ _KNOWN_TENSORS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The hyperparameters, in llama.cpp's words without their prefix."""
+    """The hyperparameters, by llama.cpp's names without their prefix. Lengths count numbers."""
 
     block_count: int
     embedding_length: int
@@ -45,7 +54,7 @@ class Shape:
 
     @classmethod
     def read(cls, file: GGUFFile) -> Self:
-        """The hyperparameters of a file; UnusableModel if its architecture is not plain llama."""
+        """The hyperparameters of a file. Raises UnusableModel if it is not a plain llama."""
         _refuse_other_architectures(file)
         try:
             shape = cls._of_metadata(file)
@@ -58,6 +67,7 @@ class Shape:
 
     @classmethod
     def _of_metadata(cls, file: GGUFFile) -> Self:
+        # Keys that may be missing have llama.cpp's defaults.
         heads = int(file.required("llama.attention.head_count"))
         width = int(file.required("llama.embedding_length"))
         head_length = int(file.value("llama.attention.key_length", width // heads))
@@ -77,6 +87,7 @@ class Shape:
         )
 
     def _is_sound(self) -> bool:
+        """Whether all shapes that follow from the numbers are possible."""
         return (
             min(self.block_count, self.head_length, self.context_length) > 0
             and self.head_count % self.head_count_kv == 0
@@ -87,7 +98,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The weights of one block; matrices are (outputs, inputs), read in the order of the pass."""
+    """The weights of one block, in the order of their use; matrices are (outputs, inputs)."""
 
     attention_norm: Array
     query_key_value: Array
@@ -98,7 +109,7 @@ class Layer:
 
     @classmethod
     def read(cls, file: GGUFFile, number: int, shape: Shape) -> Self:
-        """One block's weights; matrices with the same input are stacked into one."""
+        """One block's weights. Matrices with the same input are stacked, for one product."""
         prefix, width, hidden = f"blk.{number}.", shape.embedding_length, shape.feed_forward_length
         queries = shape.head_count * shape.head_length
         keys = shape.head_count_kv * shape.head_length
@@ -124,7 +135,7 @@ class Layer:
 
 
 class Network:
-    """The weights, and the keys and values of the tokens it has read (`tokens`)."""
+    """The weights, and the keys and values of the tokens that it has read (`tokens`)."""
 
     def __init__(self, file: GGUFFile) -> None:
         self.shape = shape = Shape.read(file)
@@ -135,6 +146,7 @@ class Network:
         )
         self._layers = [Layer.read(file, number, shape) for number in range(shape.block_count)]
         self._output_norm = file.tensor("output_norm.weight", shape.embedding_length)
+        # Small models use one matrix for both ends (tied embeddings): SmolLM2 has no output.weight.
         self._output = self._embedding
         if "output.weight" in file.tensor_names:
             self._output = file.tensor("output.weight", *self._embedding.shape)
@@ -142,9 +154,9 @@ class Network:
         self._caches = [self._new_cache(0) for _ in self._layers]
 
     def rewind(self, ids: Sequence[int]) -> int:
-        """How many of these ids need not be read again; everything after them is forgotten.
+        """How many of these ids are read already; everything after them is forgotten.
 
-        The last one always is read again, since it brings the logits.
+        The last id is always read again, because it gives the logits.
         """
         pairs = zip(self.tokens, ids[:-1], strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -152,7 +164,7 @@ class Network:
         return shared
 
     def read(self, ids: Sequence[int]) -> Array:
-        """The logits after these ids, which follow those read before; the ids are remembered."""
+        """The logits after these ids, which follow those read before. The ids are remembered."""
         start, end = len(self.tokens), len(self.tokens) + len(ids)
         if not start < end <= self.shape.context_length:
             raise ValueError(f"{end} tokens do not fit a context of {self.shape.context_length}")
@@ -174,7 +186,10 @@ class Network:
         return np.empty((2, shape.head_count_kv, tokens, shape.head_length), np.float32)
 
     def _reserve(self, tokens: int) -> None:
-        """Make room for so many tokens; one layer after the other, to keep the peak low."""
+        """Make room in the caches for so many tokens.
+
+        One layer after the other: two whole sets of caches would double the memory.
+        """
         capacity = self._caches[0].shape[2]
         if tokens <= capacity:
             return
@@ -185,9 +200,10 @@ class Network:
             self._caches[number][:, :, :known] = old[:, :, :known]
 
     def _attend(self, projected: Array, start: int, cache: Array) -> Array:
-        """(tokens, heads * length): what each new token takes from itself and those before it.
+        """What each new token takes from itself and those before it: (tokens, heads * length).
 
-        Writes the new keys and values into one layer's cache: (2, kv heads, tokens, length).
+        `projected` are queries, keys and values beside each other, (tokens, all heads * length).
+        Writes the new keys and values into one layer's cache, (2, kv heads, tokens, length).
         """
         shape, count = self.shape, len(projected)
         end, groups = start + count, shape.head_count // shape.head_count_kv
@@ -198,10 +214,13 @@ class Network:
         keys[:, start:] = heads[:, shape.head_count : rotated].swapaxes(0, 1)
         values[:, start:] = heads[:, rotated:].swapaxes(0, 1)
 
+        # The queries of `groups` heads share one head of keys; stacked below each other, they take
+        # one product.
         stacked = (shape.head_count_kv, groups, count, shape.head_length)
         queries = heads[:, : shape.head_count].swapaxes(0, 1).reshape(stacked[0], -1, stacked[3])
         scores = queries @ keys.swapaxes(1, 2)
         scores *= np.float32(shape.head_length**-0.5)
+        # A token must not see those after it: their scores become minus infinity.
         if count > 1:
             by_token = scores.reshape(-1, count, end)
             by_token[:, :, start:] += np.triu(np.full((count, count), -np.inf, np.float32), 1)
@@ -212,6 +231,7 @@ class Network:
 
 
 def _refuse_other_architectures(file: GGUFFile) -> None:
+    """Raise UnusableModel for another architecture, or another way to write positions."""
     architecture = file.required("general.architecture")
     if architecture != "llama":
         raise UnusableModel(
@@ -224,7 +244,7 @@ def _refuse_other_architectures(file: GGUFFile) -> None:
 
 
 def _refuse_unknown_tensors(file: GGUFFile) -> None:
-    """A weight that is not used (a bias, an expert) would give nonsense without any error."""
+    """Raise UnusableModel for unused weights (a bias, an expert): the output would be nonsense."""
     unknown = sorted(name for name in file.tensor_names if not _KNOWN_TENSORS.fullmatch(name))
     if unknown:
         raise UnusableModel(
@@ -233,23 +253,32 @@ def _refuse_unknown_tensors(file: GGUFFile) -> None:
 
 
 def _rotations(file: GGUFFile, shape: Shape) -> npt.NDArray[np.complex64]:
-    """(context, rope_length / 2): the complex number that turns each pair at each position."""
+    """The complex number that rotates each pair at each position: (context, rope_length / 2).
+
+    Pair i turns by rope_base^(-i / pairs) per position (RoFormer, section 3.2.2). Files of
+    Llama 3.1 and later divide these frequencies by `rope_freqs`, one factor a pair.
+    """
     pairs = shape.rope_length // 2
     frequencies = shape.rope_base ** (-np.arange(pairs) / pairs)
     if "rope_freqs.weight" in file.tensor_names:
         frequencies /= file.tensor("rope_freqs.weight", pairs)
     angles = np.outer(np.arange(shape.context_length), frequencies)
-    turned: npt.NDArray[np.complex64] = np.exp(1j * angles).astype(np.complex64)
-    return turned
+    rotations: npt.NDArray[np.complex64] = np.exp(1j * angles).astype(np.complex64)
+    return rotations
 
 
 def _rotate(heads: Array, rotations: npt.NDArray[np.complex64]) -> None:
-    """RoPE in place on (tokens, heads, rope length); a pair is two neighbours, as GGUF has it."""
+    """RoPE, in place, on (tokens, heads, rope length).
+
+    A pair is two neighbours: llama.cpp's conversion permutes the rows of attn_q and attn_k for it,
+    whereas Hugging Face's files pair the first half with the second.
+    """
     pairs = heads.view(np.complex64)
     pairs *= rotations[:, np.newaxis]
 
 
 def _rms_norm(hidden: Array, weight: Array, epsilon: float) -> Array:
+    """Each row divided by its root mean square, times the weights."""
     mean_squares = np.vecdot(hidden, hidden)[:, np.newaxis] / np.float32(hidden.shape[1])
     normed: Array = hidden / np.sqrt(mean_squares + np.float32(epsilon))
     normed *= weight
@@ -257,7 +286,10 @@ def _rms_norm(hidden: Array, weight: Array, epsilon: float) -> Array:
 
 
 def _swiglu(gate_up: Array) -> Array:
-    """silu(gate) * up, with silu(x) = x / (1 + exp(-x)) written so that nothing overflows."""
+    """silu(gate) * up, where silu(x) = x / (1 + exp(-x)).
+
+    Computed as x/2 * (1 + tanh(x/2)), which is the same and never overflows.
+    """
     gate, up = np.split(gate_up, 2, axis=1)
     gate *= np.float32(0.5)
     gated: Array = np.tanh(gate)
@@ -268,7 +300,7 @@ def _swiglu(gate_up: Array) -> Array:
 
 
 def _softmax(scores: Array) -> None:
-    """In place, over the last axis."""
+    """Softmax, in place, over the last axis. The maximum is taken off so that nothing overflows."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)

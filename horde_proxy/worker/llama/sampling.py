@@ -1,8 +1,10 @@
-"""Draws the next token from logits, with the rules that horde payloads name, as koboldcpp does.
+"""Draws the next token from logits, by the sampling parameters of horde payloads.
 
-The order is koboldcpp's default: rep_pen, top_k, top_p with min_p, temperature last.
-It knows no text and no network; chance comes in as a numpy Generator.
+The order is KoboldCpp's default (sampler_order [6, 0, 1, 3, 4, 2, 5]): rep_pen, top_k, top_p with
+min_p, temperature last. It knows no text and no network; randomness comes in as a numpy Generator.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,19 +15,17 @@ import numpy.typing as npt
 
 from horde_proxy.worker.llama.gguf_file import Array
 
-__all__ = ["Sampler"]
-
 _COLDEST = 0.01
-"""Below this temperature the best token is taken, with no chance involved."""
+"""Below this temperature the best token is taken: it would be drawn nearly always."""
 
-_WHOLE = {"top_k", "rep_pen_range"}
+_INTEGERS = {"top_k", "rep_pen_range"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """The settings of one generation; the defaults are used where a payload names none.
+    """The settings of one generation. The defaults apply to what a payload does not name.
 
-    They are cool ones: a small model talks nonsense at a higher temperature.
+    They are careful: a small model writes nonsense at a higher temperature.
     """
 
     temperature: float = 0.2
@@ -42,9 +42,9 @@ class Sampler:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> Self:
-        """The settings of a horde payload; other keys, and nulls, are passed over."""
+        """The settings in a horde payload; other keys, and nulls, are ignored."""
         settings: dict[str, Any] = {
-            field.name: (int if field.name in _WHOLE else float)(payload[field.name])
+            field.name: (int if field.name in _INTEGERS else float)(payload[field.name])
             for field in fields(cls)
             if payload.get(field.name) is not None
         }
@@ -60,7 +60,7 @@ class Sampler:
     def distribution(
         self, logits: Array, latest: Sequence[int]
     ) -> tuple[npt.NDArray[np.intp], Array]:
-        """The ids that may come next, the best first, and their probabilities."""
+        """(ids that may come next, their probabilities), the best first."""
         logits = self._penalised(logits, latest)
         if self.temperature < _COLDEST or self.top_k == 1:
             return np.array([logits.argmax()]), np.ones(1, np.float32)
@@ -69,7 +69,11 @@ class Sampler:
         return ids, _softmax(logits[ids] / np.float32(self.temperature))
 
     def _penalised(self, logits: Array, latest: Sequence[int]) -> Array:
-        """The logits, with those of the latest tokens moved away from being chosen."""
+        """The logits, those of the latest tokens made less likely.
+
+        Positive logits are divided and negative ones multiplied (CTRL, arXiv 1909.05858): dividing
+        a negative one would make its token more likely.
+        """
         if self.rep_pen == 1.0 or self.rep_pen_range <= 0:
             return logits
         seen = np.unique(np.asarray(latest[-self.rep_pen_range :], np.intp))
@@ -78,7 +82,7 @@ class Sampler:
         return logits
 
     def _count_kept(self, probabilities: Array) -> int:
-        """How many of the probabilities, the best first, top_p and min_p leave; one at least."""
+        """How many of the probabilities, the best first, top_p and min_p keep; at least one."""
         count = len(probabilities)
         if self.top_p < 1:
             count = int(np.searchsorted(np.cumsum(probabilities), self.top_p)) + 1
@@ -89,6 +93,7 @@ class Sampler:
 
 def _best_first(logits: Array, top_k: int) -> npt.NDArray[np.intp]:
     """Ids by falling logit, the first top_k of them (all for 0)."""
+    # A partial sort: there are as many logits as tokens in the vocabulary, 49,152 in SmolLM2.
     if not 0 < top_k < len(logits):
         return np.argsort(-logits, kind="stable")
     best = np.argpartition(-logits, top_k - 1)[:top_k]

@@ -1,8 +1,11 @@
 """The tokenizer of a GGUF file: text to token ids and back, by byte-level BPE (GPT-2's).
 
-Words are cut as SmolLM's pre-tokenizer cuts them: digits singly, then GPT-2's pattern.
-It knows no file and no network: it is built from plain lists.
+A text is split in three steps: at control tokens that it spells out, into words as SmolLM's
+pre-tokenizer does (single digits, then GPT-2's pattern), and each word into tokens by merging
+neighbours. It knows no file and no network: it is built from plain lists.
 """
+
+from __future__ import annotations
 
 import re
 import unicodedata
@@ -10,26 +13,28 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 
-__all__ = ["CONTROL", "Vocabulary"]
-
 CONTROL = 3
-"""The token type of GGUF's `tokenizer.ggml.token_type` that is never ordinary text."""
+"""The value in GGUF's `tokenizer.ggml.token_type` of tokens such as "<|im_end|>"."""
 
-# Python's \s has \x1c-\x1f besides Unicode's White_Space, on which the pattern was trained.
+# Unicode's White_Space, for which the pattern was made; Python's \s has \x1c-\x1f besides.
 _SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
-# Numbers have been cut out before this runs, so that [^\W_] is \p{L}.
+# GPT-2's pattern (openai/gpt-2, encoder.py), which needs \p{L} and \p{N}:
+#   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+# "It's  two words!" becomes "It", "'s", " ", " two", " words", "!". Digits have been cut out before
+# (SmolLM's tokenizer.json: Digits with individual_digits), so that [^\W_] is \p{L} here.
 _WORD = re.compile(
     r"'(?:s|t|re|ve|m|ll|d)| ?[^\W_]+"
     rf"| ?(?:[^\w{_SPACE}]|_)+|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
 )
 
+# A chat's prompt repeats that of the turn before; long words, such as base64, hardly come again.
 _WORDS_CACHED = 20_000
 _LONGEST_CACHED = 64
 
 
 class Vocabulary:
-    """Token ids of one model; `eos` and `bos` are None where the file names none."""
+    """The tokens of one model. `eos` and `bos` are None if the file does not name them."""
 
     def __init__(
         self,
@@ -57,19 +62,19 @@ class Vocabulary:
         return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without BOS; control tokens that it spells out become their ids.
+        """Token ids of a text, without BOS. Control tokens that it spells out become their ids.
 
         Bytes for which the vocabulary has no token are left out, as llama.cpp does.
         """
-        found: list[int] = []
+        ids: list[int] = []
         for part in self._control.split(text) if self._control else [text]:
             if part in self.controls:
-                found.append(self.controls[part])
+                ids.append(self.controls[part])
                 continue
             for word in _words(part):
-                known = len(word) <= _LONGEST_CACHED
-                found.extend(self._word_ids(word) if known else self._merge_word(word))
-        return found
+                is_short = len(word) <= _LONGEST_CACHED
+                ids.extend(self._word_ids(word) if is_short else self._merge_word(word))
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; bytes that are not UTF-8 become U+FFFD."""
@@ -83,7 +88,7 @@ class Vocabulary:
         return bytes(self._bytes[character] for character in token if character in self._bytes)
 
     def ends_text(self, token_id: int) -> bool:
-        """True for EOS and for every control token: a turn, a document or a file ends there."""
+        """Whether a token is EOS or a control token: a turn, a document or a file ends there."""
         return token_id == self.eos or token_id in self._control_ids
 
     def _merge_word(self, word: str) -> tuple[int, ...]:
@@ -96,10 +101,11 @@ class Vocabulary:
 
 
 _Merges = dict[tuple[int, int], tuple[int, int]]
+"""(left id, right id) -> (rank, id of both together)."""
 
 
 def _merge_table(merges: Sequence[str], ids: dict[str, int]) -> _Merges:
-    """(left id, right id) -> (rank, id of both together)."""
+    """The merges of `tokenizer.ggml.merges`: "h e" joins two tokens; earlier ones come first."""
     table: _Merges = {}
     for rank, line in enumerate(merges):
         left, _, right = line.partition(" ")
@@ -109,7 +115,11 @@ def _merge_table(merges: Sequence[str], ids: dict[str, int]) -> _Merges:
 
 
 def _merged(pieces: list[int], merges: _Merges) -> list[int]:
-    """The pieces after all merges; a heap over a linked list, so that long words stay cheap."""
+    """The pieces after all merges, the best rank first, then the leftmost.
+
+    A heap of candidates over a linked list (`following`, `previous`), so that a word of n bytes
+    takes n log n steps and not n². A piece that was merged into its left neighbour becomes -1.
+    """
     size = len(pieces)
     following = list(range(1, size + 1))
     previous = list(range(-1, size - 1))
@@ -126,6 +136,7 @@ def _merged(pieces: list[int], merges: _Merges) -> list[int]:
     while heap:
         _, left, left_id, right_id = heappop(heap)
         right = following[left]
+        # An outdated candidate: one of the two has been merged with its other neighbour.
         if right == size or (pieces[left], pieces[right]) != (left_id, right_id):
             continue
         pieces[left], pieces[right] = merges[left_id, right_id][1], -1
@@ -139,6 +150,7 @@ def _merged(pieces: list[int], merges: _Merges) -> list[int]:
 
 def _words(text: str) -> Iterator[str]:
     """The words that BPE works on, in order; together they are the text."""
+    # Python's re has no \p{N}, so the digits of this text make a class of their own.
     numbers = "".join(c for c in set(text) if unicodedata.category(c).startswith("N"))
     for part in re.split(f"([{numbers}])", text) if numbers else [text]:
         if part and part in numbers:
@@ -148,12 +160,17 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _alternatives(controls: dict[str, int]) -> re.Pattern[str] | None:
+    # Of "<|im|>" and "<|im|>x", the longer has to be tried first.
     longest_first = sorted(filter(None, controls), key=len, reverse=True)
     return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
 
 def _byte_characters() -> list[str]:
-    """The printable character with which GPT-2's vocabulary files spell each of the 256 bytes."""
+    """The printable character that stands for each of the 256 bytes in GPT-2's vocabulary files.
+
+    Printable bytes stand for themselves; the others get characters from U+0100 on, so that a space
+    is "Ġ" and a newline "Ċ" (bytes_to_unicode in openai/gpt-2, encoder.py).
+    """
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     spare = iter(range(256, 512))
     return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
