@@ -10,14 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from horde_proxy.prompts.lenient_json import dumps, loads
-from horde_proxy.prompts.tool_calls.calls import (
-    CallReading,
-    FoundCall,
-    problems_of,
-    read_calls,
-    surely_text,
-)
+from horde_proxy.prompts.tool_calls.arguments import call_problem
+from horde_proxy.prompts.tool_calls.calls import CallReading, FoundCall
 from horde_proxy.prompts.tool_calls.instructions import call_text
+from horde_proxy.prompts.tool_calls.reading import certain_content, read_calls
 from horde_proxy.protocol.chat import Tool
 
 STYLES = ("hermes", "llama3", "mistral")
@@ -723,7 +719,7 @@ def test_types_are_found_behind_a_local_reference() -> None:
     ],
 )
 def test_the_schema_decides(parameters: Any, arguments: str, problem: str | None) -> None:
-    found = problems_of(FoundCall("f", arguments), Tool("f", "", parameters))
+    found = call_problem(FoundCall("f", arguments), Tool("f", "", parameters))
     assert (found is None) == (problem is None)
     assert found is None or "'f'" in found
 
@@ -770,7 +766,7 @@ for _ in range(50):
 )
 def test_a_broken_or_dangerous_schema_is_not_applied(parameters: Any) -> None:
     call = FoundCall("f", json.dumps({"x": "a" * 40 + "!"}))
-    assert problems_of(call, Tool("f", "", parameters)) is None
+    assert call_problem(call, Tool("f", "", parameters)) is None
     assert read_calls(hermes("f", call.arguments), [Tool("f", "", parameters)]).calls == (
         FoundCall("f", dumps(json.loads(call.arguments))),
     )
@@ -1082,7 +1078,7 @@ def test_a_name_behind_an_object_does_not_make_it_a_call() -> None:
     ],
 )
 def test_what_surely_is_text(text: str, surely: str) -> None:
-    assert surely_text(text, [Tool("get_weather", "", {})]) == surely
+    assert certain_content(text, [Tool("get_weather", "", {})]) == surely
 
 
 @settings(max_examples=200, deadline=None)
@@ -1095,4 +1091,4 @@ def test_what_surely_is_text_stays_content(before: str, after: str, style: str) 
     tool = Tool("get_weather", "", {"type": "object", "properties": {"city": {"type": "string"}}})
     text = (before + call_text(style, "get_weather", '{"city":"Oslo"}') + after).lstrip()
     for end in range(0, len(text), 7):
-        assert read_calls(text, [tool]).content.startswith(surely_text(text[:end], [tool]))
+        assert read_calls(text, [tool]).content.startswith(certain_content(text[:end], [tool]))

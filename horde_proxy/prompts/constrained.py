@@ -19,7 +19,8 @@ from horde_proxy.prompts.json_schema.slimming import slimmed
 from horde_proxy.prompts.json_schema.validation import problem_with, schema_problem
 from horde_proxy.prompts.lenient_json import dumps, loads, span
 from horde_proxy.prompts.tool_calls import instructions as calling
-from horde_proxy.prompts.tool_calls.calls import CallReading, read_calls
+from horde_proxy.prompts.tool_calls.calls import CallReading
+from horde_proxy.prompts.tool_calls.reading import read_calls
 from horde_proxy.protocol.chat import GenerationRequest, JsonFormat, Message, Tool
 
 _JSON = "Answer with one JSON object only, no prose, no code fence."

@@ -33,8 +33,10 @@ from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, Unfillable, fill
 from horde_proxy.prompts.json_schema.validation import fits
 from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.tokens import estimate
-from horde_proxy.prompts.tool_calls.calls import CallReading, FoundCall, problems_of, surely_text
+from horde_proxy.prompts.tool_calls.arguments import call_problem
+from horde_proxy.prompts.tool_calls.calls import CallReading, FoundCall
 from horde_proxy.prompts.tool_calls.instructions import prefill
+from horde_proxy.prompts.tool_calls.reading import certain_content
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chat import Message, Tool
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
@@ -137,7 +139,9 @@ class StructuredAnswer:
                     written += "".join(
                         choice["delta"].get("content") or "" for choice in item["choices"]
                     )
-                    yield from self._emit_new("content", surely_text(written, self._offered()), 0)
+                    yield from self._emit_new(
+                        "content", certain_content(written, self._offered()), 0
+                    )
         self.head, self.cut_off = chain.head, chain.cut_off or self.cut_off
         return chain.answers()
 
@@ -199,7 +203,7 @@ class StructuredAnswer:
             return _NO_CALL
         known = {tool.name: tool for tool in self._offered()}
         checked = (
-            problems_of(call, known[call.name]) or undeclared(call.arguments, known[call.name])
+            call_problem(call, known[call.name]) or undeclared(call.arguments, known[call.name])
             for call in read.calls
             if call.name in known and (must or known[call.name].strict)
         )

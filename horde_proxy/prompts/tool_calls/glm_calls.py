@@ -1,0 +1,34 @@
+"""The grammar of GLM-4.5 and later, behind <tool_call>: a name, then keys and values in tags.
+
+<tool_call>bash
+<arg_key>command</arg_key>
+<arg_value>ls</arg_value>
+</tool_call>
+"""
+
+from __future__ import annotations
+
+import re
+
+from horde_proxy.prompts.tool_calls.searching import Findings, SearchedText
+from horde_proxy.prompts.tool_calls.tagged_values import TagGrammar, read_tagged_call
+
+# bash, where a key, the end of the call or of the text follows
+_NAME = re.compile(r"\s*([A-Za-z_][\w.\-]{0,127})\s*(?=<arg_key>|</tool_call>|\Z)")
+_GRAMMAR = TagGrammar(
+    # <arg_key>command</arg_key>\n<arg_value>
+    key=re.compile(r"\s*<arg_key>([^<]{1,128})</arg_key>\s*<arg_value>"),
+    # </arg_value>, but only where another tag follows: a value may be a file with that tag in it
+    end=re.compile(r"</arg_value>(?=\s*(?:<arg_key>|</tool_call>|\Z))"),
+    close=re.compile(r"\s*</tool_call>"),
+)
+
+
+def glm_name(searched: SearchedText, start: int) -> re.Match[str] | None:
+    """The name that a call of this grammar begins with; None for another grammar."""
+    return _NAME.match(searched.text, start)
+
+
+def read_glm(searched: SearchedText, findings: Findings, opening: int, name: re.Match[str]) -> int:
+    """Read the arguments behind a name; where to go on."""
+    return read_tagged_call(searched, findings, opening, name, _GRAMMAR)

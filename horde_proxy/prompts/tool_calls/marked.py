@@ -1,0 +1,73 @@
+"""Calls behind a marker: it says that a call follows, and what follows says by which grammar."""
+
+from __future__ import annotations
+
+from horde_proxy.prompts.tool_calls.function_calls import read_function
+from horde_proxy.prompts.tool_calls.glm_calls import glm_name, read_glm
+from horde_proxy.prompts.tool_calls.markers import (
+    after_lead,
+    ends_in_marker,
+    next_closing,
+    next_opening,
+    next_opening_at,
+)
+from horde_proxy.prompts.tool_calls.mentions import object_around
+from horde_proxy.prompts.tool_calls.named_calls import HEAD, read_object_after
+from horde_proxy.prompts.tool_calls.object_calls import read_objects
+from horde_proxy.prompts.tool_calls.python_calls import python_after_marker
+from horde_proxy.prompts.tool_calls.searching import MOST_PROBLEMS, Findings, SearchedText
+
+_LONGEST_BEGINNING = 128
+"""Characters behind a marker, at a text's end, that may be the beginning of any grammar."""
+
+
+def marked_calls(searched: SearchedText) -> Findings:
+    """The stage that reads calls behind markers."""
+    findings, position, free_until = Findings(), 0, 0
+    while not findings.unfinished and findings.problems < MOST_PROBLEMS:
+        opening = next_opening(searched.text, position)
+        if opening is None:
+            break
+        free_until, quoted_until = object_around(
+            searched, max(free_until, position), opening.start()
+        )
+        if quoted_until:
+            position = quoted_until
+            continue
+        start = after_lead(searched.text, opening.end())
+        position = _read_call(searched, findings, opening.start(), start)
+        position = max(position, opening.start() + 1)
+    if searched.cut_off and not findings.unfinished:
+        findings.unfinished = ends_in_marker(searched.text)
+    return findings
+
+
+def _read_call(searched: SearchedText, findings: Findings, opening: int, start: int) -> int:
+    """Read what follows a marker by the grammar that it begins with; where to go on."""
+    text = searched.text
+    if text.startswith(("{", "["), start):
+        return read_objects(searched, findings, opening, start)
+    if text.startswith(("<function", "<invoke"), start):
+        return read_function(searched, findings, opening, start)
+    head = HEAD.match(text, start)
+    if head:
+        return read_object_after(searched, findings, opening, head)
+    name = glm_name(searched, start)
+    if name:
+        return read_glm(searched, findings, opening, name)
+    python = python_after_marker(searched, start)
+    if python is not None:
+        findings.add(opening, python[0])
+        return python[1]
+    return _pass_by(searched, findings, start)
+
+
+def _pass_by(searched: SearchedText, findings: Findings, start: int) -> int:
+    """Judge a marker without a call: cut off, wrongly filled, or only mentioned in prose."""
+    text = searched.text
+    closing = next_closing(text, start, next_opening_at(text, start))
+    if closing is None and searched.cut_off and len(text) - start < _LONGEST_BEGINNING:
+        findings.unfinished = True
+    elif closing is not None and closing.group().startswith("</"):
+        findings.add_problem("The text between the call's tags is no function call.")
+    return start
