@@ -539,9 +539,9 @@ def test_an_endpoint_whose_models_cannot_be_had_is_down() -> None:
 
 def test_a_json_body_keeps_its_bytes_unless_the_model_has_another_name() -> None:
     body = JsonBody(b'{ "model":"m" }', {"model": "m"})
-    assert body.naming("m") == (b'{ "model":"m" }', 15)
-    assert body.naming(None) == (b'{ "model":"m" }', 15)
-    assert body.naming("n") == (b'{"model": "n"}', 14)
+    assert body.with_model("m") == (b'{ "model":"m" }', 15)
+    assert body.with_model(None) == (b'{ "model":"m" }', 15)
+    assert body.with_model("n") == (b'{"model": "n"}', 14)
 
 
 class Breaking(Relaying):

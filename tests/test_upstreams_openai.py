@@ -25,7 +25,7 @@ from horde_proxy.upstreams.base import Accepted, Caller, Route
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.stream import as_chunks
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, _pieces, base_url
-from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, kept
+from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, response_headers
 from tests.support import Clock
 
 URL = "http://server.invalid:11434"
@@ -379,7 +379,7 @@ def test_a_password_in_the_url_is_sent_and_not_shown() -> None:
 def test_headers_that_are_broken_or_of_the_connection_are_not_told(
     headers: list[tuple[str, str]], told: list[tuple[str, str]]
 ) -> None:
-    assert kept(headers) == told
+    assert response_headers(headers) == told
 
 
 @responses.activate

@@ -37,7 +37,7 @@ class Upload:
         self.length = length
         self.model = self._named() if boundary else None
 
-    def naming(self, model: str | None) -> tuple[IO[bytes], int]:
+    def with_model(self, model: str | None) -> tuple[IO[bytes], int]:
         """See upstreams.proxying.Body. Where the model's name is another one, a form is copied."""
         if not model or self.model in (None, model) or not self._boundary:
             self._file.seek(0)

@@ -26,7 +26,7 @@ from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.circuit_breaker import Attempt
 from horde_proxy.upstreams.base import Accepted, Caller, Spent, StreamItem, Waiting
-from horde_proxy.upstreams.openai.errors import fault_of, overflow_of
+from horde_proxy.upstreams.openai.errors import context_overflow, server_error
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 _NOT_SUPPORTED = frozenset({404, 405, 501})
@@ -172,8 +172,8 @@ def _is_good(
     response.model = candidate.model
     response.headers.append(("X-Endpoint", candidate.endpoint.name))
     try:
-        error = fault_of(response)
-        overflow = overflow_of(response) if candidates.has_fallback() else None
+        error = server_error(response)
+        overflow = context_overflow(response) if candidates.has_fallback() else None
     except (ClientGone, ShuttingDown):
         raise
     except ProxyError as exc:  # the body broke off while it was looked at

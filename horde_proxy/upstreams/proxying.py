@@ -1,4 +1,7 @@
-"""What is passed on as it is: a client's call and its body, an upstream's answer, headers."""
+"""What is proxied: a client's call and its body, an upstream's response, and which headers pass.
+
+Bodies pass byte by byte. Nothing is sent here: an upstream sends, a view answers.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from typing import IO, Any, Protocol
 
 from requests.structures import CaseInsensitiveDict
 
+# Headers of one connection, which the next one has its own of (RFC 9110, 7.6.1; Keep-Alive,
+# Proxy-Connection and the two of proxies' logins are older, and still sent).
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -25,16 +30,24 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_OF_THE_CLIENT = _HOP_BY_HOP | {
+_CLIENT_ONLY = _HOP_BY_HOP | {
+    # Ours to set: host and length may differ, and errors and usage are read in a body that is not
+    # compressed.
     "host",
     "content-length",
     "accept-encoding",
+    # Answered by our own server: an upstream's 100 would come when the body is already here.
     "expect",
+    # The client's key for us, in all the ways that clients send one. An upstream could use it.
     "authorization",
     "api-key",
     "x-api-key",
     "apikey",
+    "x-goog-api-key",
+    # The client's session with our page.
     "cookie",
+    # Where the client is and which page it shows: none of the upstream's business. Ollama refuses
+    # calls from an Origin that it does not know.
     "origin",
     "referer",
     "forwarded",
@@ -47,45 +60,54 @@ _OF_THE_CLIENT = _HOP_BY_HOP | {
     "x-client-ip",
     "cf-connecting-ip",
     "true-client-ip",
+    # Chooses one of our endpoints.
     "x-endpoint",
-    "x-goog-api-key",
+    # Belong to the client's own account at OpenAI, while the call is paid with the upstream's key.
     "openai-organization",
     "openai-project",
 }
-_OF_THE_SERVER = _HOP_BY_HOP | {
+_SERVER_ONLY = _HOP_BY_HOP | {
+    # Our own server adds these, once.
     "server",
     "date",
+    # A cookie would be stored for us, and sent back to other upstreams.
     "set-cookie",
+    # Ours: the id in our log, and the endpoint that answered.
     "x-request-id",
     "x-endpoint",
+    # Which pages may read the response is our setting, not the upstream's.
     "access-control-allow-origin",
     "access-control-allow-credentials",
     "access-control-expose-headers",
+    # Would send browsers to another port of ours, or make them refuse us without TLS.
     "alt-svc",
     "strict-transport-security",
 }
+# A token of RFC 9110, 5.6.2: "X-Ratelimit", not "X(b)". WSGI servers raise for others.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Printable Latin-1 and tabs; a control character would raise in the WSGI server.
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_FOLDED = re.compile(r"\r?\n[ \t]+")
+# A value that goes on in the next line, "a\r\n b", which was allowed until RFC 7230 of 2014.
+_FOLD = re.compile(r"\r?\n[ \t]+")
 Headers = list[tuple[str, str]]
 
 
 class Body(Protocol):
     """What a client sent, which may be sent on more than once."""
 
-    def naming(self, model: str | None) -> tuple[bytes | IO[bytes] | None, int]:
-        """The body for a server that has the model under that name, and its length in bytes."""
+    def with_model(self, model: str | None) -> tuple[bytes | IO[bytes] | None, int]:
+        """The body, with another name for the model if one is given, and its length in bytes."""
 
 
 @dataclass(frozen=True)
 class JsonBody:
-    """A JSON document; `document` is None where it is none."""
+    """A JSON document and the bytes that it came in. `document` is None when it is not JSON."""
 
     content: bytes
     document: Any = None
 
-    def naming(self, model: str | None) -> tuple[bytes | None, int]:
-        """The very bytes, unless the model has another name there."""
+    def with_model(self, model: str | None) -> tuple[bytes | None, int]:
+        """The bytes as they came, unless they name the model otherwise."""
         document = self.document
         if model and isinstance(document, dict) and document.get("model") not in (None, model):
             content = json.dumps({**document, "model": model}).encode()
@@ -95,9 +117,9 @@ class JsonBody:
 
 @dataclass(frozen=True)
 class ProxyRequest:
-    """A client's request. `path` is what follows /v1/, with its query.
+    """A client's call. `path` is what follows /v1/, with its query.
 
-    `model` is what it asks for, None where it names none; `client` is its connection.
+    `model` is the one that it names, if any. `client` is its connection, to notice that it closed.
     """
 
     method: str
@@ -107,27 +129,27 @@ class ProxyRequest:
     model: str | None = None
     client: socket.socket | None = None
 
-    def passed_on(self, own: Mapping[str, str]) -> CaseInsensitiveDict[str]:
-        """The headers for an upstream, with its own put over them. No key of the client's."""
+    def upstream_headers(self, own: Mapping[str, str]) -> CaseInsensitiveDict[str]:
+        """The headers for an upstream. `own` are the upstream's own, and replace the client's."""
         listed = self.headers.get("Connection", "")
-        dropped = {name.strip().lower() for name in listed.split(",")} if listed else ()
-        found = CaseInsensitiveDict(
+        dropped = _listed(listed) if listed else ()
+        headers = CaseInsensitiveDict(
             {
                 name: value
                 for name, value in self.headers.items()
-                if name.lower() not in _OF_THE_CLIENT and name.lower() not in dropped
+                if name.lower() not in _CLIENT_ONLY and name.lower() not in dropped
             }
         )
-        found["Accept-Encoding"] = "identity"
-        found.update(own)
-        return found
+        headers["Accept-Encoding"] = "identity"
+        headers.update(own)
+        return headers
 
 
 class ProxyResponse:
-    """An upstream's answer: status, headers, and its bytes as they come.
+    """An upstream's response: status, headers, and its bytes as they come.
 
-    `model` is the one that answers, by the name that clients see. `close` ends it, and the call at
-    the upstream with it, wherever it is.
+    `model` is the one that answers, by the name that clients see. Close it in any case: that ends
+    the call at the upstream, wherever it is.
     """
 
     model: str | None = None
@@ -145,17 +167,17 @@ class ProxyResponse:
         self._head: list[bytes] = []
 
     def __iter__(self) -> Iterator[bytes]:
-        """The body from the start; only once."""
+        """The body from its start; only once."""
         return chain(self._head, self._chunks)
 
     def close(self) -> None:
-        """May be called again."""
-        closing, self.on_close = self.on_close, []
-        for call in closing:
-            call()
+        """End the call. May be called again."""
+        callbacks, self.on_close = self.on_close, []
+        for callback in callbacks:
+            callback()
 
     def head(self, most: int) -> bytes:
-        """The first bytes of the body, which stays whole; waits for them."""
+        """The first bytes of the body, at most so many. Waits for them, and takes none away."""
         while sum(map(len, self._head)) < most:
             chunk = next(self._chunks, b"")
             if not chunk:
@@ -164,21 +186,26 @@ class ProxyResponse:
         return b"".join(self._head)[:most]
 
     def header(self, name: str) -> str:
-        """A header's value, "" where it is not there; the name in lower case."""
+        """The value of a header, "" when it is missing. `name` is in lower case."""
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
-def kept(headers: Iterable[tuple[str, str]]) -> Headers:
-    """Those of a server's headers that its client is told; of broken ones, none."""
-    found = [(name, _FOLDED.sub(" ", value)) for name, value in headers]
-    listed = ",".join(value for name, value in found if name.lower() == "connection")
-    dropped = _OF_THE_SERVER | {name.strip().lower() for name in listed.split(",")}
+def response_headers(headers: Iterable[tuple[str, str]]) -> Headers:
+    """Those of an upstream's headers that its client gets. Malformed ones are left out."""
+    unfolded = [(name, _FOLD.sub(" ", value)) for name, value in headers]
+    listed = ",".join(value for name, value in unfolded if name.lower() == "connection")
+    dropped = _SERVER_ONLY | _listed(listed)
     return [
         (name, value)
-        for name, value in found
+        for name, value in unfolded
         if name.lower() not in dropped and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
     ]
 
 
+def _listed(connection: str) -> set[str]:
+    """The headers that a Connection header names as its own: "close, X-Hop"."""
+    return {name.strip().lower() for name in connection.split(",")}
+
+
 NO_BODY = JsonBody(b"")
-__all__ = ["NO_BODY", "Body", "JsonBody", "ProxyRequest", "ProxyResponse", "kept"]
+__all__ = ["NO_BODY", "Body", "JsonBody", "ProxyRequest", "ProxyResponse", "response_headers"]

@@ -1,6 +1,8 @@
 """Open Compute Framework nodes (OpenTela) as an upstream: models by peer, calls by service.
 
-Source: GET /v1/dnt/table and POST /v1/service/llm/v1/... of a node.
+A node passes calls on to whichever peer serves the model. It differs from an OpenAI server in two
+ways: its models are in GET /v1/dnt/table, and a failure may come as a 200 with a text. Calls go to
+/v1/service/llm/v1/...
 """
 
 from __future__ import annotations
@@ -13,59 +15,65 @@ from horde_proxy.upstreams.disconnects import CallGuard
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
+_SERVICE = "/v1/service/llm/v1"
 _MODEL = "model="
+"""What an identity group begins with that names a model: "model=Qwen/Qwen3-8B"."""
 _FAILED = b"ERROR: "
+"""What the body begins with when a peer failed; the status is 200 all the same."""
 _ERROR = b'{"error"'
 _NO_PROVIDER = b"No provider found"
+"""In an error object: no connected peer serves the model. Another upstream may."""
 _LONGEST_ERROR = 500
+"""Bytes of a failure that are read: one line says what happened."""
 
 
 class OCFUpstream(OpenAIUpstream):
-    """One node, which passes calls on to whichever peer serves the model."""
+    """One node."""
 
     kind = "ocf"
 
     @staticmethod
-    def _calls(url: str) -> str:
-        return f"{_node(url)}/v1/service/llm/v1"
+    def _api_base(url: str) -> str:
+        return url.rstrip("/").removesuffix("/v1") + _SERVICE
 
     def proxy(
-        self, call: ProxyRequest, model: str | None, watch: CallGuard | None = None
+        self, call: ProxyRequest, model: str | None, guard: CallGuard | None = None
     ) -> ProxyResponse:
-        """As its parent, but failures that come as an answer are told from answers."""
-        relayed = super().proxy(call, model, watch)
+        """As OpenAIUpstream.proxy. Raises UpstreamFailed or Unavailable for a failure in a body."""
+        response = super().proxy(call, model, guard)
         try:
-            self._check(relayed)
+            _check(response)
         except BaseException:
-            relayed.close()
+            response.close()
             raise
-        return relayed
-
-    def _check(self, relayed: ProxyResponse) -> None:
-        """A stream is not held up by this: it begins with neither sign."""
-        first = relayed.head(1)
-        if first == b"E" and relayed.head(len(_FAILED)) == _FAILED:
-            raise UpstreamFailed("its peer failed: " + _line(relayed))
-        if first == b"{" and relayed.head(len(_ERROR)) == _ERROR:
-            if _NO_PROVIDER in relayed.head(_LONGEST_ERROR):
-                raise Unavailable("no peer serves the model now", code="no_provider")
+        return response
 
     def _list(self) -> list[dict[str, Any]]:
-        base = self._base.removesuffix("/v1/service/llm/v1")
-        return models_of(self._document(self._got(f"{base}/v1/dnt/table")))
+        node = self._base.removesuffix(_SERVICE)
+        return models_of(self._document(self._get(f"{node}/v1/dnt/table")))
+
+
+def _check(response: ProxyResponse) -> None:
+    """Raises for a body that is a failure. Event streams begin otherwise, and are not held up."""
+    first = response.head(1)
+    if first == b"E" and response.head(len(_FAILED)) == _FAILED:
+        raise UpstreamFailed("its peer failed: " + _first_line(response))
+    if first == b"{" and response.head(len(_ERROR)) == _ERROR:
+        if _NO_PROVIDER in response.head(_LONGEST_ERROR):
+            raise Unavailable("no peer serves the model now", code="no_provider")
 
 
 def models_of(table: Any) -> list[dict[str, Any]]:
-    """OpenAI's model objects for a node's table, a map or an array of peers; by name.
+    """OpenAI's model objects for a node's table, by name, with the number of connected peers.
 
-    Each tells how many peers that are connected serve it. Raises UpstreamFailed.
+    The table may be a map or an array of peers. Raises UpstreamFailed for anything else.
     """
     peers = table.values() if isinstance(table, Mapping) else table
     if isinstance(peers, str) or not hasattr(peers, "__iter__"):
         raise UpstreamFailed("its table is neither a map nor an array of peers")
     counts: dict[str, int] = {}
     for peer in peers:
-        for name in set(_served(peer)):
+        for name in set(_models_of_peer(peer)):
             counts[name] = counts.get(name, 0) + 1
     return [
         {"id": name, "object": "model", "created": 0, "owned_by": "ocf", "ocf": {"peers": count}}
@@ -73,27 +81,29 @@ def models_of(table: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _served(peer: Any) -> Iterator[str]:
+def _models_of_peer(peer: Any) -> Iterator[str]:
+    """The models of {"connected", "service": [{"identity_group": ["model=...", ...]}, ...]}."""
     if not isinstance(peer, Mapping) or peer.get("connected") is False:
         return
     for service in _list_of(peer.get("service")):
         if isinstance(service, Mapping):
             for entry in _list_of(service.get("identity_group")):
-                if isinstance(entry, str) and entry.startswith(_MODEL):
-                    name = entry.removeprefix(_MODEL).strip()
-                    if name and name != "*":
-                        yield name
+                yield from _model_in(entry)
+
+
+def _model_in(entry: Any) -> Iterator[str]:
+    """The model that an identity group names, if any; "model=*" and "all" name none."""
+    if isinstance(entry, str) and entry.startswith(_MODEL):
+        name = entry.removeprefix(_MODEL).strip()
+        if name and name != "*":
+            yield name
 
 
 def _list_of(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _node(url: str) -> str:
-    return url.rstrip("/").removesuffix("/v1")
-
-
-def _line(relayed: ProxyResponse) -> str:
+def _first_line(response: ProxyResponse) -> str:
     """What a node says of a failure, on one line and not too long."""
-    text = relayed.head(_LONGEST_ERROR).decode("utf-8", "replace").removeprefix("ERROR: ")
+    text = response.head(_LONGEST_ERROR).decode("utf-8", "replace").removeprefix("ERROR: ")
     return " ".join(text.split())

@@ -1,13 +1,18 @@
-"""A relayed stream of events as chunks, for an answer that began at another kind of upstream.
+"""A server's event stream as chunks, for an answer that began at another kind of upstream.
 
-A thread reads, so that whoever waits can look at the client and the clock meanwhile.
+    reader thread     start() -> bytes -> chunks -> queue, and at last None or an error
+    request thread    takes from the queue; a Waiting whenever nothing came for a while
+
+The reader blocks on the server's socket. The request thread must not: it has to look at its client
+and at the clock. `stop` ends the call at the server, which wakes the reader.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -21,24 +26,28 @@ from horde_proxy.errors import (
 )
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.usage import usage_of
-from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
-from horde_proxy.upstreams.openai.errors import error_of, fault_of, message_of, overflow_of
+from horde_proxy.upstreams.base import LONGEST_SLEEP, Accepted, StreamItem, Waiting
+from horde_proxy.upstreams.openai.errors import (
+    context_overflow,
+    error_of,
+    message_of,
+    server_error,
+)
 from horde_proxy.upstreams.proxying import ProxyResponse
 
-SLICE = 0.9
 _Arrived = Accepted | Chunk | BaseException | None
 
 
-def chunks(
+def stream_items(
     name: str, start: Callable[[], ProxyResponse], stop: Callable[[], object]
-) -> Iterator[StreamItem]:
+) -> Generator[StreamItem, None, None]:
     """Accepted, Waitings and chunks of the stream that `start` begins and `stop` breaks off."""
     arrived: SimpleQueue[_Arrived] = SimpleQueue()
     threading.Thread(target=_read, args=(name, start, arrived.put), daemon=True).start()
     try:
         while True:
             try:
-                item = arrived.get(timeout=SLICE)
+                item = arrived.get(timeout=LONGEST_SLEEP)
             except Empty:
                 yield Waiting("generating")
                 continue
@@ -54,7 +63,8 @@ def chunks(
 def as_chunks(lines: Iterable[bytes]) -> Iterator[Chunk]:
     """The chunks in an event stream's lines: a role first, the usage last and by itself.
 
-    Raises UpstreamFailed for an error event. Servers differ in where they put role and usage.
+    Servers differ in where they put the two: the role may come with the first text, the usage with
+    every chunk or with the last that has a choice. Raises UpstreamFailed for an error event.
     """
     begun: set[int] = set()
     usage: Chunk | None = None
@@ -68,6 +78,7 @@ def as_chunks(lines: Iterable[bytes]) -> Iterator[Chunk]:
 
 
 def _choice(event: Chunk, choice: dict[str, Any], begun: set[int]) -> Iterator[Chunk]:
+    """The chunks of one choice in an event; `begun` are the choices whose role was sent."""
     index = choice.get("index") or 0
     delta = dict(choice.get("delta") or {"content": choice.get("text")})
     delta.pop("role", None)
@@ -82,22 +93,28 @@ def _choice(event: Chunk, choice: dict[str, Any], begun: set[int]) -> Iterator[C
 
 
 def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The JSON objects after "data:", up to [DONE]. Comments and other fields are skipped."""
     for line in lines:
         data = line.removeprefix(b"data:").strip()
         if data == b"[DONE]":
             return
         if line.startswith(b"data:") and data:
-            try:
-                event = json.loads(data)
-            except ValueError as exc:
-                raise UpstreamFailed("it sent an event that is not JSON") from exc
-            if not isinstance(event, dict) or "error" in event:
-                error = event.get("error") if isinstance(event, dict) else None
-                raise UpstreamFailed("it broke the answer off: " + message_of(error))
-            yield event
+            yield _event(data)
+
+
+def _event(data: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise UpstreamFailed("it sent an event that is not JSON") from exc
+    if not isinstance(event, dict) or "error" in event:
+        error = event.get("error") if isinstance(event, dict) else None
+        raise UpstreamFailed("it broke the answer off: " + message_of(error))
+    return event
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines of bytes that come in pieces of any length."""
     rest = b""
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")
@@ -106,33 +123,33 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _read(name: str, start: Callable[[], ProxyResponse], put: Callable[[_Arrived], None]) -> None:
+    """Put all that comes, and at last None or the error that ended it."""
     end: BaseException | None = None
     try:
-        relayed = start()
-        try:
-            _refuse(relayed)
+        with closing(start()) as response:
+            _check_stream(response)
             put(Accepted({"X-Endpoint": name}, name))
-            for chunk in as_chunks(_lines(relayed)):
+            for chunk in as_chunks(_lines(response)):
                 put(chunk)
-        finally:
-            relayed.close()
     except ProxyError as exc:
         end = exc
-    # The thread that waits for this one has to learn of it, whatever it is.
+    # The request thread waits for an end, and would wait for ever without this one.
     except Exception as exc:  # noqa: BLE001
         end = ServerBug()
         end.__cause__ = exc
     put(end)
 
 
-def _refuse(relayed: ProxyResponse) -> None:
-    """Raises for an answer that is no stream."""
-    if relayed.status < 300 and relayed.header("content-type").startswith("text/event-stream"):
+def _check_stream(response: ProxyResponse) -> None:
+    """Raises a ProxyError for a response that is no event stream."""
+    is_stream = response.header("content-type").startswith("text/event-stream")
+    if response.status < 300 and is_stream:
         return
-    fault = fault_of(relayed) or overflow_of(relayed)
-    if isinstance(fault, RateLimited | UpstreamContextExceeded):
-        raise fault
-    message = message_of(error_of(relayed))
-    if 400 <= relayed.status < 500 and relayed.status != 408:
+    error = server_error(response) or context_overflow(response)
+    if isinstance(error, RateLimited | UpstreamContextExceeded):
+        raise error
+    message = message_of(error_of(response))
+    # 408 is about time, not about the request: another server may answer it.
+    if 400 <= response.status < 500 and response.status != 408:
         raise InvalidRequest(message)
-    raise UpstreamFailed(f"it answered with status {relayed.status}: {message}")
+    raise UpstreamFailed(f"it answered with status {response.status}: {message}")

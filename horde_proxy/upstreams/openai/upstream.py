@@ -1,4 +1,12 @@
-"""An OpenAI-compatible server as an upstream: requests and answers pass through as they are."""
+"""An OpenAI-compatible server as an upstream: it is proxied, and can also answer as a stream.
+
+How a proxied call is guarded against a client that leaves:
+
+    request thread    sends and reads within its CallGuard; blocks on the server's socket
+    monitor thread    the client hangs up: shuts that socket down, so that the read fails
+
+What an error means for the choice of a server is errors.py's, which headers pass is proxying.py's.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +28,38 @@ from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Caller, Route, StreamItem
 from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.kinds import EndpointOptions, Services
-from horde_proxy.upstreams.openai.stream import chunks
-from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, ProxyResponse, kept
+from horde_proxy.upstreams.lean_adapter import prepared
+from horde_proxy.upstreams.openai.stream import stream_items
+from horde_proxy.upstreams.proxying import (
+    JsonBody,
+    ProxyRequest,
+    ProxyResponse,
+    response_headers,
+)
 
 CONNECT_SECONDS = 5.0
+"""A server at home or in a data centre answers a connect at once, or not at all."""
 LIST_SECONDS = 10.0
+"""A list of models is short; some servers ask their own backends for it."""
 _NO_LIST = frozenset({400, 404, 405, 501})
+"""Statuses of servers without GET /models: any model may be tried there."""
 _READ = 65_536
+"""Bytes of one read, at most."""
 _CONNECTIONS = 128
 """Connections kept in a pool. More calls at a time open more, which are closed after use."""
 
 
 def base_url(url: str) -> str:
-    """What comes before /chat/completions: the url, with /v1 where it names only a server."""
+    """The URL before /chat/completions: as configured, with /v1 where it has no path."""
     plain = url.rstrip("/")
     return plain if urlsplit(plain).path else f"{plain}/v1"
 
 
 class OpenAIUpstream:
-    """One server. `timeout` is in seconds between bytes, `ttl` how long its model list is good.
+    """One server. `timeout` is in seconds between two bytes, `ttl` in seconds for the model list.
 
-    `headers` are sent with each request, beside the key.
+    `headers` are sent with each request, and replace the client's. `offers_any`: the server lists
+    no models.
     """
 
     kind = "openai"
@@ -56,7 +75,7 @@ class OpenAIUpstream:
         name: str,
         url: str,
         session: requests.Session,
-        hangups: DisconnectMonitor,
+        monitor: DisconnectMonitor,
         *,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -68,16 +87,13 @@ class OpenAIUpstream:
     ) -> None:
         self.name, self.url = name, _without_password(url)
         self.offers_any = False
-        self._base = self._calls(self.url)
+        self._base = self._api_base(self.url)
         self._host = urlsplit(self.url).netloc
-        self._session, self._hangups = session, hangups
-        self._own = dict(headers or {})
-        if not api_key and urlsplit(url).username:
-            user, password = urlsplit(url).username or "", urlsplit(url).password or ""
-            pair = f"{unquote(user)}:{unquote(password)}".encode()
-            self._own.setdefault("Authorization", f"Basic {b64encode(pair).decode()}")
-        if api_key:
-            self._own.setdefault("Authorization", f"Bearer {api_key}")
+        self._session, self._monitor = session, monitor
+        self._own_headers = dict(headers or {})
+        login = f"Bearer {api_key}" if api_key else _basic_login(url)
+        if login:
+            self._own_headers.setdefault("Authorization", login)
         self._timeout = timeout
         self._environment: dict[str, Any] = {
             **session.merge_environment_settings(self._base, {}, True, None, None)
@@ -109,41 +125,41 @@ class OpenAIUpstream:
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects, as the server lists them; the same list while nothing changed.
 
-        Raises a ProxyError while they have never been had.
+        Raises a ProxyError until they were listed once.
         """
         return self._listed.get()
 
     def refresh(self) -> None:
-        """Have the models listed anew, for whoever asks next."""
+        """Drop the known list of models: the next call of models() loads it."""
         self._listed.refresh()
 
     def error(self) -> ProxyError | None:
-        """Why the models could not be listed the last time."""
+        """Why the last listing of the models failed; None when it did not."""
         return self._listed.error
 
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
-        """A request names one model."""
+        """The first model: a request to such a server names one."""
         return tuple(models[:1])
 
     def proxy(
-        self, call: ProxyRequest, model: str | None, watch: CallGuard | None = None
+        self, call: ProxyRequest, model: str | None, guard: CallGuard | None = None
     ) -> ProxyResponse:
-        """The answer to a call, once its first bytes are there; `model` is its name here.
+        """The response to a call, once its first byte is there. `model` is the server's name.
 
-        Whoever has the `watch` may end it from another thread. Raises Unreachable, TimedOut,
+        Another thread may end the call through `guard`. Raises Unreachable, TimedOut,
         UpstreamFailed, ClientGone or ShuttingDown.
         """
-        watch = watch or self._hangups.watch(call.client)
+        guard = guard or self._monitor.watch(call.client)
         try:
-            return self._begun(self._sent_twice(self._prepared(call, model), watch), watch)
+            return self._started(self._send_again(self._prepared(call, model), guard), guard)
         except BaseException:
-            watch.close()
+            guard.close()
             raise
 
     def stream(
         self, request: GenerationRequest, route: Route, caller: Caller
     ) -> Generator[StreamItem, None, None]:
-        """See horde_proxy.upstreams: for answers that another upstream began to wait for."""
+        """See horde_proxy.upstreams.base. For answers that another kind of upstream began."""
         body = {
             **request.source,
             "model": route.model,
@@ -153,26 +169,27 @@ class OpenAIUpstream:
         path = "completions" if request.raw else "chat/completions"
         headers = {"Content-Type": "application/json"}
         call = ProxyRequest("POST", path, headers, JsonBody(json.dumps(body).encode()))
-        watch = self._hangups.watch(None)
-        yield from chunks(self.name, lambda: self.proxy(call, None, watch), watch.hang_up)
+        guard = self._monitor.watch(None)
+        yield from stream_items(self.name, lambda: self.proxy(call, None, guard), guard.hang_up)
 
     @staticmethod
-    def _calls(url: str) -> str:
-        """What comes before the path of a call."""
+    def _api_base(url: str) -> str:
+        """The URL before the path of a call. Kinds with another layout override it."""
         return base_url(url)
 
     def _list(self) -> list[dict[str, Any]]:
-        response = self._got(f"{self._base}/models")
+        response = self._get(f"{self._base}/models")
         self.offers_any = response.status_code in _NO_LIST
         if self.offers_any:
             return []
         return _models(self._document(response))
 
-    def _got(self, url: str) -> requests.Response:
-        headers = CaseInsensitiveDict({"Accept": "application/json", **self._own})
-        return self._send(_request("GET", url, headers, None), LIST_SECONDS, stream=False)
+    def _get(self, url: str) -> requests.Response:
+        headers = CaseInsensitiveDict({"Accept": "application/json", **self._own_headers})
+        return self._send(prepared("GET", url, headers), LIST_SECONDS, stream=False)
 
     def _document(self, response: requests.Response) -> Any:
+        """The JSON of a list of models. Raises UpstreamFailed."""
         if response.status_code in (401, 403):
             raise UpstreamFailed("it refuses the api_key that is configured for it")
         if not response.ok:
@@ -183,28 +200,31 @@ class OpenAIUpstream:
             raise UpstreamFailed("its list of models is not JSON") from exc
 
     def _prepared(self, call: ProxyRequest, model: str | None) -> requests.PreparedRequest:
-        body, length = call.body.naming(model)
-        headers = call.passed_on(self._own)
+        body, length = call.body.with_model(model)
+        headers = call.upstream_headers(self._own_headers)
+        # Without a body a POST says so with a 0 (RFC 9110, 8.6).
         if body is not None or call.method in ("POST", "PUT", "PATCH"):
             headers["Content-Length"] = str(length)
-        return _request(call.method, f"{self._base}/{call.path}", headers, body)
+        return prepared(call.method, f"{self._base}/{call.path}", headers, body)
 
-    def _sent_twice(self, request: requests.PreparedRequest, watch: CallGuard) -> requests.Response:
-        """The response; over another connection where one broke that had been kept open."""
+    def _send_again(self, request: requests.PreparedRequest, guard: CallGuard) -> requests.Response:
+        """The response; over a new connection where a kept one broke, as idle ones do."""
         try:
-            return self._watched(request, watch)
+            return self._send_guarded(request, guard)
         except Unreachable as exc:
-            if watch.error:
-                raise watch.error from exc
-            if not watch.is_reused:
+            if guard.error:
+                raise guard.error from exc
+            if not guard.is_reused:
                 raise
         seek = getattr(request.body, "seek", None)
         if seek:
             seek(0)
-        return self._watched(request, watch)
+        return self._send_guarded(request, guard)
 
-    def _watched(self, request: requests.PreparedRequest, watch: CallGuard) -> requests.Response:
-        with watch:
+    def _send_guarded(
+        self, request: requests.PreparedRequest, guard: CallGuard
+    ) -> requests.Response:
+        with guard:
             return self._send(request, self._timeout, stream=True)
 
     def _send(
@@ -227,85 +247,95 @@ class OpenAIUpstream:
         except requests.RequestException as exc:
             raise Unreachable(f"{self._host} cannot be reached: {_reason(exc)}") from exc
 
-    def _begun(self, response: requests.Response, watch: CallGuard) -> ProxyResponse:
-        relayed = ProxyResponse(
+    def _started(self, response: requests.Response, guard: CallGuard) -> ProxyResponse:
+        """The response to pass on, whose first byte has come."""
+        proxied = ProxyResponse(
             response.status_code,
-            kept(response.raw.headers.items()),
-            self._bytes(response, watch),
-            [watch.close, lambda: _dropped(response)],
+            response_headers(response.raw.headers.items()),
+            self._bytes(response, guard),
+            [guard.close, lambda: _release(response)],
         )
         try:
-            relayed.head(1)
+            proxied.head(1)
         except BaseException:
-            relayed.close()
+            proxied.close()
             raise
-        return relayed
+        return proxied
 
-    def _bytes(self, response: requests.Response, watch: CallGuard) -> Iterator[bytes]:
-        """The body as it comes."""
+    def _bytes(self, response: requests.Response, guard: CallGuard) -> Iterator[bytes]:
+        """The body as it comes, still encoded."""
         raw = response.raw
         try:
             if raw.chunked:
                 yield from raw.read_chunked(decode_content=False)
             else:
-                yield from _pieces(raw, watch)
+                yield from _pieces(raw, guard)
         except (HTTPError, OSError) as exc:
-            if watch.error:
-                raise watch.error from exc
+            if guard.error:
+                raise guard.error from exc
             raise Unreachable(f"{self._host} broke the answer off") from exc
 
 
-def _pieces(raw: Any, watch: CallGuard) -> Iterator[bytes]:
+def _pieces(raw: Any, guard: CallGuard) -> Iterator[bytes]:
     """What has come, without waiting for more.
 
-    With the last of a known length the call is over: a client that goes then, as many do at once,
-    must not take the connection along, which the next call may use already.
+    With the last byte of a known length the call is over. Many clients close right then; the guard
+    must not shut down a connection that the next call may use already.
     """
     while piece := raw.read1(_READ, decode_content=False):
         if raw.length_remaining == 0:
-            watch.close()
+            guard.close()
         yield piece
 
 
-def _request(
-    method: str, url: str, headers: CaseInsensitiveDict[str], body: Any
-) -> requests.PreparedRequest:
-    """A request as it is: preparing one the usual way costs as much as sending it."""
-    request = requests.PreparedRequest()
-    request.method, request.url, request.headers, request.body = method, url, headers, body
-    return request
-
-
-def _dropped(response: requests.Response) -> None:
-    """Give the connection back, or close it where the answer was not read to its end."""
+def _release(response: requests.Response) -> None:
+    """Give the connection back to the pool; closed, where the body was not read to its end."""
     if not response.raw.closed:
         response.raw.close()
     response.raw.release_conn()
 
 
 def _models(document: Any) -> list[dict[str, Any]]:
-    found = document.get("data") if isinstance(document, dict) else document
-    if not isinstance(found, list):
+    """OpenAI's model objects in a list of models, which a few servers send without its wrapper."""
+    entries = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(entries, list):
         raise UpstreamFailed("its list of models is not OpenAI's")
-    models = [each for each in found if isinstance(each, dict) and isinstance(each.get("id"), str)]
-    return [{"object": "model", "created": 0, "owned_by": "unknown", **each} for each in models]
+    defaults = {"object": "model", "created": 0, "owned_by": "unknown"}
+    return [
+        {**defaults, **entry}
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+    ]
+
+
+# Parts of the messages of urllib3 and OpenSSL, with what they mean; the first that fits counts.
+_REASONS = {
+    "Connection refused": "connection refused",
+    "Name or service": "unknown host",
+    "resolution": "unknown host",
+    "CERTIFICATE": "its certificate is not trusted",
+    "SSL": "no TLS connection",
+    "unreachable": "no route to it",
+}
 
 
 def _reason(exc: requests.RequestException) -> str:
-    """A word for what went wrong; requests' own message shows the whole url."""
+    """Why a connection failed, in a few words: requests' own message shows the whole URL."""
     text = repr(exc)
-    known = {
-        "Connection refused": "connection refused",
-        "Name or service": "unknown host",
-        "resolution": "unknown host",
-        "CERTIFICATE": "its certificate is not trusted",
-        "SSL": "no TLS connection",
-        "unreachable": "no route to it",
-    }
-    found = (word for sign, word in known.items() if sign in text)
-    return next(found, "the connection broke")
+    reasons = (reason for sign, reason in _REASONS.items() if sign in text)
+    return next(reasons, "the connection broke")
+
+
+def _basic_login(url: str) -> str | None:
+    """The Authorization header of user and password in a URL, http://bob:p%40w@host."""
+    parts = urlsplit(url)
+    if not parts.username:
+        return None
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+    return f"Basic {b64encode(pair).decode()}"
 
 
 def _without_password(url: str) -> str:
+    """The URL as it may be shown, without user, password and query."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
