@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -88,9 +89,9 @@ def our_frames(frame: FrameType | None) -> list[CodeType]:
 
 
 def measured(app: Any, body: dict[str, Any]) -> tuple[set[CodeType], list[CodeType]]:
-    """(code that ran for a request, our deepest stack while it waited)."""
+    """(code that ran for a request, our frames that were seen most often: those of the wait)."""
     seen: set[CodeType] = set()
-    waiting: list[CodeType] = []
+    stacks: Counter[tuple[CodeType, ...]] = Counter()
 
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and is_ours(frame.f_code):
@@ -109,11 +110,8 @@ def measured(app: Any, body: dict[str, Any]) -> tuple[set[CodeType], list[CodeTy
     thread.start()
     while thread.is_alive():
         time.sleep(0.02)
-        codes = our_frames(sys._current_frames().get(thread.ident or 0))
-        # During a poll the private horde's own frames are on the stack too.
-        if not any("private_horde" in code.co_filename for code in codes):
-            waiting = max(waiting, codes, key=len)
-    return seen, waiting
+        stacks[tuple(our_frames(sys._current_frames().get(thread.ident or 0)))] += 1
+    return seen, list(stacks.most_common(1)[0][0])
 
 
 def classes(codes: set[CodeType]) -> set[str]:
