@@ -137,7 +137,7 @@ class World:
 
     def upstream(self) -> HordeUpstream:
         ids = (f"chatcmpl-{number}" for number in itertools.count())
-        accounts = Accounts(self.client, timer=self.clock)
+        accounts = Accounts(self.client, timer=self.clock, run=inline)
         gate = SubmitQueue(
             self.limits,
             sleep=self.sleep,

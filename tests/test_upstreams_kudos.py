@@ -9,92 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from horde_proxy.aihorde.limits import MOST_WORKERS
-from horde_proxy.errors import InvalidApiKey, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
-from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, build_catalog
 from horde_proxy.upstreams.horde.failures import Failures, dropped_by
 from horde_proxy.upstreams.horde.jobs import Estimate
 from horde_proxy.upstreams.horde.throughput import Throughput
 from horde_proxy.upstreams.horde.workers import Filters, listed
-from tests.support import CLIENT_KEY, Clock, World
-
-
-class HordeContext:
-    """Answers find_user and status/performance, and counts."""
-
-    def __init__(self, user: Any = None, performance: Any = None) -> None:
-        self.user, self.load, self.calls = user, performance or {}, 0
-
-    def find_user(self, api_key: str) -> dict[str, Any]:
-        self.calls += 1
-        if isinstance(self.user, Exception):
-            raise self.user
-        return dict(self.user)
-
-    def performance(self) -> dict[str, Any]:
-        self.calls += 1
-        if isinstance(self.load, Exception):
-            raise self.load
-        return dict(self.load)
-
-
-RICH = {"username": "ann#1", "kudos": 5000.0, "concurrency": 30, "trusted": True}
-
-
-def accounts(horde: HordeContext) -> Accounts:
-    return Accounts(horde, timer=Clock())  # type: ignore[arg-type]
-
-
-def test_an_account_is_asked_for_once_a_minute() -> None:
-    clock, horde = Clock(), HordeContext(RICH)
-    found = Accounts(horde, timer=clock)  # type: ignore[arg-type]
-    assert found.of("key") == found.of("key") == Account("ann#1", 5000.0, 30, True, 0)
-    assert horde.calls == 1
-    clock.seconds += 61
-    found.of("key")
-    assert horde.calls == 2
-
-
-@pytest.mark.parametrize("trouble", [InvalidApiKey("no"), UpstreamFailed("down"), {}])
-def test_an_account_that_cannot_be_had_is_a_poor_one(trouble: Any) -> None:
-    assert accounts(HordeContext(trouble)).of("key").kudos == 0
-
-
-def test_kudos_buy_long_jobs_and_their_lack_leaves_the_free_length() -> None:
-    load = {"text_thread_count": 10, "queued_text_requests": 100}
-    assert accounts(HordeContext(RICH, load)).longest("key", 8.0, 1) == int(4975 * 21 / 8)
-    assert accounts(HordeContext({**RICH, "kudos": 100.0}, load)).longest("key", 8.0, 1) == 472
-    assert accounts(HordeContext(RICH, load)).longest("0000000000", 8.0, 1) == 472
-
-
-def test_kudos_that_are_held_for_one_request_are_not_spent_on_another() -> None:
-    found = accounts(HordeContext(RICH))
-    found.hold("key", 4900.0)
-    assert found.longest("key", 8.0, 1) == 512
-    found.hold("key", -4900.0)
-    assert found.longest("key", 8.0, 1) == int(4975 * 21 / 8)
-
-
-def test_a_horde_that_does_not_tell_its_load_is_taken_to_be_full() -> None:
-    assert accounts(HordeContext(RICH, UpstreamFailed("down"))).free_length() == 256
-
-
-def test_after_a_refusal_the_least_is_asked_for_a_while() -> None:
-    found = accounts(HordeContext(RICH))
-    found.note_refusal("key")
-    assert found.longest("key", 8.0, 1) == 256
-
-
-def test_quick_workers_only_are_for_those_who_can_pay() -> None:
-    assert accounts(HordeContext(RICH)).may_be_choosy("key", 512, 8.0, 1)
-    assert not accounts(HordeContext({**RICH, "kudos": 30.0})).may_be_choosy("key", 512, 8.0, 1)
-    assert not accounts(HordeContext(RICH)).may_be_choosy("0000000000", 512, 8.0, 1)
-
-
-def test_a_real_account_is_read(world: World) -> None:
-    found = Accounts(world.client, timer=world.clock).of(CLIENT_KEY)
-    assert (found.name, found.kudos, found.concurrency) == ("client#2", 10_000.0, 30)
+from tests.support import Clock
 
 
 def worker(id: str, **fields: Any) -> CatalogWorker:

@@ -94,7 +94,7 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
     setup = _HordeSetup(endpoint.label(), horde, services, private)
     client = setup.client(setup.session(), horde.read_timeout)
     runtime = services.runtime
-    accounts = Accounts(client, timer=services.clock)
+    accounts = Accounts(client, timer=services.clock, run=services.run)
     return HordeUpstream(
         client,
         Catalog(_documents(setup), now=runtime.now),

@@ -1,6 +1,7 @@
-"""What the keys own and what the horde gives away now, asked for once a minute at most.
+"""The horde accounts behind API keys: their kudos, and what requests those can pay for.
 
-When the horde does not say, the answer is the least that it ever grants.
+Accounts and the horde's load are loaded in the background and used for a minute. While the horde
+does not answer, the assumption is the least that it ever grants.
 """
 
 from __future__ import annotations
@@ -10,19 +11,29 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
-from cachetools import TTLCache, cached
+from cachetools import LRUCache, TTLCache
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.limits import CONCURRENCY
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
+from horde_proxy.caching.background import BackgroundValue, in_background
 from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.key_digest import key_digest
 from horde_proxy.upstreams.horde.catalog import number
 from horde_proxy.upstreams.horde.client import HordeClient
 
 _TTL = 60.0
-_MOST_KEYS = 1000
+"""How old a balance may become (s). A spent balance only leads to a refusal, which is handled."""
+_FIRST_PATIENCE = 10.0
+"""The longest wait for the first answer about a key (s): without it a chat gets short jobs."""
+_MAX_KEYS = 1000
+"""Accounts kept at a time; the least recently used goes first."""
+_NOTHING_HELD = 0.01
+"""Held kudos below this are rounding errors of additions and subtractions."""
+_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +49,7 @@ class Account:
 
 
 class Accounts:
-    """Balances by key, and the free length, each at most a minute old."""
+    """The accounts of one horde by API key. Any thread may call any method."""
 
     def __init__(
         self,
@@ -46,80 +57,108 @@ class Accounts:
         *,
         ttl: float = _TTL,
         timer: Callable[[], float] = time.monotonic,
+        run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
-        self._client = client
-        self._found = cached(
-            TTLCache[str, Account | None](_MOST_KEYS, ttl, timer),
-            key=key_digest,
-            condition=threading.Condition(),
-        )(self._find)
-        self._free = cached(TTLCache[str, int](1, ttl, timer), condition=threading.Condition())(
-            self._load_free_length
-        )
-        self._refused = TTLCache[str, bool](_MOST_KEYS, ttl, timer)
+        self._client, self._ttl = client, ttl
+        self._timer, self._run = timer, run
+        self._lock = threading.Lock()  # guards the three below; no I/O under it
+        self._loaded: LRUCache[str, BackgroundValue[Account]] = LRUCache(_MAX_KEYS)
+        self._refused = TTLCache[str, bool](_MAX_KEYS, ttl, timer)
         self._held: dict[str, float] = {}
-        self._lock = threading.Lock()
+        self._free_length = self._background(self._load_free_length)
 
     def of(self, api_key: str) -> Account:
-        """The account of a key; a poor one where the horde does not tell. GET find_user."""
-        return self._found(api_key) or Account()
+        """The account of a key; one without kudos while it is unknown. GET find_user."""
+        digest = key_digest(api_key)
+        with self._lock:
+            loaded = self._loaded.get(digest)
+            if loaded is None:
+                loaded = self._background(partial(self._load, api_key))
+                self._loaded[digest] = loaded
+        try:
+            return loaded.get()
+        except ProxyError:
+            return Account()
 
     def free_length(self) -> int:
         """The tokens of a job that needs no kudos. GET status/performance."""
-        return self._free()
+        try:
+            return self._free_length.get()
+        except ProxyError:
+            return kudos.LEAST_FREE
 
-    def longest(self, api_key: str, size: float, n: int) -> int:
-        """The tokens that one job of this key may have for a model of `size` billions."""
-        if key_digest(api_key) in self._refused:
+    def max_length(self, api_key: str, size: float, n: int) -> int:
+        """The tokens that each of n jobs may have, for a model of `size` billion parameters."""
+        if self._was_refused(api_key):
             return kudos.LEAST_FREE
         if api_key == ANONYMOUS_KEY:
             return self.free_length()
-        spendable = self.of(api_key).kudos - self._held.get(key_digest(api_key), 0.0)
-        affordable = kudos.affordable_length(spendable, size, n)
+        affordable = kudos.affordable_length(self._spendable(api_key), size, n)
         return affordable if affordable >= kudos.MOST_FREE else self.free_length()
 
-    def may_be_choosy(self, api_key: str, max_length: int, size: float, n: int) -> bool:
-        """Whether the kudos that a request for quick workers only needs upfront are there."""
-        key = key_digest(api_key)
-        if api_key == ANONYMOUS_KEY or key in self._refused:
+    def fast_only_affordable(self, api_key: str, max_length: int, size: float, n: int) -> bool:
+        """Whether the account has the kudos that a request for fast workers only needs upfront."""
+        if api_key == ANONYMOUS_KEY or self._was_refused(api_key):
             return False
-        spendable = self.of(api_key).kudos - self._held.get(key, 0.0) - kudos.REGISTERED_FLOOR
+        spendable = self._spendable(api_key) - kudos.REGISTERED_FLOOR
         return spendable >= kudos.upfront(max_length, size, n)
 
     def note_refusal(self, api_key: str) -> None:
-        """The horde wanted more kudos than this key has: for a while it gets the least only."""
+        """The key had fewer kudos than the horde wanted: for a minute it gets free jobs only."""
         with self._lock:
             self._refused[key_digest(api_key)] = True
 
-    def hold(self, api_key: str, amount: float) -> None:
-        """Count kudos as spoken for while a request runs; a negative amount gives them back."""
+    def hold_kudos(self, api_key: str, amount: float) -> None:
+        """Reserve kudos while a request runs; a negative amount gives them back."""
         with self._lock:
-            key = key_digest(api_key)
-            self._held[key] = self._held.get(key, 0.0) + amount
-            if abs(self._held[key]) < 0.01:
-                del self._held[key]
+            digest = key_digest(api_key)
+            held = self._held.pop(digest, 0.0) + amount
+            if abs(held) >= _NOTHING_HELD:
+                self._held[digest] = held
 
-    def _find(self, api_key: str) -> Account | None:
+    def _spendable(self, api_key: str) -> float:
+        """The kudos of the account, without those that running requests hold."""
+        account = self.of(api_key)
+        with self._lock:
+            return account.kudos - self._held.get(key_digest(api_key), 0.0)
+
+    def _was_refused(self, api_key: str) -> bool:
+        with self._lock:
+            return key_digest(api_key) in self._refused
+
+    def _background(self, load: Callable[[], _T]) -> BackgroundValue[_T]:
+        return BackgroundValue(
+            load,
+            ttl=self._ttl,
+            stale=2 * self._ttl,
+            first_patience=_FIRST_PATIENCE,
+            # A key that the horde does not know stays unknown for as long.
+            failure_ttl=self._ttl,
+            clock=self._timer,
+            run=self._run,
+        )
+
+    def _load(self, api_key: str) -> Account:
         try:
-            found = self._client.find_user(api_key)
+            user = self._client.find_user(api_key)
         except InvalidApiKey:
-            return None
+            raise
         except ProxyError as exc:
-            log.warning("the horde account cannot be loaded: %s", exc)
-            return None
+            log.warning("a horde account cannot be loaded: %s", exc)
+            raise
         return Account(
-            str(found.get("username") or ""),
-            number(found.get("kudos"), 0),
-            int(number(found.get("concurrency"), CONCURRENCY)),
-            bool(found.get("trusted")),
-            int(number(found.get("worker_count"), 0)),
+            str(user.get("username") or ""),
+            number(user.get("kudos"), 0),
+            int(number(user.get("concurrency"), CONCURRENCY)),
+            bool(user.get("trusted")),
+            int(number(user.get("worker_count"), 0)),
         )
 
     def _load_free_length(self) -> int:
         try:
-            found = self._client.performance()
+            performance = self._client.performance()
         except ProxyError as exc:
             log.warning("the horde's load cannot be read: %s", exc)
-            return kudos.LEAST_FREE
-        threads = int(number(found.get("text_thread_count"), 0))
-        return kudos.free_length(threads, int(number(found.get("queued_text_requests"), 0)))
+            raise
+        threads = int(number(performance.get("text_thread_count"), 0))
+        return kudos.free_length(threads, int(number(performance.get("queued_text_requests"), 0)))

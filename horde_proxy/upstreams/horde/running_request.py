@@ -99,7 +99,7 @@ class RunningRequest:
         if self.id:
             self._horde.running.discard(self.id)
             self._horde.throughput.began(self._model, -1)
-            self._horde.accounts.hold(self._api_key, -self._held)
+            self._horde.accounts.hold_kudos(self._api_key, -self._held)
             if self.status is None:
                 self._cancel()
         if self._mailbox is not None:
@@ -120,7 +120,7 @@ class RunningRequest:
         horde.running.add(self.id)
         horde.throughput.began(self._model)
         horde.submit_queue.count_waiting(self._ticket, self.n)
-        horde.accounts.hold(self._api_key, self._held)
+        horde.accounts.hold_kudos(self._api_key, self._held)
         self.submitted = self._last_queued = horde.clock()
         self._schedule = PollSchedule(
             horde.clock,

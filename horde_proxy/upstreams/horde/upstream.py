@@ -166,8 +166,10 @@ class HordeUpstream:
     def _plan(self, request: GenerationRequest, models: Sequence[str], caller: Caller) -> Plan:
         api_key = caller.api_key or self._options.api_key
         size = max(map(kudos.assumed_size, models))
-        longest = self._horde.accounts.longest(api_key, size, request.n)
-        fast_only_affordable = self._horde.accounts.may_be_choosy(api_key, longest, size, request.n)
+        longest = self._horde.accounts.max_length(api_key, size, request.n)
+        fast_only_affordable = self._horde.accounts.fast_only_affordable(
+            api_key, longest, size, request.n
+        )
         return make_plan(
             request,
             caller,
