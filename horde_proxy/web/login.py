@@ -1,0 +1,135 @@
+"""Logging in to the page: who is let in, the form, its cookies, and requests of other sites.
+
+Two cookies: one holds the session, the other the token of the login form. Both are HttpOnly and
+SameSite=Strict. Whatever changes something needs a token besides (CSRF): a form's before the
+login, the session's after it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+
+from flask import Response, g, make_response, redirect, render_template, request
+
+from horde_proxy.api.auth import client_address, client_key, guard, use
+from horde_proxy.api.context import AppContext, current_context
+from horde_proxy.errors import InvalidApiKey, Refused
+from horde_proxy.key_digest import key_digest
+from horde_proxy.router import EVERYTHING
+from horde_proxy.web.sessions import SESSION_SECONDS, Session
+
+SESSION_COOKIE, FORM_COOKIE = "horde_proxy_page", "horde_proxy_form"
+TOKEN_HEADER = "X-Page-Token"
+_FORM_SECONDS = 3600
+_LOGINS_PER_MINUTE = 10
+"""From one address, so that nobody guesses short keys."""
+_NO_TOKEN = "This form has expired, or was sent from another site. Please send it again."
+
+
+def visitor_is_allowed() -> bool:
+    """Whether the visitor may see the page, by a key in a header or by a session.
+
+    The request gets the rights of that key. Raises InvalidApiKey for a wrong key in a header.
+    """
+    ctx = current_context()
+    g.key, g.scope = None, EVERYTHING
+    if not ctx.access.requires_key or client_key() is not None:
+        guard()
+        return True
+    session = current_session(ctx)
+    key = ctx.access.keys.find_digest(session.digest) if session else None
+    if session is None or key is None:
+        return False
+    use(key)
+    g.visitor, g.page_token = session.digest, session.token
+    return True
+
+
+def require_visitor() -> None:
+    """Raises InvalidApiKey for a visitor who may not see the page."""
+    if not visitor_is_allowed():
+        raise InvalidApiKey("You are not logged in. Log in at the page, or send an API key.")
+
+
+def current_session(ctx: AppContext) -> Session | None:
+    """The session of the request's cookie."""
+    return ctx.live.page.sessions.find(request.cookies.get(SESSION_COOKIE, ""))
+
+
+def log_in() -> Response:
+    """The page with a new session for the key in the form, or the form again with the reason."""
+    ctx, key = current_context(), request.form.get("key", "").strip()
+    g.key, g.scope = None, EVERYTHING
+    if not ctx.access.requires_key:
+        return _redirect_to_page()
+    if is_foreign() or not _is_same(request.cookies.get(FORM_COOKIE), request.form.get("token")):
+        return login_form(_NO_TOKEN, 400)
+    if wait := ctx.live.page.logins.hit(client_address(), _LOGINS_PER_MINUTE):
+        response = login_form(f"Too many tries from this address. Wait {wait} s.", 429)
+        response.headers["Retry-After"] = str(wait)
+        return response
+    if ctx.access.keys.find(key) is None:
+        g.record.error = InvalidApiKey.code
+        return login_form("This key is not known.", 401)
+    response = _redirect_to_page()
+    cookie = ctx.live.page.sessions.begin(key_digest(key))
+    _set_cookie(response, SESSION_COOKIE, cookie, SESSION_SECONDS)
+    response.delete_cookie(FORM_COOKIE)
+    return response
+
+
+def log_out() -> Response:
+    """The page, with the session ended. Raises InvalidApiKey, Refused and Unavailable."""
+    require_visitor()
+    check_token(request.form.get("token"))
+    current_context().live.page.sessions.end(request.cookies.get(SESSION_COOKIE, ""))
+    response = _redirect_to_page()
+    response.delete_cookie(SESSION_COOKIE)
+    return response
+
+
+def check_token(token: str | None) -> None:
+    """Raises Refused for a request that another site made the browser send."""
+    if is_foreign() or ("visitor" in g and not _is_same(g.page_token, token)):
+        raise Refused(_NO_TOKEN)
+
+
+def is_foreign() -> bool:
+    """Whether the browser says that another site sent this request."""
+    return request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
+
+
+def login_form(message: str, status: int) -> Response:
+    """The form to log in, with a message above it."""
+    token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(32)
+    base = "../" if request.path.startswith("/page/") else ""
+    html = render_template("login.html", token=token, message=message, base=base)
+    response = make_response(html, status)
+    _set_cookie(response, FORM_COOKIE, token, _FORM_SECONDS)
+    return response
+
+
+def _is_same(one: str | None, other: str | None) -> bool:
+    return bool(one and other) and hmac.compare_digest(
+        (one or "").encode("utf-8", "replace"), (other or "").encode("utf-8", "replace")
+    )
+
+
+def _redirect_to_page() -> Response:
+    # Relative, for browsers that see the proxy under another path.
+    return make_response(redirect("../", 303))
+
+
+def _set_cookie(response: Response, name: str, value: str, seconds: int) -> None:
+    response.set_cookie(
+        name, value, max_age=seconds, secure=_is_https(), httponly=True, samesite="Strict"
+    )
+
+
+def _is_https() -> bool:
+    """Whether the client's own connection is encrypted, as far as a trusted proxy says."""
+    forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip()
+    return request.is_secure or (
+        forwarded == "https" and request.remote_addr in current_context().access.trusted_proxies
+    )
