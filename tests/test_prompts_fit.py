@@ -106,7 +106,7 @@ def test_old_tool_results_go_first_and_their_calls_stay() -> None:
         result("two", "R2"),
     ]
     fitted = fit(chat, CHATML, 128, [Capacity(512, 512)])
-    assert (fitted.dropped, fitted.emptied) == (0, 1)
+    assert (fitted.dropped, fitted.blanked) == (0, 1)
     assert '"name": "one"' in fitted.prompt
     assert fitting.LEFT_OUT in fitted.prompt
     assert "<tool_response>\nR2\n</tool_response>" in fitted.prompt
@@ -116,7 +116,7 @@ def test_a_tool_result_goes_with_its_call() -> None:
     long_call = Message("assistant", LONG, (ToolCall("one", "one", "{}"),))
     chat = [user("do it"), long_call, result("one", LONG), call("two"), result("two", "R2")]
     fitted = fit(chat, CHATML, 128, [Capacity(512, 512)])
-    assert (fitted.dropped, fitted.emptied) == (2, 0)
+    assert (fitted.dropped, fitted.blanked) == (2, 0)
     assert '"name": "one"' not in fitted.prompt
     assert "do it" in fitted.prompt
     assert '"name": "two"' in fitted.prompt

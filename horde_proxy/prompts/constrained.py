@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.prompts.faults import loops
+from horde_proxy.prompts.answer import loops
 from horde_proxy.prompts.json_schema.inlining import inlined
 from horde_proxy.prompts.json_schema.merging import Unfillable
 from horde_proxy.prompts.json_schema.slimming import slimmed
@@ -48,7 +48,7 @@ class ConstrainedRequest:
     prefill: str
 
 
-def structure_of(request: GenerationRequest, style: str) -> ConstrainedRequest | None:
+def constrained_request(request: GenerationRequest, style: str) -> ConstrainedRequest | None:
     """How to ask for what a request wants; None for plain text.
 
     `style` is how tool calls are written for the model, "none" for a model that is told of none.
@@ -60,14 +60,14 @@ def structure_of(request: GenerationRequest, style: str) -> ConstrainedRequest |
     return None
 
 
-def corrected(messages: Sequence[Message], answer: str, problem: str) -> list[Message]:
+def with_correction(messages: Sequence[Message], answer: str, problem: str) -> list[Message]:
     """The chat that asks a model to mend its last answer."""
     begun = messages[-1].text if messages[-1].role == "assistant" else ""
     kept = messages[:-1] if begun else messages
     return [*kept, Message("assistant", begun + answer), Message("user", problem)]
 
 
-def begun_with(messages: Sequence[Message], prefill: str) -> list[Message]:
+def with_prefill(messages: Sequence[Message], prefill: str) -> list[Message]:
     """The chat whose answer begins with a text of ours."""
     return [*messages, Message("assistant", prefill)] if prefill else list(messages)
 
@@ -133,7 +133,7 @@ def _mended(text: str) -> Iterator[Any]:
 
 def read_call(structure: ConstrainedRequest, text: str, *, cut_off: bool) -> CallReading:
     """The calls in a text that was to go on with the prefill, or that began anew."""
-    tools = offered(structure.request)
+    tools = callable_tools(structure.request)
     text = _without_thought(text) if structure.prefill else text
     glued = read_calls(structure.prefill + text, tools, cut_off=cut_off)
     if not structure.prefill or (glued.calls and not glued.problem):
@@ -142,14 +142,14 @@ def read_call(structure: ConstrainedRequest, text: str, *, cut_off: bool) -> Cal
     return anew if anew.calls and not anew.problem else glued
 
 
-def offered(request: GenerationRequest) -> list[Tool]:
+def callable_tools(request: GenerationRequest) -> list[Tool]:
     """The tools that the model may call."""
     return [
         tool for tool in request.tools if request.tool_choice in ("auto", "required", tool.name)
     ]
 
 
-def undeclared(arguments: str, tool: Tool) -> str | None:
+def undeclared_argument(arguments: str, tool: Tool) -> str | None:
     """What is wrong with arguments that a tool does not have, unless it says it takes others."""
     try:
         schema = inlined(tool.parameters)
@@ -208,7 +208,7 @@ def _is_astray(text: str, request: GenerationRequest) -> bool:
     return begun[2] in "{[" and kind in ("string", "integer", "number", "boolean")
 
 
-def grounded(value: str, said: str) -> str | None:
+def quoted_from(value: str, said: str) -> str | None:
     """The value as it was said, whatever its case; None when it was not."""
     at = said.casefold().find(value.casefold())
     if not value or at < 0 or len(said.casefold()) != len(said):
@@ -218,7 +218,7 @@ def grounded(value: str, said: str) -> str | None:
 
 def _for_tools(request: GenerationRequest, style: str) -> ConstrainedRequest:
     choice, parallel = request.tool_choice, request.parallel_tool_calls
-    is_free, tools = choice in ("auto", "required"), offered(request)
+    is_free, tools = choice in ("auto", "required"), callable_tools(request)
     if choice != "auto":
         for tool in tools:
             _refuse_broken(tool.parameters, "tools")

@@ -41,7 +41,7 @@ class Capacity:
 class Fitted:
     """The prompt, and what to ask the horde for.
 
-    `dropped` counts messages left out, `emptied` those tool results of which only a note is left.
+    `dropped` counts messages left out, `blanked` those tool results of which only a note is left.
     """
 
     prompt: str
@@ -49,7 +49,7 @@ class Fitted:
     max_length: int
     max_context_length: int
     dropped: int
-    emptied: int = 0
+    blanked: int = 0
 
 
 def fit(
@@ -75,23 +75,23 @@ def fit(
         tokens = estimate(prompt)
         if _room(tokens, capacities) >= least:
             fitted = _fitted(prompt, tokens, asked, capacities)
-            return replace(fitted, dropped=len(kept.gone), emptied=len(kept.emptied - kept.gone))
+            return replace(fitted, dropped=len(kept.gone), blanked=len(kept.blanked - kept.gone))
     limit = max((each.max_context_length for each in capacities), default=0)
     raise ContextLengthExceeded(limit, sum(weights) + least)
 
 
 @dataclass
 class _Kept:
-    """What is left of a chat: `gone` and `emptied` are indexes of messages."""
+    """What is left of a chat: `gone` and `blanked` are indexes of messages."""
 
     all: Sequence[Message]
     tokens: int
     gone: set[int]
-    emptied: set[int]
+    blanked: set[int]
 
     def messages(self) -> list[Message]:
         return [
-            replace(message, text=LEFT_OUT) if index in self.emptied else message
+            replace(message, text=LEFT_OUT) if index in self.blanked else message
             for index, message in enumerate(self.all)
             if index not in self.gone
         ]
@@ -103,7 +103,7 @@ def _shortened(messages: Sequence[Message], weights: list[int]) -> Iterator[_Kep
     weights = list(weights)
     yield kept
     for index in _emptiable(messages, weights):
-        kept.emptied.add(index)
+        kept.blanked.add(index)
         kept.tokens -= weights[index] - _NOTE
         weights[index] = _NOTE
         yield kept

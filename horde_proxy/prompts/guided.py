@@ -29,7 +29,7 @@ from horde_proxy.prompts.json_schema.shapes import (
 from horde_proxy.prompts.json_schema.string_formats import formatted_parts
 from horde_proxy.prompts.json_schema.validation import fits
 
-__all__ = ["TEXT_STOPS", "LeafPrompt", "Unfillable", "fill"]
+__all__ = ["TEXT_STOPS", "LeafPrompt", "Unfillable", "guided_fill"]
 
 _SHORT = 24
 _NEXT = 16
@@ -59,7 +59,7 @@ class LeafPrompt:
     choices: tuple[str, ...] = ()
 
 
-def fill(
+def guided_fill(
     schema: Mapping[str, Any], *, begun: str = "", most_leaves: int = 12, most_elements: int = 8
 ) -> Generator[LeafPrompt, str, Any]:
     """A generator of asks, each to be sent the completion's text; it returns the filled value.

@@ -48,7 +48,7 @@ class LengthEstimate:
     mean: float = 1.0
     spread: float = 0.15
 
-    def learned(self, share: float) -> LengthEstimate:
+    def with_sample(self, share: float) -> LengthEstimate:
         """What is known after one more segment that was surely cut off by its max_length."""
         return LengthEstimate(
             self.mean + _STEP * (share - self.mean),
@@ -99,7 +99,7 @@ class PartialAnswer:
             self.text = self.text.rstrip(_REPLACEMENT)
         return end if len(self.text) > before else "ended"
 
-    def rambles(self, continuation: str) -> bool:
+    def adds_nothing(self, continuation: str) -> bool:
         """Whether what follows an answer that may have ended adds nothing to it."""
         words = self._without_residue(continuation).strip()
         if not words or cut(words, self._all_stops())[0] == "" or _NEW_TURN.match(words):
@@ -107,7 +107,7 @@ class PartialAnswer:
         near = self.text[-_REPEATED:]
         return len(words) >= _LEAST_REPEATED and (words in near or words[:_REPEATED] in near)
 
-    def settled(self) -> list[tuple[Literal["reasoning", "content"], str]]:
+    def final_parts(self) -> list[tuple[Literal["reasoning", "content"], str]]:
         """What has become certain since the last time, as (part, text)."""
         answer = self._read(self._certain())
         return [*self._news("reasoning", answer.reasoning), *self._news("content", answer.content)]

@@ -96,7 +96,7 @@ def stops(style: str, *, parallel: bool) -> tuple[str, ...]:
     return ("<tool_response>", *ends)
 
 
-def style_of(format_name: str, model: str) -> str:
+def style_for(format_name: str) -> str:
     """The style for a model whose turns are written in that chat format."""
     return "llama3" if format_name == "llama3" else "hermes"
 

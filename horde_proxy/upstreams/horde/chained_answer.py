@@ -206,7 +206,7 @@ class ChainedAnswer:
         elif self._is_over(choice):
             yield from self._finish(choice, self._is_full(choice))
         elif plan.request.stream:
-            yield from self._deltas(choice, partial.settled())
+            yield from self._deltas(choice, partial.final_parts())
 
     def _is_over(self, choice: _Choice) -> bool:
         return (
@@ -231,7 +231,7 @@ class ChainedAnswer:
     def _adds_nothing(self, choice: _Choice, generation: TextGeneration) -> bool:
         if generation.is_censored or not generation.text.strip():
             return True
-        return choice.end == "doubtful" and choice.partial.rambles(generation.text)
+        return choice.end == "doubtful" and choice.partial.adds_nothing(generation.text)
 
     def _finish(self, choice: _Choice, is_full: bool | None) -> Iterator[Chunk]:
         deltas, answer = choice.partial.finish(choice.max_length, is_full)

@@ -15,7 +15,7 @@ from horde_proxy.errors import ModelNotFound, Unavailable
 from horde_proxy.prompts.fit import LEAST_LENGTH, Capacity, Fitted, common_length, fit
 from horde_proxy.prompts.format_rules import choose_format
 from horde_proxy.prompts.formats import RAW, Format
-from horde_proxy.prompts.tool_calls.instructions import style_of
+from horde_proxy.prompts.tool_calls.instructions import style_for
 from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde import text
@@ -65,7 +65,7 @@ class HordeOptions:
         for glob, style in self.tool_styles.items():
             if matches_glob(model, glob):
                 return style
-        return style_of(self.format(model).name, model)
+        return style_for(self.format(model).name)
 
 
 @dataclass(frozen=True)
@@ -299,8 +299,8 @@ def _warnings(
         warnings.append(f"messages: the {fitted.dropped} oldest were left out to fit the context")
     if request.tools and style == "none":
         warnings.append("tools: not supported for this model")
-    if fitted.emptied:
-        warnings.append(f"messages: {fitted.emptied} old tool results were left out")
+    if fitted.blanked:
+        warnings.append(f"messages: {fitted.blanked} old tool results were left out")
     if request.max_tokens and max_tokens < request.max_tokens:
         warnings.append(f"max_tokens: lowered to {max_tokens}")
     return tuple(warnings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from horde_proxy.aihorde import kudos
-from horde_proxy.prompts.faults import fault_of
+from horde_proxy.prompts.answer import defect_in
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.upstreams.base import Caller
@@ -117,7 +117,7 @@ class Segment:
         )
 
     def is_good(self, generation: TextGeneration) -> bool:
-        defect = fault_of(generation.text, self.plan.format, is_first=not self.so_far)
+        defect = defect_in(generation.text, self.plan.format, is_first=not self.so_far)
         is_loop = defect == "loop" and not self.may_loop
         return not (generation.is_censored or defect in ("empty", "tags") or is_loop)
 

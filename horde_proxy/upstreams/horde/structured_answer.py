@@ -19,17 +19,17 @@ from horde_proxy.errors import ContextLengthExceeded, ToolCallFailed, UpstreamFa
 from horde_proxy.prompts.answer import Answer, cut, end_marker
 from horde_proxy.prompts.constrained import (
     ConstrainedRequest,
-    begun_with,
-    corrected,
-    grounded,
+    callable_tools,
     is_complete,
-    offered,
+    quoted_from,
     read_call,
     read_json,
-    undeclared,
+    undeclared_argument,
+    with_correction,
+    with_prefill,
 )
 from horde_proxy.prompts.fit import LEAST_LENGTH
-from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, Unfillable, fill
+from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, Unfillable, guided_fill
 from horde_proxy.prompts.json_schema.validation import fits
 from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.tokens import estimate
@@ -96,7 +96,7 @@ class StructuredAnswer:
 
     def _items(self) -> Steps[None]:
         request = self.structure.request
-        messages = begun_with(request.messages, self.structure.prefill)
+        messages = with_prefill(request.messages, self.structure.prefill)
         may_stream = (
             request.stream
             and request.n == 1
@@ -203,14 +203,15 @@ class StructuredAnswer:
             return _NO_CALL
         known = {tool.name: tool for tool in self._offered()}
         checked = (
-            call_problem(call, known[call.name]) or undeclared(call.arguments, known[call.name])
+            call_problem(call, known[call.name])
+            or undeclared_argument(call.arguments, known[call.name])
             for call in read.calls
             if call.name in known and (must or known[call.name].strict)
         )
         return next((found for found in checked if found), None)
 
     def _offered(self) -> list[Tool]:
-        return offered(self.structure.request)
+        return callable_tools(self.structure.request)
 
     def _filled_call(self) -> Steps[FoundCall]:
         """The call that the model did not make by itself. Raises ToolCallFailed."""
@@ -280,9 +281,9 @@ class StructuredAnswer:
 
     def _corrected(self, answer: Answer, problem: str) -> list[Message]:
         """The chat that asks to mend an answer, ready for another."""
-        begun = begun_with(self.structure.request.messages, self.structure.prefill)
-        again = corrected(begun, answer.content, problem)
-        return begun_with(again, self.structure.prefill)
+        begun = with_prefill(self.structure.request.messages, self.structure.prefill)
+        again = with_correction(begun, answer.content, problem)
+        return with_prefill(again, self.structure.prefill)
 
     def _has_room(self, messages: list[Message]) -> bool:
         """Whether a correction fits without leaving out the question itself."""
@@ -314,7 +315,7 @@ class StructuredAnswer:
         """
         if fits({}, schema) and not schema.get("properties"):
             return {}
-        filling = fill(schema, begun=begun, most_leaves=self.most_leaves)
+        filling = guided_fill(schema, begun=begun, most_leaves=self.most_leaves)
         try:
             ask = next(filling)
             while True:
@@ -332,7 +333,7 @@ class StructuredAnswer:
         as plain text: a small model copies a word better after a space than after a quotation mark.
         """
         value = cut(text.lstrip(' "'), ask.stops)[0]
-        found, label = grounded(value, said), _LABEL.search(ask.prefill)
+        found, label = quoted_from(value, said), _LABEL.search(ask.prefill)
         if found or label is None:
             return _escaped(found) if found else text
         spoken = yield from self._leaf(
@@ -340,7 +341,7 @@ class StructuredAnswer:
             (Message("system", _FILL_IN), Message("user", said)),
         )
         for candidate in (spoken, *_SENTENCE.split(spoken)[:1]):
-            found = grounded(candidate.strip(' ".'), said)
+            found = quoted_from(candidate.strip(' ".'), said)
             if found:
                 return _escaped(found)
         return text

@@ -60,7 +60,7 @@ class Throughput:
         """A segment that was cut off by its max_length was estimated at that share of it."""
         with self._lock:
             old = self.of(model)
-            self._known[model] = replace(old, fill=old.fill.learned(share))
+            self._known[model] = replace(old, fill=old.fill.with_sample(share))
 
     def began(self, model: str, count: int = 1) -> None:
         """A request of ours for a model was submitted; -1: it has ended."""

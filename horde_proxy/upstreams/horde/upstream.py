@@ -12,7 +12,7 @@ from typing import Any
 from horde_proxy.aihorde import kudos
 from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import InMaintenance, ProxyError, Unreachable
-from horde_proxy.prompts.constrained import ConstrainedRequest, begun_with, structure_of
+from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_request, with_prefill
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Head
@@ -140,11 +140,11 @@ class HordeUpstream:
         self, request: GenerationRequest, models: Sequence[str], caller: Caller
     ) -> tuple[Plan, ChainedAnswer | StructuredAnswer]:
         style = self._options.tool_style(models[0])
-        structure = structure_of(request, style)
+        structure = constrained_request(request, style)
         if structure is None:
             plan = self._plan(request, models, caller)
             return plan, ChainedAnswer(self._horde, plan, *self._frame(plan))
-        begun = begun_with(structure.request.messages, structure.prefill)
+        begun = with_prefill(structure.request.messages, structure.prefill)
         plan = self._plan(replace(structure.request, messages=tuple(begun)), models, caller)
         return plan, StructuredAnswer(
             self._horde,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horde_proxy.prompts.faults import fault_of, loops
+from horde_proxy.prompts.answer import defect_in, loops
 from horde_proxy.prompts.formats import FORMATS
 
 SENTENCE = "I am a language model, and I am here to help you with whatever you need today. "
@@ -77,4 +77,4 @@ def test_a_unit_with_a_letter_is_found_whatever_comes_before(unit: str, before: 
     ],
 )
 def test_faults(text: str, is_first: bool, expected: str | None) -> None:
-    assert fault_of(text, FORMATS["chatml"], is_first=is_first) == expected
+    assert defect_in(text, FORMATS["chatml"], is_first=is_first) == expected

@@ -13,7 +13,7 @@ from horde_proxy.prompts.tool_calls.instructions import (
     prefill,
     result_text,
     stops,
-    style_of,
+    style_for,
 )
 from horde_proxy.protocol.chat import Tool
 
@@ -157,7 +157,7 @@ def test_stops(style: str, parallel: bool, strings: tuple[str, ...]) -> None:
     ],
 )
 def test_the_style_follows_the_format(format_name: str, style: str) -> None:
-    assert style_of(format_name, "any model") == style
+    assert style_for(format_name) == style
 
 
 @pytest.mark.parametrize(

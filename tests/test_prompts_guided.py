@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from horde_proxy.prompts.guided import LeafPrompt, Unfillable, fill
+from horde_proxy.prompts.guided import LeafPrompt, Unfillable, guided_fill
 from horde_proxy.prompts.json_schema.validation import problem_with
 
 STRING = {"type": "string"}
@@ -23,7 +23,7 @@ def thing(**properties: Any) -> dict[str, Any]:
 
 def run(schema: Any, *said: str, **options: Any) -> tuple[Any, list[LeafPrompt]]:
     """The value, and the asks, of a model that says these texts and then nothing."""
-    filling, asks = fill(schema, **options), list[LeafPrompt]()
+    filling, asks = guided_fill(schema, **options), list[LeafPrompt]()
     texts = iter(said)
     try:
         asks.append(next(filling))
@@ -130,7 +130,7 @@ def test_a_required_property_that_is_not_described_is_a_string() -> None:
 )
 def test_an_unfillable_schema_is_refused_before_the_first_ask(schema: Any) -> None:
     with pytest.raises(Unfillable):
-        fill(schema)
+        guided_fill(schema)
 
 
 # Strings.
@@ -523,6 +523,6 @@ def test_whatever_is_said_the_value_fits_and_the_asks_are_bounded(
 @given(SCHEMAS)
 def test_most_such_schemas_are_fillable_with_room_enough(schema: Any) -> None:
     try:
-        fill(schema, most_leaves=10_000)
+        guided_fill(schema, most_leaves=10_000)
     except Unfillable as exc:
         assert "different elements" in str(exc)

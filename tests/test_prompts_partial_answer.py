@@ -30,16 +30,16 @@ def read_in_segments(segments: list[str], stops: tuple[str, ...] = ()) -> str:
     got = ""
     for segment in segments:
         own.add(segment, 100, FILL)
-        got += contents(own.settled())
+        got += contents(own.final_parts())
     return got + contents(own.finish(100, False)[0])
 
 
 def test_what_is_settled_is_given_out_after_each_segment() -> None:
     own = draft()
     own.add("One two ", 2, FILL)
-    assert own.settled() == [("content", "One two")]
+    assert own.final_parts() == [("content", "One two")]
     own.add("three.", 2, FILL)
-    assert own.settled() == [("content", " three.")]
+    assert own.final_parts() == [("content", " three.")]
 
 
 def test_a_stop_that_straddles_a_seam_is_found() -> None:
@@ -73,9 +73,9 @@ def test_a_word_that_looks_like_a_role_is_kept_at_a_seam() -> None:
 def test_an_echoed_role_at_the_beginning_is_held_until_it_is_known() -> None:
     own = draft()
     own.add("assist", 1, FILL)
-    assert own.settled() == []
+    assert own.final_parts() == []
     own.add("ant\nHello", 2, FILL)
-    assert own.settled() == [("content", "Hello")]
+    assert own.final_parts() == [("content", "Hello")]
 
 
 def test_a_character_that_was_cut_in_two_is_left_for_the_next_segment_to_write() -> None:
@@ -90,7 +90,7 @@ def test_reasoning_and_content_are_told_apart_across_seams() -> None:
     deltas = []
     for segment in ("<thi", "nk>One, ", "two.</th", "ink>\n\nThe ans", "wer."):
         own.add(segment, 3, FILL)
-        deltas += own.settled()
+        deltas += own.final_parts()
     deltas += own.finish(3, False)[0]
     assert "".join(text for part, text in deltas if part == "reasoning") == "One, two."
     assert contents(deltas) == "The answer."
@@ -101,7 +101,7 @@ def test_an_answer_after_an_unopened_thought_goes_on_across_seams() -> None:
     deltas = []
     for segment in ("Let me think.</think>\n\nThe answer", " is forty", "-two."):
         own.add(segment, 3, FILL)
-        deltas += own.settled()
+        deltas += own.final_parts()
     deltas += own.finish(3, False)[0]
     assert contents(deltas) == "The answer is forty-two."
 
@@ -126,7 +126,7 @@ def test_how_a_segment_ended(text: str, length: int, end: str) -> None:
 def test_a_model_whose_tokens_are_longer_is_learned() -> None:
     fill = FILL
     for _ in range(30):
-        fill = fill.learned(1.5)
+        fill = fill.with_sample(1.5)
     assert fill.judge("word " * 110, 100) == "ended"
     assert fill.judge("word " * 150, 100) == "full"
 
@@ -148,7 +148,7 @@ def test_a_model_whose_tokens_are_longer_is_learned() -> None:
 def test_a_continuation_that_adds_nothing_is_rambling(continuation: str) -> None:
     own = draft()
     own.add("Well. Paris is the capital of France. And so on.", 10, FILL)
-    assert own.rambles(continuation)
+    assert own.adds_nothing(continuation)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_continuation_that_adds_nothing_is_rambling(continuation: str) -> None
 def test_a_continuation_that_goes_on_is_no_rambling(continuation: str) -> None:
     own = draft()
     own.add("Well. Paris is the capital of France.", 10, FILL)
-    assert not own.rambles(continuation)
+    assert not own.adds_nothing(continuation)
 
 
 def test_a_chain_is_cut_at_the_limit_of_the_client_and_says_so() -> None:
@@ -204,7 +204,7 @@ def test_joined_segments_read_as_in_one_go(
     deltas = []
     for segment in segments:
         own.add(segment, 1, FILL)
-        deltas += own.settled()
+        deltas += own.final_parts()
     deltas += own.finish(10**6, False)[0]
     whole = read_answer(
         own.text,
