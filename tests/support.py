@@ -38,6 +38,7 @@ from horde_proxy.stats.hydration import Hydrator
 from horde_proxy.stats.live import LiveHorde
 from horde_proxy.stats.reference_loading import References
 from horde_proxy.stats.service import StatsService
+from horde_proxy.upstreams.base import Sleeper
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
@@ -178,6 +179,7 @@ class World:
             "limits": KeyLimits(book, clock=self.clock, now=self.clock),
             "loop_guard": LoopGuard(30, self.clock),
             "in_flight": InFlight(grace=10, window=60, clock=self.clock),
+            "new_sleeper": lambda longest, time_left: Sleeper(sleep=lambda s: self.sleep(s)),
             "metrics": self.metrics,
             **self.front,
         }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -13,10 +15,8 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from werkzeug.test import TestResponse
 
-from horde_proxy.api.connection import watched
-from horde_proxy.api.stream import EventStream
-from horde_proxy.errors import ClientGone, TimedOut
-from horde_proxy.protocol.chunks import Head, chunk, role_chunk
+from horde_proxy.api.stream import EventStream, KeepAliveOptions
+from horde_proxy.protocol.chunks import ChatEvents, Head, chunk, role_chunk
 from horde_proxy.upstreams.base import StreamItem, Waiting
 from tests.support import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World
 
@@ -187,14 +187,16 @@ def test_while_waiting_an_empty_chunk_comes_every_ten_seconds() -> None:
 def test_a_keep_alive_is_of_a_choice_that_has_not_ended() -> None:
     clock, head = Clock(), Head("chatcmpl-1", 1, "m")
 
-    def items() -> Iterator[StreamItem]:
+    def items() -> Generator[StreamItem, None, None]:
         yield from (role_chunk(head, 0), role_chunk(head, 1))
         yield chunk(head, {}, index=0, finish_reason="stop")
         clock.sleep(11)
         yield Waiting("queued")
         yield chunk(head, {}, index=1, finish_reason="stop")
 
-    stream = EventStream(items(), include_usage=False, keepalive="chunk", interval=10, clock=clock)
+    stream = EventStream(
+        items(), ChatEvents(include_usage=False), KeepAliveOptions("chunk", 10, clock)
+    )
     *lines, last = [line for line in stream if line.startswith(b"data: ")]
     choices = [json.loads(line.removeprefix(b"data: "))["choices"] for line in lines]
     assert [(each["index"], each["finish_reason"]) for [each] in choices] == [
@@ -282,35 +284,28 @@ def test_a_bug_is_a_500_envelope(world: World, caplog: pytest.LogCaptureFixture)
     assert world.horde.open_requests() == []
 
 
-def test_a_gone_client_is_noticed_at_the_next_waiting() -> None:
-    with pytest.raises(ClientGone):
-        list(
-            watched(
-                iter([Waiting("queued")]),
-                is_open=lambda: False,
-                deadline=9,
-                clock=lambda: 0,
-                late=TimedOut("late"),
-            )
+def test_a_client_that_hangs_up_ends_its_request() -> None:
+    world = waiting_world()
+    app, (ours, theirs) = world.app(), socket.socketpair()
+    monitor = app.extensions["horde_proxy"].live.disconnects
+
+    def hang_up() -> None:
+        theirs.close()
+        # The monitor's own thread needs some of the machine's time.
+        for _ in range(10_000):
+            if all(watch.error for watch in monitor._all):
+                break
+            time.sleep(0.001)
+
+    world.clock.every_sleep.append(hang_up)
+    began = world.clock()
+    with ours:
+        response = app.test_client().post(
+            "/v1/chat/completions", json=body(), environ_overrides={"gunicorn.socket": ours}
         )
-
-
-def test_a_watched_stream_is_closed_with_its_watcher() -> None:
-    closed = []
-
-    def items() -> Iterator[Waiting]:
-        try:
-            while True:
-                yield Waiting("queued")
-        finally:
-            closed.append(True)
-
-    watching = watched(
-        items(), is_open=lambda: True, deadline=9, clock=lambda: 0, late=TimedOut("late")
-    )
-    next(watching)
-    watching.close()  # type: ignore[attr-defined]
-    assert closed == [True]
+    assert response.status_code == 499
+    assert 10 <= world.clock() - began < 15
+    assert world.horde.open_requests() == []
 
 
 @PREFIXES

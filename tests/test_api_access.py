@@ -85,12 +85,9 @@ def test_a_place_is_free_again_after_an_error(world: World) -> None:
 
 def test_a_taken_place_is_an_error_before_anything_is_submitted() -> None:
     places = Slots(1)
-    held = places.occupied(iter([{}, {}]))
-    next(held)
-    with pytest.raises(Unavailable):
-        next(places.occupied(iter([])))
-    held.close()  # type: ignore[attr-defined]
-    next(places.occupied(iter([{}])))
+    with places.held(), pytest.raises(Unavailable):
+        places.acquire()
+    places.acquire()
 
 
 def logged(world: World, caplog: pytest.LogCaptureFixture, **fields: Any) -> dict[str, Any]:

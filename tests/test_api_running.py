@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.webhook import Webhook
 from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known
 
-ABOUT = RequestInfo("id", "ann", "m", False, 0.0)
+INFO = RequestInfo("id", "ann", "m", False, 0.0)
+RETRY = replace(INFO, is_retry=True)
 
 
 class Source:
@@ -46,6 +48,15 @@ def register(clock: Clock) -> InFlight:
     return InFlight(grace=10, window=60, clock=clock)
 
 
+def follow(
+    running: InFlight, key: str, info: RequestInfo, start: Callable[[], Iterator[StreamItem]]
+) -> Generator[StreamItem, None, None]:
+    """What a client reads that sends the request `key`."""
+    with running.join(key, info, start) as reader:
+        while (item := reader.next()) is not None:
+            yield item
+
+
 def items_of(found: Iterator[StreamItem]) -> list[StreamItem]:
     return [item for item in found if not isinstance(item, Waiting)]
 
@@ -53,9 +64,9 @@ def items_of(found: Iterator[StreamItem]) -> list[StreamItem]:
 def test_the_same_request_shares_the_answer_that_is_on_its_way() -> None:
     clock = Clock()
     source, running = Source(clock, text("a"), text("b"), waits=2), register(Clock())
-    first = running.follow("key", ABOUT, source)
+    first = follow(running, "key", INFO, source)
     assert [next(first), next(first)] == [Accepted(), Waiting("queued", 3, 20)]
-    second = running.follow("key", ABOUT, source)
+    second = follow(running, "key", RETRY, source)
     assert items_of(second) == [Accepted(), text("a"), text("b")]
     assert items_of(first) == [text("a"), text("b")]
     assert source.started == 1
@@ -63,42 +74,100 @@ def test_the_same_request_shares_the_answer_that_is_on_its_way() -> None:
 
 def test_another_request_is_its_own() -> None:
     source, running = Source(Clock()), register(Clock())
-    assert items_of(running.follow("one", ABOUT, source)) == [Accepted()]
-    assert items_of(running.follow("two", ABOUT, source)) == [Accepted()]
+    assert items_of(follow(running, "one", INFO, source)) == [Accepted()]
+    assert items_of(follow(running, "two", INFO, source)) == [Accepted()]
     assert source.started == 2
+
+
+def test_two_equal_requests_at_once_are_two() -> None:
+    source, running = Source(Clock(), text("a")), register(Clock())
+    first, second = (follow(running, "key", INFO, source) for _ in range(2))
+    assert next(first) == next(second) == Accepted()
+    assert items_of(first) == items_of(second) == [text("a")]
+    assert source.started == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "started"),
+    [("one", "one", 1), ("one", "two", 2), (None, "one", 2), ("one", None, 2)],
+)
+def test_requests_with_the_same_idempotency_key_are_one(
+    first: str | None, second: str | None, started: int
+) -> None:
+    source, running = Source(Clock(), text("a")), register(Clock())
+    readers = [
+        follow(running, "key", replace(INFO, idempotency_key=key), source)
+        for key in (first, second)
+    ]
+    assert [next(reader) for reader in readers] == [Accepted(), Accepted()]
+    assert source.started == started
+    for reader in readers:
+        reader.close()
+
+
+def test_a_retry_with_another_idempotency_key_is_another_request() -> None:
+    source, running = Source(Clock(), text("a")), register(Clock())
+    first = follow(running, "key", replace(INFO, idempotency_key="one"), source)
+    second = follow(running, "key", replace(RETRY, idempotency_key="two"), source)
+    assert next(first) == next(second) == Accepted()
+    assert source.started == 2
+    first.close()
+    second.close()
 
 
 def test_an_answer_that_was_received_is_not_given_again() -> None:
     source, running = Source(Clock()), register(Clock())
-    list(running.follow("key", ABOUT, source))
-    list(running.follow("key", ABOUT, source))
+    list(follow(running, "key", INFO, source))
+    list(follow(running, "key", INFO, source))
     assert source.started == 2
 
 
 def test_what_a_client_left_is_cancelled_after_the_grace() -> None:
     clock = Clock()
     source, running = Source(clock, waits=100), register(clock)
-    first = running.follow("key", ABOUT, source)
+    first = follow(running, "key", INFO, source)
     next(first)
-    first.close()  # type: ignore[attr-defined]
+    first.close()
     assert source.closed == 1
     assert clock.seconds == 1000 + 10
-    list(running.follow("key", ABOUT, source))
+    list(follow(running, "key", INFO, source))
     assert source.started == 2
 
 
 def test_an_answer_that_came_after_its_client_left_is_kept_for_a_minute() -> None:
     clock = Clock()
     source, running = Source(clock, text("a"), waits=5), register(clock)
-    first = running.follow("key", ABOUT, source)
+    first = follow(running, "key", INFO, source)
     next(first)
-    first.close()  # type: ignore[attr-defined]
+    first.close()
     clock.seconds += 50
-    assert items_of(running.follow("key", ABOUT, source)) == [Accepted(), text("a")]
+    assert items_of(follow(running, "key", INFO, source)) == [Accepted(), text("a")]
     assert source.started == 1
     clock.seconds += 60
-    list(running.follow("key", ABOUT, source))
+    list(follow(running, "key", INFO, source))
     assert source.started == 2
+
+
+def test_a_kept_answer_is_forgotten_in_time_without_another_request() -> None:
+    clock, timers = Clock(), []
+    running = InFlight(
+        grace=10, window=60, clock=clock, call_later=lambda *timer: timers.append(timer)
+    )
+    for key in ("one", "two"):
+        reader = follow(running, key, INFO, Source(clock, text("a"), waits=5))
+        next(reader)
+        reader.close()
+        clock.seconds += 20
+    [(seconds, sweep)] = timers
+    assert seconds == 60
+    clock.seconds += 60 - 45 + 5
+    sweep()
+    assert [*running._answers] == ["two"]
+    _, (seconds, sweep) = timers
+    clock.seconds += seconds
+    sweep()
+    assert not running._answers
+    assert len(timers) == 2
 
 
 def test_who_comes_back_within_the_grace_finds_the_request_running() -> None:
@@ -114,11 +183,11 @@ def test_who_comes_back_within_the_grace_finds_the_request_running() -> None:
             yield text("a")
 
     source = Slow(clock)
-    first = running.follow("key", ABOUT, source)
+    first = follow(running, "key", INFO, source)
     next(first)
-    leaving = threading.Thread(target=first.close)  # type: ignore[attr-defined]
+    leaving = threading.Thread(target=first.close)
     leaving.start()
-    second = running.follow("key", ABOUT, source)
+    second = follow(running, "key", RETRY, source)
     came_back.set()
     got = items_of(second)
     leaving.join()
@@ -134,23 +203,23 @@ def test_a_failure_reaches_all_and_a_later_request_begins_anew() -> None:
             raise UpstreamFailed("no")
 
     source, running = Failing(Clock()), register(Clock())
-    first, second = (running.follow("key", ABOUT, source) for _ in range(2))
+    first, second = (follow(running, "key", info, source) for info in (INFO, RETRY))
     assert next(first) == next(second) == Accepted()
     for follower in (first, second):
         with pytest.raises(UpstreamFailed):
             list(follower)
     with pytest.raises(UpstreamFailed):
-        list(running.follow("key", ABOUT, source))
+        list(follow(running, "key", INFO, source))
     assert source.started == 2
 
 
 def test_a_cancelled_request_ends_for_who_still_holds_it() -> None:
     clock = Clock()
     source, running = Source(clock, waits=100), register(clock)
-    first = running.follow("key", ABOUT, source)
+    first = follow(running, "key", INFO, source)
     next(first)
-    held = running._running["key"]
-    first.close()  # type: ignore[attr-defined]
+    [held] = running._answers["key"]
+    first.close()
     assert isinstance(held.error, ClientGone)
 
 
@@ -158,11 +227,11 @@ def test_many_readers_get_the_same_items() -> None:
     clock = Clock()
     chunks = [text(str(number)) for number in range(200)]
     source, running = Source(clock, *chunks), register(clock)
-    first = running.follow("key", ABOUT, source)
+    first = follow(running, "key", INFO, source)
     next(first)
     got: list[list[StreamItem]] = []
     threads = [
-        threading.Thread(target=lambda: got.append(items_of(running.follow("key", ABOUT, source))))
+        threading.Thread(target=lambda: got.append(items_of(follow(running, "key", RETRY, source))))
         for _ in range(8)
     ]
     for thread in threads:
@@ -199,6 +268,30 @@ def test_a_client_sees_its_own_requests_and_an_admin_all(world: World) -> None:
     assert len(http.get("/v1/horde/requests", headers=headers("bob")).json["data"]) == 1
     stream.close()
     assert http.get("/v1/horde/requests", headers=headers("ann")).json["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "submitted"),
+    [
+        ({}, 2),
+        ({"X-Stainless-Retry-Count": "0"}, 2),
+        ({"X-Stainless-Retry-Count": "1"}, 1),
+        ({"X-Stainless-Retry-Count": "many"}, 2),
+        ({"Idempotency-Key": "one"}, 1),
+        ({"Idempotency-Key": "two"}, 2),
+    ],
+)
+def test_an_equal_request_shares_an_answer_only_when_it_says_that_it_is_a_retry(
+    world: World, extra: dict[str, str], submitted: int
+) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    http = world.http()
+    asks = {**CHAT, "stream": True}
+    first = http.post("/v1/chat/completions", json=asks, headers={"Idempotency-Key": "one"})
+    second = http.post("/v1/chat/completions", json=asks, headers=extra)
+    assert len(world.horde.open_requests()) == submitted
+    first.close()
+    second.close()
 
 
 def used(http: Any, name: str) -> list[tuple[int, int, int]]:
@@ -257,14 +350,14 @@ def test_who_leaves_what_others_go_on_with_leaves_the_cost_to_them() -> None:
         yield text("b")
 
     running = register(Clock())
-    first = running.follow("key", ABOUT, source)
+    first = follow(running, "key", INFO, source)
     accepted = next(first)
-    second = running.follow("key", ABOUT, source)
+    second = follow(running, "key", RETRY, source)
     next(second)
-    first.close()  # type: ignore[attr-defined]
+    first.close()
     assert isinstance(accepted, Accepted)
     assert accepted.spent() == Spent()
-    second.close()  # type: ignore[attr-defined]
+    second.close()
     assert accepted.spent() == Spent(7, 5, 3.0)
 
 
@@ -287,10 +380,10 @@ def test_who_left_does_not_pay_once_another_has_read_all() -> None:
         yield text("a")
 
     running = register(Clock())
-    first = running.follow("key", ABOUT, source)
+    first = follow(running, "key", INFO, source)
     accepted = next(first)
-    second = running.follow("key", ABOUT, source)
-    first.close()  # type: ignore[attr-defined]
+    second = follow(running, "key", RETRY, source)
+    first.close()
     assert items_of(second) == [Accepted(), text("a")]
     assert isinstance(accepted, Accepted)
     assert accepted.spent() == Spent()

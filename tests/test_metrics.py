@@ -455,13 +455,14 @@ def test_who_gets_text_without_having_waited_does_not_wait() -> None:
     register = InFlight(grace=10, window=60, clock=Clock())
     chunk = {"choices": [{"delta": {"content": "Hello."}}]}
     about = RequestInfo("id", "owner", "model", stream=True, began=0.0)
-    items = register.follow("key", about, lambda: iter([Accepted(), chunk, chunk]))
-    next(items)
-    assert list(register.waiting()) == ["arrived"]
-    next(items)
-    assert list(register.waiting()) == ["generating"]
-    list(items)
-    assert list(register.waiting()) == []
+    with register.join("key", about, lambda: iter([Accepted(), chunk, chunk])) as reader:
+        reader.next()
+        assert list(register.wait_states()) == ["arrived"]
+        reader.next()
+        assert list(register.wait_states()) == ["generating"]
+        while reader.next() is not None:
+            pass
+    assert list(register.wait_states()) == []
 
 
 def test_an_endpoint_whose_models_cannot_be_had_is_down(world: World) -> None:

@@ -510,14 +510,13 @@ def test_events_show_positions_and_expected_seconds(world: World) -> None:
             world.clock.seconds += 1
             yield Waiting("queued", 3, 20)
 
-    items = register.follow("key", RequestInfo("0123456789", "ann", "m", True, 0.0), start)
-    assert [next(items), next(items)] == [Accepted(), Waiting("queued", 3, 20)]
-    response = app.test_client().get("/page/events", buffered=False)
-    _, first = next(response.response), next(response.response)  # type: ignore[call-overload]
+    with register.join("key", RequestInfo("0123456789", "ann", "m", True, 0.0), start) as reader:
+        assert [reader.next(), reader.next()] == [Accepted(), Waiting("queued", 3, 20)]
+        response = app.test_client().get("/page/events", buffered=False)
+        _, first = next(response.response), next(response.response)  # type: ignore[call-overload]
     [[row]] = events(first.decode())
     assert row[:4] == ["m", "queued", "3", "20 s"]
     response.close()
-    items.close()
 
 
 def test_one_who_watches_too_much_is_told(world: World) -> None:
@@ -588,7 +587,7 @@ def test_a_live_page_is_the_page_again(world: World) -> None:
 
 def test_a_hostile_name_stays_a_text_in_an_event(world: World) -> None:
     app = world.app()
-    app.extensions["horde_proxy"].live.in_flight.passing(
+    app.extensions["horde_proxy"].live.in_flight.track_proxied(
         RequestInfo("abc", "ann", HOSTILE, True, 0.0)
     )
     [[row]] = events(app.test_client().get("/page/events").text)
@@ -597,7 +596,7 @@ def test_a_hostile_name_stays_a_text_in_an_event(world: World) -> None:
 
 def test_a_relayed_request_is_among_those_that_run(world: World) -> None:
     app = world.app()
-    forget = app.extensions["horde_proxy"].live.in_flight.passing(
+    forget = app.extensions["horde_proxy"].live.in_flight.track_proxied(
         RequestInfo("abc", "ann", "m", True, 0.0)
     )
     client = app.test_client()

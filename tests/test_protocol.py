@@ -310,9 +310,10 @@ def test_the_wording_is_openais() -> None:
     )
 
 
-def test_a_place_with_an_alarming_number_does_not_reach_the_message() -> None:
+def test_a_fault_far_down_a_list_is_named_by_its_true_place() -> None:
     error = problem(body(messages=[{"role": "user", "content": "x"}] * 500 + [3]))
-    assert "500" not in error["message"]
+    assert error["param"] == "messages.[500]"
+    assert "'messages.[500]'" in error["message"]
 
 
 JSON = st.recursive(

@@ -1,4 +1,4 @@
-"""What is logged of each request: one line, without prompts and keys."""
+"""What is logged of each request: one line with names, ids and seconds; no prompts, no keys."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from horde_proxy.api.in_flight import has_text
 from horde_proxy.errors import ClientGone, ProxyError
 from horde_proxy.numbers import finite
+from horde_proxy.protocol.chunks import Chunk, has_text
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem
 
 _NOT_LOGGED = frozenset({"account", "asked", "first_text", "is_paid", "spent"})
+# What needs no quotes in a log line: paths, names of models, ids, e.g. "koboldcpp/Big-12B".
 _PLAIN = re.compile(r"[\w./:@+-]+")
 log = logging.getLogger("horde_proxy.requests")
 
@@ -23,8 +25,8 @@ log = logging.getLogger("horde_proxy.requests")
 class RequestLog:
     """One request. Times are seconds; `key` is the name of the client's key.
 
-    `account` is whom it is counted for, None where it is not counted. `asked` is the name of
-    the model that was asked for, `model` of the one that serves.
+    `account` is what it is counted for, or None. `asked` is the model that the client named,
+    `model` the one that answered.
     """
 
     id: str
@@ -49,17 +51,12 @@ class RequestLog:
     spent: Callable[[], Spent] = Spent
     is_paid: bool = False
 
-    def follow(
-        self, items: Iterator[StreamItem], clock: Callable[[], float] = time.monotonic
-    ) -> Iterator[StreamItem]:
-        """The items, with what they tell of the request written down."""
-        began = clock()
+    @contextmanager
+    def recording(self, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+        """A context around an answer, whose items are given to note(); its end settles the cost."""
+        self._clock, self._began = clock, clock()
         try:
-            for item in items:
-                self._note(item)
-                if self.first_text is None and isinstance(item, dict) and has_text(item):
-                    self.first_text = round(clock() - began, 3)
-                yield item
+            yield
         except ProxyError as exc:
             self.error = exc.code or exc.type
             raise
@@ -68,13 +65,27 @@ class RequestLog:
             raise
         finally:
             if self.completion_tokens is None:
-                self._settle(items)
+                self._settle()
 
-    def use(self, usage: tuple[int, int] | None, asked: int, events: int) -> None:
-        """Note the tokens that a relayed answer tells; where a stream tells none, about as many
-        as were asked, and one for each event."""
-        about = (asked or None, events) if events else (None, None)
-        self.prompt_tokens, self.completion_tokens = usage or about
+    def note(self, item: StreamItem) -> None:
+        """Write down what an item of the answer says of the request."""
+        if isinstance(item, Accepted):
+            self.horde_request = item.headers.get("X-Horde-Request-Id")
+            self.model = item.headers.get("X-Horde-Model")
+            self.upstream, self.spent, self.is_paid = item.upstream, item.spent, item.is_paid
+        elif isinstance(item, dict):
+            if self.first_text is None and has_text(item):
+                self.first_text = round(self._clock() - self._began, 3)
+            if item.get("usage") and not self.is_paid:
+                self._note_usage(item)
+
+    def note_proxied(
+        self, usage: tuple[int, int] | None, prompt_estimate: int, events: int
+    ) -> None:
+        """Note the usage of a proxied answer. For a stream without usage, count an estimate of the
+        prompt, and one token for each event."""
+        estimate = (prompt_estimate or None, events) if events else (None, None)
+        self.prompt_tokens, self.completion_tokens = usage or estimate
 
     def write(self, began: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Log the record; its fields are attached for other formats."""
@@ -82,37 +93,29 @@ class RequestLog:
         fields = {
             name: value
             for name, value in vars(self).items()
-            if value is not None and name not in _NOT_LOGGED
+            if value is not None and name not in _NOT_LOGGED and name[0] != "_"
         }
         log.info(as_text(fields), extra={"fields": fields})
 
-    def _settle(self, items: Iterator[StreamItem]) -> None:
-        """Count what was generated for an answer that ended before it told its usage."""
-        close = getattr(items, "close", None)
-        if close:
-            close()
+    def _settle(self) -> None:
+        """Count what was generated for an answer that ended before its usage came."""
         spent = self.spent()
         if spent.completion_tokens:
             self.prompt_tokens, self.completion_tokens, kudos = spent
             self.kudos = round(kudos, 2)
 
-    def _note(self, item: StreamItem) -> None:
-        if isinstance(item, Accepted):
-            self.horde_request = item.headers.get("X-Horde-Request-Id")
-            self.model = item.headers.get("X-Horde-Model")
-            self.upstream, self.spent, self.is_paid = item.upstream, item.spent, item.is_paid
-        elif isinstance(item, dict) and item.get("usage") and not self.is_paid:
-            self.prompt_tokens = item["usage"]["prompt_tokens"]
-            self.completion_tokens = item["usage"]["completion_tokens"]
-            horde = item.get("horde")
-            self.waited = _amount(horde, "queue_seconds")
-            self.generated = _amount(horde, "generation_seconds")
-            self.kudos = _amount(horde, "kudos")
+    def _note_usage(self, chunk: Chunk) -> None:
+        usage, horde = chunk["usage"], chunk.get("horde")
+        self.prompt_tokens = usage["prompt_tokens"]
+        self.completion_tokens = usage["completion_tokens"]
+        self.waited = _amount(horde, "queue_seconds")
+        self.generated = _amount(horde, "generation_seconds")
+        self.kudos = _amount(horde, "kudos")
 
 
-def _amount(told: object, name: str) -> float | None:
-    """A number that can be added up; an endpoint may have told anything."""
-    return finite(told.get(name)) if isinstance(told, dict) else None
+def _amount(horde: object, name: str) -> float | None:
+    """A number of a `horde` object that can be added up; an endpoint may have sent anything."""
+    return finite(horde.get(name)) if isinstance(horde, dict) else None
 
 
 def as_text(fields: dict[str, object]) -> str:

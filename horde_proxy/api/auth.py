@@ -1,4 +1,7 @@
-"""What a request brings: its JSON body, its key in every form that clients send, its address."""
+"""What a request brings: its JSON body, its key in every form that clients send, its address.
+
+It decides who a client is and whether it may go on; what a client gets is not decided here.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,16 @@ from horde_proxy.router import EVERYTHING
 from horde_proxy.upstreams.proxying import JsonBody
 
 _KEY_HEADERS = ("api-key", "x-api-key", "apikey")
+# What clients send that must send some key: "null" and "undefined" come from scripts in JavaScript.
 _NO_KEYS = frozenset({"", "null", "undefined", "none", "anonymous", "empty"})
 _NOT_JSON = "We could not parse the JSON body of your request."
+# "sk-no-key-required" is what llama.cpp's examples send.
 _NO_KEY_PREFIX = "sk-no-key"
 _SHORT = 16
+"""Characters of a client's name that its usage is filed under in passthrough mode."""
 _MOST = 999_999_999
 ANONYMOUS_ACCOUNT = "anybody"
-"""Whose requests are that no key comes with."""
+"""The account that requests without a key are counted for."""
 
 
 def read_json() -> JsonBody:
@@ -49,8 +55,8 @@ def client_key() -> str | None:
     return next((key for key in keys if _is_key(key)), None)
 
 
-def guard() -> None:
-    """Let in who may; for the blueprints that want a key. Raises InvalidApiKey."""
+def authenticate() -> None:
+    """Find the key of the current request, where one is required. Raises InvalidApiKey."""
     ctx = current_context()
     g.key, g.scope = None, EVERYTHING
     if not ctx.access.requires_key:
@@ -63,18 +69,18 @@ def guard() -> None:
     key = ctx.access.keys.find(sent)
     if key is None:
         raise InvalidApiKey("Incorrect API key provided.")
-    use(key)
+    act_as(key)
 
 
-def use(key: ClientKey) -> None:
-    """Let this request do what the key may."""
+def act_as(key: ClientKey) -> None:
+    """Give the current request the rights of a key."""
     g.key, g.record.key = key, key.name
     if key.models or key.endpoints:
         g.scope = key
 
 
-def admit() -> None:
-    """Count the request among those of its key. Raises RateLimited when it may make no more."""
+def check_limits() -> None:
+    """Count the request against the limits of its key. Raises RateLimited above one of them."""
     ctx = current_context()
     g.record.account = g.record.key or _account(ctx)
     if g.key is not None:
@@ -82,13 +88,13 @@ def admit() -> None:
 
 
 def is_admin() -> bool:
-    """Whether the key is one that may see what is everybody's."""
+    """Whether the current key may see the requests and the usage of all clients."""
     key: ClientKey | None = g.key
     return key is not None and (key.admin or key.name in current_context().access.admins)
 
 
 def whole_number(name: str, least: int, most: int = _MOST) -> int | None:
-    """A number of the query; None where it is not given. Raises InvalidRequest with param."""
+    """A number in the query, or None without it. Raises InvalidRequest with param."""
     given = request.args.get(name)
     if given is None:
         return None
@@ -99,19 +105,19 @@ def whole_number(name: str, least: int, most: int = _MOST) -> int | None:
 
 
 def unusable(name: str, why: str) -> InvalidRequest:
-    """The error for a parameter of the query."""
+    """The error for a parameter in the query."""
     return InvalidRequest(f"`{name}` is not usable: {why}.", param=name, code="invalid_value")
 
 
 def _account(ctx: AppContext) -> str:
-    """Whom a request without a key of ours is counted for."""
+    """The account that a request without a key of ours is counted for."""
     return client_name()[:_SHORT] if ctx.access.passthrough else ANONYMOUS_ACCOUNT
 
 
 def client_name() -> str:
-    """Who asks: the digest of the key that was sent, or the address of who sent none.
+    """What tells clients apart: the digest of the key that was sent, or else the address.
 
-    `g.visitor`: the digest of the key that somebody has logged in with at the page.
+    `g.visitor` is the digest of the key that a visitor of the page has logged in with.
     """
     if "visitor" in g:
         return f"key {g.visitor[:32]}"
@@ -122,9 +128,14 @@ def client_name() -> str:
 
 
 def client_address() -> str:
-    """The peer, or whom a trusted proxy names as the client: the last address it did not add."""
+    """The peer's address, or what a trusted proxy says of its client.
+
+    Each proxy appends its peer to X-Forwarded-For; a client may have sent the beginning itself.
+    So the client is the last address that no trusted proxy has.
+    """
     trusted, address = current_context().access.trusted_proxies, request.remote_addr or ""
-    forwarded = [each.strip() for each in request.headers.get("X-Forwarded-For", "").split(",")]
+    header = request.headers.get("X-Forwarded-For", "")
+    forwarded = [entry.strip() for entry in header.split(",")]
     while address in trusted and forwarded and forwarded[-1]:
         address = forwarded.pop()
     return address

@@ -1,54 +1,45 @@
-"""POST /chat/completions."""
+"""The front POST /chat/completions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response
 
-from horde_proxy.api.auth import admit, guard, read_json
-from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.api.generation import answered, caller_of
-from horde_proxy.api.proxying import candidates_for, passed_on
-from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream
+from horde_proxy.api.context import ServingOptions
+from horde_proxy.api.front import Front
+from horde_proxy.api.generation import run_generation
 from horde_proxy.protocol.chat import GenerationRequest, read_chat
-from horde_proxy.protocol.chunks import fold
-from horde_proxy.upstreams.base import Accepted, StreamItem
+from horde_proxy.protocol.chunks import ChatEvents, Chunk, fold
 
 blueprint = Blueprint("chat", __name__)
-blueprint.before_request(guard)
+
+
+@dataclass(frozen=True)
+class _Chat:
+    requests: tuple[GenerationRequest]
+
+
+def _read(body: Any, serving: ServingOptions) -> _Chat:
+    return _Chat((read_chat(body, max_n=serving.max_n, strict=serving.strict),))
+
+
+def _fold(chat: _Chat, chunks: Sequence[Chunk]) -> dict[str, Any]:
+    return fold(chunks)
+
+
+def _stream(chat: _Chat) -> ChatEvents:
+    [request] = chat.requests
+    shows_progress = request.horde.get("progress") == "reasoning"
+    return ChatEvents(include_usage=request.include_usage, shows_progress=shows_progress)
+
+
+FRONT = Front(_read, _fold, _stream)
 
 
 @blueprint.post("/chat/completions")
 def chat_completions() -> Response:
     """A chat completion, or its chunks as server-sent events."""
-    admit()
-    ctx, body = current_context(), read_json()
-    relayed, candidates = passed_on(ctx, body)
-    if relayed is not None:
-        return relayed
-    chat = read_chat(body.document, max_n=ctx.serving.max_n, strict=ctx.serving.strict)
-    caller = caller_of(ctx, chat)
-    left = candidates or candidates_for(ctx, chat.model)
-    items = answered(ctx, chat, caller, body.content, lambda: ctx.router.stream(chat, left, caller))
-    accepted = cast(Accepted, next(items))
-    response = _streamed(ctx, chat, items) if chat.stream else _whole(items)
-    response.headers.update(accepted.headers)
-    return response
-
-
-def _whole(items: Iterator[StreamItem]) -> Response:
-    return jsonify(fold(item for item in items if isinstance(item, dict)))
-
-
-def _streamed(ctx: AppContext, chat: GenerationRequest, items: Iterator[StreamItem]) -> Response:
-    events = EventStream(
-        items,
-        include_usage=chat.include_usage,
-        keepalive=ctx.serving.keepalive,
-        interval=ctx.serving.keepalive_interval,
-        clock=ctx.clock,
-        tells_progress=chat.horde.get("progress") == "reasoning",
-    )
-    return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)
+    return run_generation(FRONT)

@@ -20,6 +20,8 @@ from horde_proxy.ledger import KeyLimits, KeyRing, UsageRecorder
 from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Shutdown
+from horde_proxy.upstreams.base import Sleeper
+from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.web.page_state import PageState
 
 if TYPE_CHECKING:
@@ -70,12 +72,17 @@ class Access:
 
 @dataclass(frozen=True)
 class LiveState:
-    """What changes while requests run; each object guards itself with its own lock."""
+    """What changes while requests run; each object guards itself with its own lock.
+
+    `new_sleeper(longest, time_left)` makes the sleeper of one answer.
+    """
 
     shutdown: Shutdown
     slots: Slots
     in_flight: InFlight
     loop_guard: LoopGuard
+    disconnects: DisconnectMonitor = field(default_factory=DisconnectMonitor)
+    new_sleeper: Callable[[float, Callable[[], float]], Sleeper] = Sleeper
     metrics: Metrics = field(default_factory=Metrics)
     page: PageState = field(default_factory=PageState)
 

@@ -9,7 +9,13 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from horde_proxy.api.auth import ANONYMOUS_ACCOUNT, client_name, guard, is_admin, whole_number
+from horde_proxy.api.auth import (
+    ANONYMOUS_ACCOUNT,
+    authenticate,
+    client_name,
+    is_admin,
+    whole_number,
+)
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.errors import Unavailable
@@ -20,7 +26,7 @@ _USUAL_DAYS = 30
 _SHORT = 16
 
 blueprint = Blueprint("endpoints", __name__)
-blueprint.before_request(guard)
+blueprint.before_request(authenticate)
 
 
 @blueprint.get("/endpoints")

@@ -1,77 +1,168 @@
-"""What every answer has in common: whose it is, who shares it, a place, the client's patience."""
+"""The pipeline: how every front's request becomes an answer. All stages stand here, in order.
+
+    authenticate -> check_limits -> read_json -> try_proxy            a response, unchanged, or
+      -> front.read -> candidates_for -> with_caller                  requests, and who sent them
+      -> loop guard -> log -> slot -> watch the client -> share with a retry -> router.stream
+      -> front.fold, or front.stream                                  one answer, or its events
+
+A stage is added here, never in a front. What happens while an answer is waited for is one loop,
+_items; below it are only the shared answer, the router and the upstream.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import cast
 
-from flask import g, request
+from flask import Response, g, jsonify, request
 
-from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.api.access_log import RequestLog
-from horde_proxy.api.auth import client_key, client_name
-from horde_proxy.api.connection import is_open, watched
-from horde_proxy.api.context import AppContext
-from horde_proxy.api.in_flight import RequestInfo
+from horde_proxy.api.auth import authenticate, check_limits, client_key, client_name, read_json
+from horde_proxy.api.context import AppContext, current_context
+from horde_proxy.api.front import Front, Q
+from horde_proxy.api.in_flight import AnswerReader, RequestInfo
+from horde_proxy.api.proxying import candidates_for, client_socket, try_proxy
+from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream, KeepAliveOptions
 from horde_proxy.protocol.chat import GenerationRequest
-from horde_proxy.upstreams.base import Caller, DeadlinePassed, StreamItem
+from horde_proxy.protocol.chunks import Chunk
+from horde_proxy.router import Candidates
+from horde_proxy.upstreams.base import Accepted, Caller, StreamItem, Waiting
+from horde_proxy.upstreams.interleave import interleave
+
+ANONYMOUS_KEY = "0000000000"
+_STREAM_SLEEP = 2.0
+"""The longest sleep for a stream (s): a keep-alive is due every few seconds."""
+_WHOLE_SLEEP = 15.0
+"""The longest sleep for an answer in one piece (s), whose client hears nothing meanwhile."""
+_MARGIN = 2.0
+"""How long before the client's time is over an upstream gives what it has (s)."""
 
 
-def caller_of(ctx: AppContext, chat: GenerationRequest) -> Caller:
+def run_generation(front: Front[Q]) -> Response:
+    """The response to a POST to one front. Raises the ProxyError of the stage that refuses it."""
+    ctx = current_context()
+    # The page's own route for chats has authenticated its visitor already, by a session.
+    if "key" not in g:
+        authenticate()
+    check_limits()
+    body = read_json()
+    proxied, candidates = try_proxy(ctx, body)
+    if proxied is not None:
+        return proxied
+    question = front.read(body.document, ctx.serving)
+    routes = [candidates or candidates_for(ctx, question.requests[0].model)]
+    # Candidates are used up while they are tried, so that each further prompt has its own.
+    routes += [candidates_for(ctx, other.model) for other in question.requests[1:]]
+    items = _items(ctx, question.requests, routes, body.content)
+    # The first item comes when an upstream has accepted: until then a refusal keeps its status.
+    accepted = cast(Accepted, next(items))
+    if question.requests[0].stream:
+        response = _streamed(ctx, items, front, question)
+    else:
+        chunks: list[Chunk] = []
+        for item in items:
+            if isinstance(item, dict):
+                chunks.append(item)
+        response = jsonify(front.fold(question, chunks))
+    response.headers.update(accepted.headers)
+    return response
+
+
+def _items(
+    ctx: AppContext,
+    requests: Sequence[GenerationRequest],
+    routes: Sequence[Candidates],
+    content: bytes,
+) -> Generator[StreamItem, None, None]:
+    """Accepted, then the chunks of the answer, and a Waiting after each sleep in between.
+
+    `content` is the body as it came. Only this loop waits; closing it ends all that it began.
+    """
+    first, log, socket = requests[0], cast(RequestLog, g.record), client_socket()
+    callers = [with_caller(ctx, each) for each in requests]
+    client, is_accepted = callers[0].client, False
+    ctx.live.loop_guard.check(first, client)
+    log.asked = log.asked or first.model
+    with (
+        log.recording(ctx.clock),
+        ctx.live.slots.held(),
+        ctx.live.loop_guard.running(first, client),
+        ctx.live.disconnects.watch_client(socket) as watch,
+        _joined(ctx, requests, routes, callers, content) as reader,
+    ):
+        watch.waiter = reader
+        while (item := reader.next()) is not None:
+            if isinstance(item, Waiting):
+                watch.check()
+                callers[0].check_deadline(ctx.clock())
+            log.note(item)
+            is_accepted = is_accepted or isinstance(item, Accepted)
+            if is_accepted:
+                yield item
+
+
+def with_caller(ctx: AppContext, generation: GenerationRequest) -> Caller:
     """Who sent the current request, whose key pays, and how long the client waits."""
-    seconds = ctx.serving.stream_timeout if chat.stream else ctx.serving.timeout
-    return Caller(client_name(), horde_key(ctx), ctx.clock() + seconds)
+    seconds = ctx.serving.stream_timeout if generation.stream else ctx.serving.timeout
+    deadline = ctx.clock() + seconds
+    sleeper = ctx.live.new_sleeper(
+        _STREAM_SLEEP if generation.stream else _WHOLE_SLEEP,
+        lambda: deadline - _MARGIN - ctx.clock(),
+    )
+    return Caller(client_name(), horde_key(ctx), deadline, sleeper)
 
 
 def horde_key(ctx: AppContext) -> str | None:
-    """The horde key that pays for this client, where it is not the proxy's own."""
+    """The client's own horde key, which pays for its requests; None: the proxy's key pays."""
     if ctx.access.passthrough:
         return client_key() or ANONYMOUS_KEY
     return g.key.horde_key if g.key else None
 
 
-def answered(
+def _joined(
     ctx: AppContext,
-    chat: GenerationRequest,
-    caller: Caller,
+    requests: Sequence[GenerationRequest],
+    routes: Sequence[Candidates],
+    callers: Sequence[Caller],
     content: bytes,
-    start: Callable[[], Iterator[StreamItem]],
-) -> Iterator[StreamItem]:
-    """The items of an answer, which the same request of the same client shares.
+) -> AnswerReader:
+    """A reader of the answer, which a retry shares with the request that it repeats."""
+    sleeper = callers[0].sleeper
+    own = [replace(caller, sleeper=sleeper) for caller in callers]
 
-    `content` is the request as it came. Raises Repeated for what a client in a loop sends.
-    """
-    ctx.live.loop_guard.check(chat, caller.client)
-    record: RequestLog = g.record
-    record.asked = record.asked or chat.model
-    items = _watched(ctx, caller, _followed(ctx, chat, caller, content, start))
-    items = ctx.live.slots.occupied(ctx.live.loop_guard.counted(chat, caller.client, items))
-    return record.follow(items, ctx.clock)
+    def start() -> Iterator[StreamItem]:
+        streams = [ctx.router.stream(*each) for each in zip(requests, routes, own, strict=True)]
+        return streams[0] if len(streams) == 1 else interleave(streams, requests[0].n)
 
-
-def _followed(
-    ctx: AppContext,
-    chat: GenerationRequest,
-    caller: Caller,
-    content: bytes,
-    start: Callable[[], Iterator[StreamItem]],
-) -> Iterator[StreamItem]:
-    record: RequestLog = g.record
-    key = record.id
+    info = _info(requests[0], callers[0].client)
+    key = info.id
     if ctx.serving.reattach:
         digest = hashlib.sha256(content).hexdigest()
-        key = f"{caller.client} {request.path.removeprefix('/v1')} {digest}"
-    about = RequestInfo(record.id, caller.client, chat.model, chat.stream, time.time())
-    return ctx.live.in_flight.follow(key, about, start)
+        key = f"{info.owner} {request.path.removeprefix('/v1')} {digest}"
+    return ctx.live.in_flight.join(key, info, start, sleeper)
 
 
-def _watched(ctx: AppContext, caller: Caller, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
-    sock = request.environ.get("gunicorn.socket")
-    return watched(
-        items,
-        is_open=lambda: is_open(sock),
-        deadline=caller.deadline or ctx.clock(),
-        clock=ctx.clock,
-        late=DeadlinePassed(),
+def _info(generation: GenerationRequest, client: str) -> RequestInfo:
+    """What is known of the current request. Stainless' SDKs, OpenAI's among them, count retries."""
+    retries = request.headers.get("X-Stainless-Retry-Count", "")
+    return RequestInfo(
+        g.record.id,
+        client,
+        generation.model,
+        generation.stream,
+        time.time(),
+        is_retry=retries.isdecimal() and int(retries) > 0,
+        idempotency_key=request.headers.get("Idempotency-Key"),
     )
+
+
+def _streamed(
+    ctx: AppContext, items: Generator[StreamItem, None, None], front: Front[Q], question: Q
+) -> Response:
+    serving = ctx.serving
+    keep_alive = KeepAliveOptions(serving.keepalive, serving.keepalive_interval, ctx.clock)
+    events = EventStream(items, front.stream(question), keep_alive)
+    return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 
 from flask import Blueprint, Response, jsonify, request
 
-from horde_proxy.api.auth import guard
-from horde_proxy.api.connection import is_open, watched
+from horde_proxy.api.auth import authenticate
 from horde_proxy.api.context import AppContext, current_context
+from horde_proxy.api.proxying import client_socket
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
-from horde_proxy.errors import InvalidRequest, ProxyError, TimedOut
+from horde_proxy.errors import InvalidRequest, ProxyError
 from horde_proxy.protocol import sse
-from horde_proxy.upstreams.base import StreamItem, Waiting
+from horde_proxy.upstreams.disconnects import ClientWatch
 
 LONGEST_PROBE = 300.0
+"""Seconds. Proxies that cut silent answers off do so within five minutes."""
 _SLICE = 0.5
+"""The shortest interval, and between two looks at the client (s)."""
 blueprint = Blueprint("health", __name__)
 
 
@@ -27,7 +29,7 @@ def live() -> Response:
 
 @blueprint.get("/health/ready")
 def ready() -> tuple[Response, int]:
-    """Some model can be had (200), or why not (503)."""
+    """200 when some model is available, or else 503 with the reason."""
     try:
         models = len(current_context().router.models())
     except ProxyError as exc:
@@ -38,20 +40,19 @@ def ready() -> tuple[Response, int]:
 
 @blueprint.get("/health/probe")
 def probe() -> Response:
-    """An event at once and one every `interval` seconds until `seconds`, in a place of its own."""
-    guard()
-    ctx, seconds = current_context(), _seconds("seconds")
-    sock = request.environ.get("gunicorn.socket")
-    items = watched(
-        ctx.live.slots.occupied(_waiting(ctx, seconds)),
-        is_open=lambda: is_open(sock),
-        deadline=ctx.clock() + seconds + 1,
-        clock=ctx.clock,
-        late=TimedOut("Late."),
-    )
-    next(items)
-    events = _events(ctx, items, _seconds("interval"))
-    return Response(events, content_type=CONTENT_TYPE, headers=HEADERS)
+    """An event at once and one every `interval` seconds until `seconds`, in a slot of its own.
+
+    It shows whether proxies in front of this one buffer streams or cut them off.
+    """
+    authenticate()
+    ctx, seconds, interval = current_context(), _seconds("seconds"), _seconds("interval")
+    watch = ctx.live.disconnects.watch_client(client_socket())
+    free = ctx.live.slots.acquire()
+    response = Response(_events(ctx, watch, seconds, interval), content_type=CONTENT_TYPE)
+    response.headers.update(HEADERS)
+    response.call_on_close(free)
+    response.call_on_close(watch.close)
+    return response
 
 
 def _seconds(name: str) -> float:
@@ -61,20 +62,17 @@ def _seconds(name: str) -> float:
     return value
 
 
-def _waiting(ctx: AppContext, seconds: float) -> Iterator[StreamItem]:
-    until = ctx.clock() + seconds
-    while (left := until - ctx.clock()) > 0:
-        yield Waiting("probing")
-        ctx.live.shutdown.sleep(min(left, _SLICE))
-
-
-def _events(ctx: AppContext, items: Iterator[StreamItem], interval: float) -> Iterator[bytes]:
+def _events(
+    ctx: AppContext, watch: ClientWatch, seconds: float, interval: float
+) -> Iterator[bytes]:
     begin = ctx.clock()
     due = begin + interval
     yield sse.event({"seconds": 0.0})
     try:
-        for _ in items:
-            if ctx.clock() >= due:
+        while (left := begin + seconds - ctx.clock()) > 0:
+            ctx.live.shutdown.sleep(min(left, _SLICE))
+            watch.check()
+            if ctx.clock() >= due and ctx.clock() < begin + seconds:
                 due += interval
                 yield sse.event({"seconds": round(ctx.clock() - begin, 1)})
         yield sse.event({"seconds": round(ctx.clock() - begin, 1)})

@@ -13,7 +13,7 @@ from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import client_address
 from horde_proxy.api.context import current_context
 from horde_proxy.api.metrics import route
-from horde_proxy.api.proxying import pass_on
+from horde_proxy.api.proxying import proxy_unrouted
 from horde_proxy.errors import ProxyError, ServerBug, error_envelope, without_retry_triggers
 from horde_proxy.ledger import UsageRecorder
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 def register(app: Flask) -> None:
     """Put the hooks and the error handlers on an app."""
     app.before_request(_begin)
-    app.before_request(pass_on)
+    app.before_request(proxy_unrouted)
     app.after_request(_finish)
     app.register_error_handler(ProxyError, _proxy_error)
     app.register_error_handler(HTTPException, _http_error)

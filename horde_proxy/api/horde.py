@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 from flask import Blueprint, Response, jsonify
 
-from horde_proxy.api.auth import client_name, guard, is_admin, read_json
+from horde_proxy.api.auth import authenticate, client_name, is_admin, read_json
 from horde_proxy.api.context import current_context
 from horde_proxy.api.generation import horde_key
 from horde_proxy.errors import ProxyError
 
 blueprint = Blueprint("horde", __name__)
-blueprint.before_request(guard)
+blueprint.before_request(authenticate)
 webhook_blueprint = Blueprint("webhook", __name__)
 
 
@@ -28,14 +28,14 @@ def account() -> Response:
     if ctx.horde is None:
         raise NotHere("No horde is configured.")
     found = ctx.horde.account(horde_key(ctx))
-    running = ctx.live.in_flight.list(_owner())
+    running = ctx.live.in_flight.summaries(_owner())
     return jsonify({"object": "horde.account", **asdict(found), "running": running})
 
 
 @blueprint.get("/horde/requests")
 def requests() -> Response:
     """The client's own running requests; all of them for an admin's key."""
-    return jsonify({"object": "list", "data": current_context().live.in_flight.list(_owner())})
+    return jsonify({"object": "list", "data": current_context().live.in_flight.summaries(_owner())})
 
 
 @webhook_blueprint.post("/horde/webhook/<secret>")

@@ -1,279 +1,436 @@
-"""The requests that are being answered, each followed by one client or, after a retry, by more.
+"""The answers that are on their way, each read by one client, or after a retry by several.
 
-SDKs send a request again when they lose their patience. The same request of the same client is
-then given the answer that is on its way, instead of being paid for twice; and what a client left
-goes on for a moment, in case that it comes back.
+SDKs resend a request after their own timeout. Such a retry gets the answer that is already on
+its way, instead of a second one that would be paid for as well. An answer that its client has
+left goes on for a `grace` time, and is kept for a `window` once it is complete (both in seconds).
+
+               source ends            the last reader has read all
+    FOLLOWED ---------------> ANSWERED ---------------------------+
+      |   ^                     |   ^                             |
+      |   | join        reader  |   | join                        v
+      |   |             leaves  v   |        window is over      OVER
+      |   |   source ends      KEPT ----------------------------> ^
+      v   | +----------------> (KEPT)                             |
+    ABANDONED ----------------------------------------------------+
+                grace is over, or the source fails (in any state)
+
+There is no thread of its own. A reader that has read all items takes the turn and drives the
+source one step; this is where it waits for the upstream. Other readers wait for what that brings.
+The last reader that leaves drives the source through the grace time before its thread goes on.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
-from horde_proxy.errors import ClientGone
-from horde_proxy.protocol.chunks import Chunk
-from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
+from horde_proxy.errors import ClientGone, ProxyError
+from horde_proxy.protocol.chunks import Chunk, has_text
+from horde_proxy.upstreams.base import (
+    LONGEST_SLEEP,
+    Accepted,
+    Sleeper,
+    Spent,
+    StreamItem,
+    Waiting,
+)
 
-_SLICE = 0.9
 _UNKNOWN = Waiting("queued")
+
+
+class AnswerState(Enum):
+    """Where an answer stands; the module's docstring draws the transitions."""
+
+    FOLLOWED = "the source runs, and at least one client reads"
+    ABANDONED = "the source runs, and no client reads"
+    ANSWERED = "complete, and at least one client still reads"
+    KEPT = "complete, and its client has not read it to the end"
+    OVER = "read to its end, failed or cancelled: nobody can join"
+
+
+_RUNNING = (AnswerState.FOLLOWED, AnswerState.ABANDONED)
+_LEFT = (AnswerState.ABANDONED, AnswerState.KEPT)
 
 
 @dataclass(frozen=True)
 class RequestInfo:
-    """Whose request it is, and what for. `began` is unix seconds."""
+    """Whose request it is, and for which model. `began` is Unix time (s).
+
+    `is_retry`: the client says that it sends the request again. `idempotency_key` is the value
+    of the header of that name.
+    """
 
     id: str
     owner: str
     model: str
     stream: bool
     began: float
+    is_retry: bool = False
+    idempotency_key: str | None = None
+
+    def repeats(self, other: RequestInfo) -> bool:
+        """Whether this request asks for the answer to an equal one whose client is still there.
+
+        Two equal requests without a word of explanation are meant to be two.
+        """
+        if self.idempotency_key and other.idempotency_key:
+            return self.idempotency_key == other.idempotency_key
+        return self.is_retry
 
 
-@dataclass(eq=False)
 class SharedAnswer:
-    """One request: its items so far, and whoever reads them. The readers take turns to go on."""
+    """The answer to one request: its items so far, the source of more, and how many read it."""
 
-    about: RequestInfo
-    source: Iterator[StreamItem]
-    clock: Callable[[], float]
-    grace: float
-    items: list[Accepted | Chunk] = field(default_factory=list)
-    waiting: Waiting | None = None
-    error: BaseException | None = None
-    is_over: bool = False
-    is_paid: bool = False
-    followers: int = 0
-    left: float | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        info: RequestInfo,
+        source: Iterator[StreamItem],
+        *,
+        clock: Callable[[], float],
+        grace: float,
+        sleeper: Sleeper | None = None,
+    ) -> None:
+        self.info, self.sleeper = info, sleeper or Sleeper()
+        self.items: list[Accepted | Chunk] = []
+        self.error: BaseException | None = None
+        self.state, self.readers = AnswerState.FOLLOWED, 0
+        self._waiting: Waiting | None = None
+        self._has_text = self._is_paid = False
+        self._left_at = 0.0
+        self._source, self._clock, self._grace = source, clock, grace
+        # Guards state, readers, error, _is_paid and _left_at. No I/O happens under it.
         self._changed = threading.Condition()
+        # Held by the reader that drives the source, and while that is cancelled. Under this one
+        # the upstream is waited for, which is its purpose; so take it before _changed, never after.
         self._turn = threading.Lock()
 
-    def follow(self) -> Generator[StreamItem, None, None]:
-        """All items from the first one on, Waitings in between. `followers` counts already."""
-        position, is_read = 0, False
-        try:
-            while True:
-                while position < len(self.items):
-                    position += 1
-                    yield self.items[position - 1]
-                if self.is_over and position == len(self.items):
-                    break
-                waiting = self._advance()
-                if waiting is not None and position:
-                    yield waiting
-            is_read = True
-            if self.error is not None:
-                raise self.error
-        finally:
-            self._leave(is_read)
+    @property
+    def is_running(self) -> bool:
+        return self.state in _RUNNING
 
-    def state(self) -> Mapping[str, Any]:
-        """What a client may know of it, as JSON."""
-        accepted = next((item for item in self.items if isinstance(item, Accepted)), None)
-        waiting = self.waiting
-        return {
-            "id": self.about.id,
-            "model": accepted.headers.get("X-Horde-Model", self.about.model)
-            if accepted
-            else self.about.model,
-            "stream": self.about.stream,
-            "began": int(self.about.began),
-            "state": waiting.state if waiting else "arrived",
-            "has_text": self._is_begun(),
-            "queue_position": waiting.queue_position if waiting else None,
-            "expected_seconds": waiting.seconds if waiting else None,
-            "connected": self.left is None,
-        }
+    @property
+    def is_left(self) -> bool:
+        """Whether its client has gone and a retry may still come for it."""
+        return self.state in _LEFT
 
-    def phase(self) -> str:
-        """The state of the last Waiting; before one, "arrived", or "generating" once text came."""
-        if self.waiting:
-            return self.waiting.state
-        return "generating" if self._is_begun() else "arrived"
+    def left_seconds(self) -> float:
+        """How long nobody has read it (s)."""
+        return self._clock() - self._left_at if self.is_left else 0.0
 
-    def _is_begun(self) -> bool:
-        return any(isinstance(item, dict) and has_text(item) for item in self.items)
+    def join(self) -> bool:
+        """Count one more reader; False when it is too late for that."""
+        with self._changed:
+            if self.state is AnswerState.OVER:
+                return False
+            self.readers += 1
+            if self.is_left:
+                is_running = self.is_running
+                self.state = AnswerState.FOLLOWED if is_running else AnswerState.ANSWERED
+            return True
 
-    def _advance(self) -> Waiting | None:
-        """One step of the source, by whoever is first; the others wait for what it brings."""
+    def step(self) -> Waiting | None:
+        """Drive the source one step, or wait for the reader that does. None: look at `items`."""
         if not self._turn.acquire(blocking=False):
             with self._changed:
-                self._changed.wait(_SLICE)
-            return self.waiting or _UNKNOWN
+                self._changed.wait(LONGEST_SLEEP)
+            return self._waiting or _UNKNOWN
         try:
-            if self.is_over:
+            if not self.is_running:
                 return None
-            item = next(self.source, None)
+            item = next(self._source, None)
             if isinstance(item, Waiting):
-                self.waiting = item
+                self._waiting = item
                 return item
-            if item is None:
-                self.is_over = True
-            else:
-                self.items.append(self._shared(item))
+            self._take(item)
         # Every reader has to meet the error, whatever it is, not only the one whose turn it was.
         except BaseException as exc:  # noqa: BLE001
-            self.error, self.is_over = exc, True
+            self._fail(exc)
         finally:
             self._turn.release()
         with self._changed:
             self._changed.notify_all()
         return None
 
-    def _shared(self, item: Accepted | Chunk) -> Accepted | Chunk:
-        if not isinstance(item, Accepted):
-            return item
-        spent = item.spent
-        return replace(item, spent=lambda: self._charged(spent))
-
-    def _charged(self, spent: Callable[[], Spent]) -> Spent:
-        """What who left has to pay: nothing where others go on with it, or have paid; they do."""
+    def leave(self, *, has_read_all: bool) -> None:
+        """One reader less. The last one cancels what nobody joins within the grace time."""
         with self._changed:
-            if self.followers or self.is_paid:
+            self.readers -= 1
+            self._is_paid = self._is_paid or (has_read_all and self.error is None)
+            if self.readers or self.state is AnswerState.OVER:
+                return
+            if self.state is AnswerState.FOLLOWED:
+                self.state = AnswerState.ABANDONED
+            else:
+                self.state = AnswerState.OVER if has_read_all else AnswerState.KEPT
+            self._left_at = self._clock()
+        self.sleeper.longest = min(self.sleeper.longest, LONGEST_SLEEP)
+        while self.state is AnswerState.ABANDONED:
+            self.step()
+            self._cancel_when_due()
+
+    def wake(self) -> None:
+        """Have all readers look at their clients now."""
+        self.sleeper.wake()
+        with self._changed:
+            self._changed.notify_all()
+
+    def summary(self) -> Mapping[str, Any]:
+        """What a client may know of it, as JSON."""
+        accepted = next((item for item in self.items if isinstance(item, Accepted)), None)
+        headers = accepted.headers if accepted else {}
+        waiting = self._waiting
+        return {
+            "id": self.info.id,
+            "model": headers.get("X-Horde-Model", self.info.model),
+            "stream": self.info.stream,
+            "began": int(self.info.began),
+            "state": waiting.state if waiting else "arrived",
+            "has_text": self._has_text,
+            "queue_position": waiting.queue_position if waiting else None,
+            "expected_seconds": waiting.seconds if waiting else None,
+            "connected": not self.is_left,
+        }
+
+    def wait_state(self) -> str:
+        """The state of the last Waiting; before one "arrived", or "generating" once text came."""
+        if self._waiting:
+            return self._waiting.state
+        return "generating" if self._has_text else "arrived"
+
+    def _take(self, item: Accepted | Chunk | None) -> None:
+        """Add what the source gave; None is its end."""
+        if item is None:
+            with self._changed:
+                is_followed = self.state is AnswerState.FOLLOWED
+                self.state = AnswerState.ANSWERED if is_followed else AnswerState.KEPT
+        elif isinstance(item, Accepted):
+            spent = item.spent
+            self.items.append(replace(item, spent=lambda: self._cost_for_leaver(spent)))
+        else:
+            self._has_text = self._has_text or has_text(item)
+            self.items.append(item)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self.error, self.state = error, AnswerState.OVER
+
+    def _cost_for_leaver(self, spent: Callable[[], Spent]) -> Spent:
+        """What a client that left pays: nothing where others go on reading, or have paid."""
+        with self._changed:
+            if self.readers or self._is_paid:
                 return Spent()
             cost = spent()
-            self.is_paid = cost.completion_tokens > 0
-            if self.is_paid:
-                # For who comes back for the answer.
+            self._is_paid = cost.completion_tokens > 0
+            if self._is_paid:
+                # A client that comes back for the answer must not pay again.
                 self.items = [
-                    replace(each, is_paid=True) if isinstance(each, Accepted) else each
-                    for each in self.items
+                    replace(item, is_paid=True) if isinstance(item, Accepted) else item
+                    for item in self.items
                 ]
             return cost
 
-    def _leave(self, is_read: bool) -> None:
-        with self._changed:
-            self.followers -= 1
-            self.is_paid = self.is_paid or (is_read and self.error is None)
-            if self.followers:
-                return
-            self.left = None if self.is_over and is_read else self.clock()
-        while self.left is not None and not self.is_over:
-            self._advance()
-            self._cancel()
-
-    def join(self) -> bool:
-        """Count one more follower; False when it is too late to follow."""
-        with self._changed:
-            if self.error is not None:
-                return False
-            self.followers += 1
-            self.left = None
-            return True
-
-    def _cancel(self) -> None:
-        """Cancel what nobody has come back for within the grace."""
+    def _cancel_when_due(self) -> None:
         with self._turn:
             with self._changed:
-                is_due = self.left is not None and self.clock() - self.left >= self.grace
-                if self.is_over or not is_due:
+                is_abandoned = self.state is AnswerState.ABANDONED
+                if not is_abandoned or self._clock() - self._left_at < self._grace:
                     return
-                self.error, self.is_over = ClientGone(), True
-            close = getattr(self.source, "close", None)
+                self.error, self.state = ClientGone(), AnswerState.OVER
+            close = getattr(self._source, "close", None)
             if close:
                 close()
 
 
-class InFlight:
-    """All running requests, by client and body.
+class AnswerReader:
+    """One client's reading of a shared answer, from its first item on.
 
-    `grace`: how long one goes on that its client has left (s). `window`: how long the answer to it
-    is kept (s). Both 0: nobody comes back.
+    Use it as a context manager: leaving it leaves the answer.
     """
 
-    def __init__(self, *, grace: float, window: float, clock: Callable[[], float]) -> None:
+    def __init__(self, answer: SharedAnswer, on_close: Callable[[], None]) -> None:
+        self._answer, self._on_close = answer, on_close
+        self._position, self._has_read_all = 0, False
+
+    def __enter__(self) -> AnswerReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._answer.leave(has_read_all=self._has_read_all)
+        self._on_close()
+
+    def next(self) -> StreamItem | None:
+        """The next item, or None after the last. Raises the error that ended the answer.
+
+        It returns a Waiting after each sleep, so that the reader can look at its client.
+        """
+        answer = self._answer
+        while True:
+            if self._position < len(answer.items):
+                self._position += 1
+                return answer.items[self._position - 1]
+            if not answer.is_running and self._position == len(answer.items):
+                self._has_read_all = True
+                if answer.error is not None:
+                    raise answer.error
+                return None
+            waiting = answer.step()
+            if waiting is not None:
+                return waiting
+
+    def wake(self) -> None:
+        """See disconnects.Wakeable: the client of this reader may have gone."""
+        self._answer.wake()
+
+    def stop(self, error: ProxyError) -> None:
+        """See disconnects.Wakeable: the proxy stops, and the answer with it."""
+        self._answer.sleeper.stop(error)
+        self._answer.wake()
+
+
+def _start_timer(seconds: float, call: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+
+
+class InFlight:
+    """All answers on their way, by client and body, and the requests that are being proxied.
+
+    `grace`: how long an answer goes on that its client has left (s). `window`: how long a complete
+    one waits for its client (s). `call_later` runs a call after so many seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        grace: float,
+        window: float,
+        clock: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], None] = _start_timer,
+    ) -> None:
         self._grace, self._window, self._clock = grace, window, clock
+        self._call_later = call_later
+        # Guards what follows. Answers take their own locks under it, never the other way round.
         self._lock = threading.Lock()
-        self._running: dict[str, SharedAnswer] = {}
-        self._passing: dict[str, RequestInfo] = {}
+        self._answers: defaultdict[str, list[SharedAnswer]] = defaultdict(list)
+        self._kept: list[tuple[str, SharedAnswer]] = []
+        self._proxied: dict[str, RequestInfo] = {}
 
-    def follow(
-        self, key: str, about: RequestInfo, start: Callable[[], Iterator[StreamItem]]
-    ) -> Iterator[StreamItem]:
-        """The items of the same request that is running, or of a new one."""
-        running = self._joined(key, about, start)
-        try:
-            yield from running.follow()
-        finally:
-            self._forget(key, running)
+    def join(
+        self,
+        key: str,
+        info: RequestInfo,
+        start: Callable[[], Iterator[StreamItem]],
+        sleeper: Sleeper | None = None,
+    ) -> AnswerReader:
+        """A reader of the answer that this request repeats, or else of a new one.
 
-    def list(self, owner: str | None) -> list[Mapping[str, Any]]:
-        """The states of an owner's requests, or of all; oldest first."""
+        `key` stands for the client and what it asks. Only a new answer calls `start`, which must
+        return at once; its upstreams sleep through `sleeper`.
+        """
         with self._lock:
-            found = [each for each in self._running.values() if not each.is_over]
-        return [each.state() for each in found if owner in (None, each.about.owner)]
+            answer = self._joined(key, info)
+            if answer is None:
+                answer = SharedAnswer(
+                    info, start(), clock=self._clock, grace=self._grace, sleeper=sleeper
+                )
+                answer.join()
+                self._answers[key].append(answer)
+        return AnswerReader(answer, lambda: self._reader_left(key, answer))
 
-    def waiting(self) -> Iterator[str]:
-        """The state of the wait for each client; "arrived" where nothing is known yet."""
-        with self._lock:
-            found = [each for each in self._running.values() if not each.is_over]
-        for each in found:
-            yield from [each.phase()] * each.followers
+    def summaries(self, owner: str | None) -> list[Mapping[str, Any]]:
+        """The summaries of an owner's running requests, or with None of all; oldest first."""
+        answers = self._running()
+        return [
+            answer.summary() for answer in answers if owner is None or answer.info.owner == owner
+        ]
 
-    def passing(self, about: RequestInfo) -> Callable[[], None]:
-        """Note a request that is relayed as it is; call what comes back when it has ended."""
+    def wait_states(self) -> Iterator[str]:
+        """The state of the wait, once for each waiting client."""
+        for answer in self._running():
+            yield from [answer.wait_state()] * answer.readers
+
+    def track_proxied(self, info: RequestInfo) -> Callable[[], None]:
+        """Note a request that is proxied; call the result when it has ended."""
         with self._lock:
-            self._passing[about.id] = about
+            self._proxied[info.id] = info
 
         def forget() -> None:
             with self._lock:
-                self._passing.pop(about.id, None)
+                self._proxied.pop(info.id, None)
 
         return forget
 
-    def relayed(self, owner: str | None) -> Sequence[Mapping[str, Any]]:
-        """The states of those that are relayed as they are; of them no more is known."""
+    def proxied_summaries(self, owner: str | None) -> Sequence[Mapping[str, Any]]:
+        """The summaries of the requests that are being proxied, of which no more is known."""
         with self._lock:
-            found = [*self._passing.values()]
-        return [_relayed(each) for each in found if owner in (None, each.owner)]
+            infos = [*self._proxied.values()]
+        return [_proxied_summary(info) for info in infos if owner is None or info.owner == owner]
 
-    def _joined(
-        self, key: str, about: RequestInfo, start: Callable[[], Iterator[StreamItem]]
-    ) -> SharedAnswer:
-        with self._lock:
-            self._sweep()
-            running = self._running.get(key)
-            if running is None or not running.join():
-                running = SharedAnswer(about, start(), self._clock, self._grace)
-                self._running[key] = running
-                running.join()
-            return running
+    def _joined(self, key: str, info: RequestInfo) -> SharedAnswer | None:
+        """The answer that this request shares, and has joined; preferably one that was left."""
+        equal = sorted(self._answers.get(key, ()), key=lambda answer: not answer.is_left)
+        for answer in equal:
+            is_free = answer.is_left and not self._is_outdated(answer)
+            if (is_free or info.repeats(answer.info)) and answer.join():
+                return answer
+        return None
 
-    def _forget(self, key: str, running: SharedAnswer) -> None:
-        """A request that ended with its client there is done with; a lost answer is kept."""
+    def _is_outdated(self, answer: SharedAnswer) -> bool:
+        return answer.state is AnswerState.KEPT and answer.left_seconds() >= self._window
+
+    def _running(self) -> list[SharedAnswer]:
         with self._lock:
-            is_lost = running.left is not None and running.error is None
-            if running.is_over and not running.followers and not is_lost:
-                if self._running.get(key) is running:
-                    del self._running[key]
+            answers = [answer for equal in self._answers.values() for answer in equal]
+        return [answer for answer in answers if answer.is_running]
+
+    def _reader_left(self, key: str, answer: SharedAnswer) -> None:
+        """Forget an answer that is over; have one that is kept forgotten in time."""
+        with self._lock:
+            if answer.state is AnswerState.OVER:
+                self._forget(key, answer)
+            elif answer.state is AnswerState.KEPT:
+                self._kept.append((key, answer))
+                # One timer at a time serves all kept answers, however many clients leave.
+                if len(self._kept) == 1:
+                    self._call_later(self._window, self._sweep)
 
     def _sweep(self) -> None:
-        now = self._clock()
-        for key, running in list(self._running.items()):
-            if running.is_over and running.left and now - running.left >= self._window:
-                del self._running[key]
+        """Forget the answers that were kept for the window. The timer's thread calls it."""
+        with self._lock:
+            for key, answer in self._kept:
+                if self._is_outdated(answer):
+                    self._forget(key, answer)
+            self._kept = [
+                pair
+                for pair in self._kept
+                if pair[1].state is AnswerState.KEPT and not self._is_outdated(pair[1])
+            ]
+            if self._kept:
+                oldest = max(answer.left_seconds() for _, answer in self._kept)
+                self._call_later(max(self._window - oldest, 1.0), self._sweep)
+
+    def _forget(self, key: str, answer: SharedAnswer) -> None:
+        equal = self._answers.get(key, [])
+        if answer in equal:
+            equal.remove(answer)
+        if not equal:
+            self._answers.pop(key, None)
 
 
-def _relayed(about: RequestInfo) -> dict[str, Any]:
+def _proxied_summary(info: RequestInfo) -> dict[str, Any]:
     return {
-        "id": about.id,
-        "model": about.model,
-        "stream": about.stream,
-        "began": int(about.began),
+        "id": info.id,
+        "model": info.model,
+        "stream": info.stream,
+        "began": int(info.began),
         "state": "relayed",
         "has_text": False,
         "queue_position": None,
         "expected_seconds": None,
         "connected": True,
     }
-
-
-def has_text(chunk: Chunk) -> bool:
-    """Whether a chunk brings something of the answer, and not only a role or a reason to end."""
-    return any(
-        choice["delta"].get("content") or choice["delta"].get("tool_calls")
-        for choice in chunk["choices"]
-    )

@@ -1,4 +1,7 @@
-"""Clients in a loop: agents that send the same request at once, again and again, without end."""
+"""Stopping clients in a loop: agents that send the same request again and again, without end.
+
+Each turn of such a loop costs kudos and a volunteer's GPU, and nobody looks at the answers.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,18 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.chat import GenerationRequest, Message
-from horde_proxy.upstreams.base import StreamItem
 from horde_proxy.windows import CallWindows
 
 _WINDOW = 60
-"""Within which answers to the same request are counted (s)."""
+"""Answers to the same request are counted within so many seconds: `limit` is per minute."""
 
 
 class RequestLoop(InvalidRequest):
-    """The client should stop: clients do not retry this."""
+    """The client repeats itself. A 400, which SDKs do not retry."""
 
     code = "repeated_request"
 
@@ -30,45 +33,44 @@ class RequestLoop(InvalidRequest):
 
 
 class LoopGuard:
-    """Counts, by client, requests that say the same and follow each other; `limit` a minute.
+    """Counts equal requests of a client that follow each other; at most `limit` a minute.
 
-    What an agent adds without content (empty turns of its own) does not make a request another
-    one. Requests at the same time are no loop. A limit of 0 counts nothing.
+    Empty turns that an agent adds do not make a request different. Equal requests at the same
+    time are no loop. A limit of 0 turns the guard off.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self._limit = limit
         self._answered = CallWindows("answered", _WINDOW, clock=clock)
-        # Guards the counts of running requests.
+        # Guards `_running`, the counts of equal requests that run now.
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
-    def check(self, chat: GenerationRequest, client: str) -> None:
-        """Raises Repeated when the same was answered too often within the minute."""
+    def check(self, request: GenerationRequest, client: str) -> None:
+        """Raises RequestLoop when an equal request was answered too often within the minute."""
         if not self._limit:
             return
-        key = _said(chat, client)
+        key = _digest(request, client)
         if self._answered.wait(key, self._limit) and key not in self._running:
             raise RequestLoop()
 
-    def counted(
-        self, chat: GenerationRequest, client: str, items: Iterator[StreamItem]
-    ) -> Iterator[StreamItem]:
-        """The items of an answer, which is counted when it ends."""
+    @contextmanager
+    def running(self, request: GenerationRequest, client: str) -> Iterator[None]:
+        """A context around the answer to a request, which counts when it ends."""
         if not self._limit:
-            yield from items
+            yield
             return
-        key = _said(chat, client)
+        key = _digest(request, client)
         with self._lock:
             self._running[key] += 1
         try:
-            yield from items
+            yield
         finally:
-            if self._end(key):
+            if self._is_last(key):
                 self._answered.hit(key, self._limit)
 
-    def _end(self, key: str) -> bool:
-        """Whether it was the last of the same requests that ran at once; they count as one."""
+    def _is_last(self, key: str) -> bool:
+        """Whether the last of several equal requests ended that ran at once: they count as one."""
         with self._lock:
             self._running[key] -= 1
             if self._running[key]:
@@ -77,13 +79,13 @@ class LoopGuard:
             return True
 
 
-def _said(chat: GenerationRequest, client: str) -> str:
-    """A digest of who asks and of all that is said, but for the model's own empty last turns."""
-    messages = list(chat.messages)
+def _digest(request: GenerationRequest, client: str) -> str:
+    """A digest of the client and the conversation, without the model's own empty last turns."""
+    messages = list(request.messages)
     while messages and _is_empty(messages[-1]):
         messages.pop()
-    said = repr((client, chat.model, chat.tool_choice, messages))
-    return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
+    content = repr((client, request.model, request.tool_choice, messages))
+    return hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
 
 
 def _is_empty(message: Message) -> bool:

@@ -7,9 +7,9 @@ from ipaddress import IPv6Address, ip_address
 
 from flask import Blueprint, Response, request
 
-from horde_proxy.api.auth import client_address, guard, is_admin
+from horde_proxy.api.auth import authenticate, client_address, is_admin
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.api.proxying import family
+from horde_proxy.api.proxying import route_family
 from horde_proxy.errors import Refused
 from horde_proxy.metrics import CONTENT_TYPE, OTHER, CurrentGauges, EndpointGauges
 from horde_proxy.router.endpoint import Endpoint
@@ -24,7 +24,7 @@ def metrics() -> Response:
     With keys, only for an admin's key (`authorization` of the scrape); without, only for this
     machine. Raises InvalidApiKey or Refused.
     """
-    guard()
+    authenticate()
     ctx = current_context()
     if ctx.access.requires_key and not is_admin():
         raise Refused("The metrics want the key of an admin.")
@@ -39,12 +39,12 @@ def metrics() -> Response:
 def route() -> str:
     """The rule that the request came by, without /v1, or the family of what is passed on."""
     rule = request.url_rule
-    return rule.rule.removeprefix("/v1") if rule is not None else family() or OTHER
+    return rule.rule.removeprefix("/v1") if rule is not None else route_family() or OTHER
 
 
 def _now(ctx: AppContext) -> CurrentGauges:
     return CurrentGauges(
-        Counter(ctx.live.in_flight.waiting()),
+        Counter(ctx.live.in_flight.wait_states()),
         ctx.live.slots.count,
         ctx.live.slots.taken,
         [_endpoint(each) for each in ctx.router.endpoints],

@@ -5,14 +5,14 @@ from __future__ import annotations
 from flask import Blueprint, Response, g, jsonify, request
 
 from horde_proxy import opencode
-from horde_proxy.api.auth import guard, whole_number
+from horde_proxy.api.auth import authenticate, whole_number
 from horde_proxy.api.context import current_context
 from horde_proxy.errors import Unavailable
 
 DEFAULT_CONTEXT = 8192
 
 blueprint = Blueprint("models", __name__)
-blueprint.before_request(guard)
+blueprint.before_request(authenticate)
 
 
 @blueprint.get("/models")

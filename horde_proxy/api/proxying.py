@@ -1,9 +1,13 @@
-"""Requests that pass through: to endpoints that take them as they are, and back as it comes."""
+"""Proxying: requests go to endpoints unchanged, and their answers come back unchanged.
+
+It picks the endpoints; upstreams/openai sends. What is generated from chunks is not done here.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,7 +18,7 @@ from flask import Response, current_app, g, request
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from horde_proxy.api.access_log import RequestLog
-from horde_proxy.api.auth import admit, client_name, guard, read_json
+from horde_proxy.api.auth import authenticate, check_limits, client_name, read_json
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.api.uploads import Upload, read_upload
@@ -24,6 +28,7 @@ from horde_proxy.protocol.usage import about_asked, usage_in
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.proxying import NO_BODY, Body, JsonBody, ProxyRequest, ProxyResponse
 
+# OpenAI's paths, and rerank and score of other servers, which are also proxied without /v1.
 _WITHOUT_V1 = frozenset(
     {
         "assistants",
@@ -48,83 +53,89 @@ _WITHOUT_V1 = frozenset(
     }
 )
 _EVENTS = "text/event-stream"
-_TAIL = 16_384
 _LAST = 16
+"""How many of the last pieces of an answer are kept: its usage is near the end."""
+_TAIL = 16_384
+"""Bytes of those that are searched for the usage."""
 _LONGEST_NAME = 1000
+"""Characters of a model's name: longer ones are no names, and would fill the log."""
+# What clients call their JSON that say nothing else: curl's -d sends the last of these.
 _MAYBE_JSON = frozenset({"", "text/plain", "application/x-www-form-urlencoded"})
-_NEVER_PASSED_ON = frozenset({"TRACE", "CONNECT"})
-"""A server answers TRACE with the request that it got, the endpoint's key included."""
+_NEVER_PROXIED = frozenset({"TRACE", "CONNECT"})
+"""A server answers TRACE with the request that it received, our key for it included."""
+# Fields in which OpenRouter ("models") and LiteLLM ("fallbacks") read further models.
 _OTHER_MODELS = frozenset({"models", "fallbacks"})
 PAGE_CHAT = "chat/completions"
-"""What the page's own route for chats stands for."""
+"""The path that a chat of the page is sent to: the page has a route of its own."""
 
 _Kind = TypeVar("_Kind", bound=Body)
 
 
 class UnsupportedEndpoint(ProxyError):
-    """The model's endpoint answers chats and completions only."""
+    """None of the model's endpoints can proxy."""
 
     status = 404
     type = "invalid_request_error"
     code = "unsupported_endpoint"
 
 
-def pass_on() -> Response | None:
-    """The answer to what no route of ours takes, from an endpoint that may take it; or None."""
+def proxy_unrouted() -> Response | None:
+    """The response of an endpoint to a request that no route of ours takes; None: answer 404."""
     if not isinstance(request.routing_exception, NotFound | MethodNotAllowed):
         return None
     ctx, path = current_context(), _path()
-    if not ctx.router.can_proxy or path is None or request.method in _NEVER_PASSED_ON:
+    if not ctx.router.can_proxy or path is None or request.method in _NEVER_PROXIED:
         return None
-    guard()
+    authenticate()
     if request.method not in ("GET", "HEAD"):
-        admit()
+        check_limits()
     body = _unambiguous(_body(ctx))
     candidates = candidates_for(ctx, _model(body))
     candidates.keep_proxying()
     if not candidates:
         raise UnsupportedEndpoint("The endpoint of this model answers chats and completions only.")
-    response = relay(ctx, body, candidates)
+    response = proxy(ctx, body, candidates)
     if response is None:
         raise candidates.error()
     return response
 
 
-def passed_on(ctx: AppContext, body: JsonBody) -> tuple[Response | None, Candidates | None]:
-    """The answer of those candidates that take the request as it is, and who else may answer.
+def try_proxy(ctx: AppContext, body: JsonBody) -> tuple[Response | None, Candidates | None]:
+    """(the response of the first candidates, if they can proxy; the candidates that are left).
 
-    (None, None) where nothing is relayed anyway, or no model is named.
+    (None, None) when no endpoint can proxy, or the request names no model.
     """
     name = _model(body)
     if not ctx.router.can_proxy or name is None:
         return None, None
     body = _unambiguous(body)
     candidates = candidates_for(ctx, name)
-    return relay(ctx, body, candidates), candidates
+    return proxy(ctx, body, candidates), candidates
 
 
 def candidates_for(ctx: AppContext, name: str | None) -> Candidates:
-    """Who may answer this request, for a model. Raises ModelNotFound and the like."""
+    """The candidates for a model, for the current request. Raises ModelNotFound and the like."""
     g.record.asked = name
     candidates = ctx.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
     g.record.asked = candidates.best
     return candidates
 
 
-def family() -> str | None:
-    """What requests of no route of ours are about, e.g. /embeddings; None where that is unknown."""
+def route_family() -> str | None:
+    """The beginning of an unrouted request's path, e.g. /embeddings; None for an unknown one."""
     name = request.path.removeprefix("/v1").strip("/").partition("/")[0]
     return f"/{name}" if name in _WITHOUT_V1 else None
 
 
-def relay(ctx: AppContext, body: Body, candidates: Candidates) -> Response | None:
-    """The answer of the first candidates, as long as they take requests as they are; or None.
+def proxy(ctx: AppContext, body: Body, candidates: Candidates) -> Response | None:
+    """The response of the first of the candidates that can proxy and answers.
 
-    Raises AllEndpointsFailed and the like when there is no other candidate.
+    None when a candidate comes next that cannot proxy. Raises AllEndpointsFailed and the like
+    when no candidate is left.
     """
-    free, began = _begun(ctx, body), ctx.clock()
+    free, began = _begin(ctx, body), ctx.clock()
     try:
-        relayed = ctx.router.proxy(_call(body), candidates)
+        relayed = ctx.router.proxy(_proxy_request(body), candidates)
     except BaseException:
         free()
         raise
@@ -137,17 +148,17 @@ def relay(ctx: AppContext, body: Body, candidates: Candidates) -> Response | Non
     if relayed.status < 400 and g.record.asked:
         g.record.first_text = round(ctx.clock() - began, 3)
     try:
-        return _response(relayed, _asked(body))
+        return _response(relayed, _prompt_estimate(body))
     except BaseException:
         relayed.close()
         raise
 
 
-def _begun(ctx: AppContext, body: Body) -> Callable[[], None]:
-    """What to call when it has ended. Raises Unavailable."""
-    free, record = ctx.live.slots.take(), g.record
-    about = RequestInfo(record.id, client_name(), _model(body) or "", _is_stream(body), time.time())
-    forget = ctx.live.in_flight.passing(about)
+def _begin(ctx: AppContext, body: Body) -> Callable[[], None]:
+    """Take a slot and note the request; call the result when it has ended. Raises Unavailable."""
+    free, record = ctx.live.slots.acquire(), g.record
+    info = RequestInfo(record.id, client_name(), _model(body) or "", _is_stream(body), time.time())
+    forget = ctx.live.in_flight.track_proxied(info)
 
     def end() -> None:
         forget()
@@ -161,16 +172,19 @@ def _is_stream(body: Body) -> bool:
     return isinstance(document, dict) and document.get("stream") is True
 
 
-def _asked(body: Body) -> int:
-    """About how many tokens, in case that a stream does not tell: most only do when asked to."""
+def _prompt_estimate(body: Body) -> int:
+    """About how many tokens a stream's prompt has: most servers send a usage only on request."""
     return about_asked(body.document) if isinstance(body, JsonBody) and _is_stream(body) else 0
 
 
 class ProxiedBody:
-    """The bytes of an answer, which tell what it used; a stream that breaks off ends legally."""
+    """The bytes of an answer. Its usage is logged; a stream that breaks off ends with an error.
 
-    def __init__(self, relayed: ProxyResponse, record: RequestLog, asked: int) -> None:
-        self._relayed, self._record, self._asked = relayed, record, asked
+    `prompt_estimate`: tokens, for a stream without usage.
+    """
+
+    def __init__(self, relayed: ProxyResponse, record: RequestLog, prompt_estimate: int) -> None:
+        self._relayed, self._record, self._prompt_estimate = relayed, record, prompt_estimate
         self._is_stream = relayed.header("content-type").startswith(_EVENTS)
         self._last: deque[bytes] = deque(maxlen=_LAST)
         self._events = 0
@@ -187,11 +201,11 @@ class ProxiedBody:
             yield from self._broken(exc)
 
     def close(self) -> None:
-        """End the call and write down what is known of it. May be called again."""
+        """End the call and log its usage. May be called again."""
         self._relayed.close()
         if self._relayed.status < 400:
             usage = usage_in(b"".join(self._last)[-_TAIL:])
-            self._record.use(usage, self._asked, self._events)
+            self._record.note_proxied(usage, self._prompt_estimate, self._events)
 
     def _broken(self, exc: ProxyError) -> Iterator[bytes]:
         self._record.error = exc.code or exc.type
@@ -204,12 +218,14 @@ class ProxiedBody:
         yield sse.DONE
 
 
-def _response(relayed: ProxyResponse, asked: int) -> Response:
+def _response(relayed: ProxyResponse, prompt_estimate: int) -> Response:
     record: RequestLog = g.record
     record.model, record.upstream = relayed.model, relayed.header("x-endpoint")
     if relayed.status >= 400:
         record.error = f"status_{relayed.status}"
-    response = Response(ProxiedBody(relayed, record, asked), relayed.status, relayed.headers)
+    response = Response(
+        ProxiedBody(relayed, record, prompt_estimate), relayed.status, relayed.headers
+    )
     if not relayed.header("content-type"):
         response.headers.pop("Content-Type", None)
     if relayed.header("content-type").startswith(_EVENTS):
@@ -218,7 +234,7 @@ def _response(relayed: ProxyResponse, asked: int) -> Response:
     return response
 
 
-def _call(body: Body) -> ProxyRequest:
+def _proxy_request(body: Body) -> ProxyRequest:
     path = _path() or PAGE_CHAT
     query = request.query_string.decode("latin-1")
     headers = dict(request.headers)
@@ -230,12 +246,17 @@ def _call(body: Body) -> ProxyRequest:
         headers,
         body,
         _model(body),
-        request.environ.get("gunicorn.socket"),
+        client_socket(),
     )
 
 
+def client_socket() -> socket.socket | None:
+    """The client's connection, to notice when it is closed; only gunicorn gives it."""
+    return cast("socket.socket | None", request.environ.get("gunicorn.socket"))
+
+
 def _path() -> str | None:
-    """What follows /v1/, as it was sent; None where it is no business of an endpoint's."""
+    """The path after /v1/, as it was sent; None for a path that no endpoint is to get."""
     raw: str = request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or request.path
     path = raw.partition("?")[0].lstrip("/")
     if path.startswith("v1/"):
@@ -243,12 +264,12 @@ def _path() -> str | None:
     elif path.partition("/")[0] not in _WITHOUT_V1 | {"chat", "completions"}:
         return None
     # Some servers take what follows a semicolon for parameters of a part.
-    parts = [each.partition(";")[0] for each in unquote(path).replace("\\", "/").split("/")]
+    parts = [part.partition(";")[0] for part in unquote(path).replace("\\", "/").split("/")]
     return path if parts[0] and not {".", ".."} & set(parts) else None
 
 
 def _body(ctx: AppContext) -> Body:
-    """JSON, whatever its type is called, as it fits into memory; or else a file."""
+    """A JsonBody if the body is JSON, whatever Content-Type says; otherwise an upload on disk."""
     is_chunked = "chunked" in request.headers.get("Transfer-Encoding", "").lower()
     if not request.content_length and not is_chunked:
         return NO_BODY
@@ -266,9 +287,10 @@ def _is_json() -> bool:
 
 
 def _unambiguous(body: _Kind) -> _Kind:
-    """The body of a key that is for some models only: the model that was looked at, no other.
+    """The body, written anew for a key that is limited to some models. Raises Refused.
 
-    Servers differ in which of two they read, and some take more in fields of their own.
+    Servers differ in which of two `model` fields they read, and some read more models from other
+    fields; so that only the model that was checked can reach them.
     """
     document = body.document if isinstance(body, JsonBody) else None
     if not getattr(g.scope, "models", ()) or not isinstance(document, dict):

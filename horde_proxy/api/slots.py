@@ -1,34 +1,36 @@
-"""Places for waiting: a limited number of chats wait at a time, one too many is told at once."""
+"""A limited number of chats wait at a time; one too many is refused at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 from horde_proxy.errors import Unavailable
-from horde_proxy.upstreams.base import StreamItem
 
 
 class Slots:
-    """Counts the chats that are being answered."""
+    """Counts the chats that are being answered, up to `count`."""
 
     def __init__(self, count: int) -> None:
         self.count, self.taken = count, 0
+        # Guards `taken`.
         self._lock = Lock()
 
-    def take(self) -> Callable[[], None]:
-        """Takes a place, which the function that comes back frees. Raises Unavailable."""
+    def acquire(self) -> Callable[[], None]:
+        """Take a slot; call the result once to free it. Raises Unavailable."""
         with self._lock:
             if self.taken >= self.count:
                 raise Unavailable("All places for waiting are taken.", code="busy", retry_after=10)
             self.taken += 1
         return self._free
 
-    def occupied(self, items: Iterator[StreamItem]) -> Iterator[StreamItem]:
-        """The items, holding a place from the first one on. Raises Unavailable."""
-        free = self.take()
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A context that holds a slot. Raises Unavailable."""
+        free = self.acquire()
         try:
-            yield from items
+            yield
         finally:
             free()
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from flask import Blueprint, Response, request
 
-from horde_proxy.api.auth import guard, unusable, whole_number
+from horde_proxy.api.auth import authenticate, unusable, whole_number
 from horde_proxy.api.context import current_context
 from horde_proxy.api.horde import NotHere
 from horde_proxy.stats.audit import PRESETS
@@ -32,7 +32,7 @@ _AUDIT = (*_COMMON, "group", "preset", "include_backend_variations")
 
 T = TypeVar("T")
 blueprint = Blueprint("statistics", __name__)
-blueprint.before_request(guard)
+blueprint.before_request(authenticate)
 
 
 @blueprint.get("/horde/models")

@@ -1,53 +1,52 @@
-"""A chat's chunks as server-sent events, with keep-alives, that always ends legally."""
+"""An answer as server-sent events, with keep-alives, that always ends as its front's API demands.
+
+It knows when to write; what is written is the front's (front.EventWriter).
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 
 from horde_proxy.api.context import KeepAlive
+from horde_proxy.api.front import EventWriter
 from horde_proxy.errors import ProxyError, ServerBug, UpstreamFailed
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.chunks import Chunk, bare_chunk
-from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
+from horde_proxy.upstreams.base import StreamItem, Waiting
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
+# nginx buffers answers unless it is told not to, and then no keep-alive reaches the client.
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class KeepAliveOptions:
+    """How a silent stream is kept alive, and after how many seconds of silence."""
+
+    kind: KeepAlive
+    interval: float
+    clock: Callable[[], float]
+
+
 class EventStream:
-    """The bytes of one event stream. `interval` is the seconds of silence before a keep-alive.
+    """The bytes of one event stream.
 
-    `tells_progress`: what is known while waiting comes as reasoning, for people to read. `bare`
-    makes a chunk without news out of the first one.
-
-    A class and not a generator: `close` must reach the upstream even before the first byte.
+    A class and not a generator, because a generator that was never started ignores close(): it
+    must reach the upstream even before the first byte.
     """
 
     def __init__(
         self,
-        items: Iterator[StreamItem],
-        *,
-        include_usage: bool,
-        keepalive: KeepAlive,
-        interval: float,
-        clock: Callable[[], float],
-        tells_progress: bool = False,
-        bare: Callable[[Chunk], Chunk] = bare_chunk,
+        items: Generator[StreamItem, None, None],
+        writer: EventWriter,
+        keep_alive: KeepAliveOptions,
     ) -> None:
-        self._items = items
-        self._bare = bare
-        self._tells_progress = tells_progress
-        self._told = ""
-        self._include_usage = include_usage
-        self._keepalive = keepalive
-        self._interval = interval
-        self._clock = clock
-        self._last_sent = clock()
-        self._unfinished: set[int] = set()
-        self._first: Chunk | None = None
+        self._items, self._writer, self._keep_alive = items, writer, keep_alive
+        self._shown_state = ""
+        self._last_sent = keep_alive.clock()
         self._events = self._run()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -55,70 +54,52 @@ class EventStream:
 
     def __next__(self) -> bytes:
         event = next(self._events)
-        self._last_sent = self._clock()
+        self._last_sent = self._keep_alive.clock()
         return event
 
     def close(self) -> None:
         """Cancel what still runs."""
         self._events.close()
-        close = getattr(self._items, "close", None)
-        if close:
-            close()
+        self._items.close()
 
     def _run(self) -> Generator[bytes, None, None]:
+        writer = self._writer
         try:
             for item in self._items:
-                yield from self._event(item)
-            if self._unfinished or self._first is None:
+                if isinstance(item, Waiting):
+                    yield from self._on_waiting(item)
+                elif isinstance(item, dict):
+                    yield from writer.chunk(item)
+            if not writer.is_complete:
                 raise UpstreamFailed("The answer broke off.")
         except ProxyError as exc:
-            yield sse.event(exc.envelope())
+            yield writer.error(exc)
+        # The status is long sent: a bug of ours can only be told in the stream itself.
         except Exception:
             log.exception("a stream failed")
-            yield sse.event(ServerBug().envelope())
-        yield sse.DONE
+            yield writer.error(ServerBug())
+        if ending := writer.end():
+            yield ending
 
-    def _event(self, item: StreamItem) -> Iterator[bytes]:
-        if isinstance(item, Waiting):
-            yield from self._keep_alive(item)
-        elif not isinstance(item, Accepted):
-            yield from self._chunk(item)
-
-    def _chunk(self, chunk: Chunk) -> Iterator[bytes]:
-        self._first = self._first or chunk
-        for choice in chunk["choices"]:
-            self._unfinished.add(choice["index"])
-            if choice["finish_reason"]:
-                self._unfinished.discard(choice["index"])
-        if self._include_usage:
-            yield sse.event({**chunk, "usage": None} if chunk["choices"] else chunk)
-        elif chunk["choices"]:
-            yield sse.event(chunk)
-
-    def _keep_alive(self, waiting: Waiting) -> Iterator[bytes]:
-        if self._first is None or not self._unfinished:
+    def _on_waiting(self, waiting: Waiting) -> Iterator[bytes]:
+        if not self._writer.is_open:
             return
-        is_due = self._clock() - self._last_sent >= self._interval
-        if self._tells_progress and (is_due or waiting.state != self._told):
-            self._told = waiting.state
-            told = bare_chunk(self._first, {"reasoning_content": _line(waiting)})
-            yield from self._chunk(self._of_an_open_choice(told))
-        elif is_due and self._keepalive != "off":
-            yield sse.comment(_line(waiting).rstrip())
-            if self._keepalive == "chunk":
-                yield from self._chunk(self._of_an_open_choice(self._bare(self._first)))
-
-    def _of_an_open_choice(self, chunk: Chunk) -> Chunk:
-        """The chunk for a choice that goes on: one that has ended must not begin again."""
-        [choice] = chunk["choices"]
-        return {**chunk, "choices": [{**choice, "index": min(self._unfinished)}]}
+        kind = self._keep_alive.kind
+        is_due = self._keep_alive.clock() - self._last_sent >= self._keep_alive.interval
+        if self._writer.shows_progress and (is_due or waiting.state != self._shown_state):
+            self._shown_state = waiting.state
+            yield self._writer.progress(_line(waiting) + "\n")
+        elif is_due and kind != "off":
+            yield sse.comment(_line(waiting))
+            if kind == "chunk":
+                yield self._writer.keep_alive()
 
 
 def _line(waiting: Waiting) -> str:
-    """What is known while waiting, in words."""
+    """What is known about the wait, for people: "queued, position 3, about 20 s"."""
     parts = [waiting.state]
     if waiting.queue_position:
         parts.append(f"position {waiting.queue_position}")
     if waiting.seconds:
         parts.append(f"about {waiting.seconds} s")
-    return ", ".join(parts) + "\n"
+    return ", ".join(parts)

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -30,6 +31,7 @@ from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder
 from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Shutdown
+from horde_proxy.upstreams.base import Sleeper
 from horde_proxy.version import VERSION
 from horde_proxy.web.sessions import Sessions
 
@@ -54,6 +56,7 @@ def create_app(settings: Config | None = None, runtime: Runtime | None = None) -
     private = _add_private_horde(app, settings) if settings.private_horde.enabled else None
     halt, metrics = Shutdown(), Metrics(runtime.clock)
     app.extensions["metrics"] = metrics
+    app.extensions["runtime"] = runtime
     app.extensions["assembly"] = Assembly(runtime, halt, private, metrics)
     routes.register(app, _front(app, settings, halt))
     return app
@@ -120,6 +123,8 @@ def _live(app: Flask, settings: Config, halt: Shutdown) -> LiveState:
             grace=server.cancel_grace, window=server.reattach_window, clock=time.monotonic
         ),
         loop_guard=LoopGuard(server.loop_limit, time.monotonic),
+        disconnects=app.extensions["assembly"].disconnects,
+        new_sleeper=partial(Sleeper, sleep=app.extensions["runtime"].sleep),
         metrics=app.extensions["metrics"],
         page=_page(app),
     )

@@ -1,4 +1,8 @@
-"""OpenAI's answers, one function for each shape. Pure: ids and times come in as values."""
+"""Chat completion chunks, the neutral type of the house, and the chat completion they add up to.
+
+One function makes each shape. Pure: ids and times come in as values.
+Source: the chat completion and chunk objects of OpenAI's API reference.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from horde_proxy.errors import ProxyError
+from horde_proxy.protocol import sse
+
 Chunk = dict[str, Any]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
 
 _PIECE = 4096
-_INSTEAD = {"tool_calls", "function_call"}
+"""Characters of a call's arguments in one chunk: some clients limit the length of an event."""
+_INSTEAD_OF_CONTENT = {"tool_calls", "function_call"}
+# A word with the space before it, or the space at the end: " two" of "one two".
 _WORD = re.compile(r"\s*\S+|\s+$")
 
 
 @dataclass(frozen=True)
 class Head:
-    """What all chunks of one answer share: id, unix seconds, the model that serves."""
+    """What all chunks of one answer share. `created` is Unix time (s); `model` is who serves."""
 
     id: str
     created: int
@@ -48,7 +57,7 @@ def role_chunk(head: Head, index: int = 0) -> Chunk:
 
 
 def call_deltas(number: int, call_id: str, name: str, arguments: str) -> Iterator[dict[str, Any]]:
-    """The deltas of one tool call: who is called first, then the arguments."""
+    """The deltas of one tool call: id and name first, then the arguments in pieces."""
     function = {"name": name, "arguments": ""}
     yield {
         "tool_calls": [{"index": number, "id": call_id, "type": "function", "function": function}]
@@ -59,12 +68,12 @@ def call_deltas(number: int, call_id: str, name: str, arguments: str) -> Iterato
 
 
 def as_legacy(delta: dict[str, Any]) -> dict[str, Any]:
-    """A tool call's delta in the older form, of which there is only one in an answer."""
+    """A tool call's delta as `function_call`: the older form, at most one in an answer."""
     return {"function_call": delta["tool_calls"][0]["function"]}
 
 
 def usage_chunk(head: Head, usage: dict[str, Any], horde: dict[str, Any]) -> Chunk:
-    """The last chunk: no choices, the usage, and what the horde told of the request."""
+    """The last chunk: no choices, the usage, and the `horde` object with the cost."""
     return {**chunk(head, {}), "choices": [], "usage": usage, "horde": horde}
 
 
@@ -84,26 +93,95 @@ def usage(prompt_tokens: int, completion_tokens: int, reasoning_tokens: int = 0)
     }
 
 
-def bare_chunk(chunk: Chunk, delta: dict[str, Any] | None = None) -> Chunk:
-    """A chunk like another, with nothing in it or with a delta of its own."""
-    choice = {"index": 0, "delta": delta or {}, "logprobs": None, "finish_reason": None}
+def bare_chunk(chunk: Chunk, delta: dict[str, Any] | None = None, index: int = 0) -> Chunk:
+    """A chunk like another, for one choice, with an empty delta or the given one."""
+    choice = {"index": index, "delta": delta or {}, "logprobs": None, "finish_reason": None}
     return {**chunk, "choices": [choice]}
 
 
 def words(text: str) -> Iterator[str]:
-    """The text in word-sized pieces; joined they are the text again."""
+    """The text in word-sized pieces, which joined are the text again."""
     return (match.group() for match in _WORD.finditer(text))
 
 
+def has_text(chunk: Chunk) -> bool:
+    """Whether a chunk brings some of the answer, and not only a role or a reason to end."""
+    return any(
+        choice["delta"].get("content") or choice["delta"].get("tool_calls")
+        for choice in chunk["choices"]
+    )
+
+
+class ChatEvents:
+    """Writes a chat completion as OpenAI's server-sent events; see api.front.EventWriter.
+
+    `include_usage`: the usage comes as the last chunk, and as null in the others, as OpenAI has
+    it with stream_options.include_usage.
+    """
+
+    def __init__(self, *, include_usage: bool, shows_progress: bool = False) -> None:
+        self.shows_progress = shows_progress
+        self._include_usage = include_usage
+        self._first: Chunk | None = None
+        self._unfinished: set[int] = set()
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._unfinished)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._first is not None and not self._unfinished
+
+    def chunk(self, chunk: Chunk) -> Iterator[bytes]:
+        """The event of one chunk; none for a usage that the client did not ask for."""
+        self._first = self._first or chunk
+        for choice in chunk["choices"]:
+            self._unfinished.add(choice["index"])
+            if choice["finish_reason"]:
+                self._unfinished.discard(choice["index"])
+        if chunk["choices"] or self._include_usage:
+            yield self._event(self.shaped(chunk))
+
+    def keep_alive(self) -> bytes:
+        """A chunk with an empty delta: clients that count seconds do not count comments."""
+        return self._event(self.shaped(self._empty_chunk({})))
+
+    def progress(self, text: str) -> bytes:
+        """A chunk with the text as reasoning, which many clients show apart from the answer."""
+        return self._event(self.shaped(self._empty_chunk({"reasoning_content": text})))
+
+    def error(self, error: ProxyError) -> bytes:
+        """OpenAI's SDKs raise an APIError for a `data:` line that has an `error`."""
+        return sse.event(error.envelope())
+
+    def end(self) -> bytes:
+        return sse.DONE
+
+    def shaped(self, chunk: Chunk) -> Chunk:
+        """The chunk as this front writes it."""
+        return chunk
+
+    def _empty_chunk(self, delta: dict[str, Any]) -> Chunk:
+        """A chunk of a choice that is still open: one that has ended must not begin again."""
+        assert self._first is not None, "nothing is open before the first chunk"
+        return bare_chunk(self._first, delta, index=min(self._unfinished))
+
+    def _event(self, chunk: Chunk) -> bytes:
+        if self._include_usage and chunk["choices"]:
+            chunk = {**chunk, "usage": None}
+        return sse.event(chunk)
+
+
 def fold(chunks: Iterable[Chunk]) -> dict[str, Any]:
-    """The chat completion that a whole stream of chunks amounts to; the last names the model."""
+    """The chat completion of all chunks of an answer; the last chunk names the model."""
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
-    for each in chunks:
-        answer = answer or _completion(each)
-        answer["model"] = each["model"]
-        answer.update({key: each[key] for key in ("usage", "horde") if key in each})
-        for part in each["choices"]:
+    for chunk in chunks:
+        answer = answer or _completion(chunk)
+        answer["model"] = chunk["model"]
+        answer.update({key: chunk[key] for key in ("usage", "horde") if key in chunk})
+        for part in chunk["choices"]:
             _add(choices.setdefault(part["index"], _choice(part["index"])), part)
     answer["choices"] = [choices[index] for index in sorted(choices)]
     return answer
@@ -141,7 +219,7 @@ def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
         _add_function(message.setdefault("function_call", {}), part["delta"]["function_call"])
     if part["finish_reason"]:
         choice["finish_reason"] = part["finish_reason"]
-        if (not message["content"] and message.keys() & _INSTEAD) or message["refusal"]:
+        if (not message["content"] and message.keys() & _INSTEAD_OF_CONTENT) or message["refusal"]:
             message["content"] = None
 
 

@@ -1,4 +1,4 @@
-"""The older completions: raw prompts in, text out, in the shapes that OpenAI gave them. Pure."""
+"""OpenAI's older completions: raw prompts in, text out. Pure. Source: POST /v1/completions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from horde_proxy.protocol.chat import (
     Sampled,
     common,
 )
-from horde_proxy.protocol.chunks import Chunk
+from horde_proxy.protocol.chunks import ChatEvents, Chunk
 from horde_proxy.protocol.validation import parsed
 
 _IGNORED = ("seed", "logit_bias", "logprobs", "best_of")
@@ -25,18 +25,18 @@ _IGNORED = ("seed", "logit_bias", "logprobs", "best_of")
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """One request for each prompt; `echo`: the text begins with its prompt."""
+    """One request for each prompt. `echo`: each text begins with its prompt."""
 
     prompts: tuple[str, ...]
     requests: tuple[GenerationRequest, ...]
     echo: bool
 
     def echoed(self) -> dict[int, str]:
-        """What each choice's text begins with, by its index."""
+        """The beginning of each choice's text, by the choice's index."""
         n = self.requests[0].n
         return {
-            place * n + index: prompt if self.echo else ""
-            for place, prompt in enumerate(self.prompts)
+            position * n + index: prompt if self.echo else ""
+            for position, prompt in enumerate(self.prompts)
             for index in range(n)
         }
 
@@ -48,12 +48,12 @@ class _Body(Sampled):
     best_of: Int | None = None
 
 
-def read_text(
+def read_completion(
     body: Any, *, default_tokens: int, max_n: int = 4, max_prompts: int = 20, strict: bool = False
 ) -> CompletionRequest:
-    """The TextRequest in a decoded JSON body. Raises InvalidRequest with param and code.
+    """The CompletionRequest in a decoded JSON body. Raises InvalidRequest with param and code.
 
-    `default_tokens`: for clients that name no limit. Source: POST /v1/completions.
+    `default_tokens`: max_tokens for clients that name none.
     """
     asked = parsed(_Body, body)
     if asked.suffix:
@@ -73,38 +73,44 @@ def read_text(
     return CompletionRequest(prompts, requests, bool(asked.echo))
 
 
-def text_chunk(chunk: Chunk, begins: Mapping[int, str]) -> Chunk:
-    """A chat's chunk as one of text; where the chat names its role, the text begins."""
+class CompletionEvents(ChatEvents):
+    """Writes a text completion as OpenAI's server-sent events."""
+
+    def __init__(self, asked: CompletionRequest) -> None:
+        super().__init__(include_usage=asked.requests[0].include_usage)
+        self._echoed = asked.echoed()
+
+    def shaped(self, chunk: Chunk) -> Chunk:
+        return completion_chunk(chunk, self._echoed)
+
+
+def completion_chunk(chunk: Chunk, echoed: Mapping[int, str]) -> Chunk:
+    """A chat's chunk as one of a completion; where the chat names its role, the text begins."""
     return {
         **chunk,
         "id": chunk["id"].replace("chatcmpl-", "cmpl-"),
         "object": "text_completion",
-        "choices": [_choice(each, begins) for each in chunk["choices"]],
+        "choices": [_choice(choice, echoed) for choice in chunk["choices"]],
     }
 
 
-def bare_chunk(chunk: Chunk) -> Chunk:
-    """A chunk without news, which keeps a stream alive."""
-    choice = {"text": "", "index": 0, "logprobs": None, "finish_reason": None}
-    return {**chunk, "choices": [choice]}
-
-
-def fold_text(chunks: Iterable[Chunk]) -> dict[str, Any]:
-    """The completion that a whole stream of text chunks amounts to."""
+def fold_completion(chunks: Iterable[Chunk], echoed: Mapping[int, str]) -> dict[str, Any]:
+    """The text completion of all chat chunks of an answer."""
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
-    for each in chunks:
-        answer = {**answer, **each}
-        for part in each["choices"]:
+    for chunk in chunks:
+        chunk = completion_chunk(chunk, echoed)
+        answer = {**answer, **chunk}
+        for part in chunk["choices"]:
             choice = choices.setdefault(part["index"], {**part, "text": ""})
             choice["text"] += part["text"]
             choice["finish_reason"] = part["finish_reason"] or choice["finish_reason"]
     return {**answer, "choices": [choices[index] for index in sorted(choices)]}
 
 
-def _choice(part: Mapping[str, Any], begins: Mapping[int, str]) -> dict[str, Any]:
+def _choice(part: Mapping[str, Any], echoed: Mapping[int, str]) -> dict[str, Any]:
     delta = part["delta"]
-    text = begins.get(part["index"], "") if "role" in delta else delta.get("content") or ""
+    text = echoed.get(part["index"], "") if "role" in delta else delta.get("content") or ""
     return {
         "text": text,
         "index": part["index"],

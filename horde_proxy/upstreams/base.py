@@ -1,4 +1,4 @@
-"""What a kind of upstream is to the rest of the proxy: a stream of Accepted, Waiting and chunks.
+"""The contract of an upstream: a stream of Accepted, Waiting and chunks; and who calls it.
 
 `stream(request, route, caller)` yields Accepted first, once the upstream has taken the request.
 Until then nothing has been sent to the client, so that a ProxyError keeps its real status.
@@ -8,6 +8,7 @@ Closing the generator cancels what still runs. Chunks are OpenAI's; the last one
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,43 +61,59 @@ class SubmitBudget:
 
 
 LONGEST_SLEEP = 0.9
-"""Seconds between two Waitings where nobody wakes the sleeper: keep-alives go out at Waitings."""
+"""Seconds between two Waitings where nothing else is said: keep-alives go out at Waitings."""
 
 
 class Sleeper:
     """The sleep of the thread that drives one answer, which other threads may end early.
 
-    `sleep` replaces the real sleep, for upstreams and tests with a clock of their own.
+    `longest` bounds one sleep (s). `time_left` are the seconds until somebody should look at the
+    clock again. `sleep` replaces the real sleep, for tests with a clock of their own.
+
+    One thread at a time sleeps here; any number may call wake() and stop().
     """
 
     def __init__(
-        self, longest: float = LONGEST_SLEEP, sleep: Callable[[float], object] | None = None
+        self,
+        longest: float = LONGEST_SLEEP,
+        time_left: Callable[[], float] = lambda: math.inf,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
-        self._longest, self._sleep = longest, sleep
-        # A binary semaphore: held while nothing has happened, released by wake(). A bare lock
-        # costs a fraction of an Event, and one thread at a time sleeps here.
+        self.longest, self._time_left, self._sleep = longest, time_left, sleep
+        self._error: ProxyError | None = None
+        # A binary semaphore: held while there is no news, released by wake(). It guards nothing.
+        # A bare lock costs a fraction of what an Event costs, with a thousand sleepers.
         self._news = threading.Lock()
         self._news.acquire()
 
     def wait(self, seconds: float) -> bool:
-        """Whether wake() ended the sleep of so many seconds, or of the `longest` if that is less.
+        """Whether wake() ended the sleep of so many seconds, or of fewer: see `longest`.
 
         A wake() that came before is not lost: the next wait ends at once. Yield a Waiting after
-        each wait, so that the caller can look at what happened.
+        each wait, so that the front can look at its client and the clock. Raises what stop() was
+        given.
         """
-        seconds = max(min(seconds, self._longest), 0.0)
+        time_left = self._time_left()
+        longest = min(self.longest, time_left) if time_left > 0 else LONGEST_SLEEP
+        seconds = max(min(seconds, longest), 0.0)
         if self._sleep is None:
-            return self._news.acquire(timeout=seconds)
-        is_woken = self._news.acquire(blocking=False)
-        if not is_woken:
+            is_woken = self._news.acquire(timeout=seconds)
+        elif not (is_woken := self._news.acquire(blocking=False)):
             self._sleep(seconds)
+        if self._error is not None:
+            raise self._error
         return is_woken
 
     def wake(self) -> None:
-        """End the present sleep, or the next one. Any thread may call it, as often as it likes."""
-        # The lock is free when an earlier wake() was not noticed yet.
+        """End the present sleep, or the next one."""
+        # The lock is free where an earlier wake() was not noticed yet.
         with contextlib.suppress(RuntimeError):
             self._news.release()
+
+    def stop(self, error: ProxyError) -> None:
+        """End the present sleep and all later ones with this error."""
+        self._error = error
+        self.wake()
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,7 @@ class Caller:
 
 
 class Spent(NamedTuple):
-    """What an answer has cost by now; `kudos` are the horde's."""
+    """The cost of an answer so far, in tokens and in the horde's kudos."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -132,8 +149,8 @@ class Spent(NamedTuple):
 class Accepted:
     """The upstream has the request; `headers` are for the client's response.
 
-    `spent` tells the cost of what was generated, for answers that end without their usage;
-    `is_paid`: it was counted already, for who sent the same request and left.
+    `spent` returns the cost so far, for answers that end before their usage came. `is_paid`: the
+    cost was already counted for a client that disconnected and came back.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -144,10 +161,10 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Nothing new yet: what is known meanwhile. Comes at least once a second.
+    """Nothing new yet: what is known meanwhile. One follows each sleep of an upstream.
 
-    `state` is "held back" (at our own gate), "queued" or "generating"; `seconds` are expected
-    until there is something new.
+    `state` is "held back" (by our own submit queue), "queued" or "generating". `seconds` is the
+    expected time until there is something new.
     """
 
     state: str
@@ -183,13 +200,13 @@ class Upstream(Protocol):
         """The method that proxies a call; None for a kind that cannot."""
 
     def models(self) -> Sequence[dict[str, Any]]:
-        """OpenAI's model objects of all models on offer now."""
+        """OpenAI's model objects of all models that are available now."""
 
     def refresh(self) -> None:
-        """Have the models listed anew, for whoever asks next."""
+        """Drop the known list of models: the next call of models() loads it."""
 
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
-        """Those of the models that may share one request with the first, which is among them."""
+        """Those of the models that may share one request with the first, the first included."""
 
     def stream(
         self, request: GenerationRequest, route: Route, caller: Caller
@@ -199,7 +216,7 @@ class Upstream(Protocol):
 
 @dataclass(frozen=True)
 class Route:
-    """An upstream and the names it has for the models, any of which may answer; first is best."""
+    """An upstream and its own names of the models, any of which may answer; the first is best."""
 
     upstream: Upstream
     models: tuple[str, ...]

@@ -1,7 +1,14 @@
-"""Ending calls whose client has gone: one thread looks at the sockets of all clients.
+"""Noticing that a client has gone, while a thread waits for something else on its behalf.
 
-A thread that waits for an upstream's bytes cannot look at its client. When the client hangs up,
-the upstream's connection is shut down, and that thread wakes with an error.
+One thread waits in epoll for the sockets of all clients:
+
+    request thread    watch(socket) ----> epoll ----> waits for an upstream, or sleeps
+    monitor thread    the client hangs up -> hang_up(): wakes the sleeper of a generation,
+                      or shuts down the upstream's connection of a proxied call
+    request thread    wakes up, raises ClientGone
+
+A thread that reads from an upstream cannot be woken otherwise: the shutdown of its connection
+makes its read fail. Nothing here reads from a client's socket.
 """
 
 from __future__ import annotations
@@ -11,7 +18,8 @@ import logging
 import select
 import socket
 import threading
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -19,44 +27,115 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from horde_proxy.errors import ClientGone, ProxyError, ShuttingDown
 
+# Linux reports a peer that closed even behind bytes that nobody has read.
 _HUNG_UP: int = getattr(select, "EPOLLRDHUP", 0)
 _CURRENT = threading.local()
 log = logging.getLogger(__name__)
 
 
-class CallGuard:
-    """One client's call. `error` says why it is over, once the client hung up.
+def is_open(client: socket.socket | None) -> bool:
+    """Whether the client is still there, for systems without epoll; True without a socket."""
+    if client is None:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(client, select.POLLIN)
+        events = poll.poll(0)
+        if not events:
+            return True
+        if events[0][1] & (select.POLLHUP | select.POLLERR):
+            return False
+        return bool(client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+class Wakeable(Protocol):
+    """Something that waits for a client."""
+
+    def wake(self) -> None:
+        """Look at the client now."""
+
+    def stop(self, error: ProxyError) -> None:
+        """Give up with this error."""
+
+
+class ClientWatch:
+    """Watches the client of one generation. `waiter` is woken when the client has gone.
+
+    Use it as a context manager: its end is the end of the watch.
+    """
+
+    def __init__(self, monitor: DisconnectMonitor, client: socket.socket | None) -> None:
+        self.error: ProxyError | None = None
+        self.waiter: Wakeable | None = None
+        self.descriptor = client.fileno() if client and _HUNG_UP else -1
+        self._monitor = monitor
+        self._unwatched = None if _HUNG_UP else client
+
+    def __enter__(self) -> ClientWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """Raises ClientGone when the client has gone, ShuttingDown when the proxy stops."""
+        if self.error is None and not is_open(self._unwatched):
+            self.error = ClientGone()
+        if self.error is not None:
+            raise self.error
+
+    def hang_up(self, error: ProxyError | None = None) -> None:
+        """The client has gone, or the proxy stops (`error`). Called under the monitor's lock."""
+        self.error = self.error or error or ClientGone()
+        if self.waiter is None:
+            return
+        if isinstance(self.error, ClientGone):
+            self.waiter.wake()
+        else:
+            self.waiter.stop(self.error)
+
+    def close(self) -> None:
+        """Watch no longer; may be called again."""
+        self._monitor.forget(self)
+
+
+class CallGuard(ClientWatch):
+    """Watches the client of one proxied call. `error` says why the call was ended.
 
     `is_reused`: the call went over a connection that had been kept open.
     """
 
-    def __init__(self, hangups: DisconnectMonitor, client: socket.socket | None) -> None:
-        self.error: ProxyError | None = None
+    def __init__(self, monitor: DisconnectMonitor, client: socket.socket | None) -> None:
+        super().__init__(monitor, client)
         self.is_reused = False
-        self._hangups = hangups
         self._connection: Any = None
-        self.descriptor = client.fileno() if client else -1
 
-    def __enter__(self) -> None:
-        """This thread's next call to an upstream is watched."""
-        _CURRENT.watch = self
-
-    def __exit__(self, *_: object) -> None:
-        _CURRENT.watch = None
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Within this context, the thread's next call to an upstream is guarded."""
+        _CURRENT.guard = self
+        try:
+            yield
+        finally:
+            _CURRENT.guard = None
 
     def attach(self, connection: Any, *, is_reused: bool) -> None:
-        """This connection is used for the call now. Raises `error`."""
+        """Note the connection that the call uses. Raises `error` if the call is over."""
         self._connection, self.is_reused = connection, is_reused
         if self.error:
             raise self.error
 
     def hang_up(self, error: ProxyError | None = None) -> None:
-        """The client has gone, or another error ends the call: wakes who works for it."""
+        """End the call: shut its connection down, which wakes the thread that reads from it."""
         self.error = self.error or error or ClientGone()
         connection = self._connection
-        if connection is not None and connection.watch is self:
+        if connection is not None and connection.guard is self:
             try:
-                # An SSL socket's own method would take the socket from under the reader.
+                # An SSL socket's own shutdown() would unwrap it under the reader.
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
             except (OSError, TypeError):
                 log.debug("there was no connection to shut down")
@@ -64,88 +143,101 @@ class CallGuard:
     def close(self) -> None:
         """The call is over; may be called again."""
         connection, self._connection = self._connection, None
-        if connection is not None and connection.watch is self:
-            connection.watch = None
-        self._hangups.forget(self)
+        if connection is not None and connection.guard is self:
+            connection.guard = None
+        super().close()
 
 
 class DisconnectMonitor:
-    """Watches clients. Without epoll (other systems), nothing is noticed before a write fails."""
+    """Watches clients. Without epoll (not Linux), see ClientWatch.check."""
 
     def __init__(self) -> None:
+        # Guards the two collections and the registrations in epoll. It is also held while a watch
+        # hangs up, so that forget() returns only after that: a connection that is given back to
+        # its pool is never shut down later. Under it there is no I/O that could block.
         self._lock = threading.Lock()
-        self._watches: dict[int, CallGuard] = {}
-        self._all: set[CallGuard] = set()
+        self._by_descriptor: dict[int, ClientWatch] = {}
+        self._all: set[ClientWatch] = set()
         self._poll: Any = None
 
+    def watch_client(self, client: socket.socket | None) -> ClientWatch:
+        """A watch of a client whose answer is generated; without a socket it notices nothing."""
+        watch = ClientWatch(self, client)
+        self._add(watch)
+        return watch
+
     def watch(self, client: socket.socket | None) -> CallGuard:
-        """A watch for one call of a client; without a socket it sees nothing."""
-        found = CallGuard(self, client if _HUNG_UP else None)
-        with self._lock:
-            self._all.add(found)
-            if found.descriptor >= 0:
-                self._watches[found.descriptor] = found
-                self._started().register(
-                    found.descriptor, _HUNG_UP | select.EPOLLHUP | select.EPOLLONESHOT
-                )
-        return found
+        """A guard for a proxied call of a client; without a socket it notices nothing."""
+        guard = CallGuard(self, client)
+        self._add(guard)
+        return guard
 
     def hang_up_all(self) -> None:
-        """End all calls: the proxy is being stopped."""
+        """End all that is watched: the proxy is being stopped."""
         with self._lock:
             for watch in self._all:
                 watch.hang_up(ShuttingDown())
 
-    def forget(self, watch: CallGuard) -> None:
-        """Look no longer at a call's client."""
+    def forget(self, watch: ClientWatch) -> None:
+        """Watch this client no longer."""
         with self._lock:
             self._all.discard(watch)
-            if self._watches.get(watch.descriptor) is watch:
-                del self._watches[watch.descriptor]
+            if self._by_descriptor.get(watch.descriptor) is watch:
+                del self._by_descriptor[watch.descriptor]
+                # The server may have closed the socket already, which also ends the registration.
                 with contextlib.suppress(OSError):
                     self._poll.unregister(watch.descriptor)
+
+    def _add(self, watch: ClientWatch) -> None:
+        with self._lock:
+            self._all.add(watch)
+            if watch.descriptor >= 0:
+                self._by_descriptor[watch.descriptor] = watch
+                # One shot: a hang-up is final, and level-triggered epoll would report it forever.
+                events = _HUNG_UP | select.EPOLLHUP | select.EPOLLONESHOT
+                self._started().register(watch.descriptor, events)
 
     def _started(self) -> Any:
         if self._poll is None:
             self._poll = select.epoll()
-            threading.Thread(target=self._run, daemon=True).start()
+            threading.Thread(target=self._run, name="disconnects", daemon=True).start()
         return self._poll
 
     def _run(self) -> None:
         while True:
             for descriptor, _ in self._poll.poll():
                 with self._lock:
-                    watch = self._watches.get(descriptor)
+                    watch = self._by_descriptor.get(descriptor)
                     if watch:
                         watch.hang_up()
 
 
-class _Watched(HTTPConnection):
-    """Tells its watch that it is used, and whether it was before."""
+class _GuardedConnection(HTTPConnection):
+    """Tells the thread's current guard that it is used, and whether it was used before."""
 
-    watch: CallGuard | None = None
-    was_asked = False
+    guard: CallGuard | None = None
+    was_used = False
 
     def connect(self) -> None:
-        self.was_asked = False
+        self.was_used = False
         super().connect()
 
     def request(self, *arguments: Any, **options: Any) -> None:
-        watch = self.watch = getattr(_CURRENT, "watch", None)
-        if watch:
-            watch.attach(self, is_reused=self.was_asked and self.sock is not None)
+        guard = self.guard = getattr(_CURRENT, "guard", None)
+        if guard:
+            guard.attach(self, is_reused=self.was_used and self.sock is not None)
         super().request(*arguments, **options)
-        self.was_asked = True
-        if watch and watch.error:
-            raise watch.error
+        self.was_used = True
+        if guard and guard.error:
+            raise guard.error
 
 
-class _SecureConnection(_Watched, HTTPSConnection):
+class _SecureConnection(_GuardedConnection, HTTPSConnection):
     """The same over TLS."""
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Watched
+    ConnectionCls = _GuardedConnection
 
 
 class _SecurePool(HTTPSConnectionPool):
@@ -156,13 +248,13 @@ _POOLS = {"http": _Pool, "https": _SecurePool}
 
 
 class WatchedAdapter(HTTPAdapter):
-    """Sends requests whose client may be watched."""
+    """Sends requests over connections that a CallGuard can shut down."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
-        found: Any = super().proxy_manager_for(*arguments, **options)
-        found.pool_classes_by_scheme = _POOLS
-        return found
+        manager: Any = super().proxy_manager_for(*arguments, **options)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager

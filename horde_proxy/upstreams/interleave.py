@@ -4,50 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
 
 AT_ONCE = 4
-"""One thread drives them all, and each sleeps in its turn."""
+"""How many run at a time: one thread drives them all, and each sleeps in its turn."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
-def several(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamItem]:
-    """One stream of all, each of which has n choices: that of the first names itself.
+def interleave(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamItem]:
+    """One stream of all, each of which has n choices. The first of them gives id and headers.
 
-    The usage comes once, at the end. Closing it closes all that still run.
+    Each runs until it waits. The usage comes once, at the end. Closing this closes all of them.
     """
-    to_come = dict(enumerate(streams))
+    pending = dict(enumerate(streams))
     running: dict[int, Iterator[StreamItem]] = {}
-    last: list[Chunk] = []
-    costs: list[Callable[[], Spent]] = []
-    first: Chunk | None = None
+    merged = _Merged(n)
     try:
-        while running or to_come:
-            for place in list(to_come)[: AT_ONCE - len(running)]:
-                running[place] = to_come.pop(place)
-            for place, stream in list(running.items()):
+        while running or pending:
+            for position in list(pending)[: AT_ONCE - len(running)]:
+                running[position] = pending.pop(position)
+            for position, stream in list(running.items()):
                 for item in stream:
-                    if isinstance(item, dict):
-                        first = first or item
-                        if item["choices"]:
-                            yield _numbered(item, first, place * n)
-                        else:
-                            last.append(item)
-                    elif isinstance(item, Accepted):
-                        costs.append(item.spent)
-                        if place == 0:
-                            yield replace(item, spent=lambda: _sum(costs))
-                    else:
-                        yield item
+                    yield from merged.add(position, item)
                     if isinstance(item, Waiting):
                         break
                 else:
-                    del running[place]
-        if first is not None and last:
-            yield {**last[0], "id": first["id"], "usage": _added(last)}
+                    del running[position]
+        yield from merged.usage()
     finally:
         for stream in running.values():
             close = getattr(stream, "close", None)
@@ -55,20 +40,48 @@ def several(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamI
                 close()
 
 
-def _sum(costs: Sequence[Callable[[], Spent]]) -> Spent:
-    found = [cost() for cost in costs]
+class _Merged:
+    """What several answers have in common, while they are put together."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._first: Chunk | None = None
+        self._usages: list[Chunk] = []
+        self._costs: list[Callable[[], Spent]] = []
+
+    def add(self, position: int, item: StreamItem) -> Iterator[StreamItem]:
+        """The items to give for an item of the answer at that position."""
+        if isinstance(item, Waiting):
+            yield item
+        elif isinstance(item, Accepted):
+            self._costs.append(item.spent)
+            if position == 0:
+                yield replace(item, spent=lambda: _total(self._costs))
+        elif item["choices"]:
+            self._first = self._first or item
+            yield _numbered(item, self._first, position * self._n)
+        else:
+            self._usages.append(item)
+
+    def usage(self) -> Iterator[Chunk]:
+        """The last chunk: the usage of all."""
+        if self._first is not None and self._usages:
+            usage = dict(self._usages[0]["usage"])
+            for name in _COUNTS:
+                usage[name] = sum(chunk["usage"][name] for chunk in self._usages)
+            yield {**self._usages[0], "id": self._first["id"], "usage": usage}
+
+
+def _total(costs: Sequence[Callable[[], Spent]]) -> Spent:
+    parts = [cost() for cost in costs]
     return Spent(
-        sum(each.prompt_tokens for each in found),
-        sum(each.completion_tokens for each in found),
-        sum(each.kudos for each in found),
+        sum(part.prompt_tokens for part in parts),
+        sum(part.completion_tokens for part in parts),
+        sum(part.kudos for part in parts),
     )
 
 
 def _numbered(chunk: Chunk, first: Chunk, offset: int) -> Chunk:
-    choices = [{**each, "index": each["index"] + offset} for each in chunk["choices"]]
+    """The chunk with the common id, and its choices numbered on after earlier answers."""
+    choices = [{**choice, "index": choice["index"] + offset} for choice in chunk["choices"]]
     return {**chunk, "id": first["id"], "created": first["created"], "choices": choices}
-
-
-def _added(chunks: Sequence[Chunk]) -> dict[str, Any]:
-    usage = dict(chunks[0]["usage"])
-    return {**usage, **{name: sum(each["usage"][name] for each in chunks) for name in _COUNTS}}

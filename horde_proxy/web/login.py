@@ -12,7 +12,7 @@ import secrets
 
 from flask import Response, g, make_response, redirect, render_template, request
 
-from horde_proxy.api.auth import client_address, client_key, guard, use
+from horde_proxy.api.auth import act_as, authenticate, client_address, client_key
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.errors import InvalidApiKey, Refused
 from horde_proxy.key_digest import key_digest
@@ -35,13 +35,13 @@ def visitor_is_allowed() -> bool:
     ctx = current_context()
     g.key, g.scope = None, EVERYTHING
     if not ctx.access.requires_key or client_key() is not None:
-        guard()
+        authenticate()
         return True
     session = current_session(ctx)
     key = ctx.access.keys.find_digest(session.digest) if session else None
     if session is None or key is None:
         return False
-    use(key)
+    act_as(key)
     g.visitor, g.page_token = session.digest, session.token
     return True
 

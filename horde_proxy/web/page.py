@@ -25,12 +25,12 @@ from flask import (
 
 from horde_proxy.api.auth import client_name, is_admin
 from horde_proxy.api.chat import chat_completions
-from horde_proxy.api.connection import is_open
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.generation import horde_key
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import ProxyError, Refused, ShuttingDown
 from horde_proxy.protocol import sse
+from horde_proxy.upstreams.disconnects import is_open
 from horde_proxy.web import charts, login, tables
 
 LONGEST_WATCH = 300.0
@@ -99,7 +99,7 @@ def events() -> Response:
     ctx = current_context()
     if ctx.access.passthrough:
         raise Refused("Running requests are not public.")
-    g.closing.append(ctx.live.page.watchers.take())
+    g.closing.append(ctx.live.page.watchers.acquire())
     stream = _events(ctx, _owner(), _macros().running_table, _still_watching(ctx))
     return Response(stream, content_type=CONTENT_TYPE, headers=HEADERS)
 
@@ -249,4 +249,6 @@ def _account(ctx: AppContext) -> list[list[str]] | None:
 
 def _running(ctx: AppContext, owner: str | None) -> tables.Table:
     in_flight = ctx.live.in_flight
-    return tables.running([*in_flight.list(owner), *in_flight.relayed(owner)], time.time())
+    return tables.running(
+        [*in_flight.summaries(owner), *in_flight.proxied_summaries(owner)], time.time()
+    )

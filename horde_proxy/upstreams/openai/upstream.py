@@ -224,7 +224,7 @@ class OpenAIUpstream:
     def _send_guarded(
         self, request: requests.PreparedRequest, guard: CallGuard
     ) -> requests.Response:
-        with guard:
+        with guard.current():
             return self._send(request, self._timeout, stream=True)
 
     def _send(

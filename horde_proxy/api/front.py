@@ -1,0 +1,77 @@
+"""What a front is: one API's way to read a request and to write an answer. It adds no stage.
+
+How to add a front, here for an API "echo":
+
+1. protocol/echo.py: a function that reads the body into GenerationRequests, and raises
+   InvalidRequest; one that folds chat chunks into the answer; and an EventWriter for streams.
+   protocol/completions.py is an example of about a hundred lines.
+2. api/echo.py: `FRONT = Front(read, fold, stream)` of these three.
+3. In the same module: a blueprint with the route, whose view returns run_generation(FRONT).
+4. api/routes.py: the blueprint, in the list of those that are served with and without /v1.
+5. tests/test_api_echo.py, and the route in docs/.
+
+Everything between the body and the chunks (keys, limits, candidates, retries, clients that leave,
+loops, slots, logs) is done by api/generation.py, alike for all fronts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from horde_proxy.api.context import ServingOptions
+from horde_proxy.errors import ProxyError
+from horde_proxy.protocol.chat import GenerationRequest
+from horde_proxy.protocol.chunks import Chunk
+
+
+class Question(Protocol):
+    """What a front read: one request, or several whose answers become one."""
+
+    @property
+    def requests(self) -> Sequence[GenerationRequest]:
+        """At least one. All have the same n and model; the first says how to answer."""
+
+
+class EventWriter(Protocol):
+    """Writes the server-sent events of one streamed answer, in the shapes of one front.
+
+    `is_open`: something was written, and some of the answer is still to come. `is_complete`: the
+    answer has ended as it should. `shows_progress`: the client wants to read how its wait goes.
+    """
+
+    shows_progress: bool
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    def chunk(self, chunk: Chunk) -> Iterator[bytes]:
+        """The events of one chat chunk."""
+
+    def keep_alive(self) -> bytes:
+        """An event without news, for clients that give up on a silent stream."""
+
+    def progress(self, text: str) -> bytes:
+        """An event that shows a line about the wait to whoever reads the answer."""
+
+    def error(self, error: ProxyError) -> bytes:
+        """The event of an error that ends the stream."""
+
+    def end(self) -> bytes:
+        """What follows the last event, also after an error."""
+
+
+Q = TypeVar("Q", bound=Question)
+
+
+@dataclass(frozen=True)
+class Front(Generic[Q]):
+    """One API. `read` takes the decoded JSON body; `fold` all chunks of a complete answer."""
+
+    read: Callable[[Any, ServingOptions], Q]
+    fold: Callable[[Q, Sequence[Chunk]], dict[str, Any]]
+    stream: Callable[[Q], EventWriter]
