@@ -940,8 +940,9 @@ def test_models_can_be_asked_for_by_type_state_and_count(
     assert [model["name"] for model in world.get(f"status/models{query}").get_json()] == names
 
 
-def test_a_count_that_is_no_number_is_named(world: World) -> None:
-    response = world.get("status/models?min_count=many")
+@pytest.mark.parametrize("text", ["many", "--5", "9" * 5000])
+def test_a_count_that_is_no_number_is_named(world: World, text: str) -> None:
+    response = world.get(f"status/models?min_count={text}")
     assert (response.status_code, list(response.get_json()["errors"])) == (400, ["min_count"])
 
 

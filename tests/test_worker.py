@@ -15,8 +15,15 @@ import responses
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.upstreams.horde.text import TEXT
 from horde_proxy.worker import model_file
-from horde_proxy.worker.backends import BackendError, BackendOptions, open_backend
+from horde_proxy.worker.backends import (
+    Backend,
+    BackendError,
+    BackendOptions,
+    open_backend,
+    registry,
+)
 from horde_proxy.worker.backends.echo import Echo
+from horde_proxy.worker.backends.kobold import KoboldServer
 from horde_proxy.worker.backends.ngram import NGram
 from horde_proxy.worker.bridge import Bridge, WorkerIdentity, WorkerRejected
 from horde_proxy.worker.placeholders import fill, fill_payload
@@ -228,6 +235,32 @@ def test_an_openai_server_gets_a_raw_completion() -> None:
     sent = json.loads(generate.calls[0].request.body)
     assert (sent["model"], sent["prompt"], sent["max_tokens"]) == ("some-model", "Once", 80)
     assert (sent["stop"], sent["repetition_penalty"], sent["repeat_penalty"]) == (["END"], 1.1, 1.1)
+
+
+@responses.activate
+def test_a_server_that_answers_like_all_kinds_is_koboldcpp() -> None:
+    responses.get(f"{URL}/api/v1/model", json={"result": "koboldcpp/Some-8B"})
+    responses.get(f"{URL}/api/v1/config/max_length", status=404)
+    responses.get(f"{URL}/api/v1/config/max_context_length", status=404)
+    responses.get(f"{URL}/api/version", json={"version": "0.9"})
+    responses.get(f"{URL}/api/tags", json={"models": [{"name": "Some-8B"}]})
+    responses.get(f"{URL}/v1/models", json={"data": [{"id": "Some-8B"}]})
+    backend = open_backend(URL)
+    assert (type(backend), backend.max_length, backend.max_context_length) == (
+        KoboldServer,
+        512,
+        4096,
+    )
+
+
+def test_a_registered_kind_opens_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted = Scripted("Hello.")
+
+    def open_scripted(name: str, options: BackendOptions) -> Backend | None:
+        return scripted if name == "scripted" else None
+
+    monkeypatch.setattr(registry, "KINDS", (*registry.KINDS, open_scripted))
+    assert open_backend("scripted") is scripted
 
 
 @responses.activate

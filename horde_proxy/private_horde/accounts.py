@@ -24,11 +24,13 @@ class HordeAccounts:
             floor=ANONYMOUS_FLOOR,
             concurrency=ANONYMOUS_CONCURRENCY,
         )
+        # In a horde that is not open to everybody the anonymous key is one like any unknown one.
         self._by_key = {key_digest(ANONYMOUS_KEY): self.anonymous} if anonymous else {}
         self._by_name = {self.anonymous.username: self.anonymous}
 
     def add(self, api_key: str, account: HordeAccount) -> None:
         """Register an account under a key. Raises ValueError for a key that is taken or empty."""
+        # The anonymous key, too, is taken unless the horde is closed to it.
         key = key_digest(api_key)
         if not api_key or key in self._by_key:
             raise ValueError(f"the key for account {account.alias!r} is empty or already taken")

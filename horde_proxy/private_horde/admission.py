@@ -18,6 +18,7 @@ Fields = dict[str, Any]
 
 def check_before_account(fields: Fields, maintenance: bool) -> None:
     """Refuse what nobody may send: styles (there are none), plain http webhooks, maintenance."""
+    # The style comes first in the real one, since it would replace the other fields.
     if fields["style"] is not None:
         raise refusal("StyleNotFound", id=fields["style"])
     if maintenance:
@@ -28,6 +29,7 @@ def check_before_account(fields: Fields, maintenance: bool) -> None:
 
 def check_account(fields: Fields, account: HordeAccount) -> None:
     """Refuse what this account may not send, and an empty prompt."""
+    # A service names the user that it acts for; the name has no effect on billing or limits.
     if fields["proxied_account"] is not None and not account.service:
         raise refusal("OnlyServiceAccountProxy")
     if fields["prompt"] == "":
@@ -44,6 +46,7 @@ def check_concurrency(fields: Fields, account: HordeAccount) -> None:
     models = set(fields["models"])
     if account.anonymous and models:
         requests = (request for request in requests if not models.isdisjoint(request.models))
+    # Results being processed do not count, only those that wait (contract: base.py:351-366).
     count = sum(request.waiting for request in requests) + fields["params"]["n"]
     if count > account.concurrency:
         raise refusal("TooManyPrompts", count=count, limit=account.concurrency)
@@ -56,6 +59,7 @@ def check_params(fields: Fields, account: HordeAccount) -> None:
         raise refusal("TokenOverflow")
     if params["sampler_order"] is not None and len(set(params["sampler_order"])) < SAMPLERS:
         raise refusal("MissingFullSamplerOrder")
+    # Both bounds are on the whole list; a single stop string may be long.
     stops = params["stop_sequence"] or []
     if len(stops) > MOST_STOP_SEQUENCES:
         raise refusal("TooManyStopSequences", limit=MOST_STOP_SEQUENCES)

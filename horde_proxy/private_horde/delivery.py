@@ -31,6 +31,7 @@ def check_in(state: HordeState, fields: dict[str, Any], api_key: str, now: float
     if not 0 < len(fields["models"]) <= MOST_MODELS_OF_A_WORKER:
         raise refusal("BadRequest", reason=_BAD_MODELS)
     offer = WorkerOffer(
+        # Each once, in the worker's order: the first is used for requests that name no model.
         models=tuple(dict.fromkeys(fields["models"])),
         max_length=fields["max_length"],
         max_context_length=fields["max_context_length"],
@@ -50,6 +51,7 @@ def find_job(state: HordeState, job_id: str, api_key: str) -> Job:
     job = state.queue.find_job(job_id)
     if job.worker.owner is not account:
         raise refusal("WrongCredentials")
+    # A worker that is late learns by the code whether its job went to another one.
     if job.state in ("faulted", "aborted"):
         raise refusal("AbortedGen", id=job.id, ttl=state.queue.job_ttl)
     if job.state != "processing":
@@ -68,11 +70,13 @@ def settle(state: HordeState, job: Job, now: float) -> float:
         trusted=worker.owner.trusted,
         validated=worker.offer.validated,
     )
+    # A censored text earns the full reward: the worker has done the work.
     charge(request, reward + kudos.TAX if job.state == "ok" else kudos.CENSORED_COST)
     tokens = kudos.counted_tokens(len(job.text), request.max_length)
     _credit(worker, reward, tokens)
     speed = tokens / max(now - job.popped, _FASTEST_SECONDS)
     state.workers.record_speed(worker, job.model, speed)
+    # Totals count the tokens that were requested (contract: stats/text/totals), not those made.
     state.counts.record(job.model, request.max_length, now)
     return reward
 

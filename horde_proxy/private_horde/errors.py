@@ -78,6 +78,7 @@ class HordeError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The JSON object of the refusal, in one of the real horde's shapes."""
+        # Without `rc`: that is how clients tell a schema error (capture err_400_validation_type).
         if self.errors is not None:
             return {"errors": dict(self.errors), "message": self.message}
         if self.rc is not None:
@@ -104,4 +105,5 @@ def unreadable() -> HordeError:
 
 def too_fast(limit: object) -> HordeError:
     """The rate limit error (429, no rc); the str of `limit` is like "2 per 1 second"."""
+    # Without `rc`, unlike TooManyPrompts: waiting helps here (capture err_429_ratelimit_async).
     return HordeError(429, str(limit))

@@ -21,11 +21,13 @@ class Forecast:
 
     def __init__(self, waiting: Iterable[TextRequest], workers: Workers) -> None:
         self._speeds = model_speeds(workers)
+        # Grows with each request that is placed, so the order of `waiting` matters.
         self._tokens_ahead = dict.fromkeys(self._speeds, 0.0)
         self._waits = {request.id: self._place(request) for request in waiting}
 
     def wait_time(self, request: TextRequest, now: float) -> int:
         """Seconds until all of a request should be there; 0 when no worker serves it."""
+        # The results come from several workers at once: the last one decides.
         running = (remaining(job, now) for job in request.processing.values())
         wait = max(running, default=0.0)
         if request.waiting and not request.faulted:
@@ -69,5 +71,6 @@ def model_speeds(workers: Workers) -> Mapping[str, float]:
 
 def remaining(job: Job, now: float) -> float:
     """Seconds that a running job should still take."""
+    # A job that takes longer than estimated is taken to be done any moment.
     speed = job.worker.speed or UNMEASURED_SPEED
     return max(0.0, job.request.max_length / speed - (now - job.popped))

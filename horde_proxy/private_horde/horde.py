@@ -152,6 +152,7 @@ class PrivateHorde:
 
         `address` is the caller's; one that a trusted account used may submit faster afterwards.
         """
+        # Bodies are validated before the lock is taken: a large one takes its time.
         fields = schema.read(schema.SUBMIT, body, api_key)
         state = self._state
         with state.locked() as now:
@@ -165,6 +166,7 @@ class PrivateHorde:
             delivery.charge(request, kudos.TAX)
             account.requests_sent += 1
             account.tokens_requested += request.n * request.max_length
+            # Contract: base.py:319-321 and limiter_api.py:14-25.
             if account.trusted or account.service:
                 self._calls.trust(address)
             # The real one leaves `kudos` at 0 for text, too (capture text_async_202).
@@ -207,6 +209,7 @@ class PrivateHorde:
             jobs: list[Job] = []
             if request is not None:
                 jobs = state.queue.take(request, worker, fields["amount"], state.new_id, now)
+            # Only now: in maintenance a worker still gets its owner's requests.
             elif worker.maintenance:
                 raise refusal("WorkerMaintenance")
             return responses.popped(jobs, state.queue.job_ttl)
@@ -220,6 +223,7 @@ class PrivateHorde:
         state = self._state
         with state.locked() as now:
             job = delivery.find_job(state, fields["id"], api_key or "")
+            # The worker has given the job back; it waits again.
             if fields["state"] == "faulted":
                 state.queue.fail(job, "faulted")
                 return {"reward": 0.0}
@@ -241,6 +245,7 @@ class PrivateHorde:
             worker = state.workers.find(worker_id)
             if worker.owner is not account:
                 raise refusal("WrongCredentials")
+            # The real one can also change name, info and team.
             if fields["maintenance"] is None:
                 raise refusal("BadRequest", reason="Only `maintenance` can be changed here.")
             state.workers.set_maintenance(worker, fields["maintenance"])
@@ -264,6 +269,7 @@ class PrivateHorde:
             raise refusal("BadRequest", reason=reason)
         if kind != "text":
             return []
+        # The sizes never change, so they need no lock.
         knows = self._state.sizes.knows
         return [
             model
@@ -319,6 +325,7 @@ class PrivateHorde:
         The real horde repeats a wrong key in its message (capture find_user_404); this one does
         not, so that no log or page shows it.
         """
+        # Two refusals, as captured: 401 without a key, 404 with a wrong one.
         if api_key is None:
             raise refusal("InvalidAPIKey")
         state = self._state

@@ -45,6 +45,7 @@ class Queue:
         self.waiting: list[TextRequest] = []
         # A heap of (time, serial number, "job" or "request", id).
         self._deadlines: list[tuple[float, int, str, str]] = []
+        # Makes heap entries and orders unique, so that ties are never broken by other fields.
         self._serial = 0
 
     def add(self, request: TextRequest, now: float) -> None:
@@ -53,6 +54,7 @@ class Queue:
         start = request.priority - AGEING_KUDOS * (request.created // AGEING_SECONDS)
         request.order = (-start, request.created, self._next_serial())
         request.waiting = request.n
+        # Polls do not put the expiry off, only pops and deliveries do (contract: utils.py:110).
         request.expires = now + self.expiry
         request.account.held += request.held
         self.requests[request.id] = self.open[request.id] = request
@@ -82,10 +84,12 @@ class Queue:
 
     def next_for(self, favoured: Iterable[HordeAccount], fits: Fits) -> TextRequest | None:
         """The request that a worker gets: those of favoured accounts first, then in order."""
+        # A favoured account has few open requests, so they need no order of their own.
         own = (request for account in favoured for request in account.open.values())
         first = min((r for r in own if r.waiting and fits(r)), key=_order, default=None)
         if first is not None:
             return first
+        # Lazily: mostly one of the first fits.
         return next((request for request in self.waiting if fits(request)), None)
 
     def take(
@@ -103,6 +107,7 @@ class Queue:
         for _ in range(min(amount, request.waiting)):
             job = Job(new_id(), request, worker, model, now)
             self.jobs[job.id] = request.processing[job.id] = job
+            # Text jobs have a fixed time (processing_generation.py:411-416), whatever their length.
             self._remind(now + self.job_ttl, "job", job.id)
             jobs.append(job)
         request.jobs.extend(jobs)
@@ -120,6 +125,7 @@ class Queue:
         if request.forgotten:
             del self.jobs[job.id]
             return
+        # The job stays in `jobs`, so that a second delivery of it is a DuplicateGen.
         request.delivered.append(job)
         request.expires = now + self.expiry
         if request.settled:
@@ -136,8 +142,10 @@ class Queue:
             return
         request.waiting += 1
         request.restarted += 1
+        # A running job of a request that faulted meanwhile: nobody shall pop it again.
         if request.faulted:
             return
+        # It was not in the list while all its results were processing.
         if request.waiting == 1:
             insort(self.waiting, request, key=_order)
         if request.restarted >= self._max_faults:
@@ -152,6 +160,7 @@ class Queue:
         request.forgotten = True
         self._settle(request)
         del self.requests[request.id]
+        # Finished jobs are forgotten with it; a worker that submits one again gets InvalidJobID.
         for job in request.jobs:
             if job.id not in request.processing:
                 del self.jobs[job.id]
@@ -167,6 +176,7 @@ class Queue:
                 self._end_request(item_id, now)
 
     def _end_job(self, job_id: str) -> None:
+        # Most jobs are delivered by then; their reminders are left in the heap.
         job = self.jobs.get(job_id)
         if job is not None and job.state == "processing":
             self.fail(job, "aborted")
@@ -182,6 +192,7 @@ class Queue:
             self.forget(request)
 
     def _delist(self, request: TextRequest) -> None:
+        """Take a request out of the waiting list; `order` is unique, so bisection finds it."""
         del self.waiting[bisect_left(self.waiting, request.order, key=_order)]
 
     def _settle(self, request: TextRequest) -> None:

@@ -18,6 +18,10 @@ from horde_proxy.aihorde.limits import CONCURRENCY
 _SPEEDS_KEPT = 50
 
 
+# eq=False for all records: two jobs with equal fields are still two, and comparing them would walk
+# through everything that they are linked with.
+
+
 @dataclass(eq=False)
 class HordeAccount:
     """An account. Its kudos never fall below `floor`; `held` ones are promised, but not yet paid.
@@ -58,6 +62,7 @@ class HordeAccount:
 
     def pay(self, amount: float) -> None:
         """Take kudos, down to the floor."""
+        # At the floor a request costs nothing more, and the account goes on at the lowest priority.
         self.kudos = max(self.floor, self.kudos - amount)
         self.accumulated -= amount
 
@@ -99,6 +104,7 @@ class Worker:
     fulfilled: int = 0
     uncompleted: int = 0
     kudos: float = 0.0
+    # (model, tokens/s) of its last jobs.
     speeds: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=_SPEEDS_KEPT))
 
     @property
@@ -110,6 +116,7 @@ class Worker:
 
     def model_for(self, request: TextRequest) -> str | None:
         """The model it would use: the first of the request's that it serves, or its first."""
+        # The real horde draws one at random; here the client's order decides.
         served = self.offer.models
         if not request.models:
             return served[0]
@@ -130,7 +137,9 @@ class Job:
     popped: float
     state: str = "processing"
     text: str = field(default="", repr=False)
+    # 0 from most workers.
     seed: int = 0
+    # Such as {"type": "censorship", "value": "csam"}.
     gen_metadata: list[dict[str, Any]] = field(default_factory=list)
 
 

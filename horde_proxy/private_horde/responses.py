@@ -33,6 +33,7 @@ def status(request: TextRequest, *, position: int, wait_time: int, possible: boo
         "faulted": request.faulted,
         "wait_time": wait_time,
         "queue_position": position,
+        # Consumed until now: the tax at first, then the price of each delivered job.
         "kudos": round(request.kudos, 2),
         "is_possible": possible,
     }
@@ -40,6 +41,7 @@ def status(request: TextRequest, *, position: int, wait_time: int, possible: boo
 
 def generation(job: Job) -> Body:
     """One delivered result, an element of the status."""
+    # Without an id: text generations of the real horde have none (capture text_status_finished).
     return {
         "text": job.text,
         "seed": job.seed,
@@ -60,6 +62,7 @@ def popped(jobs: list[Job], ttl: float) -> Body:
     payload = default_params()
     if first is not None:
         request = first.request
+        # Each job has one result, however many the request has.
         payload = {"prompt": request.prompt, **worker_params(request.params), "n": 1}
     return {
         "payload": payload,
@@ -68,6 +71,8 @@ def popped(jobs: list[Job], ttl: float) -> Body:
         "messages": [],
         "ttl": round(ttl) if first else None,
         "extra_source_images": None,
+        # Reasons why requests did not fit. For text the real one practically never counts any
+        # (capture text_pop_job_too_big).
         "skipped": {},
         "softprompt": None,
         "model": first.model if first else None,
@@ -82,8 +87,10 @@ def worker(record: Worker, *, online: bool) -> Body:
         "kudos_rewards": round(record.kudos, 2),
         "kudos_details": {
             "generated": round(record.kudos, 2) if record.fulfilled else None,
+            # Only the real horde pays for being online.
             "uptime": None,
         },
+        # Clients parse the number out of this sentence.
         "performance": (
             "No requests fulfilled yet" if speed is None else f"{speed:.1f} tokens per second"
         ),
@@ -115,6 +122,7 @@ def models(workers: Workers, requests: Iterable[TextRequest]) -> list[Body]:
     queued: dict[str, tuple[int, int]] = {}
     for request in requests:
         open_jobs = request.waiting + len(request.processing)
+        # A request for any model counts nowhere; one that names a model twice counts once.
         for name in set(request.models):
             tokens, jobs = queued.get(name, (0, 0))
             queued[name] = (tokens + request.max_length, jobs + open_jobs)
@@ -146,6 +154,7 @@ def performance(queue: Queue, workers: Workers, past_minute_tokens: int) -> Body
     """GET status/performance; the figures of images and alchemy are all zero."""
     return {
         "queued_requests": 0,
+        # Results, not requests, whatever the name says: it is what the free length depends on.
         "queued_text_requests": sum(request.waiting for request in queue.waiting),
         "worker_count": 0,
         "text_worker_count": len(workers.online),
@@ -219,6 +228,7 @@ def user(account: HordeAccount, workers: list[Worker], now: float) -> Body:
         "worker_ids": [worker.id for worker in workers],
         "styles": [],
         "sharedkey_ids": [],
+        # The real one adds images and alchemy when there are any.
         "active_generations": {"text": list(account.open)},
         "trusted": account.trusted,
         "flagged": False,

@@ -13,6 +13,7 @@ from typing import Any
 
 from jsonschema import Draft4Validator
 
+from horde_proxy.aihorde.agents import UNKNOWN_AGENT
 from horde_proxy.aihorde.limits import TEXT_PARAMETERS, Parameter
 from horde_proxy.private_horde.errors import invalid, refusal, unreadable
 
@@ -91,7 +92,7 @@ POP = BodySchema(
             "items": {"type": "string", "minLength": 3, "maxLength": 255},
             "default": [],
         },
-        "bridge_agent": {"type": "string", "maxLength": 1000, "default": "unknown:0:unknown"},
+        "bridge_agent": {"type": "string", "maxLength": 1000, "default": UNKNOWN_AGENT},
         "threads": {"type": "integer", "minimum": 1, "maximum": 50, "default": 1},
         "nsfw": _FLAG,
         "max_length": {"type": "integer", "minimum": 1, "default": 512},

@@ -50,6 +50,7 @@ class HordeState:
         self.workers = Workers(offline_after, self.sizes, new_id)
         self.queue = Queue(job_ttl=job_ttl, expiry=expiry, max_faults=max_faults)
         self.counts = DeliveryCounts()
+        # Out of date at once, so that the first status makes a true one.
         self._forecast = Forecast((), self.workers)
         self._forecast_until = clock()
 

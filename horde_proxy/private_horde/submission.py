@@ -28,6 +28,7 @@ def admit(state: HordeState, fields: Fields, api_key: str, maintenance: bool) ->
     admission.check_before_account(fields, maintenance)
     account = state.accounts.require(api_key)
     admission.check_account(fields, account)
+    # Raises WorkerNotFound: a typing error would otherwise wait for 20 minutes.
     for worker_id in fields["workers"][:MOST_WORKERS]:
         state.workers.find(worker_id)
     admission.check_concurrency(fields, account)
@@ -40,6 +41,7 @@ def new_request(
 ) -> TextRequest:
     """The record of an admitted request. Raises KudosUpfront (403) with `check_kudos`."""
     held, downgraded = _upfront(state, fields, account) if check_kudos else (0.0, False)
+    # Further workers are ignored without a word, as in the real one.
     workers = fields["workers"][:MOST_WORKERS]
     return TextRequest(
         id=state.new_id(),
@@ -78,6 +80,7 @@ def _upfront(state: HordeState, fields: Fields, account: HordeAccount) -> tuple[
     cut, slow workers may take it, and it goes behind all others.
     """
     params = fields["params"]
+    # Counted anew each time; the real one looks at figures of the last minute.
     queued = sum(request.waiting for request in state.queue.waiting)
     limit = kudos.free_length(state.workers.threads(), queued)
     if params["max_length"] <= limit and fields["slow_workers"]:

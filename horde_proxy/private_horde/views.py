@@ -19,7 +19,9 @@ from horde_proxy.private_horde import responses, x_fields
 from horde_proxy.private_horde.errors import HordeError, invalid, too_fast, unreadable
 from horde_proxy.private_horde.horde import PrivateHorde
 
+# The real horde answers other methods of a known path with its own JSON, so all are routed here.
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# "host:port:version", as the real one writes it; there is one node here.
 _NODE = f"private-horde:80:{responses.VERSION}"
 
 View = Callable[..., tuple[Any, int]]
@@ -43,8 +45,10 @@ def blueprint(horde: PrivateHorde) -> Blueprint:
             f"route_{number}",
             _endpoint(horde, route),
             methods=_METHODS,
+            # Werkzeug would answer OPTIONS without the CORS headers below.
             provide_automatic_options=False,
         )
+    # Flask would hand an unknown path to the application's own error pages.
     for rule in ("/", "/<path:rest>"):
         routes.add_url_rule(rule, "elsewhere", _elsewhere, methods=_METHODS)
     routes.register_error_handler(HordeError, _refused)
@@ -63,17 +67,21 @@ def _endpoint(horde: PrivateHorde, route: _Route) -> Callable[..., Response]:
             return _json(message, 405, {"Allow": _allowed(route)})
         _check_rate(horde, route.rate)
         body, status = view(horde, **arguments)
+        # The mask applies to successful answers only: a refusal is raised past this line.
         return _json(x_fields.apply(request.headers.get("X-Fields"), body), status)
 
     return endpoint
 
 
 def _check_rate(horde: PrivateHorde, rate: str) -> None:
+    """Count the call, keep the rate headers for the answer, and refuse a call too many (429)."""
     address = request.remote_addr or ""
     apikey = request.headers.get("apikey")
     state = horde.count_call(rate, address, request.method, request.path, apikey)
     if state is None:
         return
+    # The real horde sends all four with each answer, Retry-After too; clients must heed it on 429
+    # only.
     g.rate_headers = {
         "Retry-After": str(state.retry_after),
         "X-Ratelimit-Limit": str(state.limit.amount),
@@ -85,6 +93,7 @@ def _check_rate(horde: PrivateHorde, rate: str) -> None:
 
 
 def _submit(horde: PrivateHorde) -> tuple[Any, int]:
+    # A dry run has no id and is a 200 (capture text_dry_run).
     answer = horde.submit(request.headers.get("apikey"), _body(), request.remote_addr or "")
     return answer, 202 if "id" in answer else 200
 
@@ -220,12 +229,15 @@ def _count(name: str) -> int | None:
     text = request.args.get(name)
     if text is None:
         return None
-    if not text.lstrip("-").isdecimal():
-        raise invalid({name: f"invalid literal for int() with base 10: {text!r}"})
-    return int(text)
+    try:
+        return int(text)
+    except ValueError as exc:
+        # Python's own sentence, as from flask-restx.
+        raise invalid({name: str(exc)}) from exc
 
 
 def _json(body: Any, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    # With the charset and the newline, as in every capture.
     content_type = "application/json; charset=utf-8"
     return Response(json.dumps(body) + "\n", status, headers, content_type=content_type)
 
@@ -239,11 +251,13 @@ def _refused(error: HordeError) -> Response:
 
 
 def _failed(error: HTTPException) -> Response:
+    # Flask turns an unexpected exception into a 500 before it comes here.
     return _json({"message": error.name}, error.code or 500)
 
 
 def _with_headers(response: Response) -> Response:
     headers = response.headers
+    # Pages such as KoboldAI Lite call a horde from the browser, whatever their origin.
     headers["Access-Control-Allow-Origin"] = "*"
     headers["Horde-Node"] = _NODE
     if request.method == "OPTIONS":

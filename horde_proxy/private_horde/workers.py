@@ -44,9 +44,11 @@ class Workers:
             self._by_id[worker.id] = self._by_name[name] = worker
         if worker.owner is not owner:
             raise refusal("WrongCredentials")
+        # The real one takes changes over every 30 s only (worker.py:361-403).
         if worker.id not in self._online or worker.offer != offer:
             self.version += 1
         if worker.id in self._online:
+            # A pause beyond `offline_after` is no uptime.
             worker.uptime += now - worker.last_seen
         worker.offer = offer
         worker.last_seen = now
@@ -57,6 +59,7 @@ class Workers:
     def sweep(self, now: float) -> None:
         """Take the workers offline that have not popped for too long."""
         while self._online:
+            # The first is the one whose last pop is longest ago.
             oldest = next(iter(self._online.values()))
             if oldest.last_seen + self._offline_after > now:
                 return
@@ -92,6 +95,7 @@ class Workers:
 
     def record_speed(self, worker: Worker, model: str, speed: float) -> None:
         """Remember the tokens per second of a delivered job."""
+        # Speeds count for requests without slow workers, so a match may change.
         worker.speeds.append((model, speed))
         self.version += 1
 
@@ -128,6 +132,7 @@ class Workers:
 
     def any_fits(self, request: TextRequest) -> bool:
         """Whether an online worker may take the request: its `is_possible`."""
+        # Every status asks; workers change far less often.
         version, possible = request.possible
         if version != self.version:
             possible = any(self.fits(worker, request) for worker in self.online)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from horde_proxy.aihorde.agents import software
 from horde_proxy.caching.background import PATIENCE
 from horde_proxy.caching.derived import Derived
 from horde_proxy.caching.redis import Document
@@ -138,7 +139,7 @@ def _read_worker(worker: Mapping[str, Any]) -> CatalogWorker:
         speed=_speed(worker.get("performance")),
         uncompleted=int(number(worker.get("uncompleted_jobs"), 0)),
         # "KoboldCppEmbedWorker:2:https://github.com/...": name, version and address.
-        agent=str(worker.get("bridge_agent") or "").partition(":")[0],
+        agent=software(str(worker.get("bridge_agent") or "")),
     )
 
 

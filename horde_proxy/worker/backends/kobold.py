@@ -7,10 +7,10 @@ from collections.abc import Callable
 import requests
 
 from horde_proxy.worker.backends.base import Payload
-from horde_proxy.worker.backends.server import Server, ServerModel, get, text_at
+from horde_proxy.worker.backends.server import ModelServer, ServerModel, get, text_at
 
 
-class KoboldServer(Server):
+class KoboldServer(ModelServer):
     """POST /api/v1/generate. The payload is sent unchanged: the horde's names are KoboldAI's.
 
     KoboldCpp fills in placeholders by itself.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import requests
 
 from horde_proxy.worker.backends.base import Payload
-from horde_proxy.worker.backends.server import Server, ServerModel, get, renamed, text_at
+from horde_proxy.worker.backends.server import ModelServer, ServerModel, get, renamed, text_at
 
 _OPTIONS = {
     "temperature": "temperature",
@@ -22,7 +22,7 @@ _OPTIONS = {
 """The names in `options` of Ollama's API, by the horde's."""
 
 
-class OllamaServer(Server):
+class OllamaServer(ModelServer):
     """POST /api/generate with raw: true, so that Ollama adds no template of its own."""
 
     @classmethod

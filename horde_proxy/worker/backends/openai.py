@@ -7,7 +7,7 @@ from collections.abc import Callable
 import requests
 
 from horde_proxy.worker.backends.base import Payload
-from horde_proxy.worker.backends.server import Server, ServerModel, get, renamed, text_at
+from horde_proxy.worker.backends.server import ModelServer, ServerModel, get, renamed, text_at
 
 _PARAMETERS = {
     "temperature": "temperature",
@@ -21,7 +21,7 @@ _PARAMETERS = {
 """The names in a completion's body, by the horde's."""
 
 
-class OpenAIServer(Server):
+class OpenAIServer(ModelServer):
     """POST /v1/completions with the raw prompt: a chat would get the server's own template."""
 
     @classmethod

@@ -30,7 +30,7 @@ class ServerModel:
     max_context_length: int = 4096
 
 
-class Server(ABC):
+class ModelServer(ABC):
     """A server at `url`; `name` is advertised to the horde, `model` is the server's own name."""
 
     tags = None
