@@ -10,11 +10,16 @@ import pytest
 
 from tests.support import World
 
-# Nothing in the tests depends on the speed of the machine.
-hypothesis.settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("any machine")
+# A few examples while one works, and many in CI: pytest --hypothesis-profile thorough. Neither
+# depends on the speed of the machine, so there is no deadline and no check of how long data take.
+for profile, examples in {"quick": 25, "thorough": 400}.items():
+    hypothesis.settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+hypothesis.settings.load_profile("quick")
 
 # Python's audit events of what only the tests in tests/live may do: https://peps.python.org/pep-0578/
 _LIVE_EVENTS = {

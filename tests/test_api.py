@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from werkzeug.test import TestResponse
@@ -634,13 +634,11 @@ def answered_well(fields: dict[str, Any]) -> None:
     assert world.horde.open_requests() == []
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(BODIES)
 def test_no_body_leads_to_a_500(fields: dict[str, Any]) -> None:
     answered_well(fields)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(MESSAGES)
 def test_no_messages_lead_to_a_500(messages: list[Any]) -> None:
     answered_well({"messages": messages})
@@ -648,7 +646,7 @@ def test_no_messages_lead_to_a_500(messages: list[Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5000)
 @given(BODIES, MESSAGES | VALUES)
 def test_none_of_five_thousand_bodies_leads_to_a_500(fields: dict[str, Any], messages: Any) -> None:
     answered_well({"messages": messages, **fields})

@@ -167,5 +167,5 @@ class HordeContext(RuleBasedStateMachine):
         assert [(len(each.open), round(each.held, 6)) for each in accounts] == [(0, 0.0)] * 3
 
 
-HordeContext.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+HordeContext.TestCase.settings = settings(stateful_step_count=40)
 TestPrivateHordeUnderRandomUse = HordeContext.TestCase

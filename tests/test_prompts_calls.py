@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from horde_proxy.prompts.lenient_json import dumps, loads
@@ -912,7 +912,6 @@ prose = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(name=names, first=arguments, second=arguments, style=st.sampled_from(STYLES), before=prose)
 def test_a_rendered_call_is_read_back(
     name: str, first: Any, second: Any, style: str, before: str
@@ -926,7 +925,6 @@ def test_a_rendered_call_is_read_back(
         assert (found.content, found.problem, found.unfinished) == (before, None, False)
 
 
-@settings(max_examples=60, deadline=None)
 @given(name=names, given=arguments, style=st.sampled_from(STYLES), before=prose)
 def test_no_beginning_of_a_call_is_taken_for_another_call(
     name: str, given: Any, style: str, before: str
@@ -979,7 +977,6 @@ SCRAPS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
 @given(text=SCRAPS, cut_off=st.booleans())
 def test_any_text_can_be_read(text: str, cut_off: bool) -> None:
     found = read(text, cut_off=cut_off)
@@ -1081,7 +1078,6 @@ def test_what_surely_is_text(text: str, surely: str) -> None:
     assert certain_content(text, [Tool("get_weather", "", {})]) == surely
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     before=st.text(max_size=60),
     after=st.text(max_size=60),

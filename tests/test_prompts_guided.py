@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -500,7 +500,6 @@ def is_unique_somewhere(schema: Any) -> bool:
     return '"uniqueItems": true' in json.dumps(schema)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SCHEMAS, st.lists(GARBAGE, max_size=60), st.sampled_from(["", "begun "]))
 def test_whatever_is_said_the_value_fits_and_the_asks_are_bounded(
     schema: Any, said: list[str], begun: str
@@ -519,7 +518,6 @@ def test_whatever_is_said_the_value_fits_and_the_asks_are_bounded(
         assert [ask.prefill for ask in asks if not text.startswith(ask.prefill)] == []
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SCHEMAS)
 def test_most_such_schemas_are_fillable_with_room_enough(schema: Any) -> None:
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from horde_proxy.prompts.answer import read_answer
@@ -190,7 +190,6 @@ def test_the_beginning_of_a_string_at_the_end_is_held_back() -> None:
 TEXTS = st.text(st.sampled_from("ab \n\t<|>_/EDNthinkmso.é漢😀{[]}`"), max_size=60)
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     segments=st.lists(TEXTS, min_size=1, max_size=6),
     stops=st.sampled_from([(), ("END",), ("\n\n", "a b"), ("😀", "<b>")]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import openai.types.chat
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from horde_proxy.errors import InvalidRequest, ToolCallFailed
@@ -435,7 +435,6 @@ SCHEMAS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schema=SCHEMAS, garbage=st.lists(st.text(max_size=30), min_size=1, max_size=8))
 def test_whatever_a_model_says_a_strict_schema_is_met(
     schema: dict[str, Any], garbage: list[str]
