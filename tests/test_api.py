@@ -481,16 +481,20 @@ def test_browsers_may_read_the_hordes_headers(client: FlaskClient) -> None:
 
 
 def keys_seen(headers: dict[str, str], **front: Any) -> str:
-    """The key under which the horde was asked, for a client that sends these headers."""
+    """The key under which a request was submitted, for a client that sends these headers."""
     world = World(**front)
     world.employ(Scripted("Hello."))
     world.horde.add_account("Bearer-like-Bea", "bea")
-    sent = []
-    world.session.hooks["response"].append(
-        lambda response, **_: sent.append(response.request.headers.get("apikey"))
-    )
+    submit, keys = world.horde.submit, []
+
+    def noted(key: str | None, *arguments: Any) -> Any:
+        keys.append(key)
+        return submit(key, *arguments)
+
+    world.horde.submit = noted  # type: ignore[assignment]
     world.http().post("/v1/chat/completions", json=body(), headers=headers)
-    return str(next(key for key in sent if key))
+    [key] = keys
+    return str(key)
 
 
 @pytest.mark.parametrize(
