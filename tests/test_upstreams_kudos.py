@@ -14,7 +14,7 @@ from horde_proxy.upstreams.horde.catalog import CatalogWorker, build_catalog
 from horde_proxy.upstreams.horde.failures import Failures, dropped_by
 from horde_proxy.upstreams.horde.jobs import Estimate
 from horde_proxy.upstreams.horde.throughput import Throughput
-from horde_proxy.upstreams.horde.workers import Filters, listed
+from horde_proxy.upstreams.horde.workers import Filters, worker_list
 from tests.support import Clock
 
 
@@ -53,20 +53,26 @@ def test_a_requests_options_go_over_the_settings() -> None:
 
 
 def test_who_failed_is_left_out_as_long_as_somebody_else_is_there() -> None:
-    assert listed([ONE, TWO], [ONE, TWO], []) == {}
-    assert listed([ONE, TWO], [ONE, TWO], ["1"]) == {"workers": ["1"], "worker_blacklist": True}
-    assert listed([ONE], [ONE], ["1"]) == {}
-    assert listed([ONE, TWO], [ONE], ["1"]) == {"workers": ["2"], "worker_blacklist": True}
+    assert worker_list([ONE, TWO], [ONE, TWO], []) == {}
+    assert worker_list([ONE, TWO], [ONE, TWO], ["1"]) == {
+        "workers": ["1"],
+        "worker_blacklist": True,
+    }
+    assert worker_list([ONE], [ONE], ["1"]) == {}
+    assert worker_list([ONE, TWO], [ONE], ["1"]) == {"workers": ["2"], "worker_blacklist": True}
 
 
 def test_the_preferred_worker_is_asked_alone() -> None:
-    assert listed([ONE, TWO], [ONE, TWO], [], "2") == {"workers": ["2"], "worker_blacklist": False}
-    assert listed([ONE, TWO], [ONE, TWO], [], "gone") == {}
+    assert worker_list([ONE, TWO], [ONE, TWO], [], "2") == {
+        "workers": ["2"],
+        "worker_blacklist": False,
+    }
+    assert worker_list([ONE, TWO], [ONE, TWO], [], "gone") == {}
 
 
 def test_of_many_unwanted_workers_five_wanted_ones_are_asked() -> None:
     many = [worker(str(number), speed=float(number)) for number in range(1, 21)]
-    found = listed(many, many[10:], [])
+    found = worker_list(many, many[10:], [])
     assert found == {"workers": ["20", "19", "18", "17", "16"], "worker_blacklist": False}
 
 
@@ -80,7 +86,7 @@ def test_no_more_than_five_workers_are_ever_listed(
 ) -> None:
     workers = [worker(str(number), speed=float(number)) for number in serving]
     allowed = [each for each in workers if int(each.id) in admitted]
-    found = listed(workers, allowed, [str(number) for number in avoided])
+    found = worker_list(workers, allowed, [str(number) for number in avoided])
     named = found.get("workers", [])
     assert len(named) <= MOST_WORKERS
     asked = [each for each in workers if (each.id in named) != found.get("worker_blacklist", True)]
@@ -131,7 +137,7 @@ def test_a_queue_takes_as_long_as_what_is_before_us() -> None:
 def test_our_own_requests_count_before_the_horde_tells_of_them() -> None:
     [entry] = build_catalog([{"name": "m", "count": 1, "performance": 10.0}], [], 0, {}).values()
     speeds = Throughput()
-    speeds.began("m", 3)
+    speeds.count_in_flight("m", 3)
     assert speeds.queue_seconds(entry) == 1 + 3 * 200 / 10.0
-    speeds.began("m", -3)
+    speeds.count_in_flight("m", -3)
     assert speeds.queue_seconds(entry) == 1

@@ -75,6 +75,7 @@ class _Choice:
 class ChainedAnswer:
     """The answer to one plan. Its chunks have the id and time of `head`.
 
+    Shortly before `deadline` it ends with what it has. None: whoever drives it looks at the clock.
     `is_complete`: whether nothing should follow a text. An answer that has to have a certain form
     brings it; a loop in it is the model's own fault, and not tried again.
     """
@@ -83,7 +84,7 @@ class ChainedAnswer:
     plan: Plan
     ticket: Ticket
     head: Head
-    deadline: float | None
+    deadline: float | None = None
     cost: AnswerCost = field(default_factory=AnswerCost)
     is_complete: Callable[[str], bool] | None = None
     cut_off: CutOff | None = None

@@ -84,7 +84,11 @@ class RunningRequest:
         Raises UpstreamFailed when the request faulted or was lost, Unavailable when no worker can
         take it.
         """
-        if not self._sleep():
+        left = self._next_poll - self._horde.clock()
+        if left > 0:
+            self._sleeper.wait(left)
+        is_pushed = self._mailbox is not None and self._mailbox.take_news()
+        if not is_pushed and self._horde.clock() < self._next_poll:
             return
         status = self._poll()
         if status is None:
@@ -98,7 +102,7 @@ class RunningRequest:
         """Cancel it unless it is final, and release what it held. Not to be called twice."""
         if self.id:
             self._horde.running.discard(self.id)
-            self._horde.throughput.began(self._model, -1)
+            self._horde.throughput.count_in_flight(self._model, -1)
             self._horde.accounts.hold_kudos(self._api_key, -self._held)
             if self.status is None:
                 self._cancel()
@@ -118,7 +122,7 @@ class RunningRequest:
     def _begin(self) -> None:
         horde = self._horde
         horde.running.add(self.id)
-        horde.throughput.began(self._model)
+        horde.throughput.count_in_flight(self._model, 1)
         horde.submit_queue.count_waiting(self._ticket, self.n)
         horde.accounts.hold_kudos(self._api_key, self._held)
         self.submitted = self._last_queued = horde.clock()
@@ -129,14 +133,6 @@ class RunningRequest:
         )
         self._next_poll = self.submitted + self._schedule.delay()
         self.waiting = Waiting("queued", None, round(self._expected.left(0, 0)))
-
-    def _sleep(self) -> bool:
-        """Sleep towards the next poll, until somebody wakes us. Returns whether the poll is due."""
-        left = self._next_poll - self._horde.clock()
-        if left > 0:
-            self._sleeper.wait(left)
-        is_pushed = self._mailbox is not None and self._mailbox.take_news()
-        return is_pushed or self._horde.clock() >= self._next_poll
 
     def _poll(self) -> Status | None:
         """The status, with the results when it is final; None when it could not be had now."""

@@ -17,7 +17,7 @@ from horde_proxy.upstreams.horde.failures import dropped_by
 from horde_proxy.upstreams.horde.jobs import Estimate, Generation, JobKind
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.throughput import UNMEASURED
-from horde_proxy.upstreams.horde.workers import listed
+from horde_proxy.upstreams.horde.workers import worker_list
 
 _LEAST_AFTER_FAULT = 64
 """Tokens: a job this short did not fail because it was too long for its workers."""
@@ -77,7 +77,7 @@ class Segment:
         plan, avoided = self.plan, self.horde.failures.workers()
         options: Mapping[str, Any] = {
             **plan.filters.options(),
-            **listed(plan.entry.workers, plan.eligible_workers, avoided, worker),
+            **worker_list(plan.entry.workers, plan.eligible_workers, avoided, worker),
         }
         return text.to_payload(plan.request, plan.models, plan.format, self.fitted, options, n)
 

@@ -74,10 +74,9 @@ class StructuredAnswer:
 
     horde: HordeContext
     plan: Plan
-    structure: ConstrainedRequest
     ticket: Ticket
     head: Head
-    deadline: float | None
+    structure: ConstrainedRequest
     retries: int
     most_leaves: int
     cost: AnswerCost = field(default_factory=AnswerCost)
@@ -92,7 +91,7 @@ class StructuredAnswer:
             for item in items:
                 yield item
                 if not isinstance(item, dict):
-                    check_time(self.horde.clock, self.deadline)
+                    check_time(self.horde.clock, self.plan.caller.deadline)
 
     def _items(self) -> Steps[None]:
         request = self.structure.request
@@ -126,9 +125,8 @@ class StructuredAnswer:
             self.plan.with_messages(messages, n),
             self.ticket,
             self.head,
-            None,
-            self.cost,
-            lambda text: is_complete(self.structure, text),
+            cost=self.cost,
+            is_complete=lambda text: is_complete(self.structure, text),
         )
         written = ""
         with closing(chain.items()) as items:

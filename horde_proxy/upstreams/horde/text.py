@@ -22,6 +22,10 @@ from horde_proxy.upstreams.horde.jobs import (
 )
 
 _GREEDY_TEMPERATURE = 0.01
+"""Backends divide by the temperature: 0, which means greedy, becomes this, with top_k 1."""
+_MOST_REP_PEN = 1.3
+"""A stronger repetition penalty makes models avoid words that an answer needs."""
+# Workers would trim sentences, drop punctuation or ban tokens that formats and code need.
 _NEVER_MANGLE = {
     "frmtrmspch": False,
     "frmttriminc": False,
@@ -39,7 +43,7 @@ def to_payload(
     options: Mapping[str, Any],
     n: int,
 ) -> dict[str, Any]:
-    """The body of POST generate/text/async. `options` are its top-level worker filters."""
+    """The body of a submit. `options` are its fields about workers."""
     return {
         "prompt": fitted.prompt,
         "params": {
@@ -57,21 +61,22 @@ def to_payload(
 
 def stop_sequence(stops: Sequence[str], format: Format) -> list[str]:
     """The client's stops and the format's. Raises InvalidRequest where the horde would refuse."""
-    found = list(dict.fromkeys([*stops, *format.stops]))
-    if (
-        len(found) > limits.MOST_STOP_SEQUENCES
-        or sum(map(len, found)) > limits.MOST_STOP_CHARACTERS
-    ):
+    sequences = list(dict.fromkeys([*stops, *format.stops]))
+    characters = sum(map(len, sequences))
+    if len(sequences) > limits.MOST_STOP_SEQUENCES or characters > limits.MOST_STOP_CHARACTERS:
         raise InvalidRequest(
             "The stop strings are too many or too long for the horde.",
             param="stop",
             code="invalid_value",
         )
-    return found
+    return sequences
 
 
 def to_sampling(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """(the horde's sampling params, names of what could not be honoured exactly)."""
+    """(the horde's sampling params, names of those that could only be approximated).
+
+    The horde refuses values out of its ranges, and has one penalty instead of OpenAI's two.
+    """
     params = {name: value for name, value in sampling.items() if name in limits.SAMPLING}
     changed = [name for name in params if params[name] != _clamped(name, params[name])]
     params = {name: _clamped(name, value) for name, value in params.items()}
@@ -80,9 +85,10 @@ def to_sampling(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     penalties = {name: sampling.get(name, 0) for name in ("frequency_penalty", "presence_penalty")}
     changed += [name for name, value in penalties.items() if value]
     if max(penalties.values()) > 0 and "rep_pen" not in params:
-        params["rep_pen"] = min(1 + 0.1 * max(penalties.values()), 1.3)
+        params["rep_pen"] = min(1 + 0.1 * max(penalties.values()), _MOST_REP_PEN)
     if "sampler_order" in sampling:
         params["sampler_order"] = _sampler_order(sampling["sampler_order"])
+    # The horde refuses a top_p of 0; the 0.001 that it becomes means the same.
     return params, [name for name in changed if name != "top_p"]
 
 

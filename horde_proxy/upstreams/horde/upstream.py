@@ -1,4 +1,7 @@
-"""The horde as an upstream: a chat becomes a chain of requests, its generations become chunks."""
+"""The horde as an upstream: a chat becomes a plan, the plan an answer, its items the stream.
+
+What an answer consists of is not known here; see the room's docstring for the parts.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Accepted, Caller, Route, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
-from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer
+from horde_proxy.upstreams.horde.chained_answer import AnswerItem, ChainedAnswer
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
@@ -34,23 +37,12 @@ from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.horde.workers import Filters
 
 QUIET_SECONDS = 2.0
-"""How long the client hears nothing of a submit that is held back; then its answer begins."""
-
+"""Seconds that a submit may be held back before the client's response begins, without an id."""
 LOOK_AFTER = 200
+"""Tokens after which a text that must have a certain form is looked at, to correct it early."""
 MODELS_SECONDS = 1.0
-"""How long the same model objects are given again: making them costs more than a chat."""
+"""Seconds that model objects stay good: making them costs more than a chat."""
 __all__ = ["Filters", "HordeOptions", "HordeUpstream"]
-
-
-def _first(structure: ConstrainedRequest) -> int:
-    """Tokens after which one looks whether a text that must have a certain form goes astray."""
-    is_free = structure.request.tools and structure.request.tool_choice == "auto"
-    return 0 if is_free else LOOK_AFTER
-
-
-def _spent(plan: Plan, cost: AnswerCost) -> Spent:
-    prompt_tokens = plan.fitted.prompt_tokens if cost.tokens else 0
-    return Spent(prompt_tokens, cost.tokens, cost.kudos)
 
 
 class HordeUpstream:
@@ -67,7 +59,7 @@ class HordeUpstream:
         catalog: Catalog,
         options: HordeOptions,
         accounts: Accounts,
-        gate: SubmitQueue,
+        submit_queue: SubmitQueue,
         *,
         name: str = "horde",
         webhook: Webhook | None = None,
@@ -88,15 +80,15 @@ class HordeUpstream:
             clock=clock,
         )
         self._horde = HordeContext(
-            client,
-            catalog,
-            accounts,
-            gate,
-            Throughput(),
-            Failures(clock),
-            clock,
-            sleep,
-            options.retries,
+            client=client,
+            catalog=catalog,
+            accounts=accounts,
+            submit_queue=submit_queue,
+            throughput=Throughput(),
+            failures=Failures(clock),
+            clock=clock,
+            sleep=sleep,
+            retries=options.retries,
             webhook=webhook,
             observer=observer,
         )
@@ -106,7 +98,7 @@ class HordeUpstream:
         return self._models.get()
 
     def refresh(self) -> None:
-        """Have the models loaded anew, for whoever asks next."""
+        """Drop the known models: the next call of models() loads them."""
         self._horde.catalog.refresh()
 
     def account(self, api_key: str | None) -> Account:
@@ -120,79 +112,96 @@ class HordeUpstream:
     def stream(
         self, request: GenerationRequest, route: Route, caller: Caller
     ) -> Generator[StreamItem, None, None]:
-        """See horde_proxy.upstreams. What is submitted is cancelled unless it reached its end."""
-        horde, began = self._horde, self._horde.clock()
+        """See horde_proxy.upstreams.base. Closing it cancels what still runs.
+
+        Accepted comes with the first submit, so that a refusal keeps its status; or earlier, when
+        the submit is held back for longer than a client should hear nothing.
+        """
+        began, is_accepted = self._horde.clock(), False
         plan, answer = self._answer(request, route.models, caller)
-        head, is_accepted = answer.head, False
+        head = answer.head
         with closing(answer.items()) as items:
             for item in items:
-                is_early = isinstance(item, Waiting) and horde.clock() - began < QUIET_SECONDS
+                is_early = isinstance(item, Waiting) and self._horde.clock() - began < QUIET_SECONDS
                 if not is_accepted and not is_early:
                     is_accepted = True
-                    known = item.request_id if isinstance(item, Submitted) else None
-                    headers = {**plan.headers(known), "X-Endpoint": self.name}
-                    yield Accepted(headers, self.name, lambda: _spent(plan, answer.cost))
+                    yield self._accepted(plan, answer.cost, item)
                     yield from (chunks.role_chunk(head, index) for index in range(request.n))
                 if is_accepted and not isinstance(item, Submitted):
                     yield item
 
+    def _accepted(self, plan: Plan, cost: AnswerCost, item: AnswerItem) -> Accepted:
+        """The first item; its headers have the request's id where it is known already."""
+        request_id = item.request_id if isinstance(item, Submitted) else None
+        headers = {**plan.headers(request_id), "X-Endpoint": self.name}
+
+        def spent() -> Spent:
+            prompt_tokens = plan.fitted.prompt_tokens if cost.tokens else 0
+            return Spent(prompt_tokens, cost.tokens, cost.kudos)
+
+        return Accepted(headers, self.name, spent)
+
     def _answer(
         self, request: GenerationRequest, models: Sequence[str], caller: Caller
     ) -> tuple[Plan, ChainedAnswer | StructuredAnswer]:
-        style = self._options.tool_style(models[0])
-        structure = constrained_request(request, style)
+        """The plan for a request, and the answer that follows it."""
+        structure = constrained_request(request, self._options.tool_style(models[0]))
         if structure is None:
             plan = self._plan(request, models, caller)
-            return plan, ChainedAnswer(self._horde, plan, *self._frame(plan))
+            ticket, head = self._ticket(plan), self._head(plan)
+            return plan, ChainedAnswer(self._horde, plan, ticket, head, caller.deadline)
         begun = with_prefill(structure.request.messages, structure.prefill)
         plan = self._plan(replace(structure.request, messages=tuple(begun)), models, caller)
+        # The answer adds the beginning itself, to each of its attempts.
+        plan = replace(plan, request=structure.request, first_length=_first_length(structure))
         return plan, StructuredAnswer(
             self._horde,
-            replace(plan, request=structure.request, first_length=_first(structure)),
+            plan,
+            self._ticket(plan),
+            self._head(plan),
             structure,
-            *self._frame(plan),
-            self._options.tool_retries,
-            self._options.most_leaves,
+            retries=self._options.tool_retries,
+            most_leaves=self._options.most_leaves,
         )
 
-    def _frame(self, plan: Plan) -> tuple[Ticket, Head, float | None]:
-        """The answer's place at the gate, the head of its chunks, and when its time is over."""
-        return (
-            self._horde.submit_queue.new_ticket(plan.api_key, plan.caller.client),
-            Head(self._new_id(), int(self._now()), plan.models[0]),
-            plan.caller.deadline,
-        )
+    def _ticket(self, plan: Plan) -> Ticket:
+        """The answer's place in the submit queue, the same for all of its requests."""
+        return self._horde.submit_queue.new_ticket(plan.api_key, plan.caller.client)
+
+    def _head(self, plan: Plan) -> Head:
+        """What all of its chunks have in common."""
+        return Head(self._new_id(), int(self._now()), plan.models[0])
 
     def _plan(self, request: GenerationRequest, models: Sequence[str], caller: Caller) -> Plan:
         api_key = caller.api_key or self._options.api_key
         size = max(map(kudos.assumed_size, models))
-        longest = self._horde.accounts.max_length(api_key, size, request.n)
-        fast_only_affordable = self._horde.accounts.fast_only_affordable(
-            api_key, longest, size, request.n
-        )
+        accounts = self._horde.accounts
+        longest = accounts.max_length(api_key, size, request.n)
+        fast_only_affordable = accounts.fast_only_affordable(api_key, longest, size, request.n)
         return make_plan(
             request,
             caller,
             models,
             self._horde.catalog.models(),
             self._options,
-            longest,
-            fast_only_affordable,
+            affordable_length=longest,
+            fast_only_affordable=fast_only_affordable,
         )
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
-        widest, throughput = entry.largest_context_worker().capacity, self._horde.throughput
-        expected = throughput.expected(entry, widest.max_length)
+        """OpenAI's model object, with a `horde` object; context and length are one worker's."""
+        capacity = entry.largest_context_worker().capacity
+        expected = self._horde.throughput.expected(entry, capacity.max_length)
         return {
             "id": entry.name,
             "object": "model",
             "created": entry.first_seen,
             "owned_by": "ai-horde",
-            "context_length": widest.max_context_length,
+            "context_length": capacity.max_context_length,
             "horde": {
                 "workers": len(entry.workers),
                 "threads": sum(worker.threads for worker in entry.workers),
-                "max_length": widest.max_length,
+                "max_length": capacity.max_length,
                 "queued_tokens": entry.queued,
                 "eta": entry.eta,
                 "tokens_per_second": entry.performance,
@@ -201,3 +210,9 @@ class HordeUpstream:
                 "tools": self._options.tool_style(entry.name),
             },
         }
+
+
+def _first_length(structure: ConstrainedRequest) -> int:
+    """Tokens of the first segment, 0 for no shorter one: an answer that may be text has none."""
+    may_be_text = structure.request.tools and structure.request.tool_choice == "auto"
+    return 0 if may_be_text else LOOK_AFTER

@@ -1,6 +1,7 @@
-"""Which workers may answer: the filters of settings and request, and who failed of late. Pure.
+"""Which workers may answer: the filters of settings and request, and which failed of late. Pure.
 
-The horde takes at most five workers in a request, either to be asked or to be left out.
+A submit may list five workers, which either alone may take it or must not; the horde ignores
+further ones.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from horde_proxy.upstreams.horde.catalog import CatalogWorker
 
 @dataclass(frozen=True)
 class Filters:
-    """Who may answer. `allow` and `deny` hold ids or names; `least_speed` is in tokens/s.
+    """The workers that may answer. `allow` and `deny` hold ids or names; an empty `allow` is all.
 
-    `trusted`, `slow` and `validated` are the horde's own filters.
+    `least_speed` is in tokens a second. `trusted` and `validated` leave all others out, `slow`
+    leaves nobody out: the horde has these three filters itself.
     """
 
     allow: Sequence[str] = ()
@@ -29,7 +31,7 @@ class Filters:
     validated: bool = True
 
     def overridden(self, options: Mapping[str, Any]) -> Filters:
-        """These, with the `horde` object of a request put over them."""
+        """These filters, where the `horde` object of a request has no others."""
         listed = options.get("workers")
         is_deny = bool(options.get("worker_blacklist"))
         return Filters(
@@ -42,7 +44,7 @@ class Filters:
         )
 
     def admits(self, worker: CatalogWorker) -> bool:
-        """Whether a worker may answer; one that has not been measured is quick enough."""
+        """Whether a worker may answer. One that was never measured counts as fast enough."""
         names = {worker.id, worker.name} - {""}
         return (
             (worker.trusted or not self.trusted)
@@ -53,7 +55,7 @@ class Filters:
         )
 
     def options(self) -> dict[str, bool]:
-        """The horde's own filters, as its request has them."""
+        """The fields of a submit for the horde's own filters."""
         return {
             "trusted_workers": self.trusted,
             "slow_workers": self.slow,
@@ -61,27 +63,32 @@ class Filters:
         }
 
 
-def listed(
+def worker_list(
     serving: Sequence[CatalogWorker],
-    admitted: Sequence[CatalogWorker],
-    avoided: Collection[str],
+    eligible: Sequence[CatalogWorker],
+    failed: Collection[str],
     preferred: str | None = None,
 ) -> dict[str, Any]:
-    """{} or {"workers", "worker_blacklist"} that keep to the admitted, and best off the avoided.
+    """The fields {"workers", "worker_blacklist"} of a submit, or {} when any worker will do.
 
-    `serving` are all workers of the models, `avoided` ids of workers that failed, worst first;
-    `preferred` alone is asked when it is there. Where nobody else is left, they are asked again.
+    `serving` are all workers of the models, `eligible` those that the filters admit, `failed` ids
+    of workers that failed of late, worst first. Where only failed workers are left, they may try
+    again. `preferred` alone is listed while it is eligible.
     """
-    if preferred and any(worker.id == preferred for worker in admitted):
+    if preferred and any(worker.id == preferred for worker in eligible):
         return {"workers": [preferred], "worker_blacklist": False}
-    good = [worker for worker in admitted if worker.id not in avoided] or list(admitted)
+    good = [worker for worker in eligible if worker.id not in failed] or list(eligible)
     unwanted = [worker for worker in serving if worker not in good and worker.id]
     if not unwanted:
         return {}
+    # The horde reads no more than five: a deny list where that is enough, since it
+    # leaves more workers to choose from. Else the five fastest, or, where only failures count and
+    # not a filter, the worst five denied.
     if len(unwanted) <= MOST_WORKERS:
-        return {"workers": [each.id for each in unwanted], "worker_blacklist": True}
-    if len(good) <= MOST_WORKERS or len(admitted) < len(serving):
+        return {"workers": [worker.id for worker in unwanted], "worker_blacklist": True}
+    if len(good) <= MOST_WORKERS or len(eligible) < len(serving):
         best = sorted(good, key=lambda worker: (-worker.speed, worker.id))[:MOST_WORKERS]
-        return {"workers": [each.id for each in best], "worker_blacklist": False}
-    worst = [each for each in avoided if any(each == other.id for other in unwanted)]
+        return {"workers": [worker.id for worker in best], "worker_blacklist": False}
+    unwanted_ids = {worker.id for worker in unwanted}
+    worst = [worker_id for worker_id in failed if worker_id in unwanted_ids]
     return {"workers": worst[:MOST_WORKERS], "worker_blacklist": True}
