@@ -75,6 +75,7 @@ class Candidates:
         """As iterating, but only up to the first candidate that cannot proxy."""
         for candidate, attempt in self:
             if not candidate.endpoint.can_proxy:
+                # It stays a candidate: the caller translates the request for it.
                 attempt.end()
                 self._left.appendleft(candidate)
                 return
@@ -113,6 +114,7 @@ class Candidates:
         """Why there is no answer: every endpoint with its reason."""
         if self._overflow is not None:
             return self._overflow
+        # With one endpoint its own error says more than a list of reasons with one entry.
         if self._errors and not self._absent and len(self._reasons) == 1:
             return self._errors[-1]
         soonest = min(self._retry_after, default=None)

@@ -47,7 +47,7 @@ def stream(
             _next_one_may_answer(candidates, candidate, attempt, spliced),
             closing(route.upstream.stream(request, route, caller)) as items,
         ):
-            # map and filter are no Python frames.
+            # map and filter add no Python frame, as another generator would.
             yield from filter(None, map(partial(spliced.splice, attempt), items))
             return
     raise candidates.error()
@@ -106,6 +106,7 @@ class SplicedStream:
         return replace(item, spent=lambda: self._spent()) if is_first else None
 
     def _is_repeated_role(self, chunk: Chunk) -> bool:
+        # OpenAI's first chunk of each choice has the role and no content. SDKs concatenate roles.
         roles = {choice["index"] for choice in chunk["choices"] if "role" in choice["delta"]}
         is_repeated = bool(roles) and roles <= self._roles
         self._roles |= roles

@@ -136,6 +136,7 @@ class Router:
         """
         visible = self._index.visible_to(scope)
         groups = visible.groups(name, self._aliases)
+        # Upstreams load anew at most every two seconds, however many clients ask for a wrong name.
         if not groups and may_refresh:
             for endpoint in self.endpoints:
                 endpoint.upstream.refresh()
@@ -186,6 +187,7 @@ class Router:
         """By priority, then by the running requests for each unit of weight, then by chance."""
         if len(endpoints) < 2:
             return list(endpoints)
+        # Plus one, so that of two idle endpoints the heavier one is first.
         return sorted(
             endpoints,
             key=lambda endpoint: (

@@ -1,7 +1,7 @@
-"""Which models of a category are hardly used, served or described; pure.
+"""The audit of a category: which models are hardly used, served or described. Pure.
 
-A flag is set only for what was looked at: without fetched statistics no model counts as unused,
-and without a reference none as undescribed. What is known to be absent counts as zero.
+A flag needs data: without fetched statistics no model counts as unused, and without a reference
+none as undescribed. A model that fetched data does not mention counts as zero.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from horde_proxy.stats.reference import Reference, ReferenceRecord
 from horde_proxy.stats.statistics import host_of, percentage
 
 _GIGABYTE = 1024**3
+# The limits below are those of the documented audit (horde-model-reference, deletion risk).
 _CRITICAL_MONTH = 10
+"""A text model that no worker serves is critical if it was used less often in the month."""
 _CANDIDATE_PERCENTAGE = 0.01
+"""A model with a smaller share of the category's month is a candidate for deletion."""
 
 
 @dataclass(frozen=True)
 class AuditRules:
-    """What counts as little use (per cent of the category's month), and which hosts are good."""
+    """The limit for low usage (per cent of the category's month), and the preferred hosts."""
 
     low_usage_percentage: float
     preferred_hosts: tuple[str, ...] = ("huggingface.co",)
@@ -34,12 +37,12 @@ RULES: Mapping[str, AuditRules] = {
     "text": AuditRules(low_usage_percentage=0.02, judges_downloads=False),
     "image": AuditRules(low_usage_percentage=0.0065),
 }
-"""The rules of each category. Text models are not downloaded from where the reference says."""
+"""The rules of each category. Workers do not download text models from the reference's URLs."""
 
 
 @dataclass(frozen=True)
 class DeletionRiskFlags:
-    """What speaks against keeping a model."""
+    """The reasons against keeping a model."""
 
     zero_usage_day: bool = False
     zero_usage_month: bool = False
@@ -54,7 +57,7 @@ class DeletionRiskFlags:
     low_usage: bool = False
 
     def flag_count(self) -> int:
-        """How many flags are set: the risk score."""
+        """The number of flags that are set: the risk score."""
         return sum(vars(self).values())
 
     def any_flags(self) -> bool:
@@ -73,7 +76,7 @@ class DeletionRiskFlags:
 
 @dataclass(frozen=True)
 class UsageTrend:
-    """The use of a day within its month, and of the month within all; None of nothing."""
+    """The day's share of the month, and the month's of the total; None if that is 0."""
 
     day_to_month_ratio: float | None = None
     month_to_total_ratio: float | None = None
@@ -81,9 +84,9 @@ class UsageTrend:
 
 @dataclass(frozen=True)
 class ModelAuditInfo:
-    """One model (or family) of the audit. `cost_benefit_score` is uses a month for each GiB.
+    """One model (or family) of the audit. `cost_benefit_score` is uses in the month for each GiB.
 
-    `usage_known` and `workers_known` tell whether a zero was counted; clients do not get them.
+    `usage_known` and `workers_known` say whether zeros were counted; they are not in the JSON.
     """
 
     name: str
@@ -118,7 +121,7 @@ class ModelAuditInfo:
 
     @property
     def is_critical(self) -> bool:
-        """Whether nobody serves it and hardly anybody (image: nobody) used it in the month."""
+        """Whether no worker serves it and it was hardly (image: not at all) used in the month."""
         if not (self.usage_known and self.workers_known):
             return False
         if self.category == "text":
@@ -128,7 +131,7 @@ class ModelAuditInfo:
 
     @property
     def has_warning(self) -> bool:
-        """Whether anything is wrong with where it is downloaded from."""
+        """Whether any flag about its downloads is set."""
         return self.deletion_risk_flags.about_hosts()
 
     def to_json(self) -> dict[str, Any]:
@@ -156,7 +159,7 @@ class ModelAuditInfo:
             "download_count": self.download_count,
             "download_hosts": list(self.download_hosts),
             "backend_variations": (
-                None if variations is None else [_variation_to_json(each) for each in variations]
+                None if variations is None else list(map(_variation_to_json, variations))
             ),
             "is_critical": self.is_critical,
             "has_warning": self.has_warning,
@@ -165,7 +168,7 @@ class ModelAuditInfo:
 
 @dataclass(frozen=True)
 class CategoryAuditSummary:
-    """How many models of the answer (on all its pages) have what."""
+    """Counts over the models on all pages of an answer."""
 
     total_models: int
     models_at_risk: int
@@ -185,7 +188,7 @@ class CategoryAuditSummary:
 
 @dataclass(frozen=True)
 class CategoryAuditResponse:
-    """One page of the audit. `total_count` are the models of all pages, after the preset."""
+    """One page of the audit. `total_count` is the number of models that the preset selects."""
 
     category: str
     category_total_month_usage: int
@@ -207,7 +210,7 @@ class CategoryAuditResponse:
 
 @dataclass(frozen=True)
 class CategoryAudit:
-    """The whole audit of a category, most used first. This is what is worth caching."""
+    """The whole audit of a category, most used models first; worth caching."""
 
     category: str
     category_total_month_usage: int
@@ -216,26 +219,26 @@ class CategoryAudit:
     def answer(
         self, *, preset: str | None = None, limit: int | None = None, offset: int = 0
     ) -> CategoryAuditResponse:
-        """One page of the models that the preset picks, with the summary of all of them.
+        """One page of the models that the preset selects, with the summary of all of them.
 
-        Raises InvalidRequest with param for a preset, a limit or an offset that is none.
+        Raises InvalidRequest with param for a wrong preset, limit or offset.
         """
-        picks = one_of("preset", preset, PRESETS) if preset is not None else _any
-        picked = [model for model in self.models if picks(model)]
-        shown = page(picked, limit, offset)
+        selects = one_of("preset", preset, PRESETS) if preset is not None else _any
+        selected = [model for model in self.models if selects(model)]
+        models = page(selected, limit, offset)
         return CategoryAuditResponse(
             category=self.category,
             category_total_month_usage=self.category_total_month_usage,
-            total_count=len(picked),
-            returned_count=len(shown),
+            total_count=len(selected),
+            returned_count=len(models),
             offset=offset,
             limit=limit,
-            models=shown,
-            summary=summary(picked, self.category_total_month_usage),
+            models=models,
+            summary=summary(selected, self.category_total_month_usage),
         )
 
     def grouped(self) -> CategoryAudit:
-        """A new audit with one entry for each family of text models; others are as they are."""
+        """A new audit by family; the same one for image models, which have no families."""
         if self.category != "text":
             return self
         families: dict[str, list[ModelAuditInfo]] = {}
@@ -252,12 +255,12 @@ def audit(
     reference: Reference | None = None,
     rules: AuditRules | None = None,
 ) -> CategoryAudit:
-    """The audit over merged models, one name for each of them ("text" or "image").
+    """The audit of the merged models of a category ("text" or "image"), by one name for each.
 
-    `reference` is None when it was not loaded. The rules default to those of the category; raises
-    InvalidRequest for a category that has none.
+    `reference` is None when it was not loaded. The rules default to those of the category. Raises
+    InvalidRequest for a category without rules.
     """
-    uses = [each.usage for each in merged.values()]
+    uses = [entry.usage for entry in merged.values()]
     total = sum(usage.month for usage in uses if usage)
     chosen = rules or one_of("type", category, RULES)
     models = [
@@ -267,7 +270,7 @@ def audit(
 
 
 def summary(models: Sequence[ModelAuditInfo], total_month_usage: int) -> CategoryAuditSummary:
-    """The counts over the models; no models give zeros."""
+    """The counts over the models; zeros if there are none."""
     flags = [model.deletion_risk_flags for model in models]
     count = len(models)
     score = sum(model.risk_score for model in models)
@@ -276,14 +279,14 @@ def summary(models: Sequence[ModelAuditInfo], total_month_usage: int) -> Categor
         models_at_risk=sum(model.at_risk for model in models),
         models_critical=sum(model.is_critical for model in models),
         models_with_warnings=sum(model.has_warning for model in models),
-        models_with_zero_day_usage=sum(each.zero_usage_day for each in flags),
-        models_with_zero_month_usage=sum(each.zero_usage_month for each in flags),
-        models_with_zero_total_usage=sum(each.zero_usage_total for each in flags),
-        models_with_no_active_workers=sum(each.no_active_workers for each in flags),
-        models_with_no_downloads=sum(each.no_download_urls for each in flags),
-        models_with_non_preferred_hosts=sum(each.has_non_preferred_host for each in flags),
-        models_with_multiple_hosts=sum(each.has_multiple_hosts for each in flags),
-        models_with_low_usage=sum(each.low_usage for each in flags),
+        models_with_zero_day_usage=sum(flag.zero_usage_day for flag in flags),
+        models_with_zero_month_usage=sum(flag.zero_usage_month for flag in flags),
+        models_with_zero_total_usage=sum(flag.zero_usage_total for flag in flags),
+        models_with_no_active_workers=sum(flag.no_active_workers for flag in flags),
+        models_with_no_downloads=sum(flag.no_download_urls for flag in flags),
+        models_with_non_preferred_hosts=sum(flag.has_non_preferred_host for flag in flags),
+        models_with_multiple_hosts=sum(flag.has_multiple_hosts for flag in flags),
+        models_with_low_usage=sum(flag.low_usage for flag in flags),
         average_risk_score=round(score / count, 2) if count else 0.0,
         category_total_month_usage=total_month_usage,
     )
@@ -312,7 +315,7 @@ PRESETS: Mapping[str, Callable[[ModelAuditInfo], bool]] = {
     "critical": lambda model: model.is_critical,
     "low_usage": lambda model: model.deletion_risk_flags.low_usage,
 }
-"""What an answer may be narrowed down to."""
+"""The selections that a client may ask for by name."""
 
 
 def _most_used_first(models: Iterable[ModelAuditInfo]) -> tuple[ModelAuditInfo, ...]:
@@ -327,6 +330,8 @@ def _audited(
     rules: AuditRules,
     total: int,
 ) -> ModelAuditInfo:
+    # A model that is missing in a loaded reference has no description; without a reference nobody
+    # knows, and the flags stay unset.
     known = None if reference is None else reference.get(name) or ReferenceRecord(name)
     record = known or ReferenceRecord(name)
     usage = entry.usage or UsageStats()
@@ -358,7 +363,7 @@ def _audited(
 def _flags(
     entry: CombinedModelStatistics, record: ReferenceRecord | None, rules: AuditRules, total: int
 ) -> DeletionRiskFlags:
-    """`record` is None when there is no reference to look into."""
+    """`record` is None without a reference."""
     judged = record if rules.judges_downloads else None
     return DeletionRiskFlags(
         **_usage_flags(entry.usage, rules, total),
@@ -387,9 +392,9 @@ def _download_flags(record: ReferenceRecord, rules: AuditRules) -> dict[str, boo
         "has_multiple_hosts": len(hosts) > 1,
         "has_non_preferred_host": bool(hosts)
         and not any(
-            host == good or host.endswith(f".{good}")
+            host == preferred or host.endswith(f".{preferred}")
             for host in hosts
-            for good in rules.preferred_hosts
+            for preferred in rules.preferred_hosts
         ),
         "has_unknown_host": any(host_of(url) is None for url in record.downloads),
     }
@@ -408,34 +413,37 @@ def _trend(usage: UsageStats) -> UsageTrend:
 
 
 def _group(members: Sequence[ModelAuditInfo], total: int) -> ModelAuditInfo:
-    """A family: uses summed, the most workers of a member, each flag that any member has."""
-    month = sum(each.usage_month for each in members)
-    sizes = [each.size_gb for each in members if each.size_gb is not None]
+    """A family: sums of uses, the largest number of workers, each flag of any member."""
+    # The number of workers cannot be a sum: one worker may serve several members.
+    month = sum(member.usage_month for member in members)
+    sizes = [member.size_gb for member in members if member.size_gb is not None]
     first = members[0]
     return replace(
         first,
         name=family(first.name),
-        deletion_risk_flags=_joined([each.deletion_risk_flags for each in members]),
-        worker_count=max(each.worker_count for each in members),
-        usage_day=sum(each.usage_day for each in members),
+        deletion_risk_flags=_any_flag([member.deletion_risk_flags for member in members]),
+        worker_count=max(member.worker_count for member in members),
+        usage_day=sum(member.usage_day for member in members),
         usage_month=month,
-        usage_total=sum(each.usage_total for each in members),
+        usage_total=sum(member.usage_total for member in members),
         usage_percentage_of_category=percentage(month, total, 4),
         usage_trend=UsageTrend(
-            _weighted([(e.usage_trend.day_to_month_ratio, e.usage_month) for e in members]),
-            _weighted([(e.usage_trend.month_to_total_ratio, e.usage_month) for e in members]),
+            _weighted([(m.usage_trend.day_to_month_ratio, m.usage_month) for m in members]),
+            _weighted([(m.usage_trend.month_to_total_ratio, m.usage_month) for m in members]),
         ),
         size_gb=sum(sizes) / len(sizes) if sizes else None,
-        has_description=all(each.has_description for each in members),
-        download_count=sum(each.download_count for each in members),
-        download_hosts=tuple(sorted({host for each in members for host in each.download_hosts})),
+        has_description=all(member.has_description for member in members),
+        download_count=sum(member.download_count for member in members),
+        download_hosts=tuple(
+            sorted({host for member in members for host in member.download_hosts})
+        ),
         backend_variations=None,
     )
 
 
-def _joined(flags: Sequence[DeletionRiskFlags]) -> DeletionRiskFlags:
-    names = [each.name for each in fields(DeletionRiskFlags)]
-    return DeletionRiskFlags(**{name: any(getattr(e, name) for e in flags) for name in names})
+def _any_flag(flags: Sequence[DeletionRiskFlags]) -> DeletionRiskFlags:
+    names = [field.name for field in fields(DeletionRiskFlags)]
+    return DeletionRiskFlags(**{name: any(getattr(each, name) for each in flags) for name in names})
 
 
 def _weighted(pairs: Sequence[tuple[float | None, int]]) -> float | None:
@@ -445,6 +453,6 @@ def _weighted(pairs: Sequence[tuple[float | None, int]]) -> float | None:
 
 
 def _variation_to_json(variation: BackendVariation) -> dict[str, Any]:
-    """A variation without its queue, which the audit does not tell."""
+    """A variation without its queue, which the audit API does not have."""
     queue = ("queued", "queued_jobs", "eta")
     return {key: value for key, value in variation.to_json().items() if key not in queue}

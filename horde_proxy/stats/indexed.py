@@ -1,6 +1,6 @@
-"""The horde's answers by model name: one name in any case, or all variants of a model; pure.
+"""The horde's answers by model name: one advertised name, or all variants of a model. Pure.
 
-Made once for each fetch and never changed, so threads may share them.
+An index is made once for each fetched document and never changed, so threads may share it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Variant(NamedTuple, Generic[T]):
-    """What is known under one advertised name of a model."""
+    """The data of one advertised name of a model. `backend` is the engine in that name."""
 
     name: str
     backend: str
@@ -24,6 +24,8 @@ class Variant(NamedTuple, Generic[T]):
 
 
 class _Indexed(Generic[T]):
+    """Values by advertised name; upper and lower case are alike in look-ups."""
+
     def __init__(self, by_name: Mapping[str, T]) -> None:
         self._names = tuple(by_name)
         self._folded: dict[str, list[T]] = {}
@@ -42,32 +44,32 @@ class _Indexed(Generic[T]):
         return self._names
 
     def variants(self, name: str) -> Sequence[Variant[T]]:
-        """All that is known of the model that the name means, under any of its names."""
+        """The data of the model that the name stands for, under all its advertised names."""
         return self.with_key(canonical(name).key)
 
     def with_key(self, key: str) -> Sequence[Variant[T]]:
-        """As `variants`, by the key of a canonical name."""
+        """As `variants`, for the key of a parsed name."""
         return self._variants.get(key, ())
 
     def _written(self, name: str) -> Sequence[T]:
-        """What is known under that very name, once for each case that it is written in."""
+        """The data of exactly that name, one value for each way to write upper and lower case."""
         return self._folded.get(name.casefold(), ())
 
 
 class IndexedHordeModelStatus(_Indexed[HordeModelStatus]):
-    """The statuses by name; of two with the very same name the last counts."""
+    """The statuses by name; of two with the same name the last one counts."""
 
     def __init__(self, statuses: Iterable[HordeModelStatus]) -> None:
-        super().__init__({each.name: each for each in statuses})
+        super().__init__({status.name: status for status in statuses})
 
     def get(self, name: str) -> HordeModelStatus | None:
-        """The status under that very name, in any case; the last where it has several."""
-        found = self._written(name)
-        return found[-1] if found else None
+        """The status of exactly that name, in any case; of several the last one."""
+        statuses = self._written(name)
+        return statuses[-1] if statuses else None
 
 
 class IndexedHordeModelStats(_Indexed[UsageStats]):
-    """The uses by name; a name that a period lacks counts as 0 there."""
+    """The uses by name; 0 in a period that does not list the name."""
 
     def __init__(self, stats: HordeModelStatsResponse) -> None:
         day, month, total = stats.day, stats.month, stats.total
@@ -79,21 +81,19 @@ class IndexedHordeModelStats(_Indexed[UsageStats]):
         )
 
     def get(self, name: str) -> UsageStats | None:
-        """The use under that very name, in all cases together."""
-        found = self._written(name)
-        return (
-            UsageStats(
-                sum(each.day for each in found),
-                sum(each.month for each in found),
-                sum(each.total for each in found),
-            )
-            if found
-            else None
+        """The use of exactly that name, over all ways to write upper and lower case."""
+        uses = self._written(name)
+        if not uses:
+            return None
+        return UsageStats(
+            sum(usage.day for usage in uses),
+            sum(usage.month for usage in uses),
+            sum(usage.total for usage in uses),
         )
 
 
 class IndexedHordeWorkers(_Indexed[Mapping[str, HordeWorker]]):
-    """The workers by the models that they serve; of two with the same id the last counts."""
+    """The workers by the models that they serve; of two with the same id the last one counts."""
 
     def __init__(self, workers: Iterable[HordeWorker]) -> None:
         self._by_id = {worker.id: worker for worker in workers}
@@ -104,10 +104,14 @@ class IndexedHordeWorkers(_Indexed[Mapping[str, HordeWorker]]):
         super().__init__(by_name)
 
     def get(self, name: str) -> list[HordeWorker]:
-        """The workers that advertise that very name, in any case; [] when there are none."""
-        by_id = {key: worker for each in self._written(name) for key, worker in each.items()}
+        """The workers that advertise exactly that name, in any case."""
+        by_id = {
+            worker_id: worker
+            for workers in self._written(name)
+            for worker_id, worker in workers.items()
+        }
         return list(by_id.values())
 
     def get_all(self) -> list[HordeWorker]:
-        """Each worker once, those without a model too."""
+        """Each worker once, also those without a model."""
         return list(self._by_id.values())

@@ -1,6 +1,6 @@
-"""Which of the merged models a list shows, in which order and on which page; pure.
+"""Filtering, sorting and paging of the merged models. Pure.
 
-A page is always a new object: what is cached is never cut or marked.
+A page is always a new object: cached data is never changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Entry = tuple[str, CombinedModelStatistics]
 
 @dataclass(frozen=True)
 class Listing:
-    """One page of the models, and how many there are on all pages."""
+    """One page of the models, and the number of models on all pages."""
 
     models: Mapping[str, CombinedModelStatistics]
     total_count: int
@@ -35,24 +35,24 @@ def listing(
     limit: int | None = None,
     offset: int = 0,
 ) -> Listing:
-    """The models that are wanted: filtered, then sorted, then paged.
+    """The models of one page: filtered, then sorted, then cut.
 
-    Without `sort_by` they stay in their order. What lacks the value comes last either way; equals
-    keep their order. Raises InvalidRequest with param for a value that is none.
+    Without `sort_by` they keep their order. Models without a value to sort by come last in either
+    direction; equal ones keep their order. Raises InvalidRequest with param for a wrong value.
     """
     if min_worker_count is not None and min_worker_count < 0:
         raise _invalid("min_worker_count", "it must be 0 or more")
-    least = min_worker_count or 0
-    wanted = [entry for entry in merged.items() if entry[1].worker_count >= least]
+    min_count = min_worker_count or 0
+    entries = [entry for entry in merged.items() if entry[1].worker_count >= min_count]
     if sort_by is not None:
-        wanted = _ordered(wanted, sort_by, sort_desc)
-    return Listing(dict(page(wanted, limit, offset)), len(wanted), offset, limit)
+        entries = _sort(entries, sort_by, sort_desc)
+    return Listing(dict(page(entries, limit, offset)), len(entries), offset, limit)
 
 
 def page(items: Sequence[T], limit: int | None, offset: int) -> Sequence[T]:
-    """At most `limit` (1 or more; None: all) items from `offset` on.
+    """At most `limit` items (1 or more; None: all) from `offset` on.
 
-    Raises InvalidRequest with param for a limit or an offset that is none.
+    Raises InvalidRequest with param for a wrong limit or offset.
     """
     if limit is not None and limit < 1:
         raise _invalid("limit", "it must be 1 or more")
@@ -62,18 +62,20 @@ def page(items: Sequence[T], limit: int | None, offset: int) -> Sequence[T]:
 
 
 def one_of(param: str, value: str, choices: Mapping[str, T]) -> T:
-    """What the choice of that name stands for; raises InvalidRequest that tells them all."""
+    """The choice of that name. Raises InvalidRequest with a list of all choices."""
     if value not in choices:
         raise _invalid(param, "it must be one of " + ", ".join(choices))
     return choices[value]
 
 
-def _invalid(param: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"`{param}` is not usable: {why}.", param=param, code="invalid_value")
+def _invalid(param: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(f"`{param}` is wrong: {reason}.", param=param, code="invalid_value")
 
 
-def _ordered(entries: Sequence[Entry], sort_by: str, descending: bool) -> list[Entry]:
+def _sort(entries: Sequence[Entry], sort_by: str, descending: bool) -> list[Entry]:
     value = one_of("sort_by", sort_by, SORTS)
+    # Missing values are put at the end by hand: None cannot be compared, and a reversed sort would
+    # put them first.
     known = [entry for entry in entries if value(entry) is not None]
     missing = [entry for entry in entries if value(entry) is None]
     return sorted(known, key=value, reverse=descending) + missing
@@ -98,4 +100,4 @@ SORTS: Mapping[str, Callable[[Entry], Any]] = {
     "usage_total": _use(lambda usage: usage.total),
     "name": lambda entry: entry[0].casefold(),
 }
-"""What a list may be sorted by; None is a value that is missing."""
+"""The values that a list may be sorted by; None stands for a missing value."""

@@ -77,16 +77,16 @@ class LiveHorde:
             return self._kinds[kind]
 
 
-class _Part(NamedTuple, Generic[T]):
-    """An indexed document, and when that was fetched (Unix s)."""
+class _IndexedDocument(NamedTuple, Generic[T]):
+    """What is indexed of a document, and when that was fetched (Unix s)."""
 
     content: T
     at: float
 
 
-_Status = _Part[IndexedHordeModelStatus] | None
-_Stats = _Part[IndexedHordeModelStats] | None
-_Workers = _Part[IndexedHordeWorkers] | None
+_Status = _IndexedDocument[IndexedHordeModelStatus] | None
+_Stats = _IndexedDocument[IndexedHordeModelStats] | None
+_Workers = _IndexedDocument[IndexedHordeWorkers] | None
 
 
 class _KindData:
@@ -94,13 +94,13 @@ class _KindData:
 
     def __init__(self, kind: str, documents: KindDocuments) -> None:
         self._kind, self.documents = kind, documents.all()
-        self._status = _derived_part(
+        self._status = _derived_index(
             documents.status, lambda value: IndexedHordeModelStatus(read_statuses(value).value)
         )
-        self._stats = _derived_part(
+        self._stats = _derived_index(
             documents.stats, lambda value: IndexedHordeModelStats(read_stats(value).value)
         )
-        self._workers = _derived_part(
+        self._workers = _derived_index(
             documents.workers, lambda value: IndexedHordeWorkers(read_workers(value).value)
         )
         self._snapshot: Derived[tuple[_Status, _Stats, _Workers, bool], Snapshot]
@@ -128,11 +128,11 @@ class _KindData:
         )
 
 
-def _derived_part(
+def _derived_index(
     document: LiveDocument, index: Callable[[Any], T]
-) -> Derived[tuple[Document | None], _Part[T] | None]:
-    def make(source: tuple[Document | None]) -> _Part[T] | None:
+) -> Derived[tuple[Document | None], _IndexedDocument[T] | None]:
+    def make(source: tuple[Document | None]) -> _IndexedDocument[T] | None:
         [fetched] = source
-        return None if fetched is None else _Part(index(fetched.value), fetched.at)
+        return None if fetched is None else _IndexedDocument(index(fetched.value), fetched.at)
 
     return Derived(lambda: (document.recent(),), make)

@@ -1,7 +1,7 @@
-"""Status, use and workers of the horde, merged into one entry for each model; pure.
+"""The horde's status, use and workers, merged into one entry for each model. Pure.
 
-All variants of a model count together: distinct workers, sums, the mean speed over threads and
-the shortest wait. Sizes and versions are models of their own.
+The variants of a model (engine, author, quantisation) count together: workers once, sums, the mean
+speed over threads, the shortest wait. Other sizes and versions are other models.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def merge_category_with_horde_data(
     workers: GivenWorkers = None,
     include_backend_variations: bool = False,
 ) -> dict[str, CombinedModelStatistics]:
-    """One entry for each name in the order given, known to the horde or not.
+    """One entry for each name in the given order, also for names that the horde does not know.
 
-    Each source is indexed, or as the horde sent it, or None when it was not fetched: that is not
+    Each source is an index, or what the horde sent, or None when it was not fetched, which is not
     the same as empty. Names of the same model get the same entry.
     """
     merger = DataMerger(horde_status, horde_stats, workers)
@@ -53,7 +53,7 @@ def merge_category_with_horde_data(
 
 
 class DataMerger:
-    """The three answers of the horde, ready to be merged for any names. Never changes."""
+    """The three answers of the horde, ready to be merged for any names. Immutable."""
 
     def __init__(
         self, status: GivenStatus = None, stats: GivenStats = None, workers: GivenWorkers = None
@@ -65,15 +65,15 @@ class DataMerger:
         self._has_workers = workers is not None
         self._has_either = status is not None or workers is not None
         self._summaries = {
-            each.id: _summary(each)
-            for each in self._workers.get_all()
-            if each.online and not each.maintenance_mode
+            worker.id: _summary(worker)
+            for worker in self._workers.get_all()
+            if worker.online and not worker.maintenance_mode
         }
 
     def merge(
         self, names: Iterable[str], include_backend_variations: bool = False
     ) -> dict[str, CombinedModelStatistics]:
-        """One entry for each name in the order given, known to the horde or not."""
+        """One entry for each name in the given order, known to the horde or not."""
         entries: dict[str, CombinedModelStatistics] = {}
         merged = {}
         for name in names:
@@ -84,53 +84,53 @@ class DataMerger:
         return merged
 
     def _merged(self, key: str, include_backend_variations: bool) -> CombinedModelStatistics:
-        found = _Variants(
+        variants = _Variants(
             self._status.with_key(key), self._stats.with_key(key), self._workers.with_key(key)
         )
-        load = _load([each.value for each in found.statuses])
+        load = _load([status.value for status in variants.statuses])
         return CombinedModelStatistics(
             queued_jobs=load.jobs,
             performance=load.performance,
             eta=load.eta,
             queued=load.queued,
-            usage_stats=_usage(found.uses),
-            worker_summaries=self._able(found.serving) if self._has_workers else None,
-            backend_variations=self._variations(found) if include_backend_variations else None,
+            usage_stats=_usage(variants.uses),
+            worker_summaries=self._available(variants.serving) if self._has_workers else None,
+            backend_variations=self._variations(variants) if include_backend_variations else None,
             threads=load.threads,
             usage_known=self._has_stats,
             workers_known=self._has_either,
         )
 
-    def _able(
+    def _available(
         self, serving: Iterable[Variant[Mapping[str, HordeWorker]]]
     ) -> dict[str, WorkerSummary]:
-        """Summaries by id of the workers that can be asked now."""
+        """Summaries by id of the workers that are online and not in maintenance."""
         summaries = self._summaries
         return {
-            each: summaries[each]
+            worker_id: summaries[worker_id]
             for variant in serving
-            for each in variant.value
-            if each in summaries
+            for worker_id in variant.value
+            if worker_id in summaries
         }
 
-    def _variations(self, found: _Variants) -> dict[str, BackendVariation]:
-        """What each engine has of a model, by engine; one that has nothing is left out."""
+    def _variations(self, variants: _Variants) -> dict[str, BackendVariation]:
+        """The share of each engine in a model, by engine; empty shares are left out."""
         variations = {}
-        for backend, own in _by_backend(found).items():
-            variation = self._variation(backend, own)
+        for backend, share in _by_backend(variants).items():
+            variation = self._variation(backend, share)
             if variation:
                 variations[backend] = variation
         return variations
 
-    def _variation(self, backend: str, found: _Variants) -> BackendVariation | None:
-        load = _load([each.value for each in found.statuses])
-        usage = _usage(found.uses)
-        workers = self._able(found.serving)
-        if not (found.statuses or workers or usage):
+    def _variation(self, backend: str, share: _Variants) -> BackendVariation | None:
+        load = _load([status.value for status in share.statuses])
+        usage = _usage(share.uses)
+        workers = self._available(share.serving)
+        if not (share.statuses or workers or usage):
             return None
         return BackendVariation(
             backend=backend,
-            variant_name=_main_name(found),
+            variant_name=_main_name(share),
             worker_count=len(workers) if self._has_workers else load.threads or 0,
             performance=load.performance,
             queued=load.queued,
@@ -143,7 +143,7 @@ class DataMerger:
 
 
 class _Variants(NamedTuple):
-    """What the three sources have of one model, or of one engine's share of it."""
+    """The data of the three sources about one model, or about one engine's share of it."""
 
     statuses: Sequence[Variant[HordeModelStatus]]
     uses: Sequence[Variant[UsageStats]]
@@ -151,6 +151,8 @@ class _Variants(NamedTuple):
 
 
 class _Load(NamedTuple):
+    """Threads, queue and speed of a model; None stands for what was not reported."""
+
     threads: int | None = None
     queued: float | None = None
     jobs: float | None = None
@@ -176,26 +178,27 @@ def _workers_index(given: GivenWorkers) -> IndexedHordeWorkers:
     return IndexedHordeWorkers(read_workers(given or []).value)
 
 
-def _by_backend(found: _Variants) -> dict[str, _Variants]:
+def _by_backend(variants: _Variants) -> dict[str, _Variants]:
     """The variants of each engine, by engine in alphabetical order."""
-    backends = {each.backend for source in found for each in source}
+    backends = {variant.backend for source in variants for variant in source}
     if len(backends) == 1:
-        return dict.fromkeys(backends, found)
+        # Most models run on one engine, and there are thousands of models.
+        return dict.fromkeys(backends, variants)
     return {
         backend: _Variants(
-            [each for each in found.statuses if each.backend == backend],
-            [each for each in found.uses if each.backend == backend],
-            [each for each in found.serving if each.backend == backend],
+            [status for status in variants.statuses if status.backend == backend],
+            [usage for usage in variants.uses if usage.backend == backend],
+            [workers for workers in variants.serving if workers.backend == backend],
         )
         for backend in sorted(backends)
     }
 
 
-def _main_name(found: _Variants) -> str:
+def _main_name(share: _Variants) -> str:
     """The name with the most threads; without a status, the first that is served or was used."""
-    if found.statuses:
-        return max(found.statuses, key=lambda each: each.value.count).name
-    return next(each.name for source in (found.serving, found.uses) for each in source)
+    if share.statuses:
+        return max(share.statuses, key=lambda status: status.value.count).name
+    return next(variant.name for source in (share.serving, share.uses) for variant in source)
 
 
 def _summary(worker: HordeWorker) -> WorkerSummary:
@@ -215,20 +218,20 @@ def _summary(worker: HordeWorker) -> WorkerSummary:
 
 
 def _usage(uses: Sequence[Variant[UsageStats]]) -> UsageStats | None:
-    """The sum of all; None when it is 0 in each period."""
+    """The sum over the variants; None when it is 0 in every period."""
     if len(uses) == 1:
         usage = uses[0].value
     else:
         usage = UsageStats(
-            sum([each.value.day for each in uses]),
-            sum([each.value.month for each in uses]),
-            sum([each.value.total for each in uses]),
+            sum([variant.value.day for variant in uses]),
+            sum([variant.value.month for variant in uses]),
+            sum([variant.value.total for variant in uses]),
         )
     return usage if usage.day or usage.month or usage.total else None
 
 
 def _load(rows: Sequence[HordeModelStatus]) -> _Load:
-    """The rows as one: sums, the mean speed, the least wait."""
+    """The rows as one: sums, the mean speed, the shortest wait."""
     if not rows:
         return _Load()
     if len(rows) == 1:
@@ -249,11 +252,11 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 def _mean_speed(rows: Sequence[HordeModelStatus]) -> float | None:
-    """The mean over threads of the speeds that were measured; 0 is what was not."""
+    """The mean over threads of the measured speeds; a speed of 0 was not measured."""
     measured = [(row.performance, row.count) for row in rows if row.performance]
     if not measured:
         return None
     threads = sum([count for _, count in measured])
-    if not threads:
+    if not threads:  # nothing to weigh by: each speed counts once
         return round(sum([speed for speed, _ in measured]) / len(measured), 2)
     return round(sum([speed * count for speed, count in measured]) / threads, 2)

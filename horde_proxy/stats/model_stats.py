@@ -1,6 +1,7 @@
-"""What is known of one model, merged from status, use and workers; pure data and its JSON.
+"""The merged data of one model: status, use and workers, and their JSON. Pure.
 
-Field names are those of the documented statistics API, so that its clients can read it.
+Field names are those of the documented statistics API (horde-model-reference), so that its clients
+can read the answers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WorkerSummary:
-    """One worker of a model. `uptime` is in seconds, lengths are in tokens, `performance` words."""
+    """One worker of a model.
+
+    `uptime` is in seconds, lengths are in tokens. `performance` is text such as "73.8 tokens per
+    second".
+    """
 
     id: str
     name: str
@@ -46,7 +51,10 @@ class UsageStats:
 
 @dataclass(frozen=True)
 class BackendVariation:
-    """What one engine has of a model. `variant_name` is its name with the most threads."""
+    """The share of one engine (backend) in a model.
+
+    `variant_name` is the advertised name with the most threads.
+    """
 
     backend: str
     variant_name: str
@@ -66,11 +74,12 @@ class BackendVariation:
 
 @dataclass(frozen=True)
 class CombinedModelStatistics:
-    """One model over all its variants. None is what the horde did not tell.
+    """One model over all its variants. None stands for what the horde did not report.
 
     `threads`, `queued` and `queued_jobs` are sums, `performance` is the mean over threads, `eta`
-    (s) the least. `usage_stats` is None when it was never used, or when `usage_known` is not set.
-    `worker_summaries` is None when the workers were not fetched, {} when nobody serves the model.
+    (s) the smallest. `usage_stats` is None when the model was never used, or when `usage_known` is
+    not set. `worker_summaries` is None when the workers were not fetched, {} when no worker serves
+    the model.
     """
 
     queued_jobs: float | None = None
@@ -86,20 +95,20 @@ class CombinedModelStatistics:
 
     @property
     def worker_count(self) -> int:
-        """Distinct workers; the threads of the status stand in where no workers were fetched."""
+        """The number of workers; of threads, as the status has it, if no workers were fetched."""
         if self.worker_summaries is not None:
             return len(self.worker_summaries)
         return self.threads or 0
 
     @property
     def usage(self) -> UsageStats | None:
-        """The use with its zeros; None only when it is not known."""
+        """The use, zeros included; None only when it is unknown."""
         if self.usage_known:
             return self.usage_stats or UsageStats()
         return self.usage_stats
 
     def to_json(self, *, include_workers: bool = True) -> dict[str, Any]:
-        """The model as a client gets it; the count of workers stays when they are left out."""
+        """The model as a client gets it. Without the workers, their count is still there."""
         workers = self.worker_summaries if include_workers else None
         return {
             "worker_count": self.worker_count,
@@ -115,6 +124,6 @@ class CombinedModelStatistics:
 
 
 def _all_to_json(
-    found: Mapping[str, WorkerSummary] | Mapping[str, BackendVariation] | None,
+    by_key: Mapping[str, WorkerSummary] | Mapping[str, BackendVariation] | None,
 ) -> dict[str, Any] | None:
-    return None if found is None else {key: each.to_json() for key, each in found.items()}
+    return None if by_key is None else {key: value.to_json() for key, value in by_key.items()}

@@ -1,7 +1,7 @@
-"""What the horde answers about models and workers, read leniently; pure.
+"""The horde's answers about models and workers, read leniently. Pure.
 
-Absent and null fields get their defaults, unknown ones are ignored, floats are fine anywhere.
-An element that cannot be read is left out and counted; it never spoils the others.
+Absent and null fields get their defaults, unknown fields are ignored, a float is accepted for any
+number. An element that cannot be read is left out and counted; others are unaffected.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ def _named(value: str) -> str:
 
 
 def _whole(value: Any) -> Any:
+    """A float as an int: the horde writes counts both ways, e.g. "jobs": 0.0."""
     return int(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
 def _names(value: Any) -> Any:
-    return [each for each in value if _is_name(each)] if isinstance(value, list | tuple) else value
+    """A list without what cannot be a name: workers advertise what they like."""
+    return [name for name in value if _is_name(name)] if isinstance(value, list | tuple) else value
 
 
 Name = Annotated[str, AfterValidator(_named)]
@@ -51,7 +53,7 @@ Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=MOST)]
 
 
 class ReadDocument(NamedTuple, Generic[T]):
-    """What could be read, and how many elements were left out."""
+    """The elements that could be read, and how many were left out."""
 
     value: T
     left_out: int
@@ -63,6 +65,7 @@ class _Record(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
+        # "team": {"name": null} and "uptime": null are usual (capture get_workers__type-text).
         if not isinstance(data, Mapping):
             return data
         return {key: value for key, value in data.items() if value is not None}
@@ -71,9 +74,9 @@ class _Record(BaseModel):
 class HordeModelStatus(_Record):
     """One model of `GET /v2/status/models`.
 
-    `count` are threads, not workers. `queued` is in tokens or megapixelsteps, `jobs` are waiting
-    and running, `eta` is in seconds and 10000 where the horde knows no speed. `performance` is in
-    tokens/s (text) or pixelsteps/s (image); 0 and None: not measured.
+    `count` is the number of threads, not of workers. `queued` is in tokens or megapixelsteps.
+    `jobs` counts waiting and running jobs. `eta` is in seconds, and 10000 if the horde knows no
+    speed. `performance` is in tokens/s (text) or pixelsteps/s (image); 0 and None: not measured.
     """
 
     name: Name
@@ -94,23 +97,24 @@ class HordeModelStatsResponse(_Record):
 
 
 class KudosDetails(_Record):
-    """What a worker has got for generating and for being there."""
+    """The kudos that a worker got for generating and for being online."""
 
     generated: FiniteFloat | None = None
     uptime: FiniteFloat | None = None
 
 
 class Team(_Record):
-    """The team of a worker; most have none."""
+    """The team of a worker; null for most workers."""
 
     name: str | None = None
     id: str | None = None
 
 
 class HordeWorker(_Record):
-    """One worker of `GET /v2/workers`. `uptime` is in seconds, `performance` words with a unit.
+    """One worker of `GET /v2/workers`.
 
-    The horde lists the online ones, so one that does not say is online.
+    `uptime` is in seconds, `performance` is text with a unit. The horde lists online workers, so
+    the default of `online` is True.
     """
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
@@ -147,22 +151,22 @@ class HordeWorker(_Record):
 
 
 def read_statuses(items: Any) -> ReadDocument[list[HordeModelStatus]]:
-    """The models of `GET /v2/status/models`; records among them stay as they are."""
+    """The models of `GET /v2/status/models`; items that are records already are kept."""
     return _read(HordeModelStatus, items)
 
 
 def read_workers(items: Any) -> ReadDocument[list[HordeWorker]]:
-    """The workers of `GET /v2/workers`; records among them stay as they are."""
+    """The workers of `GET /v2/workers`; items that are records already are kept."""
     return _read(HordeWorker, items)
 
 
 def read_stats(document: Any) -> ReadDocument[HordeModelStatsResponse]:
-    """The uses of `GET /v2/stats/{text,img}/models`, without bad names and numbers."""
+    """The uses of `GET /v2/stats/{text,img}/models`; bad names and numbers are left out."""
     if isinstance(document, HordeModelStatsResponse):
         return ReadDocument(document, 0)
     if not isinstance(document, Mapping):
         return ReadDocument(HordeModelStatsResponse(), 1)
-    periods = {each: _counts(document.get(each)) for each in ("day", "month", "total")}
+    periods = {name: _counts(document.get(name)) for name in ("day", "month", "total")}
     return ReadDocument(
         HordeModelStatsResponse(**{name: read.value for name, read in periods.items()}),
         sum(read.left_out for read in periods.values()),
@@ -172,13 +176,13 @@ def read_stats(document: Any) -> ReadDocument[HordeModelStatsResponse]:
 def _read(kind: type[R], items: Any) -> ReadDocument[list[R]]:
     if not isinstance(items, list | tuple):
         return ReadDocument([], 1)
-    found = []
+    records = []
     for item in items:
         try:
-            found.append(kind.model_validate(item))
+            records.append(kind.model_validate(item))
         except ValidationError:
             continue
-    return ReadDocument(found, len(items) - len(found))
+    return ReadDocument(records, len(items) - len(records))
 
 
 def _counts(period: Any) -> ReadDocument[dict[str, int]]:
@@ -186,9 +190,9 @@ def _counts(period: Any) -> ReadDocument[dict[str, int]]:
         return ReadDocument({}, 0)
     if not isinstance(period, Mapping):
         return ReadDocument({}, 1)
-    found = {
+    counts = {
         name: int(count)
         for name, count in period.items()
         if _is_name(name) and finite(count) is not None
     }
-    return ReadDocument(found, len(period) - len(found))
+    return ReadDocument(counts, len(period) - len(counts))

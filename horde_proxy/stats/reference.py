@@ -1,8 +1,8 @@
-"""What the optional model reference tells of the models: text `db.json`, image
-`stable_diffusion.json`. Pure reading; nothing of the reference is shipped.
+"""The optional model reference: descriptions of text (`db.json`) or image models
+(`stable_diffusion.json`), read from a JSON document. Pure; no reference is shipped.
 
-A field that is of another kind than expected counts as absent, and a record that is none is left
-out and counted.
+A field of an unexpected type counts as absent. A record that is not an object is left out and
+counted.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ReferenceRecord:
-    """One model. `parameters` are counted one by one, `url` is where it comes from; None: untold.
+    """One model; None stands for what the reference does not say.
 
-    `downloads` are the addresses of its files as written, good or bad.
+    `parameters` is 8000000000 for "8B", `url` is the model's home page. `downloads` are the URLs
+    of its files, unchecked.
     """
 
     name: str
@@ -49,7 +50,7 @@ class ReferenceRecord:
 
 
 class Reference:
-    """The records by model, whatever engine, author or quantisation a name has. Never changes."""
+    """The records by model: engine, author and quantisation of a name do not count. Immutable."""
 
     def __init__(self, records: Iterable[ReferenceRecord] = (), left_out: int = 0) -> None:
         self.left_out = left_out
@@ -57,44 +58,44 @@ class Reference:
         for record in records:
             key = canonical(record.name).key
             known = self._records.get(key)
-            self._records[key] = _pooled(known, record) if known else record
+            self._records[key] = _merge_records(known, record) if known else record
 
     def __len__(self) -> int:
         return len(self._records)
 
     def get(self, name: str) -> ReferenceRecord | None:
-        """The record of the model that the name means."""
+        """The record of the model that the name stands for."""
         return self._records.get(canonical(name).key)
 
     def names(self) -> list[str]:
-        """The name of each model, once."""
+        """One name for each model."""
         return [record.name for record in self._records.values()]
 
 
 def read_reference(document: Any) -> Reference:
-    """The reference in a JSON document {name: record}; text entries of one model are pooled."""
+    """The reference in a JSON document {name: record}; entries of the same model are merged."""
     if not isinstance(document, Mapping):
         return Reference(left_out=1)
     records = [
-        _record(name, found)
-        for name, found in document.items()
-        if isinstance(name, str) and name and isinstance(found, Mapping)
+        _record(name, fields)
+        for name, fields in document.items()
+        if isinstance(name, str) and name and isinstance(fields, Mapping)
     ]
     return Reference(records, len(document) - len(records))
 
 
 def described(names: Iterable[str], reference: Reference | None) -> dict[str, ReferenceRecord]:
-    """A record for each name: the reference's, else one with what the name itself tells."""
+    """A record for each name: the reference's, else one made from the name alone."""
     return {name: _described(name, reference) for name in names}
 
 
 def by_family(records: Mapping[str, ReferenceRecord]) -> dict[str, ReferenceRecord]:
-    """One record for each family of names: that of its first member."""
-    found: dict[str, tuple[str, ReferenceRecord]] = {}
+    """One record for each family of names: the record of its first member."""
+    families: dict[str, tuple[str, ReferenceRecord]] = {}
     for name, record in records.items():
         base = family(name)
-        found.setdefault(base.casefold(), (base, record))
-    return dict(found.values())
+        families.setdefault(base.casefold(), (base, record))
+    return dict(families.values())
 
 
 def _described(name: str, reference: Reference | None) -> ReferenceRecord:
@@ -104,29 +105,29 @@ def _described(name: str, reference: Reference | None) -> ReferenceRecord:
     return record
 
 
-def _record(name: str, found: Mapping[str, Any]) -> ReferenceRecord:
-    config = _typed(found.get("config"), dict) or {}
+def _record(name: str, fields: Mapping[str, Any]) -> ReferenceRecord:
+    config = _typed(fields.get("config"), dict) or {}
     return ReferenceRecord(
         name=name,
-        baseline=_text(found.get("baseline")),
-        description=_text(found.get("description")),
-        parameters=_count(found.get("parameters")) or _count(found.get("parameters_count")),
-        style=_text(found.get("style")),
-        tags=_texts(found.get("tags")),
-        nsfw=_typed(found.get("nsfw"), bool),
-        url=_text(found.get("url")) or _text(found.get("homepage")),
-        instruct_format=_text(found.get("instruct_format")),
+        baseline=_text(fields.get("baseline")),
+        description=_text(fields.get("description")),
+        parameters=_count(fields.get("parameters")) or _count(fields.get("parameters_count")),
+        style=_text(fields.get("style")),
+        tags=_texts(fields.get("tags")),
+        nsfw=_typed(fields.get("nsfw"), bool),
+        url=_text(fields.get("url")) or _text(fields.get("homepage")),
+        instruct_format=_text(fields.get("instruct_format")),
         downloads=_downloads(config.get("download")),
-        size_bytes=_count(found.get("size_on_disk_bytes")),
-        inpainting=found.get("inpainting") is True,
-        requirements=bool(found.get("requirements")),
-        trigger=_texts(found.get("trigger")),
-        showcases=_texts(found.get("showcases")),
+        size_bytes=_count(fields.get("size_on_disk_bytes")),
+        inpainting=fields.get("inpainting") is True,
+        requirements=bool(fields.get("requirements")),
+        trigger=_texts(fields.get("trigger")),
+        showcases=_texts(fields.get("showcases")),
     )
 
 
-def _pooled(first: ReferenceRecord, second: ReferenceRecord) -> ReferenceRecord:
-    """The record whose name tells no engine, else the first; the other fills its gaps."""
+def _merge_records(first: ReferenceRecord, second: ReferenceRecord) -> ReferenceRecord:
+    """The record whose name has no engine, else the first; the other one fills its gaps."""
     if canonical(first.name).backend != CANONICAL and canonical(second.name).backend == CANONICAL:
         first, second = second, first
     gaps = {key: value for key, value in vars(second).items() if not vars(first)[key] and value}
@@ -146,10 +147,10 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _count(value: Any) -> int | None:
-    """A number of things; 0 is a number that nobody has filled in."""
+    """A positive count; in the reference, 0 stands for an unknown number."""
     return int(finite(value) or 0) or None
 
 
 def _downloads(value: Any) -> tuple[str, ...]:
     entries: Sequence[Any] = value if isinstance(value, list) else []
-    return _texts([each.get("file_url") for each in entries if isinstance(each, Mapping)])
+    return _texts([entry.get("file_url") for entry in entries if isinstance(entry, Mapping)])

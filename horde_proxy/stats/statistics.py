@@ -1,4 +1,4 @@
-"""Counts over the models of a category: sizes, tags, styles, baselines, downloads; pure."""
+"""Counts over the models of a category: sizes, tags, styles, baselines, downloads. Pure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from horde_proxy.stats.listing import page
 from horde_proxy.stats.reference import ReferenceRecord
 
 MOST_TAGS = 20
+"""As in the documented statistics API (horde-model-reference), like the buckets below."""
 BILLION = 1_000_000_000
 BUCKETS: tuple[tuple[str, int | None, int | None], ...] = (
     ("<3B", None, 3 * BILLION),
@@ -23,12 +24,12 @@ BUCKETS: tuple[tuple[str, int | None, int | None], ...] = (
     ("35B-70B", 35 * BILLION, 70 * BILLION),
     (">70B", 70 * BILLION, None),
 )
-"""Label, least number of parameters, and the first number that is too many."""
+"""Label, smallest number of parameters, and the first number that is too large."""
 
 
 @dataclass(frozen=True)
 class DownloadStats:
-    """Where the files of the models come from, and how large they are, in bytes."""
+    """The hosts that the files of the models come from, and their sizes in bytes."""
 
     total_models_with_downloads: int = 0
     total_download_entries: int = 0
@@ -64,9 +65,9 @@ class CategoryStatistics:
     models_with_showcases: int = 0
 
     def paged(self, limit: int | None, offset: int) -> CategoryStatistics:
-        """The same counts, with the page that was asked for told; there is no list to cut.
+        """The same counts with the requested page noted; there is no list to cut.
 
-        Raises InvalidRequest with param for a limit or an offset that is none.
+        Raises InvalidRequest with param for a wrong limit or offset.
         """
         returned = len(page(range(self.total_models), limit, offset))
         return replace(self, limit=limit, offset=offset, returned_models=returned)
@@ -85,18 +86,18 @@ class CategoryStatistics:
 def category_statistics(
     category: str, records: Iterable[ReferenceRecord], computed_at: int
 ) -> CategoryStatistics:
-    """The counts over a record for each model; no models give zeros."""
+    """The counts over the records, one for each model; zeros if there are none."""
     models = list(records)
     total = len(models)
-    baselines = Counter(each.baseline for each in models if each.baseline)
-    tags = Counter(tag for each in models for tag in dict.fromkeys(each.tags))
-    styles = Counter(each.style for each in models if each.style)
+    baselines = Counter(model.baseline for model in models if model.baseline)
+    tags = Counter(tag for model in models for tag in dict.fromkeys(model.tags))
+    styles = Counter(model.style for model in models if model.style)
     return CategoryStatistics(
         category=category,
         total_models=total,
         computed_at=computed_at,
         returned_models=total,
-        nsfw_count=sum(each.nsfw is True for each in models),
+        nsfw_count=sum(model.nsfw is True for model in models),
         baseline_distribution={
             name: {"baseline": name, "count": count, "percentage": percentage(count, total)}
             for name, count in _most_first(baselines)
@@ -104,22 +105,22 @@ def category_statistics(
         download_stats=_downloads(models),
         top_tags=_top(tags, total),
         top_styles=_top(styles, total),
-        parameter_buckets=_buckets([each.parameters for each in models]),
-        models_without_param_info=sum(each.parameters is None for each in models),
-        models_with_trigger_words=sum(bool(each.trigger) for each in models),
-        models_with_inpainting=sum(each.inpainting for each in models),
-        models_with_requirements=sum(each.requirements for each in models),
-        models_with_showcases=sum(bool(each.showcases) for each in models),
+        parameter_buckets=_buckets([model.parameters for model in models]),
+        models_without_param_info=sum(model.parameters is None for model in models),
+        models_with_trigger_words=sum(bool(model.trigger) for model in models),
+        models_with_inpainting=sum(model.inpainting for model in models),
+        models_with_requirements=sum(model.requirements for model in models),
+        models_with_showcases=sum(bool(model.showcases) for model in models),
     )
 
 
 def percentage(part: float, whole: float, digits: int = 2) -> float:
-    """How many hundredths of the whole a part is, rounded; 0 of nothing."""
+    """The part in per cent of the whole, rounded; 0 if the whole is 0."""
     return round(100 * part / whole, digits) if whole else 0.0
 
 
 def host_of(url: str) -> str | None:
-    """The host of a web address in lower case; None for what is no web address."""
+    """The host of a URL in lower case; None for a text that is not an http(s) URL."""
     try:
         parts = urlsplit(url)
         return parts.hostname if parts.scheme in ("http", "https") else None
@@ -140,30 +141,30 @@ def _top(counts: Counter[str], total: int) -> list[Mapping[str, Any]]:
 
 def _buckets(parameters: Sequence[int | None]) -> list[Mapping[str, Any]]:
     """The buckets that hold any model, smallest first."""
-    known = [each for each in parameters if each is not None]
-    found: list[Mapping[str, Any]] = []
-    for label, least, most in BUCKETS:
-        count = sum((least or 0) <= each and (most is None or each < most) for each in known)
+    known = [number for number in parameters if number is not None]
+    buckets: list[Mapping[str, Any]] = []
+    for label, low, high in BUCKETS:
+        count = sum((low or 0) <= number and (high is None or number < high) for number in known)
         if count:
-            found.append(
+            buckets.append(
                 {
                     "bucket_label": label,
-                    "min_params": least,
-                    "max_params": most,
+                    "min_params": low,
+                    "max_params": high,
                     "count": count,
                     "percentage": percentage(count, len(parameters)),
                 }
             )
-    return found
+    return buckets
 
 
 def _downloads(models: Sequence[ReferenceRecord]) -> DownloadStats:
-    addresses = [url for each in models for url in each.downloads]
-    hosts = Counter(filter(None, map(host_of, addresses)))
-    sizes = [each.size_bytes for each in models if each.size_bytes]
+    urls = [url for model in models for url in model.downloads]
+    hosts = Counter(filter(None, map(host_of, urls)))
+    sizes = [model.size_bytes for model in models if model.size_bytes]
     return DownloadStats(
-        total_models_with_downloads=sum(bool(each.downloads) for each in models),
-        total_download_entries=len(addresses),
+        total_models_with_downloads=sum(bool(model.downloads) for model in models),
+        total_download_entries=len(urls),
         total_size_bytes=sum(sizes),
         models_with_size_info=len(sizes),
         average_size_bytes=round(sum(sizes) / len(sizes), 2) if sizes else 0.0,

@@ -63,7 +63,7 @@ class LiveDocument:
         self.name, self.ttl = source.name, source.ttl
         self._source, self._shared, self._lease = source, shared, lease
         self._now = now
-        self._max_age = source.ttl
+        self._max_age = source.ttl  # for the next load only, see refresh
         self._has_failed = False
         self._loaded = BackgroundValue(
             self._load,
@@ -103,6 +103,7 @@ class LiveDocument:
         self._loaded.refresh(min_interval)
 
     def _load(self) -> Document:
+        # After a refresh, another proxy's document of a moment ago is new enough, an older one not.
         max_age, self._max_age = self._max_age, self.ttl
         try:
             document = self._fetch() if self._shared is None else self._fetch_shared(max_age)
@@ -125,6 +126,7 @@ class LiveDocument:
         document = self._shared.load(
             self.name, self._fetch, max_age=max_age, lease=self._lease, is_known=self._is_recent()
         )
+        # Anybody may write into that Redis: what comes from it is checked like a foreign answer.
         if not isinstance(document.value, list | dict):
             raise UpstreamFailed("The horde's document in Redis is neither a list nor an object.")
         return document
@@ -210,6 +212,8 @@ def _sources(
     client: HordeClient, kind: str, ttl: float, slow_ttl: float, name: str
 ) -> tuple[DocumentSource, ...]:
     """Status, stats and workers. Image models are fetched less often: no chat depends on them."""
+    # The names are keys in Redis: with the parameters and the horde in them, no document is taken
+    # for another one.
     horde = hashlib.sha256(client.base.encode()).hexdigest()[:_URL_DIGITS]
     fast_ttl = min(ttl, slow_ttl) if kind == "text" else slow_ttl
     stats = "stats/img/models" if kind == "image" else "stats/text/models"
