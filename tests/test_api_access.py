@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from horde_proxy import create_app, logs, reconfigure
+from horde_proxy.api.addresses import TrustedProxies
 from horde_proxy.api.routes import Slots
 from horde_proxy.config import load
 from horde_proxy.errors import Unavailable
@@ -157,9 +158,30 @@ def test_a_client_that_left_is_logged(world: World, caplog: pytest.LogCaptureFix
 def test_a_forwarded_address_is_believed_only_of_a_trusted_proxy(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.front = {"trusted_proxies": ("127.0.0.1", "10.0.0.2")}
+    world.front = {"trusted_proxies": TrustedProxies(["127.0.0.1", "10.0.0.2"])}
     world.employ(Scripted("Hello."))
     assert logged(world, caplog)["client"] == "203.0.113.9"
+
+
+@pytest.mark.parametrize(
+    ("entries", "address", "trusted"),
+    [
+        (["10.0.0.0/8"], "10.1.2.3", True),
+        (["10.0.0.0/8"], "11.1.2.3", False),
+        (["10.0.0.2"], "10.0.0.2", True),
+        (["10.0.0.0/8"], "::ffff:10.1.2.3", True),
+        (["fd00::/8"], "fd12::1", True),
+        (["fd00::/8"], "10.1.2.3", False),
+        (["10.0.0.0/8"], "", False),
+        (["10.0.0.0/8"], "10.1.2.3:8080", False),
+        (["*"], "10.1.2.3", False),
+        ([], "127.0.0.1", False),
+    ],
+)
+def test_a_network_trusts_all_of_its_proxies(
+    entries: list[str], address: str, trusted: bool
+) -> None:
+    assert (address in TrustedProxies(entries)) is trusted
 
 
 def test_health_checks_are_not_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -187,6 +187,15 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     assert refused(path, {}).startswith(f"the configuration {path} is not valid: ")
 
 
+@pytest.mark.parametrize("proxy", ["10.0.0.1/8", "nginx", "10.0.0.0/40", ""])
+def test_a_trusted_proxy_is_an_address_or_a_network(proxy: str) -> None:
+    with pytest.raises(ConfigError, match="neither an address nor a network"):
+        load(environ={}, flags={"server": {"trusted_proxies": [proxy]}})
+    given = ["10.0.0.0/8", "::1", "*"]
+    found = load(environ={}, flags={"server": {"trusted_proxies": given}})
+    assert found.server.trusted_proxies == given
+
+
 def test_listening_to_others_without_keys_is_refused_with_the_setting_that_opens_it() -> None:
     said = refused(environ={"HORDE_PROXY_SERVER__BIND": "0.0.0.0:8080"})
     assert said.startswith("server.bind = '0.0.0.0:8080' lets others in: set access.mode to 'keys'")

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from horde_proxy import create_app, reconfigure
 from horde_proxy.api.access_log import RequestLog
+from horde_proxy.api.addresses import TrustedProxies
 from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.api.routes import PageState, Slots
 from horde_proxy.config import load
@@ -256,7 +257,7 @@ def test_a_known_key_opens_the_page(world: World) -> None:
 def test_a_cookie_is_secure_where_the_client_came_by_https(
     world: World, peer: str, told: str, is_secure: bool
 ) -> None:
-    guarded(world, trusted_proxies=("127.0.0.1",))
+    guarded(world, trusted_proxies=TrustedProxies(["127.0.0.1"]))
     response = log_in(
         world.http(),
         GUEST,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from flask import current_app
 
+from horde_proxy.api.addresses import TrustedProxies
 from horde_proxy.api.in_flight import InFlight
 from horde_proxy.api.loop_guard import LoopGuard
 from horde_proxy.api.slots import Slots
@@ -57,8 +58,8 @@ class Access:
     """Who may do how much, and what was used.
 
     `passthrough`: a client's key is its key for the horde. `requires_key`: only clients with one
-    of `keys` are served. `admins` are names of keys. `trusted_proxies` are addresses of proxies
-    whose X-Forwarded-For is believed.
+    of `keys` are served. `admins` are names of keys. `trusted_proxies` are those whose
+    X-Forwarded-For is believed.
     """
 
     passthrough: bool
@@ -67,7 +68,7 @@ class Access:
     limits: KeyLimits
     usage: UsageRecorder
     admins: tuple[str, ...] = ()
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
 
 @dataclass(frozen=True)

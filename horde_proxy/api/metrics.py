@@ -1,12 +1,12 @@
-"""GET /metrics: what the proxy counts and how it stands, for Prometheus."""
+"""GET /metrics: counters and gauges for Prometheus."""
 
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv6Address, ip_address
 
 from flask import Blueprint, Response, request
 
+from horde_proxy.api.addresses import parse_address
 from horde_proxy.api.auth import authenticate, client_address, is_admin
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.proxying import route_family
@@ -27,45 +27,45 @@ def metrics() -> Response:
     authenticate()
     ctx = current_context()
     if ctx.access.requires_key and not is_admin():
-        raise Refused("The metrics want the key of an admin.")
+        raise Refused("Send the key of an admin to read the metrics.")
     if not ctx.access.requires_key and not _is_local():
         raise Refused(
-            "The metrics are for this machine only, unless access.mode is keys: then an admin's "
-            "key opens them from everywhere."
+            'Only this machine may read the metrics. With access.mode = "keys" an admin\'s key '
+            "may, from everywhere."
         )
-    return Response(ctx.live.metrics.text(_now(ctx)), content_type=CONTENT_TYPE)
+    return Response(ctx.live.metrics.text(_current_gauges(ctx)), content_type=CONTENT_TYPE)
 
 
 def route() -> str:
-    """The rule that the request came by, without /v1, or the family of what is passed on."""
+    """The route of the current request, without /v1; for a proxied one the family of its path."""
     rule = request.url_rule
     return rule.rule.removeprefix("/v1") if rule is not None else route_family() or OTHER
 
 
-def _now(ctx: AppContext) -> CurrentGauges:
+def _current_gauges(ctx: AppContext) -> CurrentGauges:
     return CurrentGauges(
         Counter(ctx.live.in_flight.wait_states()),
         ctx.live.slots.count,
         ctx.live.slots.taken,
-        [_endpoint(each) for each in ctx.router.endpoints],
+        [_endpoint_gauges(endpoint) for endpoint in ctx.router.endpoints],
     )
 
 
-def _endpoint(each: Endpoint) -> EndpointGauges:
-    """It is up where it is asked, and where its models are known, however old."""
-    health = each.breaker
-    is_up = health.state()["state"] == "up" and each.error is None
-    return EndpointGauges(each.name, is_up, health.running, health.cooldown_left())
+def _endpoint_gauges(endpoint: Endpoint) -> EndpointGauges:
+    """An endpoint is up when it is not cooling down and its list of models could be loaded."""
+    breaker = endpoint.breaker
+    is_up = breaker.state()["state"] == "up" and endpoint.error is None
+    return EndpointGauges(endpoint.name, is_up, breaker.running, breaker.cooldown_left())
 
 
 def _is_local() -> bool:
-    """Whether the client is on this machine, and no other proxy's client is taken for one."""
-    address = client_address()
+    """Whether the client is on this machine.
+
+    A proxy on this machine is not, when it forwards: its clients may be anywhere. A client of a
+    Unix socket has no address.
+    """
     if "X-Forwarded-For" in request.headers:
         return False
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return not address
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return (mapped or found).is_loopback
+    text = client_address()
+    address = parse_address(text)
+    return address.is_loopback if address else not text

@@ -13,6 +13,7 @@ from flask import Flask
 
 from horde_proxy import config
 from horde_proxy.api import routes
+from horde_proxy.api.addresses import TrustedProxies
 from horde_proxy.api.routes import (
     Access,
     AppContext,
@@ -110,7 +111,7 @@ def _access(app: Flask, settings: Config) -> Access:
         limits=ledger.allowances,
         usage=ledger.book,
         admins=tuple(access.admins),
-        trusted_proxies=tuple(settings.server.trusted_proxies),
+        trusted_proxies=TrustedProxies(settings.server.trusted_proxies),
     )
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -96,6 +96,18 @@ class ServerSettings(Section):
     trusted_proxies: list[str] = []
     strict: bool = False
     max_n: Annotated[int, Field(ge=1, le=20)] = 4
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: list[str]) -> list[str]:
+        for proxy in proxies:
+            try:
+                ip_network("0.0.0.0/0" if proxy == "*" else proxy)
+            except ValueError as exc:
+                raise ValueError(
+                    f"{proxy!r} is neither an address nor a network such as 10.0.0.0/8"
+                ) from exc
+        return proxies
 
     @field_validator("bind")
     @classmethod
