@@ -48,6 +48,7 @@ class Database:
 
     def __init__(self, url: str, *, setting: str, now: Callable[[], float] = time.time) -> None:
         self._url = _read_url(url)
+        # Options after "?" may hold a password as well.
         self._label = self._url.set(query={}).render_as_string(hide_password=True)
         self._setting, self._now = setting, now
         self.is_postgresql = self._url.drivername == _POSTGRESQL
@@ -107,12 +108,15 @@ class Database:
 
     def _connect(self) -> Engine:
         url = self._url.set(query={"connect_timeout": str(_TIMEOUT), **self._url.query})
+        # A pooled connection that a restarted server has closed is replaced before it is used.
+        # Without hide_parameters an exception would show keys.
         return create_engine(url, pool_pre_ping=True, hide_parameters=True)
 
     def _open_file(self) -> Engine:
         engine = create_engine(self._url, connect_args={"timeout": _TIMEOUT}, hide_parameters=True)
         event.listen(engine, "connect", _leave_transactions_to_us)
         event.listen(engine, "begin", _begin_transaction)
+        # The directory also gets -wal and -shm files, with keys in them.
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             # While a file changes to WAL, SQLite refuses others at once, without any time-out.
@@ -132,6 +136,8 @@ class Database:
                 advisory_lock(connection)
                 upgrade(connection, schema, self._label)
             return
+        # IMMEDIATE: a writer that came between the read of the version and the first change would
+        # else make this transaction fail at once (SQLITE_BUSY_SNAPSHOT).
         with (
             directory_lock(self._path.parent),
             engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection,
@@ -146,6 +152,7 @@ class Database:
         """
         day = datetime.fromtimestamp(self._now(), UTC).date()
         copy = self._path.with_name(f"{self._path.name}.{schema.owner}-{version}.{day}")
+        # One of the same day is from an upgrade that failed.
         copy.unlink(missing_ok=True)
         _create_private(copy)
         with closing(sqlite3.connect(self._path)) as source, closing(sqlite3.connect(copy)) as to:

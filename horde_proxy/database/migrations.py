@@ -58,6 +58,7 @@ def upgrade(
     `copy` is called before tables change that exist already, with their version. `database` is
     its name in errors. Raises DatabaseError where the tables are newer than this program.
     """
+    # Part of the transaction, so that a refused or failed upgrade leaves no trace at all.
     connection.execute(CreateTable(VERSIONS, if_not_exists=True))
     known = _known_version(connection, schema)
     version = known if known is not None else _version_of_unversioned(connection, schema)
@@ -71,6 +72,7 @@ def upgrade(
         copy(schema, version)
     for migration in schema.migrations[version:]:
         migration(connection)
+    # A current database is only read: most processes find nothing to do.
     if known is None:
         connection.execute(VERSIONS.insert(), {"owner": schema.owner, "version": schema.version})
     elif known < schema.version:

@@ -59,6 +59,7 @@ class KeyRing:
     ) -> KeyRing:
         """A ring with other configured keys. It knows the keys that were read already."""
         ring = KeyRing(configured, load, clock=self._clock, ttl=self._ttl, run=self._run)
+        # Otherwise each reload of the settings would make requests wait for the database.
         if load and self._stored:
             ring._stored = self._stored
         return ring
@@ -94,6 +95,7 @@ def _translated(load: LoadKeys) -> LoadKeys:
         try:
             keys = load()
         except DatabaseError as exc:
+            # It is tried again every few seconds: one line is enough.
             if not is_failing:
                 log.warning("the database's keys cannot be read, the last ones stay valid: %s", exc)
             is_failing = True

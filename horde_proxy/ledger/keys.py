@@ -1,4 +1,4 @@
-"""A client's key: what it is called, what it may do, how it is made and recognised. No I/O."""
+"""A client's key: its name and its rights, and how a new one is made. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from horde_proxy.aihorde.names import matches_glob
 class ClientKey:
     """What the owner of the proxy allows a key. None is no limit, () is all.
 
-    `models` are patterns with * and ?, whatever the case; a day is a UTC day.
+    `models` are globs with * and ?, in any case. `concurrent` is requests at a time. Days are
+    UTC days. `horde_key` pays on the horde instead of the proxy's own key. `admin` may see the
+    requests and usage of all keys. `created` is unix seconds, 0 for a configured key.
     """
 
     name: str

@@ -45,6 +45,7 @@ class KeyLimits:
         A refused request counts for nothing. What a request uses is known at its end, so those
         that run when a day's limit is reached may go beyond it.
         """
+        # The window of calls comes last: it cannot give a call back.
         self._check_day(key)
         release = self._acquire(key.name, key.concurrent)
         if key.requests_per_minute is not None:
@@ -79,6 +80,7 @@ class KeyLimits:
             if self._running[name] >= limit:
                 raise _too_many_at_once(limit)
             self._running[name] += 1
+        # Both the response's end and an error may release it.
         is_held = True
 
         def release() -> None:

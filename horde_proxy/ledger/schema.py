@@ -19,10 +19,12 @@ CLIENT_KEYS = Table(
     Column("requests_per_minute", BigInteger),
     Column("concurrent", BigInteger),
     Column("tokens_per_day", BigInteger),
+    # FLOAT has double precision in both databases.
     Column("kudos_per_day", Float),
     Column("horde_key", Text),
     Column("admin", Boolean, nullable=False),
     Column("created", BigInteger, nullable=False),
+    # Rows of revoked keys stay: their names must not come back with another key's usage.
     Column("revoked", BigInteger),
 )
 """Client keys by digest. `models` and `endpoints` are JSON lists; times are unix seconds."""

@@ -97,6 +97,7 @@ class UsageRecorder:
             used = DayUsage(prompt_tokens + completion_tokens, kudos)
             self._added[name] = self._added.get(name, _NOTHING).plus(used)
             self._is_used = True
+        # At the first use, in this process: threads do not survive a fork.
         if self._thread is None:
             self._start()
 
@@ -154,6 +155,7 @@ class UsageRecorder:
         with self._lock:
             rows, self._pending = self._pending, {}
             self._is_used = False
+        # Not `except DatabaseError`: whatever happens, counts must not be lost.
         is_written = False
         try:
             database.add_usage([_usage(key, counts) for key, counts in rows.items()])
@@ -189,11 +191,14 @@ class UsageRecorder:
                     self._read_totals(self._database)
                 except DatabaseError as exc:
                     self._note_failure(exc)
+                # Even after a failure: `flush` reads them as soon as the database works, and
+                # requests must not wait for it one after the other.
                 self._knows_totals = True
 
     def _today(self) -> str:
         """The UTC day; begins a new one where it has changed. Called within `_lock`."""
         number = int(self._now() // _DAY)
+        # Formatting a date for every request would cost more than all the rest of `add`.
         if number != self._day_number:
             self._day_number, self._day = number, day_of(number * _DAY)
             if self._database is None:
@@ -231,6 +236,7 @@ class UsageRecorder:
                 atexit.register(self.close)
 
     def _run(self) -> None:
+        # An idle proxy leaves the database alone, so that its machine's disk can sleep.
         while not self._stop.wait(self._interval):
             if self._is_used:
                 self.flush()

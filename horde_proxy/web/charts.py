@@ -139,6 +139,7 @@ def _ticks(top: float, label: Callable[[float], str]) -> list[dict[str, Any]]:
     for hours in _HOURS:
         x = _x(BUCKETS - hours * 3600 / BUCKET_SECONDS)
         anchor = "start" if hours == _HOURS[0] else "end" if hours == 0 else "middle"
+        # A true minus sign, which is as wide as a digit.
         text = f"−{hours} h" if hours else "now"
         ticks.append({"x": round(x, 1), "y": HEIGHT - 5, "anchor": anchor, "text": text})
     return ticks
@@ -153,6 +154,7 @@ def _short(value: float) -> str:
 
 def _bar_path(values: Sequence[float | None], below: Sequence[float], top: float) -> str:
     """A bar for each value, which starts at the value below it."""
+    # A bar that is thinner than half a unit vanishes on small screens.
     width = max(_x(1) - _x(0) - _GAP, 0.5)
     return "".join(
         f"M{_x(place):.1f} {_y(start, top):.1f}V{_y(start + value, top):.1f}h{width:.1f}"
@@ -168,6 +170,7 @@ def _line_path(values: Sequence[float | None], top: float) -> str:
     for place, value in enumerate(values):
         if value is not None:
             x, y = _x(place + 0.5), _y(value, top)
+            # A path of no length would not be drawn: 0.1 and round caps make a dot.
             parts.append(f"L{x:.1f} {y:.1f}" if is_drawing else f"M{x:.1f} {y:.1f}h0.1")
         is_drawing = value is not None
     return "".join(parts)

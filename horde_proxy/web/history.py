@@ -63,6 +63,7 @@ class TimeBucket:
     def percentile(self, fraction: float) -> float | None:
         """The duration (s) that this fraction of the successes stayed within; None without any."""
         durations = sorted(self.seconds)
+        # Of few durations, the median is between two of them.
         if fraction == 0.5 and durations:
             return statistics.median(durations)
         return durations[int(len(durations) * fraction)] if durations else None
@@ -110,6 +111,7 @@ class History:
         Of requests without an account, only refused keys and server errors are kept.
         """
         is_counted = record.account is not None
+        # The page's own requests, static files and unknown paths would hide what matters.
         if not (is_counted or record.status == 401 or record.status >= 500):
             return
         name = record.key or ""

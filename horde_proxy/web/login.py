@@ -65,6 +65,7 @@ def log_in() -> Response:
         return _redirect_to_page()
     if is_foreign() or not _is_same(request.cookies.get(FORM_COOKIE), request.form.get("token")):
         return login_form(_NO_TOKEN, 400)
+    # Counted before the key is looked at, so that a right key is no way around it.
     if wait := ctx.live.page.logins.hit(client_address(), _LOGINS_PER_MINUTE):
         response = login_form(f"Too many tries from this address. Wait {wait} s.", 429)
         response.headers["Retry-After"] = str(wait)
@@ -97,6 +98,7 @@ def check_token(token: str | None) -> None:
 
 def is_foreign() -> bool:
     """Whether the browser says that another site sent this request."""
+    # "none" is a link typed by the visitor; old browsers and scripts send no such header.
     return request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
 
 
@@ -111,6 +113,7 @@ def login_form(message: str, status: int) -> Response:
 
 
 def _is_same(one: str | None, other: str | None) -> bool:
+    # In constant time, and of bytes: compare_digest refuses other characters than ASCII.
     return bool(one and other) and hmac.compare_digest(
         (one or "").encode("utf-8", "replace"), (other or "").encode("utf-8", "replace")
     )

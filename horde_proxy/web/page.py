@@ -49,6 +49,7 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    # Other sites may neither embed the page's files nor hold a handle on its window.
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
@@ -143,6 +144,7 @@ def _macros() -> Any:
 
 def _still_watching(ctx: AppContext) -> Callable[[], bool]:
     """Whether the current request's events should go on, asked while they are streamed."""
+    # gunicorn's socket shows a closed tab; a write would only show it at the second event.
     sock, app = request.environ.get("gunicorn.socket"), current_app.extensions
     has_session, cookie = "visitor" in g, request.cookies.get(login.SESSION_COOKIE, "")
 

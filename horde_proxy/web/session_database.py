@@ -17,6 +17,7 @@ from horde_proxy.web.sessions import SessionState
 
 _TABLES = MetaData()
 _SECRET = Table("page_secret", _TABLES, Column("secret", Text, primary_key=True))
+# Ids of sessions that were ended by logging out, until their cookies expire (unix s).
 _ENDED = Table(
     "page_ended_sessions",
     _TABLES,
@@ -54,6 +55,7 @@ class SessionDatabase:
 
     def end(self, session_id: str, until: int) -> None:
         """Note that a session has ended, and forget the expired ones. Raises DatabaseError."""
+        # Two tabs may log out at the same time.
         insert = self._database.insert(_ENDED).on_conflict_do_nothing()
         with self._database.begin(SCHEMA) as connection:
             connection.execute(delete(_ENDED).where(_ENDED.c.until <= int(self._now())))

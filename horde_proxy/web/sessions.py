@@ -92,6 +92,7 @@ class Sessions:
     def begin(self, digest: str) -> str:
         """The cookie of a new session for the key of a digest. Raises Unavailable."""
         until = int(self._now()) + SESSION_SECONDS
+        # Signed, not encrypted: whoever holds the cookie may read this, and is logged in anyhow.
         payload = [secrets.token_urlsafe(16), digest, until]
         return str(_serializer(self._state.get().secret).dumps(payload))
 

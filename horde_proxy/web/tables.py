@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Table = dict[str, Any]
 Cell = dict[str, Any]
 NOTHING = "–"
+# Classes of page.css, by the states of a circuit breaker.
 _TONES = {"up": "good", "probing": "warn", "cooling": "bad", "down": "bad"}
 
 
@@ -38,6 +39,7 @@ def seconds(value: float | None) -> str:
         return NOTHING
     if 0 < value < 1:
         return f"{value * 1000:.0f} ms"
+    # Below ten seconds a tenth still tells endpoints apart.
     if value < 10:
         return f"{value:.1f} s".replace(".0 s", " s")
     whole = round(value)
@@ -63,6 +65,7 @@ def running(requests: Iterable[Mapping[str, Any]], now: float) -> Table:
                     number_cell(request["queue_position"]),
                     seconds_cell(request["expected_seconds"]),
                     seconds_cell(max(0, int(now) - request["began"])),
+                    # As much of the id as is needed to find it in the log.
                     text_cell(request["id"][:8]),
                 ],
             )
@@ -185,6 +188,7 @@ def text_cell(text: str, value: float | str | None = None) -> Cell:
 
 def number_cell(value: float | None) -> Cell:
     """A number. None, shown as a dash, sorts before all others."""
+    # No number in these tables is negative.
     return {"text": number(value), "value": -1 if value is None else value}
 
 
