@@ -19,7 +19,7 @@ ANN, BOB = ClientKey("ann"), ClientKey("bob")
 
 
 class Loading:
-    """A database's keys; a reading runs at once, or when a test calls what is in `begun`."""
+    """A database's keys; a reading runs at once, or when a test calls what is in `started`."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -62,19 +62,19 @@ def test_a_key_may_be_configured_as_its_digest_but_not_sent_as_one() -> None:
     assert ring.find(written) is None
 
 
-def test_a_stored_key_is_found(loading: Loading) -> None:
+def test_a_key_of_the_database_is_found(loading: Loading) -> None:
     assert loading.ring.find("hp-bob") == BOB
     assert loading.ring.find("hp-eve") is None
     assert loading.times == 1
 
 
-def test_a_configured_key_does_not_need_the_store(loading: Loading) -> None:
+def test_a_configured_key_does_not_need_the_database(loading: Loading) -> None:
     loading.fails = True
     assert loading.ring.find("hp-ann") == ANN
     assert loading.times == 0
 
 
-def test_the_configuration_goes_before_the_store(loading: Loading) -> None:
+def test_the_configuration_goes_before_the_database(loading: Loading) -> None:
     loading.keys[key_digest("hp-ann")] = BOB
     assert loading.ring.find("hp-ann") == ANN
 
@@ -88,7 +88,7 @@ def test_a_revoked_key_is_not_found_when_the_time_to_live_has_passed(loading: Lo
     assert loading.ring.find("hp-bob") is None
 
 
-def test_keys_are_read_again_early_and_nobody_waits(loading: Loading) -> None:
+def test_keys_are_read_again_early_and_no_request_waits(loading: Loading) -> None:
     loading.ring.find("hp-bob")
     loading.inline = False
     loading.keys.clear()
@@ -99,7 +99,7 @@ def test_keys_are_read_again_early_and_nobody_waits(loading: Loading) -> None:
     assert loading.ring.find("hp-bob") is None
 
 
-def test_one_reading_is_under_way_at_a_time(loading: Loading) -> None:
+def test_keys_are_read_once_at_a_time(loading: Loading) -> None:
     loading.ring.find("hp-bob")
     loading.inline = False
     loading.clock.seconds += 3
@@ -110,7 +110,7 @@ def test_one_reading_is_under_way_at_a_time(loading: Loading) -> None:
     assert (len(loading.begun), loading.times) == (2, 1)
 
 
-def test_the_last_keys_are_used_while_the_store_fails_and_it_is_logged_once(
+def test_the_last_keys_are_used_while_the_database_fails_which_is_logged_once(
     loading: Loading, caplog: pytest.LogCaptureFixture
 ) -> None:
     loading.ring.find("hp-bob")
@@ -127,7 +127,7 @@ def test_the_last_keys_are_used_while_the_store_fails_and_it_is_logged_once(
     assert loading.ring.find("hp-bob") is None
 
 
-def test_a_renewed_ring_knows_the_keys_that_were_read_last(loading: Loading) -> None:
+def test_a_ring_with_new_configured_keys_knows_the_stored_ones(loading: Loading) -> None:
     loading.ring.find("hp-bob")
     loading.fails = True
     loading.clock.seconds += 6
@@ -135,7 +135,7 @@ def test_a_renewed_ring_knows_the_keys_that_were_read_last(loading: Loading) -> 
     assert (ring.find("hp-bob"), ring.find("hp-ann")) == (BOB, None)
 
 
-def test_keys_that_could_never_be_read_make_no_key_wrong(loading: Loading) -> None:
+def test_keys_that_could_never_be_read_are_unavailable_not_wrong(loading: Loading) -> None:
     loading.fails = True
     with pytest.raises(Unavailable) as caught:
         loading.ring.find("hp-bob")
@@ -145,7 +145,7 @@ def test_keys_that_could_never_be_read_make_no_key_wrong(loading: Loading) -> No
     assert loading.ring.find("hp-bob") == BOB
 
 
-def test_a_machine_without_threads_to_spare_uses_the_last_keys(loading: Loading) -> None:
+def test_the_last_keys_are_used_when_no_thread_can_start(loading: Loading) -> None:
     loading.ring.find("hp-bob")
     loading.clock.seconds += 6
     loading.has_threads = False
@@ -155,9 +155,9 @@ def test_a_machine_without_threads_to_spare_uses_the_last_keys(loading: Loading)
     assert loading.ring.find("hp-bob") is None
 
 
-def test_the_very_first_wait_for_one_reading_in_a_thread() -> None:
+def test_the_first_requests_wait_for_one_reading() -> None:
     times = []
-    all_ask = threading.Barrier(8)
+    all_find = threading.Barrier(8)
 
     def load() -> Mapping[str, ClientKey]:
         times.append(threading.current_thread())
@@ -165,11 +165,11 @@ def test_the_very_first_wait_for_one_reading_in_a_thread() -> None:
 
     ring = KeyRing({}, load, clock=Clock())
 
-    def ask(number: int) -> ClientKey | None:
-        all_ask.wait()
+    def find(number: int) -> ClientKey | None:
+        all_find.wait()
         return ring.find("hp-bob")
 
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(ask, range(8))) == [BOB] * 8
+        assert list(pool.map(find, range(8))) == [BOB] * 8
     assert len(times) == 1
     assert times[0] is not threading.current_thread()

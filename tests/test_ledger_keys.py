@@ -9,13 +9,13 @@ from horde_proxy.ledger.keys import ClientKey, new_key
 EXAMPLE = "5b0680122f624721e4cff4e311874a5616d92d6e4b9b8542d33ef331136ef7e5"
 
 
-def test_a_key_without_patterns_may_use_all() -> None:
+def test_a_key_without_patterns_may_use_everything() -> None:
     key = ClientKey("ann")
     assert key.allows_model("any/model")
     assert key.allows_endpoint("chat")
 
 
-def test_a_models_pattern_goes_by_any_case() -> None:
+def test_a_pattern_for_models_ignores_case() -> None:
     key = ClientKey("ann", models=("*Llama-3*", "koboldcpp/Qwen?"))
     assert key.allows_model("aphrodite/LLAMA-3-8b")
     assert key.allows_model("KoboldCpp/qwen2")
@@ -42,17 +42,17 @@ def test_a_key_has_the_digest_of_its_text() -> None:
     assert key_digest("hp-example") == digest_of_setting("hp-example") == EXAMPLE
 
 
-def test_a_digest_that_was_written_down_stays_as_it_is() -> None:
+def test_a_digest_in_the_configuration_is_used_unchanged() -> None:
     assert digest_of_setting("sha256:" + EXAMPLE.upper()) == EXAMPLE
 
 
-def test_what_only_looks_like_a_digest_is_a_key() -> None:
+def test_a_digest_of_the_wrong_length_is_a_key() -> None:
     assert digest_of_setting("sha256:" + EXAMPLE[1:]) == key_digest("sha256:" + EXAMPLE[1:])
 
 
-def test_a_digest_that_a_client_sends_is_no_key() -> None:
+def test_a_digest_sent_by_a_client_is_hashed_again() -> None:
     assert key_digest("sha256:" + EXAMPLE) != EXAMPLE
 
 
-def test_text_that_is_no_unicode_has_a_digest() -> None:
+def test_half_a_surrogate_pair_has_a_digest() -> None:
     assert len(key_digest("\ud800")) == 64

@@ -64,9 +64,9 @@ def guarded(world: World, **front: Any) -> World:
 
 
 def token_in(response: TestResponse) -> str:
-    found = re.search(r'name="token" value="([^"]+)"', response.text)
-    assert found
-    return found[1]
+    match = re.search(r'name="token" value="([^"]+)"', response.text)
+    assert match
+    return match[1]
 
 
 def log_in(client: FlaskClient, key: str, **arguments: Any) -> TestResponse:
@@ -93,7 +93,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", ["/", "/page/state.json", "/page/static/page.js", "/page/nothing"])
-def test_every_answer_of_the_page_is_strict(world: World, path: str) -> None:
+def test_every_answer_of_the_page_has_security_headers(world: World, path: str) -> None:
     response = world.http().get(path, headers=HTML)
     if path == "/page/nothing":
         assert response.status_code == 404
@@ -106,7 +106,7 @@ def test_every_answer_of_the_page_is_strict(world: World, path: str) -> None:
     assert "Access-Control-Allow-Origin" not in response.headers
 
 
-def test_the_page_has_no_script_or_style_of_its_own_in_it(world: World) -> None:
+def test_the_page_has_no_inline_script_or_style(world: World) -> None:
     world.employ(Scripted("Hello."))
     text = world.http().get("/", headers=HTML).text
     assert re.findall(r"<script[^>]*>", text) == ['<script src="page/static/page.js" defer>']
@@ -128,7 +128,7 @@ def test_the_page_can_be_read_without_a_script(world: World) -> None:
         assert word in response.text
 
 
-def test_a_client_that_wants_no_html_is_told_where_to_look(world: World) -> None:
+def test_a_client_that_accepts_no_html_gets_json_with_paths(world: World) -> None:
     world.front = {"version": "1.2.3"}
     response = world.http().get("/", headers={"Accept": "*/*"})
     assert response.json == {
@@ -154,7 +154,7 @@ def test_a_hostile_name_of_a_model_stays_a_text(world: World) -> None:
     assert state(client)["models"]["rows"][0]["key"] == HOSTILE
 
 
-def test_half_a_character_in_a_name_does_not_take_the_page_away(world: World) -> None:
+def test_half_a_surrogate_pair_in_a_name_does_not_break_the_page(world: World) -> None:
     history = History()
     history.add(
         RequestLog(
@@ -186,7 +186,7 @@ def test_the_page_answers_while_the_horde_does_not(world: World) -> None:
         assert words in response.text
 
 
-def test_what_an_open_page_asks_for_is_not_logged(
+def test_the_requests_of_an_open_page_are_not_logged(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "horde_proxy.requests")
@@ -205,7 +205,7 @@ def test_the_whole_proxy_has_the_page() -> None:
     assert "owner#" in response.text
 
 
-def test_new_settings_keep_the_last_day_and_who_is_logged_in() -> None:
+def test_new_settings_keep_the_history_and_the_sessions() -> None:
     private = {"private_horde": {"enabled": True, "api_key": "k" * 20}}
     app = create_app(load(environ={}, flags=private))
     before = app.extensions["horde_proxy"].live.page
@@ -233,9 +233,9 @@ def test_a_known_key_opens_the_page(world: World) -> None:
     response = log_in(client, f" {GUEST} ")
     assert (response.status_code, response.headers["Location"]) == (303, "../")
     [cookie] = [
-        each
-        for each in response.headers.getlist("Set-Cookie")
-        if each.startswith("horde_proxy_page=")
+        header
+        for header in response.headers.getlist("Set-Cookie")
+        if header.startswith("horde_proxy_page=")
     ]
     assert cookie.endswith("; HttpOnly; Path=/; SameSite=Strict")
     assert "Max-Age=43200" in cookie
@@ -265,14 +265,14 @@ def test_a_cookie_is_secure_where_the_client_came_by_https(
         environ_base={"REMOTE_ADDR": peer},
     )
     cookie = next(
-        each
-        for each in response.headers.getlist("Set-Cookie")
-        if each.startswith("horde_proxy_page=")
+        header
+        for header in response.headers.getlist("Set-Cookie")
+        if header.startswith("horde_proxy_page=")
     )
     assert ("Secure" in cookie) is is_secure
 
 
-def test_a_wrong_key_does_not(world: World) -> None:
+def test_a_wrong_key_does_not_open_the_page(world: World) -> None:
     client = guarded(world).http()
     response = log_in(client, "wrong-key-0123456789")
     assert response.status_code == 401
@@ -289,7 +289,7 @@ def test_a_wrong_key_does_not(world: World) -> None:
         (None, {"Sec-Fetch-Site": "cross-site"}),
     ],
 )
-def test_a_login_that_another_site_makes_is_refused(
+def test_a_login_from_another_site_is_refused(
     world: World, token: str | None, headers: dict[str, str]
 ) -> None:
     client = guarded(world).http()
@@ -328,7 +328,7 @@ def test_a_session_ends_after_twelve_hours(world: World) -> None:
     assert client.get("/page/state.json").status_code == 401
 
 
-def test_one_logs_out(world: World) -> None:
+def test_logging_out_ends_the_session(world: World) -> None:
     client = guarded(world).http()
     log_in(client, GUEST)
     assert client.get("/page/logout").status_code == 405
@@ -339,7 +339,7 @@ def test_one_logs_out(world: World) -> None:
     assert client.get("/page/state.json").status_code == 401
 
 
-def test_a_session_ends_with_its_key(world: World) -> None:
+def test_revoking_a_key_ends_its_session(world: World) -> None:
     guarded(world)
     app = world.app()
     client = app.test_client()
@@ -350,20 +350,20 @@ def test_a_session_ends_with_its_key(world: World) -> None:
     assert client.get("/page/state.json").status_code == 401
 
 
-def test_a_key_in_a_header_will_do(world: World) -> None:
+def test_a_key_in_a_header_opens_the_page(world: World) -> None:
     client = guarded(world).http()
     assert state(client, **bearer(ADMIN))["admin"] is True
     assert client.get("/page/state.json", headers=bearer("wrong" * 5)).status_code == 401
 
 
-def test_the_cookie_opens_the_page_alone(world: World) -> None:
+def test_the_cookie_opens_nothing_but_the_page(world: World) -> None:
     client = guarded(world).http()
     log_in(client, GUEST)
     assert client.get("/v1/models").status_code == 401
     assert client.post("/v1/chat/completions", json=BODY).status_code == 401
 
 
-def test_without_keys_nobody_logs_in(world: World) -> None:
+def test_no_login_is_needed_where_no_key_is_required(world: World) -> None:
     client = world.http()
     assert client.post("/page/login", data={"key": "x"}).status_code == 303
     assert state(client)["mode"] == "open"
@@ -383,8 +383,8 @@ def test_a_chat_by_cookie_is_counted_for_its_key(world: World) -> None:
     assert response.json["choices"][0]["message"]["content"] == "Hello."
     response.close()
     assert [
-        each["charts"][0]["desc"]
-        for each in (
+        view["charts"][0]["desc"]
+        for view in (
             state(client),
             state(client, **bearer(GUEST)),
             state(client, **bearer(NARROW)),
@@ -407,7 +407,7 @@ def test_a_chat_without_the_token_is_refused(world: World, headers: dict[str, st
 # Whose it is.
 
 
-def test_a_key_sees_its_own_day_and_an_admin_all(world: World) -> None:
+def test_a_key_sees_its_own_history_and_an_admin_all(world: World) -> None:
     guarded(world).employ(Scripted("Hello."))
     client = world.http()
     for key in (ADMIN, GUEST, GUEST):
@@ -429,8 +429,8 @@ def test_a_key_sees_its_own_day_and_an_admin_all(world: World) -> None:
 
 def test_a_key_sees_only_what_it_may_use(world: World) -> None:
     guarded(world).employ(Scripted("Hello."))
-    found = state(world.http(), **bearer(NARROW))
-    assert (found["models"]["rows"], found["endpoints"]["rows"]) == ([], [])
+    shown = state(world.http(), **bearer(NARROW))
+    assert (shown["models"]["rows"], shown["endpoints"]["rows"]) == ([], [])
 
 
 def test_a_key_sees_its_own_running_requests(world: World) -> None:
@@ -445,14 +445,14 @@ def test_a_key_sees_its_own_running_requests(world: World) -> None:
     chat.close()
 
 
-def test_where_each_brings_a_horde_key_only_what_is_public_is_shown(world: World) -> None:
+def test_in_passthrough_mode_only_public_facts_are_shown(world: World) -> None:
     world.front = {"passthrough": True}
     world.employ(Scripted("Hello."))
     client = world.http()
     client.post("/v1/chat/completions", json=BODY, headers=bearer("horde-key-of-ann")).close()
-    found = state(client)
-    assert len(found["models"]["rows"]) == len(found["endpoints"]["rows"]) == 1
-    assert {found[name] for name in ("running", "account", "charts", "hours", "errors")} == {None}
+    shown = state(client)
+    assert len(shown["models"]["rows"]) == len(shown["endpoints"]["rows"]) == 1
+    assert {shown[name] for name in ("running", "account", "charts", "hours", "errors")} == {None}
     assert client.get("/page/events").status_code == 403
     assert 'id="chat-key"' in client.get("/", headers=HTML).text
 
@@ -460,20 +460,20 @@ def test_where_each_brings_a_horde_key_only_what_is_public_is_shown(world: World
 def test_a_daily_limit_is_shown_to_its_key(world: World) -> None:
     guarded(world)
     world.front.update(known(guest=ClientKey("guest", tokens_per_day=1000)))
-    found = state(world.http(), **bearer("key-of-guest-long"))
-    assert found["account"][-1] == ["Tokens today", "0 of 1,000"]
+    shown = state(world.http(), **bearer("key-of-guest-long"))
+    assert shown["account"][-1] == ["Tokens today", "0 of 1,000"]
 
 
-def test_errors_tell_no_secrets(world: World) -> None:
+def test_errors_show_no_secrets(world: World) -> None:
     guarded(world)
     client = world.http()
     client.get("/v1/models", headers=bearer("wrong-key-0123456789")).close()
     path = "/v1/chat/completions?key=hidden-in-query"
     client.post(path, json=BODY, headers=bearer(GUEST)).close()
-    found = json.dumps(state(client, **bearer(ADMIN)))
-    assert "invalid_api_key" in found
+    shown = json.dumps(state(client, **bearer(ADMIN)))
+    assert "invalid_api_key" in shown
     for secret in ("wrong-key", "hidden-in-query", "my own secret", GUEST, ADMIN):
-        assert secret not in found
+        assert secret not in shown
 
 
 # What runs, as it runs.
@@ -491,7 +491,7 @@ def rows_of(html: str) -> list[list[str]]:
     return [[re.sub("<[^>]*>", "", cell) for cell in row] for row in cells]
 
 
-def test_events_are_told_only_when_something_changes_and_end_after_five_minutes(
+def test_events_come_only_on_changes_and_end_after_five_minutes(
     world: World,
 ) -> None:
     text = world.http().get("/page/events").text
@@ -520,7 +520,7 @@ def test_events_show_positions_and_expected_seconds(world: World) -> None:
     response.close()
 
 
-def test_one_who_watches_too_much_is_told(world: World) -> None:
+def test_one_watcher_too_many_is_refused(world: World) -> None:
     world.front = {"page": PageState(watchers=Slots(1))}
     client = world.http()
     first = client.get("/page/events", buffered=False)
@@ -548,7 +548,7 @@ def test_events_end_with_the_session(world: World) -> None:
     assert world.clock.seconds < 1015
 
 
-def test_events_end_with_new_settings_and_when_the_proxy_is_stopped(world: World) -> None:
+def test_events_end_with_new_settings_and_at_a_shutdown(world: World) -> None:
     app = world.app()
     client, halt = app.test_client(), app.extensions["horde_proxy"].live.shutdown
     halt.is_near = True
@@ -591,11 +591,11 @@ def test_a_hostile_name_stays_a_text_in_an_event(world: World) -> None:
     app.extensions["horde_proxy"].live.in_flight.track_proxied(
         RequestInfo("abc", "ann", HOSTILE, True, 0.0)
     )
-    [[row]] = events(app.test_client().get("/page/events").text)
+    [row], *_ = events(app.test_client().get("/page/events").text)
     assert row[0] == "&lt;script&gt;alert(1)&lt;/script&gt;&#39;&#34;&amp;"
 
 
-def test_a_relayed_request_is_among_those_that_run(world: World) -> None:
+def test_a_proxied_request_is_among_the_running_ones(world: World) -> None:
     app = world.app()
     forget = app.extensions["horde_proxy"].live.in_flight.track_proxied(
         RequestInfo("abc", "ann", "m", True, 0.0)
@@ -635,23 +635,23 @@ def test_requests_are_counted_in_ten_minutes() -> None:
     history.add(record(error="timeout", status=504, prompt_tokens=None, kudos=None))
     clock.seconds += BUCKET_SECONDS
     history.add(record(seconds=4.0))
-    found = history.buckets()
-    assert len(found) == BUCKETS == 144
-    assert [each.start for each in found[-2:]] == [999_999_600 + 600, 1_000_000_800]
-    assert [(each.requests, each.errors) for each in found[-3:]] == [(0, 0), (2, 1), (1, 0)]
-    assert [(each.prompt_tokens, each.completion_tokens, each.kudos) for each in found[-2:]] == [
+    buckets = history.buckets()
+    assert len(buckets) == BUCKETS == 144
+    assert [bucket.start for bucket in buckets[-2:]] == [999_999_600 + 600, 1_000_000_800]
+    assert [(bucket.requests, bucket.errors) for bucket in buckets[-3:]] == [(0, 0), (2, 1), (1, 0)]
+    assert [(b.prompt_tokens, b.completion_tokens, b.kudos) for b in buckets[-2:]] == [
         (10, 10, 1.5),
         (10, 5, 1.5),
     ]
-    assert [each.percentile(0.5) for each in found[-3:]] == [None, 2.0, 4.0]
+    assert [bucket.percentile(0.5) for bucket in buckets[-3:]] == [None, 2.0, 4.0]
 
 
-def test_a_day_passes() -> None:
+def test_the_history_ends_after_a_day() -> None:
     clock = Clock()
     history = History(clock)
     history.add(record(error="timeout"))
     clock.seconds += BUCKETS * BUCKET_SECONDS
-    assert sum(each.requests for each in history.buckets()) == 0
+    assert sum(bucket.requests for bucket in history.buckets()) == 0
     assert history.errors() == []
 
 
@@ -662,9 +662,9 @@ def test_the_last_fifty_errors_of_a_key_are_kept() -> None:
     for count in range(60):
         clock.seconds += 1
         history.add(record(error=f"e{count}", status=500, key="bob"))
-    assert [each.code for each in history.errors("bob")[:2]] == ["e59", "e58"]
+    assert [error.code for error in history.errors("bob")[:2]] == ["e59", "e58"]
     assert len(history.errors("bob")) == 50
-    assert [each.code for each in history.errors("ann")] == ["first"]
+    assert [error.code for error in history.errors("ann")] == ["first"]
     assert history.errors("carl") == []
 
 
@@ -678,12 +678,12 @@ def test_the_last_fifty_errors_of_a_key_are_kept() -> None:
         ({"error": "client_closed_request"}, 1, 1),
     ],
 )
-def test_what_nobody_is_charged_for_is_only_an_error(
+def test_a_request_without_an_account_counts_only_as_an_error(
     fields: dict[str, Any], counts: int, errors: int
 ) -> None:
     history = History(Clock())
     history.add(record(**fields))
-    assert sum(each.requests for each in history.buckets()) == counts
+    assert sum(bucket.requests for bucket in history.buckets()) == counts
     assert len(history.errors()) == errors
 
 
@@ -695,7 +695,7 @@ def test_a_long_name_is_cut() -> None:
 
 def test_charts_are_drawn_for_a_day_with_and_without_requests() -> None:
     history = History(Clock())
-    assert [each["marks"][0]["d"] for each in charts(history.buckets())] == ["", "", ""]
+    assert [chart["marks"][0]["d"] for chart in charts(history.buckets())] == ["", "", ""]
     history.add(record())
     history.add(record(error="timeout"))
     requests, latency, tokens = charts(history.buckets())
@@ -706,11 +706,11 @@ def test_charts_are_drawn_for_a_day_with_and_without_requests() -> None:
     assert tokens["desc"] == "20 tokens read and 10 written in the last 24 hours."
 
 
-def test_much_is_told_shortly_beside_an_axis() -> None:
+def test_large_numbers_beside_an_axis_are_short() -> None:
     history = History(Clock())
     history.add(record(prompt_tokens=35_000))
     tokens = charts(history.buckets())[2]
-    assert [each["text"] for each in tokens["ticks"]] == [
+    assert [tick["text"] for tick in tokens["ticks"]] == [
         "0",
         "20 k",
         "40 k",
@@ -722,7 +722,7 @@ def test_much_is_told_shortly_beside_an_axis() -> None:
     ]
 
 
-def test_an_admin_of_many_keys_gets_a_bounded_number_of_samples() -> None:
+def test_durations_of_many_keys_together_are_bounded() -> None:
     history = History(Clock())
     for name in range(30):
         for _ in range(300):
@@ -750,7 +750,7 @@ def test_an_admin_of_many_keys_gets_a_bounded_number_of_samples() -> None:
         (float("inf"), "–"),
     ],
 )
-def test_seconds_are_told(value: float | None, text: str) -> None:
+def test_durations_are_readable(value: float | None, text: str) -> None:
     assert seconds(value) == ("0 s" if value == 0 else text)
 
 
@@ -766,11 +766,11 @@ def test_seconds_are_told(value: float | None, text: str) -> None:
         (float("nan"), "–"),
     ],
 )
-def test_numbers_are_told(value: float | None, text: str) -> None:
+def test_numbers_are_readable(value: float | None, text: str) -> None:
     assert number(value) == text
 
 
-def test_a_model_of_another_server_is_shown_as_far_as_it_is_known() -> None:
+def test_unusable_fields_of_another_servers_model_are_dashes() -> None:
     table = models([{"id": "m", "context_length": "many", "horde": 3, "endpoints": ["a", "b"]}])
     assert texts(table) == [["m", "–", "–", "–", "–", "–", "a, b"]]
 
@@ -784,7 +784,7 @@ def test_a_model_of_another_server_is_shown_as_far_as_it_is_known() -> None:
         ({"state": "down"}, "down", "bad"),
     ],
 )
-def test_the_state_of_an_endpoint_is_told(fields: dict[str, Any], text: str, tone: str) -> None:
+def test_the_state_of_an_endpoint_is_shown(fields: dict[str, Any], text: str, tone: str) -> None:
     told = {
         "name": "a",
         "type": "openai",
@@ -800,7 +800,7 @@ def test_the_state_of_an_endpoint_is_told(fields: dict[str, Any], text: str, ton
     assert (cell["text"], cell["tone"]) == (text, tone)
 
 
-def test_a_request_whose_client_left_is_told_as_such() -> None:
+def test_a_request_whose_client_left_is_marked() -> None:
     told = {
         "id": "abcdefghij",
         "model": "m",

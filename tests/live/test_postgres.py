@@ -24,7 +24,7 @@ from horde_proxy.ledger.records import DayUsage
 from horde_proxy.ledger.usage import UsageRecorder
 from tests.live.processes import free_port, until
 from tests.test_database import MigrationBehaviour
-from tests.test_ledger_database import ANN, DAY, Behaviour
+from tests.test_ledger_database import ANN, DAY, LedgerBehaviour
 
 psycopg = pytest.importorskip("psycopg")
 PASSWORD = "password-of-the-tests"
@@ -149,7 +149,7 @@ def url(server: Server) -> str:
     return server.new_database()
 
 
-class TestPostgreSQL(Behaviour):
+class TestPostgreSQL(LedgerBehaviour):
     """All that the ledger does, here as well."""
 
 
@@ -158,44 +158,47 @@ class TestPostgreSQLMigrations(MigrationBehaviour):
 
 
 @pytest.fixture
-def books(url: str) -> Iterator[tuple[UsageRecorder, UsageRecorder]]:
-    stores = open_ledger(url), open_ledger(url)
-    one, two = (UsageRecorder(store, now=lambda: NOON, interval=3600) for store in stores)
+def recorders(url: str) -> Iterator[tuple[UsageRecorder, UsageRecorder]]:
+    ledgers = open_ledger(url), open_ledger(url)
+    one, two = (UsageRecorder(ledger, now=lambda: NOON, interval=3600) for ledger in ledgers)
     yield one, two
-    for each in (one, two, *stores):
-        each.close()
+    for opened in (one, two, *ledgers):
+        opened.close()
 
 
-def test_two_books_on_one_database_see_each_others_totals(
-    books: tuple[UsageRecorder, UsageRecorder],
+def test_two_recorders_on_one_database_see_each_others_totals(
+    recorders: tuple[UsageRecorder, UsageRecorder],
 ) -> None:
-    one, two = books
+    one, two = recorders
     one.add("ann", "m", "chat", prompt_tokens=10, completion_tokens=5, kudos=1.5)
     two.add("ann", "n", "chat", prompt_tokens=20, completion_tokens=5, kudos=1.0)
     one.flush()
     two.flush()
     one.flush()
-    assert [book.used_today("ann") for book in books] == [DayUsage(40, 2.5), DayUsage(40, 2.5)]
+    assert [recorder.used_today("ann") for recorder in recorders] == [
+        DayUsage(40, 2.5),
+        DayUsage(40, 2.5),
+    ]
     assert one.usage(DAY, DAY) == two.usage(DAY, DAY)
 
 
-def test_two_books_that_write_by_themselves_come_to_the_same_totals(url: str) -> None:
-    stores = open_ledger(url), open_ledger(url)
-    books = [UsageRecorder(store, now=lambda: NOON, interval=0.01) for store in stores]
+def test_two_recorders_with_threads_come_to_the_same_totals(url: str) -> None:
+    ledgers = open_ledger(url), open_ledger(url)
+    recorders = [UsageRecorder(ledger, now=lambda: NOON, interval=0.01) for ledger in ledgers]
     for number in range(200):
-        books[number % 2].add("ann", str(number % 7), "chat", prompt_tokens=1)
-    until(lambda: [book.used_today("ann").tokens for book in books] == [200, 200])
-    for book in books:
-        book.close()
-    assert sum(row.requests for row in stores[0].usage(DAY, DAY)) == 200
-    for store in stores:
-        store.close()
+        recorders[number % 2].add("ann", str(number % 7), "chat", prompt_tokens=1)
+    until(lambda: [recorder.used_today("ann").tokens for recorder in recorders] == [200, 200])
+    for recorder in recorders:
+        recorder.close()
+    assert sum(row.requests for row in ledgers[0].usage(DAY, DAY)) == 200
+    for ledger in ledgers:
+        ledger.close()
 
 
-def test_what_a_stopped_server_missed_is_written_when_it_is_back(
-    server: Server, books: tuple[UsageRecorder, UsageRecorder]
+def test_usage_is_written_when_a_stopped_server_is_back(
+    server: Server, recorders: tuple[UsageRecorder, UsageRecorder]
 ) -> None:
-    one, two = books
+    one, two = recorders
     one.add("ann", "m", "chat", prompt_tokens=10)
     one.flush()
     server.stop()
@@ -209,12 +212,12 @@ def test_what_a_stopped_server_missed_is_written_when_it_is_back(
 
 
 def test_a_wrong_password_is_an_error_that_does_not_show_it(url: str) -> None:
-    store = open_ledger(url.replace(PASSWORD, "wrong-secret"))
+    ledger = open_ledger(url.replace(PASSWORD, "wrong-secret"))
     with pytest.raises(DatabaseError, match="password authentication failed") as caught:
-        store.add_key("digest-a", ANN)
+        ledger.add_key("digest-a", ANN)
     assert "wrong-secret" not in str(caught.value)
 
 
-def test_a_database_that_is_not_there_is_named(server: Server) -> None:
+def test_a_missing_database_is_named(server: Server) -> None:
     with pytest.raises(DatabaseError, match='database "nowhere" does not exist'):
         open_ledger(server.url("nowhere")).valid_keys()
