@@ -32,7 +32,7 @@ _TYPICAL_SIZE = 13.0
 def assumed_size(model: str) -> float:
     """Billions of parameters in a model's name, or 13, as the horde assumes without a model.
 
-    The horde reads sizes from a reference of its own and tells nobody what it found there.
+    The horde itself reads sizes from its model reference and does not publish them.
     """
     return size_of(model) or _TYPICAL_SIZE
 

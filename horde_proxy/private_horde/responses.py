@@ -137,7 +137,7 @@ def _model(name: str, serving: list[Worker], queued: int, jobs: int) -> Body:
     count = sum(worker.offer.threads for worker in serving)
     eta = 0
     if queued:
-        # 10000 is the real horde's word for a model that nobody has measured.
+        # 10000 is the real horde's value for a model without a measured speed.
         eta = int(queued / (count * performance)) if performance else 10000
     return {
         "performance": performance,

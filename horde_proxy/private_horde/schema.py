@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from jsonschema import Draft4Validator
@@ -41,11 +42,14 @@ class BodySchema:
 
     def errors(self, body: Any) -> dict[str, str]:
         """Sentences by dotted field name, "" for the body itself; {} when it is valid."""
-        validator = Draft4Validator({"type": "object", "properties": self.fields})
         return {
             ".".join(map(str, error.absolute_path)): error.message
-            for error in validator.iter_errors(body)
+            for error in self._validator.iter_errors(body)
         }
+
+    @cached_property
+    def _validator(self) -> Draft4Validator:
+        return Draft4Validator({"type": "object", "properties": self.fields})
 
 
 def _parameter(parameter: Parameter) -> Schema:

@@ -1,4 +1,4 @@
-"""From the name that a client gives to the ids of the models that it stands for; pure.
+"""Which models a client's name for a model means: from the name to the ids, quickest first. Pure.
 
 A name may be an alias, an id, an id without engine, author and quantisation, a glob, a ~regex, a
 list with commas, or one of `auto`, `fast`, `large` and `long`. Which upstream serves an id is the
@@ -28,7 +28,7 @@ _MOST_CHOICES = 12
 
 _USUAL_TOKENS = 200
 _UNKNOWN_SPEED = 5.0
-"""Tokens a second of a model that nobody has measured."""
+"""Tokens a second that are assumed of a model without a measured speed."""
 _NO_QUEUE = 5.0
 """Seconds that a model takes that does not come from a horde."""
 
@@ -46,7 +46,7 @@ _REPEATED_GROUP = re.compile(r"\)\s*[*+{]|\n")
 
 
 def resolve(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
-    """Ids of the models that a name stands for; [] when there are none.
+    """Ids of the models that a name means; [] when it matches none.
 
     The groups are in order of preference; the models of one group are equally good, the quickest
     first. A pattern makes one group; each element of a list and each choice of `auto` makes its
