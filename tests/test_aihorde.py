@@ -39,7 +39,7 @@ def test_the_free_length_shrinks_with_the_queue(threads: int, queued: int, lengt
     assert kudos.free_length(threads, queued) == length
 
 
-def test_what_must_be_there_beforehand() -> None:
+def test_the_kudos_needed_upfront_and_the_length_that_they_buy() -> None:
     assert kudos.upfront(1024, 8.0) == 390.1
     assert kudos.affordable_length(390.1 + 25, 8.0) == 1024
     assert kudos.affordable_length(10.0, 8.0) == 0

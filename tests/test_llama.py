@@ -554,7 +554,7 @@ def test_an_empty_prompt_is_answered_too() -> None:
     assert scripted("Hi").generate({"temperature": 0}) == "Hi"
 
 
-def test_cancelling_ends_the_text_and_gives_what_there_is() -> None:
+def test_cancelling_ends_the_text_and_returns_its_beginning() -> None:
     answers = iter([False, False, False, True])
     assert scripted("Good day").generate(GREEDY, lambda: next(answers)) == "Goo"
 

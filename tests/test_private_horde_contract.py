@@ -413,8 +413,8 @@ def unlike_lists(expected: Any, actual: Any, path: str) -> list[str]:
     """Each thing must have the shape of a recorded one, and some must be there if some were."""
     if bool(expected) != bool(actual):
         return [f"{path}: {len(actual)} things instead of {len(expected)}"]
-    for each in actual:
-        differences = [unlike(one, each, f"{path}[]") for one in expected]
+    for item in actual:
+        differences = [unlike(one, item, f"{path}[]") for one in expected]
         if all(differences):
             return differences[0]
     return []
@@ -457,7 +457,7 @@ def test_refusals_say_what_the_real_horde_says(world: World, name: str) -> None:
     assert actual.get("errors") == expected.get("errors")
     if name != "find_user_404":
         real_id = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
-        said, sentence = (real_id.sub("ID", each["message"]) for each in (expected, actual))
+        said, sentence = (real_id.sub("ID", body["message"]) for body in (expected, actual))
         assert said.partition(" You have requested this URI")[0] == sentence
 
 

@@ -39,7 +39,7 @@ class HordeContext(RuleBasedStateMachine):
         )
         for number, key in enumerate(KEYS):
             self.horde.add_account(key, "user", kudos=100.0 * number, trusted=bool(number))
-        self.asked: dict[str, int] = {}
+        self.results: dict[str, int] = {}
         self.last_active: dict[str, float] = {}
         self.cancelled: set[str] = set()
         self.popped: dict[str, tuple[str, float, str]] = {}
@@ -61,7 +61,7 @@ class HordeContext(RuleBasedStateMachine):
         except HordeError as refusal:
             assert refusal.rc in ("TooManyPrompts", "KudosUpfront")
             return multiple()
-        self.asked[request_id] = n
+        self.results[request_id] = n
         self.last_active[request_id] = self.now
         return request_id
 
@@ -75,17 +75,17 @@ class HordeContext(RuleBasedStateMachine):
     def pop(self, key: str, models: list[str], amount: int, known: bool) -> Any:
         offer = {"name": f"worker of {key}", "models": models, "amount": amount}
         offer["bridge_agent"] = "TabbyAPI:1:x" if known else "Other:1:x"
-        found = self.horde.pop(key, {**offer, "max_length": 1024})
-        if found["id"] is None:
+        popped = self.horde.pop(key, {**offer, "max_length": 1024})
+        if popped["id"] is None:
             return multiple()
-        owners = {self.horde._state.queue.jobs[job_id].request.id for job_id in found["ids"]}
+        owners = {self.horde._state.queue.jobs[job_id].request.id for job_id in popped["ids"]}
         (request_id,) = owners
         assert request_id not in self.cancelled
         self.last_active[request_id] = self.now
-        for job_id in found["ids"]:
+        for job_id in popped["ids"]:
             assert job_id not in self.popped
             self.popped[job_id] = (key, self.now, request_id)
-        return multiple(*found["ids"])
+        return multiple(*popped["ids"])
 
     @rule(job_id=jobs, state=st.sampled_from(("ok", "ok", "censored", "faulted")))
     def hand_in(self, job_id: str, state: str) -> None:
@@ -123,7 +123,7 @@ class HordeContext(RuleBasedStateMachine):
 
     @invariant()
     def every_result_asked_for_is_somewhere_once(self) -> None:
-        for request_id, n in self.asked.items():
+        for request_id, n in self.results.items():
             status = self.status(request_id)
             if status is not None:
                 assert status["finished"] + status["processing"] + status["waiting"] == n
@@ -133,20 +133,20 @@ class HordeContext(RuleBasedStateMachine):
 
     @invariant()
     def positions_are_a_permutation(self) -> None:
-        found = [status for status in map(self.status, self.asked) if status is not None]
-        waiting = [s for s in found if s["waiting"] and not s["faulted"]]
+        statuses = [status for status in map(self.status, self.results) if status is not None]
+        waiting = [s for s in statuses if s["waiting"] and not s["faulted"]]
         positions = sorted(status["queue_position"] for status in waiting)
         assert positions == list(range(1, len(waiting) + 1))
-        assert all(s["queue_position"] == 0 for s in found if s["faulted"] or not s["waiting"])
+        assert all(s["queue_position"] == 0 for s in statuses if s["faulted"] or not s["waiting"])
 
     @invariant()
     def open_requests_are_those_that_are_not_over(self) -> None:
-        found = {each: self.status(each) for each in self.asked}
+        statuses = {request_id: self.status(request_id) for request_id in self.results}
         over = {"faulted": True}
         expected = [
             request_id
-            for request_id, status in found.items()
-            if not (status or over)["faulted"] and status["finished"] < self.asked[request_id]
+            for request_id, status in statuses.items()
+            if not (status or over)["faulted"] and status["finished"] < self.results[request_id]
         ]
         assert [request.id for request in self.horde.open_requests()] == expected
 
@@ -162,9 +162,11 @@ class HordeContext(RuleBasedStateMachine):
         assert self.horde.open_requests() == []
         queue = self.horde._state.queue
         left = (queue.requests, queue.open, queue.jobs, queue.waiting, queue._deadlines)
-        assert [len(each) for each in left] == [0, 0, 0, 0, 0]
+        assert [len(items) for items in left] == [0, 0, 0, 0, 0]
         accounts = self.horde._state.accounts._by_key.values()
-        assert [(len(each.open), round(each.held, 6)) for each in accounts] == [(0, 0.0)] * 3
+        assert [(len(account.open), round(account.held, 6)) for account in accounts] == [
+            (0, 0.0)
+        ] * 3
 
 
 HordeContext.TestCase.settings = settings(stateful_step_count=40)

@@ -130,7 +130,7 @@ def test_the_ngram_writes_whole_sentences_of_its_corpus() -> None:
     }
 
 
-def test_the_ngram_begins_near_what_was_asked() -> None:
+def test_the_ngram_starts_near_a_word_of_the_prompt() -> None:
     model = NGram("Cats like fish very much. Dogs like bones very much.", random.Random(1))
     for _ in range(10):
         text = model.generate({"prompt": "What do dogs like? bones", "max_length": 100}, never)
@@ -198,7 +198,7 @@ def test_a_kobold_server_gets_the_payload_as_it_is() -> None:
 
 
 @responses.activate
-def test_an_ollama_server_is_asked_raw() -> None:
+def test_an_ollama_server_gets_a_raw_prompt() -> None:
     responses.get(f"{URL}/api/v1/model", status=404)
     responses.get(f"{URL}/api/version", json={"version": "0.9"})
     responses.get(f"{URL}/api/tags", json={"models": [{"name": "llama3.2:1b"}]})
@@ -366,7 +366,7 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
     ],
 )
 @responses.activate
-def test_a_horde_in_trouble_is_asked_again_later(answer: dict[str, Any], pause: float) -> None:
+def test_a_busy_horde_is_tried_again_later(answer: dict[str, Any], pause: float) -> None:
     responses.post("http://h.invalid/api/v2/generate/text/pop", **answer)
     identity = WorkerIdentity("http://h.invalid/api", "w", "key")
     bridge = Bridge(identity, Scripted("x"), stop=Event(), pause=lambda seconds: None)
@@ -386,7 +386,7 @@ def test_a_worker_that_the_horde_refuses_ends_with_the_reason() -> None:
 
 
 @responses.activate
-def test_a_text_is_handed_in_again_until_the_horde_has_it() -> None:
+def test_a_text_is_submitted_again_until_the_horde_has_it() -> None:
     base = "http://h.invalid/api/v2/generate/text"
     responses.post(f"{base}/pop", json={"id": "1", "payload": {"prompt": "x"}})
     responses.post(f"{base}/submit", body=requests.ConnectionError("x"))
