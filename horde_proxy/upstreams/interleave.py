@@ -1,43 +1,62 @@
-"""Several answers as one: their items interleaved, choices numbered on, usages added up."""
+"""Several answers as one: their items interleaved, choices numbered on, usages added up.
+
+One thread drives them all: each runs until it waits, and sleeps in its turn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from typing import TypeVar
 
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
 
 AT_ONCE = 4
-"""How many run at a time: one thread drives them all, and each sleeps in its turn."""
+"""How many run at a time: the more sleep in turn, the later each notices its own end."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+T = TypeVar("T")
 
 
-def interleave(streams: Sequence[Iterator[StreamItem]], n: int) -> Iterator[StreamItem]:
+def interleave(
+    streams: Sequence[Generator[StreamItem, None, None]], n: int
+) -> Generator[StreamItem, None, None]:
     """One stream of all, each of which has n choices. The first of them gives id and headers.
 
-    Each runs until it waits. The usage comes once, at the end. Closing this closes all of them.
+    The usage comes once, at the end. Closing this closes all of them.
+    """
+    merged = _Merged(n)
+    with closing(take_turns(streams, AT_ONCE)) as turns:
+        for position, item in turns:
+            yield from merged.add(position, item)
+    yield from merged.usage()
+
+
+def take_turns(
+    streams: Sequence[Generator[T, None, None]], at_once: int
+) -> Generator[tuple[int, T], None, None]:
+    """The items of several streams, each with the position of its stream.
+
+    A stream goes on until it has yielded a Waiting; then it is the next one's turn. Closing this
+    closes those that run.
     """
     pending = dict(enumerate(streams))
-    running: dict[int, Iterator[StreamItem]] = {}
-    merged = _Merged(n)
+    running: dict[int, Generator[T, None, None]] = {}
     try:
         while running or pending:
-            for position in list(pending)[: AT_ONCE - len(running)]:
+            for position in list(pending)[: at_once - len(running)]:
                 running[position] = pending.pop(position)
             for position, stream in list(running.items()):
                 for item in stream:
-                    yield from merged.add(position, item)
+                    yield position, item
                     if isinstance(item, Waiting):
                         break
                 else:
                     del running[position]
-        yield from merged.usage()
     finally:
         for stream in running.values():
-            close = getattr(stream, "close", None)
-            if close:
-                close()
+            stream.close()
 
 
 class _Merged:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.errors import (
@@ -29,7 +29,6 @@ from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
 from horde_proxy.upstreams.base import DeadlinePassed, Waiting
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
-from horde_proxy.upstreams.horde.jobs import JobSpec
 from horde_proxy.upstreams.horde.lifecycle import (
     Finished,
     Lifecycle,
@@ -40,6 +39,7 @@ from horde_proxy.upstreams.horde.lifecycle import (
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.segment import Segment, TextGeneration
 from horde_proxy.upstreams.horde.submit_queue import Ticket
+from horde_proxy.upstreams.interleave import take_turns
 
 CutOff = Literal["time", "context", "kudos", "failure"]
 _CUT_OFFS: dict[type[ProxyError], CutOff] = {
@@ -53,7 +53,6 @@ _DELTAS = {"reasoning": "reasoning_content", "content": "content"}
 """The parts of a partial answer, and what they are called in a delta."""
 _MARGIN = 2.0
 """Seconds before the client's time is over in which the answer is still sent."""
-Item = TypeVar("Item")
 AnswerItem = Waiting | Submitted | Chunk
 
 
@@ -109,17 +108,19 @@ class ChainedAnswer:
 
         Raises a ProxyError where there is nothing to give: what was generated is never lost.
         """
-        while open_choices := self._open_choices():
-            with self._cut_off_by_errors(), closing(self._next_segments(open_choices)) as segments:
-                for item in segments:
-                    yield from self._answered(item)
+        while groups := _groups([choice for choice in self._choices if choice.reason is None]):
+            with self._cut_off_by_errors(), closing(self._segments(groups)) as turns:
+                for position, item in turns:
+                    yield from self._answered(groups[position], item)
             if self.cut_off:
-                for choice in self._open_choices():
-                    yield from self._finish(choice, is_full=True)
+                yield from self._finish_all()
         yield self._usage()
 
-    def _open_choices(self) -> list[_Choice]:
-        return [choice for choice in self._choices if choice.reason is None]
+    def _finish_all(self) -> Iterator[Chunk]:
+        """The chunks that end all choices with what they have."""
+        for choice in self._choices:
+            if choice.reason is None:
+                yield from self._finish(choice, is_full=True)
 
     @contextmanager
     def _cut_off_by_errors(self) -> Iterator[None]:
@@ -133,18 +134,15 @@ class ChainedAnswer:
             reasons = (word for kind, word in _CUT_OFFS.items() if isinstance(exc, kind))
             self.cut_off = next(reasons, "failure")
 
-    def _next_segments(
-        self, choices: Sequence[_Choice]
-    ) -> Generator[LifecycleItem[TextGeneration]]:
-        """The items of the next segments, one for all choices that have the same text so far."""
-        self._segments: dict[JobSpec[TextGeneration], list[_Choice]] = {
-            self._segment(group): group for group in _groups(choices)
-        }
+    def _segments(
+        self, groups: Sequence[Sequence[_Choice]]
+    ) -> Generator[tuple[int, LifecycleItem[TextGeneration]], None, None]:
+        """The items of each group's next segment, with the position of the group."""
         running = [
-            Lifecycle(self.horde, segment, self.ticket, self.cost).items()
-            for segment in self._segments
+            Lifecycle(self.horde, self._segment(group), self.ticket, self.cost).items()
+            for group in groups
         ]
-        return running[0] if len(running) == 1 else _together(running)
+        return take_turns(running, len(running))
 
     def _segment(self, choices: Sequence[_Choice]) -> Segment:
         """The next segment of choices that have the same text so far."""
@@ -162,10 +160,12 @@ class ChainedAnswer:
             may_loop=self.is_complete is not None,
         )
 
-    def _answered(self, item: LifecycleItem[TextGeneration]) -> Iterator[AnswerItem]:
-        """What an item of a segment means for the client. Raises TimedOut."""
+    def _answered(
+        self, choices: Sequence[_Choice], item: LifecycleItem[TextGeneration]
+    ) -> Iterator[AnswerItem]:
+        """What an item of the segment of these choices means for the client. Raises TimedOut."""
         if isinstance(item, Finished):
-            for choice, generation in zip(self._segments[item.job], item.generations, strict=True):
+            for choice, generation in zip(choices, item.generations, strict=True):
                 yield from self._add(choice, generation)
             return
         yield item
@@ -201,7 +201,7 @@ class ChainedAnswer:
         choice.segment = generation.text
         fill = self.horde.throughput.of(plan.models[0]).fill
         choice.end = partial.add(generation.text, generation.max_length, fill)
-        if self._has_all(choice):
+        if self._is_whole(choice):
             choice.end = "ended"
             yield from self._finish(choice, is_full=False)
         elif self._is_over(choice):
@@ -210,37 +210,43 @@ class ChainedAnswer:
             yield from self._deltas(choice, partial.final_parts())
 
     def _is_over(self, choice: _Choice) -> bool:
+        """Whether no segment follows."""
         return (
             choice.end == "ended"
             or not self.plan.is_chained
             or choice.partial.left() <= 0
-            or self._was_asked_whole(choice)
+            or self._was_one_job(choice)
         )
 
-    def _has_all(self, choice: _Choice) -> bool:
+    def _is_whole(self, choice: _Choice) -> bool:
+        """Whether a text that must have a certain form has it."""
         return self.is_complete is not None and self.is_complete(choice.partial.text)
 
-    def _was_asked_whole(self, choice: _Choice) -> bool:
+    def _was_one_job(self, choice: _Choice) -> bool:
+        """Whether the first job might already have brought the whole answer."""
         return choice.partial.segments == 1 and choice.max_length >= self.plan.max_tokens
 
     def _is_full(self, choice: _Choice) -> bool | None:
-        """Whether it was the limit that ended a choice; None: to be judged by the text."""
+        """Whether a limit ended a choice; None where only its text can tell."""
         if choice.partial.segments == 1:
             return None
         return choice.end != "ended"
 
     def _adds_nothing(self, choice: _Choice, generation: TextGeneration) -> bool:
+        """Whether the answer had ended already before this continuation."""
         if generation.is_censored or not generation.text.strip():
             return True
         return choice.end == "doubtful" and choice.partial.adds_nothing(generation.text)
 
     def _finish(self, choice: _Choice, is_full: bool | None) -> Iterator[Chunk]:
+        """The rest of a choice, and its finish_reason."""
         deltas, answer = choice.partial.finish(choice.max_length, is_full)
         choice.answer, choice.reason = answer, answer.finish_reason
         yield from self._deltas(choice, deltas)
         yield self._chunk(choice, {}, choice.reason)
 
     def _deltas(self, choice: _Choice, parts: Sequence[tuple[str, str]]) -> Iterator[Chunk]:
+        """The chunks of parts of an answer, word by word in a stream."""
         for part, text in parts:
             for piece in chunks.words(text) if self.plan.request.stream else [text]:
                 yield self._chunk(choice, {_DELTAS[part]: piece})
@@ -251,11 +257,12 @@ class ChainedAnswer:
         return chunks.chunk(self.head, delta, index=choice.index, finish_reason=reason)
 
     def _adopt_model(self, generation: TextGeneration) -> None:
-        """From now on chunks name the model that serves."""
+        """Name the model that answered in all further chunks, where several might have."""
         if self.head.model != generation.model and len(self.plan.models) > 1:
             self.head = Head(self.head.id, self.head.created, generation.model)
 
     def _usage(self) -> Chunk:
+        """The last chunk: tokens of all choices, and what they took."""
         answers = [choice.answer for choice in self._choices if choice.answer]
         usage = chunks.usage(
             self.plan.fitted.prompt_tokens,
@@ -283,20 +290,3 @@ def _groups(choices: Sequence[_Choice]) -> list[list[_Choice]]:
     """Choices with the same text so far, which one request can go on with."""
     ordered = sorted(choices, key=lambda choice: choice.partial.text)
     return [list(group) for _, group in groupby(ordered, key=lambda choice: choice.partial.text)]
-
-
-def _together(running: Sequence[Generator[Item, None, None]]) -> Generator[Item, None, None]:
-    """The items of several segments that run at the same time, each until it waits."""
-    running = list(running)
-    try:
-        while running:
-            for segment in list(running):
-                for item in segment:
-                    yield item
-                    if isinstance(item, Waiting):
-                        break
-                else:
-                    running.remove(segment)
-    finally:
-        for segment in running:
-            segment.close()

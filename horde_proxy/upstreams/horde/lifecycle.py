@@ -44,7 +44,6 @@ class Submitted:
 class Finished(Generic[G]):
     """A job is done: all of its generations."""
 
-    job: JobSpec[G]
     generations: list[G]
 
 
@@ -75,7 +74,7 @@ class Lifecycle(Generic[G]):
                 while request.status is None and not self._gives_up_preferred(request):
                     yield request.waiting
                     request.step()
-        yield Finished(self._job, self._generations[: self._job.n])
+        yield Finished(self._generations[: self._job.n])
 
     @contextmanager
     def _attempt(self, n: int) -> Iterator[RunningRequest]:
