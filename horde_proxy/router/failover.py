@@ -106,7 +106,8 @@ class SplicedStream:
         return replace(item, spent=lambda: self._spent()) if is_first else None
 
     def _is_repeated_role(self, chunk: Chunk) -> bool:
-        # OpenAI's first chunk of each choice has the role and no content. SDKs concatenate roles.
+        # The first chunk of each choice has the role and no content. A second one would make it
+        # "assistantassistant" in openai-python, whose accumulate_delta joins all strings.
         roles = {choice["index"] for choice in chunk["choices"] if "role" in choice["delta"]}
         is_repeated = bool(roles) and roles <= self._roles
         self._roles |= roles
