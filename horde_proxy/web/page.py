@@ -243,7 +243,7 @@ def _account(ctx: AppContext) -> list[list[str]] | None:
     """The horde account, and what a key has used of its daily limits."""
     rows = []
     if ctx.horde is not None:
-        rows = tables.account(ctx.live.page.accounts.get(ctx.horde, horde_key(ctx)))
+        rows = tables.account(ctx.horde.account(horde_key(ctx)))
     if g.key is not None and (g.key.tokens_per_day or g.key.kudos_per_day):
         rows += tables.daily_limits(g.key, ctx.access.usage.used_today(g.key.name))
     return rows or None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from horde_proxy.api.slots import Slots
-from horde_proxy.web.account_cache import AccountCache
 from horde_proxy.web.history import History
 from horde_proxy.web.sessions import Sessions
 from horde_proxy.windows import CallWindows
@@ -16,10 +15,9 @@ MOST_WATCHERS = 16
 
 @dataclass(frozen=True)
 class PageState:
-    """The last day, sessions, login attempts by address, watching pages, and horde accounts."""
+    """The last day, sessions, login attempts by address, and watching pages."""
 
     history: History = field(default_factory=History)
     sessions: Sessions = field(default_factory=Sessions)
     logins: CallWindows = field(default_factory=lambda: CallWindows("logins", 60))
     watchers: Slots = field(default_factory=lambda: Slots(MOST_WATCHERS))
-    accounts: AccountCache = field(default_factory=AccountCache)

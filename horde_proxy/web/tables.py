@@ -158,9 +158,9 @@ def hours(buckets: Sequence[TimeBucket]) -> Table:
     )
 
 
-def account(horde_account: Account | None) -> list[list[str]]:
-    """The horde account as pairs of a label and a text; None while it is not known."""
-    if horde_account is None:
+def account(horde_account: Account) -> list[list[str]]:
+    """The horde account as pairs of a label and a text; it has no name while it is unknown."""
+    if not horde_account.name:
         return [["Account", "Not available right now."]]
     return [
         ["Account", horde_account.name],

@@ -27,8 +27,6 @@ from horde_proxy.upstreams.horde.client import HordeClient
 
 _TTL = 60.0
 """How old a balance may become (s). A spent balance only leads to a refusal, which is handled."""
-_FIRST_PATIENCE = 10.0
-"""The longest wait for the first answer about a key (s): without it a chat gets short jobs."""
 _MAX_KEYS = 1000
 """Accounts kept at a time; the least recently used goes first."""
 _NOTHING_HELD = 0.01
@@ -68,7 +66,7 @@ class Accounts:
         self._free_length = self._background(self._load_free_length)
 
     def of(self, api_key: str) -> Account:
-        """The account of a key; one without kudos while it is unknown. GET find_user."""
+        """The account of a key; one without name and kudos while it is unknown. GET find_user."""
         digest = key_digest(api_key)
         with self._lock:
             loaded = self._loaded.get(digest)
@@ -131,7 +129,6 @@ class Accounts:
             load,
             ttl=self._ttl,
             stale=2 * self._ttl,
-            first_patience=_FIRST_PATIENCE,
             # A key that the horde does not know stays unknown for as long.
             failure_ttl=self._ttl,
             clock=self._timer,
