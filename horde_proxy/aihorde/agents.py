@@ -18,7 +18,7 @@ VALIDATED_BACKENDS = frozenset(
 )
 
 UNKNOWN_AGENT = "unknown:0:unknown"
-"""What the horde assumes of software that does not name itself (apis/v2/stable.py:229)."""
+"""What the horde assumes of software that does not name itself (stable.py:229)."""
 
 
 def software(agent: str) -> str:

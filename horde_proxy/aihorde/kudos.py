@@ -17,7 +17,7 @@ CENSORED_COST = 1.0
 
 REGISTERED_FLOOR = 25.0
 ANONYMOUS_FLOOR = -50.0
-"""A balance never falls below its floor (contract: classes/base/user.py:522-528)."""
+"""A balance never falls below its floor (contract: user.py:522-528)."""
 
 LEAST_FREE = 256
 MOST_FREE = 512
@@ -41,7 +41,7 @@ def free_length(threads: int, queued: int) -> int:
     """The length of a job that anybody may ask for; it shrinks while the queue is long.
 
     `threads` and `queued` are `text_thread_count` and `queued_text_requests` of GET
-    status/performance (contract: classes/kobold/waiting_prompt.py:97-117).
+    status/performance (contract: kobold/waiting_prompt.py:97-117).
     """
     return min(max(512 + 5 * threads - round(0.9 * queued), LEAST_FREE), MOST_FREE)
 

@@ -64,7 +64,7 @@ SAMPLING: Mapping[str, tuple[float, float]] = {
 MOST_TOKENS = 4096
 """The longest generation, `max_length` at most."""
 
-# Contract: utils/validation.py:31-48; the refusals are captures err_400_ExcessiveStopSequence and
+# Contract: validation.py:31-48; the refusals are captures err_400_ExcessiveStopSequence and
 # err_400_MissingFullSamplerOrder.
 MOST_STOP_SEQUENCES = 128
 MOST_STOP_CHARACTERS = 2000
@@ -72,11 +72,11 @@ SAMPLERS = 7
 """`sampler_order` has to name as many different samplers, or none."""
 
 MOST_WORKERS = 5
-"""Of `workers`, the horde reads the first five and ignores the others (apis/v2/base.py)."""
+"""Of `workers`, the horde reads the first five and ignores the others (contract: base.py)."""
 
 MOST_MODELS_OF_A_WORKER = 200
 
-# Contract: classes/base/user.py:301. What counts are results that no worker has popped yet.
+# Contract: user.py:301. What counts are results that no worker has popped yet.
 CONCURRENCY = 30
 ANONYMOUS_CONCURRENCY = 500
 
@@ -101,7 +101,7 @@ DOWNGRADED_PRIORITY = -50.0
 def least_speed(billions: float) -> float:
     """Tokens a second below which a worker counts as slow, by the size of its largest model.
 
-    Requests with `slow_workers` false are not for it (contract: classes/kobold/worker.py:131-151).
+    Requests with `slow_workers` false are not for it (contract: kobold/worker.py:131-151).
     """
     if billions >= 70:
         return 3.0

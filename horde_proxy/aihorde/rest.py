@@ -33,7 +33,7 @@ def client_agent(contact: str) -> str:
     """The value of Client-Agent and `bridge_agent`, "name:version:contact".
 
     The horde refuses callers in time-out that do not name themselves, even for polls (contract:
-    apis/v2/stable.py:610-617).
+    stable.py:610-617).
     """
     return f"horde-proxy:{VERSION}:{contact}"
 
