@@ -1,4 +1,4 @@
-"""Generated text to a message: cut at the stop, free of the format's residue, reasoning apart.
+"""Generated text to a message: cut at the stop, without the format's residue, reasoning apart.
 
 Workers may return the stop string with the text, and never say why a generation ended. Pure.
 """
@@ -23,15 +23,28 @@ END_MARKERS = (
     "<|end_of_text|>",
     "<|return|>",
 )
+"""What families end a turn with. A merge may write another one than its name promises."""
+# The role's name that is left of the opening tag once its control tokens are dropped:
+# "assistant\n\nHi" (Llama 3), "model\nHi" (Gemma).
 _ROLE_ECHO = re.compile(r"\s*(?:assistant|model)\s*\n+")
+# <think>Let me see.</think> as DeepSeek R1 and Qwen3 write it; cut off, the end tag is missing.
 _OPENED_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
+# "Let me see.</think>\n\nHi" of GLM-4.7 and others whose format opens the thought in the prompt.
+# An end tag in quotes, `</think>`, is a text about tags.
 _UNOPENED_THOUGHT = re.compile(r"(.*?)(?<![`'\"])</think>(?![`'\"])", re.DOTALL)
+# The last character of a sentence, a quotation, a list or a code block, in Latin and CJK scripts.
 _SENTENCE_END = re.compile(r"[.!?…。！？\"'”’)\]}`*|>]\s*\Z")
+# Stops that are tags: half of one at a text's end is residue. Half of "User:" may be a word.
 _PARTIAL_STOP_STARTS = ("<", "[", "]", "{{[")
 _SHORTEST_PARTIAL = 4
+"""Characters of a tag that make it one: "<|im", but not "<|"."""
 _NEARLY_FULL = 0.8
+"""Share of max_length from which an unfinished sentence counts as cut off: tokens are estimated."""
+
 Defect = Literal["empty", "tags", "loop"]
+# {{[INPUT]}} at the beginning: a koboldcpp before 1.94.1, which does not fill in its own tags.
 _TAGS = re.compile(r"\s*\{\{\[(?:INPUT|OUTPUT|SYSTEM)(?:_END)?\]\}\}")
+# How long a repetition is before it is a loop: tables and refrains repeat as well.
 _LEAST_LOOP = 300
 _SHORT_UNIT, _LONGEST_UNIT = 60, 600
 _SHORT_ROUNDS, _LONG_ROUNDS = 12, 8
@@ -39,7 +52,7 @@ _SHORT_ROUNDS, _LONG_ROUNDS = 12, 8
 
 @dataclass(frozen=True)
 class Answer:
-    """A message's parts; `tokens` and `reasoning_tokens` are estimates, the first has both."""
+    """A message's parts. Tokens are estimated; `tokens` includes `reasoning_tokens`."""
 
     content: str
     reasoning: str
@@ -60,10 +73,10 @@ def read_answer(
 ) -> Answer:
     """The message in a generated text.
 
-    `stops`: the client's own. `max_length`: tokens asked of the horde; `max_tokens`: those the
-    client asked for, which may be fewer. `prefilled`: the text goes on with a given beginning, so
-    that its leading whitespace counts. `may_be_thought`: what stands before a bare `</think>` is
-    reasoning.
+    `stops` are the client's own. `max_length` is what was requested of the horde, `max_tokens`
+    what the client requested, which may be less. `prefilled`: the text continues a beginning that
+    was given, so its leading whitespace counts. `may_be_thought`: text before a `</think>` without
+    its opening tag is reasoning.
     """
     body = text if prefilled else without_echo(text, format)
     body, stop = cut(body, (*stops, *format.stops))
@@ -77,6 +90,7 @@ def read_answer(
     reasoning, content = ("", body) if prefilled else _thought(body, may_be_unopened)
     if not prefilled:
         content = content.lstrip()
+    # A client's stop is cut exactly; before the format's own, whitespace belongs to the format.
     if stop is not None and stop not in stops:
         content = content.rstrip()
     return Answer(
@@ -90,10 +104,10 @@ def read_answer(
 
 def cut(text: str, stops: Iterable[str]) -> tuple[str, str | None]:
     """The text before the first stop string in it, and that stop; (text, None) without one."""
-    found = [(text.index(stop), -len(stop), stop) for stop in stops if stop and stop in text]
-    if not found:
+    matches = [(text.index(stop), -len(stop), stop) for stop in stops if stop and stop in text]
+    if not matches:
         return text, None
-    position, _, stop = min(found)
+    position, _, stop = min(matches)
     return text[:position], stop
 
 
@@ -107,7 +121,10 @@ def without_echo(text: str, format: Format) -> str:
 
 
 def end_marker(text: str) -> str | None:
-    """The end marker, of whatever format, with which a text ends."""
+    """The end marker, of whatever format, with which a text ends.
+
+    `</s>` after a `<s>` is HTML: struck-through text.
+    """
     bare = text.rstrip()
     return next(
         (
@@ -133,7 +150,7 @@ def _without_end(text: str, format: Format) -> tuple[str, str | None]:
 
 
 def _thought(text: str, may_be_unopened: bool) -> tuple[str, str]:
-    """(reasoning, the rest). Some formats open the thought in the prompt: only its end is seen."""
+    """(reasoning, the rest); "" without reasoning."""
     match = _OPENED_THOUGHT.match(text)
     if match is None and may_be_unopened:
         match = _UNOPENED_THOUGHT.match(text)
@@ -143,7 +160,7 @@ def _thought(text: str, may_be_unopened: bool) -> tuple[str, str]:
 
 
 def _ran_out(text: str, max_length: int) -> bool:
-    """Whether a text that no stop ended was cut off by max_length, as far as can be told."""
+    """Whether a text that no stop ended was probably cut off by max_length."""
     filled = estimate(text) / max_length
     return filled >= 1 or (filled >= _NEARLY_FULL and not ends_a_sentence(text))
 
@@ -154,9 +171,9 @@ def ends_a_sentence(text: str) -> bool:
 
 
 def defect_in(text: str, format: Format, *, is_first: bool) -> Defect | None:
-    """What is wrong with a generation; None when nothing is.
+    """Why nobody could use a generation: empty, unfilled tags, endless repetition; else None.
 
-    `is_first`: nothing has been generated before; later on nothing more to say is no fault.
+    `is_first`: nothing was generated before. A later generation may be empty: all is said.
     """
     if is_first and _TAGS.match(text):
         return "tags"
@@ -170,13 +187,15 @@ def defect_in(text: str, format: Format, *, is_first: bool) -> Defect | None:
 def loops(text: str) -> bool:
     """Whether a text ends in one unit over and over: a word, a sentence or a whole paragraph.
 
-    Twelve times, or eight where the unit has more than 60 characters; at most 600 are seen.
+    A unit of up to 60 characters twelve times, one of up to 600 eight times.
     """
     tail = text.rstrip()[-_LONGEST_UNIT * _LONG_ROUNDS :]
     return any(_repeats(tail, size) for size in range(1, _LONGEST_UNIT + 1))
 
 
 def _repeats(tail: str, size: int) -> bool:
+    """Whether the end is one unit of that size, with a letter or digit in it: a line of dashes
+    is no loop."""
     rounds = _SHORT_ROUNDS if size <= _SHORT_UNIT else _LONG_ROUNDS
     length = max(_LEAST_LOOP, size * rounds)
     loop = tail[-length:]

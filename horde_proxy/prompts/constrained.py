@@ -1,6 +1,7 @@
-"""What a model is told when its answer must be calls or JSON, and how that answer begins. Pure.
+"""Requests whose answer must be tool calls or JSON: how they are put, and how answers are read.
 
-The horde has no grammar: an instruction, a begun answer and stops are all that there is.
+The horde has no field for a grammar. An instruction, a beginning of the answer (the prefill) and
+stop strings are all the means there are. Pure.
 """
 
 from __future__ import annotations
@@ -28,30 +29,40 @@ _JSON_OF_SCHEMA = (
     "Answer with one JSON value only, no prose, no code fence. It must be an instance of this JSON "
     "schema, not the schema itself:\n"
 )
+# The first code block: ```json\n{"a": 1}\n```, also one that the text's end cuts off.
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _BRACKET = re.compile(r"[{\[]")
+# Reasoning at the beginning, finished or not: <think>The user wants a name.</think>
 _THOUGHT = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _MOST_STARTS = 20
-_OTHERS = {"additionalProperties", "patternProperties", "anyOf", "oneOf", "if"}
+"""Brackets in a text that are tried as the beginning of its JSON."""
+# Keywords by which an object may have properties that `properties` does not list.
+_OPEN_KEYWORDS = {"additionalProperties", "patternProperties", "anyOf", "oneOf", "if"}
+# The head of a call in the forms that `instructions.prefill` begins: "name": "bash", "arguments": {
 _CALLED = re.compile(r'"name": *"([^"]{1,128})", *"(?:arguments|parameters)": *(?=\{)')
-_BEGUN = re.compile(r'\{\s*"([^"\\]{1,200})"\s*:\s*(\S)')
+# An object's first property and the first character of its value: {"properties": {
+_FIRST_PROPERTY = re.compile(r'\{\s*"([^"\\]{1,200})"\s*:\s*(\S)')
 _HIGHEST_TEMPERATURE = 0.7
-_FOR_A_MUST = 0.1
+"""Above it small models break JSON's syntax."""
+_REQUIRED_CALL_TEMPERATURE = 0.1
+"""For a call that must come: there is nothing to be creative about."""
 _HIGHEST_PENALTY = 1.05
+"""Of repetitions: JSON repeats quotes, keys and brackets, so a penalty breaks it."""
 
 
 @dataclass(frozen=True)
 class ConstrainedRequest:
-    """How to ask: the chat, and the beginning that the answer is given ("" for none)."""
+    """A request with its instruction and stops, and the beginning of the answer ("" for none)."""
 
     request: GenerationRequest
     prefill: str
 
 
 def constrained_request(request: GenerationRequest, style: str) -> ConstrainedRequest | None:
-    """How to ask for what a request wants; None for plain text.
+    """The request put so that calls or JSON come of it; None for plain text.
 
-    `style` is how tool calls are written for the model, "none" for a model that is told of none.
+    `style` is how tool calls are written for the model; with "none" it learns of no tools. Raises
+    InvalidRequest for a schema that is not valid.
     """
     if request.tools and style != "none":
         return _for_tools(request, style)
@@ -61,21 +72,21 @@ def constrained_request(request: GenerationRequest, style: str) -> ConstrainedRe
 
 
 def with_correction(messages: Sequence[Message], answer: str, problem: str) -> list[Message]:
-    """The chat that asks a model to mend its last answer."""
-    begun = messages[-1].text if messages[-1].role == "assistant" else ""
-    kept = messages[:-1] if begun else messages
-    return [*kept, Message("assistant", begun + answer), Message("user", problem)]
+    """The chat that asks a model to correct its last answer; `problem` is what the user says."""
+    prefill = messages[-1].text if messages[-1].role == "assistant" else ""
+    before = messages[:-1] if prefill else messages
+    return [*before, Message("assistant", prefill + answer), Message("user", problem)]
 
 
 def with_prefill(messages: Sequence[Message], prefill: str) -> list[Message]:
-    """The chat whose answer begins with a text of ours."""
+    """The chat with a begun answer as its last message."""
     return [*messages, Message("assistant", prefill)] if prefill else list(messages)
 
 
 def read_json(prefill: str, text: str, schema: Mapping[str, Any] | None) -> tuple[str, str]:
-    """(JSON text, "") or ("", what is wrong) of a text that was to go on with a prefill.
+    """(JSON text, "") or ("", what is wrong) of a text that was to continue a prefill.
 
-    Models may begin anew instead, in a fence or after some prose; only what goes on is mended.
+    Models may start over instead, in a fence or after some prose; only a continuation is repaired.
     """
     wrong = "The answer is not valid JSON."
     for value in _candidates(prefill, text):
@@ -93,38 +104,40 @@ def _candidates(prefill: str, text: str) -> Iterator[Any]:
     text = _without_thought(text)
     yield from _strictly(prefill + text)
     yield from _strictly(_unfenced(text))
-    # The objects within one that was begun are not the answer: it is mended before they are tried.
-    if _goes_on(prefill, text):
-        yield from _mended(prefill + text)
+    # Objects within a begun object are not the answer, so it is repaired before they are tried.
+    if _continues(prefill, text):
+        yield from _repaired(prefill + text)
     for start in [match.start() for match in _BRACKET.finditer(text)][:_MOST_STARTS]:
-        found = span(text, start)
-        if found.state == "closed":
-            yield from _strictly(text[start : found.end])
+        extent = span(text, start)
+        if extent.state == "closed":
+            yield from _strictly(text[start : extent.end])
     if text.lstrip()[:1] in (tuple("{[-0123456789]") if prefill else ("{", "[")):
-        yield from _mended(prefill + text)
+        yield from _repaired(prefill + text)
 
 
-def _goes_on(prefill: str, text: str) -> bool:
-    """Whether a text surely goes on with a begun object or array; else it may begin anew."""
-    going_on = {"{": "\"'}", "[": "\"'{[]-0123456789"}.get(prefill, "")
-    return text.lstrip()[:1] in tuple(going_on)
+def _continues(prefill: str, text: str) -> bool:
+    """Whether a text surely continues a begun object or array; else it may start over."""
+    first_signs = {"{": "\"'}", "[": "\"'{[]-0123456789"}.get(prefill, "")
+    return text.lstrip()[:1] in tuple(first_signs)
 
 
 def _without_thought(text: str) -> str:
-    """The text without the reasoning that it begins with, be that finished or not."""
+    """The text without the reasoning that it begins with."""
     return _THOUGHT.sub("", text, count=1)
 
 
 def _strictly(text: str) -> Iterator[Any]:
+    """The value that a text is as a whole, if it is JSON."""
     try:
         value = json.loads(text, strict=False)
-        dumps(value)  # NaN and the infinities are read, but nobody could be sent them
+        dumps(value)  # Python reads NaN and Infinity, which JSON has not: dumps refuses them
         yield value
     except (ValueError, RecursionError):
         return
 
 
-def _mended(text: str) -> Iterator[Any]:
+def _repaired(text: str) -> Iterator[Any]:
+    """The value that a text means by a guess: a bracket or a quote is missing."""
     try:
         yield loads(text, repair=True)
     except ValueError:
@@ -132,88 +145,89 @@ def _mended(text: str) -> Iterator[Any]:
 
 
 def read_call(structure: ConstrainedRequest, text: str, *, cut_off: bool) -> CallReading:
-    """The calls in a text that was to go on with the prefill, or that began anew."""
+    """The calls in a text that was to continue the prefill, or that started over."""
     tools = callable_tools(structure.request)
     text = _without_thought(text) if structure.prefill else text
-    glued = read_calls(structure.prefill + text, tools, cut_off=cut_off)
-    if not structure.prefill or (glued.calls and not glued.problem):
-        return glued
-    anew = read_calls(text, tools, cut_off=cut_off)
-    return anew if anew.calls and not anew.problem else glued
+    continued = read_calls(structure.prefill + text, tools, cut_off=cut_off)
+    if not structure.prefill or (continued.calls and not continued.problem):
+        return continued
+    alone = read_calls(text, tools, cut_off=cut_off)
+    return alone if alone.calls and not alone.problem else continued
 
 
 def callable_tools(request: GenerationRequest) -> list[Tool]:
-    """The tools that the model may call."""
+    """The tools that the model may call: with `tool_choice` naming one, only that."""
     return [
         tool for tool in request.tools if request.tool_choice in ("auto", "required", tool.name)
     ]
 
 
 def undeclared_argument(arguments: str, tool: Tool) -> str | None:
-    """What is wrong with arguments that a tool does not have, unless it says it takes others."""
+    """Which argument the tool does not have, in a sentence; None if none, or any may come."""
     try:
         schema = inlined(tool.parameters)
     except Unfillable:
         return None
-    if schema.keys() & _OTHERS:
+    if schema.keys() & _OPEN_KEYWORDS:
         return None
     known = schema.get("properties", {})
-    extra = [name for name in loads(arguments) if name not in known]
-    return f"'{tool.name}' has no argument '{extra[0][:60]}'." if extra else None
+    unknown = [name for name in loads(arguments) if name not in known]
+    return f"'{tool.name}' has no argument '{unknown[0][:60]}'." if unknown else None
 
 
 def is_complete(structure: ConstrainedRequest, text: str) -> bool:
-    """Whether nothing should follow: what must come is there, or the text went astray."""
+    """Whether no more should be generated: what must come is there, or never will be."""
     text = _without_thought(text)
     request, whole = structure.request, structure.prefill + text
     if request.tools:
         if request.tool_choice == "auto":
             return False
-        read = read_call(structure, text, cut_off=True)
-        is_there = bool(read.calls) and not read.unfinished
+        reading = read_call(structure, text, cut_off=True)
+        is_there = bool(reading.calls) and not reading.unfinished
     else:
         is_there = _is_closed(structure.prefill, text)
-    begins_anew = text.lstrip()[:1] in ("<", "[", "{", "`")
-    return is_there or loops(text) or (not begins_anew and _is_astray(whole, request))
+    starts_over = text.lstrip()[:1] in ("<", "[", "{", "`")
+    return is_there or loops(text) or (not starts_over and _misreads_schema(whole, request))
 
 
 def _is_closed(prefill: str, text: str) -> bool:
-    """Whether the JSON that was to come is whole: the begun one, or one that began anew."""
+    """Whether the JSON is whole: the begun one, or one that started over."""
     whole, bare = (prefill + text).lstrip(), text.lstrip()
     if whole.startswith(("{", "[")) and span(whole).state == "closed":
         return True
-    is_anew = not _goes_on(prefill, text) if prefill else bare.startswith("`")
-    return is_anew and span(bare).state == "closed"
+    starts_over = not _continues(prefill, text) if prefill else bare.startswith("`")
+    return starts_over and span(bare).state == "closed"
 
 
-def _is_astray(text: str, request: GenerationRequest) -> bool:
-    """Whether a begun object has a first property that its schema has not, or of another type.
+def _misreads_schema(text: str, request: GenerationRequest) -> bool:
+    """Whether a begun object's first property is not in its schema, or has another type there.
 
-    That is how small models repeat the schema instead of filling it in.
+    So begin small models that repeat the schema instead of filling it in: {"properties": {
     """
     called = _CALLED.search(text)
     if request.tools:
-        tool = next((each for each in request.tools if called and each.name == called[1]), None)
-        schema: Mapping[str, Any] | None = tool.parameters if tool else None
+        named = (tool.parameters for tool in request.tools if called and tool.name == called[1])
+        schema: Mapping[str, Any] | None = next(named, None)
     else:
         schema = request.json_format.schema if request.json_format else None
-    begun = _BEGUN.search(text, called.end() if called else 0)
+    first = _FIRST_PROPERTY.search(text, called.end() if called else 0)
     known = (schema or {}).get("properties")
-    if not begun or not isinstance(known, Mapping) or not known:
+    if not first or not isinstance(known, Mapping) or not known:
         return False
-    wanted = known.get(begun[1])
-    if wanted is None:
+    expected = known.get(first[1])
+    if expected is None:
         return True
-    kind = wanted.get("type") if isinstance(wanted, Mapping) else None
-    return begun[2] in "{[" and kind in ("string", "integer", "number", "boolean")
+    kind = expected.get("type") if isinstance(expected, Mapping) else None
+    return first[2] in "{[" and kind in ("string", "integer", "number", "boolean")
 
 
-def quoted_from(value: str, said: str) -> str | None:
-    """The value as it was said, whatever its case; None when it was not."""
-    at = said.casefold().find(value.casefold())
-    if not value or at < 0 or len(said.casefold()) != len(said):
+def quoted_from(value: str, source: str) -> str | None:
+    """The value as `source` writes it, in whatever case; None when it is not there."""
+    position = source.casefold().find(value.casefold())
+    # Some letters fold to two (ß), and positions are only the same if none does.
+    if not value or position < 0 or len(source.casefold()) != len(source):
         return None
-    return said[at : at + len(value)]
+    return source[position : position + len(value)]
 
 
 def _for_tools(request: GenerationRequest, style: str) -> ConstrainedRequest:
@@ -222,19 +236,20 @@ def _for_tools(request: GenerationRequest, style: str) -> ConstrainedRequest:
     if choice != "auto":
         for tool in tools:
             _refuse_broken(tool.parameters, "tools")
-    told = calling.instructions(tools, style, choice=choice, parallel=parallel)
+    instruction = calling.instructions(tools, style, choice=choice, parallel=parallel)
     if choice == "auto" and request.json_format is not None:
-        told += "\n\nIf you call no function: " + _json_rule(request.json_format)
+        instruction += "\n\nIf you call no function: " + _json_rule(request.json_format)
     return ConstrainedRequest(
         replace(
             request,
-            messages=tuple(_told(request.messages, told)),
+            messages=tuple(_with_instruction(request.messages, instruction)),
             stop=(
                 *(request.stop if choice == "auto" else ()),
                 *calling.stops(style, parallel=parallel and is_free),
             ),
-            sampling=_steady(
-                request.sampling, _HIGHEST_TEMPERATURE if choice == "auto" else _FOR_A_MUST
+            sampling=_careful(
+                request.sampling,
+                _HIGHEST_TEMPERATURE if choice == "auto" else _REQUIRED_CALL_TEMPERATURE,
             ),
         ),
         calling.prefill(style, choice),
@@ -246,33 +261,32 @@ def _for_json(request: GenerationRequest) -> ConstrainedRequest:
     schema = request.json_format.schema
     if schema is not None:
         _refuse_broken(schema, "response_format.json_schema.schema")
-    told = _json_rule(request.json_format)
     return ConstrainedRequest(
         replace(
             request,
-            messages=tuple(_told(request.messages, told)),
+            messages=tuple(_with_instruction(request.messages, _json_rule(request.json_format))),
             stop=(),
-            sampling=_steady(request.sampling),
+            sampling=_careful(request.sampling),
         ),
         _opening(schema),
     )
 
 
-def _json_rule(wanted: JsonFormat) -> str:
-    return _JSON if wanted.schema is None else _JSON_OF_SCHEMA + _slim(wanted.schema)
+def _json_rule(format: JsonFormat) -> str:
+    return _JSON if format.schema is None else _JSON_OF_SCHEMA + _schema_text(format.schema)
 
 
 def _refuse_broken(schema: Mapping[str, Any], param: str) -> None:
-    """Raises InvalidRequest for what is no JSON schema: nothing could ever fit it."""
-    fault = schema_problem(schema)
-    if fault:
+    """Raise InvalidRequest for a schema that is not valid: no answer could ever fit it."""
+    problem = schema_problem(schema)
+    if problem:
         raise InvalidRequest(
-            f"Invalid schema in '{param}': {fault}", param=param, code="invalid_value"
+            f"Invalid schema in '{param}': {problem}", param=param, code="invalid_value"
         )
 
 
 def _opening(schema: Mapping[str, Any] | None) -> str:
-    """How JSON of a schema begins, as far as that is certain."""
+    """The bracket that JSON of a schema begins with; "" where it may begin otherwise."""
     if schema is None:
         return "{"
     try:
@@ -282,11 +296,11 @@ def _opening(schema: Mapping[str, Any] | None) -> str:
     return {"object": "{", "array": "["}.get(kind, "") if isinstance(kind, str) else ""
 
 
-def _slim(schema: Mapping[str, Any]) -> str:
+def _schema_text(schema: Mapping[str, Any]) -> str:
     return json.dumps(slimmed(schema), ensure_ascii=False, separators=(",", ":"))
 
 
-def _told(messages: Sequence[Message], text: str) -> list[Message]:
+def _with_instruction(messages: Sequence[Message], text: str) -> list[Message]:
     """The messages with a text at the end of the first system message, or in one of its own."""
     first = messages[0] if messages else None
     if first is not None and first.role == "system":
@@ -294,8 +308,8 @@ def _told(messages: Sequence[Message], text: str) -> list[Message]:
     return [Message("system", text), *messages]
 
 
-def _steady(sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE) -> dict[str, Any]:
-    """Repetition penalties and high temperatures break JSON."""
+def _careful(sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE) -> dict[str, Any]:
+    """The sampling without what breaks JSON: penalties for repetition, high temperatures."""
     temperature = min(sampling.get("temperature", highest), highest)
     penalty = min(sampling.get("rep_pen", 1.0), _HIGHEST_PENALTY)
     kept = {
@@ -307,6 +321,6 @@ def _steady(sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE) 
 
 
 def _unfenced(text: str) -> str:
-    """The JSON within the first code fence, or the text as it is."""
+    """What is in the first code block, or the whole text."""
     fence = _FENCED.search(text)
     return fence[1] if fence else text

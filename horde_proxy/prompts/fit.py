@@ -1,7 +1,7 @@
-"""What of a chat fits: which turns stay, how long the answer may be, what context to ask for.
+"""What of a chat fits into a worker: which turns stay, how long the answer may be.
 
-Lengths are tokens, estimated. Workers are looked at as pairs of context and length: the largest
-context of one and the largest length of another are no worker at all. Pure.
+Lengths are tokens, estimated. Each worker is a pair of context and length: the largest context of
+one and the largest length of another make no worker that exists. Pure.
 """
 
 from __future__ import annotations
@@ -19,19 +19,24 @@ from horde_proxy.protocol.chat import Message
 LEAST_LENGTH = 16
 """The horde refuses a smaller max_length."""
 LEAST_ANSWER = 128
-"""Old turns are dropped until this much of the asked length has room."""
+"""Old turns are dropped until this much of the requested length has room."""
 LEFT_OUT = "(This result was left out to save room.)"
 _NOTE = 32
+"""Tokens of a tool result of which only LEFT_OUT stays, with its tags."""
 _TAGS_OF_A_TOOL = 20
+"""Tokens of the tags and the JSON around one call or one result."""
 _ESTIMATE_MARGIN = 1.1
 _SPARE = 32
+"""A prompt that is longer than its estimate loses its beginning: workers cut silently."""
 _CONTEXT_STEP = 256
+"""max_context_length is rounded up to a multiple of this, but not beyond what workers offer."""
 _LEAST_CONTEXT = 80
+"""The horde refuses a smaller max_context_length."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one worker takes, in tokens."""
+    """What one worker offers, in tokens."""
 
     max_length: int
     max_context_length: int
@@ -39,9 +44,9 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The prompt, and what to ask the horde for.
+    """The prompt, and the lengths to request of the horde.
 
-    `dropped` counts messages left out, `blanked` those tool results of which only a note is left.
+    `dropped` counts messages left out, `blanked` tool results of which only a note is left.
     """
 
     prompt: str
@@ -55,11 +60,11 @@ class Fitted:
 def fit(
     messages: Sequence[Message],
     format: Format,
-    asked: int,
+    length: int,
     capacities: Sequence[Capacity],
     style: str = "hermes",
 ) -> Fitted:
-    """The longest end of a chat for which some worker has room, and an answer of `asked` tokens.
+    """As much of a chat as some worker has room for, with an answer of `length` tokens.
 
     A long answer is shortened before anything is left out, but not below LEAST_ANSWER. Old tool
     results go first, then the oldest exchanges; the system message, the last user turn and the
@@ -67,54 +72,57 @@ def fit(
     """
     tags = _tags(format)
     weights = [_weight(message, tags) for message in messages]
-    least = max(LEAST_LENGTH, min(asked, LEAST_ANSWER))
-    for kept in _shortened(messages, weights):
-        if _room(kept.tokens, capacities) < least:
+    least = max(LEAST_LENGTH, min(length, LEAST_ANSWER))
+    for trimmed in _shortened(messages, weights):
+        # Rendering costs the most, so it is done only once the weights say that there is room.
+        if _room(trimmed.tokens, capacities) < least:
             continue
-        prompt = render(format, to_turns(kept.messages(), style))
+        prompt = render(format, to_turns(trimmed.messages(), style))
         tokens = estimate(prompt)
         if _room(tokens, capacities) >= least:
-            fitted = _fitted(prompt, tokens, asked, capacities)
-            return replace(fitted, dropped=len(kept.gone), blanked=len(kept.blanked - kept.gone))
-    limit = max((each.max_context_length for each in capacities), default=0)
+            fitted = _fitted(prompt, tokens, length, capacities)
+            blanked = trimmed.blanked - trimmed.dropped
+            return replace(fitted, dropped=len(trimmed.dropped), blanked=len(blanked))
+    limit = max((worker.max_context_length for worker in capacities), default=0)
     raise ContextLengthExceeded(limit, sum(weights) + least)
 
 
 @dataclass
-class _Kept:
-    """What is left of a chat: `gone` and `blanked` are indexes of messages."""
+class _Trimmed:
+    """A chat without some of it: `dropped` and `blanked` are indexes of messages."""
 
     all: Sequence[Message]
     tokens: int
-    gone: set[int]
+    dropped: set[int]
     blanked: set[int]
 
     def messages(self) -> list[Message]:
+        """The messages that are left, with a note for each blanked tool result."""
         return [
             replace(message, text=LEFT_OUT) if index in self.blanked else message
             for index, message in enumerate(self.all)
-            if index not in self.gone
+            if index not in self.dropped
         ]
 
 
-def _shortened(messages: Sequence[Message], weights: list[int]) -> Iterator[_Kept]:
-    """The whole chat, then less and less of it."""
-    kept = _Kept(messages, sum(weights), set(), set())
+def _shortened(messages: Sequence[Message], weights: list[int]) -> Iterator[_Trimmed]:
+    """The whole chat, then less and less of it: always the same object, changed."""
+    trimmed = _Trimmed(messages, sum(weights), set(), set())
     weights = list(weights)
-    yield kept
-    for index in _emptiable(messages, weights):
-        kept.blanked.add(index)
-        kept.tokens -= weights[index] - _NOTE
+    yield trimmed
+    for index in _blankable(messages, weights):
+        trimmed.blanked.add(index)
+        trimmed.tokens -= weights[index] - _NOTE
         weights[index] = _NOTE
-        yield kept
+        yield trimmed
     for group in _droppable(messages):
-        kept.gone.update(group)
-        kept.tokens -= sum(weights[index] for index in group)
-        yield kept
+        trimmed.dropped.update(group)
+        trimmed.tokens -= sum(weights[index] for index in group)
+        yield trimmed
 
 
-def _emptiable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]:
-    """Indexes of the long tool results but those that the newest turn answers, oldest first."""
+def _blankable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]:
+    """Indexes of long tool results, oldest first, without those that the newest turn answers."""
     last = len(messages)
     while last and messages[last - 1].role in ("tool", "assistant"):
         last -= 1
@@ -127,13 +135,13 @@ def _emptiable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]
     ]
 
 
-def _fitted(prompt: str, tokens: int, asked: int, capacities: Sequence[Capacity]) -> Fitted:
-    max_length = max(LEAST_LENGTH, min(asked, _room(tokens, capacities)))
+def _fitted(prompt: str, tokens: int, length: int, capacities: Sequence[Capacity]) -> Fitted:
+    max_length = max(LEAST_LENGTH, min(length, _room(tokens, capacities)))
     needed = _context_of(tokens) + max_length
     capable = [
-        each.max_context_length
-        for each in capacities
-        if each.max_length >= max_length and each.max_context_length >= needed
+        worker.max_context_length
+        for worker in capacities
+        if worker.max_length >= max_length and worker.max_context_length >= needed
     ]
     rounded = math.ceil(needed / _CONTEXT_STEP) * _CONTEXT_STEP
     context = max(_LEAST_CONTEXT, min([rounded, *capable]))
@@ -142,23 +150,25 @@ def _fitted(prompt: str, tokens: int, asked: int, capacities: Sequence[Capacity]
 
 def common_length(capacities: Sequence[Capacity]) -> int:
     """The longest answer that at least half of the workers can give."""
-    lengths = sorted((each.max_length for each in capacities), reverse=True)
+    lengths = sorted((worker.max_length for worker in capacities), reverse=True)
     return lengths[(len(lengths) - 1) // 2] if lengths else LEAST_LENGTH
 
 
 def _tags(format: Format) -> int:
-    """What a turn's tags take at most: weights below the rendered size would cost renderings."""
+    """The tokens of a turn's tags, at most: too low a weight would cost further renderings."""
     turns = (format.user, format.assistant, format.system or format.inline_system)
     return 1 + max(estimate(before + after) for before, after in turns)
 
 
 def _weight(message: Message, tags: int) -> int:
+    """The tokens of a message with its tags, without rendering it."""
     calls = "".join(call.name + call.arguments for call in message.tool_calls)
     tool_tags = _TAGS_OF_A_TOOL * (len(message.tool_calls) + (message.role == "tool"))
     return estimate(message.text + calls) + tags + tool_tags
 
 
 def _context_of(tokens: int) -> int:
+    """The context that a prompt of so many estimated tokens is sure to fit into."""
     return math.ceil(tokens * _ESTIMATE_MARGIN) + _SPARE
 
 
@@ -166,7 +176,8 @@ def _room(tokens: int, capacities: Sequence[Capacity]) -> int:
     """The longest answer that a single worker can give after a prompt of so many tokens."""
     needed = _context_of(tokens)
     return max(
-        (min(each.max_length, each.max_context_length - needed) for each in capacities), default=0
+        (min(worker.max_length, worker.max_context_length - needed) for worker in capacities),
+        default=0,
     )
 
 
@@ -174,7 +185,8 @@ def _droppable(messages: Sequence[Message]) -> list[tuple[int, ...]]:
     """Indexes of messages in the order in which they may go: oldest exchange first.
 
     An exchange is a user turn with all that answers it. Of the last one, only finished rounds of
-    tool calls with their results may go: the newest stays, be its answer begun or not.
+    tool calls with their results may go. The newest round stays, whether or not its answer has
+    begun: without it an agent makes the same call again and again.
     """
     exchanges = _grouped(messages, starts=("user",))
     if not exchanges:
@@ -183,11 +195,13 @@ def _droppable(messages: Sequence[Message]) -> list[tuple[int, ...]]:
     rounds = _grouped([messages[index] for index in last], starts=("user", "assistant"))
     newest = messages[last[-1]]
     is_begun = newest.role == "assistant" and not newest.tool_calls
-    finished = [tuple(last[index] for index in each) for each in rounds[1 : -2 if is_begun else -1]]
+    old_rounds = rounds[1 : -2 if is_begun else -1]
+    finished = [tuple(last[index] for index in turns) for turns in old_rounds]
     return exchanges + finished
 
 
 def _grouped(messages: Sequence[Message], starts: tuple[str, ...]) -> list[tuple[int, ...]]:
+    """Indexes of messages, in groups that begin with one of the roles; without system ones."""
     groups: list[list[int]] = []
     for index, message in enumerate(messages):
         if message.role == "system":

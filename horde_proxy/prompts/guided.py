@@ -1,7 +1,12 @@
-"""Guided filling: the structure of a JSON value is written here, a model gives only its leaves.
+"""Guided filling: we write the structure of a JSON value, a model gives only its leaves.
 
-Each leaf is one short completion, begun with the JSON so far and ended by a stop string. Whatever
-the completions say, the value fits its schema. Pure: whoever runs the generator does the asking.
+Each leaf is one short completion, begun with the JSON so far and ended by a stop string:
+
+    {"city": "        stops at " or a line break, the model gives   Oslo
+    {"city": "Oslo", "days":   stops at , or }, the model gives     3
+
+Whatever the completions say, the value fits its schema. Pure: a generator yields the prompts and is
+sent the completions.
 """
 
 from __future__ import annotations
@@ -32,25 +37,34 @@ from horde_proxy.prompts.json_schema.validation import fits
 __all__ = ["TEXT_STOPS", "LeafPrompt", "Unfillable", "guided_fill"]
 
 _SHORT = 24
+"""Tokens for a number or a short choice: 18 digits and an exponent have room."""
 _NEXT = 16
+"""Tokens to see whether an element follows. The horde allows no fewer."""
 _LEAST_TEXT, _MOST_TEXT = 64, 200
+"""Tokens for a text. Each leaf costs kudos by its length."""
 _TRIES = 2
 _TRIES_WITH_PATTERN = 3
+"""Completions for one leaf: each is a request to the horde, and waits in its queue."""
 _CONTINUATIONS = 2
+"""Further completions of a text that an escaped quote has stopped."""
 _LONGEST_COMPARED = 200
+"""Characters that are compared to find the choice that was meant: that takes squared time."""
 TEXT_STOPS = ('"', "\n")
 _VALUE_STOPS = (",", "}", "\n", "]")
+# The quote that ends a string, behind an even number of backslashes, or a line break.
 _TEXT_END = re.compile(r'(?<!\\)(?:\\\\)*"|\n')
+# A backslash with the rest of its escape if JSON has it: \n, \u00e9; in \d only the backslash.
 _ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
+# 3, -12, 0.5, .5, 1e-3 anywhere: "about 3 days"
 _NUMBER = re.compile(r"-?(?:[0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
 _SPOKEN = {"yes": "true", "1": "true", "no": "false", "0": "false"}
 
 
 @dataclass(frozen=True)
 class LeafPrompt:
-    """One completion to request: `prefill` begins the turn, `stops` end it, `max_length` is tokens.
+    """One completion to request: `prefill` begins the turn, `stops` end it; `max_length` in tokens.
 
-    `choices` are the texts that may follow the prefill, where they are few.
+    `choices` are the texts that may follow the prefill, where only certain ones may.
     """
 
     prefill: str
@@ -62,11 +76,11 @@ class LeafPrompt:
 def guided_fill(
     schema: Mapping[str, Any], *, begun: str = "", most_leaves: int = 12, most_elements: int = 8
 ) -> Generator[LeafPrompt, str, Any]:
-    """A generator of asks, each to be sent the completion's text; it returns the filled value.
+    """A generator of prompts, to be sent each completion's text; it returns the filled value.
 
-    Optional properties and further elements are asked for while `most_leaves` allows. A prefill is
-    `begun` and the start of json.dumps(value, ensure_ascii=False), but for an element that is
-    dropped because it has to be unique. Raises Unfillable at the call, before the first ask.
+    Optional properties and further elements are requested while `most_leaves` allows. A prefill is
+    `begun` and the start of json.dumps(value, ensure_ascii=False); only an element that repeats a
+    unique one is missing later. Raises Unfillable at the call, before the first prompt.
     """
     whole = read_shape(schema)
     _refuse_long_arrays(whole, most_elements)
@@ -90,25 +104,25 @@ def _refuse_long_arrays(shape: Shape, most: int) -> None:
         case Array():
             _refuse_long_arrays(shape.item, most)
         case Object():
-            for _, each, _ in shape.properties:
-                _refuse_long_arrays(each, most)
+            for _, inner, _ in shape.properties:
+                _refuse_long_arrays(inner, most)
 
 
 def _cost(shape: Shape) -> int:
-    """The leaves that must be asked for, with one element for an array that may be empty."""
+    """The leaves that must be requested, with one element for an array that may be empty."""
     match shape:
         case Fixed():
             return 0
         case Array():
             return max(1, max(1, shape.least) * _cost(shape.item))
         case Object():
-            return sum(_cost(each) for _, each, required in shape.properties if required)
+            return sum(_cost(inner) for _, inner, required in shape.properties if required)
         case _:
             return 1
 
 
 class _Filling:
-    """The filling of one value. `spare` leaves may be asked for beyond those that must be."""
+    """The filling of one value. `spare` leaves may be requested beyond those that must be."""
 
     def __init__(self, begun: str, spare: int, most_elements: int) -> None:
         self._begun = begun
@@ -118,7 +132,7 @@ class _Filling:
     def value(
         self, shape: Shape, text: str, used: Sequence[Any] = ()
     ) -> Generator[LeafPrompt, str, Any]:
-        """The value of a shape; `text` is the JSON before it, `used` must not come again."""
+        """The value of a shape. `text` is the JSON before it, `used` are values that are taken."""
         match shape:
             case Fixed():
                 return shape.value
@@ -133,7 +147,7 @@ class _Filling:
             case Object():
                 return (yield from self._object(shape, text))
 
-    def _ask(
+    def _prompt(
         self, text: str, stops: tuple[str, ...], max_length: int, choices: tuple[str, ...] = ()
     ) -> LeafPrompt:
         return LeafPrompt(self._begun + text, stops, max_length, choices)
@@ -142,15 +156,16 @@ class _Filling:
         filled: dict[str, Any] = {}
         needed = sum(required for _, _, required in shape.properties)
         room = len(shape.properties) if shape.most is None else shape.most - needed
-        for name, each, required in shape.properties:
-            if not required and (room < 1 or not self._spend(_cost(each))):
+        for name, inner, required in shape.properties:
+            if not required and (room < 1 or not self._spend(_cost(inner))):
                 continue
             room -= not required
             before = text + _unclosed(filled) + f"{_json(name)}: "
-            filled[name] = yield from self.value(each, before)
+            filled[name] = yield from self.value(inner, before)
         return filled
 
     def _spend(self, cost: int) -> bool:
+        """Take leaves from the spare ones. False where there are too few."""
         if cost > self._spare:
             return False
         self._spare -= cost
@@ -169,9 +184,8 @@ class _Filling:
             if shape.unique and not _is_unique([*filled, value]):
                 if len(filled) >= shape.least:
                     break
-                value = next(
-                    each for each in distinct_values(shape.item) if _is_unique([*filled, each])
-                )
+                others = distinct_values(shape.item)
+                value = next(other for other in others if _is_unique([*filled, other]))
             filled.append(value)
         return filled
 
@@ -185,7 +199,7 @@ class _Filling:
         opening = _opening(shape.item)
         stops = ("]", "\n", opening) if filled and opening else ("]", "\n")
         before = text + _unclosed(filled).removesuffix(", ")
-        said = (yield self._ask(before, stops, _NEXT)).strip()
+        said = (yield self._prompt(before, stops, _NEXT)).strip()
         if not filled:
             return bool(said) and said[0] not in "]}"
         goes_on = said.startswith(",") and not said[1:].lstrip().startswith(("]", "}"))
@@ -195,18 +209,19 @@ class _Filling:
     def _choice(
         self, shape: Choice, text: str, used: Sequence[Any]
     ) -> Generator[LeafPrompt, str, Any]:
-        values = [each for each in shape.values if _is_unique([*used, each])] or [*shape.values]
+        unused = [value for value in shape.values if _is_unique([*used, value])]
+        values = unused or [*shape.values]
         quoted = _is_quoted(shape)
-        texts = [_json(each)[1:-1] if quoted else _json(each) for each in values]
+        texts = [_json(value)[1:-1] if quoted else _json(value) for value in values]
         stops, opening = (TEXT_STOPS, '"') if quoted else (_VALUE_STOPS, "")
         length = min(_MOST_TEXT, max(_SHORT, max(map(len, texts))))
-        said = yield self._ask(text + opening, stops, length, tuple(texts))
-        usual = next((i for i, each in enumerate(values) if each is shape.fallback), 0)
+        said = yield self._prompt(text + opening, stops, length, tuple(texts))
+        usual = next((i for i, value in enumerate(values) if value is shape.fallback), 0)
         return values[_matching(_choice_text(said, stops), texts, usual)]
 
     def _number(self, shape: Number, text: str) -> Generator[LeafPrompt, str, float]:
         for _ in range(_TRIES):
-            said = yield self._ask(text, _VALUE_STOPS, _SHORT)
+            said = yield self._prompt(text, _VALUE_STOPS, _SHORT)
             number = _read_number(said)
             if number is not None:
                 return shape.nearest(number)
@@ -214,12 +229,12 @@ class _Filling:
 
     def _text(self, shape: Text, text: str) -> Generator[LeafPrompt, str, str]:
         length = _MOST_TEXT if shape.most is None else min(_MOST_TEXT, max(_LEAST_TEXT, shape.most))
-        ask = self._ask(text + '"', TEXT_STOPS, length if shape.plain else _LEAST_TEXT)
+        prompt = self._prompt(text + '"', TEXT_STOPS, length if shape.plain else _LEAST_TEXT)
         value = ""
         for _ in range(_TRIES_WITH_PATTERN if shape.pattern else _TRIES):
-            value, unfinished = _read_text(_without_echo((yield ask)))
+            value, unfinished = _read_text(_without_echo((yield prompt)))
             if unfinished and shape.plain:
-                value = yield from self._continued(value, shape, text, ask)
+                value = yield from self._continued(value, shape, text, prompt)
                 break
             fitting = _fitting(shape, value)
             if fitting:
@@ -229,7 +244,7 @@ class _Filling:
         return shape.shortened(value).ljust(shape.least, ".")
 
     def _continued(
-        self, value: str, shape: Text, text: str, ask: LeafPrompt
+        self, value: str, shape: Text, text: str, prompt: LeafPrompt
     ) -> Generator[LeafPrompt, str, str]:
         """The whole of a text that stopped at an escaped quote."""
         unfinished = True
@@ -238,7 +253,9 @@ class _Filling:
                 break
             value += '"'
             so_far = text + _json(value)[:-1]
-            more, unfinished = _read_text((yield self._ask(so_far, ask.stops, ask.max_length)))
+            more, unfinished = _read_text(
+                (yield self._prompt(so_far, prompt.stops, prompt.max_length))
+            )
             value += more
         return value.rstrip()
 
@@ -257,11 +274,11 @@ def _is_unique(values: list[Any]) -> bool:
 
 
 def _is_quoted(shape: Choice) -> bool:
-    return all(isinstance(each, str) for each in shape.values)
+    return all(isinstance(value, str) for value in shape.values)
 
 
 def _opening(shape: Shape) -> str:
-    """What an element of this shape begins with, or "" where that varies."""
+    """The sign that an element of this shape begins with; "" where that varies."""
     match shape:
         case Text():
             return '"'
@@ -279,8 +296,9 @@ def _opening(shape: Shape) -> str:
 
 
 def _without_echo(said: str) -> str:
-    """The text without the whitespace and the quote that the prefill ended with already."""
+    """The text without a repetition of the quote that the prefill ends with."""
     text = said.lstrip()
+    # A quote directly before , } ] : or the end closes an empty string.
     is_echo = text.startswith('"') and not re.match(r'"\s*(?:[,}\]:"]|\Z)', text)
     return text[1:].lstrip() if is_echo else text
 
@@ -298,36 +316,39 @@ def _read_text(raw: str) -> tuple[str, bool]:
 
 
 def _decoded(raw: str) -> str:
-    """The string that a JSON string's inside means; backslashes that mean nothing stay."""
+    """The string that the inside of a JSON string means; a backslash without a meaning stays."""
     mended = _ESCAPE.sub(lambda match: match[0] if match[1] else r"\\", raw)
     text = str(json.loads(f'"{mended}"', strict=False))
-    # Half a surrogate pair could not be sent to anybody.
+    # Half a surrogate pair (\ud83d alone) cannot be sent as UTF-8.
     return text.encode("utf-8", "replace").decode()
 
 
 def _fitting(shape: Text, value: str) -> str | None:
-    """The value, or what of it fits; None when another ask is worth while."""
-    found = list(formatted_parts(shape.format, value)) if shape.format else []
-    for each in (value, shape.shortened(value), *found):
-        if each and shape.takes(each):
-            return each
+    """The value, or a part of it, that fits; None without one."""
+    parts = list(formatted_parts(shape.format, value)) if shape.format else []
+    for text in (value, shape.shortened(value), *parts):
+        if text and shape.takes(text):
+            return text
     return None
 
 
 def _read_number(said: str) -> float | None:
+    """The first number in a text; an int where it is written as one."""
     match = _NUMBER.search(_cut(said, _VALUE_STOPS))
     if match is None:
         return None
     whole = re.fullmatch(r"-?[0-9]+", match[0])
-    return int(match[0]) if whole else float(match[0]) + 0.0
+    return int(match[0]) if whole else float(match[0]) + 0.0  # -0.0 becomes 0.0
 
 
 def _cut(said: str, stops: Sequence[str]) -> str:
+    """The text before the first stop: a worker may leave it in."""
     text = said.lstrip()
     return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
 
 
 def _choice_text(said: str, stops: tuple[str, ...]) -> str:
+    """What a completion says of a choice, in quotes or not."""
     if stops is _VALUE_STOPS:
         return _cut(said, stops).strip()
     text = _without_echo(said)
@@ -336,10 +357,13 @@ def _choice_text(said: str, stops: tuple[str, ...]) -> str:
 
 
 def _matching(said: str, texts: Sequence[str], usual: int) -> int:
-    """The index of the text that is meant; `usual` when nothing was said."""
+    """The index of the text that is meant: the same, a beginning, a part, the most similar.
+
+    `usual` when nothing was said.
+    """
     if said in texts:
         return texts.index(said)
-    meant, keys = _key(said), [_key(each) for each in texts]
+    meant, keys = _key(said), [_key(text) for text in texts]
     if keys == ["true", "false"]:
         meant = _SPOKEN.get(" ".join(re.findall(r"\w+", meant)[:1]), meant)
     if not meant:
@@ -358,8 +382,9 @@ def _matching(said: str, texts: Sequence[str], usual: int) -> int:
         [i for i, key in enumerate(keys) if meant in key],
         sorted(range(len(keys)), key=lambda i: -SequenceMatcher(None, keys[i], meant).ratio()),
     )
-    return next(found[0] for found in ranked if found)
+    return next(indexes[0] for indexes in ranked if indexes)
 
 
 def _key(text: str) -> str:
+    """A text as it is compared."""
     return text.strip().strip('"').casefold()[:_LONGEST_COMPARED]

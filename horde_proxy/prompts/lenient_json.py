@@ -1,6 +1,7 @@
-"""JSON as models write it: read by the strictest way that can, within bounds of size and depth.
+"""JSON as models write it, read in the strictest way that succeeds, with bounds on size and depth.
 
-A guess is made only when asked for (`repair`): it may cost whitespace at a string's end. Pure.
+Guessing (json-repair) is off unless `repair` is set: it may lose whitespace at a string's end, and
+so a line of a file that a call writes. Pure.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from typing import Any, Literal
 import json_repair
 
 MOST_CHARACTERS = 1_000_000
+"""Longer texts are not read at all."""
 MOST_REPAIRED = 100_000
+"""Longer texts are not guessed at: json-repair is pure Python, and slow."""
 DEEPEST = 100
+"""Brackets within each other. Python's own readers recurse, and stop at 1,000 frames."""
 
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
+# A bracket or a string, whole or open at the text's end: { "a \" b" 'c' """d""" '''e''' "f
+# Models write Python's quotes as well. The quantifiers are possessive (*+), so that a text with
+# many quotes is not read again and again.
 _TOKEN = re.compile(
     r'''[{}\[\]()]
     |"""(?:[^\\"]++|\\.|"(?!""))*+"""
@@ -27,6 +34,7 @@ _TOKEN = re.compile(
     |'(?:[^'\\]++|\\(?:.|\Z))*+(?:'|\Z)''',
     re.DOTALL | re.VERBOSE,
 )
+# A backslash and what it escapes: \n, and \d, which is no escape
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _PYTHON_ESCAPES = "\\'\"abfnrtvxuUN\n"
 _FAULTS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
@@ -34,10 +42,10 @@ _FAULTS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 
 @dataclass(frozen=True)
 class Span:
-    """How far a bracketed text goes: `end` is behind its last character that was looked at.
+    """How far a bracketed text goes: `end` is behind the last character that was looked at.
 
     closed: it is whole. broken: a bracket does not fit or the nesting is too deep. open and
-    quoted: the text ends first, between strings or inside one; `missing` would close it.
+    quoted: the text ends before it, outside of a string or in one; `missing` would close it.
     """
 
     end: int
@@ -48,18 +56,18 @@ class Span:
 def span(text: str, start: int = 0) -> Span:
     """The extent of the bracket at `start`; quotes of both kinds hide what is in them."""
     waiting: list[str] = []
-    for token in _TOKEN.finditer(text, start):
-        mark = token.group()
-        if mark in _CLOSERS:
-            waiting.append(_CLOSERS[mark])
+    for match in _TOKEN.finditer(text, start):
+        token = match.group()
+        if token in _CLOSERS:
+            waiting.append(_CLOSERS[token])
             if len(waiting) > DEEPEST:
-                return Span(token.end(), "broken")
-        elif mark in _CLOSERS.values():
-            if not waiting or waiting.pop() != mark:
-                return Span(token.end(), "broken")
+                return Span(match.end(), "broken")
+        elif token in _CLOSERS.values():
+            if not waiting or waiting.pop() != token:
+                return Span(match.end(), "broken")
             if not waiting:
-                return Span(token.end(), "closed")
-        elif token.end() == len(text) and _is_open(mark):
+                return Span(match.end(), "closed")
+        elif match.end() == len(text) and _is_open(token):
             return Span(len(text), "quoted", "".join(reversed(waiting)))
     return Span(len(text), "open", "".join(reversed(waiting)))
 
@@ -74,10 +82,11 @@ def _is_open(quoted: str) -> bool:
 
 
 def loads(text: str, *, repair: bool = False) -> Any:
-    """The value in a text that may follow it with anything. Raises ValueError.
+    """The value that a text begins with; anything may follow it. Raises ValueError.
 
-    In this order: JSON; with raw line breaks in strings; with trailing text; a Python literal;
-    and, with `repair`, brackets added at the end, then a guess. Only JSON's own types come back.
+    Tried in this order: JSON; with raw line breaks in strings; with trailing text; a Python
+    literal; and, with `repair`, brackets added at the end, then a guess. Only JSON's own types
+    come back.
     """
     if len(text) > MOST_CHARACTERS:
         raise ValueError("the text is too long")
@@ -115,6 +124,7 @@ def _strictly(text: str) -> Any:
 
 
 def _with_raw_breaks(text: str) -> Any:
+    """JSON with line breaks in strings, the commonest fault where a call writes a file."""
     return _LENIENT.decode(text)
 
 
@@ -127,6 +137,7 @@ def _leading(text: str) -> Any:
 
 
 def _python(text: str) -> Any:
+    """A Python literal: {'name': 'bash', 'arguments': {'all': True}}."""
     bare = text.strip()
     if bare.startswith(("{", "[")):
         extent = span(bare)
@@ -137,25 +148,26 @@ def _python(text: str) -> Any:
 
 
 def python_source(text: str) -> str:
-    """The text with backslashes doubled that begin no escape, which Python would warn about."""
+    """The text with each backslash doubled that begins no escape: Python would warn about "\\d"."""
     return _ESCAPE.sub(
-        lambda found: found[0] if found[1] in _PYTHON_ESCAPES else "\\" + found[0], text
+        lambda match: match[0] if match[1] in _PYTHON_ESCAPES else "\\" + match[0], text
     )
 
 
 def _completed(text: str) -> Any:
-    """The value once the brackets that are missing at its end stand there."""
+    """The value with the brackets that are missing at its end."""
     bare = text.strip()
     extent = span(bare)
     if extent.state != "open" or not bare.startswith(("{", "[")):
-        raise ValueError("brackets would not help")
+        raise ValueError("more brackets would not help")
     return loads(bare.rstrip(",") + extent.missing)
 
 
 def _guessed(text: str) -> Any:
+    """What json-repair makes of the text. It recurses, so the depth is bounded before."""
     bare = text.strip()
     if len(bare) > MOST_REPAIRED or not bare.startswith(("{", "[")) or _nesting(bare) > DEEPEST:
-        raise ValueError("not to be guessed at")
+        raise ValueError("too long or too deep for a guess")
     value = json_repair.repair_json(bare, return_objects=True, skip_json_loads=True)
     if not isinstance(value, dict | list) or not value:
         raise ValueError("nothing found")
@@ -163,24 +175,24 @@ def _guessed(text: str) -> Any:
 
 
 def _nesting(text: str) -> int:
-    """The deepest nesting there could be, whatever the quotes mean."""
+    """The deepest nesting that is possible if no bracket is in a string."""
     deepest = depth = 0
-    for found in re.finditer(r"[{}\[\]]", text):
-        depth = depth + 1 if found.group() in "{[" else max(depth - 1, 0)
+    for bracket in re.finditer(r"[{}\[\]]", text):
+        depth = depth + 1 if bracket.group() in "{[" else max(depth - 1, 0)
         deepest = max(deepest, depth)
     return deepest
 
 
 def _json_value(value: Any, depth: int) -> Any:
-    """The value with tuples as lists. Raises ValueError for what JSON has no word for."""
+    """The value with tuples as lists. Raises ValueError for types that JSON does not have."""
     if depth < 0:
         raise ValueError("nested too deeply")
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise ValueError("a key is not a string")
-        return {key: _json_value(each, depth - 1) for key, each in value.items()}
+        return {key: _json_value(part, depth - 1) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_value(each, depth - 1) for each in value]
+        return [_json_value(part, depth - 1) for part in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
         raise ValueError("not a finite number")
     if value is None or isinstance(value, str | bool | int | float):

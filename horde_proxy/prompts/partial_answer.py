@@ -1,7 +1,12 @@
-"""An answer that grows by segments: what of it is settled, and whether it has come to its end.
+"""An answer that grows by segments: which part of it is final, and whether it is complete.
 
-The horde tells neither why a generation ended nor how many tokens it has, so both are inferred.
-What is given out as settled never changes, whatever follows. Pure.
+A segment is one request to the horde, which says neither why a generation ended nor how many
+tokens it has, so both are inferred. What was given out as final never changes. Pure.
+
+add(segment) -> "ended"     a stop, an end marker, or far from max_length: complete
+                "full"      cut off by max_length in a sentence: the next segment continues it
+                "doubtful"  as long as max_length but a whole sentence: a short continuation is
+                            requested, and `adds_nothing` judges it
 """
 
 from __future__ import annotations
@@ -25,12 +30,18 @@ from horde_proxy.prompts.tokens import estimate
 
 End = Literal["ended", "full", "doubtful"]
 PROBE_LENGTH = 48
-"""Tokens of the continuation that asks a model whether it had come to its end."""
+"""Tokens of the continuation that shows whether an answer in doubt was complete."""
 _REPLACEMENT = "\ufffd"
+"""What is left of a character whose bytes a segment's end divides: an emoji is several tokens."""
 _LEAST_FILL = 0.5
+"""Share of max_length below which no segment counts as cut off, however rough the estimate."""
 _STEP = 0.2
-_REPEATED = 400
-_LEAST_REPEATED = 16
+"""Weight of the newest segment in the mean and the spread (an exponential moving average)."""
+_LEAST_SPREAD = 0.02
+_REPEATED, _LEAST_REPEATED = 400, 16
+"""Characters: a continuation of at least 16 that stands in the last 400 says the same again."""
+# A turn that a model writes for somebody else once its own is complete: "User:", "**Human**:",
+# [INST] (Mistral), "### Instruction" (Alpaca), <|im_start (ChatML), <start_of_turn> (Gemma).
 _NEW_TURN = re.compile(
     r"\s*(?:(?:\*\*)?(?:user|human|assistant|system)(?:\*\*)?\s*:|\[INST\]"
     r"|#{2,3} ?(?:user|human|assistant|instruction|input|response)\b"
@@ -43,20 +54,23 @@ _THINK = ("<think>", "</think>")
 
 @dataclass(frozen=True)
 class LengthEstimate:
-    """How a model's full segments measure: their estimated share of max_length, and its spread."""
+    """The estimated share of max_length that a model's full segments have, and its spread.
+
+    Each model has its own tokenizer, so the share is above 1 with some and below with others.
+    """
 
     mean: float = 1.0
     spread: float = 0.15
 
     def with_sample(self, share: float) -> LengthEstimate:
-        """What is known after one more segment that was surely cut off by its max_length."""
+        """The estimate after one more segment that was surely cut off by its max_length."""
         return LengthEstimate(
             self.mean + _STEP * (share - self.mean),
-            max(self.spread + _STEP * (abs(share - self.mean) - self.spread), 0.02),
+            max(self.spread + _STEP * (abs(share - self.mean) - self.spread), _LEAST_SPREAD),
         )
 
     def judge(self, text: str, max_length: int) -> End:
-        """Whether a segment without a stop was cut off by its max_length."""
+        """How a segment without a stop ended."""
         share = estimate(text) / max_length
         if not text.strip() or share < max(self.mean - 2.5 * self.spread, _LEAST_FILL):
             return "ended"
@@ -65,10 +79,10 @@ class LengthEstimate:
 
 
 class PartialAnswer:
-    """One choice's answer. `stops` are the client's own, `limit` its max_tokens (estimated).
+    """The answer of one choice. `stops` are the client's own, `limit` is its max_tokens.
 
-    `prefilled`: the answer goes on with a beginning that the client gave, so its leading
-    whitespace counts. `text` is all that was generated, for the prompt of the next segment.
+    `prefilled`: the answer continues a beginning that the client gave, so its leading whitespace
+    counts. `text` is all that was generated, for the prompt of the next segment.
     """
 
     def __init__(
@@ -82,11 +96,11 @@ class PartialAnswer:
         self._was_thought = False
 
     def left(self) -> int:
-        """Tokens until the limit."""
+        """Tokens until the limit, estimated."""
         return self._limit - estimate(self.text)
 
     def add(self, segment: str, max_length: int, fill: LengthEstimate) -> End:
-        """Append a segment that was asked for with that max_length; tells how it ended."""
+        """Append a segment that was requested with that max_length. How it ended comes back."""
         if self.segments:
             segment = self._without_residue(segment)
         self.segments += 1
@@ -100,22 +114,26 @@ class PartialAnswer:
         return end if len(self.text) > before else "ended"
 
     def adds_nothing(self, continuation: str) -> bool:
-        """Whether what follows an answer that may have ended adds nothing to it."""
+        """Whether a continuation shows that all was said: it is empty, a new turn, or repeats."""
         words = self._without_residue(continuation).strip()
         if not words or cut(words, self._all_stops())[0] == "" or _NEW_TURN.match(words):
             return True
-        near = self.text[-_REPEATED:]
-        return len(words) >= _LEAST_REPEATED and (words in near or words[:_REPEATED] in near)
+        recent = self.text[-_REPEATED:]
+        return len(words) >= _LEAST_REPEATED and (words in recent or words[:_REPEATED] in recent)
 
     def final_parts(self) -> list[tuple[Literal["reasoning", "content"], str]]:
-        """What has become certain since the last time, as (part, text)."""
-        answer = self._read(self._certain())
-        return [*self._news("reasoning", answer.reasoning), *self._news("content", answer.content)]
+        """What has become final since the last call, as (part, text)."""
+        answer = self._read(self._final_text())
+        return [*self._new("reasoning", answer.reasoning), *self._new("content", answer.content)]
 
     def finish(
         self, max_length: int, is_full: bool | None
     ) -> tuple[list[tuple[Literal["reasoning", "content"], str]], Answer]:
-        """(the rest, the whole). `is_full` None: judged by how the last segment looks."""
+        """(the parts not given out yet, the whole answer).
+
+        `is_full`: whether the last segment was cut off; None judges by how it looks.
+        """
+        # Several segments are longer than any max_length: only the limit may end them.
         total = max_length if self.segments == 1 else self._limit + 1
         answer = self._read(self.text, total, self._limit)
         if is_full is not None and self._stop() is None:
@@ -124,8 +142,8 @@ class PartialAnswer:
             answer = Answer(
                 answer.content, answer.reasoning, reason, answer.tokens, answer.reasoning_tokens
             )
-        news = [*self._news("reasoning", answer.reasoning), *self._news("content", answer.content)]
-        return news, answer
+        rest = [*self._new("reasoning", answer.reasoning), *self._new("content", answer.content)]
+        return rest, answer
 
     def _read(self, text: str, length: int = 10**9, limit: int | None = None) -> Answer:
         return read_answer(
@@ -138,9 +156,10 @@ class PartialAnswer:
             may_be_thought=not self._given["content"] or self._was_thought,
         )
 
-    def _news(
+    def _new(
         self, part: Literal["reasoning", "content"], text: str
     ) -> list[tuple[Literal["reasoning", "content"], str]]:
+        """What a part has beyond what was given out of it; nothing if it is read differently."""
         given = self._given[part]
         if not text.startswith(given) or text == given:
             return []
@@ -156,8 +175,8 @@ class PartialAnswer:
         body = self.text if self._prefilled else without_echo(self.text, self._format)
         return cut(body, self._all_stops())[1] or end_marker(body)
 
-    def _certain(self) -> str:
-        """The text up to where nothing that may follow can change how it is read."""
+    def _final_text(self) -> str:
+        """The text up to where nothing that follows can change how it is read."""
         if self._stop() is not None:
             return self.text
         if not self._prefilled and self._may_be_echo():
@@ -166,8 +185,10 @@ class PartialAnswer:
         return self.text[: len(self.text) - held].rstrip()
 
     def _may_be_echo(self) -> bool:
-        begun = self.text.strip()
-        return any(each.startswith(begun) for each in (*_ROLES, self._format.opening.strip()))
+        """Whether the text so far may become a repetition of the opening tag."""
+        beginning = self.text.strip()
+        tags = (*_ROLES, self._format.opening.strip())
+        return any(tag.startswith(beginning) for tag in tags)
 
     def _without_residue(self, segment: str) -> str:
         """A continuation without a repetition of the tag that opens the turn."""

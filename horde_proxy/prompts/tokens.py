@@ -1,6 +1,6 @@
-"""Estimating token counts: every horde model has another tokenizer, so none is loaded here.
+"""Estimates of token counts: each model of the horde has its own tokenizer, so none is loaded.
 
-The weights are fitted to a byte-level BPE of 49k tokens on English prose and source code,
+The weights are fitted to a byte-level BPE of 49,000 tokens on English prose and source code,
 where they are right to about 3 %; other languages are rougher. Pure.
 """
 
@@ -12,8 +12,12 @@ from collections import Counter
 from functools import lru_cache
 
 _LONGEST_READ = 400_000
+"""Characters: more than any context holds, so the beginning and the end are enough to go by."""
 _LONG_PIECE = 40
+"""Characters from which a piece is not remembered: it will hardly come again."""
 _DIVISIBLE = ("digits", "symbols", "space", "other")
+# The pieces that a byte-level BPE splits a text into before it merges: " word", "Word", "HTTP",
+# " 2024", "  \n", " ==", "äö". The kinds of _DIVISIBLE are several tokens that may be cut apart.
 _PIECE = re.compile(
     r"(?P<word> ?(?:[A-Z]+(?![a-z])|[A-Z]?[a-z]+))"
     r"|(?P<digits> ?[0-9]+)"
@@ -27,7 +31,7 @@ _PIECES = re.compile(re.sub(r"\?P<\w+>", "?:", _PIECE.pattern), re.DOTALL)
 
 
 def estimate(text: str) -> int:
-    """About how many tokens a model makes of a text. Very long ones are judged by their ends."""
+    """About how many tokens a model makes of a text."""
     if len(text) > _LONGEST_READ:
         ends = text[: _LONGEST_READ // 2] + text[-_LONGEST_READ // 2 :]
         return round(estimate(ends) * len(text) / len(ends))
@@ -40,24 +44,24 @@ def estimate(text: str) -> int:
 
 
 def truncate(text: str, tokens: int) -> str:
-    """The beginning of a text that is estimated at no more than so many tokens, at least one.
+    """The beginning of a text that is estimated at no more than so many tokens, at least one piece.
 
-    It ends between words, but inside of a long run of other signs.
+    It ends between words; runs of digits, symbols, spaces or other scripts may be cut.
     """
     total = 0.0
     for match in _PIECE.finditer(text):
         kind, piece = match.lastgroup, match.group()
         weight = _weight(kind, piece)
         if total + weight > tokens:
-            kept = _fitting(kind, piece, tokens - total) if kind in _DIVISIBLE else 0
-            return text[: match.start() + kept] or piece[: 1 if kind in _DIVISIBLE else None]
+            size = _fitting(kind, piece, tokens - total) if kind in _DIVISIBLE else 0
+            return text[: match.start() + size] or piece[: 1 if kind in _DIVISIBLE else None]
         total += weight
     return text
 
 
 def _fitting(kind: str | None, piece: str, tokens: float) -> int:
-    """How many of a piece's first characters are of no more than so many tokens."""
-    # Tenths that are added up may come to a trifle more.
+    """How many of a piece's first characters have no more than so many tokens."""
+    # Sums of tenths in binary may be a little too large.
     return bisect(
         range(1, len(piece)), tokens + 1e-6, key=lambda length: _weight(kind, piece[:length])
     )
@@ -73,6 +77,7 @@ _remembered = lru_cache(maxsize=32_768)(_weight_of)
 
 
 def _weight(kind: str | None, piece: str) -> float:
+    """The tokens of a piece, on average. All figures below are fitted, not derived."""
     if kind == "word":
         return _word(piece)
     if kind == "digits":
@@ -85,6 +90,7 @@ def _weight(kind: str | None, piece: str) -> float:
 
 
 def _word(piece: str) -> float:
+    """Capitals are rare in vocabularies; lower-case words with their space are whole tokens."""
     letters = piece.lstrip()
     if len(letters) > 1 and letters.isupper():
         return 1.4 + 0.2 * (len(letters) - 2)
@@ -94,7 +100,7 @@ def _word(piece: str) -> float:
 
 
 def _foreign(character: str) -> float:
-    """Latin letters with marks, quotation marks and dashes, other alphabets, CJK, emoji."""
+    """Tokens of a character: accented Latin, punctuation (– “), alphabets, CJK, emoji."""
     code = ord(character)
     if code < 0x250:
         return 1.0

@@ -1,4 +1,4 @@
-"""Messages to the turns that a format renders: tool calls and their results become text. Pure."""
+"""Messages to the turns that a format renders: tool calls and results become text. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from horde_proxy.protocol.chat import Message, ToolCall
 def to_turns(messages: Sequence[Message], style: str = "hermes") -> list[Turn]:
     """One turn for each message; neighbouring tool results share a user turn.
 
-    `style` is how the model writes calls: hermes, llama3, mistral, or none, which is read as
-    hermes. A result whose call is not there is named by its id.
+    `style` is how the model writes calls: hermes, llama3 or mistral; none counts as hermes. A
+    result whose call was dropped is named by its id.
     """
     style = "hermes" if style == "none" else style
     names = {call.id: call.name for message in messages for call in message.tool_calls}
@@ -40,5 +40,5 @@ def _call(call: ToolCall, style: str) -> str:
 
 
 def _result(message: Message, style: str, names: Mapping[str, str]) -> str:
-    called = message.tool_call_id or ""
-    return instructions.result_text(style, names.get(called, called), message.text)
+    call_id = message.tool_call_id or ""
+    return instructions.result_text(style, names.get(call_id, call_id), message.text)

@@ -1,7 +1,8 @@
-"""Tools told to a model in its family's style, and how past calls and results are written. Pure.
+"""The tools as a prompt lists them, and past calls and results, in the style of a family. Pure.
 
-Hermes is the style that most families were trained on and that survives the loss of control
-tokens, which workers drop from what they return.
+hermes   most families were trained on it, and it survives workers that drop control tokens
+llama3   Llama 3.1 to 3.3, as their chat template has it
+mistral  Mistral 7B v0.3, Nemo and Large, as [AVAILABLE_TOOLS] of their template
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from horde_proxy.prompts.json_schema.slimming import slimmed
 from horde_proxy.protocol.chat import Tool
 
+# Word for word the block of Qwen2.5's chat template, which Hermes' models know as well.
 _HERMES_HEAD = """# Tools
 
 You may call one or more functions to assist with the user query.
@@ -27,6 +29,7 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {"name": <function-name>, "arguments": <args-json-object>}
 </tool_call>"""
+# The words of the chat template of Llama 3.1.
 _LLAMA3_HEAD = """Environment: ipython
 
 You have access to the following functions. To call a function, respond with JSON for a \
@@ -43,22 +46,24 @@ To call functions, answer with a JSON array and nothing else:
 _PLAIN = "If no function is needed, answer in plain text. "
 _HONEST = "Do not invent function results."
 _SINGLE = "Call only one function at a time."
+# How a call begins in each style, up to its name.
 _OPENINGS = {"hermes": '<tool_call>\n{"name": ', "llama3": '{"name": ', "mistral": '[{"name": '}
 
 
 def instructions(tools: Sequence[Tool], style: str, *, choice: str, parallel: bool) -> str:
-    """The text for the system message: the tools, how to call them, and whether one must.
+    """The text for the system message: the tools, how to call them, and whether one must be called.
 
     `choice`: "auto", "required" or the name of the one tool to call.
     """
-    rules = "" if choice == "auto" else _must(choice) + " "
+    rules = "" if choice == "auto" else _obligation(choice) + " "
     rules += (_PLAIN if choice == "auto" else "") + _HONEST
+    # Llama 3 was trained on one call a turn.
     if not parallel or style == "llama3":
         rules += " " + _SINGLE
     return f"{_listing(tools, style)}\n\n{rules}"
 
 
-def _must(choice: str) -> str:
+def _obligation(choice: str) -> str:
     if choice == "required":
         return "You must call a function: answer with a function call only."
     return f"You must call the function {_text(choice)}: answer with that function call only."
@@ -74,6 +79,7 @@ def _listing(tools: Sequence[Tool], style: str) -> str:
 
 
 def _signature(tool: Tool) -> str:
+    """One tool as JSON, compact: that saves a twentieth of the tokens."""
     function = {"name": tool.name, "description": tool.description}
     if not tool.description:
         del function["description"]
@@ -82,7 +88,7 @@ def _signature(tool: Tool) -> str:
 
 
 def prefill(style: str, choice: str) -> str:
-    """How the assistant's turn begins when it has to be a call; "" with "auto"."""
+    """The beginning of an assistant's turn that must be a call; "" with "auto"."""
     if choice == "auto":
         return ""
     if choice == "required":
@@ -91,18 +97,18 @@ def prefill(style: str, choice: str) -> str:
 
 
 def stops(style: str, *, parallel: bool) -> tuple[str, ...]:
-    """Stop strings: a model must not write results, nor go on after its one call."""
+    """Stop strings: a model must not invent results, nor make a second call if one is allowed."""
     ends = ("</tool_call>",) if style == "hermes" and not parallel else ()
     return ("<tool_response>", *ends)
 
 
 def style_for(format_name: str) -> str:
-    """The style for a model whose turns are written in that chat format."""
+    """The style for models of a chat format."""
     return "llama3" if format_name == "llama3" else "hermes"
 
 
 def call_text(style: str, name: str, arguments_json: str) -> str:
-    """A past call as the model itself would have written it."""
+    """A past call as the model would have written it."""
     arguments = arguments_json.strip() or "{}"
     call = f'{{"name": {_text(name)}, "{_arguments_key(style)}": {arguments}}}'
     if style == "hermes":
@@ -111,7 +117,7 @@ def call_text(style: str, name: str, arguments_json: str) -> str:
 
 
 def result_text(style: str, name: str, text: str) -> str:
-    """What a tool gave back, as the family was shown results in its training."""
+    """The result of a tool, as the family was trained to read it."""
     if style == "llama3":
         return f'{{"output": {_text(text)}}}'
     if style == "mistral":
@@ -125,4 +131,5 @@ def _arguments_key(style: str) -> str:
 
 
 def _text(value: str) -> str:
+    """A JSON string."""
     return json.dumps(value, ensure_ascii=False)
