@@ -6,6 +6,8 @@ Whoever sleeps moves the clock and lets the workers do a step, so no test waits 
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from threading import Event
@@ -70,6 +72,28 @@ class Clock:
         self.seconds += seconds
         for call in self.every_sleep:
             call()
+
+
+def growth(work: Callable[[int], object], largest: int) -> float:
+    """How the cost of `work(size)` grows: 1 in proportion to the size, 2 with its square.
+
+    The processor time of this thread for `largest` is compared with that for a sixteenth of it, so
+    neither the speed of the machine nor what else it does matters. Of a few measurements the
+    smallest counts, because whatever disturbs one only adds to it.
+    """
+    small = min(_cost(work, largest // 16) for _ in range(3))
+    exponents = []
+    for _ in range(5):
+        exponents.append(math.log(_cost(work, largest) / small, 16))
+        if exponents[-1] < 1.3:
+            break
+    return min(exponents)
+
+
+def _cost(work: Callable[[int], object], size: int) -> float:
+    begin = time.thread_time()
+    work(size)
+    return max(time.thread_time() - begin, 1e-6)
 
 
 class Scripted:

@@ -179,7 +179,7 @@ def test_who_comes_back_within_the_grace_finds_the_request_running() -> None:
         def __call__(self) -> Iterator[StreamItem]:
             self.started += 1
             yield Accepted()
-            assert came_back.wait(10)
+            assert came_back.wait(60)
             yield text("a")
 
     source = Slow(clock)

@@ -46,7 +46,7 @@ class Counted(WSGIAdapter):
 
     def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]
         self.paths[request.path_url] += 1
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         return self.inner.send(request, **options)
 
 

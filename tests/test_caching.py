@@ -182,13 +182,13 @@ def test_many_threads_make_a_derived_value_once() -> None:
     def make(source: tuple[int]) -> int:
         made.append(source[0])
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         return source[0]
 
     value = Derived(lambda: (7,), make)
     with ThreadPoolExecutor(8) as pool:
         results = [pool.submit(value.get) for _ in range(8)]
-        assert entered.wait(30)
+        assert entered.wait(60)
         go_on.set()
         assert [result.result(30) for result in results] == [7] * 8
     assert made == [7]

@@ -274,7 +274,7 @@ def test_a_thread_writes_regularly(database: UnsteadyDatabase, clock: Clock) -> 
     recorder = UsageRecorder(database, now=clock, interval=0.001)
     assert recorder._thread is None
     add(recorder)
-    assert database.written.wait(10)
+    assert database.written.wait(60)
     recorder.close()
     assert database.usage(DAY, DAY) == rows((DAY, 1, 0, 10, 5, 1.5))
 

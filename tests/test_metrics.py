@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import json
 import re
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -635,14 +633,6 @@ def test_the_process_is_there_and_no_series_of_creation_times(world: World) -> N
     assert [name for name in found if "_created" in name] == []
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool comes with Debian's prometheus")
-def test_promtool_has_nothing_to_say(world: World) -> None:
-    checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=everything(world), text=True, capture_output=True
-    )
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
-
-
 # Who may see it
 
 
@@ -714,8 +704,9 @@ def test_each_app_counts_for_itself() -> None:
     assert counted(Http(other), "requests_total") == {}
 
 
-def test_counting_a_request_costs_microseconds() -> None:
-    metrics = Metrics()
+def test_counting_a_request_takes_few_calls() -> None:
+    """It happens in the thread that serves the client, after its answer."""
+    metrics, profile = Metrics(), cProfile.Profile()
     record = recorded(
         model="test/model",
         upstream="horde",
@@ -724,15 +715,9 @@ def test_counting_a_request_costs_microseconds() -> None:
         completion_tokens=3,
         seconds=2.0,
     )
-    spent = min(_seconds(metrics, record) for _ in range(5))
-    assert spent < 100e-6
-
-
-def _seconds(metrics: Metrics, record: RequestLog) -> float:
-    began = time.perf_counter()
-    for _ in range(1000):
-        metrics.answered(CHATS, record, bool)
-    return (time.perf_counter() - began) / 1000
+    metrics.answered(CHATS, record, bool)  # the series are made by the first request
+    profile.runcall(metrics.answered, CHATS, record, bool)
+    assert sum(function.callcount for function in profile.getstats()) < 200
 
 
 def test_an_observer_does_nothing_by_itself() -> None:

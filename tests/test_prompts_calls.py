@@ -15,6 +15,7 @@ from horde_proxy.prompts.tool_calls.calls import CallReading, FoundCall
 from horde_proxy.prompts.tool_calls.instructions import call_text
 from horde_proxy.prompts.tool_calls.reading import certain_content, read_calls
 from horde_proxy.protocol.chat import Tool
+from tests.support import growth
 
 STYLES = ("hermes", "llama3", "mistral")
 
@@ -1041,17 +1042,20 @@ def test_any_text_can_be_read(text: str, cut_off: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("cut_off", [False, True])
-def test_a_long_and_hostile_text_is_read_at_once(scrap: str, cut_off: bool) -> None:
-    # A reading that grows with the square of the length meets pytest's time limit.
-    text = (scrap * 100_000)[:100_000]
-    read(text, cut_off=cut_off)
-    read("<tool_call>{" + text, cut_off=cut_off)
-    read(text + hermes("write", '{"path": "a"}'), cut_off=cut_off)
+def test_the_cost_of_a_hostile_text_grows_with_its_length_only(scrap: str, cut_off: bool) -> None:
+    def read_all(size: int) -> None:
+        text = (scrap * size)[:size]
+        read(text, cut_off=cut_off)
+        read("<tool_call>{" + text, cut_off=cut_off)
+        read(text + hermes("write", '{"path": "a"}'), cut_off=cut_off)
+
+    assert growth(read_all, 100_000) < 1.5
 
 
 def test_many_objects_with_names_are_read_in_one_go() -> None:
     text = '{"name": "Ada"}\n' * 6_000
     assert read(text) == CallReading(text, (), False, None)
+    assert growth(lambda size: read('{"name": "Ada"}\n' * size), 6_000) < 1.5
 
 
 def test_a_name_behind_an_object_does_not_make_it_a_call() -> None:

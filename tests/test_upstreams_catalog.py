@@ -195,7 +195,7 @@ def test_many_threads_make_one_fetch() -> None:
 
     def slow(kind: str) -> list[dict[str, Any]]:
         entered.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
         return plain(kind)
 
     source.models = slow  # type: ignore[method-assign]
@@ -203,7 +203,7 @@ def test_many_threads_make_one_fetch() -> None:
     threads = [threading.Thread(target=models.models) for _ in range(20)]
     for thread in threads:
         thread.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     gate.set()
     for thread in threads:
         thread.join(10)
