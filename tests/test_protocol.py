@@ -15,7 +15,7 @@ from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol import chunks, sse
 from horde_proxy.protocol.chat import GenerationRequest, Message, ToolCall, read_chat
 from horde_proxy.protocol.chunks import Head, chunk, fold, role_chunk, usage_chunk, words
-from horde_proxy.protocol.usage import about_asked, usage_in
+from horde_proxy.protocol.usage import estimate_prompt, usage_in
 
 HEAD = Head("chatcmpl-1", 1700000000, "some/model")
 
@@ -443,4 +443,4 @@ def test_half_a_character_is_still_json() -> None:
     ],
 )
 def test_about_how_many_tokens_are_asked(document: Any, expected: int) -> None:
-    assert about_asked(document) == expected
+    assert estimate_prompt(document) == expected

@@ -24,7 +24,7 @@ from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.usage import about_asked, usage_in
+from horde_proxy.protocol.usage import estimate_prompt, usage_in
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.proxying import NO_BODY, Body, JsonBody, ProxyRequest, ProxyResponse
 
@@ -174,7 +174,7 @@ def _is_stream(body: Body) -> bool:
 
 def _prompt_estimate(body: Body) -> int:
     """About how many tokens a stream's prompt has: most servers send a usage only on request."""
-    return about_asked(body.document) if isinstance(body, JsonBody) and _is_stream(body) else 0
+    return estimate_prompt(body.document) if isinstance(body, JsonBody) and _is_stream(body) else 0
 
 
 class ProxiedBody:

@@ -1,4 +1,9 @@
-"""Reading a chat completion request: OpenAI's body in, a checked GenerationRequest out. Pure."""
+"""Reading a chat completion request: OpenAI's body in, a checked GenerationRequest out. Pure.
+
+Source: POST /v1/chat/completions in OpenAI's OpenAPI description. Where real clients send more
+than that, the comment at the line names the client. Unknown fields are ignored, as all compatible
+servers do: opencode sends whatever options its users write.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol.validation import missing, parsed
+from horde_proxy.protocol.validation import missing_parameter, validated
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call that an assistant turn made; `arguments` is JSON text, as OpenAI has it."""
+    """A call in an assistant's turn. `arguments` is JSON text, as in OpenAI's API."""
 
     id: str
     name: str
@@ -24,7 +29,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Tool:
-    """A function on offer; `parameters` is the JSON schema of its arguments."""
+    """A function that the model may call. `parameters` is the JSON schema of its arguments."""
 
     name: str
     description: str
@@ -34,7 +39,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class JsonFormat:
-    """The answer has to be JSON: any object, or what fits `schema`."""
+    """The answer must be JSON: any object, or a value that fits `schema`."""
 
     schema: Mapping[str, Any] | None = None
     strict: bool = False
@@ -42,7 +47,11 @@ class JsonFormat:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: role, its text, and for tools the calls made or the call answered."""
+    """One turn of a chat.
+
+    `tool_calls` are the calls of an assistant's turn; `tool_call_id` is the call that a tool's
+    turn answers.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     text: str
@@ -82,32 +91,40 @@ class GenerationRequest:
 
 
 def _integral(value: Any) -> Any:
-    """80.0 is 80 in JSON; "80" and true are not."""
+    """80.0 becomes 80: JSON has one kind of number. "80" and true stay wrong."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 MOST_MESSAGES = 20_000
+"""A body of 32 MB may hold millions: each becomes objects of ours, and templates copy them."""
 MOST_ELEMENTS = 1_000
+"""Of tools, stops, parts of a message. OpenAI allows 4 stops; Continue sends more."""
 
 Int = Annotated[int, BeforeValidator(_integral)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
-# The first fault ends the reading of a list: a million faults would take gigabytes to remember.
+# fail_fast: pydantic otherwise remembers every fault, and a million of them take gigabytes.
 Strings = Annotated[list[str], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 Integers = Annotated[list[Int], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 
 
 class _Lenient(BaseModel):
+    """Unknown fields are ignored, but "80" is no number and NaN, which is no JSON, is refused."""
+
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
 class _Part(_Lenient):
+    """A part of a message's content; Open WebUI and the AI SDK send text as parts."""
+
     type: str
     text: str | None = None
     refusal: str | None = None
 
 
 class _Function(_Lenient):
+    """A call's function. Ollama's own API has arguments as an object, OpenAI's as JSON text."""
+
     name: str
     arguments: str | dict[str, Any] | None = None
 
@@ -138,6 +155,8 @@ class _FunctionTool(_Lenient):
 
 
 class _Tool(_Lenient):
+    """A tool; in `allowed_tools` there is only its name, in `function` or beside the type."""
+
     type: str | None = "function"
     function: _FunctionTool | None = None
     name: str | None = None
@@ -153,6 +172,8 @@ class _AllowedTools(_Lenient):
 
 
 class _Choice(_Lenient):
+    """`tool_choice` as an object: one function by name, or a list of allowed tools."""
+
     type: str = "function"
     function: _Named | None = None
     name: str | None = None
@@ -191,8 +212,12 @@ class HordeParameters(BaseModel):
     progress: Literal["reasoning"] | None = None
 
 
-class Sampled(_Lenient):
-    """What chats and plain completions have in common."""
+class SampledBody(_Lenient):
+    """The fields that chats and text completions have in common.
+
+    The samplers after presence_penalty are not OpenAI's: KoboldAI's, llama.cpp's and SillyTavern's
+    names of what the horde's workers understand.
+    """
 
     model: Annotated[str, Field(min_length=1)]
     max_tokens: Annotated[Int, Field(ge=1)] | None = None
@@ -227,7 +252,7 @@ class Sampled(_Lenient):
     logprobs: Any = None
 
 
-class _Body(Sampled):
+class _Body(SampledBody):
     messages: Annotated[
         list[_Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     ]
@@ -265,41 +290,47 @@ _SAMPLING = (
     "sampler_order",
 )
 _LITERAL = ("const", "default", "enum", "examples")
+"""Keywords of a JSON schema whose values are data, in which null is a value."""
 _DEEPEST_SCHEMA = 64
+"""Levels of a schema that are freed of nulls. Python's own stack ends at a thousand calls."""
 _SPEAKERS = ("system", "developer", "user")
+"""Roles that need a content. An assistant that only calls tools has none: the AI SDK sends null."""
+# The names of the same samplers in vLLM and Hugging Face, and in llama.cpp.
 _OTHER_NAMES = {
     "typical": ("typical_p",),
     "rep_pen": ("repetition_penalty", "repeat_penalty"),
 }
+# What the horde's workers cannot do; X-Horde-Warnings tells the client.
 _IGNORED = ("seed", "logit_bias", "logprobs", "top_logprobs", "web_search_options")
 
 
 def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> GenerationRequest:
     """The GenerationRequest in a decoded JSON body. Raises InvalidRequest with param and code.
 
-    `max_n`: most choices allowed. `strict`: what cannot be honoured is refused, not ignored.
-    Source: POST /v1/chat/completions of the OpenAI API.
+    `max_n`: the most choices allowed. `strict`: parameters that cannot be honoured are refused
+    instead of ignored.
     """
-    asked = parsed(_Body, body)
-    _refuse(asked)
-    tools, choice = _tools(asked)
+    chat = validated(_Body, body)
+    _refuse_audio(chat)
+    tools, choice = _tools(chat)
     return replace(
-        common(asked, _ignored(asked, _IGNORED), max_n=max_n, strict=strict),
-        messages=tuple(_message(i, each) for i, each in enumerate(asked.messages)),
-        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        common_request(chat, _ignored(chat, _IGNORED), max_n=max_n, strict=strict),
+        messages=tuple(_message(index, message) for index, message in enumerate(chat.messages)),
+        # The newer name wins: clients that send both mean the older one for older servers.
+        max_tokens=chat.max_completion_tokens or chat.max_tokens,
         tools=tools,
         tool_choice=choice,
-        parallel_tool_calls=asked.parallel_tool_calls is not False,
-        legacy_functions=bool(asked.functions and not asked.tools),
-        json_format=_json_format(asked.response_format),
+        parallel_tool_calls=chat.parallel_tool_calls is not False,
+        legacy_functions=bool(chat.functions and not chat.tools),
+        json_format=_json_format(chat.response_format),
         source=body,
     )
 
 
-def common(
-    body: Sampled, ignored: tuple[str, ...], *, max_n: int, strict: bool
+def common_request(
+    body: SampledBody, ignored: tuple[str, ...], *, max_n: int, strict: bool
 ) -> GenerationRequest:
-    """The request that a body makes but for its messages. Raises InvalidRequest."""
+    """The request of a body, without its messages. Raises InvalidRequest."""
     if (body.n or 1) > max_n:
         raise InvalidRequest(
             f"Invalid value for 'n': must be at most {max_n}.",
@@ -326,7 +357,7 @@ def common(
     )
 
 
-def _refuse(body: _Body) -> None:
+def _refuse_audio(body: _Body) -> None:
     if body.audio is not None or "audio" in (body.modalities or ()):
         param = "audio" if body.audio is not None else "modalities"
         raise InvalidRequest(
@@ -334,18 +365,18 @@ def _refuse(body: _Body) -> None:
         )
 
 
-def _ignored(body: Sampled, names: Sequence[str]) -> tuple[str, ...]:
+def _ignored(body: SampledBody, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if getattr(body, name))
 
 
 def _tools(body: _Body) -> tuple[tuple[Tool, ...], str]:
-    """(the tools on offer, which must be called). Raises InvalidRequest."""
-    offered = [_tool(index, each) for index, each in enumerate(body.tools or ())]
-    asked: Any = body.tool_choice
+    """(the tools that may be called, GenerationRequest.tool_choice). Raises InvalidRequest."""
+    offered = [_tool(index, tool) for index, tool in enumerate(body.tools or ())]
+    given: Any = body.tool_choice
     if not offered:
-        offered = [_as_tool(each) for each in body.functions or ()]
-        asked = asked or body.function_call
-    choice, allowed = _choice(asked, "auto" if offered else "none")
+        offered = [_function_tool(function) for function in body.functions or ()]
+        given = given or body.function_call
+    choice, allowed = _choice(given, "auto" if offered else "none")
     known = {tool.name for tool in offered}
     tools = tuple(tool for tool in offered if allowed is None or tool.name in allowed)
     if allowed is not None and not allowed <= known:
@@ -373,11 +404,11 @@ def _tool(index: int, tool: _Tool) -> Tool:
             code="unsupported_value",
         )
     if tool.function is None:
-        raise missing(f"tools.[{index}].function")
-    return _as_tool(tool.function)
+        raise missing_parameter(f"tools.[{index}].function")
+    return _function_tool(tool.function)
 
 
-def _as_tool(function: _FunctionTool) -> Tool:
+def _function_tool(function: _FunctionTool) -> Tool:
     parameters = without_nulls(function.parameters or {"type": "object", "properties": {}})
     if parameters.get("type", "object") != "object":
         raise InvalidRequest(
@@ -388,31 +419,31 @@ def _as_tool(function: _FunctionTool) -> Tool:
     return Tool(function.name, function.description or "", parameters, strict=bool(function.strict))
 
 
-def _choice(asked: Any, default: str) -> tuple[str, set[str] | None]:
-    """(choice, names of the tools that are allowed; None: all)."""
-    if asked is None or isinstance(asked, str):
-        return asked or default, None
-    if isinstance(asked, _Named):
-        return asked.name, None
-    if asked.allowed_tools is not None:
-        listed = asked.allowed_tools.tools
+def _choice(given: Any, default: str) -> tuple[str, set[str] | None]:
+    """(choice, the names of the allowed tools, or None for all)."""
+    if given is None or isinstance(given, str):
+        return given or default, None
+    if isinstance(given, _Named):
+        return given.name, None
+    if given.allowed_tools is not None:
+        listed = given.allowed_tools.tools
         named = [tool.function.name if tool.function else tool.name for tool in listed]
-        return asked.allowed_tools.mode, {name for name in named if name}
-    named = asked.function.name if asked.function else asked.name
+        return given.allowed_tools.mode, {name for name in named if name}
+    named = given.function.name if given.function else given.name
     if named is None:
-        raise missing("tool_choice.function.name")
+        raise missing_parameter("tool_choice.function.name")
     return named, None
 
 
-def _json_format(asked: _ResponseFormat | None) -> JsonFormat | None:
-    if asked is None or asked.type == "text":
+def _json_format(given: _ResponseFormat | None) -> JsonFormat | None:
+    if given is None or given.type == "text":
         return None
-    if asked.type == "json_object":
+    if given.type == "json_object":
         return JsonFormat()
-    if asked.json_schema is None or asked.json_schema.json_schema is None:
-        raise missing("response_format.json_schema.schema")
-    schema = without_nulls(asked.json_schema.json_schema)
-    return JsonFormat(schema, strict=bool(asked.json_schema.strict))
+    if given.json_schema is None or given.json_schema.json_schema is None:
+        raise missing_parameter("response_format.json_schema.schema")
+    schema = without_nulls(given.json_schema.json_schema)
+    return JsonFormat(schema, strict=bool(given.json_schema.strict))
 
 
 def without_nulls(schema: Any, depth: int = 0) -> Any:
@@ -420,7 +451,7 @@ def without_nulls(schema: Any, depth: int = 0) -> Any:
     if depth > _DEEPEST_SCHEMA:
         return schema
     if isinstance(schema, list):
-        return [without_nulls(each, depth + 1) for each in schema]
+        return [without_nulls(element, depth + 1) for element in schema]
     if not isinstance(schema, dict):
         return schema
     return {
@@ -430,11 +461,11 @@ def without_nulls(schema: Any, depth: int = 0) -> Any:
     }
 
 
-def _sampling(body: Sampled) -> dict[str, Any]:
+def _sampling(body: SampledBody) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in _SAMPLING:
-        given = [getattr(body, each) for each in (name, *_OTHER_NAMES.get(name, ()))]
-        value = next((each for each in given if each is not None), None)
+        values_given = [getattr(body, alias) for alias in (name, *_OTHER_NAMES.get(name, ()))]
+        value = next((given for given in values_given if given is not None), None)
         if value is not None:
             values[name] = value
     return values
@@ -442,17 +473,19 @@ def _sampling(body: Sampled) -> dict[str, Any]:
 
 def _stop(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     strings = [stop] if isinstance(stop, str) else stop or []
-    return tuple(dict.fromkeys(each for each in strings if each))
+    return tuple(dict.fromkeys(string for string in strings if string))
 
 
 def _message(index: int, message: _Message) -> Message:
     if message.role in _SPEAKERS and "content" not in message.model_fields_set:
-        raise missing(f"messages.[{index}].content")
+        raise missing_parameter(f"messages.[{index}].content")
     text = _text(index, message.content)
+    # SillyTavern names the speakers of a group chat so; templates have no place for names.
     if message.name and message.role in ("user", "assistant"):
         text = f"{message.name}: {text}"
     if message.role in ("tool", "function"):
         return Message("tool", text, tool_call_id=message.tool_call_id or message.name)
+    # OpenAI's newer name of the same role, which no open model knows.
     role = "system" if message.role == "developer" else message.role
     return Message(role, text, tool_calls=_calls(message))  # type: ignore[arg-type]
 
@@ -475,9 +508,10 @@ def _calls(message: _Message) -> tuple[ToolCall, ...]:
     if message.function_call:
         calls.append(_Call(function=message.function_call))
     return tuple(
-        ToolCall(call.id or each.name, each.name, _json_text(each.arguments))
+        ToolCall(
+            call.id or call.function.name, call.function.name, _json_text(call.function.arguments)
+        )
         for call in calls
-        for each in [call.function]
     )
 
 

@@ -14,12 +14,13 @@ from horde_proxy.protocol.chat import (
     GenerationRequest,
     Int,
     Message,
-    Sampled,
-    common,
+    SampledBody,
+    common_request,
 )
 from horde_proxy.protocol.chunks import ChatEvents, Chunk
-from horde_proxy.protocol.validation import parsed
+from horde_proxy.protocol.validation import validated
 
+# What the horde's workers cannot do; X-Horde-Warnings tells the client.
 _IGNORED = ("seed", "logit_bias", "logprobs", "best_of")
 
 
@@ -41,7 +42,7 @@ class CompletionRequest:
         }
 
 
-class _Body(Sampled):
+class _Body(SampledBody):
     prompt: str | Annotated[list[Any], Field(min_length=1, max_length=MOST_ELEMENTS)]
     echo: bool | None = None
     suffix: str | None = None
@@ -55,30 +56,30 @@ def read_completion(
 
     `default_tokens`: max_tokens for clients that name none.
     """
-    asked = parsed(_Body, body)
-    if asked.suffix:
+    completion = validated(_Body, body)
+    if completion.suffix:
         raise _unsupported("suffix", "Text cannot be inserted here: 'suffix' is not supported.")
     request = replace(
-        common(asked, _ignored(asked), max_n=max_n, strict=strict),
-        max_tokens=asked.max_tokens or default_tokens,
+        common_request(completion, _ignored(completion), max_n=max_n, strict=strict),
+        max_tokens=completion.max_tokens or default_tokens,
         raw=True,
     )
-    prompts = _prompts(asked.prompt, max_prompts)
+    prompts = _prompts(completion.prompt, max_prompts)
     requests = tuple(
         replace(
             request, messages=(Message("assistant", prompt),), source={**body, "prompt": prompt}
         )
         for prompt in prompts
     )
-    return CompletionRequest(prompts, requests, bool(asked.echo))
+    return CompletionRequest(prompts, requests, bool(completion.echo))
 
 
 class CompletionEvents(ChatEvents):
     """Writes a text completion as OpenAI's server-sent events."""
 
-    def __init__(self, asked: CompletionRequest) -> None:
-        super().__init__(include_usage=asked.requests[0].include_usage)
-        self._echoed = asked.echoed()
+    def __init__(self, question: CompletionRequest) -> None:
+        super().__init__(include_usage=question.requests[0].include_usage)
+        self._echoed = question.echoed()
 
     def shaped(self, chunk: Chunk) -> Chunk:
         return completion_chunk(chunk, self._echoed)
@@ -120,13 +121,14 @@ def _choice(part: Mapping[str, Any], echoed: Mapping[int, str]) -> dict[str, Any
 
 
 def _ignored(body: _Body) -> tuple[str, ...]:
-    named = [name for name in _IGNORED if getattr(body, name)]
-    return tuple(name for name in named if name != "best_of" or (body.best_of or 1) > 1)
+    given = [name for name in _IGNORED if getattr(body, name)]
+    # best_of=1 is OpenAI's default and asks for nothing.
+    return tuple(name for name in given if name != "best_of" or (body.best_of or 1) > 1)
 
 
 def _prompts(prompt: str | list[Any], most: int) -> tuple[str, ...]:
     prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not all(isinstance(each, str) for each in prompts):
+    if not all(isinstance(text, str) for text in prompts):
         raise _unsupported("prompt", "Prompts are texts here: token numbers are not supported.")
     if len(prompts) > most:
         raise InvalidRequest(

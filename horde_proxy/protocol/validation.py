@@ -1,4 +1,4 @@
-"""A request body's first fault, told as OpenAI tells it. Pure."""
+"""The first fault of a request body, in the words of OpenAI's own API. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from horde_proxy.errors import InvalidRequest
 
+# pydantic's types of errors: what was expected, in OpenAI's words.
 _NAMES = {
     "string_type": "a string",
     "int_type": "an integer",
@@ -20,6 +21,7 @@ _NAMES = {
     "int_from_float": "an integer",
     "model_attributes_type": "an object",
 }
+# bool before int: in Python True is an int.
 _JSON_TYPES = (
     (bool, "a boolean"),
     (int, "an integer"),
@@ -28,6 +30,7 @@ _JSON_TYPES = (
     (list, "an array"),
     (dict, "an object"),
 )
+# pydantic's types of errors: words, the end of OpenAI's code, the bound in pydantic's context.
 _BOUNDS = {
     "greater_than": ("more than", "below_min_value", "gt"),
     "greater_than_equal": ("at least", "below_min_value", "ge"),
@@ -38,8 +41,8 @@ _BOUNDS = {
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def parsed(model: type[Body], body: Any) -> Body:
-    """A decoded JSON body as its model. Raises InvalidRequest for its first fault."""
+def validated(model: type[Body], body: Any) -> Body:
+    """A decoded JSON body as its pydantic model. Raises InvalidRequest for its first fault."""
     if not isinstance(body, dict):
         raise InvalidRequest("The request body must be a JSON object.")
     try:
@@ -49,12 +52,15 @@ def parsed(model: type[Body], body: Any) -> Body:
 
 
 def first_problem(exc: ValidationError) -> InvalidRequest:
-    """The 400 for the most precise fault that pydantic found: message, param, OpenAI's code."""
-    error: Any = max(exc.errors(include_url=False), key=lambda each: len(each["loc"]))
+    """The 400 for the fault that lies deepest: message, param, OpenAI's code.
+
+    Of a union pydantic reports a fault for each member; the one that came furthest is meant.
+    """
+    error: Any = max(exc.errors(include_url=False), key=lambda error: len(error["loc"]))
     param = param_name(error["loc"])
     kind = error["type"]
     if kind == "missing":
-        return missing(param)
+        return missing_parameter(param)
     if kind == "extra_forbidden":
         return _invalid(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     if kind in _BOUNDS:
@@ -69,7 +75,7 @@ def first_problem(exc: ValidationError) -> InvalidRequest:
             f"Invalid '{param}': empty. Expected a minimum length of 1.", param, "empty_value"
         )
     if error["input"] is None and len(error["loc"]) == 1:
-        return missing(param)
+        return missing_parameter(param)
     if kind in ("literal_error", "too_long", "finite_number"):
         return _invalid(f"Invalid value for '{param}': {error['msg']}.", param, "invalid_value")
     expected = _NAMES.get(kind, "another type")
@@ -81,15 +87,15 @@ def first_problem(exc: ValidationError) -> InvalidRequest:
     )
 
 
-def missing(param: str) -> InvalidRequest:
-    """The 400 for a field that is not there."""
+def missing_parameter(param: str) -> InvalidRequest:
+    """The 400 for a required field that is absent."""
     return _invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
 
 
 def param_name(location: Sequence[str | int]) -> str:
     """A field's place as OpenAI writes it: messages.[0].content.
 
-    What pydantic adds for the members of a union is left out.
+    Without what pydantic adds for the members of a union, e.g. "str" or "list[constrained-str]".
     """
     parts = [
         f"[{part}]" if isinstance(part, int) else part

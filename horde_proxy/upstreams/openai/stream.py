@@ -25,7 +25,7 @@ from horde_proxy.errors import (
     UpstreamFailed,
 )
 from horde_proxy.protocol.chunks import Chunk
-from horde_proxy.protocol.usage import usage_of
+from horde_proxy.protocol.usage import tidy_usage
 from horde_proxy.upstreams.base import LONGEST_SLEEP, Accepted, StreamItem, Waiting
 from horde_proxy.upstreams.openai.errors import (
     context_overflow,
@@ -70,7 +70,7 @@ def as_chunks(lines: Iterable[bytes]) -> Iterator[Chunk]:
     usage: Chunk | None = None
     for event in _events(lines):
         if event.get("usage"):
-            usage = {**event, "choices": [], "usage": usage_of(event["usage"])}
+            usage = {**event, "choices": [], "usage": tidy_usage(event["usage"])}
         for choice in event.get("choices") or ():
             yield from _choice(event, choice, begun)
     if usage is not None:
