@@ -1,6 +1,15 @@
-"""gunicorn, set up for requests that wait: one process, many threads, an orderly end.
+"""gunicorn, set up for requests that wait: one worker process, many threads, an orderly end.
 
-The process that watches over it never imports the application, which would double its memory.
+The threads of a worker process, and how they meet:
+
+- its main thread accepts connections and runs signal handlers. A handler may interrupt the holder
+  of any lock, so it sets flags and starts timer threads, and takes no lock itself;
+- `threads` serve one request each, with the context that they found when they began;
+- one thread polls the settings' file; it, or a timer after SIGHUP, builds a new context under
+  `_reloading` and puts it in place of the old one with a single assignment;
+- after SIGTERM a timer ends the chats that still run, by a flag that every sleep looks at.
+
+The master process must never import the application, which would double its memory.
 """
 
 from __future__ import annotations
@@ -24,103 +33,120 @@ from gunicorn.systemd import listen_fds
 from gunicorn.workers.gthread import ThreadWorker
 
 from horde_proxy.config import Config, ConfigError, is_loopback
-from horde_proxy.listening import check_free
 
 if TYPE_CHECKING:
     from flask import Flask
 
 _AFTER_GRACE = 10
+"""Seconds that chats have to end after they were cancelled; then gunicorn kills the worker."""
 _BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted; Linux' own limit is 4096."""
 _KEEPALIVE = 75
+"""Seconds that an idle connection stays open: longer than nginx keeps one to its upstreams (60),
+so that it is never we who close one that a request is just being sent on."""
 _SPARE_THREADS = 32
-_LOOK = 1.0
+"""Threads beyond server.places, for everything that does not wait: health, models, the page."""
+_POLL_SECONDS = 1.0
 _IDLE_CONNECTIONS = 1000
+"""Connections that may be open without holding a thread."""
 STALLED_SECONDS = 300
 """How long a client may neither take what it is sent nor send what it announced."""
 
 log = logging.getLogger(__name__)
 
 
+class CannotListen(RuntimeError):
+    """Nothing can listen on an address; the message says why and what to do."""
+
+
 class GunicornWorker(ThreadWorker):  # type: ignore[misc]
     """Ends in order, and takes new settings without ending.
 
-    SIGTERM: chats may end within the grace time, then all that still wait are cancelled. SIGINT
-    and SIGQUIT cancel them at once. SIGHUP, or another content of their file: the settings are
-    read again.
+    SIGTERM: chats may end within the grace time, then the rest is cancelled. SIGINT and SIGQUIT
+    cancel them at once. SIGHUP, or a changed settings file: the settings are read again.
     """
 
     def init_process(self) -> None:
-        for each in self.sockets:
-            give_up_stalled(each, STALLED_SECONDS)
+        for listener in self.sockets:
+            limit_stalls(listener, STALLED_SECONDS)
+        # One reload at a time. File and database are read under it, but no request waits for it.
+        self._reloading = threading.Lock()
         super().init_process()
 
     def init_signals(self) -> None:
         super().init_signals()
-        signal.signal(signal.SIGHUP, lambda *_: self._in_background(self._reconfigure))
+        signal.signal(signal.SIGHUP, lambda *_: self._in_background(self._reload))
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
         if self.wsgi is not None:
-            self.wsgi.extensions["horde_proxy"].live.shutdown.is_near = True
-        self._in_background(self._halt, max(self.cfg.graceful_timeout - _AFTER_GRACE, 0))
+            self.wsgi.extensions["composition"].begin_shutdown()
+        self._in_background(self._end_chats, max(self.cfg.graceful_timeout - _AFTER_GRACE, 0))
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        self._halt()
+        self._end_chats()
         super().handle_quit(sig, frame)
 
     def run(self) -> None:
         if self.app.settings_file:
-            threading.Thread(target=self._watch, daemon=True).start()
+            threading.Thread(target=self._watch_file, daemon=True).start()
         try:
             super().run()
         finally:
-            self._halt()
+            self._end_chats()
 
-    def _halt(self) -> None:
+    def _end_chats(self) -> None:
         if self.wsgi is not None:
-            self.wsgi.extensions["horde_proxy"].live.shutdown.set()
-            self.wsgi.extensions["assembly"].disconnects.hang_up_all()
+            self.wsgi.extensions["composition"].end_chats()
 
-    def _watch(self) -> None:
-        """Reads the settings again when their file has become another one and rests."""
-        before = known = _stamp(self.app.settings_file)
+    def _watch_file(self) -> None:
+        """Reload when the file differs from the one that was read, and has stopped changing.
+
+        Polling needs no library and sees every way to replace a file, also on network mounts.
+        """
+        before = known = _file_version(self.app.settings_file)
         while True:
-            time.sleep(_LOOK)
-            now = _stamp(self.app.settings_file)
+            time.sleep(_POLL_SECONDS)
+            now = _file_version(self.app.settings_file)
             if now == before and now not in (known, None):
                 known = now
-                self._reconfigure()
+                self._reload()
             before = now
 
-    def _reconfigure(self) -> None:
+    def _reload(self) -> None:
         from horde_proxy.app.factory import reconfigure
 
-        try:
-            settings = self.app.read_settings()
-            guard(settings, [each.fileno() for each in self.sockets])
-            reconfigure(self.wsgi, settings)
-        except ConfigError as exc:
-            log.error("the settings were not reloaded: %s", exc)
-        # A Python file may do anything; whoever watches it has to live on.
-        except (Exception, SystemExit):
-            log.exception("the settings were not reloaded")
-        else:
-            log.info("the settings were reloaded; server.bind and places want a restart")
+        with self._reloading:
+            try:
+                settings = self.app.read_settings()
+                check_exposure(settings, [listener.fileno() for listener in self.sockets])
+                needs_restart = reconfigure(self.wsgi, settings)
+            except ConfigError as exc:
+                log.error("the settings were not reloaded: %s", exc)
+            # A Python file may raise anything; the thread that watches it must go on.
+            except (Exception, SystemExit):
+                log.exception("the settings were not reloaded")
+            else:
+                names = ", ".join(needs_restart)
+                log.info(
+                    "the settings were reloaded%s",
+                    f"; changed, but applied only by a restart: {names}" if names else "",
+                )
 
     def _in_background(self, call: Callable[[], None], seconds: float = 0) -> None:
-        """Outside the signal handler, which may have interrupted the holder of any lock."""
+        """Call it in a thread of its own, outside the signal handler."""
         timer = threading.Timer(seconds, call)
         timer.daemon = True
         timer.start()
 
 
-def _stamp(path: str) -> tuple[int, int, int] | None:
-    """What changes when a file does; None where there is none, as between two versions."""
+def _file_version(path: str) -> tuple[int, int, int] | None:
+    """Values that differ between two versions of a file; None while there is no file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class _Master(Arbiter):  # type: ignore[misc]
@@ -145,6 +171,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         for name, value in gunicorn_settings(self._settings).items():
+            # Releases of gunicorn differ in the settings that they know.
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
 
@@ -154,52 +181,76 @@ class Server(BaseApplication):  # type: ignore[misc]
         return create_app(self._settings)
 
     def run(self) -> None:
-        """Serve. Raises RuntimeError or ConfigError when it cannot or must not."""
+        """Serve. Raises CannotListen, ConfigError, or RuntimeError of gunicorn."""
         bind = self._settings.server.bind
-        inherited = _handed_over(bind)
-        guard(self._settings, inherited)
+        inherited = _inherited_sockets(bind)
+        check_exposure(self._settings, inherited)
         if not inherited and not bind.startswith(("unix:", "fd://")):
-            check_free(bind)
+            check_port_free(bind)
         _Master(self).run()
 
 
-def _handed_over(bind: str) -> list[int]:
-    """The sockets that others opened: fd://'s, systemd's, and, after SIGUSR2, gunicorn's own."""
+def check_port_free(bind: str) -> None:
+    """Raises CannotListen where HOST:PORT is taken, or is not this machine's.
+
+    gunicorn would try again for five seconds and not say what to do.
+    """
+    host, _, port = bind.rpartition(":")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host.strip("[]"), int(port)))
+    except OSError as exc:
+        raise CannotListen(
+            f"cannot listen on {bind} ({exc.strerror}): choose another --bind"
+        ) from exc
+
+
+def _inherited_sockets(bind: str) -> list[int]:
+    """The descriptors of sockets that others opened.
+
+    They come from server.bind (fd://3), from systemd, and after SIGUSR2 from gunicorn itself.
+    """
     named = [bind.removeprefix("fd://"), *os.environ.get("GUNICORN_FD", "").split(",")]
     systemd = range(LISTEN_FDS_START, LISTEN_FDS_START + listen_fds(False))
     return [*map(int, filter(str.isdecimal, named)), *systemd]
 
 
-def give_up_stalled(listener: socket.socket, seconds: float) -> None:
-    """A thread that serves a client which has stalled gets an error then; Unix sockets wait on.
+def limit_stalls(listener: socket.socket, seconds: float) -> None:
+    """Have a blocked read or write fail after some time; Unix sockets are not affected.
 
-    Connections have it from the socket that accepts them. Otherwise a client that is suspended in
-    the middle of an answer would hold its place for ever.
+    Accepted connections inherit this from their listener. Without it, a client that is suspended
+    in the middle of an answer would hold its thread for ever.
     """
     limit = struct.pack("ll", *divmod(int(seconds * 1e6), 1_000_000))
     for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
         listener.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
-def guard(settings: Config, fds: Iterable[int]) -> None:
-    """Raises ConfigError where a listening socket lets others in, whatever server.bind says."""
+def check_exposure(settings: Config, fds: Iterable[int]) -> None:
+    """Raises ConfigError where other machines reach a listening socket and nobody allowed that.
+
+    server.bind does not tell: the socket may be inherited, or older than the settings.
+    """
     if settings.access.mode is None and not all(map(is_local, fds)):
-        raise ConfigError("a socket that is listened on lets others in: set access.mode")
+        raise ConfigError("this address is reachable from other machines: set access.mode")
 
 
 def is_local(fd: int) -> bool:
     """Whether a listening socket is reached from this machine only."""
     with socket.socket(fileno=os.dup(fd)) as listener:
         name = listener.getsockname()
+    # The name of a Unix socket is a path, or bytes in Linux' abstract namespace.
     return isinstance(name, str | bytes) or is_loopback(name[0])
 
 
 def gunicorn_settings(settings: Config) -> dict[str, Any]:
-    """gunicorn's settings by name; those that an older gunicorn does not know are left out."""
+    """gunicorn's settings by name."""
     server = settings.server
     threads = server.places + _SPARE_THREADS
     return {
         "bind": server.bind,
+        # Slots, running requests and statistics are in the memory of one process.
         "workers": 1,
         "worker_class": "horde_proxy.serving.GunicornWorker",
         "threads": threads,
@@ -211,20 +262,21 @@ def gunicorn_settings(settings: Config) -> dict[str, Any]:
         "loglevel": "warning",
         "logger_class": "horde_proxy.serving.Logger",
         "proc_name": "horde-proxy",
+        # gunicorn 25 listens on a socket for its own commands unless told not to.
         "control_socket_disable": True,
     }
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """gunicorn's own messages go where ours go."""
+    """Sends gunicorn's own messages where ours go."""
 
     def setup(self, cfg: Any) -> None:
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """The error that is being handled, with its traceback; who has stalled is none of ours."""
+        """The current error with its traceback; a stalled client is no error of ours."""
         if isinstance(sys.exc_info()[1], BlockingIOError):
-            log.info("a client that stalled was given up")
+            log.info("the connection of a stalled client was closed")
         else:
             super().exception(msg, *args, **kwargs)

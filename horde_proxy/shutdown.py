@@ -1,31 +1,40 @@
-"""The wish to stop, shared by every thread that waits. No I/O."""
+"""The request to stop, which every thread that waits must notice. No I/O.
+
+One thread sets the flag; the others read it without a lock, since it changes only once.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from horde_proxy.errors import ShuttingDown
 
 _SLICE = 1.0
+"""How long a sleeper may take to notice the end (s)."""
 
 
 class Shutdown:
-    """A switch that, once set, ends every sleep made through it with ShuttingDown.
+    """Ends every sleep made through it with ShuttingDown, once it is set.
 
-    Sleepers look at it once a second; waiting on an Event that a thousand threads share costs
-    several times as much.
+    `sleep` replaces the real sleep, for tests with a clock of their own. Sleepers look at the flag
+    once a second: waiting on an Event that a thousand threads share costs several times as much.
     """
 
-    def __init__(self) -> None:
-        self._is_set = False
+    def __init__(self, sleep: Callable[[float], object] | None = None) -> None:
+        self._is_set, self._sleep = False, sleep
         self.is_near = False
-        """Whether the end has begun: chats may still end, but nobody watches any longer."""
+        """Whether the end has begun: chats may still end, but the page is no longer updated."""
 
     def set(self) -> None:
+        """Begin the end."""
         self._is_set = self.is_near = True
 
     def sleep(self, seconds: float) -> None:
-        """Return after that many seconds; raise ShuttingDown soon after the switch is set."""
+        """Return after that many seconds. Raises ShuttingDown soon after the end began."""
+        if self._sleep is not None and not self._is_set:
+            self._sleep(seconds)
+            seconds = 0.0
         until = time.monotonic() + seconds
         while not self._is_set:
             left = until - time.monotonic()

@@ -8,47 +8,27 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask
 from flask.testing import FlaskClient
 from requests import Session
 
-from horde_proxy.api import routes
-from horde_proxy.api.routes import (
-    Access,
-    AppContext,
-    InFlight,
-    LiveState,
-    LoopGuard,
-    ServingOptions,
-    Slots,
-)
+from horde_proxy import create_app
+from horde_proxy.app.assembly import Assembly
+from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
-from horde_proxy.key_digest import digest_of_setting
-from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder
-from horde_proxy.metrics import Metrics
+from horde_proxy.config import Config, load
+from horde_proxy.ledger import ClientKey
 from horde_proxy.private_horde import PrivateHorde, blueprint
-from horde_proxy.router import Router
-from horde_proxy.router.circuit_breaker import CircuitBreaker
-from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.shutdown import Shutdown
-from horde_proxy.stats.hydration import Hydrator
-from horde_proxy.stats.live import LiveHorde
-from horde_proxy.stats.reference_loading import References
-from horde_proxy.stats.service import StatsService
-from horde_proxy.upstreams.base import Sleeper
-from horde_proxy.upstreams.horde.accounts import Accounts
-from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.horde.documents import HordeDocuments
-from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
-from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
-from horde_proxy.upstreams.horde.webhook import Webhook
+from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.web.page_state import PageState
 from horde_proxy.worker.backends import Backend
 from horde_proxy.worker.bridge import Bridge, WorkerIdentity
 
@@ -114,24 +94,51 @@ class Scripted:
 
 
 def known(**keys: str | ClientKey) -> dict[str, Any]:
-    """The part of a front that knows these keys by name; what a ClientKey has is its name's key."""
-    ring = {}
-    for name, key in keys.items():
-        plain = key if isinstance(key, str) else f"key-of-{name}-long"
-        ring[digest_of_setting(plain)] = ClientKey(name) if isinstance(key, str) else key
-    return {"requires_key": True, "keys": KeyRing(ring)}
+    """Settings with these keys by name; a ClientKey's own key is key-of-NAME-long."""
+    tables = {
+        name: key if isinstance(key, str) else {"key": f"key-of-{name}-longer", **_limits(key)}
+        for name, key in keys.items()
+    }
+    return {"access": {"mode": "keys", "keys": tables}}
 
 
-def _part(kind: Any, settings: dict[str, Any]) -> Any:
-    """One part of the AppContext, from those settings that are its fields."""
-    names = [field.name for field in fields(kind) if field.name in settings]
-    return kind(**{name: settings.pop(name) for name in names})
+def _limits(key: ClientKey) -> dict[str, Any]:
+    """What differs from a key that may do everything."""
+    values = {field.name: getattr(key, field.name) for field in fields(key)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name != "name" and value != getattr(ClientKey(""), name)
+    }
+
+
+def with_page(app: Flask, page: PageState) -> Flask:
+    """The app, with another state of its page."""
+    context = app.extensions["horde_proxy"]
+    app.extensions["horde_proxy"] = replace(context, live=replace(context.live, page=page))
+    return app
+
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "server": {"places": 100, "max_body": 1_000_000},
+    "horde": {
+        "url": HORDE_URL,
+        "api_key": CLIENT_KEY,
+        "contact": "test",
+        "validated_backends": False,
+        "cache_ttl": 1,
+    },
+    "stats": {"horde_api_cache_ttl": 1, "hydrate": False},
+}
 
 
 class World:
-    """The parts, and `chat` to use them."""
+    """A horde, workers, and a proxy that create_app makes from settings, as users have it.
 
-    def __init__(self, **front: Any) -> None:
+    `World(server={"places": 1})` and `configure` take the sections of a settings file.
+    """
+
+    def __init__(self, **sections: Any) -> None:
         self.clock = Clock()
         self.horde = PrivateHorde(clock=self.clock)
         self.horde.add_account(OWNER_KEY, "owner", trusted=True)
@@ -140,103 +147,42 @@ class World:
         private.register_blueprint(blueprint(self.horde))
         self.session = Session()
         self.session.mount(HORDE_URL, WSGIAdapter(private))
-        self.metrics = Metrics(self.clock)
-        self.client = HordeClient(
-            HORDE_URL, self.session, contact="test", timeout=(1, 1), observer=self.metrics
-        )
-        self.feeds = HordeDocuments(
-            self.client,
-            ttl=1,
-            timer=self.clock,
-            now=self.clock,
-            run=inline,
-            observer=self.metrics,
-        )
-        self.catalog = Catalog(self.feeds, now=self.clock)
-        self.options = HordeOptions(CLIENT_KEY, filters=Filters(validated=False))
-        self.limits = Limits()
-        self.sleep: Callable[[float], None] = self.clock.sleep
-        self.aliases: dict[str, str] = {}
-        self.webhook: Webhook | None = None
-        self.front = front
-
-    def upstream(self) -> HordeUpstream:
-        ids = (f"chatcmpl-{number}" for number in itertools.count())
-        accounts = Accounts(self.client, timer=self.clock, run=inline)
-        gate = SubmitQueue(
-            self.limits,
-            sleep=self.sleep,
-            now=self.clock,
-            concurrency=lambda key: accounts.of(key).concurrency,
-            observer=self.metrics,
-        )
-        return HordeUpstream(
-            self.client,
-            self.catalog,
-            self.options,
-            accounts,
-            gate,
-            webhook=self.webhook,
+        self.client = HordeClient(HORDE_URL, self.session, contact="test", timeout=(1, 1))
+        ids = itertools.count()
+        self.runtime = Runtime(
             clock=self.clock,
-            sleep=self.sleep,
             now=self.clock,
-            new_id=lambda: next(ids),
-            observer=self.metrics,
+            sleep=self.clock.sleep,
+            new_id=lambda: str(next(ids)),
+            new_session=lambda adapter: self.session,
+            run=inline,
+            open_ledger=lambda url: None,
         )
+        self.settings: dict[str, Any] = {name: dict(of) for name, of in SETTINGS.items()}
+        self.configure(**sections)
+
+    def configure(self, **sections: Any) -> World:
+        """Put settings over those that there are; itself."""
+        for name, values in sections.items():
+            is_table = isinstance(values, Mapping)
+            self.settings[name] = {**self.settings.get(name, {}), **values} if is_table else values
+        return self
+
+    def config(self) -> Config:
+        """The settings, checked as those of a file are."""
+        return load(environ={}, flags=self.settings)
 
     def app(self) -> Flask:
-        app = Flask("horde_proxy", static_folder=None)
-        app.config["MAX_CONTENT_LENGTH"] = 1_000_000
-        book = UsageRecorder(None, now=self.clock)
-        settings: dict[str, Any] = {
-            "timeout": 280,
-            "stream_timeout": 1200,
-            "keepalive": "chunk",
-            "keepalive_interval": 10,
-            "max_n": 4,
-            "strict": False,
-            "passthrough": False,
-            "requires_key": False,
-            "keys": KeyRing({}),
-            "slots": Slots(100),
-            "usage": book,
-            "limits": KeyLimits(book, clock=self.clock, now=self.clock),
-            "loop_guard": LoopGuard(30, self.clock),
-            "in_flight": InFlight(grace=10, window=60, clock=self.clock),
-            "new_sleeper": lambda longest, time_left: Sleeper(sleep=lambda s: self.sleep(s)),
-            "metrics": self.metrics,
-            **self.front,
-        }
-        halt, upstream = Shutdown(), self.upstream()
-        halt.sleep = self.clock.sleep  # type: ignore[method-assign]
-        router = Router([Endpoint(upstream, CircuitBreaker(0))], self.aliases)
-        settings.setdefault("shutdown", halt)
-        statistics = settings.pop("statistics", self.statistics())
-        context = AppContext(
-            router,
-            _part(ServingOptions, settings),
-            _part(Access, settings),
-            _part(LiveState, settings),
-            horde=upstream,
-            statistics=statistics,
-            clock=self.clock,
-        )
-        assert not settings, f"no part of the context has {settings.keys()}"
-        routes.register(app, context)
-        return app
-
-    def statistics(self, **references: Any) -> StatsService:
-        """The horde's statistics; `references` are documents by kind. Nothing keeps them warm."""
-        documents = {kind: (lambda found=found: (found, 0.0)) for kind, found in references.items()}
-        return StatsService(
-            LiveHorde(self.feeds),
-            References(documents, clock=self.clock, run=inline),
-            Hydrator(lambda: None, None),
-            now=self.clock,
-        )
+        return create_app(self.config(), self.runtime)
 
     def http(self) -> FlaskClient:
         return self.app().test_client()
+
+    def upstream(self) -> HordeUpstream:
+        """The horde as a new app has it, without the app's routes."""
+        assembly = Assembly(self.runtime, Shutdown(self.runtime.sleep))
+        [endpoint] = assembly.endpoints(self.config())
+        return cast(HordeUpstream, endpoint.upstream)
 
     def bridge(self, backend: Backend, name: str = "worker-1") -> Bridge:
         identity = WorkerIdentity(HORDE_URL, name, OWNER_KEY)

@@ -147,9 +147,9 @@ def test_the_horde_is_named_in_the_headers(client: FlaskClient, stream: bool) ->
     assert len(headers["X-Request-Id"]) == 32
 
 
-def waiting_world(**front: Any) -> World:
+def waiting_world(**sections: Any) -> World:
     """A worker that only checks in: jobs wait."""
-    world = World(**front)
+    world = World(**sections)
     world.bridge(Scripted("x")).step(world.session)
     return world
 
@@ -210,14 +210,14 @@ def test_a_keep_alive_is_of_a_choice_that_has_not_ended() -> None:
 
 
 def test_keep_alives_can_be_comments() -> None:
-    assert stream_for(waiting_world(keepalive="comment"), 25)[1:3] == [
+    assert stream_for(waiting_world(server={"keepalive": "comment"}), 25)[1:3] == [
         ": queued, position 1, about 14 s\n\n",
         ": queued, position 1, about 14 s\n\n",
     ]
 
 
 def test_keep_alives_can_be_off() -> None:
-    world = waiting_world(keepalive="off", stream_timeout=60)
+    world = waiting_world(server={"keepalive": "off", "stream_timeout": 60})
     assert len(events(post(world.http(), stream=True))) == 2
 
 
@@ -248,7 +248,7 @@ def test_a_wait_that_takes_too_long_is_a_504_that_asks_not_to_be_repeated() -> N
 
 
 def test_a_stream_that_takes_too_long_ends_with_an_error_event() -> None:
-    world = waiting_world(stream_timeout=45)
+    world = waiting_world(server={"stream_timeout": 45})
     last = events(post(world.http(), stream=True))[-1]
     assert last == {
         "error": {
@@ -480,9 +480,9 @@ def test_browsers_may_read_the_hordes_headers(client: FlaskClient) -> None:
     assert {"x-request-id", "retry-after", "x-horde-warnings"} <= set(exposed.split(", "))
 
 
-def keys_seen(headers: dict[str, str], **front: Any) -> str:
+def keys_seen(headers: dict[str, str], **sections: Any) -> str:
     """The key under which a request was submitted, for a client that sends these headers."""
-    world = World(**front)
+    world = World(**sections)
     world.employ(Scripted("Hello."))
     world.horde.add_account("Bearer-like-Bea", "bea")
     submit, keys = world.horde.submit, []
@@ -509,7 +509,7 @@ def keys_seen(headers: dict[str, str], **front: Any) -> str:
     ],
 )
 def test_with_passthrough_the_clients_key_pays(headers: dict[str, str]) -> None:
-    assert keys_seen(headers, passthrough=True) == "Bearer-like-Bea"
+    assert keys_seen(headers, access={"mode": "passthrough"}) == "Bearer-like-Bea"
 
 
 @pytest.mark.parametrize(
@@ -526,7 +526,10 @@ def test_with_passthrough_the_clients_key_pays(headers: dict[str, str]) -> None:
     ],
 )
 def test_a_stand_in_for_no_key_is_anonymous(token: str) -> None:
-    assert keys_seen({"Authorization": f"Bearer {token}"}, passthrough=True) == "0000000000"
+    assert (
+        keys_seen({"Authorization": f"Bearer {token}"}, access={"mode": "passthrough"})
+        == "0000000000"
+    )
 
 
 def test_without_passthrough_the_proxys_own_key_pays() -> None:
@@ -534,7 +537,7 @@ def test_without_passthrough_the_proxys_own_key_pays() -> None:
 
 
 def test_an_unknown_key_is_a_401_that_does_not_repeat_it() -> None:
-    world = World(passthrough=True)
+    world = World(access={"mode": "passthrough"})
     world.employ(Scripted("Hello."))
     response = world.http().post(
         "/v1/chat/completions", json=body(), headers={"Authorization": "Bearer wrong-key"}

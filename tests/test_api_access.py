@@ -32,7 +32,7 @@ BODY = {"model": "test/model", "messages": [{"role": "user", "content": "my own 
     ],
 )
 def test_a_known_key_opens_in_every_form(world: World, headers: dict[str, str]) -> None:
-    world.front = KEYS
+    world.configure(**KEYS)
     world.employ(Scripted("Hello."))
     client = world.http()
     assert client.get("/v1/models", headers=headers).status_code == 200
@@ -44,7 +44,7 @@ def test_a_known_key_opens_in_every_form(world: World, headers: dict[str, str]) 
 def test_without_a_known_key_there_is_a_401(
     world: World, path: str, headers: dict[str, str]
 ) -> None:
-    world.front = KEYS
+    world.configure(**KEYS)
     response = world.http().get(path, headers=headers)
     assert response.status_code == 401
     assert response.json is not None
@@ -53,13 +53,13 @@ def test_without_a_known_key_there_is_a_401(
 
 
 def test_a_preflight_and_the_health_need_no_key(world: World) -> None:
-    world.front = KEYS
+    world.configure(**KEYS)
     assert world.http().options("/v1/chat/completions").status_code == 204
     assert world.http().get("/health/live").status_code == 200
 
 
 def test_one_chat_too_many_is_told_at_once(world: World) -> None:
-    world.front = {"slots": Slots(1)}
+    world.configure(server={"places": 1})
     world.bridge(Scripted("x")).step(world.session)
     client = world.http()
     first = client.post("/v1/chat/completions", json={**BODY, "stream": True})
@@ -74,7 +74,7 @@ def test_one_chat_too_many_is_told_at_once(world: World) -> None:
 
 
 def test_a_place_is_free_again_after_an_error(world: World) -> None:
-    world.front = {"slots": Slots(1)}
+    world.configure(server={"places": 1})
     world.employ(Scripted("Hello."))
     client = world.http()
     world.horde.maintenance = True
@@ -112,7 +112,7 @@ def logged(world: World, caplog: pytest.LogCaptureFixture, **fields: Any) -> dic
 def test_a_chat_is_logged_in_one_line_without_prompt_and_key(
     world: World, caplog: pytest.LogCaptureFixture, stream: bool
 ) -> None:
-    world.front = KEYS
+    world.configure(**KEYS)
     world.employ(Scripted("Hello."))
     found = logged(world, caplog, stream=stream)
     assert len(found.pop("id")) == 32
@@ -142,7 +142,7 @@ def test_an_error_is_logged_with_its_code(world: World, caplog: pytest.LogCaptur
 
 
 def test_an_error_in_a_stream_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.front = {"stream_timeout": 5}
+    world.configure(server={"stream_timeout": 5})
     world.bridge(Scripted("x")).step(world.session)
     found = logged(world, caplog, stream=True)
     assert (found["status"], found["error"]) == (200, "timeout")
@@ -158,7 +158,7 @@ def test_a_client_that_left_is_logged(world: World, caplog: pytest.LogCaptureFix
 def test_a_forwarded_address_is_believed_only_of_a_trusted_proxy(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.front = {"trusted_proxies": TrustedProxies(["127.0.0.1", "10.0.0.2"])}
+    world.configure(server={"trusted_proxies": ["127.0.0.1", "10.0.0.2"]})
     world.employ(Scripted("Hello."))
     assert logged(world, caplog)["client"] == "203.0.113.9"
 
@@ -238,12 +238,12 @@ def test_a_guarded_private_horde_takes_no_anonymous_requests(mode: str, status: 
 def test_a_key_for_other_models_cannot_ask_the_horde_for_this_one(
     world: World, path: str, body: dict[str, Any]
 ) -> None:
-    world.front = known(ann=ClientKey("ann", models=("other/*",)), bob=ClientKey("bob"))
+    world.configure(**known(ann=ClientKey("ann", models=("other/*",)), bob=ClientKey("bob")))
     world.employ(Scripted("Hello."))
     http = world.http()
 
     def status(name: str) -> int:
-        headers = {"Authorization": f"Bearer key-of-{name}-long"}
+        headers = {"Authorization": f"Bearer key-of-{name}-longer"}
         sent = {"model": "test/model", **body}
         return int(http.post(path, json=sent, headers=headers).status_code)
 
@@ -251,8 +251,8 @@ def test_a_key_for_other_models_cannot_ask_the_horde_for_this_one(
 
 
 def test_a_keys_own_horde_key_pays(world: World) -> None:
-    world.front = known(ann=ClientKey("ann", horde_key=OWNER_KEY))
+    world.configure(**known(ann=ClientKey("ann", horde_key=OWNER_KEY)))
     world.employ(Scripted("Hello."))
-    headers = {"Authorization": "Bearer key-of-ann-long"}
+    headers = {"Authorization": "Bearer key-of-ann-longer"}
     account = world.http().get("/v1/horde/account", headers=headers).get_json()
     assert account["name"].startswith("owner#")

@@ -8,7 +8,6 @@ from typing import Any
 import openai.types
 import pytest
 
-from horde_proxy.api.routes import LoopGuard
 from tests.support import Scripted, World
 
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
@@ -117,7 +116,7 @@ def test_opencodes_configuration_without_a_capable_model_is_a_503(world: World) 
 
 def test_a_client_in_a_loop_gets_a_400_that_nobody_retries(world: World) -> None:
     world.employ(Scripted("Hello."))
-    world.front = {"loop_guard": LoopGuard(5, world.clock)}
+    world.configure(server={"loop_limit": 5})
     http = world.http()
     statuses = []
     for number in range(8):
@@ -135,7 +134,7 @@ def test_a_client_in_a_loop_gets_a_400_that_nobody_retries(world: World) -> None
 
 def test_another_message_is_no_loop(world: World) -> None:
     world.employ(Scripted("Hello."))
-    world.front = {"loop_guard": LoopGuard(2, world.clock)}
+    world.configure(server={"loop_limit": 2})
     http = world.http()
     for number in range(6):
         body = {**CHAT, "messages": [{"role": "user", "content": f"Hi {number}"}]}

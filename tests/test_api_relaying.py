@@ -408,9 +408,9 @@ def keyed(tmp_path: Path, **ann: Any) -> FlaskClient:
 def test_new_settings_keep_the_store_and_its_connections(tmp_path: Path) -> None:
     access = {"mode": "keys", "keys": {"ann": ANN}, "database": f"sqlite:///{tmp_path}/ledger.db"}
     app = made(access=access)
-    database = app.extensions["ledger"].database
+    store = app.extensions["composition"].ledger.database
     reconfigure(app, load(environ={}, flags={"access": {**access, "keys": {"root": ROOT}}}))
-    assert app.extensions["ledger"].database is database
+    assert app.extensions["composition"].ledger.database is store
     keys = app.extensions["horde_proxy"].access.keys
     assert [keys.find(each) and keys.find(each).name for each in (ANN, ROOT)] == [None, "root"]
 

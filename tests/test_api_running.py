@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,7 @@ import pytest
 
 from horde_proxy.api.in_flight import InFlight, RequestInfo
 from horde_proxy.errors import ClientGone, UpstreamFailed
-from horde_proxy.ledger import UsageRecorder
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
-from horde_proxy.upstreams.horde.webhook import Webhook
 from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known
 
 INFO = RequestInfo("id", "ann", "m", False, 0.0)
@@ -244,21 +242,21 @@ def test_many_readers_get_the_same_items() -> None:
 
 
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
-KEYS = known(ann="key-of-ann-long", bob="key-of-bob-long")
+KEYS = known(ann="key-of-ann-longer", bob="key-of-bob-longer")
 
 
-def asked(world: World, **front: Any) -> tuple[World, Any]:
-    world.front = {**KEYS, **front}
+def asked(world: World, admins: Sequence[str] = ()) -> tuple[World, Any]:
+    world.configure(**KEYS).configure(access={"admins": list(admins)})
     return world, world.http()
 
 
 def headers(name: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer key-of-{name}-long"}
+    return {"Authorization": f"Bearer key-of-{name}-longer"}
 
 
 def test_a_client_sees_its_own_requests_and_an_admin_all(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
-    world, http = asked(world, admins=("bob",))
+    world, http = asked(world, admins=["bob"])
     stream = http.post(
         "/v1/chat/completions", json={**CHAT, "stream": True}, headers=headers("ann")
     )
@@ -322,7 +320,7 @@ def test_who_leaves_before_the_usage_pays_for_what_was_generated(
     world: World, path: str, body: dict[str, Any]
 ) -> None:
     world.employ(Scripted("One two three four five."))
-    world, http = asked(world, usage=UsageRecorder(None))
+    world, http = asked(world)
     whole = http.post(f"/v1/{path}", json=body, headers=headers("bob")).json["usage"]
     stream = http.post(f"/v1/{path}", json={**body, "stream": True}, headers=headers("ann"))
     assert any("two" in piece.decode() for piece in stream.response)
@@ -334,7 +332,7 @@ def test_who_leaves_before_the_usage_pays_for_what_was_generated(
 
 def test_who_leaves_before_anything_was_generated_pays_nothing(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
-    world, http = asked(world, usage=UsageRecorder(None))
+    world, http = asked(world)
     stream = http.post(
         "/v1/chat/completions", json={**CHAT, "stream": True}, headers=headers("ann")
     )
@@ -363,7 +361,7 @@ def test_who_leaves_what_others_go_on_with_leaves_the_cost_to_them() -> None:
 
 def test_who_comes_back_for_an_answer_that_was_paid_does_not_pay_again(world: World) -> None:
     world.employ(Scripted("One two three four five."))
-    world, http = asked(world, usage=UsageRecorder(None))
+    world, http = asked(world)
     whole = http.post("/v1/chat/completions", json=CHAT, headers=headers("bob")).json["usage"]
     asks = {"json": {**CHAT, "stream": True}, "headers": headers("ann")}
     stream = http.post("/v1/chat/completions", **asks)
@@ -416,7 +414,7 @@ def test_the_account_tells_what_is_there_and_no_key(world: World) -> None:
 def test_progress_comes_as_reasoning_for_who_asks(world: World) -> None:
     world.employ(Scripted("Hello."))
     world.clock.every_sleep.pop()
-    world.front = {"stream_timeout": 30}
+    world.configure(server={"stream_timeout": 30})
     response = world.http().post(
         "/v1/chat/completions",
         json={
@@ -439,7 +437,8 @@ def test_progress_comes_as_reasoning_for_who_asks(world: World) -> None:
 
 def test_a_pushed_result_is_fetched_at_once(world: World) -> None:
     secrets = iter(["one", "two"])
-    world.webhook = Webhook("https://proxy.invalid", lambda: next(secrets))
+    world.runtime = replace(world.runtime, new_secret=lambda: next(secrets))
+    world.configure(horde={"webhook_url": "https://proxy.invalid"})
     bridge = world.bridge(Scripted("Hello."))
     bridge.step(world.session)
     http = world.http()
@@ -462,7 +461,7 @@ def test_a_pushed_result_is_fetched_at_once(world: World) -> None:
     answer = http.post("/v1/chat/completions", json=CHAT).get_json()
     assert answer["choices"][0]["message"]["content"] == "Hello."
     assert box[1:] == [404, 404, 204, 404]
-    assert world.clock() - began < 2
+    assert world.clock() - began <= 2
     assert http.post("/horde/webhook/one", json={"id": "k", "request": box[0]}).status_code == 404
 
 
@@ -472,7 +471,7 @@ def test_without_a_webhook_nothing_is_delivered(world: World) -> None:
 
 def test_the_served_models_real_name_is_in_the_answer(world: World) -> None:
     world.employ(Scripted("Hello.", name="koboldcpp/Big-12B"))
-    world.aliases = {"gpt-4o-mini": "big-12b"}
+    world.configure(aliases={"gpt-4o-mini": "big-12b"})
     answer = world.http().post("/v1/chat/completions", json={**CHAT, "model": "gpt-4o-mini"})
     assert answer.json is not None
     assert answer.json["model"] == "koboldcpp/Big-12B"

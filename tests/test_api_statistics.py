@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,17 +121,18 @@ def test_pages_do_not_change_what_others_get(world: World) -> None:
         assert got(client, f"/horde/{route}") == before
 
 
-def test_the_reference_is_joined_and_its_models_are_counted(world: World) -> None:
+def test_the_reference_is_joined_and_its_models_are_counted(world: World, tmp_path: Path) -> None:
     serve(world, "a/Big-8B")
-    world.front = {
-        "statistics": world.statistics(
-            text={
+    reference = tmp_path / "db.json"
+    reference.write_text(
+        json.dumps(
+            {
                 "Big-8B": {"description": "d", "baseline": "llama", "parameters": 8_000_000_000},
                 "Idle-3B": {"description": "", "baseline": "qwen", "parameters": 3_000_000_000},
             }
         )
-    }
-    client = world.http()
+    )
+    client = world.configure(stats={"text_reference": str(reference)}).http()
     [model] = got(client, "/horde/models")["data"]
     assert model["reference"]["baseline"] == "llama"
     counts = got(client, "/horde/statistics")
@@ -222,7 +225,7 @@ def test_the_last_data_is_served_when_the_horde_has_gone(world: World, path: str
 
 def test_answers_that_nobody_asks_for_again_do_not_hold_old_data(world: World) -> None:
     serve(world, "a/Big-8B")
-    statistics = world.statistics()
+    statistics = world.app().extensions["horde_proxy"].hordes["horde"].statistics
     for query in (Query(), Query(limit=1), Query(group=True)):
         statistics.models(query)
         statistics.audit(query)
@@ -258,7 +261,7 @@ def test_a_cold_start_without_the_horde_answers_with_nothing(world: World, path:
 
 @pytest.mark.parametrize("path", LISTS)
 def test_without_a_configured_horde_there_is_a_404(world: World, path: str) -> None:
-    world.front = {"statistics": None}
+    world.configure(endpoints=[{"url": "http://server.invalid"}])
     assert world.http().get(path).status_code == 404
 
 
@@ -268,11 +271,11 @@ def test_a_horde_that_the_settings_no_longer_have_is_not_kept_warm(
     stopped: list[bool] = []
     horde, home = {"type": "horde"}, {"type": "openai", "url": "http://home.invalid/v1"}
     app = create_app(load(environ={}, flags={"endpoints": [horde, home]}))
-    hydrator = app.extensions["horde_proxy"].statistics.hydrator
+    hydrator = app.extensions["horde_proxy"].hordes["horde"].statistics.hydrator
     monkeypatch.setattr(hydrator, "stop", lambda: stopped.append(True))
     reconfigure(app, load(environ={}, flags={"endpoints": [home]}))
     assert stopped == [True]
-    assert app.extensions["horde_proxy"].statistics is None
+    assert app.extensions["horde_proxy"].hordes == {}
 
 
 def test_a_hundred_requests_at_once_make_one_fetch_of_each_endpoint(world: World) -> None:

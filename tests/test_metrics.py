@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from horde_proxy import create_app, reconfigure
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.in_flight import RequestInfo
-from horde_proxy.api.routes import InFlight, Slots
+from horde_proxy.api.routes import InFlight
 from horde_proxy.caching.background import BackgroundValue, inline
 from horde_proxy.config import load
 from horde_proxy.errors import UpstreamFailed
@@ -26,6 +26,7 @@ from horde_proxy.ledger import ClientKey
 from horde_proxy.metrics import CurrentGauges, EndpointGauges, Metrics
 from horde_proxy.telemetry import Telemetry
 from horde_proxy.upstreams.base import Accepted
+from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from horde_proxy.upstreams.horde.text import TEXT
 from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known
@@ -146,7 +147,7 @@ def test_a_request_that_nobody_took_for_long_is_late(world: World) -> None:
     world.clock.every_sleep.append(
         lambda: bridge.step(world.session) if world.clock() > since + 200 else None
     )
-    world.front = {"timeout": 900}
+    world.configure(server={"timeout": 900})
     http = Http(world.app())
     assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
     assert one(http, "lateness_seconds_count") == 1
@@ -167,7 +168,7 @@ def test_a_failure_is_counted_by_its_code(world: World) -> None:
 
 def test_a_stream_that_breaks_off_is_a_failure_with_status_200(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
-    world.front = {"stream_timeout": 30}
+    world.configure(server={"stream_timeout": 30})
     http = Http(world.app())
     http.post("/v1/chat/completions", json={**CHAT, "stream": True})
     assert counted(http, "request_failures_total") == {
@@ -279,14 +280,16 @@ def test_the_hordes_calls_go_by_their_name_and_status(world: World) -> None:
 
 
 def test_a_refusal_and_a_silent_horde_are_told_apart(world: World) -> None:
+    metrics = Metrics(world.clock)
+    client = HordeClient(HORDE_URL, world.session, contact="test", timeout=(1, 1), observer=metrics)
     with pytest.raises(UpstreamFailed):
-        world.client.status(TEXT, "00000000-0000-0000-0000-000000000000")
+        client.status(TEXT, "00000000-0000-0000-0000-000000000000")
     with responses.RequestsMock() as mock:
         mock.get(f"{HORDE_URL}/api/v2/workers", body=requests.ConnectionError())
         world.session.mount(HORDE_URL, requests.adapters.HTTPAdapter())
         with pytest.raises(UpstreamFailed):
-            world.client.workers()
-    found = scraped(world.metrics.text().decode())
+            client.workers()
+    found = scraped(metrics.text().decode())
     calls = {name: value for name, value in found.items() if "horde_calls_total" in name}
     assert calls == {
         'horde_proxy_horde_calls_total{call="GET generate/text/status",status="404"}': 1,
@@ -349,7 +352,7 @@ def test_what_workers_fault_is_tried_again_as_often_as_may_be(world: World) -> N
     world.clock.every_sleep.append(fault)
     http = Http(world.app())
     assert http.post("/v1/chat/completions", json=CHAT).status_code == 502
-    assert counted(http, "retries_total") == {'{reason="faulted"}': world.options.retries}
+    assert counted(http, "retries_total") == {'{reason="faulted"}': world.config().horde.retries}
 
 
 def test_an_empty_text_is_a_retry(world: World) -> None:
@@ -427,7 +430,7 @@ def test_the_list_of_models_is_a_cache(world: World) -> None:
 
 
 def test_who_waits_and_which_places_are_taken(world: World) -> None:
-    world.front = {"slots": Slots(3)}
+    world.configure(server={"places": 3})
     world.bridge(Scripted("x")).step(world.session)
     http = Http(world.app())
     stream = http.begin()
@@ -576,11 +579,14 @@ def recorded(**fields: Any) -> RequestLog:
 
 def everything(world: World) -> str:
     """The metrics after requests that touch each family."""
-    http = busy(world)
+    world.employ(Scripted("Hello."))
+    app = world.app()
+    http = Http(app)
     http.post("/v1/chat/completions", json=CHAT)
     http.get("/nowhere")
-    world.metrics.retried("lost")
-    world.metrics.held_back(1.5)
+    metrics = app.extensions["horde_proxy"].live.metrics
+    metrics.retried("lost")
+    metrics.held_back(1.5)
     return str(http.get("/metrics").text)
 
 
@@ -638,8 +644,8 @@ def test_the_process_is_there_and_no_series_of_creation_times(world: World) -> N
 
 def test_with_keys_only_an_admins_key_opens(world: World) -> None:
     bob = ClientKey("bob", admin=True)
-    world.front = known(ann=ClientKey("ann"), bob=bob, eve=ClientKey("eve"))
-    world.front["admins"] = ("eve",)
+    world.configure(**known(ann=ClientKey("ann"), bob=bob, eve=ClientKey("eve")))
+    world.configure(access={"admins": ["eve"]})
     http = Http(world.app())
 
     def status(key: str) -> int:
@@ -648,9 +654,9 @@ def test_with_keys_only_an_admins_key_opens(world: World) -> None:
 
     assert http.get("/metrics").status_code == 401
     assert status("wrong-key-0123456789") == 401
-    assert status("key-of-ann-long") == 403
-    assert status("key-of-bob-long") == 200
-    assert status("key-of-eve-long") == 200
+    assert status("key-of-ann-longer") == 403
+    assert status("key-of-bob-longer") == 200
+    assert status("key-of-eve-longer") == 200
 
 
 @pytest.mark.parametrize(
@@ -677,8 +683,9 @@ def test_a_client_of_another_proxy_here_is_not_on_this_machine(world: World) -> 
 
 
 def test_it_answers_while_all_places_are_taken(world: World) -> None:
-    world.front = {"slots": Slots(0)}
-    assert Http(world.app()).get("/metrics").status_code == 200
+    app = world.configure(server={"places": 1}).app()
+    app.extensions["horde_proxy"].live.slots.acquire()
+    assert Http(app).get("/metrics").status_code == 200
 
 
 # Reload and cost

@@ -16,7 +16,6 @@ from werkzeug.test import TestResponse
 
 from horde_proxy import create_app, reconfigure
 from horde_proxy.api.access_log import RequestLog
-from horde_proxy.api.addresses import TrustedProxies
 from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.api.routes import PageState, Slots
 from horde_proxy.config import load
@@ -24,13 +23,11 @@ from horde_proxy.ledger import ClientKey
 from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
 from horde_proxy.web.charts import charts
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
-from horde_proxy.web.sessions import Sessions
 from horde_proxy.web.tables import endpoints, models, number, running, seconds
-from horde_proxy.windows import CallWindows
-from tests.support import HORDE_URL, Clock, Scripted, World, known
+from tests.support import HORDE_URL, Clock, Scripted, World, known, with_page
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
-ADMIN, GUEST, NARROW = "admin-key-0123456789", "guest-key-0123456789", "key-of-narrow-long"
+ADMIN, GUEST, NARROW = "admin-key-0123456789", "guest-key-0123456789", "key-of-narrow-longer"
 HOSTILE = "<script>alert(1)</script>'\"&"
 BODY = {"model": "test/model", "messages": [{"role": "user", "content": "my own secret"}]}
 CSP = (
@@ -49,18 +46,12 @@ class Gone(BaseAdapter):
         pass
 
 
-def guarded(world: World, **front: Any) -> World:
+def guarded(world: World, **sections: Any) -> World:
     """A world with an admin, a guest, and a key that may use nothing that there is."""
-    world.front = {
-        **known(
-            admin=ADMIN,
-            guest=GUEST,
-            narrow=ClientKey("narrow", models=("none/*",), endpoints=("elsewhere",)),
-        ),
-        "admins": ("admin",),
-        **front,
-    }
-    return world
+    narrow = ClientKey("narrow", models=("none/*",), endpoints=("horde",))
+    world.configure(endpoints=[{"type": "horde", "name": "home"}])
+    world.configure(**known(admin=ADMIN, guest=GUEST, narrow=narrow))
+    return world.configure(access={"admins": ["admin"]}, **sections)
 
 
 def token_in(response: TestResponse) -> str:
@@ -128,8 +119,10 @@ def test_the_page_can_be_read_without_a_script(world: World) -> None:
         assert word in response.text
 
 
-def test_a_client_that_accepts_no_html_gets_json_with_paths(world: World) -> None:
-    world.front = {"version": "1.2.3"}
+def test_a_client_that_accepts_no_html_gets_json_with_paths(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("horde_proxy.app.factory.VERSION", "1.2.3")
     response = world.http().get("/", headers={"Accept": "*/*"})
     assert response.json == {
         "object": "horde-proxy",
@@ -161,8 +154,8 @@ def test_half_a_surrogate_pair_in_a_name_does_not_break_the_page(world: World) -
             "x", "POST", "/v1/chat/completions", "c", 404, asked="a\ud800b", account="anybody"
         )
     )
-    world.front = {"page": PageState(history=history)}
-    response = world.http().get("/", headers=HTML)
+    app = with_page(world.app(), PageState(history=history))
+    response = app.test_client().get("/", headers=HTML)
     assert response.status_code == 200
     assert "<td>a?b</td>" in response.text
 
@@ -257,7 +250,7 @@ def test_a_known_key_opens_the_page(world: World) -> None:
 def test_a_cookie_is_secure_where_the_client_came_by_https(
     world: World, peer: str, told: str, is_secure: bool
 ) -> None:
-    guarded(world, trusted_proxies=TrustedProxies(["127.0.0.1"]))
+    guarded(world, server={"trusted_proxies": ["127.0.0.1"]})
     response = log_in(
         world.http(),
         GUEST,
@@ -305,7 +298,7 @@ def test_a_login_from_another_site_is_refused(
 
 def test_an_address_may_try_ten_keys_a_minute(world: World) -> None:
     clock = world.clock
-    guarded(world, page=PageState(logins=CallWindows("logins", 60, clock=clock)))
+    guarded(world)
     client = world.http()
     for _ in range(10):
         assert log_in(client, "wrong-key-0123456789").status_code == 401
@@ -319,7 +312,7 @@ def test_an_address_may_try_ten_keys_a_minute(world: World) -> None:
 
 def test_a_session_ends_after_twelve_hours(world: World) -> None:
     clock = world.clock
-    guarded(world, page=PageState(sessions=Sessions(now=clock, clock=clock)))
+    guarded(world)
     client = world.http()
     log_in(client, GUEST)
     clock.seconds += 12 * 3600 - 1
@@ -344,9 +337,8 @@ def test_revoking_a_key_ends_its_session(world: World) -> None:
     app = world.app()
     client = app.test_client()
     log_in(client, GUEST)
-    page = app.extensions["horde_proxy"].live.page
-    world.front = {**known(admin=ADMIN), "page": page}
-    app.extensions["horde_proxy"] = world.app().extensions["horde_proxy"]
+    world.settings["access"] = {}
+    reconfigure(app, world.configure(**known(admin=ADMIN)).config())
     assert client.get("/page/state.json").status_code == 401
 
 
@@ -446,7 +438,7 @@ def test_a_key_sees_its_own_running_requests(world: World) -> None:
 
 
 def test_in_passthrough_mode_only_public_facts_are_shown(world: World) -> None:
-    world.front = {"passthrough": True}
+    world.configure(access={"mode": "passthrough"})
     world.employ(Scripted("Hello."))
     client = world.http()
     client.post("/v1/chat/completions", json=BODY, headers=bearer("horde-key-of-ann")).close()
@@ -459,9 +451,10 @@ def test_in_passthrough_mode_only_public_facts_are_shown(world: World) -> None:
 
 def test_a_daily_limit_is_shown_to_its_key(world: World) -> None:
     guarded(world)
-    world.front.update(known(guest=ClientKey("guest", tokens_per_day=1000)))
-    shown = state(world.http(), **bearer("key-of-guest-long"))
-    assert shown["account"][-1] == ["Tokens today", "0 of 1,000"]
+    world.settings["access"] = {}
+    world.configure(**known(guest=ClientKey("guest", tokens_per_day=1000)))
+    found = state(world.http(), **bearer("key-of-guest-longer"))
+    assert found["account"][-1] == ["Tokens today", "0 of 1,000"]
 
 
 def test_errors_show_no_secrets(world: World) -> None:
@@ -521,8 +514,7 @@ def test_events_show_positions_and_expected_seconds(world: World) -> None:
 
 
 def test_one_watcher_too_many_is_refused(world: World) -> None:
-    world.front = {"page": PageState(watchers=Slots(1))}
-    client = world.http()
+    client = with_page(world.app(), PageState(watchers=Slots(1))).test_client()
     first = client.get("/page/events", buffered=False)
     second = client.get("/page/events")
     assert (second.status_code, second.headers["Retry-After"]) == (503, "10")
@@ -533,8 +525,8 @@ def test_one_watcher_too_many_is_refused(world: World) -> None:
 
 
 def test_events_end_with_the_session(world: World) -> None:
-    page = PageState(sessions=Sessions(now=world.clock, clock=world.clock))
-    client = guarded(world, page=page).http()
+    app = guarded(world).app()
+    page, client = app.extensions["horde_proxy"].live.page, app.test_client()
     log_in(client, GUEST)
     session = client.get_cookie("horde_proxy_page")
     assert session is not None

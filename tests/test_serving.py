@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,12 @@ from gunicorn.config import Config as GunicornConfig
 
 from horde_proxy import create_app, serving
 from horde_proxy.config import ConfigError, load
-from horde_proxy.listening import CannotListen, check_free
 from horde_proxy.serving import (
+    CannotListen,
     GunicornWorker,
     Logger,
     Server,
+    check_port_free,
     gunicorn_settings,
 )
 
@@ -37,9 +39,9 @@ def test_an_address_of_a_kind_that_this_machine_has_not_is_said_to_be_none(
     def missing(family: int) -> socket.socket:
         raise OSError(97, "Address family not supported by protocol")
 
-    monkeypatch.setattr("horde_proxy.listening.socket.socket", missing)
+    monkeypatch.setattr("horde_proxy.serving.socket.socket", missing)
     with pytest.raises(CannotListen, match=r"^cannot listen on \[::1\]:80 \(Address family"):
-        check_free("[::1]:80")
+        check_port_free("[::1]:80")
 
 
 @pytest.mark.parametrize(
@@ -78,13 +80,14 @@ def test_new_settings_do_not_open_a_socket_that_lets_others_in(
     """Without access.mode server.bind must be local, but the socket stays what it was."""
     monkeypatch.setattr(serving, "is_local", lambda fd: False)
     worker = GunicornWorker.__new__(GunicornWorker)
+    worker._reloading = threading.Lock()
     worker.wsgi = create_app(load(environ={"HORDE_PROXY_ACCESS__MODE": "keys"}))
     worker.app = SimpleNamespace(read_settings=lambda: load(environ={}))
     worker.sockets = [SimpleNamespace(fileno=lambda: 3)]
     before = worker.wsgi.extensions["horde_proxy"]
-    worker._reconfigure()
+    worker._reload()
     assert worker.wsgi.extensions["horde_proxy"] is before
     assert [each.getMessage() for each in caplog.records] == [
-        "the settings were not reloaded: a socket that is listened on lets others in: "
+        "the settings were not reloaded: this address is reachable from other machines: "
         "set access.mode"
     ]

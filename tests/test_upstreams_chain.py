@@ -106,7 +106,7 @@ def test_a_streamed_chain_begins_with_a_short_segment(world: World) -> None:
 
 def test_the_first_text_comes_before_a_third_of_the_time(world: World) -> None:
     world.horde.upfront_kudos = True
-    world.options = replace(world.options, api_key="0000000000")
+    world.configure(horde={"api_key": "0000000000"})
     world.employ(Reciter(WORDS, world.clock, speed=4, max_length=200))
     began = world.clock()
     found = chunks(world, chat(max_tokens=2000, stream=True))
@@ -116,7 +116,7 @@ def test_the_first_text_comes_before_a_third_of_the_time(world: World) -> None:
 
 
 def test_without_segments_the_answer_is_one_job_and_says_so(world: World) -> None:
-    world.options = replace(world.options, segments=False)
+    world.configure(horde={"segments": False})
     world.employ(Reciter(WORDS, world.clock, max_length=200))
     upstream = world.upstream()
     items = list(upstream.stream(chat(max_tokens=1000), Route(upstream, ("test/model",)), Caller()))
@@ -296,7 +296,7 @@ def test_a_chain_gives_what_one_job_gives(
     request = chat(max_tokens=limit, stop=stops, stream=streams)
     whole, chained = World(), World()
     whole.employ(Reciter(text, whole.clock, max_length=4096, context=65536))
-    whole.options = replace(whole.options, segments=False)
+    whole.configure(horde={"segments": False})
     chained.employ(Reciter(text, chained.clock, max_length=max_length, context=65536))
     assert content(answer(chained, request)) == content(answer(whole, request))
 
@@ -389,7 +389,7 @@ def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
     """One anonymous key at a horde that counts, asks for kudos and turns fast callers away."""
     monkeypatch.setattr("horde_proxy.upstreams.horde.upstream.QUIET_SECONDS", 0.0)
     world.horde.upfront_kudos = True
-    world.options = replace(world.options, api_key="0000000000")
+    world.configure(horde={"api_key": "0000000000"})
     statuses: list[tuple[float, str, int]] = []
     adapter = world.session.get_adapter(HORDE_URL)
     send = adapter.send
@@ -404,7 +404,7 @@ def test_two_hundred_chats_at_once_are_neither_refused_nor_reordered(
     adapter.send = noted  # type: ignore[assignment]
     worker = world.bridge(Scripted("Hello there."))
     worker.step(world.session)
-    world.sleep = lambda seconds: None
+    world.runtime = replace(world.runtime, sleep=lambda seconds: None)
     upstream = world.upstream()
     running = {}
     for number in range(200):

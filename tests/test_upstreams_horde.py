@@ -133,7 +133,7 @@ def test_placeholders_are_sent_to_workers_that_fill_them_in(world: World) -> Non
 
 def test_a_format_can_be_set_for_a_model(world: World) -> None:
     worker = world.employ(Scripted("Hello."))
-    world.options = replace(world.options, formats={"test/*": "plain"})
+    world.configure(formats={"test/*": "plain"})
     completed(world, chat())
     assert worker.payloads[0]["prompt"] == "Be kind.\n\nUser: Hi\nAssistant:"
 
@@ -185,7 +185,7 @@ def test_a_shutdown_cancels_the_request(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
     halt = Shutdown()
     halt.set()
-    world.sleep = halt.sleep
+    world.runtime = replace(world.runtime, sleep=halt.sleep)
     upstream = world.upstream()
     with pytest.raises(ShuttingDown):
         list(upstream.stream(chat(), Route(upstream, ("test/model",)), Caller()))
@@ -301,7 +301,7 @@ def test_a_submit_that_comes_too_soon_is_tried_again(world: World) -> None:
 
 def test_a_job_is_as_long_as_the_kudos_allow(world: World) -> None:
     world.horde.upfront_kudos = True
-    world.options = replace(world.options, api_key="0000000000")
+    world.configure(horde={"api_key": "0000000000"})
     worker = world.employ(Scripted("Hello.", max_length=2048))
     answer = completed(world, chat(max_tokens=2000))
     assert worker.payloads[0]["max_length"] == 512

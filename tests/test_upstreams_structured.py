@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import openai.types.chat
@@ -206,7 +205,7 @@ def test_an_answer_is_not_lost_with_its_correction(world: World) -> None:
                 raise BackendError("no more")
             return super().generate(payload, cancelled)
 
-    world.options = replace(world.options, retries=0)
+    world.configure(horde={"retries": 0})
     unknown = '<tool_call>\n{"name": "no_such_tool", "arguments": {"x": 1}}\n</tool_call>'
     world.employ(Failing(unknown))
     assert calls(fold(asked(world, tools=[WEATHER]))) == [("no_such_tool", {"x": 1})]
@@ -269,7 +268,7 @@ def test_a_required_call_that_does_not_come_is_filled_in_leaf_by_leaf(world: Wor
 
 
 def test_among_several_tools_the_name_is_a_leaf_too(world: World) -> None:
-    world.options = replace(world.options, tool_retries=0)
+    world.configure(horde={"tool_retries": 0})
     found = answer(
         world, "???", "get_weather", 'Oslo"', tools=[TIME, WEATHER], tool_choice="required"
     )
@@ -291,7 +290,7 @@ def test_a_call_that_cannot_be_had_is_a_clean_400(world: World) -> None:
 
 
 def test_a_model_that_is_told_of_no_tools_answers_in_plain_text(world: World) -> None:
-    world.options = replace(world.options, tool_styles={"test/*": "none"})
+    world.configure(tool_styles={"test/*": "none"})
     worker = world.employ(Lines("Hello."))
     upstream = world.upstream()
     request = read_chat(
@@ -305,7 +304,7 @@ def test_a_model_that_is_told_of_no_tools_answers_in_plain_text(world: World) ->
 
 
 def test_past_calls_and_results_are_told_in_the_models_own_style(world: World) -> None:
-    world.options = replace(world.options, tool_styles={"*": "llama3"})
+    world.configure(tool_styles={"*": "llama3"})
     worker = world.employ(Lines("It is cold."))
     asked(
         world,
@@ -443,9 +442,9 @@ def test_whatever_a_model_says_a_strict_schema_is_met(
 
     schema = {**schema, "required": sorted(schema["properties"])}
     world = World()
-    world.limits = type(world.limits)((), ())
+    world.configure(horde={"address_limits": [], "key_limits": []})
     world.horde.rate_limits = False
-    world.options = replace(world.options, retries=0)
+    world.configure(horde={"retries": 0})
     found = answer(
         world,
         *garbage,
@@ -462,13 +461,13 @@ def test_whatever_a_model_says_a_strict_schema_is_met(
 
 
 def test_what_was_said_is_taken_as_it_was_said(world: World) -> None:
-    world.options = replace(world.options, tool_retries=0)
+    world.configure(horde={"tool_retries": 0})
     found = answer(world, "???", 'OSLO"', tools=[WEATHER], tool_choice=NAMED)
     assert calls(found) == [("get_weather", {"city": "Oslo"})]
 
 
 def test_what_was_not_said_is_asked_for_in_words_too(world: World) -> None:
-    world.options = replace(world.options, tool_retries=0)
+    world.configure(horde={"tool_retries": 0})
     worker = world.employ(Lines("???", 'Osterlo"', " Oslo, Norway"))
     found = fold(asked(world, tools=[WEATHER], tool_choice=NAMED))
     assert calls(found) == [("get_weather", {"city": "Oslo"})]
@@ -484,7 +483,7 @@ def test_what_was_not_said_is_asked_for_in_words_too(world: World) -> None:
     ],
 )
 def test_a_path_that_was_said_keeps_its_backslashes(world: World, texts: tuple[str, ...]) -> None:
-    world.options = replace(world.options, tool_retries=0)
+    world.configure(horde={"tool_retries": 0})
     found = answer(
         world,
         *texts,

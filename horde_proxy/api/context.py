@@ -7,7 +7,7 @@ changes while requests run (`live`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -89,16 +89,32 @@ class LiveState:
 
 
 @dataclass(frozen=True)
+class HordeEndpoint:
+    """An endpoint that is a horde, and the statistics of that horde."""
+
+    upstream: HordeUpstream
+    statistics: StatsService
+
+
+@dataclass(frozen=True)
 class AppContext:
-    """Everything that a view may use. `horde` and `statistics` are None without a horde."""
+    """Everything that a view may use. `hordes` are by the names of their endpoints.
+
+    `clock` counts seconds from any start, `now` is Unix time (s).
+    """
 
     router: Router
     serving: ServingOptions
     access: Access
     live: LiveState
-    horde: HordeUpstream | None = None
-    statistics: StatsService | None = None
+    hordes: Mapping[str, HordeEndpoint] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+
+    @property
+    def horde(self) -> HordeUpstream | None:
+        """The first horde, which is meant where none is named."""
+        return next((horde.upstream for horde in self.hordes.values()), None)
 
 
 def current_context() -> AppContext:

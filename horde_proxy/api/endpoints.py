@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -39,7 +38,7 @@ def endpoints() -> Response:
 def usage() -> Response:
     """Requests, tokens and kudos by day, key, model and endpoint: one's own; an admin's: all."""
     ctx, days = current_context(), whole_number("days", 1, _MOST_DAYS) or _USUAL_DAYS
-    last = datetime.fromtimestamp(time.time(), UTC).date()
+    last = datetime.fromtimestamp(ctx.now(), UTC).date()
     first = last - timedelta(days=days - 1)
     try:
         rows = ctx.access.usage.usage(first.isoformat(), last.isoformat(), _whose(ctx))

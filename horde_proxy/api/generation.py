@@ -12,7 +12,6 @@ _items; below it are only the shared answer, the router and the upstream.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import cast
@@ -153,7 +152,7 @@ def _info(generation: GenerationRequest, client: str) -> RequestInfo:
         client,
         generation.model,
         generation.stream,
-        time.time(),
+        current_context().now(),
         is_retry=retries.isdecimal() and int(retries) > 0,
         idempotency_key=request.headers.get("Idempotency-Key"),
     )

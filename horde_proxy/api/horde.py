@@ -1,13 +1,16 @@
-"""What is particular to the horde: the account, the running requests, pushed results."""
+"""Routes about hordes: the account, the running requests, results that a horde pushes.
+
+Where several endpoints are hordes, `?endpoint=NAME` chooses one; without it, the first is meant.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
 from horde_proxy.api.auth import authenticate, client_name, is_admin, read_json
-from horde_proxy.api.context import current_context
+from horde_proxy.api.context import HordeEndpoint, current_context
 from horde_proxy.api.generation import horde_key
 from horde_proxy.errors import ProxyError
 
@@ -23,11 +26,9 @@ class NotHere(ProxyError):
 
 @blueprint.get("/horde/account")
 def account() -> Response:
-    """The horde account that pays for this client's chats, and what runs on it here."""
+    """The horde account that pays for this client's chats, and the client's running requests."""
     ctx = current_context()
-    if ctx.horde is None:
-        raise NotHere("No horde is configured.")
-    found = ctx.horde.account(horde_key(ctx))
+    found = chosen_horde().upstream.account(horde_key(ctx))
     running = ctx.live.in_flight.summaries(_owner())
     return jsonify({"object": "horde.account", **asdict(found), "running": running})
 
@@ -40,12 +41,28 @@ def requests() -> Response:
 
 @webhook_blueprint.post("/horde/webhook/<secret>")
 def webhook(secret: str) -> tuple[str, int]:
-    """A result that the horde pushes: 204, or 404 for what nobody waits for."""
+    """A result that a horde pushes: 204, or 404 if no request waits for it.
+
+    The secret, which each submit has for itself, tells which horde it is from.
+    """
     ctx, body = current_context(), read_json().document
-    hook = ctx.horde.webhook if ctx.horde else None
-    if hook is None or not isinstance(body, dict) or not hook.deliver(secret, body):
-        raise NotHere("Nobody waits for this.")
+    hooks = [horde.upstream.webhook for horde in ctx.hordes.values()]
+    is_object = isinstance(body, dict)
+    if not is_object or not any(hook.deliver(secret, body) for hook in hooks if hook):
+        raise NotHere("No request waits for this result.")
     return "", 204
+
+
+def chosen_horde() -> HordeEndpoint:
+    """The horde that `?endpoint=` names, or the first. Raises NotHere where there is none."""
+    hordes, name = current_context().hordes, request.args.get("endpoint")
+    if not hordes:
+        raise NotHere("No horde is configured.")
+    if name is None:
+        return next(iter(hordes.values()))
+    if name not in hordes:
+        raise NotHere(f"No horde endpoint has this name. Available: {', '.join(hordes)}.")
+    return hordes[name]
 
 
 def _owner() -> str | None:

@@ -320,6 +320,10 @@ class InFlight:
         self._kept: list[tuple[str, SharedAnswer]] = []
         self._proxied: dict[str, RequestInfo] = {}
 
+    def configure(self, *, grace: float, window: float) -> None:
+        """Change both times; running requests keep the grace that they began with."""
+        self._grace, self._window = grace, window
+
     def join(
         self,
         key: str,

@@ -46,6 +46,10 @@ class LoopGuard:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
+    def configure(self, limit: int) -> None:
+        """Change the limit; what has been counted stays."""
+        self._limit = limit
+
     def check(self, request: GenerationRequest, client: str) -> None:
         """Raises RequestLoop when an equal request was answered too often within the minute."""
         if not self._limit:

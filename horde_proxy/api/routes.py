@@ -15,7 +15,7 @@ from horde_proxy.api import (
     models,
     statistics,
 )
-from horde_proxy.api.context import Access, AppContext, LiveState, ServingOptions
+from horde_proxy.api.context import Access, AppContext, HordeEndpoint, LiveState, ServingOptions
 from horde_proxy.api.in_flight import InFlight
 from horde_proxy.api.loop_guard import LoopGuard
 from horde_proxy.api.slots import Slots
@@ -25,6 +25,7 @@ from horde_proxy.web.page_state import PageState
 __all__ = [
     "Access",
     "AppContext",
+    "HordeEndpoint",
     "InFlight",
     "LiveState",
     "LoopGuard",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import TypeVar
 
 from flask import Blueprint, Response, request
 
 from horde_proxy.api.auth import authenticate, unusable, whole_number
 from horde_proxy.api.context import current_context
-from horde_proxy.api.horde import NotHere
+from horde_proxy.api.horde import chosen_horde
 from horde_proxy.stats.audit import PRESETS
 from horde_proxy.stats.listing import SORTS, one_of
 from horde_proxy.stats.service import Query, StatsAnswer, StatsService
@@ -63,17 +64,16 @@ def audit() -> Response:
 
 
 def keep_warm() -> None:
-    """Have the first request start what keeps the data warm."""
-    found = current_context().statistics
-    if found is not None:
-        found.hydrator.start()
+    """Have the first request start what keeps the data of the first horde warm."""
+    for horde in islice(current_context().hordes.values(), 1):
+        horde.statistics.hydrator.start()
 
 
 def _statistics() -> StatsService:
-    found = current_context().statistics
-    if found is None:
-        raise NotHere("No horde is configured.")
-    return found
+    """The statistics of the horde that is meant, kept warm from now on."""
+    statistics = chosen_horde().statistics
+    statistics.hydrator.start()
+    return statistics
 
 
 def _sent(answer: StatsAnswer) -> Response:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from flask import Flask
-
+from horde_proxy.api.routes import HordeEndpoint
+from horde_proxy.app.private import PrivateApp
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.config import Config, EndpointSettings, StatsSettings
 from horde_proxy.router.circuit_breaker import CircuitBreaker
@@ -23,17 +23,10 @@ from horde_proxy.upstreams.kinds import Services, build_upstream
 if TYPE_CHECKING:
     from horde_proxy.stats.service import StatsService
     from horde_proxy.upstreams.horde.upstream import HordeUpstream
+    from horde_proxy.upstreams.horde.webhook import Webhook
 
 PRIVATE = "private"
 """The name of the private horde's endpoint; the settings reserve it."""
-
-
-@dataclass(frozen=True)
-class PrivateApp:
-    """The private horde's Flask app: not ours, so that its requests have their own context."""
-
-    app: Flask
-    key: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +36,7 @@ class AppServices(Services):
     settings: Config
     runtime: Runtime
     sleep: Callable[[float], None]
+    webhook: Callable[[str], Webhook]
     private: PrivateApp | None = None
 
 
@@ -53,14 +47,16 @@ class Assembly:
         self,
         runtime: Runtime,
         shutdown: Shutdown,
-        private: PrivateApp | None,
+        private: PrivateApp | None = None,
+        disconnects: DisconnectMonitor | None = None,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self._runtime, self._shutdown = runtime, shutdown
         self._private, self._telemetry = private, telemetry
         self._endpoints: dict[str, Endpoint] = {}
+        self._webhooks: dict[str, Webhook] = {}
         self._statistics: dict[str, tuple[HordeUpstream, StatsSettings, StatsService]] = {}
-        self.disconnects = DisconnectMonitor()
+        self._disconnects = disconnects or DisconnectMonitor()
 
     def endpoints(self, settings: Config) -> list[Endpoint]:
         """The endpoints of the settings and the private horde; without any, the public horde."""
@@ -84,29 +80,46 @@ class Assembly:
         """What the builders of upstreams are given."""
         return AppServices(
             new_session=self._runtime.new_session,
-            disconnects=self.disconnects,
+            disconnects=self._disconnects,
             run=self._runtime.run,
             clock=self._runtime.clock,
             models_ttl=settings.routing.models_ttl,
             telemetry=self._telemetry,
             settings=settings,
             runtime=self._runtime,
-            sleep=self._runtime.sleep or self._shutdown.sleep,
+            sleep=self._shutdown.sleep,
             private=self._private,
+            webhook=self._webhook,
         )
 
-    def statistics(self, hordes: list[HordeUpstream], settings: Config) -> dict[str, StatsService]:
-        """The statistics of each horde by its endpoint's name; kept where nothing has changed."""
+    def hordes(self, endpoints: list[Endpoint], settings: Config) -> dict[str, HordeEndpoint]:
+        """The endpoints that are hordes by name, with their statistics.
+
+        Statistics are kept where neither their horde nor their settings have changed.
+        """
         before, self._statistics = self._statistics, {}
-        for horde in hordes:
-            known = before.pop(horde.name, None)
-            if known is None or known[0] is not horde or known[1] != settings.stats:
-                _stop(known)
-                known = horde, settings.stats, self._statistics_of(horde, settings)
-            self._statistics[horde.name] = known
-        for gone in before.values():
-            _stop(gone)
-        return {name: service for name, (_, _, service) in self._statistics.items()}
+        for endpoint in endpoints:
+            if endpoint.upstream.kind == "horde":
+                horde = cast("HordeUpstream", endpoint.upstream)
+                known = before.get(horde.name)
+                if known is None or known[0] is not horde or known[1] != settings.stats:
+                    known = horde, settings.stats, self._statistics_of(horde, settings)
+                self._statistics[horde.name] = known
+        for name, (_, _, service) in before.items():
+            if self._statistics.get(name) is not before[name]:
+                service.hydrator.stop()
+        return {
+            name: HordeEndpoint(horde, service)
+            for name, (horde, _, service) in self._statistics.items()
+        }
+
+    def _webhook(self, url: str) -> Webhook:
+        """The webhook at a URL. Chats that wait for a push find theirs again after a reload."""
+        from horde_proxy.upstreams.horde.webhook import Webhook
+
+        if url not in self._webhooks:
+            self._webhooks[url] = Webhook(url, self._runtime.new_secret)
+        return self._webhooks[url]
 
     def _statistics_of(self, horde: HordeUpstream, settings: Config) -> StatsService:
         from horde_proxy.app.horde import build_statistics
@@ -118,7 +131,9 @@ class Assembly:
     ) -> Endpoint:
         routing = services.settings.routing
         # The only endpoint never cools down: there is nobody else to ask meanwhile.
-        breaker = CircuitBreaker(routing.cooldown if has_others else 0, routing.longest_cooldown)
+        breaker = CircuitBreaker(
+            routing.cooldown if has_others else 0, routing.longest_cooldown, services.clock
+        )
         return Endpoint(
             build_upstream(endpoint.type, endpoint, services),
             breaker,
@@ -127,17 +142,6 @@ class Assembly:
             tuple(endpoint.models),
             endpoint.prefix,
         )
-
-
-def hordes_among(endpoints: list[Endpoint]) -> list[HordeUpstream]:
-    """The endpoints that are hordes, in the order of the settings."""
-    upstreams = (endpoint.upstream for endpoint in endpoints)
-    return [cast("HordeUpstream", upstream) for upstream in upstreams if upstream.kind == "horde"]
-
-
-def _stop(known: tuple[HordeUpstream, StatsSettings, StatsService] | None) -> None:
-    if known:
-        known[2].hydrator.stop()
 
 
 def _shared_settings(settings: Config) -> tuple[object, ...]:

@@ -1,13 +1,14 @@
-"""The WSGI application: the only place where the parts are put together."""
+"""Makes the WSGI application from its settings, gives it new settings, and ends it.
+
+The parts are made here and in the other modules of this room, and nowhere else. No other module
+decides what a setting means for more than one part.
+"""
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import cast
 
 from flask import Flask
 
@@ -24,25 +25,44 @@ from horde_proxy.api.routes import (
     ServingOptions,
     Slots,
 )
-from horde_proxy.app.assembly import Assembly, PrivateApp, hordes_among
+from horde_proxy.app.assembly import Assembly
+from horde_proxy.app.ledger import Ledger, build_ledger
+from horde_proxy.app.private import PrivateApp, add_private_horde, is_open
 from horde_proxy.app.runtime import Runtime
-from horde_proxy.config import AccessSettings, Config, KeySettings
-from horde_proxy.key_digest import digest_of_setting
-from horde_proxy.ledger import ClientKey, KeyLimits, KeyRing, UsageRecorder
+from horde_proxy.config import Config, ConfigError
 from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Sleeper
 from horde_proxy.version import VERSION
-from horde_proxy.web.sessions import Sessions
+from horde_proxy.web.history import History
+from horde_proxy.windows import CallWindows
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+_MINUTE = 60
+_ONLY_AT_START = ("bind", "grace", "log_format")
+"""Settings of [server] that gunicorn and the log are given once."""
 
-    from horde_proxy.ledger.database import LedgerDatabase
 
-PRIVATE_HORDE_PATH = "/api/v2/"
-OWNER = "owner"
+@dataclass
+class Composition:
+    """The parts of one app that outlive its settings, and the settings that it began with."""
+
+    runtime: Runtime
+    started_with: Config
+    private: PrivateApp | None
+    live: LiveState
+    assembly: Assembly
+    ledger: Ledger
+    settings: Config
+
+    def begin_shutdown(self) -> None:
+        """Let running chats end; the page no longer watches. Safe in a signal handler."""
+        self.live.shutdown.is_near = True
+
+    def end_chats(self) -> None:
+        """Cancel the chats that still run, and close the connections that proxied calls wait on."""
+        self.live.shutdown.set()
+        self.live.disconnects.hang_up_all()
 
 
 def create_app(settings: Config | None = None, runtime: Runtime | None = None) -> Flask:
@@ -54,35 +74,58 @@ def create_app(settings: Config | None = None, runtime: Runtime | None = None) -
     settings, runtime = settings or config.load(), runtime or Runtime()
     app = Flask("horde_proxy", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    private = _add_private_horde(app, settings) if settings.private_horde.enabled else None
-    halt, metrics = Shutdown(), Metrics(runtime.clock)
-    app.extensions["metrics"] = metrics
-    app.extensions["runtime"] = runtime
-    app.extensions["assembly"] = Assembly(runtime, halt, private, metrics)
-    routes.register(app, _front(app, settings, halt))
+    is_private = settings.private_horde.enabled
+    private = add_private_horde(app, settings, runtime) if is_private else None
+    ledger = build_ledger(settings.access, runtime, None)
+    live = _live(settings, runtime, ledger)
+    assembly = Assembly(runtime, live.shutdown, private, live.disconnects, live.metrics)
+    parts = Composition(runtime, settings, private, live, assembly, ledger, settings)
+    app.extensions["composition"] = parts
+    routes.register(app, _context(app, parts, settings))
     return app
 
 
-def reconfigure(app: Flask, settings: Config) -> None:
-    """Give an app new settings. Running chats end under the old ones; a private horde stays."""
-    app.extensions["horde_proxy"] = _front(
-        app, settings, app.extensions["horde_proxy"].live.shutdown
-    )
+def reconfigure(app: Flask, settings: Config) -> list[str]:
+    """Give an app new settings. Returns the names of changed ones that only a restart applies.
+
+    Running chats end under the old settings, and stay on the page and joinable by a retry. What
+    has been counted stays. Raises ConfigError, the app being unchanged.
+    """
+    parts = composition_of(app)
+    if parts.settings.access.mode is not None and settings.access.mode is None:
+        raise ConfigError(
+            "the new settings have no access.mode, and the running ones have: a file that was "
+            "emptied must not open the proxy to everybody; set access.mode, or restart"
+        )
+    parts.ledger = build_ledger(settings.access, parts.runtime, parts.ledger)
+    if parts.live.page.sessions is not parts.ledger.sessions:
+        page = replace(parts.live.page, sessions=parts.ledger.sessions)
+        parts.live = replace(parts.live, page=page)
+    _adjust(parts.live, settings)
+    context = _context(app, parts, settings)
+    parts.settings = settings
+    app.extensions["horde_proxy"] = context
+    return _needs_restart(parts.started_with, settings)
 
 
-def _front(app: Flask, settings: Config, halt: Shutdown) -> AppContext:
-    app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
-    assembly: Assembly = app.extensions["assembly"]
-    endpoints = assembly.endpoints(settings)
-    hordes = hordes_among(endpoints)
-    statistics = assembly.statistics(hordes, settings)
+def composition_of(app: Flask) -> Composition:
+    """The parts of an app that create_app made."""
+    return cast(Composition, app.extensions["composition"])
+
+
+def _context(app: Flask, parts: Composition, settings: Config) -> AppContext:
+    """What views are given. A view works with one context from beginning to end."""
+    for flask_app in (app, parts.private.app if parts.private else app):
+        flask_app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
+    endpoints = parts.assembly.endpoints(settings)
     return AppContext(
         Router(endpoints, settings.aliases, settings.fallbacks, settings.routing.max_wait),
         _serving(settings),
-        _access(app, settings),
-        _live(app, settings, halt),
-        horde=hordes[0] if hordes else None,
-        statistics=statistics[hordes[0].name] if hordes else None,
+        _access(settings, parts.ledger),
+        parts.live,
+        hordes=parts.assembly.hordes(endpoints, settings),
+        clock=parts.runtime.clock,
+        now=parts.runtime.now,
     )
 
 
@@ -102,125 +145,61 @@ def _serving(settings: Config) -> ServingOptions:
     )
 
 
-def _access(app: Flask, settings: Config) -> Access:
-    access, ledger = settings.access, _ledger(app, settings.access)
+def _access(settings: Config, ledger: Ledger) -> Access:
+    access = settings.access
     return Access(
         passthrough=access.mode == "passthrough",
         requires_key=access.mode == "keys",
         keys=ledger.keys,
-        limits=ledger.allowances,
-        usage=ledger.book,
+        limits=ledger.limits,
+        usage=ledger.usage,
         admins=tuple(access.admins),
         trusted_proxies=TrustedProxies(settings.server.trusted_proxies),
     )
 
 
-def _live(app: Flask, settings: Config, halt: Shutdown) -> LiveState:
+def _live(settings: Config, runtime: Runtime, ledger: Ledger) -> LiveState:
     server = settings.server
     return LiveState(
-        shutdown=halt,
+        shutdown=Shutdown(runtime.sleep),
         slots=Slots(server.places),
         in_flight=InFlight(
-            grace=server.cancel_grace, window=server.reattach_window, clock=time.monotonic
+            grace=server.cancel_grace, window=server.reattach_window, clock=runtime.clock
         ),
-        loop_guard=LoopGuard(server.loop_limit, time.monotonic),
-        disconnects=app.extensions["assembly"].disconnects,
-        new_sleeper=partial(Sleeper, sleep=app.extensions["runtime"].sleep),
-        metrics=app.extensions["metrics"],
-        page=_page(app),
+        loop_guard=LoopGuard(server.loop_limit, runtime.clock),
+        new_sleeper=partial(Sleeper, sleep=runtime.sleep),
+        metrics=Metrics(runtime.clock),
+        page=PageState(
+            history=History(runtime.now),
+            sessions=ledger.sessions,
+            logins=CallWindows("logins", _MINUTE, clock=runtime.clock),
+        ),
     )
 
 
-@dataclass(frozen=True)
-class _Ledger:
-    """Keys, usage and the page's sessions. They stay when the settings are read again."""
-
-    url: str | None
-    database: LedgerDatabase | None
-    keys: KeyRing
-    allowances: KeyLimits
-    book: UsageRecorder
-    sessions: Sessions
+def _adjust(live: LiveState, settings: Config) -> None:
+    """Give the objects that outlive a reload their new limits."""
+    server = settings.server
+    live.slots.count = server.places
+    live.in_flight.configure(grace=server.cancel_grace, window=server.reattach_window)
+    live.loop_guard.configure(server.loop_limit)
 
 
-def _ledger(app: Flask, access: AccessSettings) -> _Ledger:
-    before: _Ledger | None
-    url, before = access.database_url(), app.extensions.get("ledger")
-    configured = {
-        digest_of_setting(each.key): _client_key(name, each) for name, each in access.keys.items()
-    }
-    if before is None or before.url != url:
-        database = _ledger_database(url) if url else None
-        book = UsageRecorder(database)
-        before = _Ledger(
-            url, database, KeyRing(configured), KeyLimits(book), book, _sessions(database)
-        )
-    stored = before.database.valid_keys if before.database and access.mode == "keys" else None
-    found = replace(before, keys=before.keys.with_configured(configured, stored))
-    app.extensions["ledger"] = found
-    return found
-
-
-def _ledger_database(url: str) -> LedgerDatabase:
-    """Imported here, so that a proxy without a database does not load SQLAlchemy."""
-    from horde_proxy.ledger.database import open_ledger
-
-    return open_ledger(url)
-
-
-def _sessions(ledger: LedgerDatabase | None) -> Sessions:
-    """In the ledger's database, where there is one."""
-    if ledger is None:
-        return Sessions()
-    from horde_proxy.web.session_database import SessionDatabase
-
-    return Sessions(SessionDatabase(ledger.database))
-
-
-def _page(app: Flask) -> PageState:
-    """The page's state, with the sessions of the database that is in use now."""
-    ledger: _Ledger = app.extensions["ledger"]
-    page: PageState = app.extensions.setdefault("page", PageState(sessions=ledger.sessions))
-    if page.sessions is not ledger.sessions:
-        page = app.extensions["page"] = replace(page, sessions=ledger.sessions)
-    return page
-
-
-def _client_key(name: str, key: KeySettings) -> ClientKey:
-    return ClientKey(
-        name,
-        tuple(key.models),
-        tuple(key.endpoints),
-        key.requests_per_minute,
-        key.concurrent,
-        key.tokens_per_day,
-        key.kudos_per_day,
-        key.horde_key,
-        key.admin,
-    )
-
-
-def _add_private_horde(app: Flask, settings: Config) -> PrivateApp:
-    """The private horde, which answers under its own path beside ours."""
-    from horde_proxy.private_horde import PrivateHorde, blueprint
-
-    key = settings.private_horde.api_key or secrets.token_urlsafe(24)
-    anonymous = settings.access.mode in (None, "open")
-    strict = settings.private_horde.strict
-    horde = PrivateHorde(rate_limits=strict, upfront_kudos=strict, anonymous=anonymous)
-    horde.add_account(key, OWNER, trusted=True, kudos=1_000_000, concurrency=10_000)
-    own = Flask("private_horde", static_folder=None)
-    own.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
-    own.register_blueprint(blueprint(horde))
-    app.wsgi_app = _split(own.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
-    return PrivateApp(own, key)
-
-
-def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
-    """The private horde under /api/v2, the rest under everything else."""
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        is_private = environ.get("PATH_INFO", "").startswith(PRIVATE_HORDE_PATH)
-        return (private if is_private else rest)(environ, start_response)
-
-    return application
+def _needs_restart(before: Config, after: Config) -> list[str]:
+    """The settings that differ from those of the start and are read only then."""
+    names = [
+        f"server.{name}"
+        for name in _ONLY_AT_START
+        if getattr(before.server, name) != getattr(after.server, name)
+    ]
+    if after.server.places > before.server.places:
+        # gunicorn's threads were counted at the start.
+        names.append("server.places")
+    names += [
+        f"private_horde.{name}"
+        for name in type(before.private_horde).model_fields
+        if getattr(before.private_horde, name) != getattr(after.private_horde, name)
+    ]
+    if before.private_horde.enabled and is_open(before) != is_open(after):
+        names.append("access.mode, for the private horde")
+    return names

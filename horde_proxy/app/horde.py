@@ -14,7 +14,8 @@ from requests import Session
 from urllib3.util import Retry
 
 from horde_proxy.aihorde.rest import api_url
-from horde_proxy.app.assembly import PRIVATE, AppServices, PrivateApp
+from horde_proxy.app.assembly import PRIVATE, AppServices
+from horde_proxy.app.private import PrivateApp
 from horde_proxy.caching.disk import CachedDocument
 from horde_proxy.caching.redis import SharedDocuments, redis_client
 from horde_proxy.config import EndpointSettings, HordeSettings, StatsSettings
@@ -30,7 +31,6 @@ from horde_proxy.upstreams.horde.documents import HordeDocuments
 from horde_proxy.upstreams.horde.shared_pace import SharedPace
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
-from horde_proxy.upstreams.horde.webhook import Webhook
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.upstreams.lean_adapter import LeanAdapter
 
@@ -107,7 +107,7 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
         now=runtime.now,
         new_id=lambda: f"chatcmpl-{runtime.new_id()}",
         observer=services.telemetry,
-        webhook=Webhook(horde.webhook_url) if horde.webhook_url else None,
+        webhook=services.webhook(horde.webhook_url) if horde.webhook_url else None,
     )
 
 

@@ -5,15 +5,20 @@ This is the only seam for tests. It must not hold settings, nor anything that on
 
 from __future__ import annotations
 
+import secrets
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from requests import Session
 from requests.adapters import BaseAdapter
 
 from horde_proxy.caching.background import in_background
+
+if TYPE_CHECKING:
+    from horde_proxy.ledger.database import LedgerDatabase
 
 
 def new_session(adapter: BaseAdapter) -> Session:
@@ -24,16 +29,26 @@ def new_session(adapter: BaseAdapter) -> Session:
     return session
 
 
+def open_ledger(url: str) -> LedgerDatabase:
+    """The database of keys and usage. Imported late: a proxy without one needs no SQLAlchemy."""
+    from horde_proxy.ledger.database import open_ledger
+
+    return open_ledger(url)
+
+
 @dataclass(frozen=True)
 class Runtime:
     """`clock` counts seconds from any start, `now` is Unix time (s).
 
-    `sleep` is None for the sleep that a shutdown ends. `run` starts a call that nobody waits for.
+    `sleep` replaces the real sleep, which a shutdown ends early. `run` starts a call that nobody
+    waits for. `open_ledger` may return None, so that keys and usage are kept in memory.
     """
 
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
-    sleep: Callable[[float], None] | None = None
+    sleep: Callable[[float], object] | None = None
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex
+    new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(24)
     new_session: Callable[[BaseAdapter], Session] = new_session
     run: Callable[[Callable[[], None]], None] = in_background
+    open_ledger: Callable[[str], LedgerDatabase | None] = open_ledger

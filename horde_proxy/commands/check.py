@@ -76,7 +76,7 @@ def check_horde(
 
 def check_endpoints(settings: Config) -> Iterator[Finding]:
     """Whether each endpoint lists its models; the horde of [horde] is checked by check_horde."""
-    services = Assembly(Runtime(run=inline), Shutdown(), None).services(settings)
+    services = Assembly(Runtime(run=inline), Shutdown()).services(settings)
     for endpoint in settings.endpoints:
         if endpoint.url is None:
             continue

@@ -16,7 +16,7 @@ from typing import Any
 import requests
 
 from horde_proxy.config import Config
-from horde_proxy.listening import CannotListen, check_free
+from horde_proxy.serving import CannotListen, check_port_free
 from horde_proxy.worker import model_file
 from horde_proxy.worker.backends.built_in import LOCAL_EXTRA, can_run_gguf
 
@@ -112,7 +112,7 @@ def _check_free(bind: str) -> None:
     if not bind.rpartition(":")[2].isdigit():
         raise DemoError(f"the demo listens on HOST:PORT, not on {bind}")
     try:
-        check_free(bind)
+        check_port_free(bind)
     except CannotListen as exc:
         raise DemoError(str(exc)) from exc
 

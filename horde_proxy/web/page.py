@@ -6,7 +6,6 @@ where one is, and only public facts where each client brings its own horde key.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -192,7 +191,7 @@ def _state(ctx: AppContext) -> dict[str, Any]:
     sections: dict[str, Any] = {
         "object": "page.state",
         "version": ctx.serving.version,
-        "time": int(time.time()),
+        "time": int(ctx.now()),
         "mode": _mode(ctx),
         "name": g.key.name if g.key else None,
         "admin": is_admin(),
@@ -252,5 +251,5 @@ def _account(ctx: AppContext) -> list[list[str]] | None:
 def _running(ctx: AppContext, owner: str | None) -> tables.Table:
     in_flight = ctx.live.in_flight
     return tables.running(
-        [*in_flight.summaries(owner), *in_flight.proxied_summaries(owner)], time.time()
+        [*in_flight.summaries(owner), *in_flight.proxied_summaries(owner)], ctx.now()
     )

@@ -30,7 +30,7 @@ from horde_proxy.config import load
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
 from tests.live.chromium import PROGRAM, Chromium
 from tests.live.processes import Processes, until
-from tests.support import Clock, Scripted, World
+from tests.support import Clock, Scripted, World, with_page
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "horde-proxy-tests"
 MODEL, OTHER = "horde-proxy/echo", "other/Nova-8B"
@@ -377,8 +377,8 @@ def full(world: World) -> Iterator[str]:
     """The URL of a page with much on it."""
     for name in (HOSTILE, *(f"koboldcpp/Model-{size}B-Instruct-Q4_K_M" for size in range(3, 40))):
         world.employ(Scripted("Hello.", name=name, context=4096 + len(name) * 256), name)
-    world.front = {"page": PageState(history=a_full_day(Clock()))}
-    with serving(world.app()) as url:
+    app = with_page(world.app(), PageState(history=a_full_day(Clock())))
+    with serving(app) as url:
         yield url
 
 

@@ -11,7 +11,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from horde_proxy import serving
 from horde_proxy.config import ConfigError, load
-from horde_proxy.serving import GunicornWorker, Server, give_up_stalled, is_local
+from horde_proxy.serving import GunicornWorker, Server, is_local, limit_stalls
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_successor_that_is_handed_the_socket_may_start(monkeypatch: pytest.Mon
 
 def test_a_client_that_stalls_does_not_hold_a_thread_for_ever() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        give_up_stalled(listener, 0.05)
+        limit_stalls(listener, 0.05)
         with socket.create_connection(listener.getsockname()) as client:
             connection, _ = listener.accept()
             with connection:

@@ -1,0 +1,71 @@
+"""The private horde beside the proxy: one process, one port, two Flask apps.
+
+It must not share the proxy's context: a chat calls it in the middle of its own request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flask import Flask
+
+from horde_proxy.app.runtime import Runtime
+from horde_proxy.config import Config
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_PATH = "/api/v2/"
+_OWNER = "owner"
+_OWNERS_KUDOS = 1_000_000
+"""Enough for any job, since the owner of a private horde pays nobody."""
+_OWNERS_CONCURRENCY = 10_000
+"""As many jobs as the proxy may have waiting (server.places, at most)."""
+
+
+@dataclass(frozen=True)
+class PrivateApp:
+    """The private horde's Flask app, and the key of its owner."""
+
+    app: Flask
+    key: str
+
+
+def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> PrivateApp:
+    """Serve a private horde under its own path of an app."""
+    from horde_proxy.private_horde import PrivateHorde, blueprint
+
+    key = settings.private_horde.api_key or runtime.new_secret()
+    strict = settings.private_horde.strict
+    horde = PrivateHorde(
+        clock=runtime.clock,
+        wall_clock=runtime.now,
+        rate_limits=strict,
+        upfront_kudos=strict,
+        anonymous=is_open(settings),
+    )
+    horde.add_account(
+        key, _OWNER, trusted=True, kudos=_OWNERS_KUDOS, concurrency=_OWNERS_CONCURRENCY
+    )
+    private = Flask("private_horde", static_folder=None)
+    private.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
+    private.register_blueprint(blueprint(horde))
+    app.wsgi_app = _split(private.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
+    return PrivateApp(private, key)
+
+
+def is_open(settings: Config) -> bool:
+    """Whether the private horde serves clients without a key, as the proxy does."""
+    return settings.access.mode in (None, "open")
+
+
+def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
+    """The private horde under /api/v2, the proxy under everything else."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        is_private = environ.get("PATH_INFO", "").startswith(_PATH)
+        return (private if is_private else rest)(environ, start_response)
+
+    return application
