@@ -51,7 +51,7 @@ class Later:
         self.kept.clear()
 
 
-def test_it_is_loaded_once_within_its_time_and_then_anew() -> None:
+def test_a_value_is_loaded_once_within_its_time_to_live() -> None:
     clock, load = Clock(), Loading()
     value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
     assert (value.get(), value.get()) == (1, 1)
@@ -59,7 +59,7 @@ def test_it_is_loaded_once_within_its_time_and_then_anew() -> None:
     assert value.get() == 2
 
 
-def test_a_load_that_no_thread_could_be_had_for_is_begun_again() -> None:
+def test_a_load_for_which_no_thread_could_be_started_is_tried_again() -> None:
     def refuse(load: Callable[[], None]) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -71,7 +71,7 @@ def test_a_load_that_no_thread_could_be_had_for_is_begun_again() -> None:
     assert value.get() == 1
 
 
-def test_what_is_known_is_given_at_once_while_the_next_is_loaded() -> None:
+def test_an_old_value_is_returned_at_once_while_a_new_one_is_loaded() -> None:
     clock, load, later = Clock(), Loading(), Later()
     value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
     value.get()
@@ -83,7 +83,7 @@ def test_what_is_known_is_given_at_once_while_the_next_is_loaded() -> None:
     assert value.get() == 2
 
 
-def test_what_is_old_is_waited_for_only_as_long_as_no_load_has_failed() -> None:
+def test_a_stale_value_is_waited_for_only_if_the_last_load_did_not_fail() -> None:
     clock, load, later = Clock(), Loading(), Later()
     value = BackgroundValue(load, ttl=60, stale=120, patience=0, clock=clock, run=inline)
     value.get()
@@ -98,7 +98,7 @@ def test_what_is_old_is_waited_for_only_as_long_as_no_load_has_failed() -> None:
     assert not value._should_wait()
 
 
-def test_a_failure_leaves_the_last_good_value_and_is_tried_again_in_five_seconds() -> None:
+def test_after_a_failure_the_last_value_stays_and_five_seconds_later_a_load_begins() -> None:
     clock, load = Clock(), Loading()
     value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
     value.get()
@@ -110,7 +110,7 @@ def test_a_failure_leaves_the_last_good_value_and_is_tried_again_in_five_seconds
     assert (value.get(), value.error) == (3, None)
 
 
-def test_without_any_value_the_failure_is_told_at_once() -> None:
+def test_without_a_value_the_last_failure_is_raised_at_once() -> None:
     clock, load = Clock(), Loading()
     load.error = UpstreamFailed("down")
     value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
@@ -120,7 +120,7 @@ def test_without_any_value_the_failure_is_told_at_once() -> None:
     assert load.count == 1
 
 
-def test_a_first_value_that_does_not_come_is_not_waited_for_without_end() -> None:
+def test_the_wait_for_a_first_value_has_an_end() -> None:
     later = Later()
     value = BackgroundValue(Loading(), ttl=60, patience=0, run=later)
     for _ in range(3):
@@ -129,7 +129,7 @@ def test_a_first_value_that_does_not_come_is_not_waited_for_without_end() -> Non
     assert len(later.kept) == 1
 
 
-def test_a_wish_for_a_new_one_is_granted_every_two_seconds() -> None:
+def test_a_refresh_loads_anew_at_most_every_two_seconds() -> None:
     clock, load = Clock(), Loading()
     value = BackgroundValue(load, ttl=60, clock=clock, run=inline)
     value.get()
@@ -218,7 +218,7 @@ def test_an_outage_lets_one_caller_in_five_seconds_try_and_is_logged_at_both_end
     ]
 
 
-def test_a_redis_that_is_down_is_logged_once_and_left_alone_for_a_while(
+def test_a_redis_that_is_down_is_logged_once_and_called_rarely(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     redis = pytest.importorskip("redis")
@@ -253,7 +253,7 @@ def kept(folder: Path, source: str = URL, now: float = 0) -> CachedDocument:
 
 
 @responses.activate
-def test_a_reference_is_fetched_with_its_etag_and_kept_on_disk(tmp_path: Path) -> None:
+def test_a_document_is_fetched_with_its_etag_and_kept_on_disk(tmp_path: Path) -> None:
     responses.get(URL, json={"a": {}}, headers={"ETag": '"one"'})
     assert kept(tmp_path / "new").load() == ({"a": {}}, 0.0)
     again = kept(tmp_path / "new", now=9e9)
@@ -275,7 +275,7 @@ def test_a_reference_is_fetched_with_its_etag_and_kept_on_disk(tmp_path: Path) -
         {"body": requests.ConnectionError("no")},
     ],
 )
-def test_a_reference_that_cannot_be_fetched_says_so(tmp_path: Path, answer: Any) -> None:
+def test_a_document_that_cannot_be_fetched_is_an_error(tmp_path: Path, answer: Any) -> None:
     responses.get(URL, **answer)
     with pytest.raises(UpstreamFailed):
         kept(tmp_path).load()
@@ -283,7 +283,7 @@ def test_a_reference_that_cannot_be_fetched_says_so(tmp_path: Path, answer: Any)
 
 @responses.activate
 @pytest.mark.parametrize("answer", [{"error": "try later"}, [], {}, "down", None])
-def test_what_is_no_reference_does_not_take_the_place_of_one(tmp_path: Path, answer: Any) -> None:
+def test_an_invalid_document_does_not_replace_the_copy(tmp_path: Path, answer: Any) -> None:
     responses.get(URL, json={"a": {}}, headers={"ETag": '"one"'})
     kept(tmp_path).load()
     responses.reset()
@@ -295,7 +295,7 @@ def test_what_is_no_reference_does_not_take_the_place_of_one(tmp_path: Path, ans
     assert kept(tmp_path).load().value == {"a": {}}
 
 
-def test_a_reference_may_be_a_file(tmp_path: Path) -> None:
+def test_a_document_may_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "db.json"
     file.write_text('{"b": {}}')
     assert kept(tmp_path, str(file)).load() == ({"b": {}}, 0.0)

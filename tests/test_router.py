@@ -142,7 +142,7 @@ def test_a_model_that_two_offer_is_listed_once_with_both() -> None:
     ]
 
 
-def test_an_unknown_model_names_near_ones_once_the_lists_were_asked_for_anew() -> None:
+def test_the_error_of_an_unknown_model_names_similar_ones_after_a_refresh() -> None:
     one = Offering("one", "a/Llama-3-8B")
     router = Router([endpoint(one)])
     router.models()
@@ -159,17 +159,17 @@ def test_a_model_that_has_just_come_is_found() -> None:
     assert found(Router([endpoint(one)]), "new") == [("one", ("new",))]
 
 
-def test_the_models_of_a_pattern_share_a_route_where_they_can() -> None:
+def test_the_models_of_a_pattern_are_one_candidate_where_they_can_share_a_request() -> None:
     router = Router([endpoint(Offering("one", "a1", "b1", "a2"))])
     assert found(router, "*[12]") == [("one", ("a1", "a2")), ("one", ("b1",))]
 
 
-def test_the_elements_of_a_list_are_routes_of_their_own() -> None:
+def test_each_element_of_a_list_is_a_candidate_of_its_own() -> None:
     router = Router([endpoint(Offering("one", "a1", "a2"))])
     assert found(router, "gone,a2,a1") == [("one", ("a2",)), ("one", ("a1",))]
 
 
-def test_an_alias_has_the_real_models_route_and_description() -> None:
+def test_an_alias_has_the_candidates_and_the_description_of_its_model() -> None:
     router = Router([endpoint(Offering("one", "a/Llama-3-8B"))], {"gpt-4o": "a/Llama-3-8B"})
     assert found(router, "gpt-4o") == [("one", ("a/Llama-3-8B",))]
     assert router.model("gpt-4o")["id"] == "a/Llama-3-8B"
@@ -181,14 +181,14 @@ def test_a_prefix_is_for_clients_and_a_glob_for_the_upstreams_own_names() -> Non
     assert found(router, "x/gpt-4") == [("one", ("gpt-4",))]
 
 
-def test_a_lower_priority_goes_first_whatever_runs_there() -> None:
+def test_the_lowest_priority_number_goes_first_however_busy_it_is() -> None:
     busy, idle = endpoint(Relaying("busy", "m")), endpoint(Relaying("idle", "m"), priority=1)
     for _ in range(5):
         busy.breaker.try_acquire()
     assert [name for name, _ in found(Router([idle, busy]), "m")] == ["busy", "idle"]
 
 
-def test_within_a_priority_the_one_with_least_to_do_for_its_weight_goes_first() -> None:
+def test_within_a_priority_requests_are_shared_by_weight() -> None:
     one, two = endpoint(Relaying("one", "m")), endpoint(Relaying("two", "m"), weight=3)
     router = Router([one, two], chance=lambda: 0.5)
     counts = {"one": 0, "two": 0}
@@ -203,7 +203,7 @@ def test_chance_decides_among_equals() -> None:
     assert {found(router, "m")[0][0] for _ in range(100)} == {"one", "two"}
 
 
-def test_without_a_name_the_first_configured_one_that_relays_is_asked() -> None:
+def test_without_a_model_the_first_endpoint_that_can_proxy_is_tried() -> None:
     router = Router(
         [
             endpoint(Offering("horde", "m")),
@@ -233,7 +233,7 @@ def test_a_key_sees_and_reaches_only_what_it_is_allowed() -> None:
         router.candidates(None, scope)
 
 
-def test_a_server_without_a_list_may_be_asked_for_anything_allowed_there() -> None:
+def test_a_server_that_lists_no_models_is_tried_for_any_that_is_allowed_there() -> None:
     one = Relaying("one")
     one.offers_any = True
     router = Router([endpoint(one, globs=["tts-*"])], {"voice": "tts-1"})
@@ -243,7 +243,7 @@ def test_a_server_without_a_list_may_be_asked_for_anything_allowed_there() -> No
         router.candidates("gpt-4")
 
 
-def test_while_there_is_no_model_at_all_it_is_worth_asking_again() -> None:
+def test_while_there_are_no_models_at_all_the_client_shall_try_again() -> None:
     router = Router([endpoint(Relaying("one"))])
     with pytest.raises(Unavailable, match="No models are available right now") as caught:
         router.candidates("m")
@@ -266,7 +266,9 @@ def test_while_there_is_no_model_at_all_it_is_worth_asking_again() -> None:
         429,
     ],
 )
-def test_what_fails_is_asked_of_another_and_left_alone(failure: int | ProxyError) -> None:
+def test_an_endpoint_that_fails_cools_down_and_another_one_answers(
+    failure: int | ProxyError,
+) -> None:
     one, two = Relaying("one", "m"), Relaying("two", "m")
     one.answers = [failure]
     router = Router([endpoint(one), endpoint(two, priority=1)])
@@ -276,7 +278,7 @@ def test_what_fails_is_asked_of_another_and_left_alone(failure: int | ProxyError
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 501])
-def test_what_is_the_clients_fault_is_not_asked_of_another(status: int) -> None:
+def test_an_answer_that_blames_the_request_goes_to_the_client(status: int) -> None:
     one, two = Relaying("one", "m"), Relaying("two", "m")
     one.answers = [status]
     router = Router([endpoint(one), endpoint(two, priority=1)])
@@ -285,7 +287,7 @@ def test_what_is_the_clients_fault_is_not_asked_of_another(status: int) -> None:
     assert who(relayed(router)) == "one"
 
 
-def test_one_that_cools_is_tried_again_by_one_request_alone() -> None:
+def test_after_its_cooldown_an_endpoint_is_probed_by_one_request() -> None:
     clock = Clock()
     one, two = Relaying("one", "m"), Relaying("two", "m")
     one.answers = [500]
@@ -298,7 +300,7 @@ def test_one_that_cools_is_tried_again_by_one_request_alone() -> None:
     probe.close()
 
 
-def test_a_busy_endpoint_is_left_alone_for_as_long_as_it_says() -> None:
+def test_a_busy_endpoint_cools_down_for_as_long_as_it_says() -> None:
     clock = Clock()
     one, two = Relaying("one", "m"), Relaying("two", "m")
     one.answers = [RateLimited("busy", retry_after=30)]
@@ -310,7 +312,7 @@ def test_a_busy_endpoint_is_left_alone_for_as_long_as_it_says() -> None:
     assert who(relayed(router)) == "one"
 
 
-def test_with_all_down_every_endpoint_is_named_with_its_reason() -> None:
+def test_when_all_fail_the_error_names_every_endpoint_with_its_reason() -> None:
     one, two, three = Relaying("one", "m"), Relaying("two", "m"), Relaying("three", "other")
     one.answers, two.answers = [Unreachable("one cannot be reached")], [503]
     router = Router([endpoint(one), endpoint(two, priority=1), endpoint(three)])
@@ -326,7 +328,7 @@ def test_with_all_down_every_endpoint_is_named_with_its_reason() -> None:
         relayed(router)
 
 
-def test_a_model_nobody_lists_while_a_list_is_missing_is_no_404() -> None:
+def test_an_unknown_model_is_no_404_while_a_list_is_missing() -> None:
     one, two = Relaying("one", "m"), Relaying("two")
     two.lists_fail = Unreachable("two cannot be reached")
     with pytest.raises(
@@ -335,7 +337,7 @@ def test_a_model_nobody_lists_while_a_list_is_missing_is_no_404() -> None:
         Router([endpoint(one), endpoint(two)]).candidates("x")
 
 
-def test_all_busy_is_a_429_with_the_soonest_time() -> None:
+def test_when_all_are_busy_the_answer_is_a_429_with_the_soonest_time() -> None:
     one, two = Relaying("one", "m"), Relaying("two", "m")
     one.answers = [RateLimited("busy", retry_after=30)]
     two.answers = [RateLimited("busy", retry_after=9)]
@@ -344,7 +346,7 @@ def test_all_busy_is_a_429_with_the_soonest_time() -> None:
     assert raised.value.retry_after == 9
 
 
-def test_the_only_endpoints_failure_is_told_as_it_tells_it() -> None:
+def test_the_failed_response_of_the_only_endpoint_is_passed_on() -> None:
     one = Relaying("one", "m")
     one.answers, one.body = [500], b"my own words"
     answer = relayed(Router([Endpoint(one, CircuitBreaker(0))]))
@@ -355,7 +357,7 @@ def test_the_only_endpoints_failure_is_told_as_it_tells_it() -> None:
         relayed(Router([Endpoint(one, CircuitBreaker(0))]))
 
 
-def test_closing_an_answer_ends_what_runs_there() -> None:
+def test_closing_a_response_ends_the_attempt() -> None:
     one = endpoint(Relaying("one", "m"))
     answer = relayed(Router([one]))
     assert one.breaker.running == 1
@@ -363,7 +365,7 @@ def test_closing_an_answer_ends_what_runs_there() -> None:
     assert one.breaker.running == 0
 
 
-def test_a_fallback_is_asked_when_the_model_is_gone_or_fails() -> None:
+def test_a_fallback_answers_when_the_model_is_unknown_or_fails() -> None:
     one, two = Relaying("one", "m"), Relaying("two", "n")
     one.answers = [500]
     router = Router([endpoint(one), endpoint(two)], fallbacks={"m": ["n"], "*": ["n"]})
@@ -372,7 +374,7 @@ def test_a_fallback_is_asked_when_the_model_is_gone_or_fails() -> None:
     assert found(router, "unknown") == [("two", ("n",))]
 
 
-def test_a_fallback_is_asked_when_the_context_overflows() -> None:
+def test_a_fallback_answers_when_the_context_overflows() -> None:
     one, two = Relaying("one", "m"), Relaying("two", "m")
     big = Relaying("big", "n")
     one.answers, two.answers = [400, 400], [400]
@@ -385,7 +387,7 @@ def test_a_fallback_is_asked_when_the_context_overflows() -> None:
     assert Router([endpoint(one)]).proxy(CALL, Router([endpoint(one)]).candidates("m")) is not None
 
 
-def test_a_400_that_only_speaks_of_context_in_the_prompt_is_the_clients() -> None:
+def test_a_400_that_only_quotes_a_context_overflow_goes_to_the_client() -> None:
     one, big = Relaying("one", "m"), Relaying("big", "n")
     one.answers = [400]
     one.body = b'{"error": {"message": "no"}, "echo": "maximum context length"}'
@@ -393,7 +395,7 @@ def test_a_400_that_only_speaks_of_context_in_the_prompt_is_the_clients() -> Non
     assert who(relayed(router)) == "one"
 
 
-def test_a_horde_whose_wait_is_too_long_comes_after_the_fallbacks() -> None:
+def test_a_model_whose_wait_is_too_long_comes_after_its_fallbacks() -> None:
     horde = Offering("horde", "m", horde={"expected_seconds": 300})
     cloud = Relaying("cloud", "n")
     endpoints = [endpoint(horde), endpoint(cloud)]
@@ -411,13 +413,13 @@ def streamed(router: Router, chat: GenerationRequest = CHAT) -> tuple[list[str],
     return accepted, "".join(delta.get("content", "") for delta in deltas)
 
 
-def test_a_stream_is_taken_over_before_the_first_content() -> None:
+def test_another_upstream_may_take_over_a_stream_before_its_first_content() -> None:
     one, two = Offering("one", "m"), Offering("two", "m")
     one.failure = UpstreamFailed("no")
     assert streamed(Router([endpoint(one), endpoint(two, priority=1)])) == (["two"], "two")
 
 
-def test_the_cost_of_a_stream_that_was_taken_over_is_its_successors() -> None:
+def test_the_cost_of_a_spliced_stream_is_that_of_the_last_upstream() -> None:
     class Breaking(Offering):
         def stream(
             self, request: GenerationRequest, route: Route, caller: Caller
@@ -461,7 +463,7 @@ class Patient(Offering):
             self.is_closed = True
 
 
-def test_closing_a_stream_ends_what_runs_there() -> None:
+def test_closing_a_stream_closes_the_upstream_and_ends_the_attempt() -> None:
     upstream = Patient("one", "m")
     router = Router([endpoint(upstream)])
     items = router.stream(CHAT, router.candidates("m"), Caller())
@@ -481,7 +483,7 @@ def test_one_frame_of_the_router_waits_with_the_upstream() -> None:
     items.close()
 
 
-def test_a_streams_context_overflow_goes_to_the_fallback_alone() -> None:
+def test_after_a_context_overflow_only_fallbacks_are_tried() -> None:
     one, two, big = Offering("one", "m"), Offering("two", "m"), Offering("big", "n")
     one.failure = ContextLengthExceeded(10, 20)
     endpoints = [endpoint(one), endpoint(two, priority=1), endpoint(big)]
@@ -490,7 +492,7 @@ def test_a_streams_context_overflow_goes_to_the_fallback_alone() -> None:
         streamed(Router(endpoints))
 
 
-def test_a_faulted_request_is_no_reason_to_leave_a_horde_alone() -> None:
+def test_a_horde_cools_down_when_it_is_gone_but_not_for_a_faulted_request() -> None:
     horde, cloud = Offering("horde", "m"), Offering("cloud", "m")
     router = Router([endpoint(horde), endpoint(cloud, priority=1)])
     horde.failure = UpstreamFailed("faulted")
@@ -503,7 +505,7 @@ def test_a_faulted_request_is_no_reason_to_leave_a_horde_alone() -> None:
     assert streamed(router)[0] == ["cloud"]
 
 
-def test_relaying_stops_at_one_that_has_to_translate() -> None:
+def test_proxying_stops_at_a_candidate_that_cannot_proxy() -> None:
     one, horde = Relaying("one", "m"), Offering("horde", "m")
     one.answers = [Unreachable("gone")]
     router = Router([endpoint(one), endpoint(horde, priority=1)])
@@ -530,7 +532,7 @@ def test_states_hold_no_secret() -> None:
     }
 
 
-def test_an_endpoint_whose_models_cannot_be_had_is_down() -> None:
+def test_an_endpoint_whose_models_cannot_be_listed_is_down() -> None:
     one = Relaying("one")
     one.lists_fail = Unreachable("one cannot be reached")
     [state] = Router([endpoint(one)]).states()
@@ -557,7 +559,7 @@ class Breaking(Relaying):
         return ProxyResponse(relayed.status, [], broken(), [self._close])
 
 
-def test_an_answer_that_breaks_before_it_can_be_judged_is_asked_of_another() -> None:
+def test_a_response_that_breaks_off_at_its_start_makes_another_endpoint_answer() -> None:
     clock = Clock()
     one, two = Breaking("one", "m"), Relaying("two", "m")
     one.answers = [400, 400]
@@ -578,7 +580,7 @@ def test_a_fallback_counts_for_an_alias_and_other_spellings() -> None:
         assert [each for each, _ in found(router, name)] == ["one", "two"]
 
 
-def test_a_fallback_that_is_gone_asks_for_no_lists() -> None:
+def test_an_unknown_fallback_refreshes_no_lists() -> None:
     one = Relaying("one", "m")
     router = Router([endpoint(one)], fallbacks={"m": ["gone"]})
     router.models()
@@ -587,7 +589,7 @@ def test_a_fallback_that_is_gone_asks_for_no_lists() -> None:
     assert one.refreshed == before
 
 
-def test_an_overflow_is_told_where_no_fallback_answers() -> None:
+def test_the_overflow_is_the_error_when_no_fallback_answers() -> None:
     one, big = Relaying("one", "m"), Relaying("big", "n")
     one.answers, big.answers = [400], [503]
     one.body = b'{"error": {"message": "1000 tokens are too many", "type": "x", "code": '
@@ -613,7 +615,7 @@ def test_a_503_may_say_how_long_it_lasts() -> None:
     assert router.endpoints[0].breaker.cooldown_left() == 120
 
 
-def test_names_of_any_length_are_not_kept() -> None:
+def test_very_long_names_are_not_remembered() -> None:
     router = Router([endpoint(Relaying("one", "m"))])
     with pytest.raises(ModelNotFound):
         router.candidates("x" * 10_000)

@@ -18,7 +18,7 @@ def fail(breaker: CircuitBreaker, seconds: float | None = None) -> None:
     attempt.end()
 
 
-def test_a_failure_is_followed_by_a_pause_that_doubles_up_to_the_longest() -> None:
+def test_a_failure_starts_a_cooldown_that_doubles_up_to_the_longest() -> None:
     clock = Clock()
     breaker = CircuitBreaker(1, 5, clock)
     pauses = []
@@ -53,7 +53,7 @@ def test_a_probe_that_ends_without_an_answer_leaves_room_for_the_next() -> None:
     assert breaker.try_acquire() is not None
 
 
-def test_a_pause_that_the_server_asks_for_is_kept() -> None:
+def test_a_cooldown_that_the_server_asks_for_is_respected() -> None:
     clock = Clock()
     breaker = CircuitBreaker(1, 60, clock)
     fail(breaker, 90)
@@ -68,7 +68,7 @@ def test_without_a_cooldown_it_is_always_up() -> None:
     assert breaker.state()["state"] == "up"
 
 
-def test_what_runs_is_counted_once_however_often_it_is_ended() -> None:
+def test_an_attempt_may_be_ended_more_than_once() -> None:
     breaker = CircuitBreaker()
     first, second = acquired(breaker), acquired(breaker)
     assert breaker.running == 2

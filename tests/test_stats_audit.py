@@ -155,7 +155,7 @@ def test_an_answer_has_the_documented_json() -> None:
     }
 
 
-def test_no_models_are_all_zeros() -> None:
+def test_without_models_all_counts_are_zero() -> None:
     answer = audit("image", {}).answer().to_json()
     assert (answer["total_count"], answer["models"]) == (0, [])
     assert set(answer["summary"].values()) == {0}
@@ -198,7 +198,7 @@ def test_use_below_the_share_of_its_category_is_low(
     assert found.deletion_risk_flags.low_usage is is_low
 
 
-def test_the_rules_can_be_others() -> None:
+def test_other_rules_may_be_given() -> None:
     merged = {"a": entry(9, day=1), "b": entry(11, day=1), "c": entry(9_980, day=1)}
     found = audit("text", merged, rules=AuditRules(low_usage_percentage=0.1))
     assert {model.name: flags_of(model) for model in found.models} == {
@@ -218,14 +218,14 @@ def test_the_rules_can_be_others() -> None:
         ((0, 0, 0), None, None),
     ],
 )
-def test_trends_of_nothing_are_null(
+def test_a_trend_without_use_is_null(
     usage: tuple[int, int, int], day_to_month: float | None, month_to_total: float | None
 ) -> None:
     trend = audited(entry(usage[1], day=usage[0], total=usage[2])).usage_trend
     assert (trend.day_to_month_ratio, trend.month_to_total_ratio) == (day_to_month, month_to_total)
 
 
-def test_the_share_has_four_decimals_and_is_zero_of_nothing() -> None:
+def test_the_share_has_four_decimals_and_is_zero_without_use() -> None:
     assert audited(entry(1), others=2).usage_percentage_of_category == 33.3333
     assert audited(entry(0), others=0).usage_percentage_of_category == 0.0
 
@@ -260,7 +260,7 @@ def test_the_benefit_is_the_use_for_each_gigabyte_of_an_image_model(
         (entry(workers=0, workers_known=False), False),
     ],
 )
-def test_no_workers_are_told_only_when_somebody_looked(
+def test_a_model_lacks_workers_only_if_workers_were_fetched(
     found: CombinedModelStatistics, is_set: bool
 ) -> None:
     assert audited(found).deletion_risk_flags.no_active_workers is is_set
@@ -302,7 +302,7 @@ def test_a_model_is_critical_without_use_and_workers(
         (("https://[::1",), {"has_unknown_host", "no_download_urls"}),
     ],
 )
-def test_downloads_are_judged_of_image_models_only(
+def test_only_the_downloads_of_image_models_are_judged(
     downloads: tuple[str, ...], flags: set[str]
 ) -> None:
     known = record("m", downloads=downloads)
@@ -321,7 +321,7 @@ def test_downloads_are_judged_of_image_models_only(
         (None, set()),
     ],
 )
-def test_a_model_lacks_a_description_only_where_there_is_a_reference(
+def test_a_model_lacks_a_description_only_if_there_is_a_reference(
     known: ReferenceRecord | None, flags: set[str]
 ) -> None:
     assert flags_of(audited(entry(5, day=1), "text", known)) == flags
@@ -389,7 +389,7 @@ def test_the_most_used_comes_first() -> None:
         ("low_usage", ["quiet", "abandoned"]),
     ],
 )
-def test_a_preset_picks_its_models(preset: str, expected: list[str]) -> None:
+def test_a_preset_selects_its_models(preset: str, expected: list[str]) -> None:
     answer = WHOLE.answer(preset=preset)
     assert [model.name for model in answer.models] == expected
     assert answer.summary.total_models == answer.total_count == len(expected)
@@ -410,9 +410,7 @@ def test_models_of_unknown_use_are_no_candidates() -> None:
         (3, 6, []),
     ],
 )
-def test_each_page_tells_the_same_totals(
-    limit: int | None, offset: int, expected: list[str]
-) -> None:
+def test_each_page_has_the_same_totals(limit: int | None, offset: int, expected: list[str]) -> None:
     answer = WHOLE.answer(limit=limit, offset=offset)
     assert [model.name for model in answer.models] == expected
     assert (answer.total_count, answer.returned_count) == (6, len(expected))
@@ -420,7 +418,7 @@ def test_each_page_tells_the_same_totals(
     assert answer.summary == WHOLE.answer().summary
 
 
-def test_a_page_of_a_preset_tells_the_total_of_the_preset() -> None:
+def test_a_page_of_a_preset_has_the_totals_of_the_preset() -> None:
     answer = WHOLE.answer(preset="no_workers", limit=1, offset=1)
     assert [model.name for model in answer.models] == ["abandoned"]
     assert (answer.total_count, answer.summary.total_models) == (2, 2)
@@ -443,13 +441,13 @@ def test_no_answer_changes_the_audit() -> None:
         ({"offset": -1}, "offset"),
     ],
 )
-def test_a_value_that_is_none_is_told(options: dict[str, Any], param: str) -> None:
+def test_a_wrong_value_is_refused_by_name(options: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         WHOLE.answer(**options)
     assert (caught.value.param, caught.value.code) == (param, "invalid_value")
 
 
-def test_a_category_without_rules_is_told() -> None:
+def test_a_category_without_rules_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="text, image") as caught:
         audit("sound", {})
     assert caught.value.param == "type"

@@ -38,7 +38,7 @@ def names(**options: Any) -> list[str]:
     return list(listing(MERGED, **options).models)
 
 
-def test_without_wishes_all_models_stay_in_their_order() -> None:
+def test_without_parameters_all_models_stay_in_their_order() -> None:
     found = listing(MERGED)
     assert (list(found.models), found.total_count) == (["b", "A", "never", "unknown"], 4)
     assert found.models["b"] is MERGED["b"]
@@ -58,7 +58,7 @@ def test_without_wishes_all_models_stay_in_their_order() -> None:
         ("name", ["unknown", "never", "b", "A"], ["A", "b", "never", "unknown"]),
     ],
 )
-def test_what_is_missing_comes_last_either_way(
+def test_models_without_the_value_come_last_in_either_direction(
     sort_by: str, descending: list[str], ascending: list[str]
 ) -> None:
     assert names(sort_by=sort_by) == descending
@@ -125,12 +125,12 @@ def test_the_merged_models_are_never_changed() -> None:
         ({"min_worker_count": -1}, "min_worker_count", "0 or more"),
     ],
 )
-def test_a_value_that_is_none_is_told(options: dict[str, Any], param: str, words: str) -> None:
+def test_a_wrong_value_is_refused_by_name(options: dict[str, Any], param: str, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words) as caught:
         listing(MERGED, **options)
     assert (caught.value.param, caught.value.code) == (param, "invalid_value")
 
 
-def test_nothing_can_be_listed() -> None:
+def test_an_empty_list_can_be_listed() -> None:
     found = listing({}, sort_by="eta", limit=1)
     assert (found.models, found.total_count) == ({}, 0)

@@ -75,7 +75,7 @@ def test_a_new_document_makes_a_new_snapshot_with_the_other_indexes_as_they_were
     assert after.stats is before.stats
 
 
-def test_what_was_not_fetched_is_none_and_what_is_empty_is_not() -> None:
+def test_a_missing_document_is_none_and_an_empty_one_is_not() -> None:
     horde, clock = StubHorde(), Clock()
     snapshot = live(horde, clock).snapshot("text")
     assert snapshot.workers is not None and len(snapshot.workers) == 0
@@ -108,7 +108,7 @@ class Naps:
             raise ShuttingDown()
 
 
-def test_hydration_touches_after_the_delay_and_then_at_each_interval() -> None:
+def test_hydration_loads_after_the_delay_and_then_at_each_interval() -> None:
     naps, touched = Naps(2), []
     found = Hydrator(
         lambda: touched.append(len(naps.seconds)),
@@ -145,7 +145,7 @@ def test_only_the_leading_proxy_hydrates() -> None:
     assert seconds_asked == [100]
 
 
-def test_hydration_keeps_text_and_what_was_asked_for_warm() -> None:
+def test_hydration_keeps_text_and_the_kinds_that_were_used_warm() -> None:
     horde, clock = StubHorde(), Clock()
     known = live(horde, clock)
     known.load_if_due()

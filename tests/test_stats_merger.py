@@ -115,7 +115,7 @@ def test_the_recorded_image_model_is_merged() -> None:
     assert (found.worker_count, found.performance, found.usage_stats) == (1, 3426607.8, None)
 
 
-def test_a_model_that_nobody_knows_is_all_null() -> None:
+def test_an_unknown_model_is_all_null() -> None:
     assert merged("nothing", [], {}).to_json() == {
         "worker_count": 0,
         "queued_jobs": None,
@@ -173,7 +173,7 @@ def test_any_name_of_a_model_finds_all_its_variants(name: str) -> None:
     assert (found.threads, found.usage_stats, found.worker_count) == (5, UsageStats(0, 13, 0), 2)
 
 
-def test_sizes_and_versions_are_models_of_their_own() -> None:
+def test_other_sizes_and_versions_are_other_models() -> None:
     stats = used({"koboldcpp/C-24B-v4.3": 22, "koboldcpp/C-22B-v1.3": 1000, "C-24B-v4": 7})
     assert merged("C-24B-v4.3", None, stats).usage_stats == UsageStats(0, 22, 0)
 
@@ -214,7 +214,7 @@ def test_a_speed_that_was_not_measured_does_not_count(
     assert merged(BARE, statuses).performance == performance
 
 
-def test_what_only_one_variant_tells_is_taken() -> None:
+def test_a_value_that_only_one_variant_has_is_taken() -> None:
     found = merged(BARE, [status(KOBOLD, queued=3), status(APHRODITE, eta=4)])
     assert (found.queued, found.eta, found.queued_jobs) == (3.0, 4, None)
 
@@ -278,7 +278,7 @@ def test_a_worker_that_came_twice_counts_once() -> None:
         (None, None, 0, None),
     ],
 )
-def test_no_workers_are_not_workers_that_were_not_fetched(
+def test_an_empty_list_of_workers_is_not_a_missing_one(
     statuses: Any, workers: Any, count: int, summaries: Any
 ) -> None:
     found = merged(BARE, statuses, None, workers)
@@ -299,7 +299,7 @@ def test_workers_are_known_by_either_list(statuses: Any, workers: Any, known: bo
 
 
 @pytest.mark.parametrize("fields", [{"online": False}, {"maintenance_mode": True}])
-def test_a_worker_that_cannot_be_asked_does_not_count(fields: dict[str, bool]) -> None:
+def test_a_worker_that_is_offline_or_in_maintenance_does_not_count(fields: dict[str, bool]) -> None:
     found = merged(BARE, None, None, [worker("v", BARE, **fields), worker("w", BARE)])
     assert list(found.worker_summaries or {}) == ["w"]
 
@@ -327,7 +327,7 @@ def test_workers_count_before_the_threads_of_the_status(
 # Variations
 
 
-def test_the_variations_are_told_only_when_asked_for() -> None:
+def test_variations_are_only_there_on_request() -> None:
     assert merged(BARE, [status(KOBOLD)]).backend_variations is None
     assert merged(BARE, [], variations=True).backend_variations == {}
 
@@ -406,7 +406,7 @@ def test_an_empty_index_is_not_an_absent_one() -> None:
     assert merged(BARE, None, IndexedHordeModelStats(read_stats({}).value)).usage_known
 
 
-def test_a_bad_element_does_not_spoil_the_merge() -> None:
+def test_a_bad_element_does_not_affect_the_others() -> None:
     stats = {"month": {BARE: 3, "y": "?"}}
     found = merged(BARE, [None, status(BARE, 2)], stats, [3, worker("w", BARE)])
     assert (found.threads, found.usage_stats, found.worker_count) == (2, UsageStats(0, 3, 0), 1)
@@ -454,7 +454,7 @@ def test_all_workers_are_there_once_even_without_a_model() -> None:
     assert workers.get("a") == []
 
 
-def test_a_list_that_an_index_gave_is_the_callers() -> None:
+def test_a_caller_may_change_the_list_that_an_index_returns() -> None:
     workers = IndexedHordeWorkers(read_workers([worker("w", "a")]).value)
     workers.get("a").clear()
     workers.get_all().clear()

@@ -128,7 +128,7 @@ def test_a_worker_of_an_id_alone_has_defaults() -> None:
     assert (found.online, found.threads, found.models, found.nsfw) == (True, 1, (), None)
 
 
-def test_the_names_of_a_worker_that_are_none_are_left_out() -> None:
+def test_what_cannot_be_a_models_name_is_left_out() -> None:
     assert worker(models=["a", None, 3, "", "b\n", "\ud800", "c"]).models == ("a", "c")
 
 
@@ -183,7 +183,7 @@ def test_a_bad_worker_is_left_out_and_counted(bad: Any) -> None:
 
 
 @pytest.mark.parametrize("document", [None, {"message": "down"}, "<html>", 3])
-def test_an_answer_that_is_no_list_is_one_bad_element(document: Any) -> None:
+def test_an_answer_that_is_not_a_list_is_one_bad_element(document: Any) -> None:
     assert read_statuses(document) == ([], 1)
     assert read_workers(document) == ([], 1)
 
@@ -236,7 +236,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_whatever_comes_is_read_without_an_error(document: Any) -> None:
+def test_any_json_is_read_without_an_error(document: Any) -> None:
     for reader in (read_statuses, read_workers):
         read = reader(document)
         count = len(document) if isinstance(document, list) else 1

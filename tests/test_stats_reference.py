@@ -93,7 +93,7 @@ def test_an_image_model_is_read() -> None:
     )
 
 
-def test_the_three_entries_of_a_text_model_are_one() -> None:
+def test_the_three_entries_of_a_text_model_are_merged() -> None:
     reference = read_reference(
         {
             "koboldcpp/X-8B": {"style": "other", "instruct_format": "Alpaca"},
@@ -122,7 +122,7 @@ def test_the_three_entries_of_a_text_model_are_one() -> None:
         {"config": {"download": [{"file_url": 3}, None]}},
     ],
 )
-def test_a_field_of_another_kind_is_absent(fields: dict[str, Any]) -> None:
+def test_a_field_of_an_unexpected_type_counts_as_absent(fields: dict[str, Any]) -> None:
     assert only({"x": fields}) == ReferenceRecord(name="x")
 
 
@@ -130,18 +130,18 @@ def test_the_parameters_may_have_the_newer_name() -> None:
     assert only({"x": {"parameters_count": 7e9}}).parameters == 7_000_000_000
 
 
-def test_a_record_that_is_none_is_left_out_and_counted() -> None:
+def test_a_record_that_is_not_an_object_is_left_out_and_counted() -> None:
     reference = read_reference({"x": None, "": {}, "y": {}, "z": [1]})
     assert (reference.names(), reference.left_out) == (["y"], 3)
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 3])
-def test_a_document_that_is_no_reference_is_empty(document: Any) -> None:
+def test_a_document_of_another_kind_is_an_empty_reference(document: Any) -> None:
     reference = read_reference(document)
     assert (len(reference), reference.left_out) == (0, 1)
 
 
-def test_a_name_tells_what_the_reference_does_not() -> None:
+def test_the_name_of_a_model_fills_gaps_of_the_reference() -> None:
     reference = read_reference({"org/X-8B": {"style": "chat"}, "Y-8B": {"parameters": 7}})
     assert described(["koboldcpp/X-8B", "Y-8B", "Z-3B", "z"], reference) == {
         "koboldcpp/X-8B": ReferenceRecord("org/X-8B", style="chat", parameters=8_000_000_000),
@@ -181,7 +181,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_whatever_comes_is_read_without_an_error(document: Any) -> None:
+def test_any_json_is_read_without_an_error(document: Any) -> None:
     reference = read_reference(document)
     count = len(document) if isinstance(document, dict) else 1
     assert len(reference) + reference.left_out == count

@@ -94,7 +94,7 @@ def test_the_statistics_have_the_documented_json() -> None:
     }
 
 
-def test_no_models_are_all_zeros() -> None:
+def test_without_models_all_counts_are_zero() -> None:
     found = category_statistics("text", [], 5).to_json()
     assert (found["total_models"], found["returned_models"], found["computed_at"]) == (0, 0, 5)
     assert found["download_stats"] == {
@@ -112,7 +112,7 @@ def test_no_models_are_all_zeros() -> None:
     )
 
 
-def test_models_of_which_nothing_is_known_are_counted() -> None:
+def test_models_without_a_record_are_counted() -> None:
     found = category_statistics("text", [ReferenceRecord("a"), ReferenceRecord("b")], 5)
     assert (found.total_models, found.models_without_param_info, found.nsfw_count) == (2, 2, 0)
 
@@ -145,7 +145,7 @@ def test_buckets_are_percentages_of_all_models() -> None:
     assert found.models_without_param_info == 1
 
 
-def test_the_twenty_most_frequent_tags_and_styles_are_told() -> None:
+def test_the_twenty_most_frequent_tags_and_styles_are_listed() -> None:
     models = [
         ReferenceRecord(str(number), style=f"s{number:02}", tags=(f"t{number:02}", "all"))
         for number in range(30)
@@ -165,7 +165,7 @@ def test_the_twenty_most_frequent_tags_and_styles_are_told() -> None:
         (5, 9, 0),
     ],
 )
-def test_a_page_is_told_and_the_statistics_stay_as_they_are(
+def test_a_page_is_noted_and_changes_no_counts(
     limit: int | None, offset: int, returned: int
 ) -> None:
     found = category_statistics("image", MODELS, 0)
@@ -180,7 +180,7 @@ def test_a_page_is_told_and_the_statistics_stay_as_they_are(
 
 
 @pytest.mark.parametrize(("limit", "offset", "param"), [(0, 0, "limit"), (None, -1, "offset")])
-def test_a_page_that_is_none_is_refused(limit: int | None, offset: int, param: str) -> None:
+def test_a_wrong_page_is_refused(limit: int | None, offset: int, param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         category_statistics("image", MODELS, 0).paged(limit, offset)
     assert caught.value.param == param
@@ -198,9 +198,9 @@ def test_a_page_that_is_none_is_refused(limit: int | None, offset: int, param: s
         ("", None),
     ],
 )
-def test_an_address_has_a_host_or_is_none(url: str, host: str | None) -> None:
+def test_only_a_url_has_a_host(url: str, host: str | None) -> None:
     assert host_of(url) == host
 
 
-def test_a_percentage_of_nothing_is_zero() -> None:
+def test_the_percentage_of_zero_is_zero() -> None:
     assert (percentage(0, 0), percentage(1, 3), percentage(1, 3, 4)) == (0.0, 33.33, 33.3333)

@@ -80,7 +80,7 @@ def catalog(source: Source, timer: Timer) -> Catalog:
         {"jobs": float("nan")},
     ],
 )
-def test_numbers_of_nonsense_make_no_endless_wait(fields: dict[str, Any]) -> None:
+def test_nonsensical_numbers_make_no_infinite_wait(fields: dict[str, Any]) -> None:
     entry = joined([{"name": "a", "count": 1, **fields}], [worker()])["a"]
     expected = Throughput().expected(entry, 512)
     assert math.isfinite(expected.queue + expected.generation)
@@ -113,7 +113,7 @@ def test_the_recorded_lists_are_joined() -> None:
         {"trusted": None},
     ],
 )
-def test_one_odd_worker_does_not_spoil_the_list(odd: dict[str, Any]) -> None:
+def test_an_odd_worker_does_not_affect_the_others(odd: dict[str, Any]) -> None:
     found = joined(
         [{"name": None}, {"name": 3}, {"name": "c", "queued": "x", "eta": None}],
         [worker(**odd), worker(models=["c"])],
@@ -130,7 +130,7 @@ def test_workers_that_are_offline_or_in_maintenance_do_not_count() -> None:
     assert list(found) == ["c"]
 
 
-def test_a_model_that_no_worker_lists_yet_has_a_worker_of_the_servers_defaults() -> None:
+def test_a_model_without_a_listed_worker_gets_one_of_the_servers_defaults() -> None:
     found = joined([{"name": "a", "count": 1}, {"name": "b", "count": 0}], [])
     assert {name: capacities(entry.workers) for name, entry in found.items()} == {
         "a": [Capacity(512, 2048)]
@@ -160,7 +160,7 @@ def test_the_catalog_is_loaded_once_within_its_time_to_live() -> None:
     assert source.calls == 2
 
 
-def test_a_failure_with_nothing_known_is_told_and_remembered_for_a_moment() -> None:
+def test_a_first_load_that_fails_is_an_error_and_is_repeated_after_a_pause() -> None:
     source, timer = Source(), Timer()
     source.error = UpstreamFailed("down")
     models = catalog(source, timer)
@@ -206,5 +206,5 @@ def test_many_threads_make_one_fetch() -> None:
     assert entered.wait(60)
     gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert source.calls == 1

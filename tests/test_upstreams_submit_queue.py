@@ -115,7 +115,7 @@ def test_a_key_that_must_wait_does_not_stop_another() -> None:
     assert [name for _, name in line.run(1)] == ["free"]
 
 
-def test_a_key_that_the_horde_turned_away_is_held_for_a_while() -> None:
+def test_a_key_that_the_horde_refused_is_held_for_a_while() -> None:
     line = Line(FREE)
     line.queue.hold_key(line.queue.new_ticket("key", "one"), 5)
     line.arrive("held")
@@ -132,7 +132,7 @@ def test_a_chat_that_leaves_the_line_lets_the_others_go_on() -> None:
     assert [name for _, name in line.run(3)] == ["0", "1", "3", "4"]
 
 
-def test_the_position_counts_turns() -> None:
+def test_the_queue_position_counts_the_turns_of_other_clients() -> None:
     line = Line(Limits(address=("1/hour",), key=()))
     for name, client in (("a", "one"), ("b", "one"), ("c", "two"), ("d", "one")):
         line.arrive(name, client)
