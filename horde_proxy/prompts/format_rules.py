@@ -1,7 +1,8 @@
-"""Which chat format a model wants, by its name. Rules in order, first hit wins; pure.
+"""Which chat format a model expects, by its name: the first rule that matches wins. Pure.
 
-Names are matched as whole words, so that "EVA" is not found in "Nevada". The rules follow
-what the makers of these models say of them; a setting overrides each.
+Names are matched as whole words, so that "EVA" is not found in "Nevada". The rules follow the
+makers' model cards, and the labels of AI-Horde's own list of models; a setting overrides each.
+Special names stand before the general ones that they contain (gemma4 before gemma).
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from collections.abc import Mapping
 from horde_proxy.aihorde.names import matches_glob
 from horde_proxy.prompts.formats import FORMATS, PLACEHOLDERS, Format
 
+# Names that only workers have which fill in PLACEHOLDERS: koboldcpp puts its own before each model,
+# and the worker that comes with this proxy does the same.
 _WORKER_FORMATTED = ("koboldcpp/", "horde-proxy/")
 
+# (format, expression for a part of the name). Where a fine-tune departs from its base model, its
+# card or AI-Horde's list says so.
 _RULES: tuple[tuple[str, str], ...] = (
+    # Families whose makers use one format: gpt-oss-20b, gemma-4-31b, G4-..., DeepSeek-V3, GLM-4.6
     ("harmony", r"gpt-oss"),
     ("gemma4", r"gemma-?4|equinox-31b|g4(?=-)"),
     ("gemma", r"gemma|gemmasutra|tiger-gemma|fallen-gemma"),
@@ -27,6 +33,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("granite", r"granite"),
     ("kimi", r"kimi"),
     ("minimax", r"minimax"),
+    # TheDrummer's: the base model decides, not the maker: Behemoth-123B-v2, Cydonia-24B-v4.3
     ("metharme", r"behemoth-123b-v2|pygmalion-2|mythalion|metharme"),
     ("mistral-v3", r"behemoth-(?:r1|x|redux)|cydonia-22b"),
     (
@@ -38,35 +45,43 @@ _RULES: tuple[tuple[str, str], ...] = (
         "mistral-v3-tekken",
         r"rocinante-x|rocinante-xl|mistral-nemo-instruct|ministral|mini-magnum-12b",
     ),
+    # Magnum: each size has another base, magnum-v4-27b (ChatML) and magnum-v4-22b (Mistral)
     ("chatml", r"magnum-12b-v2|magnum-v3-27b|magnum-v4-(?:9b|27b|72b)"),
     ("mistral-v3", r"magnum-v4-(?:12b|22b|123b)"),
+    # Fine-tunes that were trained with ChatML on a base that has another format
     ("chatml", r"noromaid-mixtral|chronos-70b-v2"),
     (
         "chatml",
         r"hermes|openhermes|dolphin|snowpiercer|pantheon|neonmaid|mag-mell|rocinante"
         r"|unslopnemo|dans-personalityengine|muse|eva|nemoreremix|etherealaurora",
     ),
+    # Families of ChatML: Qwen2.5-7B, QwQ-32B, EVA on Q2.5, Yi-34B, SmolLM2-1.7B
     ("chatml", r"qwen[\d.]*|qwq|q2\.5|q3\.5|yi|nemotron-3|nemotron-cascade|smollm[\d.]*"),
     ("mistral-v3", r"lumimaid-(?:v[\d.]+-)?(?:12b|123b)|luminum"),
+    # Mistral's own, by release: Mistral-7B-Instruct-v0.2, Mistral-Large-Instruct-2411
     ("mistral-v1", r"mixtral|mistral-7b(?:-instruct)?-v0\.[12]"),
     ("mistral-v7", r"mistral-large(?:-instruct)?-2411"),
     ("mistral-v3", r"mistral-7b|mistral-large|mistral-small|codestral"),
+    # Llama 3 and its merges: L3-8B-Stheno, L3.3-70B-Euryale, Llama-3.1-8B
     (
         "llama3",
         r"l3|l3\.[0-9]|llama-?3(?:\.[0-9])?|stheno|lunaris|euryale|anubis|nevoria|electra"
         r"|sapphira|valkyrie|hanami|3some|lexi|lumimaid|impish[-_]llama",
     ),
+    # Fine-tunes of Llama 2 and its time: Fimbulvetr-11B, MythoMax-L2-13b
     (
         "alpaca",
         r"fimbulvetr|tiefighter(?:lr)?|psyfighter[\d]*|mythomax|westlake|estopianmaid|storytime"
         r"|psyonic-cetacean|beepo-22b|celeste-12b-v1\.6|solar|noromaid|kobbletiny",
     ),
     ("vicuna", r"midnight-miqu|miqu|vicuna"),
+    # By size alone: 12B is Nemo, 24B Mistral Small 3, 13B and 20B Llama 2
     ("chatml", r"nemo|12b"),
     ("mistral-v7-tekken", r"24b"),
     ("alpaca", r"l2|llama-?2|13b|20b"),
 )
 
+# A rule matches whole words: "eva" in "EVA-Qwen" and "Eva02", but neither in "Nevada" nor "evax".
 _COMPILED = tuple(
     (FORMATS[name], re.compile(rf"(?<![a-z0-9])(?:{pattern})(?![a-z])", re.IGNORECASE))
     for name, pattern in _RULES
@@ -76,9 +91,10 @@ _COMPILED = tuple(
 def choose_format(
     model: str, overrides: Mapping[str, str] | None = None, *, placeholders: bool = True
 ) -> Format:
-    """The chat format for a model: the user's globs first, then the worker's own, then the rules.
+    """The chat format for a model: by the user's globs, else the worker's own, else by the rules.
 
-    `placeholders`: whether workers that fill in their own tags (koboldcpp) are asked to.
+    `placeholders`: whether workers that can fill in their own tags (koboldcpp) do so. A name that
+    no rule matches gets ChatML, the most widely trained format.
     """
     for glob, name in (overrides or {}).items():
         if matches_glob(model, glob):

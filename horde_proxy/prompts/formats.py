@@ -1,7 +1,7 @@
-"""The chat formats: how each family of models wants its turns written. Data and one renderer.
+"""The chat formats: how each family of models expects its turns. Data and one renderer.
 
-The tag strings are the models' own chat templates; llama.cpp's src/llama-chat.cpp (MIT) lists
-most of them. No format begins with a BOS: every worker adds its own.
+The tags are those of the models' own chat templates; llama.cpp's src/llama-chat.cpp (MIT) lists
+most of them. No format begins with a BOS token: every worker adds its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Turn:
-    """One message as the renderer takes it: tool calls and results are text already."""
+    """One message for the renderer, with tool calls and results as text."""
 
     role: Role
     text: str
@@ -24,12 +24,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class Format:
-    """Tags around each role's text, and what makes the model begin (`opening`).
+    """The tags before and after each role's text, and the `opening` of the model's own turn.
 
-    `system` None: the system text goes into the first user turn, in the form of `inline_system`.
-    `trims`: texts lose outer whitespace. `alternates`: user and assistant must take turns.
-    `thinks`: models of this format may write a reasoning part whose opening tag is not seen.
-    `is_literal`: texts are not ours to change.
+    `system` None: the system text goes into the first user turn, between `inline_system`.
+    `preamble` begins each prompt; `default_system` is for chats without a system text.
+    `trims`: texts lose their outer whitespace, as in the template. `alternates`: user and assistant
+    take turns, so neighbours are merged. `thinks`: models may write reasoning whose opening tag is
+    in the prompt. `is_literal`: texts are prompts, not messages, and stay unchanged.
     """
 
     name: str
@@ -58,7 +59,7 @@ def _roles(
     preamble: str = "",
     thinks: bool = False,
 ) -> Format:
-    """A format whose turns differ only in the role's name inside the tag (ROLE)."""
+    """A format whose turns differ only in the role's name, in place of ROLE in the tag."""
     before, after = pattern
     system, user, assistant = ((before.replace("ROLE", role), after) for role in names)
     return Format(
@@ -83,10 +84,12 @@ _CHATML = _roles(
     stops=("<|im_end|>", "<|im_start|>"),
     thinks=True,
 )
+# Alpaca's own default, with which its models were trained.
 _ALPACA_SYSTEM = (
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request."
 )
+# The part of gpt-oss's template that no client writes: it announces the channels.
 _HARMONY_SYSTEM = (
     "<|start|>system<|message|>You are a helpful assistant.\nReasoning: low\n\n"
     "# Valid channels: analysis, commentary, final. "
@@ -94,208 +97,245 @@ _HARMONY_SYSTEM = (
 )
 _HARMONY_FINAL = "<|start|>assistant<|channel|>final<|message|>"
 
+# koboldcpp since 1.94.1 replaces these tags in every prompt by those of the model that it runs. The
+# END tags are needed: without them it leaves a system text open.
 PLACEHOLDERS = Format(
     "placeholders",
-    ("{{[INPUT]}}", "{{[INPUT_END]}}"),
-    ("{{[OUTPUT]}}", "{{[OUTPUT_END]}}"),
-    "{{[OUTPUT]}}",
-    ("{{[INPUT]}}", "{{[OUTPUT]}}", "{{[INPUT_END]}}", "{{[OUTPUT_END]}}"),
+    user=("{{[INPUT]}}", "{{[INPUT_END]}}"),
+    assistant=("{{[OUTPUT]}}", "{{[OUTPUT_END]}}"),
+    opening="{{[OUTPUT]}}",
+    stops=("{{[INPUT]}}", "{{[OUTPUT]}}", "{{[INPUT_END]}}", "{{[OUTPUT_END]}}"),
     system=("{{[SYSTEM]}}", "{{[SYSTEM_END]}}"),
     thinks=True,
 )
 
+# A new format is one entry here, and a rule in format_rules for the names that it is for. The name
+# in brackets is that of the same template in llama.cpp's src/llama-chat.cpp.
 _ALL = (
     PLACEHOLDERS,
+    # Qwen, Hermes, Yi, SmolLM, Nemotron 3 and most merges [chatml]
     _CHATML,
+    # Qwen3 with its thought begun and ended already; koboldcpp's adapter NoThink
     replace(
         _CHATML,
         name="qwen3-nothink",
         thinks=False,
         opening="<|im_start|>assistant\n<think>\n\n</think>\n\n",
     ),
+    # The Mistral templates differ in whitespace only, which matters: it is part of the tokens.
+    # Mistral 7B v0.1 and v0.2, Mixtral [mistral-v1]
     Format(
         "mistral-v1",
-        (" [INST] ", " [/INST]"),
-        (" ", "</s>"),
-        "",
-        _MISTRAL_STOPS,
+        user=(" [INST] ", " [/INST]"),
+        assistant=(" ", "</s>"),
+        opening="",
+        stops=_MISTRAL_STOPS,
         alternates=True,
     ),
+    # Mistral 7B v0.3, Small and Large of 2024 [mistral-v3]
     Format(
         "mistral-v3",
-        ("[INST] ", "[/INST]"),
-        (" ", "</s>"),
-        "",
-        _MISTRAL_STOPS,
+        user=("[INST] ", "[/INST]"),
+        assistant=(" ", "</s>"),
+        opening="",
+        stops=_MISTRAL_STOPS,
         trims=True,
         alternates=True,
     ),
+    # Mistral Nemo, Ministral [mistral-v3-tekken]
     Format(
         "mistral-v3-tekken",
-        ("[INST]", "[/INST]"),
-        ("", "</s>"),
-        "",
-        _MISTRAL_STOPS,
+        user=("[INST]", "[/INST]"),
+        assistant=("", "</s>"),
+        opening="",
+        stops=_MISTRAL_STOPS,
         alternates=True,
     ),
+    # Mistral Large 2411: the first with a system turn [mistral-v7]
     Format(
         "mistral-v7",
-        ("[INST] ", "[/INST]"),
-        (" ", "</s>"),
-        "",
-        _MISTRAL_SYSTEM_STOPS,
+        user=("[INST] ", "[/INST]"),
+        assistant=(" ", "</s>"),
+        opening="",
+        stops=_MISTRAL_SYSTEM_STOPS,
         system=("[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"),
         alternates=True,
     ),
+    # Mistral Small 3, Magistral, Devstral and their fine-tunes of 24B [mistral-v7-tekken]
     Format(
         "mistral-v7-tekken",
-        ("[INST]", "[/INST]"),
-        ("", "</s>"),
-        "",
-        _MISTRAL_SYSTEM_STOPS,
+        user=("[INST]", "[/INST]"),
+        assistant=("", "</s>"),
+        opening="",
+        stops=_MISTRAL_SYSTEM_STOPS,
         system=("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
         alternates=True,
     ),
+    # Llama 2 chat: the system text stands in the first user turn [llama2-sys]
     Format(
         "llama2",
-        ("[INST] ", " [/INST]"),
-        (" ", " </s>"),
-        "",
-        _MISTRAL_STOPS,
+        user=("[INST] ", " [/INST]"),
+        assistant=(" ", " </s>"),
+        opening="",
+        stops=_MISTRAL_STOPS,
         inline_system=("<<SYS>>\n", "\n<</SYS>>\n\n"),
         alternates=True,
     ),
+    # Llama 3 to 3.3 [llama3]
     _roles(
         "llama3",
         ("<|start_header_id|>ROLE<|end_header_id|>\n\n", "<|eot_id|>"),
         stops=("<|eot_id|>", "<|start_header_id|>", "<|end_of_text|>"),
         trims=True,
     ),
+    # Llama 4 Scout and Maverick [llama4]
     _roles(
         "llama4",
         ("<|header_start|>ROLE<|header_end|>\n\n", "<|eot|>"),
         stops=("<|eot|>", "<|header_start|>"),
         trims=True,
     ),
+    # Stanford Alpaca, and most fine-tunes of Llama 2, 13B and 20B. Its variants disagree about line
+    # breaks: these are koboldcpp's adapter's
     Format(
         "alpaca",
-        ("### Instruction:\n", "\n\n"),
-        ("### Response:\n", "\n\n"),
-        "### Response:\n",
-        ("### Instruction:", "### Response:", "</s>"),
+        user=("### Instruction:\n", "\n\n"),
+        assistant=("### Response:\n", "\n\n"),
+        opening="### Response:\n",
+        stops=("### Instruction:", "### Response:", "</s>"),
         system=("", "\n\n"),
         default_system=_ALPACA_SYSTEM,
     ),
+    # Vicuna 1.1, Miqu [vicuna]
     Format(
         "vicuna",
-        ("USER: ", "\n"),
-        ("ASSISTANT: ", "</s>\n"),
-        "ASSISTANT:",
-        ("USER:", "</s>"),
+        user=("USER: ", "\n"),
+        assistant=("ASSISTANT: ", "</s>\n"),
+        opening="ASSISTANT:",
+        stops=("USER:", "</s>"),
         system=("", "\n\n"),
     ),
+    # Pygmalion 2, Mythalion, Behemoth 123B v2: no line breaks and no end tags
     _roles(
         "metharme",
         ("<|ROLE|>", ""),
         ("system", "user", "model"),
         stops=("<|user|>", "<|system|>", "</s>"),
     ),
+    # Gemma 2 and 3: no system turn, and the template raises where roles do not alternate [gemma]
     Format(
         "gemma",
-        ("<start_of_turn>user\n", "<end_of_turn>\n"),
-        ("<start_of_turn>model\n", "<end_of_turn>\n"),
-        "<start_of_turn>model\n",
-        ("<end_of_turn>", "<start_of_turn>"),
+        user=("<start_of_turn>user\n", "<end_of_turn>\n"),
+        assistant=("<start_of_turn>model\n", "<end_of_turn>\n"),
+        opening="<start_of_turn>model\n",
+        stops=("<end_of_turn>", "<start_of_turn>"),
         trims=True,
         alternates=True,
     ),
+    # Gemma 4, from its own template
     _roles(
         "gemma4",
         ("<|turn>ROLE\n", "<turn|>\n"),
         ("system", "user", "model"),
         stops=("<turn|>", "<|turn>"),
     ),
+    # Phi-3 and 3.5 [phi3]
     _roles("phi3", ("<|ROLE|>\n", "<|end|>\n"), stops=("<|end|>", "<|user|>")),
+    # Phi-4 of 14B: ChatML's tags, without line breaks [phi4]
     _roles(
         "phi4",
         ("<|im_start|>ROLE<|im_sep|>", "<|im_end|>"),
         stops=("<|im_end|>", "<|im_start|>"),
     ),
+    # Phi-4-mini: as Phi-3, without line breaks
     _roles("phi4-mini", ("<|ROLE|>", "<|end|>"), stops=("<|end|>", "<|user|>")),
+    # Command R and Aya of Cohere [command-r]
     _roles(
         "command-r",
         ("<|START_OF_TURN_TOKEN|><|ROLE_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
         ("SYSTEM", "USER", "CHATBOT"),
         stops=("<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>"),
     ),
+    # DeepSeek V2 and its Lite [deepseek2]
     Format(
         "deepseek-v2",
-        ("User: ", "\n\n"),
-        ("Assistant: ", _DEEPSEEK_END),
-        "Assistant:",
-        (_DEEPSEEK_END, "User:"),
+        user=("User: ", "\n\n"),
+        assistant=("Assistant: ", _DEEPSEEK_END),
+        opening="Assistant:",
+        stops=(_DEEPSEEK_END, "User:"),
         system=("", "\n\n"),
     ),
+    # DeepSeek V2.5, V3 and R1, full-width bars and all [deepseek3]
     Format(
         "deepseek",
-        ("<｜User｜>", ""),
-        ("<｜Assistant｜>", _DEEPSEEK_END),
-        "<｜Assistant｜>",
-        (_DEEPSEEK_END, "<｜User｜>"),
+        user=("<｜User｜>", ""),
+        assistant=("<｜Assistant｜>", _DEEPSEEK_END),
+        opening="<｜Assistant｜>",
+        stops=(_DEEPSEEK_END, "<｜User｜>"),
         system=("", "\n\n"),
         thinks=True,
     ),
+    # GLM-4 to 4.7; koboldcpp adds its [gMASK]<sop> itself, as a BOS [chatglm4]
     _roles(
         "glm4",
         ("<|ROLE|>\n", ""),
         stops=("<|user|>", "<|observation|>", "<|system|>", "<|endoftext|>"),
         thinks=True,
     ),
+    # gpt-oss: the opening closes the analysis and begins the final channel, as koboldcpp's adapter
+    # does, so that no thought uses up the tokens [gpt-oss]
     Format(
         "harmony",
-        ("<|start|>user<|message|>", "<|end|>"),
-        (_HARMONY_FINAL, "<|end|>"),
-        "<|start|>assistant<|channel|>analysis<|message|>We can answer immediately.<|end|>"
+        user=("<|start|>user<|message|>", "<|end|>"),
+        assistant=(_HARMONY_FINAL, "<|end|>"),
+        opening="<|start|>assistant<|channel|>analysis<|message|>We can answer immediately.<|end|>"
         + _HARMONY_FINAL,
-        ("<|return|>", "<|end|>", "<|start|>user"),
+        stops=("<|return|>", "<|end|>", "<|start|>user"),
         system=("<|start|>developer<|message|># Instructions\n\n", "\n\n<|end|>"),
         preamble=_HARMONY_SYSTEM,
     ),
+    # Kimi K2: the tag names the role twice [kimi-k2]
     Format(
         "kimi",
-        ("<|im_user|>user<|im_middle|>", "<|im_end|>"),
-        ("<|im_assistant|>assistant<|im_middle|>", "<|im_end|>"),
-        "<|im_assistant|>assistant<|im_middle|>",
-        ("<|im_end|>", "<|im_user|>"),
+        user=("<|im_user|>user<|im_middle|>", "<|im_end|>"),
+        assistant=("<|im_assistant|>assistant<|im_middle|>", "<|im_end|>"),
+        opening="<|im_assistant|>assistant<|im_middle|>",
+        stops=("<|im_end|>", "<|im_user|>"),
         system=("<|im_system|>system<|im_middle|>", "<|im_end|>"),
     ),
+    # IBM Granite 3 and 4 [granite]
     _roles(
         "granite",
         ("<|start_of_role|>ROLE<|end_of_role|>", "<|end_of_text|>\n"),
         stops=("<|end_of_text|>", "<|start_of_role|>"),
     ),
+    # Zephyr and StableLM: </s> in Hugging Face's template, <|endoftext|> in llama.cpp's [zephyr]
     _roles(
         "zephyr",
         ("<|ROLE|>\n", "<|endoftext|>\n"),
         stops=("<|endoftext|>", "<|user|>", "</s>"),
     ),
+    # Tulu of AllenAI, from its own template
     Format(
         "tulu",
-        ("<|user|>\n", "\n"),
-        ("<|assistant|>\n", "<|end_of_text|>\n"),
-        "<|assistant|>\n",
-        ("<|end_of_text|>", "<|user|>"),
+        user=("<|user|>\n", "\n"),
+        assistant=("<|assistant|>\n", "<|end_of_text|>\n"),
+        opening="<|assistant|>\n",
+        stops=("<|end_of_text|>", "<|user|>"),
         system=("<|system|>\n", "\n"),
     ),
+    # OpenChat 3.5 [openchat]
     Format(
         "openchat",
-        ("GPT4 Correct User: ", "<|end_of_turn|>"),
-        ("GPT4 Correct Assistant: ", "<|end_of_turn|>"),
-        "GPT4 Correct Assistant:",
-        ("<|end_of_turn|>", "GPT4 Correct User:"),
+        user=("GPT4 Correct User: ", "<|end_of_turn|>"),
+        assistant=("GPT4 Correct Assistant: ", "<|end_of_turn|>"),
+        opening="GPT4 Correct Assistant:",
+        stops=("<|end_of_turn|>", "GPT4 Correct User:"),
         system=("", "<|end_of_turn|>"),
     ),
+    # Seed-OSS of ByteDance [seed_oss]
     _roles("seed-oss", ("<seed:bos>ROLE\n", "<seed:eos>"), stops=("<seed:eos>", "<seed:bos>")),
+    # MiniMax M2, as koboldcpp's adapter has it
     _roles(
         "minimax",
         ("]~b]ROLE\n", "[e~[\n"),
@@ -303,53 +343,57 @@ _ALL = (
         stops=("[e~[", "]~b]"),
         thinks=True,
     ),
+    # Jamba of AI21, as koboldcpp's adapter has it
     _roles(
         "jamba",
         ("<|bom|><|ROLE|> ", "<|eom|>"),
         stops=("<|eom|>", "<|bom|>"),
         opening="<|bom|><|assistant|>",
     ),
+    # dots.llm1 [dots1]
     Format(
         "dots",
-        ("<|userprompt|>", "<|endofuserprompt|>"),
-        ("<|response|>", "<|endofresponse|>"),
-        "<|response|>",
-        ("<|endofresponse|>", "<|userprompt|>"),
+        user=("<|userprompt|>", "<|endofuserprompt|>"),
+        assistant=("<|response|>", "<|endofresponse|>"),
+        opening="<|response|>",
+        stops=("<|endofresponse|>", "<|userprompt|>"),
         system=("<|system|>", "<|endofsystem|>"),
     ),
+    # RWKV World [rwkv-world]
     Format(
         "rwkv",
-        ("User: ", "\n\n"),
-        ("Assistant: ", "\n\n"),
-        "Assistant:",
-        ("\n\nUser:",),
+        user=("User: ", "\n\n"),
+        assistant=("Assistant: ", "\n\n"),
+        opening="Assistant:",
+        stops=("\n\nUser:",),
         system=("", "\n\n"),
     ),
+    # No family's: for base models, which continue any dialogue
     Format(
         "plain",
-        ("User: ", "\n"),
-        ("Assistant: ", "\n"),
-        "Assistant:",
-        ("\nUser:",),
+        user=("User: ", "\n"),
+        assistant=("Assistant: ", "\n"),
+        opening="Assistant:",
+        stops=("\nUser:",),
         system=("", "\n\n"),
     ),
 )
 
-RAW = Format("raw", ("", ""), ("", ""), "", (), is_literal=True)
-"""No format at all, for prompts that are complete."""
+RAW = Format("raw", user=("", ""), assistant=("", ""), opening="", stops=(), is_literal=True)
+"""No format: for the prompts of /v1/completions, which are complete."""
 
-FORMATS: dict[str, Format] = {each.name: each for each in _ALL}
+FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 
 
 def neutralise(text: str) -> str:
-    """The text with `{{[` broken up: koboldcpp turns those tags into role tags everywhere."""
+    """The text with `{{[` broken up: koboldcpp turns {{[INPUT]}} into a role tag in any prompt."""
     return text.replace("{{[", "{ {[")
 
 
 def render(format: Format, turns: Sequence[Turn]) -> str:
-    """The prompt that makes a model write the next assistant turn, or go on with the last one.
+    """The prompt that makes a model write the next assistant turn, or continue the last one.
 
-    A last turn of the assistant is a prefill: it stays open and its text is kept as it is.
+    A last turn of the assistant is a prefill: it stays open, and its text unchanged.
     """
     turns = _arranged(format, turns)
     prefill = turns[-1].text if turns and turns[-1].role == "assistant" else None
@@ -367,12 +411,13 @@ def _closed(format: Format, turn: Turn) -> str:
 
 
 def _arranged(format: Format, turns: Sequence[Turn]) -> list[Turn]:
-    """The turns as the format can take them: system placed, neighbours merged."""
+    """The turns in an order that the format allows: system placed, neighbours merged."""
     clean = str if format.is_literal else neutralise
     turns = [replace(turn, text=clean(turn.text)) for turn in turns]
     leading = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
     system = "\n\n".join(turn.text for turn in turns[:leading] if turn.text)
     rest = turns[leading:]
+    # A later system turn without a tag of its own would look like part of its neighbour.
     if format.alternates or format.system is None or not format.system[0]:
         rest = [Turn("user", turn.text) if turn.role == "system" else turn for turn in rest]
     if format.alternates:
@@ -381,6 +426,7 @@ def _arranged(format: Format, turns: Sequence[Turn]) -> list[Turn]:
 
 
 def _with_system(format: Format, system: str, rest: list[Turn]) -> list[Turn]:
+    """The turns with the system text as a turn of its own, or in the first user turn."""
     if not system:
         return rest
     if format.system is not None:
@@ -392,6 +438,7 @@ def _with_system(format: Format, system: str, rest: list[Turn]) -> list[Turn]:
 
 
 def _merged(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with neighbours of one role as one turn."""
     return [
         Turn(role, "\n\n".join(turn.text for turn in group))
         for role, group in groupby(turns, key=lambda turn: turn.role)
