@@ -1,7 +1,7 @@
-"""The AI Horde's REST API, one method for each endpoint that the proxy calls.
+"""The AI Horde's REST API v2, one method for each call that the proxy makes.
 
-Every failure leaves here as a ProxyError, and no error text holds a key: the horde's own
-messages are told apart by `rc`, because their wording is not stable.
+Every failure leaves here as a ProxyError, and no message contains a key. Refusals are told apart
+by their code (`rc`), never by their wording, which changes. When to call is not known here.
 """
 
 from __future__ import annotations
@@ -32,16 +32,20 @@ from horde_proxy.upstreams.horde.jobs import JobKind
 from horde_proxy.upstreams.lean_adapter import prepared
 
 LONGEST_RETRY_AFTER = 120
-_UNTOLD_PAUSE = 5
-_WORDS = 3
+"""Seconds that a 429 may make us wait: twice the longest window of the horde's limits."""
+_DEFAULT_PAUSE = 5
+"""Seconds to wait after a 429 that names no time."""
 
 
 class RequestLost(UpstreamFailed):
-    """The horde does not know the request (any more): unknown, expired or restarted."""
+    """The horde does not know the request: it has expired, or the horde lost its memory."""
 
 
 class HordeClient:
-    """Calls one horde through one session. Timeouts are (connect, read) seconds."""
+    """Calls one horde through one session. `timeout` is (connect, read), in seconds.
+
+    `contact` says in our Client-Agent whom the horde's operators may ask about this proxy.
+    """
 
     def __init__(
         self,
@@ -74,15 +78,15 @@ class HordeClient:
 
     def check(self, kind: JobKind, request_id: str) -> dict[str, Any]:
         """How far a request is. At most 60 a minute for each text request."""
-        return self._object("GET", f"{kind.check_path}/{request_id}")
+        return self._object("GET", kind.check_path, request_id=request_id)
 
     def status(self, kind: JobKind, request_id: str) -> dict[str, Any]:
         """The status with the results. At most 10 a minute for each image request."""
-        return self._object("GET", f"{kind.status_path}/{request_id}")
+        return self._object("GET", kind.status_path, request_id=request_id)
 
     def cancel(self, kind: JobKind, request_id: str) -> dict[str, Any]:
         """Cancel a request. Returns its status as it was before."""
-        return self._object("DELETE", f"{kind.status_path}/{request_id}")
+        return self._object("DELETE", kind.status_path, request_id=request_id)
 
     def models(self, kind: str = "text") -> list[dict[str, Any]]:
         """GET status/models for text or image: known and custom ones."""
@@ -118,7 +122,10 @@ class HordeClient:
         return answer
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
-        """The JSON of an answer. All exceptions of requests become ours here."""
+        """The JSON of an answer. `path` has no id, so that calls can be counted by it.
+
+        All exceptions of requests become ours here.
+        """
         status: int | None = None
         try:
             response = self._send(method, path, **options)
@@ -133,7 +140,7 @@ class HordeClient:
         except (ValueError, RecursionError) as exc:
             raise UpstreamFailed("The horde answered with something that is not JSON.") from exc
         finally:
-            self._observer.called(f"{method} {_without_id(path)}", status)
+            self._observer.called(f"{method} {path}", status)
         raise horde_error(response, options.get("api_key"))
 
     def _send(
@@ -141,12 +148,15 @@ class HordeClient:
         method: str,
         path: str,
         *,
+        request_id: str | None = None,
         api_key: str | None = None,
         params: Mapping[str, str] | None = None,
         payload: Mapping[str, Any] | None = None,
     ) -> requests.Response:
         """The response, whose body is still to be read."""
-        url, headers, body = f"{self.base}/{quote(path)}", self._headers, None
+        url, headers, body = f"{self.base}/{path}", self._headers, None
+        if request_id is not None:
+            url += f"/{quote(request_id, safe='')}"
         if params:
             url += f"?{urlencode(params)}"
         if api_key or payload is not None:
@@ -157,14 +167,9 @@ class HordeClient:
             body = json.dumps(payload, allow_nan=False).encode()
             headers.update({"Content-Type": "application/json", "Content-Length": str(len(body))})
         request = prepared(method, url, headers, body)
-        # Not session.send: its hooks, cookies and redirects cost more than they are used here.
+        # Not session.send: hooks, cookies and redirects are not used, and cost a fifth of a poll.
         adapter = self._session.get_adapter(url)
         return adapter.send(request, timeout=self._timeout, **self._environment)
-
-
-def _without_id(path: str) -> str:
-    """The endpoint that a path is of: an id comes after the words."""
-    return "/".join(path.split("/", _WORDS)[:_WORDS])
 
 
 _FORBIDDEN = {
@@ -172,6 +177,7 @@ _FORBIDDEN = {
     "BannedClientAgent": "The horde has banned this client.",
     "DeletedUser": "The horde account of this key was deleted.",
 }
+# By code: our message, and the client's parameter that is to blame.
 _BAD_REQUESTS: dict[str, tuple[str, str | None]] = {
     "MissingPrompt": ("The messages hold no text.", "messages"),
     "NulByteInPayload": ("The messages hold a NUL byte, which the horde refuses.", "messages"),
@@ -183,7 +189,10 @@ _BAD_REQUESTS: dict[str, tuple[str, str | None]] = {
 
 
 def horde_error(response: requests.Response, api_key: str | None = None) -> ProxyError:
-    """The ProxyError for a response of the horde that is not a success (status >= 300)."""
+    """The ProxyError for a response with a status from 300. Codes are in aihorde/refusals.py.
+
+    The codes come first: MaintenanceMode is a 400, RequestNotFound a 404 like any wrong path.
+    """
     status, body = response.status_code, json_object(response.content)
     code = str(body.get("rc", ""))
     if code == "MaintenanceMode":
@@ -203,7 +212,7 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
         message, param = _BAD_REQUESTS[code]
         return InvalidRequest(message, param=param, code="invalid_value")
     if status == 403:
-        return Refused(_FORBIDDEN.get(code, f"The horde refuses this request{_named(code)}."))
+        return Refused(_FORBIDDEN.get(code, f"The horde refuses this request{_in_brackets(code)}."))
     if status in (400, 404, 405, 413, 422) and body:
         return _bad_request(body, code, api_key)
     return UpstreamFailed("The horde failed on this request.")
@@ -212,10 +221,11 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
 def _pause(response: requests.Response) -> int:
     """Seconds to wait after a 429: as the horde says, at most 120; 5 where it does not say."""
     seconds = retry_after(response.headers.get("Retry-After", ""), time.time())
-    return min(seconds or _UNTOLD_PAUSE, LONGEST_RETRY_AFTER)
+    return min(seconds or _DEFAULT_PAUSE, LONGEST_RETRY_AFTER)
 
 
 def _bad_request(body: Mapping[str, Any], code: str, api_key: str | None) -> InvalidRequest:
+    """The error of a body that breaks the horde's schema, whose `errors` are by field."""
     errors = body.get("errors")
     if isinstance(errors, dict) and errors:
         name = str(next(iter(errors)))
@@ -225,8 +235,8 @@ def _bad_request(body: Mapping[str, Any], code: str, api_key: str | None) -> Inv
     message = str(body.get("message", ""))
     if api_key:
         message = message.replace(api_key, "***")
-    return InvalidRequest(f"The horde refuses this request{_named(code)}: {message}")
+    return InvalidRequest(f"The horde refuses this request{_in_brackets(code)}: {message}")
 
 
-def _named(code: str) -> str:
+def _in_brackets(code: str) -> str:
     return f" ({code})" if code else ""
