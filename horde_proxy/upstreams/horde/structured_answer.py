@@ -1,36 +1,34 @@
 """Answers that must be tool calls or JSON.
 
-The model answers in text, which is read. What does not fit is sent back with the problem, so that
-the model corrects it. The last resort is guided filling: the structure is written here, and the
-model writes one value of it at a time.
+    the model answers in text --> it is read --> it fits: sent
+             ^                                     |  it does not fit
+             '-- the problem, while tries are left '-- guided filling (guided_values.py)
+
+What is read, and what fits, is decided in the room prompts.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import secrets
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from horde_proxy.errors import ContextLengthExceeded, ToolCallFailed, UpstreamFailed
-from horde_proxy.prompts.answer import Answer, cut, end_marker
+from horde_proxy.prompts.answer import Answer
 from horde_proxy.prompts.constrained import (
     ConstrainedRequest,
     callable_tools,
     is_complete,
-    quoted_from,
     read_call,
     read_json,
     undeclared_argument,
     with_correction,
     with_prefill,
 )
-from horde_proxy.prompts.fit import LEAST_LENGTH
-from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, Unfillable, guided_fill
-from horde_proxy.prompts.json_schema.validation import fits
+from horde_proxy.prompts.guided import Unfillable
 from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.prompts.tool_calls.arguments import call_problem
@@ -40,37 +38,27 @@ from horde_proxy.prompts.tool_calls.reading import certain_content
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chat import Message, Tool
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
-from horde_proxy.upstreams.horde.chained_answer import (
-    AnswerItem,
-    ChainedAnswer,
-    CutOff,
-    check_time,
-)
+from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer, CutOff, check_time
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
-from horde_proxy.upstreams.horde.lifecycle import Finished, Lifecycle
+from horde_proxy.upstreams.horde.guided_values import GuidedValues, Steps
 from horde_proxy.upstreams.horde.plan import Plan
-from horde_proxy.upstreams.horde.segment import Segment
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
-_LEAF_SAMPLING = {"temperature": 0.0, "rep_pen": 1.0}
-_FILL_IN = "You fill in values from what the user says."
-_LABEL = re.compile(r'"([^"\\]{1,60})": "\Z')
-_SENTENCE = re.compile(r"[,.]")
 _CALL_AGAIN = "Your function call was invalid: {problem} Reply only with a valid function call."
 _JSON_AGAIN = "Your answer was invalid: {problem} Reply only with the valid JSON."
 _NO_CALL = "You made no function call."
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-Steps = Generator[AnswerItem, None, T]
-"""Items for the client, and a result when they are out."""
-
 
 @dataclass
 class StructuredAnswer:
-    """The answer to one plan, which was made for `structure`."""
+    """The answer to one plan, which was made for `structure`.
+
+    `retries`: corrections of one choice. `tokens` and `reasoning_tokens` are those that were sent,
+    `sent` what was sent of a choice by the name of its delta and by its index.
+    """
 
     horde: HordeContext
     plan: Plan
@@ -94,6 +82,7 @@ class StructuredAnswer:
                     check_time(self.horde.clock, self.plan.caller.deadline)
 
     def _items(self) -> Steps[None]:
+        """As items, without a look at the clock."""
         request = self.structure.request
         messages = with_prefill(request.messages, self.structure.prefill)
         may_stream = (
@@ -119,7 +108,10 @@ class StructuredAnswer:
     def _answers(
         self, messages: list[Message], n: int, *, streams_text: bool = False
     ) -> Steps[list[Answer | None]]:
-        """n answers as text (list[Answer | None]); `shows` what is no call as it comes."""
+        """n answers as text, None for a censored one.
+
+        `streams_text`: what cannot become a call any more is sent as it comes.
+        """
         chain = ChainedAnswer(
             self.horde,
             self.plan.with_messages(messages, n),
@@ -146,13 +138,14 @@ class StructuredAnswer:
     # Tool calls
 
     def _calls(self, index: int, answer: Answer) -> Steps[None]:
-        answer, read, problem = yield from self._read(answer)
+        """The chunks of a choice that may, or must, be calls."""
+        answer, reading, problem = yield from self._read(answer)
         text, must = self._text(answer), self.structure.request.tool_choice != "auto"
-        if self._is_cut_off(answer, read):
+        if self._is_cut_off(answer, reading):
             yield from self._emit(index, answer, text)
             yield self._end(index, "length")
             return
-        calls = list(read.calls)
+        calls = list(reading.calls)
         if must and problem:
             calls = [(yield from self._filled_call())]
         if not calls and self.structure.request.json_format:
@@ -164,51 +157,56 @@ class StructuredAnswer:
             return
         if not self.structure.request.parallel_tool_calls:
             calls = calls[:1]
-        yield from self._emit(index, answer, "" if must else read.content)
+        yield from self._emit(index, answer, "" if must else reading.content)
         yield from self._call_chunks(index, calls)
 
-    def _is_cut_off(self, answer: Answer, read: CallReading) -> bool:
+    def _is_cut_off(self, answer: Answer, reading: CallReading) -> bool:
         """Whether the client's own limit ended the answer before its call did."""
         request = self.structure.request
         if request.tool_choice == "auto":
-            return read.unfinished
+            return reading.unfinished
         return (
             request.max_tokens is not None
             and answer.finish_reason == "length"
-            and (read.unfinished or not read.calls)
+            and (reading.unfinished or not reading.calls)
         )
 
     def _read(self, answer: Answer) -> Steps[tuple[Answer, CallReading, str | None]]:
         """(answer, its reading, what is wrong with it), after the corrections that are allowed."""
         for tries_left in reversed(range(self.retries + 1)):
             cut_off = answer.finish_reason == "length"
-            read = read_call(self.structure, answer.content, cut_off=cut_off)
-            problem = self._problem(read)
-            if not problem or self._is_cut_off(answer, read) or not tries_left:
-                return answer, read, problem
+            reading = read_call(self.structure, answer.content, cut_off=cut_off)
+            problem = self._problem(reading)
+            if not problem or self._is_cut_off(answer, reading) or not tries_left:
+                return answer, reading, problem
             again = self._corrected(answer, _CALL_AGAIN.format(problem=problem))
             if not self._has_room(again):
-                return answer, read, problem
+                return answer, reading, problem
             answer = (yield from self._ask_again(again)) or answer
         raise AssertionError("the last try returns")
 
-    def _problem(self, read: CallReading) -> str | None:
-        """Why what was read cannot be given; agents mend small misfits of free calls themselves."""
+    def _problem(self, reading: CallReading) -> str | None:
+        """What is wrong with a reading, for the model to correct; None when it may be sent.
+
+        A call that the model was free to make is checked only where the tool is strict: agents
+        handle a small misfit themselves, better than a small model does.
+        """
         must = self.structure.request.tool_choice != "auto"
-        if read.problem or (not must and not read.calls):
-            return read.problem
-        if not read.calls:
+        if reading.problem or (not must and not reading.calls):
+            return reading.problem
+        if not reading.calls:
             return _NO_CALL
         known = {tool.name: tool for tool in self._offered()}
-        checked = (
+        problems = (
             call_problem(call, known[call.name])
             or undeclared_argument(call.arguments, known[call.name])
-            for call in read.calls
+            for call in reading.calls
             if call.name in known and (must or known[call.name].strict)
         )
-        return next((found for found in checked if found), None)
+        return next((problem for problem in problems if problem), None)
 
     def _offered(self) -> list[Tool]:
+        """The tools that may be called."""
         return callable_tools(self.structure.request)
 
     def _filled_call(self) -> Steps[FoundCall]:
@@ -217,15 +215,22 @@ class StructuredAnswer:
         try:
             opening = prefill(style, "required").removesuffix('"')
             names = {"enum": [tool.name for tool in offered]}
-            name = yield from self._filled(names, opening)
+            name = yield from self._guided().fill(names, opening)
             tool = next(tool for tool in offered if tool.name == name)
             begun = prefill(style, name).removesuffix("{")
-            arguments = yield from self._filled(tool.parameters, begun, self._said())
+            arguments = yield from self._guided().fill_arguments(tool.parameters, begun)
         except Unfillable as exc:
             raise ToolCallFailed("The model did not make the function call.") from exc
         return FoundCall(name, dumps(arguments))
 
+    def _guided(self) -> GuidedValues:
+        request = self.structure.request
+        return GuidedValues(
+            self.horde, self.plan, self.ticket, self.cost, request, self.most_leaves
+        )
+
     def _call_chunks(self, index: int, calls: list[FoundCall]) -> Iterator[Chunk]:
+        """The chunks of the calls, and the end of the choice; the older form has only one."""
         legacy = self.structure.request.legacy_functions
         for number, call in enumerate(calls[:1] if legacy else calls):
             self.tokens += estimate(call.name + call.arguments)
@@ -238,16 +243,17 @@ class StructuredAnswer:
     # JSON
 
     def _json(self, index: int, answer: Answer) -> Steps[None]:
-        wanted = self.structure.request.json_format
-        assert wanted is not None
+        """The chunks of a choice that must be JSON. Strict formats never get anything else."""
+        json_format = self.structure.request.json_format
+        assert json_format is not None
         if answer.finish_reason == "length":
             yield from self._emit(index, answer, self._text(answer))
             yield self._end(index, "length")
             return
-        answer, text, problem = yield from self._read_json(answer, wanted.schema)
-        if problem and wanted.schema is not None:
-            text = yield from self._filled_json(wanted.schema)
-        if not text and wanted.strict:
+        answer, text, problem = yield from self._read_json(answer, json_format.schema)
+        if problem and json_format.schema is not None:
+            text = yield from self._filled_json(json_format.schema)
+        if not text and json_format.strict:
             yield chunks.chunk(self.head, {"refusal": f"No valid JSON: {problem}"}, index=index)
             yield self._end(index, "stop")
             return
@@ -271,14 +277,14 @@ class StructuredAnswer:
     def _filled_json(self, schema: Mapping[str, Any]) -> Steps[str]:
         """JSON text that fits, or "" where the schema cannot be filled."""
         try:
-            return dumps((yield from self._filled(schema, "")))
+            return dumps((yield from self._guided().fill(schema, "")))
         except Unfillable:
             return ""
 
     # Corrections
 
     def _corrected(self, answer: Answer, problem: str) -> list[Message]:
-        """The chat that asks to mend an answer, ready for another."""
+        """The chat that asks for a corrected answer, with the beginning of it."""
         begun = with_prefill(self.structure.request.messages, self.structure.prefill)
         again = with_correction(begun, answer.content, problem)
         return with_prefill(again, self.structure.prefill)
@@ -289,105 +295,28 @@ class StructuredAnswer:
             dropped = self.plan.with_messages(messages, 1).fitted.dropped
         except ContextLengthExceeded:
             return False
-        asked = [each for each in self.structure.request.messages if each.role != "system"]
-        return not asked or dropped < len(asked)
+        turns = [msg for msg in self.structure.request.messages if msg.role != "system"]
+        return not turns or dropped < len(turns)
 
     def _ask_again(self, messages: list[Message]) -> Steps[Answer | None]:
         """The answer to a correction; None when that failed, or was censored."""
         self.cost.retries += 1
         self.horde.observer.retried("misfit")
         try:
-            [mended] = yield from self._answers(messages, 1)
+            [corrected] = yield from self._answers(messages, 1)
         except UpstreamFailed as exc:
             log.info("a correction failed, and the answer stays as it was: %s", exc)
             return None
-        return mended
-
-    # Guided filling
-
-    def _filled(self, schema: Mapping[str, Any], begun: str, said: str = "") -> Steps[Any]:
-        """A value of the schema, leaf by leaf. Raises Unfillable.
-
-        `begun`: how the answer begins before the value. Strings are taken from `said`, the words
-        of the user, where they are found there.
-        """
-        if fits({}, schema) and not schema.get("properties"):
-            return {}
-        filling = guided_fill(schema, begun=begun, most_leaves=self.most_leaves)
-        try:
-            ask = next(filling)
-            while True:
-                text = yield from self._leaf(ask)
-                if said and ask.stops == TEXT_STOPS:
-                    text = yield from self._as_said(ask, text, said)
-                ask = filling.send(text)
-        except StopIteration as done:
-            return done.value
-
-    def _as_said(self, ask: LeafPrompt, text: str, said: str) -> Steps[str]:
-        """The inside of a JSON string, as the user wrote it.
-
-        Where what the model wrote is not in the user's words, the model is asked for it once more,
-        as plain text: a small model copies a word better after a space than after a quotation mark.
-        """
-        value = cut(text.lstrip(' "'), ask.stops)[0]
-        found, label = quoted_from(value, said), _LABEL.search(ask.prefill)
-        if found or label is None:
-            return _escaped(found) if found else text
-        spoken = yield from self._leaf(
-            LeafPrompt(f"{label[1]}:", ("\n",), ask.max_length),
-            (Message("system", _FILL_IN), Message("user", said)),
-        )
-        for candidate in (spoken, *_SENTENCE.split(spoken)[:1]):
-            found = quoted_from(candidate.strip(' ".'), said)
-            if found:
-                return _escaped(found)
-        return text
-
-    def _said(self) -> str:
-        """The user's words."""
-        messages = self.structure.request.messages
-        return "\n".join(each.text for each in messages if each.role in ("user", "tool"))
-
-    def _leaf(self, ask: LeafPrompt, messages: tuple[Message, ...] | None = None) -> Steps[str]:
-        """What the model writes after the prefill of a leaf."""
-        self.cost.guided += 1
-        request = replace(
-            self.structure.request,
-            stop=ask.stops,
-            n=1,
-            messages=messages or self.structure.request.messages,
-            sampling={**self.structure.request.sampling, **_LEAF_SAMPLING},
-        )
-        segment = Segment(
-            self.horde,
-            replace(self.plan, request=request),
-            n=1,
-            so_far=ask.prefill,
-            max_length=max(ask.max_length, LEAST_LENGTH),
-        )
-        text = yield from self._generate(segment)
-        text, _ = cut(text, self.plan.format.stops)
-        marker = end_marker(text)
-        return text.rstrip().removesuffix(marker) if marker else text
-
-    def _generate(self, segment: Segment) -> Steps[str]:
-        """The text of a segment."""
-        text = ""
-        with closing(Lifecycle(self.horde, segment, self.ticket, self.cost).items()) as items:
-            for item in items:
-                if isinstance(item, Finished):
-                    text = item.generations[0].text
-                else:
-                    yield item
-        return text
+        return corrected
 
     # What the client gets
 
     def _text(self, answer: Answer) -> str:
+        """The text of an answer, with the beginning that was given to the model."""
         return self.structure.prefill + answer.content
 
     def _emit(self, index: int, answer: Answer, content: str) -> Iterator[Chunk]:
+        """The chunks of an answer's reasoning and of this content, which are counted."""
         written = content.removeprefix(self.structure.prefill)
         self.tokens += estimate(written) + answer.reasoning_tokens
         self.reasoning_tokens += answer.reasoning_tokens
@@ -412,10 +341,6 @@ class StructuredAnswer:
         return chunks.chunk(self.head, {}, index=index, finish_reason=reason)
 
 
-def _escaped(text: str) -> str:
-    """The text as it stands within a JSON string: backslashes of a path begin no escape."""
-    return dumps(text)[1:-1]
-
-
 def _call_id() -> str:
+    """An id like OpenAI's: clients send it back with the result of the call."""
     return f"call_{secrets.token_hex(12)}"

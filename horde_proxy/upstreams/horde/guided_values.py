@@ -1,0 +1,121 @@
+"""Guided filling: a value of a schema, of which the model writes one leaf at a time.
+
+The structure is written by prompts.guided, which yields a prompt for each leaf. What is added here
+is the model: each leaf is a request of its own. The last resort, for its many requests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from horde_proxy.prompts.answer import cut, end_marker
+from horde_proxy.prompts.constrained import quoted_from
+from horde_proxy.prompts.fit import LEAST_LENGTH
+from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, guided_fill
+from horde_proxy.prompts.json_schema.validation import fits
+from horde_proxy.prompts.lenient_json import dumps
+from horde_proxy.protocol.chat import GenerationRequest, Message
+from horde_proxy.upstreams.horde.chained_answer import AnswerItem
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.lifecycle import Finished, Lifecycle
+from horde_proxy.upstreams.horde.plan import Plan
+from horde_proxy.upstreams.horde.segment import Segment
+from horde_proxy.upstreams.horde.submit_queue import Ticket
+
+_SAMPLING = {"temperature": 0.0, "rep_pen": 1.0}
+"""A value is copied, not made up; a repetition penalty would forbid to copy it."""
+_FILL_IN = "You fill in values from what the user says."
+# The name of the property at the end of a leaf's prompt: {"city": "
+_LABEL = re.compile(r'"([^"\\]{1,60})": "\Z')
+# Where a small model that was to say one value goes on with a sentence: "Oslo, where it rains."
+_SENTENCE = re.compile(r"[,.]")
+
+T = TypeVar("T")
+Steps = Generator[AnswerItem, None, T]
+"""Items for the client, and a result when they are out."""
+
+
+@dataclass(frozen=True)
+class GuidedValues:
+    """Writes values for one answer. `most_leaves`: a schema with more of them is not filled."""
+
+    horde: HordeContext
+    plan: Plan
+    ticket: Ticket
+    cost: AnswerCost
+    request: GenerationRequest
+    most_leaves: int
+
+    def fill(self, schema: Mapping[str, Any], begun: str) -> Steps[Any]:
+        """A value of the schema. `begun` is how the answer begins before it. Raises Unfillable."""
+        return (yield from self._fill(schema, begun, ""))
+
+    def fill_arguments(self, schema: Mapping[str, Any], begun: str) -> Steps[Any]:
+        """As fill, but with strings in the user's words, where they are found there."""
+        words = [msg.text for msg in self.request.messages if msg.role in ("user", "tool")]
+        return (yield from self._fill(schema, begun, "\n".join(words)))
+
+    def _fill(self, schema: Mapping[str, Any], begun: str, source: str) -> Steps[Any]:
+        if fits({}, schema) and not schema.get("properties"):
+            return {}
+        filling = guided_fill(schema, begun=begun, most_leaves=self.most_leaves)
+        try:
+            leaf = next(filling)
+            while True:
+                text = yield from self._write(leaf, self.request.messages)
+                if source and leaf.stops == TEXT_STOPS:
+                    text = yield from self._in_words_of(source, leaf, text)
+                leaf = filling.send(text)
+        except StopIteration as end:
+            return end.value
+
+    def _in_words_of(self, source: str, leaf: LeafPrompt, text: str) -> Steps[str]:
+        """The inside of a JSON string, as it stands in the source.
+
+        Where what the model wrote is not found there, it is asked for once more, in plain text: a
+        small model copies a word better after a space than after a quotation mark.
+        """
+        quote = quoted_from(cut(text.lstrip(' "'), leaf.stops)[0], source)
+        label = _LABEL.search(leaf.prefill)
+        if quote or label is None:
+            return _escaped(quote) if quote else text
+        in_plain_text = LeafPrompt(f"{label[1]}:", ("\n",), leaf.max_length)
+        question = (Message("system", _FILL_IN), Message("user", source))
+        spoken = yield from self._write(in_plain_text, question)
+        for candidate in (spoken, *_SENTENCE.split(spoken)[:1]):
+            quote = quoted_from(candidate.strip(' ".'), source)
+            if quote:
+                return _escaped(quote)
+        return text
+
+    def _write(self, leaf: LeafPrompt, messages: tuple[Message, ...]) -> Steps[str]:
+        """What the model writes after the prefill of a leaf."""
+        self.cost.guided += 1
+        sampling = {**self.request.sampling, **_SAMPLING}
+        request = replace(self.request, stop=leaf.stops, n=1, messages=messages, sampling=sampling)
+        segment = Segment(
+            self.horde,
+            replace(self.plan, request=request),
+            n=1,
+            so_far=leaf.prefill,
+            max_length=max(leaf.max_length, LEAST_LENGTH),
+        )
+        text = ""
+        with closing(Lifecycle(self.horde, segment, self.ticket, self.cost).items()) as items:
+            for item in items:
+                if isinstance(item, Finished):
+                    text = cut(item.generations[0].text, self.plan.format.stops)[0]
+                else:
+                    yield item
+        marker = end_marker(text)
+        return text.rstrip().removesuffix(marker) if marker else text
+
+
+def _escaped(text: str) -> str:
+    """The text as it stands within a JSON string, where a backslash of a path is doubled."""
+    return dumps(text)[1:-1]
