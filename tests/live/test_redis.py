@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,8 +24,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+class RedisServer(NamedTuple):
+    url: str
+    process: subprocess.Popen[bytes]
+
+
 @pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
+def server(tmp_path: Path) -> Iterator[RedisServer]:
     port = free_port()
     process = subprocess.Popen(
         [
@@ -47,7 +54,8 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
             return False
 
     until(is_up)
-    yield f"redis://127.0.0.1:{port}/0"
+    yield RedisServer(f"redis://127.0.0.1:{port}/0", process)
+    process.send_signal(signal.SIGCONT)
     process.terminate()
     process.wait()
 
@@ -66,30 +74,53 @@ def queue(url: str) -> SubmitQueue:
     )
 
 
-def test_two_queues_on_one_redis_keep_one_pace(redis_url: str) -> None:
-    queues = [queue(redis_url), queue(redis_url)]
+def submit(own: SubmitQueue) -> float:
+    """The time of a submit, made at its turn."""
+    ticket = own.new_ticket("key", "client")
+    for _ in own.wait_turn(ticket, "key", 1):
+        pass
+    with own.sending(ticket):
+        return time.monotonic()
 
-    def submit(number: int) -> float:
-        own = queues[number % 2]
-        place = own.new_ticket("key", "client")
-        for _ in own.wait_turn(place, "key", 1):
-            pass
-        with own.sending(place):
-            return time.monotonic()
+
+def test_two_queues_on_one_redis_keep_one_pace(server: RedisServer) -> None:
+    queues = [queue(server.url), queue(server.url)]
 
     began = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
-        at = sorted(found - began for found in pool.map(submit, range(8)))
+        times = pool.map(lambda number: submit(queues[number % 2]), range(8))
+        at = sorted(submitted - began for submitted in times)
     assert at[-1] > 2.5
     assert all(later - earlier > 0.9 for earlier, later in zip(at, at[4:], strict=False))
 
 
-def test_a_proxy_with_redis_serves(redis_url: str, tmp_path: Path) -> None:
+def test_a_redis_that_hangs_holds_no_chat_and_is_found_again(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    own = queue(server.url)
+    submit(own)
+    server.process.send_signal(signal.SIGSTOP)
+    submit(own)
+    submit(own)
+    [warning] = [record.message for record in caplog.records]
+    assert warning.startswith("Redis fails, so submits are counted in this process only")
+    server.process.send_signal(signal.SIGCONT)
+
+    def is_back() -> bool:
+        submit(own)
+        return len(caplog.records) > 1
+
+    until(is_back, 30)
+    assert caplog.messages[1] == "Redis works again, so submits are counted for all processes"
+
+
+def test_a_proxy_with_redis_serves(server: RedisServer, tmp_path: Path) -> None:
     from horde_proxy import create_app
     from horde_proxy.config import load
 
     settings = load(
-        environ={"HORDE_PROXY_CACHE__REDIS_URL": redis_url},
+        environ={"HORDE_PROXY_CACHE__REDIS_URL": server.url},
         flags={
             "private_horde": {"enabled": True, "strict": True},
         },
