@@ -107,6 +107,7 @@ class ProxyError(Exception):
     def message(self) -> str:
         """The text for the client; free of retry triggers when a retry cannot help."""
         text = str(self)
+        # 408 and 409 are repeated as well, by the SDKs' own lists.
         may_retry = self.status >= 500 or self.status in (408, 409, 429)
         return text if may_retry else without_retry_triggers(text)
 
@@ -230,7 +231,7 @@ class RateLimited(ProxyError):
     """Too many requests, by a limit of ours or of a server. Clients wait `Retry-After` seconds."""
 
     status = 429
-    type = "requests"
+    type = "requests"  # OpenAI's word for a limit on calls; "tokens" is the other one
     code = "rate_limit_exceeded"
     retry_after = 5
 
@@ -282,7 +283,7 @@ class Unavailable(ProxyError):
 
     status = 503
     code = "no_workers"
-    retry_after = 30
+    retry_after = 30  # seconds: openai-python obeys up to 120, opencode any
 
 
 class InMaintenance(Unavailable):

@@ -123,6 +123,7 @@ def _shortened(messages: Sequence[Message], weights: list[int]) -> Iterator[_Tri
 
 def _blankable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]:
     """Indexes of long tool results, oldest first, without those that the newest turn answers."""
+    # Back over the newest round: results, and the calls that they answer.
     last = len(messages)
     while last and messages[last - 1].role in ("tool", "assistant"):
         last -= 1
@@ -137,6 +138,8 @@ def _blankable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]
 
 def _fitted(prompt: str, tokens: int, length: int, capacities: Sequence[Capacity]) -> Fitted:
     max_length = max(LEAST_LENGTH, min(length, _room(tokens, capacities)))
+    # The horde gives a job to workers only that offer the whole context it names, so as little as
+    # is needed finds the most of them.
     needed = _context_of(tokens) + max_length
     capable = [
         worker.max_context_length
@@ -150,6 +153,7 @@ def _fitted(prompt: str, tokens: int, length: int, capacities: Sequence[Capacity
 
 def common_length(capacities: Sequence[Capacity]) -> int:
     """The longest answer that at least half of the workers can give."""
+    # The median, from above: the greatest length that half of the workers reach.
     lengths = sorted((worker.max_length for worker in capacities), reverse=True)
     return lengths[(len(lengths) - 1) // 2] if lengths else LEAST_LENGTH
 
@@ -191,6 +195,7 @@ def _droppable(messages: Sequence[Message]) -> list[tuple[int, ...]]:
     exchanges = _grouped(messages, starts=("user",))
     if not exchanges:
         return []
+    # An agent's whole work may be one exchange: one user turn, then rounds of calls and results.
     last = exchanges.pop()
     rounds = _grouped([messages[index] for index in last], starts=("user", "assistant"))
     newest = messages[last[-1]]

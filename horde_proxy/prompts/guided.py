@@ -174,6 +174,7 @@ class _Filling:
     def _array(self, shape: Array, text: str) -> Generator[LeafPrompt, str, list[Any]]:
         filled: list[Any] = []
         most = self._most_elements if shape.most is None else min(shape.most, self._most_elements)
+        # More elements than there are choices would repeat one.
         if shape.unique and isinstance(shape.item, Choice):
             most = min(most, len(shape.item.values))
         while len(filled) < most:
@@ -199,6 +200,7 @@ class _Filling:
         opening = _opening(shape.item)
         stops = ("]", "\n", opening) if filled and opening else ("]", "\n")
         before = text + _unclosed(filled).removesuffix(", ")
+        # The model continues `["a"`: a comma, or the sign that an element begins with, is a yes.
         said = (yield self._prompt(before, stops, _NEXT)).strip()
         if not filled:
             return bool(said) and said[0] not in "]}"
@@ -241,6 +243,7 @@ class _Filling:
                 return fitting
         if not value or not shape.plain:
             return shape.fallback
+        # Dots make up for what a text lacks to its minLength.
         return shape.shortened(value).ljust(shape.least, ".")
 
     def _continued(
@@ -364,6 +367,7 @@ def _matching(said: str, texts: Sequence[str], usual: int) -> int:
     if said in texts:
         return texts.index(said)
     meant, keys = _key(said), [_key(text) for text in texts]
+    # Models answer a boolean in words: "Yes, it is".
     if keys == ["true", "false"]:
         meant = _SPOKEN.get(" ".join(re.findall(r"\w+", meant)[:1]), meant)
     if not meant:

@@ -74,6 +74,7 @@ class LengthEstimate:
         share = estimate(text) / max_length
         if not text.strip() or share < max(self.mean - 2.5 * self.spread, _LEAST_FILL):
             return "ended"
+        # A full segment may end with a full stop by chance, so length alone leaves it in doubt.
         is_open = not ends_a_sentence(text)
         return "full" if is_open and share >= self.mean - self.spread else "doubtful"
 
@@ -110,6 +111,7 @@ class PartialAnswer:
             return "ended"
         end = fill.judge(segment, max_length)
         if end != "ended":
+            # The next segment writes the whole character again.
             self.text = self.text.rstrip(_REPLACEMENT)
         return end if len(self.text) > before else "ended"
 
@@ -163,6 +165,7 @@ class PartialAnswer:
         given = self._given[part]
         if not text.startswith(given) or text == given:
             return []
+        # Once content was given out, a later </think> must not make reasoning of it.
         if part == "content" and not given:
             self._was_thought = "</think>" in self.text
         self._given[part] = text
@@ -182,6 +185,7 @@ class PartialAnswer:
         if not self._prefilled and self._may_be_echo():
             return ""
         held = held_back(self.text, (*self._all_stops(), *END_MARKERS, *_THINK))
+        # Whitespace at the end goes if a stop follows it, so it waits as well.
         return self.text[: len(self.text) - held].rstrip()
 
     def _may_be_echo(self) -> bool:

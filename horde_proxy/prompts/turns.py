@@ -17,10 +17,12 @@ def to_turns(messages: Sequence[Message], style: str = "hermes") -> list[Turn]:
     result whose call was dropped is named by its id.
     """
     style = "hermes" if style == "none" else style
+    # Mistral's results carry the name of the function, OpenAI's only the id of the call.
     names = {call.id: call.name for message in messages for call in message.tool_calls}
     turns: list[Turn] = []
     for is_tool, group in groupby(messages, key=lambda message: message.role == "tool"):
         if is_tool:
+            # In one turn: most templates raise, or models stumble, where a role repeats.
             results = [_result(message, style, names) for message in group]
             turns.append(Turn("user", "\n".join(results)))
         else:

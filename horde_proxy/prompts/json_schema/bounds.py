@@ -33,6 +33,7 @@ def is_bounded(schema: Mapping[str, Any]) -> bool:
     """Whether validating is sure to end: no great size, one dialect, no slow property patterns."""
     if depth(schema) > MOST_DEPTH:
         return False
+    # With a stack of its own, since recursion is what must be bounded.
     nodes, seen = parts(schema), 0
     while nodes:
         node = nodes.pop()

@@ -80,11 +80,13 @@ def read_shape(schema: Schema) -> Shape:
     if not isinstance(schema, Mapping) or validator(schema) is None:
         raise Unfillable("The schema is broken or too deep.")
     plain = inlined(schema)
+    # {} allows anything, so nothing says what to ask a model for.
     if not plain.keys() & {"type", "enum", "const", "anyOf", "oneOf", *_TYPE_OF_KEYWORD}:
         raise Unfillable("The schema names no type.")
     whole = _shape(plain)
     if size(whole) > MOST_VALUES:
         raise Unfillable("A value would have to be too large.")
+    # The last word is jsonschema's: keywords that are not known above may refuse every value.
     if not fits(neutral_value(whole), schema):
         raise Unfillable("The schema says more than can be promised.")
     return whole
@@ -138,6 +140,7 @@ def _first_shape(schemas: Iterable[Schema]) -> Shape:
 
 def _choice(schema: Schema) -> Shape:
     fitting = listed_values(schema)
+    # As JSON text, since Python takes 1, 1.0 and True for one key.
     different = {json.dumps(value, sort_keys=True): value for value in fitting}
     if not different:
         raise Unfillable("None of the listed values fits.")
@@ -167,9 +170,11 @@ def _text(schema: Schema) -> Shape:
     bare = Text(least, most, format if format in STRING_FORMATS else None, pattern)
     if least > _LONGEST_PADDING:
         raise Unfillable("A string would have to be too long.")
+    # No model can give a text without characters.
     if most == 0 and bare.takes(""):
         return Fixed("")
     given = [schema.get("default"), *as_list(schema.get("examples"))]
+    # A pattern has no neutral text, so it needs a default or an example that matches it.
     usual = STRING_FORMATS[bare.format].neutral if bare.format else "." * least
     for text in (*given, usual):
         if isinstance(text, str) and bare.takes(text):
@@ -213,6 +218,7 @@ def _array(schema: Schema) -> Shape:
     items = schema.get("items", {})
     if not isinstance(items, Mapping):
         raise Unfillable("Only arrays of one kind of element can be filled.")
+    # An array of arrays of arrays multiplies: a few keywords would fill the memory.
     array = Array(_shape(items), least, most, bool(schema.get("uniqueItems")))
     if size(array) > MOST_VALUES:
         raise Unfillable("An array would have to be too large.")
@@ -235,6 +241,7 @@ def _object(schema: Schema) -> Shape:
         try:
             properties.append((name, _shape(part), name in required))
         except Unfillable:
+            # An optional property that cannot be filled in is left out.
             if name in required:
                 raise
     least, most = schema.get("minProperties", 0), schema.get("maxProperties")

@@ -45,6 +45,7 @@ class _Inliner:
         self._nodes += 1
         if self._nodes > _MOST_NODES or depth > MOST_DEPTH or references > MOST_REFERENCES:
             raise Unfillable("The schema is too deep or recursive.")
+        # `true` and `false` are schemas since draft 6.
         if isinstance(schema, bool):
             return {} if schema else dict(NEVER)
         if not isinstance(schema, Mapping):
@@ -53,6 +54,7 @@ class _Inliner:
         if "$ref" in schema:
             target = self._target(schema["$ref"])
             parts.append(self.inline(target, references + 1, depth + 1))
+        # Pydantic 1 wrote a reference with a description as allOf with one part.
         for part in as_list(schema.get("allOf")):
             parts.append(self.inline(part, references, depth + 1))
         return reduce(merged, parts)
@@ -77,6 +79,7 @@ class _Inliner:
                 name: self.inline(part, references, depth) for name, part in own[keyword].items()
             }
         for keyword in own.keys() & set(_SEVERAL):
+            # Null last: a model is asked for the other type first.
             several = [self.inline(part, references, depth) for part in as_list(own[keyword])]
             own[keyword] = sorted(several, key=is_null)
         if isinstance(own.get("type"), list):

@@ -40,7 +40,7 @@ def dereferenced(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
             break
         try:
             schema = resolve_reference(root, schema["$ref"])
-        except Unresolvable:
+        except Unresolvable:  # remote, or without a target: anything may stand there
             return {}
     return schema if isinstance(schema, Mapping) else {}
 
@@ -52,6 +52,7 @@ def types_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[
     types = {named} if isinstance(named, str) else set()
     if isinstance(named, list):
         types = {name for name in named if isinstance(name, str)}
+    # An enum without a type, as {"enum": [1, 2]}: the values have types of their own.
     if not types and isinstance(schema.get("enum"), list):
         types = {_type_of(value) for value in schema["enum"][:_MOST_VALUES]}
     for word in ("anyOf", "oneOf"):

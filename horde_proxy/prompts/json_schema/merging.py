@@ -47,6 +47,7 @@ def merged(first: Schema, second: Schema) -> dict[str, Any]:
 def _closed(first: Schema, second: Schema, both: dict[str, Any]) -> dict[str, Any]:
     """`both`, without the properties that the other schema's additionalProperties forbid."""
     open_by_default: tuple[Any, ...] = (True, None, {})
+    # What one schema does not list, its additionalProperties decides; absent, anything is allowed.
     for one, other in ((first, second), (second, first)):
         rest = one.get("additionalProperties")
         if rest in open_by_default or "properties" not in other:
@@ -79,6 +80,7 @@ def _common_types(first: Any, second: Any) -> list[Any]:
     """The types in both lists; integers are numbers."""
     mine, other = type_names(first), type_names(second)
     common = [name for name in mine if name in other]
+    # ["integer"] and ["number"] have the integers in common, though no name.
     if "integer" not in common and any(
         "integer" in one and "number" in two for one, two in ((mine, other), (other, mine))
     ):
@@ -106,6 +108,7 @@ def _all_names(first: Any, second: Any) -> list[Any]:
     return list(dict.fromkeys([*first, *second]))
 
 
+# Of two lower bounds the greater holds, of two upper bounds the smaller.
 _MERGES: dict[str, Callable[[Any, Any], Any]] = {
     "type": _common_types,
     "enum": _common_values,

@@ -60,6 +60,7 @@ class Text:
 
     def shortened(self, text: str) -> str:
         """The first `most` characters, without whitespace at the end where that leaves enough."""
+        # A length in JSON Schema is in characters, as Python's is.
         cut = text[: self.most]
         return cut.rstrip() if len(cut.rstrip()) >= self.least else cut
 
@@ -89,6 +90,7 @@ class Number:
             held,
             *_multiples(held, self.rules.get("multipleOf")),
             *_beside(held),
+            # Between bounds that are close together only the middle may be left.
             *([(low + high) / 2] if math.isfinite(low + high) else []),
         ):
             if self.rules["type"] == "integer" and math.isfinite(near):
@@ -144,6 +146,7 @@ def distinct_values(shape: Shape) -> Iterator[Any]:
         case Choice():
             yield from shape.values
         case Text():
+            # ".1", "..1" up to 100: arrays with more elements are refused before.
             numbered = (str(number).rjust(shape.least, ".") for number in range(1, 101))
             yield shape.fallback
             yield from (text for text in numbered if text != shape.fallback and shape.takes(text))
@@ -191,11 +194,13 @@ def _multiples(number: float, step: float | None) -> list[float]:
     """The multiples of `step` around a number, the nearest first."""
     if step is None or not math.isfinite(number // step):
         return []
+    # Several on either side: the nearest ones may lie outside of exclusive bounds.
     around = [(number // step + count) * step for count in range(-4, 6)]
     return sorted([*around, 0], key=lambda multiple: abs(multiple - number))
 
 
 def _beside(number: float) -> list[float]:
     """Numbers a little more or less: for bounds that are exclusive."""
+    # 1 for integers, tenths and thousandths to be short, then the next float there is.
     steps = [number + sign * step for step in (1, 0.1, 0.001) for sign in (1, -1)]
     return [*steps, math.nextafter(number, math.inf), math.nextafter(number, -math.inf)]

@@ -21,6 +21,7 @@ def branches(schema: Schema, keyword: str) -> Iterator[dict[str, Any]]:
     options = schema[keyword]
     named = [_named_values(option) for option in options if not is_null(option)]
     values = [value for option_values in named if option_values for value in option_values]
+    # {"oneOf": [{"const": "a"}, {"const": "b"}]} is an enum in other words.
     alone = keyword == "anyOf" or all(values.count(value) == 1 for value in values)
     if values and all(named) and alone:
         options = [{"enum": values}]
@@ -48,9 +49,11 @@ def _disjoint(first: Schema, second: Schema) -> bool:
         # Formats do not count: whether they are checked is up to the client's validator.
         if values and not any(fits_part(value, other, formats=False) for value in values):
             return True
+    # None stands for a schema without a type. Integers are numbers.
     mine, theirs = set(type_names(first.get("type"))), set(type_names(second.get("type")))
     if None not in mine | theirs and not mine & theirs and len((mine | theirs) & NUMERIC) < 2:
         return True
+    # A discriminator: {"kind": {"const": "cat"}} in one branch, {"const": "dog"} in the other.
     shared = set(first.get("required", ())) & set(second.get("required", ()))
     known = shared & first.get("properties", {}).keys() & second.get("properties", {}).keys()
     return mine == {"object"} and any(

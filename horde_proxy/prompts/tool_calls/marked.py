@@ -36,6 +36,7 @@ def marked_calls(searched: SearchedText) -> Findings:
             continue
         start = after_lead(searched.text, opening.end())
         position = _read_call(searched, findings, opening.start(), start)
+        # Whatever a grammar says, go on: a grammar that stands still would never end.
         position = max(position, opening.start() + 1)
     if searched.cut_off and not findings.unfinished:
         findings.unfinished = ends_in_marker(searched.text)
@@ -45,6 +46,7 @@ def marked_calls(searched: SearchedText) -> Findings:
 def _read_call(searched: SearchedText, findings: Findings, opening: int, start: int) -> int:
     """Read what follows a marker by the grammar that it begins with; where to go on."""
     text = searched.text
+    # The order matters: a name before {, < or ( begins several grammars.
     if text.startswith(("{", "["), start):
         return read_objects(searched, findings, opening, start)
     if text.startswith(("<function", "<invoke"), start):
@@ -68,6 +70,7 @@ def _pass_by(searched: SearchedText, findings: Findings, start: int) -> int:
     closing = next_closing(text, start, next_opening_at(text, start))
     if closing is None and searched.cut_off and len(text) - start < _LONGEST_BEGINNING:
         findings.unfinished = True
+    # "Use <tool_call> for calls." has no closing tag: the marker is only mentioned.
     elif closing is not None and closing.group().startswith("</"):
         findings.add_problem("The text between the call's tags is no function call.")
     return start

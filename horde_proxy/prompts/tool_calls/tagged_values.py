@@ -42,6 +42,7 @@ def read_tagged_call(
     if searched.cut_off and closing is None and (values is None or is_near_end):
         findings.unfinished = True
         return len(searched.text)
+    # Without a closing tag it is a call only at the text's end, where a stop string may have been.
     tool = searched.tool(name[1])
     at_end = not searched.text[position : position + 1000].strip()
     if values is None or (closing is None and not (at_end and (values or tool))):
@@ -50,6 +51,7 @@ def read_tagged_call(
         return position
     schema: Mapping[str, Any] = tool.parameters if tool else {}
     properties = properties_of(schema)
+    # Tags carry texts only: the schema says which of them are numbers or lists.
     arguments = {
         key: value_of_text(text, properties.get(key), schema) for key, text in values.items()
     }
@@ -67,6 +69,7 @@ def _values(text: str, position: int, grammar: TagGrammar) -> tuple[dict[str, st
         if ending is None:
             return None, len(text)
         value, position = text[key.end() : ending.start()], ending.end()
+        # The value was not ended, so the search ran on into the next argument.
         if grammar.next_key and grammar.next_key in value:
             value = value[: value.index(grammar.next_key)]
             position = key.end() + len(value)

@@ -60,6 +60,7 @@ def embedded_calls(searched: SearchedText) -> Findings:
         extent = span(text, start)
         position = max(extent.end, key.end())
         if extent.state in ("open", "quoted"):
+            # All that follows may be inside of it, a call in a string included.
             if names_a_tool(searched, start, extent):
                 read_unclosed_object(searched, findings, start, extent.state)
             break
@@ -77,6 +78,7 @@ def line_calls(searched: SearchedText) -> Findings:
     for head in merge(*heads, key=lambda head: head.start()):
         if findings.unfinished or findings.problems >= MOST_PROBLEMS:
             break
+        # Heads within the arguments of the last call are texts of that call.
         if head.start() < position or searched.tool(head_name(searched, head)) is None:
             continue
         if is_within(head.start(), shown):
