@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from horde_proxy import create_app
 from horde_proxy.caching.background import inline
+from horde_proxy.config import load
 from horde_proxy.database.engine import Database
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.errors import Unavailable
@@ -39,8 +41,13 @@ class Processes:
 
 
 @pytest.fixture
-def processes(tmp_path: Path, clock: Clock) -> Iterator[Processes]:
-    processes = Processes(f"sqlite:///{tmp_path}/ledger.db", clock)
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def processes(url: str, clock: Clock) -> Iterator[Processes]:
+    processes = Processes(url, clock)
     yield processes
     for database in processes.databases:
         database.close()
@@ -83,55 +90,82 @@ def test_a_process_without_a_database_has_a_secret_of_its_own(clock: Clock) -> N
     assert Sessions(now=clock, clock=clock).find(cookie) is None
 
 
-def test_a_session_survives_a_restart_and_holds_in_other_processes(processes: Processes) -> None:
-    cookie = processes.sessions().begin(DIGEST)
-    session = processes.sessions().find(cookie)
-    assert session
-    assert session.digest == DIGEST
+class SharedSessions:
+    """Needs the fixtures `processes` and `clock`."""
+
+    def test_a_session_survives_a_restart_and_holds_in_other_processes(
+        self, processes: Processes
+    ) -> None:
+        cookie = processes.sessions().begin(DIGEST)
+        session = processes.sessions().find(cookie)
+        assert session
+        assert session.digest == DIGEST
+
+    def test_a_session_ends_everywhere_after_twelve_hours(
+        self, processes: Processes, clock: Clock
+    ) -> None:
+        one, two = processes.sessions(), processes.sessions()
+        cookie = one.begin(DIGEST)
+        clock.seconds += SESSION_SECONDS - 1
+        assert two.find(cookie)
+        clock.seconds += 1
+        assert one.find(cookie) is two.find(cookie) is None
+
+    def test_logging_out_ends_it_here_at_once_and_elsewhere_within_five_seconds(
+        self, processes: Processes, clock: Clock
+    ) -> None:
+        one, two = processes.sessions(), processes.sessions()
+        cookie, other = one.begin(DIGEST), one.begin(DIGEST)
+        assert two.find(cookie)
+        one.end(cookie)
+        assert one.find(cookie) is None
+        clock.seconds += 5
+        assert two.find(cookie) is None
+        assert processes.sessions().find(cookie) is None
+        assert two.find(other)
+
+    def test_ended_sessions_are_forgotten_when_their_cookies_have_expired(
+        self, processes: Processes, clock: Clock
+    ) -> None:
+        sessions = processes.sessions()
+        sessions.end(sessions.begin(DIGEST))
+        clock.seconds += SESSION_SECONDS
+        sessions.end(sessions.begin(DIGEST))
+        with processes.databases[0].begin(SCHEMA) as connection:
+            count = connection.exec_driver_sql("SELECT count(*) FROM page_ended_sessions").scalar()
+        assert count == 1
+        assert len(sessions._ended_here) == 1
+
+    def test_ending_no_session_is_no_error(self, processes: Processes) -> None:
+        sessions = processes.sessions()
+        cookie = sessions.begin(DIGEST)
+        sessions.end(cookie)
+        sessions.end(cookie)
+        sessions.end("nonsense")
 
 
-def test_a_session_ends_everywhere_after_twelve_hours(processes: Processes, clock: Clock) -> None:
-    one, two = processes.sessions(), processes.sessions()
-    cookie = one.begin(DIGEST)
-    clock.seconds += SESSION_SECONDS - 1
-    assert two.find(cookie)
-    clock.seconds += 1
-    assert one.find(cookie) is two.find(cookie) is None
+class TestSQLite(SharedSessions):
+    """Real here; PostgreSQL is in tests/live."""
 
 
-def test_logging_out_ends_it_here_at_once_and_elsewhere_within_five_seconds(
-    processes: Processes, clock: Clock
-) -> None:
-    one, two = processes.sessions(), processes.sessions()
-    cookie, other = one.begin(DIGEST), one.begin(DIGEST)
-    assert two.find(cookie)
-    one.end(cookie)
-    assert one.find(cookie) is None
-    clock.seconds += 5
-    assert two.find(cookie) is None
-    assert processes.sessions().find(cookie) is None
-    assert two.find(other)
-
-
-def test_ended_sessions_are_forgotten_when_their_cookies_have_expired(
-    processes: Processes, clock: Clock
-) -> None:
-    sessions = processes.sessions()
-    sessions.end(sessions.begin(DIGEST))
-    clock.seconds += SESSION_SECONDS
-    sessions.end(sessions.begin(DIGEST))
-    with processes.databases[0].begin(SCHEMA) as connection:
-        count = connection.exec_driver_sql("SELECT count(*) FROM page_ended_sessions").scalar()
-    assert count == 1
-    assert len(sessions._ended_here) == 1
-
-
-def test_ending_no_session_is_no_error(processes: Processes) -> None:
-    sessions = processes.sessions()
-    cookie = sessions.begin(DIGEST)
-    sessions.end(cookie)
-    sessions.end(cookie)
-    sessions.end("nonsense")
+def test_a_login_at_the_page_survives_a_restart_of_the_proxy(tmp_path: Path) -> None:
+    key = "guest-key-0123456789"
+    access = {"mode": "keys", "keys": {"guest": key}, "database": f"sqlite:///{tmp_path}/ledger.db"}
+    settings = load(environ={}, flags={"private_horde": {"enabled": True}, "access": access})
+    browser = create_app(settings).test_client()
+    form = browser.get("/", headers={"Accept": "text/html"}).text
+    token = form.partition('name="token" value="')[2].partition('"')[0]
+    browser.post("/page/login", data={"key": key, "token": token})
+    cookie = browser.get_cookie("horde_proxy_page")
+    assert cookie
+    restarted = create_app(settings).test_client()
+    assert restarted.get("/page/state.json").status_code == 401
+    restarted.set_cookie("horde_proxy_page", cookie.value)
+    state = restarted.get("/page/state.json")
+    assert state.json and state.json["name"] == "guest"
+    restarted.post("/page/logout", data={"token": state.json["token"]})
+    restarted.set_cookie("horde_proxy_page", cookie.value)
+    assert restarted.get("/page/state.json").status_code == 401
 
 
 class FailingStore:

@@ -25,8 +25,10 @@ from horde_proxy.ledger.usage import UsageRecorder
 from tests.live.processes import free_port, until
 from tests.test_database import MigrationBehaviour
 from tests.test_ledger_database import ANN, DAY, LedgerBehaviour
+from tests.test_sessions import SharedSessions, clock, processes
 
 psycopg = pytest.importorskip("psycopg")
+__all__ = ["clock", "processes"]
 PASSWORD = "password-of-the-tests"
 NOON = 1_769_860_800.0
 
@@ -151,6 +153,10 @@ def url(server: Server) -> str:
 
 class TestPostgreSQL(LedgerBehaviour):
     """All that the ledger does, here as well."""
+
+
+class TestPostgreSQLSessions(SharedSessions):
+    """Sessions that proxies share, here as well."""
 
 
 class TestPostgreSQLMigrations(MigrationBehaviour):
