@@ -6,16 +6,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import pytest
 
-from horde_proxy import create_app
-from horde_proxy.config import Config, load
+from horde_proxy import create_app, reconfigure
+from horde_proxy.config import Config, ConfigError, load
 from horde_proxy.errors import ProxyError
 from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.upstreams import kinds
 from horde_proxy.upstreams.base import Accepted, Route, StreamItem
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
+from tests.support import Scripted, World
 
 
 def settings(**sections: Any) -> Config:
@@ -107,3 +109,93 @@ def test_an_endpoint_for_the_horde_itself_has_all_its_settings(address: dict[str
     assert mine._options.api_key == PUBLIC["api_key"]
     assert mine.webhook is not None
     assert mine.webhook.url == PUBLIC["webhook_url"]
+
+
+# Several hordes.
+
+HORDES = [
+    {"type": "horde", "name": "first", "url": "http://first.invalid"},
+    {"type": "horde", "name": "second"},
+]
+
+
+def test_account_and_statistics_are_of_the_horde_that_is_named(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    world.configure(endpoints=[{"type": "horde", "name": "home"}], private_horde={"enabled": True})
+    http = world.http()
+
+    def got(path: str) -> Any:
+        return http.get(f"/v1/horde/{path}").json
+
+    assert got("account")["name"] == got("account?endpoint=home")["name"] == "client#2"
+    assert got("account?endpoint=private")["name"] == "owner#1"
+    assert [model["name"] for model in got("models")["data"]] == ["model"]
+    assert got("models?endpoint=private")["data"] == []
+    assert got("statistics?endpoint=private")["total_models"] == 0
+
+
+def test_a_horde_that_does_not_exist_is_a_404_with_those_that_do(world: World) -> None:
+    response = world.configure(endpoints=HORDES).http().get("/v1/horde/account?endpoint=third")
+    assert response.status_code == 404
+    assert "Available: first, second." in response.text
+
+
+def test_a_result_that_any_horde_pushes_is_delivered(world: World) -> None:
+    world.configure(endpoints=HORDES, horde={"webhook_url": "https://home.example"})
+    app = world.app()
+    hordes = app.extensions["horde_proxy"].hordes
+    woken: list[str] = []
+    mailbox = hordes["second"].upstream.webhook.mailbox(lambda: woken.append("second"))
+    mailbox.expect("request")
+    path = urlsplit(mailbox.url).path
+    reconfigure(app, world.configure(horde={"retries": 0}).config())
+    response = app.test_client().post(path, json={"id": "job", "request": "request"})
+    assert (response.status_code, woken) == (204, ["second"])
+
+
+# New settings.
+
+
+def test_a_running_chat_outlives_new_settings_and_a_retry_shares_it(world: World) -> None:
+    world.bridge(Scripted("x")).step(world.session)
+    app = world.app()
+    http: Any = app.test_client()
+    chat = {"model": "test/model", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    stream = http.post("/v1/chat/completions", json=chat)
+    next(iter(stream.response))
+    reconfigure(app, world.configure(server={"places": 50, "timeout": 99}).config())
+    assert len(http.get("/v1/horde/requests").json["data"]) == 1
+    live = app.extensions["horde_proxy"].live
+    assert (live.slots.taken, live.slots.count) == (1, 50)
+    retry = http.post("/v1/chat/completions", json=chat, headers={"X-Stainless-Retry-Count": "1"})
+    next(iter(retry.response))
+    assert len(world.horde.open_requests()) == 1
+    stream.close()
+    retry.close()
+    assert live.slots.taken == 0
+
+
+def test_new_settings_name_those_that_only_a_restart_applies() -> None:
+    app = create_app(settings(private_horde={"enabled": True}))
+    strict = {"enabled": True, "strict": True}
+    server = {"bind": "127.0.0.1:9", "grace": 5, "places": 1, "timeout": 9}
+    assert reconfigure(app, settings(private_horde=strict, server=server)) == [
+        "server.bind",
+        "server.grace",
+        "private_horde.strict",
+    ]
+    assert reconfigure(app, settings(private_horde={"enabled": True})) == []
+
+
+def test_a_private_horde_that_began_open_says_that_it_stays_so() -> None:
+    app = create_app(settings(private_horde={"enabled": True}))
+    guarded = settings(private_horde={"enabled": True}, access={"mode": "passthrough"})
+    assert reconfigure(app, guarded) == ["access.mode, for the private horde"]
+
+
+def test_a_file_that_was_emptied_does_not_open_the_proxy() -> None:
+    app = create_app(settings(access={"mode": "passthrough"}))
+    before = app.extensions["horde_proxy"]
+    with pytest.raises(ConfigError, match=r"have no access\.mode"):
+        reconfigure(app, settings())
+    assert app.extensions["horde_proxy"] is before
