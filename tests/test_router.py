@@ -73,7 +73,7 @@ class Offering:
         yield chunk(head, {"content": self.name})
 
 
-class Relaying(Offering):
+class Proxying(Offering):
     """One that takes calls as they are; `answers` are statuses, or errors, one after another."""
 
     kind = "openai"
@@ -101,7 +101,9 @@ def endpoint(upstream: Any, clock: Clock | None = None, **place: Any) -> Endpoin
     return Endpoint(upstream, CircuitBreaker(1, 60, clock or Clock()), **place)
 
 
-def found(router: Router, name: str | None, **options: Any) -> list[tuple[str, tuple[str, ...]]]:
+def tried_in_order(
+    router: Router, name: str | None, **options: Any
+) -> list[tuple[str, tuple[str, ...]]]:
     """(endpoint, its own names) of the candidates in the order in which they would be asked."""
     names = []
     for candidate, attempt in router.candidates(name, **options):
@@ -110,7 +112,7 @@ def found(router: Router, name: str | None, **options: Any) -> list[tuple[str, t
     return names
 
 
-def relayed(router: Router, call: ProxyRequest = CALL, name: str | None = "m") -> ProxyResponse:
+def proxied(router: Router, call: ProxyRequest = CALL, name: str | None = "m") -> ProxyResponse:
     candidates = router.candidates(name)
     answer = router.proxy(call, candidates)
     if answer is None:
@@ -118,7 +120,7 @@ def relayed(router: Router, call: ProxyRequest = CALL, name: str | None = "m") -
     return answer
 
 
-def who(answer: ProxyResponse) -> str:
+def answered_by(answer: ProxyResponse) -> str:
     name = answer.header("x-endpoint")
     answer.close()
     return name
@@ -127,8 +129,8 @@ def who(answer: ProxyResponse) -> str:
 def test_all_endpoints_that_offer_a_model_are_candidates() -> None:
     one, two = Offering("one", "a/Llama-3-8B", "b"), Offering("two", "b", "c")
     router = Router([endpoint(one), endpoint(two, priority=1)])
-    assert found(router, "b") == [("one", ("b",)), ("two", ("b",))]
-    assert found(router, "c") == [("two", ("c",))]
+    assert tried_in_order(router, "b") == [("one", ("b",)), ("two", ("b",))]
+    assert tried_in_order(router, "c") == [("two", ("c",))]
 
 
 def test_a_model_that_two_offer_is_listed_once_with_both() -> None:
@@ -156,40 +158,40 @@ def test_a_model_that_has_just_come_is_found() -> None:
     one.refresh = lambda: one.listed.append({"id": "new"})  # type: ignore[method-assign]
     plain = one.models
     one.models = lambda: list(plain())  # type: ignore[method-assign]
-    assert found(Router([endpoint(one)]), "new") == [("one", ("new",))]
+    assert tried_in_order(Router([endpoint(one)]), "new") == [("one", ("new",))]
 
 
 def test_the_models_of_a_pattern_are_one_candidate_where_they_can_share_a_request() -> None:
     router = Router([endpoint(Offering("one", "a1", "b1", "a2"))])
-    assert found(router, "*[12]") == [("one", ("a1", "a2")), ("one", ("b1",))]
+    assert tried_in_order(router, "*[12]") == [("one", ("a1", "a2")), ("one", ("b1",))]
 
 
 def test_each_element_of_a_list_is_a_candidate_of_its_own() -> None:
     router = Router([endpoint(Offering("one", "a1", "a2"))])
-    assert found(router, "gone,a2,a1") == [("one", ("a2",)), ("one", ("a1",))]
+    assert tried_in_order(router, "gone,a2,a1") == [("one", ("a2",)), ("one", ("a1",))]
 
 
 def test_an_alias_has_the_candidates_and_the_description_of_its_model() -> None:
     router = Router([endpoint(Offering("one", "a/Llama-3-8B"))], {"gpt-4o": "a/Llama-3-8B"})
-    assert found(router, "gpt-4o") == [("one", ("a/Llama-3-8B",))]
+    assert tried_in_order(router, "gpt-4o") == [("one", ("a/Llama-3-8B",))]
     assert router.model("gpt-4o")["id"] == "a/Llama-3-8B"
 
 
 def test_a_prefix_is_for_clients_and_a_glob_for_the_upstreams_own_names() -> None:
-    router = Router([endpoint(Relaying("one", "gpt-4", "o1"), prefix="x/", globs=["GPT-*"])])
+    router = Router([endpoint(Proxying("one", "gpt-4", "o1"), prefix="x/", globs=["GPT-*"])])
     assert [model["id"] for model in router.models()] == ["x/gpt-4"]
-    assert found(router, "x/gpt-4") == [("one", ("gpt-4",))]
+    assert tried_in_order(router, "x/gpt-4") == [("one", ("gpt-4",))]
 
 
 def test_the_lowest_priority_number_goes_first_however_busy_it_is() -> None:
-    busy, idle = endpoint(Relaying("busy", "m")), endpoint(Relaying("idle", "m"), priority=1)
+    busy, idle = endpoint(Proxying("busy", "m")), endpoint(Proxying("idle", "m"), priority=1)
     for _ in range(5):
         busy.breaker.try_acquire()
-    assert [name for name, _ in found(Router([idle, busy]), "m")] == ["busy", "idle"]
+    assert [name for name, _ in tried_in_order(Router([idle, busy]), "m")] == ["busy", "idle"]
 
 
 def test_within_a_priority_requests_are_shared_by_weight() -> None:
-    one, two = endpoint(Relaying("one", "m")), endpoint(Relaying("two", "m"), weight=3)
+    one, two = endpoint(Proxying("one", "m")), endpoint(Proxying("two", "m"), weight=3)
     router = Router([one, two], chance=lambda: 0.5)
     counts = {"one": 0, "two": 0}
     for _ in range(40):
@@ -199,34 +201,34 @@ def test_within_a_priority_requests_are_shared_by_weight() -> None:
 
 
 def test_chance_decides_among_equals() -> None:
-    router = Router([endpoint(Relaying("one", "m")), endpoint(Relaying("two", "m"))])
-    assert {found(router, "m")[0][0] for _ in range(100)} == {"one", "two"}
+    router = Router([endpoint(Proxying("one", "m")), endpoint(Proxying("two", "m"))])
+    assert {tried_in_order(router, "m")[0][0] for _ in range(100)} == {"one", "two"}
 
 
 def test_without_a_model_the_first_endpoint_that_can_proxy_is_tried() -> None:
     router = Router(
         [
             endpoint(Offering("horde", "m")),
-            endpoint(Relaying("one", "m")),
-            endpoint(Relaying("two", "m"), priority=-1),
+            endpoint(Proxying("one", "m")),
+            endpoint(Proxying("two", "m"), priority=-1),
         ]
     )
-    assert [name for name, _ in found(router, None)] == ["two", "one"]
+    assert [name for name, _ in tried_in_order(router, None)] == ["two", "one"]
 
 
 def test_a_client_may_name_the_endpoint() -> None:
-    router = Router([endpoint(Relaying("one", "m")), endpoint(Relaying("two", "m"))])
-    assert found(router, "m", endpoint="two") == [("two", ("m",))]
+    router = Router([endpoint(Proxying("one", "m")), endpoint(Proxying("two", "m"))])
+    assert tried_in_order(router, "m", endpoint="two") == [("two", ("m",))]
     with pytest.raises(InvalidRequest, match="There is no endpoint 'three'"):
         router.candidates("m", endpoint="three")
 
 
 def test_a_key_sees_and_reaches_only_what_it_is_allowed() -> None:
-    router = Router([endpoint(Relaying("one", "a", "b")), endpoint(Relaying("two", "a"))])
+    router = Router([endpoint(Proxying("one", "a", "b")), endpoint(Proxying("two", "a"))])
     scope = ClientKey("k", models=("a",), endpoints=("two",))
-    assert [(each["id"], each["endpoints"]) for each in router.models(scope)] == [("a", ["two"])]
-    assert found(router, "a", scope=scope) == [("two", ("a",))]
-    assert [each["name"] for each in router.states(scope)] == ["two"]
+    assert [(model["id"], model["endpoints"]) for model in router.models(scope)] == [("a", ["two"])]
+    assert tried_in_order(router, "a", scope=scope) == [("two", ("a",))]
+    assert [state["name"] for state in router.states(scope)] == ["two"]
     with pytest.raises(ModelNotFound, match="Available: `a`."):
         router.candidates("b", scope)
     with pytest.raises(Refused):
@@ -234,17 +236,17 @@ def test_a_key_sees_and_reaches_only_what_it_is_allowed() -> None:
 
 
 def test_a_server_that_lists_no_models_is_tried_for_any_that_is_allowed_there() -> None:
-    one = Relaying("one")
+    one = Proxying("one")
     one.offers_any = True
     router = Router([endpoint(one, globs=["tts-*"])], {"voice": "tts-1"})
-    assert found(router, "tts-1") == [("one", ("tts-1",))]
-    assert found(router, "voice") == [("one", ("tts-1",))]
+    assert tried_in_order(router, "tts-1") == [("one", ("tts-1",))]
+    assert tried_in_order(router, "voice") == [("one", ("tts-1",))]
     with pytest.raises(ModelNotFound):
         router.candidates("gpt-4")
 
 
 def test_while_there_are_no_models_at_all_the_client_shall_try_again() -> None:
-    router = Router([endpoint(Relaying("one"))])
+    router = Router([endpoint(Proxying("one"))])
     with pytest.raises(Unavailable, match="No models are available right now") as caught:
         router.candidates("m")
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == (
@@ -269,55 +271,55 @@ def test_while_there_are_no_models_at_all_the_client_shall_try_again() -> None:
 def test_an_endpoint_that_fails_cools_down_and_another_one_answers(
     failure: int | ProxyError,
 ) -> None:
-    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one, two = Proxying("one", "m"), Proxying("two", "m")
     one.answers = [failure]
     router = Router([endpoint(one), endpoint(two, priority=1)])
-    assert [who(relayed(router)) for _ in range(3)] == ["two", "two", "two"]
+    assert [answered_by(proxied(router)) for _ in range(3)] == ["two", "two", "two"]
     assert len(one.asked) == 1
     assert one.closed == int(isinstance(failure, int))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 501])
 def test_an_answer_that_blames_the_request_goes_to_the_client(status: int) -> None:
-    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one, two = Proxying("one", "m"), Proxying("two", "m")
     one.answers = [status]
     router = Router([endpoint(one), endpoint(two, priority=1)])
-    answer = relayed(router)
-    assert (answer.status, who(answer)) == (status, "one")
-    assert who(relayed(router)) == "one"
+    answer = proxied(router)
+    assert (answer.status, answered_by(answer)) == (status, "one")
+    assert answered_by(proxied(router)) == "one"
 
 
 def test_after_its_cooldown_an_endpoint_is_probed_by_one_request() -> None:
     clock = Clock()
-    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one, two = Proxying("one", "m"), Proxying("two", "m")
     one.answers = [500]
     router = Router([endpoint(one, clock), endpoint(two, priority=1)])
-    assert who(relayed(router)) == "two"
+    assert answered_by(proxied(router)) == "two"
     clock.seconds += 1
-    probe = relayed(router)
+    probe = proxied(router)
     assert probe.header("x-endpoint") == "one"
-    assert who(relayed(router)) == "one"
+    assert answered_by(proxied(router)) == "one"
     probe.close()
 
 
 def test_a_busy_endpoint_cools_down_for_as_long_as_it_says() -> None:
     clock = Clock()
-    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one, two = Proxying("one", "m"), Proxying("two", "m")
     one.answers = [RateLimited("busy", retry_after=30)]
     router = Router([endpoint(one, clock), endpoint(two, priority=1)])
-    assert who(relayed(router)) == "two"
+    assert answered_by(proxied(router)) == "two"
     clock.seconds += 29
-    assert who(relayed(router)) == "two"
+    assert answered_by(proxied(router)) == "two"
     clock.seconds += 2
-    assert who(relayed(router)) == "one"
+    assert answered_by(proxied(router)) == "one"
 
 
 def test_when_all_fail_the_error_names_every_endpoint_with_its_reason() -> None:
-    one, two, three = Relaying("one", "m"), Relaying("two", "m"), Relaying("three", "other")
+    one, two, three = Proxying("one", "m"), Proxying("two", "m"), Proxying("three", "other")
     one.answers, two.answers = [Unreachable("one cannot be reached")], [503]
     router = Router([endpoint(one), endpoint(two, priority=1), endpoint(three)])
     with pytest.raises(AllEndpointsFailed) as raised:
-        relayed(router)
+        proxied(router)
     assert str(raised.value) == (
         "No endpoint answers for `m` now. one: one cannot be reached; "
         "two: it answered with status 503; three: does not offer it."
@@ -325,11 +327,11 @@ def test_when_all_fail_the_error_names_every_endpoint_with_its_reason() -> None:
     with pytest.raises(
         AllEndpointsFailed, match="one: cooling down for 1 s after: one cannot be reached"
     ):
-        relayed(router)
+        proxied(router)
 
 
 def test_an_unknown_model_is_no_404_while_a_list_is_missing() -> None:
-    one, two = Relaying("one", "m"), Relaying("two")
+    one, two = Proxying("one", "m"), Proxying("two")
     two.lists_fail = Unreachable("two cannot be reached")
     with pytest.raises(
         AllEndpointsFailed, match="one: does not offer it; two: its model list is unavailable"
@@ -338,71 +340,71 @@ def test_an_unknown_model_is_no_404_while_a_list_is_missing() -> None:
 
 
 def test_when_all_are_busy_the_answer_is_a_429_with_the_soonest_time() -> None:
-    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one, two = Proxying("one", "m"), Proxying("two", "m")
     one.answers = [RateLimited("busy", retry_after=30)]
     two.answers = [RateLimited("busy", retry_after=9)]
     with pytest.raises(RateLimited) as raised:
-        relayed(Router([endpoint(one), endpoint(two)]))
+        proxied(Router([endpoint(one), endpoint(two)]))
     assert raised.value.retry_after == 9
 
 
 def test_the_failed_response_of_the_only_endpoint_is_passed_on() -> None:
-    one = Relaying("one", "m")
+    one = Proxying("one", "m")
     one.answers, one.body = [500], b"my own words"
-    answer = relayed(Router([Endpoint(one, CircuitBreaker(0))]))
+    answer = proxied(Router([Endpoint(one, CircuitBreaker(0))]))
     assert (answer.status, b"".join(answer)) == (500, b"my own words")
     answer.close()
     one.answers = [Unreachable("one cannot be reached")]
     with pytest.raises(Unreachable, match="one cannot be reached"):
-        relayed(Router([Endpoint(one, CircuitBreaker(0))]))
+        proxied(Router([Endpoint(one, CircuitBreaker(0))]))
 
 
 def test_closing_a_response_ends_the_attempt() -> None:
-    one = endpoint(Relaying("one", "m"))
-    answer = relayed(Router([one]))
+    one = endpoint(Proxying("one", "m"))
+    answer = proxied(Router([one]))
     assert one.breaker.running == 1
     answer.close()
     assert one.breaker.running == 0
 
 
 def test_a_fallback_answers_when_the_model_is_unknown_or_fails() -> None:
-    one, two = Relaying("one", "m"), Relaying("two", "n")
+    one, two = Proxying("one", "m"), Proxying("two", "n")
     one.answers = [500]
     router = Router([endpoint(one), endpoint(two)], fallbacks={"m": ["n"], "*": ["n"]})
-    answer = relayed(router)
-    assert (who(answer), two.asked) == ("two", ["n"])
-    assert found(router, "unknown") == [("two", ("n",))]
+    answer = proxied(router)
+    assert (answered_by(answer), two.asked) == ("two", ["n"])
+    assert tried_in_order(router, "unknown") == [("two", ("n",))]
 
 
 def test_a_fallback_answers_when_the_context_overflows() -> None:
-    one, two = Relaying("one", "m"), Relaying("two", "m")
-    big = Relaying("big", "n")
+    one, two = Proxying("one", "m"), Proxying("two", "m")
+    big = Proxying("big", "n")
     one.answers, two.answers = [400, 400], [400]
     one.body = b'{"error": {"message": "too long", "code": "context_length_exceeded"}}'
     router = Router(
         [endpoint(one), endpoint(two, priority=1), endpoint(big)], fallbacks={"m": ["n"]}
     )
-    assert who(relayed(router)) == "big"
+    assert answered_by(proxied(router)) == "big"
     assert two.asked == []
     assert Router([endpoint(one)]).proxy(CALL, Router([endpoint(one)]).candidates("m")) is not None
 
 
 def test_a_400_that_only_quotes_a_context_overflow_goes_to_the_client() -> None:
-    one, big = Relaying("one", "m"), Relaying("big", "n")
+    one, big = Proxying("one", "m"), Proxying("big", "n")
     one.answers = [400]
     one.body = b'{"error": {"message": "no"}, "echo": "maximum context length"}'
     router = Router([endpoint(one), endpoint(big)], fallbacks={"m": ["n"]})
-    assert who(relayed(router)) == "one"
+    assert answered_by(proxied(router)) == "one"
 
 
 def test_a_model_whose_wait_is_too_long_comes_after_its_fallbacks() -> None:
     horde = Offering("horde", "m", horde={"expected_seconds": 300})
-    cloud = Relaying("cloud", "n")
+    cloud = Proxying("cloud", "n")
     endpoints = [endpoint(horde), endpoint(cloud)]
     slow = Router(endpoints, fallbacks={"m": ["n"]}, max_wait=120)
-    assert [name for name, _ in found(slow, "m")] == ["cloud", "horde"]
+    assert [name for name, _ in tried_in_order(slow, "m")] == ["cloud", "horde"]
     patient = Router(endpoints, fallbacks={"m": ["n"]}, max_wait=301)
-    assert [name for name, _ in found(patient, "m")] == ["horde", "cloud"]
+    assert [name for name, _ in tried_in_order(patient, "m")] == ["horde", "cloud"]
 
 
 def streamed(router: Router, chat: GenerationRequest = CHAT) -> tuple[list[str], str]:
@@ -506,7 +508,7 @@ def test_a_horde_cools_down_when_it_is_gone_but_not_for_a_faulted_request() -> N
 
 
 def test_proxying_stops_at_a_candidate_that_cannot_proxy() -> None:
-    one, horde = Relaying("one", "m"), Offering("horde", "m")
+    one, horde = Proxying("one", "m"), Offering("horde", "m")
     one.answers = [Unreachable("gone")]
     router = Router([endpoint(one), endpoint(horde, priority=1)])
     candidates = router.candidates("m")
@@ -515,7 +517,7 @@ def test_proxying_stops_at_a_candidate_that_cannot_proxy() -> None:
 
 
 def test_states_hold_no_secret() -> None:
-    one = endpoint(Relaying("one", "m", "a"))
+    one = endpoint(Proxying("one", "m", "a"))
     [state] = Router([one]).states()
     assert state == {
         "name": "one",
@@ -533,7 +535,7 @@ def test_states_hold_no_secret() -> None:
 
 
 def test_an_endpoint_whose_models_cannot_be_listed_is_down() -> None:
-    one = Relaying("one")
+    one = Proxying("one")
     one.lists_fail = Unreachable("one cannot be reached")
     [state] = Router([endpoint(one)]).states()
     assert (state["state"], state["last_error"]) == ("down", "one cannot be reached")
@@ -546,77 +548,77 @@ def test_a_json_body_keeps_its_bytes_unless_the_model_has_another_name() -> None
     assert body.with_model("n") == (b'{"model": "n"}', 14)
 
 
-class Breaking(Relaying):
+class Breaking(Proxying):
     """Its answers break off before their heads can be read; the first one is a failure."""
 
     def proxy(self, call: ProxyRequest, model: str | None) -> ProxyResponse:
-        relayed = super().proxy(call, model)
+        response = super().proxy(call, model)
 
         def broken() -> Iterator[bytes]:
             raise Unreachable("one broke the answer off")
             yield b""
 
-        return ProxyResponse(relayed.status, [], broken(), [self._close])
+        return ProxyResponse(response.status, [], broken(), [self._close])
 
 
 def test_a_response_that_breaks_off_at_its_start_makes_another_endpoint_answer() -> None:
     clock = Clock()
-    one, two = Breaking("one", "m"), Relaying("two", "m")
+    one, two = Breaking("one", "m"), Proxying("two", "m")
     one.answers = [400, 400]
-    endpoints = [endpoint(one, clock), endpoint(two, priority=1), endpoint(Relaying("big", "n"))]
+    endpoints = [endpoint(one, clock), endpoint(two, priority=1), endpoint(Proxying("big", "n"))]
     router = Router(endpoints, fallbacks={"m": ["n"]})
     for _ in range(2):
-        assert who(relayed(router)) == "two"
+        assert answered_by(proxied(router)) == "two"
         clock.seconds += 60
     assert (one.closed, endpoints[0].breaker.running) == (2, 0)
     one.answers = [200]
-    assert who(relayed(router)) == "one"
+    assert answered_by(proxied(router)) == "one"
 
 
 def test_a_fallback_counts_for_an_alias_and_other_spellings() -> None:
-    one, two = Relaying("one", "a/Model-8B"), Relaying("two", "n")
+    one, two = Proxying("one", "a/Model-8B"), Proxying("two", "n")
     router = Router([endpoint(one), endpoint(two)], {"gpt": "a/Model-8B"}, {"a/Model-8B": ["n"]})
     for name in ("gpt", "model-8b", "A/MODEL-8B"):
-        assert [each for each, _ in found(router, name)] == ["one", "two"]
+        assert [name for name, _ in tried_in_order(router, name)] == ["one", "two"]
 
 
 def test_an_unknown_fallback_refreshes_no_lists() -> None:
-    one = Relaying("one", "m")
+    one = Proxying("one", "m")
     router = Router([endpoint(one)], fallbacks={"m": ["gone"]})
     router.models()
     before = one.refreshed
-    assert found(router, "m") == [("one", ("m",))]
+    assert tried_in_order(router, "m") == [("one", ("m",))]
     assert one.refreshed == before
 
 
 def test_the_overflow_is_the_error_when_no_fallback_answers() -> None:
-    one, big = Relaying("one", "m"), Relaying("big", "n")
+    one, big = Proxying("one", "m"), Proxying("big", "n")
     one.answers, big.answers = [400], [503]
     one.body = b'{"error": {"message": "1000 tokens are too many", "type": "x", "code": '
     one.body += b'"context_length_exceeded"}}'
     with pytest.raises(ContextLengthExceeded, match="1000 tokens are too many"):
-        relayed(Router([endpoint(one), endpoint(big)], fallbacks={"m": ["n"]}))
+        proxied(Router([endpoint(one), endpoint(big)], fallbacks={"m": ["n"]}))
 
 
 def test_a_503_may_say_how_long_it_lasts() -> None:
     clock = Clock()
-    one, two = Relaying("one", "m"), Relaying("two", "m")
+    one, two = Proxying("one", "m"), Proxying("two", "m")
     plain = one.proxy
     one.answers = [503]
 
-    def relay(call: ProxyRequest, model: str | None) -> ProxyResponse:
+    def proxy(call: ProxyRequest, model: str | None) -> ProxyResponse:
         answer = plain(call, model)
         answer.headers.append(("Retry-After", "120"))
         return answer
 
-    one.proxy = relay  # type: ignore[method-assign]
+    one.proxy = proxy  # type: ignore[method-assign]
     router = Router([endpoint(one, clock), endpoint(two, priority=1)])
-    assert who(relayed(router)) == "two"
+    assert answered_by(proxied(router)) == "two"
     assert router.endpoints[0].breaker.cooldown_left() == 120
 
 
 def test_very_long_names_are_not_remembered() -> None:
-    router = Router([endpoint(Relaying("one", "m"))])
+    router = Router([endpoint(Proxying("one", "m"))])
     with pytest.raises(ModelNotFound):
         router.candidates("x" * 10_000)
     assert router._index.visible_to(EVERYTHING)._resolved == {}

@@ -54,14 +54,14 @@ def flags_of(model: ModelAuditInfo) -> set[str]:
 
 
 def audited(
-    found: CombinedModelStatistics,
+    merged_model: CombinedModelStatistics,
     category: str = "text",
     known: ReferenceRecord | None = None,
     others: int = 0,
 ) -> ModelAuditInfo:
     """The audit of one model, beside one with so many uses a month."""
     reference = None if known is None else Reference([known, record("other")])
-    whole = audit(category, {"m": found, "other": entry(others, day=1)}, reference)
+    whole = audit(category, {"m": merged_model, "other": entry(others, day=1)}, reference)
     return next(model for model in whole.models if model.name == "m")
 
 
@@ -70,13 +70,13 @@ def audited(
 
 def test_a_model_has_the_documented_json() -> None:
     variation = BackendVariation("koboldcpp", "koboldcpp/m", 1, 9.5, 3.0, 1.0, 4, 50, 100, 400)
-    found = audited(
+    result = audited(
         entry(100, day=50, total=400, backend_variations={"koboldcpp": variation}),
         "image",
         record("m", downloads=(HUGGING,), size_bytes=5 * GIB, nsfw=True),
         others=300,
     )
-    assert json.loads(json.dumps(found.to_json())) == {
+    assert json.loads(json.dumps(result.to_json())) == {
         "name": "m",
         "category": "image",
         "deletion_risk_flags": {
@@ -126,8 +126,8 @@ def test_a_model_has_the_documented_json() -> None:
 
 
 def test_an_answer_has_the_documented_json() -> None:
-    found = audit("text", {"a": entry(0, workers=0), "b": entry(5, day=1)}).answer(limit=1)
-    answer = json.loads(json.dumps(found.to_json()))
+    result = audit("text", {"a": entry(0, workers=0), "b": entry(5, day=1)}).answer(limit=1)
+    answer = json.loads(json.dumps(result.to_json()))
     assert [model["name"] for model in answer.pop("models")] == ["b"]
     assert answer == {
         "category": "text",
@@ -165,7 +165,7 @@ def test_without_models_all_counts_are_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "flags"),
+    ("merged_model", "flags"),
     [
         (entry(9, day=1), set()),
         (entry(9), {"zero_usage_day"}),
@@ -175,9 +175,9 @@ def test_without_models_all_counts_are_zero() -> None:
     ],
 )
 def test_a_model_that_was_never_used_counts_as_zero_when_the_use_is_known(
-    found: CombinedModelStatistics, flags: set[str]
+    merged_model: CombinedModelStatistics, flags: set[str]
 ) -> None:
-    assert flags_of(audited(found)) == flags
+    assert flags_of(audited(merged_model)) == flags
 
 
 @pytest.mark.parametrize(
@@ -194,14 +194,14 @@ def test_a_model_that_was_never_used_counts_as_zero_when_the_use_is_known(
 def test_use_below_the_share_of_its_category_is_low(
     category: str, month: int, others: int, is_low: bool
 ) -> None:
-    found = audited(entry(month, day=1), category, others=others)
-    assert found.deletion_risk_flags.low_usage is is_low
+    result = audited(entry(month, day=1), category, others=others)
+    assert result.deletion_risk_flags.low_usage is is_low
 
 
 def test_other_rules_may_be_given() -> None:
     merged = {"a": entry(9, day=1), "b": entry(11, day=1), "c": entry(9_980, day=1)}
-    found = audit("text", merged, rules=AuditRules(low_usage_percentage=0.1))
-    assert {model.name: flags_of(model) for model in found.models} == {
+    result = audit("text", merged, rules=AuditRules(low_usage_percentage=0.1))
+    assert {model.name: flags_of(model) for model in result.models} == {
         "c": set(),
         "b": set(),
         "a": {"low_usage"},
@@ -252,7 +252,7 @@ def test_the_benefit_is_the_use_for_each_gigabyte_of_an_image_model(
 
 
 @pytest.mark.parametrize(
-    ("found", "is_set"),
+    ("merged_model", "is_set"),
     [
         (entry(workers=1), False),
         (entry(workers=0), True),
@@ -261,9 +261,9 @@ def test_the_benefit_is_the_use_for_each_gigabyte_of_an_image_model(
     ],
 )
 def test_a_model_lacks_workers_only_if_workers_were_fetched(
-    found: CombinedModelStatistics, is_set: bool
+    merged_model: CombinedModelStatistics, is_set: bool
 ) -> None:
-    assert audited(found).deletion_risk_flags.no_active_workers is is_set
+    assert audited(merged_model).deletion_risk_flags.no_active_workers is is_set
 
 
 @pytest.mark.parametrize(
@@ -337,8 +337,8 @@ def test_an_image_model_that_the_reference_does_not_know_has_no_downloads() -> N
 
 
 def test_the_score_is_the_number_of_flags() -> None:
-    found = audited(entry(0, workers=0), "image", record("else"), others=9)
-    assert (found.risk_score, found.at_risk) == (8, True)
+    result = audited(entry(0, workers=0), "image", record("else"), others=9)
+    assert (result.risk_score, result.at_risk) == (8, True)
     assert DeletionRiskFlags().flag_count() == 0
     assert not DeletionRiskFlags().any_flags()
 
@@ -396,9 +396,9 @@ def test_a_preset_selects_its_models(preset: str, expected: list[str]) -> None:
 
 
 def test_models_of_unknown_use_are_no_candidates() -> None:
-    found = audit("text", {"a": entry(None)})
-    assert found.answer(preset="deletion_candidates").models == []
-    assert found.answer(preset="zero_usage").models == []
+    result = audit("text", {"a": entry(None)})
+    assert result.answer(preset="deletion_candidates").models == []
+    assert result.answer(preset="zero_usage").models == []
 
 
 @pytest.mark.parametrize(
@@ -477,9 +477,9 @@ def family() -> CategoryAudit:
 
 
 def test_a_family_is_one_entry() -> None:
-    found = family()
-    assert [model.name for model in found.models] == ["Bar", "Foo"]
-    foo = found.models[1]
+    result = family()
+    assert [model.name for model in result.models] == ["Bar", "Foo"]
+    foo = result.models[1]
     assert (foo.usage_day, foo.usage_month, foo.usage_total, foo.worker_count) == (8, 40, 320, 5)
     assert (foo.baseline, foo.nsfw, foo.has_description) == ("first", False, False)
     assert foo.usage_percentage_of_category == 40.0
@@ -500,8 +500,8 @@ def test_the_trends_of_a_family_are_weighted_by_the_month() -> None:
 
 
 def test_a_family_without_use_has_no_trends() -> None:
-    found = audit("text", {"Foo-8B": entry(0), "Foo-9B": entry(0, total=5)}).grouped().models[0]
-    assert (found.usage_trend.day_to_month_ratio, found.usage_trend.month_to_total_ratio) == (
+    result = audit("text", {"Foo-8B": entry(0), "Foo-9B": entry(0, total=5)}).grouped().models[0]
+    assert (result.usage_trend.day_to_month_ratio, result.usage_trend.month_to_total_ratio) == (
         None,
         None,
     )
@@ -530,8 +530,8 @@ def test_merged_models_are_audited() -> None:
         {"day": {"koboldcpp/X-8B": 1}, "month": {"koboldcpp/X-8B": 40}},
         [{"id": "w", "models": ["koboldcpp/X-8B"]}],
     )
-    found = audit("text", merged)
-    assert {model.name: flags_of(model) for model in found.models} == {
+    result = audit("text", merged)
+    assert {model.name: flags_of(model) for model in result.models} == {
         "X-8B": {"zero_usage_total"},
         "Y-8B": {
             "zero_usage_day",

@@ -39,9 +39,9 @@ def names(**options: Any) -> list[str]:
 
 
 def test_without_parameters_all_models_stay_in_their_order() -> None:
-    found = listing(MERGED)
-    assert (list(found.models), found.total_count) == (["b", "A", "never", "unknown"], 4)
-    assert found.models["b"] is MERGED["b"]
+    result = listing(MERGED)
+    assert (list(result.models), result.total_count) == (["b", "A", "never", "unknown"], 4)
+    assert result.models["b"] is MERGED["b"]
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_models_of_few_workers_are_left_out(least: int | None, expected: list[st
     ],
 )
 def test_a_page_is_cut_from_the_whole(limit: int | None, offset: int, expected: list[str]) -> None:
-    found = listing(MERGED, limit=limit, offset=offset)
-    assert list(found.models) == expected
-    assert (found.total_count, found.limit, found.offset) == (4, limit, offset)
+    result = listing(MERGED, limit=limit, offset=offset)
+    assert list(result.models) == expected
+    assert (result.total_count, result.limit, result.offset) == (4, limit, offset)
 
 
 def test_it_is_filtered_then_sorted_then_paged() -> None:
-    found = listing(MERGED, min_worker_count=1, sort_by="name", sort_desc=False, limit=2, offset=1)
-    assert (list(found.models), found.total_count) == (["b", "unknown"], 3)
+    result = listing(MERGED, min_worker_count=1, sort_by="name", sort_desc=False, limit=2, offset=1)
+    assert (list(result.models), result.total_count) == (["b", "unknown"], 3)
 
 
 def test_the_merged_models_are_never_changed() -> None:
@@ -132,5 +132,5 @@ def test_a_wrong_value_is_refused_by_name(options: dict[str, Any], param: str, w
 
 
 def test_an_empty_list_can_be_listed() -> None:
-    found = listing({}, sort_by="eta", limit=1)
-    assert (found.models, found.total_count) == ({}, 0)
+    result = listing({}, sort_by="eta", limit=1)
+    assert (result.models, result.total_count) == ({}, 0)

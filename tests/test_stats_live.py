@@ -110,15 +110,15 @@ class Naps:
 
 def test_hydration_loads_after_the_delay_and_then_at_each_interval() -> None:
     naps, touched = Naps(2), []
-    found = Hydrator(
+    hydrator = Hydrator(
         lambda: touched.append(len(naps.seconds)),
         HydrationSchedule(50, 5, 10),
         sleep=naps,
         chance=lambda: 0.5,
         run=inline,
     )
-    found.start()
-    found.start()
+    hydrator.start()
+    hydrator.start()
     assert (naps.seconds, touched) == ([10, 55, 55], [1, 2])
 
 
@@ -166,12 +166,12 @@ def test_hydration_keeps_text_and_the_kinds_that_were_used_warm() -> None:
 
 def test_a_reference_is_not_waited_for() -> None:
     loads: list[Any] = []
-    found = References({"text": lambda: ({"a-8B": {}}, 0.0)}, run=loads.append)
-    assert found.get("text") is None
+    references = References({"text": lambda: ({"a-8B": {}}, 0.0)}, run=loads.append)
+    assert references.get("text") is None
     loads[0]()
-    loaded = found.get("text")
+    loaded = references.get("text")
     assert loaded is not None and loaded.names() == ["a-8B"]
-    assert found.get("image") is None
+    assert references.get("image") is None
 
 
 def test_an_old_copy_of_a_reference_is_renewed_soon_and_survives_a_failure() -> None:
@@ -183,8 +183,8 @@ def test_an_old_copy_of_a_reference_is_renewed_soon_and_survives_a_failure() -> 
             raise UpstreamFailed("no")
         return {"a-8B": {}}, 90_000.0
 
-    found = References({"text": source}, clock=clock, run=inline)
-    found.get("text")
+    references = References({"text": source}, clock=clock, run=inline)
+    references.get("text")
     clock.seconds += 301
-    assert found.get("text") is not None
+    assert references.get("text") is not None
     assert calls == [1000.0, 1301.0]

@@ -57,7 +57,7 @@ KOBOLD, APHRODITE, BARE = "koboldcpp/X-8B-Q4_K_M", "aphrodite/org/X-8B", "X-8B"
 
 def test_the_recorded_answers_make_the_documented_json() -> None:
     name = "FakeLlama-8B-Instruct"
-    found = merged(
+    result = merged(
         name,
         recorded("get_status_models__type-text"),
         recorded("get_stats_text_models"),
@@ -65,7 +65,7 @@ def test_the_recorded_answers_make_the_documented_json() -> None:
         variations=True,
     )
     worker_id = "b5d1a4e9-9b45-4155-be09-69fd04fb6107"
-    assert json.loads(json.dumps(found.to_json())) == {
+    assert json.loads(json.dumps(result.to_json())) == {
         "worker_count": 1,
         "queued_jobs": 0.0,
         "performance": 327.2,
@@ -106,13 +106,13 @@ def test_the_recorded_answers_make_the_documented_json() -> None:
 
 
 def test_the_recorded_image_model_is_merged() -> None:
-    found = merged(
+    result = merged(
         "stable_diffusion",
         recorded("get_status_models__type-image"),
         recorded("get_stats_img_models"),
         recorded("get_workers__type-image"),
     )
-    assert (found.worker_count, found.performance, found.usage_stats) == (1, 3426607.8, None)
+    assert (result.worker_count, result.performance, result.usage_stats) == (1, 3426607.8, None)
 
 
 def test_an_unknown_model_is_all_null() -> None:
@@ -130,16 +130,16 @@ def test_an_unknown_model_is_all_null() -> None:
 
 
 def test_the_workers_can_be_left_out_and_still_count() -> None:
-    found = merged(BARE, [], {}, [worker("w", KOBOLD)]).to_json(include_workers=False)
-    assert (found["worker_count"], found["worker_summaries"]) == (1, None)
+    result = merged(BARE, [], {}, [worker("w", KOBOLD)]).to_json(include_workers=False)
+    assert (result["worker_count"], result["worker_summaries"]) == (1, None)
 
 
 # Names
 
 
 def test_each_name_has_an_entry_in_the_order_given() -> None:
-    found = merge_category_with_horde_data(["b", "nothing", "A"], [status("a"), status("b", 2)])
-    assert [(name, each.threads) for name, each in found.items()] == [
+    result = merge_category_with_horde_data(["b", "nothing", "A"], [status("a"), status("b", 2)])
+    assert [(name, model.threads) for name, model in result.items()] == [
         ("b", 2),
         ("nothing", None),
         ("A", 1),
@@ -164,13 +164,13 @@ def test_the_names_may_be_the_keys_of_a_mapping() -> None:
     ],
 )
 def test_any_name_of_a_model_finds_all_its_variants(name: str) -> None:
-    found = merged(
+    result = merged(
         name,
         [status(KOBOLD, 2), status(APHRODITE, 3)],
         used({"KOBOLDCPP/X-8B": 5, "X-8B-Q8_0": 7, "other/X-8B": 1}),
         [worker("v", KOBOLD), worker("w", "koboldcpp/X-8B::u#1")],
     )
-    assert (found.threads, found.usage_stats, found.worker_count) == (5, UsageStats(0, 13, 0), 2)
+    assert (result.threads, result.usage_stats, result.worker_count) == (5, UsageStats(0, 13, 0), 2)
 
 
 def test_other_sizes_and_versions_are_other_models() -> None:
@@ -182,14 +182,14 @@ def test_other_sizes_and_versions_are_other_models() -> None:
 
 
 def test_variants_are_summed_the_speed_is_weighted_and_the_wait_the_least() -> None:
-    found = merged(
+    result = merged(
         BARE,
         [
             status(KOBOLD, 1, performance=10.0, queued=100.25, jobs=2.5, eta=90),
             status(APHRODITE, 3, performance=50.0, queued=20.5, jobs=1.0, eta=7),
         ],
     )
-    assert (found.threads, found.performance, found.queued, found.queued_jobs, found.eta) == (
+    assert (result.threads, result.performance, result.queued, result.queued_jobs, result.eta) == (
         4,
         40.0,
         120.75,
@@ -215,8 +215,8 @@ def test_a_speed_that_was_not_measured_does_not_count(
 
 
 def test_a_value_that_only_one_variant_has_is_taken() -> None:
-    found = merged(BARE, [status(KOBOLD, queued=3), status(APHRODITE, eta=4)])
-    assert (found.queued, found.eta, found.queued_jobs) == (3.0, 4, None)
+    result = merged(BARE, [status(KOBOLD, queued=3), status(APHRODITE, eta=4)])
+    assert (result.queued, result.eta, result.queued_jobs) == (3.0, 4, None)
 
 
 def test_a_status_that_came_twice_counts_once() -> None:
@@ -236,8 +236,8 @@ def test_a_status_that_came_twice_counts_once() -> None:
 def test_the_use_is_summed_and_none_when_there_was_none(
     stats: Any, usage: UsageStats | None, usage_known: bool
 ) -> None:
-    found = merged(BARE, None, stats)
-    assert (found.usage_stats, found.usage_known) == (usage, usage_known)
+    result = merged(BARE, None, stats)
+    assert (result.usage_stats, result.usage_known) == (usage, usage_known)
 
 
 def test_use_that_was_fetched_is_zero_and_not_unknown() -> None:
@@ -249,7 +249,7 @@ def test_use_that_was_fetched_is_zero_and_not_unknown() -> None:
 
 
 def test_a_worker_with_several_variants_counts_once() -> None:
-    found = merged(
+    result = merged(
         BARE,
         [status(KOBOLD, 9)],
         None,
@@ -259,13 +259,15 @@ def test_a_worker_with_several_variants_counts_once() -> None:
             worker("u", "other"),
         ],
     )
-    assert (found.worker_count, found.threads) == (2, 9)
-    assert list(found.worker_summaries or {}) == ["v", "w"]
+    assert (result.worker_count, result.threads) == (2, 9)
+    assert list(result.worker_summaries or {}) == ["v", "w"]
 
 
 def test_a_worker_that_came_twice_counts_once() -> None:
-    found = merged(BARE, None, None, [worker("v", BARE, name="old"), worker("v", BARE, name="new")])
-    assert [each.name for each in (found.worker_summaries or {}).values()] == ["new"]
+    result = merged(
+        BARE, None, None, [worker("v", BARE, name="old"), worker("v", BARE, name="new")]
+    )
+    assert [summary.name for summary in (result.worker_summaries or {}).values()] == ["new"]
 
 
 @pytest.mark.parametrize(
@@ -281,8 +283,8 @@ def test_a_worker_that_came_twice_counts_once() -> None:
 def test_an_empty_list_of_workers_is_not_a_missing_one(
     statuses: Any, workers: Any, count: int, summaries: Any
 ) -> None:
-    found = merged(BARE, statuses, None, workers)
-    assert (found.worker_count, found.worker_summaries) == (count, summaries)
+    result = merged(BARE, statuses, None, workers)
+    assert (result.worker_count, result.worker_summaries) == (count, summaries)
 
 
 @pytest.mark.parametrize(
@@ -300,8 +302,8 @@ def test_workers_are_known_by_either_list(statuses: Any, workers: Any, known: bo
 
 @pytest.mark.parametrize("fields", [{"online": False}, {"maintenance_mode": True}])
 def test_a_worker_that_is_offline_or_in_maintenance_does_not_count(fields: dict[str, bool]) -> None:
-    found = merged(BARE, None, None, [worker("v", BARE, **fields), worker("w", BARE)])
-    assert list(found.worker_summaries or {}) == ["w"]
+    result = merged(BARE, None, None, [worker("v", BARE, **fields), worker("w", BARE)])
+    assert list(result.worker_summaries or {}) == ["w"]
 
 
 SUMMARY = WorkerSummary("w", "w", "", True, False, 0)
@@ -320,8 +322,8 @@ SUMMARY = WorkerSummary("w", "w", "", True, False, 0)
 def test_workers_count_before_the_threads_of_the_status(
     summaries: Any, threads: int | None, count: int
 ) -> None:
-    found = CombinedModelStatistics(worker_summaries=summaries, threads=threads)
-    assert found.to_json()["worker_count"] == count
+    result = CombinedModelStatistics(worker_summaries=summaries, threads=threads)
+    assert result.to_json()["worker_count"] == count
 
 
 # Variations
@@ -333,7 +335,7 @@ def test_variations_are_only_there_on_request() -> None:
 
 
 def test_each_engine_has_its_own_numbers() -> None:
-    found = (
+    result = (
         merged(
             BARE,
             [
@@ -348,32 +350,32 @@ def test_each_engine_has_its_own_numbers() -> None:
         or {}
     )
     assert {
-        backend: (each.variant_name, each.worker_count, each.queued, each.usage_month)
-        for backend, each in found.items()
+        backend: (share.variant_name, share.worker_count, share.queued, share.usage_month)
+        for backend, share in result.items()
     } == {
         "canonical": ("org/X-8B", 1, None, 0),
         "koboldcpp": (KOBOLD, 1, 3.5, 11),
         "new": ("new/org/X-8B", 0, None, 7),
         "tabbyapi": ("tabbyapi/X-8B", 0, None, 0),
     }
-    assert (found["koboldcpp"].eta, found["koboldcpp"].performance) == (3, 17.5)
-    assert found["koboldcpp"].queued_jobs == 3.0
+    assert (result["koboldcpp"].eta, result["koboldcpp"].performance) == (3, 17.5)
+    assert result["koboldcpp"].queued_jobs == 3.0
 
 
 def test_an_engine_with_nothing_but_zeros_is_left_out() -> None:
-    found = merged(
+    result = merged(
         BARE,
         [status(KOBOLD)],
         used({APHRODITE: 0, BARE: 0}),
         [worker("w", "tabbyapi/X-8B", maintenance_mode=True)],
         variations=True,
     )
-    assert list(found.backend_variations or {}) == ["koboldcpp"]
+    assert list(result.backend_variations or {}) == ["koboldcpp"]
 
 
 def test_without_workers_the_threads_stand_in_for_each_engine() -> None:
-    found = merged(BARE, [status(KOBOLD, 3)], variations=True).backend_variations or {}
-    assert found["koboldcpp"].worker_count == 3
+    result = merged(BARE, [status(KOBOLD, 3)], variations=True).backend_variations or {}
+    assert result["koboldcpp"].worker_count == 3
 
 
 def test_the_variations_change_nothing_else() -> None:
@@ -401,15 +403,15 @@ def test_sources_may_be_raw_read_or_indexed() -> None:
 
 
 def test_an_empty_index_is_not_an_absent_one() -> None:
-    found = merged(BARE, None, None, IndexedHordeWorkers([]))
-    assert found.worker_summaries == {}
+    result = merged(BARE, None, None, IndexedHordeWorkers([]))
+    assert result.worker_summaries == {}
     assert merged(BARE, None, IndexedHordeModelStats(read_stats({}).value)).usage_known
 
 
 def test_a_bad_element_does_not_affect_the_others() -> None:
     stats = {"month": {BARE: 3, "y": "?"}}
-    found = merged(BARE, [None, status(BARE, 2)], stats, [3, worker("w", BARE)])
-    assert (found.threads, found.usage_stats, found.worker_count) == (2, UsageStats(0, 3, 0), 1)
+    result = merged(BARE, [None, status(BARE, 2)], stats, [3, worker("w", BARE)])
+    assert (result.threads, result.usage_stats, result.worker_count) == (2, UsageStats(0, 3, 0), 1)
 
 
 # Indexes
@@ -419,11 +421,11 @@ def test_an_index_finds_a_name_in_any_case() -> None:
     statuses = IndexedHordeModelStatus(read_statuses([status(KOBOLD, 2)]).value)
     stats = IndexedHordeModelStats(read_stats({"day": {KOBOLD: 1}, "total": {BARE: 2}}).value)
     workers = IndexedHordeWorkers(read_workers([worker("w", KOBOLD), worker("v")]).value)
-    found = statuses.get(KOBOLD.upper())
-    assert found is not None and found.count == 2
+    result = statuses.get(KOBOLD.upper())
+    assert result is not None and result.count == 2
     assert stats.get(KOBOLD.lower()) == UsageStats(1, 0, 0)
     assert stats.get(BARE) == UsageStats(0, 0, 2)
-    assert [each.id for each in workers.get(KOBOLD.upper())] == ["w"]
+    assert [worker.id for worker in workers.get(KOBOLD.upper())] == ["w"]
     assert (statuses.get(BARE), stats.get("z"), workers.get(BARE)) == (None, None, [])
     assert (len(statuses), len(stats), list(workers.names())) == (1, 2, [KOBOLD])
 
@@ -432,14 +434,14 @@ def test_a_name_that_is_written_in_two_cases_is_found_with_both() -> None:
     stats = IndexedHordeModelStats(read_stats({"day": {"X": 1}, "month": {"X": 5, "x": 2}}).value)
     workers = IndexedHordeWorkers(read_workers([worker("w", "X"), worker("v", "x", "X")]).value)
     assert stats.get("x") == UsageStats(1, 7, 0)
-    assert sorted(each.id for each in workers.get("X")) == ["v", "w"]
+    assert sorted(worker.id for worker in workers.get("X")) == ["v", "w"]
 
 
 def test_an_index_finds_the_variants_of_a_model_together() -> None:
     statuses = IndexedHordeModelStatus(
         read_statuses([status(KOBOLD), status("y"), status(APHRODITE)]).value
     )
-    assert [(each.name, each.backend) for each in statuses.variants("X-8B")] == [
+    assert [(variant.name, variant.backend) for variant in statuses.variants("X-8B")] == [
         (KOBOLD, "koboldcpp"),
         (APHRODITE, "aphrodite"),
     ]
@@ -450,7 +452,7 @@ def test_all_workers_are_there_once_even_without_a_model() -> None:
     workers = IndexedHordeWorkers(
         read_workers([worker("w", "a", "b"), worker("v"), worker("w", "c")]).value
     )
-    assert [each.id for each in workers.get_all()] == ["w", "v"]
+    assert [worker.id for worker in workers.get_all()] == ["w", "v"]
     assert workers.get("a") == []
 
 

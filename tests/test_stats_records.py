@@ -40,7 +40,7 @@ def worker(**fields: Any) -> HordeWorker:
 def test_the_recorded_text_status_is_read() -> None:
     read = read_statuses(recorded("get_status_models__type-text"))
     assert read.left_out == 0
-    assert [each.model_dump() for each in read.value] == [
+    assert [record.model_dump() for record in read.value] == [
         {
             "name": "koboldcpp/FakeLlama-8B-Instruct",
             "count": 1,
@@ -64,7 +64,7 @@ def test_the_recorded_text_status_is_read() -> None:
 
 def test_a_status_of_only_two_fields_is_read() -> None:
     read = read_statuses(recorded("xfields_status_models"))
-    assert [(each.name, each.count, each.queued) for each in read.value] == [
+    assert [(record.name, record.count, record.queued) for record in read.value] == [
         ("koboldcpp/Llama-3.1-SuperNova-Lite", 1, None),
         ("koboldcpp/FakeLlama-8B-Instruct", 1, None),
     ]
@@ -88,7 +88,7 @@ def test_the_recorded_uses_are_read() -> None:
 )
 def test_the_recorded_workers_are_read(name: str, ids: list[str]) -> None:
     read = read_workers(recorded(name))
-    assert ([each.name for each in read.value], read.left_out) == (ids, 0)
+    assert ([record.name for record in read.value], read.left_out) == (ids, 0)
 
 
 def test_a_recorded_image_worker_keeps_what_it_can_do() -> None:
@@ -104,8 +104,8 @@ def test_a_recorded_image_worker_keeps_what_it_can_do() -> None:
 
 
 def test_a_queue_with_a_fraction_is_read() -> None:
-    found = status(queued=1234.56, jobs=2.5, eta=7.9, count=3.0)
-    assert (found.queued, found.jobs, found.eta, found.count) == (1234.56, 2.5, 7, 3)
+    result = status(queued=1234.56, jobs=2.5, eta=7.9, count=3.0)
+    assert (result.queued, result.jobs, result.eta, result.count) == (1234.56, 2.5, 7, 3)
 
 
 def test_null_is_absent_and_unknown_fields_are_ignored() -> None:
@@ -124,8 +124,8 @@ def test_null_is_absent_and_unknown_fields_are_ignored() -> None:
 
 
 def test_a_worker_of_an_id_alone_has_defaults() -> None:
-    found = worker()
-    assert (found.online, found.threads, found.models, found.nsfw) == (True, 1, (), None)
+    result = worker()
+    assert (result.online, result.threads, result.models, result.nsfw) == (True, 1, (), None)
 
 
 def test_what_cannot_be_a_models_name_is_left_out() -> None:
@@ -159,7 +159,7 @@ def test_a_speed_that_is_a_number_becomes_words() -> None:
 )
 def test_a_bad_status_is_left_out_and_counted(bad: Any) -> None:
     read = read_statuses([{"name": "x"}, bad, {"name": "y"}])
-    assert ([each.name for each in read.value], read.left_out) == (["x", "y"], 1)
+    assert ([record.name for record in read.value], read.left_out) == (["x", "y"], 1)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_bad_status_is_left_out_and_counted(bad: Any) -> None:
 )
 def test_a_bad_worker_is_left_out_and_counted(bad: Any) -> None:
     read = read_workers([{"id": "x"}, bad, {"id": "y"}])
-    assert ([each.id for each in read.value], read.left_out) == (["x", "y"], 1)
+    assert ([record.id for record in read.value], read.left_out) == (["x", "y"], 1)
 
 
 @pytest.mark.parametrize("document", [None, {"message": "down"}, "<html>", 3])
@@ -216,9 +216,9 @@ def test_records_are_read_as_they_are() -> None:
 
 @pytest.mark.parametrize("by_alias", [True, False])
 def test_a_worker_survives_a_cache_with_all_its_fields(by_alias: bool) -> None:
-    found = read_workers(recorded("get_workers__type-image")).value[0]
-    stored = json.dumps(found.model_dump(by_alias=by_alias))
-    assert read_workers([json.loads(stored)]) == ([found], 0)
+    result = read_workers(recorded("get_workers__type-image")).value[0]
+    stored = json.dumps(result.model_dump(by_alias=by_alias))
+    assert read_workers([json.loads(stored)]) == ([result], 0)
 
 
 JSON = st.recursive(

@@ -56,9 +56,9 @@ IMAGE = {
 def only(document: dict[str, Any]) -> ReferenceRecord:
     reference = read_reference(document)
     assert (len(reference), reference.left_out) == (1, 0)
-    found = reference.get(next(iter(document)))
-    assert found is not None
-    return found
+    result = reference.get(next(iter(document)))
+    assert result is not None
+    return result
 
 
 def test_a_text_model_is_read() -> None:
@@ -158,8 +158,8 @@ def test_a_family_has_the_record_of_its_first_member() -> None:
 
 
 def test_a_record_becomes_json() -> None:
-    found = json.loads(json.dumps(only({"Painter": IMAGE}).to_json()))
-    assert (found["tags"], found["size_bytes"], found["instruct_format"]) == (
+    result = json.loads(json.dumps(only({"Painter": IMAGE}).to_json()))
+    assert (result["tags"], result["size_bytes"], result["instruct_format"]) == (
         ["c"],
         2_147_483_648,
         None,

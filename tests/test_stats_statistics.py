@@ -41,8 +41,8 @@ MODELS = [
 
 
 def test_the_statistics_have_the_documented_json() -> None:
-    found = category_statistics("image", MODELS, 1_795_000_000)
-    assert json.loads(json.dumps(found.to_json())) == {
+    result = category_statistics("image", MODELS, 1_795_000_000)
+    assert json.loads(json.dumps(result.to_json())) == {
         "category": "image",
         "total_models": 3,
         "returned_models": 3,
@@ -95,9 +95,9 @@ def test_the_statistics_have_the_documented_json() -> None:
 
 
 def test_without_models_all_counts_are_zero() -> None:
-    found = category_statistics("text", [], 5).to_json()
-    assert (found["total_models"], found["returned_models"], found["computed_at"]) == (0, 0, 5)
-    assert found["download_stats"] == {
+    result = category_statistics("text", [], 5).to_json()
+    assert (result["total_models"], result["returned_models"], result["computed_at"]) == (0, 0, 5)
+    assert result["download_stats"] == {
         "total_models_with_downloads": 0,
         "total_download_entries": 0,
         "total_size_bytes": 0,
@@ -105,7 +105,7 @@ def test_without_models_all_counts_are_zero() -> None:
         "average_size_bytes": 0.0,
         "hosts": {},
     }
-    assert (found["baseline_distribution"], found["top_tags"], found["parameter_buckets"]) == (
+    assert (result["baseline_distribution"], result["top_tags"], result["parameter_buckets"]) == (
         {},
         [],
         [],
@@ -113,8 +113,8 @@ def test_without_models_all_counts_are_zero() -> None:
 
 
 def test_models_without_a_record_are_counted() -> None:
-    found = category_statistics("text", [ReferenceRecord("a"), ReferenceRecord("b")], 5)
-    assert (found.total_models, found.models_without_param_info, found.nsfw_count) == (2, 2, 0)
+    result = category_statistics("text", [ReferenceRecord("a"), ReferenceRecord("b")], 5)
+    assert (result.total_models, result.models_without_param_info, result.nsfw_count) == (2, 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_models_without_a_record_are_counted() -> None:
     ],
 )
 def test_a_bucket_begins_with_its_least_number(parameters: int, label: str) -> None:
-    found = category_statistics("text", [ReferenceRecord("a", parameters=parameters)], 0)
-    assert [each["bucket_label"] for each in found.parameter_buckets] == [label]
+    result = category_statistics("text", [ReferenceRecord("a", parameters=parameters)], 0)
+    assert [bucket["bucket_label"] for bucket in result.parameter_buckets] == [label]
 
 
 def test_buckets_are_percentages_of_all_models() -> None:
-    found = category_statistics("text", [*MODELS, ReferenceRecord("d")], 0)
-    assert [each["percentage"] for each in found.parameter_buckets] == [50.0, 25.0]
-    assert found.models_without_param_info == 1
+    result = category_statistics("text", [*MODELS, ReferenceRecord("d")], 0)
+    assert [bucket["percentage"] for bucket in result.parameter_buckets] == [50.0, 25.0]
+    assert result.models_without_param_info == 1
 
 
 def test_the_twenty_most_frequent_tags_and_styles_are_listed() -> None:
@@ -150,9 +150,9 @@ def test_the_twenty_most_frequent_tags_and_styles_are_listed() -> None:
         ReferenceRecord(str(number), style=f"s{number:02}", tags=(f"t{number:02}", "all"))
         for number in range(30)
     ]
-    found = category_statistics("text", models, 0)
-    assert [each["tag"] for each in found.top_tags] == ["all"] + [f"t{n:02}" for n in range(19)]
-    assert [each["tag"] for each in found.top_styles] == [f"s{n:02}" for n in range(20)]
+    result = category_statistics("text", models, 0)
+    assert [row["tag"] for row in result.top_tags] == ["all"] + [f"t{n:02}" for n in range(19)]
+    assert [row["tag"] for row in result.top_styles] == [f"s{n:02}" for n in range(20)]
 
 
 @pytest.mark.parametrize(
@@ -168,15 +168,15 @@ def test_the_twenty_most_frequent_tags_and_styles_are_listed() -> None:
 def test_a_page_is_noted_and_changes_no_counts(
     limit: int | None, offset: int, returned: int
 ) -> None:
-    found = category_statistics("image", MODELS, 0)
-    before = found.to_json()
-    assert found.paged(limit, offset).to_json() == {
+    result = category_statistics("image", MODELS, 0)
+    before = result.to_json()
+    assert result.paged(limit, offset).to_json() == {
         **before,
         "limit": limit,
         "offset": offset,
         "returned_models": returned,
     }
-    assert found.to_json() == before
+    assert result.to_json() == before
 
 
 @pytest.mark.parametrize(("limit", "offset", "param"), [(0, 0, "limit"), (None, -1, "offset")])

@@ -47,7 +47,7 @@ class Source:
     def __init__(self) -> None:
         self.calls = 0
         self.error: ProxyError | None = None
-        self.found = [worker()]
+        self.listed = [worker()]
 
     def models(self, kind: str) -> list[dict[str, Any]]:
         self.calls += 1
@@ -56,7 +56,7 @@ class Source:
         return []
 
     def workers(self, kind: str) -> list[dict[str, Any]]:
-        return self.found
+        return self.listed
 
 
 class Timer:
@@ -89,9 +89,12 @@ def test_nonsensical_numbers_make_no_infinite_wait(fields: dict[str, Any]) -> No
 def test_the_recorded_lists_are_joined() -> None:
     statuses = json.loads((CAPTURES / "get_status_models__type-text.json").read_text())
     workers = json.loads((CAPTURES / "get_workers__type-text.json").read_text())
-    found = joined(statuses["response"]["body"], workers["response"]["body"])
-    assert list(found) == ["koboldcpp/FakeLlama-8B-Instruct", "koboldcpp/Llama-3.1-SuperNova-Lite"]
-    entry = found["koboldcpp/FakeLlama-8B-Instruct"]
+    entries = joined(statuses["response"]["body"], workers["response"]["body"])
+    assert list(entries) == [
+        "koboldcpp/FakeLlama-8B-Instruct",
+        "koboldcpp/Llama-3.1-SuperNova-Lite",
+    ]
+    entry = entries["koboldcpp/FakeLlama-8B-Instruct"]
     assert capacities(entry.workers) == [Capacity(1024, 16384)]
     assert (entry.performance, entry.queued, entry.first_seen) == (327.2, 0, 7)
 
@@ -114,38 +117,38 @@ def test_the_recorded_lists_are_joined() -> None:
     ],
 )
 def test_an_odd_worker_does_not_affect_the_others(odd: dict[str, Any]) -> None:
-    found = joined(
+    entries = joined(
         [{"name": None}, {"name": 3}, {"name": "c", "queued": "x", "eta": None}],
         [worker(**odd), worker(models=["c"])],
     )
-    assert capacities(found["c"].workers) == [Capacity(512, 4096)]
-    assert all(each.largest_context_worker().capacity.max_length > 0 for each in found.values())
+    assert capacities(entries["c"].workers) == [Capacity(512, 4096)]
+    assert all(entry.largest_context_worker().capacity.max_length > 0 for entry in entries.values())
 
 
 def test_workers_that_are_offline_or_in_maintenance_do_not_count() -> None:
-    found = joined(
+    entries = joined(
         [],
         [worker(online=False), worker(maintenance_mode=True, models=["b"]), worker(models=["c"])],
     )
-    assert list(found) == ["c"]
+    assert list(entries) == ["c"]
 
 
 def test_a_model_without_a_listed_worker_gets_one_of_the_servers_defaults() -> None:
-    found = joined([{"name": "a", "count": 1}, {"name": "b", "count": 0}], [])
-    assert {name: capacities(entry.workers) for name, entry in found.items()} == {
+    entries = joined([{"name": "a", "count": 1}, {"name": "b", "count": 0}], [])
+    assert {name: capacities(entry.workers) for name, entry in entries.items()} == {
         "a": [Capacity(512, 2048)]
     }
 
 
 def test_the_worker_with_the_largest_context_may_have_the_shorter_answers() -> None:
-    found = joined(
+    entries = joined(
         [],
         [
             worker(max_length=1024, max_context_length=2048),
             worker(max_length=100, max_context_length=8192),
         ],
     )
-    assert found["a"].largest_context_worker().capacity == Capacity(100, 8192)
+    assert entries["a"].largest_context_worker().capacity == Capacity(100, 8192)
 
 
 def test_the_catalog_is_loaded_once_within_its_time_to_live() -> None:
@@ -180,7 +183,7 @@ def test_the_last_good_models_are_served_while_the_horde_is_down() -> None:
     assert list(models.models()) == ["a"]
     assert source.calls == 2
     timer.seconds = 62
-    source.error, source.found = None, [worker(models=["b"])]
+    source.error, source.listed = None, [worker(models=["b"])]
     assert list(models.models()) == ["b"]
 
 

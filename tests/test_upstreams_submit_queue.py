@@ -137,10 +137,10 @@ def test_the_queue_position_counts_the_turns_of_other_clients() -> None:
     for name, client in (("a", "one"), ("b", "one"), ("c", "two"), ("d", "one")):
         line.arrive(name, client)
     line.run(0.2)
-    found: dict[str, Any] = {
+    positions: dict[str, Any] = {
         name: next(waiting).queue_position for name, (_, waiting) in line.chats.items()
     }
-    assert found == {"b": 2, "c": 2, "d": 3}
+    assert positions == {"b": 2, "c": 2, "d": 3}
 
 
 def test_a_limit_that_cannot_be_parsed_is_refused() -> None:

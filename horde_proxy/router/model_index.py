@@ -53,10 +53,11 @@ class VisibleModels:
         self.serving: dict[str, list[Endpoint]] = {}
         self._resolved: dict[str, list[list[str]]] = {}
         for endpoint, models in zip(endpoints, lists, strict=True):
-            if scope.allows_endpoint(endpoint.name):
-                for name, model in models.items():
-                    if scope.allows_model(name):
-                        self._add(endpoint, name, model)
+            if not scope.allows_endpoint(endpoint.name):
+                continue
+            for name, model in models.items():
+                if scope.allows_model(name):
+                    self._add(endpoint, name, model)
 
     def groups(self, name: str, aliases: Mapping[str, str]) -> list[list[str]]:
         """The models that a name stands for, see model_names.resolve. Raises InvalidRequest."""

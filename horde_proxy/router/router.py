@@ -105,7 +105,7 @@ class Router:
         if fallbacks:
             candidates = self._by_wait(candidates, fallbacks)
         if endpoint is not None:
-            candidates = [each for each in candidates if each.endpoint.name == endpoint]
+            candidates = [one for one in candidates if one.endpoint.name == endpoint]
         if not candidates:
             raise self._unknown(name, scope)
         return Candidates(name, candidates, self._absent(candidates, scope))
@@ -176,7 +176,7 @@ class Router:
             raise Refused("This key is for some models only, and the request names none.")
         candidates = [
             Candidate(known, ("",))
-            for known in sorted(self.endpoints, key=lambda each: each.priority)
+            for known in sorted(self.endpoints, key=_priority)
             if known.can_proxy
             and scope.allows_endpoint(known.name)
             and endpoint in (None, known.name)
@@ -239,13 +239,21 @@ class Router:
             return errors[0]
         if errors:
             return AllEndpointsFailed(name, self._absent([], scope))
-        if not any(each.upstream.offers_any or each.models() for each in self.endpoints):
+        if not any(_offers_something(endpoint) for endpoint in self.endpoints):
             return Unavailable(
                 "No models are available right now.", retry_after=_NO_MODELS_RETRY_AFTER
             )
         ids = list(self._index.visible_to(scope).models)
         near = get_close_matches(name, ids, _NEAR_NAMES, _NEAR_CUTOFF)
         return ModelNotFound(name, near or ids[:_NEAR_NAMES])
+
+
+def _priority(endpoint: Endpoint) -> int:
+    return endpoint.priority
+
+
+def _offers_something(endpoint: Endpoint) -> bool:
+    return endpoint.upstream.offers_any or bool(endpoint.models())
 
 
 def _state(endpoint: Endpoint) -> dict[str, Any]:
