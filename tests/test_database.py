@@ -221,3 +221,27 @@ class TestSQLite(MigrationBehaviour):
         LedgerDatabase(database).add_key("digest-b", BOB)
         database.close()
         assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
+
+    def test_nothing_is_upgraded_where_the_file_cannot_be_copied(
+        self, url: str, database: Database, tmp_path: Path
+    ) -> None:
+        run(url, VERSION_1)
+        (tmp_path / "ledger.db.ledger-1.2026-01-31").mkdir()
+        with pytest.raises(DatabaseError, match=r"failed: .*ledger\.db\.ledger-1\.2026-01-31"):
+            self.columns(database, newer(ADD_NOTE))
+        assert "note" not in self.columns(database, ledger_schema.SCHEMA)
+
+    def test_a_copy_that_failed_halfway_is_removed(
+        self, url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run(url, VERSION_1)
+
+        def fail(path: Path, copy: Path) -> None:
+            copy.write_bytes(b"half of it")
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr("horde_proxy.database.engine._copy_pages", fail)
+        with pytest.raises(DatabaseError, match="disk is full"):
+            self.columns(database, newer(ADD_NOTE))
+        assert list(tmp_path.glob("ledger.db.ledger-1.*")) == []
+        assert "note" not in self.columns(database, ledger_schema.SCHEMA)

@@ -155,8 +155,12 @@ class Database:
         # One of the same day is from an upgrade that failed.
         copy.unlink(missing_ok=True)
         _create_private(copy)
-        with closing(sqlite3.connect(self._path)) as source, closing(sqlite3.connect(copy)) as to:
-            source.backup(to)
+        try:
+            _copy_pages(self._path, copy)
+        except BaseException:
+            # A part of a copy is worth nothing, and the disk may be full.
+            copy.unlink()
+            raise
 
     @property
     def _path(self) -> Path:
@@ -173,6 +177,12 @@ def _leave_transactions_to_us(connection: sqlite3.Connection, record: object) ->
 
 def _begin_transaction(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+def _copy_pages(path: Path, copy: Path) -> None:
+    """SQLite's own copy, which includes what is only in the write-ahead log."""
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
 
 
 def _create_private(path: Path) -> None:
