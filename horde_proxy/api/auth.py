@@ -30,7 +30,10 @@ ANONYMOUS_ACCOUNT = "anybody"
 
 
 def read_json() -> JsonBody:
-    """The body, decoded, whatever its Content-Type says. Raises InvalidRequest."""
+    """The decoded JSON body. Raises InvalidRequest.
+
+    Content-Type does not matter: curl and many scripts send JSON as a form.
+    """
     content = request.get_data(cache=False)
     try:
         return JsonBody(content, json.loads(content))
@@ -47,7 +50,7 @@ def read_json() -> JsonBody:
 
 
 def client_key() -> str | None:
-    """The key that the client sent, or None where it sent none or a stand-in for none."""
+    """The key that the client sent, or None without one. Placeholders for a key are not one."""
     scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
     sent = [token if scheme.lower() == "bearer" else ""]
     sent += [request.headers.get(name, "") for name in _KEY_HEADERS]

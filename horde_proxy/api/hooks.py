@@ -1,4 +1,7 @@
-"""What every response has in common: errors in OpenAI's envelope, ids, times, CORS."""
+"""What happens before and after every request: log, ids, times, CORS, errors in OpenAI's envelope.
+
+Nothing here knows a single route.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ from horde_proxy.api.proxying import proxy_unrouted
 from horde_proxy.errors import ProxyError, ServerBug, error_envelope, without_retry_triggers
 from horde_proxy.ledger import UsageRecorder
 
+# Scripts of other origins see no other headers.
 _EXPOSED = (
     "x-request-id, retry-after, retry-after-ms, x-should-retry, x-horde-request-id, "
     "x-horde-model, x-horde-format, x-horde-warnings, x-endpoint"
 )
 WEBHOOK_PATH = "/horde/webhook/"
-"""What follows is a secret, which is not logged."""
+"""A secret follows it, which must not be logged."""
+# What machines and the open page fetch every few seconds.
 _UNLOGGED = (
     "/health/",
     "/metrics",
@@ -58,14 +63,19 @@ def _finish(response: Response) -> Response:
     headers["X-Request-Id"] = g.record.id
     headers.setdefault("openai-processing-ms", str(int((time.monotonic() - g.began) * 1000)))
     headers.setdefault("openai-version", "2020-10-01")
+    # Any page may call the API; the page itself acts with its visitor's session.
     if request.blueprint != "page":
         headers["Access-Control-Allow-Origin"] = "*"
     headers["Access-Control-Expose-Headers"] = _EXPOSED
     if request.method == "OPTIONS":
-        asked = request.headers.get("Access-Control-Request-Headers", "authorization, content-type")
+        # Echoed, because "*" does not include Authorization (Fetch standard, CORS).
+        wanted = request.headers.get(
+            "Access-Control-Request-Headers", "authorization, content-type"
+        )
         headers["Access-Control-Allow-Methods"] = _METHODS
-        headers["Access-Control-Allow-Headers"] = asked
+        headers["Access-Control-Allow-Headers"] = wanted
         headers["Access-Control-Max-Age"] = "86400"
+        # Chrome asks this before a public page may reach a private address.
         headers["Access-Control-Allow-Private-Network"] = "true"
         headers["Vary"] = "Access-Control-Request-Headers"
     _log_at_the_end(response)
@@ -73,14 +83,14 @@ def _finish(response: Response) -> Response:
 
 
 def _log_at_the_end(response: Response) -> None:
-    """Log and count the request when its response is closed; not those that come all the time."""
+    """Log and count the request when its response is closed: a stream ends after this call."""
     record, began = g.record, g.began
     record.status = response.status_code
     for call in g.closing:
         response.call_on_close(call)
     if record.account is not None:
-        book = current_context().access.usage
-        response.call_on_close(lambda: _count(book, record))
+        usage = current_context().access.usage
+        response.call_on_close(lambda: _count(usage, record))
     if not request.path.startswith(_UNLOGGED):
         ctx, rule = current_context(), route()
         response.call_on_close(lambda: record.write(began))
@@ -90,8 +100,8 @@ def _log_at_the_end(response: Response) -> None:
         )
 
 
-def _count(book: UsageRecorder, record: RequestLog) -> None:
-    book.add(
+def _count(usage: UsageRecorder, record: RequestLog) -> None:
+    usage.add(
         record.account or "",
         record.model or "",
         record.upstream or "",
@@ -111,7 +121,7 @@ def _proxy_error(exc: ProxyError) -> Response:
 
 
 def _http_error(exc: HTTPException) -> Response:
-    """Flask's own errors (no route, wrong method, too large) in the envelope."""
+    """The response to Flask's own errors: no route, wrong method, body too large."""
     code, message = None, exc.description or exc.name
     if isinstance(exc, NotFound):
         message = f"Invalid URL ({request.method} {request.path})"
@@ -119,7 +129,7 @@ def _http_error(exc: HTTPException) -> Response:
         code = "method_not_supported"
         message = f"Not allowed to {request.method} on {request.path}."
     elif isinstance(exc, RequestEntityTooLarge):
-        code, message = "request_too_large", "The request body is larger than this proxy takes."
+        code, message = "request_too_large", "The request body is too large for this proxy."
     kind = "server_error" if (exc.code or 500) >= 500 else "invalid_request_error"
     response = jsonify(error_envelope(without_retry_triggers(message), kind, code=code))
     response.status_code = exc.code or 500
@@ -129,5 +139,6 @@ def _http_error(exc: HTTPException) -> Response:
 
 
 def _bug(exc: Exception) -> Response:
+    """The last guard: a fault of ours is logged with its traceback, and told without details."""
     log.exception("%s %s failed", request.method, request.path, exc_info=exc)
     return _proxy_error(ServerBug())

@@ -1,4 +1,7 @@
-"""Bodies that are too large for memory: kept in a temporary file, the model found on the way."""
+"""Bodies that may be too large for memory: kept in a temporary file, with the model read from it.
+
+Only what is proxied comes here: forms with audio or pictures, and files.
+"""
 
 from __future__ import annotations
 
@@ -24,28 +27,33 @@ from horde_proxy.errors import InvalidRequest
 from horde_proxy.upstreams.proxying import JsonBody
 
 _IN_MEMORY = 1024 * 1024
+"""Bytes that stay in memory; a longer body goes to the disk."""
 _PIECE = 65_536
+"""Bytes that are read at a time."""
 _LONGEST_NAME = 1000
+"""Bytes of a model's name; a form may name anything, and names are logged."""
+_MOST_PARTS = 1000
+"""Parts of a form: each costs time, and OpenAI's largest form has a dozen."""
 
 
 class Upload:
-    """A body in a file, of `length` bytes. `model` is what its form names, None for no name."""
+    """A body in a file, of `length` bytes. `model` is the model that its form names, or None."""
 
     def __init__(self, file: IO[bytes], length: int, boundary: bytes | None) -> None:
         self._file, self._boundary = file, boundary
         self._files = [file]
         self.length = length
-        self.model = self._named() if boundary else None
+        self.model = self._find_model() if boundary else None
 
     def with_model(self, model: str | None) -> tuple[IO[bytes], int]:
-        """See upstreams.proxying.Body. Where the model's name is another one, a form is copied."""
+        """See upstreams.proxying.Body. A form is copied when it names the model otherwise."""
         if not model or self.model in (None, model) or not self._boundary:
             self._file.seek(0)
             return self._file, self.length
-        return self._renamed(model.encode())
+        return self._copy_with(model.encode())
 
     def as_json(self) -> JsonBody | None:
-        """The same in memory, where it is a JSON object; None where it is not."""
+        """The body in memory if it is a JSON object, otherwise None."""
         self._file.seek(0)
         content = self._file.read()
         try:
@@ -55,28 +63,34 @@ class Upload:
         return JsonBody(content, document) if document is not None else None
 
     def close(self) -> None:
-        """The file is gone after this, with all copies."""
+        """Delete the file and its copies."""
         for file in self._files:
             file.close()
 
-    def _named(self) -> str | None:
-        found, is_model, count, before = b"", False, 0, 0
+    def _find_model(self) -> str | None:
+        """The value of the field `model`, whose place in the file is noted. Raises InvalidRequest.
+
+        A form with two of them is refused: servers differ in which one they read.
+        """
+        name, is_model, count, before = b"", False, 0, 0
         for event, position in self._events():
             if isinstance(event, Field | File):
                 is_model = isinstance(event, Field) and event.name == "model"
                 count += is_model
                 before = position if is_model else before
             elif isinstance(event, Data) and is_model:
-                found += event.data
-            if len(found) > _LONGEST_NAME or count > 1:
-                raise InvalidRequest("The form names two models, or one too long.", param="model")
+                name += event.data
+            if len(name) > _LONGEST_NAME or count > 1:
+                raise InvalidRequest(
+                    "The form names two models, or a model whose name is too long.", param="model"
+                )
         self._file.seek(before)
         start = before + (2 if self._file.read(2) == b"\r\n" else 1)
-        self._place = start, start + len(found)
-        return found.decode("utf-8", "replace").strip() or None
+        self._place = start, start + len(name)
+        return name.decode("utf-8", "replace").strip() or None
 
-    def _renamed(self, model: bytes) -> tuple[IO[bytes], int]:
-        """A copy in which nothing but the model's name is another: all else is the client's."""
+    def _copy_with(self, model: bytes) -> tuple[IO[bytes], int]:
+        """A copy with another model's name; all other bytes are the client's own."""
         copy: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         self._files.append(copy)
         start, end = self._place
@@ -91,10 +105,10 @@ class Upload:
         return copy, length
 
     def _events(self) -> Iterator[tuple[Event, int]]:
-        """What the form has, each with the place of what follows it."""
+        """The parts of the form, each with the position in the file after it."""
         assert self._boundary is not None
-        # What is looked at is not kept, so that nothing grows but a header without an end.
-        decoder = MultipartDecoder(self._boundary, _IN_MEMORY, max_parts=1000)
+        # The decoder gives data away as it comes; its bound is for a header without an end.
+        decoder = MultipartDecoder(self._boundary, _IN_MEMORY, max_parts=_MOST_PARTS)
         self._file.seek(0)
         read = 0
         try:
@@ -107,11 +121,14 @@ class Upload:
                 if not piece:
                     return
         except (ValueError, RequestEntityTooLarge) as exc:
-            raise InvalidRequest("The form in the request's body cannot be read.") from exc
+            raise InvalidRequest("The form in the request body is malformed.") from exc
 
 
 def read_upload(request: Request, most: int) -> Upload:
-    """The body of a request. Raises InvalidRequest for a broken form, 413 for too many bytes."""
+    """The body of a request, of at most `most` bytes.
+
+    Raises InvalidRequest for a malformed form, RequestEntityTooLarge for a larger body.
+    """
     request.max_content_length = most
     if request.content_length and request.content_length > most:
         raise RequestEntityTooLarge()
@@ -128,5 +145,6 @@ def read_upload(request: Request, most: int) -> Upload:
 
 
 def _ready(decoder: MultipartDecoder) -> Iterator[Event]:
+    """The parts that are complete by now."""
     while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
         yield event

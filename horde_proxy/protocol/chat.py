@@ -171,7 +171,7 @@ class _AllowedTools(_Lenient):
     tools: Annotated[list[_Tool], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 
 
-class _Choice(_Lenient):
+class _ToolChoice(_Lenient):
     """`tool_choice` as an object: one function by name, or a list of allowed tools."""
 
     type: str = "function"
@@ -252,7 +252,7 @@ class SampledBody(_Lenient):
     logprobs: Any = None
 
 
-class _Body(SampledBody):
+class _ChatBody(SampledBody):
     messages: Annotated[
         list[_Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     ]
@@ -262,7 +262,7 @@ class _Body(SampledBody):
     top_logprobs: Any = None
     web_search_options: Any = None
     tools: Annotated[list[_Tool], Field(max_length=MOST_ELEMENTS, fail_fast=True)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | _Choice | None = None
+    tool_choice: Literal["none", "auto", "required"] | _ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: (
         Annotated[list[_FunctionTool], Field(max_length=MOST_ELEMENTS, fail_fast=True)] | None
@@ -310,7 +310,7 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> GenerationR
     `max_n`: the most choices allowed. `strict`: parameters that cannot be honoured are refused
     instead of ignored.
     """
-    chat = validated(_Body, body)
+    chat = validated(_ChatBody, body)
     _refuse_audio(chat)
     tools, choice = _tools(chat)
     return replace(
@@ -357,7 +357,7 @@ def common_request(
     )
 
 
-def _refuse_audio(body: _Body) -> None:
+def _refuse_audio(body: _ChatBody) -> None:
     if body.audio is not None or "audio" in (body.modalities or ()):
         param = "audio" if body.audio is not None else "modalities"
         raise InvalidRequest(
@@ -369,7 +369,7 @@ def _ignored(body: SampledBody, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if getattr(body, name))
 
 
-def _tools(body: _Body) -> tuple[tuple[Tool, ...], str]:
+def _tools(body: _ChatBody) -> tuple[tuple[Tool, ...], str]:
     """(the tools that may be called, GenerationRequest.tool_choice). Raises InvalidRequest."""
     offered = [_tool(index, tool) for index, tool in enumerate(body.tools or ())]
     given: Any = body.tool_choice

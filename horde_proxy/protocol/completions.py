@@ -42,7 +42,7 @@ class CompletionRequest:
         }
 
 
-class _Body(SampledBody):
+class _CompletionBody(SampledBody):
     prompt: str | Annotated[list[Any], Field(min_length=1, max_length=MOST_ELEMENTS)]
     echo: bool | None = None
     suffix: str | None = None
@@ -56,7 +56,7 @@ def read_completion(
 
     `default_tokens`: max_tokens for clients that name none.
     """
-    completion = validated(_Body, body)
+    completion = validated(_CompletionBody, body)
     if completion.suffix:
         raise _unsupported("suffix", "Text cannot be inserted here: 'suffix' is not supported.")
     request = replace(
@@ -120,7 +120,7 @@ def _choice(part: Mapping[str, Any], echoed: Mapping[int, str]) -> dict[str, Any
     }
 
 
-def _ignored(body: _Body) -> tuple[str, ...]:
+def _ignored(body: _CompletionBody) -> tuple[str, ...]:
     given = [name for name in _IGNORED if getattr(body, name)]
     # best_of=1 is OpenAI's default and asks for nothing.
     return tuple(name for name in given if name != "best_of" or (body.best_of or 1) > 1)
