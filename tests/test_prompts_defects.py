@@ -76,5 +76,5 @@ def test_a_unit_with_a_letter_is_found_whatever_comes_before(unit: str, before: 
         ("Paris.", True, None),
     ],
 )
-def test_faults(text: str, is_first: bool, expected: str | None) -> None:
+def test_defects_are_found(text: str, is_first: bool, expected: str | None) -> None:
     assert defect_in(text, FORMATS["chatml"], is_first=is_first) == expected

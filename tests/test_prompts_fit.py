@@ -33,7 +33,7 @@ def result(name: str, text: str) -> Message:
     return Message("tool", text, tool_call_id=name)
 
 
-def test_a_short_chat_asks_for_what_it_needs_rounded_up() -> None:
+def test_a_short_chat_requests_the_context_it_needs_rounded_up() -> None:
     fitted = fit([user("Hi")], CHATML, 512, [Capacity(1024, 16384)])
     assert (fitted.max_length, fitted.max_context_length, fitted.dropped) == (512, 768, 0)
 
@@ -88,7 +88,7 @@ def test_system_and_last_user_turn_are_never_dropped() -> None:
     assert fitted.prompt.endswith("<|im_start|>user\nlast<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_what_does_not_fit_even_alone_is_a_context_error() -> None:
+def test_a_last_turn_that_does_not_fit_alone_is_a_context_error() -> None:
     with pytest.raises(ContextLengthExceeded) as raised:
         fit([user(LONG * 3)], CHATML, 128, [Capacity(512, 1024)])
     assert raised.value.envelope()["error"]["code"] == "context_length_exceeded"
@@ -175,7 +175,7 @@ def test_a_call_is_written_as_hermes_models_write_it() -> None:
     assert '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>' in prompt
 
 
-def test_prompt_and_answer_never_exceed_the_context_asked_for() -> None:
+def test_prompt_and_answer_never_exceed_the_requested_context() -> None:
     for size in range(1, 400, 7):
         fitted = fit([user("word " * size)], CHATML, 512, [Capacity(512, 1024), Capacity(100, 700)])
         assert estimate(fitted.prompt) + fitted.max_length <= fitted.max_context_length <= 1024

@@ -44,7 +44,7 @@ def prefills(schema: Any, *said: str, **options: Any) -> list[str]:
 # Structure.
 
 
-def test_the_structure_is_written_and_the_leaves_are_asked_for() -> None:
+def test_the_structure_is_ours_and_the_leaves_are_the_models() -> None:
     schema = thing(city=STRING, days=INTEGER, unit={"enum": ["C", "F"]}, dry={"type": "boolean"})
     filled, asks = run(schema, 'Oslo"', "3,", 'F"', "true}")
     assert filled == {"city": "Oslo", "days": 3, "unit": "F", "dry": True}
@@ -61,12 +61,12 @@ def test_the_structure_is_written_and_the_leaves_are_asked_for() -> None:
     ]
 
 
-def test_a_prefill_begins_with_what_was_begun() -> None:
+def test_each_prefill_begins_with_the_given_beginning() -> None:
     begun = '<tool_call>\n{"name": "f", "arguments": '
     assert prefills(thing(a=STRING), "x", begun=begun) == [begun + '{"a": "']
 
 
-def test_objects_lie_within_objects() -> None:
+def test_an_object_within_an_object_is_filled() -> None:
     schema = thing(a=thing(b=STRING), c=INTEGER)
     assert prefills(schema, "x", "1") == ['{"a": {"b": "', '{"a": {"b": "x"}, "c": ']
 
@@ -82,7 +82,7 @@ def test_objects_lie_within_objects() -> None:
         ({"type": "string", "maxLength": 0}, ""),
     ],
 )
-def test_what_is_known_is_written_without_asking(schema: Any, expected: Any) -> None:
+def test_constants_need_no_completion(schema: Any, expected: Any) -> None:
     assert run(schema) == (expected, [])
 
 
@@ -128,7 +128,7 @@ def test_a_required_property_that_is_not_described_is_a_string() -> None:
         {"type": "string", "pattern": "^[A-Z]{3}$"},
     ],
 )
-def test_an_unfillable_schema_is_refused_before_the_first_ask(schema: Any) -> None:
+def test_an_unfillable_schema_is_refused_before_the_first_prompt(schema: Any) -> None:
     with pytest.raises(Unfillable):
         guided_fill(schema)
 
@@ -159,7 +159,7 @@ def test_a_string_ends_at_the_first_quote_that_is_not_escaped(said: str, expecte
 
 
 @pytest.mark.parametrize("end", ["\\", '\\"'])
-def test_a_string_that_stopped_at_an_escaped_quote_is_gone_on_with(end: str) -> None:
+def test_a_string_that_stopped_at_an_escaped_quote_is_continued(end: str) -> None:
     filled, asks = run(STRING, "say " + end, "hi" + end, ' now"')
     assert filled == 'say "hi" now'
     assert [ask.prefill for ask in asks] == ['"', '"say \\"', '"say \\"hi\\"']
@@ -171,7 +171,7 @@ def test_a_string_that_always_stops_at_escaped_quotes_ends_somewhere() -> None:
 
 
 @pytest.mark.parametrize("empty", ["", '"', '", "b": "c"}', "\n", '": "'])
-def test_an_empty_string_is_asked_for_once_more(empty: str) -> None:
+def test_an_empty_string_is_requested_once_more(empty: str) -> None:
     filled, asks = run(STRING, empty, "x")
     assert (filled, len(asks)) == ("x", 2)
 
@@ -192,7 +192,7 @@ def test_a_string_that_stays_too_short_is_padded() -> None:
 
 
 @pytest.mark.parametrize("most, expected", [(10, 64), (100, 100), (1000, 200)])
-def test_the_length_asked_for_depends_on_the_longest_string(most: int, expected: int) -> None:
+def test_the_requested_length_depends_on_the_longest_string(most: int, expected: int) -> None:
     assert run({**STRING, "maxLength": most}, "x")[1][0].max_length == expected
 
 
@@ -230,7 +230,7 @@ def test_a_format_that_is_missed_twice_gets_a_neutral_value(format: str, expecte
     assert (filled, len(asks)) == (expected, 2)
 
 
-def test_a_pattern_is_asked_for_three_times_before_the_default_is_taken() -> None:
+def test_a_pattern_is_requested_three_times_before_the_default_is_taken() -> None:
     schema = {**STRING, "pattern": "^[A-Z]{3}$", "default": "NOK"}
     assert value(schema, "kr", "EUR") == "EUR"
     filled, asks = run(schema, "kr", "crowns", "7", "EUR")
@@ -319,7 +319,7 @@ def test_a_boolean_is_read(said: str, expected: bool) -> None:
     assert run({"type": "boolean"}, said)[0] is expected
 
 
-def test_choices_of_several_types_are_asked_for_as_json() -> None:
+def test_choices_of_several_types_are_requested_as_json() -> None:
     filled, asks = run({"enum": ["a", 1, None]}, "null}")
     assert filled is None
     assert asks == [LeafPrompt("", (",", "}", "\n", "]"), 24, ('"a"', "1", "null"))]
@@ -357,7 +357,7 @@ def test_anything_but_a_comma_or_an_element_ends_an_array(said: str) -> None:
     assert value(STRINGS, '"', "a", said, "b") == ["a"]
 
 
-def test_no_end_is_asked_for_below_the_least_elements() -> None:
+def test_an_array_below_its_minimum_has_no_end_to_look_for() -> None:
     schema = {**STRINGS, "minItems": 2, "maxItems": 2}
     assert prefills(schema, "a", "b") == ['["', '["a", "']
 
@@ -391,7 +391,7 @@ def test_an_element_that_came_before_is_replaced_where_it_is_needed() -> None:
     assert value(schema, "a", "a", "a") == ["a", "", "1"]
 
 
-def test_choices_that_were_taken_are_not_offered_again() -> None:
+def test_a_unique_array_offers_each_choice_once() -> None:
     schema = {"type": "array", "items": COLOURS, "uniqueItems": True, "minItems": 3}
     filled, asks = run(schema, "red", "red", "red")
     assert filled == ["red", "dark red", "green"]
@@ -501,7 +501,7 @@ def is_unique_somewhere(schema: Any) -> bool:
 
 
 @given(SCHEMAS, st.lists(GARBAGE, max_size=60), st.sampled_from(["", "begun "]))
-def test_whatever_is_said_the_value_fits_and_the_asks_are_bounded(
+def test_whatever_a_model_says_the_value_fits_and_prompts_are_bounded(
     schema: Any, said: list[str], begun: str
 ) -> None:
     try:

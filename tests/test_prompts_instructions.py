@@ -77,7 +77,7 @@ def test_the_hermes_block_is_worded_as_models_were_trained() -> None:
         ("mistral", '[{"name": <function-name>, "arguments": <args-json-object>}]'),
     ],
 )
-def test_the_other_styles_tell_their_own_shape(style: str, shape: str) -> None:
+def test_the_other_styles_describe_their_own_shape(style: str, shape: str) -> None:
     assert shape in told(style)
 
 
@@ -89,7 +89,7 @@ def test_the_other_styles_tell_their_own_shape(style: str, shape: str) -> None:
         ("get_time", 'You must call the function "get_time"'),
     ],
 )
-def test_a_call_is_demanded(style: str, choice: str, text: str) -> None:
+def test_the_rules_say_that_a_call_is_required(style: str, choice: str, text: str) -> None:
     assert text in told(style, choice)
     assert "plain text" not in told(style, choice)
     assert "You must" not in told(style)
@@ -105,7 +105,9 @@ def test_a_call_is_demanded(style: str, choice: str, text: str) -> None:
         ("llama3", True, True),
     ],
 )
-def test_one_call_at_a_time_is_asked_for(style: str, parallel: bool, single: bool) -> None:
+def test_the_rules_say_that_one_call_at_a_time_is_allowed(
+    style: str, parallel: bool, single: bool
+) -> None:
     assert ("only one function" in told(style, parallel=parallel)) is single
 
 
@@ -123,12 +125,12 @@ def test_one_call_at_a_time_is_asked_for(style: str, parallel: bool, single: boo
         ("mistral", "f", '[{"name": "f", "arguments": {'),
     ],
 )
-def test_a_demanded_call_is_begun(style: str, choice: str, text: str) -> None:
+def test_a_required_call_is_prefilled(style: str, choice: str, text: str) -> None:
     assert prefill(style, choice) == text
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_what_is_begun_is_how_a_call_begins(style: str) -> None:
+def test_a_prefill_is_the_beginning_of_a_call(style: str) -> None:
     call = call_text(style, "f", '{"a": 1}')
     assert call.startswith(prefill(style, "required"))
     assert call.startswith(prefill(style, "f"))
@@ -143,7 +145,7 @@ def test_what_is_begun_is_how_a_call_begins(style: str) -> None:
         ("mistral", False, ("<tool_response>",)),
     ],
 )
-def test_stops(style: str, parallel: bool, strings: tuple[str, ...]) -> None:
+def test_the_stops_of_each_style(style: str, parallel: bool, strings: tuple[str, ...]) -> None:
     assert stops(style, parallel=parallel) == strings
 
 
@@ -168,7 +170,7 @@ def test_the_style_follows_the_format(format_name: str, style: str) -> None:
         ("mistral", '[{"name": "f", "arguments": {"a": "é"}}]'),
     ],
 )
-def test_a_past_call(style: str, text: str) -> None:
+def test_a_past_call_is_written_in_each_style(style: str, text: str) -> None:
     assert call_text(style, "f", '{"a": "é"}') == text
 
 
@@ -185,7 +187,7 @@ def test_a_past_call_without_arguments_has_an_empty_object(arguments: str) -> No
         ("mistral", '[TOOL_RESULTS] {"name": "f", "content": "3 °C\\n\\"so\\""}[/TOOL_RESULTS]'),
     ],
 )
-def test_a_past_result(style: str, text: str) -> None:
+def test_a_past_result_is_written_in_each_style(style: str, text: str) -> None:
     assert result_text(style, "f", '3 °C\n"so"') == text
 
 

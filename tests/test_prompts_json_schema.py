@@ -68,7 +68,7 @@ def test_bounds_that_meet_become_the_narrower_ones() -> None:
     assert inlined(schema) == {"minimum": 3, "maximum": 9}
 
 
-def test_what_a_closed_part_does_not_take_goes() -> None:
+def test_a_property_that_a_closed_part_forbids_is_dropped() -> None:
     closed = {"type": "object", "properties": {"a": STRING}, "additionalProperties": False}
     other = {"type": "object", "properties": {"b": STRING}}
     assert inlined({"allOf": [closed, other]})["properties"] == {"a": STRING}
@@ -121,7 +121,7 @@ def test_references_in_a_circle_lead_nowhere() -> None:
     }
 
 
-def test_references_that_multiply_are_given_up() -> None:
+def test_references_that_multiply_are_unfillable() -> None:
     definitions = {
         str(level): {
             "type": "object",
@@ -189,7 +189,7 @@ def test_leaves_are_counted(schema: dict[str, Any], expected: int) -> None:
         {"allOf": [STRING, {"type": "integer"}]},
     ],
 )
-def test_what_cannot_be_promised_has_no_leaves(schema: dict[str, Any]) -> None:
+def test_an_unfillable_schema_has_no_leaves(schema: dict[str, Any]) -> None:
     assert count_leaves(schema) is None
 
 
@@ -322,7 +322,7 @@ def test_a_pattern_is_searched_for() -> None:
         ("^a*a*a*a*a*$", "a" * 100, None),
     ],
 )
-def test_a_pattern_says_nothing_where_it_might_take_for_ever(
+def test_a_pattern_that_could_run_for_ever_is_not_searched_for(
     pattern: str, text: str, expected: bool | None
 ) -> None:
     assert pattern_matches(pattern, text) is expected

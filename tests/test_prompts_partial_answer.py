@@ -34,7 +34,7 @@ def read_in_segments(segments: list[str], stops: tuple[str, ...] = ()) -> str:
     return got + contents(own.finish(100, False)[0])
 
 
-def test_what_is_settled_is_given_out_after_each_segment() -> None:
+def test_final_parts_come_after_each_segment() -> None:
     own = draft()
     own.add("One two ", 2, FILL)
     assert own.final_parts() == [("content", "One two")]

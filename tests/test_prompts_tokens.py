@@ -43,7 +43,7 @@ def test_a_very_long_text_is_judged_by_its_ends() -> None:
     assert estimate("word " * 1_000_000) == pytest.approx(1_020_000, rel=0.02)
 
 
-def test_nothing_has_no_tokens() -> None:
+def test_an_empty_text_has_no_tokens() -> None:
     assert estimate("") == 0
 
 
@@ -72,7 +72,7 @@ def test_a_truncated_text_is_a_beginning_that_fits(text: str, tokens: int) -> No
         ("", 1, ""),
     ],
 )
-def test_something_always_remains(text: str, tokens: int, short: str) -> None:
+def test_truncation_leaves_at_least_one_character(text: str, tokens: int, short: str) -> None:
     assert truncate(text, tokens) == short
 
 

@@ -312,12 +312,12 @@ def _careful(sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE)
     """The sampling without what breaks JSON: penalties for repetition, high temperatures."""
     temperature = min(sampling.get("temperature", highest), highest)
     penalty = min(sampling.get("rep_pen", 1.0), _HIGHEST_PENALTY)
-    kept = {
+    unchanged = {
         name: value
         for name, value in sampling.items()
         if name not in ("frequency_penalty", "presence_penalty")
     }
-    return {**kept, "temperature": temperature, "rep_pen": penalty}
+    return {**unchanged, "temperature": temperature, "rep_pen": penalty}
 
 
 def _unfenced(text: str) -> str:

@@ -12,10 +12,8 @@ sent the completions.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
 from horde_proxy.prompts.json_schema.fillable import read_shape
@@ -31,8 +29,17 @@ from horde_proxy.prompts.json_schema.shapes import (
     distinct_values,
     neutral_value,
 )
-from horde_proxy.prompts.json_schema.string_formats import formatted_parts
 from horde_proxy.prompts.json_schema.validation import fits
+from horde_proxy.prompts.leaf_texts import (
+    TEXT_STOPS,
+    VALUE_STOPS,
+    closest_choice,
+    fitting_text,
+    read_choice,
+    read_number,
+    read_text,
+    without_echoed_quote,
+)
 
 __all__ = ["TEXT_STOPS", "LeafPrompt", "Unfillable", "guided_fill"]
 
@@ -47,17 +54,6 @@ _TRIES_WITH_PATTERN = 3
 """Completions for one leaf: each is a request to the horde, and waits in its queue."""
 _CONTINUATIONS = 2
 """Further completions of a text that an escaped quote has stopped."""
-_LONGEST_COMPARED = 200
-"""Characters that are compared to find the choice that was meant: that takes squared time."""
-TEXT_STOPS = ('"', "\n")
-_VALUE_STOPS = (",", "}", "\n", "]")
-# The quote that ends a string, behind an even number of backslashes, or a line break.
-_TEXT_END = re.compile(r'(?<!\\)(?:\\\\)*"|\n')
-# A backslash with the rest of its escape if JSON has it: \n, \u00e9; in \d only the backslash.
-_ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
-# 3, -12, 0.5, .5, 1e-3 anywhere: "about 3 days"
-_NUMBER = re.compile(r"-?(?:[0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
-_SPOKEN = {"yes": "true", "1": "true", "no": "false", "0": "false"}
 
 
 @dataclass(frozen=True)
@@ -201,11 +197,11 @@ class _Filling:
         stops = ("]", "\n", opening) if filled and opening else ("]", "\n")
         before = text + _unclosed(filled).removesuffix(", ")
         # The model continues `["a"`: a comma, or the sign that an element begins with, is a yes.
-        said = (yield self._prompt(before, stops, _NEXT)).strip()
+        completion = (yield self._prompt(before, stops, _NEXT)).strip()
         if not filled:
-            return bool(said) and said[0] not in "]}"
-        goes_on = said.startswith(",") and not said[1:].lstrip().startswith(("]", "}"))
-        further = bool(opening) and said.startswith(opening)
+            return bool(completion) and completion[0] not in "]}"
+        goes_on = completion.startswith(",") and not completion[1:].lstrip().startswith(("]", "}"))
+        further = bool(opening) and completion.startswith(opening)
         return (goes_on or further) and self._spend(cost)
 
     def _choice(
@@ -215,16 +211,16 @@ class _Filling:
         values = unused or [*shape.values]
         quoted = _is_quoted(shape)
         texts = [_json(value)[1:-1] if quoted else _json(value) for value in values]
-        stops, opening = (TEXT_STOPS, '"') if quoted else (_VALUE_STOPS, "")
+        stops, opening = (TEXT_STOPS, '"') if quoted else (VALUE_STOPS, "")
         length = min(_MOST_TEXT, max(_SHORT, max(map(len, texts))))
-        said = yield self._prompt(text + opening, stops, length, tuple(texts))
-        usual = next((i for i, value in enumerate(values) if value is shape.fallback), 0)
-        return values[_matching(_choice_text(said, stops), texts, usual)]
+        completion = yield self._prompt(text + opening, stops, length, tuple(texts))
+        default = next((i for i, value in enumerate(values) if value is shape.fallback), 0)
+        return values[closest_choice(read_choice(completion, stops), texts, default)]
 
     def _number(self, shape: Number, text: str) -> Generator[LeafPrompt, str, float]:
         for _ in range(_TRIES):
-            said = yield self._prompt(text, _VALUE_STOPS, _SHORT)
-            number = _read_number(said)
+            completion = yield self._prompt(text, VALUE_STOPS, _SHORT)
+            number = read_number(completion)
             if number is not None:
                 return shape.nearest(number)
         return shape.fallback
@@ -234,11 +230,11 @@ class _Filling:
         prompt = self._prompt(text + '"', TEXT_STOPS, length if shape.plain else _LEAST_TEXT)
         value = ""
         for _ in range(_TRIES_WITH_PATTERN if shape.pattern else _TRIES):
-            value, unfinished = _read_text(_without_echo((yield prompt)))
+            value, unfinished = read_text(without_echoed_quote((yield prompt)))
             if unfinished and shape.plain:
                 value = yield from self._continued(value, shape, text, prompt)
                 break
-            fitting = _fitting(shape, value)
+            fitting = fitting_text(shape, value)
             if fitting:
                 return fitting
         if not value or not shape.plain:
@@ -256,7 +252,7 @@ class _Filling:
                 break
             value += '"'
             so_far = text + _json(value)[:-1]
-            more, unfinished = _read_text(
+            more, unfinished = read_text(
                 (yield self._prompt(so_far, prompt.stops, prompt.max_length))
             )
             value += more
@@ -293,102 +289,3 @@ def _opening(shape: Shape) -> str:
             return "{"
         case _:
             return ""
-
-
-# Reading completions.
-
-
-def _without_echo(said: str) -> str:
-    """The text without a repetition of the quote that the prefill ends with."""
-    text = said.lstrip()
-    # A quote directly before , } ] : or the end closes an empty string.
-    is_echo = text.startswith('"') and not re.match(r'"\s*(?:[,}\]:"]|\Z)', text)
-    return text[1:].lstrip() if is_echo else text
-
-
-def _read_text(raw: str) -> tuple[str, bool]:
-    """The string before the closing quote, and whether it broke off at an escaped quote."""
-    end = _TEXT_END.search(raw)
-    if end is not None:
-        return _decoded(raw[: end.end() - 1]).rstrip(), False
-    # The stop string may have been left in the text, or not: here it can only be an escaped one.
-    body = raw.removesuffix('"')
-    if (len(body) - len(body.rstrip("\\"))) % 2:
-        return _decoded(body[:-1]), True
-    return _decoded(body).rstrip(), False
-
-
-def _decoded(raw: str) -> str:
-    """The string that the inside of a JSON string means; a backslash without a meaning stays."""
-    mended = _ESCAPE.sub(lambda match: match[0] if match[1] else r"\\", raw)
-    text = str(json.loads(f'"{mended}"', strict=False))
-    # Half a surrogate pair (\ud83d alone) cannot be sent as UTF-8.
-    return text.encode("utf-8", "replace").decode()
-
-
-def _fitting(shape: Text, value: str) -> str | None:
-    """The value, or a part of it, that fits; None without one."""
-    parts = list(formatted_parts(shape.format, value)) if shape.format else []
-    for text in (value, shape.shortened(value), *parts):
-        if text and shape.takes(text):
-            return text
-    return None
-
-
-def _read_number(said: str) -> float | None:
-    """The first number in a text; an int where it is written as one."""
-    match = _NUMBER.search(_cut(said, _VALUE_STOPS))
-    if match is None:
-        return None
-    whole = re.fullmatch(r"-?[0-9]+", match[0])
-    return int(match[0]) if whole else float(match[0]) + 0.0  # -0.0 becomes 0.0
-
-
-def _cut(said: str, stops: Sequence[str]) -> str:
-    """The text before the first stop: a worker may leave it in."""
-    text = said.lstrip()
-    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
-
-
-def _choice_text(said: str, stops: tuple[str, ...]) -> str:
-    """What a completion says of a choice, in quotes or not."""
-    if stops is _VALUE_STOPS:
-        return _cut(said, stops).strip()
-    text = _without_echo(said)
-    end = _TEXT_END.search(text)
-    return (text[: end.end() - 1] if end else text).strip()
-
-
-def _matching(said: str, texts: Sequence[str], usual: int) -> int:
-    """The index of the text that is meant: the same, a beginning, a part, the most similar.
-
-    `usual` when nothing was said.
-    """
-    if said in texts:
-        return texts.index(said)
-    meant, keys = _key(said), [_key(text) for text in texts]
-    # Models answer a boolean in words: "Yes, it is".
-    if keys == ["true", "false"]:
-        meant = _SPOKEN.get(" ".join(re.findall(r"\w+", meant)[:1]), meant)
-    if not meant:
-        return usual
-    ranked = (
-        [i for i, key in enumerate(keys) if key == meant],
-        [i for i, key in enumerate(keys) if key.startswith(meant)],
-        sorted(
-            (i for i, key in enumerate(keys) if key and meant.startswith(key)),
-            key=lambda i: -len(keys[i]),
-        ),
-        sorted(
-            (i for i, key in enumerate(keys) if key and key in meant),
-            key=lambda i: (meant.index(keys[i]), -len(keys[i])),
-        ),
-        [i for i, key in enumerate(keys) if meant in key],
-        sorted(range(len(keys)), key=lambda i: -SequenceMatcher(None, keys[i], meant).ratio()),
-    )
-    return next(indexes[0] for indexes in ranked if indexes)
-
-
-def _key(text: str) -> str:
-    """A text as it is compared."""
-    return text.strip().strip('"').casefold()[:_LONGEST_COMPARED]

@@ -34,14 +34,14 @@ def is_bounded(schema: Mapping[str, Any]) -> bool:
     if depth(schema) > MOST_DEPTH:
         return False
     # With a stack of its own, since recursion is what must be bounded.
-    nodes, seen = parts(schema), 0
+    nodes, count = parts(schema), 0
     while nodes:
         node = nodes.pop()
         nodes += parts(node)
-        seen += 1
+        count += 1
         # jsonschema would switch to the unguarded validator of that other dialect.
         has_dialect = isinstance(node, Mapping) and isinstance(node.get("$schema"), str)
-        if has_dialect or seen > MOST_VALUES:
+        if has_dialect or count > MOST_VALUES:
             return False
     return _has_fast_property_patterns(schema)
 

@@ -84,12 +84,12 @@ class Number:
     def near(self, number: float) -> Iterator[float]:
         """Numbers that may fit, first those that change the least and are short to write."""
         low, high = number_bounds(self.rules)
-        held = min(max(number, low), high)
+        clamped = min(max(number, low), high)
         for near in (
             number,
-            held,
-            *_multiples(held, self.rules.get("multipleOf")),
-            *_beside(held),
+            clamped,
+            *_multiples(clamped, self.rules.get("multipleOf")),
+            *_beside(clamped),
             # Between bounds that are close together only the middle may be left.
             *([(low + high) / 2] if math.isfinite(low + high) else []),
         ):
@@ -146,7 +146,7 @@ def distinct_values(shape: Shape) -> Iterator[Any]:
         case Choice():
             yield from shape.values
         case Text():
-            # ".1", "..1" up to 100: arrays with more elements are refused before.
+            # ".1", "..1" and so on, as many as an array may need before it is refused.
             numbered = (str(number).rjust(shape.least, ".") for number in range(1, 101))
             yield shape.fallback
             yield from (text for text in numbered if text != shape.fallback and shape.takes(text))

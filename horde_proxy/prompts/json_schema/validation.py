@@ -52,12 +52,12 @@ def validator(schema: Schema) -> Any:
     known = {"$schema": dialect} if isinstance(dialect, str) else {}
     kind = validators.validator_for(known, default=Draft202012Validator)
     # A dialect that is named again, at a reference's target, would bring back the unguarded kind.
-    own = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
+    without_dialect = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
     try:
-        kind.check_schema(own)
+        kind.check_schema(without_dialect)
     except (SchemaError, RecursionError, ArithmeticError):
         return None
-    return _counted(kind)(own, registry=Registry(), format_checker=_CHECKER)
+    return _counted(kind)(without_dialect, registry=Registry(), format_checker=_CHECKER)
 
 
 def schema_problem(schema: Schema) -> str | None:

@@ -1,0 +1,123 @@
+"""What a model says for one leaf, read as the value that it means.
+
+A completion may repeat the quote that the prompt ends with, go on behind the value, or answer in
+words. Workers may return the stop string with the text. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+from horde_proxy.prompts.json_schema.shapes import Text
+from horde_proxy.prompts.json_schema.string_formats import formatted_parts
+
+TEXT_STOPS = ('"', "\n")
+VALUE_STOPS = (",", "}", "\n", "]")
+_LONGEST_COMPARED = 200
+"""Characters that are compared to find the choice that was meant: that takes squared time."""
+# The quote that ends a string, behind an even number of backslashes, or a line break.
+_TEXT_END = re.compile(r'(?<!\\)(?:\\\\)*"|\n')
+# A backslash with the rest of its escape if JSON has it: \n, \u00e9; in \d only the backslash.
+_ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
+# 3, -12, 0.5, .5, 1e-3 anywhere: "about 3 days"
+_NUMBER = re.compile(r"-?(?:[0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
+_SPOKEN = {"yes": "true", "1": "true", "no": "false", "0": "false"}
+
+
+def without_echoed_quote(completion: str) -> str:
+    """The text without a repetition of the quote that the prefill ends with."""
+    text = completion.lstrip()
+    # A quote directly before , } ] : or the end closes an empty string.
+    is_echo = text.startswith('"') and not re.match(r'"\s*(?:[,}\]:"]|\Z)', text)
+    return text[1:].lstrip() if is_echo else text
+
+
+def read_text(raw: str) -> tuple[str, bool]:
+    """The string before the closing quote, and whether it broke off at an escaped quote."""
+    end = _TEXT_END.search(raw)
+    if end is not None:
+        return _decoded(raw[: end.end() - 1]).rstrip(), False
+    # The stop string may have been left in the text, or not: here it can only be an escaped one.
+    body = raw.removesuffix('"')
+    if (len(body) - len(body.rstrip("\\"))) % 2:
+        return _decoded(body[:-1]), True
+    return _decoded(body).rstrip(), False
+
+
+def _decoded(raw: str) -> str:
+    """The string that the inside of a JSON string means; a backslash without a meaning stays."""
+    escaped = _ESCAPE.sub(lambda match: match[0] if match[1] else r"\\", raw)
+    text = str(json.loads(f'"{escaped}"', strict=False))
+    # Half a surrogate pair (\ud83d alone) cannot be sent as UTF-8.
+    return text.encode("utf-8", "replace").decode()
+
+
+def fitting_text(shape: Text, value: str) -> str | None:
+    """The value, or a part of it, that fits; None without one."""
+    parts = list(formatted_parts(shape.format, value)) if shape.format else []
+    for text in (value, shape.shortened(value), *parts):
+        if text and shape.takes(text):
+            return text
+    return None
+
+
+def read_number(completion: str) -> float | None:
+    """The first number in a text; an int where it is written as one."""
+    match = _NUMBER.search(_cut(completion, VALUE_STOPS))
+    if match is None:
+        return None
+    whole = re.fullmatch(r"-?[0-9]+", match[0])
+    return int(match[0]) if whole else float(match[0]) + 0.0  # -0.0 becomes 0.0
+
+
+def _cut(completion: str, stops: Sequence[str]) -> str:
+    """The text before the first stop: a worker may leave it in."""
+    text = completion.lstrip()
+    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
+
+
+def read_choice(completion: str, stops: tuple[str, ...]) -> str:
+    """What a completion says of a choice, in quotes or not."""
+    if stops is VALUE_STOPS:
+        return _cut(completion, stops).strip()
+    text = without_echoed_quote(completion)
+    end = _TEXT_END.search(text)
+    return (text[: end.end() - 1] if end else text).strip()
+
+
+def closest_choice(completion: str, texts: Sequence[str], default: int) -> int:
+    """The index of the text that is meant: the same, a beginning, a part, the most similar.
+
+    `default` when nothing was said.
+    """
+    if completion in texts:
+        return texts.index(completion)
+    meant, keys = _key(completion), [_key(text) for text in texts]
+    # Models answer a boolean in words: "Yes, it is".
+    if keys == ["true", "false"]:
+        meant = _SPOKEN.get(" ".join(re.findall(r"\w+", meant)[:1]), meant)
+    if not meant:
+        return default
+    ranked = (
+        [i for i, key in enumerate(keys) if key == meant],
+        [i for i, key in enumerate(keys) if key.startswith(meant)],
+        sorted(
+            (i for i, key in enumerate(keys) if key and meant.startswith(key)),
+            key=lambda i: -len(keys[i]),
+        ),
+        sorted(
+            (i for i, key in enumerate(keys) if key and key in meant),
+            key=lambda i: (meant.index(keys[i]), -len(keys[i])),
+        ),
+        [i for i, key in enumerate(keys) if meant in key],
+        sorted(range(len(keys)), key=lambda i: -SequenceMatcher(None, keys[i], meant).ratio()),
+    )
+    return next(indexes[0] for indexes in ranked if indexes)
+
+
+def _key(text: str) -> str:
+    """A text as it is compared."""
+    return text.strip().strip('"').casefold()[:_LONGEST_COMPARED]
