@@ -31,12 +31,10 @@ from limits.strategies import MovingWindowRateLimiter
 
 from horde_proxy.key_digest import key_digest
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.base import LONGEST_SLEEP, Waiting
 from horde_proxy.upstreams.horde.shared_pace import LEAST_PAUSE, SharedPace
 from horde_proxy.windows import MemoryWindows
 
-SLICE = 0.9
-"""The longest pause between two Waitings (s): their contract is one a second."""
 _STEP = 0.25
 """The pause for each chat ahead (s): at two submits a second, twice as often as turns change."""
 _MAX_STEPS = 4
@@ -130,7 +128,7 @@ class SubmitQueue:
             while (pause := self._try_turn(waiter)) > 0:
                 since = self._now() if since is None else since
                 yield Waiting("held back", self._position(waiter), None)
-                self._sleep(min(pause, SLICE))
+                self._sleep(min(pause, LONGEST_SLEEP))
                 # Asked outside the lock: it may have to load the account.
                 waiter.concurrency = self._concurrency(api_key)
         finally:
@@ -253,7 +251,7 @@ class SubmitQueue:
         # A request of more jobs than the account may have is let through when nothing else waits:
         # the horde, not we, has to refuse it.
         if self._waiting[key] + waiter.n > max(waiter.concurrency, waiter.n):
-            return SLICE / 2
+            return LONGEST_SLEEP / 2
         held = self._held_until.get(key, 0.0) - self._now()
         return max(held, self._pause_for_windows(self._key_limits, key))
 
