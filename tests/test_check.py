@@ -1,4 +1,4 @@
-"""What `check` finds, and the mend that it names."""
+"""What `check` finds, and the fix that it names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def failed(findings: list[check.Finding]) -> list[str]:
 
 
 @responses.activate
-def test_a_healthy_horde_has_nothing_to_mend() -> None:
+def test_a_healthy_horde_has_nothing_to_fix() -> None:
     healthy_horde()
     findings = horde()
     assert failed(findings) == []
@@ -51,7 +51,7 @@ def test_a_healthy_horde_has_nothing_to_mend() -> None:
 @responses.activate
 def test_a_horde_that_is_not_there_is_all_there_is_to_say() -> None:
     [finding] = horde()
-    assert finding.mend == "look at the network, DNS and horde.url"
+    assert finding.fix == "look at the network, DNS and horde.url"
 
 
 @responses.activate
@@ -104,7 +104,7 @@ def test_what_stands_between_is_found_out(answers: dict[str, Any], found: list[s
     """All events of these probes come at once, as through a buffering proxy."""
     findings = through_url(**answers)
     assert failed(findings) == found
-    assert all(finding.ok or finding.mend for finding in findings)
+    assert all(finding.ok or finding.fix for finding in findings)
 
 
 @responses.activate
@@ -119,7 +119,7 @@ def test_the_command_says_that_it_waits() -> None:
 
 
 @responses.activate
-def test_the_command_names_each_mend_and_fails() -> None:
+def test_the_command_names_each_fix_and_fails() -> None:
     env = {"HORDE_PROXY_HORDE__URL": "http://no.invalid"}
     result = CliRunner().invoke(main, ["check"], env=env)
     assert result.exit_code == 1
@@ -127,4 +127,4 @@ def test_the_command_names_each_mend_and_fails() -> None:
         result.output
     )
     assert "FAIL  horde: http://no.invalid cannot be reached (ConnectionError)" in result.output
-    assert "      mend: look at the network, DNS and horde.url" in result.output
+    assert "      fix: look at the network, DNS and horde.url" in result.output

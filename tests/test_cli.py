@@ -169,7 +169,7 @@ def test_the_demo_takes_a_given_model() -> None:
 
 def test_the_demo_listens_on_no_unix_socket() -> None:
     with pytest.raises(demo.DemoError, match="listen"):
-        demo._check_free("unix:/run/x.sock")
+        demo._check_bind("unix:/run/x.sock")
 
 
 def test_the_demo_without_a_runner_is_a_toy_and_says_how_to_get_more(
@@ -237,11 +237,11 @@ def test_a_name_in_use_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([""], "a key wants a name"),
-        ([" ann"], "a key wants a name"),
+        ([""], "give the key a name"),
+        ([" ann"], "give the key a name"),
         (["phone"], "[access.keys] has a key 'phone': choose another name"),
-        (["ann", "--kudos-per-day", "nan"], "--kudos-per-day nan is no limit"),
-        (["ann", "--horde-key", "x\n"], "--horde-key has characters that no header can carry"),
+        (["ann", "--kudos-per-day", "nan"], "--kudos-per-day nan is not a number of kudos"),
+        (["ann", "--horde-key", "x\n"], "--horde-key has characters not allowed in an HTTP header"),
     ],
 )
 def test_a_key_that_the_settings_would_not_take_is_not_made(

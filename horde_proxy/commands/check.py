@@ -1,4 +1,7 @@
-"""What is wrong with this installation, and how to mend it: a finding for each thing looked at."""
+"""`horde-proxy check`: what is wrong with an installation, and how to fix it.
+
+Each check yields findings. None changes anything; what they ask of the horde costs no kudos.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,77 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from urllib.parse import quote
 
+import click
 import requests
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY, api_url
 from horde_proxy.app.assembly import Assembly
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
+from horde_proxy.commands.options import config_option, load_settings
 from horde_proxy.config import Config
 from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.kinds import build_upstream
 
-_CLOCK_OFF = 60.0
+_MOST_CLOCK_DIFFERENCE = 60.0
+"""Seconds; beyond, certificates and the expiry of jobs are in doubt."""
 _PROBE_SECONDS = 2.0
 _PROBE_INTERVAL = 0.5
 _SILENCE = 70.0
+"""Seconds: longer than nginx' proxy_read_timeout is by default (60)."""
 _BODY = 20 * 1024 * 1024
+"""Bytes: larger than nginx' client_max_body_size is by default (1 MB), as with images."""
 _TIMEOUT = (5.0, 30.0)
 _NGINX = "compare your server block with systemd/nginx.conf"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`mend` is empty where all is well."""
+    """One thing that was checked. `fix` says what to do, and is empty where all is well."""
 
     what: str
-    mend: str = ""
+    fix: str = ""
 
     @property
     def ok(self) -> bool:
-        return not self.mend
+        return not self.fix
+
+
+@click.command()
+@config_option
+@click.option("--url", metavar="URL", help="Also check a running proxy through this address.")
+@click.option("--key", envvar="OPENAI_API_KEY", help="The key to use there [OPENAI_API_KEY].")
+@click.option("--quick", is_flag=True, help="Leave out the minute of silence.")
+def check(path: str | None, url: str | None, key: str | None, quick: bool) -> None:
+    """Say what is wrong with this installation, and how to fix it."""
+    settings = load_settings(path)
+    findings = chain(
+        check_settings(settings),
+        check_horde(settings, requests.Session()),
+        check_endpoints(settings),
+        check_url(url, key, requests.Session(), not quick, _say) if url else (),
+    )
+    is_failed = False
+    for finding in findings:
+        is_failed = is_failed or not finding.ok
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}")
+        if finding.fix:
+            click.echo(f"      fix: {finding.fix}")
+    if is_failed:
+        raise SystemExit(1)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def check_settings(settings: Config) -> Iterator[Finding]:
-    """What the configuration amounts to."""
+    """Where the proxy listens, and who may use it."""
     mode = settings.access.mode or "open, to this machine only"
     names = f" ({', '.join(settings.access.keys)})" if settings.access.keys else ""
     yield Finding(f"configuration: listens on {settings.server.bind}, access {mode}{names}")
@@ -51,7 +88,10 @@ def check_settings(settings: Config) -> Iterator[Finding]:
 def check_horde(
     settings: Config, session: requests.Session, now: Callable[[], float] = time.time
 ) -> Iterator[Finding]:
-    """Reachable, clocks agree, key valid, models with workers; stops where nothing more can be."""
+    """Whether it is reachable, the clocks agree, the key is valid and models have workers.
+
+    The first failure that makes the rest impossible ends the checks.
+    """
     if settings.private_horde.enabled:
         yield Finding("horde: the private one, in the proxy's own process")
         return
@@ -101,8 +141,8 @@ def _clock(response: requests.Response, now: float) -> Iterator[Finding]:
     except (KeyError, ValueError):
         return
     off = abs(theirs - now)
-    mend = "set the clock: timedatectl set-ntp true" if off > _CLOCK_OFF else ""
-    yield Finding(f"clock: {off:.0f} s from the horde's", mend)
+    fix = "set the clock: timedatectl set-ntp true" if off > _MOST_CLOCK_DIFFERENCE else ""
+    yield Finding(f"clock: {off:.0f} s from the horde's", fix)
 
 
 def _key(client: HordeClient, api_key: str) -> Finding:
@@ -134,9 +174,9 @@ def check_url(
     silence: bool = True,
     say: Callable[[str], object] = lambda text: None,
 ) -> Iterator[Finding]:
-    """A running proxy through whatever stands before it: routes, names, body, stream, time-outs.
+    """A running proxy through what stands before it: routes, names, body, stream, time-outs.
 
-    `say` is told of what takes long.
+    `say` is called before a check that takes long.
     """
     base = url.rstrip("/").removesuffix("/v1")
     session.headers["Authorization"] = f"Bearer {key or 'none'}"
@@ -174,13 +214,13 @@ def _name_with_slash(
         path = quote(names[0], safe="")
         ok = session.get(f"{base}/v1/models/{path}", timeout=_TIMEOUT).ok
         yield Finding(
-            "names: %2F is understood" if ok else "names: %2F does not arrive",
+            "names: %2F is passed on" if ok else "names: %2F is not passed on",
             "" if ok else f"proxy_pass without a path; {_NGINX}",
         )
 
 
 def _large_body(base: str, session: requests.Session) -> Finding:
-    """20 MB that are no JSON: our own 400 means that they came through."""
+    """20 MB that are not JSON: our own status 400 means that they came through."""
     try:
         response = session.post(f"{base}/v1/chat/completions", data=b"x" * _BODY, timeout=_TIMEOUT)
     except requests.RequestException as exc:
@@ -190,7 +230,7 @@ def _large_body(base: str, session: requests.Session) -> Finding:
         )
     ok = response.status_code == 400
     return Finding(
-        f"body: 20 MB give {response.status_code}" + (", as they should" if ok else ""),
+        f"body: 20 MB give status {response.status_code}" + (", as expected" if ok else ""),
         "" if ok else f"client_max_body_size 512m; {_NGINX}",
     )
 
@@ -215,13 +255,13 @@ def _silence(base: str, session: requests.Session) -> Finding:
             f"time-outs: {_SILENCE:.0f} s of silence are cut off",
             f"proxy_read_timeout 900s; {_NGINX}",
         )
-    return Finding(f"time-outs: {_SILENCE:.0f} s of silence are endured")
+    return Finding(f"time-outs: {_SILENCE:.0f} s of silence are not cut off")
 
 
 def _events(
     base: str, session: requests.Session, seconds: float, interval: float
 ) -> list[float] | str:
-    """Seconds after which each event of the probe came, or why it failed."""
+    """The seconds after which each event of the probe came, or why it failed."""
     begin, arrived = time.monotonic(), []
     params = {"seconds": str(seconds), "interval": str(interval)}
     try:

@@ -1,4 +1,7 @@
-"""Everything on one machine: the proxy with its private horde, and workers, each a process."""
+"""`horde-proxy demo`: the proxy with its private horde, and workers, each a process of its own.
+
+This process only starts the others, watches them and ends them; it serves nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import click
 import requests
 
+from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
 from horde_proxy.config import Config
 from horde_proxy.serving import CannotListen, check_port_free
 from horde_proxy.worker import model_file
 from horde_proxy.worker.backends.built_in import LOCAL_EXTRA, can_run_gguf
 
 _START_SECONDS = 120.0
+"""Loading a model takes a slow machine a minute."""
 _STOP_SECONDS = 15.0
-_LOOK = 0.1
-_ANSWER = 5.0
-_LONGEST_ANSWER = 512
-_IDLE = "0.1"
+_POLL_SECONDS = 0.1
+_ANSWER_SECONDS = 5.0
+_MAX_TOKENS = 512
+"""A small model goes on and on, so that its answers are shorter than other models' here."""
+_IDLE_SECONDS = "0.1"
+"""How long the demo's workers pause while there is no job: their horde is next door."""
 
 Report = Callable[[str], Any]
 
@@ -36,6 +44,27 @@ class DemoError(Exception):
 
 class _Stop(Exception):
     """The user wants the demo to end."""
+
+
+@click.command()
+@config_option
+@bind_option
+@click.option(
+    "--model", metavar="PATH|ngram", help="A GGUF file of a llama model, or the toy, instead."
+)
+@click.option("--echo", is_flag=True, help="Also run horde-proxy/echo, which repeats the user.")
+@click.option("--echo-delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
+def demo(
+    path: str | None, bind: str | None, model: str | None, echo: bool, echo_delay: float
+) -> None:
+    """Serve with a private horde and a small model of one's own: nothing else is needed."""
+    settings = load_settings(path, server_flags(bind=bind))
+    echoes = [["--backend", "echo", "--delay", str(echo_delay), "--threads", "50"]] if echo else []
+    try:
+        workers = [["--backend", choose_backend(model, click.echo)], *echoes]
+        run(settings, path, workers, click.echo)
+    except DemoError as exc:
+        raise click.ClickException(str(exc)) from exc
 
 
 def choose_backend(model: str | None, report: Report) -> str:
@@ -68,35 +97,36 @@ def run(
     taken or a process ends by itself.
     """
     bind = settings.server.bind
-    _check_free(bind)
+    _check_bind(bind)
     key = settings.private_horde.api_key or secrets.token_urlsafe(24)
     environ = {**os.environ, **_variables(settings, key)}
     url = f"http://{_reachable(bind)}"
     report("Starting the proxy and its workers ...")
     with _interruptible(), _processes(report) as processes:
         processes.append(_start(["serve", *(["--config", path] if path else [])], environ))
-        _until(lambda: _get(url + "/health/live") is not None, processes)
+        _wait_until(lambda: _get(url + "/health/live") is not None, processes)
         for options in workers:
-            arguments = ["worker", "--horde", url, "--idle", _IDLE, *options]
+            arguments = ["worker", "--horde", url, "--idle", _IDLE_SECONDS, *options]
             processes.append(_start(arguments, environ))
-        _until(lambda: _count(url) >= len(workers), processes)
+        _wait_until(lambda: _model_count(url) >= len(workers), processes)
         report(_welcome(url, bind, key))
         _watch(processes)
 
 
 def _variables(settings: Config, key: str) -> dict[str, str]:
-    """A small model goes on and on where nobody ends it, so its answers are shorter here."""
+    """The settings of the processes that are started, as environment variables."""
     horde = settings.horde
     is_given = "default_max_tokens" in horde.model_fields_set
     return {
         "HORDE_PROXY_SERVER__BIND": settings.server.bind,
         "HORDE_PROXY_HORDE__DEFAULT_MAX_TOKENS": str(
-            horde.default_max_tokens if is_given else _LONGEST_ANSWER
+            horde.default_max_tokens if is_given else _MAX_TOKENS
         ),
         "HORDE_PROXY_SERVER__GRACE": "1",
         "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true",
         "HORDE_PROXY_PRIVATE_HORDE__API_KEY": key,
         "AI_HORDE_API_KEY": key,
+        # numpy's threads would compete with each other for the cores.
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
     }
 
@@ -108,9 +138,9 @@ def _start(arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.P
     )
 
 
-def _check_free(bind: str) -> None:
+def _check_bind(bind: str) -> None:
     if not bind.rpartition(":")[2].isdigit():
-        raise DemoError(f"the demo listens on HOST:PORT, not on {bind}")
+        raise DemoError(f"the demo can only listen on HOST:PORT, not on {bind}")
     try:
         check_port_free(bind)
     except CannotListen as exc:
@@ -118,6 +148,7 @@ def _check_free(bind: str) -> None:
 
 
 def _reachable(bind: str) -> str:
+    """The HOST:PORT under which a client of this machine reaches the proxy."""
     host, _, port = bind.rpartition(":")
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]") else bind
 
@@ -161,24 +192,24 @@ def _processes(report: Report) -> Iterator[list[subprocess.Popen[bytes]]]:
                 process.wait()
 
 
-def _until(came: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _wait_until(is_ready: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while not came():
+    while not is_ready():
         _raise_if_ended(processes)
         if time.monotonic() > deadline:
             raise DemoError(f"the processes were not ready within {_START_SECONDS:.0f} s")
-        time.sleep(_LOOK)
+        time.sleep(_POLL_SECONDS)
 
 
-def _count(url: str) -> int:
-    """How many models are on offer, asked in a way that is not logged."""
+def _model_count(url: str) -> int:
+    """How many models are available, from a route whose requests are not logged."""
     return int((_get(url + "/health/ready") or {}).get("models", 0))
 
 
 def _get(url: str) -> Any:
-    """The JSON of a URL of our own, None while nothing answers there."""
+    """The JSON of a URL of our own; None while nothing answers there."""
     try:
-        response = requests.get(url, timeout=_ANSWER)
+        response = requests.get(url, timeout=_ANSWER_SECONDS)
         return response.json() if response.ok else None
     except requests.RequestException:
         return None
@@ -187,7 +218,7 @@ def _get(url: str) -> Any:
 def _watch(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     while True:
         _raise_if_ended(processes)
-        time.sleep(_LOOK * 5)
+        time.sleep(_POLL_SECONDS * 5)
 
 
 def _raise_if_ended(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -211,12 +242,12 @@ def _welcome(url: str, bind: str, key: str) -> str:
         "Ctrl-C stops everything.",
     ]
     if not bind.startswith(("127.", "localhost:", "[::1]:")):
-        lines.insert(1, f"Everybody who reaches {bind} may use this without a key.")
+        lines.insert(1, f"Anyone who can reach {bind} may use this without a key.")
     return "\n".join(lines)
 
 
 def _first_chat(url: str, models: Sequence[str]) -> list[str]:
-    """What to paste, once it is known which models there are."""
+    """A command to paste; nothing without a model."""
     if not models:
         return []
     body = json.dumps(
@@ -232,7 +263,7 @@ def _first_chat(url: str, models: Sequence[str]) -> list[str]:
 
 
 def _own_command() -> str:
-    """How the user called us, so that a printed line can be pasted."""
+    """The command as the user typed it, so that a printed line can be pasted."""
     called = sys.argv[0]
     return called if called.endswith("horde-proxy") else f"{sys.executable} -m horde_proxy"
 

@@ -84,4 +84,4 @@ def test_the_printed_curl_line_answers_and_a_signal_ends_everything(
 
 def test_the_demo_says_where_it_cannot_listen() -> None:
     with pytest.raises(demo.DemoError, match="listen"):
-        demo._check_free("203.0.113.1:1")
+        demo._check_bind("203.0.113.1:1")

@@ -1,0 +1,32 @@
+"""`horde-proxy chat`: one question to a running proxy."""
+
+from __future__ import annotations
+
+import click
+
+from horde_proxy.commands import proxy_client
+from horde_proxy.commands.options import config_option, url_option
+
+
+@click.command()
+@click.argument("text")
+@click.option("--model", metavar="NAME", help="The model to ask [the first one that is listed].")
+@url_option
+@config_option
+def chat(text: str, model: str | None, url: str | None, path: str | None) -> None:
+    """Ask a running proxy something and print the answer as it comes."""
+    base = proxy_client.base_url(url, path)
+    is_cut_off = False
+    for piece, finish_reason in proxy_client.chat_deltas(base, model or _first_model(base), text):
+        click.echo(piece, nl=False)
+        is_cut_off = is_cut_off or finish_reason == "length"
+    click.echo()
+    if is_cut_off:
+        click.echo("(cut off at the longest answer that could be requested)", err=True)
+
+
+def _first_model(base: str) -> str:
+    models = proxy_client.get(base, "/models")["data"]
+    if not models:
+        raise click.ClickException(proxy_client.no_models(base))
+    return str(models[0]["id"])

@@ -1,0 +1,124 @@
+"""`horde-proxy keys`: the keys of clients that are kept in the database."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from horde_proxy.commands.options import config_option, load_settings
+from horde_proxy.commands.table import aligned
+from horde_proxy.config import Config
+from horde_proxy.database.errors import DatabaseError
+from horde_proxy.key_digest import key_digest
+from horde_proxy.ledger import ClientKey, new_key
+from horde_proxy.ledger.database import LedgerDatabase, open_ledger
+
+
+@click.group()
+def keys() -> None:
+    """The keys of clients: who may use the proxy, and how much."""
+
+
+@keys.command("add")
+@click.argument("name")
+@click.option("--models", metavar="GLOB,...", default="", help="Only models like these [all].")
+@click.option("--endpoints", metavar="NAME,...", default="", help="Only these endpoints [all].")
+@click.option("--requests-per-minute", type=click.IntRange(1), metavar="N")
+@click.option("--concurrent", type=click.IntRange(1), metavar="N", help="Requests at a time.")
+@click.option("--tokens-per-day", type=click.IntRange(1), metavar="N", help="Days are UTC's.")
+@click.option("--kudos-per-day", type=click.FloatRange(0, min_open=True), metavar="N")
+@click.option(
+    "--horde-key",
+    metavar="KEY",
+    envvar="CLIENT_HORDE_KEY",
+    help="The horde key that pays for it, instead of the proxy's [CLIENT_HORDE_KEY].",
+)
+@click.option("--admin", is_flag=True, help="May see everybody's requests and usage.")
+@config_option
+def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: Any) -> None:
+    """Make a key, and show it this once; only its digest is kept."""
+    plain = new_key()
+    _check_new_key(load_settings(path), name, limits)
+    key = ClientKey(name, _split(models), _split(endpoints), created=int(time.time()), **limits)
+    with _ledger(path) as ledger:
+        ledger.add_key(key_digest(plain), key)
+    click.echo(plain)
+    click.echo(f"This is the key of {name}. It cannot be shown again.", err=True)
+
+
+def _check_new_key(settings: Config, name: str, limits: dict[str, Any]) -> None:
+    """Raises ClickException for what the settings would refuse as well."""
+    if not name.isprintable() or not name.strip() or name != name.strip():
+        raise click.ClickException("give the key a name, without spaces around it")
+    if name in settings.access.keys:
+        raise click.ClickException(f"[access.keys] has a key {name!r}: choose another name")
+    kudos, horde_key = limits["kudos_per_day"], limits["horde_key"]
+    if kudos is not None and not math.isfinite(kudos):
+        raise click.ClickException(f"--kudos-per-day {kudos} is not a number of kudos")
+    if horde_key is not None and not (horde_key.isascii() and horde_key.isprintable()):
+        raise click.ClickException(
+            "--horde-key has characters not allowed in an HTTP header, such as a newline"
+        )
+
+
+@keys.command("list")
+@config_option
+def list_keys(path: str | None) -> None:
+    """List the keys that were made, with their limits; the keys themselves are not stored."""
+    rows = [("NAME", "MADE", "STATE", "LIMITS")]
+    with _ledger(path) as ledger:
+        for key, revoked in ledger.all_keys():
+            state = f"revoked {_day(revoked)}" if revoked else "admin" if key.admin else "valid"
+            rows.append((key.name, _day(key.created), state, _limits(key) or "none"))
+    click.echo("\n".join(aligned(rows)))
+
+
+@keys.command("revoke")
+@click.argument("name")
+@config_option
+def revoke_key(name: str, path: str | None) -> None:
+    """Revoke a key; running proxies refuse it within seconds. Its usage is kept."""
+    with _ledger(path) as ledger:
+        if not ledger.revoke_key(name):
+            raise click.ClickException(f"there is no valid key {name!r}")
+    click.echo(f"The key of {name} is revoked.")
+
+
+@contextmanager
+def _ledger(path: str | None) -> Iterator[LedgerDatabase]:
+    """The ledger of the settings. Its errors end the command."""
+    settings = load_settings(path)
+    url = settings.access.database_url()
+    if url is None:
+        raise click.ClickException("keys are used only with access.mode = 'keys'")
+    try:
+        yield open_ledger(url)
+    except DatabaseError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+def _limits(key: ClientKey) -> str:
+    numbers = {
+        "requests a minute": key.requests_per_minute,
+        "at a time": key.concurrent,
+        "tokens a day": key.tokens_per_day,
+        "kudos a day": key.kudos_per_day,
+    }
+    limits = [f"{value:g} {name}" for name, value in numbers.items() if value is not None]
+    limits += [f"models {', '.join(key.models)}"] if key.models else []
+    limits += [f"endpoints {', '.join(key.endpoints)}"] if key.endpoints else []
+    limits += ["a horde key of its own"] if key.horde_key else []
+    return "; ".join(limits)

@@ -1,0 +1,102 @@
+"""`horde-proxy models`: the models of a running proxy, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from horde_proxy.aihorde.names import canonical
+from horde_proxy.commands import proxy_client
+from horde_proxy.commands.options import config_option, url_option
+from horde_proxy.commands.table import aligned
+
+Row = dict[str, Any]
+
+COLUMNS: Mapping[str, str] = {
+    "model": "MODEL",
+    "workers": "WORKERS",
+    "context": "CONTEXT",
+    "queued": "QUEUED",
+    "speed": "TOKENS/S",
+    "wait": "WAIT/S",
+    "used": "USED/MONTH",
+}
+"""The keys of a row and their headings."""
+_ALWAYS_SHOWN = ("model", "workers", "context", "queued", "speed")
+_DECIMALS = {"queued": 0, "speed": 1, "wait": 0}
+
+
+@click.command("models")
+@url_option
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--sort", type=click.Choice(list(COLUMNS)), help="What comes first or most.")
+@click.option("--filter", "words", metavar="TEXT", help="Only models with this in their names.")
+def list_models(
+    url: str | None, path: str | None, as_json: bool, sort: str | None, words: str | None
+) -> None:
+    """List the models of a running proxy."""
+    base = proxy_client.base_url(url, path)
+    click.echo(f"Loading the models of {base} ...", err=True)
+    models = proxy_client.get(base, "/models")["data"]
+    horde = proxy_client.get_list_if_there(base, "/horde/models")
+    if horde and horde.get("degraded"):
+        click.echo("The horde cannot be reached now: these values are the last known.", err=True)
+    elif not models:
+        click.echo(proxy_client.no_models(base), err=True)
+    rows = _selected(_rows(models, horde["data"] if horde else ()), sort, words or "")
+    click.echo(json.dumps(rows, indent=2) if as_json else "\n".join(_lines(rows)))
+
+
+def _rows(models: Iterable[Mapping[str, Any]], merged: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """A row for each model of /v1/models, with its usage from /v1/horde/models. None: unknown."""
+    usage = {canonical(model["name"]).key: model.get("usage_stats") for model in merged}
+    return [_row(model, usage) for model in models]
+
+
+def _row(model: Mapping[str, Any], usage: Mapping[str, Any]) -> Row:
+    horde = model.get("horde") or {}
+    used = usage.get(canonical(model["id"]).key) if horde else None
+    return {
+        "model": model["id"],
+        "workers": horde.get("workers"),
+        "context": model.get("context_length"),
+        "queued": horde.get("queued_tokens"),
+        "speed": horde.get("tokens_per_second"),
+        "wait": horde.get("expected_seconds"),
+        "used": used["month"] if used else None,
+    }
+
+
+def _selected(rows: Iterable[Row], sort: str | None, words: str) -> list[Row]:
+    """The rows whose names contain the words, sorted: names from A, numbers from the largest.
+
+    The shortest wait comes first, and what is unknown last.
+    """
+    matches = [row for row in rows if words.casefold() in row["model"].casefold()]
+    if sort is None:
+        return matches
+    if sort == "model":
+        return sorted(matches, key=lambda row: str(row["model"]).casefold())
+    sign = 1 if sort == "wait" else -1
+    known = [row for row in matches if row[sort] is not None]
+    unknown = [row for row in matches if row[sort] is None]
+    return sorted(known, key=lambda row: float(sign * row[sort])) + unknown
+
+
+def _lines(rows: Sequence[Row]) -> list[str]:
+    """The heading and the rows; a column in which nothing is known is left out."""
+    columns = [
+        key for key in COLUMNS if key in _ALWAYS_SHOWN or any(row[key] is not None for row in rows)
+    ]
+    heading = [COLUMNS[key] for key in columns]
+    return aligned([heading, *([_cell(key, row[key]) for key in columns] for row in rows)])
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.{_DECIMALS[key]}f}" if key in _DECIMALS else str(value)

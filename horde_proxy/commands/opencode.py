@@ -1,0 +1,79 @@
+"""`horde-proxy opencode`: keeps opencode's configuration up to date with a running proxy."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from horde_proxy import opencode as configuration
+from horde_proxy.commands import proxy_client
+from horde_proxy.commands.options import config_option, url_option
+from horde_proxy.jsonc import JsoncError
+
+
+@click.command()
+@url_option
+@config_option
+@click.option(
+    "--output",
+    default="opencode.json",
+    type=click.Path(dir_okay=False, path_type=Path),
+    show_default=True,
+    help="The configuration to keep up to date.",
+)
+@click.option(
+    "--base-url",
+    metavar="URL",
+    help="The proxy's URL for opencode [the same as --url]; without --url, also the one to ask.",
+)
+@click.option(
+    "--key",
+    default="none",
+    show_default=True,
+    metavar="KEY",
+    help="What opencode sends as its key; {env:NAME} lets it read a variable.",
+)
+@click.option("--min-context", default=8192, show_default=True, help="Leave out smaller backends.")
+@click.option("--interval", default=300.0, show_default=True, help="Seconds between updates.")
+@click.option("--once", is_flag=True, help="Update once and end.")
+def opencode(
+    url: str | None,
+    path: str | None,
+    output: Path,
+    base_url: str | None,
+    key: str,
+    min_context: int,
+    interval: float,
+    once: bool,
+) -> None:
+    """Keep opencode's configuration up to date with the available models."""
+    asked = proxy_client.base_url(url or base_url, path)
+    while True:
+        try:
+            click.echo(_update(output, asked, base_url or asked, key, min_context))
+        except click.ClickException as exc:
+            if once:
+                raise
+            click.echo(f"{output} is unchanged: {exc.message}", err=True)
+        if once:
+            return
+        time.sleep(interval)
+
+
+def _update(output: Path, asked: str, base_url: str, key: str, min_context: int) -> str:
+    """What was done, in a line. Raises ClickException, the file being unchanged."""
+    models = configuration.capable(proxy_client.get(asked, "/models")["data"], min_context)
+    if not models:
+        raise click.ClickException(
+            f"no model with a context of at least {min_context} tokens is available"
+        )
+    try:
+        before = output.read_bytes().decode() if output.exists() else ""
+        text = before if before.strip() else "{}\n"
+        is_changed = configuration.write(output, configuration.updated(text, models, base_url, key))
+    # pathlib raises RuntimeError for a symbolic link that leads back to itself.
+    except (OSError, RuntimeError, UnicodeDecodeError, JsoncError) as exc:
+        raise click.ClickException(f"{output}: {exc}") from exc
+    return f"{output}: {len(models)} models" + ("" if is_changed else ", unchanged")

@@ -1,0 +1,31 @@
+"""Options that several commands have, and the settings that they name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from horde_proxy import config
+from horde_proxy.config import Config, ConfigError
+
+config_option = click.option(
+    "--config", "path", metavar="FILE", help="Settings, TOML or Python [HORDE_PROXY_CONFIG]."
+)
+bind_option = click.option("--bind", metavar="HOST:PORT", help="Where to listen.")
+url_option = click.option(
+    "--url", metavar="URL", help="The proxy to talk to, up to /v1 [where `serve` listens]."
+)
+
+
+def load_settings(path: str | None, flags: dict[str, Any] | None = None) -> Config:
+    """The settings of a file, the environment and flags. Raises ClickException."""
+    try:
+        return config.load(path, flags=flags)
+    except ConfigError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def server_flags(**values: str | None) -> dict[str, Any]:
+    """The given ones among flags of [server], nested as in the settings file."""
+    return {"server": {name: value for name, value in values.items() if value}}

@@ -1,0 +1,93 @@
+"""A running proxy, as commands talk to it over HTTP. Every failure is a ClickException."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import requests
+
+from horde_proxy.commands.options import load_settings
+
+_TIMEOUT = (5.0, 300.0)
+"""Seconds to connect, and between two bytes: the proxy sends a keep-alive every ten seconds."""
+
+
+def base_url(url: str | None, path: str | None) -> str:
+    """What comes before /models: a given URL, or where the settings say that the proxy listens."""
+    url = url or f"{load_settings(path).server.bind}/v1"
+    return (url if "://" in url else f"http://{url}").rstrip("/")
+
+
+def get(base: str, path: str) -> Any:
+    """The JSON that the proxy answers. Raises ClickException."""
+    try:
+        response = requests.get(base + path, headers=_headers(), timeout=_TIMEOUT)
+        _raise_for_error(response)
+        return response.json()
+    except requests.RequestException as exc:
+        raise _unreachable(base) from exc
+
+
+def get_list_if_there(base: str, path: str) -> Any:
+    """A list object, or None from a proxy that has no horde, or whose statistics fail."""
+    try:
+        response = requests.get(base + path, headers=_headers(), timeout=_TIMEOUT)
+        document = response.json() if response.ok else None
+    except requests.RequestException:
+        return None
+    is_list = isinstance(document, dict) and isinstance(document.get("data"), list)
+    return document if is_list else None
+
+
+def chat_deltas(base: str, model: str, text: str) -> Iterator[tuple[str, str | None]]:
+    """The pieces of a streamed answer, each with the finish_reason. Raises ClickException."""
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": text}]}
+    try:
+        with requests.post(
+            f"{base}/chat/completions", json=body, headers=_headers(), stream=True, timeout=_TIMEOUT
+        ) as response:
+            _raise_for_error(response)
+            for line in response.iter_lines():
+                # Comments (": waiting") and blank lines keep the connection alive.
+                if line.startswith(b"data: ") and line != b"data: [DONE]":
+                    yield _delta(json.loads(line.removeprefix(b"data: ")))
+    except requests.RequestException as exc:
+        raise _unreachable(base) from exc
+
+
+def no_models(base: str) -> str:
+    """What to say where the proxy lists no models."""
+    endpoints = f"{base.removesuffix('/v1')}/v1/endpoints"
+    return f"no models are available right now; {endpoints} says more"
+
+
+def _delta(event: dict[str, Any]) -> tuple[str, str | None]:
+    if "error" in event:
+        raise click.ClickException(event["error"]["message"])
+    [choice] = event["choices"]
+    return choice["delta"].get("content") or "", choice["finish_reason"]
+
+
+def _headers() -> dict[str, str]:
+    key = os.environ.get("OPENAI_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _raise_for_error(response: requests.Response) -> None:
+    if response.ok:
+        return
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"the proxy answered with status {response.status_code}"
+    if response.status_code == 401:
+        message += " This command sends the key that OPENAI_API_KEY holds."
+    raise click.ClickException(message)
+
+
+def _unreachable(base: str) -> click.ClickException:
+    return click.ClickException(f"no proxy answers at {base}: start one, or give its --url")

@@ -1,0 +1,40 @@
+"""`horde-proxy serve`: the server, in this process and one that it starts."""
+
+from __future__ import annotations
+
+import click
+
+from horde_proxy import config, logs
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY
+from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
+from horde_proxy.config import Config, ConfigError
+from horde_proxy.serving import Server
+from horde_proxy.version import VERSION
+
+
+@click.command()
+@config_option
+@bind_option
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="How to log to stderr.")
+def serve(path: str | None, bind: str | None, log_format: str | None) -> None:
+    """Serve OpenAI's API in front of the configured horde."""
+    flags = server_flags(bind=bind, log_format=log_format)
+    settings = load_settings(path, flags)
+    logs.configure(settings.server.log_format)
+    click.echo(_summary(settings), err=True)
+    try:
+        Server(settings, lambda: config.load(path, flags=flags), config.file_of(path)).run()
+    except (RuntimeError, ConfigError) as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _summary(settings: Config) -> str:
+    """The address and the endpoints, in a line."""
+    horde = settings.horde
+    key = "anonymously" if horde.api_key == ANONYMOUS_KEY else "with a key of its own"
+    private = ["private"] if settings.private_horde.enabled else []
+    endpoints = "its private horde" if private else f"{horde.url} {key}"
+    if settings.endpoints:
+        names = [endpoint.label() for endpoint in settings.endpoints]
+        endpoints = ", ".join(names + private)
+    return f"horde-proxy {VERSION} serves {settings.server.bind} in front of {endpoints}"
