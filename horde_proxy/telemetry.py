@@ -1,34 +1,34 @@
-"""What the upstreams tell whoever counts: plain words, for they know nothing of metrics."""
+"""What upstreams and caches report while they work. They know nothing of metrics.
+
+The base class ignores all reports; metrics.py counts them.
+"""
 
 from __future__ import annotations
 
 
 class Telemetry:
-    """Is told what happens; does nothing with it. Each method returns at once, and never raises.
-
-    Times are seconds.
-    """
+    """Receives reports. Each method returns at once and never raises. Times are in seconds."""
 
     def called(self, call: str, status: int | None) -> None:
-        """The horde's API was called; `call` has no ids. `status` is None where none came."""
+        """The horde's API was called. `call` holds no ids. `status` is None without a response."""
 
     def held_back(self, seconds: float) -> None:
-        """A submit had to stand in line at the gate, and does no longer."""
+        """A submit waited in the submit queue, and does no longer."""
 
     def cancelled(self) -> None:
-        """A request is cancelled on the horde before its end."""
+        """A request was cancelled on the horde before its end."""
 
     def retried(self, reason: str) -> None:
-        """Something is asked for again. `reason`: "faulted", "lost", "bad_text" or "misfit"."""
+        """A request is repeated. `reason`: "faulted", "lost", "bad_text" or "misfit"."""
 
     def late(self, seconds: float) -> None:
         """A request ended so much later than expected at its submit; 0: in time."""
 
     def hit(self, cache: str) -> None:
-        """A value was given from memory."""
+        """A cached value was used."""
 
     def refreshed(self, cache: str, ok: bool) -> None:
-        """A value was loaded anew, or could not be."""
+        """A cached value was loaded anew; `ok`: with success."""
 
 
 NO_TELEMETRY = Telemetry()

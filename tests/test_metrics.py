@@ -281,7 +281,9 @@ def test_the_hordes_calls_go_by_their_name_and_status(world: World) -> None:
 
 def test_a_refusal_and_a_silent_horde_are_told_apart(world: World) -> None:
     metrics = Metrics(world.clock)
-    client = HordeClient(HORDE_URL, world.session, contact="test", timeout=(1, 1), observer=metrics)
+    client = HordeClient(
+        HORDE_URL, world.session, contact="test", timeout=(1, 1), telemetry=metrics
+    )
     with pytest.raises(UpstreamFailed):
         client.status(TEXT, "00000000-0000-0000-0000-000000000000")
     with responses.RequestsMock() as mock:
@@ -375,7 +377,7 @@ def test_submits_that_stand_in_line_are_counted_with_their_seconds() -> None:
         sleep=clock.sleep,
         concurrency=lambda key: 30,
         now=clock,
-        observer=metrics,
+        telemetry=metrics,
     )
     for _ in range(3):
         place = gate.new_ticket("key", "client")
@@ -400,7 +402,9 @@ def test_the_loads_of_a_cache_are_counted_and_its_age_told() -> None:
         except StopIteration:
             raise UpstreamFailed("no") from None
 
-    cache = BackgroundValue(load, ttl=60, clock=clock, run=inline, name="numbers", observer=metrics)
+    cache = BackgroundValue(
+        load, ttl=60, clock=clock, run=inline, name="numbers", telemetry=metrics
+    )
     for seconds in (0, 30, 40, 60, 4):
         clock.seconds += seconds
         cache.get()
@@ -728,10 +732,10 @@ def test_counting_a_request_takes_few_calls() -> None:
 
 
 def test_an_observer_does_nothing_by_itself() -> None:
-    observer = Telemetry()
-    observer.called("GET workers", 200)
-    observer.refreshed("numbers", ok=True)
-    observer.held_back(1.0)
+    telemetry = Telemetry()
+    telemetry.called("GET workers", 200)
+    telemetry.refreshed("numbers", ok=True)
+    telemetry.held_back(1.0)
 
 
 # The dashboard

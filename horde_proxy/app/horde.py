@@ -81,7 +81,7 @@ class _HordeSetup:
             session,
             contact=self.horde.contact,
             timeout=(self.horde.connect_timeout, read_seconds),
-            observer=self.services.telemetry,
+            telemetry=self.services.telemetry,
         )
 
 
@@ -106,7 +106,7 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
         sleep=services.sleep,
         now=runtime.now,
         new_id=lambda: f"chatcmpl-{runtime.new_id()}",
-        observer=services.telemetry,
+        telemetry=services.telemetry,
         webhook=services.webhook(horde.webhook_url) if horde.webhook_url else None,
     )
 
@@ -175,7 +175,7 @@ def _documents(setup: _HordeSetup) -> HordeDocuments:
         now=services.runtime.now,
         run=services.run,
         name=setup.name,
-        observer=services.telemetry,
+        telemetry=services.telemetry,
     )
 
 
@@ -253,7 +253,7 @@ def _submit_queue(setup: _HordeSetup, accounts: Accounts) -> SubmitQueue:
         now=services.runtime.now,
         concurrency=lambda key: accounts.of(key).concurrency,
         shared=_shared_pace(setup),
-        observer=services.telemetry,
+        telemetry=services.telemetry,
     )
 
 

@@ -46,7 +46,7 @@ class BackgroundValue(Generic[T]):
     when it is older than `stale` and the last load did not fail, or after `refresh`; at most
     `patience`, or `first_patience` while there is no value. A failed load keeps the last good
     value and is repeated after `failure_ttl`. `age` says how old a value is when it arrives.
-    `load` reports failure with a ProxyError. `observer` counts hits and loads under `name`.
+    `load` reports failure with a ProxyError. `telemetry` counts hits and loads under `name`.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class BackgroundValue(Generic[T]):
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = in_background,
         name: str = "",
-        observer: Telemetry = NO_TELEMETRY,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        self._name, self._observer = name, observer
+        self._name, self._telemetry = name, telemetry
         self._load, self._ttl, self._stale = load, ttl, stale
         self._patience = patience
         self._first_patience = patience if first_patience is None else first_patience
@@ -84,7 +84,7 @@ class BackgroundValue(Generic[T]):
         if self._is_loading and self._should_wait():
             self._wait()
         if self._value is not None:
-            self._observer.hit(self._name)
+            self._telemetry.hit(self._name)
             return self._value
         raise self.error or Unavailable("It has not answered yet.", retry_after=5)
 
@@ -134,7 +134,7 @@ class BackgroundValue(Generic[T]):
             error = exc
         finally:
             # Also after an exception that nobody expects: waiting threads must go on.
-            self._observer.refreshed(self._name, value is not None)
+            self._telemetry.refreshed(self._name, value is not None)
             with self._changed:
                 self._store(value, error)
                 self._changed.notify_all()

@@ -54,13 +54,13 @@ class HordeClient:
         *,
         contact: str,
         timeout: tuple[float, float],
-        observer: Telemetry = NO_TELEMETRY,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.base = api_url(url)
         self._host = urlsplit(self.base).netloc.rpartition("@")[2]
         self._session = session
         self._session.headers["Client-Agent"] = client_agent(contact)
-        self._timeout, self._observer = timeout, observer
+        self._timeout, self._telemetry = timeout, telemetry
         # Made once: what the session adds (our agent, the credentials in a URL, proxies) is the
         # same for each call.
         self._headers = session.prepare_request(requests.Request("GET", self.base)).headers
@@ -140,7 +140,7 @@ class HordeClient:
         except (ValueError, RecursionError) as exc:
             raise UpstreamFailed("The horde answered with something that is not JSON.") from exc
         finally:
-            self._observer.called(f"{method} {path}", status)
+            self._telemetry.called(f"{method} {path}", status)
         raise horde_error(response, options.get("api_key"))
 
     def _send(

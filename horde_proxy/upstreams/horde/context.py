@@ -34,4 +34,4 @@ class HordeContext:
     retries: int
     running: set[str] = field(default_factory=set)
     webhook: Webhook | None = None
-    observer: Telemetry = NO_TELEMETRY
+    telemetry: Telemetry = NO_TELEMETRY

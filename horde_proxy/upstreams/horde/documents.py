@@ -58,7 +58,7 @@ class LiveDocument:
         timer: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         run: Runner = in_background,
-        observer: Telemetry = NO_TELEMETRY,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.name, self.ttl = source.name, source.ttl
         self._source, self._shared, self._lease = source, shared, lease
@@ -73,7 +73,7 @@ class LiveDocument:
             clock=timer,
             run=run,
             name=source.label,
-            observer=observer,
+            telemetry=telemetry,
         )
 
     def get(self) -> Document:
@@ -179,7 +179,7 @@ class HordeDocuments:
         now: Callable[[], float] = time.time,
         run: Runner = in_background,
         name: str = "horde",
-        observer: Telemetry = NO_TELEMETRY,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         def live(source: DocumentSource) -> LiveDocument:
             return LiveDocument(
@@ -189,7 +189,7 @@ class HordeDocuments:
                 timer=timer,
                 now=now,
                 run=run,
-                observer=observer,
+                telemetry=telemetry,
             )
 
         slow_ttl = ttl if stats_ttl is None else stats_ttl

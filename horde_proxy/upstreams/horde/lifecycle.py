@@ -136,7 +136,7 @@ class Lifecycle(Generic[G]):
             self._cost.retries += 1
             if not self._tries_left:
                 raise UpstreamFailed("The horde's workers failed on some of the choices.")
-            self._horde.observer.retried("bad_text")
+            self._horde.telemetry.retried("bad_text")
             self._next_try()
 
     def _learn(self, request: RunningRequest) -> None:
@@ -146,7 +146,7 @@ class Lifecycle(Generic[G]):
         self._cost.queue_seconds += queued
         self._cost.generation_seconds += generating
         self._cost.kudos += number(request.status.get("kudos"), 0)
-        self._horde.observer.late(request.lateness())
+        self._horde.telemetry.late(request.lateness())
         for result in self._job.kind.results(request.status):
             generation = self._job.read(result)
             tokens = self._job.tokens(generation)
@@ -158,7 +158,7 @@ class Lifecycle(Generic[G]):
         log.info("a request failed and is sent again: %s", exc)
         self._cost.retries += 1
         is_lost = isinstance(exc, RequestLost)
-        self._horde.observer.retried("lost" if is_lost else "faulted")
+        self._horde.telemetry.retried("lost" if is_lost else "faulted")
         if not is_lost:
             self._job.note_fault()
         self._next_try()

@@ -205,7 +205,7 @@ class RunningRequest:
 
     def _cancel(self) -> None:
         """DELETE it, which may be repeated; the last failure is logged."""
-        self._horde.observer.cancelled()
+        self._horde.telemetry.cancelled()
         self._count_popped(0)
         for tries_left in reversed(range(CANCEL_TRIES)):
             try:

@@ -301,7 +301,7 @@ class StructuredAnswer:
     def _ask_again(self, messages: list[Message]) -> Steps[Answer | None]:
         """The answer to a correction; None when that failed, or was censored."""
         self.cost.retries += 1
-        self.horde.observer.retried("misfit")
+        self.horde.telemetry.retried("misfit")
         try:
             [corrected] = yield from self._answers(messages, 1)
         except UpstreamFailed as exc:

@@ -93,14 +93,14 @@ class SubmitQueue:
         concurrency: Callable[[str], int],
         shared: SharedPace | None = None,
         now: Callable[[], float] = time.time,
-        observer: Telemetry = NO_TELEMETRY,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self._address_limits = _parse(limits.address)
         self._key_limits = _parse(limits.key)
         self._has_pace = bool(self._address_limits or self._key_limits)
         self._sleep, self._now, self._concurrency = sleep, now, concurrency
         self._shared = shared if self._has_pace else None
-        self._observer = observer
+        self._telemetry = telemetry
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._local = MovingWindowRateLimiter(MemoryWindows(now))
@@ -135,7 +135,7 @@ class SubmitQueue:
             with self._lock:
                 self._dequeue(waiter)
             if since is not None:
-                self._observer.held_back(self._now() - since)
+                self._telemetry.held_back(self._now() - since)
 
     @contextmanager
     def sending(self, ticket: Ticket) -> Iterator[None]:

@@ -67,7 +67,7 @@ class HordeUpstream:
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: f"chatcmpl-{uuid.uuid4().hex}",
-        observer: Telemetry = NO_TELEMETRY,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.name, self.url = name, client.base
         self._options, self._now, self._new_id = options, now, new_id
@@ -90,7 +90,7 @@ class HordeUpstream:
             sleep=sleep,
             retries=options.retries,
             webhook=webhook,
-            observer=observer,
+            telemetry=telemetry,
         )
 
     def models(self) -> Sequence[dict[str, Any]]:

@@ -83,7 +83,7 @@ class OpenAIUpstream:
         ttl: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = in_background,
-        observer: Telemetry = NO_TELEMETRY,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.name, self.url = name, _without_password(url)
         self.offers_any = False
@@ -99,7 +99,7 @@ class OpenAIUpstream:
             **session.merge_environment_settings(self._base, {}, True, None, None)
         }
         self._listed = BackgroundValue(
-            self._list, ttl=ttl, clock=clock, run=run, name=f"models:{name}", observer=observer
+            self._list, ttl=ttl, clock=clock, run=run, name=f"models:{name}", telemetry=telemetry
         )
 
     @classmethod
@@ -119,7 +119,7 @@ class OpenAIUpstream:
             ttl=services.models_ttl,
             clock=services.clock,
             run=services.run,
-            observer=services.telemetry,
+            telemetry=services.telemetry,
         )
 
     def models(self) -> Sequence[dict[str, Any]]:
