@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _DAY = 86400
 _DAYS_IN_MEMORY = 31
-"""Without a database: enough for the month that /v1/usage shows."""
+"""Without a database: /v1/usage shows the last 30 days unless more are requested."""
 _LAST_WRITE = 10
 """How long `close` waits for a write that is under way (s)."""
 _NOTHING = DayUsage()
