@@ -1,4 +1,8 @@
-"""Calling a WSGI app of this same process through requests, without a socket or a thread."""
+"""Calling a WSGI app of this same process through requests, without a socket or a thread.
+
+So the proxy talks to its own private horde as it talks to any other. Which app that is, and under
+which URL, is not known here.
+"""
 
 from __future__ import annotations
 

@@ -128,6 +128,7 @@ class ChainedAnswer:
         try:
             yield
         except ProxyError as exc:
+            # What was sent already is the answer; only a first segment's error is the client's.
             has_text = all(choice.partial.text or choice.reason for choice in self._choices)
             if not has_text or isinstance(exc, ShuttingDown | ClientGone):
                 raise
@@ -148,6 +149,7 @@ class ChainedAnswer:
         """The next segment of choices that have the same text so far."""
         first = choices[0]
         length = self.plan.next_length(first.partial.left(), first.partial.segments)
+        # A short probe: most answers that look complete are.
         if first.end == "doubtful":
             length = min(PROBE_LENGTH, length)
         return Segment(
@@ -180,20 +182,25 @@ class ChainedAnswer:
         while kudos.price(length, context, self.plan.size, n) > most - self.cost.kudos:
             if length <= _LEAST_BOUGHT:
                 raise too_expensive()
+            # The price has no inverse that is worth its formula: context and tax are in it.
             length = max(length // 2, _LEAST_BOUGHT)
         return length
 
     def _add(self, choice: _Choice, generation: TextGeneration) -> Iterator[Chunk]:
         """The chunks of what a generation made certain."""
         partial, plan = choice.partial, self.plan
+        # Later in a chain, a censored segment ends the answer with what was there before.
         if generation.is_censored and not partial.segments:
             choice.reason = "content_filter"
             yield self._chunk(choice, {}, choice.reason)
             return
         self._adopt_model(generation)
+        # An answer that seems to have ended is continued once, briefly, to see whether it had.
         if partial.segments and self._adds_nothing(choice, generation):
             yield from self._finish(choice, is_full=False)
             return
+        # That there was more to say shows that max_length cut the segment before off: so this is
+        # how our estimate of tokens measures a full one of this model.
         if partial.segments:
             share = estimate(choice.segment) / choice.max_length
             self.horde.throughput.learn_fill(plan.models[0], share)
@@ -228,6 +235,7 @@ class ChainedAnswer:
 
     def _is_full(self, choice: _Choice) -> bool | None:
         """Whether a limit ended a choice; None where only its text can tell."""
+        # The horde does not say why a generation ended: a single one is judged by how it looks.
         if choice.partial.segments == 1:
             return None
         return choice.end != "ended"
@@ -287,6 +295,9 @@ def check_time(clock: Callable[[], float], deadline: float | None) -> None:
 
 
 def _groups(choices: Sequence[_Choice]) -> list[list[_Choice]]:
-    """Choices with the same text so far, which one request can go on with."""
+    """Choices with the same text so far, which one request can go on with.
+
+    All choices of an answer begin as one group; after the first segment they mostly differ.
+    """
     ordered = sorted(choices, key=lambda choice: choice.partial.text)
     return [list(group) for _, group in groupby(ordered, key=lambda choice: choice.partial.text)]

@@ -61,8 +61,10 @@ class GuidedValues:
         return (yield from self._fill(schema, begun, "\n".join(words)))
 
     def _fill(self, schema: Mapping[str, Any], begun: str, source: str) -> Steps[Any]:
+        # An object of which nothing is known: there is no leaf to ask for.
         if fits({}, schema) and not schema.get("properties"):
             return {}
+        # It gets the text of each leaf that it yields, and returns the whole value.
         filling = guided_fill(schema, begun=begun, most_leaves=self.most_leaves)
         try:
             leaf = next(filling)

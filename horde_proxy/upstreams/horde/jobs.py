@@ -88,6 +88,7 @@ class Estimate:
         """
         if processing:
             return max(self.generation - elapsed, 1.0)
+        # Overdue is told as "a second left", never as less than nothing.
         queue = max(self.queue - elapsed, 1.0)
         if position:
             self._first_position = self._first_position or (elapsed, position)

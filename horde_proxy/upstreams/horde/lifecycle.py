@@ -72,6 +72,7 @@ class Lifecycle(Generic[G]):
                 yield from self._submit(request)
                 yield Submitted(request.id)
                 while request.status is None and not self._gives_up_preferred(request):
+                    # Before the sleep: the first one tells how long it should take.
                     yield request.waiting
                     request.step()
         yield Finished(self._generations[: self._job.n])
@@ -82,6 +83,7 @@ class Lifecycle(Generic[G]):
         request = RunningRequest(self._horde, self._job, n, self._ticket, self._cost)
         try:
             yield request
+            # None when the preferred worker was given up: another request follows, as no try less.
             if request.status is not None:
                 self._take(request)
         except (Faulted, RequestLost) as exc:
@@ -99,8 +101,10 @@ class Lifecycle(Generic[G]):
             yield from horde.submit_queue.wait_turn(self._ticket, job.api_key, request.n)
             try:
                 request.submit(job, self._preferred)
+            # The queue keeps within the limits, but others may use the same address or key.
             except RateLimited as exc:
                 horde.submit_queue.hold_key(self._ticket, exc.retry_after or BUSY_PAUSE)
+            # The balance that we know may be a minute old.
             except InsufficientKudos:
                 if not job.shrink_to_free():
                     raise
@@ -132,6 +136,7 @@ class Lifecycle(Generic[G]):
                 self._generations.append(generation)
             else:
                 self._horde.failures.add(generation.worker)
+        # Fewer than n may come without a fault: a job of several may be given up.
         if len(self._generations) < self._job.n:
             self._cost.retries += 1
             if not self._tries_left:
@@ -155,6 +160,7 @@ class Lifecycle(Generic[G]):
                 self._horde.throughput.learn(name, tokens, generating)
 
     def _note_failure(self, exc: UpstreamFailed) -> None:
+        """Count a failure, of which the job may learn. A lost request is no worker's fault."""
         log.info("a request failed and is sent again: %s", exc)
         self._cost.retries += 1
         is_lost = isinstance(exc, RequestLost)
@@ -164,6 +170,7 @@ class Lifecycle(Generic[G]):
         self._next_try()
 
     def _next_try(self) -> None:
+        """Use up a try. The preferred worker is asked first again: it may not have failed."""
         self._tries_left -= 1
         self._preferred = self._job.preferred_worker()
 

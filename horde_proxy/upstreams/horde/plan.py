@@ -181,6 +181,7 @@ def make_plan(
     whether they suffice to leave slow workers out. Raises ModelNotFound, Unavailable or
     ContextLengthExceeded.
     """
+    # The prompt has one format: only models that read it may share the request.
     served = tuple(name for name in same_format(models, options) if name in catalog)
     entry = merged_entry(served or models, catalog)
     filters, warnings = _filters(request, options, fast_only_affordable)
@@ -228,10 +229,12 @@ def _lengths(
     affordable_length: int,
 ) -> _Lengths:
     max_tokens = request.max_tokens or options.default_max_tokens
+    # Without a chain, what one job may not write is not written at all.
     if not request.horde.get("segments", options.segments):
         longest = _longest_single(workers, affordable_length)
         return _Lengths(min(max_tokens, longest), longest, 0, is_chained=False)
     longest = _longest_segment(workers, affordable_length)
+    # Only a stream gains from a first text that comes early.
     first = request.horde.get("first_segment", options.first_segment if request.stream else 0)
     return _Lengths(max_tokens, longest, _quick_first_length(first, workers), is_chained=True)
 
@@ -254,6 +257,7 @@ def _longest_segment(workers: Sequence[CatalogWorker], affordable_length: int) -
 
 def _quick_first_length(first: int, workers: Sequence[CatalogWorker]) -> int:
     """The tokens of a first segment that even the slowest of several workers writes soon."""
+    # With one worker the next segment is no faster, and the short one only costs a queue more.
     if len(workers) < 2:
         return first
     slowest = min(worker.speed or UNMEASURED for worker in workers)
@@ -274,6 +278,7 @@ def _continued(messages: Sequence[Message], so_far: str) -> Sequence[Message]:
     """The messages with an assistant's turn that has been begun."""
     if not so_far:
         return messages
+    # A turn that the client itself began goes on in the same turn.
     last = messages[-1]
     if last.role == "assistant":
         return [*messages[:-1], replace(last, text=last.text + so_far)]
@@ -285,6 +290,7 @@ def _filters(
 ) -> tuple[Filters, list[str]]:
     """The filters of settings and request, and warnings of what of them could not be kept."""
     filters = options.filters.overridden(request.horde)
+    # To leave slow workers out always needs kudos upfront; a refusal would be worse than they are.
     if filters.slow or fast_only_affordable:
         return filters, []
     return replace(filters, slow=True), ["slow_workers: leaving them out needs more kudos"]

@@ -69,6 +69,7 @@ class PollSchedule:
         return max(FAR if is_far else self._gap(), self._until_allowed(), least)
 
     def _gap(self) -> float:
+        """Seconds that would be best to the next poll, if the horde took any number."""
         if not self._recent:
             return FIRST
         widening = (self._clock() - self._since - _DENSE_SECONDS) * _WIDENING

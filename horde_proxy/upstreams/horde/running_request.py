@@ -53,6 +53,7 @@ class RunningRequest:
         self._horde, self._kind, self._ticket, self._cost = horde, job.kind, ticket, cost
         self._api_key, self._model, self._wanted = job.api_key, job.models[0], job.description
         self._sleeper = job.caller.sleeper or Sleeper(sleep=horde.sleep)
+        # Made before the submit, which has to name its URL.
         self._mailbox = horde.webhook.mailbox(self._sleeper.wake) if horde.webhook else None
         self._expected, self._held = Estimate(0.0, 0.0), 0.0
         self.waiting, self._next_poll = Waiting("queued"), 0.0
@@ -120,6 +121,7 @@ class RunningRequest:
         return max(sum(self.seconds()) - expected, 0.0)
 
     def _begin(self) -> None:
+        """Count it everywhere, and set the time of the first poll. `close` counts it out again."""
         horde = self._horde
         horde.running.add(self.id)
         horde.throughput.count_in_flight(self._model, 1)
@@ -147,6 +149,7 @@ class RunningRequest:
             return None
         except RequestLost:
             raise
+        # What else goes wrong with a poll loses nothing: the request goes on at the horde.
         except (UpstreamFailed, Refused):
             now = self._horde.clock()
             self._failing_since = self._failing_since or now
@@ -160,6 +163,7 @@ class RunningRequest:
         """Take in a status that is not final, and set the time of the next poll."""
         now = self._horde.clock()
         self.is_processing = progress.is_processing
+        # It was popped at some time since the last poll that saw it queued; we take that poll's.
         if progress.is_processing and self._began is None:
             self._began = self._last_queued
         if not progress.is_processing:

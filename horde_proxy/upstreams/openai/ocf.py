@@ -55,6 +55,7 @@ class OCFUpstream(OpenAIUpstream):
 
 def _check(response: ProxyResponse) -> None:
     """Raises for a body that is a failure. Event streams begin otherwise, and are not held up."""
+    # One byte first: waiting for more would hold up a stream that begins slowly.
     first = response.head(1)
     if first == b"E" and response.head(len(_FAILED)) == _FAILED:
         raise UpstreamFailed("its peer failed: " + _first_line(response))

@@ -178,6 +178,7 @@ class OpenAIUpstream:
         return base_url(url)
 
     def _list(self) -> list[dict[str, Any]]:
+        """The model objects, of which some servers have no list. Raises a ProxyError."""
         response = self._get(f"{self._base}/models")
         self.offers_any = response.status_code in _NO_LIST
         if self.offers_any:
@@ -230,6 +231,7 @@ class OpenAIUpstream:
     def _send(
         self, request: requests.PreparedRequest, timeout: float, *, stream: bool
     ) -> requests.Response:
+        """The response. All exceptions of requests become ours here, or in _bytes."""
         try:
             adapter = self._session.get_adapter(request.url or "")
             response = adapter.send(
