@@ -30,8 +30,12 @@ _LONGEST_TAG = 160
 _LONGEST_SPACE = 20
 
 
-def read_function(searched: SearchedText, findings: Findings, opening: int, start: int) -> int:
-    """Read a call that begins with <function or <invoke; where to go on."""
+def read_function(
+    searched: SearchedText, findings: Findings, opening: int, start: int
+) -> int | None:
+    """Read a call that begins with <function or <invoke."""
+    if not searched.text.startswith(("<function", "<invoke"), start):
+        return None
     name = _NAME.match(searched.text, start)
     if name is None:
         findings.unfinished = searched.cut_off and len(searched.text) - start < _LONGEST_TAG

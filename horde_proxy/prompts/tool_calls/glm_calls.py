@@ -24,11 +24,7 @@ _GRAMMAR = TagGrammar(
 )
 
 
-def glm_name(searched: SearchedText, start: int) -> re.Match[str] | None:
-    """The name that a call of this grammar begins with; None for another grammar."""
-    return _NAME.match(searched.text, start)
-
-
-def read_glm(searched: SearchedText, findings: Findings, opening: int, name: re.Match[str]) -> int:
-    """Read the arguments behind a name; where to go on."""
-    return read_tagged_call(searched, findings, opening, name, _GRAMMAR)
+def read_glm(searched: SearchedText, findings: Findings, opening: int, start: int) -> int | None:
+    """Read a name and its arguments in tags."""
+    name = _NAME.match(searched.text, start)
+    return read_tagged_call(searched, findings, opening, name, _GRAMMAR) if name else None

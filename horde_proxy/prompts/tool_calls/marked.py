@@ -1,9 +1,15 @@
-"""Calls behind a marker: it says that a call follows, and what follows says by which grammar."""
+"""Calls behind a marker: it says that a call follows, and what follows says by which grammar.
+
+A grammar reads what follows a marker that begins at `opening`, adds calls or problems to the
+findings, and returns where to go on. It returns None, and adds nothing, for another grammar's text.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from horde_proxy.prompts.tool_calls.function_calls import read_function
-from horde_proxy.prompts.tool_calls.glm_calls import glm_name, read_glm
+from horde_proxy.prompts.tool_calls.glm_calls import read_glm
 from horde_proxy.prompts.tool_calls.markers import (
     after_lead,
     ends_in_marker,
@@ -12,11 +18,20 @@ from horde_proxy.prompts.tool_calls.markers import (
     next_opening_at,
 )
 from horde_proxy.prompts.tool_calls.mentions import object_around
-from horde_proxy.prompts.tool_calls.named_calls import HEAD, read_object_after
+from horde_proxy.prompts.tool_calls.named_calls import read_named
 from horde_proxy.prompts.tool_calls.object_calls import read_objects
-from horde_proxy.prompts.tool_calls.python_calls import python_after_marker
+from horde_proxy.prompts.tool_calls.python_calls import read_python
 from horde_proxy.prompts.tool_calls.searching import MOST_PROBLEMS, Findings, SearchedText
 
+# In this order, since a name before {, < or ( begins several of them. A new grammar is a module
+# with such a function, and a line here.
+_GRAMMARS: tuple[Callable[[SearchedText, Findings, int, int], int | None], ...] = (
+    read_objects,
+    read_function,
+    read_named,
+    read_glm,
+    read_python,
+)
 _LONGEST_BEGINNING = 128
 """Characters behind a marker, at a text's end, that may be the beginning of any grammar."""
 
@@ -24,7 +39,7 @@ _LONGEST_BEGINNING = 128
 def marked_calls(searched: SearchedText) -> Findings:
     """The stage that reads calls behind markers."""
     findings, position, free_until = Findings(), 0, 0
-    while not findings.unfinished and findings.problems < MOST_PROBLEMS:
+    while not findings.unfinished and findings.problem_count < MOST_PROBLEMS:
         opening = next_opening(searched.text, position)
         if opening is None:
             break
@@ -44,23 +59,11 @@ def marked_calls(searched: SearchedText) -> Findings:
 
 
 def _read_call(searched: SearchedText, findings: Findings, opening: int, start: int) -> int:
-    """Read what follows a marker by the grammar that it begins with; where to go on."""
-    text = searched.text
-    # The order matters: a name before {, < or ( begins several grammars.
-    if text.startswith(("{", "["), start):
-        return read_objects(searched, findings, opening, start)
-    if text.startswith(("<function", "<invoke"), start):
-        return read_function(searched, findings, opening, start)
-    head = HEAD.match(text, start)
-    if head:
-        return read_object_after(searched, findings, opening, head)
-    name = glm_name(searched, start)
-    if name:
-        return read_glm(searched, findings, opening, name)
-    python = python_after_marker(searched, start)
-    if python is not None:
-        findings.add(opening, python[0])
-        return python[1]
+    """Read what follows a marker by the first grammar that knows it; where to go on."""
+    for read in _GRAMMARS:
+        end = read(searched, findings, opening, start)
+        if end is not None:
+            return end
     return _pass_by(searched, findings, start)
 
 

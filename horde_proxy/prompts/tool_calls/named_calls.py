@@ -19,7 +19,7 @@ _NAME = r"(?:to=)?(?P<name>[A-Za-z_][\w.\-]{0,127})(?P<index>:\d{1,4})?"
 # bash[ARGS]{, bash[CALL_ID]abc123[ARGS]{ (Mistral), function<｜tool▁sep｜>bash\n```json\n{
 # (DeepSeek R1), bash<｜tool▁sep｜>{ (DeepSeek V3.1), bash({,
 # functions.bash:0<|tool_call_argument_begin|>{ (Kimi K2)
-HEAD = re.compile(
+_HEAD = re.compile(
     r"(?:function<｜tool▁sep｜>)?" + _NAME + r"\s*(?:\[CALL_ID\]\w*)?"
     r"(?:\[ARGS\]|<｜tool▁sep｜>|<\|tool_call_argument_begin\|>)?\s*"
     r"(?:```(?:json)?\s*)?\(?\s*(?=\{)"
@@ -41,6 +41,12 @@ def head_name(searched: SearchedText, head: re.Match[str]) -> str:
     name = head["name"].removesuffix(".call")
     shorter = name.removeprefix("function")
     return shorter if searched.tool(name) is None and searched.tool(shorter) else name
+
+
+def read_named(searched: SearchedText, findings: Findings, opening: int, start: int) -> int | None:
+    """Read a name and the object behind it."""
+    head = _HEAD.match(searched.text, start)
+    return read_object_after(searched, findings, opening, head) if head else None
 
 
 def read_object_after(

@@ -39,8 +39,12 @@ _LONGEST_SEARCH = 100_000
 """Characters. To look beyond an object's end each time would take for ever where there are many."""
 
 
-def read_objects(searched: SearchedText, findings: Findings, opening: int, start: int) -> int:
-    """Read the objects and lists that follow each other behind a marker; where to go on."""
+def read_objects(
+    searched: SearchedText, findings: Findings, opening: int, start: int
+) -> int | None:
+    """Read the objects and lists that follow each other behind a marker."""
+    if not searched.text.startswith(("{", "["), start):
+        return None
     position = start
     while searched.text.startswith(("{", "["), position):
         extent = span(searched.text, position)

@@ -36,24 +36,28 @@ def read_python_line(searched: SearchedText, findings: Findings, head: re.Match[
     start = head.start("list") if head["list"] else head.start("name")
     extent = span(text, start)
     if extent.state != "closed":
-        findings.problems += 1
+        findings.problem_count += 1
     if extent.state in ("open", "quoted"):
         if searched.cut_off and _BEGUN_ARGUMENTS.match(text, head.end()):
             findings.unfinished = True
         return extent.end if extent.state == "quoted" else head.end()
-    expression = python_at(searched, start) if _LINE_REST.match(text, extent.end) else None
+    expression = _python_at(searched, start) if _LINE_REST.match(text, extent.end) else None
     if expression is not None:
         findings.add(start, expression[0])
         return expression[1]
     return head.end()
 
 
-def python_after_marker(searched: SearchedText, start: int) -> tuple[list[FoundCall], int] | None:
-    """As `python_at`, where a name and a parenthesis follow."""
-    return python_at(searched, start) if _START.match(searched.text, start) else None
+def read_python(searched: SearchedText, findings: Findings, opening: int, start: int) -> int | None:
+    """Read one call of a known tool."""
+    expression = _python_at(searched, start) if _START.match(searched.text, start) else None
+    if expression is None:
+        return None
+    findings.add(opening, expression[0])
+    return expression[1]
 
 
-def python_at(searched: SearchedText, start: int) -> tuple[list[FoundCall], int] | None:
+def _python_at(searched: SearchedText, start: int) -> tuple[list[FoundCall], int] | None:
     """The calls in the expression at `start` and its end, when all are of known tools."""
     extent = span(searched.text, start)
     if extent.state != "closed" or extent.end - start > _LONGEST_EXPRESSION:

@@ -35,7 +35,7 @@ class SearchedText:
 class Findings:
     """What a stage has found so far; `start` is where the first call begins.
 
-    `unfinished`: the text ends inside a call. `problem` is the first of `problems` problems.
+    `unfinished`: the text ends inside a call. `problem` is the first of `problem_count`.
     `is_final`: no other stage should look, though no call was found.
     """
 
@@ -43,7 +43,7 @@ class Findings:
     start: int | None = None
     unfinished: bool = False
     problem: str | None = None
-    problems: int = 0
+    problem_count: int = 0
     is_final: bool = False
 
     def add(self, start: int, calls: Iterable[FoundCall]) -> None:
@@ -56,7 +56,7 @@ class Findings:
     def add_problem(self, problem: str) -> None:
         """Note a call that is unreadable; the model is told of the first one."""
         self.problem = self.problem or problem
-        self.problems += 1
+        self.problem_count += 1
 
 
 def tools_by_name(tools: Sequence[Tool]) -> dict[str, Tool]:

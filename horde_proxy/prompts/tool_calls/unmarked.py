@@ -76,7 +76,7 @@ def line_calls(searched: SearchedText) -> Findings:
     shown = code_blocks(searched.text)
     heads = (pattern.finditer(searched.text) for pattern in (LINE_HEAD, PYTHON_HEAD))
     for head in merge(*heads, key=lambda head: head.start()):
-        if findings.unfinished or findings.problems >= MOST_PROBLEMS:
+        if findings.unfinished or findings.problem_count >= MOST_PROBLEMS:
             break
         # Heads within the arguments of the last call are texts of that call.
         if head.start() < position or searched.tool(head_name(searched, head)) is None:
