@@ -1,4 +1,4 @@
-"""What a key may do now, and when it may go on."""
+"""Which requests of a key are refused, and when the next one is allowed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NOON = 1_769_860_800.0
 
 
 class Limiter:
-    """Allowances under one clock, and what a refused request is told."""
+    """A key's limits under one clock, and the error of a refused request."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.clock.seconds = NOON
-        self.book = UsageRecorder(None, now=self.clock)
-        self.allowances = KeyLimits(self.book, clock=self.clock, now=self.clock)
-        self.admit = self.allowances.admit
+        self.recorder = UsageRecorder(None, now=self.clock)
+        self.limits = KeyLimits(self.recorder, clock=self.clock, now=self.clock)
+        self.admit = self.limits.admit
 
     def refusal(self, key: ClientKey) -> tuple[str, str | None, int | None]:
         with pytest.raises(RateLimited) as caught:
@@ -113,9 +113,9 @@ def test_keys_are_counted_apart(limiter: Limiter) -> None:
 
 def test_tokens_a_day_last_until_midnight(limiter: Limiter) -> None:
     key = ClientKey("ann", tokens_per_day=100)
-    limiter.book.add("ann", "m", "chat", prompt_tokens=90, completion_tokens=9)
+    limiter.recorder.add("ann", "m", "chat", prompt_tokens=90, completion_tokens=9)
     limiter.admit(key)
-    limiter.book.add("ann", "m", "chat", completion_tokens=2)
+    limiter.recorder.add("ann", "m", "chat", completion_tokens=2)
     assert limiter.refusal(key) == (
         "This key may use 100 tokens a day and has used 101; the next request is allowed at "
         "midnight UTC, in 43200 s.",
@@ -130,7 +130,7 @@ def test_tokens_a_day_last_until_midnight(limiter: Limiter) -> None:
 
 def test_kudos_a_day_last_until_midnight(limiter: Limiter) -> None:
     key = ClientKey("ann", kudos_per_day=12.5)
-    limiter.book.add("ann", "m", "chat", kudos=12.5)
+    limiter.recorder.add("ann", "m", "chat", kudos=12.5)
     assert limiter.refusal(key) == (
         "This key may use 12.5 kudos a day and has used 12.5; the next request is allowed at "
         "midnight UTC, in 43200 s.",
@@ -142,13 +142,13 @@ def test_kudos_a_day_last_until_midnight(limiter: Limiter) -> None:
 
 def test_a_key_without_limits_is_not_counted(limiter: Limiter) -> None:
     limiter.admit(ClientKey("ann"))()
-    assert limiter.allowances._running == {}
-    assert limiter.allowances._started.wait("ann", 1) == 0
+    assert limiter.limits._running == {}
+    assert limiter.limits._started.wait("ann", 1) == 0
 
 
 def test_an_ended_request_holds_no_place(limiter: Limiter) -> None:
     limiter.admit(ClientKey("ann", concurrent=1))()
-    assert limiter.allowances._running == {}
+    assert limiter.limits._running == {}
 
 
 def test_many_threads_together_keep_to_the_limit(limiter: Limiter) -> None:
