@@ -16,6 +16,8 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import MultiDict
 
 from horde_proxy import create_app, reconfigure
+from horde_proxy.app.runtime import Runtime
+from horde_proxy.caching.background import inline
 from horde_proxy.config import load
 
 HOME, CLOUD = "http://home.invalid:1", "http://cloud.invalid:2"
@@ -34,7 +36,9 @@ STREAM = b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n
 
 
 def made(endpoints: list[dict[str, Any]] | None = None, **settings: Any) -> Flask:
-    return create_app(load(environ={}, flags={"endpoints": endpoints or ENDPOINTS, **settings}))
+    flags = {"endpoints": endpoints or ENDPOINTS, "stats": {"hydrate": False}, **settings}
+    # Nothing is loaded in a thread that may go on when the test, and its servers, have ended.
+    return create_app(load(environ={}, flags=flags), Runtime(run=inline))
 
 
 @pytest.fixture

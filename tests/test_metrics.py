@@ -19,6 +19,7 @@ from horde_proxy import create_app, reconfigure
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.api.routes import InFlight
+from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import BackgroundValue, inline
 from horde_proxy.config import load
 from horde_proxy.errors import UpstreamFailed
@@ -220,7 +221,7 @@ class Relay(World):
             "access": {"mode": "open"},
             "endpoints": [{"type": "openai", "name": "box", "url": SERVER, "prefix": "box/"}],
         }
-        return create_app(load(environ={}, flags=flags))
+        return create_app(load(environ={}, flags=flags), Runtime(run=inline))
 
 
 def test_a_relayed_answer_is_counted_with_the_tokens_that_it_tells(
