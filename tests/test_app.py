@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from types import ModuleType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -14,8 +14,9 @@ from horde_proxy import create_app, reconfigure
 from horde_proxy.config import Config, ConfigError, load
 from horde_proxy.errors import ProxyError
 from horde_proxy.protocol.chat import GenerationRequest
+from horde_proxy.protocol.chunks import Head, chunk, role_chunk
 from horde_proxy.upstreams import kinds
-from horde_proxy.upstreams.base import Accepted, Route, StreamItem
+from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from tests.support import Scripted, World
 
@@ -46,8 +47,13 @@ class Parrot:
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         return tuple(models[:1])
 
-    def stream(self, request: GenerationRequest, route: Route) -> Iterator[StreamItem]:
+    def stream(
+        self, request: GenerationRequest, route: Route, caller: Caller
+    ) -> Generator[StreamItem, None, None]:
+        head = Head("parrot-1", 0, route.model)
         yield Accepted({}, self.name)
+        yield role_chunk(head)
+        yield chunk(head, {"content": request.messages[-1].text}, finish_reason="stop")
 
 
 def test_a_new_kind_is_one_module_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +66,9 @@ def test_a_new_kind_is_one_module_and_one_line(monkeypatch: pytest.MonkeyPatch) 
     http = create_app(settings(endpoints=[{"type": "parrot"}])).test_client()
     assert [model["id"] for model in http.get("/v1/models").get_json()["data"]] == ["polly"]
     assert http.get("/v1/endpoints").get_json()["data"][0]["type"] == "parrot"
+    body = {"model": "polly", "messages": [{"role": "user", "content": "Hello."}]}
+    answer = http.post("/v1/chat/completions", json=body).get_json()
+    assert answer["choices"][0]["message"]["content"] == "Hello."
 
 
 PUBLIC = {

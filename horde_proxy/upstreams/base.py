@@ -2,7 +2,8 @@
 
 `stream(request, route, caller)` yields Accepted first, once the upstream has taken the request.
 Until then nothing has been sent to the client, so that a ProxyError keeps its real status.
-Closing the generator cancels what still runs. Chunks are OpenAI's; the last one has the usage.
+Closing the generator cancels what still runs. Chunks are OpenAI's: for each choice a role chunk
+first (chunks.role_chunk), and the usage last.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ class Upstream(Protocol):
         """OpenAI's model objects of all models that are available now."""
 
     def refresh(self) -> None:
-        """Drop the known list of models: the next call of models() loads it."""
+        """Load the list of models anew; the next call of models() waits for it a moment."""
 
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         """Those of the models that may share one request with the first, the first included."""
