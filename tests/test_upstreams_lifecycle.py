@@ -1,0 +1,280 @@
+"""The lifecycle of a job, driven by kinds that it does not know: images and alchemy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
+from horde_proxy.upstreams.base import Caller, SubmitBudget, SubmitsUsedUp, Waiting
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.jobs import (
+    Estimate,
+    Generation,
+    JobKind,
+    Progress,
+    Status,
+    generation_progress,
+    generations,
+)
+from horde_proxy.upstreams.horde.lifecycle import Finished, Lifecycle, Submitted
+from horde_proxy.upstreams.horde.running_request import Faulted
+from horde_proxy.upstreams.horde.text import is_final
+from tests.support import World
+
+IMAGE = JobKind(
+    name="image",
+    submit_path="generate/async",
+    check_path="generate/check",
+    status_path="generate/status",
+    is_final=is_final,
+    progress=generation_progress,
+    results=generations,
+)
+
+
+def forms(status: Status) -> Sequence[Mapping[str, Any]]:
+    found: Sequence[Mapping[str, Any]] = status["forms"]
+    return found
+
+
+ALCHEMY = JobKind(
+    name="alchemy",
+    submit_path="interrogate/async",
+    check_path="interrogate/status",
+    status_path="interrogate/status",
+    is_final=lambda status, n: status["state"] in ("done", "faulted", "cancelled"),
+    progress=lambda status: Progress(
+        waiting=sum(form["state"] == "waiting" for form in forms(status)),
+        is_processing=status["state"] == "processing",
+        queue_position=0,
+        is_possible=True,
+    ),
+    results=lambda status: [form for form in forms(status) if form["state"] == "done"],
+)
+CHECK = {"waiting": 0, "processing": 1, "finished": 0, "done": False, "queue_position": 0}
+DONE = {"waiting": 0, "processing": 0, "finished": 1, "done": True, "kudos": 9.0}
+PICTURE = {"img": "https://r2.invalid/x", "worker_id": "w", "worker_name": "W", "model": "Flux"}
+
+
+@dataclass(eq=False)
+class Job:
+    """n results that are good unless they say that they are bad."""
+
+    kind: JobKind = IMAGE
+    n: int = 1
+    max_kudos: float | None = None
+    caller: Caller = field(default_factory=Caller)
+    models: Sequence[str] = ("Flux",)
+    api_key: str = "key"
+    description: str = "Flux"
+    faults: int = 0
+    may_shrink: bool = False
+
+    def payload(self, n: int, worker: str | None) -> dict[str, Any]:
+        return {"n": n}
+
+    def price(self, n: int) -> float:
+        return 10.0 * n
+
+    def upfront(self, n: int) -> float:
+        return 0.0
+
+    def estimate(self) -> Estimate:
+        return Estimate(queue=3.0, generation=5.0)
+
+    def preferred_worker(self) -> str | None:
+        return None
+
+    def read(self, result: Mapping[str, Any]) -> Generation:
+        return Generation(
+            str(result.get("model")), str(result.get("worker_id")), "", bool(result.get("bad"))
+        )
+
+    def is_good(self, generation: Generation) -> bool:
+        return not generation.is_censored
+
+    def tokens(self, generation: Generation) -> int:
+        return 0
+
+    def shrink_to_free(self) -> bool:
+        may_shrink, self.may_shrink = self.may_shrink, False
+        return may_shrink
+
+    def note_fault(self) -> None:
+        self.faults += 1
+
+
+class Client:
+    """Gives the answers one after the other, by the kind of call, and notes the calls."""
+
+    def __init__(self, check: Sequence[Any], status: Sequence[Any] = (), refuse: Any = ()) -> None:
+        self.answers = {"check": list(check), "status": list(status), "submit": list(refuse)}
+        self.calls: list[str] = []
+
+    def submit(self, kind: JobKind, payload: Mapping[str, Any], api_key: str) -> str:
+        self.calls.append(f"POST {kind.submit_path} {payload['n']}")
+        if self.answers["submit"]:
+            raise self.answers["submit"].pop(0)
+        return f"id-{len(self.calls)}"
+
+    def check(self, kind: JobKind, request_id: str) -> Any:
+        return self.answer(kind.check_path, "check")
+
+    def status(self, kind: JobKind, request_id: str) -> Any:
+        return self.answer(kind.status_path, "status")
+
+    def cancel(self, kind: JobKind, request_id: str) -> Any:
+        self.calls.append(f"DELETE {kind.status_path}")
+
+    def answer(self, path: str, of: str) -> Any:
+        self.calls.append(f"GET {path}")
+        answer = self.answers[of].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def lifecycle(
+    world: World, client: Client, job: Job
+) -> tuple[Lifecycle[Generation], AnswerCost, HordeContext]:
+    context = world.upstream()._horde
+    fields = {name: getattr(context, name) for name in context.__dataclass_fields__}
+    context = HordeContext(**{**fields, "client": client})
+    cost = AnswerCost()
+    ticket = context.submit_queue.new_ticket(job.api_key, "client")
+    return Lifecycle(context, job, ticket, cost), cost, context
+
+
+def results(items: Sequence[Any]) -> list[Generation]:
+    [finished] = [item for item in items if isinstance(item, Finished)]
+    return list(finished.generations)
+
+
+def test_images_are_polled_cheaply_and_fetched_once(world: World) -> None:
+    client = Client([CHECK, CHECK, DONE], [{**DONE, "generations": [PICTURE]}])
+    run, cost, context = lifecycle(world, client, Job())
+    items = list(run.items())
+    assert isinstance(items[0], Submitted)
+    assert items[1] == Waiting("queued", None, 8)
+    assert results(items) == [Generation("Flux", "w", "", False)]
+    assert client.calls == [
+        "POST generate/async 1",
+        "GET generate/check",
+        "GET generate/check",
+        "GET generate/check",
+        "GET generate/status",
+    ]
+    assert (cost.kudos, cost.price, cost.request_ids) == (9.0, 10.0, ["id-1"])
+    assert not context.running
+
+
+def test_a_fetch_that_fails_is_made_again_with_the_next_poll(world: World) -> None:
+    done = {**DONE, "generations": [PICTURE]}
+    client = Client([DONE, DONE], [RateLimited("10 per 1 minute", retry_after=7), done])
+    run, _, _ = lifecycle(world, client, Job())
+    began = world.clock()
+    assert len(results(list(run.items()))) == 1
+    assert world.clock() - began >= 7
+
+
+def test_the_forms_of_an_alchemist_are_the_results(world: World) -> None:
+    form = {"form": "caption", "state": "processing"}
+    done = {**form, "state": "done", "result": {"caption": "a cat"}}
+    client = Client([{"state": "processing", "forms": [form]}, {"state": "done", "forms": [done]}])
+    run, _, _ = lifecycle(world, client, Job(ALCHEMY))
+    assert len(results(list(run.items()))) == 1
+    assert client.calls == [
+        "POST interrogate/async 1",
+        "GET interrogate/status",
+        "GET interrogate/status",
+    ]
+
+
+def test_what_is_left_early_is_cancelled(world: World) -> None:
+    client = Client([CHECK] * 3)
+    run, _, context = lifecycle(world, client, Job())
+    items = run.items()
+    [next(items) for _ in range(3)]
+    assert context.running == {"id-1"}
+    items.close()
+    assert client.calls[-1] == "DELETE generate/status"
+    assert not context.running
+
+
+def test_results_that_will_not_do_are_made_again_by_themselves(world: World) -> None:
+    two = {**DONE, "finished": 2, "generations": [PICTURE, {**PICTURE, "bad": True}]}
+    one = {**DONE, "generations": [PICTURE]}
+    client = Client([{**DONE, "finished": 2}, DONE], [two, one])
+    run, cost, context = lifecycle(world, client, Job(n=2))
+    assert len(results(list(run.items()))) == 2
+    assert [call for call in client.calls if call.startswith("POST")] == [
+        "POST generate/async 2",
+        "POST generate/async 1",
+    ]
+    assert (cost.retries, context.failures.workers()) == (1, ["w"])
+
+
+def test_a_fault_is_told_to_the_job_and_tried_again_until_no_try_is_left(world: World) -> None:
+    faulted = {**CHECK, "faulted": True, "done": True}
+    client = Client([faulted] * 3, [faulted] * 3)
+    job = Job()
+    run, cost, context = lifecycle(world, client, job)
+    with pytest.raises(Faulted):
+        list(run.items())
+    assert context.retries == 2
+    assert (job.faults, cost.retries) == (2, 2)
+    # A request that has ended is not cancelled.
+    assert not any(call.startswith("DELETE") for call in client.calls)
+
+
+def test_without_kudos_it_is_tried_smaller_once(world: World) -> None:
+    done = {**DONE, "generations": [PICTURE]}
+    client = Client([DONE], [done], [InsufficientKudos("no")])
+    run, _, _ = lifecycle(world, client, Job(may_shrink=True))
+    assert len(results(list(run.items()))) == 1
+    client = Client([], refuse=[InsufficientKudos("no")])
+    run, _, _ = lifecycle(world, client, Job())
+    with pytest.raises(InsufficientKudos):
+        list(run.items())
+
+
+def test_what_may_cost_too_much_is_not_submitted(world: World) -> None:
+    client = Client([])
+    run, _, _ = lifecycle(world, client, Job(n=2, max_kudos=19.0))
+    with pytest.raises(InsufficientKudos):
+        list(run.items())
+    assert client.calls == []
+
+
+def test_each_submit_counts_against_the_callers_budget(world: World) -> None:
+    client = Client([], refuse=[RateLimited("no")] * 9)
+    job = Job(caller=Caller(submits=SubmitBudget(2)))
+    run, _, context = lifecycle(world, client, job)
+    with pytest.raises(SubmitsUsedUp):
+        list(run.items())
+    assert len(client.calls) == 2
+    # The turn that was not used is given back: another chat is not held back by it.
+    client = Client([DONE], [{**DONE, "generations": [PICTURE]}])
+    run, _, _ = lifecycle(world, client, Job(api_key="other"))
+    assert len(results(list(run.items()))) == 1
+    assert context.submit_queue._sending == {}
+
+
+def test_a_status_of_nonsense_is_no_progress(world: World) -> None:
+    nonsense = {"waiting": "x", "processing": None, "queue_position": -3, "generations": {"a": 1}}
+    assert generation_progress(nonsense) == Progress(0, False, 0, True)
+    assert generations(nonsense) == []
+    assert generations({"generations": [1, PICTURE]}) == [PICTURE]
+
+
+def test_too_few_results_after_the_last_try_are_an_error(world: World) -> None:
+    one = {**DONE, "finished": 2, "generations": [PICTURE]}
+    client = Client([{**DONE, "finished": 9}] * 3, [{**one, "generations": []}] * 3)
+    run, _, _ = lifecycle(world, client, Job(n=5))
+    with pytest.raises(UpstreamFailed):
+        list(run.items())
