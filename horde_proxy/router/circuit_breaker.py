@@ -24,7 +24,7 @@ _MAX_DOUBLINGS = 30
 
 
 class CircuitBreaker:
-    """Times are seconds of `clock`.
+    """The circuit breaker of one endpoint. Times are in seconds, on `clock`.
 
     The first cooldown takes `cooldown`, and none takes more than `longest`. With a cooldown of 0
     it is always up, which suits an endpoint without alternatives.

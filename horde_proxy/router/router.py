@@ -37,7 +37,7 @@ _ANY_MODEL = "any model"
 
 
 class Router:
-    """Knows all endpoints, the aliases of models, and the fallbacks of each model.
+    """All endpoints, the aliases of models, and the fallbacks of each model.
 
     `max_wait`: a model with a longer expected wait (s) comes after its fallbacks.
     """
@@ -171,7 +171,10 @@ class Router:
         ]
 
     def _for_any_model(self, scope: Scope, endpoint: str | None) -> Candidates:
-        """Always in the same order, so that what one endpoint stores is found there again."""
+        """All endpoints that can proxy, always in the same order.
+
+        So a file that an endpoint stores is found there again.
+        """
         if not scope.allows_all_models:
             raise Refused("This key is for some models only, and the request names none.")
         candidates = [
