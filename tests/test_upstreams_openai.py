@@ -227,7 +227,7 @@ def test_the_first_bytes_may_be_looked_at() -> None:
 
 
 def sse(*events: Any) -> bytes:
-    return b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events)
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 
 
 def choice(delta: dict[str, Any], finish_reason: str | None = None, **extra: Any) -> dict[str, Any]:
@@ -273,6 +273,33 @@ def test_servers_that_stream_differently_give_the_same_chunks(stream: bytes) -> 
     whole = fold(chunks)
     assert whole["choices"][0]["message"]["content"] == "Hello"
     assert whole["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": [{"delta": {"content": "Hi"}}]},
+        {"id": None, "created": "now", "model": 7, "choices": [{"delta": {"content": "Hi"}}]},
+        {"choices": [None, {"index": "0", "delta": {"content": "Hi"}}]},
+    ],
+)
+def test_chunks_are_whole_whatever_a_server_leaves_out(event: dict[str, Any]) -> None:
+    role, chunk = as_chunks(sse(event).split(b"\n"))
+    assert role["choices"][0]["delta"]["role"] == "assistant"
+    assert chunk == {
+        "id": "",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": "",
+        "choices": [
+            {"index": 0, "delta": {"content": "Hi"}, "finish_reason": None, "logprobs": None}
+        ],
+    }
+
+
+@pytest.mark.parametrize("event", [{}, {"choices": 3}, {"choices": None}, {"choices": ["x"]}])
+def test_an_event_without_choices_gives_no_chunk(event: dict[str, Any]) -> None:
+    assert list(as_chunks(sse(event).split(b"\n"))) == []
 
 
 def test_older_completions_become_chunks_too() -> None:

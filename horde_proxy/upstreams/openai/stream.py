@@ -69,25 +69,40 @@ def as_chunks(lines: Iterable[bytes]) -> Iterator[Chunk]:
     begun: set[int] = set()
     usage: Chunk | None = None
     for event in _events(lines):
+        head = _head(event)
         if event.get("usage"):
-            usage = {**event, "choices": [], "usage": tidy_usage(event["usage"])}
-        for choice in event.get("choices") or ():
-            yield from _choice(event, choice, begun)
+            usage = {**head, "choices": [], "usage": tidy_usage(event["usage"])}
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                yield from _choice(head, choice, begun)
     if usage is not None:
         yield usage
 
 
-def _choice(event: Chunk, choice: dict[str, Any], begun: set[int]) -> Iterator[Chunk]:
+def _head(event: dict[str, Any]) -> Chunk:
+    """An event with all that OpenAI's chunks have in common, of the right types, but its usage."""
+    head = {key: value for key, value in event.items() if key != "usage"}
+    defaults = {"id": "", "object": "chat.completion.chunk", "created": 0, "model": ""}
+    for name, default in defaults.items():
+        if not isinstance(head.get(name), type(default)):
+            head[name] = default
+    return head
+
+
+def _choice(head: Chunk, choice: dict[str, Any], begun: set[int]) -> Iterator[Chunk]:
     """The chunks of one choice in an event; `begun` are the choices whose role was sent."""
-    index = choice.get("index") or 0
-    delta = dict(choice.get("delta") or {"content": choice.get("text")})
+    index = choice.get("index")
+    index = index if isinstance(index, int) else 0
+    delta = choice.get("delta")
+    # An older completion has a text instead.
+    delta = dict(delta) if isinstance(delta, dict) else {"content": choice.get("text") or ""}
     delta.pop("role", None)
     parts = [{"delta": delta, "finish_reason": choice.get("finish_reason")}]
     if index not in begun:
         begun.add(index)
         role = {"role": "assistant", "content": "", "refusal": None}
         parts.insert(0, {"delta": role, "finish_reason": None})
-    head = {key: value for key, value in event.items() if key != "usage"}
     for part in parts:
         yield {**head, "choices": [{"index": index, "logprobs": None, **part}]}
 
