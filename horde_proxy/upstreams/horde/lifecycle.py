@@ -98,7 +98,8 @@ class Lifecycle(Generic[G]):
         horde, job = self._horde, self._job
         while not request.id:
             self._check_price(request.n)
-            yield from horde.submit_queue.wait_turn(self._ticket, job.api_key, request.n)
+            sleeper = job.caller.sleeper
+            yield from horde.submit_queue.wait_turn(self._ticket, job.api_key, request.n, sleeper)
             try:
                 request.submit(job, self._preferred)
             # The queue keeps within the limits, but others may use the same address or key.

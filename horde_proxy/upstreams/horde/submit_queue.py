@@ -31,10 +31,12 @@ from limits.strategies import MovingWindowRateLimiter
 
 from horde_proxy.key_digest import key_digest
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.upstreams.base import LONGEST_SLEEP, Waiting
+from horde_proxy.upstreams.base import Sleeper, Waiting
 from horde_proxy.upstreams.horde.shared_pace import LEAST_PAUSE, SharedPace
 from horde_proxy.windows import MemoryWindows
 
+_FULL_PAUSE = 0.45
+"""The pause while the horde has as many waiting jobs of the key as it allows (s)."""
 _STEP = 0.25
 """The pause for each chat ahead (s): at two submits a second, twice as often as turns change."""
 _MAX_STEPS = 4
@@ -115,11 +117,14 @@ class SubmitQueue:
         """A new chat's ticket, after those of all earlier chats."""
         return Ticket(key_digest(api_key), client, next(self._numbers))
 
-    def wait_turn(self, ticket: Ticket, api_key: str, n: int) -> Generator[Waiting, None, None]:
+    def wait_turn(
+        self, ticket: Ticket, api_key: str, n: int, sleeper: Sleeper | None = None
+    ) -> Generator[Waiting, None, None]:
         """Waitings until the chat may submit n jobs, which it must then do within `sending`.
 
         Closing the generator gives the place in the line up.
         """
+        sleeper = sleeper or Sleeper(sleep=self._sleep)
         waiter = _Waiter(ticket, n, self._concurrency(api_key))
         since: float | None = None
         with self._lock:
@@ -128,7 +133,7 @@ class SubmitQueue:
             while (pause := self._try_turn(waiter)) > 0:
                 since = self._now() if since is None else since
                 yield Waiting("held back", self._position(waiter), None)
-                self._sleep(min(pause, LONGEST_SLEEP))
+                sleeper.wait(pause)
                 # Asked outside the lock: it may have to load the account.
                 waiter.concurrency = self._concurrency(api_key)
         finally:
@@ -251,7 +256,7 @@ class SubmitQueue:
         # A request of more jobs than the account may have is let through when nothing else waits:
         # the horde, not we, has to refuse it.
         if self._waiting[key] + waiter.n > max(waiter.concurrency, waiter.n):
-            return LONGEST_SLEEP / 2
+            return _FULL_PAUSE
         held = self._held_until.get(key, 0.0) - self._now()
         return max(held, self._pause_for_windows(self._key_limits, key))
 
