@@ -80,21 +80,21 @@ def test_a_section_in_the_environment_is_json() -> None:
             "HORDE_PROXY_SERVR__BIND",
             "x",
             "setting servr = (hidden) from environment variable "
-            "HORDE_PROXY_SERVR__BIND: there is no such setting; server is the nearest",
+            "HORDE_PROXY_SERVR__BIND: there is no such setting; did you mean server?",
         ),
         (
             "HORDE_PROXY_SERVER__TIMOUT",
             "5",
             "setting server.timout = (hidden) from environment variable "
-            "HORDE_PROXY_SERVER__TIMOUT: there is no such setting; timeout is the nearest",
+            "HORDE_PROXY_SERVER__TIMOUT: there is no such setting; did you mean timeout?",
         ),
         (
             "HORDE_PROXY_BIND__X",
             "1",
             "setting bind = (hidden) from environment variable "
-            "HORDE_PROXY_BIND__X: there is no such setting; server.bind is one",
+            "HORDE_PROXY_BIND__X: there is no such setting; did you mean server.bind?",
         ),
-        ("HORDE_PROXY_FORMATS", '{"a": "nope"}', "'a': no format 'nope'; there are: placeholders"),
+        ("HORDE_PROXY_FORMATS", '{"a": "nope"}', "'a': no format 'nope'; use one of: placeholders"),
         ("PORT", "http", "setting server.bind = '127.0.0.1:http' from environment variable PORT: "),
     ],
 )
@@ -198,7 +198,9 @@ def test_a_trusted_proxy_is_an_address_or_a_network(proxy: str) -> None:
 
 def test_listening_to_others_without_keys_is_refused_with_the_setting_that_opens_it() -> None:
     said = refused(environ={"HORDE_PROXY_SERVER__BIND": "0.0.0.0:8080"})
-    assert said.startswith("server.bind = '0.0.0.0:8080' lets others in: set access.mode to 'keys'")
+    assert said.startswith(
+        "server.bind = '0.0.0.0:8080' is reachable from other machines: set access.mode to 'keys'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_a_chosen_access_mode_opens(access: dict[str, object]) -> None:
             {"mode": "keys", "keys": {"a": "short"}},
             "access.keys.a.key = (hidden) from the command line: it is shorter than 16 characters",
         ),
-        ({"mode": "keys", "keys": {"a": "sha256:12"}}, "wants 64 hexadecimal digits"),
+        ({"mode": "keys", "keys": {"a": "sha256:12"}}, "write 64 hexadecimal digits after sha256:"),
     ],
 )
 def test_keys_that_protect_nothing_are_refused(access: dict[str, object], said: str) -> None:
@@ -355,10 +357,10 @@ def test_endpoints_that_are_no_json_are_refused(text: str) -> None:
         ({}, "an endpoint needs a url"),
         ({"url": "127.0.0.1:1"}, "endpoints.0.url = (hidden) from the command line: write it with"),
         ({**ENDPOINT, "type": "olama"}, "endpoints.0.type = 'olama' from the command line"),
-        ({**ENDPOINT, "wieght": 2}, "there is no such setting; weight is the nearest"),
+        ({**ENDPOINT, "wieght": 2}, "there is no such setting; did you mean weight?"),
         ({**ENDPOINT, "weight": 0}, "endpoints.0.weight = 0 from the command line"),
-        ({**ENDPOINT, "headers": {"a b": "c"}}, "'a b' is no name of a header"),
-        ({**ENDPOINT, "headers": {"a": "b\n"}}, "characters that no header can carry"),
+        ({**ENDPOINT, "headers": {"a b": "c"}}, "'a b' is not the name of a header"),
+        ({**ENDPOINT, "headers": {"a": "b\n"}}, "characters not allowed in an HTTP header"),
         ({**ENDPOINT, "name": "a b"}, "a name has up to 64"),
     ],
 )
@@ -408,19 +410,34 @@ def test_an_unknown_database_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"endpoints": [{"url": "http://a", "api_key": "secret\n"}]}, "no header can carry"),
-        ({"endpoints": [{"url": "http://a", "api_key": "s€cret"}]}, "no header can carry"),
-        ({"horde": {"api_key": "secret\n"}}, "no header can carry"),
+        (
+            {"endpoints": [{"url": "http://a", "api_key": "secret\n"}]},
+            "not allowed in an HTTP header",
+        ),
+        (
+            {"endpoints": [{"url": "http://a", "api_key": "s€cret"}]},
+            "not allowed in an HTTP header",
+        ),
+        ({"horde": {"api_key": "secret\n"}}, "not allowed in an HTTP header"),
         (
             {"access": {"mode": "keys", "keys": {"a": {"key": "k" * 16, "horde_key": "secret\n"}}}},
-            "no header can carry",
+            "not allowed in an HTTP header",
         ),
-        ({"endpoints": [{"url": "http://u:secret/x@a"}]}, "its port is no number up to 65535"),
-        ({"endpoints": [{"url": "http://u:[secret]x@a"}]}, "its host is none"),
-        ({"endpoints": [{"url": "http://u:secret\u2100@a"}]}, "its host is none"),
-        ({"endpoints": [{"url": "http://a:65536"}]}, "its port is no number up to 65535"),
-        ({"endpoints": [{"url": "http://a/ secret"}]}, "characters that no url can have"),
-        ({"endpoints": [{"url": "http://a/\nsecret"}]}, "characters that no url can have"),
+        (
+            {"endpoints": [{"url": "http://u:secret/x@a"}]},
+            "port must be a number from 1",
+        ),
+        (
+            {"endpoints": [{"url": "http://u:[secret]x@a"}]},
+            "the URL has no valid host",
+        ),
+        (
+            {"endpoints": [{"url": "http://u:secret\u2100@a"}]},
+            "the URL has no valid host",
+        ),
+        ({"endpoints": [{"url": "http://a:65536"}]}, "port must be a number from 1"),
+        ({"endpoints": [{"url": "http://a/ secret"}]}, "it has characters not allowed in a URL"),
+        ({"endpoints": [{"url": "http://a/\nsecret"}]}, "it has characters not allowed in a URL"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_unseen(tree: dict[str, Any], message: str) -> None:
@@ -441,8 +458,8 @@ def test_seconds_have_an_end() -> None:
     ("key", "message"),
     [
         ("k" * 16 + " ", "it has spaces at an end, which clients do not send"),
-        ("k" * 16 + "\n", "it has characters that no header can carry"),
-        ("sk-no-key-required", "sk-no-key... is what clients without a key send"),
+        ("k" * 16 + "\n", "it has characters not allowed in an HTTP header, such as a newline"),
+        ("sk-no-key-required", "clients without a key send sk-no-key...: choose another"),
     ],
 )
 def test_a_client_key_that_could_never_be_used_is_refused(key: str, message: str) -> None:
@@ -461,7 +478,7 @@ def test_one_key_has_one_name() -> None:
 @pytest.mark.parametrize("listed", ['[{"url": "http://a"}]', '[["http://a"]]', "[3]", "[null]"])
 def test_endpoints_that_are_no_urls_are_said_to_be_none(listed: str) -> None:
     assert refused(environ={"ENDPOINTS": listed}) == (
-        "environment variable ENDPOINTS: expected urls and their keys"
+        "environment variable ENDPOINTS: expected URLs and their keys"
     )
 
 

@@ -1,19 +1,15 @@
-"""The settings, and where each comes from.
+"""The settings: their names and rules, and the sources that they come from.
 
-Read by create_app and the command line only; every other room is handed plain values.
+Only `app` and `commands` read them; every other room is given plain values. A setting is a field
+with its description below it, from which docs/settings.md is generated (reference.py).
 """
 
-from horde_proxy.config.settings import (
-    AccessSettings,
-    CacheSettings,
-    Config,
-    EndpointSettings,
-    HordeSettings,
-    KeySettings,
-    StatsSettings,
-    is_loopback,
-)
+from horde_proxy.config.access import AccessSettings, KeySettings
+from horde_proxy.config.endpoints import EndpointSettings
+from horde_proxy.config.hordes import CacheSettings, HordeSettings, StatsSettings
+from horde_proxy.config.settings import Config
 from horde_proxy.config.sources import ConfigError, file_of, load
+from horde_proxy.config.values import is_loopback
 
 __all__ = [
     "AccessSettings",

@@ -1,4 +1,7 @@
-"""Where the settings come from: defaults < file < environment < flags."""
+"""The sources of the settings: flags go before the environment, the file and the defaults.
+
+Errors name the setting, its value and its source, but show no value that may be a key.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from horde_proxy.config.settings import Config, EndpointSettings, KeySettings
+from horde_proxy.config.access import KeySettings
+from horde_proxy.config.endpoints import EndpointSettings
+from horde_proxy.config.settings import Config
 
 PREFIX = "HORDE_PROXY_"
-DEFAULT_HOST = "127.0.0.1"
-OLDER_TIMEOUT = "60"
+_DEFAULT_HOST = "127.0.0.1"
+_TARGET_TIMEOUT = "60"
+"""Seconds: the default of TIMEOUT, which goes with TARGET_OPENAI_URL and ENDPOINTS."""
 
 
 class ConfigError(Exception):
@@ -27,6 +33,7 @@ class ConfigError(Exception):
 
 
 Layer = tuple[str, Mapping[str, Any]]
+"""A source by name, and the settings that it gives, nested as in the file."""
 
 
 def load(
@@ -62,50 +69,53 @@ def _read_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as exc:
         # A Python file may read others, and fail there.
-        reason = exc.strerror if exc.filename in (str(path), str(path.absolute())) else exc
+        is_own = exc.filename in (str(path), str(path.absolute()))
+        reason = exc.strerror if is_own else exc
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, SyntaxError) as exc:
         raise ConfigError(f"the configuration {path} is not valid: {exc}") from exc
+    # A Python file may raise anything.
     except Exception as exc:
         raise ConfigError(f"the configuration {path} failed: {type(exc).__name__}: {exc}") from exc
 
 
 def _host(tree: Mapping[str, Any]) -> str:
-    """The host that a file listens on; PORT is a port of it."""
+    """The host of a file's server.bind, for which PORT sets the port."""
     server = tree.get("server")
     bind = str(server.get("bind", "")) if isinstance(server, Mapping) else ""
-    return bind.rpartition(":")[0] if "/" not in bind and ":" in bind else DEFAULT_HOST
+    return bind.rpartition(":")[0] if "/" not in bind and ":" in bind else _DEFAULT_HOST
 
 
 def _environment(environ: Mapping[str, str], host: str) -> list[Layer]:
-    """One layer for each variable that is ours. `host` is what PORT is a port of."""
-    trees: dict[str, dict[str, Any]] = _older_endpoints(environ)
+    """One layer for each variable that is ours. PORT is a port of `host`."""
+    trees: dict[str, dict[str, Any]] = _target_endpoints(environ)
     if environ.get("PORT"):
         trees["PORT"] = {"server": {"bind": f"{host}:{environ['PORT']}"}}
     if environ.get("AI_HORDE_API_KEY"):
         trees["AI_HORDE_API_KEY"] = {"horde": {"api_key": environ["AI_HORDE_API_KEY"]}}
     for name in sorted(environ):
         section, separator, _ = name.removeprefix(PREFIX).lower().partition("__")
+        # Kubernetes sets HORDE_PROXY_PORT and the like for a service called horde-proxy.
         if name.startswith(PREFIX) and (separator or section in Config.model_fields):
             trees[name] = _variable(name, environ[name])
     return [(f"environment variable {name}", tree) for name, tree in trees.items()]
 
 
-def _older_endpoints(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def _target_endpoints(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The endpoints of TARGET_OPENAI_URL and ENDPOINTS, with API_KEY and TIMEOUT (s)."""
     key = environ.get("API_KEY") or None
     target, listed = environ.get("TARGET_OPENAI_URL"), environ.get("ENDPOINTS", "").strip()
-    found = {target: key} if target else {}
-    found.update(_listed(listed, key))
-    if not found:
+    keys = {target: key} if target else {}
+    keys.update(_urls_and_keys(listed, key))
+    if not keys:
         return {}
-    seconds = _seconds(environ.get("TIMEOUT") or OLDER_TIMEOUT)
+    seconds = _seconds(environ.get("TIMEOUT") or _TARGET_TIMEOUT)
     source = " and ".join(name for name in ("TARGET_OPENAI_URL", "ENDPOINTS") if environ.get(name))
     return {
         source: {
             "endpoints": [
                 {"url": url, "api_key": api_key or None, "timeout": seconds}
-                for url, api_key in found.items()
+                for url, api_key in keys.items()
             ]
         }
     }
@@ -121,34 +131,36 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _listed(text: str, key: str | None) -> dict[str, str | None]:
-    """Urls and their keys: a JSON object, a JSON array of urls, or urls with commas between."""
+def _urls_and_keys(text: str, key: str | None) -> dict[str, str | None]:
+    """URLs and their keys: a JSON object, a JSON array of URLs, or URLs with commas between."""
     if not text.startswith(("{", "[")):
         return {url.strip(): key for url in text.split(",") if url.strip()}
     try:
-        found = json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
-        raise ConfigError("environment variable ENDPOINTS: the JSON in it is not valid") from None
-    pairs = found.items() if isinstance(found, dict) else [(url, key) for url in found]
-    if not all(isinstance(url, str) and isinstance(each, str | None) for url, each in pairs):
-        raise ConfigError("environment variable ENDPOINTS: expected urls and their keys")
+        raise ConfigError("environment variable ENDPOINTS: its JSON is not valid") from None
+    pairs = document.items() if isinstance(document, dict) else [(url, key) for url in document]
+    if not all(isinstance(url, str) and isinstance(own_key, str | None) for url, own_key in pairs):
+        raise ConfigError("environment variable ENDPOINTS: expected URLs and their keys")
     return dict(pairs)
 
 
 def _variable(name: str, value: str) -> dict[str, Any]:
-    """Lists, tables and whole sections are JSON; everything else is text."""
+    """The settings in one variable: lists, tables and sections are JSON, all else is text."""
     section, separator, field = name.removeprefix(PREFIX).lower().partition("__")
     is_json = value.startswith(("[", "{"))
     try:
-        found = json.loads(value) if is_json or not separator else value
+        parsed = json.loads(value) if is_json or not separator else value
     except (ValueError, RecursionError):
         if not separator or value.startswith("{"):
             raise ConfigError(f"environment variable {name}: expected JSON") from None
-        found = value
-    return {section: {field: found} if separator else found}
+        # A text that only begins like a list, as in "[::1]:8080".
+        parsed = value
+    return {section: {field: parsed} if separator else parsed}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The second over the first, table by table; a list replaces a list."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -158,6 +170,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(exc: ValidationError, layers: list[Layer]) -> str:
+    """A line for each error: the setting, its value, its source and the reason."""
     lines = []
     for error in exc.errors():
         where = [str(part) for part in error["loc"]]
@@ -165,8 +178,8 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
             lines.append(error["msg"].removeprefix("Value error, "))
             continue
         value = repr(error["input"]) if _may_be_shown(where, error["type"]) else "(hidden)"
-        place = where[:-1] if error["type"] == "missing" else where
-        source = next((name for name, tree in reversed(layers) if _has(tree, place)), "a default")
+        present = where[:-1] if error["type"] == "missing" else where
+        source = next((name for name, tree in reversed(layers) if _has(tree, present)), "a default")
         reason = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
             reason = _no_such(where)
@@ -175,19 +188,20 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
 
 
 _SECRETS = ("api_key", "redis_url")
-_PLAIN_OF_ENDPOINTS = ("type", "weight", "priority", "timeout", "name")
+_PUBLIC_OF_ENDPOINTS = ("type", "weight", "priority", "timeout", "name")
+"""What of an endpoint may be shown; its url and headers may hold a password."""
 
 
 def _may_be_shown(where: list[str], kind: str) -> bool:
-    """A value may be a key: only those of known settings that hold none are shown."""
+    """Whether a value cannot be a key: only values of known settings that hold none are shown."""
     is_leaf = len(where) > 1 and kind != "extra_forbidden"
     may_be_secret = where[-1] in _SECRETS or where[0] in ("access", "endpoints")
-    is_plain_endpoint = where[0] == "endpoints" and where[-1] in _PLAIN_OF_ENDPOINTS
-    return (is_leaf and (not may_be_secret or is_plain_endpoint)) or where == ["formats"]
+    is_public = where[0] == "endpoints" and where[-1] in _PUBLIC_OF_ENDPOINTS
+    return (is_leaf and (not may_be_secret or is_public)) or where == ["formats"]
 
 
 def _no_such(where: list[str]) -> str:
-    """What to say of a setting that does not exist, with the nearest one that does."""
+    """The reason for a setting that does not exist, with the nearest one that does."""
     section = Config.model_fields.get(where[0])
     nested: Any = section.annotation if section and len(where) > 1 else Config
     if where[0] == "endpoints" and len(where) > 1:
@@ -198,15 +212,18 @@ def _no_such(where: list[str]) -> str:
     if nested is Config:
         sections = {name: field.annotation for name, field in Config.model_fields.items()}
         homes = [
-            name for name, each in sections.items() if where[0] in getattr(each, "model_fields", {})
+            name
+            for name, section_type in sections.items()
+            if where[0] in getattr(section_type, "model_fields", {})
         ]
         if homes:
-            return f"there is no such setting; {homes[0]}.{where[0]} is one"
+            return f"there is no such setting; did you mean {homes[0]}.{where[0]}?"
     near = get_close_matches(where[-1], fields, 1, 0)
-    return "there is no such setting" + (f"; {near[0]} is the nearest" if near else "")
+    return "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _has(tree: Any, where: list[str]) -> bool:
+    """Whether a source gives a setting."""
     for part in where:
         if isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
             tree = tree[int(part)]

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from horde_proxy.folders import user_cache_folder
+
 __all__ = ["SMOLLM2", "ModelFileError", "ModelWheel", "default_path", "install", "installed"]
 
 _CHUNK = 1 << 20
@@ -58,13 +60,10 @@ SMOLLM2 = ModelWheel(
 
 def default_path() -> Path:
     """The model file's place, in the user's cache directory. Raises ModelFileError."""
-    # A relative path is to be ignored (XDG Base Directory Specification).
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(cache):
-        cache = os.path.expanduser("~/.cache")
-    if not os.path.isabs(cache):
+    folder = user_cache_folder()
+    if not folder.is_absolute():
         raise ModelFileError("This user has no home directory: set XDG_CACHE_HOME")
-    return Path(cache, "horde-proxy", Path(SMOLLM2.member).name)
+    return folder / Path(SMOLLM2.member).name
 
 
 def installed(path: Path | None = None, wheel: ModelWheel = SMOLLM2) -> Path | None:

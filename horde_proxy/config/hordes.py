@@ -1,0 +1,149 @@
+"""[horde], [private_horde], [stats] and [cache]: all that is about hordes.
+
+What the private horde and hordes at other addresses take over from [horde] is decided in
+horde_proxy.app.horde.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY
+from horde_proxy.config.values import HttpUrl, Seconds, SecondsOrNone, Section, SentKey
+from horde_proxy.folders import cache_folder
+
+_LIMIT = re.compile(r"[1-9][0-9]*/(?:second|minute|hour|day)")
+"""A limit in the notation of the library `limits`, as in "90/minute"."""
+
+
+class HordeSettings(Section):
+    """The horde that answers, and how chats are made into its requests."""
+
+    url: HttpUrl = "https://aihorde.net/api"
+    """The horde's URL."""
+    api_key: Annotated[SentKey, Field(repr=False)] = ANONYMOUS_KEY
+    """Your key there, or the variable `AI_HORDE_API_KEY`; the default is the anonymous one."""
+    contact: str = "https://horde-proxy.invalid"
+    """Where the horde's operators find you: sent in the header `Client-Agent`."""
+    connect_timeout: Seconds = 5
+    """Seconds to connect."""
+    read_timeout: Seconds = 20
+    """Seconds until the horde answers a call."""
+    default_max_tokens: Annotated[int, Field(ge=16, le=131_072)] = 4096
+    """`max_tokens` of chats that name none."""
+    default_completion_tokens: Annotated[int, Field(ge=16, le=131_072)] = 256
+    """`max_tokens` of text completions that name none."""
+    segments: bool = True
+    """Whether a long answer is a chain of requests; else it is one, shortened if need be."""
+    first_segment: Annotated[int, Field(ge=0)] = 128
+    """Tokens of a stream's first request, so that text comes early; 0: as long as the others."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often a failed generation is requested again."""
+    tool_retries: Annotated[int, Field(ge=0, le=10)] = 1
+    """How often a wrong tool call, or JSON that does not fit, is corrected."""
+    guided_leaves: Annotated[int, Field(ge=0, le=100)] = 12
+    """The most values that guided filling asks for one by one; 0 turns it off."""
+    max_kudos_per_request: Annotated[float, Field(gt=0)] | None = None
+    """The most kudos that one answer may cost."""
+    placeholders: bool = True
+    """Whether workers that know their model's chat template fill it in themselves."""
+    validated_backends: bool = True
+    """Only workers with a backend that the horde has validated."""
+    trusted_workers: bool = False
+    """Only workers that the horde trusts."""
+    slow_workers: bool = True
+    """Also workers that the horde calls slow."""
+    least_speed: Annotated[float, Field(ge=0)] = 0
+    """Only workers that write so many tokens a second."""
+    allow_workers: list[str] = []
+    """Only these workers, by name or id; empty: all."""
+    deny_workers: list[str] = []
+    """Never these workers, by name or id."""
+    address_limits: list[str] = ["2/second", "90/minute"]
+    """How fast requests are submitted in all; `[]` for a horde of your own without limits."""
+    key_limits: list[str] = ["2/second"]
+    """How fast requests are submitted for one horde key."""
+    webhook_url: str | None = None
+    """Where the horde reaches this proxy (https): it then pushes its results."""
+    cache_ttl: Seconds = 30
+    """Seconds for which the text models and workers that chats go by are kept."""
+
+    @field_validator("address_limits", "key_limits")
+    @classmethod
+    def _limits(cls, limits: list[str]) -> list[str]:
+        for limit in limits:
+            if not _LIMIT.fullmatch(limit):
+                raise ValueError(f"{limit!r}: write it as 2/second or 90/minute")
+        return limits
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _https_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith("https://"):
+            raise ValueError("the horde delivers to https:// only")
+        return url
+
+
+class PrivateHordeSettings(Section):
+    """A horde inside the proxy's own process, under /api/v2, for workers of your own."""
+
+    enabled: bool = False
+    """Whether there is one."""
+    strict: bool = False
+    """With the public horde's limits of submits, and kudos required upfront."""
+    api_key: Annotated[Annotated[SentKey, Field(min_length=8)] | None, Field(repr=False)] = None
+    """The key of its workers. Not set: a new one at each start."""
+
+
+class StatsSettings(Section):
+    """The horde's data under /v1/horde."""
+
+    horde_api_cache_ttl: Seconds = 60
+    """Seconds for which models, workers and usage are kept."""
+    horde_api_timeout: Seconds = 30
+    """Seconds that one fetch may take."""
+    hydrate: bool = True
+    """Whether they are kept fresh in the background, from the first request on."""
+    hydrate_interval: Seconds = 50
+    """Seconds between two such refreshes."""
+    hydrate_delay: SecondsOrNone = 5
+    """Seconds from the first request to the first refresh."""
+    hydrate_jitter: SecondsOrNone = 5
+    """Up to so many seconds are added to each interval, at random."""
+    text_reference: str | None = None
+    """A reference of text models (`db.json`): URL or path."""
+    image_reference: str | None = None
+    """A reference of image models (`stable_diffusion.json`): URL or path."""
+    reference_ttl: Seconds = 86400
+    """Seconds after which the references are read again."""
+    cache_directory: str | None = None
+    """Where fetched references are kept. Not set: the cache folder."""
+
+    def directory(self) -> Path:
+        """Where fetched references are kept."""
+        return Path(self.cache_directory).expanduser() if self.cache_directory else cache_folder()
+
+
+class CacheSettings(Section):
+    """What several proxies share through a Redis: pace, documents."""
+
+    redis_url: Annotated[str | None, Field(repr=False)] = None
+    """`redis://HOST:PORT/DATABASE`; needs the extra `redis`."""
+    redis_key_prefix: str = "horde-proxy"
+    """What the names of its keys begin with."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not url.startswith(("redis://", "rediss://", "redis+unix://")):
+            raise ValueError("write it as redis://HOST:PORT/DATABASE")
+        if find_spec("redis") is None:
+            raise ValueError("the package redis is missing: pip install 'horde-proxy[redis]'")
+        return url

@@ -1,0 +1,62 @@
+"""The types of settings that several sections have, and the base of all sections. No I/O."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(gt=0)]
+SecondsOrNone = Annotated[float, Field(ge=0)]
+"""Seconds, of which 0 turns something off."""
+
+
+class Section(BaseModel):
+    """A table of the settings. Unknown names are refused, and so are infinite numbers."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host name or address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def header_value(text: str) -> str:
+    """A text that can be sent in a header. Raises ValueError, which does not contain it.
+
+    Otherwise the error of a later call would show the key.
+    """
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("it has characters not allowed in an HTTP header, such as a newline")
+    return text
+
+
+def http_url(url: str) -> str:
+    """A URL that can be called. Raises ValueError, which does not contain its password."""
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        # urllib's own message would show the password, or the part of it that is in brackets.
+        raise ValueError(
+            "the URL has no valid host; percent-encode [ and ] in the password"
+        ) from None
+    if not url.startswith(("http://", "https://")) or not host:
+        raise ValueError("write it with http:// or https:// and a host")
+    if " " in url or not url.isprintable():
+        raise ValueError("it has characters not allowed in a URL")
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        # urllib's own message would show the part of a password that follows a slash.
+        raise ValueError("the port must be a number from 1 to 65535") from None
+    return url
+
+
+SentKey = Annotated[str, AfterValidator(header_value)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
