@@ -1,4 +1,4 @@
-"""The horde's client: what it sends, and what each kind of refusal becomes."""
+"""The horde's client: what it sends, and which error each refusal becomes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_status_carries_no_key(client: HordeClient) -> None:
 
 
 @responses.activate
-def test_models_are_asked_for_with_custom_ones(client: HordeClient) -> None:
+def test_the_list_of_models_includes_custom_ones(client: HordeClient) -> None:
     responses.get(f"{BASE}/status/models", json=[])
     client.models()
     sent = parse_qs(urlsplit(responses.calls[0].request.url or "").query)
@@ -168,7 +168,7 @@ def test_retry_after_on_another_refusal_is_not_passed_on(client: HordeClient) ->
 
 
 @responses.activate
-def test_a_key_in_the_hordes_message_goes_no_further(client: HordeClient) -> None:
+def test_an_error_message_contains_no_key(client: HordeClient) -> None:
     responses.post(SUBMIT, status=400, json={"message": f"bad {KEY}", "rc": "BadRequest"})
     assert KEY not in str(refused(client).envelope())
 

@@ -71,7 +71,7 @@ def test_a_chat_is_rendered_submitted_and_answered(world: World) -> None:
     assert world.horde.open_requests() == []
 
 
-def test_what_the_horde_told_is_in_the_horde_object(world: World) -> None:
+def test_the_horde_object_says_what_the_requests_took(world: World) -> None:
     world.employ(Scripted("Hello."))
     found = completed(world, chat())["horde"]
     assert found["model"] == "test/model"
@@ -81,7 +81,7 @@ def test_what_the_horde_told_is_in_the_horde_object(world: World) -> None:
     assert (found["queue_seconds"], found["generation_seconds"]) == (0.0, 0.25)
 
 
-def test_the_headers_say_what_was_done(world: World) -> None:
+def test_headers_name_request_model_format_and_warnings(world: World) -> None:
     world.employ(Scripted("Hello."))
     request = chat(ignored=("seed",), max_tokens=9000, horde={"segments": False})
     headers = accepted(world, request).headers
@@ -96,7 +96,7 @@ def test_without_warnings_there_is_no_warning_header(world: World) -> None:
     assert "X-Horde-Warnings" not in accepted(world, chat()).headers
 
 
-def test_left_out_turns_are_said(world: World) -> None:
+def test_a_warning_says_how_many_messages_were_left_out(world: World) -> None:
     world.employ(Scripted("Hello.", context=1024))
     turns = (Message("user", "word " * 900), Message("assistant", "A"), Message("user", "Hi"))
     warnings = accepted(world, chat(messages=turns)).headers["X-Horde-Warnings"]
@@ -154,7 +154,7 @@ def test_a_censored_generation_is_filtered(world: World) -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("", "content_filter")
 
 
-def test_waiting_tells_state_and_position(world: World) -> None:
+def test_a_waiting_has_state_and_position(world: World) -> None:
     bridge = world.bridge(Scripted("Hello."))
     bridge.step(world.session)
     items = stream(world, chat())
@@ -231,7 +231,7 @@ def test_a_worker_that_fails_once_costs_only_time(world: World) -> None:
     assert completed(world, chat())["choices"][0]["message"]["content"] == "Hello."
 
 
-def test_a_request_that_nobody_can_take_is_given_up_and_cancelled(world: World) -> None:
+def test_a_request_that_no_worker_can_take_is_cancelled(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
     items = stream(world, chat())
     next(items)
@@ -269,7 +269,7 @@ def test_a_horde_that_forgets_again_and_again_is_a_failing_upstream(world: World
         list(stream(world, chat()))
 
 
-def test_the_hordes_own_pace_is_never_exceeded(world: World) -> None:
+def test_polls_stay_within_the_hordes_rate_limit(world: World) -> None:
     """The private horde has the real limits: 60 polls of an id in a minute, then a 429."""
     world.bridge(Scripted("x")).step(world.session)
     statuses: list[int] = []
@@ -366,9 +366,7 @@ DONE = {"json": {"done": True, "finished": 1, "generations": [{"text": "Hello.",
         },
     ],
 )
-def test_trouble_with_one_poll_does_not_lose_the_answer(
-    world: World, trouble: dict[str, Any]
-) -> None:
+def test_a_failing_poll_does_not_lose_the_answer(world: World, trouble: dict[str, Any]) -> None:
     items = poll_answers(world, trouble, DONE)
     assert any("Hello." in str(item) for item in items)
 
@@ -399,7 +397,7 @@ def test_an_end_without_an_answer_is_an_error(world: World, status: dict[str, An
         poll_answers(world, {"json": status})
 
 
-def test_a_generation_that_is_missing_is_asked_for_again(world: World) -> None:
+def test_a_missing_generation_is_requested_again(world: World) -> None:
     partly = {
         "done": True,
         "faulted": True,

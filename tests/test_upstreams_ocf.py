@@ -78,9 +78,7 @@ def test_the_specifications_example_offers_one_model() -> None:
         ),
     ],
 )
-def test_a_model_is_what_follows_model_in_a_service_of_a_connected_peer(
-    table: Any, found: list[str]
-) -> None:
+def test_models_are_the_identity_groups_of_connected_peers(table: Any, found: list[str]) -> None:
     assert names(table) == found
 
 
@@ -91,7 +89,7 @@ def test_the_peers_of_a_model_are_counted_once_each() -> None:
 
 
 @pytest.mark.parametrize("table", [None, "x", 3])
-def test_what_is_no_table_is_refused(table: Any) -> None:
+def test_an_answer_that_is_no_table_is_refused(table: Any) -> None:
     with pytest.raises(UpstreamFailed):
         models_of(table)
 

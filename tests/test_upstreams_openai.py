@@ -1,4 +1,4 @@
-"""OpenAI-compatible servers: their models, and calls that pass through as they are."""
+"""OpenAI-compatible servers: their models, and calls that are proxied unchanged."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_url_without_a_path_gets_v1(url: str, base: str) -> None:
 
 
 @responses.activate
-def test_models_are_listed_with_the_endpoints_key() -> None:
+def test_the_endpoints_key_is_used_to_list_its_models() -> None:
     sent = responses.get(f"{URL}/v1/models", json={"data": [{"id": "a"}, {"id": 3}, "x", {}]})
     assert upstream().models() == [
         {"object": "model", "created": 0, "owned_by": "unknown", "id": "a"}
@@ -96,7 +96,7 @@ def test_models_are_listed_with_the_endpoints_key() -> None:
 
 @responses.activate
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_a_server_without_a_list_may_be_asked_for_anything(status: int) -> None:
+def test_a_server_without_a_list_offers_any_model(status: int) -> None:
     responses.get(f"{URL}/v1/models", status=status)
     found = upstream()
     assert (found.models(), found.offers_any) == ([], True)
@@ -113,7 +113,7 @@ def test_a_server_without_a_list_may_be_asked_for_anything(status: int) -> None:
         ({"body": requests.ConnectionError("Connection refused")}, "connection refused"),
     ],
 )
-def test_why_there_is_no_list_is_told_without_key_or_url(answer: Any, said: str) -> None:
+def test_a_listing_error_contains_neither_key_nor_url(answer: Any, said: str) -> None:
     responses.get(f"{URL}/v1/models", **answer)
     with pytest.raises(UpstreamFailed, match=said) as raised:
         upstream().models()
@@ -133,7 +133,7 @@ def test_the_list_is_kept_for_its_time_and_while_the_server_is_down() -> None:
 
 
 @responses.activate
-def test_a_call_passes_with_our_key_and_without_the_clients_secrets() -> None:
+def test_a_proxied_call_has_our_key_and_none_of_the_clients_secrets() -> None:
     sent = responses.post(
         CHAT, body=b"answer", headers={"X-Ratelimit": "9", "Set-Cookie": "a=b", "Server": "s"}
     )
@@ -168,14 +168,14 @@ def test_another_name_for_the_model_is_written_into_the_body() -> None:
 
 
 @responses.activate
-def test_a_query_and_a_method_pass() -> None:
+def test_query_and_method_are_proxied() -> None:
     sent = responses.delete(f"{URL}/v1/files/a?b=c%20d", json={})
     upstream().proxy(call(method="DELETE", path="files/a?b=c%20d", body=JsonBody(b"")), None)
     assert sent.calls[0].request.body is None
 
 
 @responses.activate
-def test_a_failing_status_is_an_answer() -> None:
+def test_a_failing_status_is_a_response() -> None:
     responses.post(CHAT, status=418, body=b"teapot")
     answer = upstream().proxy(call(), "m")
     assert (answer.status, b"".join(answer)) == (418, b"teapot")
@@ -196,7 +196,9 @@ def test_a_failing_status_is_an_answer() -> None:
         (requests.ConnectionError("Name or service not known"), Unreachable, "unknown host"),
     ],
 )
-def test_what_goes_wrong_is_told(error: Exception, kind: type[Exception], said: str) -> None:
+def test_connection_errors_name_their_reason(
+    error: Exception, kind: type[Exception], said: str
+) -> None:
     responses.post(CHAT, body=error)
     with pytest.raises(kind, match=said):
         upstream().proxy(call(), "m")
@@ -219,7 +221,7 @@ def test_a_time_out_is_not_tried_again() -> None:
 
 
 @responses.activate
-def test_the_first_bytes_may_be_looked_at() -> None:
+def test_the_first_bytes_can_be_read_ahead() -> None:
     responses.post(CHAT, body=b"0123456789")
     answer = upstream().proxy(call(), "m")
     assert (answer.head(1), answer.head(4), answer.head(99)) == (b"0", b"0123", b"0123456789")
@@ -331,7 +333,7 @@ def test_an_event_that_is_no_chunk_ends_the_stream(line: bytes) -> None:
         ("many", 0, 0, 0),
     ],
 )
-def test_a_usage_that_is_none_of_openais_does_not_spoil_the_answer(
+def test_a_usage_of_another_shape_does_not_spoil_the_answer(
     told: Any, prompt: int, completion: int, total: int
 ) -> None:
     event = {**choice({}, "stop"), "usage": told, "horde": None}
@@ -354,7 +356,7 @@ def test_kudos_that_cannot_be_added_up_are_not_noted(kudos: Any) -> None:
 
 
 @responses.activate
-def test_an_upstream_streams_what_another_left() -> None:
+def test_a_chat_is_streamed_as_chunks() -> None:
     sent = responses.post(CHAT, body=ROLES, content_type="text/event-stream")
     source = {"model": "x", "messages": [], "temperature": 1}
     request = GenerationRequest("x", (Message("user", "Hi"),), source=source)
@@ -373,7 +375,7 @@ def test_an_upstream_streams_what_another_left() -> None:
 
 @responses.activate
 @pytest.mark.parametrize(("status", "code"), [(400, 400), (500, 502), (200, 502)])
-def test_a_refusal_is_told_before_anything_is_accepted(status: int, code: int) -> None:
+def test_a_refusal_comes_before_accepted(status: int, code: int) -> None:
     responses.post(CHAT, json={"error": {"message": "no such thing"}}, status=status)
     found = upstream()
     request = GenerationRequest("x", (Message("user", "Hi"),), source={})
@@ -383,7 +385,7 @@ def test_a_refusal_is_told_before_anything_is_accepted(status: int, code: int) -
 
 
 @responses.activate
-def test_a_password_in_the_url_is_sent_and_not_shown() -> None:
+def test_a_password_in_the_url_is_sent_but_not_shown() -> None:
     sent = responses.get("http://server.invalid/v1/models", json={"data": []})
     found = OpenAIUpstream(
         "server",
@@ -406,14 +408,14 @@ def test_a_password_in_the_url_is_sent_and_not_shown() -> None:
         ([("Transfer-Encoding", "chunked"), ("Content-Length", "5")], [("Content-Length", "5")]),
     ],
 )
-def test_headers_that_are_broken_or_of_the_connection_are_not_told(
+def test_malformed_and_hop_by_hop_headers_are_dropped(
     headers: list[tuple[str, str]], told: list[tuple[str, str]]
 ) -> None:
     assert response_headers(headers) == told
 
 
 @responses.activate
-def test_a_busy_server_says_so_in_a_stream_too() -> None:
+def test_a_stream_from_a_busy_server_is_rate_limited() -> None:
     responses.post(CHAT, status=429, headers={"Retry-After": "9"})
     found = upstream()
     request = GenerationRequest("x", (Message("user", "Hi"),), source={})
@@ -423,7 +425,7 @@ def test_a_busy_server_says_so_in_a_stream_too() -> None:
 
 
 @responses.activate
-def test_a_context_that_overflows_is_told_in_a_stream_too() -> None:
+def test_a_context_overflow_of_a_stream_is_recognised() -> None:
     responses.post(
         CHAT,
         status=400,

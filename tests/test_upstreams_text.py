@@ -1,4 +1,4 @@
-"""OpenAI's parameters as the horde's."""
+"""The text kind of job: OpenAI's parameters as the horde's, and when a status is final."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from horde_proxy.upstreams.horde.text import (
 )
 
 
-def test_a_payload_has_all_that_the_horde_needs_and_nothing_that_mangles() -> None:
+def test_a_payload_has_all_required_fields_and_turns_mangling_off() -> None:
     request = GenerationRequest("m", (), n=2, stop=("END",), sampling={"temperature": 0.7})
     fitted = Fitted("PROMPT", 10, 200, 512, 0)
     payload = to_payload(

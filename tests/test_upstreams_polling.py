@@ -1,4 +1,4 @@
-"""How often the horde is asked."""
+"""When the horde is polled."""
 
 from __future__ import annotations
 

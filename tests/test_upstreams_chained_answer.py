@@ -1,4 +1,4 @@
-"""Long answers in segments: the same text as in one go, early, whoever writes them."""
+"""Long answers in segments: the same text as in one job, but earlier, whichever workers write."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_short_answer_is_one_request(world: World) -> None:
     assert len(found["horde"]["request_ids"]) == 1
 
 
-def test_an_answer_that_had_ended_is_not_spoiled_by_rambling(world: World) -> None:
+def test_an_answer_that_had_ended_is_not_spoiled_by_its_continuation(world: World) -> None:
     text = " ".join(["word"] * 119) + " end."
 
     class Rambling(Scripted):
@@ -172,7 +172,7 @@ def test_a_slow_worker_is_not_preferred_to_one_that_was_never_measured(world: Wo
     assert len(quick.payloads) >= 9
 
 
-def test_a_first_segment_is_short_where_a_slow_worker_may_write_it(world: World) -> None:
+def test_a_first_segment_is_short_when_a_slow_worker_may_write_it(world: World) -> None:
     slow = world.employ(Reciter(WORDS, world.clock, speed=4, max_length=200), "slow")
     quick = Reciter(WORDS, world.clock, speed=40, max_length=200)
     other = world.bridge(quick, "quick")
@@ -301,7 +301,7 @@ def test_a_chain_gives_what_one_job_gives(
     assert content(answer(chained, request)) == content(answer(whole, request))
 
 
-def test_waitings_tell_the_expected_seconds(world: World) -> None:
+def test_waitings_have_the_expected_seconds(world: World) -> None:
     world.employ(Reciter(WORDS, world.clock, speed=10))
     answer(world, chat(max_tokens=400))
     upstream = world.upstream()
@@ -312,7 +312,7 @@ def test_waitings_tell_the_expected_seconds(world: World) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "   ", "{{[INPUT]}}Recite.{{[OUTPUT]}}", "spam " * 200])
-def test_a_generation_nobody_wants_is_another_workers_to_give(world: World, bad: str) -> None:
+def test_a_bad_generation_is_requested_from_another_worker(world: World, bad: str) -> None:
     spoiler = world.employ(Scripted(bad), "spoiler")
     world.employ(Scripted("Hello there."), "good")
     upstream = world.upstream()
@@ -329,7 +329,7 @@ class Failing(Scripted):
         raise BackendError("out of memory")
 
 
-def test_a_worker_that_faults_is_found_out_and_avoided(world: World) -> None:
+def test_a_worker_that_faults_is_identified_and_avoided(world: World) -> None:
     failing = Failing("")
     hasty = world.bridge(failing, "failing")
     hasty.step(world.session)
@@ -352,14 +352,14 @@ def test_a_failure_is_forgotten_after_an_hour(world: World) -> None:
     assert len(spoiler.payloads) == 2
 
 
-def test_a_loop_that_is_all_there_is_is_given_after_the_retries(world: World) -> None:
+def test_a_loop_is_returned_when_every_retry_loops(world: World) -> None:
     worker = world.employ(Scripted("spam " * 200, max_length=512))
     found = answer(world, chat(max_tokens=300))
     assert content(found).startswith("spam spam")
     assert len(worker.payloads) == 3
 
 
-def test_a_censored_answer_is_asked_of_another_worker(world: World) -> None:
+def test_a_censored_answer_is_requested_from_another_worker(world: World) -> None:
     upstream = world.upstream()
     censor = world.bridge(Scripted("no"), "censor")
     censor.step(world.session)
@@ -432,7 +432,7 @@ def test_a_text_with_a_nul_is_handed_in_without_it(world: World) -> None:
     assert content(answer(world, chat())) == "Hello there."
 
 
-def test_choices_that_differ_pass_the_gate_each_for_itself(world: World) -> None:
+def test_choices_that_differ_wait_for_a_turn_each(world: World) -> None:
     class Differing(Reciter):
         def generate(self, payload: Any, cancelled: Any) -> str:
             self.payloads.append(dict(payload))
@@ -454,7 +454,7 @@ def test_a_worker_that_writes_nothing_but_replacement_characters_ends_the_chain(
     assert len(worker.payloads) < 10
 
 
-def test_all_words_come_though_the_time_is_over_while_they_are_given(world: World) -> None:
+def test_all_words_are_sent_though_the_deadline_passes_meanwhile(world: World) -> None:
     world.employ(Reciter("one two three four.", world.clock, speed=0.5))
     upstream = world.upstream()
     request = chat(stream=True, max_tokens=100)
@@ -481,7 +481,7 @@ def test_one_chat_submits_no_more_than_its_bound(world: World) -> None:
     assert found["horde"]["cut_off_by"] == "failure"
 
 
-def test_a_chat_without_any_submit_left_is_told_why(world: World) -> None:
+def test_a_chat_without_any_submit_left_gets_an_error_that_says_so(world: World) -> None:
     world.employ(Reciter(WORDS, world.clock))
     with pytest.raises(SubmitsUsedUp, match="took 0 requests"):
         answer(world, chat(), caller=Caller(submits=SubmitBudget(most=0)))

@@ -1,4 +1,4 @@
-"""What a request costs, whose kudos suffice for what, and who is asked."""
+"""Which workers may take a request, and what was measured of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_requests_options_go_over_the_settings() -> None:
     )
 
 
-def test_who_failed_is_left_out_as_long_as_somebody_else_is_there() -> None:
+def test_a_failed_worker_is_left_out_while_another_is_there() -> None:
     assert worker_list([ONE, TWO], [ONE, TWO], []) == {}
     assert worker_list([ONE, TWO], [ONE, TWO], ["1"]) == {
         "workers": ["1"],
@@ -62,7 +62,7 @@ def test_who_failed_is_left_out_as_long_as_somebody_else_is_there() -> None:
     assert worker_list([ONE, TWO], [ONE], ["1"]) == {"workers": ["2"], "worker_blacklist": True}
 
 
-def test_the_preferred_worker_is_asked_alone() -> None:
+def test_the_preferred_worker_is_listed_alone() -> None:
     assert worker_list([ONE, TWO], [ONE, TWO], [], "2") == {
         "workers": ["2"],
         "worker_blacklist": False,
@@ -70,7 +70,7 @@ def test_the_preferred_worker_is_asked_alone() -> None:
     assert worker_list([ONE, TWO], [ONE, TWO], [], "gone") == {}
 
 
-def test_of_many_unwanted_workers_five_wanted_ones_are_asked() -> None:
+def test_with_many_unwanted_workers_the_five_fastest_are_listed() -> None:
     many = [worker(str(number), speed=float(number)) for number in range(1, 21)]
     found = worker_list(many, many[10:], [])
     assert found == {"workers": ["20", "19", "18", "17", "16"], "worker_blacklist": False}
@@ -104,7 +104,7 @@ def test_failures_are_counted_for_an_hour_worst_first() -> None:
     assert failures.workers() == []
 
 
-def test_workers_that_dropped_jobs_meanwhile_are_suspects() -> None:
+def test_workers_that_dropped_jobs_are_known_by_their_counts() -> None:
     before = [worker("a", uncompleted=1), worker("b", uncompleted=5), worker("c")]
     after = [worker("a", uncompleted=2), worker("b", uncompleted=8), worker("c"), worker("d")]
     assert dropped_by(before, after) == ["b", "a"]
@@ -128,13 +128,13 @@ def test_a_models_speed_and_length_are_learned() -> None:
     assert speeds.expected(entry, 512).queue == 1.0
 
 
-def test_a_queue_takes_as_long_as_what_is_before_us() -> None:
+def test_the_queue_takes_as_long_as_the_jobs_ahead() -> None:
     status = {"name": "m", "count": 1, "performance": 10.0, "queued": 600.0, "jobs": 5.0}
     [entry] = build_catalog([status], [], 0, {}).values()
     assert Throughput().queue_seconds(entry) == 1 + 5 * 200 / 10.0
 
 
-def test_our_own_requests_count_before_the_horde_tells_of_them() -> None:
+def test_our_own_requests_count_before_the_catalog_shows_them() -> None:
     [entry] = build_catalog([{"name": "m", "count": 1, "performance": 10.0}], [], 0, {}).values()
     speeds = Throughput()
     speeds.count_in_flight("m", 3)

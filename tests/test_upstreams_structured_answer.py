@@ -1,4 +1,4 @@
-"""Tool calls and JSON out of generated text: read, corrected, guided at last."""
+"""Tool calls and JSON from generated text: read, corrected, and as a last resort guided."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def calls(found: dict[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def test_a_call_is_read_and_said_as_openai_says_it(world: World) -> None:
+def test_a_call_is_returned_in_openais_form(world: World) -> None:
     found = answer(world, f"Let me look.\n{CALL}", tools=[WEATHER])
     [choice] = found["choices"]
     assert choice["finish_reason"] == "tool_calls"
@@ -109,7 +109,7 @@ def test_the_model_is_told_of_the_tools_and_kept_from_inventing_results(world: W
     assert (payload["temperature"], payload["rep_pen"]) == (0.7, 1.0)
 
 
-def test_without_content_it_is_null(world: World) -> None:
+def test_content_is_null_beside_a_call_alone(world: World) -> None:
     assert answer(world, CALL, tools=[WEATHER])["choices"][0]["message"]["content"] is None
 
 
@@ -126,7 +126,7 @@ def test_an_answer_without_a_call_stays_text(world: World) -> None:
     assert "tool_calls" not in found["choices"][0]["message"]
 
 
-def test_several_calls_keep_their_order_and_one_is_kept_where_only_one_is_wanted(
+def test_calls_keep_their_order_and_only_one_is_kept_without_parallel_calls(
     world: World,
 ) -> None:
     two = CALL + "\n" + CALL.replace("Oslo", "Rome")
@@ -153,7 +153,7 @@ def test_the_deltas_come_in_openais_order(world: World) -> None:
     assert found[-2]["choices"][0]["finish_reason"] == "tool_calls"
 
 
-def test_a_named_call_is_begun_for_the_model(world: World) -> None:
+def test_the_prompt_begins_a_named_call(world: World) -> None:
     worker = world.employ(Lines('"city": "Oslo"}}\n</tool_call>'))
     found = fold(asked(world, tools=[WEATHER, TIME], tool_choice=NAMED))
     assert calls(found) == [("get_weather", {"city": "Oslo"})]
@@ -163,7 +163,7 @@ def test_a_named_call_is_begun_for_the_model(world: World) -> None:
     assert "get_time" not in worker.payloads[0]["prompt"]
 
 
-def test_a_required_call_is_begun_up_to_its_name(world: World) -> None:
+def test_the_prompt_begins_a_required_call_up_to_its_name(world: World) -> None:
     found = answer(
         world,
         'get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
@@ -188,7 +188,7 @@ def test_an_invalid_call_is_corrected_once(world: World) -> None:
         ({"response_format": {"type": "json_object"}}, 220),
     ],
 )
-def test_no_correction_is_asked_for_without_the_question(
+def test_no_correction_is_requested_when_the_question_would_not_fit(
     world: World, fields: dict[str, Any], words: int
 ) -> None:
     worker = world.employ(Lines("<tool_call>" + "no call " * 40 + "</tool_call>", context=1024))
@@ -198,7 +198,7 @@ def test_no_correction_is_asked_for_without_the_question(
     assert all("Weather? 0 1 2" in each["prompt"] for each in worker.payloads)
 
 
-def test_an_answer_is_not_lost_with_its_correction(world: World) -> None:
+def test_the_answer_is_kept_when_its_correction_fails(world: World) -> None:
     class Failing(Lines):
         def generate(self, payload: Any, cancelled: Any) -> str:
             if self.payloads:
@@ -241,7 +241,7 @@ def test_a_call_longer_than_one_job_is_continued(world: World) -> None:
     assert calls(found) == [("get_weather", {"city": "word " * 300})]
 
 
-def test_the_older_form_of_functions_is_answered_in_kind(world: World) -> None:
+def test_legacy_functions_are_answered_in_the_legacy_form(world: World) -> None:
     found = answer(world, CALL, functions=[WEATHER["function"]], function_call="auto")
     [choice] = found["choices"]
     assert choice["finish_reason"] == "function_call"
@@ -251,7 +251,7 @@ def test_the_older_form_of_functions_is_answered_in_kind(world: World) -> None:
     }
 
 
-def test_each_of_several_choices_is_read_for_itself(world: World) -> None:
+def test_each_choice_is_read_by_itself(world: World) -> None:
     found = answer(world, CALL, tools=[WEATHER], n=2)
     assert [each["finish_reason"] for each in found["choices"]] == ["tool_calls"] * 2
 
@@ -276,7 +276,7 @@ def test_among_several_tools_the_name_is_a_leaf_too(world: World) -> None:
     assert found["horde"]["guided_requests"] == 2
 
 
-def test_a_call_that_cannot_be_had_is_a_clean_400(world: World) -> None:
+def test_a_call_that_the_model_does_not_make_is_a_400(world: World) -> None:
     tool = {
         "type": "function",
         "function": {
@@ -289,7 +289,7 @@ def test_a_call_that_cannot_be_had_is_a_clean_400(world: World) -> None:
     assert raised.value.status == 400
 
 
-def test_a_model_that_is_told_of_no_tools_answers_in_plain_text(world: World) -> None:
+def test_a_model_without_tool_style_answers_in_plain_text(world: World) -> None:
     world.configure(tool_styles={"test/*": "none"})
     worker = world.employ(Lines("Hello."))
     upstream = world.upstream()
@@ -303,7 +303,7 @@ def test_a_model_that_is_told_of_no_tools_answers_in_plain_text(world: World) ->
     assert worker.payloads == []
 
 
-def test_past_calls_and_results_are_told_in_the_models_own_style(world: World) -> None:
+def test_past_calls_and_results_are_written_in_the_models_own_style(world: World) -> None:
     world.configure(tool_styles={"*": "llama3"})
     worker = world.employ(Lines("It is cold."))
     asked(
@@ -350,7 +350,7 @@ def schema_format(strict: bool = True) -> dict[str, Any]:
     }
 
 
-def test_json_comes_back_serialised_anew(world: World) -> None:
+def test_json_is_serialised_anew(world: World) -> None:
     found = answer(world, '\n "name": "Ann",\n "age": 3 }\n', response_format=schema_format())
     assert found["choices"][0]["message"]["content"] == '{"name":"Ann","age":3}'
     assert found["choices"][0]["finish_reason"] == "stop"
@@ -365,12 +365,12 @@ def test_json_comes_back_serialised_anew(world: World) -> None:
         '"a": 1}\nThat is all.',
     ],
 )
-def test_a_json_object_is_mended(world: World, text: str) -> None:
+def test_a_json_object_is_repaired(world: World, text: str) -> None:
     found = answer(world, text, response_format={"type": "json_object"})
     assert found["choices"][0]["message"]["content"] == '{"a":1}'
 
 
-def test_json_that_does_not_fit_is_asked_for_again(world: World) -> None:
+def test_json_that_does_not_fit_is_requested_again(world: World) -> None:
     worker = world.employ(Lines('"name": "Ann"}', '"name": "Ann", "age": 3}'))
     found = fold(asked(world, response_format=schema_format()))
     assert json.loads(found["choices"][0]["message"]["content"]) == {"name": "Ann", "age": 3}
@@ -460,13 +460,13 @@ def test_whatever_a_model_says_a_strict_schema_is_met(
     jsonschema.validate(json.loads(found["choices"][0]["message"]["content"]), schema)
 
 
-def test_what_was_said_is_taken_as_it_was_said(world: World) -> None:
+def test_a_guided_value_is_quoted_from_the_user(world: World) -> None:
     world.configure(horde={"tool_retries": 0})
     found = answer(world, "???", 'OSLO"', tools=[WEATHER], tool_choice=NAMED)
     assert calls(found) == [("get_weather", {"city": "Oslo"})]
 
 
-def test_what_was_not_said_is_asked_for_in_words_too(world: World) -> None:
+def test_a_guided_value_that_is_no_quotation_is_requested_in_plain_text_too(world: World) -> None:
     world.configure(horde={"tool_retries": 0})
     worker = world.employ(Lines("???", 'Osterlo"', " Oslo, Norway"))
     found = fold(asked(world, tools=[WEATHER], tool_choice=NAMED))
@@ -482,7 +482,7 @@ def test_what_was_not_said_is_asked_for_in_words_too(world: World) -> None:
         ("???", 'C:\\\\temp\\\\new"', " C:\\temp\\new"),
     ],
 )
-def test_a_path_that_was_said_keeps_its_backslashes(world: World, texts: tuple[str, ...]) -> None:
+def test_a_quoted_path_keeps_its_backslashes(world: World, texts: tuple[str, ...]) -> None:
     world.configure(horde={"tool_retries": 0})
     found = answer(
         world,
@@ -496,7 +496,7 @@ def test_a_path_that_was_said_keeps_its_backslashes(world: World, texts: tuple[s
     assert calls(found) == [("get_weather", {"city": "C:\\temp\\new"})]
 
 
-def test_what_comes_after_a_finished_call_is_not_waited_for(world: World) -> None:
+def test_nothing_is_requested_after_a_finished_call(world: World) -> None:
     worker = world.employ(
         Lines('"city": "Oslo"}}\n</tool_call>\n' + "and so on, " * 60, max_length=128)
     )
@@ -505,7 +505,7 @@ def test_what_comes_after_a_finished_call_is_not_waited_for(world: World) -> Non
     assert len(worker.payloads) == 1
 
 
-def test_what_is_no_call_is_streamed_as_it_is_written(world: World) -> None:
+def test_text_that_is_no_call_is_streamed_as_it_is_written(world: World) -> None:
     text = "I look first. " + " ".join(f"word{number}" for number in range(300)) + "\n" + CALL
 
     class Reciting(Scripted):
@@ -548,7 +548,7 @@ def test_a_text_after_a_failed_call_is_not_lost_in_a_stream(world: World) -> Non
     assert choice["finish_reason"] == "stop"
 
 
-def test_what_goes_on_with_a_clients_beginning_is_streamed_once(world: World) -> None:
+def test_the_continuation_of_a_clients_beginning_is_streamed_once(world: World) -> None:
     found = answer(
         world,
         f" I look.\n{CALL}",
@@ -625,7 +625,7 @@ def test_an_object_within_faulty_json_is_not_taken_for_the_answer(world: World) 
 THOUGHT = '<think>\nMaybe {"x": 1}? Or ' + CALL.replace("Oslo", "Rome") + "? No.\n</think>\n"
 
 
-def test_what_a_model_only_thinks_of_is_not_its_answer(world: World) -> None:
+def test_json_in_the_models_thoughts_is_not_its_answer(world: World) -> None:
     found = answer(world, THOUGHT + '{"city": "Oslo"}', response_format={"type": "json_object"})
     assert found["choices"][0]["message"]["content"] == '{"city":"Oslo"}'
     found = answer(World(), THOUGHT + CALL, tools=[WEATHER], tool_choice="required")
@@ -654,7 +654,7 @@ def test_an_answer_is_not_over_while_the_model_thinks(world: World) -> None:
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
-def test_what_is_no_number_is_asked_for_again(world: World, number: str) -> None:
+def test_a_value_that_is_no_number_is_requested_again(world: World, number: str) -> None:
     found = answer(
         world,
         f'"ratio": {number}}}',
@@ -735,7 +735,7 @@ def test_nulls_in_a_schema_are_absent(world: World) -> None:
     assert json.loads(found["choices"][0]["message"]["content"]) == {"a": "x"}
 
 
-def test_a_schema_that_is_none_is_refused_before_anything_is_submitted(world: World) -> None:
+def test_an_invalid_schema_is_refused_before_any_submit(world: World) -> None:
     worker = world.employ(Lines("x"))
     with pytest.raises(InvalidRequest) as raised:
         asked(
@@ -752,7 +752,7 @@ def test_a_schema_that_is_none_is_refused_before_anything_is_submitted(world: Wo
     assert worker.payloads == []
 
 
-def test_with_tools_and_a_format_what_is_no_call_is_json(world: World) -> None:
+def test_with_tools_and_a_format_an_answer_without_calls_is_json(world: World) -> None:
     text = '```json\n{"name": "Ann", "age": 3}\n```'
     found = answer(world, text, tools=[WEATHER], response_format=schema_format())
     assert found["choices"][0]["message"]["content"] == '{"name":"Ann","age":3}'
