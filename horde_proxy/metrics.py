@@ -44,13 +44,13 @@ Family = TypeVar("Family", bound=MetricWrapperBase)
 class AnsweredRequest(Protocol):
     """A request that was answered; times in seconds, None where a value is not known.
 
-    `asked` is the model's name in the request, `model` the name of the model that answered.
+    `requested` is the model's name in the request, `model` the name of the model that answered.
     """
 
     status: int
     seconds: float
     model: str | None
-    asked: str | None
+    requested: str | None
     upstream: str | None
     error: str | None
     waited: float | None
@@ -252,7 +252,7 @@ class _RequestMetrics:
             self._kudos[model, upstream].inc(request.kudos)
 
     def _model(self, request: AnsweredRequest, is_offered: Callable[[str], bool]) -> str:
-        names = [name for name in (request.model, request.asked) if name]
+        names = [name for name in (request.model, request.requested) if name]
         labels = (self._models.label(name, is_offered) for name in names)
         return next((label for label in labels if label), OTHER if names else NONE)
 

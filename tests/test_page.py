@@ -151,7 +151,7 @@ def test_half_a_surrogate_pair_in_a_name_does_not_break_the_page(world: World) -
     history = History()
     history.add(
         RequestLog(
-            "x", "POST", "/v1/chat/completions", "c", 404, asked="a\ud800b", account="anybody"
+            "x", "POST", "/v1/chat/completions", "c", 404, requested="a\ud800b", account="anybody"
         )
     )
     app = with_page(world.app(), PageState(history=history))
@@ -681,7 +681,7 @@ def test_a_request_without_an_account_counts_only_as_an_error(
 
 def test_a_long_name_is_cut() -> None:
     history = History(Clock())
-    history.add(record(error="x", asked="m" * 10_000))
+    history.add(record(error="x", requested="m" * 10_000))
     assert len(history.errors()[0].model) == 200
 
 

@@ -15,7 +15,7 @@ from horde_proxy.numbers import finite
 from horde_proxy.protocol.chunks import Chunk, has_text
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem
 
-_NOT_LOGGED = frozenset({"account", "asked", "first_text", "is_paid", "spent"})
+_NOT_LOGGED = frozenset({"account", "requested", "first_text", "is_paid", "spent"})
 # What needs no quotes in a log line: paths, names of models, ids, e.g. "koboldcpp/Big-12B".
 _PLAIN = re.compile(r"[\w./:@+-]+")
 log = logging.getLogger("horde_proxy.requests")
@@ -25,7 +25,7 @@ log = logging.getLogger("horde_proxy.requests")
 class RequestLog:
     """One request. Times are seconds; `key` is the name of the client's key.
 
-    `account` is what it is counted for, or None. `asked` is the model that the client named,
+    `account` is what it is counted for, or None. `requested` is the model that the client named,
     `model` the one that answered.
     """
 
@@ -36,7 +36,7 @@ class RequestLog:
     status: int = 0
     seconds: float = 0.0
     model: str | None = None
-    asked: str | None = None
+    requested: str | None = None
     upstream: str | None = None
     horde_request: str | None = None
     first_text: float | None = None

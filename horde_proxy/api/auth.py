@@ -24,7 +24,6 @@ _NOT_JSON = "We could not parse the JSON body of your request."
 _NO_KEY_PREFIX = "sk-no-key"
 _SHORT = 16
 """Characters of a client's name that its usage is filed under in passthrough mode."""
-_MOST = 999_999_999
 ANONYMOUS_ACCOUNT = "anybody"
 """The account that requests without a key are counted for."""
 
@@ -85,7 +84,7 @@ def act_as(key: ClientKey) -> None:
 def check_limits() -> None:
     """Count the request against the limits of its key. Raises RateLimited above one of them."""
     ctx = current_context()
-    g.record.account = g.record.key or _account(ctx)
+    g.record.account = account_name(ctx)
     if g.key is not None:
         g.closing.append(ctx.access.limits.admit(g.key))
 
@@ -96,24 +95,11 @@ def is_admin() -> bool:
     return key is not None and (key.admin or key.name in current_context().access.admins)
 
 
-def whole_number(name: str, least: int, most: int = _MOST) -> int | None:
-    """A number in the query, or None without it. Raises InvalidRequest with param."""
-    given = request.args.get(name)
-    if given is None:
-        return None
-    is_number = given.isascii() and given.isdigit() and len(given) <= len(str(_MOST))
-    if not is_number or not least <= int(given) <= most:
-        raise unusable(name, f"it must be a whole number from {least} to {most}")
-    return int(given)
-
-
-def unusable(name: str, why: str) -> InvalidRequest:
-    """The error for a parameter in the query."""
-    return InvalidRequest(f"`{name}` is not usable: {why}.", param=name, code="invalid_value")
-
-
-def _account(ctx: AppContext) -> str:
-    """The account that a request without a key of ours is counted for."""
+def account_name(ctx: AppContext) -> str:
+    """The name that the usage of the current request is filed under."""
+    key: ClientKey | None = g.key
+    if key is not None:
+        return key.name
     return client_name()[:_SHORT] if ctx.access.passthrough else ANONYMOUS_ACCOUNT
 
 

@@ -53,7 +53,7 @@ class EventWriter(Protocol):
         """The events of one chat chunk."""
 
     def keep_alive(self) -> bytes:
-        """An event without news, for clients that give up on a silent stream."""
+        """An event without news, for clients that give up on a silent stream; b"" for none."""
 
     def progress(self, text: str) -> bytes:
         """An event that shows a line about the wait to whoever reads the answer."""
@@ -62,7 +62,7 @@ class EventWriter(Protocol):
         """The event of an error that ends the stream."""
 
     def end(self) -> bytes:
-        """What follows the last event, also after an error."""
+        """What follows the last event, also after an error; b"" for nothing."""
 
 
 Q = TypeVar("Q", bound=Question)

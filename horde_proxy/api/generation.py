@@ -81,10 +81,10 @@ def _items(
     `content` is the body as it came. Only this loop waits; closing it ends all that it began.
     """
     first, log, socket = requests[0], cast(RequestLog, g.record), client_socket()
-    callers = [with_caller(ctx, each) for each in requests]
+    callers = [with_caller(ctx, generation) for generation in requests]
     client, is_accepted = callers[0].client, False
     ctx.live.loop_guard.check(first, client)
-    log.asked = log.asked or first.model
+    log.requested = log.requested or first.model
     with (
         log.recording(ctx.clock),
         ctx.live.slots.held(),
@@ -133,7 +133,7 @@ def _joined(
     own = [replace(caller, sleeper=sleeper) for caller in callers]
 
     def start() -> Iterator[StreamItem]:
-        streams = [ctx.router.stream(*each) for each in zip(requests, routes, own, strict=True)]
+        streams = [ctx.router.stream(*parts) for parts in zip(requests, routes, own, strict=True)]
         return streams[0] if len(streams) == 1 else interleave(streams, requests[0].n)
 
     info = _info(requests[0], callers[0].client)

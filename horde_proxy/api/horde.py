@@ -28,9 +28,9 @@ class NotHere(ProxyError):
 def account() -> Response:
     """The horde account that pays for this client's chats, and the client's running requests."""
     ctx = current_context()
-    found = chosen_horde().upstream.account(horde_key(ctx))
+    horde_account = chosen_horde().upstream.account(horde_key(ctx))
     running = ctx.live.in_flight.summaries(_owner())
-    return jsonify({"object": "horde.account", **asdict(found), "running": running})
+    return jsonify({"object": "horde.account", **asdict(horde_account), "running": running})
 
 
 @blueprint.get("/horde/requests")
@@ -66,5 +66,5 @@ def chosen_horde() -> HordeEndpoint:
 
 
 def _owner() -> str | None:
-    """Whose requests may be seen; None: everybody's."""
+    """The client whose requests are shown; None for all clients."""
     return None if is_admin() else client_name()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from flask import Blueprint, Response, g, jsonify, request
 
 from horde_proxy import opencode
-from horde_proxy.api.auth import authenticate, whole_number
+from horde_proxy.api.auth import authenticate
 from horde_proxy.api.context import current_context
+from horde_proxy.api.query import whole_number
 from horde_proxy.errors import Unavailable
 
 DEFAULT_CONTEXT = 8192

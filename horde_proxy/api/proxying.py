@@ -115,9 +115,9 @@ def try_proxy(ctx: AppContext, body: JsonBody) -> tuple[Response | None, Candida
 
 def candidates_for(ctx: AppContext, name: str | None) -> Candidates:
     """The candidates for a model, for the current request. Raises ModelNotFound and the like."""
-    g.record.asked = name
+    g.record.requested = name
     candidates = ctx.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
-    g.record.asked = candidates.best
+    g.record.requested = candidates.best
     return candidates
 
 
@@ -145,7 +145,7 @@ def proxy(ctx: AppContext, body: Body, candidates: Candidates) -> Response | Non
             return None
         raise candidates.error()
     relayed.on_close.append(free)
-    if relayed.status < 400 and g.record.asked:
+    if relayed.status < 400 and g.record.requested:
         g.record.first_text = round(ctx.clock() - began, 3)
     try:
         return _response(relayed, _prompt_estimate(body))

@@ -1,21 +1,22 @@
-"""GET /horde/models, /horde/statistics and /horde/audit: what the horde can do right now."""
+"""GET /horde/models, /horde/statistics and /horde/audit: live data of the horde."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import TypeVar
 
 from flask import Blueprint, Response, request
 
-from horde_proxy.api.auth import authenticate, unusable, whole_number
+from horde_proxy.api.auth import authenticate
 from horde_proxy.api.context import current_context
 from horde_proxy.api.horde import chosen_horde
+from horde_proxy.api.query import choice, unusable, whole_number
 from horde_proxy.stats.audit import PRESETS
-from horde_proxy.stats.listing import SORTS, one_of
+from horde_proxy.stats.listing import SORTS
 from horde_proxy.stats.service import Query, StatsAnswer, StatsService
 
+# What Python, JavaScript and forms write for a boolean.
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _KINDS = {"text": "text", "image": "image"}
 _COMMON = ("type", "limit", "offset")
@@ -31,20 +32,19 @@ _ONE = ("type", "include_workers", "include_backend_variations")
 _STATISTICS = (*_COMMON, "group")
 _AUDIT = (*_COMMON, "group", "preset", "include_backend_variations")
 
-T = TypeVar("T")
 blueprint = Blueprint("statistics", __name__)
 blueprint.before_request(authenticate)
 
 
 @blueprint.get("/horde/models")
 def models() -> Response:
-    """The horde's models with workers, queue, speed and use."""
+    """The horde's models with their workers, queue, speed and usage."""
     return _sent(_statistics().models(_query(_MODELS)))
 
 
 @blueprint.get("/horde/models/<path:name>")
 def model(name: str) -> Response:
-    """One of them by any of its names, with its workers."""
+    """One model by any of its names, with its workers."""
     query = _query(_ONE)
     if "include_workers" not in request.args:
         query = replace(query, include_workers=True)
@@ -59,7 +59,7 @@ def statistics() -> Response:
 
 @blueprint.get("/horde/audit")
 def audit() -> Response:
-    """Which models are hardly used, served or described."""
+    """The models that are hardly used, hardly served or not described."""
     return _sent(_statistics().audit(_query(_AUDIT)))
 
 
@@ -70,14 +70,14 @@ def keep_warm() -> None:
 
 
 def _statistics() -> StatsService:
-    """The statistics of the horde that is meant, kept warm from now on."""
+    """The statistics of the chosen horde, which are kept warm from now on."""
     statistics = chosen_horde().statistics
     statistics.hydrator.start()
     return statistics
 
 
 def _sent(answer: StatsAnswer) -> Response:
-    """The answer, or a 304 for who has it."""
+    """The response, or a 304 for a client that has it already."""
     response = Response(answer.body, mimetype="application/json")
     response.set_etag(answer.etag)
     response.cache_control.private = True
@@ -92,26 +92,19 @@ def _query(allowed: tuple[str, ...]) -> Query:
         if name in request.args:
             raise unusable(name, "this route has no such parameter")
     return Query(
-        kind=_one("type", _KINDS) or "text",
-        include_workers=_one("include_workers", _BOOLEANS) or False,
-        include_backend_variations=_one("include_backend_variations", _BOOLEANS) or False,
-        group=_one("group", _BOOLEANS) or False,
-        preset=_name("preset", PRESETS),
+        kind=choice("type", _KINDS) or "text",
+        include_workers=choice("include_workers", _BOOLEANS) or False,
+        include_backend_variations=choice("include_backend_variations", _BOOLEANS) or False,
+        group=choice("group", _BOOLEANS) or False,
+        preset=_name_of("preset", PRESETS),
         min_worker_count=whole_number("min_worker_count", 0),
-        sort_by=_name("sort_by", SORTS),
-        sort_desc=_one("sort_desc", _BOOLEANS) is not False,
+        sort_by=_name_of("sort_by", SORTS),
+        sort_desc=choice("sort_desc", _BOOLEANS) is not False,
         limit=whole_number("limit", 1),
         offset=whole_number("offset", 0) or 0,
     )
 
 
-def _one(name: str, choices: Mapping[str, T]) -> T | None:
-    given = request.args.get(name)
-    return None if given is None else one_of(name, given, choices)
-
-
-def _name(name: str, choices: Mapping[str, object]) -> str | None:
-    given = request.args.get(name)
-    if given is not None:
-        one_of(name, given, choices)
-    return given
+def _name_of(name: str, choices: Mapping[str, object]) -> str | None:
+    """The value of a parameter itself, which must be one of the choices."""
+    return choice(name, {key: key for key in choices})

@@ -91,8 +91,9 @@ class EventStream:
             yield self._writer.progress(_line(waiting) + "\n")
         elif is_due and kind != "off":
             yield sse.comment(_line(waiting))
-            if kind == "chunk":
-                yield self._writer.keep_alive()
+            # A front without such an event leaves it at the comment.
+            if kind == "chunk" and (event := self._writer.keep_alive()):
+                yield event
 
 
 def _line(waiting: Waiting) -> str:

@@ -164,7 +164,7 @@ def summing_bucket(start: int) -> TimeBucket:
 
 
 def _error_record(record: RequestLog, now: float) -> ErrorRecord:
-    model = record.model or record.asked or ""
+    model = record.model or record.requested or ""
     return ErrorRecord(
         now,
         f"{record.method} {record.path}"[:_LONGEST],

@@ -1,0 +1,38 @@
+"""Reading the parameters of a query. Each fault is an InvalidRequest that names its parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from flask import request
+
+from horde_proxy.errors import InvalidRequest
+from horde_proxy.stats.listing import one_of
+
+_LARGEST = 999_999_999
+"""More than anybody counts; longer numbers would cost time to read."""
+
+T = TypeVar("T")
+
+
+def whole_number(name: str, least: int, most: int = _LARGEST) -> int | None:
+    """A number in the query, or None without it. Raises InvalidRequest."""
+    text = request.args.get(name)
+    if text is None:
+        return None
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST))
+    if not is_number or not least <= int(text) <= most:
+        raise unusable(name, f"it must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def choice(name: str, choices: Mapping[str, T]) -> T | None:
+    """What a parameter stands for, or None without it. Raises InvalidRequest for other values."""
+    text = request.args.get(name)
+    return None if text is None else one_of(name, text, choices)
+
+
+def unusable(name: str, why: str) -> InvalidRequest:
+    """The error for a parameter that is not usable."""
+    return InvalidRequest(f"`{name}` is not usable: {why}.", param=name, code="invalid_value")
