@@ -158,6 +158,7 @@ class ContextLengthExceeded(InvalidRequest):
 
     @property
     def message(self) -> str:
+        """The text for the client, numbers included."""
         return str(self)
 
 
@@ -177,7 +178,7 @@ class ContentPolicyViolation(InvalidRequest):
 class ToolCallFailed(InvalidRequest):
     """The model wrote no usable call although `tool_choice` required one.
 
-    A 400 and no 5xx: clients would repeat a 5xx, each time at the price of several generations.
+    A 400, not a 5xx: clients would repeat a 5xx, each time at the price of several generations.
     """
 
     code = "tool_call_failed"

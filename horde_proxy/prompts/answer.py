@@ -194,8 +194,10 @@ def loops(text: str) -> bool:
 
 
 def _repeats(tail: str, size: int) -> bool:
-    """Whether the end is one unit of that size, with a letter or digit in it: a line of dashes
-    is no loop."""
+    """Whether the end is one unit of that size, over and over.
+
+    It has a letter or digit in it: a line of dashes is no loop.
+    """
     rounds = _SHORT_ROUNDS if size <= _SHORT_UNIT else _LONG_ROUNDS
     length = max(_LEAST_LOOP, size * rounds)
     loop = tail[-length:]

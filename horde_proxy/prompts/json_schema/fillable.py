@@ -1,4 +1,4 @@
-"""From a schema to the shape of its values. What no value would be sure to fit is refused.
+"""From a schema to the shape of its values; refused where no value would be sure to fit.
 
 A model gives only leaves, so every keyword must hold whatever it says: those that cannot be
 promised (`not`, `contains`, a pattern without an example, ...) make a schema unfillable.

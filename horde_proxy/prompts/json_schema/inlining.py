@@ -42,6 +42,7 @@ class _Inliner:
         self._nodes = 0
 
     def inline(self, schema: Any, references: int = 0, depth: int = 0) -> dict[str, Any]:
+        """A part of the schema, inlined; it lies behind so many references and levels."""
         self._nodes += 1
         if self._nodes > _MOST_NODES or depth > MOST_DEPTH or references > MOST_REFERENCES:
             raise Unfillable("The schema is too deep or recursive.")

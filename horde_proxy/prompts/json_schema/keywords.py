@@ -1,7 +1,6 @@
-"""Keywords of a schema that may be anything: what of them is readable, and nothing raised.
+"""The few keywords that tool calls need, read from schemas that may be invalid. Nothing is raised.
 
-For the arguments of tool calls, which are coerced and checked whether or not the client's schema
-is valid.
+Arguments are coerced whether or not the client's schema is valid; what is unreadable is left out.
 """
 
 from __future__ import annotations

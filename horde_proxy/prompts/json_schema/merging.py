@@ -1,7 +1,7 @@
 """Two schemas made one: what `allOf`, or keywords beside a `$ref`, ask for together.
 
-Only what is easily said is merged; everything else raises Unfillable, and such a schema is left
-to validation, after the model has written a value by itself.
+Only simple cases are merged. Others raise Unfillable: then the model writes the whole value, and
+the value is validated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`anyOf` and `oneOf`: the branches that a value can be filled in by without doubt."""
+"""`anyOf` and `oneOf`: the branches of which a value surely fits the whole schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tool calls: how a model is told of its tools, and what it calls in the text that it writes.
+"""Tool calls: how a prompt presents the tools, and how calls are read from generated text.
 
 reading       the entry: stages in order, each looking for one shape of call
 marked        stage 1: calls behind a marker of a family, such as <tool_call>

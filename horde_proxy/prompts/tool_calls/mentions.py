@@ -21,10 +21,10 @@ _MOST_BLOCKS = 1000
 
 
 def object_around(searched: SearchedText, position: int, marker: int) -> tuple[int, int]:
-    """(how far no object is around a marker, the end of the object whose string quotes it).
+    """(where to look on for such an object next time, the end of the object around a marker).
 
-    The second is 0 when the marker stands free. Such an object is a file that a call writes, with
-    a text about calls in it.
+    The second is 0 when the marker stands free. A marker in a string of an object is quoted: a
+    call writes a file about calls.
     """
     text = searched.text
     while key := OBJECT_START.search(text, position, marker):

@@ -32,11 +32,11 @@ _NAMING = re.compile(
 )
 # An object that the text's end leaves without a name yet: `{`, `{"na`, `{"name": "`.
 _BEGUN = re.compile(r"""\{\s*(?:["']\w{0,13})?(?:["']\s*:?\s*["']?)?""")
-# `"arguments":` somewhere, which tells a broken call from an object that is none.
+# `"arguments":` somewhere, which tells a broken call from other JSON.
 _ARGUMENTS = re.compile(r"""["'](?:arguments|parameters|args|input)["']\s*:""")
 _LONGEST_HEAD = 2_000
 _LONGEST_SEARCH = 100_000
-"""Characters. To look beyond an object's end each time would take for ever where there are many."""
+"""Characters of one object. Without a bound many objects would take the square of their length."""
 
 
 def read_objects(
@@ -75,7 +75,7 @@ def _read_by_guess(searched: SearchedText, findings: Findings, opening: int, sta
     closing = last_closing(text, start, limit)
     end, behind = (closing.start(), closing.end()) if closing else (limit, limit)
     body = text[start:end]
-    # A string left open at the end of all may be half a file: to write that would destroy it.
+    # A string that is open at the end may be half a file, and to write it would destroy the file.
     is_safe = not searched.cut_off and not text[behind:limit].strip()
     is_safe = is_safe and (closing is not None or span(body).state != "quoted")
     calls = decode_calls(searched, body, marked=True) if is_safe else None

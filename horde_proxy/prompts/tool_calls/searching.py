@@ -27,7 +27,7 @@ class SearchedText:
     cut_off: bool
 
     def tool(self, name: Any) -> Tool | None:
-        """The tool that a model means by a name; None if there is none, or it is no name."""
+        """The tool that a model means by a name; None without such a tool."""
         return self.tools.get(name) or self.tools.get(plain_name(name)) if is_name(name) else None
 
 
@@ -54,7 +54,7 @@ class Findings:
             self.start = start
 
     def add_problem(self, problem: str) -> None:
-        """Note a call that is unreadable; the model is told of the first one."""
+        """Note a call that is unreadable. Only the first problem is reported to the model."""
         self.problem = self.problem or problem
         self.problem_count += 1
 
