@@ -1,7 +1,7 @@
 """horde-proxy: one OpenAI endpoint for a home, in front of the AI Horde and other servers.
 
-`create_app` is imported when it is asked for: most commands, and the process that only watches
-over the server, do without it.
+`create_app` and `reconfigure` are imported when they are first used: gunicorn's master process and
+most commands run without them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:
+    """Import a name of __all__ on its first use (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from horde_proxy import config

@@ -1,4 +1,4 @@
-"""python -m horde_proxy is the command line."""
+"""`python -m horde_proxy` is the same as the command `horde-proxy`."""
 
 from horde_proxy.commands.cli import main
 

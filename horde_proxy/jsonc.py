@@ -1,4 +1,7 @@
-"""Changing one value in a JSON text with comments, leaving all else as it is. Pure."""
+"""Changes one value in a JSON text with comments; every other character stays. Pure.
+
+It must not format or reorder: the text is a configuration that its user wrote by hand.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,26 @@ from typing import Any
 
 _INDENT = "  "
 _BLANK = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
+"""White space and comments, as in "  // mine" or "/* two\nlines */"."""
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
+"""A string of RFC 8259 with its quotes, as in "a \\" quote"; json.loads checks its escapes."""
 _SCALAR = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
+"""A number or a word, as in "-1.5e3" or "true"."""
 _DEEPEST = 100
+"""Deeper nesting than this is refused; Python's own recursion ends at 1000 calls."""
 
 
 class JsoncError(ValueError):
-    """The text is no JSON, or the place to change is not in an object."""
+    """The text is not JSON, or the value to change is not in an object."""
 
 
 @dataclass
 class Node:
-    """A value and where it stands; `members` are an object's, by key, the last one winning."""
+    """A value and its position in the text.
+
+    `members` are those of an object by key; of equal keys the last one counts. `last_end` is the
+    end of its last member.
+    """
 
     start: int
     end: int
@@ -41,9 +52,9 @@ def parse(text: str) -> Node:
 
 
 def set_value(text: str, path: tuple[str, ...], value: Any) -> str:
-    """The text with a value at a path of keys; missing objects on the way are made.
+    """The text with a value at a path of keys; missing objects on the way are added.
 
-    A value that is already there is not written again, however it is formatted.
+    An equal value keeps its formatting. Raises JsoncError.
     """
     node = parse(text)
     for depth, key in enumerate(path):
@@ -52,17 +63,17 @@ def set_value(text: str, path: tuple[str, ...], value: Any) -> str:
         if key not in node.members:
             for missing in reversed(path[depth + 1 :]):
                 value = {missing: value}
-            return _inserted(text, node, depth, key, value)
+            return _with_member(text, node, depth, key, value)
         node = node.members[key]
     if node.value == value:
         return text
-    return text[: node.start] + _dumped(value, len(path)) + text[node.end :]
+    return text[: node.start] + _to_json(value, len(path)) + text[node.end :]
 
 
-def _inserted(text: str, node: Node, depth: int, key: str, value: Any) -> str:
-    """The text with a new member at the end of an object, behind its last comment."""
+def _with_member(text: str, node: Node, depth: int, key: str, value: Any) -> str:
+    """The text with a new member at the end of an object, after its last comment."""
     indent = _INDENT * (depth + 1)
-    member = f"\n{indent}{json.dumps(key)}: {_dumped(value, depth + 1)}\n{_INDENT * depth}"
+    member = f"\n{indent}{json.dumps(key)}: {_to_json(value, depth + 1)}\n{_INDENT * depth}"
     brace = node.end - 1
     if node.last_end is None:
         return text[:brace].rstrip() + member + text[brace:]
@@ -71,7 +82,7 @@ def _inserted(text: str, node: Node, depth: int, key: str, value: Any) -> str:
     return text[: node.last_end] + comma + rest + member + text[brace:]
 
 
-def _dumped(value: Any, depth: int) -> str:
+def _to_json(value: Any, depth: int) -> str:
     text = json.dumps(value, indent=_INDENT, ensure_ascii=False)
     return text.replace("\n", "\n" + _INDENT * depth)
 
@@ -80,12 +91,13 @@ class _Reader:
     """Reads a text from left to right."""
 
     def __init__(self, text: str) -> None:
+        # Windows' editors begin a file with a byte order mark.
         self.text, self.position = text, int(text.startswith("\ufeff"))
 
-    def error(self, wanted: str) -> JsoncError:
+    def error(self, expected: str) -> JsoncError:
         before = self.text[: self.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        return JsoncError(f"not valid JSON in line {line}, column {column}: expected {wanted}")
+        return JsoncError(f"not valid JSON in line {line}, column {column}: expected {expected}")
 
     def skip(self) -> None:
         match = _BLANK.match(self.text, self.position)
@@ -93,9 +105,9 @@ class _Reader:
 
     def accept(self, character: str) -> bool:
         self.skip()
-        found = self.text.startswith(character, self.position)
-        self.position += found
-        return found
+        is_next = self.text.startswith(character, self.position)
+        self.position += is_next
+        return is_next
 
     def value(self, depth: int) -> Node:
         self.skip()

@@ -1,7 +1,7 @@
-"""opencode's configuration, kept up to date with the models that are on offer now.
+"""opencode's configuration with the models that are available now.
 
-Changes only its own provider and the defaults that point to it; everything else in the file,
-comments included, is the user's.
+It must change nothing but its own provider and the defaults that point to it: everything else in
+the file, comments included, is the user's. Source: https://opencode.ai/config.json
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ from horde_proxy.jsonc import JsoncError, parse, set_value
 PROVIDER = "horde"
 SCHEMA = "https://opencode.ai/config.json"
 COMFORTABLE_CONTEXT = 16_384
-"""opencode's own prompt takes about 7,000 tokens."""
+"""Tokens. opencode's own prompt takes about 7,000 of them."""
 LONGEST_ANSWER = 8_192
-"""Answers are chained, so a job's length is no limit; what is said here is kept free of history."""
+"""Tokens that opencode keeps free for an answer. Answers are chained of several jobs, so that the
+length of one job does not limit them."""
 _PATIENCE_MS = 900_000
+"""How long opencode waits for headers and between chunks: the queue of the horde may be long."""
 _LONE_LINE_FEED = re.compile(r"(?<!\r)\n")
+"""The end of a line as Unix writes it; a file without any comes from Windows."""
 
 Model = Mapping[str, Any]
 
 
 def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> str:
-    """The configuration's text with our provider for these models; raises JsoncError.
+    """The configuration's text with our provider for these models. Raises JsoncError.
 
-    `model` and `small_model` are set where they are missing, or point to a model of ours that is
-    gone: a default that still works is not changed under the user's hands.
+    `model` and `small_model` are set where they are missing, or name a model of ours that is gone:
+    a default that still works is the user's choice.
     """
     is_of_windows = "\r\n" in text and not _LONE_LINE_FEED.search(text)
     current = parse(text).value
     if not isinstance(current, dict):
-        raise JsoncError("the whole is not an object")
+        raise JsoncError("the configuration is not an object")
     offered = {f"{PROVIDER}/{model['id']}" for model in models}
     text = set_value(text, ("$schema",), current.get("$schema", SCHEMA))
     text = set_value(text, ("provider", PROVIDER), provider(models, base_url, api_key))
@@ -48,7 +51,7 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
 
 
 def provider(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any]:
-    """The provider object for opencode; times are in milliseconds, and fit a queue."""
+    """The provider object for opencode. Times are in milliseconds."""
     return {
         "npm": "@ai-sdk/openai-compatible",
         "name": "AI Horde",
@@ -64,9 +67,9 @@ def provider(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, 
 
 
 def fresh(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any]:
-    """A whole configuration for who has none; raises ValueError without models."""
+    """A whole configuration, for users who have none. Raises ValueError without models."""
     if not models:
-        raise ValueError("no model has a context that is large enough")
+        raise ValueError("no model has a context that is large enough for opencode")
     return {
         "$schema": SCHEMA,
         "model": f"{PROVIDER}/{best(models)['id']}",
@@ -77,35 +80,35 @@ def fresh(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any
 
 def capable(models: Sequence[Model], min_context: int) -> list[Model]:
     """The models whose context is large enough, by name."""
-    found = [model for model in models if model.get("context_length", 0) >= min_context]
-    return sorted(found, key=lambda model: str(model["id"]))
+    matches = [model for model in models if model.get("context_length", 0) >= min_context]
+    return sorted(matches, key=lambda model: str(model["id"]))
 
 
 def best(models: Sequence[Model]) -> Model:
-    """The most available one, those with a comfortable context first."""
+    """The most available model, of those with a comfortable context where there are any."""
     return max(
         models,
         key=lambda model: (
             model.get("context_length", 0) >= COMFORTABLE_CONTEXT,
-            _told(model, "threads") / (1 + _told(model, "eta")),
-            _told(model, "tokens_per_second"),
+            _horde_number(model, "threads") / (1 + _horde_number(model, "eta")),
+            _horde_number(model, "tokens_per_second"),
         ),
     )
 
 
 def fastest(models: Sequence[Model]) -> Model:
-    """The one that writes the most tokens a second while hardly anybody waits for it."""
+    """The model that writes the most tokens a second for the length of its queue."""
     return max(
         models,
         key=lambda model: (
-            _told(model, "tokens_per_second") / (1 + _told(model, "eta")),
-            _told(model, "threads"),
+            _horde_number(model, "tokens_per_second") / (1 + _horde_number(model, "eta")),
+            _horde_number(model, "threads"),
         ),
     )
 
 
 def write(path: Path, text: str) -> bool:
-    """Put a text into a file, all at once or not at all; False when it is there already."""
+    """Put a text into a file, whole or not at all. False where the file has that text already."""
     if path.is_file() and path.read_bytes() == text.encode():
         return False
     target = path.resolve()
@@ -135,5 +138,6 @@ def _entry(model: Model) -> dict[str, Any]:
     }
 
 
-def _told(model: Model, name: str) -> float:
+def _horde_number(model: Model, name: str) -> float:
+    """A number of the model's `horde` object; 0 where a server of another kind gives none."""
     return float(model.get("horde", {}).get(name) or 0)

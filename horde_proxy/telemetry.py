@@ -22,7 +22,7 @@ class Telemetry:
         """A request is repeated. `reason`: "faulted", "lost", "bad_text" or "misfit"."""
 
     def late(self, seconds: float) -> None:
-        """A request ended so much later than expected at its submit; 0: in time."""
+        """A request ended so much later than estimated at its submit; 0: in time."""
 
     def hit(self, cache: str) -> None:
         """A cached value was used."""

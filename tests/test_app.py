@@ -193,6 +193,9 @@ def test_new_settings_name_those_that_only_a_restart_applies() -> None:
         "server.grace",
         "private_horde.strict",
     ]
+    # The pace that it allows is still that of the start.
+    private = app.extensions["horde_proxy"].hordes["private"].upstream
+    assert not private._horde.submit_queue._has_pace
     assert reconfigure(app, settings(private_horde={"enabled": True})) == []
 
 

@@ -1,4 +1,4 @@
-"""opencode.json from the models on offer, with the user's own settings kept."""
+"""opencode.json from the available models, with the user's own settings kept."""
 
 from __future__ import annotations
 
@@ -173,6 +173,17 @@ def test_the_command_writes_and_then_leaves_alone(tmp_path: Path) -> None:
     options = json.loads(path.read_text())["provider"]["horde"]["options"]
     assert (options["apiKey"], options["baseURL"]) == ("{env:KEY}", "https://ai.home/v1")
     assert "unchanged" in run(path, "--key", "{env:KEY}", "--base-url", "https://ai.home/v1").output
+
+
+@responses.activate
+def test_a_base_url_alone_is_also_the_proxy_to_ask(tmp_path: Path) -> None:
+    responses.get("https://ai.home/v1/models", json={"data": [BIG]})
+    path = tmp_path / "opencode.json"
+    command = ["opencode", "--once", "--base-url", "https://ai.home/v1", "--output", str(path)]
+    assert CliRunner().invoke(main, command).output == f"{path}: 1 models\n"
+    assert json.loads(path.read_text())["provider"]["horde"]["options"]["baseURL"] == (
+        "https://ai.home/v1"
+    )
 
 
 @pytest.mark.parametrize(

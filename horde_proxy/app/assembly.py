@@ -148,7 +148,6 @@ def _shared_settings(settings: Config) -> tuple[object, ...]:
     """The settings that endpoints are made of, besides their own."""
     return (
         settings.horde.model_dump_json(),
-        settings.private_horde.strict,
         settings.routing,
         settings.formats,
         settings.tool_styles,

@@ -145,12 +145,11 @@ def _endpoint_settings(endpoint: EndpointSettings, services: AppServices) -> Hor
 def _private_settings(private: PrivateApp, services: AppServices) -> HordeSettings:
     """The settings for the private horde, whose workers are the user's own."""
     taken_over = {name: getattr(services.settings.horde, name) for name in _SHARED_BY_ALL_HORDES}
-    is_strict = services.settings.private_horde.strict
     unlimited: dict[str, list[str]] = {"address_limits": [], "key_limits": []}
     return HordeSettings().model_copy(
         update={
             **taken_over,
-            **({} if is_strict else unlimited),
+            **({} if private.strict else unlimited),
             "url": PRIVATE_HORDE_URL,
             "api_key": private.key,
             "validated_backends": False,

@@ -27,10 +27,11 @@ _OWNERS_CONCURRENCY = 10_000
 
 @dataclass(frozen=True)
 class PrivateApp:
-    """The private horde's Flask app, and the key of its owner."""
+    """The private horde's Flask app and its owner's key; `strict` is what it was started with."""
 
     app: Flask
     key: str
+    strict: bool
 
 
 def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> PrivateApp:
@@ -53,7 +54,7 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
     private.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     private.register_blueprint(blueprint(horde))
     app.wsgi_app = _split(private.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
-    return PrivateApp(private, key)
+    return PrivateApp(private, key, strict)
 
 
 def is_open(settings: Config) -> bool:
