@@ -21,11 +21,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from horde_proxy.errors import ClientGone, ProxyError, ShuttingDown
+from horde_proxy.upstreams.lean_adapter import LeanAdapter
 
 # Linux reports a peer that closed even behind bytes that nobody has read.
 _HUNG_UP: int = getattr(select, "EPOLLRDHUP", 0)
@@ -247,7 +247,7 @@ class _SecurePool(HTTPSConnectionPool):
 _POOLS = {"http": _Pool, "https": _SecurePool}
 
 
-class WatchedAdapter(HTTPAdapter):
+class WatchedAdapter(LeanAdapter):
     """Sends requests over connections that a CallGuard can shut down."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
