@@ -11,7 +11,9 @@ How to add a front, here for an API "echo":
 5. tests/test_api_echo.py, and the route in docs/.
 
 Everything between the body and the chunks (keys, limits, candidates, retries, clients that leave,
-loops, slots, logs) is done by api/generation.py, alike for all fronts.
+loops, slots, logs) is done by api/generation.py, alike for all fronts. Errors before the first
+byte have OpenAI's envelope; an API with another one registers an error handler for ProxyError on
+its blueprint. tests/test_api_front.py has a whole front, with named events.
 """
 
 from __future__ import annotations
