@@ -44,7 +44,7 @@ class LeanAdapter(HTTPAdapter):
         return pool
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Nothing: the pool was told when it was made."""
+        """Nothing: this was done when the pool was made."""
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         """What is used of a response: status, headers, and the body to be read."""

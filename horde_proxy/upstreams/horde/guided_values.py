@@ -79,8 +79,8 @@ class GuidedValues:
     def _in_words_of(self, source: str, leaf: LeafPrompt, text: str) -> Steps[str]:
         """The inside of a JSON string, as it stands in the source.
 
-        Where what the model wrote is not found there, it is asked for once more, in plain text: a
-        small model copies a word better after a space than after a quotation mark.
+        When it is not found there, the model writes it once more, in plain text: a small model
+        copies a word better after a space than after a quotation mark.
         """
         quote = quoted_from(cut(text.lstrip(' "'), leaf.stops)[0], source)
         label = _LABEL.search(leaf.prefill)

@@ -88,7 +88,7 @@ class Estimate:
         """
         if processing:
             return max(self.generation - elapsed, 1.0)
-        # Overdue is told as "a second left", never as less than nothing.
+        # An overdue request has "a second left", never less than nothing.
         queue = max(self.queue - elapsed, 1.0)
         if position:
             self._first_position = self._first_position or (elapsed, position)
@@ -170,5 +170,5 @@ def generation_progress(status: Status) -> Progress:
 
 
 def count(value: Any) -> int:
-    """A count that the horde sent; 0 for what is none."""
+    """A count in a status; 0 for anything that is not a positive integer."""
     return value if isinstance(value, int) and value > 0 else 0

@@ -79,11 +79,11 @@ class Lifecycle(Generic[G]):
 
     @contextmanager
     def _attempt(self, n: int) -> Iterator[RunningRequest]:
-        """A request that is closed at the end. Where it fails, another is tried if one is left."""
+        """A request, closed at the end. A failure is raised only when no try is left."""
         request = RunningRequest(self._horde, self._job, n, self._ticket, self._cost)
         try:
             yield request
-            # None when the preferred worker was given up: another request follows, as no try less.
+            # None when the preferred worker was given up, which uses up no try.
             if request.status is not None:
                 self._take(request)
         except (Faulted, RequestLost) as exc:
@@ -94,7 +94,7 @@ class Lifecycle(Generic[G]):
             request.close()
 
     def _submit(self, request: RunningRequest) -> Generator[Waiting, None, None]:
-        """Waitings until it is submitted at its turn; smaller where the kudos do not suffice."""
+        """Waitings until the request is submitted; smaller, when the kudos do not suffice."""
         horde, job = self._horde, self._job
         while not request.id:
             self._check_price(request.n)

@@ -10,20 +10,18 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from horde_proxy.aihorde import kudos, limits
-from horde_proxy.aihorde.names import matches_glob
 from horde_proxy.errors import ModelNotFound, Unavailable
 from horde_proxy.prompts.fit import LEAST_LENGTH, Capacity, Fitted, common_length, fit
-from horde_proxy.prompts.format_rules import choose_format
 from horde_proxy.prompts.formats import RAW, Format
-from horde_proxy.prompts.tool_calls.instructions import style_for
 from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde import text
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, ModelEntry
+from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.throughput import UNMEASURED
 from horde_proxy.upstreams.horde.workers import Filters
 
-JOB_SECONDS = 100.0
+_IN_TIME_SECONDS = 100.0
 """Seconds that a job may take: the horde takes it from its worker after limits.JOB_SECONDS."""
 FIRST_SECONDS = 8.0
 """Seconds that a first segment may take on the slowest worker: quicker ones go on after it."""
@@ -32,40 +30,7 @@ _SLOWEST_LENGTH = 128
 _SHORTEST_FIRST = 48
 """Tokens of a first segment, however slow its workers are."""
 _SLACK = 8
-"""Tokens that the last segment may have in excess: the estimate of what is written may be high."""
-
-
-@dataclass(frozen=True)
-class HordeOptions:
-    """How this proxy uses the horde. A request may override some of it.
-
-    `first_segment` is in tokens, 0 for one as long as the others. `retries` are those of one
-    segment, `max_kudos` those of a whole answer. `most_leaves`: values that guided filling writes.
-    """
-
-    api_key: str = field(repr=False)
-    default_max_tokens: int = 4096
-    formats: Mapping[str, str] = field(default_factory=dict)
-    placeholders: bool = True
-    filters: Filters = field(default_factory=Filters)
-    segments: bool = True
-    first_segment: int = 128
-    retries: int = 2
-    max_kudos: float | None = None
-    tool_styles: Mapping[str, str] = field(default_factory=dict)
-    tool_retries: int = 1
-    most_leaves: int = 12
-
-    def format(self, model: str) -> Format:
-        """The chat format that is used for a model."""
-        return choose_format(model, self.formats, placeholders=self.placeholders)
-
-    def tool_style(self, model: str) -> str:
-        """How tool calls are written for a model: hermes, llama3, mistral or none."""
-        for glob, style in self.tool_styles.items():
-            if matches_glob(model, glob):
-                return style
-        return style_for(self.format(model).name)
+"""Tokens that the last segment may have in excess: our estimate of a text may be too high."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +215,7 @@ def _longest_segment(workers: Sequence[CatalogWorker], affordable_length: int) -
     speeds = [worker.speed for worker in workers if worker.speed]
     in_time = limits.MOST_TOKENS
     if speeds:
-        in_time = max(int(min(speeds) * JOB_SECONDS), _SLOWEST_LENGTH)
+        in_time = max(int(min(speeds) * _IN_TIME_SECONDS), _SLOWEST_LENGTH)
     common = common_length(capacities(workers))
     return max(LEAST_LENGTH, min(limits.MOST_TOKENS, affordable_length, common, in_time))
 

@@ -32,8 +32,8 @@ _FAR_POSITION = 5
 class PollSchedule:
     """The polls of one request: `delay` is the time to wait before the next one, in seconds.
 
-    Gaps widen with the time since the submit, and anew from the time when a worker began: what is
-    noticed late is then late in proportion to the length of the job. `load` is the number of
+    Gaps widen with the time since the submit, and again with the time since a worker began: how
+    late an end is noticed is then in proportion to the length of the job. `load` is the number of
     running requests. `least`: no gap is shorter, once a worker has begun (s).
     """
 

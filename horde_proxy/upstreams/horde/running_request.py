@@ -137,7 +137,7 @@ class RunningRequest:
         self.waiting = Waiting("queued", None, round(self._expected.left(0, 0)))
 
     def _poll(self) -> Status | None:
-        """The status, with the results when it is final; None when it could not be had now."""
+        """The status, with the results when it is final; None when this poll failed."""
         self._schedule.polled()
         kind, client = self._kind, self._horde.client
         try:

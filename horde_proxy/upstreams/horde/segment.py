@@ -1,4 +1,4 @@
-"""One segment of an answer: the text job that goes on with what is written so far."""
+"""One segment of an answer: the text job that continues what was written so far."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LEAST_AFTER_FAULT = 64
 
 @dataclass(frozen=True)
 class TextGeneration(Generation):
-    """A text, and the max_length that it was asked for with."""
+    """A text, and the max_length of the request that it came from."""
 
     text: str
     max_length: int
@@ -94,7 +94,7 @@ class Segment:
         return self.horde.throughput.expected(self.plan.entry, self.fitted.max_length)
 
     def preferred_worker(self) -> str | None:
-        """The worker that wrote what is there, whose cache is warm, unless it is far slower."""
+        """The worker that wrote `so_far`, whose cache is warm, unless others are far faster."""
         throughput = self.horde.throughput
         others = [
             throughput.of(worker.id).per_second or worker.speed or UNMEASURED

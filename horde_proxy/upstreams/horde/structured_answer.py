@@ -324,7 +324,7 @@ class StructuredAnswer:
         yield from self._emit_new("content", content, index)
 
     def _emit_new(self, key: str, text: str, index: int) -> Iterator[Chunk]:
-        """The chunks of what is new in a part of the message.
+        """The chunks of the new part of a text.
 
         What was sent stays. Where a corrected answer says something else, that comes after it.
         """

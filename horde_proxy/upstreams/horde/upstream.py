@@ -29,7 +29,8 @@ from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.failures import Failures
 from horde_proxy.upstreams.horde.lifecycle import Submitted
-from horde_proxy.upstreams.horde.plan import HordeOptions, Plan, make_plan, same_format
+from horde_proxy.upstreams.horde.options import HordeOptions
+from horde_proxy.upstreams.horde.plan import Plan, make_plan, same_format
 from horde_proxy.upstreams.horde.structured_answer import StructuredAnswer
 from horde_proxy.upstreams.horde.submit_queue import SubmitQueue, Ticket
 from horde_proxy.upstreams.horde.throughput import Throughput
