@@ -14,6 +14,7 @@ import pytest
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 np = pytest.importorskip("numpy")
 gguf = pytest.importorskip("gguf")
+pytest.importorskip("numpy.testing")  # its import starts a process
 
 from hypothesis import example, given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
