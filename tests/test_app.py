@@ -13,12 +13,13 @@ import pytest
 from horde_proxy import create_app, reconfigure
 from horde_proxy.config import Config, ConfigError, load
 from horde_proxy.errors import ProxyError
+from horde_proxy.ledger import ClientKey
 from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Head, chunk, role_chunk
 from horde_proxy.upstreams import kinds
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
-from tests.support import Scripted, World
+from tests.support import OWNER_KEY, Scripted, World, known
 
 
 def settings(**sections: Any) -> Config:
@@ -160,6 +161,17 @@ def test_a_result_that_any_horde_pushes_is_delivered(world: World) -> None:
     reconfigure(app, world.configure(horde={"retries": 0}).config())
     response = app.test_client().post(path, json={"id": "job", "request": "request"})
     assert (response.status_code, woken) == (204, ["second"])
+
+
+def test_the_horde_key_of_a_clients_key_is_for_the_main_horde_only(world: World) -> None:
+    world.configure(**known(ann=ClientKey("ann", horde_key=OWNER_KEY)))
+    world.configure(
+        endpoints=[{"type": "horde", "name": "home"}, {**HORDES[0], "api_key": "its-own-key"}],
+        private_horde={"enabled": True, "api_key": "private-key"},
+    )
+    hordes = world.app().extensions["horde_proxy"].hordes
+    keys = {name: horde.upstream._options.key_for(OWNER_KEY) for name, horde in hordes.items()}
+    assert keys == {"home": OWNER_KEY, "first": "its-own-key", "private": "private-key"}
 
 
 # New settings.

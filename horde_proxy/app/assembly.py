@@ -147,6 +147,7 @@ class Assembly:
 def _shared_settings(settings: Config) -> tuple[object, ...]:
     """The settings that endpoints are made of, besides their own."""
     return (
+        settings.access.mode,
         settings.horde.model_dump_json(),
         settings.routing,
         settings.formats,

@@ -43,7 +43,7 @@ _ONLY_AT_START = ("bind", "grace", "log_format")
 """Settings of [server] that gunicorn and the log are given once."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Composition:
     """The parts of one app that outlive its settings, and the settings that it began with."""
 
@@ -73,6 +73,7 @@ def create_app(settings: Config | None = None, runtime: Runtime | None = None) -
     """
     settings, runtime = settings or config.load(), runtime or Runtime()
     app = Flask("horde_proxy", static_folder=None)
+    # Clients and tests read answers in the order in which they are written, as OpenAI's are.
     app.json.sort_keys = False  # type: ignore[attr-defined]
     is_private = settings.private_horde.enabled
     private = add_private_horde(app, settings, runtime) if is_private else None
@@ -81,6 +82,7 @@ def create_app(settings: Config | None = None, runtime: Runtime | None = None) -
     assembly = Assembly(runtime, live.shutdown, private, live.disconnects, live.metrics)
     parts = Composition(runtime, settings, private, live, assembly, ledger, settings)
     app.extensions["composition"] = parts
+    _adjust(app, parts)
     routes.register(app, _context(app, parts, settings))
     return app
 
@@ -91,19 +93,21 @@ def reconfigure(app: Flask, settings: Config) -> list[str]:
     Running chats end under the old settings, and stay on the page and joinable by a retry. What
     has been counted stays. Raises ConfigError, the app being unchanged.
     """
-    parts = composition_of(app)
-    if parts.settings.access.mode is not None and settings.access.mode is None:
+    before = composition_of(app)
+    if before.settings.access.mode is not None and settings.access.mode is None:
         raise ConfigError(
             "the new settings have no access.mode, and the running ones have: a file that was "
             "emptied must not open the proxy to everybody; set access.mode, or restart"
         )
-    parts.ledger = build_ledger(settings.access, parts.runtime, parts.ledger)
-    if parts.live.page.sessions is not parts.ledger.sessions:
-        page = replace(parts.live.page, sessions=parts.ledger.sessions)
-        parts.live = replace(parts.live, page=page)
-    _adjust(parts.live, settings)
+    # Whatever may fail comes first, so that a failure leaves all as it was.
+    ledger = build_ledger(settings.access, before.runtime, before.ledger)
+    parts = replace(
+        before, settings=settings, ledger=ledger, live=_with_sessions(before.live, ledger)
+    )
     context = _context(app, parts, settings)
-    parts.settings = settings
+    _adjust(app, parts)
+    # One assignment each: a request that is being served keeps the context that it began with.
+    app.extensions["composition"] = parts
     app.extensions["horde_proxy"] = context
     return _needs_restart(parts.started_with, settings)
 
@@ -115,8 +119,6 @@ def composition_of(app: Flask) -> Composition:
 
 def _context(app: Flask, parts: Composition, settings: Config) -> AppContext:
     """What views are given. A view works with one context from beginning to end."""
-    for flask_app in (app, parts.private.app if parts.private else app):
-        flask_app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     endpoints = parts.assembly.endpoints(settings)
     return AppContext(
         Router(endpoints, settings.aliases, settings.fallbacks, settings.routing.max_wait),
@@ -177,9 +179,18 @@ def _live(settings: Config, runtime: Runtime, ledger: Ledger) -> LiveState:
     )
 
 
-def _adjust(live: LiveState, settings: Config) -> None:
-    """Give the objects that outlive a reload their new limits."""
-    server = settings.server
+def _with_sessions(live: LiveState, ledger: Ledger) -> LiveState:
+    """The same with the sessions of the ledger, which change with its database only."""
+    if live.page.sessions is ledger.sessions:
+        return live
+    return replace(live, page=replace(live.page, sessions=ledger.sessions))
+
+
+def _adjust(app: Flask, parts: Composition) -> None:
+    """Give the objects that outlive a reload their limits."""
+    live, server = parts.live, parts.settings.server
+    for flask_app in (app, parts.private.app if parts.private else app):
+        flask_app.config["MAX_CONTENT_LENGTH"] = server.max_body
     live.slots.count = server.places
     live.in_flight.configure(grace=server.cancel_grace, window=server.reattach_window)
     live.loop_guard.configure(server.loop_limit)

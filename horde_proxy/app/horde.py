@@ -39,6 +39,7 @@ PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
 _CONNECTIONS = 128
 """Connections kept in a pool. More chats at a time open more, which are closed after use."""
 _CONNECT_TRIES = 2
+"""Retries of a connection that could not be made; a horde's front end restarts now and then."""
 _SHARED_BY_ALL_HORDES = (
     "contact",
     "connect_timeout",
@@ -241,7 +242,20 @@ def _options(setup: _HordeSetup) -> HordeOptions:
         first_segment=horde.first_segment,
         retries=horde.retries,
         max_kudos=horde.max_kudos_per_request,
+        accepts_callers_keys=_accepts_callers_keys(setup),
     )
+
+
+def _accepts_callers_keys(setup: _HordeSetup) -> bool:
+    """Whether callers' own keys may be sent to this horde.
+
+    With access.mode = "keys" they are the `horde_key` of [access.keys], for the horde of [horde]
+    alone: others would refuse them, and learn them. In passthrough mode a client chooses the model,
+    and by that the horde that gets its key.
+    """
+    settings = setup.services.settings
+    is_main = api_url(setup.horde.url) == api_url(settings.horde.url)
+    return settings.access.mode != "keys" or is_main
 
 
 def _submit_queue(setup: _HordeSetup, accounts: Accounts) -> SubmitQueue:

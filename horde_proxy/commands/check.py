@@ -95,7 +95,7 @@ def check_horde(
     if settings.private_horde.enabled:
         yield Finding("horde: the private one, in the proxy's own process")
         return
-    if settings.endpoints and all(each.type != "horde" for each in settings.endpoints):
+    if settings.endpoints and all(endpoint.type != "horde" for endpoint in settings.endpoints):
         return
     url = settings.horde.url
     try:

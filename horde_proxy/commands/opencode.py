@@ -49,10 +49,10 @@ def opencode(
     once: bool,
 ) -> None:
     """Keep opencode's configuration up to date with the available models."""
-    asked = proxy_client.base_url(url or base_url, path)
+    proxy = proxy_client.base_url(url or base_url, path)
     while True:
         try:
-            click.echo(_update(output, asked, base_url or asked, key, min_context))
+            click.echo(_update(output, proxy, base_url or proxy, key, min_context))
         except click.ClickException as exc:
             if once:
                 raise
@@ -62,9 +62,9 @@ def opencode(
         time.sleep(interval)
 
 
-def _update(output: Path, asked: str, base_url: str, key: str, min_context: int) -> str:
+def _update(output: Path, proxy: str, base_url: str, key: str, min_context: int) -> str:
     """What was done, in a line. Raises ClickException, the file being unchanged."""
-    models = configuration.capable(proxy_client.get(asked, "/models")["data"], min_context)
+    models = configuration.capable(proxy_client.get(proxy, "/models")["data"], min_context)
     if not models:
         raise click.ClickException(
             f"no model with a context of at least {min_context} tokens is available"

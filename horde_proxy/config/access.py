@@ -37,7 +37,7 @@ class KeySettings(Section):
     kudos_per_day: Annotated[float, Field(gt=0)] | None = None
     """Kudos in a day (UTC)."""
     horde_key: Annotated[SentKey | None, Field(repr=False)] = None
-    """The horde key that pays for it, instead of the proxy's own."""
+    """The key at `horde.url` that pays for it, instead of the proxy's own."""
     admin: bool = False
     """Whether it may see everybody's requests and usage."""
 

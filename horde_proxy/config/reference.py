@@ -98,7 +98,7 @@ def _type_name(kind: Any) -> str:
     if origin is Annotated:
         return _type_name(arguments[0])
     if origin in (Union, UnionType):
-        return " or ".join(_type_name(each) for each in arguments if each is not NoneType)
+        return " or ".join(_type_name(kind) for kind in arguments if kind is not NoneType)
     if origin is Literal:
         *most, last = (f"`{value}`" for value in arguments)
         return f"{', '.join(most)} or {last}"

@@ -19,6 +19,7 @@ class HordeOptions:
     `first_segment` is in tokens, 0 for one as long as the others. `retries` are those of one
     segment, `max_kudos` those of a whole answer, `tool_retries` corrections of one choice.
     `most_leaves`: values that guided filling may write. `formats` and `tool_styles` are by glob.
+    `accepts_callers_keys`: a caller's own key is one of this horde's.
     """
 
     api_key: str = field(repr=False)
@@ -33,6 +34,12 @@ class HordeOptions:
     tool_styles: Mapping[str, str] = field(default_factory=dict)
     tool_retries: int = 1
     most_leaves: int = 12
+    accepts_callers_keys: bool = True
+
+    def key_for(self, callers_key: str | None) -> str:
+        """The key that pays for a caller who may have one of its own."""
+        own = callers_key if self.accepts_callers_keys else None
+        return own or self.api_key
 
     def format(self, model: str) -> Format:
         """The chat format that is used for a model."""

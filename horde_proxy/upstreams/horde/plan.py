@@ -166,7 +166,7 @@ def make_plan(
         eligible_workers=workers,
         format=format,
         filters=filters,
-        api_key=caller.api_key or options.api_key,
+        api_key=options.key_for(caller.api_key),
         max_tokens=lengths.max_tokens,
         longest_job=lengths.longest_job,
         first_length=lengths.first,

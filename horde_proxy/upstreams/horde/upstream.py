@@ -104,7 +104,7 @@ class HordeUpstream:
 
     def account(self, api_key: str | None) -> Account:
         """The account that pays for a client's chats."""
-        return self._horde.accounts.of(api_key or self._options.api_key)
+        return self._horde.accounts.of(self._options.key_for(api_key))
 
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         """Those of the models that may share one request with the first: of the same format."""
@@ -174,7 +174,7 @@ class HordeUpstream:
         return Head(self._new_id(), int(self._now()), plan.models[0])
 
     def _plan(self, request: GenerationRequest, models: Sequence[str], caller: Caller) -> Plan:
-        api_key = caller.api_key or self._options.api_key
+        api_key = self._options.key_for(caller.api_key)
         size = max(map(kudos.assumed_size, models))
         accounts = self._horde.accounts
         longest = accounts.max_length(api_key, size, request.n)
