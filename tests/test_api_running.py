@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.api.in_flight import InFlight, RequestInfo
+from horde_proxy.api.in_flight import InFlight
+from horde_proxy.api.shared_answer import RequestInfo
 from horde_proxy.errors import ClientGone, UpstreamFailed
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
 from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known

@@ -16,8 +16,8 @@ from werkzeug.test import TestResponse
 
 from horde_proxy import create_app, reconfigure
 from horde_proxy.api.access_log import RequestLog
-from horde_proxy.api.in_flight import RequestInfo
 from horde_proxy.api.routes import PageState, Slots
+from horde_proxy.api.shared_answer import RequestInfo
 from horde_proxy.config import load
 from horde_proxy.ledger import ClientKey
 from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting

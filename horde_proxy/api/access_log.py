@@ -15,6 +15,7 @@ from horde_proxy.numbers import finite
 from horde_proxy.protocol.chunks import Chunk, has_text
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem
 
+# Fields for counting and for the page, which say nothing in a log.
 _NOT_LOGGED = frozenset({"account", "requested", "first_text", "is_paid", "spent"})
 # What needs no quotes in a log line: paths, names of models, ids, e.g. "koboldcpp/Big-12B".
 _PLAIN = re.compile(r"[\w./:@+-]+")

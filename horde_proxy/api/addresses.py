@@ -7,9 +7,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address, or None for text that is none, such as the "" of a Unix socket.
+    """The address, or None for other text, such as the "" of a Unix socket.
 
-    An IPv4 client of an IPv6 socket, "::ffff:10.0.0.1", is the IPv4 address that it is.
+    An IPv4 client of an IPv6 socket has an address like "::ffff:10.0.0.1"; it becomes 10.0.0.1.
     """
     try:
         address = ip_address(text)
@@ -23,6 +23,7 @@ class TrustedProxies:
     """The proxies whose X-Forwarded-* headers are believed: addresses or networks, 10.0.0.0/8."""
 
     def __init__(self, entries: Iterable[str] = ()) -> None:
+        # "*" is gunicorn's, for the scheme; to believe every client's header would be a hole.
         self._networks = [ip_network(entry) for entry in entries if entry != "*"]
 
     def __contains__(self, address: str | None) -> bool:

@@ -22,8 +22,8 @@ from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import authenticate, check_limits, client_key, client_name, read_json
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.front import Front, Q
-from horde_proxy.api.in_flight import AnswerReader, RequestInfo
 from horde_proxy.api.proxying import candidates_for, client_socket, try_proxy
+from horde_proxy.api.shared_answer import AnswerReader, RequestInfo
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream, KeepAliveOptions
 from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Chunk

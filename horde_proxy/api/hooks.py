@@ -139,6 +139,6 @@ def _http_error(exc: HTTPException) -> Response:
 
 
 def _bug(exc: Exception) -> Response:
-    """The last guard: a fault of ours is logged with its traceback, and told without details."""
+    """The last guard: a fault of ours is logged with its traceback and answered without details."""
     log.exception("%s %s failed", request.method, request.path, exc_info=exc)
     return _proxy_error(ServerBug())

@@ -41,6 +41,7 @@ class LoopGuard:
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self._limit = limit
+        # Ends are counted and not begins: equal requests at the same time are no loop.
         self._answered = CallWindows("answered", _WINDOW, clock=clock)
         # Guards `_running`, the counts of equal requests that run now.
         self._lock = threading.Lock()

@@ -20,7 +20,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import authenticate, check_limits, client_name, read_json
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.api.in_flight import RequestInfo
+from horde_proxy.api.shared_answer import RequestInfo
 from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
 from horde_proxy.protocol import sse
@@ -135,22 +135,22 @@ def proxy(ctx: AppContext, body: Body, candidates: Candidates) -> Response | Non
     """
     free, began = _begin(ctx, body), ctx.clock()
     try:
-        relayed = ctx.router.proxy(_proxy_request(body), candidates)
+        proxied = ctx.router.proxy(_proxy_request(body), candidates)
     except BaseException:
         free()
         raise
-    if relayed is None:
+    if proxied is None:
         free()
         if candidates:
             return None
         raise candidates.error()
-    relayed.on_close.append(free)
-    if relayed.status < 400 and g.record.requested:
+    proxied.on_close.append(free)
+    if proxied.status < 400 and g.record.requested:
         g.record.first_text = round(ctx.clock() - began, 3)
     try:
-        return _response(relayed, _prompt_estimate(body))
+        return _response(proxied, _prompt_estimate(body))
     except BaseException:
-        relayed.close()
+        proxied.close()
         raise
 
 
@@ -183,16 +183,16 @@ class ProxiedBody:
     `prompt_estimate`: tokens, for a stream without usage.
     """
 
-    def __init__(self, relayed: ProxyResponse, record: RequestLog, prompt_estimate: int) -> None:
-        self._relayed, self._record, self._prompt_estimate = relayed, record, prompt_estimate
-        self._is_stream = relayed.header("content-type").startswith(_EVENTS)
+    def __init__(self, proxied: ProxyResponse, record: RequestLog, prompt_estimate: int) -> None:
+        self._response, self._record, self._prompt_estimate = proxied, record, prompt_estimate
+        self._is_stream = proxied.header("content-type").startswith(_EVENTS)
         self._last: deque[bytes] = deque(maxlen=_LAST)
         self._events = 0
 
     def __iter__(self) -> Iterator[bytes]:
         note, is_stream = self._last.append, self._is_stream
         try:
-            for chunk in self._relayed:
+            for chunk in self._response:
                 note(chunk)
                 if is_stream:
                     self._events += chunk.count(b"data:")
@@ -202,8 +202,8 @@ class ProxiedBody:
 
     def close(self) -> None:
         """End the call and log its usage. May be called again."""
-        self._relayed.close()
-        if self._relayed.status < 400:
+        self._response.close()
+        if self._response.status < 400:
             usage = usage_in(b"".join(self._last)[-_TAIL:])
             self._record.note_proxied(usage, self._prompt_estimate, self._events)
 
@@ -218,17 +218,17 @@ class ProxiedBody:
         yield sse.DONE
 
 
-def _response(relayed: ProxyResponse, prompt_estimate: int) -> Response:
+def _response(proxied: ProxyResponse, prompt_estimate: int) -> Response:
     record: RequestLog = g.record
-    record.model, record.upstream = relayed.model, relayed.header("x-endpoint")
-    if relayed.status >= 400:
-        record.error = f"status_{relayed.status}"
+    record.model, record.upstream = proxied.model, proxied.header("x-endpoint")
+    if proxied.status >= 400:
+        record.error = f"status_{proxied.status}"
     response = Response(
-        ProxiedBody(relayed, record, prompt_estimate), relayed.status, relayed.headers
+        ProxiedBody(proxied, record, prompt_estimate), proxied.status, proxied.headers
     )
-    if not relayed.header("content-type"):
+    if not proxied.header("content-type"):
         response.headers.pop("Content-Type", None)
-    if relayed.header("content-type").startswith(_EVENTS):
+    if proxied.header("content-type").startswith(_EVENTS):
         response.headers["X-Accel-Buffering"] = "no"
         response.headers.setdefault("Cache-Control", "no-cache")
     return response

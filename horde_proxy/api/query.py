@@ -28,7 +28,7 @@ def whole_number(name: str, least: int, most: int = _LARGEST) -> int | None:
 
 
 def choice(name: str, choices: Mapping[str, T]) -> T | None:
-    """What a parameter stands for, or None without it. Raises InvalidRequest for other values."""
+    """The choice that a parameter names, or None without it. Raises InvalidRequest for others."""
     text = request.args.get(name)
     return None if text is None else one_of(name, text, choices)
 

@@ -74,7 +74,7 @@ class EventStream:
                 raise UpstreamFailed("The answer broke off.")
         except ProxyError as exc:
             yield writer.error(exc)
-        # The status is long sent: a bug of ours can only be told in the stream itself.
+        # The last guard: the status was sent long ago, so the stream itself has to say it.
         except Exception:
             log.exception("a stream failed")
             yield writer.error(ServerBug())

@@ -219,11 +219,13 @@ def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
         _add_function(message.setdefault("function_call", {}), part["delta"]["function_call"])
     if part["finish_reason"]:
         choice["finish_reason"] = part["finish_reason"]
+        # OpenAI's content is null, not "", beside calls and refusals.
         if (not message["content"] and message.keys() & _INSTEAD_OF_CONTENT) or message["refusal"]:
             message["content"] = None
 
 
 def _add_call(calls: list[dict[str, Any]], part: Mapping[str, Any]) -> None:
+    # Only the first part of a call has its id; later ones have its index.
     if "id" in part:
         calls.append({"id": part["id"], "type": part["type"], "function": {}})
     _add_function(calls[part["index"]]["function"], part["function"])

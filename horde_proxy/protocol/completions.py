@@ -111,6 +111,7 @@ def fold_completion(chunks: Iterable[Chunk], echoed: Mapping[int, str]) -> dict[
 
 def _choice(part: Mapping[str, Any], echoed: Mapping[int, str]) -> dict[str, Any]:
     delta = part["delta"]
+    # The role's chunk comes first and once for each choice: the place for the echoed prompt.
     text = echoed.get(part["index"], "") if "role" in delta else delta.get("content") or ""
     return {
         "text": text,
