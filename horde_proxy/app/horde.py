@@ -28,9 +28,11 @@ from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.documents import HordeDocuments
+from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.shared_pace import SharedPace
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
-from horde_proxy.upstreams.horde.upstream import Filters, HordeOptions, HordeUpstream
+from horde_proxy.upstreams.horde.upstream import HordeUpstream
+from horde_proxy.upstreams.horde.workers import Filters
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.upstreams.lean_adapter import LeanAdapter
 

@@ -35,7 +35,6 @@ from horde_proxy.upstreams.horde.structured_answer import StructuredAnswer
 from horde_proxy.upstreams.horde.submit_queue import SubmitQueue, Ticket
 from horde_proxy.upstreams.horde.throughput import Throughput
 from horde_proxy.upstreams.horde.webhook import Webhook
-from horde_proxy.upstreams.horde.workers import Filters
 
 QUIET_SECONDS = 2.0
 """Seconds that a submit may be held back before the client's response begins, without an id."""
@@ -43,7 +42,6 @@ LOOK_AFTER = 200
 """Tokens after which a text that must have a certain form is looked at, to correct it early."""
 MODELS_SECONDS = 1.0
 """Seconds that model objects stay good: making them costs more than a chat."""
-__all__ = ["Filters", "HordeOptions", "HordeUpstream"]
 
 
 class HordeUpstream:
