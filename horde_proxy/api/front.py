@@ -1,14 +1,6 @@
 """What a front is: one API's way to read a request and to write an answer. It adds no stage.
 
-How to add a front, here for an API "echo":
-
-1. protocol/echo.py: a function that reads the body into GenerationRequests, and raises
-   InvalidRequest; one that folds chat chunks into the answer; and an EventWriter for streams.
-   protocol/completions.py is an example of about a hundred lines.
-2. api/echo.py: `FRONT = Front(read, fold, stream)` of these three.
-3. In the same module: a blueprint with the route, whose view returns run_generation(FRONT).
-4. api/routes.py: the blueprint, in the list of those that are served with and without /v1.
-5. tests/test_api_echo.py, and the route in docs/.
+CONTRIBUTING.md has the steps for adding one.
 
 Everything between the body and the chunks (keys, limits, candidates, retries, clients that leave,
 loops, slots, logs) is done by api/generation.py, alike for all fronts. Errors before the first

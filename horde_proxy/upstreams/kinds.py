@@ -1,6 +1,7 @@
 """The kinds of upstreams: the registry, and what each builder is given.
 
-A kind is one module, with a `build(endpoint, services)`, and one line in KINDS. Builders are
+A kind is one module, with a `build(endpoint, services)`, and one line in KINDS; settings of its
+own are fields of EndpointOptions and of horde_proxy.config.endpoints, too. Builders are
 named by their import path and imported when the first endpoint of their kind is built: the
 horde's modules take a fifth of the memory of a proxy that has none.
 """
