@@ -117,6 +117,8 @@ class Metrics(Telemetry):
     def cancelled(self) -> None:
         self._horde.cancellations.inc()
 
+    # A key with a comma is a tuple of one: the values of the family's only label.
+
     def retried(self, reason: str) -> None:
         self._horde.retries[reason,].inc()
 
@@ -253,6 +255,7 @@ class _RequestMetrics:
 
     def _model(self, request: AnsweredRequest, is_offered: Callable[[str], bool]) -> str:
         names = [name for name in (request.model, request.requested) if name]
+        # A model under an alias counts by its own name; only unknown names fall back to the other.
         labels = (self._models.label(name, is_offered) for name in names)
         return next((label for label in labels if label), OTHER if names else NONE)
 

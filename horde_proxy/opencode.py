@@ -44,6 +44,7 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
     text = set_value(text, ("$schema",), current.get("$schema", SCHEMA))
     text = set_value(text, ("provider", PROVIDER), provider(models, base_url, api_key))
     for name, model in (("model", best(models)), ("small_model", fastest(models))):
+        # A default that is missing counts as one of ours that is gone.
         chosen = str(current.get(name) or f"{PROVIDER}/")
         if chosen.startswith(f"{PROVIDER}/") and chosen not in offered:
             text = set_value(text, (name,), f"{PROVIDER}/{model['id']}")

@@ -49,7 +49,7 @@ def test_a_healthy_horde_has_nothing_to_fix() -> None:
 
 
 @responses.activate
-def test_a_horde_that_is_not_there_is_all_there_is_to_say() -> None:
+def test_an_unreachable_horde_ends_the_checks() -> None:
     [finding] = horde()
     assert finding.fix == "look at the network, DNS and horde.url"
 
@@ -71,7 +71,7 @@ def test_a_wrong_key_is_found_and_not_shown() -> None:
     assert "my-own-key" not in str(findings)
 
 
-def test_a_private_horde_needs_no_look() -> None:
+def test_a_private_horde_is_not_checked() -> None:
     settings = load(environ={}, flags={"private_horde": {"enabled": True}})
     [finding] = check.check_horde(settings, requests.Session())
     assert finding.ok
@@ -100,7 +100,9 @@ def through_url(**answers: Any) -> list[check.Finding]:
     ],
 )
 @responses.activate
-def test_what_stands_between_is_found_out(answers: dict[str, Any], found: list[str]) -> None:
+def test_a_reverse_proxy_that_alters_requests_is_detected(
+    answers: dict[str, Any], found: list[str]
+) -> None:
     """All events of these probes come at once, as through a buffering proxy."""
     findings = through_url(**answers)
     assert failed(findings) == found

@@ -74,7 +74,7 @@ def test_chat_fails_with_the_proxys_own_words() -> None:
 
 
 @responses.activate
-def test_a_refused_key_is_told_with_where_it_comes_from() -> None:
+def test_for_a_refused_key_its_variable_is_named() -> None:
     error = {"error": {"message": "Send a key.", "type": "x", "param": None, "code": None}}
     responses.get(f"{BASE}/models", status=401, json=error)
     result = run("models", "--url", BASE)
@@ -92,7 +92,7 @@ def test_chat_fails_when_the_stream_does() -> None:
 
 
 @responses.activate
-def test_a_proxy_that_is_not_there_is_named() -> None:
+def test_an_unreachable_proxy_is_named() -> None:
     result = run("models", "--url", BASE)
     assert result.exit_code == 1
     assert f"no proxy answers at {BASE}" in result.output
@@ -123,9 +123,7 @@ def test_models_are_listed_in_columns() -> None:
 
 @pytest.mark.parametrize(("arguments", "status"), [(["models"], 0), (["chat", "Hi"], 1)])
 @responses.activate
-def test_where_no_model_is_on_offer_one_learns_where_to_look(
-    arguments: list[str], status: int
-) -> None:
+def test_without_models_the_endpoints_route_is_named(arguments: list[str], status: int) -> None:
     responses.get(f"{BASE}/models", json={"data": []})
     result = run(*arguments, "--url", BASE)
     assert result.exit_code == status
@@ -139,7 +137,7 @@ def test_a_worker_needs_a_key() -> None:
     assert result.exit_code != 0
 
 
-def test_a_worker_wants_the_hordes_whole_url() -> None:
+def test_a_worker_requires_a_url_with_a_scheme() -> None:
     """Without its scheme it would try again for ever."""
     result = run("worker", "--horde", "127.0.0.1:8080", "--backend", "echo", "--api-key", "k")
     assert (result.exit_code, "write it with http:// or https://" in result.stderr) == (2, True)
@@ -152,7 +150,7 @@ def test_a_worker_whose_model_is_missing_says_so() -> None:
     assert result.exit_code == 1
 
 
-def test_a_model_that_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_of_the_model_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(report: Any) -> None:
         raise ModelFileError("no network")
 
@@ -172,7 +170,7 @@ def test_the_demo_listens_on_no_unix_socket() -> None:
         demo._check_bind("unix:/run/x.sock")
 
 
-def test_the_demo_without_a_runner_is_a_toy_and_says_how_to_get_more(
+def test_the_demo_without_a_runner_uses_the_toy_and_says_how_to_get_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
@@ -192,7 +190,7 @@ def test_the_demo_fetches_the_model_when_it_is_missing(monkeypatch: pytest.Monke
     assert fetched == [print]
 
 
-def test_the_demo_goes_on_as_a_toy_when_the_model_cannot_be_had(
+def test_the_demo_uses_the_toy_when_the_download_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(report: Any) -> None:
@@ -244,7 +242,7 @@ def test_a_name_in_use_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
         (["ann", "--horde-key", "x\n"], "--horde-key has characters not allowed in an HTTP header"),
     ],
 )
-def test_a_key_that_the_settings_would_not_take_is_not_made(
+def test_a_key_that_the_settings_would_refuse_is_not_made(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     more = f"\n[access.keys]\nphone = '{'k' * 16}'"
@@ -253,7 +251,7 @@ def test_a_key_that_the_settings_would_not_take_is_not_made(
     assert keys(tmp_path, "list").output.count("\n") == 1
 
 
-def test_keys_want_a_proxy_that_asks_for_them() -> None:
+def test_keys_are_refused_in_other_access_modes() -> None:
     result = run("keys", "add", "ann")
     assert "keys are used only with access.mode = 'keys'" in result.output
 
@@ -323,7 +321,7 @@ def test_models_of_a_horde_are_listed_with_wait_and_use() -> None:
 
 
 @responses.activate
-def test_what_a_terminal_would_obey_is_only_shown() -> None:
+def test_control_characters_in_names_are_escaped() -> None:
     responses.get(f"{BASE}/models", json={"data": [{"id": "a\x1b[2Jb"}, {"id": "c\ud800"}]})
     responses.get(f"{BASE}/horde/models", status=404, json={})
     found = run("models", "--url", BASE)
@@ -341,7 +339,7 @@ def test_what_a_terminal_would_obey_is_only_shown() -> None:
     ],
 )
 @responses.activate
-def test_models_are_sorted_with_what_is_not_known_last(column: str, names: list[str]) -> None:
+def test_models_are_sorted_with_unknown_values_last(column: str, names: list[str]) -> None:
     rows = json.loads(table_of("--json", "--sort", column).stdout)
     assert [row["model"] for row in rows] == names
 

@@ -50,11 +50,11 @@ def test_a_python_file_has_the_same_names(tmp_path: Path) -> None:
     assert (found.server.places, found.formats) == (10, {"a*": "alpaca"})
 
 
-def test_the_hordes_key_has_a_variable_of_its_own() -> None:
+def test_ai_horde_api_key_sets_the_hordes_key() -> None:
     assert load(environ={"AI_HORDE_API_KEY": "k" * 22}).horde.api_key == "k" * 22
 
 
-def test_port_is_honoured() -> None:
+def test_port_sets_the_port() -> None:
     assert load(environ={"PORT": "9000"}).server.bind == "127.0.0.1:9000"
 
 
@@ -127,13 +127,13 @@ def test_a_key_is_never_shown(tmp_path: Path) -> None:
         {"HORDE_PROXY_HORDE": '"SECRETKEY"'},
     ],
 )
-def test_what_may_be_a_key_is_not_shown_under_a_wrong_name(environ: dict[str, str]) -> None:
+def test_a_key_under_a_misspelt_name_is_not_shown(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as raised:
         load(environ=environ)
     assert "SECRETKEY" not in "".join(traceback.format_exception(raised.value))
 
 
-def test_variables_that_others_set_for_a_service_of_our_name_are_passed_over() -> None:
+def test_variables_of_kubernetes_for_a_service_of_this_name_are_ignored() -> None:
     environ = {"HORDE_PROXY_SERVICE_HOST": "10.0.0.1", "HORDE_PROXY_PORT": "tcp://10.0.0.1:80"}
     assert load(environ=environ) == load(environ={})
 
@@ -162,12 +162,12 @@ def test_lists_and_tables_in_the_environment_are_json() -> None:
         "h:99999",
     ],
 )
-def test_an_address_that_gunicorn_would_take_otherwise_is_refused(bind: str) -> None:
+def test_an_address_that_gunicorn_would_read_differently_is_refused(bind: str) -> None:
     assert "server.bind" in refused(environ={"HORDE_PROXY_SERVER__BIND": bind})
 
 
 @pytest.mark.parametrize("text", ["server = 5", "1/0"])
-def test_a_file_of_another_shape_is_a_clear_error(tmp_path: Path, text: str) -> None:
+def test_a_file_with_a_number_for_a_section_is_refused(tmp_path: Path, text: str) -> None:
     path = written(tmp_path / ("a.py" if "/" in text else "a.toml"), text)
     assert refused(path, {})
 
@@ -177,12 +177,12 @@ def test_port_next_to_a_socket_file_is_a_port_of_this_machine(tmp_path: Path) ->
     assert load(path, {"PORT": "8081"}).server.bind == "127.0.0.1:8081"
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     path = str(tmp_path / "none.toml")
     assert refused(path, {}) == f"cannot read the configuration {path}: No such file or directory"
 
 
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "a.toml", "[server")
     assert refused(path, {}).startswith(f"the configuration {path} is not valid: ")
 
@@ -196,7 +196,7 @@ def test_a_trusted_proxy_is_an_address_or_a_network(proxy: str) -> None:
     assert found.server.trusted_proxies == given
 
 
-def test_listening_to_others_without_keys_is_refused_with_the_setting_that_opens_it() -> None:
+def test_listening_for_other_machines_requires_an_access_mode() -> None:
     said = refused(environ={"HORDE_PROXY_SERVER__BIND": "0.0.0.0:8080"})
     assert said.startswith(
         "server.bind = '0.0.0.0:8080' is reachable from other machines: set access.mode to 'keys'"
@@ -213,7 +213,7 @@ def test_listening_to_others_without_keys_is_refused_with_the_setting_that_opens
         "128.0.0.1:1",
     ],
 )
-def test_every_address_that_others_reach_counts(bind: str) -> None:
+def test_each_address_that_others_can_reach_requires_an_access_mode(bind: str) -> None:
     assert "access.mode" in refused(environ={"HORDE_PROXY_SERVER__BIND": bind})
 
 
@@ -227,7 +227,7 @@ def test_every_address_that_others_reach_counts(bind: str) -> None:
         "unix:/run/horde-proxy.sock",
     ],
 )
-def test_this_machine_alone_needs_no_key(bind: str) -> None:
+def test_an_address_of_this_machine_needs_no_access_mode(bind: str) -> None:
     assert load(environ={"HORDE_PROXY_SERVER__BIND": bind}).access.mode is None
 
 
@@ -239,7 +239,7 @@ def test_this_machine_alone_needs_no_key(bind: str) -> None:
         {"mode": "keys", "keys": {"a": "k" * 16}},
     ],
 )
-def test_a_chosen_access_mode_opens(access: dict[str, object]) -> None:
+def test_with_an_access_mode_other_machines_may_connect(access: dict[str, object]) -> None:
     flags = {"server": {"bind": "0.0.0.0:1"}, "access": access}
     assert load(environ={}, flags=flags).server.bind == "0.0.0.0:1"
 
@@ -255,7 +255,7 @@ def test_a_chosen_access_mode_opens(access: dict[str, object]) -> None:
         ({"mode": "keys", "keys": {"a": "sha256:12"}}, "write 64 hexadecimal digits after sha256:"),
     ],
 )
-def test_keys_that_protect_nothing_are_refused(access: dict[str, object], said: str) -> None:
+def test_keys_that_would_protect_nothing_are_refused(access: dict[str, object], said: str) -> None:
     message = refused(environ={}, flags={"access": access})
     assert said in message
     assert "short'" not in message
@@ -318,12 +318,12 @@ type = "horde"
     assert (horde.label(), horde.url) == ("horde", None)
 
 
-def test_the_older_variables_name_one_server() -> None:
+def test_target_openai_url_is_one_endpoint() -> None:
     environ = {"TARGET_OPENAI_URL": "http://a:1", "API_KEY": "k", "TIMEOUT": "9"}
     assert endpoints(environ) == [("http://a:1", "k", 9)]
 
 
-def test_the_older_time_out_is_a_minute() -> None:
+def test_the_timeout_of_a_target_is_a_minute() -> None:
     assert endpoints({"TARGET_OPENAI_URL": "http://a:1"}) == [("http://a:1", None, 60)]
 
 
@@ -342,12 +342,12 @@ def test_a_target_comes_before_the_other_endpoints() -> None:
     assert [url for url, _, _ in endpoints(environ)] == ["http://t:1", "http://a:1"]
 
 
-def test_a_key_or_a_time_out_alone_are_somebody_elses() -> None:
+def test_api_key_and_timeout_without_a_target_are_ignored() -> None:
     assert endpoints({"API_KEY": "k", "TIMEOUT": "forever"}) == []
 
 
 @pytest.mark.parametrize("text", ["{", '{"http://a:1": 5}', "[1]"])
-def test_endpoints_that_are_no_json_are_refused(text: str) -> None:
+def test_endpoints_that_are_not_valid_json_are_refused(text: str) -> None:
     assert "environment variable ENDPOINTS" in refused(environ={"ENDPOINTS": text})
 
 
@@ -440,13 +440,15 @@ def test_an_unknown_database_is_refused(url: str) -> None:
         ({"endpoints": [{"url": "http://a/\nsecret"}]}, "it has characters not allowed in a URL"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_unseen(tree: dict[str, Any], message: str) -> None:
+def test_a_value_that_no_request_can_carry_is_refused_without_showing_it(
+    tree: dict[str, Any], message: str
+) -> None:
     said = refused(environ={}, flags=tree)
     assert message in said
     assert "secret" not in said
 
 
-def test_seconds_have_an_end() -> None:
+def test_seconds_must_be_finite() -> None:
     said = refused(environ={"HORDE_PROXY_SERVER__TIMEOUT": "inf"})
     assert said == (
         "setting server.timeout = 'inf' from environment variable HORDE_PROXY_SERVER__TIMEOUT: "
@@ -467,7 +469,7 @@ def test_a_client_key_that_could_never_be_used_is_refused(key: str, message: str
     assert message in refused(environ={}, flags={"access": access})
 
 
-def test_one_key_has_one_name() -> None:
+def test_the_same_key_under_two_names_is_refused() -> None:
     digest = "sha256:" + sha256(b"k" * 16).hexdigest().upper()
     access = {"mode": "keys", "keys": {"a": "k" * 16, "b": "x" * 16, "c": {"key": digest}}}
     assert refused(environ={}, flags={"access": access}) == (
@@ -476,7 +478,7 @@ def test_one_key_has_one_name() -> None:
 
 
 @pytest.mark.parametrize("listed", ['[{"url": "http://a"}]', '[["http://a"]]', "[3]", "[null]"])
-def test_endpoints_that_are_no_urls_are_said_to_be_none(listed: str) -> None:
+def test_endpoints_that_are_not_urls_are_refused(listed: str) -> None:
     assert refused(environ={"ENDPOINTS": listed}) == (
         "environment variable ENDPOINTS: expected URLs and their keys"
     )
@@ -490,7 +492,7 @@ def test_a_wrong_timeout_is_named(seconds: str) -> None:
     )
 
 
-def test_both_older_variables_are_named_where_both_are_set() -> None:
+def test_both_variables_are_named_where_both_give_endpoints() -> None:
     assert refused(environ={"ENDPOINTS": "http://a", "TARGET_OPENAI_URL": "b"}) == (
         "setting endpoints.0.url = (hidden) from environment variable TARGET_OPENAI_URL and "
         "ENDPOINTS: write it with http:// or https:// and a host"
@@ -502,21 +504,21 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert load(path, {}).server.places == 10
 
 
-def test_what_is_missing_in_a_file_names_the_file(tmp_path: Path) -> None:
+def test_a_missing_setting_is_blamed_on_its_file(tmp_path: Path) -> None:
     path = written(tmp_path / "a.toml", '[access]\nmode = "keys"\n[access.keys.a]\nadmin = true')
     assert refused(path, {}) == (
         f"setting access.keys.a.key = (hidden) from {path}: Field required"
     )
 
 
-def test_a_python_file_that_cannot_read_another_names_that(tmp_path: Path) -> None:
+def test_a_python_file_that_cannot_read_another_file_names_it(tmp_path: Path) -> None:
     path = written(tmp_path / "a.py", "open('/nowhere/key')")
     assert refused(path, {}) == (
         f"cannot read the configuration {path}: [Errno 2] No such file or directory: '/nowhere/key'"
     )
 
 
-def test_the_private_horde_has_its_name_for_itself() -> None:
+def test_no_endpoint_may_be_called_as_the_private_horde() -> None:
     flags: dict[str, Any] = {
         "private_horde": {"enabled": True},
         "endpoints": [{"url": "http://a"}],

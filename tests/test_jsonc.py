@@ -22,7 +22,7 @@ COMMENTED = """{
 """
 
 
-def test_comments_and_trailing_commas_are_read_over() -> None:
+def test_comments_and_trailing_commas_are_ignored() -> None:
     assert parse(COMMENTED).value == {
         "theme": "dark",
         "provider": {"mine": {"npm": "x"}},
@@ -78,13 +78,13 @@ def test_everything_else_stays_to_the_letter() -> None:
         "{1: 2}",
     ],
 )
-def test_what_is_no_json_is_refused_with_its_place(text: str) -> None:
+def test_invalid_json_is_refused_with_line_and_column(text: str) -> None:
     with pytest.raises(JsoncError, match="not valid JSON in line 1, column"):
         parse(text)
 
 
 @pytest.mark.parametrize("text", ["[]", "1", '{"provider": "x"}'])
-def test_a_place_that_is_not_in_an_object_is_refused(text: str) -> None:
+def test_a_path_through_something_other_than_an_object_is_refused(text: str) -> None:
     with pytest.raises(JsoncError, match="is not an object"):
         set_value(text, ("provider", "horde"), {})
 
@@ -101,7 +101,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(), VALUES), st.text(), VALUES, st.booleans())
-def test_setting_a_value_is_setting_it_in_the_object(
+def test_the_new_text_parses_to_the_object_with_the_value(
     found: dict[str, Any], key: str, value: Any, indented: bool
 ) -> None:
     text = json.dumps(found, indent=2 if indented else None)

@@ -141,7 +141,7 @@ def test_a_request_that_came_in_time_is_not_late(world: World) -> None:
     assert one(http, "lateness_seconds_sum") == 0
 
 
-def test_a_request_that_nobody_took_for_long_is_late(world: World) -> None:
+def test_a_request_that_waited_longer_than_estimated_is_late(world: World) -> None:
     bridge = world.bridge(Scripted("Hello."))
     bridge.step(world.session)
     since = world.clock()
@@ -194,7 +194,7 @@ def test_a_route_that_does_not_exist_is_other(world: World) -> None:
     }
 
 
-def test_questions_for_health_and_scrapes_are_not_counted(world: World) -> None:
+def test_health_checks_and_scrapes_are_not_counted(world: World) -> None:
     http = Http(world.app())
     http.get("/health/live")
     http.get("/health/ready")
@@ -224,7 +224,7 @@ class Relay(World):
         return create_app(load(environ={}, flags=flags), Runtime(run=inline))
 
 
-def test_a_relayed_answer_is_counted_with_the_tokens_that_it_tells(
+def test_a_proxied_answer_is_counted_with_the_tokens_in_its_usage(
     server: responses.RequestsMock,
 ) -> None:
     server.post(f"{SERVER}/v1/chat/completions", json=RELAYED)
@@ -241,7 +241,7 @@ def test_a_relayed_answer_is_counted_with_the_tokens_that_it_tells(
     assert counted(http, "first_text_seconds_count") == {'{upstream="box"}': 2}
 
 
-def test_what_is_passed_on_goes_by_its_family(server: responses.RequestsMock) -> None:
+def test_a_proxied_path_is_counted_by_its_family(server: responses.RequestsMock) -> None:
     server.post(f"{SERVER}/v1/audio/speech", body=b"sound")
     server.get(f"{SERVER}/v1/files/file-1", json={})
     server.get(f"{SERVER}/v1/secret/thing", json={})
@@ -280,7 +280,7 @@ def test_the_hordes_calls_go_by_their_name_and_status(world: World) -> None:
     assert not [name for name in calls if "-" in name]
 
 
-def test_a_refusal_and_a_silent_horde_are_told_apart(world: World) -> None:
+def test_a_refusal_and_a_lost_connection_have_different_statuses(world: World) -> None:
     metrics = Metrics(world.clock)
     client = HordeClient(
         HORDE_URL, world.session, contact="test", timeout=(1, 1), telemetry=metrics
@@ -312,14 +312,14 @@ def test_a_client_that_leaves_is_a_cancellation_and_a_failure(world: World) -> N
     }
 
 
-def test_an_answer_that_came_to_its_end_is_no_cancellation(world: World) -> None:
+def test_a_complete_answer_is_not_a_cancellation(world: World) -> None:
     http = busy(world)
     http.post("/v1/chat/completions", json=CHAT)
     assert one(http, "cancellations_total") == 0
     assert counted(http, "retries_total") == {}
 
 
-def test_what_the_horde_lost_is_a_retry(world: World) -> None:
+def test_a_request_that_the_horde_lost_is_a_retry(world: World) -> None:
     http = busy(world)
     work = world.clock.every_sleep[0]
 
@@ -334,7 +334,7 @@ def test_what_the_horde_lost_is_a_retry(world: World) -> None:
     assert counted(http, "retries_total") == {'{reason="lost"}': 1}
 
 
-def test_what_workers_fault_is_tried_again_as_often_as_may_be(world: World) -> None:
+def test_faulted_requests_are_retried_as_often_as_allowed(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
     offer = {
         "name": "worker-1",
@@ -371,7 +371,7 @@ def test_an_empty_text_is_a_retry(world: World) -> None:
     assert counted(http, "retries_total") == {'{reason="bad_text"}': 1}
 
 
-def test_submits_that_stand_in_line_are_counted_with_their_seconds() -> None:
+def test_submits_that_wait_in_the_queue_are_counted_with_their_seconds() -> None:
     clock, metrics = Clock(), Metrics()
     gate = SubmitQueue(
         Limits(address=("1/second",), key=()),
@@ -393,7 +393,7 @@ def test_submits_that_stand_in_line_are_counted_with_their_seconds() -> None:
 # Caches
 
 
-def test_the_loads_of_a_cache_are_counted_and_its_age_told() -> None:
+def test_the_loads_of_a_cache_are_counted_and_its_age_is_shown() -> None:
     clock = Clock()
     metrics, values = Metrics(clock), iter([1, 2])
 
@@ -434,7 +434,7 @@ def test_the_list_of_models_is_a_cache(world: World) -> None:
 # How things stand
 
 
-def test_who_waits_and_which_places_are_taken(world: World) -> None:
+def test_waiting_clients_and_taken_places_are_gauges(world: World) -> None:
     world.configure(server={"places": 3})
     world.bridge(Scripted("x")).step(world.session)
     http = Http(world.app())
@@ -457,7 +457,7 @@ def test_who_waits_and_which_places_are_taken(world: World) -> None:
     assert counted(http, "endpoint_running_requests") == {'{upstream="horde"}': 0}
 
 
-def test_who_gets_text_without_having_waited_does_not_wait() -> None:
+def test_a_client_that_gets_text_is_not_waiting() -> None:
     register = InFlight(grace=10, window=60, clock=Clock())
     chunk = {"choices": [{"delta": {"content": "Hello."}}]}
     about = RequestInfo("id", "owner", "model", stream=True, began=0.0)
@@ -471,7 +471,7 @@ def test_who_gets_text_without_having_waited_does_not_wait() -> None:
     assert list(register.wait_states()) == []
 
 
-def test_an_endpoint_whose_models_cannot_be_had_is_down(world: World) -> None:
+def test_an_endpoint_whose_models_cannot_be_listed_is_down(world: World) -> None:
     http = Http(world.app())
     assert counted(http, "endpoint_up") == {'{upstream="horde"}': 1}
     world.horde.maintenance = True
@@ -482,7 +482,7 @@ def test_an_endpoint_whose_models_cannot_be_had_is_down(world: World) -> None:
     assert counted(http, "endpoint_up") == {'{upstream="horde"}': 0}
 
 
-def test_an_endpoint_that_cools_says_for_how_long() -> None:
+def test_a_cooling_endpoint_shows_its_seconds() -> None:
     now = CurrentGauges({}, 0, 0, [EndpointGauges("box", is_up=False, running=2, cooling=30)])
     found = scraped(Metrics().text(now).decode())
     assert found['horde_proxy_endpoint_up{upstream="box"}'] == 0
@@ -490,7 +490,7 @@ def test_an_endpoint_that_cools_says_for_how_long() -> None:
     assert found['horde_proxy_endpoint_cooling_seconds{upstream="box"}'] == 30
 
 
-def test_a_scrape_asks_the_horde_nothing(world: World) -> None:
+def test_a_scrape_makes_no_call_to_the_horde(world: World) -> None:
     http = Http(world.app())
     http.get("/metrics")
     http.get("/metrics")
@@ -512,7 +512,7 @@ def test_a_thousand_unknown_models_and_paths_make_no_new_series(world: World) ->
     assert after - before == set()
 
 
-def test_of_a_thousand_models_on_offer_two_hundred_are_told_apart() -> None:
+def test_of_a_thousand_models_two_hundred_get_series_of_their_own() -> None:
     metrics = Metrics()
     for number in range(1000):
         metrics.answered(CHATS, recorded(model=f"model-{number}"), lambda name: True)
@@ -524,7 +524,7 @@ def test_of_a_thousand_models_on_offer_two_hundred_are_told_apart() -> None:
     assert [value for name, value in requests.items() if 'model="model-0"' in name] == [2]
 
 
-def test_neither_statuses_nor_errors_nor_upstreams_nor_calls_are_without_end() -> None:
+def test_statuses_errors_upstreams_and_calls_have_bounded_labels() -> None:
     metrics = Metrics()
     for number in range(1000):
         metrics.answered(
@@ -547,7 +547,7 @@ def test_neither_statuses_nor_errors_nor_upstreams_nor_calls_are_without_end() -
     }
 
 
-def test_a_name_that_is_no_utf8_spoils_nothing() -> None:
+def test_a_name_that_is_not_utf8_is_counted() -> None:
     metrics = Metrics()
     metrics.answered(CHATS, recorded(model='a\ud800"\n'), lambda name: True)
     assert b'model="a?\\"\\n"' in metrics.text()
@@ -558,7 +558,7 @@ def test_a_name_that_is_no_utf8_spoils_nothing() -> None:
     [-1, 10**400, float("nan"), float("inf"), "many", None],
     ids=["negative", "huge", "nan", "inf", "text", "none"],
 )
-def test_what_a_server_tells_and_cannot_be_counted_is_left_out(told: Any) -> None:
+def test_amounts_that_are_not_numbers_are_ignored(told: Any) -> None:
     metrics = Metrics()
     metrics.answered(
         CHATS,
@@ -647,7 +647,7 @@ def test_the_process_is_there_and_no_series_of_creation_times(world: World) -> N
 # Who may see it
 
 
-def test_with_keys_only_an_admins_key_opens(world: World) -> None:
+def test_with_keys_the_metrics_require_an_admins_key(world: World) -> None:
     bob = ClientKey("bob", admin=True)
     world.configure(**known(ann=ClientKey("ann"), bob=bob, eve=ClientKey("eve")))
     world.configure(access={"admins": ["eve"]})
@@ -677,12 +677,14 @@ def test_with_keys_only_an_admins_key_opens(world: World) -> None:
         ("somebody", 403),
     ],
 )
-def test_without_keys_it_is_for_this_machine(world: World, address: str, status: int) -> None:
+def test_without_keys_the_metrics_are_for_this_machine(
+    world: World, address: str, status: int
+) -> None:
     response = Http(world.app()).get("/metrics", environ_base={"REMOTE_ADDR": address})
     assert response.status_code == status
 
 
-def test_a_client_of_another_proxy_here_is_not_on_this_machine(world: World) -> None:
+def test_a_forwarded_client_does_not_count_as_this_machine(world: World) -> None:
     forwarded = {"X-Forwarded-For": "127.0.0.1"}
     assert Http(world.app()).get("/metrics", headers=forwarded).status_code == 403
 
@@ -732,7 +734,7 @@ def test_counting_a_request_takes_few_calls() -> None:
     assert sum(function.callcount for function in profile.getstats()) < 200
 
 
-def test_an_observer_does_nothing_by_itself() -> None:
+def test_the_base_telemetry_does_nothing() -> None:
     telemetry = Telemetry()
     telemetry.called("GET workers", 200)
     telemetry.refreshed("numbers", ok=True)
@@ -754,7 +756,7 @@ def expressions(dashboard: Any) -> Iterator[str]:
             yield from expressions(each)
 
 
-def test_the_dashboard_asks_only_for_what_is_there(world: World) -> None:
+def test_the_dashboard_queries_existing_metrics_only(world: World) -> None:
     there = {name.partition("{")[0] for name in scraped(everything(world))}
     dashboard = json.loads(DASHBOARD.read_text())
     asked = {

@@ -83,7 +83,7 @@ def test_the_users_own_settings_and_comments_stay() -> None:
         assert part in after
 
 
-def test_a_default_of_ours_that_is_still_on_offer_stays() -> None:
+def test_a_default_of_ours_that_is_still_available_stays() -> None:
     before = '{"model": "horde/koboldcpp/Small-3B"}'
     assert '"model": "horde/koboldcpp/Small-3B"' in written(before)
 
@@ -146,7 +146,7 @@ def test_a_file_that_cannot_be_put_in_place_leaves_nothing_behind(
     assert path.read_text() == "{}"
 
 
-def test_a_file_with_a_mark_and_line_ends_of_windows_keeps_them(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_line_ends_of_windows_stay(tmp_path: Path) -> None:
     path = tmp_path / "opencode.json"
     path.write_bytes(b'\xef\xbb\xbf{\r\n  "theme": "x" // mine\r\n}\r\n')
     with responses.RequestsMock() as horde:
@@ -164,7 +164,7 @@ def run(path: Path, *more: str) -> Result:
 
 
 @responses.activate
-def test_the_command_writes_and_then_leaves_alone(tmp_path: Path) -> None:
+def test_the_command_writes_the_file_once(tmp_path: Path) -> None:
     responses.get(f"{BASE}/models", json={"data": [BIG, SMALL, SHORT]})
     path = tmp_path / "opencode.json"
     assert run(path, "--key", "{env:KEY}", "--base-url", "https://ai.home/v1").output == (
@@ -205,7 +205,7 @@ def test_without_models_the_last_good_file_stays(tmp_path: Path, answer: dict[st
 
 
 @responses.activate
-def test_an_empty_file_is_as_good_as_none(tmp_path: Path) -> None:
+def test_an_empty_file_is_filled(tmp_path: Path) -> None:
     responses.get(f"{BASE}/models", json={"data": [BIG]})
     path = tmp_path / "opencode.json"
     path.write_text("\n")
@@ -224,7 +224,7 @@ def test_a_link_that_leads_back_to_itself_is_named(tmp_path: Path) -> None:
 
 
 @responses.activate
-def test_a_broken_file_is_named_and_left_alone(tmp_path: Path) -> None:
+def test_a_broken_file_is_named_and_stays(tmp_path: Path) -> None:
     responses.get(f"{BASE}/models", json={"data": [BIG]})
     path = tmp_path / "opencode.json"
     path.write_text('{"mine": 1')

@@ -21,7 +21,7 @@ from horde_proxy.serving import (
 )
 
 
-def test_a_handed_over_socket_that_lets_others_in_is_refused(
+def test_an_inherited_socket_that_others_can_reach_requires_an_access_mode(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(serving, "listen_fds", lambda unset: 1)
@@ -31,7 +31,7 @@ def test_a_handed_over_socket_that_lets_others_in_is_refused(
         Server(settings, lambda: settings).run()
 
 
-def test_an_address_of_a_kind_that_this_machine_has_not_is_said_to_be_none(
+def test_an_ipv6_address_without_ipv6_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where IPv6 is switched off, there is not even a socket to be had for it."""
@@ -63,7 +63,7 @@ def test_a_client_that_stalls_leaves_no_traceback(
     assert [each.getMessage() for each in caplog.records] == messages
 
 
-def test_some_threads_are_free_for_all_that_does_not_wait() -> None:
+def test_there_are_more_threads_than_waiting_chats() -> None:
     found = gunicorn_settings(load(environ={"HORDE_PROXY_SERVER__PLACES": "5"}))
     assert found["threads"] > 5
     assert found["worker_connections"] > found["threads"]
@@ -74,7 +74,7 @@ def test_gunicorn_waits_longer_than_the_grace_time() -> None:
     assert found["graceful_timeout"] > 30
 
 
-def test_new_settings_do_not_open_a_socket_that_lets_others_in(
+def test_new_settings_without_access_mode_do_not_open_a_reachable_socket(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without access.mode server.bind must be local, but the socket stays what it was."""

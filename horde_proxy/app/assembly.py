@@ -69,6 +69,7 @@ class Assembly:
         common = repr((len(wanted) > 1, *_shared_settings(settings)))
         endpoints = {}
         for endpoint in wanted:
+            # With other settings, an endpoint is another one: it begins without failures.
             key = endpoint.model_dump_json() + common
             endpoints[key] = self._endpoints.get(key) or self._endpoint(
                 endpoint, services, has_others=len(wanted) > 1

@@ -137,6 +137,7 @@ def _endpoint_settings(endpoint: EndpointSettings, services: AppServices) -> Hor
     """
     horde = services.settings.horde
     changes: dict[str, object] = {}
+    # Compared as base URLs: "https://aihorde.net" and ".../api" are the same horde.
     if endpoint.url and api_url(endpoint.url) != api_url(horde.url):
         defaults = HordeSettings()
         changes = {"api_key": defaults.api_key, "webhook_url": defaults.webhook_url}

@@ -36,6 +36,7 @@ def build_ledger(access: AccessSettings, runtime: Runtime, before: Ledger | None
     keys = {digest_of_setting(key.key): _client_key(name, key) for name, key in access.keys.items()}
     ledger = before if before and before.url == url else _open(url, runtime)
     load = ledger.database.valid_keys if ledger.database and access.mode == "keys" else None
+    # The ring is replaced, not changed: running requests keep the one that they began with.
     return replace(ledger, keys=ledger.keys.with_configured(keys, load))
 
 

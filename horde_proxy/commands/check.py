@@ -30,6 +30,7 @@ _MOST_CLOCK_DIFFERENCE = 60.0
 """Seconds; beyond, certificates and the expiry of jobs are in doubt."""
 _PROBE_SECONDS = 2.0
 _PROBE_INTERVAL = 0.5
+"""GET /health/probe sends an event each so many seconds, for so long."""
 _SILENCE = 70.0
 """Seconds: longer than nginx' proxy_read_timeout is by default (60)."""
 _BODY = 20 * 1024 * 1024
@@ -116,6 +117,7 @@ def check_horde(
 
 def check_endpoints(settings: Config) -> Iterator[Finding]:
     """Whether each endpoint lists its models; the horde of [horde] is checked by check_horde."""
+    # Inline, so that a failure is known when models() returns, and not in the background.
     services = Assembly(Runtime(run=inline), Shutdown()).services(settings)
     for endpoint in settings.endpoints:
         if endpoint.url is None:
@@ -189,6 +191,7 @@ def check_url(
         )
         return
     if response.status_code == 401:
+        # Without a valid key, none of the other checks would reach the proxy's views.
         yield Finding("url: the key is refused", "give one of [access.keys] with --key")
         return
     if not response.ok or "data" not in response.text:
@@ -263,6 +266,7 @@ def _events(
 ) -> list[float] | str:
     """The seconds after which each event of the probe came, or why it failed."""
     begin, arrived = time.monotonic(), []
+    # The read time-out is longer than the silence: what cuts it off must not be this client.
     params = {"seconds": str(seconds), "interval": str(interval)}
     try:
         with session.get(

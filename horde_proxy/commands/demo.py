@@ -107,7 +107,8 @@ def run(
         _wait_until(lambda: _get(url + "/health/live") is not None, processes)
         for options in workers:
             arguments = ["worker", "--horde", url, "--idle", _IDLE_SECONDS, *options]
-            processes.append(_start(arguments, environ))
+            # Only workers get this key: for the proxy, the variable is the public horde's.
+            processes.append(_start(arguments, {**environ, "AI_HORDE_API_KEY": key}))
         _wait_until(lambda: _model_count(url) >= len(workers), processes)
         report(_welcome(url, bind, key))
         _watch(processes)
@@ -122,10 +123,10 @@ def _variables(settings: Config, key: str) -> dict[str, str]:
         "HORDE_PROXY_HORDE__DEFAULT_MAX_TOKENS": str(
             horde.default_max_tokens if is_given else _MAX_TOKENS
         ),
+        # Ctrl-C ends a demo at once.
         "HORDE_PROXY_SERVER__GRACE": "1",
         "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true",
         "HORDE_PROXY_PRIVATE_HORDE__API_KEY": key,
-        "AI_HORDE_API_KEY": key,
         # numpy's threads would compete with each other for the cores.
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
     }
@@ -178,9 +179,11 @@ def _processes(report: Report) -> Iterator[list[subprocess.Popen[bytes]]]:
     try:
         yield processes
     finally:
+        # An impatient second Ctrl-C must not leave processes behind.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         report("Stopping ...")
+        # Workers first, so that the proxy still takes the jobs that they give back.
         for process in reversed(processes):
             process.terminate()
         deadline = time.monotonic() + _STOP_SECONDS

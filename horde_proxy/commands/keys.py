@@ -44,6 +44,7 @@ def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: 
     """Make a key, and show it this once; only its digest is kept."""
     plain = new_key()
     _check_new_key(load_settings(path), name, limits)
+    # Whole seconds, as all times in the database.
     key = ClientKey(name, _split(models), _split(endpoints), created=int(time.time()), **limits)
     with _ledger(path) as ledger:
         ledger.add_key(key_digest(plain), key)

@@ -70,6 +70,7 @@ def _section(title: str, name: str | None, section: type[Section]) -> Iterator[s
     yield f"| {' | '.join(columns)} |"
     yield f"|{'---|' * len(columns)}"
     for field_name, field in section.model_fields.items():
+        # In a cell, a | would begin the next one.
         cells = [f"`{field_name}`", _type_name(field.annotation), _default(field)]
         cells.append(descriptions[field_name])
         if name:
