@@ -110,7 +110,7 @@ def test_all_chunks_share_id_time_and_model(client: FlaskClient) -> None:
     assert len(heads) == 1
 
 
-def test_usage_comes_only_when_asked_for(client: FlaskClient) -> None:
+def test_a_stream_has_a_usage_only_with_include_usage(client: FlaskClient) -> None:
     assert all("usage" not in each for each in events(post(client, stream=True)))
     found = events(post(client, stream=True, stream_options={"include_usage": True}))
     assert [each["usage"] for each in found[:-1]] == [None] * 4
@@ -338,7 +338,7 @@ def test_live_answers_without_a_horde() -> None:
     assert World().http().get("/health/live").json == {"status": "ok"}
 
 
-def test_ready_tells_whether_a_model_can_be_had(client: FlaskClient) -> None:
+def test_ready_says_whether_a_model_is_available(client: FlaskClient) -> None:
     response = client.get("/health/ready")
     assert (response.status_code, response.json) == (200, {"status": "ok", "models": 1})
     response = World().http().get("/health/ready")

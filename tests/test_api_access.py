@@ -58,7 +58,7 @@ def test_a_preflight_and_the_health_need_no_key(world: World) -> None:
     assert world.http().get("/health/live").status_code == 200
 
 
-def test_one_chat_too_many_is_told_at_once(world: World) -> None:
+def test_one_chat_too_many_is_refused_at_once(world: World) -> None:
     world.configure(server={"places": 1})
     world.bridge(Scripted("x")).step(world.session)
     client = world.http()

@@ -18,7 +18,7 @@ def complete(world: World, **fields: Any) -> Any:
     return world.http().post("/v1/completions", json=body)
 
 
-def test_a_prompt_goes_to_the_model_as_it_is(world: World) -> None:
+def test_a_prompt_reaches_the_model_without_a_chat_format(world: World) -> None:
     worker = world.employ(Scripted(" a time,\nthere was"))
     answer = complete(world, prompt="Once {{[INPUT]}} upon", temperature=0.5).json
     openai.types.Completion.model_validate(answer, strict=False)
@@ -33,7 +33,7 @@ def test_a_prompt_goes_to_the_model_as_it_is(world: World) -> None:
     assert payload["temperature"] == 0.5
 
 
-def test_each_prompt_of_a_list_has_its_choices(world: World) -> None:
+def test_each_prompt_of_a_list_has_its_own_choices(world: World) -> None:
     world.employ(Scripted(" x"))
     answer = complete(world, prompt=["one", "two"], n=2, echo=True).json
     assert [each["text"] for each in answer["choices"]] == ["one x", "one x", "two x", "two x"]

@@ -268,7 +268,7 @@ PROBLEMS: list[tuple[Any, str | None, str | None]] = [
 
 
 @pytest.mark.parametrize(("found", "param", "code"), PROBLEMS)
-def test_a_wrong_request_is_told_where_and_how(
+def test_a_wrong_request_is_refused_with_its_param_and_code(
     found: Any, param: str | None, code: str | None
 ) -> None:
     error = problem(found)
@@ -442,5 +442,5 @@ def test_half_a_character_is_still_json() -> None:
         (None, 0),
     ],
 )
-def test_about_how_many_tokens_are_asked(document: Any, expected: int) -> None:
+def test_a_prompts_tokens_are_estimated_from_its_texts(document: Any, expected: int) -> None:
     assert estimate_prompt(document) == expected

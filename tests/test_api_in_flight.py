@@ -43,7 +43,7 @@ def text(content: str) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": {"content": content}}]}
 
 
-def register(clock: Clock) -> InFlight:
+def in_flight(clock: Clock) -> InFlight:
     return InFlight(grace=10, window=60, clock=clock)
 
 
@@ -60,9 +60,9 @@ def items_of(found: Iterator[StreamItem]) -> list[StreamItem]:
     return [item for item in found if not isinstance(item, Waiting)]
 
 
-def test_the_same_request_shares_the_answer_that_is_on_its_way() -> None:
+def test_a_retry_shares_the_answer_that_is_on_its_way() -> None:
     clock = Clock()
-    source, running = Source(clock, text("a"), text("b"), waits=2), register(Clock())
+    source, running = Source(clock, text("a"), text("b"), waits=2), in_flight(Clock())
     first = follow(running, "key", INFO, source)
     assert [next(first), next(first)] == [Accepted(), Waiting("queued", 3, 20)]
     second = follow(running, "key", RETRY, source)
@@ -71,15 +71,15 @@ def test_the_same_request_shares_the_answer_that_is_on_its_way() -> None:
     assert source.started == 1
 
 
-def test_another_request_is_its_own() -> None:
-    source, running = Source(Clock()), register(Clock())
+def test_another_request_gets_an_answer_of_its_own() -> None:
+    source, running = Source(Clock()), in_flight(Clock())
     assert items_of(follow(running, "one", INFO, source)) == [Accepted()]
     assert items_of(follow(running, "two", INFO, source)) == [Accepted()]
     assert source.started == 2
 
 
 def test_two_equal_requests_at_once_are_two() -> None:
-    source, running = Source(Clock(), text("a")), register(Clock())
+    source, running = Source(Clock(), text("a")), in_flight(Clock())
     first, second = (follow(running, "key", INFO, source) for _ in range(2))
     assert next(first) == next(second) == Accepted()
     assert items_of(first) == items_of(second) == [text("a")]
@@ -93,7 +93,7 @@ def test_two_equal_requests_at_once_are_two() -> None:
 def test_requests_with_the_same_idempotency_key_are_one(
     first: str | None, second: str | None, started: int
 ) -> None:
-    source, running = Source(Clock(), text("a")), register(Clock())
+    source, running = Source(Clock(), text("a")), in_flight(Clock())
     readers = [
         follow(running, "key", replace(INFO, idempotency_key=key), source)
         for key in (first, second)
@@ -105,7 +105,7 @@ def test_requests_with_the_same_idempotency_key_are_one(
 
 
 def test_a_retry_with_another_idempotency_key_is_another_request() -> None:
-    source, running = Source(Clock(), text("a")), register(Clock())
+    source, running = Source(Clock(), text("a")), in_flight(Clock())
     first = follow(running, "key", replace(INFO, idempotency_key="one"), source)
     second = follow(running, "key", replace(RETRY, idempotency_key="two"), source)
     assert next(first) == next(second) == Accepted()
@@ -115,7 +115,7 @@ def test_a_retry_with_another_idempotency_key_is_another_request() -> None:
 
 
 def test_an_answer_that_was_received_is_not_given_again() -> None:
-    source, running = Source(Clock()), register(Clock())
+    source, running = Source(Clock()), in_flight(Clock())
     list(follow(running, "key", INFO, source))
     list(follow(running, "key", INFO, source))
     assert source.started == 2
@@ -123,7 +123,7 @@ def test_an_answer_that_was_received_is_not_given_again() -> None:
 
 def test_what_a_client_left_is_cancelled_after_the_grace() -> None:
     clock = Clock()
-    source, running = Source(clock, waits=100), register(clock)
+    source, running = Source(clock, waits=100), in_flight(clock)
     first = follow(running, "key", INFO, source)
     next(first)
     first.close()
@@ -135,7 +135,7 @@ def test_what_a_client_left_is_cancelled_after_the_grace() -> None:
 
 def test_an_answer_that_came_after_its_client_left_is_kept_for_a_minute() -> None:
     clock = Clock()
-    source, running = Source(clock, text("a"), waits=5), register(clock)
+    source, running = Source(clock, text("a"), waits=5), in_flight(clock)
     first = follow(running, "key", INFO, source)
     next(first)
     first.close()
@@ -169,9 +169,9 @@ def test_a_kept_answer_is_forgotten_in_time_without_another_request() -> None:
     assert len(timers) == 2
 
 
-def test_who_comes_back_within_the_grace_finds_the_request_running() -> None:
+def test_a_client_that_comes_back_within_the_grace_finds_its_request_running() -> None:
     clock = Clock()
-    running, came_back = register(clock), threading.Event()
+    running, came_back = in_flight(clock), threading.Event()
     got: list[StreamItem] = []
 
     class Slow(Source):
@@ -201,7 +201,7 @@ def test_a_failure_reaches_all_and_a_later_request_begins_anew() -> None:
             yield Accepted()
             raise UpstreamFailed("no")
 
-    source, running = Failing(Clock()), register(Clock())
+    source, running = Failing(Clock()), in_flight(Clock())
     first, second = (follow(running, "key", info, source) for info in (INFO, RETRY))
     assert next(first) == next(second) == Accepted()
     for follower in (first, second):
@@ -212,9 +212,9 @@ def test_a_failure_reaches_all_and_a_later_request_begins_anew() -> None:
     assert source.started == 2
 
 
-def test_a_cancelled_request_ends_for_who_still_holds_it() -> None:
+def test_a_cancelled_answer_ends_for_a_reader_that_still_has_it() -> None:
     clock = Clock()
-    source, running = Source(clock, waits=100), register(clock)
+    source, running = Source(clock, waits=100), in_flight(clock)
     first = follow(running, "key", INFO, source)
     next(first)
     [held] = running._answers["key"]
@@ -225,7 +225,7 @@ def test_a_cancelled_request_ends_for_who_still_holds_it() -> None:
 def test_many_readers_get_the_same_items() -> None:
     clock = Clock()
     chunks = [text(str(number)) for number in range(200)]
-    source, running = Source(clock, *chunks), register(clock)
+    source, running = Source(clock, *chunks), in_flight(clock)
     first = follow(running, "key", INFO, source)
     next(first)
     got: list[list[StreamItem]] = []
@@ -280,7 +280,7 @@ def test_a_client_sees_its_own_requests_and_an_admin_all(world: World) -> None:
         ({"Idempotency-Key": "two"}, 2),
     ],
 )
-def test_an_equal_request_shares_an_answer_only_when_it_says_that_it_is_a_retry(
+def test_an_equal_request_shares_an_answer_only_as_a_declared_retry(
     world: World, extra: dict[str, str], submitted: int
 ) -> None:
     world.bridge(Scripted("x")).step(world.session)
@@ -317,7 +317,7 @@ def used(http: Any, name: str) -> list[tuple[int, int, int]]:
         ("completions", {"model": "test/model", "prompt": ["Hi", "Ho"]}),
     ],
 )
-def test_who_leaves_before_the_usage_pays_for_what_was_generated(
+def test_a_client_that_leaves_early_pays_for_what_was_generated(
     world: World, path: str, body: dict[str, Any]
 ) -> None:
     world.employ(Scripted("One two three four five."))
@@ -331,7 +331,7 @@ def test_who_leaves_before_the_usage_pays_for_what_was_generated(
     assert rows[0]["kudos"] > 0
 
 
-def test_who_leaves_before_anything_was_generated_pays_nothing(world: World) -> None:
+def test_a_client_that_leaves_before_any_text_pays_nothing(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
     world, http = asked(world)
     stream = http.post(
@@ -342,13 +342,13 @@ def test_who_leaves_before_anything_was_generated_pays_nothing(world: World) -> 
     assert used(http, "ann") == [(1, 0, 0)]
 
 
-def test_who_leaves_what_others_go_on_with_leaves_the_cost_to_them() -> None:
+def test_the_last_reader_of_a_shared_answer_pays_for_it() -> None:
     def source() -> Iterator[StreamItem]:
         yield Accepted(spent=lambda: Spent(7, 5, 3.0))
         yield text("a")
         yield text("b")
 
-    running = register(Clock())
+    running = in_flight(Clock())
     first = follow(running, "key", INFO, source)
     accepted = next(first)
     second = follow(running, "key", RETRY, source)
@@ -360,7 +360,7 @@ def test_who_leaves_what_others_go_on_with_leaves_the_cost_to_them() -> None:
     assert accepted.spent() == Spent(7, 5, 3.0)
 
 
-def test_who_comes_back_for_an_answer_that_was_paid_does_not_pay_again(world: World) -> None:
+def test_a_client_that_comes_back_does_not_pay_twice(world: World) -> None:
     world.employ(Scripted("One two three four five."))
     world, http = asked(world)
     whole = http.post("/v1/chat/completions", json=CHAT, headers=headers("bob")).json["usage"]
@@ -373,12 +373,12 @@ def test_who_comes_back_for_an_answer_that_was_paid_does_not_pay_again(world: Wo
     assert used(http, "ann") == [(2, whole["prompt_tokens"], whole["completion_tokens"])]
 
 
-def test_who_left_does_not_pay_once_another_has_read_all() -> None:
+def test_a_client_that_left_pays_nothing_once_another_has_read_all() -> None:
     def source() -> Iterator[StreamItem]:
         yield Accepted(spent=lambda: Spent(7, 5, 3.0))
         yield text("a")
 
-    running = register(Clock())
+    running = in_flight(Clock())
     first = follow(running, "key", INFO, source)
     accepted = next(first)
     second = follow(running, "key", RETRY, source)
@@ -388,7 +388,7 @@ def test_who_left_does_not_pay_once_another_has_read_all() -> None:
     assert accepted.spent() == Spent()
 
 
-def test_a_clients_requests_are_no_other_clients_business(world: World) -> None:
+def test_a_client_does_not_see_the_requests_of_others(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
     world, http = asked(world)
     stream = http.post(
@@ -399,7 +399,7 @@ def test_a_clients_requests_are_no_other_clients_business(world: World) -> None:
     stream.close()
 
 
-def test_the_account_tells_what_is_there_and_no_key(world: World) -> None:
+def test_the_account_is_shown_without_its_key(world: World) -> None:
     found = world.http().get("/v1/horde/account")
     assert found.json == {
         "object": "horde.account",
@@ -412,7 +412,7 @@ def test_the_account_tells_what_is_there_and_no_key(world: World) -> None:
     }
 
 
-def test_progress_comes_as_reasoning_for_who_asks(world: World) -> None:
+def test_progress_comes_as_reasoning_when_requested(world: World) -> None:
     world.employ(Scripted("Hello."))
     world.clock.every_sleep.pop()
     world.configure(server={"stream_timeout": 30})

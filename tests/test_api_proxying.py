@@ -62,7 +62,7 @@ def chat(
     return http.post(path, json=body, headers=headers, buffered=buffered)
 
 
-def test_a_chat_passes_to_the_endpoint_that_is_named_in_the_answer(
+def test_a_proxied_answer_names_its_endpoint(
     servers: responses.RequestsMock,
 ) -> None:
     sent = servers.post(f"{HOME}/v1/chat/completions", json=COMPLETION, headers={"X-Mine": "1"})
@@ -92,7 +92,9 @@ def test_with_both_down_both_are_named_with_why(servers: responses.RequestsMock)
     assert int(found.headers["Retry-After"]) >= 1
 
 
-def test_a_stream_passes_byte_for_byte_without_buffering(servers: responses.RequestsMock) -> None:
+def test_a_stream_is_proxied_byte_for_byte_without_buffering(
+    servers: responses.RequestsMock,
+) -> None:
     servers.post(f"{HOME}/v1/chat/completions", body=STREAM, content_type="text/event-stream")
     found = chat(made().test_client(), stream=True)
     assert found.data == STREAM
@@ -117,7 +119,7 @@ def test_an_unknown_model_is_a_404_that_names_some(servers: responses.RequestsMo
         "what/ever",
     ],
 )
-def test_every_path_of_openai_passes(servers: responses.RequestsMock, path: str) -> None:
+def test_every_path_of_openai_is_proxied(servers: responses.RequestsMock, path: str) -> None:
     sent = servers.post(f"{CLOUD}/v1/{path}", body=b"\x00\xff", content_type="audio/mpeg")
     found = made().test_client().post(f"/v1/{path}?x=y%20z", json={"model": "cloud-only"})
     assert (found.status_code, found.data, found.mimetype) == (200, b"\x00\xff", "audio/mpeg")
@@ -141,7 +143,9 @@ def test_what_names_no_model_goes_to_the_first_endpoint(servers: responses.Reque
     assert http.delete("/v1/files/1").json == {"deleted": True}
 
 
-def test_what_names_no_model_is_found_where_it_is(servers: responses.RequestsMock) -> None:
+def test_a_request_without_a_model_is_answered_by_the_endpoint_that_has_it(
+    servers: responses.RequestsMock,
+) -> None:
     servers.get(f"{HOME}/v1/files/1", status=404)
     servers.get(f"{CLOUD}/v1/files/1", json={"id": "1"})
     servers.post(f"{HOME}/v1/batches", status=405)
@@ -164,7 +168,7 @@ def test_what_no_endpoint_has_is_the_last_one_s_404(servers: responses.RequestsM
     assert (chosen.status_code, chosen.json) == (404, {"error": "home"})
 
 
-def test_where_an_endpoint_cannot_be_asked_for_it_the_others_say_why(
+def test_when_no_endpoint_has_it_the_error_has_the_reason_of_each(
     servers: responses.RequestsMock,
 ) -> None:
     servers.get(f"{HOME}/v1/files/1", status=404)
@@ -211,7 +215,7 @@ def test_no_path_leads_out_of_the_endpoint(servers: responses.RequestsMock, path
         ("CONNECT", "/v1/files", 404),
     ],
 )
-def test_no_server_is_asked_to_tell_the_key_that_it_got(
+def test_trace_which_would_reveal_the_endpoints_key_is_not_proxied(
     servers: responses.RequestsMock, method: str, path: str, status: int
 ) -> None:
     for url in (HOME, CLOUD):
@@ -245,7 +249,7 @@ def test_a_model_of_the_horde_answers_chats_only(servers: responses.RequestsMock
     assert (found.status_code, found.get_json()["error"]["code"]) == (404, "unsupported_endpoint")
 
 
-def test_endpoints_are_told_without_secrets(servers: responses.RequestsMock) -> None:
+def test_the_list_of_endpoints_has_no_secrets(servers: responses.RequestsMock) -> None:
     found = made().test_client().get("/v1/endpoints")
     assert [
         (each["name"], each["type"], each["url"], each["state"], each["models"])
@@ -266,7 +270,7 @@ def test_the_list_comes_from_cache_while_an_endpoint_is_down(
     assert len(http.get("/v1/models").get_json()["data"]) == 3
 
 
-def test_a_form_passes_as_it_is_with_the_model_after_the_file(
+def test_a_form_is_proxied_unchanged_also_with_the_model_after_the_file(
     servers: responses.RequestsMock,
 ) -> None:
     sent = servers.post(f"{HOME}/v1/audio/transcriptions", json={"text": "Hallo"})
@@ -445,7 +449,7 @@ def test_usage_is_ones_own_and_an_admins_is_all(
     assert http.get("/v1/usage").status_code == 401
 
 
-def test_a_stream_without_usage_counts_what_was_asked_and_its_events(
+def test_a_stream_without_usage_counts_its_prompt_and_its_events(
     servers: responses.RequestsMock, tmp_path: Path
 ) -> None:
     servers.post(f"{HOME}/v1/chat/completions", body=STREAM, content_type="text/event-stream")
@@ -568,7 +572,9 @@ def test_json_is_json_whatever_its_type_is_called(
     assert sent.calls[0].request.headers["Content-Type"] == "application/json"
 
 
-def test_an_answer_without_a_type_gets_none(servers: responses.RequestsMock) -> None:
+def test_an_answer_without_a_content_type_stays_without_one(
+    servers: responses.RequestsMock,
+) -> None:
     servers.post(f"{HOME}/v1/embeddings", body=b"<script>", content_type=None)
     found = made().test_client().post("/v1/embeddings", json={"model": "m"})
     assert "Content-Type" not in found.headers
@@ -593,7 +599,7 @@ def test_older_completions_keep_to_the_endpoint_that_is_named(
     assert found.headers["X-Endpoint"] == "cloud"
 
 
-def test_usage_is_of_the_model_that_answers_however_it_was_asked_for(
+def test_usage_is_counted_for_the_model_that_answered(
     servers: responses.RequestsMock, tmp_path: Path
 ) -> None:
     servers.post(f"{HOME}/v1/chat/completions", json=COMPLETION)
