@@ -101,7 +101,7 @@ class Lifecycle(Generic[G]):
             sleeper = job.caller.sleeper
             yield from horde.submit_queue.wait_turn(self._ticket, job.api_key, request.n, sleeper)
             try:
-                request.submit(job, self._preferred)
+                request.submit(self._preferred)
             # The queue keeps within the limits, but others may use the same address or key.
             except RateLimited as exc:
                 horde.submit_queue.hold_key(self._ticket, exc.retry_after or BUSY_PAUSE)

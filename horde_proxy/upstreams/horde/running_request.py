@@ -11,13 +11,14 @@ polls become a slow fallback. Nothing here starts a thread.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
 from horde_proxy.upstreams.base import Sleeper, Waiting
 from horde_proxy.upstreams.horde.client import RequestLost
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
-from horde_proxy.upstreams.horde.jobs import Estimate, G, JobSpec, Progress, Status
+from horde_proxy.upstreams.horde.jobs import Estimate, JobSpec, Progress, Status
 from horde_proxy.upstreams.horde.polling import PollSchedule
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
@@ -44,14 +45,14 @@ class RunningRequest:
     """
 
     def __init__(
-        self, horde: HordeContext, job: JobSpec[G], n: int, ticket: Ticket, cost: AnswerCost
+        self, horde: HordeContext, job: JobSpec[Any], n: int, ticket: Ticket, cost: AnswerCost
     ) -> None:
         self.id, self.n = "", n
         self.status: Status | None = None
         self.is_processing = False
         self.submitted = 0.0
-        self._horde, self._kind, self._ticket, self._cost = horde, job.kind, ticket, cost
-        self._api_key, self._model, self._wanted = job.api_key, job.models[0], job.description
+        self._horde, self._job, self._kind = horde, job, job.kind
+        self._ticket, self._cost = ticket, cost
         self._sleeper = job.caller.sleeper or Sleeper(sleep=horde.sleep)
         # Made before the submit, which has to name its URL.
         self._mailbox = horde.webhook.mailbox(self._sleeper.wake) if horde.webhook else None
@@ -63,8 +64,9 @@ class RunningRequest:
         self._impossible_since: float | None = None
         self._failing_since: float | None = None
 
-    def submit(self, job: JobSpec[G], worker: str | None) -> None:
-        """POST it, for one worker only where one is given. Raises what the horde refuses."""
+    def submit(self, worker: str | None) -> None:
+        """POST it, for one worker only if one is given. Raises what the horde refuses."""
+        job = self._job
         self._expected, self._held = job.estimate(), job.upfront(self.n)
         # Within it, so that whatever is raised gives the turn in the queue back.
         with self._horde.submit_queue.sending(self._ticket):
@@ -72,7 +74,7 @@ class RunningRequest:
             payload = job.payload(self.n, worker)
             if self._mailbox is not None:
                 payload["webhook"] = self._mailbox.url
-            self.id = self._horde.client.submit(self._kind, payload, self._api_key)
+            self.id = self._horde.client.submit(self._kind, payload, job.api_key)
         if self._mailbox is not None:
             self._mailbox.expect(self.id)
         self._cost.request_ids.append(self.id)
@@ -103,8 +105,8 @@ class RunningRequest:
         """Cancel it unless it is final, and release what it held. Not to be called twice."""
         if self.id:
             self._horde.running.discard(self.id)
-            self._horde.throughput.count_in_flight(self._model, -1)
-            self._horde.accounts.hold_kudos(self._api_key, -self._held)
+            self._horde.throughput.count_in_flight(self._job.models[0], -1)
+            self._horde.accounts.hold_kudos(self._job.api_key, -self._held)
             if self.status is None:
                 self._cancel()
         if self._mailbox is not None:
@@ -124,9 +126,9 @@ class RunningRequest:
         """Count it everywhere, and set the time of the first poll. `close` counts it out again."""
         horde = self._horde
         horde.running.add(self.id)
-        horde.throughput.count_in_flight(self._model, 1)
+        horde.throughput.count_in_flight(self._job.models[0], 1)
         horde.submit_queue.count_waiting(self._ticket, self.n)
-        horde.accounts.hold_kudos(self._api_key, self._held)
+        horde.accounts.hold_kudos(self._job.api_key, self._held)
         self.submitted = self._last_queued = horde.clock()
         self._schedule = PollSchedule(
             horde.clock,
@@ -188,7 +190,7 @@ class RunningRequest:
             return
         self._impossible_since = self._impossible_since or now
         if now - self._impossible_since > IMPOSSIBLE_PATIENCE:
-            raise Unavailable(f"No worker of the horde offers {self._wanted} now.")
+            raise Unavailable(f"No worker of the horde offers {self._job.description} now.")
 
     def _count_popped(self, waiting: int) -> None:
         """Tell the submit queue of the jobs that wait no longer."""
