@@ -28,7 +28,7 @@ from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream, KeepAlive
 from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.router import Candidates
-from horde_proxy.upstreams.base import Accepted, Caller, StreamItem, Waiting
+from horde_proxy.upstreams.base import ANSWER_MARGIN, Accepted, Caller, StreamItem, Waiting
 from horde_proxy.upstreams.interleave import interleave
 
 ANONYMOUS_KEY = "0000000000"
@@ -36,8 +36,6 @@ _STREAM_SLEEP = 2.0
 """The longest sleep for a stream (s): a keep-alive is due every few seconds."""
 _WHOLE_SLEEP = 15.0
 """The longest sleep for an answer in one piece (s), whose client hears nothing meanwhile."""
-_MARGIN = 2.0
-"""How long before the client's time is over an upstream gives what it has (s)."""
 
 
 def run_generation(front: Front[Q]) -> Response:
@@ -109,7 +107,7 @@ def with_caller(ctx: AppContext, generation: GenerationRequest) -> Caller:
     deadline = ctx.clock() + seconds
     sleeper = ctx.live.new_sleeper(
         _STREAM_SLEEP if generation.stream else _WHOLE_SLEEP,
-        lambda: deadline - _MARGIN - ctx.clock(),
+        lambda: deadline - ANSWER_MARGIN - ctx.clock(),
     )
     return Caller(client_name(), horde_key(ctx), deadline, sleeper)
 

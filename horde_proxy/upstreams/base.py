@@ -61,6 +61,8 @@ class SubmitBudget:
         self.used += 1
 
 
+ANSWER_MARGIN = 2.0
+"""How long before the caller's deadline an upstream gives what it has (s)."""
 LONGEST_SLEEP = 0.9
 """Seconds between two Waitings where nothing else is said: keep-alives go out at Waitings."""
 

@@ -26,7 +26,7 @@ from horde_proxy.prompts.partial_answer import PROBE_LENGTH, End, PartialAnswer
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
-from horde_proxy.upstreams.base import DeadlinePassed, Waiting
+from horde_proxy.upstreams.base import ANSWER_MARGIN, DeadlinePassed, Waiting
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.lifecycle import (
@@ -51,8 +51,6 @@ _LEAST_BOUGHT = 16
 """Tokens, below which the horde takes no max_length."""
 _DELTAS = {"reasoning": "reasoning_content", "content": "content"}
 """The parts of a partial answer, and what they are called in a delta."""
-_MARGIN = 2.0
-"""Seconds before the client's time is over in which the answer is still sent."""
 AnswerItem = Waiting | Submitted | Chunk
 
 
@@ -290,7 +288,7 @@ class ChainedAnswer:
 
 def check_time(clock: Callable[[], float], deadline: float | None) -> None:
     """Raises TimedOut when the client's time is over but for the seconds to send what there is."""
-    if deadline is not None and clock() > deadline - _MARGIN:
+    if deadline is not None and clock() > deadline - ANSWER_MARGIN:
         raise DeadlinePassed()
 
 
