@@ -45,6 +45,7 @@ from horde_proxy.upstreams.horde.guided_values import GuidedValues, Steps
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
+# Short, for small models: what is wrong, and what to do.
 _CALL_AGAIN = "Your function call was invalid: {problem} Reply only with a valid function call."
 _JSON_AGAIN = "Your answer was invalid: {problem} Reply only with the valid JSON."
 _NO_CALL = "You made no function call."
@@ -85,6 +86,8 @@ class StructuredAnswer:
         """As items, without a look at the clock."""
         request = self.structure.request
         messages = with_prefill(request.messages, self.structure.prefill)
+        # Only what may be plain text can be sent early: calls and JSON are checked as a whole, and
+        # the parts of several choices would mix.
         may_stream = (
             request.stream
             and request.n == 1
@@ -148,6 +151,7 @@ class StructuredAnswer:
         calls = list(reading.calls)
         if must and problem:
             calls = [(yield from self._filled_call())]
+        # With tools and a format, an answer that is no call has to be JSON.
         if not calls and self.structure.request.json_format:
             yield from self._json(index, answer)
             return
@@ -157,12 +161,14 @@ class StructuredAnswer:
             return
         if not self.structure.request.parallel_tool_calls:
             calls = calls[:1]
+        # A call that had to be made comes alone, as OpenAI's does: its content is null.
         yield from self._emit(index, answer, "" if must else reading.content)
         yield from self._call_chunks(index, calls)
 
     def _is_cut_off(self, answer: Answer, reading: CallReading) -> bool:
         """Whether the client's own limit ended the answer before its call did."""
         request = self.structure.request
+        # Half a call is never repaired: an agent would run it.
         if request.tool_choice == "auto":
             return reading.unfinished
         return (
@@ -213,6 +219,7 @@ class StructuredAnswer:
         """The call that the model did not make by itself. Raises ToolCallFailed."""
         style, offered = self.plan.style, self._offered()
         try:
+            # The quotation mark, and the brace below, are written by the filling itself.
             opening = prefill(style, "required").removesuffix('"')
             names = {"enum": [tool.name for tool in offered]}
             name = yield from self._guided().fill(names, opening)
@@ -253,6 +260,7 @@ class StructuredAnswer:
         answer, text, problem = yield from self._read_json(answer, json_format.schema)
         if problem and json_format.schema is not None:
             text = yield from self._filled_json(json_format.schema)
+        # OpenAI's form for a strict schema that was not met; clients look for it.
         if not text and json_format.strict:
             yield chunks.chunk(self.head, {"refusal": f"No valid JSON: {problem}"}, index=index)
             yield self._end(index, "stop")
@@ -305,6 +313,7 @@ class StructuredAnswer:
         try:
             [corrected] = yield from self._answers(messages, 1)
         except UpstreamFailed as exc:
+            # A faulty answer is better than none: agents can handle it.
             log.info("a correction failed, and the answer stays as it was: %s", exc)
             return None
         return corrected
