@@ -1,6 +1,6 @@
-"""The digest that stands for an API key wherever one is kept, compared or counted.
+"""The digest of an API key, which replaces the key wherever one is stored, compared or counted.
 
-It must never change: databases and configuration files hold such digests. No I/O.
+The algorithm must never change: databases and configuration files hold such digests. No I/O.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _WRITTEN_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
 def key_digest(key: str) -> str:
     """The SHA-256 of a key as a client sends it, as 64 hex digits.
 
-    A key that looks like a digest is hashed too: reading a digest somewhere opens nothing.
+    A key that looks like a digest is hashed too, so a leaked digest does not work as a key.
     """
     # JSON may hold half a surrogate pair, which UTF-8 cannot encode.
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
 def digest_of_setting(written: str) -> str:
-    """The digest of a key as the configuration has it: plain, or "sha256:" and its digest."""
+    """The digest of a key in the configuration, written in plain or as "sha256:" and its digest."""
     match = _WRITTEN_DIGEST.fullmatch(written)
     return match[1].lower() if match else key_digest(written)

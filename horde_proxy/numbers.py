@@ -1,13 +1,14 @@
-"""One check for numbers that other servers send. Pure."""
+"""The one check for numbers that other servers send. Pure."""
 
 from __future__ import annotations
 
 MOST = 1e15
-"""No true count of tokens, kudos, seconds or parameters gets there, and sums stay exact."""
+"""More than any real count of tokens, kudos, seconds or parameters, and small enough that floats
+still add whole numbers exactly."""
 
 
 def finite(value: object, most: float = MOST) -> float | None:
-    """The number if it can be added up: from 0 to `most`, not NaN, no boolean; None otherwise."""
+    """The value if it is a number from 0 to `most`; None for all else, also NaN and booleans."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if 0 <= value <= most else None

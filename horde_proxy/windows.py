@@ -1,7 +1,7 @@
-"""Moving windows of calls: at most so many in the last so many seconds, counted by `limits`.
+"""Moving windows of calls: at most N calls in the last S seconds, counted by the library `limits`.
 
-The counts are in this process's memory unless a storage is given that several share, e.g. the
-RedisStorage of `limits`.
+The counts are in this process's memory, unless the caller gives a storage that several processes
+share, e.g. the RedisStorage of `limits`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from cachetools import LRUCache
 from limits.storage import MovingWindowSupport, Storage
 
 _MOST_KEYS = 10_000
-"""How many windows are kept. The one that was used least lately goes first, so that a flood of
-addresses or messages cannot fill the memory."""
+"""Windows in memory. The least recently used one is dropped first, so that a flood of addresses
+or messages cannot fill the memory."""
 
 
 class CallWindows:
     """Counts calls by name within the last `seconds`. Thread-safe.
 
-    `label` keeps its names apart from those of others in a storage that is shared. `clock` must
-    be the storage's clock: time.time where several processes share it.
+    `label` keeps these names apart from those of other windows in a shared storage. `clock` must
+    be the storage's clock: time.time if several processes share it.
     """
 
     def __init__(
@@ -39,21 +39,21 @@ class CallWindows:
         self._storage = storage or MemoryWindows(clock)
 
     def hit(self, name: str, limit: int) -> int:
-        """Count a call where fewer than `limit` were counted: 0. Else the seconds to wait."""
+        """Count a call and return 0; at the limit, count nothing and return the seconds to wait."""
         if self._storage.acquire_entry(self._key(name), limit, self._seconds):
             return 0
         return max(1, self.wait(name, limit))
 
     def wait(self, name: str, limit: int) -> int:
-        """Whole seconds until one more call is within the limit; 0 is now. Counts nothing."""
+        """Whole seconds until one more call is allowed, 0 if it is allowed now. Counts nothing."""
         oldest, count = self._storage.get_moving_window(self._key(name), limit, self._seconds)
         if count < limit:
             return 0
         return max(1, math.ceil(oldest + self._seconds - self._clock()))
 
     def _key(self, name: str) -> str:
-        # Without the limit, unlike the keys that `limits` makes: a limit that is lowered by new
-        # settings holds for the calls before it as well.
+        # Unlike the keys that `limits` makes, this one does not contain the limit: when new
+        # settings lower a limit, the calls before the change still count.
         return f"{self._label}/{name}"
 
 
@@ -64,12 +64,13 @@ class MemoryWindows(Storage, MovingWindowSupport):
     call and keeps an empty list for each key that it ever saw.
     """
 
+    # Storage requires it: errors that it may wrap. Memory raises none of its own.
     base_exceptions = ValueError
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        # Guards the windows; nothing is called under it but the clock.
+        # Guards the windows. No I/O happens under it.
         self._lock = threading.Lock()
         self._calls: LRUCache[str, deque[float]] = LRUCache(_MOST_KEYS)
         self._fixed: LRUCache[str, tuple[float, int]] = LRUCache(_MOST_KEYS)
@@ -99,7 +100,7 @@ class MemoryWindows(Storage, MovingWindowSupport):
         return calls
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """The count of a fixed window, `amount` added; it starts with the first call in it."""
+        """Add `amount` to a fixed window. Its new count. The window starts with its first call."""
         with self._lock:
             end, count = self._window(key)
             self._fixed[key] = (end or self._clock() + expiry, count + amount)
@@ -111,12 +112,12 @@ class MemoryWindows(Storage, MovingWindowSupport):
             return self._window(key)[1]
 
     def get_expiry(self, key: str) -> float:
-        """When a fixed window ends: now, where it has not begun."""
+        """The time at which a fixed window ends; now if it has not started."""
         with self._lock:
             return self._window(key)[0] or self._clock()
 
     def _window(self, key: str) -> tuple[float | None, int]:
-        """(end, count) of a fixed window; None while it has not begun."""
+        """(end, count) of a fixed window; (None, 0) if it has not started, or is over."""
         end, count = self._fixed.get(key, (0.0, 0))
         return (end, count) if self._clock() < end else (None, 0)
 

@@ -163,7 +163,7 @@ class HordeContext(RuleBasedStateMachine):
         queue = self.horde._state.queue
         left = (queue.requests, queue.open, queue.jobs, queue.waiting, queue._deadlines)
         assert [len(items) for items in left] == [0, 0, 0, 0, 0]
-        accounts = self.horde._state.accounts._by_key.values()
+        accounts = self.horde._state.accounts._by_digest.values()
         assert [(len(account.open), round(account.held, 6)) for account in accounts] == [
             (0, 0.0)
         ] * 3

@@ -1,6 +1,6 @@
-"""Worker software: how a worker names itself in `bridge_agent`, and which names the horde trusts.
+"""Worker software: its name in a worker's `bridge_agent`, and the names that the horde trusts.
 
-It knows nothing of single workers.
+It knows nothing about individual workers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What text requests cost and earn, in kudos. Pure numbers in, numbers out; no balances here.
+"""What text requests cost and earn, in kudos. Pure: numbers in, numbers out; no balances here.
 
-`size` is a model's in billions of parameters, lengths are in tokens.
+`size` is a model's size in billions of parameters; lengths are in tokens.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import math
 from horde_proxy.aihorde.names import size_of
 
 TAX = 1.0
-"""A requester pays it once at the submit, and again with each delivered job."""
+"""The requester pays it once at the submit, and again with each delivered job."""
 
 CENSORED_COST = 1.0
-"""A job that the worker censored costs no more than that."""
+"""The whole cost of a job that the worker censored."""
 
 REGISTERED_FLOOR = 25.0
 ANONYMOUS_FLOOR = -50.0
@@ -21,7 +21,7 @@ ANONYMOUS_FLOOR = -50.0
 
 LEAST_FREE = 256
 MOST_FREE = 512
-"""Bounds of the length that anybody may ask for without owning kudos."""
+"""Bounds of the length that anybody may request without owning kudos."""
 
 UPFRONT_WITHOUT_MODEL = 20.0
 """Needed for each result of a long request that names no model (capture err_403_KudosUpfront)."""
@@ -30,15 +30,16 @@ _TYPICAL_SIZE = 13.0
 
 
 def assumed_size(model: str) -> float:
-    """Billions of parameters in a model's name, or 13, as the horde assumes without a model.
+    """Billions of parameters by a model's name; 13 if it shows no size.
 
-    The horde itself reads sizes from its model reference and does not publish them.
+    13 is what the horde assumes of a request without models. It reads the sizes of known models
+    from its model reference, and does not publish them.
     """
     return size_of(model) or _TYPICAL_SIZE
 
 
 def free_length(threads: int, queued: int) -> int:
-    """The length of a job that anybody may ask for; it shrinks while the queue is long.
+    """The length of a job that anybody may request; it shrinks while the queue is long.
 
     `threads` and `queued` are `text_thread_count` and `queued_text_requests` of GET
     status/performance (contract: kobold/waiting_prompt.py:97-117).
@@ -47,23 +48,26 @@ def free_length(threads: int, queued: int) -> int:
 
 
 def upfront(max_length: int, size: float, n: int = 1) -> float:
-    """The kudos that an account must own before a request beyond the free length is accepted."""
+    """The kudos that an account must own before a request beyond the free length is accepted.
+
+    Contract: kobold.py:115-127.
+    """
     return round(max_length * size / 21, 2) * n
 
 
 def affordable_length(kudos: float, size: float, n: int = 1) -> int:
-    """The length of a job for which a registered account's kudos suffice upfront."""
+    """The length of a job that a registered account with these kudos can afford upfront."""
     return max(int((kudos - REGISTERED_FLOOR) * 21 / (size * n)), 0)
 
 
 def price(max_length: int, max_context_length: int, size: float, n: int = 1) -> float:
-    """The kudos of a request that runs to its full length, tax included; those of a dry run."""
+    """The cost of a request that runs to its full length, tax included: the result of a dry run."""
     job = max_length * _size_factor(size) * size * _context_factor(max_context_length) / 100
     return (job + TAX) * n + TAX
 
 
 def counted_tokens(characters: int, max_length: int) -> int:
-    """The tokens that a text counts for: four characters each, 20 at least."""
+    """The tokens that a text is billed as: one for four characters, from 20 to `max_length`."""
     return min(max_length, max(20, math.ceil(characters / 4)))
 
 
@@ -79,8 +83,8 @@ def reward(
     """What a delivered job earns its worker (contract: kobold/processing_generation.py:53-131).
 
     `prompt` and `text` are lengths in characters. `size` is None for a model that the horde does
-    not know: it earns next to nothing unless the worker's owner is `trusted`. `validated` is the
-    worker's software.
+    not know; such a model earns next to nothing unless the worker's owner is `trusted`.
+    `validated`: the horde trusts the worker's software.
     """
     tokens = counted_tokens(text, max_length)
     context = min(30.0, max(0.1, _context_factor(counted_tokens(prompt, max_length))))

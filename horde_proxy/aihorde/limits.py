@@ -1,6 +1,7 @@
 """What a text request may contain, and how long the horde keeps things.
 
-Numbers of the real horde. What a proxy or a private horde makes configurable starts from them.
+The numbers are the real horde's. They are the defaults of settings that a proxy or a private horde
+has for them.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import NamedTuple
 
 
 class Parameter(NamedTuple):
-    """One field of `params`: JSON type, range (both ends included), and the worker's default.
+    """One field of `params`: JSON type, range (both ends included), and the default.
 
-    A field without default is missing from a popped job unless the client sent it.
+    Workers get a field without a default only if the client sent it.
     """
 
     type: str
@@ -52,31 +53,32 @@ TEXT_PARAMETERS: Mapping[str, Parameter] = {
     "dynatemp_exponent": Parameter("number", 0.0, 5.0, 1.0),
 }
 
-_LENGTHS = ("n", "max_context_length", "max_length")
+_NOT_SAMPLING = ("n", "max_context_length", "max_length")
 
 SAMPLING: Mapping[str, tuple[float, float]] = {
     name: (parameter.least, parameter.most)
     for name, parameter in TEXT_PARAMETERS.items()
-    if name not in _LENGTHS and parameter.least is not None and parameter.most is not None
+    if name not in _NOT_SAMPLING and parameter.least is not None and parameter.most is not None
 }
-"""(least, most) of each parameter that shapes the choice of tokens."""
+"""The range (least, most) of each sampling parameter."""
 
 MOST_TOKENS = 4096
-"""The longest generation, `max_length` at most."""
+"""The highest `max_length`."""
 
 # Contract: validation.py:31-48; the refusals are captures err_400_ExcessiveStopSequence and
 # err_400_MissingFullSamplerOrder.
 MOST_STOP_SEQUENCES = 128
 MOST_STOP_CHARACTERS = 2000
 SAMPLERS = 7
-"""`sampler_order` has to name as many different samplers, or none."""
+"""A `sampler_order` must name this many different samplers."""
 
 MOST_WORKERS = 5
-"""Of `workers`, the horde reads the first five and ignores the others (contract: base.py)."""
+"""The horde reads the first five of `workers` and ignores the rest (contract: base.py)."""
 
 MOST_MODELS_OF_A_WORKER = 200
+"""A pop with more models is refused (contract: base.py:556-808)."""
 
-# Contract: user.py:301. What counts are results that no worker has popped yet.
+# Contract: user.py:301. Only results that no worker has popped yet are counted.
 CONCURRENCY = 30
 ANONYMOUS_CONCURRENCY = 500
 
@@ -84,13 +86,13 @@ JOB_SECONDS = 150.0
 """A worker that has not submitted a text by then loses the job (processing_generation.py:411)."""
 
 REQUEST_SECONDS = 1200.0
-"""A request is deleted as long after its last pop or delivery (utils.py:110)."""
+"""A request is deleted this long after its last pop or delivery (utils.py:110)."""
 
 WORKER_SECONDS = 300.0
-"""A worker that has not popped for longer is offline."""
+"""A worker is offline this long after its last pop."""
 
 MOST_FAULTS = 3
-"""A request whose jobs failed as often is faulted, whatever it has delivered."""
+"""After this many failed jobs, a request is faulted, whatever it has delivered."""
 
 # Contract: threads.py:712-748. A request's priority starts with its account's kudos.
 AGEING_SECONDS = 10.0
@@ -99,9 +101,9 @@ DOWNGRADED_PRIORITY = -50.0
 
 
 def least_speed(billions: float) -> float:
-    """Tokens a second below which a worker counts as slow, by the size of its largest model.
+    """The tokens a second below which a worker is slow, by the size of its largest model.
 
-    Requests with `slow_workers` false are not for it (contract: kobold/worker.py:131-151).
+    Slow workers get no requests with `slow_workers` false (contract: kobold/worker.py:131-151).
     """
     if billions >= 70:
         return 3.0

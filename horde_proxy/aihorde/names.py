@@ -1,8 +1,9 @@
 """The parts of a model's name: engine, author, size, quantisation, user, family.
 
 Workers advertise "engine/author/Model-Q4_K_M::user#1"; the statistics and the model reference of
-the horde leave parts out. Engine, author, user and quantisation are no part of a model; its size
-and its version are. Which models a client's words stand for is `router.model_names`' matter.
+the horde leave parts out. Names that differ only in engine, author, user or quantisation mean the
+same model; a different size or version is a different model. `router.model_names` decides which
+models a client's name refers to.
 """
 
 from __future__ import annotations
@@ -86,10 +87,10 @@ _NOT_IN_FAMILY = re.compile(
 
 
 class Canonical(NamedTuple):
-    """The parts of a name. `key` is for comparing; `author` is "" where the name has none.
+    """The parts of a name. `key` is for comparing; `author` is "" in a name without author.
 
-    `backend` is the engine in lower case, or "canonical"; `bare` is what follows the last slash,
-    without user, as it was written: a client may send it as a model's name.
+    `backend` is the engine in lower case, or "canonical". `bare` is the text after the last slash,
+    without the user; a client may send it as a model's name.
     """
 
     key: str
@@ -101,13 +102,13 @@ class Canonical(NamedTuple):
 def canonical(name: str) -> Canonical:
     """The parts of an advertised name, "engine/author/Model-Q4_K_M::user#1".
 
-    The first of three or more parts is an engine even when it is not a known one.
+    Of three or more parts, the first is the engine, even an unknown one.
     """
-    *before, bare = _without_user(name).split("/")
+    *folders, bare = _without_user(name).split("/")
     backend = CANONICAL
-    if before and (before[0].casefold() in ENGINES or len(before) > 1):
-        backend = before.pop(0).casefold() or CANONICAL
-    author = "/".join(before)
+    if folders and (folders[0].casefold() in ENGINES or len(folders) > 1):
+        backend = folders.pop(0).casefold() or CANONICAL
+    author = "/".join(folders)
     prefix, model = _author_and_model(bare)
     key = normalised(model)
     if not key:
@@ -176,7 +177,7 @@ def _without_user(name: str) -> str:
 
 
 def _author_and_model(bare: str) -> tuple[str, str]:
-    """(author, model) of a name without slashes; "" is an author that is not in the name."""
+    """(author, model) of a name without slashes; the author is "" if the name has none."""
     match = _AUTHOR_BEFORE_MODEL.match(bare)
     return (match[0][:-1], bare[match.end() :]) if match else ("", bare)
 

@@ -1,8 +1,8 @@
-"""The return codes (`rc`) with which the horde refuses, and their HTTP status.
+"""The return codes (`rc`) of the horde's refusals, with their HTTP status.
 
-Clients go by the code and never by the message: messages change, and flask-restx appends guesses
-at other routes to them on 404. Two refusals have no code: a body that breaks the schema (400, with
-`errors`) and too many calls (429).
+Clients should read the code and never the message: messages change, and on 404 flask-restx appends
+suggestions of other routes to them. Two refusals have no code: a body that breaks the schema (400,
+with `errors`) and too many calls (429).
 """
 
 from __future__ import annotations

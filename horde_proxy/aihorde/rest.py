@@ -1,6 +1,6 @@
 """The HTTP side of AI-Horde's API: URLs, headers, and how answers are read.
 
-It makes no call: callers hand in what they have received.
+It makes no calls itself: callers pass in the answers that they received.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECONDS = re.compile(r"[0-9.]{1,12}", re.ASCII)
 
 
 def api_url(url: str) -> str:
-    """The base ".../api/v2" of a horde whose host, /api or /api/v2 was given."""
+    """The base URL ".../api/v2" of a horde, from the URL of its host, its /api or its /api/v2."""
     base = url.rstrip("/").removesuffix("/v2").removesuffix("/api")
     return f"{base}/api/v2"
 
@@ -32,14 +32,14 @@ def api_url(url: str) -> str:
 def client_agent(contact: str) -> str:
     """The value of Client-Agent and `bridge_agent`, "name:version:contact".
 
-    The horde refuses callers in time-out that do not name themselves, even for polls (contract:
-    stable.py:610-617).
+    The horde refuses even the polls of a caller that does not name itself while its address is in
+    time-out (contract: stable.py:610-617).
     """
     return f"horde-proxy:{VERSION}:{contact}"
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:
-    """The JSON object in a body; {} for anything else: a load balancer's HTML page, a list."""
+    """The JSON object in a body; {} for anything else, such as a list or a load balancer's page."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -48,10 +48,10 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def retry_after(value: str, now: float) -> int | None:
-    """Whole seconds to wait, from 1 to 3600, of a Retry-After header; None without a usable one.
+    """Whole seconds to wait, from 1 to 3600, by a Retry-After header; None if it is unusable.
 
     `now` is Unix time: the header may hold a date (RFC 9110, section 10.2.3). The horde sends the
-    header with successful answers too, so only a refusal's is to be obeyed.
+    header with successful answers too, so obey it only on a refusal.
     """
     try:
         if _SECONDS.fullmatch(value):

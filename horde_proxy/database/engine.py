@@ -1,11 +1,11 @@
-"""One database, opened at its first use. The only place where foreign errors become ours.
+"""One database, opened at its first use. SQLAlchemy's and SQLite's errors become ours only here.
 
 Any thread may begin a transaction. The first one of a process opens the database; the first one
 of each schema brings that owner's tables up to date:
 
     begin(schema) -> open: make the file, WAL | connect           once for each process
                   -> upgrade: lock, one transaction, copy first   once for each process and owner
-                  -> a transaction of its own
+                  -> the caller's transaction
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from horde_proxy.database.locking import advisory_lock, directory_lock
 from horde_proxy.database.migrations import Schema, upgrade
 
 _TIMEOUT = 5
-"""How long to wait for a locked file, or for a server to answer (s)."""
+"""How long to wait for a locked file, or for a server's answer (s)."""
 _POSTGRESQL = "postgresql+psycopg"
 _DRIVERS = {
     "sqlite": "sqlite",
@@ -48,19 +48,19 @@ class Database:
 
     def __init__(self, url: str, *, setting: str, now: Callable[[], float] = time.time) -> None:
         self._url = _read_url(url)
-        # Options after "?" may hold a password as well.
+        # Options after the "?" may hold a password as well.
         self._label = self._url.set(query={}).render_as_string(hide_password=True)
         self._setting, self._now = setting, now
         self.is_postgresql = self._url.drivername == _POSTGRESQL
-        # Guards the engine and which schemas are ready. Opening and upgrading happen under it:
-        # other threads have nothing to do with the database before.
+        # Guards the engine and the set of schemas that are ready. Opening and upgrading, which do
+        # I/O, happen under it on purpose: no thread can use the database before they are done.
         self._lock = threading.Lock()
         self._opened: Engine | None = None
         self._ready: set[str] = set()
 
     @contextmanager
     def begin(self, schema: Schema) -> Iterator[Connection]:
-        """A transaction on up-to-date tables. Raises DatabaseError where anything fails."""
+        """A transaction on up-to-date tables. Raises DatabaseError if anything fails."""
         try:
             with self._engine(schema).begin() as connection:
                 yield connection
@@ -77,9 +77,9 @@ class Database:
             raise DatabaseError(f"The database {self._label} failed: {_reason(exc)}") from exc
 
     def insert(self, table: Table) -> Any:
-        """The database's own INSERT, which knows ON CONFLICT.
+        """An INSERT of the database's own dialect, which supports ON CONFLICT.
 
-        Dialects take some MB of memory: only the one in use is imported.
+        A dialect takes some MB of memory, so only the one in use is imported.
         """
         if self.is_postgresql:
             from sqlalchemy.dialects import postgresql
@@ -108,18 +108,19 @@ class Database:
 
     def _connect(self) -> Engine:
         url = self._url.set(query={"connect_timeout": str(_TIMEOUT), **self._url.query})
-        # A pooled connection that a restarted server has closed is replaced before it is used.
-        # Without hide_parameters an exception would show keys.
+        # Pre-ping replaces pooled connections that a restarted server has closed. Without
+        # hide_parameters, exceptions would show keys.
         return create_engine(url, pool_pre_ping=True, hide_parameters=True)
 
     def _open_file(self) -> Engine:
         engine = create_engine(self._url, connect_args={"timeout": _TIMEOUT}, hide_parameters=True)
-        event.listen(engine, "connect", _leave_transactions_to_us)
+        event.listen(engine, "connect", _disable_implicit_transactions)
         event.listen(engine, "begin", _begin_transaction)
         # The directory also gets -wal and -shm files, with keys in them.
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            # While a file changes to WAL, SQLite refuses others at once, without any time-out.
+            # While a file is switched to WAL, SQLite refuses other connections immediately, without
+            # waiting for the time-out.
             with directory_lock(self._path.parent):
                 if not self._path.exists():
                     _create_private(self._path)
@@ -136,8 +137,8 @@ class Database:
                 advisory_lock(connection)
                 upgrade(connection, schema, self._label)
             return
-        # IMMEDIATE: a writer that came between the read of the version and the first change would
-        # else make this transaction fail at once (SQLITE_BUSY_SNAPSHOT).
+        # IMMEDIATE takes the write lock now. Otherwise a write by somebody else between our read of
+        # the version and our first change would make this transaction fail (SQLITE_BUSY_SNAPSHOT).
         with (
             directory_lock(self._path.parent),
             engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection,
@@ -148,17 +149,17 @@ class Database:
     def _copy(self, schema: Schema, version: int) -> None:
         """Copy the file beside itself: ledger.db -> ledger.db.ledger-1.2026-01-31.
 
-        The upgrade's transaction keeps others from writing, and has not yet changed anything.
+        The upgrade's transaction already keeps others from writing, and has changed nothing yet.
         """
         day = datetime.fromtimestamp(self._now(), UTC).date()
         copy = self._path.with_name(f"{self._path.name}.{schema.owner}-{version}.{day}")
-        # One of the same day is from an upgrade that failed.
+        # A copy of the same day is left from an upgrade that failed.
         copy.unlink(missing_ok=True)
         _create_private(copy)
         try:
             _copy_pages(self._path, copy)
         except BaseException:
-            # A part of a copy is worth nothing, and the disk may be full.
+            # An incomplete copy is useless, and the disk may be full.
             copy.unlink()
             raise
 
@@ -167,8 +168,8 @@ class Database:
         return Path(self._url.database or "")
 
 
-def _leave_transactions_to_us(connection: sqlite3.Connection, record: object) -> None:
-    """Keep Python's sqlite3 from beginning transactions: it begins none before CREATE TABLE.
+def _disable_implicit_transactions(connection: sqlite3.Connection, record: object) -> None:
+    """Stop Python's sqlite3 from starting transactions: it would start none before CREATE TABLE.
 
     See SQLAlchemy's documentation, "Serializable isolation / Savepoints / Transactional DDL".
     """
@@ -180,15 +181,15 @@ def _begin_transaction(connection: Connection) -> None:
 
 
 def _copy_pages(path: Path, copy: Path) -> None:
-    """SQLite's own copy, which includes what is only in the write-ahead log."""
+    """Copy with SQLite's own backup, which includes pages that are only in the write-ahead log."""
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
 
 
 def _create_private(path: Path) -> None:
-    """Make an empty file that its owner alone may read.
+    """Make an empty file that only its owner may read.
 
-    What root makes in a service's directory belongs to the service.
+    If root makes it in the directory of a service's user, that user becomes the owner.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:

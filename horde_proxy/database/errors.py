@@ -1,7 +1,7 @@
-"""The error of every database. Does not import SQLAlchemy."""
+"""The error of every database, in a module that does not import SQLAlchemy."""
 
 from __future__ import annotations
 
 
 class DatabaseError(Exception):
-    """The database failed, or refused. The message says why, without its password."""
+    """The database failed or refused. The message says why, and never shows the password."""

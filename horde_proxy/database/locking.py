@@ -1,4 +1,4 @@
-"""One at a time: locks between the threads and processes that prepare the same database."""
+"""Locks that let only one thread of one process prepare a database at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 _ADVISORY_LOCK = 0x686F726465
-"""Any number of our own: "horde" in ASCII."""
+"""An arbitrary number that other programs will not use: "horde" in ASCII."""
 
 
 @contextmanager
 def directory_lock(directory: Path) -> Iterator[None]:
-    """Hold the only lock on a directory; others wait. It ends with the process, however that ends.
+    """Hold the exclusive lock on a directory; others wait. A process that dies releases it.
 
-    A lock on the directory leaves no file behind, and there is one before the database's file is.
+    Locking the directory leaves no lock file behind, and works before the database file exists.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -29,8 +29,8 @@ def directory_lock(directory: Path) -> Iterator[None]:
 
 
 def advisory_lock(connection: Connection) -> None:
-    """Hold PostgreSQL's lock of that number until the transaction ends; others wait.
+    """Hold our advisory lock in PostgreSQL until the transaction ends; others wait.
 
-    CREATE TABLE IF NOT EXISTS alone fails where two sessions run it at once.
+    Without it, CREATE TABLE IF NOT EXISTS fails when two sessions run it at once.
     """
     connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))

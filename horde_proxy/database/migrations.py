@@ -1,8 +1,8 @@
 """Schema versions, and the migrations from one to the next.
 
 An owner of tables declares a Schema: a list of functions, each of which takes the tables from one
-version to the next. Their number is the version. A migration that was released never changes.
-Several owners may share one database, so versions are kept by owner.
+version to the next. The length of the list is the current version. A released migration never
+changes. Several owners may share one database, so each has its own version.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ VERSIONS = Table(
 class Schema:
     """The tables of one owner, e.g. "ledger".
 
-    `unversioned` are the tables of version 1 where databases of that version were released
-    without a version: if all of them are there, the database is at version 1.
+    `unversioned` names the tables of a release that did not store versions yet: a database with
+    all of them, and no version, is at version 1.
     """
 
     owner: str
@@ -39,12 +39,12 @@ class Schema:
 
     @property
     def version(self) -> int:
-        """The version that this program works with."""
+        """The current version, which this program works with."""
         return len(self.migrations)
 
 
 def _copy_nothing(schema: Schema, version: int) -> None:
-    """PostgreSQL's backups are its administrator's."""
+    """For PostgreSQL: its administrator makes the backups."""
 
 
 def upgrade(
@@ -55,10 +55,10 @@ def upgrade(
 ) -> None:
     """Bring the owner's tables to the schema's version, within the caller's transaction.
 
-    `copy` is called before tables change that exist already, with their version. `database` is
-    its name in errors. Raises DatabaseError where the tables are newer than this program.
+    `copy` is called with the old version before existing tables are changed. `database` is the
+    database's name in errors. Raises DatabaseError if the tables are newer than this program.
     """
-    # Part of the transaction, so that a refused or failed upgrade leaves no trace at all.
+    # Part of the transaction, so that a refused or failed upgrade leaves no trace.
     connection.execute(CreateTable(VERSIONS, if_not_exists=True))
     known = _known_version(connection, schema)
     version = known if known is not None else _version_of_unversioned(connection, schema)
@@ -72,7 +72,7 @@ def upgrade(
         copy(schema, version)
     for migration in schema.migrations[version:]:
         migration(connection)
-    # A current database is only read: most processes find nothing to do.
+    # A current database is only read: most processes find nothing to change.
     if known is None:
         connection.execute(VERSIONS.insert(), {"owner": schema.owner, "version": schema.version})
     elif known < schema.version:
@@ -86,6 +86,6 @@ def _known_version(connection: Connection, schema: Schema) -> int | None:
 
 
 def _version_of_unversioned(connection: Connection, schema: Schema) -> int:
-    """1 for tables of the release that wrote no version, 0 where there are none yet."""
+    """1 for the tables of a release that stored no versions; 0 if there are no tables yet."""
     tables = set(inspect(connection).get_table_names())
     return int(bool(schema.unversioned) and tables.issuperset(schema.unversioned))

@@ -1,7 +1,7 @@
 """The ledger: client keys, their limits, and what they used.
 
-No Flask and no HTTP here. `database` and `schema` import SQLAlchemy; this room's other modules do
-not import them, so that a proxy without a database does not load it.
+No Flask and no HTTP here. Only `database` and `schema` import SQLAlchemy. The other modules do not
+import these two, so that a proxy without a database does not load SQLAlchemy.
 """
 
 from horde_proxy.ledger.keyring import KeyRing

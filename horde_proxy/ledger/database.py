@@ -1,6 +1,6 @@
 """Keys and usage in a database.
 
-Imports SQLAlchemy, so import it only where there is a database.
+This module imports SQLAlchemy, so import it only if there is a database.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from horde_proxy.ledger.records import DayUsage, Usage
 from horde_proxy.ledger.schema import CLIENT_KEYS, COUNTS, SCHEMA, USAGE
 
 _LONGEST_NAME = 200
-"""Names of models may come from anywhere (characters)."""
+"""In characters. Other servers choose the names of their models."""
 _LARGEST_COUNT = 2**40
-"""So that the sum of many rows stays within a BIGINT."""
+"""Keeps the sum of many rows within a BIGINT."""
 _LISTS = ("models", "endpoints")
+"""The fields of a key that are stored as JSON."""
 
 
 class LedgerDatabase:
-    """The ledger's tables in a database. Every method raises DatabaseError where that fails."""
+    """The ledger's tables in a database. If that fails, every method raises DatabaseError."""
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
         self.database, self._now = database, now
 
     def add_key(self, digest: str, key: ClientKey) -> None:
-        """Store a new key. Raises DatabaseError when its name or digest was ever in use."""
+        """Store a new key. Raises DatabaseError also if its name or digest was ever used."""
         row = {name: getattr(key, name) for name in _names(ClientKey)}
         row |= {name: json.dumps(row[name]) for name in _LISTS}
         try:
@@ -48,7 +49,7 @@ class LedgerDatabase:
             raise
 
     def revoke_key(self, name: str) -> bool:
-        """Revoke the key of this name; False where no such key is valid."""
+        """Revoke the key of this name. False if there is no valid key of that name."""
         statement = update(CLIENT_KEYS)
         statement = statement.where(CLIENT_KEYS.c.name == name, CLIENT_KEYS.c.revoked.is_(None))
         with self._begin() as connection:
@@ -62,15 +63,15 @@ class LedgerDatabase:
             return {row["digest"]: _key(row) for row in rows}
 
     def all_keys(self) -> list[tuple[ClientKey, int | None]]:
-        """All keys, the oldest first, each with the time of its revocation (unix s)."""
+        """All keys, the oldest first, each with the time of its revocation (unix s) or None."""
         statement = select(CLIENT_KEYS).order_by(CLIENT_KEYS.c.created, CLIENT_KEYS.c.name)
         with self._begin() as connection:
             rows = connection.execute(statement).mappings()
             return [(_key(row), row["revoked"]) for row in rows]
 
     def add_usage(self, entries: Iterable[Usage]) -> None:
-        """Add the entries to the sums: all of them or, with a DatabaseError, none."""
-        # Two proxies that locked the same rows in different orders would wait for each other.
+        """Add the entries to the stored sums: all of them or, with a DatabaseError, none."""
+        # Sorted: two proxies that lock the same rows in different orders deadlock.
         rows = sorted((_storable(entry) for entry in entries), key=lambda entry: entry.key)
         if not rows:
             return
@@ -131,9 +132,9 @@ def _key(row: RowMapping) -> ClientKey:
 
 
 def _storable(entry: Usage) -> Usage:
-    """The entry as any database takes it: names and numbers may come from other servers.
+    """The entry as any database accepts it: names and numbers may come from other servers.
 
-    One entry that is refused again and again would hold up all others.
+    A single entry that the database always refuses would keep all others from being written.
     """
     return replace(
         entry,
@@ -152,10 +153,10 @@ def _storable_count(number: int) -> int:
 
 
 def _storable_name(name: str) -> str:
-    # Neither half a surrogate pair nor, in PostgreSQL, a NUL can be stored in a text.
+    # No database stores half a surrogate pair, and PostgreSQL stores no NUL.
     return name.encode("utf-8", "replace").decode().replace("\0", "?")[:_LONGEST_NAME]
 
 
 def open_ledger(url: str, *, now: Callable[[], float] = time.time) -> LedgerDatabase:
-    """The ledger of a database URL, which is opened at its first use. Raises DatabaseError."""
+    """The ledger in the database of a URL, opened at its first use. Raises DatabaseError."""
     return LedgerDatabase(Database(url, setting="access.database", now=now), now=now)

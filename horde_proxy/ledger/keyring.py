@@ -1,7 +1,7 @@
 """The keys that may use the proxy: those of the configuration, and those of a database.
 
-Requests hardly ever wait for the database: a thread in the background reads its keys again. When
-reading fails, the keys that were read last stay valid.
+Requests rarely wait for the database: a background thread reads its keys again and again. When
+that fails, the keys that were read last stay valid.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from horde_proxy.ledger.keys import ClientKey
 _FIRST_WAIT = 15.0
 """How long requests wait for the first keys (s): opening the database may include an upgrade."""
 _WAIT = 1.0
-"""How long requests wait for keys that were not read for a while (s); then the old ones do."""
+"""How long requests wait when the keys are too old (s); after that they use the old keys."""
 log = logging.getLogger(__name__)
 
 LoadKeys = Callable[[], Mapping[str, ClientKey]]
 
 
 class KeyRing:
-    """Keys by digest. `load` reads those of a database, which are at most `ttl` (s) old.
+    """Keys by digest. `load` reads the keys of a database; requests see them at most `ttl` s late.
 
-    They are read again when half of that has passed, so that no request waits while there is a
-    steady flow of them. After a pause, requests wait for the reading.
+    The keys are read again after half of that time, so that in a steady flow no request waits.
+    After a pause, the first requests wait until the keys have been read.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class KeyRing:
     ) -> None:
         self._configured, self._ttl, self._clock, self._run = configured, ttl, clock, run
         self._stored = load and BackgroundValue(
-            _translated(load),
+            _with_our_error(load),
             ttl=ttl / 2,
             stale=ttl,
             patience=_WAIT,
@@ -57,7 +57,7 @@ class KeyRing:
     def with_configured(
         self, configured: Mapping[str, ClientKey], load: LoadKeys | None
     ) -> KeyRing:
-        """A ring with other configured keys. It knows the keys that were read already."""
+        """A ring with other configured keys, which keeps the stored keys that were read already."""
         ring = KeyRing(configured, load, clock=self._clock, ttl=self._ttl, run=self._run)
         # Otherwise each reload of the settings would make requests wait for the database.
         if load and self._stored:
@@ -65,14 +65,14 @@ class KeyRing:
         return ring
 
     def find(self, key: str) -> ClientKey | None:
-        """What a key that a client sent may do; None where it is unknown.
+        """The rights of a key, as a client sends it; None for an unknown key.
 
-        Raises Unavailable while the database's keys could never be read: it may be one of them.
+        Raises Unavailable if the database's keys were never read: the key may be one of them.
         """
         return self.find_digest(key_digest(key))
 
     def find_digest(self, digest: str) -> ClientKey | None:
-        """The key of a digest, as `find` finds it. The configuration goes before the database."""
+        """Like `find`, but for a key's digest. The configuration comes before the database."""
         key = self._configured.get(digest)
         if key is not None or self._stored is None:
             return key
@@ -86,11 +86,14 @@ class KeyRing:
             ) from exc
 
 
-def _translated(load: LoadKeys) -> LoadKeys:
-    """The same, with the error that a BackgroundValue expects. Logs a failure, once."""
+def _with_our_error(load: LoadKeys) -> LoadKeys:
+    """`load`, but with Unavailable for a DatabaseError: a BackgroundValue expects a ProxyError.
+
+    Logs a failure once, until it is over.
+    """
     is_failing = False
 
-    def translated() -> Mapping[str, ClientKey]:
+    def load_or_unavailable() -> Mapping[str, ClientKey]:
         nonlocal is_failing
         try:
             keys = load()
@@ -103,4 +106,4 @@ def _translated(load: LoadKeys) -> LoadKeys:
         is_failing = False
         return keys
 
-    return translated
+    return load_or_unavailable

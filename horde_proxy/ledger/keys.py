@@ -10,11 +10,12 @@ from horde_proxy.aihorde.names import matches_glob
 
 @dataclass(frozen=True)
 class ClientKey:
-    """What the owner of the proxy allows a key. None is no limit, () is all.
+    """A key's name and rights. As a limit, None means no limit; as a list, () means all.
 
-    `models` are globs with * and ?, in any case. `concurrent` is requests at a time. Days are
-    UTC days. `horde_key` pays on the horde instead of the proxy's own key. `admin` may see the
-    requests and usage of all keys. `created` is unix seconds, 0 for a configured key.
+    `models` are globs with * and ?, in upper or lower case alike. `concurrent` is the number of
+    requests at a time. Days are UTC days. `horde_key` pays on the horde instead of the proxy's own
+    key. An `admin` may see the requests and usage of all keys. `created` is unix seconds, 0 for a
+    configured key.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The limits of a key: requests a minute and at once, tokens and kudos a day.
 
-Requests are counted in this process. What a day has used comes from the usage recorder, which
-shares it through the database. No I/O but that.
+Requests are counted in this process. A day's usage comes from the usage recorder, which shares it
+through the database. There is no other I/O here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from horde_proxy.windows import CallWindows
 _MINUTE = 60
 _DAY = 86400
 _UNTIL_ONE_ENDS = 5
-"""A guess at when one of a key's running requests ends (s): nothing tells."""
+"""The Retry-After (s) for a key with too many running requests: a guess, for nobody knows."""
 
 
 class KeyLimits:
@@ -35,17 +35,17 @@ class KeyLimits:
     ) -> None:
         self._usage, self._now = usage, now
         self._started = CallWindows("requests", _MINUTE, clock=clock)
-        # Guards the counts of running requests.
+        # Guards the counts of running requests. No I/O happens under it.
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
     def admit(self, key: ClientKey) -> Callable[[], None]:
-        """Count a request; call what comes back when it ends. Raises RateLimited.
+        """Count a request. Call the returned function when it ends. Raises RateLimited.
 
-        A refused request counts for nothing. What a request uses is known at its end, so those
-        that run when a day's limit is reached may go beyond it.
+        A refused request is not counted. Usage is known only at the end of a request, so requests
+        that are running when a daily limit is reached may exceed it.
         """
-        # The window of calls comes last: it cannot give a call back.
+        # The window of calls comes last, because a call that it has counted cannot be taken back.
         self._check_day(key)
         release = self._acquire(key.name, key.concurrent)
         if key.requests_per_minute is not None:
@@ -73,14 +73,14 @@ class KeyLimits:
         )
 
     def _acquire(self, name: str, limit: int | None) -> Callable[[], None]:
-        """Hold one of the key's places for running requests; returns what gives it back."""
+        """Take one of the key's places for running requests. The function that releases it."""
         if limit is None:
             return _release_nothing
         with self._lock:
             if self._running[name] >= limit:
                 raise _too_many_at_once(limit)
             self._running[name] += 1
-        # Both the response's end and an error may release it.
+        # Both the end of the response and an error may call `release`.
         is_held = True
 
         def release() -> None:

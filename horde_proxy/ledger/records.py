@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class UsageKey(NamedTuple):
-    """What usage is counted by. `day` is ISO and UTC, `name` the key's."""
+    """What usage is summed by. `day` is a UTC day such as "2026-01-31", `name` the client key's."""
 
     day: str
     name: str
@@ -18,7 +18,7 @@ class UsageKey(NamedTuple):
 
 
 class DayUsage(NamedTuple):
-    """What a key used on a day: tokens of prompts and completions, and kudos."""
+    """What a key used on a day: kudos, and the tokens of prompts and completions together."""
 
     tokens: int = 0
     kudos: float = 0.0
@@ -47,7 +47,7 @@ class Usage:
 
     @property
     def key(self) -> UsageKey:
-        """What it is counted by."""
+        """What these counts are summed by."""
         return UsageKey(self.day, self.name, self.model, self.endpoint)
 
     def plus(self, other: Usage) -> Usage:

@@ -39,7 +39,10 @@ USAGE = Table(
 
 
 def _create_tables(connection: Connection) -> None:
-    """Version 1. Both databases take these types; IF NOT EXISTS, for a first start cut short."""
+    """Version 1. Both SQLite and PostgreSQL accept these types.
+
+    IF NOT EXISTS: the first start of an older release may have been cut short between the tables.
+    """
     connection.execute(
         text(
             "CREATE TABLE IF NOT EXISTS client_keys (digest TEXT NOT NULL PRIMARY KEY, "
@@ -61,4 +64,4 @@ def _create_tables(connection: Connection) -> None:
 
 
 SCHEMA = Schema("ledger", [_create_tables], unversioned=("client_keys", "usage"))
-"""Releases before schema versions wrote the tables of version 1."""
+"""Releases that did not store schema versions made the tables of version 1."""

@@ -1,10 +1,10 @@
-"""What each key used: counted in memory, written to the database by a thread of its own.
+"""What each key used: counted in memory, written to the database by a background thread.
 
     request threads --add--> _pending --flush, every second--> the database's sums
          |                      |
          used_today  =  totals of the database  +  what was added since they were read
 
-Counting never waits for the database. Without one the last 31 days are kept in memory.
+Counting never waits for the database. Without a database, the last 31 days are kept in memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Counts:
-    """The numbers of a Usage, in its order, that can be added to."""
+    """The numbers of a Usage, in the same order, but mutable."""
 
     requests: int = 0
     errors: int = 0
@@ -51,9 +51,9 @@ class _Counts:
 
 
 class UsageRecorder:
-    """Usage by day, key, model and endpoint. Written every `interval` (s) while it is used.
+    """Usage by day, key, model and endpoint. Written every `interval` (s) while there are requests.
 
-    While the database fails, nothing is lost: what is pending is written when it works again.
+    Nothing is lost while the database fails: pending counts are written when it works again.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class UsageRecorder:
         self._database, self._now, self._interval = database, now, interval
         # Guards the counts and totals below. No I/O happens under it: every request takes it.
         self._lock = threading.Lock()
-        # One thread at a time writes, or reads sums: within it each count is either pending or
-        # in the database. The database is called under it.
+        # Held by the one thread that writes counts or reads sums, so that each count is either
+        # pending or in the database, never both or neither. The database is called under it.
         self._writing = threading.Lock()
         self._pending: dict[UsageKey, _Counts] = {}
         self._day_number, self._day = -1, ""
@@ -97,12 +97,12 @@ class UsageRecorder:
             used = DayUsage(prompt_tokens + completion_tokens, kudos)
             self._added[name] = self._added.get(name, _NOTHING).plus(used)
             self._is_used = True
-        # At the first use, in this process: threads do not survive a fork.
+        # Not in __init__: the server may fork after that, and threads do not survive a fork.
         if self._thread is None:
             self._start()
 
     def used_today(self, name: str) -> DayUsage:
-        """What the key used today: the database's last total, and what was added here since."""
+        """What the key used today: the database's last total plus what was added here since."""
         if not self._knows_totals:
             self._read_first_totals()
         with self._lock:
@@ -129,7 +129,7 @@ class UsageRecorder:
         )
 
     def flush(self) -> None:
-        """Write what is pending and read the day's totals again. Logs a failure, once."""
+        """Write pending counts and read the day's totals again. Logs a failure once."""
         if self._database is None:
             return
         with self._writing:
@@ -142,7 +142,7 @@ class UsageRecorder:
                 self._note_success()
 
     def close(self) -> None:
-        """Write for the last time."""
+        """Stop the thread and write the pending counts. Logs an error if they are lost."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_LAST_WRITE)
@@ -172,7 +172,7 @@ class UsageRecorder:
             self._pending = rows
 
     def _read_totals(self, database: LedgerDatabase) -> None:
-        """Called within `_writing`, so that the totals hold all that is not pending."""
+        """Needs `_writing` held, so that the totals include everything that is not pending."""
         with self._lock:
             day = self._today()
         totals = database.totals(day)
@@ -182,7 +182,7 @@ class UsageRecorder:
                 self._knows_totals = True
 
     def _read_first_totals(self) -> None:
-        """Wait for the database, this once: else a restart would give each key a new day."""
+        """Wait for the database, only once: without this, a restart would reset the day's usage."""
         if self._thread is None:
             self._start()
         with self._writing:
@@ -196,9 +196,9 @@ class UsageRecorder:
                 self._knows_totals = True
 
     def _today(self) -> str:
-        """The UTC day; begins a new one where it has changed. Called within `_lock`."""
+        """The UTC day; starts the counts of a new day when it has changed. Needs `_lock` held."""
         number = int(self._now() // _DAY)
-        # Formatting a date for every request would cost more than all the rest of `add`.
+        # Formatting a date for every request would cost more than the rest of `add`.
         if number != self._day_number:
             self._day_number, self._day = number, day_of(number * _DAY)
             if self._database is None:

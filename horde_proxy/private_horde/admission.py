@@ -1,7 +1,7 @@
-"""May this request be accepted? The checks of a submit that need the body and the account only.
+"""The checks of a submitted request that need only its body and its account.
 
-Pure. Each check returns nothing or raises the horde's refusal; `fields` is a body read with
-`schema.SUBMIT`. `submission` calls them in the real horde's order.
+Pure. Each check raises the horde's refusal or returns nothing. `fields` is a body that was read
+with `schema.SUBMIT`. `submission` calls the checks in the real horde's order.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Fields = dict[str, Any]
 
 
 def check_before_account(fields: Fields, maintenance: bool) -> None:
-    """Refuse what nobody may send: styles (there are none), plain http webhooks, maintenance."""
-    # The style comes first in the real one, since it would replace the other fields.
+    """Refuse styles (there are none), webhooks without TLS, and everything in maintenance."""
+    # The real horde looks at the style first, because a style replaces the other fields.
     if fields["style"] is not None:
         raise refusal("StyleNotFound", id=fields["style"])
     if maintenance:
@@ -29,7 +29,7 @@ def check_before_account(fields: Fields, maintenance: bool) -> None:
 
 def check_account(fields: Fields, account: HordeAccount) -> None:
     """Refuse what this account may not send, and an empty prompt."""
-    # A service names the user that it acts for; the name has no effect on billing or limits.
+    # A service may name the user that it acts for. The name has no effect on billing or limits.
     if fields["proxied_account"] is not None and not account.service:
         raise refusal("OnlyServiceAccountProxy")
     if fields["prompt"] == "":
@@ -39,27 +39,27 @@ def check_account(fields: Fields, account: HordeAccount) -> None:
 def check_concurrency(fields: Fields, account: HordeAccount) -> None:
     """Refuse more waiting results than the account may have (429, TooManyPrompts).
 
-    The anonymous account is many people: there only requests count that name one of the same
-    models (contract: base.py:327-332).
+    Many people share the anonymous account, so of its requests only those count that name one of
+    the same models (contract: base.py:327-332).
     """
     requests: Iterable[TextRequest] = account.open.values()
     models = set(fields["models"])
     if account.anonymous and models:
         requests = (request for request in requests if not models.isdisjoint(request.models))
-    # Results being processed do not count, only those that wait (contract: base.py:351-366).
+    # Only waiting results count, not those being processed (contract: base.py:351-366).
     count = sum(request.waiting for request in requests) + fields["params"]["n"]
     if count > account.concurrency:
         raise refusal("TooManyPrompts", count=count, limit=account.concurrency)
 
 
 def check_params(fields: Fields, account: HordeAccount) -> None:
-    """Refuse parameters that are each in range but do not go together."""
+    """Refuse parameters that fit the schema, but contradict each other or other rules."""
     params = fields["params"]
     if params["max_context_length"] < params["max_length"]:
         raise refusal("TokenOverflow")
     if params["sampler_order"] is not None and len(set(params["sampler_order"])) < SAMPLERS:
         raise refusal("MissingFullSamplerOrder")
-    # Both bounds are on the whole list; a single stop string may be long.
+    # Both limits are for the whole list; a single stop string may be long.
     stops = params["stop_sequence"] or []
     if len(stops) > MOST_STOP_SEQUENCES:
         raise refusal("TooManyStopSequences", limit=MOST_STOP_SEQUENCES)

@@ -1,7 +1,7 @@
-"""What was delivered: jobs and tokens by second for an hour, by hour for a month, in total.
+"""Counts of delivered jobs and tokens: for an hour by second, for a month by hour, and in total.
 
-Memory is bounded by time and by the models served. No clock: `now` (seconds) comes in with every
-call.
+The age of the counts and the number of models bound the memory. There is no clock here: callers
+pass `now` (seconds).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Buckets = deque[tuple[float, Counts]]
 
 
 class DeliveryCounts:
-    """Delivered jobs and tokens by model. Tokens are a request's max_length, as in the real one."""
+    """Delivered jobs and tokens by model. As in the real horde, tokens are requested ones."""
 
     def __init__(self) -> None:
         self._seconds: Buckets = deque()

@@ -1,4 +1,4 @@
-"""The workers' side: check-in, and what a delivered job pays and costs.
+"""The worker's side of the horde: check-in, and what a delivered job pays and costs.
 
 Callers hold the state's lock.
 """
@@ -13,14 +13,14 @@ from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.records import Job, TextRequest, Worker, WorkerOffer
 from horde_proxy.private_horde.state import HordeState
 
-# A job that took no time at all, as in tests, would have an infinite speed.
+# Without a least duration, a job that takes no time, as in tests, would have an infinite speed.
 _FASTEST_SECONDS = 0.01
 
 _BAD_MODELS = "Unfortunately we cannot accept workers serving unrecognised models at this time"
 
 
 def check_in(state: HordeState, fields: dict[str, Any], api_key: str, now: float) -> Worker:
-    """The worker that a pop is from; a new name makes a new one. `fields`: see `schema.POP`.
+    """The worker that sent a pop, registered if its name is new. `fields`: see `schema.POP`.
 
     Raises AnonForbiddenWorker and WrongCredentials (403), and BadRequest for no models or too many
     (captures text_pop_403_* and text_pop_400_no_models).
@@ -31,7 +31,7 @@ def check_in(state: HordeState, fields: dict[str, Any], api_key: str, now: float
     if not 0 < len(fields["models"]) <= MOST_MODELS_OF_A_WORKER:
         raise refusal("BadRequest", reason=_BAD_MODELS)
     offer = WorkerOffer(
-        # Each once, in the worker's order: the first is used for requests that name no model.
+        # Without duplicates, in the worker's order: its first model serves requests without models.
         models=tuple(dict.fromkeys(fields["models"])),
         max_length=fields["max_length"],
         max_context_length=fields["max_context_length"],
@@ -43,7 +43,7 @@ def check_in(state: HordeState, fields: dict[str, Any], api_key: str, now: float
 
 
 def find_job(state: HordeState, job_id: str, api_key: str) -> Job:
-    """A running job that the account's worker popped.
+    """A running job, popped by a worker of the account.
 
     Raises InvalidJobID (404), WrongCredentials (403), AbortedGen and DuplicateGen (400).
     """
@@ -51,7 +51,7 @@ def find_job(state: HordeState, job_id: str, api_key: str) -> Job:
     job = state.queue.find_job(job_id)
     if job.worker.owner is not account:
         raise refusal("WrongCredentials")
-    # A worker that is late learns by the code whether its job went to another one.
+    # The code tells a late worker whether its job was taken away or is already submitted.
     if job.state in ("faulted", "aborted"):
         raise refusal("AbortedGen", id=job.id, ttl=state.queue.job_ttl)
     if job.state != "processing":
@@ -60,7 +60,7 @@ def find_job(state: HordeState, job_id: str, api_key: str) -> Job:
 
 
 def settle(state: HordeState, job: Job, now: float) -> float:
-    """Pay the worker's owner, bill the requester, count the job. The kudos of the reward."""
+    """Pay the worker's owner, bill the requester, and count the job. The reward in kudos."""
     worker, request = job.worker, job.request
     reward = kudos.reward(
         prompt=len(request.prompt),
@@ -70,13 +70,13 @@ def settle(state: HordeState, job: Job, now: float) -> float:
         trusted=worker.owner.trusted,
         validated=worker.offer.validated,
     )
-    # A censored text earns the full reward: the worker has done the work.
+    # A censored text earns the full reward: the worker did the work.
     charge(request, reward + kudos.TAX if job.state == "ok" else kudos.CENSORED_COST)
     tokens = kudos.counted_tokens(len(job.text), request.max_length)
     _credit(worker, reward, tokens)
     speed = tokens / max(now - job.popped, _FASTEST_SECONDS)
     state.workers.record_speed(worker, job.model, speed)
-    # Totals count the tokens that were requested (contract: stats/text/totals), not those made.
+    # Totals count requested tokens, not generated ones (contract: stats/text/totals).
     state.counts.record(job.model, request.max_length, now)
     return reward
 
@@ -88,7 +88,7 @@ def charge(request: TextRequest, amount: float) -> None:
 
 
 def _credit(worker: Worker, reward: float, tokens: int) -> None:
-    """Add a delivered job to what its worker and the worker's owner have done."""
+    """Add a delivered job to the counts of its worker and of the worker's owner."""
     worker.fulfilled += 1
     worker.kudos += reward
     worker.owner.earn(reward)

@@ -1,4 +1,4 @@
-"""What a refusal of the private horde says: HTTP status, return code (rc) and sentence.
+"""The refusals of the private horde: HTTP status, return code (rc) and message.
 
 Four shapes leave this module: a horde error (message and rc), a schema error (errors, no rc), a
 rate limit and an unreadable body (a message alone). It knows no Flask and decides nothing.
@@ -12,7 +12,7 @@ from typing import Any
 from horde_proxy.aihorde.refusals import STATUS
 
 # The real horde's own words (tests/data/captures/err_*): some clients show them to their users.
-# "InvalidExtraSourceImages." ends with a dot there, too.
+# The dot in "InvalidExtraSourceImages." is the real horde's, too.
 _SENTENCES: Mapping[str, str] = {
     "BadRequest": "{reason}",
     "MissingPrompt": "You cannot specify an empty prompt.",
@@ -61,7 +61,7 @@ _SENTENCES: Mapping[str, str] = {
 
 
 class HordeError(Exception):
-    """A refusal: status, message, and either rc, errors (by field) or neither of them."""
+    """A refusal: status and message, and possibly either an rc or errors by field."""
 
     def __init__(
         self,
@@ -87,12 +87,12 @@ class HordeError(Exception):
 
 
 def refusal(rc: str, **facts: object) -> HordeError:
-    """The horde error of a return code; `facts` fill the blanks of its sentence."""
+    """The horde error of a return code; `facts` fill the placeholders in its message."""
     return HordeError(STATUS[rc], _SENTENCES[rc].format(**facts), rc)
 
 
 def invalid(errors: Mapping[str, str]) -> HordeError:
-    """The schema error (400, no rc); `errors` are sentences by dotted field name."""
+    """The schema error (400, no rc); `errors` are messages by dotted field name."""
     return HordeError(400, "Input payload validation failed", errors=errors)
 
 

@@ -1,7 +1,8 @@
-"""How long requests will wait: one pass over the queue, which callers keep for a second.
+"""How long requests will wait, computed in one pass over the queue.
 
-Pure: the queue, the workers and the time come in. It assumes that jobs run to their full length,
-and that each goes to the model that would finish it first.
+Pure: callers pass the queue, the workers and the time, and reuse the result for a second. The
+forecast assumes that jobs run to their full length, and that each request goes to the model that
+would finish it first.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from horde_proxy.private_horde.records import Job, TextRequest
 from horde_proxy.private_horde.workers import Workers
 
 UNMEASURED_SPEED = 10.0
-"""Tokens a second that are assumed of a worker that has delivered nothing yet."""
+"""The assumed tokens a second of a worker that has not delivered anything yet."""
 
 
 class Forecast:
-    """The wait of every request in the queue, in seconds, at the time when it was made."""
+    """The wait of every request in the queue, in seconds from the time of the forecast."""
 
     def __init__(self, waiting: Iterable[TextRequest], workers: Workers) -> None:
         self._speeds = model_speeds(workers)
-        # Grows with each request that is placed, so the order of `waiting` matters.
+        # It grows with each placed request, so the order of `waiting` matters.
         self._tokens_ahead = dict.fromkeys(self._speeds, 0.0)
         self._waits = {request.id: self._place(request) for request in waiting}
 
     def wait_time(self, request: TextRequest, now: float) -> int:
-        """Seconds until all of a request should be there; 0 when no worker serves it."""
-        # The results come from several workers at once: the last one decides.
+        """Seconds until all results of a request should be there; 0 if no worker serves it."""
+        # Several workers work on the results at the same time: the last one decides.
         running = (remaining(job, now) for job in request.processing.values())
         wait = max(running, default=0.0)
         if request.waiting and not request.faulted:
@@ -35,7 +36,7 @@ class Forecast:
         return ceil(wait)
 
     def _queued(self, request: TextRequest) -> float:
-        """Its wait; a request that came after this forecast stands behind all that are in it."""
+        """The wait of a queued request. One that is newer than this forecast comes last in it."""
         wait = self._waits.get(request.id)
         return wait if wait is not None else self._quickest(request)[1]
 
@@ -47,7 +48,7 @@ class Forecast:
         return wait
 
     def _quickest(self, request: TextRequest) -> tuple[str | None, float]:
-        """(model, seconds) of the model that would finish the request first; None without one."""
+        """(model, seconds) of the model that would finish first; (None, 0.0) if none is served."""
         models = [model for model in request.models if model in self._speeds]
         if not request.models:
             models = list(self._speeds)
@@ -59,7 +60,7 @@ class Forecast:
 
 
 def model_speeds(workers: Workers) -> Mapping[str, float]:
-    """Tokens per second by model, of all threads of the online workers that serve it."""
+    """Tokens per second by model: the sum over all threads of the online workers that serve it."""
     return {
         model: sum(
             (worker.speed or UNMEASURED_SPEED) * worker.offer.threads
@@ -71,6 +72,6 @@ def model_speeds(workers: Workers) -> Mapping[str, float]:
 
 def remaining(job: Job, now: float) -> float:
     """Seconds that a running job should still take."""
-    # A job that takes longer than estimated is taken to be done any moment.
+    # A job that takes longer than estimated is assumed to end at any moment.
     speed = job.worker.speed or UNMEASURED_SPEED
     return max(0.0, job.request.max_length / speed - (now - job.popped))

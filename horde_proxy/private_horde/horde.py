@@ -33,9 +33,9 @@ _NO_WORKERS = (
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """A request that is not finished. `model` is the first that it names, "" for any.
+    """A request that is not finished. `model` is the first model that it names, "" for any.
 
-    `state` is "waiting" while some of its results still have to be popped, else "processing".
+    `state` is "waiting" until all of its results have been popped, and "processing" after that.
     """
 
     id: str
@@ -50,17 +50,17 @@ def _uuid() -> str:
 class PrivateHorde:
     """A horde of your own. Thread-safe; everything is lost when the process ends.
 
-    It improves on the real one: a cancelled request is gone at once (status: 404), while its
-    running jobs may still be delivered and earn their reward; generations come in the order of
+    Where it differs from the real horde: a cancelled request is gone at once (status: 404), but
+    its running jobs may still be delivered and earn their reward; generations are in the order of
     delivery; positions, waits and `is_possible` are exact instead of up to 60 s old; the third
-    fault counts at once. Webhooks are accepted and never called; there are no shared keys, no
-    styles and no images.
+    failed job faults a request immediately. Webhooks are accepted but never called. There are no
+    shared keys, no styles and no images.
 
-    `clock` gives seconds for everything here, `wall_clock` only the time in X-Ratelimit-Reset.
-    `job_ttl`, `expiry` and `offline_after` are seconds. `upfront_kudos` demands kudos beforehand
-    above the free length, `rate_limits` refuses fast callers, `anonymous` False makes the
-    anonymous key an unknown one. `model_sizes` are billions of parameters by name, and make a
-    model "known". Set `maintenance` to refuse new requests.
+    `clock` gives seconds for everything but the time in X-Ratelimit-Reset, which `wall_clock`
+    gives. `job_ttl`, `expiry` and `offline_after` are seconds. With `upfront_kudos`, an account
+    must own the kudos of a request beyond the free length; with `rate_limits`, fast callers are
+    refused; without `anonymous`, the anonymous key is unknown. `model_sizes` are billions of
+    parameters by name; a model with a size is "known". Set `maintenance` to refuse new requests.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class PrivateHorde:
         service: bool = False,
         concurrency: int = limits.CONCURRENCY,
     ) -> str:
-        """Register an account. Its full name, "username#id".
+        """Register an account. Its full name, such as "username#1".
 
-        Raises ValueError for a key that is empty or taken.
+        Raises ValueError if the key is empty or taken.
         """
         state = self._state
         with state.locked() as now:
@@ -123,7 +123,7 @@ class PrivateHorde:
             return account.username
 
     def open_requests(self) -> list[OpenRequest]:
-        """Every request that still waits or is being processed, the oldest first."""
+        """Every request that is waiting or being processed, the oldest first."""
         with self._state.locked():
             return [
                 OpenRequest(
@@ -137,22 +137,22 @@ class PrivateHorde:
     def count_call(
         self, kind: str, address: str, method: str, path: str, api_key: str | None
     ) -> RateLimitState | None:
-        """Count a call for the rate limits; None for a route without one.
+        """Count a call for the rate limits. The tightest limit, None for a route without limits.
 
-        It counts with `rate_limits` off as well: the headers are sent all the same.
+        Calls are counted even without `rate_limits`, because the headers are always sent.
         """
         key = None if api_key is None else key_digest(api_key)
         call = ApiCall(address, method, path, key, anonymous=api_key == ANONYMOUS_KEY)
         return self._calls.hit(kind, call)
 
-    # What clients call.
+    # The routes for clients.
 
     def submit(self, api_key: str | None, body: Any, address: str = "") -> Body:
         """POST generate/text/async: {"id", "kudos", "message"?}, or {"kudos"} for a dry run.
 
-        `address` is the caller's; one that a trusted account used may submit faster afterwards.
+        `address` is the caller's. After a trusted account has used it, it may submit faster.
         """
-        # Bodies are validated before the lock is taken: a large one takes its time.
+        # Bodies are validated before the lock is taken, because a large one takes long.
         fields = schema.read(schema.SUBMIT, body, api_key)
         state = self._state
         with state.locked() as now:
@@ -169,21 +169,21 @@ class PrivateHorde:
             # Contract: base.py:319-321 and limiter_api.py:14-25.
             if account.trusted or account.service:
                 self._calls.trust(address)
-            # The real one leaves `kudos` at 0 for text, too (capture text_async_202).
+            # As in the real horde, `kudos` is always 0 for text (capture text_async_202).
             answer: Body = {"id": request.id, "kudos": 0.0}
             if not state.workers.any_fits(request):
                 answer["message"] = _NO_WORKERS.format(minutes=state.queue.expiry / 60)
             return answer
 
     def status(self, request_id: str) -> Body:
-        """GET generate/text/status/{id}. Raises RequestNotFound when it is gone."""
+        """GET generate/text/status/{id}. Raises RequestNotFound."""
         with self._state.locked() as now:
             return self._status(self._state.queue.find(request_id), now)
 
     def cancel(self, request_id: str) -> Body:
-        """DELETE generate/text/status/{id}: the status before; afterwards it is not found.
+        """DELETE generate/text/status/{id}: forget the request. Its last status.
 
-        Running jobs may still be delivered, and are dropped.
+        Workers may still submit its running jobs; their texts are dropped. Raises RequestNotFound.
         """
         with self._state.locked() as now:
             request = self._state.queue.find(request_id)
@@ -191,12 +191,12 @@ class PrivateHorde:
             self._state.queue.forget(request)
             return body
 
-    # What workers call.
+    # The routes for workers.
 
     def pop(self, api_key: str | None, body: Any) -> Body:
         """POST generate/text/pop: up to `amount` jobs of one request; `id` is null without one.
 
-        It is the worker's check-in as well; a new name makes a new worker.
+        A pop also checks the worker in, and registers it if its name is new.
         """
         fields = schema.read(schema.POP, body, api_key)
         state = self._state
@@ -209,7 +209,7 @@ class PrivateHorde:
             jobs: list[Job] = []
             if request is not None:
                 jobs = state.queue.take(request, worker, fields["amount"], state.new_id, now)
-            # Only now: in maintenance a worker still gets its owner's requests.
+            # Not earlier: a worker in maintenance still gets its owner's requests.
             elif worker.maintenance:
                 raise refusal("WorkerMaintenance")
             return responses.popped(jobs, state.queue.job_ttl)
@@ -223,7 +223,7 @@ class PrivateHorde:
         state = self._state
         with state.locked() as now:
             job = delivery.find_job(state, fields["id"], api_key or "")
-            # The worker has given the job back; it waits again.
+            # The worker gives the job back, and its result waits for another worker.
             if fields["state"] == "faulted":
                 state.queue.fail(job, "faulted")
                 return {"reward": 0.0}
@@ -234,9 +234,9 @@ class PrivateHorde:
             return {"reward": delivery.settle(state, job, now)}
 
     def set_maintenance(self, api_key: str | None, worker_id: str, body: Any) -> Body:
-        """PUT workers/{id}: {"maintenance": bool}, for a worker of the caller's own.
+        """PUT workers/{id}: {"maintenance": bool}, for one of the caller's workers.
 
-        Raises WrongCredentials for somebody else's worker.
+        Raises WrongCredentials for somebody else's worker, and WorkerNotFound.
         """
         fields = schema.read(schema.WORKER_CHANGE, body, api_key)
         state = self._state
@@ -245,13 +245,13 @@ class PrivateHorde:
             worker = state.workers.find(worker_id)
             if worker.owner is not account:
                 raise refusal("WrongCredentials")
-            # The real one can also change name, info and team.
+            # The real horde can also change name, info and team.
             if fields["maintenance"] is None:
                 raise refusal("BadRequest", reason="Only `maintenance` can be changed here.")
             state.workers.set_maintenance(worker, fields["maintenance"])
             return {"maintenance": worker.maintenance}
 
-    # What everybody may look at.
+    # The public routes.
 
     def models(
         self,
@@ -260,9 +260,9 @@ class PrivateHorde:
         min_count: int | None = None,
         max_count: int | None = None,
     ) -> list[Body]:
-        """GET status/models: the models that online workers serve; only `kind` text has any.
+        """GET status/models: the models that online workers serve; [] for any kind but "text".
 
-        `kind` defaults to "image", as in the real one.
+        `kind` defaults to "image", as in the real horde.
         """
         if model_state not in _MODEL_STATES:
             reason = f"'model_state' needs to be one of {_MODEL_STATES}"
@@ -280,11 +280,11 @@ class PrivateHorde:
         ]
 
     def model(self, name: str) -> list[Body]:
-        """GET status/models/{name}: a list of that one model, empty if no worker serves it."""
+        """GET status/models/{name}: a list with the one model, or [] if no worker serves it."""
         return [model for model in self._models() if model["name"] == name]
 
     def workers(self, kind: str | None = None, name: str | None = None) -> list[Body]:
-        """GET workers: those online. There are none of another `kind` than text."""
+        """GET workers: the workers that are online; [] for any kind but "text"."""
         if kind not in (None, "text"):
             return []
         with self._state.locked():
@@ -320,12 +320,12 @@ class PrivateHorde:
         return {"maintenance_mode": self.maintenance, "invite_only_mode": False}
 
     def find_user(self, api_key: str | None) -> Body:
-        """GET find_user: the caller's account. Raises InvalidAPIKey without key, or UserNotFound.
+        """GET find_user: the caller's account. Raises InvalidAPIKey and UserNotFound.
 
-        The real horde repeats a wrong key in its message (capture find_user_404); this one does
-        not, so that no log or page shows it.
+        The real horde repeats a wrong key in its message (capture find_user_404). This one does
+        not, so that no log or page shows the key.
         """
-        # Two refusals, as captured: 401 without a key, 404 with a wrong one.
+        # As captured: 401 without a key, 404 with a wrong key.
         if api_key is None:
             raise refusal("InvalidAPIKey")
         state = self._state

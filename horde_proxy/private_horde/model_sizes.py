@@ -1,4 +1,4 @@
-"""Which models a private horde knows, and their sizes. Pure."""
+"""The models that a private horde knows, and their sizes. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class ModelSizes:
         self._sizes = dict(sizes)
 
     def of(self, model: str) -> float | None:
-        """The size of a model, "::user#1" at its end or not; None for an unknown one."""
+        """The size of a model, with or without "::user#1" at its end; None if it is unknown."""
         return self._sizes.get(model, self._sizes.get(model.partition("::")[0]))
 
     def knows(self, model: str) -> bool:
-        """Whether the model is one of the "known" of GET status/models."""
+        """Whether GET status/models calls the model "known"."""
         return self.of(model) is not None
 
     def largest(self, models: Iterable[str]) -> float | None:
-        """The size of the largest of the models that are known, or None."""
+        """The size of the largest known model; None if no model is known."""
         sizes = (self.of(model) for model in models)
         return max((size for size in sizes if size is not None), default=None)

@@ -1,13 +1,12 @@
-"""The queue: which request comes next, what becomes of its jobs, and when both end.
+"""The queue: which request comes next, what happens to its jobs, and when both end.
 
-Plain state without Flask, I/O or a clock of its own: `now` (seconds) comes in with every call, and
-the caller holds the horde's lock.
+Plain state without Flask, I/O or a clock: callers pass `now` (seconds), and hold the horde's lock.
 
 A request is waiting (some results not popped), processing (all popped) or settled (all delivered,
 or faulted), and forgotten once it is cancelled or expired. A job is processing, and then delivered
-(`deliver`) or failed (`fail`); a failed one makes its request wait again.
+(`deliver`) or failed (`fail`); after a failed job, its request waits again.
 
-The waiting list is sorted by insertion only: priority grows by 50 every 10 s for everybody alike,
+Requests are sorted into the waiting list once and never moved: every priority grows by 50 in 10 s,
 so the order of two requests never changes.
 """
 
@@ -29,10 +28,10 @@ def _order(request: TextRequest) -> tuple[float, float, int]:
 
 
 class Queue:
-    """All requests that are not forgotten, and their jobs; also the running jobs of forgotten ones.
+    """All requests that are not forgotten, with their jobs; and running jobs of forgotten requests.
 
-    `job_ttl` and `expiry` are seconds; `max_faults` failed jobs make a request faulted. `open` are
-    the requests that are not settled.
+    `job_ttl` and `expiry` are seconds. A request is faulted after `max_faults` failed jobs. `open`
+    holds the requests that are not settled.
     """
 
     def __init__(self, *, job_ttl: float, expiry: float, max_faults: int) -> None:
@@ -45,22 +44,22 @@ class Queue:
         self.waiting: list[TextRequest] = []
         # A heap of (time, serial number, "job" or "request", id).
         self._deadlines: list[tuple[float, int, str, str]] = []
-        # Makes heap entries and orders unique, so that ties are never broken by other fields.
+        # Makes heap entries and orders unique, so that other fields never decide between them.
         self._serial = 0
 
     def add(self, request: TextRequest, now: float) -> None:
-        """Put a new request into the queue; the account's held kudos grow by the request's."""
-        # The priority that the request would have had at time 0: comparable for all ages.
+        """Put a new request into the queue, and hold its kudos on its account."""
+        # The priority that the request would have had at time 0, to compare requests of any age.
         start = request.priority - AGEING_KUDOS * (request.created // AGEING_SECONDS)
         request.order = (-start, request.created, self._next_serial())
         request.waiting = request.n
-        # Polls do not put the expiry off, only pops and deliveries do (contract: utils.py:110).
+        # Pops and deliveries postpone the expiry, polls do not (contract: utils.py:110).
         request.expires = now + self.expiry
         request.account.held += request.held
         self.requests[request.id] = self.open[request.id] = request
         request.account.open[request.id] = request
         insort(self.waiting, request, key=_order)
-        self._remind(request.expires, "request", request.id)
+        self._add_deadline(request.expires, "request", request.id)
 
     def find(self, request_id: str) -> TextRequest:
         """A request by its id, in upper or lower case. Raises RequestNotFound (404)."""
@@ -77,19 +76,19 @@ class Queue:
         return job
 
     def position(self, request: TextRequest) -> int:
-        """A request's place in the whole queue, from 1; 0 when nothing of it waits. O(log n)."""
+        """A request's place in the whole queue, from 1; 0 if it is not waiting. O(log n)."""
         if not request.waiting or request.settled:
             return 0
         return bisect_left(self.waiting, request.order, key=_order) + 1
 
     def next_for(self, favoured: Iterable[HordeAccount], fits: Fits) -> TextRequest | None:
         """The request that a worker gets: those of favoured accounts first, then in order."""
-        # A favoured account has few open requests, so they need no order of their own.
+        # A favoured account has few open requests, so they are not kept sorted.
         own = (request for account in favoured for request in account.open.values())
         first = min((r for r in own if r.waiting and fits(r)), key=_order, default=None)
         if first is not None:
             return first
-        # Lazily: mostly one of the first fits.
+        # A generator, because usually one of the first requests fits.
         return next((request for request in self.waiting if fits(request)), None)
 
     def take(
@@ -100,15 +99,15 @@ class Queue:
         new_id: Callable[[], str],
         now: float,
     ) -> list[Job]:
-        """Up to `amount` new jobs of a waiting request, which has to fit the worker."""
+        """Up to `amount` new jobs of a waiting request, which must fit the worker."""
         model = worker.model_for(request)
         assert model is not None
         jobs = []
         for _ in range(min(amount, request.waiting)):
             job = Job(new_id(), request, worker, model, now)
             self.jobs[job.id] = request.processing[job.id] = job
-            # Text jobs have a fixed time (processing_generation.py:411-416), whatever their length.
-            self._remind(now + self.job_ttl, "job", job.id)
+            # The time for a text job does not depend on its length (processing_generation.py:411).
+            self._add_deadline(now + self.job_ttl, "job", job.id)
             jobs.append(job)
         request.jobs.extend(jobs)
         request.waiting -= len(jobs)
@@ -118,7 +117,7 @@ class Queue:
         return jobs
 
     def deliver(self, job: Job, state: str, now: float) -> None:
-        """Close a job with a result, which is dropped if the request was cancelled meanwhile."""
+        """Close a job with a result, which is dropped if the request has been forgotten."""
         request = job.request
         job.state = state
         del request.processing[job.id]
@@ -142,10 +141,10 @@ class Queue:
             return
         request.waiting += 1
         request.restarted += 1
-        # A running job of a request that faulted meanwhile: nobody shall pop it again.
+        # The request faulted while this job was running: no worker may pop the result again.
         if request.faulted:
             return
-        # It was not in the list while all its results were processing.
+        # A request is not in the waiting list while all its results are being processed.
         if request.waiting == 1:
             insort(self.waiting, request, key=_order)
         if request.restarted >= self._max_faults:
@@ -154,20 +153,20 @@ class Queue:
             self._settle(request)
 
     def forget(self, request: TextRequest) -> None:
-        """Drop a request for good. Its running jobs may still be delivered, for their reward."""
+        """Drop a request. Its running jobs may still be delivered, and earn their reward."""
         if request.waiting and not request.faulted:
             self._delist(request)
         request.forgotten = True
         self._settle(request)
         del self.requests[request.id]
-        # Finished jobs are forgotten with it; a worker that submits one again gets InvalidJobID.
+        # Finished jobs are dropped as well: a worker that submits one again gets InvalidJobID.
         for job in request.jobs:
             if job.id not in request.processing:
                 del self.jobs[job.id]
         request.delivered.clear()
 
     def sweep(self, now: float) -> None:
-        """Abort the jobs and forget the requests whose time is over; O(log n) for each."""
+        """Abort overdue jobs and forget expired requests; O(log n) for each of them."""
         while self._deadlines and self._deadlines[0][0] <= now:
             _, _, kind, item_id = heappop(self._deadlines)
             if kind == "job":
@@ -176,7 +175,7 @@ class Queue:
                 self._end_request(item_id, now)
 
     def _end_job(self, job_id: str) -> None:
-        # Most jobs are delivered by then; their reminders are left in the heap.
+        # Most jobs are delivered by then. Delivery does not search the heap for their deadlines.
         job = self.jobs.get(job_id)
         if job is not None and job.state == "processing":
             self.fail(job, "aborted")
@@ -185,9 +184,9 @@ class Queue:
         request = self.requests.get(request_id)
         if request is None:
             return
-        # Pops and deliveries put the time off, without a search for the old entry in the heap.
+        # Pops and deliveries have postponed the expiry, without moving its entry in the heap.
         if request.expires > now:
-            self._remind(request.expires, "request", request_id)
+            self._add_deadline(request.expires, "request", request_id)
         else:
             self.forget(request)
 
@@ -196,12 +195,12 @@ class Queue:
         del self.waiting[bisect_left(self.waiting, request.order, key=_order)]
 
     def _settle(self, request: TextRequest) -> None:
-        """Release the account's held kudos and its place among the open; idempotent."""
+        """Release the held kudos and remove the request from the open ones. Idempotent."""
         if self.open.pop(request.id, None) is not None:
             del request.account.open[request.id]
             request.account.held -= request.held
 
-    def _remind(self, when: float, kind: str, item_id: str) -> None:
+    def _add_deadline(self, when: float, kind: str, item_id: str) -> None:
         heappush(self._deadlines, (when, self._next_serial(), kind, item_id))
 
     def _next_serial(self) -> int:

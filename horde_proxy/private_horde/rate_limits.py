@@ -1,6 +1,6 @@
-"""How often an address or a key may call a route: fixed windows, and what the rate headers say.
+"""How often an address or a key may call a route: fixed windows, and the values of rate headers.
 
-It counts and reports; the views decide whether a call is refused. The limits are the real horde's
+This module only counts; the views decide whether to refuse a call. The limits are the real horde's
 (flask-limiter, contract: limiter.py and apis/limiter_api.py).
 """
 
@@ -18,7 +18,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from horde_proxy.windows import MemoryWindows
 
-# An address from which a trusted account submitted may submit faster for a day.
+# For a day after a submit by a trusted account, its address may submit faster.
 _TRUST_SECONDS = 86_400.0
 _MOST_TRUSTED = 10_000
 
@@ -38,7 +38,7 @@ _WIDE_KEY_SUBMITS = RateLimitItemPerSecond(60)
 
 @dataclass(frozen=True)
 class ApiCall:
-    """One call of a route; `key` is the digest of its API key, None without one."""
+    """One call of a route. `key` is the digest of its API key; None if it has no key."""
 
     address: str
     method: str
@@ -51,7 +51,7 @@ class ApiCall:
 class RateLimitState:
     """The tightest limit of a call. `reset` is in seconds from now.
 
-    The str of `limit` is the message of the refusal: "2 per 1 second".
+    str(limit) is the message of a refusal: "2 per 1 second".
     """
 
     limit: RateLimitItem
@@ -68,24 +68,24 @@ class RateLimitState:
 class RateLimits:
     """The windows of all callers. Thread-safe.
 
-    `storage` is one of the package `limits`, with the same clock; without one, this process
-    counts for itself, in bounded memory.
+    `storage` is a storage of the library `limits` with the same clock. Without it, calls are
+    counted for this process only, in bounded memory.
     """
 
     def __init__(self, clock: Callable[[], float], storage: Storage | None = None) -> None:
         self._clock = clock
         self._limiter = FixedWindowRateLimiter(storage or MemoryWindows(clock))
-        # Guards the trusted addresses; nothing else happens under it.
+        # Guards the trusted addresses. No I/O happens under it.
         self._lock = threading.Lock()
         self._trusted: TTLCache[str, bool] = TTLCache(_MOST_TRUSTED, _TRUST_SECONDS, clock)
 
     def hit(self, kind: str, call: ApiCall) -> RateLimitState | None:
-        """Count one call; the state of its tightest limit, None for a route without limit."""
+        """Count one call. The state of its tightest limit; None for a route without limits."""
         states = [self._count(limit, names) for limit, names in self._limits(kind, call)]
         return min(states, key=lambda state: (not state.exceeded, state.remaining), default=None)
 
     def trust(self, address: str) -> None:
-        """Allow an address more submits for a day, as after one by a trusted account."""
+        """Allow an address more submits for a day, after one by a trusted account."""
         with self._lock:
             self._trusted[address] = True
 
@@ -94,7 +94,7 @@ class RateLimits:
             return address in self._trusted
 
     def _limits(self, kind: str, call: ApiCall) -> Iterator[tuple[RateLimitItem, tuple[str, ...]]]:
-        """The limits of a call, each with the names of the window that it counts in."""
+        """The limits of a call, each with the names that identify its window."""
         by_address = (call.address, call.method, call.path)
         if kind == "async":
             trusted = self._is_trusted(call.address)

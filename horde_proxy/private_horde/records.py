@@ -1,7 +1,7 @@
-"""The four things that a horde keeps: accounts, workers, text requests and jobs.
+"""The four kinds of records of a horde: accounts, workers, text requests and jobs.
 
-Plain records with what can be computed from one of them alone; the rules that change them are in
-queue, workers and delivery. Times are seconds of the horde's clock. No repr shows a prompt, a
+Plain records, with properties that need nothing but the record. The rules that change records are
+in queue, workers and delivery. Times are seconds of the horde's clock. No repr shows a prompt, a
 generation or a key.
 """
 
@@ -14,19 +14,19 @@ from typing import Any
 from horde_proxy.aihorde.agents import is_validated
 from horde_proxy.aihorde.limits import CONCURRENCY
 
-# A worker's speed follows its last jobs: enough of them that one short answer changes little.
+# A worker's speed is the mean of this many jobs, so that one short answer changes it only a little.
 _SPEEDS_KEPT = 50
 
 
-# eq=False for all records: two jobs with equal fields are still two, and comparing them would walk
-# through everything that they are linked with.
+# eq=False for all records: two jobs with equal fields are still two jobs, and a comparison of their
+# fields would walk through all records that they refer to.
 
 
 @dataclass(eq=False)
 class HordeAccount:
-    """An account. Its kudos never fall below `floor`; `held` ones are promised, but not yet paid.
+    """An account. Its kudos never fall below `floor`; `held` kudos are reserved, but not yet paid.
 
-    `open` are its requests that are not finished, by id.
+    `open` holds its unfinished requests by id.
     """
 
     id: int
@@ -52,17 +52,17 @@ class HordeAccount:
 
     @property
     def anonymous(self) -> bool:
-        """Whether it is the account of everybody without a key of their own."""
+        """Whether this is the account that everybody without a key shares."""
         return self.id == 0
 
     @property
     def spendable(self) -> float:
-        """The kudos that a new request may claim."""
+        """The kudos that a new request may reserve."""
         return self.kudos - self.floor - self.held
 
     def pay(self, amount: float) -> None:
-        """Take kudos, down to the floor."""
-        # At the floor a request costs nothing more, and the account goes on at the lowest priority.
+        """Take kudos, but not below the floor."""
+        # At the floor, requests are free and have the lowest priority.
         self.kudos = max(self.floor, self.kudos - amount)
         self.accumulated -= amount
 
@@ -115,8 +115,11 @@ class Worker:
         return sum(speed for _, speed in self.speeds) / len(self.speeds)
 
     def model_for(self, request: TextRequest) -> str | None:
-        """The model it would use: the first of the request's that it serves, or its first."""
-        # The real horde draws one at random; here the client's order decides.
+        """The model for a request: the first of the request's models that this worker serves.
+
+        For a request without models, it is the worker's first model. None if no model matches.
+        """
+        # The real horde draws one at random. Here, the client's order decides.
         served = self.offer.models
         if not request.models:
             return served[0]
@@ -137,19 +140,19 @@ class Job:
     popped: float
     state: str = "processing"
     text: str = field(default="", repr=False)
-    # 0 from most workers.
+    # Most workers send 0.
     seed: int = 0
-    # Such as {"type": "censorship", "value": "csam"}.
+    # Entries such as {"type": "censorship", "value": "csam"}.
     gen_metadata: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
 class TextRequest:
-    """What a client submitted. n == len(delivered) + len(processing) + waiting, always.
+    """A client's request. Always n == len(delivered) + len(processing) + waiting.
 
-    `order` sorts the queue and never changes: everybody's priority grows alike (see `queue`).
-    `jobs` are all that were ever popped, `held` the kudos on hold for it, `kudos` those consumed.
-    `possible` remembers `is_possible`, with the version of the workers for which it was computed.
+    `order` sorts the queue and never changes (see `queue`). `jobs` are all jobs that were ever
+    popped, `held` the reserved kudos and `kudos` the consumed ones. `possible` caches
+    `is_possible`, with the version of the workers for which it was computed.
     """
 
     id: str
@@ -194,15 +197,15 @@ class TextRequest:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will come: every result was delivered, or the request faulted."""
+        """Whether no more results will come: all were delivered, or the request faulted."""
         return self.faulted or len(self.delivered) >= self.n
 
     @property
     def done(self) -> bool:
         """The `done` of the status, by the real horde's formula (waiting_prompt.py:466-473).
 
-        It counts restarts as results: after two of them it is true while the third attempt runs
-        (capture text_status_done_empty_while_processing).
+        It counts restarts as results, so after two restarts it is true although the third attempt
+        is still running (capture text_status_done_empty_while_processing).
         """
         if self.faulted:
             return True

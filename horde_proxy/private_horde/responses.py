@@ -1,6 +1,6 @@
 """The JSON objects of the private horde's answers, each made by one function.
 
-Records in, plain dicts out, fields in the real horde's order (tests/data/captures); nothing is
+Records in, plain dicts out, with fields in the real horde's order (tests/data/captures). Nothing is
 changed or decided here.
 """
 
@@ -16,7 +16,7 @@ from horde_proxy.private_horde.schema import default_params, worker_params
 from horde_proxy.private_horde.workers import Workers
 
 VERSION = "5.1.5"
-"""The version of AI-Horde that these answers are like."""
+"""The version of AI-Horde that these answers imitate."""
 
 Body = dict[str, Any]
 
@@ -33,15 +33,15 @@ def status(request: TextRequest, *, position: int, wait_time: int, possible: boo
         "faulted": request.faulted,
         "wait_time": wait_time,
         "queue_position": position,
-        # Consumed until now: the tax at first, then the price of each delivered job.
+        # Consumed so far: first the tax, then the price of each delivered job.
         "kudos": round(request.kudos, 2),
         "is_possible": possible,
     }
 
 
 def generation(job: Job) -> Body:
-    """One delivered result, an element of the status."""
-    # Without an id: text generations of the real horde have none (capture text_status_finished).
+    """One delivered result, an element of `generations` in the status."""
+    # The real horde's text generations have no id either (capture text_status_finished).
     return {
         "text": job.text,
         "seed": job.seed,
@@ -54,15 +54,15 @@ def generation(job: Job) -> Body:
 
 
 def popped(jobs: list[Job], ttl: float) -> Body:
-    """POST generate/text/pop: jobs of one request, or none. `ttl` is in seconds.
+    """POST generate/text/pop: jobs of one request, or no job. `ttl` is in seconds.
 
-    Without a job the payload holds the defaults and is not null (capture text_pop_no_job).
+    Without a job, the payload holds the defaults and is not null (capture text_pop_no_job).
     """
     first = jobs[0] if jobs else None
     payload = default_params()
     if first is not None:
         request = first.request
-        # Each job has one result, however many the request has.
+        # A job is one result, even if the request has several.
         payload = {"prompt": request.prompt, **worker_params(request.params), "n": 1}
     return {
         "payload": payload,
@@ -71,8 +71,8 @@ def popped(jobs: list[Job], ttl: float) -> Body:
         "messages": [],
         "ttl": round(ttl) if first else None,
         "extra_source_images": None,
-        # Reasons why requests did not fit. For text the real one practically never counts any
-        # (capture text_pop_job_too_big).
+        # The reasons why requests did not fit. For text, the real horde practically never counts
+        # any (capture text_pop_job_too_big).
         "skipped": {},
         "softprompt": None,
         "model": first.model if first else None,
@@ -116,13 +116,13 @@ def worker(record: Worker, *, online: bool) -> Body:
 def models(workers: Workers, requests: Iterable[TextRequest]) -> list[Body]:
     """GET status/models?type=text: the models that are served, each with its queue.
 
-    `queued` adds up max_length of the requests that name a model, however many results they want,
-    and `jobs` their open jobs, as in the real one.
+    As in the real horde, `queued` sums the max_length of the requests that name a model, without
+    their `n`, and `jobs` sums their open jobs.
     """
     queued: dict[str, tuple[int, int]] = {}
     for request in requests:
         open_jobs = request.waiting + len(request.processing)
-        # A request for any model counts nowhere; one that names a model twice counts once.
+        # A request for any model is not counted; one that names a model twice is counted once.
         for name in set(request.models):
             tokens, jobs = queued.get(name, (0, 0))
             queued[name] = (tokens + request.max_length, jobs + open_jobs)
@@ -151,10 +151,10 @@ def _model(name: str, serving: list[Worker], queued: int, jobs: int) -> Body:
 
 
 def performance(queue: Queue, workers: Workers, past_minute_tokens: int) -> Body:
-    """GET status/performance; the figures of images and alchemy are all zero."""
+    """GET status/performance; all figures of images and alchemy are zero."""
     return {
         "queued_requests": 0,
-        # Results, not requests, whatever the name says: it is what the free length depends on.
+        # In spite of the name, these are results and not requests; the free length depends on them.
         "queued_text_requests": sum(request.waiting for request in queue.waiting),
         "worker_count": 0,
         "text_worker_count": len(workers.online),
@@ -173,7 +173,7 @@ def performance(queue: Queue, workers: Workers, past_minute_tokens: int) -> Body
 
 
 def heartbeat() -> Body:
-    """GET status/heartbeat: a horde that answers is well."""
+    """GET status/heartbeat: always OK, since the horde could answer."""
     return {
         "message": "OK",
         "version": VERSION,
@@ -228,7 +228,7 @@ def user(account: HordeAccount, workers: list[Worker], now: float) -> Body:
         "worker_ids": [worker.id for worker in workers],
         "styles": [],
         "sharedkey_ids": [],
-        # The real one adds images and alchemy when there are any.
+        # The real horde adds images and alchemy if there are any.
         "active_generations": {"text": list(account.open)},
         "trusted": account.trusted,
         "flagged": False,

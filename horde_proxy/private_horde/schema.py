@@ -1,8 +1,8 @@
-"""Reading of request bodies: JSON schemas with the defaults of their fields.
+"""Reads request bodies, by JSON schemas that also hold the defaults of their fields.
 
 Pure: a body comes in; a dict with every field of the schema comes out, or a schema error. The
-library writes the sentences, as in the real horde: flask-restx validates with jsonschema, draft 4.
-In that draft 80.0 is no integer (capture err_400_validation_type).
+messages are those of the library jsonschema with draft 4, because the real horde's flask-restx uses
+it as well. In that draft, 80.0 is not an integer (capture err_400_validation_type).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from horde_proxy.private_horde.errors import invalid, refusal, unreadable
 Body = dict[str, Any]
 Schema = dict[str, Any]
 
-# Deeper JSON is nobody's request, and validating it could exhaust the stack.
+# Levels of JSON. No client needs more, and validating deeper JSON could exhaust the stack.
 _DEEPEST = 100
 _APIKEY_MISSING = (
     "The API Key corresponding to a registered user. Missing required parameter in the HTTP headers"
@@ -35,13 +35,13 @@ _FLAG: Schema = {"type": "boolean", "default": False}
 
 @dataclass(frozen=True)
 class BodySchema:
-    """The fields of a body by name; `required` holds the description of each required one."""
+    """The fields of a body by name; `required` holds the descriptions of the required fields."""
 
     fields: Mapping[str, Schema]
     required: Mapping[str, str] = field(default_factory=dict)
 
     def errors(self, body: Any) -> dict[str, str]:
-        """Sentences by dotted field name, "" for the body itself; {} when it is valid."""
+        """Messages by dotted field name, "" for the body itself; {} for a valid body."""
         return {
             ".".join(map(str, error.absolute_path)): error.message
             for error in self._validator.iter_errors(body)
@@ -104,7 +104,7 @@ POP = BodySchema(
         "priority_usernames": _TEXTS,
         "amount": {"type": "integer", "minimum": 1, "maximum": 20, "default": 1},
     },
-    required={"name": "The worker's name, of its own in the whole horde."},
+    required={"name": "The worker's name, unique in the whole horde."},
 )
 """POST generate/text/pop."""
 
@@ -134,10 +134,10 @@ WORKER_CHANGE = BodySchema({"maintenance": {"type": "boolean"}})
 
 
 def read(schema: BodySchema, body: Any, apikey: str | None) -> Body:
-    """A body with all fields of the schema, defaults filled in and unknown fields left out.
+    """A body with all fields of the schema: defaults are filled in, unknown fields left out.
 
-    Raises HordeError in the real horde's order: unusable strings, broken fields, no key in the
-    headers, missing fields.
+    Raises HordeError. As in the real horde, the checks come in this order: unusable strings,
+    invalid fields, no key in the headers, missing fields.
     """
     _check_strings(body)
     if errors := schema.errors(body):
@@ -151,12 +151,12 @@ def read(schema: BodySchema, body: Any, apikey: str | None) -> Body:
 
 
 def worker_params(params: Mapping[str, Any]) -> Body:
-    """The parameters as a worker sees them: those that were sent or have a default."""
+    """The parameters for a worker: those that the client sent and those with a default."""
     return {name: params[name] for name in PARAMS if params[name] is not None}
 
 
 def default_params() -> Body:
-    """The payload of a pop without a job: the defaults, no prompt (capture text_pop_no_job)."""
+    """The payload of a pop without a job: defaults but no prompt (capture text_pop_no_job)."""
     defaults = worker_params(_filled(PARAMS, {}))
     return {name: value for name, value in defaults.items() if name != "n"}
 
@@ -169,7 +169,7 @@ def _filled(fields: Mapping[str, Schema], body: Mapping[str, Any]) -> Body:
 
 
 def _value(schema: Schema, value: Any) -> Any:
-    """The value, its own fields filled in as well. Elements of lists keep what they have."""
+    """A value with its fields filled in. In elements of lists, no defaults are filled in."""
     if value is not None and "properties" in schema:
         return _filled(schema["properties"], value)
     if "properties" in schema.get("items", {}):
@@ -179,7 +179,7 @@ def _value(schema: Schema, value: Any) -> Any:
 
 
 def _check_strings(body: Any) -> None:
-    """Refuse NUL bytes anywhere. Level by level: recursion would let a body exhaust the stack."""
+    """Refuse NUL bytes anywhere. Without recursion, so that no body exhausts the stack."""
     level = [body]
     for _ in range(_DEEPEST):
         if any("\0" in value for value in level if isinstance(value, str)):

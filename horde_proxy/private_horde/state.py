@@ -1,9 +1,9 @@
-"""All that a private horde knows, and the lock that guards it.
+"""The whole state of a private horde, and the lock that guards it.
 
 One lock guards everything: accounts, workers, queue, counts and forecast. It is held for one route
-at a time and only for memory: no I/O happens under it, and no call out of this room. Whoever takes
-it gets the time, and finds everything that was overdue dealt with: jobs aborted, requests expired,
-workers offline. There is no thread that sweeps.
+at a time. No I/O happens under it, and it is never taken under another lock. `locked()` first deals
+with everything overdue: it aborts jobs, forgets expired requests and takes workers offline. So no
+background thread is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from horde_proxy.private_horde.queue import Queue
 from horde_proxy.private_horde.records import TextRequest
 from horde_proxy.private_horde.workers import Workers
 
-# A forecast looks at the whole queue, and clients poll every second or two.
+# A forecast walks through the whole queue, and every client polls once in a second or two.
 _FORECAST_SECONDS = 1.0
 
 
@@ -50,13 +50,13 @@ class HordeState:
         self.workers = Workers(offline_after, self.sizes, new_id)
         self.queue = Queue(job_ttl=job_ttl, expiry=expiry, max_faults=max_faults)
         self.counts = DeliveryCounts()
-        # Out of date at once, so that the first status makes a true one.
+        # This one is outdated from the start, so that the first status makes a real forecast.
         self._forecast = Forecast((), self.workers)
         self._forecast_until = clock()
 
     @contextmanager
     def locked(self) -> Iterator[float]:
-        """Hold the lock. Gives the time, with everything overdue dealt with."""
+        """Hold the lock. Yields the time, after everything overdue has been dealt with."""
         with self._lock:
             now = self._clock()
             self.queue.sweep(now)
@@ -64,7 +64,7 @@ class HordeState:
             yield now
 
     def wait_time(self, request: TextRequest, now: float) -> int:
-        """Seconds until all of a request should be there, by a forecast of at most a second ago."""
+        """Seconds until all results should be there, by a forecast that is at most a second old."""
         if now >= self._forecast_until:
             self._forecast = Forecast(self.queue.waiting, self.workers)
             self._forecast_until = now + _FORECAST_SECONDS

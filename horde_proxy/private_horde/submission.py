@@ -1,6 +1,6 @@
-"""Accepting a request: the checks in order, the kudos it needs, and the record of it.
+"""Accepts a request: the checks in order, the kudos that it needs, and its record.
 
-Callers hold the state's lock. `fields` is a body read with `schema.SUBMIT`.
+Callers hold the state's lock. `fields` is a body that was read with `schema.SUBMIT`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.records import HordeAccount, TextRequest
 from horde_proxy.private_horde.state import HordeState
 
-# The size that the upfront check takes for a model that it does not know.
+# Billions of parameters that the upfront check assumes if no model is known (kobold.py:115-127).
 _UNKNOWN_UPFRONT_SIZE = 1.0
-# The size that a dry run takes without a model that is known.
+# Billions of parameters that a dry run assumes if no model is known.
 _UNKNOWN_PRICE_SIZE = 13.0
 
 
 def admit(state: HordeState, fields: Fields, api_key: str, maintenance: bool) -> HordeAccount:
-    """The account that a request is for. Raises HordeError for a request that is not acceptable.
+    """The account of a request. Raises HordeError if the request is not acceptable.
 
     The checks are in the real horde's order (contract: base.py:271-454), so that a request with
-    two faults gets the same refusal there and here.
+    two mistakes gets the same refusal here and there.
     """
     admission.check_before_account(fields, maintenance)
     account = state.accounts.require(api_key)
     admission.check_account(fields, account)
-    # Raises WorkerNotFound: a typing error would otherwise wait for 20 minutes.
+    # Raises WorkerNotFound: otherwise a request with a misspelt worker would wait for 20 minutes.
     for worker_id in fields["workers"][:MOST_WORKERS]:
         state.workers.find(worker_id)
     admission.check_concurrency(fields, account)
@@ -39,9 +39,9 @@ def admit(state: HordeState, fields: Fields, api_key: str, maintenance: bool) ->
 def new_request(
     state: HordeState, fields: Fields, account: HordeAccount, now: float, *, check_kudos: bool
 ) -> TextRequest:
-    """The record of an admitted request. Raises KudosUpfront (403) with `check_kudos`."""
+    """The record of an admitted request. With `check_kudos`, raises KudosUpfront (403)."""
     held, downgraded = _upfront(state, fields, account) if check_kudos else (0.0, False)
-    # Further workers are ignored without a word, as in the real one.
+    # Further workers are silently ignored, as in the real horde.
     workers = fields["workers"][:MOST_WORKERS]
     return TextRequest(
         id=state.new_id(),
@@ -61,7 +61,7 @@ def new_request(
 
 
 def dry_run(state: HordeState, fields: Fields) -> float:
-    """The kudos that a request would cost, a whole number."""
+    """The kudos that a request would cost, rounded to a whole number."""
     params = fields["params"]
     size = state.sizes.largest(fields["models"])
     price = kudos.price(
@@ -74,13 +74,13 @@ def dry_run(state: HordeState, fields: Fields) -> float:
 
 
 def _upfront(state: HordeState, fields: Fields, account: HordeAccount) -> tuple[float, bool]:
-    """(kudos to hold, whether the request was cut down). Raises KudosUpfront (403).
+    """(kudos to hold, whether the request was downgraded). Raises KudosUpfront (403).
 
-    A request that may be downgraded and is not affordable becomes one that is free: its length is
-    cut, slow workers may take it, and it goes behind all others.
+    If the account cannot afford a request with `allow_downgrade`, the request becomes a free one:
+    its length is cut, slow workers may take it, and all other requests come first.
     """
     params = fields["params"]
-    # Counted anew each time; the real one looks at figures of the last minute.
+    # Counted at every submit. The real horde uses figures that are up to a minute old.
     queued = sum(request.waiting for request in state.queue.waiting)
     limit = kudos.free_length(state.workers.threads(), queued)
     if params["max_length"] <= limit and fields["slow_workers"]:

@@ -1,7 +1,7 @@
 """The routes of the private horde as a Flask blueprint: read, call, return.
 
-The only module of this room that knows Flask. Whatever the rest of the application does, the
-answers here keep the headers and the error shapes of AI-Horde.
+No other module of this room knows Flask. Headers and errors here are always those of AI-Horde,
+whatever the rest of the application does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from horde_proxy.private_horde.horde import PrivateHorde
 
 # The real horde answers other methods of a known path with its own JSON, so all are routed here.
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-# "host:port:version", as the real one writes it; there is one node here.
+# "host:port:version", as in the real horde. Here, there is only one node.
 _NODE = f"private-horde:80:{responses.VERSION}"
 
 View = Callable[..., tuple[Any, int]]
@@ -48,9 +48,9 @@ def blueprint(horde: PrivateHorde) -> Blueprint:
             # Werkzeug would answer OPTIONS without the CORS headers below.
             provide_automatic_options=False,
         )
-    # Flask would hand an unknown path to the application's own error pages.
+    # Flask would answer an unknown path with the application's own error pages.
     for rule in ("/", "/<path:rest>"):
-        routes.add_url_rule(rule, "elsewhere", _elsewhere, methods=_METHODS)
+        routes.add_url_rule(rule, "unknown_path", _unknown_path, methods=_METHODS)
     routes.register_error_handler(HordeError, _refused)
     routes.register_error_handler(HTTPException, _failed)
     routes.after_request(_with_headers)
@@ -67,21 +67,21 @@ def _endpoint(horde: PrivateHorde, route: _Route) -> Callable[..., Response]:
             return _json(message, 405, {"Allow": _allowed(route)})
         _check_rate(horde, route.rate)
         body, status = view(horde, **arguments)
-        # The mask applies to successful answers only: a refusal is raised past this line.
+        # The mask applies to successful answers only: a refusal was raised before this line.
         return _json(x_fields.apply(request.headers.get("X-Fields"), body), status)
 
     return endpoint
 
 
 def _check_rate(horde: PrivateHorde, rate: str) -> None:
-    """Count the call, keep the rate headers for the answer, and refuse a call too many (429)."""
+    """Count the call, set the rate headers for the answer, and refuse a call too many (429)."""
     address = request.remote_addr or ""
     apikey = request.headers.get("apikey")
     state = horde.count_call(rate, address, request.method, request.path, apikey)
     if state is None:
         return
-    # The real horde sends all four with each answer, Retry-After too; clients must heed it on 429
-    # only.
+    # The real horde sends all four with every answer, even Retry-After. Clients must obey that one
+    # only on 429.
     g.rate_headers = {
         "Retry-After": str(state.retry_after),
         "X-Ratelimit-Limit": str(state.limit.amount),
@@ -93,7 +93,7 @@ def _check_rate(horde: PrivateHorde, rate: str) -> None:
 
 
 def _submit(horde: PrivateHorde) -> tuple[Any, int]:
-    # A dry run has no id and is a 200 (capture text_dry_run).
+    # The answer to a dry run has no id and status 200 (capture text_dry_run).
     answer = horde.submit(request.headers.get("apikey"), _body(), request.remote_addr or "")
     return answer, 202 if "id" in answer else 200
 
@@ -125,7 +125,7 @@ def _models(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _model(horde: PrivateHorde, name: str) -> tuple[Any, int]:
-    # Clients encode a slash twice (%252F), since servers take %2F for a slash of the path.
+    # Clients encode a slash twice (%252F), since servers read %2F as a slash of the path.
     return horde.model(unquote(name)), 200
 
 
@@ -203,41 +203,41 @@ _ROUTES = (
 )
 
 
-def _elsewhere(rest: str = "") -> Response:
+def _unknown_path(rest: str = "") -> Response:
     """An HTML page for an unknown path, as from the real horde (capture err_404_unknown_route)."""
     page = NotFound().get_body()
     return Response(page, 404, content_type="text/html; charset=utf-8")
 
 
 def _body() -> Any:
-    """The request's JSON. Raises HordeError 400 when it is not JSON or not declared as JSON."""
+    """The request's JSON. Raises HordeError (400) if it is not JSON or not declared as JSON."""
     if not request.is_json:
         raise unreadable()
     try:
-        return json.loads(request.get_data(), parse_constant=_no_number)
+        return json.loads(request.get_data(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
         raise unreadable() from exc
 
 
-def _no_number(constant: str) -> None:
-    # Python reads NaN and Infinity, which are not JSON; the real horde refuses them, too.
+def _refuse_constant(constant: str) -> None:
+    # Python reads NaN and Infinity, which are not JSON. The real horde refuses them, too.
     raise ValueError(f"{constant} is not JSON")
 
 
 def _count(name: str) -> int | None:
-    """A whole number of the query string, None without it. Raises HordeError 400."""
+    """A whole number in the query string; None if it is missing. Raises HordeError (400)."""
     text = request.args.get(name)
     if text is None:
         return None
     try:
         return int(text)
     except ValueError as exc:
-        # Python's own sentence, as from flask-restx.
+        # flask-restx, too, answers with Python's own message.
         raise invalid({name: str(exc)}) from exc
 
 
 def _json(body: Any, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    # With the charset and the newline, as in every capture.
+    # Every capture has the charset and the newline.
     content_type = "application/json; charset=utf-8"
     return Response(json.dumps(body) + "\n", status, headers, content_type=content_type)
 
@@ -251,13 +251,13 @@ def _refused(error: HordeError) -> Response:
 
 
 def _failed(error: HTTPException) -> Response:
-    # Flask turns an unexpected exception into a 500 before it comes here.
+    # Flask has turned an unexpected exception into a 500 already.
     return _json({"message": error.name}, error.code or 500)
 
 
 def _with_headers(response: Response) -> Response:
     headers = response.headers
-    # Pages such as KoboldAI Lite call a horde from the browser, whatever their origin.
+    # Pages such as KoboldAI Lite, of any origin, call a horde from the browser.
     headers["Access-Control-Allow-Origin"] = "*"
     headers["Horde-Node"] = _NODE
     if request.method == "OPTIONS":

@@ -1,7 +1,7 @@
-"""The workers of the horde: check-in, who is online, and which request fits which worker.
+"""The workers of the horde: check-in, the list of online workers, and which requests they may take.
 
-No clock: `now` (seconds) comes in with every call. `version` grows with everything that may change
-a match, so that results of matching can be remembered until then.
+There is no clock here: callers pass `now` (seconds). `version` grows with every change that may
+affect a match, so that the results of matching can be cached until then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Workers:
         self._new_id = new_id
         self._by_id: dict[str, Worker] = {}
         self._by_name: dict[str, Worker] = {}
-        # In order of their last pop, the longest ago first.
+        # In order of their last pop, the oldest first.
         self._online: OrderedDict[str, Worker] = OrderedDict()
 
     @property
@@ -34,9 +34,9 @@ class Workers:
         return self._online.values()
 
     def check_in(self, name: str, owner: HordeAccount, offer: WorkerOffer, now: float) -> Worker:
-        """The worker of that name, made at its first pop.
+        """The worker of this name, registered at its first pop.
 
-        Raises WrongCredentials (403) if it belongs to another account.
+        Raises WrongCredentials (403) if the name belongs to another account's worker.
         """
         worker = self._by_name.get(name)
         if worker is None:
@@ -44,11 +44,11 @@ class Workers:
             self._by_id[worker.id] = self._by_name[name] = worker
         if worker.owner is not owner:
             raise refusal("WrongCredentials")
-        # The real one takes changes over every 30 s only (worker.py:361-403).
+        # The real horde notices changes only every 30 s (worker.py:361-403).
         if worker.id not in self._online or worker.offer != offer:
             self.version += 1
         if worker.id in self._online:
-            # A pause beyond `offline_after` is no uptime.
+            # A pause longer than `offline_after` does not count as uptime.
             worker.uptime += now - worker.last_seen
         worker.offer = offer
         worker.last_seen = now
@@ -57,9 +57,8 @@ class Workers:
         return worker
 
     def sweep(self, now: float) -> None:
-        """Take the workers offline that have not popped for too long."""
+        """Take workers offline that have not popped for `offline_after` seconds."""
         while self._online:
-            # The first is the one whose last pop is longest ago.
             oldest = next(iter(self._online.values()))
             if oldest.last_seen + self._offline_after > now:
                 return
@@ -89,13 +88,13 @@ class Workers:
         return [worker for worker in self._by_id.values() if worker.owner is owner]
 
     def set_maintenance(self, worker: Worker, maintenance: bool) -> None:
-        """Put a worker into maintenance, or take it out of it."""
+        """Start or end a worker's maintenance."""
         worker.maintenance = maintenance
         self.version += 1
 
     def record_speed(self, worker: Worker, model: str, speed: float) -> None:
         """Remember the tokens per second of a delivered job."""
-        # Speeds count for requests without slow workers, so a match may change.
+        # Some requests exclude slow workers, so a new speed may change a match.
         worker.speeds.append((model, speed))
         self.version += 1
 
@@ -104,18 +103,18 @@ class Workers:
         return sum(worker.offer.threads for worker in self.online)
 
     def serving(self, model: str) -> list[Worker]:
-        """The online workers with that model, except those in maintenance."""
+        """The online workers with a model, except those in maintenance."""
         return [w for w in self.online if not w.maintenance and model in w.offer.models]
 
     def served(self) -> list[str]:
-        """The models of the online workers, each once, in order of appearance."""
+        """The models of the online workers that are not in maintenance, without duplicates."""
         offered = (w.offer.models for w in self.online if not w.maintenance)
         return list(dict.fromkeys(model for models in offered for model in models))
 
     def fits(self, worker: Worker, request: TextRequest) -> bool:
-        """Whether the worker may take the request, by both sides' rules.
+        """Whether the worker may take the request, by the rules of both.
 
-        The rules are the real horde's (contract: text_functions.py:36-129): lengths are compared as
+        The rules are the real horde's (contract: text_functions.py:36-129). Lengths are compared as
         declared, and a worker in maintenance still gets its owner's requests.
         """
         offer = worker.offer
@@ -126,27 +125,27 @@ class Workers:
             and _allowed(worker, request)
             and (not request.trusted_workers or worker.owner.trusted)
             and (not request.validated_backends or offer.validated)
-            and (request.slow_workers or self._quick(worker))
+            and (request.slow_workers or self._is_fast(worker))
             and (not worker.maintenance or request.account is worker.owner)
         )
 
     def any_fits(self, request: TextRequest) -> bool:
-        """Whether an online worker may take the request: its `is_possible`."""
-        # Every status asks; workers change far less often.
+        """Whether any online worker may take the request: `is_possible` of its status."""
+        # Cached, because clients poll the status far more often than workers change.
         version, possible = request.possible
         if version != self.version:
             possible = any(self.fits(worker, request) for worker in self.online)
             request.possible = (self.version, possible)
         return possible
 
-    def _quick(self, worker: Worker) -> bool:
-        """Whether it is not slow; a worker that has not delivered yet counts as slow."""
+    def _is_fast(self, worker: Worker) -> bool:
+        """Whether the worker is not slow. Without any delivery, it counts as slow."""
         largest = self._sizes.largest(worker.offer.models) or 0.0
         return worker.speed is not None and worker.speed >= least_speed(largest)
 
 
 def _allowed(worker: Worker, request: TextRequest) -> bool:
-    """Whether the request's list of workers, to allow or to deny, admits this one."""
+    """Whether the request's list of workers, an allowlist or a blocklist, admits this worker."""
     if not request.workers:
         return True
     return (worker.id in request.workers) != request.worker_blacklist

@@ -1,7 +1,7 @@
-"""The X-Fields header: a mask of the fields that a client wants of an answer.
+"""The X-Fields header: a mask that selects the fields of an answer.
 
-Pure. `name,count` or `{name,kudos_details{generated}}`; `*` means all other fields. A field that
-the answer does not have comes back as null, as from flask-restx (captures xfields_*).
+Pure. Masks look like `name,count` or `{name,kudos_details{generated}}`; `*` means all other fields.
+As in flask-restx, a field that the answer does not have becomes null (captures xfields_*).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from horde_proxy.private_horde.errors import HordeError
 
-# Braces in one mask: more than any answer has levels, and few enough to recurse.
+# Braces in one mask: more levels than any answer has, and few enough for recursion.
 _DEEPEST = 20
 # Braces, commas, "*" and names: "name", "kudos_details", "post-processing".
 _TOKEN = re.compile(r"\s*([{},*]|[\w:-]+)\s*")
@@ -20,7 +20,7 @@ Mask = dict[str, "Mask | None"]
 
 
 def apply(header: str | None, body: Any) -> Any:
-    """The fields of a JSON value that the header names. Raises HordeError 400 for a broken mask."""
+    """The fields of a JSON value that the header selects. A bad mask raises HordeError (400)."""
     if not header:
         return body
     tokens = _tokens(header)
@@ -48,7 +48,7 @@ def _masked(mask: Mask | None, body: Any) -> Any:
 
 
 def _fields(tokens: list[str]) -> Mask:
-    """The mask up to the next closing brace; takes its tokens, the brace too, off the list."""
+    """The mask up to the next closing brace. Removes its tokens and the brace from the list."""
     mask: Mask = {}
     while True:
         name = _take(tokens)

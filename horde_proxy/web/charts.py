@@ -1,6 +1,6 @@
 """The last day as charts: titles, descriptions, and the SVG paths to draw. Pure.
 
-All coordinates are those of the SVG's viewBox. The template only puts them in their places.
+All lengths are in units of the SVG's viewBox. The template only inserts them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ WIDTH, HEIGHT = 360, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 6, 10, 22
 """The margins, with room for the labels of the axes."""
 _ROUND = (1, 2, 4, 6, 10, 20)
-"""Tops of an axis, times a power of ten, whose halves are round as well."""
+"""The top of an axis is one of these times a power of ten. Half of it is a round number, too."""
 _HOURS = (24, 18, 12, 6, 0)
 """The labels of the time axis: hours ago."""
 _GAP = 0.4
-"""Between two bars."""
+"""The gap between two bars."""
 
 
 class Series(NamedTuple):
-    """One value for each bucket, None where there is nothing to measure. `tone` is its colour."""
+    """A value for each bucket; None if nothing was measured in it. `tone` is the colour."""
 
     tone: str
     label: str
@@ -83,7 +83,7 @@ def _tokens(buckets: Sequence[TimeBucket]) -> dict[str, Any]:
 
 
 def _bars(name: str, title: str, series: Sequence[Series], desc: str) -> dict[str, Any]:
-    """A chart of bars, those of each series on top of the one before."""
+    """A chart of stacked bars."""
     columns = zip(*(line.values for line in series), strict=True)
     top = _axis_top(max(sum(value or 0 for value in column) for column in columns))
     below: list[float] = [0.0] * len(series[0].values)
@@ -146,15 +146,15 @@ def _ticks(top: float, label: Callable[[float], str]) -> list[dict[str, Any]]:
 
 
 def _short(value: float) -> str:
-    """A number beside an axis, where there is little room: 950, 2.5, 40 k or 1.2 M."""
+    """A short number for the label of an axis: 950, 2.5, 40 k or 1.2 M."""
     if value >= 1e6:
         return f"{value / 1e6:g} M"
     return f"{value / 1e3:g} k" if value >= 1e4 else number(value)
 
 
 def _bar_path(values: Sequence[float | None], below: Sequence[float], top: float) -> str:
-    """A bar for each value, which starts at the value below it."""
-    # A bar that is thinner than half a unit vanishes on small screens.
+    """A bar for each value, which starts at the height in `below`."""
+    # Bars thinner than half a unit vanish on small screens.
     width = max(_x(1) - _x(0) - _GAP, 0.5)
     return "".join(
         f"M{_x(place):.1f} {_y(start, top):.1f}V{_y(start + value, top):.1f}h{width:.1f}"
@@ -165,19 +165,19 @@ def _bar_path(values: Sequence[float | None], below: Sequence[float], top: float
 
 
 def _line_path(values: Sequence[float | None], top: float) -> str:
-    """A line through the values, interrupted where one is None; a single value becomes a dot."""
+    """A line through the values, with a gap for each None. A single value becomes a dot."""
     parts, is_drawing = [], False
     for place, value in enumerate(values):
         if value is not None:
             x, y = _x(place + 0.5), _y(value, top)
-            # A path of no length would not be drawn: 0.1 and round caps make a dot.
+            # A path without length would not be drawn: 0.1 with round caps makes a dot.
             parts.append(f"L{x:.1f} {y:.1f}" if is_drawing else f"M{x:.1f} {y:.1f}h0.1")
         is_drawing = value is not None
     return "".join(parts)
 
 
 def _x(place: float) -> float:
-    """The left edge of the bucket at this place."""
+    """The left edge of the bucket with this index."""
     return _LEFT + place * (WIDTH - _LEFT - _RIGHT) / BUCKETS
 
 
@@ -186,7 +186,7 @@ def _y(value: float, top: float) -> float:
 
 
 def _axis_top(value: float) -> float:
-    """The next round number whose half is round too; at least 2."""
+    """The next number in `_ROUND` times a power of ten; at least 2."""
     if value <= 2:
         return 2
     power = 10.0 ** math.floor(math.log10(value))

@@ -1,6 +1,7 @@
-"""The traffic of the last day, in memory: counts for every ten minutes, and the latest errors.
+"""The requests of the last day, in memory: counts for every ten minutes, and the latest errors.
 
-Kept apart by key name, bounded in every direction. Holds no prompts and no keys.
+They are kept by key name. The number of names, buckets, durations and errors is bounded. No prompts
+and no keys are kept.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from horde_proxy.api.access_log import RequestLog
 
 BUCKET_SECONDS = 600
 BUCKETS = 144
-"""A day: at ten minutes a bucket, a bar is about two pixels wide."""
+"""A day of ten minutes each. In the charts, a bar is then about two pixels wide."""
 MOST_ERRORS = 50
 _DURATIONS = 200
 """Durations that a bucket keeps: enough for a 95th percentile."""
 _SUMMED_DURATIONS = 2000
-"""The same for a bucket that sums those of many keys."""
+"""The same for a bucket that sums the buckets of many keys."""
 _MOST_NAMES = 1000
 _LONGEST = 200
-"""What clients send, such as a model's name, is cut here (characters)."""
+"""Characters that are kept of what clients send, such as a model's name."""
 
 
 @dataclass
 class TimeBucket:
-    """Counts of ten minutes from `start` (unix s). `seconds`: how long the last successes took."""
+    """Counts of ten minutes from `start` (unix s), and the durations of the last successes (s)."""
 
     start: int
     requests: int = 0
@@ -61,9 +62,9 @@ class TimeBucket:
         self.seconds.extend(other.seconds)
 
     def percentile(self, fraction: float) -> float | None:
-        """The duration (s) that this fraction of the successes stayed within; None without any."""
+        """The duration (s) that this fraction of the successes did not exceed, or None."""
         durations = sorted(self.seconds)
-        # Of few durations, the median is between two of them.
+        # Of an even number of durations, the median is between two of them.
         if fraction == 0.5 and durations:
             return statistics.median(durations)
         return durations[int(len(durations) * fraction)] if durations else None
@@ -97,7 +98,7 @@ class _KeyHistory:
 
 
 class History:
-    """The last day by key name; the name None stands for all keys together."""
+    """The last day by key name. The name None means all keys together."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
@@ -108,10 +109,11 @@ class History:
     def add(self, record: RequestLog) -> None:
         """Count a request that has ended.
 
-        Of requests without an account, only refused keys and server errors are kept.
+        Requests without an account are not counted. Of their errors, only refused keys and server
+        errors are kept.
         """
         is_counted = record.account is not None
-        # The page's own requests, static files and unknown paths would hide what matters.
+        # These are the page's own requests, static files and unknown paths.
         if not (is_counted or record.status == 401 or record.status >= 500):
             return
         name = record.key or ""
@@ -124,7 +126,7 @@ class History:
                 history.errors.append(_error_record(record, self._now()))
 
     def buckets(self, name: str | None = None) -> list[TimeBucket]:
-        """All buckets of the day, the current one last; also those without requests."""
+        """All buckets of the day, even those without requests, with the current one last."""
         last = self._bucket_start()
         first = last - (BUCKETS - 1) * BUCKET_SECONDS
         sums = {start: summing_bucket(start) for start in range(first, last + 1, BUCKET_SECONDS)}
@@ -148,7 +150,7 @@ class History:
         return sorted(errors, key=lambda error: -error.at)[:MOST_ERRORS]
 
     def _histories(self, name: str | None) -> Iterable[_KeyHistory]:
-        """Called within the lock."""
+        """Needs the lock held."""
         if name is None:
             return list(self._by_key.values())
         history = self._by_key.get(name)
@@ -159,7 +161,7 @@ class History:
 
 
 def summing_bucket(start: int) -> TimeBucket:
-    """An empty bucket to add others to, with room for their durations."""
+    """An empty bucket to which others can be added, with room for their durations."""
     return TimeBucket(start, seconds=deque(maxlen=_SUMMED_DURATIONS))
 
 

@@ -1,8 +1,9 @@
-"""Logging in to the page: who is let in, the form, its cookies, and requests of other sites.
+"""Logging in to the page: the check of visitors, the form and its cookies, and CSRF tokens.
 
-Two cookies: one holds the session, the other the token of the login form. Both are HttpOnly and
-SameSite=Strict. Whatever changes something needs a token besides (CSRF): a form's before the
-login, the session's after it.
+There are two cookies: one holds the session, the other the token of the login form. Both are
+HttpOnly and SameSite=Strict. Every request that changes something also needs a token, against
+requests that other sites make the browser send (CSRF): the login needs the form's token, all others
+the session's.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _NO_TOKEN = "This form has expired, or was sent from another site. Please send i
 
 
 def visitor_is_allowed() -> bool:
-    """Whether the visitor may see the page, by a key in a header or by a session.
+    """Whether a key in a header, or a session, allows the visitor to see the page.
 
-    The request gets the rights of that key. Raises InvalidApiKey for a wrong key in a header.
+    The request gets the rights of this key. Raises InvalidApiKey for a wrong key in a header.
     """
     ctx = current_context()
     g.key, g.scope = None, EVERYTHING
@@ -58,14 +59,14 @@ def current_session(ctx: AppContext) -> Session | None:
 
 
 def log_in() -> Response:
-    """The page with a new session for the key in the form, or the form again with the reason."""
+    """A redirect to the page with a new session, or the form again with the reason."""
     ctx, key = current_context(), request.form.get("key", "").strip()
     g.key, g.scope = None, EVERYTHING
     if not ctx.access.requires_key:
         return _redirect_to_page()
     if is_foreign() or not _is_same(request.cookies.get(FORM_COOKIE), request.form.get("token")):
         return login_form(_NO_TOKEN, 400)
-    # Counted before the key is looked at, so that a right key is no way around it.
+    # Counted before the key is checked: at the limit, even a correct key is refused.
     if wait := ctx.live.page.logins.hit(client_address(), _LOGINS_PER_MINUTE):
         response = login_form(f"Too many tries from this address. Wait {wait} s.", 429)
         response.headers["Retry-After"] = str(wait)
@@ -81,7 +82,7 @@ def log_in() -> Response:
 
 
 def log_out() -> Response:
-    """The page, with the session ended. Raises InvalidApiKey, Refused and Unavailable."""
+    """End the session. A redirect to the page. Raises InvalidApiKey, Refused and Unavailable."""
     require_visitor()
     check_token(request.form.get("token"))
     current_context().live.page.sessions.end(request.cookies.get(SESSION_COOKIE, ""))
@@ -91,19 +92,19 @@ def log_out() -> Response:
 
 
 def check_token(token: str | None) -> None:
-    """Raises Refused for a request that another site made the browser send."""
+    """Raises Refused for a request that another site has made the browser send."""
     if is_foreign() or ("visitor" in g and not _is_same(g.page_token, token)):
         raise Refused(_NO_TOKEN)
 
 
 def is_foreign() -> bool:
     """Whether the browser says that another site sent this request."""
-    # "none" is a link typed by the visitor; old browsers and scripts send no such header.
+    # "none" is an address that the visitor typed. Old browsers and scripts send no such header.
     return request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
 
 
 def login_form(message: str, status: int) -> Response:
-    """The form to log in, with a message above it."""
+    """The login form, with a message above it."""
     token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(32)
     base = "../" if request.path.startswith("/page/") else ""
     html = render_template("login.html", token=token, message=message, base=base)
@@ -113,14 +114,14 @@ def login_form(message: str, status: int) -> Response:
 
 
 def _is_same(one: str | None, other: str | None) -> bool:
-    # In constant time, and of bytes: compare_digest refuses other characters than ASCII.
+    # Compares in constant time, and bytes, because compare_digest accepts only ASCII in a str.
     return bool(one and other) and hmac.compare_digest(
         (one or "").encode("utf-8", "replace"), (other or "").encode("utf-8", "replace")
     )
 
 
 def _redirect_to_page() -> Response:
-    # Relative, for browsers that see the proxy under another path.
+    # The path is relative, since a reverse proxy may serve the page below another path.
     return make_response(redirect("../", 303))
 
 
@@ -131,7 +132,7 @@ def _set_cookie(response: Response, name: str, value: str, seconds: int) -> None
 
 
 def _is_https() -> bool:
-    """Whether the client's own connection is encrypted, as far as a trusted proxy says."""
+    """Whether the client's own connection is encrypted, as far as trusted proxies report it."""
     forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip()
     return request.is_secure or (
         forwarded == "https" and request.remote_addr in current_context().access.trusted_proxies

@@ -1,7 +1,7 @@
 """The views of the page at /: requests, models, endpoints, the last day, and a box to chat in.
 
-What a visitor sees depends on the key: everything where no key is required, a key's own requests
-where one is, and only public facts where each client brings its own horde key.
+If the proxy requires no key, a visitor sees everything; if it does, only the requests of the
+visitor's key. If each client brings its own horde key, only public facts are shown.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from horde_proxy.upstreams.disconnects import is_open
 from horde_proxy.web import charts, login, tables
 
 LONGEST_WATCH = 300.0
-"""After that a stream of events ends and the browser opens another (s): no thread is held for
-ever, and a browser that vanished without a word is noticed."""
+"""Seconds after which a stream of events ends and the browser opens another: no thread is held
+forever, not even by a browser that has vanished without closing its connection."""
 _INTERVAL = 1.0
-"""Between two looks at what runs (s)."""
+"""Seconds between two looks at the running requests."""
 _KEEPALIVE = 15.0
-"""Proxies in between cut silent connections, many of them after 30 or 60 s."""
+"""Seconds. Proxies in between close silent connections, many of them after 30 or 60 s."""
 _RETRY = b"retry: 3000\n\n"
 _STATIC = Path(__file__).parent / "static"
 _HEADERS = {
@@ -48,7 +48,7 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Other sites may neither embed the page's files nor hold a handle on its window.
+    # Other sites can neither embed the page's files nor keep a reference to its window.
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
@@ -66,7 +66,7 @@ def _add_headers(response: Response) -> Response:
 
 @blueprint.get("/")
 def index() -> Response:
-    """The page, or the form to log in; for clients that accept no HTML, where to look instead."""
+    """The page, or the login form; for clients that do not accept HTML, a list of routes."""
     if "text/html" not in request.headers.get("Accept", ""):
         hint = {"object": "horde-proxy", "version": current_context().serving.version, "see": _SEE}
         response = jsonify(hint)
@@ -80,21 +80,21 @@ def index() -> Response:
 
 @blueprint.get("/page/live")
 def live() -> Response:
-    """The page again, of which page.js takes the parts that have changed."""
+    """The page again: page.js takes the changed parts from it."""
     login.require_visitor()
     return _page(current_context())
 
 
 @blueprint.get("/page/state.json")
 def state() -> Response:
-    """All that the page shows to this visitor, as JSON."""
+    """Everything that the page shows to this visitor, as JSON."""
     login.require_visitor()
     return jsonify(_state(current_context()))
 
 
 @blueprint.get("/page/events")
 def events() -> Response:
-    """The table of running requests each time it changes, as HTML, for five minutes."""
+    """A stream of events for five minutes: the table of running requests after each change."""
     login.require_visitor()
     ctx = current_context()
     if ctx.access.passthrough:
@@ -106,19 +106,19 @@ def events() -> Response:
 
 @blueprint.post("/page/login")
 def log_in() -> Response:
-    """A session for the key in the form."""
+    """Log in with the key in the form."""
     return login.log_in()
 
 
 @blueprint.post("/page/logout")
 def log_out() -> Response:
-    """The end of the session."""
+    """Log out."""
     return login.log_out()
 
 
 @blueprint.post("/page/chat")
 def chat() -> Response:
-    """What /v1/chat/completions answers, for the key that the visitor has logged in with."""
+    """/v1/chat/completions, with the key of the visitor's session."""
     login.require_visitor()
     login.check_token(request.headers.get(login.TOKEN_HEADER))
     return chat_completions()
@@ -126,7 +126,7 @@ def chat() -> Response:
 
 @blueprint.get("/page/static/<name>")
 def static(name: str) -> Response:
-    """The script, the style or the icon, with an ETag for each reload."""
+    """The script, the style or the icon, with an ETag."""
     return send_from_directory(_STATIC, name)
 
 
@@ -137,19 +137,19 @@ def _page(ctx: AppContext) -> Response:
 
 
 def _macros() -> Any:
-    """The macros of parts.html, for use outside of a request."""
+    """The macros of parts.html, which also work outside of a request."""
     return current_app.jinja_env.get_template("parts.html").module
 
 
 def _still_watching(ctx: AppContext) -> Callable[[], bool]:
-    """Whether the current request's events should go on, asked while they are streamed."""
-    # gunicorn's socket shows a closed tab; a write would only show it at the second event.
+    """A function that tells, during the stream, whether the visitor is still watching."""
+    # gunicorn's socket shows a closed tab. Writing would only fail at the second event after it.
     sock, app = request.environ.get("gunicorn.socket"), current_app.extensions
     has_session, cookie = "visitor" in g, request.cookies.get(login.SESSION_COOKIE, "")
 
     def still_watching() -> bool:
         is_visitor = not has_session or ctx.live.page.sessions.find(cookie) is not None
-        # New settings make another context, with other rights perhaps: the browser comes again.
+        # New settings make a new context, perhaps with other rights. The browser connects again.
         is_current = app["horde_proxy"] is ctx and not ctx.live.shutdown.is_near
         return is_visitor and is_current and is_open(sock)
 
@@ -162,7 +162,7 @@ def _events(
     draw: Callable[[tables.Table], str],
     still_watching: Callable[[], bool],
 ) -> Iterator[bytes]:
-    """Events with the table as HTML; comments in between when nothing changes."""
+    """Events with the table as HTML, and comments while nothing changes."""
     end, last_sent = ctx.clock() + LONGEST_WATCH, ctx.clock()
     shown: tables.Table | None = None
     yield _RETRY
@@ -181,12 +181,12 @@ def _events(
 
 
 def _owner() -> str | None:
-    """The client whose running requests are shown; None for all clients."""
+    """The name of the client that owns the shown requests; None to show those of all clients."""
     return None if g.key is None or is_admin() else client_name()
 
 
 def _state(ctx: AppContext) -> dict[str, Any]:
-    """All sections; those that this visitor may not see are None."""
+    """All sections of the page. Sections that the visitor may not see are None."""
     models, problem = _models(ctx)
     sections: dict[str, Any] = {
         "object": "page.state",
@@ -217,7 +217,7 @@ def _mode(ctx: AppContext) -> str:
 
 
 def _models(ctx: AppContext) -> tuple[list[dict[str, Any]], str | None]:
-    """The models that the visitor may use, and why there are none where that is known."""
+    """(the models that the visitor may use, the error if they could not be listed)."""
     try:
         return ctx.router.models(g.scope), None
     except ProxyError as exc:
@@ -225,7 +225,7 @@ def _models(ctx: AppContext) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def _private_sections(ctx: AppContext) -> dict[str, Any]:
-    """The visitor's own requests; everybody's for an admin, and where no key is required."""
+    """The visitor's own requests; all requests for an admin, or if no key is required."""
     name = None if g.key is None or is_admin() else g.key.name
     history = ctx.live.page.history
     buckets = history.buckets(name)
@@ -239,7 +239,7 @@ def _private_sections(ctx: AppContext) -> dict[str, Any]:
 
 
 def _account(ctx: AppContext) -> list[list[str]] | None:
-    """The horde account, and what a key has used of its daily limits."""
+    """The horde account, and the visitor's usage of daily limits; None if there is neither."""
     rows = []
     if ctx.horde is not None:
         rows = tables.account(ctx.horde.account(horde_key(ctx)))

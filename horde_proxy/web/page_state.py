@@ -1,4 +1,4 @@
-"""What the page keeps between requests. New settings do not change it."""
+"""The state that the page keeps between requests, also when the settings are reloaded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from horde_proxy.web.sessions import Sessions
 from horde_proxy.windows import CallWindows
 
 MOST_WATCHERS = 16
-"""Open pages that are kept up to date; each holds a thread of the server."""
+"""Open pages with a stream of events; each of them holds a thread of the server."""
 
 
 @dataclass(frozen=True)
 class PageState:
-    """The last day, sessions, login attempts by address, and watching pages."""
+    """The last day, sessions, login attempts by address, and pages with a stream of events."""
 
     history: History = field(default_factory=History)
     sessions: Sessions = field(default_factory=Sessions)

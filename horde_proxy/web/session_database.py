@@ -1,6 +1,6 @@
-"""What the processes of a proxy share about sessions, in its database.
+"""The state of sessions that the processes of a proxy share, in a database.
 
-Imports SQLAlchemy, so import it only where there is a database.
+This module imports SQLAlchemy, so import it only if there is a database.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from horde_proxy.web.sessions import SessionState
 
 _TABLES = MetaData()
 _SECRET = Table("page_secret", _TABLES, Column("secret", Text, primary_key=True))
-# Ids of sessions that were ended by logging out, until their cookies expire (unix s).
+# The ids of sessions that ended by logging out. `until` is the end of their cookies (unix s).
 _ENDED = Table(
     "page_ended_sessions",
     _TABLES,
@@ -27,7 +27,7 @@ _ENDED = Table(
 
 
 def _create_tables(connection: Connection) -> None:
-    """Version 1. Migrations run once, so there is exactly one secret."""
+    """Version 1. A migration runs only once, so there is exactly one secret."""
     connection.execute(text("CREATE TABLE page_secret (secret TEXT NOT NULL PRIMARY KEY)"))
     connection.execute(
         text(
@@ -54,8 +54,8 @@ class SessionDatabase:
             return SessionState(secret, frozenset(connection.execute(statement).scalars()))
 
     def end(self, session_id: str, until: int) -> None:
-        """Note that a session has ended, and forget the expired ones. Raises DatabaseError."""
-        # Two tabs may log out at the same time.
+        """Store that a session has ended, and delete expired ones. Raises DatabaseError."""
+        # Two tabs may log out at the same time, so the row may exist already.
         insert = self._database.insert(_ENDED).on_conflict_do_nothing()
         with self._database.begin(SCHEMA) as connection:
             connection.execute(delete(_ENDED).where(_ENDED.c.until <= int(self._now())))

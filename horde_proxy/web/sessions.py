@@ -1,12 +1,12 @@
-"""Sessions of the page: signed cookies, so that they survive a restart and hold in each process.
+"""Sessions of the page: signed cookies, which survive a restart and are valid in every process.
 
-A cookie holds the session's id, the digest of its key and its end, signed with a secret that the
+A cookie holds the session's id, the digest of its key and its expiry, signed with a secret that the
 processes share. A session ends
 - after twelve hours, by the time in the cookie;
-- with its key, which every request looks up;
-- by logging out. A signature cannot be taken back, so the id is kept among the ended sessions until
-  the cookie would have expired. Other processes read those a few seconds later, as they do with
-  revoked keys.
+- when its key is revoked, because every request looks the key up;
+- by logging out. A signature cannot be revoked, so the id is stored among the ended sessions until
+  the cookie expires. Other processes read it there a few seconds later, as they do with revoked
+  keys.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from horde_proxy.errors import Unavailable
 
 SESSION_SECONDS = 12 * 3600
 _TTL = 5.0
-"""How old the list of ended sessions may be (s): as old as the list of keys."""
+"""The age at which the list of ended sessions is too old (s), as for the list of keys."""
 
 
 class SessionState(NamedTuple):
@@ -37,13 +37,13 @@ class SessionState(NamedTuple):
 
 
 class SessionStore(Protocol):
-    """Keeps what all processes of a proxy must know about sessions. Raises DatabaseError."""
+    """The state of sessions that all processes of a proxy share. Raises DatabaseError."""
 
     def state(self) -> SessionState:
         """The secret, and the ended sessions that have not expired."""
 
     def end(self, session_id: str, until: int) -> None:
-        """Note that a session has ended; its cookie expires at `until` (unix s)."""
+        """Store that a session has ended. Its cookie expires at `until` (unix s)."""
 
 
 class ProcessSessions:
@@ -56,12 +56,12 @@ class ProcessSessions:
         return self._state
 
     def end(self, session_id: str, until: int) -> None:
-        """Nothing to note: Sessions knows what ended in its own process."""
+        """Nothing to store: Sessions itself keeps the sessions that ended in this process."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """A login. `digest` is its key's, `token` comes with every change it makes (CSRF)."""
+    """A login. `digest` is the digest of its key. Every change must come with `token` (CSRF)."""
 
     id: str
     digest: str = field(repr=False)
@@ -84,22 +84,22 @@ class Sessions:
         self._state = BackgroundValue(
             self._load, ttl=_TTL / 2, stale=_TTL, clock=clock, run=run if store else inline
         )
-        # Guards the ends of the sessions that ended in this process, by id: they are known before
-        # the store is read again. No I/O happens under it.
+        # Guards the sessions that ended in this process, as expiry by id: they are over before the
+        # store is read again. No I/O happens under it.
         self._lock = threading.Lock()
         self._ended_here: dict[str, int] = {}
 
     def begin(self, digest: str) -> str:
         """The cookie of a new session for the key of a digest. Raises Unavailable."""
         until = int(self._now()) + SESSION_SECONDS
-        # Signed, not encrypted: whoever holds the cookie may read this, and is logged in anyhow.
+        # Signed but not encrypted: the payload is no secret to the holder of the cookie.
         payload = [secrets.token_urlsafe(16), digest, until]
         return str(_serializer(self._state.get().secret).dumps(payload))
 
     def find(self, cookie: str) -> Session | None:
-        """The session of a cookie; None where it has ended or was not signed here.
+        """The session of a cookie; None if it has ended or has no valid signature.
 
-        Raises Unavailable while the secret could never be read.
+        Raises Unavailable if the secret was never read.
         """
         if not cookie:
             return None
@@ -112,7 +112,10 @@ class Sessions:
         return None if is_over else Session(session_id, digest, _token(secret, session_id), until)
 
     def end(self, cookie: str) -> None:
-        """End a session: here at once, elsewhere soon. Raises Unavailable if elsewhere fails."""
+        """End a session: here at once, in other processes soon.
+
+        Raises Unavailable if the database fails, so that other processes do not learn of it.
+        """
         session = self.find(cookie)
         if session is None:
             return
@@ -142,5 +145,5 @@ def _serializer(secret: str) -> URLSafeSerializer:
 
 
 def _token(secret: str, session_id: str) -> str:
-    """Derived, so that it needs no storage, and cannot be read from the cookie."""
+    """The session's CSRF token. It is derived, so it is not stored, and it is not in the cookie."""
     return Signer(secret, salt="page token").get_signature(session_id).decode()

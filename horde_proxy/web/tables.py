@@ -1,6 +1,6 @@
-"""What the page shows, as tables: columns, and rows of cells with a text and a value to sort by.
+"""The page's tables: columns, and rows of cells with a text and a value to sort by.
 
-Pure. All texts are made here; the templates only put them in their places.
+Pure. All texts are made here; the templates only insert them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 Table = dict[str, Any]
 Cell = dict[str, Any]
 NOTHING = "–"
-# Classes of page.css, by the states of a circuit breaker.
+# Classes in page.css, by the state of a circuit breaker.
 _TONES = {"up": "good", "probing": "warn", "cooling": "bad", "down": "bad"}
 
 
 def number(value: float | None) -> str:
-    """A number with its thousands apart: 1,234 or 1.2 or 1.2 M; a dash for None."""
+    """A number with separated thousands: 1,234 or 1.2 or 1.2 M; a dash for None."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if abs(value) >= 1e6:
@@ -39,7 +39,7 @@ def seconds(value: float | None) -> str:
         return NOTHING
     if 0 < value < 1:
         return f"{value * 1000:.0f} ms"
-    # Below ten seconds a tenth still tells endpoints apart.
+    # Below ten seconds, tenths still matter for comparing endpoints.
     if value < 10:
         return f"{value:.1f} s".replace(".0 s", " s")
     whole = round(value)
@@ -65,7 +65,7 @@ def running(requests: Iterable[Mapping[str, Any]], now: float) -> Table:
                     number_cell(request["queue_position"]),
                     seconds_cell(request["expected_seconds"]),
                     seconds_cell(max(0, int(now) - request["began"])),
-                    # As much of the id as is needed to find it in the log.
+                    # Enough of the id to find it in the log.
                     text_cell(request["id"][:8]),
                 ],
             )
@@ -136,7 +136,7 @@ def errors(records: Iterable[ErrorRecord]) -> Table:
 
 
 def hours(buckets: Sequence[TimeBucket]) -> Table:
-    """The last day by the hour, newest first: the charts in numbers."""
+    """The last day by the hour, newest first: the numbers of the charts."""
     sums: dict[int, TimeBucket] = {}
     for bucket in buckets:
         start = bucket.start // 3600 * 3600
@@ -159,7 +159,7 @@ def hours(buckets: Sequence[TimeBucket]) -> Table:
 
 
 def account(horde_account: Account) -> list[list[str]]:
-    """The horde account as pairs of a label and a text; it has no name while it is unknown."""
+    """The horde account as pairs of a label and a text. Without a name, it is not known yet."""
     if not horde_account.name:
         return [["Account", "Not available right now."]]
     return [
@@ -172,7 +172,7 @@ def account(horde_account: Account) -> list[list[str]]:
 
 
 def daily_limits(key: ClientKey, used: DayUsage) -> list[list[str]]:
-    """What a key with daily limits has used today, as further pairs for the account."""
+    """Today's usage of a key with daily limits, as further pairs for the account."""
     pairs = []
     if key.tokens_per_day:
         pairs.append(["Tokens today", f"{number(used.tokens)} of {number(key.tokens_per_day)}"])
@@ -182,7 +182,7 @@ def daily_limits(key: ClientKey, used: DayUsage) -> list[list[str]]:
 
 
 def text_cell(text: str, value: float | str | None = None) -> Cell:
-    """A text, and the value that it is sorted by."""
+    """A text, and the value by which it is sorted."""
     return {"text": text, "value": text.casefold() if value is None else value}
 
 
@@ -207,7 +207,7 @@ def _time_cell(at: float) -> Cell:
 
 
 def _model_row(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:
-    """Other servers list models too, so any field may be missing or of another kind."""
+    """The row of a model. Other servers list models too: any field may be missing or invalid."""
     stats = horde if isinstance(horde, Mapping) else {}
     return _row(
         str(model["id"]),
@@ -261,7 +261,7 @@ def _row(key: str, cells: list[Cell]) -> dict[str, Any]:
 
 
 def _table(name: str, columns: Sequence[str], rows: list[dict[str, Any]], empty: str) -> Table:
-    """A "#" before a column's label marks a column of numbers."""
+    """A table. A "#" before a column's label marks a column of numbers."""
     return {
         "id": name,
         "rows": rows,

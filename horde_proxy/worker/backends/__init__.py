@@ -1,6 +1,7 @@
-"""What a worker drives: built-in models, and servers of several kinds.
+"""The backends of a worker: built-in models, and model servers of several kinds.
 
-A backend is one module here and one line in `registry`, which opens it by its name, path or URL.
+Each kind of backend is a module here and a line in `registry`, which opens backends by their name,
+path or URL.
 """
 
 from horde_proxy.worker.backends.base import Backend, BackendError, BackendOptions, Payload

@@ -1,4 +1,4 @@
-"""The contract of a backend: it completes a popped job's payload. It knows no horde."""
+"""The contract of a backend: it completes the payload of a popped job. It knows no horde."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Payload = Mapping[str, Any]
 
 
 class BackendError(Exception):
-    """The backend cannot be used, or failed on a job. The message says what to do."""
+    """The backend cannot be used, or failed on a job. The message says why."""
 
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """The user's wishes; each backend follows those that concern it.
+    """The user's options; each backend uses those that apply to it.
 
-    `model` is the name to advertise; lengths are in tokens, `delay` is in seconds, `speed` in
+    `model` is the name to advertise. Lengths are in tokens, `delay` is in seconds, `speed` in
     tokens a second (0 for no limit). `scenario` is a file of rules for the echo.
     """
 
@@ -32,10 +32,10 @@ class BackendOptions:
 
 
 class Backend(Protocol):
-    """`name` is advertised to the horde; lengths are in tokens.
+    """Completes prompts. `name` is advertised to the horde; lengths are in tokens.
 
-    `tags` are the role tags of a model that runs in this process; None where the backend fills in
-    placeholders itself or takes none (see `placeholders`).
+    `tags` are the role tags with which the worker fills in placeholders (see `placeholders`); None
+    if the prompt should keep its placeholders.
     """
 
     @property
@@ -51,8 +51,8 @@ class Backend(Protocol):
     def tags(self) -> Mapping[str, str] | None: ...
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        """The new text. `cancelled` turns true when the worker is being stopped."""
+        """The new text. `cancelled` returns True once the worker is being stopped."""
 
 
 OpenBackend = Callable[[str, BackendOptions], Backend | None]
-"""Opens the backend of a name, path or URL; None if that is not one of its kind."""
+"""Opens the backend of a name, path or URL; returns None if it belongs to another kind."""

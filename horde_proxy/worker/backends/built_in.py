@@ -23,7 +23,7 @@ def can_run_gguf() -> bool:
 
 
 def open_model(name: str, options: BackendOptions) -> Backend | None:
-    """The model of "smollm2" or of a GGUF file; None for another name. Raises BackendError."""
+    """The model for "smollm2" or for a GGUF file; None for another name. Raises BackendError."""
     if name == "smollm2":
         return _load(model_file.default_path())
     return _load(Path(name)) if Path(name).is_file() else None

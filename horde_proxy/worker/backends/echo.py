@@ -21,16 +21,16 @@ _INPUT = re.compile(
     re.DOTALL,
 )
 
-# An answer that the client has begun: "{{[OUTPUT]}}The" at the end of the prompt.
+# The start of an answer, written by the client: "{{[OUTPUT]}}The" at the end of the prompt.
 _BEGUN = re.compile(r"\{\{\[OUTPUT\]\}\}((?:(?!\{\{\[).)*)\Z", re.DOTALL)
 
 _SLICE = 0.05
-"""Seconds of sleep between two looks at whether the worker is being stopped."""
+"""Seconds between two checks whether the worker is being stopped."""
 
 
 @dataclass(frozen=True)
 class EchoRule:
-    """`say` is the answer to a last user turn in which `when` matches."""
+    """`say` is the answer if `when` matches anywhere in the last user turn."""
 
     when: re.Pattern[str]
     say: str
@@ -59,11 +59,10 @@ def open_echo(name: str, options: BackendOptions) -> Echo | None:
 
 
 class Echo:
-    """The last user turn, or the whole prompt where there are no turns.
+    """Answers with the last user turn, or with the whole prompt if it has no turns.
 
-    The first rule of a `scenario` that matches in that turn gives the answer instead. `delay` is
-    in seconds, `speed` in tokens/s, 0 for no limit. If the prompt ends with a begun answer that is
-    a start of the echo, the rest of it follows.
+    The first matching rule of a `scenario` gives the answer instead. `delay` is in seconds, `speed`
+    in tokens/s, 0 for no limit. If the prompt ends with the start of this answer, the rest follows.
     """
 
     name = "horde-proxy/echo"
@@ -87,7 +86,7 @@ class Echo:
         self._clock, self._sleep = clock, sleep
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        """Up to max_length tokens (estimated); it ends before the first stop string."""
+        """At most max_length tokens (estimated), cut before the first stop string."""
         prompt = str(payload.get("prompt") or "")
         turns = _INPUT.findall(prompt)
         text = turns[-1] if turns else prompt

@@ -1,4 +1,4 @@
-"""KoboldCpp, and other servers of KoboldAI's API."""
+"""KoboldCpp, and other servers with KoboldAI's API."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from horde_proxy.worker.backends.server import ModelServer, ServerModel, get, te
 
 
 class KoboldServer(ModelServer):
-    """POST /api/v1/generate. The payload is sent unchanged: the horde's names are KoboldAI's.
+    """POST /api/v1/generate. The payload is sent unchanged: the horde uses KoboldAI's names.
 
-    KoboldCpp fills in placeholders by itself.
+    KoboldCpp fills in placeholders itself.
     """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A toy model of word triples, learned from a small text in the package: it runs anywhere."""
+"""A toy model that learns word triples from a small text in the package; it runs anywhere."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _WORD = re.compile(r"\S+")
 # Shorter words ("the", "and") say nothing about the topic.
 _LETTERS = re.compile(r"[a-z]{4,}")
 _SENTENCES = 3
-"""Sentences in an answer: the toy loses its topic after that."""
+"""Sentences in an answer: the toy model loses its topic after that."""
 
 
 def open_ngram(name: str, options: BackendOptions) -> NGram | None:
-    """The toy for "ngram", else None."""
+    """The toy model for "ngram", else None."""
     return NGram() if name == "ngram" else None
 
 
 class NGram:
-    """Writes sentences that sound like its corpus and start near a word of the prompt."""
+    """Writes sentences that sound like its corpus, on the topic of a word in the prompt."""
 
     name = "horde-proxy/ngram-demo"
     max_length = 512
@@ -73,10 +73,10 @@ class NGram:
                 return
 
     def _opening(self, prompt: str) -> tuple[str, str]:
-        """How a sentence starts that soon has a word of the prompt, or how any sentence does."""
+        """The first two words of a sentence about a word of the prompt, or of any sentence."""
         topic = set(_LETTERS.findall(prompt.lower()))
-        near = [pair for pair in self._openings if topic & self._first_words(pair)]
-        return self._random.choice(near or self._openings)
+        on_topic = [pair for pair in self._openings if topic & self._first_words(pair)]
+        return self._random.choice(on_topic or self._openings)
 
     def _first_words(self, pair: tuple[str, str]) -> set[str]:
         return set(_LETTERS.findall(" ".join([*pair, *self._followers[pair]]).lower()))

@@ -1,4 +1,4 @@
-"""Ollama, by its own API: its OpenAI-compatible one does not take a context length."""
+"""Ollama, through its own API: its OpenAI-compatible API accepts no context length."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _OPTIONS = {
     "max_length": "num_predict",
     "max_context_length": "num_ctx",
 }
-"""The names in `options` of Ollama's API, by the horde's."""
+"""Ollama's names in `options`, by the horde's names."""
 
 
 class OllamaServer(ModelServer):
-    """POST /api/generate with raw: true, so that Ollama adds no template of its own."""
+    """POST /api/generate with raw: true, so that Ollama does not add its template."""
 
     @classmethod
     def probe(cls, url: str, session: requests.Session) -> ServerModel | None:

@@ -1,4 +1,4 @@
-"""Servers of OpenAI's API with completions: llama.cpp, vLLM, LM Studio, TabbyAPI."""
+"""Servers with OpenAI's completions API: llama.cpp, vLLM, LM Studio, TabbyAPI."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PARAMETERS = {
     "stop_sequence": "stop",
     "max_length": "max_tokens",
 }
-"""The names in a completion's body, by the horde's."""
+"""OpenAI's names in the body, by the horde's names."""
 
 
 class OpenAIServer(ModelServer):
-    """POST /v1/completions with the raw prompt: a chat would get the server's own template."""
+    """POST /v1/completions with the raw prompt: for a chat, the server would add its template."""
 
     @classmethod
     def probe(cls, url: str, session: requests.Session) -> ServerModel | None:

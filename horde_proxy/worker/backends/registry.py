@@ -1,4 +1,4 @@
-"""The kinds of backends, and how one is opened by the name, path or URL that a user gives."""
+"""The kinds of backends. Opens a backend by the name, path or URL that a user gives."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def open_backend(name: str, options: BackendOptions | None = None) -> Backend:
             "or it is not running"
         )
     raise BackendError(
-        f"no backend {name!r}: take smollm2, ngram, echo, the path of a GGUF file, or the URL "
+        f"unknown backend {name!r}: use smollm2, ngram, echo, the path of a GGUF file, or the URL "
         "of a server"
     )

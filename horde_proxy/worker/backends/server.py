@@ -1,7 +1,7 @@
-"""What backends that are servers have in common: probing a URL, one session, safe answers.
+"""The base of all model servers: it probes a URL, keeps a session, and checks answers.
 
-A kind of server is a subclass that says which models the server at a URL offers (`probe`) and how
-it completes a prompt (`generate`).
+A kind of server is a subclass with two methods: `probe` finds the model of the server at a URL, and
+`generate` completes a prompt.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from horde_proxy.worker.backends.base import BackendError, BackendOptions, Paylo
 
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 10.0
-# Longer than a horde leaves a job to a worker, which is 150 s unless its owner changed that.
+# More than the time that a horde gives a job, which is 150 s unless its owner has changed it.
 _GENERATION_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class ServerModel:
-    """The model that a server offers. The lengths are for servers that do not tell theirs."""
+    """The model of a server. The default lengths are for servers that report none."""
 
     name: str
     max_length: int = 512
@@ -45,7 +45,7 @@ class ModelServer(ABC):
 
     @classmethod
     def open(cls, name: str, options: BackendOptions) -> Self | None:
-        """The backend of a URL; None if it is no URL, or no server of this kind answers there."""
+        """The backend of a URL; None for another name, or if no server of this kind answers."""
         if not is_url(name):
             return None
         url, session = name.rstrip("/").removesuffix("/v1"), requests.Session()
@@ -55,7 +55,7 @@ class ModelServer(ABC):
     @classmethod
     @abstractmethod
     def probe(cls, url: str, session: requests.Session) -> ServerModel | None:
-        """The model of the server at a URL; None where no server of this kind answers."""
+        """The model of the server at a URL; None if no server of this kind answers."""
 
     @abstractmethod
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
@@ -78,7 +78,7 @@ def is_url(name: str) -> bool:
 
 
 def get(session: requests.Session, url: str, *path: str | int) -> Any:
-    """The value at a path of keys and indexes in the JSON at a URL; None for any failure."""
+    """The value at a path of keys and indexes in the JSON at a URL; None after any failure."""
     try:
         response = session.get(url, timeout=(_CONNECT_SECONDS, _PROBE_SECONDS))
         return _value_at(response.json(), *path) if response.ok else None
@@ -90,14 +90,14 @@ def text_at(answer: Any, *path: str | int) -> str:
     """The text at a path in an answer. Raises BackendError."""
     text = _value_at(answer, *path)
     if not isinstance(text, str):
-        raise BackendError("the backend's answer holds no text")
+        raise BackendError("the backend's answer contains no text")
     return text
 
 
 def renamed(payload: Payload, names: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a payload that the horde sent, under the server's names for them.
+    """The fields that a payload has, under the server's names.
 
-    `names` are the server's by the horde's.
+    `names` maps the horde's names to the server's.
     """
     return {
         theirs: payload[ours] for ours, theirs in names.items() if payload.get(ours) is not None
@@ -109,5 +109,5 @@ def _value_at(value: Any, *path: str | int) -> Any:
         for step in path:
             value = value[step]
     except (KeyError, IndexError, TypeError) as exc:
-        raise BackendError("the backend's answer has another shape than its kind promises") from exc
+        raise BackendError("the backend's answer has an unexpected shape") from exc
     return value

@@ -1,14 +1,14 @@
-"""The built-in model runner: it runs a llama model of a GGUF file with numpy alone (extra `local`).
+"""The built-in model runner: it runs llama models from GGUF files with numpy (extra `local`).
 
-It knows nothing of hordes: `Llama.load(path)` and `generate(payload)` are its whole interface. From
-the file upwards: `gguf_file` reads the container, `network` computes logits from token ids,
-`vocabulary` is the tokenizer, `sampling` draws tokens, and `model` joins them.
+It knows nothing of hordes. `Llama.load(path)` and `generate(payload)` are its whole interface. From
+bottom to top: `gguf_file` reads the file, `network` computes logits from token ids, `vocabulary` is
+the tokenizer, `sampling` draws tokens, and `model` puts them together.
 """
 
 import os
 
-# numpy reads it when it is imported. A second thread makes the model a third faster at most, and
-# takes the core that the proxy needs.
+# numpy reads this variable when it is imported. A second thread makes the model at most a third
+# faster, and takes the core that the proxy needs.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from horde_proxy.worker.llama.gguf_file import UnusableModel

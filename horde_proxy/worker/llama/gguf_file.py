@@ -1,6 +1,6 @@
 """A GGUF file: its metadata as Python values, its tensors as float32 arrays.
 
-It knows the container only (github.com/ggml-org/ggml, docs/gguf.md), not what a model does with
+It knows only the file format (github.com/ggml-org/ggml, docs/gguf.md), not what a model does with
 the numbers.
 """
 
@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
-# Dequantising needs a copy of its rows: some MB, instead of another whole embedding matrix.
+# Dequantising copies rows: at 4096, a copy takes some MB instead of a whole embedding matrix.
 _ROWS_AT_ONCE = 4096
 
 
 class UnusableModel(Exception):
-    """This model file cannot be run. The message says why and what to do."""
+    """The model file cannot be run. The message says why and what to do."""
 
 
 class GGUFFile:
@@ -41,7 +41,7 @@ class GGUFFile:
         self.tensor_names = frozenset(self._tensors)
 
     def value(self, key: str, default: Any = None) -> Any:
-        """One metadata value, or the default if the file lacks it."""
+        """One metadata value, or the default if it is missing."""
         field = self._reader.fields.get(key)
         try:
             return default if field is None else field.contents()
@@ -49,18 +49,18 @@ class GGUFFile:
             raise UnusableModel(f"{self.path}: {key} is damaged; download it again") from exc
 
     def required(self, key: str) -> Any:
-        """One metadata value. Raises UnusableModel if the file lacks it."""
+        """One metadata value. Raises UnusableModel if it is missing."""
         value = self.value(key)
         if value is None:
             raise UnusableModel(f"{self.path}: its metadata has no {key}; try another conversion")
         return value
 
     def tensor(self, name: str, *shape: int) -> Array:
-        """One tensor, dequantised. Raises UnusableModel if it is missing or of another shape."""
+        """One tensor, dequantised. Raises UnusableModel if it is missing or has another shape."""
         return self.stacked({name: shape})
 
     def stacked(self, shapes: Mapping[str, tuple[int, ...]]) -> Array:
-        """Several tensors of the same width, dequantised, below each other in one array."""
+        """Several tensors of the same width, dequantised and stacked into one array."""
         for name, shape in shapes.items():
             self._check(name, shape)
         rows = sum(shape[0] for shape in shapes.values())
@@ -75,13 +75,13 @@ class GGUFFile:
         tensor = self._tensors.get(name)
         if tensor is None:
             raise UnusableModel(f"{self.path}: has no tensor {name}; try another conversion")
-        # GGUF stores the innermost dimension first, numpy names it last.
+        # The innermost dimension comes first in GGUF, and last in numpy.
         shape = tuple(int(size) for size in reversed(tensor.shape))
         if shape != expected:
             raise UnusableModel(f"{self.path}: {name} is {shape}, expected {expected}")
 
     def _read(self, target: Array, name: str) -> None:
-        """Fill the target with one tensor; a few rows at a time, to spare memory."""
+        """Fill the target with one tensor, a part of its rows at a time to save memory."""
         tensor = self._tensors[name]
         try:
             for start in range(0, len(target), _ROWS_AT_ONCE):
@@ -90,5 +90,5 @@ class GGUFFile:
         except NotImplementedError as exc:
             raise UnusableModel(
                 f"{self.path}: cannot read the quantisation {tensor.tensor_type.name} of {name}; "
-                "take a file in Q4_1, Q8_0 or F16"
+                "use a file in Q4_1, Q8_0 or F16"
             ) from exc

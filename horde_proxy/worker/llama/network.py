@@ -6,7 +6,7 @@ than queries, arXiv 2305.13245, positions by RoPE, arXiv 2104.09864), adds the r
 same with a gated feed-forward layer (SwiGLU, arXiv 2002.05202). Tensor names and hyperparameters
 are those of llama.cpp's GGUF files (gguf-py, constants.py, MODEL_ARCH.LLAMA).
 
-It knows no text and draws no token. One object serves one thread at a time.
+It knows no text and draws no tokens. Only one thread at a time may use an object.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from horde_proxy.worker.llama.gguf_file import Array, GGUFFile, UnusableModel
 LONGEST_CONTEXT = 8192
 """Tokens. A CPU would need minutes to read a longer prompt."""
 
-# Tokens in the first cache; it doubles as needed, so that a short chat takes little memory.
+# Tokens in the first cache. It doubles when it is full, so that a short chat takes little memory.
 _FIRST_ROOM = 512
 
 # "token_embd.weight", "blk.0.attn_q.weight", "blk.29.ffn_down.weight"; but not "blk.0.attn_q.bias"
@@ -38,7 +38,7 @@ _KNOWN_TENSORS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The hyperparameters, by llama.cpp's names without their prefix. Lengths count numbers."""
+    """The hyperparameters, with llama.cpp's names without their prefix."""
 
     block_count: int
     embedding_length: int
@@ -67,7 +67,7 @@ class Shape:
 
     @classmethod
     def _of_metadata(cls, file: GGUFFile) -> Self:
-        # Keys that may be missing have llama.cpp's defaults.
+        # Missing keys get llama.cpp's defaults.
         heads = int(file.required("llama.attention.head_count"))
         width = int(file.required("llama.embedding_length"))
         head_length = int(file.value("llama.attention.key_length", width // heads))
@@ -87,7 +87,7 @@ class Shape:
         )
 
     def _is_sound(self) -> bool:
-        """Whether all shapes that follow from the numbers are possible."""
+        """Whether tensors with these dimensions are possible."""
         return (
             min(self.block_count, self.head_length, self.context_length) > 0
             and self.head_count % self.head_count_kv == 0
@@ -98,7 +98,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The weights of one block, in the order of their use; matrices are (outputs, inputs)."""
+    """The weights of one block, in the order of use. Matrices have the shape (outputs, inputs)."""
 
     attention_norm: Array
     query_key_value: Array
@@ -109,7 +109,7 @@ class Layer:
 
     @classmethod
     def read(cls, file: GGUFFile, number: int, shape: Shape) -> Self:
-        """One block's weights. Matrices with the same input are stacked, for one product."""
+        """One block's weights. Matrices with the same input are stacked, to need one product."""
         prefix, width, hidden = f"blk.{number}.", shape.embedding_length, shape.feed_forward_length
         queries = shape.head_count * shape.head_length
         keys = shape.head_count_kv * shape.head_length
@@ -135,7 +135,7 @@ class Layer:
 
 
 class Network:
-    """The weights, and the keys and values of the tokens that it has read (`tokens`)."""
+    """The weights, and a cache with the keys and values of the `tokens` read so far."""
 
     def __init__(self, file: GGUFFile) -> None:
         self.shape = shape = Shape.read(file)
@@ -146,7 +146,7 @@ class Network:
         )
         self._layers = [Layer.read(file, number, shape) for number in range(shape.block_count)]
         self._output_norm = file.tensor("output_norm.weight", shape.embedding_length)
-        # Small models use one matrix for both ends (tied embeddings): SmolLM2 has no output.weight.
+        # Small models use the embedding for the output, too: SmolLM2 has no output.weight.
         self._output = self._embedding
         if "output.weight" in file.tensor_names:
             self._output = file.tensor("output.weight", *self._embedding.shape)
@@ -154,9 +154,9 @@ class Network:
         self._caches = [self._new_cache(0) for _ in self._layers]
 
     def rewind(self, ids: Sequence[int]) -> int:
-        """How many of these ids are read already; everything after them is forgotten.
+        """The number of these ids that are in the cache already. Drops what comes after them.
 
-        The last id is always read again, because it gives the logits.
+        The last id never counts: it must be read again, because reading it gives the logits.
         """
         pairs = zip(self.tokens, ids[:-1], strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -164,7 +164,7 @@ class Network:
         return shared
 
     def read(self, ids: Sequence[int]) -> Array:
-        """The logits after these ids, which follow those read before. The ids are remembered."""
+        """The logits after these ids, which follow the cached ones and are cached as well."""
         start, end = len(self.tokens), len(self.tokens) + len(ids)
         if not start < end <= self.shape.context_length:
             raise ValueError(f"{end} tokens do not fit a context of {self.shape.context_length}")
@@ -186,9 +186,9 @@ class Network:
         return np.empty((2, shape.head_count_kv, tokens, shape.head_length), np.float32)
 
     def _reserve(self, tokens: int) -> None:
-        """Make room in the caches for so many tokens.
+        """Make room in the caches for this number of tokens.
 
-        One layer after the other: two whole sets of caches would double the memory.
+        One layer after the other, because two whole sets of caches would double the memory.
         """
         capacity = self._caches[0].shape[2]
         if tokens <= capacity:
@@ -200,10 +200,11 @@ class Network:
             self._caches[number][:, :, :known] = old[:, :, :known]
 
     def _attend(self, projected: Array, start: int, cache: Array) -> Array:
-        """What each new token takes from itself and those before it: (tokens, heads * length).
+        """Attention: what each new token takes from itself and the tokens before it.
 
-        `projected` are queries, keys and values beside each other, (tokens, all heads * length).
-        Writes the new keys and values into one layer's cache, (2, kv heads, tokens, length).
+        `projected` holds queries, keys and values side by side, (tokens, all heads * length). The
+        new keys and values are written into the layer's cache, (2, kv heads, tokens, length). The
+        result is (tokens, heads * length).
         """
         shape, count = self.shape, len(projected)
         end, groups = start + count, shape.head_count // shape.head_count_kv
@@ -214,13 +215,12 @@ class Network:
         keys[:, start:] = heads[:, shape.head_count : rotated].swapaxes(0, 1)
         values[:, start:] = heads[:, rotated:].swapaxes(0, 1)
 
-        # The queries of `groups` heads share one head of keys; stacked below each other, they take
-        # one product.
+        # The queries of `groups` heads share one head of keys. Stacked, they need one product.
         stacked = (shape.head_count_kv, groups, count, shape.head_length)
         queries = heads[:, : shape.head_count].swapaxes(0, 1).reshape(stacked[0], -1, stacked[3])
         scores = queries @ keys.swapaxes(1, 2)
         scores *= np.float32(shape.head_length**-0.5)
-        # A token must not see those after it: their scores become minus infinity.
+        # A token must not see later tokens: their scores become minus infinity.
         if count > 1:
             by_token = scores.reshape(-1, count, end)
             by_token[:, :, start:] += np.triu(np.full((count, count), -np.inf, np.float32), 1)
@@ -231,24 +231,27 @@ class Network:
 
 
 def _refuse_other_architectures(file: GGUFFile) -> None:
-    """Raise UnusableModel for another architecture, or another way to write positions."""
+    """Raise UnusableModel for another architecture, or for scaled positions."""
     architecture = file.required("general.architecture")
     if architecture != "llama":
         raise UnusableModel(
-            f"{file.path}: its architecture is {architecture}; only llama can be run here "
+            f"{file.path}: its architecture is {architecture}; this runner supports only llama "
             "(run others with a model server, and point the worker's --backend at it)"
         )
     scaling = file.value("llama.rope.scaling.type", "none")
     if scaling != "none":
-        raise UnusableModel(f"{file.path}: RoPE scaling {scaling} cannot be run here")
+        raise UnusableModel(f"{file.path}: this runner does not support RoPE scaling {scaling}")
 
 
 def _refuse_unknown_tensors(file: GGUFFile) -> None:
-    """Raise UnusableModel for unused weights (a bias, an expert): the output would be nonsense."""
+    """Raise UnusableModel for weights that the network would ignore, such as a bias or an expert.
+
+    Without them, the output would be nonsense.
+    """
     unknown = sorted(name for name in file.tensor_names if not _KNOWN_TENSORS.fullmatch(name))
     if unknown:
         raise UnusableModel(
-            f"{file.path}: {unknown[0]} belongs to a variant of llama that cannot be run here"
+            f"{file.path}: this runner does not support models with the tensor {unknown[0]}"
         )
 
 
@@ -270,8 +273,8 @@ def _rotations(file: GGUFFile, shape: Shape) -> npt.NDArray[np.complex64]:
 def _rotate(heads: Array, rotations: npt.NDArray[np.complex64]) -> None:
     """RoPE, in place, on (tokens, heads, rope length).
 
-    A pair is two neighbours: llama.cpp's conversion permutes the rows of attn_q and attn_k for it,
-    whereas Hugging Face's files pair the first half with the second.
+    A pair is two neighbours. Hugging Face's files pair the first half of a head with the second,
+    but llama.cpp's conversion permutes the rows of attn_q and attn_k.
     """
     pairs = heads.view(np.complex64)
     pairs *= rotations[:, np.newaxis]
@@ -288,7 +291,7 @@ def _rms_norm(hidden: Array, weight: Array, epsilon: float) -> Array:
 def _swiglu(gate_up: Array) -> Array:
     """silu(gate) * up, where silu(x) = x / (1 + exp(-x)).
 
-    Computed as x/2 * (1 + tanh(x/2)), which is the same and never overflows.
+    Computed as x/2 * (1 + tanh(x/2)), which is equal and never overflows.
     """
     gate, up = np.split(gate_up, 2, axis=1)
     gate *= np.float32(0.5)
@@ -300,7 +303,7 @@ def _swiglu(gate_up: Array) -> Array:
 
 
 def _softmax(scores: Array) -> None:
-    """Softmax, in place, over the last axis. The maximum is taken off so that nothing overflows."""
+    """Softmax, in place, over the last axis. Subtracting the maximum prevents an overflow."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)

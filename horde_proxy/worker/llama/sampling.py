@@ -1,7 +1,7 @@
 """Draws the next token from logits, by the sampling parameters of horde payloads.
 
 The order is KoboldCpp's default (sampler_order [6, 0, 1, 3, 4, 2, 5]): rep_pen, top_k, top_p with
-min_p, temperature last. It knows no text and no network; randomness comes in as a numpy Generator.
+min_p, temperature last. It knows no text and no network; callers pass a random generator.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy.typing as npt
 from horde_proxy.worker.llama.gguf_file import Array
 
 _COLDEST = 0.01
-"""Below this temperature the best token is taken: it would be drawn nearly always."""
+"""Below this temperature, the best token is taken: it would be drawn nearly always."""
 
 _INTEGERS = {"top_k", "rep_pen_range"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """The settings of one generation. The defaults apply to what a payload does not name.
+    """The settings of one generation. The defaults apply to parameters that a payload lacks.
 
-    They are careful: a small model writes nonsense at a higher temperature.
+    The default temperature is low because a small model writes nonsense at a higher one.
     """
 
     temperature: float = 0.2
@@ -34,15 +34,15 @@ class Sampler:
     top_p: float = 0.9
     """1 for no limit."""
     min_p: float = 0.0
-    """Share of the best token's probability that a token must reach; 0 for no limit."""
+    """The share of the best token's probability that a token needs; 0 for no limit."""
     rep_pen: float = 1.0
     """1 for no penalty."""
     rep_pen_range: int = 256
-    """Latest tokens, the prompt's included, that are penalised."""
+    """The number of latest tokens that are penalised, those of the prompt included."""
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> Self:
-        """The settings in a horde payload; other keys, and nulls, are ignored."""
+        """The settings in a horde payload. Other keys and nulls are ignored."""
         settings: dict[str, Any] = {
             field.name: (int if field.name in _INTEGERS else float)(payload[field.name])
             for field in fields(cls)
@@ -60,7 +60,7 @@ class Sampler:
     def distribution(
         self, logits: Array, latest: Sequence[int]
     ) -> tuple[npt.NDArray[np.intp], Array]:
-        """(ids that may come next, their probabilities), the best first."""
+        """(ids that may come next, their probabilities), the most probable first."""
         logits = self._penalised(logits, latest)
         if self.temperature < _COLDEST or self.top_k == 1:
             return np.array([logits.argmax()]), np.ones(1, np.float32)
@@ -69,10 +69,10 @@ class Sampler:
         return ids, _softmax(logits[ids] / np.float32(self.temperature))
 
     def _penalised(self, logits: Array, latest: Sequence[int]) -> Array:
-        """The logits, those of the latest tokens made less likely.
+        """The logits, with the latest tokens made less likely (CTRL, arXiv 1909.05858).
 
-        Positive logits are divided and negative ones multiplied (CTRL, arXiv 1909.05858): dividing
-        a negative one would make its token more likely.
+        Positive logits are divided, negative ones multiplied: dividing a negative logit would make
+        its token more likely.
         """
         if self.rep_pen == 1.0 or self.rep_pen_range <= 0:
             return logits
@@ -82,7 +82,7 @@ class Sampler:
         return logits
 
     def _count_kept(self, probabilities: Array) -> int:
-        """How many of the probabilities, the best first, top_p and min_p keep; at least one."""
+        """How many of the falling probabilities top_p and min_p keep; at least one."""
         count = len(probabilities)
         if self.top_p < 1:
             count = int(np.searchsorted(np.cumsum(probabilities), self.top_p)) + 1
@@ -92,8 +92,8 @@ class Sampler:
 
 
 def _best_first(logits: Array, top_k: int) -> npt.NDArray[np.intp]:
-    """Ids by falling logit, the first top_k of them (all for 0)."""
-    # A partial sort: there are as many logits as tokens in the vocabulary, 49,152 in SmolLM2.
+    """The top_k ids with the highest logits, the highest first; all ids for 0."""
+    # A partial sort is faster: each token of the vocabulary has a logit, 49,152 in SmolLM2.
     if not 0 < top_k < len(logits):
         return np.argsort(-logits, kind="stable")
     best = np.argpartition(-logits, top_k - 1)[:top_k]

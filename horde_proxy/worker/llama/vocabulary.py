@@ -1,8 +1,8 @@
 """The tokenizer of a GGUF file: text to token ids and back, by byte-level BPE (GPT-2's).
 
-A text is split in three steps: at control tokens that it spells out, into words as SmolLM's
-pre-tokenizer does (single digits, then GPT-2's pattern), and each word into tokens by merging
-neighbours. It knows no file and no network: it is built from plain lists.
+A text is split in three steps: at control tokens in the text, into words as SmolLM's pre-tokenizer
+does (single digits, then GPT-2's pattern), and each word into tokens by merging neighbours. This
+module knows no file and no network: a vocabulary is made from plain lists.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
 CONTROL = 3
 """The value in GGUF's `tokenizer.ggml.token_type` of tokens such as "<|im_end|>"."""
@@ -21,20 +21,20 @@ _SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
 # GPT-2's pattern (openai/gpt-2, encoder.py), which needs \p{L} and \p{N}:
 #   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-# "It's  two words!" becomes "It", "'s", " ", " two", " words", "!". Digits have been cut out before
-# (SmolLM's tokenizer.json: Digits with individual_digits), so that [^\W_] is \p{L} here.
+# "It's  two words!" becomes "It", "'s", " ", " two", " words", "!". Digits have been split off
+# already (SmolLM's tokenizer.json: Digits with individual_digits), so that [^\W_] is \p{L} here.
 _WORD = re.compile(
     r"'(?:s|t|re|ve|m|ll|d)| ?[^\W_]+"
     rf"| ?(?:[^\w{_SPACE}]|_)+|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
 )
 
-# A chat's prompt repeats that of the turn before; long words, such as base64, hardly come again.
+# The words of a chat come again with each turn. Long words, such as base64, hardly ever do.
 _WORDS_CACHED = 20_000
 _LONGEST_CACHED = 64
 
 
 class Vocabulary:
-    """The tokens of one model. `eos` and `bos` are None if the file does not name them."""
+    """The tokens of one model. `eos` and `bos` are None if the model has no such token."""
 
     def __init__(
         self,
@@ -62,9 +62,9 @@ class Vocabulary:
         return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without BOS. Control tokens that it spells out become their ids.
+        """The token ids of a text, without BOS. Control tokens in the text become their ids.
 
-        Bytes for which the vocabulary has no token are left out, as llama.cpp does.
+        Like llama.cpp, it leaves out bytes for which the vocabulary has no token.
         """
         ids: list[int] = []
         for part in self._control.split(text) if self._control else [text]:
@@ -81,7 +81,7 @@ class Vocabulary:
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes of one token, which may be a part of a character."""
+        """The bytes of one token. They may be only a part of a character."""
         token = self.tokens[token_id]
         if token_id in self._control_ids:
             return token.encode()
@@ -92,7 +92,7 @@ class Vocabulary:
         return token_id == self.eos or token_id in self._control_ids
 
     def _merge_word(self, word: str) -> tuple[int, ...]:
-        """Token ids of one word: neighbours are merged, the best rank first, then leftmost."""
+        """The token ids of one word."""
         spelled = (self._byte_ids[byte] for byte in word.encode("utf-8", "replace"))
         pieces = [piece for piece in spelled if piece is not None]
         if len(pieces) > 1:
@@ -115,10 +115,10 @@ def _merge_table(merges: Sequence[str], ids: dict[str, int]) -> _Merges:
 
 
 def _merged(pieces: list[int], merges: _Merges) -> list[int]:
-    """The pieces after all merges, the best rank first, then the leftmost.
+    """The pieces after all merges of neighbours: the best rank first, of equal ranks the leftmost.
 
-    A heap of candidates over a linked list (`following`, `previous`), so that a word of n bytes
-    takes n log n steps and not n². A piece that was merged into its left neighbour becomes -1.
+    It keeps a heap of candidates over a linked list (`following`, `previous`), so that a word of n
+    bytes takes n log n steps and not n². A piece merged into its left neighbour becomes -1.
     """
     size = len(pieces)
     following = list(range(1, size + 1))
@@ -132,11 +132,10 @@ def _merged(pieces: list[int], merges: _Merges) -> list[int]:
 
     for left in range(size - 1):
         offer(left, left + 1)
-    heapify(heap)
     while heap:
         _, left, left_id, right_id = heappop(heap)
         right = following[left]
-        # An outdated candidate: one of the two has been merged with its other neighbour.
+        # The candidate is outdated if one of the two has been merged with its other neighbour.
         if right == size or (pieces[left], pieces[right]) != (left_id, right_id):
             continue
         pieces[left], pieces[right] = merges[left_id, right_id][1], -1
@@ -149,8 +148,8 @@ def _merged(pieces: list[int], merges: _Merges) -> list[int]:
 
 
 def _words(text: str) -> Iterator[str]:
-    """The words that BPE works on, in order; together they are the text."""
-    # Python's re has no \p{N}, so the digits of this text make a class of their own.
+    """The words to be split into tokens, in order. Together, they are the text."""
+    # Python's re has no \p{N}, so a character class is made from the digits in this text.
     numbers = "".join(c for c in set(text) if unicodedata.category(c).startswith("N"))
     for part in re.split(f"([{numbers}])", text) if numbers else [text]:
         if part and part in numbers:
@@ -160,15 +159,15 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _alternatives(controls: dict[str, int]) -> re.Pattern[str] | None:
-    # Of "<|im|>" and "<|im|>x", the longer has to be tried first.
+    # Of "<|im|>" and "<|im|>x", the longer must be tried first.
     longest_first = sorted(filter(None, controls), key=len, reverse=True)
     return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
 
 
 def _byte_characters() -> list[str]:
-    """The printable character that stands for each of the 256 bytes in GPT-2's vocabulary files.
+    """The printable characters that represent the 256 bytes in GPT-2's vocabulary files.
 
-    Printable bytes stand for themselves; the others get characters from U+0100 on, so that a space
+    A printable byte is its own character. The others get characters from U+0100 on, so that a space
     is "Ġ" and a newline "Ċ" (bytes_to_unicode in openai/gpt-2, encoder.py).
     """
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
