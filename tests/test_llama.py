@@ -307,13 +307,13 @@ def test_more_tokens_than_the_context_are_refused(tiny: Path) -> None:
 
 def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.gguf", weights(), architecture="qwen2")
-    with pytest.raises(UnusableModel, match="its architecture is qwen2; only llama"):
+    with pytest.raises(UnusableModel, match="is qwen2; this runner supports only llama"):
         Llama.load(path)
 
 
 def test_another_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.gguf", weights(), tokenizer="llama")
-    with pytest.raises(UnusableModel, match="tokenizer is of the kind llama; only gpt2"):
+    with pytest.raises(UnusableModel, match="tokenizer is llama; this runner supports only gpt2"):
         Llama.load(path)
 
 
@@ -334,7 +334,7 @@ def test_hyperparameters_that_make_no_sense_are_refused(tmp_path: Path, length: 
 def test_a_weight_that_would_be_ignored_is_refused(tmp_path: Path) -> None:
     bias = {"blk.0.attn_q.bias": np.zeros(WIDTH, np.float32)}
     path = write_model(tmp_path / "model.gguf", weights(**bias))
-    with pytest.raises(UnusableModel, match=r"blk\.0\.attn_q\.bias belongs to a variant"):
+    with pytest.raises(UnusableModel, match=r"models with the tensor blk\.0\.attn_q\.bias"):
         Llama.load(path)
 
 
@@ -519,6 +519,10 @@ def test_the_text_ends_with_the_first_stop_string(stops: Any, expected: Any) -> 
 def test_what_follows_a_stop_string_in_the_same_token_is_cut() -> None:
     llama = llama_of(VOCABULARY, *ids_of("hello", "o"))
     assert llama.generate(GREEDY | {"stop_sequence": ["el", "l"]}) == "hel"
+
+
+def test_a_stop_string_with_half_a_surrogate_pair_matches_nothing() -> None:
+    assert scripted("Well?").generate(GREEDY | {"stop_sequence": ["\ud83d"]}) == "Well?"
 
 
 def test_a_stop_string_in_the_prompt_does_not_count() -> None:

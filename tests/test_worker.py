@@ -149,7 +149,7 @@ def test_the_ngram_keeps_to_its_length(length: int) -> None:
 def test_models_without_a_file_or_a_runner_say_how_to_get_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(BackendError, match="no backend '/nowhere/model.gguf': take smollm2"):
+    with pytest.raises(BackendError, match="unknown backend '/nowhere/model.gguf': use smollm2"):
         open_backend("/nowhere/model.gguf")
     monkeypatch.setattr(model_file, "default_path", lambda: Path("/nowhere/model.gguf"))
     with pytest.raises(BackendError, match="model install|numpy and gguf are missing"):
@@ -326,6 +326,19 @@ def test_a_job_on_which_the_backend_breaks_goes_back_to_the_queue(world: World) 
     request_id = submitted(world)
     world.bridge(Broken("")).step(world.session)
     assert world.client.status(TEXT, request_id)["waiting"] == 1
+
+
+@responses.activate
+def test_a_job_with_a_malformed_stop_string_is_given_back_and_the_worker_goes_on() -> None:
+    base = "http://h.invalid/api/v2/generate/text"
+    payload = {"prompt": "x", "stop_sequence": [1]}
+    responses.post(f"{base}/pop", json={"id": "1", "payload": payload})
+    submit = responses.post(f"{base}/submit", json={"reward": 0.0})
+    backend = Scripted("Hello.")
+    backend.tags = CHATML  # type: ignore[assignment]
+    identity = WorkerIdentity("http://h.invalid", "w", "key")
+    assert Bridge(identity, backend, stop=Event()).step(requests.Session()) == 0.0
+    assert json.loads(submit.calls[0].request.body)["state"] == "faulted"
 
 
 def test_a_failed_job_goes_back_to_the_queue(world: World) -> None:

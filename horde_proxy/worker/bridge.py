@@ -1,8 +1,8 @@
 """The loop of a worker: pop a job, let the backend complete it, submit the text.
 
-Each thread runs the loop with a session of its own and one job at a time; they share the backend,
-which has to be thread-safe, and `stop`. A thread that is refused for good remembers why, sets
-`stop`, and so ends the others; `run` raises the reason once all have ended.
+Each thread runs the loop with its own session, one job at a time. The threads share the backend,
+which must be thread-safe, and `stop`. If the horde rejects a thread for good, the thread keeps the
+reason and sets `stop`, which ends the others; `run` raises the reason when all have ended.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _AFTER_FAILURE = 2.0
 _AFTER_REFUSAL = 10.0
 _LONGEST_PAUSE = 60.0
 
-# Refusals that end by themselves: the owner or the horde ends a maintenance, and a time-out of the
-# address runs out (AI-Horde's countermeasures.py).
+# Refusals that end by themselves: the owner or the horde ends a maintenance, and an address's
+# time-out expires (AI-Horde's countermeasures.py).
 _PASSING_REFUSALS = ("WorkerMaintenance", "MaintenanceMode", "TimeoutIP")
 
 log = logging.getLogger(__name__)
 
 
 class WorkerRejected(Exception):
-    """The horde will not have this worker: key, name or models are wrong."""
+    """The horde rejects this worker for good: its key, name or models are wrong."""
 
 
 @dataclass(frozen=True)
 class WorkerIdentity:
-    """How a worker presents itself. `url` is the horde's; `idle` is seconds between empty pops."""
+    """How a worker identifies itself to the horde at `url`. `idle`: seconds between empty pops."""
 
     url: str
     name: str
@@ -72,7 +72,7 @@ class Bridge:
         self._rejected: WorkerRejected | None = None
 
     def run(self) -> None:
-        """Work in as many threads as the identity says. Raises WorkerRejected."""
+        """Work in the identity's number of threads until `stop` is set. Raises WorkerRejected."""
         threads = [
             threading.Thread(target=self._work, name=f"job-{number}")
             for number in range(self._identity.threads)
@@ -104,7 +104,7 @@ class Bridge:
         if response.status_code != 200:
             return self._pause_after_refusal(response)
         job = json_object(response.content)
-        # Without a job the answer has the same shape, with null for the id.
+        # Without a job, the answer has the same shape, but its id is null.
         if not job.get("id"):
             return self._identity.idle
         self._do(session, job)
@@ -112,29 +112,29 @@ class Bridge:
 
     def _do(self, session: requests.Session, job: Mapping[str, Any]) -> None:
         state, text = self._generation(job)
-        # A horde refuses a text with a NUL in it, and the job would run into its time-out.
+        # The horde refuses a text with a NUL in it, and the job would run into its time-out.
         text = text.replace("\0", "")
         self._submit(session, {"id": job["id"], "generation": text, "seed": 0, "state": state})
 
     def _generation(self, job: Mapping[str, Any]) -> tuple[str, str]:
         """(state, text) of a job; "faulted" gives it back to the queue at once."""
         payload, tags = job.get("payload") or {}, self._backend.tags
-        if tags:
-            payload = fill_payload(payload, tags)
         try:
+            if tags:
+                payload = fill_payload(payload, tags)
             text = self._backend.generate(payload, self._stop.is_set)
         except BackendError as exc:
             log.warning("job %s failed: %s", job["id"], exc)
             return "faulted", ""
-        # A payload that the backend cannot digest must not end the worker.
+        # A malformed payload must not end the worker.
         except Exception:
             log.exception("job %s failed", job["id"])
             return "faulted", ""
-        # What a stopping backend returns is half an answer.
+        # A backend that is being stopped returns an incomplete text.
         return ("faulted", "") if self._stop.is_set() else ("ok", text)
 
     def _submit(self, session: requests.Session, body: Mapping[str, Any]) -> None:
-        """Submit a text. It may be repeated on failure: the horde refuses a second one."""
+        """Submit a text. It is safe to repeat after a failure: the horde refuses a second text."""
         for _ in range(_SUBMIT_TRIES):
             try:
                 response = self._post(session, "submit", body)
@@ -143,7 +143,7 @@ class Bridge:
                 self._pause(_AFTER_FAILURE)
                 continue
             if _is_busy(response):
-                self._pause(_pause_of(response))
+                self._pause(_requested_pause(response))
                 continue
             if response.status_code != 200:
                 code = json_object(response.content).get("rc")
@@ -152,14 +152,14 @@ class Bridge:
         log.error("job %s could not be submitted", body["id"])
 
     def _pause_after_refusal(self, response: requests.Response) -> float:
-        """Seconds until a pop may be tried again. Raises WorkerRejected where it never helps."""
+        """Seconds until the next pop. Raises WorkerRejected if the refusal will never end."""
         if _is_busy(response):
-            return _pause_of(response)
+            return _requested_pause(response)
         body = json_object(response.content)
         reason = body.get("errors") or body.get("rc")
-        # No code at all: the page of a proxy or load balancer between us.
+        # Without any code, the answer is the page of a proxy or load balancer between us.
         if not reason or reason in _PASSING_REFUSALS:
-            log.warning("the horde gives no jobs now (%s)", reason or response.status_code)
+            log.warning("the horde gives no jobs right now (%s)", reason or response.status_code)
             return _AFTER_REFUSAL
         if reason == "InvalidAPIKey":
             raise WorkerRejected("the horde does not know this worker's API key")
@@ -196,7 +196,7 @@ def _is_busy(response: requests.Response) -> bool:
     return response.status_code == 429 or response.status_code >= 500
 
 
-def _pause_of(response: requests.Response) -> float:
-    """Seconds to wait, as a busy horde says, at most a minute."""
+def _requested_pause(response: requests.Response) -> float:
+    """Seconds to wait by a busy horde's Retry-After, at most a minute."""
     seconds = retry_after(response.headers.get("Retry-After", ""), time.time())
     return min(float(seconds or _AFTER_FAILURE), _LONGEST_PAUSE)

@@ -1,8 +1,8 @@
-"""A llama model of a GGUF file that completes horde payloads: text in, text out.
+"""A llama model from a GGUF file that completes the payloads of jobs: text in, text out.
 
-It knows payloads, but no horde and no HTTP. Threads may share a model: one generation runs at a
-time, under a lock, and the next one reuses the keys and values of the prompt's beginning if it is
-the same.
+It knows payloads, but no horde and no HTTP. Threads may share a model: one generation at a time
+runs, under a lock. If the next prompt begins like the last one, the keys and values of that part
+are reused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from horde_proxy.worker.llama.network import Network
 from horde_proxy.worker.llama.sampling import Sampler
 from horde_proxy.worker.llama.vocabulary import Vocabulary
 
-# ChatML's tags are for models with its control tokens, such as SmolLM2. The others get Alpaca's,
-# which are plain words.
+# ChatML's tags are for models with ChatML's control tokens, such as SmolLM2. Other models get
+# Alpaca's tags, which are plain words.
 CHATML_TAGS: Mapping[str, str] = MappingProxyType(
     {
         "SYSTEM": "<|im_start|>system\n",
@@ -46,7 +46,7 @@ ALPACA_TAGS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Enough for fast matrix products, and few enough that a long prompt can be cancelled soon.
+# Many enough for fast matrix products, and few enough to cancel a long prompt soon.
 _TOKENS_AT_ONCE = 128
 
 # The end of a file's name without ".gguf": ".Q4_1", "-q8_0", ".IQ4_XS", "-bf16".
@@ -82,7 +82,7 @@ class Llama:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The model of a GGUF file; takes a few seconds. Raises UnusableModel."""
+        """The model of a GGUF file. Loading takes a few seconds. Raises UnusableModel."""
         file = GGUFFile(path)
         network = Network(file)
         return cls(f"horde-proxy/{_model_name(path)}", _read_vocabulary(file), network)
@@ -92,15 +92,20 @@ class Llama:
         return len(self._vocabulary.encode(text))
 
     def generate(self, payload: Mapping[str, Any], cancelled: Callable[[], bool] = _never) -> str:
-        """The new text, up to and including a stop string; when cancelled, what there is by then.
+        """The new text, up to and including a stop string. If cancelled, the text written so far.
 
-        The payload is that of a popped job. A prompt that leaves no room for max_length tokens
+        `payload` is the payload of a popped job. A prompt that leaves no room for max_length tokens
         loses its beginning, as on other workers.
         """
         room = min(_integer(payload, "max_context_length", 1 << 30), self.max_context_length)
         length = min(_integer(payload, "max_length", 80), self.max_length, room - 1)
         sampler = Sampler.from_payload(payload)
-        stops = [stop.encode() for stop in payload.get("stop_sequence") or () if stop]
+        # JSON may hold half a surrogate pair. As bytes, such a stop string matches no text.
+        stops = [
+            stop.encode("utf-8", "surrogatepass")
+            for stop in payload.get("stop_sequence") or ()
+            if stop
+        ]
         prompt = self._prompt_ids(str(payload.get("prompt") or ""), room - length)
         written = bytearray()
         with self._lock:
@@ -113,7 +118,7 @@ class Llama:
         return written.decode("utf-8", "replace")
 
     def _prompt_ids(self, prompt: str, room: int) -> list[int]:
-        """The end of the prompt, with BOS if the model uses it: at least one id, at most `room`."""
+        """The end of the prompt as 1 to `room` ids, with BOS first if the model uses it."""
         vocabulary = self._vocabulary
         ids = vocabulary.encode(prompt)
         if vocabulary.bos is not None and (vocabulary.add_bos or not ids):
@@ -135,7 +140,7 @@ class Llama:
             logits = None if cancelled() else self._network.read([token])
 
     def _read_prompt(self, ids: list[int], cancelled: Callable[[], bool]) -> Array | None:
-        """The logits after the prompt, None when cancelled. A known beginning is not read again."""
+        """The logits after the prompt; None if cancelled. A beginning in the cache is skipped."""
         logits = None
         for start in range(self._network.rewind(ids), len(ids), _TOKENS_AT_ONCE):
             logits = self._network.read(ids[start : start + _TOKENS_AT_ONCE])
@@ -145,10 +150,9 @@ class Llama:
 
 
 def _stop_end(written: bytearray, before: int, stops: list[bytes]) -> int | None:
-    """Where the first stop string ends, or None.
+    """The index after the first stop string, or None.
 
-    Only a stop string that ends after `before` is looked for: the text up to there is known to
-    have none.
+    Only stop strings that end after `before` are searched: the text up to there has none.
     """
     ends = []
     for stop in stops:
@@ -166,7 +170,7 @@ def _integer(payload: Mapping[str, Any], name: str, default: int) -> int:
 def _model_name(path: Path) -> str:
     """The file's name without suffix, quantisation and spaces.
 
-    The metadata's general.name is no help: it often names a training run.
+    `general.name` in the metadata is no better: it is often the name of a training run.
     """
     return _QUANTISATION.sub("", path.name.removesuffix(".gguf")).strip().replace(" ", "-")
 
@@ -176,8 +180,8 @@ def _read_vocabulary(file: GGUFFile) -> Vocabulary:
     model = file.required("tokenizer.ggml.model")
     if model != "gpt2":
         raise UnusableModel(
-            f"{file.path}: its tokenizer is of the kind {model}; only gpt2 (byte-level BPE) "
-            "can be run here"
+            f"{file.path}: its tokenizer is {model}; this runner supports only gpt2 "
+            "(byte-level BPE)"
         )
     tokens = file.required("tokenizer.ggml.tokens")
     return Vocabulary(
