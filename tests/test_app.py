@@ -62,8 +62,7 @@ def test_a_new_kind_is_one_module_and_one_line(monkeypatch: pytest.MonkeyPatch) 
     module.Parrot = Parrot  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "parrot_kind", module)
     entry = kinds.UpstreamKind("parrot_kind:Parrot.build", needs_url=False)
-    monkeypatch.setattr(kinds, "KINDS", {**kinds.KINDS, "parrot": entry})
-    monkeypatch.setattr("horde_proxy.config.endpoints.KINDS", kinds.KINDS)
+    monkeypatch.setitem(kinds.KINDS, "parrot", entry)
     http = create_app(settings(endpoints=[{"type": "parrot"}])).test_client()
     assert [model["id"] for model in http.get("/v1/models").get_json()["data"]] == ["polly"]
     assert http.get("/v1/endpoints").get_json()["data"][0]["type"] == "parrot"

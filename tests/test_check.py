@@ -77,6 +77,33 @@ def test_a_private_horde_is_not_checked() -> None:
     assert finding.ok
 
 
+@responses.activate
+def test_the_main_horde_is_checked_beside_a_private_one() -> None:
+    flags = {"private_horde": {"enabled": True}, "endpoints": [{"type": "horde"}]}
+    private, public = check.check_horde(load(environ={}, flags=flags), requests.Session())
+    assert private.ok
+    assert public.what == "horde: https://aihorde.net/api cannot be reached (ConnectionError)"
+
+
+@responses.activate
+def test_each_endpoint_is_asked_for_its_models() -> None:
+    responses.get("http://box.invalid/v1/models", json={"data": [{"id": "a"}]})
+    responses.get("http://other.invalid/v1/models", status=404)
+    flags = {
+        "endpoints": [
+            {"url": "http://box.invalid", "name": "box"},
+            {"url": "http://other.invalid", "name": "other"},
+            {"url": "http://gone.invalid", "name": "gone"},
+            {"url": "http://horde.invalid", "name": "guild", "type": "horde"},
+        ]
+    }
+    findings = list(check.check_endpoints(load(environ={}, flags=flags)))
+    assert [finding.ok for finding in findings] == [True, True, False, False]
+    assert findings[0].what == "endpoint box: 1 models"
+    assert findings[1].what == "endpoint other: lists no models, so any model may be requested"
+    assert findings[3].what.startswith("endpoint guild: ")
+
+
 def through_url(**answers: Any) -> list[check.Finding]:
     """The findings of a proxy of which only some answers are wrong."""
     model = {"id": "a/b"}

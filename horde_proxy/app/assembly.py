@@ -18,7 +18,7 @@ from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
-from horde_proxy.upstreams.kinds import Services, build_upstream
+from horde_proxy.upstreams.kinds import KINDS, Services, build_upstream
 
 if TYPE_CHECKING:
     from horde_proxy.stats.service import StatsService
@@ -55,7 +55,8 @@ class Assembly:
         self._private, self._telemetry = private, telemetry
         self._endpoints: dict[str, Endpoint] = {}
         self._webhooks: dict[str, Webhook] = {}
-        self._statistics: dict[str, tuple[HordeUpstream, StatsSettings, StatsService]] = {}
+        self._hordes: dict[str, HordeEndpoint] = {}
+        self._stats_settings: StatsSettings | None = None
         self._disconnects = disconnects or DisconnectMonitor()
 
     def endpoints(self, settings: Config) -> list[Endpoint]:
@@ -65,14 +66,14 @@ class Assembly:
             wanted.append(EndpointSettings(type="horde", name=PRIVATE))
         if not wanted:
             wanted = [EndpointSettings(type="horde", name="horde")]
-        services = self.services(settings)
-        common = repr((len(wanted) > 1, *_shared_settings(settings)))
+        services, has_others = self.services(settings), len(wanted) > 1
+        common = repr((has_others, *_shared_settings(settings)))
         endpoints = {}
         for endpoint in wanted:
             # With other settings, an endpoint is another one: it begins without failures.
             key = endpoint.model_dump_json() + common
             endpoints[key] = self._endpoints.get(key) or self._endpoint(
-                endpoint, services, has_others=len(wanted) > 1
+                endpoint, services, has_others=has_others
             )
         self._endpoints = endpoints
         return list(endpoints.values())
@@ -98,21 +99,19 @@ class Assembly:
 
         Statistics are kept where neither their horde nor their settings have changed.
         """
-        before, self._statistics = self._statistics, {}
+        before, self._hordes = self._hordes, {}
+        is_stale, self._stats_settings = self._stats_settings != settings.stats, settings.stats
         for endpoint in endpoints:
-            if endpoint.upstream.kind == "horde":
-                horde = cast("HordeUpstream", endpoint.upstream)
-                known = before.get(horde.name)
-                if known is None or known[0] is not horde or known[1] != settings.stats:
-                    known = horde, settings.stats, self._statistics_of(horde, settings)
-                self._statistics[horde.name] = known
-        for name, (_, _, service) in before.items():
-            if self._statistics.get(name) is not before[name]:
-                service.hydrator.stop()
-        return {
-            name: HordeEndpoint(horde, service)
-            for name, (horde, _, service) in self._statistics.items()
-        }
+            if KINDS[endpoint.upstream.kind].is_horde:
+                upstream = cast("HordeUpstream", endpoint.upstream)
+                horde = before.get(endpoint.name)
+                if horde is None or horde.upstream is not upstream or is_stale:
+                    horde = HordeEndpoint(upstream, self._statistics_of(upstream, settings))
+                self._hordes[endpoint.name] = horde
+        for name, horde in before.items():
+            if self._hordes.get(name) is not horde:
+                horde.statistics.hydrator.stop()
+        return self._hordes
 
     def _webhook(self, url: str) -> Webhook:
         """The webhook at a URL. Chats that wait for a push find theirs again after a reload."""

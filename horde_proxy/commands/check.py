@@ -24,7 +24,7 @@ from horde_proxy.config import Config
 from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.kinds import build_upstream
+from horde_proxy.upstreams.kinds import KINDS, build_upstream
 
 _MOST_CLOCK_DIFFERENCE = 60.0
 """Seconds; beyond, certificates and the expiry of jobs are in doubt."""
@@ -95,8 +95,7 @@ def check_horde(
     """
     if settings.private_horde.enabled:
         yield Finding("horde: the private one, in the proxy's own process")
-        return
-    if settings.endpoints and all(endpoint.type != "horde" for endpoint in settings.endpoints):
+    if not _uses_main_horde(settings):
         return
     url = settings.horde.url
     try:
@@ -115,11 +114,21 @@ def check_horde(
     yield _models(client)
 
 
+def _uses_main_horde(settings: Config) -> bool:
+    """Whether the horde of [horde] is an endpoint."""
+    if not settings.endpoints:
+        return not settings.private_horde.enabled
+    return any(
+        KINDS[endpoint.type].is_horde and endpoint.url is None for endpoint in settings.endpoints
+    )
+
+
 def check_endpoints(settings: Config) -> Iterator[Finding]:
     """Whether each endpoint lists its models; the horde of [horde] is checked by check_horde."""
     # Inline, so that a failure is known when models() returns, and not in the background.
     services = Assembly(Runtime(run=inline), Shutdown()).services(settings)
     for endpoint in settings.endpoints:
+        # A horde without a URL is the one of [horde], and has been checked.
         if endpoint.url is None:
             continue
         upstream = build_upstream(endpoint.type, endpoint, services)
@@ -139,6 +148,7 @@ def check_endpoints(settings: Config) -> Iterator[Finding]:
 
 def _clock(response: requests.Response, now: float) -> Iterator[Finding]:
     try:
+        # RFC 9110 has servers send the time of each answer, to the second.
         theirs = parsedate_to_datetime(response.headers["Date"]).timestamp()
     except (KeyError, ValueError):
         return

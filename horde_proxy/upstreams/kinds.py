@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UpstreamKind:
-    """`builder` is "module:function". Without `needs_url`, the kind knows where its server is."""
+    """`builder` is "module:function". Without `needs_url`, the kind knows where its server is.
+
+    `is_horde`: its upstreams are HordeUpstreams, with an account, statistics and pushed results.
+    """
 
     builder: str
     needs_url: bool = True
+    is_horde: bool = False
 
 
 KINDS: Mapping[str, UpstreamKind] = {
     "openai": UpstreamKind("horde_proxy.upstreams.openai.upstream:OpenAIUpstream.build"),
     "ocf": UpstreamKind("horde_proxy.upstreams.openai.ocf:OCFUpstream.build"),
     # Built in the composition root, because it has sections of the settings of its own.
-    "horde": UpstreamKind("horde_proxy.app.horde:build", needs_url=False),
+    "horde": UpstreamKind("horde_proxy.app.horde:build", needs_url=False, is_horde=True),
 }
 """The kinds by the `type` that the settings name."""
 
