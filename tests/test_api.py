@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from horde_proxy.api.stream import EventStream, KeepAliveOptions
 from horde_proxy.protocol.chunks import ChatEvents, Head, chunk, role_chunk
 from horde_proxy.upstreams.base import StreamItem, Waiting
+from horde_proxy.upstreams.disconnects import ClientWatch
 from tests.support import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World
 
 PREFIXES = pytest.mark.parametrize("prefix", ["", "/v1"])
@@ -306,6 +307,29 @@ def test_a_client_that_hangs_up_ends_its_request() -> None:
     assert response.status_code == 499
     assert 10 <= world.clock() - began < 15
     assert world.horde.open_requests() == []
+
+
+def test_a_client_that_has_gone_already_does_not_wait() -> None:
+    world = waiting_world()
+    app, (ours, theirs) = world.app(), socket.socketpair()
+    monitor = app.extensions["horde_proxy"].live.disconnects
+    theirs.close()
+    watch_client = monitor.watch_client
+
+    def watch_and_wait(client: socket.socket | None) -> ClientWatch:
+        watch: ClientWatch = watch_client(client)
+        while watch.error is None:
+            time.sleep(0.001)
+        return watch
+
+    monitor.watch_client = watch_and_wait
+    began = world.clock()
+    with ours:
+        response = app.test_client().post(
+            "/v1/chat/completions", json=body(), environ_overrides={"gunicorn.socket": ours}
+        )
+    assert response.status_code == 499
+    assert world.clock() - began < 15
 
 
 @PREFIXES

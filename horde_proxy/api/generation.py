@@ -91,6 +91,8 @@ def _items(
         _joined(ctx, requests, routes, callers, content) as reader,
     ):
         watch.waiter = reader
+        # It may have gone before there was somebody to wake.
+        watch.check()
         while (item := reader.next()) is not None:
             if isinstance(item, Waiting):
                 watch.check()
