@@ -46,8 +46,8 @@ def probe() -> Response:
     """
     authenticate()
     ctx, seconds, interval = current_context(), _seconds("seconds"), _seconds("interval")
-    watch = ctx.live.disconnects.watch_client(client_socket())
     free = ctx.live.slots.acquire()
+    watch = ctx.live.disconnects.watch_client(client_socket())
     response = Response(_events(ctx, watch, seconds, interval), content_type=CONTENT_TYPE)
     response.headers.update(HEADERS)
     response.call_on_close(free)

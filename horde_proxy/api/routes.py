@@ -1,4 +1,7 @@
-"""The front: OpenAI's routes, each with and without /v1. A view reads, calls, returns."""
+"""The list of all routes: OpenAI's and what the proxy adds, with and without /v1.
+
+Views read, call and return; they live in the modules that are named here.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,7 @@ __all__ = [
 def register(app: Flask, context: AppContext) -> None:
     """Put the routes, the error envelopes and the common headers on an app."""
     app.extensions["horde_proxy"] = context
+    # No redirects: clients lose the body of a POST that they send again elsewhere.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     for blueprint in (
