@@ -190,7 +190,9 @@ def loops(text: str) -> bool:
     A unit of up to 60 characters twelve times, one of up to 600 eight times.
     """
     tail = text.rstrip()[-_LONGEST_UNIT * _LONG_ROUNDS :]
-    return any(_repeats(tail, size) for size in range(1, _LONGEST_UNIT + 1))
+    # A longer unit cannot stand in the text often enough; most texts are short.
+    longest = min(_LONGEST_UNIT, len(tail) // _LONG_ROUNDS)
+    return any(_repeats(tail, size) for size in range(1, longest + 1))
 
 
 def _repeats(tail: str, size: int) -> bool:
