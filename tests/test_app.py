@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Generator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -222,3 +225,46 @@ def test_a_file_that_was_emptied_does_not_open_the_proxy() -> None:
     with pytest.raises(ConfigError, match=r"have no access\.mode"):
         reconfigure(app, settings())
     assert app.extensions["horde_proxy"] is before
+
+
+# What is imported.
+
+
+def imported_by(name: str, seen: set[str]) -> set[str]:
+    """The package's modules that importing one brings along, but for imports inside functions."""
+    if name in seen or (spec := find_spec(name)) is None or spec.origin is None:
+        return seen
+    seen.add(name)
+    for node in ast.parse(Path(spec.origin).read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("horde_proxy"):
+            module = str(node.module)
+            for target in (module, *(f"{module}.{alias.name}" for alias in node.names)):
+                if target not in seen and find_module(target):
+                    imported_by(target, seen)
+    return seen
+
+
+def find_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def test_a_proxy_without_a_horde_imports_none_of_its_modules() -> None:
+    names = imported_by("horde_proxy.app.factory", set())
+    names |= imported_by("horde_proxy.upstreams.openai.upstream", set())
+    assert "horde_proxy.router.router" in names
+    heavy = (
+        "horde_proxy.upstreams.horde.",
+        "horde_proxy.private_horde",
+        "horde_proxy.ledger.database",
+    )
+    assert [name for name in names if name.startswith(heavy)] == []
+
+
+def test_the_process_beside_the_server_does_not_import_the_app() -> None:
+    names = imported_by("horde_proxy.commands.cli", set())
+    names |= imported_by("horde_proxy.commands.serve", set())
+    assert "horde_proxy.serving" in names
+    assert [name for name in names if name.startswith(("horde_proxy.app", "horde_proxy.api"))] == []
