@@ -114,6 +114,18 @@ def test_a_retry_with_another_idempotency_key_is_another_request() -> None:
     second.close()
 
 
+def test_a_left_answer_is_not_for_a_request_with_another_idempotency_key() -> None:
+    clock = Clock()
+    source, running = Source(clock, text("a"), waits=5), in_flight(clock)
+    first = follow(running, "key", replace(INFO, idempotency_key="one"), source)
+    next(first)
+    first.close()
+    list(follow(running, "key", replace(INFO, idempotency_key="two"), source))
+    assert source.started == 2
+    list(follow(running, "key", replace(INFO, idempotency_key="one"), source))
+    assert source.started == 2
+
+
 def test_an_answer_that_was_received_is_not_given_again() -> None:
     source, running = Source(Clock()), in_flight(Clock())
     list(follow(running, "key", INFO, source))

@@ -18,6 +18,7 @@ from typing import cast
 
 from flask import Response, g, jsonify, request
 
+from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import authenticate, check_limits, client_key, client_name, read_json
 from horde_proxy.api.context import AppContext, current_context
@@ -31,7 +32,6 @@ from horde_proxy.router import Candidates
 from horde_proxy.upstreams.base import ANSWER_MARGIN, Accepted, Caller, StreamItem, Waiting
 from horde_proxy.upstreams.interleave import interleave
 
-ANONYMOUS_KEY = "0000000000"
 _STREAM_SLEEP = 2.0
 """The longest sleep for a stream (s): a keep-alive is due every few seconds."""
 _WHOLE_SLEEP = 15.0

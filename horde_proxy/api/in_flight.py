@@ -103,8 +103,9 @@ class InFlight:
         """The answer that this request shares, and has joined; preferably one that was left."""
         equal = sorted(self._answers.get(key, ()), key=lambda answer: not answer.is_left)
         for answer in equal:
-            is_free = answer.is_left and not self._is_outdated(answer)
-            if (is_free or info.repeats(answer.info)) and answer.join():
+            if self._is_outdated(answer) or not info.repeats(answer.info, is_left=answer.is_left):
+                continue
+            if answer.join():
                 return answer
         return None
 

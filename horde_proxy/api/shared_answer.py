@@ -4,15 +4,18 @@ SDKs resend a request after their own timeout. Such a retry gets the answer that
 its way, instead of a second one that would be paid for as well. An answer that its client has
 left goes on for a `grace` time, and is kept for a `window` once it is complete (both in seconds).
 
-               source ends            the last reader has read all
-    FOLLOWED ---------------> ANSWERED ---------------------------+
-      |   ^                     |   ^                             |
-      |   | join        reader  |   | join                        v
-      |   |             leaves  v   |        window is over      OVER
-      |   |   source ends      KEPT ----------------------------> ^
-      v   | +----------------> (KEPT)                             |
-    ABANDONED ----------------------------------------------------+
-                grace is over, or the source fails (in any state)
+                 the source ends             the last reader has read all
+    FOLLOWED ------------------------> ANSWERED -------------------------+
+     |    ^                             |    ^                           |
+leave|    |join                    leave|    |join                       v
+     v    |                             v    |                          OVER
+    ABANDONED -----------------------> KEPT -----------------------------^
+     |           the source ends             the window is over          |
+     +-------------------------------------------------------------------+
+                 the grace time is over
+
+`leave` is that of the last reader. A source that fails makes it OVER from any state; readers that
+are still there get the error.
 
 There is no thread of its own. A reader that has read all items takes the turn and drives the
 source one step; this is where it waits for the upstream. Other readers wait for what that brings.
@@ -71,14 +74,14 @@ class RequestInfo:
     is_retry: bool = False
     idempotency_key: str | None = None
 
-    def repeats(self, other: RequestInfo) -> bool:
-        """Whether this request asks for the answer to an equal one whose client is still there.
+    def repeats(self, other: RequestInfo, *, is_left: bool) -> bool:
+        """Whether this request repeats an equal one, whose client has left (`is_left`) or not.
 
-        Two equal requests without a word of explanation are meant to be two.
+        Two equal requests at the same time are meant to be two, unless this one says otherwise.
         """
         if self.idempotency_key and other.idempotency_key:
             return self.idempotency_key == other.idempotency_key
-        return self.is_retry
+        return is_left or self.is_retry
 
 
 class SharedAnswer:
