@@ -36,7 +36,7 @@ def _stream(chat: _Chat) -> ChatEvents:
     return ChatEvents(include_usage=request.include_usage, shows_progress=shows_progress)
 
 
-FRONT = Front(_read, _fold, _stream)
+FRONT = Front(_read, _fold, _stream, proxied_to="chat/completions")
 
 
 @blueprint.post("/chat/completions")

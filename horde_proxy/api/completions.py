@@ -34,7 +34,7 @@ def _fold(question: CompletionRequest, chunks: Sequence[Chunk]) -> dict[str, Any
     return fold_completion(chunks, question.echoed())
 
 
-FRONT = Front(_read, _fold, CompletionEvents)
+FRONT = Front(_read, _fold, CompletionEvents, proxied_to="completions")
 
 
 @blueprint.post("/completions")

@@ -64,8 +64,16 @@ Q = TypeVar("Q", bound=Question)
 
 @dataclass(frozen=True)
 class Front(Generic[Q]):
-    """One API. `read` takes the decoded JSON body; `fold` all chunks of a complete answer."""
+    """One API. `read` takes the decoded JSON body; `fold` all chunks of a complete answer.
+
+    `proxied_to` is the path after /v1/ at which OpenAI-compatible servers take the same bodies,
+    e.g. "chat/completions"; bodies are proxied there unchanged. None: no such server takes them,
+    so every endpoint answers what `read` made of them. `is_optional`: many servers do not have
+    that path, e.g. "responses"; one that does not answers what `read` made of the body.
+    """
 
     read: Callable[[Any, ServingOptions], Q]
     fold: Callable[[Q, Sequence[Chunk]], dict[str, Any]]
     stream: Callable[[Q], EventWriter]
+    proxied_to: str | None = None
+    is_optional: bool = False

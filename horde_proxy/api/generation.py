@@ -46,7 +46,7 @@ def run_generation(front: Front[Q]) -> Response:
         authenticate()
     check_limits()
     body = read_json()
-    proxied, candidates = try_proxy(ctx, body)
+    proxied, candidates = try_proxy(ctx, body, front)
     if proxied is not None:
         return proxied
     question = front.read(body.document, ctx.serving)

@@ -20,6 +20,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import authenticate, check_limits, client_name, read_json
 from horde_proxy.api.context import AppContext, current_context
+from horde_proxy.api.front import Front
 from horde_proxy.api.shared_answer import RequestInfo
 from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
@@ -65,8 +66,6 @@ _NEVER_PROXIED = frozenset({"TRACE", "CONNECT"})
 """A server answers TRACE with the request that it received, our key for it included."""
 # Fields in which OpenRouter ("models") and LiteLLM ("fallbacks") read further models.
 _OTHER_MODELS = frozenset({"models", "fallbacks"})
-PAGE_CHAT = "chat/completions"
-"""The path that a chat of the page is sent to: the page has a route of its own."""
 
 _Kind = TypeVar("_Kind", bound=Body)
 
@@ -94,23 +93,26 @@ def proxy_unrouted() -> Response | None:
     candidates.keep_proxying()
     if not candidates:
         raise UnsupportedEndpoint("The endpoint of this model answers chats and completions only.")
-    response = proxy(ctx, body, candidates)
+    response = proxy(ctx, _proxy_request(body, path), candidates)
     if response is None:
         raise candidates.error()
     return response
 
 
-def try_proxy(ctx: AppContext, body: JsonBody) -> tuple[Response | None, Candidates | None]:
+def try_proxy(
+    ctx: AppContext, body: JsonBody, front: Front[Any]
+) -> tuple[Response | None, Candidates | None]:
     """(the response of the first candidates, if they can proxy; the candidates that are left).
 
-    (None, None) when no endpoint can proxy, or the request names no model.
+    (None, None) when no endpoint can proxy, the front's bodies are not for proxying, or the
+    request names no model.
     """
     name = _model(body)
-    if not ctx.router.can_proxy or name is None:
+    if not ctx.router.can_proxy or front.proxied_to is None or name is None:
         return None, None
-    body = _unambiguous(body)
+    call = _proxy_request(_unambiguous(body), front.proxied_to, is_optional=front.is_optional)
     candidates = candidates_for(ctx, name)
-    return proxy(ctx, body, candidates), candidates
+    return proxy(ctx, call, candidates), candidates
 
 
 def candidates_for(ctx: AppContext, name: str | None) -> Candidates:
@@ -127,15 +129,15 @@ def route_family() -> str | None:
     return f"/{name}" if name in _WITHOUT_V1 else None
 
 
-def proxy(ctx: AppContext, body: Body, candidates: Candidates) -> Response | None:
+def proxy(ctx: AppContext, call: ProxyRequest, candidates: Candidates) -> Response | None:
     """The response of the first of the candidates that can proxy and answers.
 
-    None when a candidate comes next that cannot proxy. Raises AllEndpointsFailed and the like
-    when no candidate is left.
+    None when a candidate comes next that cannot proxy the call. Raises AllEndpointsFailed and the
+    like when no candidate is left.
     """
-    free, began = _begin(ctx, body), ctx.clock()
+    free, began = _begin(ctx, call.body), ctx.clock()
     try:
-        proxied = ctx.router.proxy(_proxy_request(body), candidates)
+        proxied = ctx.router.proxy(call, candidates)
     except BaseException:
         free()
         raise
@@ -148,7 +150,7 @@ def proxy(ctx: AppContext, body: Body, candidates: Candidates) -> Response | Non
     if proxied.status < 400 and g.record.requested:
         g.record.first_text = round(ctx.clock() - began, 3)
     try:
-        return _response(proxied, _prompt_estimate(body))
+        return _response(proxied, _prompt_estimate(call.body))
     except BaseException:
         proxied.close()
         raise
@@ -234,8 +236,7 @@ def _response(proxied: ProxyResponse, prompt_estimate: int) -> Response:
     return response
 
 
-def _proxy_request(body: Body) -> ProxyRequest:
-    path = _path() or PAGE_CHAT
+def _proxy_request(body: Body, path: str, *, is_optional: bool = False) -> ProxyRequest:
     query = request.query_string.decode("latin-1")
     headers = dict(request.headers)
     if isinstance(body, JsonBody) and body.content and not _is_json():
@@ -247,6 +248,7 @@ def _proxy_request(body: Body) -> ProxyRequest:
         body,
         _model(body),
         client_socket(),
+        is_optional,
     )
 
 

@@ -67,8 +67,8 @@ class GenerationRequest:
     set. `ignored` names parameters that were accepted but cannot be honoured. `tool_choice` is
     "none", "auto", "required" or the name of a tool. `legacy_functions`: the client expects
     `function_call` instead of `tool_calls`. `raw`: the only message is a prompt that the model
-    continues, without a chat format. `source` is the body for upstreams that speak OpenAI's API
-    themselves: a chat, or with `raw` a completion.
+    continues, without a chat format. `source` is the client's body where that is OpenAI's own: a
+    chat, or with `raw` a completion. Without it, openai_body writes one from the rest.
     """
 
     model: str

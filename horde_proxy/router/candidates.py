@@ -75,11 +75,14 @@ class Candidates:
         """As iterating, but only up to the first candidate that cannot proxy."""
         for candidate, attempt in self:
             if not candidate.endpoint.can_proxy:
-                # It stays a candidate: the caller translates the request for it.
                 attempt.end()
-                self._left.appendleft(candidate)
+                self.put_back(candidate)
                 return
             yield candidate, attempt
+
+    def put_back(self, candidate: Candidate) -> None:
+        """Try a candidate again, which cannot proxy: the caller translates the request for it."""
+        self._left.appendleft(candidate)
 
     def keep_proxying(self) -> None:
         """Leave out the candidates that cannot proxy."""

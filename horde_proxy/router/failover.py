@@ -125,8 +125,8 @@ class SplicedStream:
 def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
     """The response of the first candidate that gives a good one.
 
-    None when the next candidate cannot proxy, or none is left. A failed response is good enough
-    if it comes from the only candidate. Closing the response ends the attempt.
+    None when the next candidate cannot proxy the call, or none is left. A failed response is good
+    enough if it comes from the only candidate. Closing the response ends the attempt.
     """
     response: ProxyResponse | None = None
     for candidate, attempt in candidates.proxying():
@@ -134,6 +134,10 @@ def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
             response.close()
         response, is_good = _try(call, candidate, attempt, candidates)
         if response is not None and is_good:
+            if call.is_optional and response.status in _NOT_SUPPORTED:
+                response.close()
+                candidates.put_back(candidate)
+                return None
             return response
     if response is not None and candidates.is_only and not candidates:
         return response

@@ -120,6 +120,7 @@ class ProxyRequest:
     """A client's call. `path` is what follows /v1/, with its query.
 
     `model` is the one that it names, if any. `client` is its connection, to notice that it closed.
+    `is_optional`: a server that does not know the path can answer in another way.
     """
 
     method: str
@@ -128,6 +129,7 @@ class ProxyRequest:
     body: Body
     model: str | None = None
     client: socket.socket | None = None
+    is_optional: bool = False
 
     def upstream_headers(self, own: Mapping[str, str]) -> CaseInsensitiveDict[str]:
         """The headers for an upstream. `own` are the upstream's own, and replace the client's."""

@@ -24,6 +24,7 @@ from urllib3.exceptions import HTTPError
 from horde_proxy.caching.background import BackgroundValue, in_background
 from horde_proxy.errors import ProxyError, RateLimited, TimedOut, Unreachable, UpstreamFailed
 from horde_proxy.protocol.chat import GenerationRequest
+from horde_proxy.protocol.openai_body import openai_body
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Caller, Route, StreamItem
 from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
@@ -159,9 +160,9 @@ class OpenAIUpstream:
     def stream(
         self, request: GenerationRequest, route: Route, caller: Caller
     ) -> Generator[StreamItem, None, None]:
-        """See horde_proxy.upstreams.base. For answers that another kind of upstream began."""
+        """See horde_proxy.upstreams.base. For what was not proxied."""
         body = {
-            **request.source,
+            **openai_body(request),
             "model": route.model,
             "stream": True,
             "stream_options": {"include_usage": True},

@@ -1,0 +1,130 @@
+"""Requests written in OpenAI's shape, for servers that did not get the client's own body."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from horde_proxy.protocol.chat import (
+    GenerationRequest,
+    JsonFormat,
+    Message,
+    Tool,
+    ToolCall,
+    read_chat,
+)
+from horde_proxy.protocol.completions import read_completion
+from horde_proxy.protocol.openai_body import openai_body
+
+WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}}
+CALL = ToolCall("call-1", "weather", '{"city": "Oslo"}')
+CHAT = GenerationRequest(
+    "m",
+    (
+        Message("system", "Be brief."),
+        Message("user", "Is it cold?"),
+        Message("assistant", "", tool_calls=(CALL,)),
+        Message("tool", "-3", tool_call_id="call-1"),
+    ),
+    max_tokens=100,
+    n=2,
+    stop=("END",),
+    sampling={"temperature": 0.5, "top_k": 40},
+    tools=(Tool("weather", "The weather.", WEATHER, strict=True), Tool("time", "", WEATHER)),
+    tool_choice="weather",
+    parallel_tool_calls=False,
+    json_format=JsonFormat({"type": "object"}, strict=True),
+)
+BODY = {
+    "model": "m",
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Is it cold?"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {
+                    "id": "call-1",
+                    "type": "function",
+                    "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
+                }
+            ],
+        },
+        {"role": "tool", "content": "-3", "tool_call_id": "call-1"},
+    ],
+    "max_tokens": 100,
+    "n": 2,
+    "stop": ["END"],
+    "temperature": 0.5,
+    "top_k": 40,
+    "tools": [
+        {
+            "type": "function",
+            "function": {
+                "name": "weather",
+                "description": "The weather.",
+                "parameters": WEATHER,
+                "strict": True,
+            },
+        },
+        {
+            "type": "function",
+            "function": {"name": "time", "description": "", "parameters": WEATHER},
+        },
+    ],
+    "tool_choice": {"type": "function", "function": {"name": "weather"}},
+    "parallel_tool_calls": False,
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+    },
+}
+
+
+def test_a_chat_is_written_with_all_that_it_asks_for() -> None:
+    assert openai_body(CHAT) == BODY
+
+
+def test_a_small_chat_has_nothing_but_its_messages() -> None:
+    request = GenerationRequest("m", (Message("user", "Hi"),))
+    assert openai_body(request) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+
+
+def test_any_object_is_openai_s_json_object() -> None:
+    request = GenerationRequest("m", (Message("user", "Hi"),), json_format=JsonFormat())
+    assert openai_body(request)["response_format"] == {"type": "json_object"}
+
+
+def test_a_raw_prompt_is_written_as_a_completion() -> None:
+    request = GenerationRequest("m", (Message("assistant", "Once"),), max_tokens=9, raw=True)
+    assert openai_body(request) == {"model": "m", "prompt": "Once", "max_tokens": 9}
+
+
+def test_a_body_that_was_openai_s_stays_as_it_came() -> None:
+    assert openai_body(replace(CHAT, source={"model": "m", "x": 1})) == {"model": "m", "x": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"json_format": JsonFormat(), "tool_choice": "required", "parallel_tool_calls": True},
+        {"json_format": None, "tools": (), "tool_choice": "none", "parallel_tool_calls": True},
+        {"n": 1, "stop": (), "sampling": {}, "max_tokens": None},
+    ],
+)
+def test_a_written_chat_is_read_as_the_same_request(changes: dict[str, Any]) -> None:
+    chat = replace(CHAT, **changes)
+    assert read_chat(openai_body(chat)) == chat
+
+
+def test_a_written_completion_is_read_as_the_same_request() -> None:
+    body: Any = {"model": "m", "prompt": "Once", "max_tokens": 9, "n": 3, "temperature": 1}
+    [request] = read_completion(body, default_tokens=5).requests
+    assert openai_body(replace(request, source={})) == body
