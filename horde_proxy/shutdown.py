@@ -23,15 +23,15 @@ class Shutdown:
 
     def __init__(self, sleep: Callable[[float], object] | None = None) -> None:
         self._is_set, self._sleep = False, sleep
-        self.is_near = False
-        """Whether the end has begun: chats may still end, but the page is no longer updated."""
+        self.has_begun = False
+        """Chats may still end then, but the page is no longer updated."""
 
     def set(self) -> None:
-        """Begin the end."""
-        self._is_set = self.is_near = True
+        """End the sleeps, now and from now on."""
+        self._is_set = self.has_begun = True
 
     def sleep(self, seconds: float) -> None:
-        """Return after that many seconds. Raises ShuttingDown soon after the end began."""
+        """Return after that many seconds. Raises ShuttingDown soon after it is set."""
         if self._sleep is not None and not self._is_set:
             self._sleep(seconds)
             seconds = 0.0

@@ -543,9 +543,9 @@ def test_events_end_with_the_session(world: World) -> None:
 def test_events_end_with_new_settings_and_at_a_shutdown(world: World) -> None:
     app = world.app()
     client, halt = app.test_client(), app.extensions["horde_proxy"].live.shutdown
-    halt.is_near = True
+    halt.has_begun = True
     assert events(client.get("/page/events").text) == []
-    halt.is_near = False
+    halt.has_begun = False
     other = world.app().extensions["horde_proxy"]
     world.clock.every_sleep.append(lambda: app.extensions.update(horde_proxy=other))
     assert len(events(client.get("/page/events").text)) == 1

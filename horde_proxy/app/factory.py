@@ -57,7 +57,7 @@ class Composition:
 
     def begin_shutdown(self) -> None:
         """Let running chats end; the page no longer watches. Safe in a signal handler."""
-        self.live.shutdown.is_near = True
+        self.live.shutdown.has_begun = True
 
     def end_chats(self) -> None:
         """Cancel the chats that still run, and close the connections that proxied calls wait on."""

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
-from horde_proxy.config.values import HttpUrl, Seconds, SecondsOrNone, Section, SentKey
+from horde_proxy.config.values import HttpUrl, Seconds, SecondsOrZero, Section, SentKey
 from horde_proxy.folders import cache_folder
 
 _LIMIT = re.compile(r"[1-9][0-9]*/(?:second|minute|hour|day)")
@@ -111,9 +111,9 @@ class StatsSettings(Section):
     """Whether they are kept fresh in the background, from the first request on."""
     hydrate_interval: Seconds = 50
     """Seconds between two such refreshes."""
-    hydrate_delay: SecondsOrNone = 5
+    hydrate_delay: SecondsOrZero = 5
     """Seconds from the first request to the first refresh."""
-    hydrate_jitter: SecondsOrNone = 5
+    hydrate_jitter: SecondsOrZero = 5
     """Up to so many seconds are added to each interval, at random."""
     text_reference: str | None = None
     """A reference of text models (`db.json`): URL or path."""

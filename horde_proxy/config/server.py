@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from horde_proxy.config.values import Seconds, SecondsOrNone, Section, is_loopback
+from horde_proxy.config.values import Seconds, SecondsOrZero, Section, is_loopback
 
 _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.%\w]+\]", re.ASCII)
 """A name or an address, as in "localhost", "10.0.0.1", "[::1]" or "[fe80::1%eth0]"."""
@@ -34,13 +34,13 @@ class ServerSettings(Section):
     """What a stream sends while nothing new has come: an empty chunk, or a comment only."""
     keepalive_interval: Seconds = 10
     """Seconds between two such signs of life."""
-    grace: SecondsOrNone = 30
+    grace: SecondsOrZero = 30
     """Seconds that running chats have to end when the proxy is stopped."""
     reattach: bool = True
     """Whether a client's retry shares the answer that is on its way."""
-    reattach_window: SecondsOrNone = 60
+    reattach_window: SecondsOrZero = 60
     """Seconds for which a complete answer waits for a client that left."""
-    cancel_grace: SecondsOrNone = 10
+    cancel_grace: SecondsOrZero = 10
     """Seconds for which a chat goes on whose client left; then it is cancelled."""
     loop_limit: Annotated[int, Field(ge=0)] = 30
     """Equal requests a minute before a client counts as caught in a loop; 0 turns this off."""

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Seconds = Annotated[float, Field(gt=0)]
-SecondsOrNone = Annotated[float, Field(ge=0)]
-"""Seconds, of which 0 turns something off."""
+SecondsOrZero = Annotated[float, Field(ge=0)]
+"""Seconds, where 0 is a choice of its own: not to wait at all."""
 
 
 class Section(BaseModel):

@@ -150,7 +150,7 @@ def _still_watching(ctx: AppContext) -> Callable[[], bool]:
     def still_watching() -> bool:
         is_visitor = not has_session or ctx.live.page.sessions.find(cookie) is not None
         # New settings make a new context, perhaps with other rights. The browser connects again.
-        is_current = app["horde_proxy"] is ctx and not ctx.live.shutdown.is_near
+        is_current = app["horde_proxy"] is ctx and not ctx.live.shutdown.has_begun
         return is_visitor and is_current and is_open(sock)
 
     return still_watching
