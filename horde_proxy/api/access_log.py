@@ -51,6 +51,8 @@ class RequestLog:
     error: str | None = None
     spent: Callable[[], Spent] = Spent
     is_paid: bool = False
+    _clock: Callable[[], float] = time.monotonic
+    _began: float = 0.0
 
     @contextmanager
     def recording(self, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
