@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _INDENT = "  "
+"""The indentation of what is added, whatever the rest of the file has."""
 _BLANK = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 """White space and comments, as in "  // mine" or "/* two\nlines */"."""
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
-"""A string of RFC 8259 with its quotes, as in "a \\" quote"; json.loads checks its escapes."""
+"""A string of RFC 8259 (section 7) with its quotes, as in "a \\" quote". A control character ends
+the match, so that a missing quote is noticed on its line; json.loads checks the escapes."""
 _SCALAR = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
-"""A number or a word, as in "-1.5e3" or "true"."""
+"""A number or a word, as in "-1.5e3" or "true". It also matches "01", which json.loads refuses."""
 _DEEPEST = 100
-"""Deeper nesting than this is refused; Python's own recursion ends at 1000 calls."""
+"""Deeper nesting than this is refused: each level takes two calls, and Python allows 1000."""
 
 
 class JsoncError(ValueError):
@@ -65,7 +67,8 @@ def set_value(text: str, path: tuple[str, ...], value: Any) -> str:
                 value = {missing: value}
             return _with_member(text, node, depth, key, value)
         node = node.members[key]
-    if node.value == value:
+    # Compared as JSON, because in Python 0 equals false and 1 equals true.
+    if json.dumps(node.value, sort_keys=True) == json.dumps(value, sort_keys=True):
         return text
     return text[: node.start] + _to_json(value, len(path)) + text[node.end :]
 
@@ -75,8 +78,11 @@ def _with_member(text: str, node: Node, depth: int, key: str, value: Any) -> str
     indent = _INDENT * (depth + 1)
     member = f"\n{indent}{json.dumps(key)}: {_to_json(value, depth + 1)}\n{_INDENT * depth}"
     brace = node.end - 1
+    # An empty object may still hold comments, which stay before the new member.
     if node.last_end is None:
         return text[:brace].rstrip() + member + text[brace:]
+    # The comma belongs directly behind the last member, even if a comment follows: in
+    # `{"a": 1 // one` it must not become part of the comment.
     comma = "" if node.trailing_comma else ","
     rest = text[node.last_end : brace].rstrip()
     return text[: node.last_end] + comma + rest + member + text[brace:]
@@ -91,7 +97,7 @@ class _Reader:
     """Reads a text from left to right."""
 
     def __init__(self, text: str) -> None:
-        # Windows' editors begin a file with a byte order mark.
+        # Editors on Windows begin a file with a byte order mark.
         self.text, self.position = text, int(text.startswith("\ufeff"))
 
     def error(self, expected: str) -> JsoncError:
@@ -127,8 +133,8 @@ class _Reader:
     def _decoded(self, text: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError as exc:
-            raise self.error("a valid string") from exc
+        except ValueError as exc:  # for example "\\x" or 01
+            raise self.error("a valid string or number") from exc
 
     def _object(self, start: int, depth: int) -> Node:
         node = Node(start, start, {})
@@ -139,6 +145,7 @@ class _Reader:
             member = self.value(depth + 1)
             node.members[key.value], node.value[key.value] = member, member.value
             node.last_end = member.end
+            # JSONC, unlike JSON, allows a comma after the last member.
             node.trailing_comma = self.accept(",")
             if not node.trailing_comma and not self.text.startswith("}", self.position):
                 raise self.error("a comma or }")

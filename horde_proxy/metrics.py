@@ -1,7 +1,9 @@
 """The proxy's metrics, and the only module that imports prometheus_client.
 
 It must not let label values grow without bounds: clients choose models and paths. A name that is
-neither configured nor available counts as "other".
+neither configured nor available counts as "other". Names and units of metrics follow
+https://prometheus.io/docs/practices/naming/: the application as prefix, base units (seconds) as
+suffix, and `_total` for counters, which prometheus_client adds.
 """
 
 from __future__ import annotations
@@ -29,15 +31,21 @@ from horde_proxy.numbers import finite
 from horde_proxy.telemetry import Telemetry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The media type of Prometheus' text format, which `generate_latest` writes."""
 OTHER, NONE = "other", "none"
+"""The labels of a value that gets no series of its own, and of a missing value."""
 MOST_MODELS = 200
-"""How many models get series of their own; all further ones are "other"."""
+"""How many models get series of their own; all further ones are "other". Each model costs a series
+for every route, upstream and status that it is met with."""
 _MOST_NAMES = 100
 """The same for upstreams, statuses and error codes: servers choose some of them freely."""
 _LONGEST_NAME = 200
+"""Characters of a label, which is sent with every sample of each scrape."""
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, float("inf"))
-"""Seconds: from a proxied chunk to the longest wait for the horde (server.stream_timeout)."""
+"""Seconds: from a proxied chunk to the longest wait for the horde (server.stream_timeout, 1200)."""
 _WAITING_STATES = ("arrived", "held back", "queued")
+"""The states of a request before it generates. Each is shown at 0 too: a series that comes and goes
+looks like missing data."""
 Family = TypeVar("Family", bound=MetricWrapperBase)
 
 
@@ -82,10 +90,11 @@ class CurrentGauges:
 
 
 class Metrics(Telemetry):
-    """All counters of one app, in a registry of its own. Thread-safe."""
+    """All counters of one app. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        # Not the library's global registry: several apps in one process must not share counters.
         self._registry = CollectorRegistry(auto_describe=True)
         self._requests = _RequestMetrics(self._registry)
         self._horde = _HordeMetrics(self._registry)
@@ -102,6 +111,7 @@ class Metrics(Telemetry):
 
     def text(self, gauges: CurrentGauges = CurrentGauges()) -> bytes:
         """All metrics in Prometheus' text format."""
+        # With auto_describe, `register` would already collect once, only to learn the names.
         scrape = CollectorRegistry(auto_describe=False)
         # Copied, because a loader in another thread may add a cache meanwhile.
         ages = {cache: self._clock() - at for cache, at in list(self._loaded_at.items())}
@@ -112,6 +122,8 @@ class Metrics(Telemetry):
         self._horde.called(call, status)
 
     def held_back(self, seconds: float) -> None:
+        # The submit queue measures by the wall clock, which may be set back meanwhile. A sum that
+        # decreases looks like a restart to Prometheus.
         self._horde.held_back.observe(max(seconds, 0.0))
 
     def cancelled(self) -> None:
@@ -166,6 +178,7 @@ class _Series(dict[tuple[str, ...], Family], Generic[Family]):
         self._family = family
 
     def __missing__(self, values: tuple[str, ...]) -> Family:
+        # No lock: of two threads that miss at once, both get the same series from labels().
         series = self[values] = self._family.labels(*values)
         return series
 
@@ -231,8 +244,10 @@ class _RequestMetrics:
         model = self._model(request, is_offered)
         upstream = self._upstreams.label(request.upstream) or OTHER if request.upstream else NONE
         status = self._statuses.label(str(request.status)) or OTHER
+        # Series are looked up by the tuple of their label values; `route,` is a tuple of one.
         self._requests[route, model, upstream, status].inc()
         self._duration[route,].observe(request.seconds)
+        # A stream that breaks off fails with an error code, although its status was 200.
         if request.error or request.status >= 400:
             error = self._errors.label(request.error or f"status_{status}") or OTHER
             self._failures[route, upstream, error].inc()
@@ -241,7 +256,7 @@ class _RequestMetrics:
             (self._queue, request.waited),
             (self._generation, request.generated),
         ):
-            if _is_amount(seconds):
+            if _is_amount(seconds):  # e.g. no seconds in the queue for a proxied request
                 histogram[upstream,].observe(seconds)
         self._add_usage(request, model, upstream)
 
@@ -254,6 +269,7 @@ class _RequestMetrics:
             self._kudos[model, upstream].inc(request.kudos)
 
     def _model(self, request: AnsweredRequest, is_offered: Callable[[str], bool]) -> str:
+        # The name in the request may be a pattern such as "box/*", so it comes second.
         names = [name for name in (request.model, request.requested) if name]
         # A model under an alias counts by its own name; only unknown names fall back to the other.
         labels = (self._models.label(name, is_offered) for name in names)
@@ -380,6 +396,7 @@ class _Scrape(Collector):
 
 def _is_amount(value: object) -> TypeGuard[float]:
     """Whether a value from an upstream is a number that can be counted."""
+    # Counter.inc raises for a negative number, and one NaN would spoil a sum for good.
     return finite(value) is not None
 
 

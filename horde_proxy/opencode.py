@@ -1,7 +1,8 @@
 """opencode's configuration with the models that are available now.
 
 It must change nothing but its own provider and the defaults that point to it: everything else in
-the file, comments included, is the user's. Source: https://opencode.ai/config.json
+the file, comments included, is the user's. The fields are those of the schema that opencode
+publishes (https://opencode.ai/config.json), as opencode 1.18 reads them.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from horde_proxy.jsonc import JsoncError, parse, set_value
+from horde_proxy.numbers import finite
 
 PROVIDER = "horde"
 SCHEMA = "https://opencode.ai/config.json"
 COMFORTABLE_CONTEXT = 16_384
-"""Tokens. opencode's own prompt takes about 7,000 of them."""
+"""Tokens. Of opencode 1.18's first request, 2,000 are its instructions and 4,700 its ten tools."""
 LONGEST_ANSWER = 8_192
-"""Tokens that opencode keeps free for an answer. Answers are chained of several jobs, so that the
-length of one job does not limit them."""
+"""Tokens that opencode keeps free for an answer. Without a limit it asks for 32,000 tokens. An
+answer is chained of several jobs, so the length of one job (`max_length`) does not limit it."""
 _PATIENCE_MS = 900_000
-"""How long opencode waits for headers and between chunks: the queue of the horde may be long."""
+"""How long opencode waits for headers and between chunks (ms). Its default of 300 s is too short
+for the horde's queue: opencode then sends the same request again."""
 _LONE_LINE_FEED = re.compile(r"(?<!\r)\n")
-"""The end of a line as Unix writes it; a file without any comes from Windows."""
+"""The "\\n" of a Unix file, but not the one in the "\\r\\n" of a Windows file."""
 
 Model = Mapping[str, Any]
 
@@ -36,6 +39,7 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
     `model` and `small_model` are set where they are missing, or name a model of ours that is gone:
     a default that still works is the user's choice.
     """
+    # What is added has Unix line ends; in a Windows file they are translated at the end.
     is_of_windows = "\r\n" in text and not _LONE_LINE_FEED.search(text)
     current = parse(text).value
     if not isinstance(current, dict):
@@ -44,9 +48,9 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
     text = set_value(text, ("$schema",), current.get("$schema", SCHEMA))
     text = set_value(text, ("provider", PROVIDER), provider(models, base_url, api_key))
     for name, model in (("model", best(models)), ("small_model", fastest(models))):
-        # A default that is missing counts as one of ours that is gone.
-        chosen = str(current.get(name) or f"{PROVIDER}/")
-        if chosen.startswith(f"{PROVIDER}/") and chosen not in offered:
+        chosen = str(current.get(name) or "")
+        is_ours = chosen.startswith(f"{PROVIDER}/") or not chosen
+        if is_ours and chosen not in offered:
             text = set_value(text, (name,), f"{PROVIDER}/{model['id']}")
     return _LONE_LINE_FEED.sub("\r\n", text) if is_of_windows else text
 
@@ -54,6 +58,7 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
 def provider(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any]:
     """The provider object for opencode. Times are in milliseconds."""
     return {
+        # Bundled with opencode, so that it needs no network for it.
         "npm": "@ai-sdk/openai-compatible",
         "name": "AI Horde",
         "options": {
@@ -81,16 +86,17 @@ def fresh(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any
 
 def capable(models: Sequence[Model], min_context: int) -> list[Model]:
     """The models whose context is large enough, by name."""
-    matches = [model for model in models if model.get("context_length", 0) >= min_context]
+    matches = [model for model in models if _context(model) >= min_context]
     return sorted(matches, key=lambda model: str(model["id"]))
 
 
 def best(models: Sequence[Model]) -> Model:
-    """The most available model, of those with a comfortable context where there are any."""
+    """The most available model; those with a comfortable context come first."""
     return max(
         models,
         key=lambda model: (
-            model.get("context_length", 0) >= COMFORTABLE_CONTEXT,
+            _context(model) >= COMFORTABLE_CONTEXT,
+            # One is added, since a model without a queue has an eta of 0.
             _horde_number(model, "threads") / (1 + _horde_number(model, "eta")),
             _horde_number(model, "tokens_per_second"),
         ),
@@ -98,7 +104,7 @@ def best(models: Sequence[Model]) -> Model:
 
 
 def fastest(models: Sequence[Model]) -> Model:
-    """The model that writes the most tokens a second for the length of its queue."""
+    """The model for opencode's short titles (`small_model`): a high speed and a short queue."""
     return max(
         models,
         key=lambda model: (
@@ -109,9 +115,11 @@ def fastest(models: Sequence[Model]) -> Model:
 
 
 def write(path: Path, text: str) -> bool:
-    """Put a text into a file, whole or not at all. False where the file has that text already."""
+    """Put a text into a file, whole or not at all. False if the file has that text already."""
     if path.is_file() and path.read_bytes() == text.encode():
         return False
+    # A link stays a link: its target is replaced. The new file is made beside the target, because
+    # a rename cannot cross file systems.
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
@@ -119,26 +127,45 @@ def write(path: Path, text: str) -> bool:
     ) as file:
         try:
             file.write(text.encode())
+            # The text must be on disk before the name is: otherwise a crash of the machine could
+            # leave an empty file.
             file.flush()
             os.fsync(file.fileno())
+            # A temporary file has mode 0600; the old file's mode is the user's choice.
             os.chmod(file.name, target.stat().st_mode & 0o777 if target.exists() else 0o644)
             os.replace(file.name, target)
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: nothing may be left beside the user's file
             os.unlink(file.name)
             raise
     return True
 
 
 def _entry(model: Model) -> dict[str, Any]:
-    context = int(model.get("context_length", 0))
+    context = _context(model)
     return {
         "name": model["id"],
-        "tool_call": model.get("horde", {}).get("tools") != "none",
+        "tool_call": _horde_object(model).get("tools") != "none",
         "cost": {"input": 0, "output": 0},
+        # opencode keeps the output free of history, so it is at most a quarter of the context.
         "limit": {"context": context, "output": min(LONGEST_ANSWER, context // 4)},
     }
 
 
+# Only the horde's entries are made by us. Those of other servers are passed on as they came, so
+# that a field may be missing, null or of another type.
+
+
+def _context(model: Model) -> int:
+    """The context in tokens; 0 if the server does not say."""
+    return int(finite(model.get("context_length")) or 0)
+
+
+def _horde_object(model: Model) -> Mapping[str, Any]:
+    """The model's `horde` object; empty for a model of another server."""
+    horde = model.get("horde")
+    return horde if isinstance(horde, Mapping) else {}
+
+
 def _horde_number(model: Model, name: str) -> float:
-    """A number of the model's `horde` object; 0 where a server of another kind gives none."""
-    return float(model.get("horde", {}).get(name) or 0)
+    """A number of the model's `horde` object; 0 if there is none."""
+    return finite(_horde_object(model).get(name)) or 0.0

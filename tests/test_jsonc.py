@@ -45,6 +45,8 @@ def test_comments_and_trailing_commas_are_ignored() -> None:
         ('{"a": {"b" : [1,\n2]}}', ("a", "b"), [1, 2], '{"a": {"b" : [1,\n2]}}'),
         ('{"a": 1, "a": 2}', ("a",), 3, '{"a": 1, "a": 3}'),
         ('{"ü": "\\u00fc"}', ("ü",), "ö", '{"ü": "ö"}'),
+        ('{"a": 0}', ("a",), False, '{"a": false}'),
+        ('{"a": {"b": 1}}', ("a",), {"b": True}, '{"a": {\n    "b": true\n  }}'),
     ],
 )
 def test_a_value_is_set(before: str, path: tuple[str, ...], value: Any, after: str) -> None:

@@ -106,6 +106,20 @@ def test_small_contexts_are_left_out() -> None:
     assert [each["id"] for each in found] == ["koboldcpp/Big-70B", "koboldcpp/Small-3B"]
 
 
+@pytest.mark.parametrize("context", [None, "8192", float("inf"), float("nan"), [], -1])
+def test_a_context_that_is_not_a_number_counts_as_none(context: Any) -> None:
+    assert opencode.capable([{"id": "x", "context_length": context}, SMALL], 8192) == [SMALL]
+    entry = opencode.provider([{"id": "x", "context_length": context}], BASE, "none")["models"]["x"]
+    assert entry["limit"] == {"context": 0, "output": 0}
+
+
+@pytest.mark.parametrize("horde", [None, [], {"eta": "soon", "threads": None, "tools": 3}])
+def test_a_model_of_another_server_may_have_any_horde_field(horde: Any) -> None:
+    other = {"id": "x", "context_length": 16384, "horde": horde}
+    settings = json.loads(written("{}", [other]))
+    assert (settings["model"], settings["small_model"]) == ("horde/x", "horde/x")
+
+
 def test_a_file_is_replaced_whole_and_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "opencode.json"
     assert opencode.write(path, "{}")
