@@ -11,7 +11,7 @@ import pytest
 
 from horde_proxy import create_app, logs, reconfigure
 from horde_proxy.api.addresses import TrustedProxies
-from horde_proxy.api.routes import Slots
+from horde_proxy.api.slots import Slots
 from horde_proxy.config import load
 from horde_proxy.errors import Unavailable
 from horde_proxy.ledger import ClientKey

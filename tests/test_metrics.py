@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from horde_proxy import create_app, reconfigure
 from horde_proxy.api.access_log import RequestLog
-from horde_proxy.api.routes import InFlight
+from horde_proxy.api.in_flight import InFlight
 from horde_proxy.api.shared_answer import RequestInfo
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import BackgroundValue, inline

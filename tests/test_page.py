@@ -16,13 +16,14 @@ from werkzeug.test import TestResponse
 
 from horde_proxy import create_app, reconfigure
 from horde_proxy.api.access_log import RequestLog
-from horde_proxy.api.routes import PageState, Slots
 from horde_proxy.api.shared_answer import RequestInfo
+from horde_proxy.api.slots import Slots
 from horde_proxy.config import load
 from horde_proxy.ledger import ClientKey
 from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
 from horde_proxy.web.charts import charts
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
+from horde_proxy.web.page_state import PageState
 from horde_proxy.web.tables import endpoints, models, number, running, seconds
 from tests.support import HORDE_URL, Clock, Scripted, World, known, with_page
 

@@ -18,25 +18,8 @@ from horde_proxy.api import (
     models,
     statistics,
 )
-from horde_proxy.api.context import Access, AppContext, HordeEndpoint, LiveState, ServingOptions
-from horde_proxy.api.in_flight import InFlight
-from horde_proxy.api.loop_guard import LoopGuard
-from horde_proxy.api.slots import Slots
+from horde_proxy.api.context import AppContext
 from horde_proxy.web import page
-from horde_proxy.web.page_state import PageState
-
-__all__ = [
-    "Access",
-    "AppContext",
-    "HordeEndpoint",
-    "InFlight",
-    "LiveState",
-    "LoopGuard",
-    "PageState",
-    "ServingOptions",
-    "Slots",
-    "register",
-]
 
 
 def register(app: Flask, context: AppContext) -> None:

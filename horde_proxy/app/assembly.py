@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from horde_proxy.api.routes import HordeEndpoint
+from horde_proxy.api.context import HordeEndpoint
 from horde_proxy.app.private import PrivateApp
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.config import Config, EndpointSettings, StatsSettings

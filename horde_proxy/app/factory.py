@@ -15,16 +15,10 @@ from flask import Flask
 from horde_proxy import config
 from horde_proxy.api import routes
 from horde_proxy.api.addresses import TrustedProxies
-from horde_proxy.api.routes import (
-    Access,
-    AppContext,
-    InFlight,
-    LiveState,
-    LoopGuard,
-    PageState,
-    ServingOptions,
-    Slots,
-)
+from horde_proxy.api.context import Access, AppContext, LiveState, ServingOptions
+from horde_proxy.api.in_flight import InFlight
+from horde_proxy.api.loop_guard import LoopGuard
+from horde_proxy.api.slots import Slots
 from horde_proxy.app.assembly import Assembly
 from horde_proxy.app.ledger import Ledger, build_ledger
 from horde_proxy.app.private import PrivateApp, add_private_horde, is_open
@@ -36,6 +30,7 @@ from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Sleeper
 from horde_proxy.version import VERSION
 from horde_proxy.web.history import History
+from horde_proxy.web.page_state import PageState
 from horde_proxy.windows import CallWindows
 
 _MINUTE = 60

@@ -25,9 +25,9 @@ from werkzeug.serving import make_server
 
 from horde_proxy import create_app
 from horde_proxy.api.access_log import RequestLog
-from horde_proxy.api.routes import PageState
 from horde_proxy.config import load
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
+from horde_proxy.web.page_state import PageState
 from tests.live.chromium import PROGRAM, Chromium
 from tests.live.processes import Processes, until
 from tests.support import Clock, Scripted, World, with_page
