@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, create_engine, inspect, text
@@ -22,10 +23,19 @@ from horde_proxy.database.migrations import Schema
 from horde_proxy.ledger import schema as ledger_schema
 from horde_proxy.ledger.database import LedgerDatabase
 from horde_proxy.ledger.records import Usage
+from horde_proxy.web import session_database
 from tests.test_ledger_database import ANN, BOB
 
-VERSION_1 = (Path(__file__).parent / "data" / "ledger_version_1.sql").read_text()
+LEDGER_VERSION_1 = (Path(__file__).parent / "data" / "ledger_version_1.sql").read_text()
 """A ledger as releases before schema versions wrote it."""
+VERSION_1 = """
+CREATE TABLE books (title TEXT NOT NULL PRIMARY KEY);
+CREATE TABLE loans (title TEXT NOT NULL, reader TEXT NOT NULL);
+INSERT INTO books VALUES ('Emma');
+INSERT INTO books VALUES ('Dracula');
+INSERT INTO loans VALUES ('Emma', 'ann');
+"""
+"""A library as its releases before schema versions wrote it."""
 JANUARY_31 = 1_769_860_800.0
 
 
@@ -47,18 +57,48 @@ def run(url: str, script: str) -> None:
     engine.dispose()
 
 
-def newer(*more: Callable[[Connection], None]) -> Schema:
-    """The ledger of some later release."""
-    return replace(ledger_schema.SCHEMA, migrations=[*ledger_schema.SCHEMA.migrations, *more])
-
-
-ADD_NOTE = statements("ALTER TABLE client_keys ADD COLUMN note TEXT")
-FAIL = statements(
-    "ALTER TABLE client_keys ADD COLUMN note TEXT",
-    "UPDATE usage SET requests = 99",
-    "CREATE TABLE half_done (a TEXT)",
-    "SELECT * FROM no_such_table",
+# A schema of the tests' own: those of the rooms get more versions as time goes on.
+LIBRARY = Schema(
+    "library",
+    [
+        statements(
+            "CREATE TABLE IF NOT EXISTS books (title TEXT NOT NULL PRIMARY KEY)",
+            "CREATE TABLE IF NOT EXISTS loans (title TEXT NOT NULL, reader TEXT NOT NULL)",
+        )
+    ],
+    unversioned=("books", "loans"),
 )
+NEWER = replace(
+    LIBRARY, migrations=[*LIBRARY.migrations, statements("ALTER TABLE books ADD COLUMN note TEXT")]
+)
+FAILING = replace(
+    LIBRARY,
+    migrations=[
+        *LIBRARY.migrations,
+        statements(
+            "ALTER TABLE books ADD COLUMN note TEXT",
+            "UPDATE loans SET reader = 'nobody'",
+            "CREATE TABLE half_done (a TEXT)",
+            "SELECT * FROM no_such_table",
+        ),
+    ],
+)
+DECLARED = {
+    "ledger": (ledger_schema.SCHEMA, ledger_schema.USAGE.metadata),
+    "page": (session_database.SCHEMA, session_database._ENDED.metadata),
+}
+"""The schemas of the rooms, each with the tables that it declares."""
+
+
+def run_in(database: Database, statement: str, schema: Schema = LIBRARY) -> list[tuple[Any, ...]]:
+    """The rows of a statement, on tables that are up to date; [] where it has no rows."""
+    with database.begin(schema) as connection:
+        result = connection.execute(text(statement))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def titles(database: Database, schema: Schema = LIBRARY) -> list[str]:
+    return [row[0] for row in run_in(database, "SELECT title FROM books ORDER BY title", schema)]
 
 
 class MigrationBehaviour:
@@ -70,43 +110,55 @@ class MigrationBehaviour:
         yield database
         database.close()
 
-    def versions(self, database: Database, schema: Schema) -> list[tuple[str, int]]:
-        with database.begin(schema) as connection:
-            rows = connection.execute(text("SELECT owner, version FROM schema_versions"))
-            return sorted((row.owner, row.version) for row in rows)
+    def versions(self, database: Database, schema: Schema) -> list[tuple[Any, ...]]:
+        statement = "SELECT owner, version FROM schema_versions ORDER BY owner"
+        return run_in(database, statement, schema)
 
     def columns(self, database: Database, schema: Schema) -> list[str]:
         with database.begin(schema) as connection:
-            return [column["name"] for column in inspect(connection).get_columns("client_keys")]
+            return [column["name"] for column in inspect(connection).get_columns("books")]
 
     def test_an_empty_database_gets_the_latest_version(self, database: Database) -> None:
-        assert self.versions(database, newer(ADD_NOTE)) == [("ledger", 2)]
-        assert "note" in self.columns(database, newer(ADD_NOTE))
+        assert self.versions(database, NEWER) == [("library", 2)]
+        assert self.columns(database, NEWER) == ["title", "note"]
 
-    def test_the_migrations_make_the_declared_tables(self, database: Database) -> None:
-        with database.begin(ledger_schema.SCHEMA) as connection:
-            for table in (ledger_schema.CLIENT_KEYS, ledger_schema.USAGE):
+    @pytest.mark.parametrize("owner", DECLARED)
+    def test_the_migrations_make_the_declared_tables(self, database: Database, owner: str) -> None:
+        schema, declared = DECLARED[owner]
+        assert schema.owner == owner
+        with database.begin(schema) as connection:
+            tables = set(inspect(connection).get_table_names())
+            assert tables == {*declared.tables, "schema_versions"}
+            for table in declared.sorted_tables:
                 made = {
                     column["name"]: str(column["type"]).replace("DOUBLE PRECISION", "FLOAT")
                     for column in inspect(connection).get_columns(table.name)
                 }
                 assert made == {column.name: str(column.type) for column in table.columns}
 
-    def test_a_ledger_without_a_version_is_version_1_and_loses_nothing(
+    def test_tables_without_a_version_are_version_1_and_lose_nothing(
         self, url: str, database: Database
     ) -> None:
         run(url, VERSION_1)
+        assert titles(database) == ["Dracula", "Emma"]
+        assert self.versions(database, LIBRARY) == [("library", 1)]
+
+    def test_a_ledger_of_version_1_is_upgraded_and_loses_nothing(
+        self, url: str, database: Database
+    ) -> None:
+        run(url, LEDGER_VERSION_1)
         ledger = LedgerDatabase(database)
         assert ledger.all_keys() == [(ANN, None), (BOB, 5000)]
         assert ledger.usage("2026-01-01", "2026-12-31") == [
             Usage("2026-01-31", "ann", "m", "chat", 1, 0, 10, 5, 1.5)
         ]
-        assert self.versions(database, ledger_schema.SCHEMA) == [("ledger", 1)]
+        latest = ledger_schema.SCHEMA.version
+        assert self.versions(database, ledger_schema.SCHEMA) == [("ledger", latest)]
 
     def test_a_first_start_that_was_cut_short_is_finished(
         self, url: str, database: Database
     ) -> None:
-        run(url, VERSION_1.partition("CREATE TABLE usage")[0])
+        run(url, LEDGER_VERSION_1.partition("CREATE TABLE usage")[0])
         ledger = LedgerDatabase(database)
         assert ledger.all_keys() == [(ANN, None), (BOB, 5000)]
         assert ledger.usage("2026-01-01", "2026-12-31") == []
@@ -115,33 +167,32 @@ class MigrationBehaviour:
         self, url: str, database: Database
     ) -> None:
         run(url, VERSION_1)
-        assert self.columns(database, newer(ADD_NOTE))[-1] == "note"
-        assert self.versions(database, newer(ADD_NOTE)) == [("ledger", 2)]
-        assert LedgerDatabase(database).all_keys() == [(ANN, None), (BOB, 5000)]
+        assert self.columns(database, NEWER) == ["title", "note"]
+        assert self.versions(database, NEWER) == [("library", 2)]
+        assert titles(database, NEWER) == ["Dracula", "Emma"]
 
     def test_a_newer_database_is_refused_with_what_to_do(
         self, url: str, database: Database
     ) -> None:
-        self.versions(database, newer(ADD_NOTE))
+        self.versions(database, NEWER)
         database.close()
         with pytest.raises(DatabaseError) as caught:
-            LedgerDatabase(database).valid_keys()
-        assert "its ledger tables have version 2, this program knows 1" in str(caught.value)
+            titles(database)
+        assert "its library tables have version 2, this program knows 1" in str(caught.value)
         assert "Install the newer horde-proxy again, or restore the copy" in str(caught.value)
 
     def test_a_failing_migration_leaves_the_database_as_it_was(
         self, url: str, database: Database
     ) -> None:
-        LedgerDatabase(database).add_key("digest-a", ANN)
-        LedgerDatabase(database).add_usage([Usage("2026-01-31", "ann", "m", "chat", 1)])
+        run(url, VERSION_1)
+        assert titles(database) == ["Dracula", "Emma"]
         database.close()
         with pytest.raises(DatabaseError, match="no_such_table"):
-            self.versions(database, newer(FAIL))
-        assert self.versions(database, ledger_schema.SCHEMA) == [("ledger", 1)]
-        assert "note" not in self.columns(database, ledger_schema.SCHEMA)
-        [row] = LedgerDatabase(database).usage("2026-01-31", "2026-01-31")
-        assert row.requests == 1
-        with database.begin(ledger_schema.SCHEMA) as connection:
+            titles(database, FAILING)
+        assert self.versions(database, LIBRARY) == [("library", 1)]
+        assert self.columns(database, LIBRARY) == ["title"]
+        assert run_in(database, "SELECT reader FROM loans") == [("ann",)]
+        with database.begin(LIBRARY) as connection:
             assert "half_done" not in inspect(connection).get_table_names()
 
     def test_many_that_open_at_once_upgrade_once(self, url: str) -> None:
@@ -151,85 +202,84 @@ class MigrationBehaviour:
 
         def open_one(database: Database) -> list[str]:
             barrier.wait()
-            return self.columns(database, newer(ADD_NOTE))
+            return self.columns(database, NEWER)
 
         with ThreadPoolExecutor(8) as pool:
             columns = list(pool.map(open_one, databases))
-        assert [names.count("note") for names in columns] == [1] * 8
+        assert columns == [["title", "note"]] * 8
         for database in databases:
             database.close()
 
     def test_two_owners_share_a_database(self, database: Database) -> None:
-        other = Schema("page", [statements("CREATE TABLE page_notes (a TEXT)")] * 1)
-        LedgerDatabase(database).add_key("digest-a", ANN)
-        assert self.versions(database, other) == [("ledger", 1), ("page", 1)]
-        assert LedgerDatabase(database).valid_keys() == {"digest-a": ANN}
+        other = Schema("page", [statements("CREATE TABLE page_notes (a TEXT)")])
+        run_in(database, "INSERT INTO books VALUES ('Emma')")
+        assert self.versions(database, other) == [("library", 1), ("page", 1)]
+        assert titles(database) == ["Emma"]
 
 
 class TestSQLite(MigrationBehaviour):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
-        return f"sqlite:///{tmp_path}/ledger.db"
+        return f"sqlite:///{tmp_path}/library.db"
 
     def test_the_file_is_copied_before_an_upgrade(
         self, url: str, database: Database, tmp_path: Path
     ) -> None:
         run(url, VERSION_1)
-        self.columns(database, newer(ADD_NOTE))
+        self.columns(database, NEWER)
         database.close()
-        copy = tmp_path / "ledger.db.ledger-1.2026-01-31"
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db", copy.name]
+        copy = tmp_path / "library.db.library-1.2026-01-31"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["library.db", copy.name]
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         restored = Database(f"sqlite:///{copy}", setting="access.database")
-        assert LedgerDatabase(restored).all_keys() == [(ANN, None), (BOB, 5000)]
+        assert titles(restored) == ["Dracula", "Emma"]
         restored.close()
 
     def test_a_copy_holds_what_is_only_in_the_write_ahead_log(
         self, url: str, database: Database, tmp_path: Path
     ) -> None:
         run(url, VERSION_1)
-        ledger = LedgerDatabase(database)
-        ledger.add_key("digest-c", replace(BOB, name="carl"))
+        run_in(database, "INSERT INTO books VALUES ('Persuasion')")
         self.upgrade_beside(url)
-        copy = sqlite3.connect(tmp_path / "ledger.db.ledger-1.2026-01-31")
-        assert copy.execute("SELECT count(*) FROM client_keys").fetchone() == (3,)
+        copy = sqlite3.connect(tmp_path / "library.db.library-1.2026-01-31")
+        assert copy.execute("SELECT count(*) FROM books").fetchone() == (3,)
         copy.close()
 
     def upgrade_beside(self, url: str) -> None:
         """Another process of a newer release, while this one still has the file open."""
         other = Database(url, setting="access.database", now=lambda: JANUARY_31)
-        self.columns(other, newer(ADD_NOTE))
+        self.columns(other, NEWER)
         other.close()
 
     def test_a_second_upgrade_on_the_same_day_replaces_the_copy(
         self, url: str, database: Database, tmp_path: Path
     ) -> None:
-        LedgerDatabase(database).add_key("digest-a", ANN)
+        run_in(database, "INSERT INTO books VALUES ('Emma')")
         database.close()
         for _ in range(2):
             with pytest.raises(DatabaseError):
-                self.versions(database, newer(FAIL))
-            LedgerDatabase(database).revoke_key("ann")
+                titles(database, FAILING)
+            run_in(database, "DELETE FROM books")
             database.close()
-        assert len(list(tmp_path.glob("ledger.db.ledger-1.*"))) == 1
+        assert len(list(tmp_path.glob("library.db.library-1.*"))) == 1
 
     def test_an_empty_or_current_database_is_not_copied(
         self, database: Database, tmp_path: Path
     ) -> None:
-        LedgerDatabase(database).add_key("digest-a", ANN)
+        run_in(database, "INSERT INTO books VALUES ('Emma')")
         database.close()
-        LedgerDatabase(database).add_key("digest-b", BOB)
+        run_in(database, "INSERT INTO books VALUES ('Dracula')")
         database.close()
-        assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
+        assert [path.name for path in tmp_path.iterdir()] == ["library.db"]
 
     def test_nothing_is_upgraded_where_the_file_cannot_be_copied(
         self, url: str, database: Database, tmp_path: Path
     ) -> None:
         run(url, VERSION_1)
-        (tmp_path / "ledger.db.ledger-1.2026-01-31").mkdir()
-        with pytest.raises(DatabaseError, match=r"failed: .*ledger\.db\.ledger-1\.2026-01-31"):
-            self.columns(database, newer(ADD_NOTE))
-        assert "note" not in self.columns(database, ledger_schema.SCHEMA)
+        (tmp_path / "library.db.library-1.2026-01-31").mkdir()
+        with pytest.raises(DatabaseError, match=r"failed: .*library\.db\.library-1\.2026-01-31"):
+            self.columns(database, NEWER)
+        assert self.columns(database, LIBRARY) == ["title"]
 
     def test_a_copy_that_failed_halfway_is_removed(
         self, url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -242,6 +292,6 @@ class TestSQLite(MigrationBehaviour):
 
         monkeypatch.setattr("horde_proxy.database.engine._copy_pages", fail)
         with pytest.raises(DatabaseError, match="disk is full"):
-            self.columns(database, newer(ADD_NOTE))
-        assert list(tmp_path.glob("ledger.db.ledger-1.*")) == []
-        assert "note" not in self.columns(database, ledger_schema.SCHEMA)
+            self.columns(database, NEWER)
+        assert list(tmp_path.glob("library.db.library-1.*")) == []
+        assert self.columns(database, LIBRARY) == ["title"]

@@ -6,21 +6,17 @@ import multiprocessing
 from pathlib import Path
 
 from horde_proxy.database.engine import Database
-from horde_proxy.ledger.database import LedgerDatabase
-from tests.test_database import ADD_NOTE, VERSION_1, newer, run
-from tests.test_ledger_database import ANN, BOB
+from tests.test_database import NEWER, VERSION_1, run, titles
 
 
 def upgrade(url: str) -> None:
     database = Database(url, setting="access.database")
-    with database.begin(newer(ADD_NOTE)):
-        pass
-    assert LedgerDatabase(database).all_keys() == [(ANN, None), (BOB, 5000)]
+    assert titles(database, NEWER) == ["Dracula", "Emma"]
     database.close()
 
 
 def test_processes_that_open_at_once_upgrade_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/ledger.db"
+    url = f"sqlite:///{tmp_path}/library.db"
     run(url, VERSION_1)
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=upgrade, args=(url,)) for _ in range(4)]
@@ -29,4 +25,4 @@ def test_processes_that_open_at_once_upgrade_once(tmp_path: Path) -> None:
     for process in processes:
         process.join(50)
     assert [process.exitcode for process in processes] == [0] * 4
-    assert len(list(tmp_path.glob("ledger.db.ledger-1.*"))) == 1
+    assert len(list(tmp_path.glob("library.db.library-1.*"))) == 1
