@@ -2,8 +2,8 @@
 
 The threads of a worker process, and how they meet:
 
-- its main thread accepts connections and runs signal handlers. A handler may interrupt the holder
-  of any lock, so it sets flags and starts timer threads, and takes no lock itself;
+- its main thread accepts connections and runs signal handlers. A handler interrupts that thread
+  anywhere, so it takes no lock that the thread may hold: it sets flags and starts timer threads;
 - `threads` serve one request each, with the context that they found when they began;
 - one thread polls the settings' file; it, or a timer after SIGHUP, builds a new context under
   `_reloading` and puts it in place of the old one with a single assignment;
@@ -84,6 +84,8 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         self._in_background(self._end_chats, max(self.cfg.graceful_timeout - _AFTER_GRACE, 0))
 
     def handle_quit(self, sig: int, frame: Any) -> None:
+        # At once, for gunicorn exits in its own handler. The locks that this takes are held by
+        # request threads only, which go on meanwhile.
         self._end_chats()
         super().handle_quit(sig, frame)
 
