@@ -21,8 +21,8 @@ from horde_proxy.caching.background import inline
 from horde_proxy.config import load
 from horde_proxy.errors import ProxyError
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import Chunk, fold
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from tests.support import Scripted, World, known
 
 

@@ -17,8 +17,8 @@ from horde_proxy import create_app, reconfigure
 from horde_proxy.config import Config, ConfigError, load
 from horde_proxy.errors import ProxyError
 from horde_proxy.ledger import ClientKey
-from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Head, chunk, role_chunk
+from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.upstreams import kinds
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem
 from horde_proxy.upstreams.horde.upstream import HordeUpstream

@@ -14,7 +14,7 @@ from horde_proxy.prompts.tool_calls.arguments import call_problem
 from horde_proxy.prompts.tool_calls.calls import CallReading, FoundCall
 from horde_proxy.prompts.tool_calls.instructions import call_text
 from horde_proxy.prompts.tool_calls.reading import certain_content, read_calls
-from horde_proxy.protocol.chat import Tool
+from horde_proxy.protocol.generation_request import Tool
 from tests.support import growth
 
 STYLES = ("hermes", "llama3", "mistral")

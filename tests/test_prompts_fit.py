@@ -11,7 +11,7 @@ from horde_proxy.prompts import fit as fitting
 from horde_proxy.prompts.fit import Capacity, fit
 from horde_proxy.prompts.formats import FORMATS, render
 from horde_proxy.prompts.tokens import estimate
-from horde_proxy.protocol.chat import Message, ToolCall
+from horde_proxy.protocol.generation_request import Message, ToolCall
 
 CHATML = FORMATS["chatml"]
 LONG = "word " * 500  # about 510 tokens

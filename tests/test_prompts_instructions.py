@@ -15,7 +15,7 @@ from horde_proxy.prompts.tool_calls.instructions import (
     stops,
     style_for,
 )
-from horde_proxy.protocol.chat import Tool
+from horde_proxy.protocol.generation_request import Tool
 
 STYLES = ("hermes", "llama3", "mistral")
 WEATHER = Tool(

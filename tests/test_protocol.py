@@ -13,8 +13,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol import chunks, sse
-from horde_proxy.protocol.chat import GenerationRequest, Message, ToolCall, read_chat
+from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import Head, chunk, fold, role_chunk, usage_chunk, words
+from horde_proxy.protocol.generation_request import GenerationRequest, Message, ToolCall
 from horde_proxy.protocol.usage import estimate_prompt, usage_in
 
 HEAD = Head("chatcmpl-1", 1700000000, "some/model")

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from horde_proxy.protocol.chat import (
+from horde_proxy.protocol.chat import read_chat
+from horde_proxy.protocol.completions import read_completion
+from horde_proxy.protocol.generation_request import (
     GenerationRequest,
     JsonFormat,
     Message,
     Tool,
     ToolCall,
-    read_chat,
 )
-from horde_proxy.protocol.completions import read_completion
 from horde_proxy.protocol.openai_body import openai_body
 
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}}

@@ -23,8 +23,8 @@ from horde_proxy.errors import (
     UpstreamFailed,
 )
 from horde_proxy.ledger import ClientKey
-from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import Head, chunk, role_chunk
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.router import EVERYTHING, Router
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from horde_proxy.errors import InsufficientKudos
 from horde_proxy.prompts.answer import cut
 from horde_proxy.prompts.tokens import estimate, truncate
-from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import fold
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.base import Caller, Route, SubmitBudget, SubmitsUsedUp, Waiting
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.worker.backends import BackendError

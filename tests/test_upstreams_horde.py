@@ -19,8 +19,8 @@ from horde_proxy.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import fold
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem, Waiting
 from horde_proxy.upstreams.horde.text import TEXT

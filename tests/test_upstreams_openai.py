@@ -19,8 +19,8 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
-from horde_proxy.protocol.chat import GenerationRequest, Message
 from horde_proxy.protocol.chunks import fold
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.base import Accepted, Caller, Route
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.stream import as_chunks

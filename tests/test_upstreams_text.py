@@ -9,7 +9,7 @@ import pytest
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.formats import FORMATS
-from horde_proxy.protocol.chat import GenerationRequest
+from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.upstreams.horde.text import (
     is_censored,
     is_final,

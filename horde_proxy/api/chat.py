@@ -11,8 +11,9 @@ from flask import Blueprint, Response
 from horde_proxy.api.context import ServingOptions
 from horde_proxy.api.front import Front
 from horde_proxy.api.generation import run_generation
-from horde_proxy.protocol.chat import GenerationRequest, read_chat
+from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import ChatEvents, Chunk, fold
+from horde_proxy.protocol.generation_request import GenerationRequest
 
 blueprint = Blueprint("chat", __name__)
 

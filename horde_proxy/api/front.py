@@ -16,8 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from horde_proxy.api.context import ServingOptions
 from horde_proxy.errors import ProxyError
-from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Chunk
+from horde_proxy.protocol.generation_request import GenerationRequest
 
 
 class Question(Protocol):

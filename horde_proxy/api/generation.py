@@ -26,8 +26,8 @@ from horde_proxy.api.front import Front, Q
 from horde_proxy.api.proxying import candidates_for, client_socket, try_proxy
 from horde_proxy.api.shared_answer import AnswerReader, RequestInfo
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream, KeepAliveOptions
-from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Chunk
+from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.base import ANSWER_MARGIN, Accepted, Caller, StreamItem, Waiting
 from horde_proxy.upstreams.interleave import interleave

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol.chat import GenerationRequest, Message
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.windows import CallWindows
 
 _WINDOW = 60

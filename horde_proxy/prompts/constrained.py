@@ -22,7 +22,7 @@ from horde_proxy.prompts.lenient_json import dumps, loads, span
 from horde_proxy.prompts.tool_calls import instructions as calling
 from horde_proxy.prompts.tool_calls.calls import CallReading
 from horde_proxy.prompts.tool_calls.reading import read_calls
-from horde_proxy.protocol.chat import GenerationRequest, JsonFormat, Message, Tool
+from horde_proxy.protocol.generation_request import GenerationRequest, JsonFormat, Message, Tool
 
 _JSON = "Answer with one JSON object only, no prose, no code fence."
 _JSON_OF_SCHEMA = (

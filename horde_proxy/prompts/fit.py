@@ -14,7 +14,7 @@ from horde_proxy.errors import ContextLengthExceeded
 from horde_proxy.prompts.formats import Format, render
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.prompts.turns import to_turns
-from horde_proxy.protocol.chat import Message
+from horde_proxy.protocol.generation_request import Message
 
 LEAST_LENGTH = 16
 """The horde refuses a smaller max_length."""

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from horde_proxy.prompts.formats import Turn
 from horde_proxy.prompts.tool_calls import instructions
-from horde_proxy.protocol.chat import Message, ToolCall
+from horde_proxy.protocol.generation_request import Message, ToolCall
 
 
 def to_turns(messages: Sequence[Message], style: str = "hermes") -> list[Turn]:

@@ -1,4 +1,6 @@
-"""OpenAI's vocabulary, pure: read a request; build completion, chunk, usage and SSE event.
+"""The wire formats of the fronts, pure: reading a body, building completions, chunks and events.
 
-Nothing here does I/O, knows Flask or reads a clock.
+generation_request.py and chunks.py are the neutral request and answer, which all fronts and
+upstreams speak; chat.py and completions.py are OpenAI's two APIs around them. Nothing here does
+I/O, knows Flask or reads a clock. Exports nothing: each module is imported by its own name.
 """

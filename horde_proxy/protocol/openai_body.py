@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from horde_proxy.protocol.chat import GenerationRequest, JsonFormat, Message, Tool
+from horde_proxy.protocol.generation_request import GenerationRequest, JsonFormat, Message, Tool
 
 
 def openai_body(request: GenerationRequest) -> Mapping[str, Any]:

@@ -21,8 +21,8 @@ from horde_proxy.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Chunk
+from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.circuit_breaker import Attempt
 from horde_proxy.upstreams.base import Accepted, Caller, Spent, StreamItem, Waiting

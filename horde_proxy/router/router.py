@@ -18,7 +18,7 @@ from horde_proxy.errors import (
     Refused,
     Unavailable,
 )
-from horde_proxy.protocol.chat import GenerationRequest
+from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router import failover
 from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.endpoint import Endpoint

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from horde_proxy.errors import ProxyError, TimedOut, UpstreamFailed
-from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Chunk
+from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 

@@ -20,7 +20,7 @@ from horde_proxy.prompts.json_schema.validation import problem_with
 from horde_proxy.prompts.lenient_json import DEEPEST, dumps, loads
 from horde_proxy.prompts.tool_calls.calls import FoundCall
 from horde_proxy.prompts.tool_calls.searching import SearchedText
-from horde_proxy.protocol.chat import Tool
+from horde_proxy.protocol.generation_request import Tool
 
 # 3, -12; 18 digits fit into 64 bits, more may be an id that must stay a text
 _INTEGER = re.compile(r"[+-]?\d{1,18}")

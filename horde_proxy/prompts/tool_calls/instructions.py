@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from horde_proxy.prompts.json_schema.slimming import slimmed
-from horde_proxy.protocol.chat import Tool
+from horde_proxy.protocol.generation_request import Tool
 
 # Word for word the block of Qwen2.5's chat template, which Hermes' models know as well.
 _HERMES_HEAD = """# Tools

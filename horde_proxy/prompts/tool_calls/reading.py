@@ -19,7 +19,7 @@ from horde_proxy.prompts.tool_calls.searching import (
     tools_by_name,
 )
 from horde_proxy.prompts.tool_calls.unmarked import embedded_calls, line_calls, whole_answer_calls
-from horde_proxy.protocol.chat import Tool
+from horde_proxy.protocol.generation_request import Tool
 
 _STAGES: tuple[Callable[[SearchedText], Findings], ...] = (
     marked_calls,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.prompts.tool_calls.calls import FoundCall
-from horde_proxy.protocol.chat import Tool
+from horde_proxy.protocol.generation_request import Tool
 
 MOST_PROBLEMS = 20
 """Unreadable calls after which a stage ends: a text full of them is a document about calls."""

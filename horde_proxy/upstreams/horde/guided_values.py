@@ -18,7 +18,7 @@ from horde_proxy.prompts.fit import LEAST_LENGTH
 from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, guided_fill
 from horde_proxy.prompts.json_schema.validation import fits
 from horde_proxy.prompts.lenient_json import dumps
-from horde_proxy.protocol.chat import GenerationRequest, Message
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.horde.chained_answer import AnswerItem
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost

@@ -13,7 +13,7 @@ from horde_proxy.aihorde import kudos, limits
 from horde_proxy.errors import ModelNotFound, Unavailable
 from horde_proxy.prompts.fit import LEAST_LENGTH, Capacity, Fitted, common_length, fit
 from horde_proxy.prompts.formats import RAW, Format
-from horde_proxy.protocol.chat import GenerationRequest, Message
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde import text
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, ModelEntry

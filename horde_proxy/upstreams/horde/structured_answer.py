@@ -36,8 +36,8 @@ from horde_proxy.prompts.tool_calls.calls import CallReading, FoundCall
 from horde_proxy.prompts.tool_calls.instructions import prefill
 from horde_proxy.prompts.tool_calls.reading import certain_content
 from horde_proxy.protocol import chunks
-from horde_proxy.protocol.chat import Message, Tool
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
+from horde_proxy.protocol.generation_request import Message, Tool
 from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer, CutOff, check_time
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost

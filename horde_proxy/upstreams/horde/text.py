@@ -12,7 +12,7 @@ from horde_proxy.aihorde import limits
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.formats import Format
-from horde_proxy.protocol.chat import GenerationRequest
+from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.upstreams.horde.jobs import (
     JobKind,
     Status,

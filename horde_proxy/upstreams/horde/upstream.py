@@ -17,8 +17,8 @@ from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import InMaintenance, ProxyError, Unreachable
 from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_request, with_prefill
 from horde_proxy.protocol import chunks
-from horde_proxy.protocol.chat import GenerationRequest
 from horde_proxy.protocol.chunks import Head
+from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Accepted, Caller, Route, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.accounts import Account, Accounts

@@ -23,7 +23,7 @@ from urllib3.exceptions import HTTPError
 
 from horde_proxy.caching.background import BackgroundValue, in_background
 from horde_proxy.errors import ProxyError, RateLimited, TimedOut, Unreachable, UpstreamFailed
-from horde_proxy.protocol.chat import GenerationRequest
+from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.protocol.openai_body import openai_body
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Caller, Route, StreamItem

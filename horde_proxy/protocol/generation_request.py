@@ -1,0 +1,83 @@
+"""The neutral request: what is asked of a model, whichever front read it. Pure.
+
+Each front's reader makes one, checked and without nulls; upstreams doubt nothing in it. Who asks,
+and how long that client waits, is upstreams.base.Caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call in an assistant's turn. `arguments` is JSON text, as in OpenAI's API."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call. `parameters` is the JSON schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class JsonFormat:
+    """The answer must be JSON: any object, or a value that fits `schema`."""
+
+    schema: Mapping[str, Any] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat.
+
+    `tool_calls` are the calls of an assistant's turn; `tool_call_id` is the call that a tool's
+    turn answers.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What a client asks for, checked and with nulls gone. Who asks is upstreams.base.Caller.
+
+    `max_tokens` None: the upstream's default. `sampling` and `horde` hold only what the client
+    set. `ignored` names parameters that were accepted but cannot be honoured. `tool_choice` is
+    "none", "auto", "required" or the name of a tool. `legacy_functions`: the client expects
+    `function_call` instead of `tool_calls`. `raw`: the only message is a prompt that the model
+    continues, without a chat format. `source` is the client's body where that is OpenAI's own: a
+    chat, or with `raw` a completion. Without it, openai_body writes one from the rest.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    stream: bool = False
+    include_usage: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    horde: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "none"
+    parallel_tool_calls: bool = True
+    legacy_functions: bool = False
+    json_format: JsonFormat | None = None
+    raw: bool = False
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
