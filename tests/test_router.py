@@ -241,6 +241,7 @@ def test_a_server_that_lists_no_models_is_tried_for_any_that_is_allowed_there() 
     router = Router([endpoint(one, globs=["tts-*"])], {"voice": "tts-1"})
     assert tried_in_order(router, "tts-1") == [("one", ("tts-1",))]
     assert tried_in_order(router, "voice") == [("one", ("tts-1",))]
+    assert tried_in_order(router, "VOICE") == [("one", ("tts-1",))]
     with pytest.raises(ModelNotFound):
         router.candidates("gpt-4")
 
@@ -579,6 +580,16 @@ def test_a_fallback_counts_for_an_alias_and_other_spellings() -> None:
     one, two = Proxying("one", "a/Model-8B"), Proxying("two", "n")
     router = Router([endpoint(one), endpoint(two)], {"gpt": "a/Model-8B"}, {"a/Model-8B": ["n"]})
     for name in ("gpt", "model-8b", "A/MODEL-8B"):
+        assert [name for name, _ in tried_in_order(router, name)] == ["one", "two"]
+
+
+def test_the_fallbacks_of_an_aliass_target_count_however_the_alias_is_written() -> None:
+    router = Router(
+        [endpoint(Proxying("one", "a/X-8B")), endpoint(Proxying("two", "n"))],
+        {"Gpt": "x-8b"},
+        {"x-8b": ["n"]},
+    )
+    for name in ("Gpt", "gpt"):
         assert [name for name, _ in tried_in_order(router, name)] == ["one", "two"]
 
 

@@ -1,6 +1,6 @@
-"""From a model's name to the candidates that may answer, in the order in which they are tried.
+"""From a model's name to the candidates that may answer, the best first.
 
-It decides and describes; see failover for the calls. Any thread may use one Router.
+The router only decides; `failover` makes the calls. Any thread may use a Router.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 _NEAR_NAMES = 3
 _NEAR_CUTOFF = 0.4
-"""difflib's default of 0.6 finds too little: quantisation and author make names differ much."""
+"""difflib's default of 0.6 finds too few names: quantisation and author make names differ a lot."""
 _LONGEST_SHOWN_NAME = 200
 _NO_MODELS_RETRY_AFTER = 5
-"""Seconds after which to try again: a horde's first worker may be about to come."""
+"""Seconds. A horde's first worker may come soon."""
 _ANY_MODEL = "any model"
 
 
@@ -51,7 +51,7 @@ class Router:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.endpoints = endpoints
-        self._aliases = aliases or {}
+        self._aliases = {name.casefold(): target for name, target in (aliases or {}).items()}
         folded = {name.casefold(): names for name, names in (fallbacks or {}).items()}
         self._fallbacks: Mapping[str, Sequence[str]] = folded
         self._max_wait, self._chance = max_wait, chance
@@ -70,7 +70,7 @@ class Router:
         return models
 
     def model(self, name: str, scope: Scope = EVERYTHING) -> dict[str, Any]:
-        """One model object. Raises ModelNotFound, which names similar models, or some."""
+        """One model object. Raises ModelNotFound, which suggests similar models, or any."""
         visible, groups = self._resolve(name, scope)
         if not groups:
             raise self._unknown(name, scope)
@@ -87,10 +87,11 @@ class Router:
     def candidates(
         self, name: str | None, scope: Scope = EVERYTHING, endpoint: str | None = None
     ) -> Candidates:
-        """The candidates for the models that a name stands for, then those for its fallbacks.
+        """The candidates for the models that a name refers to, then those for its fallbacks.
 
-        The best is first. Without a name, all endpoints that can proxy. `endpoint`: only the one
-        of that name. Raises ModelNotFound, InvalidRequest, Refused or AllEndpointsFailed.
+        The best comes first. Without a name, they are all endpoints that can proxy. `endpoint`
+        limits them to the endpoint of this name. Raises ModelNotFound, InvalidRequest, Refused,
+        Unavailable or AllEndpointsFailed.
         """
         if endpoint is not None and all(known.name != endpoint for known in self.endpoints):
             raise InvalidRequest(f"There is no endpoint {endpoint[:_LONGEST_SHOWN_NAME]!r}.")
@@ -105,7 +106,9 @@ class Router:
         if fallbacks:
             candidates = self._by_wait(candidates, fallbacks)
         if endpoint is not None:
-            candidates = [one for one in candidates if one.endpoint.name == endpoint]
+            candidates = [
+                candidate for candidate in candidates if candidate.endpoint.name == endpoint
+            ]
         if not candidates:
             raise self._unknown(name, scope)
         return Candidates(name, candidates, self._absent(candidates, scope))
@@ -130,13 +133,13 @@ class Router:
     def _resolve(
         self, name: str, scope: Scope, *, may_refresh: bool = True
     ) -> tuple[VisibleModels, list[list[str]]]:
-        """The visible models, and the groups of them that a name stands for.
+        """The visible models, and the groups of them that a name refers to.
 
-        When there are none, the endpoints' lists are loaded anew first: a worker may have come.
+        If there are none, the endpoints' lists are loaded again: a new worker may have come.
         """
         visible = self._index.visible_to(scope)
         groups = visible.groups(name, self._aliases)
-        # Upstreams load anew at most every two seconds, however many clients ask for a wrong name.
+        # Upstreams load at most once in two seconds, however many clients send a wrong name.
         if not groups and may_refresh:
             for endpoint in self.endpoints:
                 endpoint.upstream.refresh()
@@ -156,8 +159,8 @@ class Router:
         ]
 
     def _without_lists(self, name: str, scope: Scope, is_fallback: bool) -> list[Candidate]:
-        """The endpoints that list no models, and may be tried for any."""
-        name = self._aliases.get(name, name)
+        """The endpoints that list no models, and may be tried for any model."""
+        name = self._aliases.get(name.casefold(), name)
         if not scope.allows_model(name):
             return []
         endpoints = [
@@ -171,12 +174,12 @@ class Router:
         ]
 
     def _for_any_model(self, scope: Scope, endpoint: str | None) -> Candidates:
-        """All endpoints that can proxy, always in the same order.
+        """All endpoints that can proxy.
 
-        So a file that an endpoint stores is found there again.
+        The order is always the same, so that a file is found again at the endpoint that stores it.
         """
         if not scope.allows_all_models:
-            raise Refused("This key is for some models only, and the request names none.")
+            raise Refused("This key is for some models only, and the request names no model.")
         candidates = [
             Candidate(known, ("",))
             for known in sorted(self.endpoints, key=_priority)
@@ -190,7 +193,7 @@ class Router:
         """By priority, then by the running requests for each unit of weight, then by chance."""
         if len(endpoints) < 2:
             return list(endpoints)
-        # Plus one, so that of two idle endpoints the heavier one is first.
+        # Plus one, so that of two idle endpoints, the one with more weight comes first.
         return sorted(
             endpoints,
             key=lambda endpoint: (
@@ -201,11 +204,11 @@ class Router:
         )
 
     def _fallbacks_of(self, name: str, candidates: Sequence[Candidate]) -> Sequence[str]:
-        """The fallbacks of the name, else of its alias's target, of the best model, or of "*"."""
+        """The fallbacks of the name, else of its alias's target, the best model, or "*"."""
         if not self._fallbacks:
             return ()
         best = candidates[0].model if candidates else None
-        for key in (name, self._aliases.get(name), best, "*"):
+        for key in (name, self._aliases.get(name.casefold()), best, "*"):
             fallbacks = self._fallbacks.get(key.casefold()) if key else None
             if fallbacks:
                 return fallbacks
@@ -214,7 +217,7 @@ class Router:
     def _by_wait(
         self, candidates: Sequence[Candidate], fallbacks: Sequence[Candidate]
     ) -> list[Candidate]:
-        """The fallbacks come before those candidates whose wait is too long."""
+        """All candidates, with the fallbacks before those that have too long a wait."""
         slow = [candidate for candidate in candidates if self._is_too_slow(candidate)]
         quick = [candidate for candidate in candidates if candidate not in slow]
         return [*quick, *fallbacks, *slow]
@@ -224,7 +227,7 @@ class Router:
         return self._max_wait is not None and expected_seconds(model) > self._max_wait
 
     def _absent(self, candidates: Sequence[Candidate], scope: Scope) -> dict[str, str]:
-        """Why the other endpoints are not among the candidates, by name."""
+        """The reasons why the other endpoints are not candidates, by the endpoint's name."""
         if len(self.endpoints) == 1:
             return {}
         present = {candidate.endpoint.name for candidate in candidates}
@@ -235,7 +238,7 @@ class Router:
         }
 
     def _unknown(self, name: str, scope: Scope) -> ProxyError:
-        """The error for a name without candidates: wrong only if all models could be listed."""
+        """The error for a name without candidates: a 404 only if all lists could be loaded."""
         name = name[:_LONGEST_SHOWN_NAME]
         errors = [endpoint.error for endpoint in self.endpoints if endpoint.error]
         if len(self.endpoints) == 1 and errors:
@@ -276,14 +279,14 @@ def _state(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _serving(group: Sequence[str], visible: VisibleModels) -> list[Endpoint]:
-    """The endpoints of all models of a group, each once."""
-    return list(dict.fromkeys(each for name in group for each in visible.serving[name]))
+    """The endpoints of all models of a group, without duplicates."""
+    return list(dict.fromkeys(endpoint for name in group for endpoint in visible.serving[name]))
 
 
 def _candidates_at(
     endpoint: Endpoint, group: Sequence[str], visible: VisibleModels, is_fallback: bool
 ) -> Iterator[Candidate]:
-    """The models of a group at one endpoint; those that may share a request are one candidate."""
+    """The candidates for a group at one endpoint. Models that may share a request are one."""
     models = [endpoint.own_name(name) for name in group if endpoint in visible.serving[name]]
     while models:
         shared = endpoint.upstream.shared(models)
