@@ -40,6 +40,7 @@ def problem(found: Any) -> dict[str, Any]:
         (b'{"input_tokens": 7, "output_tokens": 5}', (7, 5)),
         (b'{"prompt_tokens": 1%s, "completion_tokens": 5}' % (b"0" * 400), (0, 5)),
         (b'{"prompt_tokens": "7", "completion_tokens": -5}', None),
+        (b'{"prompt_tokens": true, "completion_tokens": 5.0}', (0, 5)),
     ],
 )
 def test_what_an_answer_used_is_taken_where_it_can_be(

@@ -1,4 +1,4 @@
-"""The usage of an answer, in tokens: read from its last bytes, or estimated. Pure."""
+"""The token usage of an answer: read from its last bytes, or estimated. Pure."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import json
 import re
 from typing import Any
 
+from horde_proxy.numbers import finite
+
 # `"usage": {` in JSON, with or without spaces: chats, completions, embeddings and responses.
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _DECODER = json.JSONDecoder()
 _TEXT_FIELDS = ("messages", "prompt", "input", "instructions", "tools", "functions")
 _NOT_TEXT = frozenset({"image_url", "input_audio", "file", "file_data", "image"})
 _CHARACTERS = 4
-"""Characters of a token, a little less than English and code have on average."""
-_TOO_MANY = 10**12
-"""Counts from here on are a server's mistake, and would spoil every sum."""
+"""Characters in a token: a little less than the average of English and code."""
+_MOST_TOKENS = 1e12
+"""A larger count is a server's mistake, and would spoil every sum."""
 
 
 def usage_in(tail: bytes) -> tuple[int, int] | None:
-    """(prompt tokens, completion tokens) of the last usage object, or None without one.
+    """(prompt tokens, completion tokens) of the last usage object; None without one.
 
-    `tail` is the end of a JSON answer or of an event stream. It knows the names of chats
-    (prompt_tokens) and of responses (input_tokens).
+    `tail` is the end of a JSON answer or of an event stream. The fields may have the names of
+    chats (prompt_tokens) or of responses (input_tokens).
     """
     for match in reversed(list(_USAGE.finditer(tail))):
         usage = _object(tail[match.end() - 1 :])
@@ -33,7 +35,7 @@ def usage_in(tail: bytes) -> tuple[int, int] | None:
 
 
 def tidy_usage(usage: Any) -> dict[str, Any]:
-    """OpenAI's usage object of what a server sent; a count that is no number becomes 0."""
+    """OpenAI's usage object, made from a server's; a count that is not a number becomes 0."""
     usage = usage if isinstance(usage, dict) else {}
     prompt = _count(usage, "prompt_tokens", "input_tokens")
     completion = _count(usage, "completion_tokens", "output_tokens")
@@ -46,16 +48,16 @@ def tidy_usage(usage: Any) -> dict[str, Any]:
 
 
 def estimate_prompt(document: Any) -> int:
-    """About how many tokens the texts of a request body have. Pictures are not counted."""
+    """The estimated number of tokens of the texts in a request body. Pictures do not count."""
     if not isinstance(document, dict):
         return 0
     return sum(_characters(document.get(name)) for name in _TEXT_FIELDS) // _CHARACTERS
 
 
 def _characters(value: Any) -> int:
-    """The characters of all texts in a JSON value, and of the names of its fields.
+    """The number of characters in all texts of a JSON value, names of fields included.
 
-    A loop and not a recursion: bodies nest as deep as JSON's reader lets them.
+    This is a loop, because the nesting of a body could be too deep for recursion.
     """
     count, pending = 0, [value]
     while pending:
@@ -71,7 +73,7 @@ def _characters(value: Any) -> int:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    """The JSON object at the beginning of a text; {} when it is broken."""
+    """The JSON object at the beginning of a text; {} if it is broken."""
     try:
         value, _ = _DECODER.raw_decode(text.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
@@ -80,5 +82,6 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 def _count(usage: dict[str, Any], *names: str) -> int:
-    values = (usage.get(name) for name in names)
-    return next((value for value in values if isinstance(value, int) and 0 < value < _TOO_MANY), 0)
+    """The first usable count under one of the names, else 0."""
+    counts = (finite(usage.get(name), _MOST_TOKENS) for name in names)
+    return int(next(filter(None, counts), 0))
