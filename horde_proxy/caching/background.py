@@ -1,6 +1,6 @@
-"""A value that a background thread loads, so that hardly any request waits for it.
+"""A value that a background thread loads, so that requests rarely wait for it.
 
-How the threads meet, in `get`:
+Where the threads meet, in `get`:
 
     fresh ------------------------------> the value
     due, usable: one thread loads ------> the old value, at once
@@ -24,13 +24,13 @@ from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 FAILURE_TTL = 5.0
 """The pause after a failed load (s): short, since most outages are restarts."""
 PATIENCE = 2.0
-"""The longest wait for a load (s): after that a client rather takes an old value or an error."""
+"""The longest wait for a load (s): after that, an old value or an error is better."""
 
 T = TypeVar("T")
 
 
 def in_background(load: Callable[[], None]) -> None:
-    """Run `load` in a thread of its own, which does not keep the process alive."""
+    """Run `load` in a new thread, which does not keep the process alive."""
     threading.Thread(target=load, daemon=True).start()
 
 
@@ -40,13 +40,13 @@ def inline(load: Callable[[], None]) -> None:
 
 
 class BackgroundValue(Generic[T]):
-    """What `load` returns, renewed by a background thread when it is used and older than `ttl`.
+    """The value that `load` returns. A use of a value older than `ttl` begins a new load.
 
-    Times are in seconds. One thread loads at a time. Callers wait only while there is no value,
-    when it is older than `stale` and the last load did not fail, or after `refresh`; at most
-    `patience`, or `first_patience` while there is no value. A failed load keeps the last good
-    value and is repeated after `failure_ttl`. `age` says how old a value is when it arrives.
-    `load` reports failure with a ProxyError. `telemetry` counts hits and loads under `name`.
+    Times are in seconds. One thread loads at a time. Callers wait only if there is no value, if
+    the value is older than `stale` and the last load did not fail, or after `refresh`. They wait at
+    most `patience`, or `first_patience` if there is no value. After a failed load, the last good
+    value stays and the load is repeated after `failure_ttl`. `age` returns the age of a value on
+    arrival. `load` raises a ProxyError when it fails. `telemetry` counts hits and loads by `name`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class BackgroundValue(Generic[T]):
         self.error: ProxyError | None = None
 
     def get(self) -> T:
-        """The value. Raises the ProxyError of the last load while there has never been one."""
+        """The value. Raises the ProxyError of the last load if none has ever succeeded."""
         self.load_if_due()
         if self._is_loading and self._should_wait():
             self._wait()
@@ -89,24 +89,24 @@ class BackgroundValue(Generic[T]):
         raise self.error or Unavailable("It has not answered yet.", retry_after=5)
 
     def peek(self) -> T | None:
-        """The value without waiting; None while there is none. A load that is due begins."""
+        """The value without waiting, None before the first. Begins a load that is due."""
         self.load_if_due()
         return self._value
 
     def age(self) -> float:
-        """The age of the value (s); infinite while there is none."""
+        """The age of the value (s); infinite before the first."""
         return self._clock() - self._loaded_at
 
     def load_if_due(self) -> None:
-        """Begin the load that is due, without waiting.
+        """Begin a load that is due, without waiting.
 
-        Begin it for several values before the first `get`: then they load side by side.
+        To load several values at the same time, call this for all of them before the first `get`.
         """
         if self._clock() >= self._due:
             self._start()
 
     def refresh(self, min_interval: float = PATIENCE) -> None:
-        """Load anew now; the next `get` waits for that. At most once in `min_interval` seconds."""
+        """Begin a load, for which the next `get` waits. At most once in `min_interval` seconds."""
         if self._clock() - self._began >= min(min_interval, self._ttl):
             self._is_refresh_requested = True
             self._start()
@@ -122,8 +122,10 @@ class BackgroundValue(Generic[T]):
             if not self._is_loading:
                 raise  # `_run` was inline, and `load` itself raised this
             # "can't start new thread": the next caller tries again.
-            self._is_loading = False
-            self.error = Unavailable("It cannot be loaded now.", retry_after=5)
+            with self._changed:
+                self._is_loading = False
+                self.error = Unavailable("It cannot be loaded now.", retry_after=5)
+                self._changed.notify_all()
 
     def _renew(self) -> None:
         error: ProxyError | None = None
@@ -133,7 +135,7 @@ class BackgroundValue(Generic[T]):
         except ProxyError as exc:
             error = exc
         finally:
-            # Also after an exception that nobody expects: waiting threads must go on.
+            # Also after an unexpected exception: waiting threads must go on.
             self._telemetry.refreshed(self._name, value is not None)
             with self._changed:
                 self._store(value, error)
@@ -145,7 +147,7 @@ class BackgroundValue(Generic[T]):
         if value is not None:
             age = self._age_of(value)
             self._value, self._loaded_at = value, now - age
-            # A value that arrives old is due again soon, but not before a failed one would be.
+            # A value that is old on arrival is due soon, but not earlier than after a failed load.
             self._due = max(now - age + self._ttl, min(self._due, now + self._ttl))
         self.error = error
         self._is_loading = self._is_refresh_requested = False
