@@ -1,7 +1,7 @@
-"""Values that are expensive to get, kept for a while.
+"""Caches for values that are expensive to get.
 
-A value that a background thread loads (`background`), a document with a copy on disk (`disk`),
-documents and outages that several proxies share (`redis`), a value made from another (`derived`).
-Nothing is exported here, because `disk` needs requests and `redis` an extra. The room knows
-neither the horde nor what the values mean.
+`background`: a value that a background thread loads. `disk`: a document with a copy on disk.
+`redis`: documents that several proxies share. `derived`: a value made from other objects. Nothing
+is exported here, because `disk` needs requests and `redis` an extra. This room knows neither the
+horde nor the meaning of the values.
 """

@@ -1,7 +1,7 @@
 """A value that is made from other objects, and made again only when one of them is replaced.
 
-Objects are compared by identity: whoever supplies them keeps giving the same object for as long
-as nothing has changed, and never changes an object that was given out.
+Objects are compared by identity. So the source must return the same object as long as nothing has
+changed, and must never change an object that it has returned.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class Derived(Generic[S, T]):
-    """What `make` returns for the tuple that `source` returns, at most `max_age` seconds old.
+    """The value that `make` returns for the tuple from `source`, at most `max_age` seconds old.
 
-    `source` is called for each `get`; it may wait, and may raise.
+    Every `get` calls `source`, which may wait and may raise.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class Derived(Generic[S, T]):
         self._source, self._make = source, make
         self._max_age, self._clock = max_age, clock
         self._made: _Made[S, T] | None = None
-        # Held while the value is made, so that of many threads one makes it. `make` does no I/O;
-        # `source` may, and is called before.
+        # Held while the value is made, so that only one of many threads makes it. No I/O happens
+        # under it: `make` does none, and `source`, which may do some, is called before.
         self._lock = threading.Lock()
 
     def get(self) -> T:
@@ -50,7 +50,7 @@ class Derived(Generic[S, T]):
             return made.value
 
     def peek(self) -> T | None:
-        """The value that was made last; None before the first `get`. Never calls the source."""
+        """The last value; None before the first `get`. It never calls the source."""
         made = self._made
         return None if made is None else made.value
 

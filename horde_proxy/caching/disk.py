@@ -1,6 +1,6 @@
-"""A large JSON document that hardly changes: fetched with its ETag, with a copy on disk.
+"""A large JSON document that rarely changes: it is fetched with its ETag, and copied to disk.
 
-It loads in the calling thread and keeps no time; a BackgroundValue around it does both.
+It is loaded in the calling thread, at every call: put a BackgroundValue around it.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class CachedDocument:
     ) -> None:
         self._source, self._session = source, session
         self._timeout, self._is_valid, self._now = timeout, is_valid, now
-        # 16 hexadecimal digits tell the few URLs of one installation apart.
+        # 16 hexadecimal digits are enough to tell the few URLs of an installation apart.
         self._copy = folder / f"{sha256(source.encode()).hexdigest()[:16]}.json"
         self._etag: str | None = None
         self._value: Any = None
 
     def load(self) -> StoredCopy:
-        """The document. Raises UpstreamFailed when it cannot be read."""
+        """The document. Raises UpstreamFailed if it cannot be read."""
         if not self._source.startswith(("http://", "https://")):
             return StoredCopy(self._read_file())
         if self._value is None and (copy := self._read_copy()):
@@ -66,7 +66,7 @@ class CachedDocument:
             raise UpstreamFailed(f"{self._source} is not a readable JSON file.") from exc
 
     def _read_copy(self) -> StoredCopy | None:
-        """The copy on disk; None when there is none, or it is damaged."""
+        """The copy on disk; None if it is missing or damaged."""
         try:
             stored = json.loads(self._copy.read_text(encoding="utf-8"))
             self._etag, self._value = stored["etag"], stored["value"]
@@ -79,21 +79,21 @@ class CachedDocument:
         try:
             response = self._session.get(self._source, headers=headers, timeout=self._timeout)
             if response.status_code == 304 and headers:
-                self._write_copy()  # its time of change says how old the document is
+                self._write_copy()  # the file's time of change tells the document's age
                 return self._value
             response.raise_for_status()
             document = response.json()
         except (requests.RequestException, ValueError, RecursionError) as exc:
             raise UpstreamFailed("The document cannot be fetched.") from exc
         if not self._is_valid(document):
-            raise UpstreamFailed("The fetched document is not of the expected kind.")
+            raise UpstreamFailed("The fetched document does not have the expected content.")
         self._value, self._etag = document, response.headers.get("ETag")
         self._write_copy()
         return self._value
 
     def _write_copy(self) -> None:
-        """Replace the copy on disk. A failure only costs a fetch at the next start."""
-        # Several processes may write at once: each writes a file of its own, and the rename is
+        """Replace the copy on disk. After a failure, the next start must fetch the document."""
+        # Several processes may write at the same time. Each writes its own file, and the rename is
         # atomic, so a reader never sees half a document.
         unfinished = self._copy.with_suffix(f".{os.getpid()}")
         try:
@@ -102,4 +102,4 @@ class CachedDocument:
             unfinished.write_text(text, encoding="utf-8")
             unfinished.replace(self._copy)
         except OSError as exc:
-            log.warning("a fetched document cannot be kept on disk: %s", exc)
+            log.warning("a fetched document cannot be copied to disk: %s", exc)

@@ -1,13 +1,13 @@
-"""Documents that several proxies share through a Redis, and how an outage of it is survived.
+"""Documents that several proxies share through Redis, and the handling of its outages.
 
-For each document one proxy holds a lock and fetches; the others wait for what it stores:
+One proxy at a time holds a document's lock and fetches; the others wait for the stored document:
 
     young document in Redis? --yes--> return it
         | no
     lock free? --yes--> fetch, store, unlock     --no--> sleep, look again, until a deadline;
                                                          then fetch as well
 
-A failing Redis is never an error here: each proxy then works alone. See `Outage`.
+A failing Redis never raises an error here: each proxy then works alone. See `Outage`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from redis.lock import Lock
 
 LAST_GOOD_SECONDS = 3600
-"""How long the last good document is served while its source is down."""
+"""The time for which the last good document is served while its source is down."""
 OUTAGE_SECONDS = 5.0
-"""The pause between two attempts to reach a Redis that failed."""
+"""The pause between two attempts to reach a failed Redis."""
 SOCKET_SECONDS = 0.5
 """The longest wait for a connection or an answer: a healthy Redis needs milliseconds."""
 PATIENCE = 1.5
-"""How long a proxy that has no document waits for another one's fetch (s)."""
+"""The longest wait of a proxy without a document for another proxy's fetch (s)."""
 _POLL_SECONDS = 0.05
 
 T = TypeVar("T")
@@ -49,14 +49,14 @@ class Document:
 
 
 def redis_client(url: str) -> Redis:
-    """A client that connects at its first use and gives up soon; see SOCKET_SECONDS."""
+    """A client that connects at its first use, and waits at most SOCKET_SECONDS for an answer."""
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.retry import Retry
 
-    # One retry, because a kept connection is broken after a restart of the Redis. None after a
-    # time-out: a Redis that hangs would cost every call twice the time.
+    # One retry, because kept connections are broken after a restart of Redis. No retry after a
+    # time-out, because a Redis that hangs would cost every call twice the time.
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     return Redis.from_url(
         url, socket_connect_timeout=SOCKET_SECONDS, socket_timeout=SOCKET_SECONDS, retry=retry
@@ -64,10 +64,10 @@ def redis_client(url: str) -> Redis:
 
 
 class Outage:
-    """Whether a Redis may be called; logs once when an outage begins, and once when it ends.
+    """Whether Redis may be called. It logs once when an outage begins, and once when it ends.
 
     States: UP, every caller may call. DOWN, after a failure: one caller in `pause` seconds may
-    call, to find out whether it is up again. `what` is for the log, e.g. "submits are counted".
+    call, to find out whether Redis is up again. `what` is for the log: "submits are counted".
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Outage:
         return self._is_down
 
     def may_call(self) -> bool:
-        """Whether the caller may call now. While the Redis is down, a True reserves the attempt."""
+        """Whether the caller may call now. While Redis is down, True reserves the attempt."""
         if not self._is_down:
             return True
         with self._lock:
@@ -99,7 +99,7 @@ class Outage:
             return True
 
     def failed(self, reason: Exception | str) -> None:
-        """Note that a call failed."""
+        """Record that a call failed."""
         with self._lock:
             was_down, self._is_down = self._is_down, True
             self._next_call = self._clock() + self._pause
@@ -107,7 +107,7 @@ class Outage:
             log.warning("Redis fails, so %s in this process only: %s", self._what, reason)
 
     def succeeded(self) -> None:
-        """Note that a call succeeded."""
+        """Record that a call succeeded."""
         if not self._is_down:
             return
         with self._lock:
@@ -134,7 +134,7 @@ class SharedDocuments:
         self._outage = Outage("the horde's documents are kept", clock=clock)
 
     def last(self, name: str) -> Document | None:
-        """The document that any proxy fetched last, at most an hour old."""
+        """The last document that any proxy fetched; None if it is older than an hour."""
         key, absent = self._key(name), _Stored(None, 0)
         text, milliseconds_left = self._call(lambda redis: _read(redis, key), absent)
         age = LAST_GOOD_SECONDS - milliseconds_left / 1000
@@ -153,10 +153,10 @@ class SharedDocuments:
         lease: float,
         is_known: bool,
     ) -> Document:
-        """The shared document if it is younger than `max_age`, else a fetched one, then shared.
+        """The shared document if it is younger than `max_age`, else a fetched one, which is shared.
 
-        One proxy fetches, for at most `lease` seconds; the others wait for it. A proxy that knows
-        no older document (`is_known`) does not wait longer than PATIENCE, and then fetches too.
+        One proxy fetches, for at most `lease` seconds, and the others wait. `is_known`: this proxy
+        has an older document. Otherwise it waits at most PATIENCE, and then fetches as well.
         """
         deadline = self._clock() + (lease + 1 if is_known else PATIENCE)
         while True:
@@ -169,15 +169,15 @@ class SharedDocuments:
         if unlock is None:
             return self._store(name, fetch())
         try:
-            # Another proxy may have stored its document just before it gave the lock back.
+            # Another proxy may have stored its document just before it released the lock.
             return self._young(name, max_age) or self._store(name, fetch())
         finally:
             unlock()
 
     def try_lead(self, seconds: float) -> bool:
-        """Whether this proxy is the one that keeps the documents warm, for `seconds` from now.
+        """Whether this proxy is the one that keeps the documents fresh, for `seconds` from now.
 
-        Without a working Redis every proxy is.
+        Without a working Redis, every proxy is.
         """
         return self._call(lambda redis: self._lead(redis, seconds), True)
 
@@ -186,7 +186,7 @@ class SharedDocuments:
 
         lock = self._leadership
         if lock is None:
-            # The token must not be the thread's: any thread may ask whether this proxy leads.
+            # The token must not be bound to a thread, because any thread of this proxy may call.
             lock = self._leadership = redis.lock(
                 self._key("hydrator"), timeout=seconds, blocking=False, thread_local=False
             )
@@ -206,9 +206,9 @@ class SharedDocuments:
         return document
 
     def _try_lock(self, name: str, lease: float) -> Callable[[], None] | None:
-        """A function that gives the lock back; None while another proxy has the lock.
+        """A function that releases the lock; None while another proxy holds the lock.
 
-        Without a working Redis there is nothing to lock, and nothing to give back.
+        Without a working Redis, there is nothing to lock and nothing to release.
         """
         key = self._key(name) + ":lock"
 
@@ -232,7 +232,7 @@ class SharedDocuments:
         return f"{self._prefix}:horde_api:{name}"
 
     def _call(self, call: Callable[[Redis], T], otherwise: T) -> T:
-        """The result of the call; `otherwise` while the Redis is down."""
+        """The result of the call; `otherwise` while Redis is down."""
         from redis.exceptions import RedisError
 
         if not self._outage.may_call():
@@ -255,7 +255,7 @@ class _Stored(NamedTuple):
 
 
 def _nothing_to_unlock() -> None:
-    """Stands for an unlock while the Redis is down."""
+    """The release of a lock that was never taken, because Redis is down."""
 
 
 def _read(redis: Redis, key: str) -> _Stored:

@@ -1,6 +1,6 @@
-"""Chat completion chunks, the neutral type of the house, and the chat completion they add up to.
+"""Chat completion chunks, which all answers consist of inside the proxy, and their chat completion.
 
-One function makes each shape. Pure: ids and times come in as values.
+One function makes each shape. Pure: callers pass ids and times.
 Source: the chat completion and chunk objects of OpenAI's API reference.
 """
 
@@ -26,7 +26,7 @@ _WORD = re.compile(r"\s*\S+|\s+$")
 
 @dataclass(frozen=True)
 class Head:
-    """What all chunks of one answer share. `created` is Unix time (s); `model` is who serves."""
+    """The fields that all chunks of an answer share. `created` is Unix time (s)."""
 
     id: str
     created: int
@@ -68,7 +68,7 @@ def call_deltas(number: int, call_id: str, name: str, arguments: str) -> Iterato
 
 
 def as_legacy(delta: dict[str, Any]) -> dict[str, Any]:
-    """A tool call's delta as `function_call`: the older form, at most one in an answer."""
+    """A tool call's delta as `function_call`, the older form with at most one call."""
     return {"function_call": delta["tool_calls"][0]["function"]}
 
 
@@ -100,12 +100,12 @@ def bare_chunk(chunk: Chunk, delta: dict[str, Any] | None = None, index: int = 0
 
 
 def words(text: str) -> Iterator[str]:
-    """The text in word-sized pieces, which joined are the text again."""
+    """The text in pieces of a word each. Joined, they are the text again."""
     return (match.group() for match in _WORD.finditer(text))
 
 
 def has_text(chunk: Chunk) -> bool:
-    """Whether a chunk brings some of the answer, and not only a role or a reason to end."""
+    """Whether a chunk has a part of the answer, and not only a role or a finish_reason."""
     return any(
         choice["delta"].get("content") or choice["delta"].get("tool_calls")
         for choice in chunk["choices"]
@@ -115,8 +115,8 @@ def has_text(chunk: Chunk) -> bool:
 class ChatEvents:
     """Writes a chat completion as OpenAI's server-sent events; see api.front.EventWriter.
 
-    `include_usage`: the usage comes as the last chunk, and as null in the others, as OpenAI has
-    it with stream_options.include_usage.
+    With `include_usage`, the last chunk has the usage and the others have null, like OpenAI's with
+    stream_options.include_usage.
     """
 
     def __init__(self, *, include_usage: bool, shows_progress: bool = False) -> None:
@@ -134,7 +134,7 @@ class ChatEvents:
         return self._first is not None and not self._unfinished
 
     def chunk(self, chunk: Chunk) -> Iterator[bytes]:
-        """The event of one chunk; none for a usage that the client did not ask for."""
+        """The event of one chunk; nothing for a usage that the client has not requested."""
         self._first = self._first or chunk
         for choice in chunk["choices"]:
             self._unfinished.add(choice["index"])
@@ -144,15 +144,15 @@ class ChatEvents:
             yield self._event(self.shaped(chunk))
 
     def keep_alive(self) -> bytes:
-        """A chunk with an empty delta: clients that count seconds do not count comments."""
+        """A chunk with an empty delta: comments would not reset the time-outs of some clients."""
         return self._event(self.shaped(self._empty_chunk({})))
 
     def progress(self, text: str) -> bytes:
-        """A chunk with the text as reasoning, which many clients show apart from the answer."""
+        """A chunk with the text as reasoning, which many clients show beside the answer."""
         return self._event(self.shaped(self._empty_chunk({"reasoning_content": text})))
 
     def error(self, error: ProxyError) -> bytes:
-        """OpenAI's SDKs raise an APIError for a `data:` line that has an `error`."""
+        """A `data:` line with an `error`, for which OpenAI's SDKs raise an APIError."""
         return sse.event(error.envelope())
 
     def end(self) -> bytes:
@@ -163,7 +163,7 @@ class ChatEvents:
         return chunk
 
     def _empty_chunk(self, delta: dict[str, Any]) -> Chunk:
-        """A chunk of a choice that is still open: one that has ended must not begin again."""
+        """A chunk of a choice that is still open, because a finished one must not go on."""
         assert self._first is not None, "nothing is open before the first chunk"
         return bare_chunk(self._first, delta, index=min(self._unfinished))
 
@@ -174,7 +174,7 @@ class ChatEvents:
 
 
 def fold(chunks: Iterable[Chunk]) -> dict[str, Any]:
-    """The chat completion of all chunks of an answer; the last chunk names the model."""
+    """The chat completion that all chunks of an answer add up to. The last one names the model."""
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
@@ -219,13 +219,13 @@ def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
         _add_function(message.setdefault("function_call", {}), part["delta"]["function_call"])
     if part["finish_reason"]:
         choice["finish_reason"] = part["finish_reason"]
-        # OpenAI's content is null, not "", beside calls and refusals.
+        # Beside calls and refusals, OpenAI's content is null, not "".
         if (not message["content"] and message.keys() & _INSTEAD_OF_CONTENT) or message["refusal"]:
             message["content"] = None
 
 
 def _add_call(calls: list[dict[str, Any]], part: Mapping[str, Any]) -> None:
-    # Only the first part of a call has its id; later ones have its index.
+    # Only the first part of a call has its id; later parts have only its index.
     if "id" in part:
         calls.append({"id": part["id"], "type": part["type"], "function": {}})
     _add_function(calls[part["index"]]["function"], part["function"])

@@ -14,13 +14,13 @@ from horde_proxy.protocol.chunks import ChatEvents, Chunk
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.protocol.validation import validated
 
-# What the horde's workers cannot do; X-Horde-Warnings tells the client.
+# The horde's workers cannot do these. X-Horde-Warnings tells the client.
 _IGNORED = ("seed", "logit_bias", "logprobs", "best_of")
 
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """One request for each prompt. `echo`: each text begins with its prompt."""
+    """One request for each prompt. With `echo`, each text begins with its prompt."""
 
     prompts: tuple[str, ...]
     requests: tuple[GenerationRequest, ...]
@@ -48,11 +48,11 @@ def read_completion(
 ) -> CompletionRequest:
     """The CompletionRequest in a decoded JSON body. Raises InvalidRequest with param and code.
 
-    `default_tokens`: max_tokens for clients that name none.
+    `default_tokens` is the max_tokens of a body without it.
     """
     completion = validated(_CompletionBody, body)
     if completion.suffix:
-        raise _unsupported("suffix", "Text cannot be inserted here: 'suffix' is not supported.")
+        raise _unsupported("suffix", "'suffix' is not supported: no text can be inserted.")
     request = replace(
         common_request(completion, _ignored(completion), max_n=max_n, strict=strict),
         max_tokens=completion.max_tokens or default_tokens,
@@ -80,7 +80,7 @@ class CompletionEvents(ChatEvents):
 
 
 def completion_chunk(chunk: Chunk, echoed: Mapping[int, str]) -> Chunk:
-    """A chat's chunk as one of a completion; where the chat names its role, the text begins."""
+    """A chat's chunk as a chunk of a text completion."""
     return {
         **chunk,
         "id": chunk["id"].replace("chatcmpl-", "cmpl-"),
@@ -90,7 +90,7 @@ def completion_chunk(chunk: Chunk, echoed: Mapping[int, str]) -> Chunk:
 
 
 def fold_completion(chunks: Iterable[Chunk], echoed: Mapping[int, str]) -> dict[str, Any]:
-    """The text completion of all chat chunks of an answer."""
+    """The text completion that all chat chunks of an answer add up to."""
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
@@ -105,7 +105,7 @@ def fold_completion(chunks: Iterable[Chunk], echoed: Mapping[int, str]) -> dict[
 
 def _choice(part: Mapping[str, Any], echoed: Mapping[int, str]) -> dict[str, Any]:
     delta = part["delta"]
-    # The role's chunk comes first and once for each choice: the place for the echoed prompt.
+    # Each choice starts with one chunk that has its role: that becomes the echoed prompt.
     text = echoed.get(part["index"], "") if "role" in delta else delta.get("content") or ""
     return {
         "text": text,
@@ -117,17 +117,17 @@ def _choice(part: Mapping[str, Any], echoed: Mapping[int, str]) -> dict[str, Any
 
 def _ignored(body: _CompletionBody) -> tuple[str, ...]:
     given = [name for name in _IGNORED if getattr(body, name)]
-    # best_of=1 is OpenAI's default and asks for nothing.
+    # best_of=1 is OpenAI's default and changes nothing.
     return tuple(name for name in given if name != "best_of" or (body.best_of or 1) > 1)
 
 
 def _prompts(prompt: str | list[Any], most: int) -> tuple[str, ...]:
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not all(isinstance(text, str) for text in prompts):
-        raise _unsupported("prompt", "Prompts are texts here: token numbers are not supported.")
+        raise _unsupported("prompt", "Prompts must be texts: token ids are not supported.")
     if len(prompts) > most:
         raise InvalidRequest(
-            f"Invalid value for 'prompt': at most {most} prompts are taken at a time.",
+            f"Invalid value for 'prompt': at most {most} prompts are allowed in one request.",
             param="prompt",
             code="array_above_max_length",
         )

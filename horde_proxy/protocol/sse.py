@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 DONE = b"data: [DONE]\n\n"
-"""What ends each of OpenAI's streams of chunks."""
+"""The end of each of OpenAI's streams of chunks."""
 
 
 def event(data: Any, name: str | None = None) -> bytes:
-    """One event: its name if it has one, a single `data:` line of JSON, and a blank line.
+    """One event: its name if any, a single `data:` line of JSON, and a blank line.
 
-    Lone surrogates, which models write as halves of an emoji, stay JSON escapes.
+    Lone surrogates, which models write for halves of an emoji, become JSON escapes.
     """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     head = f"event: {name}\n".encode() if name else b""
@@ -20,5 +20,5 @@ def event(data: Any, name: str | None = None) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """A line that clients skip."""
+    """A comment, which clients skip."""
     return f": {text}\n\n".encode()

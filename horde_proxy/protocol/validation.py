@@ -1,4 +1,4 @@
-"""The first fault of a request body, in the words of OpenAI's own API. Pure."""
+"""The first error in a request body, in the words of OpenAI's own API. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from horde_proxy.errors import InvalidRequest
 
-# pydantic's types of errors: what was expected, in OpenAI's words.
+# What was expected, in OpenAI's words, by pydantic's type of error.
 _NAMES = {
     "string_type": "a string",
     "int_type": "an integer",
@@ -30,7 +30,8 @@ _JSON_TYPES = (
     (list, "an array"),
     (dict, "an object"),
 )
-# pydantic's types of errors: words, the end of OpenAI's code, the bound in pydantic's context.
+# (words, the end of OpenAI's code, the name of the bound in pydantic's context), by pydantic's type
+# of error.
 _BOUNDS = {
     "greater_than": ("more than", "below_min_value", "gt"),
     "greater_than_equal": ("at least", "below_min_value", "ge"),
@@ -42,7 +43,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def validated(model: type[Body], body: Any) -> Body:
-    """A decoded JSON body as its pydantic model. Raises InvalidRequest for its first fault."""
+    """A decoded JSON body as a pydantic model. Raises InvalidRequest for its first error."""
     if not isinstance(body, dict):
         raise InvalidRequest("The request body must be a JSON object.")
     try:
@@ -52,9 +53,10 @@ def validated(model: type[Body], body: Any) -> Body:
 
 
 def first_problem(exc: ValidationError) -> InvalidRequest:
-    """The 400 for the fault that lies deepest: message, param, OpenAI's code.
+    """The 400 for the deepest error: message, param and OpenAI's code.
 
-    Of a union pydantic reports a fault for each member; the one that came furthest is meant.
+    For a union, pydantic reports an error of each member. The client probably meant the member
+    whose error is deepest.
     """
     error: Any = max(exc.errors(include_url=False), key=lambda error: len(error["loc"]))
     param = param_name(error["loc"])
@@ -88,14 +90,15 @@ def first_problem(exc: ValidationError) -> InvalidRequest:
 
 
 def missing_parameter(param: str) -> InvalidRequest:
-    """The 400 for a required field that is absent."""
+    """The 400 for a missing required field."""
     return _invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
 
 
 def param_name(location: Sequence[str | int]) -> str:
-    """A field's place as OpenAI writes it: messages.[0].content.
+    """A field's path as OpenAI writes it: messages.[0].content.
 
-    Without what pydantic adds for the members of a union, e.g. "str" or "list[constrained-str]".
+    It leaves out the parts that pydantic adds for members of a union, such as "str" or
+    "list[constrained-str]".
     """
     parts = [
         f"[{part}]" if isinstance(part, int) else part

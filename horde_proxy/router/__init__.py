@@ -1,7 +1,7 @@
-"""From a model's name to the endpoints that offer it, and from one endpoint to the next.
+"""Routing: from a model's name to the endpoints that offer it, and failover between them.
 
-`Router` resolves a name to candidates, in the order in which they are tried; `failover` tries
-them. The room knows no kind of upstream, no wire format and no HTTP framework.
+`Router` resolves a name to candidates, the best first; `failover` tries them in this order. The
+room knows no kind of upstream, no wire format and no HTTP framework.
 """
 
 from horde_proxy.router.candidates import Candidates

@@ -1,11 +1,11 @@
 """The circuit breaker of one endpoint: it keeps requests away while the endpoint fails.
 
-    up --failed--> cooling, for a cooldown that doubles with each outage
+    up --failed--> cooling, for a cooldown that doubles with each failure in a row
      ^                |  the cooldown is over
      |                v
      +--answered-- probing: one request may try, all others are refused --failed--> cooling
 
-Any thread may call any method. It counts what runs and how long answers take besides.
+Any thread may call any method. The breaker also counts running requests and measures latencies.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 
 _REMEMBERED_LATENCIES = 200
 _MAX_DOUBLINGS = 30
-"""Keeps 2 ** failures a sane number; the longest cooldown is reached long before."""
+"""Keeps 2 ** failures small. The longest cooldown is reached long before."""
 
 
 class CircuitBreaker:
     """The circuit breaker of one endpoint. Times are in seconds, on `clock`.
 
-    The first cooldown takes `cooldown`, and none takes more than `longest`. With a cooldown of 0
-    it is always up, which suits an endpoint without alternatives.
+    The first cooldown lasts `cooldown`, and none lasts longer than `longest`. With a cooldown of 0,
+    the endpoint is always up, which suits an endpoint without alternatives.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class CircuitBreaker:
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED_LATENCIES)
 
     def try_acquire(self) -> Attempt | None:
-        """An attempt that may be made now; None while no request may be sent, see `reason`."""
+        """A new attempt; None while no request may be sent, see `reason`."""
         with self._lock:
             is_probe = self._is_open()
             if is_probe and (self._probe is not None or self._clock() < self._cools_until):
@@ -66,7 +66,7 @@ class CircuitBreaker:
         return f"being tried again after: {self._error}"
 
     def cooldown_left(self) -> int:
-        """Whole seconds until the next attempt; 0 for now."""
+        """Whole seconds until the next attempt; 0 if it may be made now."""
         left = self._cools_until - self._clock()
         return math.ceil(left) if left > 0 and self._cooldown else 0
 
@@ -88,7 +88,7 @@ class CircuitBreaker:
         }
 
     def _is_open(self) -> bool:
-        """Whether the last that is known of the endpoint is a failure."""
+        """Whether the last outcome of a request was a failure."""
         return self._failures > 0 and self._cooldown > 0
 
     def _answered(self, attempt: Attempt) -> None:
@@ -99,8 +99,8 @@ class CircuitBreaker:
     def _failed(self, attempt: Attempt, reason: str, seconds: float | None) -> None:
         with self._lock:
             now, pause, self._error = self._clock(), 0.0, reason
-            # Of many requests that meet one outage only the first counts. The others began before
-            # that failure, and must not double the cooldown.
+            # Of many requests in one outage, only the first failure counts. The other requests
+            # began before that failure, and must not double the cooldown.
             if attempt.began >= self._failed_at:
                 doublings = min(self._failures, _MAX_DOUBLINGS)
                 pause = min(self._cooldown * 2**doublings, self._longest)
@@ -116,24 +116,24 @@ class CircuitBreaker:
 
 
 class Attempt:
-    """One request to an endpoint. Whoever acquired it must `end` it, whatever happened."""
+    """One request to an endpoint. The caller that acquired it must always `end` it."""
 
     def __init__(self, breaker: CircuitBreaker, began: float) -> None:
         self.began = began
         self._breaker: CircuitBreaker | None = breaker
 
     def answered(self) -> None:
-        """The endpoint answers: its failures are forgotten."""
+        """Record that the endpoint answered. Its failures are forgotten."""
         if self._breaker:
             self._breaker._answered(self)
 
     def failed(self, reason: str, seconds: float | None = None) -> None:
-        """The endpoint failed. It cools down for as many `seconds` as it asked for, if it did."""
+        """Record that the endpoint failed. `seconds`: the cooldown that it asked for, if any."""
         if self._breaker:
             self._breaker._failed(self, reason, seconds)
 
     def end(self) -> None:
-        """Nothing of the attempt runs any more. May be called again."""
+        """End the attempt. Idempotent."""
         breaker, self._breaker = self._breaker, None
         if breaker:
             breaker._ended(self)

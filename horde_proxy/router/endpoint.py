@@ -1,4 +1,4 @@
-"""An upstream among the others: its rank, the models that it offers to clients, its breaker."""
+"""An upstream as the router sees it: its priority, its models and its circuit breaker."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NO_MODELS: Models = {}
 
 @dataclass(eq=False)
 class Endpoint:
-    """An upstream as the settings place it.
+    """An upstream with its settings.
 
     The lowest `priority` is tried first; `weight` is the share of requests within a priority.
-    `globs` select the models by the upstream's own names, all when empty. `prefix` comes before
-    the names that clients see. `error` says why the models could not be listed the last time.
+    `globs` select models by the upstream's own names; without globs, all are selected. The names
+    that clients see begin with `prefix`. `error` is set if the models could not be listed.
     """
 
     upstream: Upstream
@@ -48,9 +48,9 @@ class Endpoint:
         return self.upstream.proxy is not None
 
     def models(self) -> Models:
-        """The models for clients; the same object while the upstream's list stays the same.
+        """The models for clients; the same object as long as the upstream's list stays the same.
 
-        Empty when they cannot be listed; then `error` is set.
+        It is empty if they cannot be listed, and `error` is set.
         """
         try:
             models = self._models.get()
@@ -61,11 +61,11 @@ class Endpoint:
         return models
 
     def last_models(self) -> Models:
-        """What `models` returned last, without calling the upstream."""
+        """The last result of `models`, without calling the upstream."""
         return self._models.peek() or NO_MODELS
 
     def may_serve(self, name: str) -> bool:
-        """Whether an upstream that lists no models may be tried for the name of a client."""
+        """Whether the upstream lists no models, and may be tried for a client's name."""
         own = self.own_name(name)
         is_ours = name.startswith(self.prefix) and self._is_selected(own)
         return self.upstream.offers_any and is_ours

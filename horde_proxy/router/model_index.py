@@ -1,4 +1,4 @@
-"""The models of all endpoints together, as each client may see them."""
+"""The models of all endpoints together, limited to those that a client may see."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from horde_proxy.caching.derived import Derived
 from horde_proxy.router.endpoint import Endpoint, Models
 from horde_proxy.router.model_names import resolve
 
-# Clients choose the names, so the memory of resolved names needs bounds.
+# Clients choose the names, so the cache of resolved names needs bounds.
 _MAX_RESOLVED = 1000
 _MAX_RESOLVED_LENGTH = 200
 
 
 class Scope(Protocol):
-    """What a client may use; hashable."""
+    """The models and endpoints that a client may use; hashable."""
 
     @property
     def allows_all_models(self) -> bool:
-        """Whether it may use every model, even one that a request does not name."""
+        """Whether the client may use every model, also in requests that name no model."""
 
     def allows_model(self, name: str) -> bool:
-        """Whether it may use a model, by the name that clients see."""
+        """Whether the client may use a model, by the name that clients see."""
 
     def allows_endpoint(self, name: str) -> bool:
-        """Whether it may use an endpoint."""
+        """Whether the client may use an endpoint."""
 
 
 class Everything:
@@ -44,7 +44,7 @@ EVERYTHING = Everything()
 
 
 class VisibleModels:
-    """The models in one scope: `models` by name, and `serving`, the endpoints of each."""
+    """The models in one scope: `models` by name, and `serving`, the endpoints of each model."""
 
     def __init__(
         self, endpoints: Sequence[Endpoint], lists: Sequence[Models], scope: Scope
@@ -60,7 +60,7 @@ class VisibleModels:
                     self._add(endpoint, name, model)
 
     def groups(self, name: str, aliases: Mapping[str, str]) -> list[list[str]]:
-        """The models that a name stands for, see model_names.resolve. Raises InvalidRequest."""
+        """The models that a name refers to, see model_names.resolve. Raises InvalidRequest."""
         groups = self._resolved.get(name)
         if groups is None:
             groups = resolve(name, list(self.models.values()), aliases)
@@ -77,9 +77,9 @@ class VisibleModels:
 
 
 class ModelIndex:
-    """The models of all endpoints. Of several that offer a model, the first priority describes it.
+    """The models of all endpoints. The description of a model is the first priority's.
 
-    What each scope sees is kept until the list of an endpoint changes.
+    The visible models of each scope are cached until the list of an endpoint changes.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
@@ -87,7 +87,7 @@ class ModelIndex:
         self._current = Derived(self._lists, _CurrentModels)
 
     def visible_to(self, scope: Scope) -> VisibleModels:
-        """The models in a scope now; the same object until the list of an endpoint changes."""
+        """The models in a scope; the same object until the list of an endpoint changes."""
         current = self._current.get()
         visible = current.by_scope.get(scope)
         if visible is None:
@@ -97,15 +97,15 @@ class ModelIndex:
 
     def _lists(self) -> tuple[Models, ...]:
         if self._current.peek() is None:
-            # All begin to load before the first is waited for, so that several endpoints that
-            # hang at the start do not add up.
+            # At the start, all lists begin to load before any is waited for, so that the waits for
+            # several hanging endpoints do not add up.
             for endpoint in self._endpoints:
                 endpoint.upstream.refresh()
         return tuple(endpoint.models() for endpoint in self._endpoints)
 
 
 class _CurrentModels:
-    """The lists of all endpoints at one moment, and what each scope sees of them."""
+    """The current lists of all endpoints, and the visible models by scope."""
 
     def __init__(self, lists: tuple[Models, ...]) -> None:
         self.lists = lists

@@ -1,8 +1,8 @@
-"""Which models a client's name for a model means: from the name to the ids, quickest first. Pure.
+"""Resolves a client's name for a model to the ids of models, the quickest first. Pure.
 
 A name may be an alias, an id, an id without engine, author and quantisation, a glob, a ~regex, a
-list with commas, or one of `auto`, `fast`, `large` and `long`. Which upstream serves an id is the
-router's matter.
+list with commas, or one of `auto`, `fast`, `large` and `long`. The router decides which upstream
+serves an id.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from horde_proxy.numbers import finite
 
 Model = Mapping[str, Any]
 
-# A client may send megabytes as a name, and each rule looks through all models with it.
+# In characters. A client may send megabytes as a name, and every rule compares it with all models.
 _LONGEST_NAME = 1000
 _LONGEST_LIST = 20
 
@@ -28,30 +28,30 @@ _MOST_CHOICES = 12
 
 _USUAL_TOKENS = 200
 _UNKNOWN_SPEED = 5.0
-"""Tokens a second that are assumed of a model without a measured speed."""
+"""The assumed tokens a second of a model without a measured speed."""
 _NO_QUEUE = 5.0
-"""Seconds that a model takes that does not come from a horde."""
+"""The assumed seconds for an answer of a model that is not from a horde."""
 
 # `auto` prefers models that can hold a system prompt and a few turns.
 _ENOUGH_CONTEXT = 4096
 _START = 10.0
-"""Seconds that `auto` adds to each wait, so that the quickest tiny model does not always win."""
+"""Seconds that `auto` adds to each wait, so that a quick tiny model does not always win."""
 
 # "a,b" has two elements, "[ab,c]*,~(a{1,2})" too.
 _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^()\[\]{}]*[)\]}])")
 
-# "(.+)+", "(..|..){9}": repeated groups are what makes a search exponential. A newline could hide
-# one from this look, in a pattern that sets the verbose flag: "(?x)(.+)#\n+".
+# "(.+)+", "(..|..){9}": repeated groups make a search exponential. A newline could hide one from
+# this check, in a pattern that sets the verbose flag: "(?x)(.+)#\n+".
 _REPEATED_GROUP = re.compile(r"\)\s*[*+{]|\n")
 
 
 def resolve(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
-    """Ids of the models that a name means; [] when it matches none.
+    """The ids of the models that a name refers to, in groups; [] if it matches none.
 
-    The groups are in order of preference; the models of one group are equally good, the quickest
-    first. A pattern makes one group; each element of a list and each choice of `auto` makes its
-    own. Of a list, the first 20 names count. Raises InvalidRequest for a ~regex that is broken or
-    could run for very long.
+    The groups are in order of preference. The models of a group are equally good, and the quickest
+    comes first. A pattern makes one group; a list makes a group of each element, `auto` of each
+    model. Only the first 20 names of a list count. Raises InvalidRequest for a ~regex that is
+    invalid or could take very long.
     """
     folded = {alias.casefold(): target for alias, target in aliases.items()}
     seen: set[str] = set()
@@ -64,7 +64,7 @@ def resolve(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> l
 
 
 def expected_seconds(model: Model) -> float:
-    """Seconds until a usual generation is there: the horde's estimate, or from eta and speed."""
+    """Seconds until a usual generation is done: the estimate of the model, or by eta and speed."""
     horde = model.get("horde")
     if not isinstance(horde, Mapping):
         return _NO_QUEUE
@@ -76,7 +76,7 @@ def expected_seconds(model: Model) -> float:
 
 
 def _groups(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
-    """Groups of ids, by the first rule that matches. An alias is followed once: cycles end."""
+    """Groups of ids, by the first rule that matches. An alias is followed once, so cycles end."""
     if not name:
         return []
     folded = name.casefold()
@@ -100,7 +100,7 @@ def _matching(models: Iterable[Model], matches: Callable[[str], bool]) -> list[s
 
 
 def _by_normalised(name: str, models: Sequence[Model]) -> list[str]:
-    # In a pattern or a list, the text before the last slash is no engine or author.
+    # In a pattern or a list, the text before the last slash is not an engine or author.
     if name.startswith("~") or any(sign in name for sign in "*?[,"):
         return []
     key = normalised(name)
@@ -136,7 +136,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _choices(pattern: str) -> int:
-    """About the binary logarithm of the number of ways to match; a repetition counts as four."""
+    """Roughly the binary logarithm of the number of ways to match; a repetition counts as four."""
     repetitions = sum(pattern.count(sign) for sign in "*+{")
     return 4 * repetitions + pattern.count("?") + pattern.count("|")
 
@@ -183,10 +183,10 @@ def _longest(model: Model) -> float:
 
 
 def _balance(model: Model) -> tuple[bool, float]:
-    """Sort key of `auto`: enough context first, then the wait divided by the model's ability.
+    """The sort key of `auto`: enough context first, then the wait divided by the model's ability.
 
-    Ability is taken to grow with the square root of the size. Sizes are clamped, so that neither a
-    giant nor a toy wins by its size alone.
+    Ability is assumed to grow with the square root of the size. Sizes are limited, so that size
+    alone does not decide about very large and very small models.
     """
     size = min(max(size_of(model["id"]) or 1.0, 1.0), 150.0)
     score = (expected_seconds(model) + _START) / math.sqrt(size)

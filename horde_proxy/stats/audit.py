@@ -1,7 +1,7 @@
-"""The audit of a category: which models are hardly used, served or described. Pure.
+"""The audit of a category: models that are rarely used, not served or not described. Pure.
 
-A flag needs data: without fetched statistics no model counts as unused, and without a reference
-none as undescribed. A model that fetched data does not mention counts as zero.
+A flag needs data: without fetched statistics, no model counts as unused, and without a reference,
+none counts as undescribed. A model that is missing in fetched data counts as zero.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from horde_proxy.stats.statistics import host_of, percentage
 _GIGABYTE = 1024**3
 # The limits below are those of the documented audit (horde-model-reference, deletion risk).
 _CRITICAL_MONTH = 10
-"""A text model that no worker serves is critical if it was used less often in the month."""
+"""A text model without workers is critical if it was used less often than this in a month."""
 _CANDIDATE_PERCENTAGE = 0.01
-"""A model with a smaller share of the category's month is a candidate for deletion."""
+"""A model with a smaller share of the category's monthly usage is a candidate for deletion."""
 
 
 @dataclass(frozen=True)
 class AuditRules:
-    """The limit for low usage (per cent of the category's month), and the preferred hosts."""
+    """The limit for low usage (percentage of the category's month), and the preferred hosts."""
 
     low_usage_percentage: float
     preferred_hosts: tuple[str, ...] = ("huggingface.co",)
@@ -76,7 +76,7 @@ class DeletionRiskFlags:
 
 @dataclass(frozen=True)
 class UsageTrend:
-    """The day's share of the month, and the month's of the total; None if that is 0."""
+    """The day's share of the month, and the month's share of the total; None of a zero."""
 
     day_to_month_ratio: float | None = None
     month_to_total_ratio: float | None = None
@@ -84,9 +84,9 @@ class UsageTrend:
 
 @dataclass(frozen=True)
 class ModelAuditInfo:
-    """One model (or family) of the audit. `cost_benefit_score` is uses in the month for each GiB.
+    """A model or family in the audit. `cost_benefit_score` is the month's usage for each GiB.
 
-    `usage_known` and `workers_known` say whether zeros were counted; they are not in the JSON.
+    `usage_known` and `workers_known` tell whether a zero was counted; they are not in the JSON.
     """
 
     name: str
@@ -121,7 +121,7 @@ class ModelAuditInfo:
 
     @property
     def is_critical(self) -> bool:
-        """Whether no worker serves it and it was hardly (image: not at all) used in the month."""
+        """Whether no worker serves it, and it was rarely (image: never) used in the month."""
         if not (self.usage_known and self.workers_known):
             return False
         if self.category == "text":
@@ -210,7 +210,7 @@ class CategoryAuditResponse:
 
 @dataclass(frozen=True)
 class CategoryAudit:
-    """The whole audit of a category, most used models first; worth caching."""
+    """The whole audit of a category, the most used models first. It is worth caching."""
 
     category: str
     category_total_month_usage: int
@@ -255,9 +255,9 @@ def audit(
     reference: Reference | None = None,
     rules: AuditRules | None = None,
 ) -> CategoryAudit:
-    """The audit of the merged models of a category ("text" or "image"), by one name for each.
+    """The audit of a category ("text" or "image"); `merged` has one name for each model.
 
-    `reference` is None when it was not loaded. The rules default to those of the category. Raises
+    `reference` is None if it was not loaded. The rules default to those of the category. Raises
     InvalidRequest for a category without rules.
     """
     uses = [entry.usage for entry in merged.values()]
@@ -315,7 +315,7 @@ PRESETS: Mapping[str, Callable[[ModelAuditInfo], bool]] = {
     "critical": lambda model: model.is_critical,
     "low_usage": lambda model: model.deletion_risk_flags.low_usage,
 }
-"""The selections that a client may ask for by name."""
+"""The selections that a client may request, by name."""
 
 
 def _most_used_first(models: Iterable[ModelAuditInfo]) -> tuple[ModelAuditInfo, ...]:
@@ -330,8 +330,8 @@ def _audited(
     rules: AuditRules,
     total: int,
 ) -> ModelAuditInfo:
-    # A model that is missing in a loaded reference has no description; without a reference nobody
-    # knows, and the flags stay unset.
+    # A model that is missing in a loaded reference has no description. Without a reference, this is
+    # unknown, and the flags stay unset.
     known = None if reference is None else reference.get(name) or ReferenceRecord(name)
     record = known or ReferenceRecord(name)
     usage = entry.usage or UsageStats()
@@ -401,7 +401,7 @@ def _download_flags(record: ReferenceRecord, rules: AuditRules) -> dict[str, boo
 
 
 def _hosts(record: ReferenceRecord) -> tuple[str, ...]:
-    """The hosts of the downloads, each once, in alphabetical order."""
+    """The hosts of the downloads, without duplicates, in alphabetical order."""
     return tuple(sorted({host for host in map(host_of, record.downloads) if host}))
 
 
@@ -413,8 +413,8 @@ def _trend(usage: UsageStats) -> UsageTrend:
 
 
 def _group(members: Sequence[ModelAuditInfo], total: int) -> ModelAuditInfo:
-    """A family: sums of uses, the largest number of workers, each flag of any member."""
-    # The number of workers cannot be a sum: one worker may serve several members.
+    """A family: the sums of usage, the largest number of workers, and every member's flags."""
+    # The number of workers cannot be a sum, because one worker may serve several members.
     month = sum(member.usage_month for member in members)
     sizes = [member.size_gb for member in members if member.size_gb is not None]
     first = members[0]
@@ -443,7 +443,7 @@ def _group(members: Sequence[ModelAuditInfo], total: int) -> ModelAuditInfo:
 
 def _any_flag(flags: Sequence[DeletionRiskFlags]) -> DeletionRiskFlags:
     names = [field.name for field in fields(DeletionRiskFlags)]
-    return DeletionRiskFlags(**{name: any(getattr(each, name) for each in flags) for name in names})
+    return DeletionRiskFlags(**{name: any(getattr(flag, name) for flag in flags) for name in names})
 
 
 def _weighted(pairs: Sequence[tuple[float | None, int]]) -> float | None:
@@ -453,6 +453,6 @@ def _weighted(pairs: Sequence[tuple[float | None, int]]) -> float | None:
 
 
 def _variation_to_json(variation: BackendVariation) -> dict[str, Any]:
-    """A variation without its queue, which the audit API does not have."""
+    """A variation without its queue, which is not in the audit API."""
     queue = ("queued", "queued_jobs", "eta")
     return {key: value for key, value in variation.to_json().items() if key not in queue}

@@ -1,7 +1,7 @@
-"""Keeps the horde's data warm in the background, so that no request has to wait for a fetch.
+"""Keeps the horde's data fresh in the background, so that no request has to wait for a fetch.
 
-One thread for each horde, from the first request on; where several proxies share a Redis, the
-thread of one of them. It only begins loads, and knows nothing of the data.
+There is one thread for each horde, from the first request on. If several proxies share a Redis,
+only the thread of one of them works. It only begins loads, and knows nothing of the data.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from horde_proxy.errors import ShuttingDown
 
 @dataclass(frozen=True)
 class HydrationSchedule:
-    """When the data is renewed (s): after `delay`, then at each `interval`.
+    """When the data is loaded, in seconds: after `delay`, then every `interval`.
 
-    Up to `jitter` is added to each pause, so that proxies do not call the horde in step.
+    Up to `jitter` is added to each pause, so that proxies do not all call the horde at once.
     """
 
     interval: float = 50.0
@@ -29,9 +29,9 @@ class HydrationSchedule:
 
 
 class Hydrator:
-    """Calls `load` in a thread of its own once `start` was called, whenever `try_lead` allows it.
+    """After `start`, calls `load` in a background thread, whenever `try_lead` allows it.
 
-    `sleep` ends the thread by raising ShuttingDown. Without a schedule there is no thread.
+    `sleep` ends the thread by raising ShuttingDown. Without a schedule, there is no thread.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Hydrator:
         self._is_stopped = False
 
     def start(self) -> None:
-        """Start the thread, unless it was started; cheap enough for each request."""
+        """Start the thread unless it was started before. Cheap enough for every request."""
         if self._is_started:
             return
         with self._lock:
@@ -61,7 +61,7 @@ class Hydrator:
         self._run(self._hydrate)
 
     def stop(self) -> None:
-        """End the thread at its next turn."""
+        """End the thread after its current pause."""
         self._is_started = self._is_stopped = True
 
     def _hydrate(self) -> None:
@@ -69,8 +69,8 @@ class Hydrator:
         try:
             self._pause(schedule.delay, schedule)
             while not self._is_stopped:
-                # Two intervals, so that a leader keeps the lead, and loses it one turn after it
-                # died.
+                # Two intervals, so that a leader stays the leader, and another proxy takes over
+                # soon after it has died.
                 if self._try_lead(2 * schedule.interval):
                     self._load()
                 self._pause(schedule.interval, schedule)

@@ -1,4 +1,4 @@
-"""The horde's answers by model name: one advertised name, or all variants of a model. Pure.
+"""The horde's answers by model name: by one advertised name, or for all variants of a model. Pure.
 
 An index is made once for each fetched document and never changed, so threads may share it.
 """
@@ -24,7 +24,7 @@ class Variant(NamedTuple, Generic[T]):
 
 
 class _Indexed(Generic[T]):
-    """Values by advertised name; upper and lower case are alike in look-ups."""
+    """Values by advertised name. Look-ups ignore upper and lower case."""
 
     def __init__(self, by_name: Mapping[str, T]) -> None:
         self._names = tuple(by_name)
@@ -44,32 +44,32 @@ class _Indexed(Generic[T]):
         return self._names
 
     def variants(self, name: str) -> Sequence[Variant[T]]:
-        """The data of the model that the name stands for, under all its advertised names."""
+        """The data of the model that the name refers to, under all its advertised names."""
         return self.with_key(canonical(name).key)
 
     def with_key(self, key: str) -> Sequence[Variant[T]]:
-        """As `variants`, for the key of a parsed name."""
+        """Like `variants`, for the key of a parsed name."""
         return self._variants.get(key, ())
 
-    def _written(self, name: str) -> Sequence[T]:
-        """The data of exactly that name, one value for each way to write upper and lower case."""
+    def _in_any_case(self, name: str) -> Sequence[T]:
+        """The data of this name, a value for each advertised way to write upper and lower case."""
         return self._folded.get(name.casefold(), ())
 
 
 class IndexedHordeModelStatus(_Indexed[HordeModelStatus]):
-    """The statuses by name; of two with the same name the last one counts."""
+    """The statuses by name. Of several with the same name, the last one counts."""
 
     def __init__(self, statuses: Iterable[HordeModelStatus]) -> None:
         super().__init__({status.name: status for status in statuses})
 
     def get(self, name: str) -> HordeModelStatus | None:
-        """The status of exactly that name, in any case; of several the last one."""
-        statuses = self._written(name)
+        """The status of exactly this name, in upper or lower case; the last one of several."""
+        statuses = self._in_any_case(name)
         return statuses[-1] if statuses else None
 
 
 class IndexedHordeModelStats(_Indexed[UsageStats]):
-    """The uses by name; 0 in a period that does not list the name."""
+    """The usage by name; 0 in a period that does not list the name."""
 
     def __init__(self, stats: HordeModelStatsResponse) -> None:
         day, month, total = stats.day, stats.month, stats.total
@@ -81,8 +81,8 @@ class IndexedHordeModelStats(_Indexed[UsageStats]):
         )
 
     def get(self, name: str) -> UsageStats | None:
-        """The use of exactly that name, over all ways to write upper and lower case."""
-        uses = self._written(name)
+        """The usage of exactly this name, summed over upper and lower case."""
+        uses = self._in_any_case(name)
         if not uses:
             return None
         return UsageStats(
@@ -93,7 +93,7 @@ class IndexedHordeModelStats(_Indexed[UsageStats]):
 
 
 class IndexedHordeWorkers(_Indexed[Mapping[str, HordeWorker]]):
-    """The workers by the models that they serve; of two with the same id the last one counts."""
+    """The workers by the models that they serve. Of several with one id, the last one counts."""
 
     def __init__(self, workers: Iterable[HordeWorker]) -> None:
         self._by_id = {worker.id: worker for worker in workers}
@@ -104,14 +104,14 @@ class IndexedHordeWorkers(_Indexed[Mapping[str, HordeWorker]]):
         super().__init__(by_name)
 
     def get(self, name: str) -> list[HordeWorker]:
-        """The workers that advertise exactly that name, in any case."""
+        """The workers that advertise exactly this name, in upper or lower case."""
         by_id = {
             worker_id: worker
-            for workers in self._written(name)
+            for workers in self._in_any_case(name)
             for worker_id, worker in workers.items()
         }
         return list(by_id.values())
 
     def get_all(self) -> list[HordeWorker]:
-        """Each worker once, also those without a model."""
+        """All workers without duplicates, also those without a model."""
         return list(self._by_id.values())

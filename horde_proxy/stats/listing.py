@@ -1,6 +1,6 @@
 """Filtering, sorting and paging of the merged models. Pure.
 
-A page is always a new object: cached data is never changed.
+A page is always a new object, so that cached data is never changed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def listing(
     limit: int | None = None,
     offset: int = 0,
 ) -> Listing:
-    """The models of one page: filtered, then sorted, then cut.
+    """The models of one page: filtered, then sorted, then paged.
 
-    Without `sort_by` they keep their order. Models without a value to sort by come last in either
-    direction; equal ones keep their order. Raises InvalidRequest with param for a wrong value.
+    Without `sort_by`, they keep their order. Models without a value to sort by come last in either
+    direction; equal models keep their order. Raises InvalidRequest with param for a wrong value.
     """
     if min_worker_count is not None and min_worker_count < 0:
         raise _invalid("min_worker_count", "it must be 0 or more")
@@ -50,7 +50,7 @@ def listing(
 
 
 def page(items: Sequence[T], limit: int | None, offset: int) -> Sequence[T]:
-    """At most `limit` items (1 or more; None: all) from `offset` on.
+    """At most `limit` items (1 or more, None for all) from `offset` on.
 
     Raises InvalidRequest with param for a wrong limit or offset.
     """
@@ -62,7 +62,7 @@ def page(items: Sequence[T], limit: int | None, offset: int) -> Sequence[T]:
 
 
 def one_of(param: str, value: str, choices: Mapping[str, T]) -> T:
-    """The choice of that name. Raises InvalidRequest with a list of all choices."""
+    """The choice with this name. Raises InvalidRequest, which lists all choices."""
     if value not in choices:
         raise _invalid(param, "it must be one of " + ", ".join(choices))
     return choices[value]
@@ -74,8 +74,8 @@ def _invalid(param: str, reason: str) -> InvalidRequest:
 
 def _sort(entries: Sequence[Entry], sort_by: str, descending: bool) -> list[Entry]:
     value = one_of("sort_by", sort_by, SORTS)
-    # Missing values are put at the end by hand: None cannot be compared, and a reversed sort would
-    # put them first.
+    # Missing values are appended: None cannot be compared, and a reversed sort would put a
+    # replacement first.
     known = [entry for entry in entries if value(entry) is not None]
     missing = [entry for entry in entries if value(entry) is None]
     return sorted(known, key=value, reverse=descending) + missing
@@ -100,4 +100,4 @@ SORTS: Mapping[str, Callable[[Entry], Any]] = {
     "usage_total": _use(lambda usage: usage.total),
     "name": lambda entry: entry[0].casefold(),
 }
-"""The values that a list may be sorted by; None stands for a missing value."""
+"""The sort keys by the name in a request. A key of None means that the value is missing."""

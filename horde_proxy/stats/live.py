@@ -1,6 +1,6 @@
-"""The horde's live data: its documents, indexed once each, together as snapshots.
+"""Snapshots of the horde's live data: its documents, each indexed once.
 
-Reading it never raises: what was never fetched is None, and `degraded` says what is old.
+Reading a snapshot never raises: data that was never fetched is None, and `degraded` marks old data.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What is known of one kind of models at one moment; None stands for what was never fetched.
+    """The data about one kind of models at one moment; a part is None if it was never fetched.
 
-    `observed_at`: when the oldest part was fetched (Unix s). `degraded`: a part is missing, or
-    could not be renewed.
+    `observed_at` is the time when the oldest part was fetched (Unix s). `degraded`: a part is
+    missing, or could not be renewed.
     """
 
     kind: str
@@ -50,24 +50,24 @@ class LiveHorde:
         self._lock = threading.Lock()  # guards `_kinds`; no I/O under it
 
     def snapshot(self, kind: str) -> Snapshot:
-        """What is known now: the same object until another document arrives.
+        """The current data: the same object until another document arrives.
 
-        Documents that are due load side by side; see LiveDocument.recent for how long that takes.
+        Documents that are due load at the same time; see LiveDocument.recent for the time it takes.
         """
         return self._of(kind).snapshot()
 
     def ttl(self, kind: str) -> float:
-        """For how long a snapshot is as good as a new one (s)."""
+        """The time until a snapshot is outdated (s)."""
         return min(document.ttl for document in self._of(kind).documents)
 
     def load_if_due(self) -> None:
-        """Begin the loads that are due: of text models, and of all kinds that were used before."""
+        """Begin the loads that are due: for text models, and for all kinds used before."""
         for kind in {"text", *self._kinds}:
             for document in self._of(kind).documents:
                 document.load_if_due()
 
     def try_lead(self, seconds: float) -> bool:
-        """Whether this proxy keeps the data warm for all proxies on its Redis."""
+        """Whether this proxy keeps the data fresh for all proxies on its Redis."""
         return self._documents.try_lead(seconds)
 
     def _of(self, kind: str) -> _KindData:
@@ -78,7 +78,7 @@ class LiveHorde:
 
 
 class _IndexedDocument(NamedTuple, Generic[T]):
-    """What is indexed of a document, and when that was fetched (Unix s)."""
+    """The index of a document, and the time when that was fetched (Unix s)."""
 
     content: T
     at: float
@@ -90,7 +90,7 @@ _Workers = _IndexedDocument[IndexedHordeWorkers] | None
 
 
 class _KindData:
-    """The documents of one kind, and what is made of them."""
+    """The documents of one kind, with their indexes and the snapshot made from them."""
 
     def __init__(self, kind: str, documents: KindDocuments) -> None:
         self._kind, self.documents = kind, documents.all()

@@ -1,7 +1,8 @@
-"""The horde's status, use and workers, merged into one entry for each model. Pure.
+"""The horde's status, usage and workers, merged into one entry for each model. Pure.
 
-The variants of a model (engine, author, quantisation) count together: workers once, sums, the mean
-speed over threads, the shortest wait. Other sizes and versions are other models.
+The variants of a model (engine, author, quantisation) become one entry: its workers without
+duplicates, sums, the mean speed over threads, and the shortest wait. Other sizes and versions are
+other models.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def merge_category_with_horde_data(
 ) -> dict[str, CombinedModelStatistics]:
     """One entry for each name in the given order, also for names that the horde does not know.
 
-    Each source is an index, or what the horde sent, or None when it was not fetched, which is not
-    the same as empty. Names of the same model get the same entry.
+    Each source is an index, the horde's answer, or None if it was not fetched, which is not the
+    same as an empty one. Names of the same model get the same entry.
     """
     merger = DataMerger(horde_status, horde_stats, workers)
     return merger.merge(model_names, include_backend_variations)
@@ -151,7 +152,7 @@ class _Variants(NamedTuple):
 
 
 class _Load(NamedTuple):
-    """Threads, queue and speed of a model; None stands for what was not reported."""
+    """Threads, queue and speed of a model. None means that the horde did not report a value."""
 
     threads: int | None = None
     queued: float | None = None
@@ -182,7 +183,7 @@ def _by_backend(variants: _Variants) -> dict[str, _Variants]:
     """The variants of each engine, by engine in alphabetical order."""
     backends = {variant.backend for source in variants for variant in source}
     if len(backends) == 1:
-        # Most models run on one engine, and there are thousands of models.
+        # The usual case is handled fast, because there are thousands of models.
         return dict.fromkeys(backends, variants)
     return {
         backend: _Variants(
@@ -195,7 +196,7 @@ def _by_backend(variants: _Variants) -> dict[str, _Variants]:
 
 
 def _main_name(share: _Variants) -> str:
-    """The name with the most threads; without a status, the first that is served or was used."""
+    """The name with the most threads; without a status, the first served or used name."""
     if share.statuses:
         return max(share.statuses, key=lambda status: status.value.count).name
     return next(variant.name for source in (share.serving, share.uses) for variant in source)
@@ -218,7 +219,7 @@ def _summary(worker: HordeWorker) -> WorkerSummary:
 
 
 def _usage(uses: Sequence[Variant[UsageStats]]) -> UsageStats | None:
-    """The sum over the variants; None when it is 0 in every period."""
+    """The sum over the variants; None if it is 0 in every period."""
     if len(uses) == 1:
         usage = uses[0].value
     else:
@@ -252,11 +253,11 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 def _mean_speed(rows: Sequence[HordeModelStatus]) -> float | None:
-    """The mean over threads of the measured speeds; a speed of 0 was not measured."""
+    """The mean of the measured speeds over all threads. A speed of 0 was not measured."""
     measured = [(row.performance, row.count) for row in rows if row.performance]
     if not measured:
         return None
     threads = sum([count for _, count in measured])
-    if not threads:  # nothing to weigh by: each speed counts once
+    if not threads:  # without weights, each speed counts once
         return round(sum([speed for speed, _ in measured]) / len(measured), 2)
     return round(sum([speed * count for speed, count in measured]) / threads, 2)

@@ -1,7 +1,7 @@
-"""The merged data of one model: status, use and workers, and their JSON. Pure.
+"""The merged data of one model: status, usage and workers, and their JSON. Pure.
 
-Field names are those of the documented statistics API (horde-model-reference), so that its clients
-can read the answers.
+The fields have the names of the documented statistics API (horde-model-reference), so that its
+clients can read the answers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class UsageStats:
     total: int = 0
 
     def to_json(self) -> dict[str, int]:
-        """The use as a client gets it."""
+        """The usage as a client gets it."""
         return dict(vars(self))
 
 
@@ -74,11 +74,11 @@ class BackendVariation:
 
 @dataclass(frozen=True)
 class CombinedModelStatistics:
-    """One model over all its variants. None stands for what the horde did not report.
+    """One model over all its variants. None means that the horde did not report a value.
 
     `threads`, `queued` and `queued_jobs` are sums, `performance` is the mean over threads, `eta`
-    (s) the smallest. `usage_stats` is None when the model was never used, or when `usage_known` is
-    not set. `worker_summaries` is None when the workers were not fetched, {} when no worker serves
+    (s) the smallest. `usage_stats` is None if the model was never used, or if `usage_known` is
+    false. `worker_summaries` is None if the workers were not fetched, and {} if no worker serves
     the model.
     """
 
@@ -95,20 +95,20 @@ class CombinedModelStatistics:
 
     @property
     def worker_count(self) -> int:
-        """The number of workers; of threads, as the status has it, if no workers were fetched."""
+        """The number of workers, or if they were not fetched, the status's number of threads."""
         if self.worker_summaries is not None:
             return len(self.worker_summaries)
         return self.threads or 0
 
     @property
     def usage(self) -> UsageStats | None:
-        """The use, zeros included; None only when it is unknown."""
+        """The usage, which may be zero; None only if it is unknown."""
         if self.usage_known:
             return self.usage_stats or UsageStats()
         return self.usage_stats
 
     def to_json(self, *, include_workers: bool = True) -> dict[str, Any]:
-        """The model as a client gets it. Without the workers, their count is still there."""
+        """The model as a client gets it. The number of workers is always included."""
         workers = self.worker_summaries if include_workers else None
         return {
             "worker_count": self.worker_count,

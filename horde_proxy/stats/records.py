@@ -43,7 +43,7 @@ def _whole(value: Any) -> Any:
 
 
 def _names(value: Any) -> Any:
-    """A list without what cannot be a name: workers advertise what they like."""
+    """A list without elements that cannot be names: workers may advertise anything."""
     return [name for name in value if _is_name(name)] if isinstance(value, list | tuple) else value
 
 
@@ -76,7 +76,8 @@ class HordeModelStatus(_Record):
 
     `count` is the number of threads, not of workers. `queued` is in tokens or megapixelsteps.
     `jobs` counts waiting and running jobs. `eta` is in seconds, and 10000 if the horde knows no
-    speed. `performance` is in tokens/s (text) or pixelsteps/s (image); 0 and None: not measured.
+    speed. `performance` is in tokens/s (text) or pixelsteps/s (image); 0 and None mean that it was
+    not measured.
     """
 
     name: Name
@@ -89,7 +90,7 @@ class HordeModelStatus(_Record):
 
 
 class HordeModelStatsResponse(_Record):
-    """`GET /v2/stats/{text,img}/models`: uses by advertised name, in three periods."""
+    """`GET /v2/stats/{text,img}/models`: the usage by advertised name, in three periods."""
 
     day: dict[str, Whole] = {}
     month: dict[str, Whole] = {}
@@ -151,17 +152,17 @@ class HordeWorker(_Record):
 
 
 def read_statuses(items: Any) -> ReadDocument[list[HordeModelStatus]]:
-    """The models of `GET /v2/status/models`; items that are records already are kept."""
+    """The models of `GET /v2/status/models`. Items may also be records already."""
     return _read(HordeModelStatus, items)
 
 
 def read_workers(items: Any) -> ReadDocument[list[HordeWorker]]:
-    """The workers of `GET /v2/workers`; items that are records already are kept."""
+    """The workers of `GET /v2/workers`. Items may also be records already."""
     return _read(HordeWorker, items)
 
 
 def read_stats(document: Any) -> ReadDocument[HordeModelStatsResponse]:
-    """The uses of `GET /v2/stats/{text,img}/models`; bad names and numbers are left out."""
+    """The usage of `GET /v2/stats/{text,img}/models`. Bad names and numbers are left out."""
     if isinstance(document, HordeModelStatsResponse):
         return ReadDocument(document, 0)
     if not isinstance(document, Mapping):

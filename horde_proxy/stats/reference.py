@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ReferenceRecord:
-    """One model; None stands for what the reference does not say.
+    """One model. None means that the reference has no value.
 
-    `parameters` is 8000000000 for "8B", `url` is the model's home page. `downloads` are the URLs
-    of its files, unchecked.
+    `parameters` is 8000000000 for "8B", `url` is the model's home page. `downloads` are the
+    unchecked URLs of its files.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ReferenceRecord:
 
 
 class Reference:
-    """The records by model: engine, author and quantisation of a name do not count. Immutable."""
+    """The records by model, without regard to engine, author and quantisation. Immutable."""
 
     def __init__(self, records: Iterable[ReferenceRecord] = (), left_out: int = 0) -> None:
         self.left_out = left_out
@@ -64,7 +64,7 @@ class Reference:
         return len(self._records)
 
     def get(self, name: str) -> ReferenceRecord | None:
-        """The record of the model that the name stands for."""
+        """The record of the model that the name refers to."""
         return self._records.get(canonical(name).key)
 
     def names(self) -> list[str]:
@@ -85,7 +85,7 @@ def read_reference(document: Any) -> Reference:
 
 
 def described(names: Iterable[str], reference: Reference | None) -> dict[str, ReferenceRecord]:
-    """A record for each name: the reference's, else one made from the name alone."""
+    """A record for each name: from the reference, or else made from the name alone."""
     return {name: _described(name, reference) for name in names}
 
 
@@ -127,7 +127,7 @@ def _record(name: str, fields: Mapping[str, Any]) -> ReferenceRecord:
 
 
 def _merge_records(first: ReferenceRecord, second: ReferenceRecord) -> ReferenceRecord:
-    """The record whose name has no engine, else the first; the other one fills its gaps."""
+    """The record with a name without engine, or else the first; the other one fills its gaps."""
     if canonical(first.name).backend != CANONICAL and canonical(second.name).backend == CANONICAL:
         first, second = second, first
     gaps = {key: value for key, value in vars(second).items() if not vars(first)[key] and value}
@@ -147,7 +147,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _count(value: Any) -> int | None:
-    """A positive count; in the reference, 0 stands for an unknown number."""
+    """A positive count; in the reference, 0 means that the number is unknown."""
     return int(finite(value) or 0) or None
 
 

@@ -1,4 +1,4 @@
-"""The model references in use, loaded in the background: no request waits for one."""
+"""The model references, loaded in the background, so that no request waits for one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.stats.reference import Reference, read_reference
 
 _FAILURE_TTL = 300.0
-"""The pause after a failed load (s): references are large, and nothing depends on them."""
+"""The pause after a failed load (s): long, since references are large and not necessary."""
 log = logging.getLogger(__name__)
 
 
@@ -22,7 +22,7 @@ class _Loaded(NamedTuple):
 
 
 class References:
-    """The references by kind. Each source returns a document and its age in seconds."""
+    """The references by kind. A source returns a document and its age in seconds."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class References:
         }
 
     def get(self, kind: str) -> Reference | None:
-        """The reference of "text" or "image"; None without a source, or until it is loaded."""
+        """The reference of "text" or "image"; None without a source, or before it is loaded."""
         loaded = self._loaded[kind].peek() if kind in self._loaded else None
         return loaded.reference if loaded else None
 

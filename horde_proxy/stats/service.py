@@ -1,8 +1,9 @@
-"""The horde's statistics as JSON answers, each made once for each data and set of parameters.
+"""The horde's statistics as JSON answers. Each answer is made once, until the data changes.
 
 Where the threads meet: every request gets the current StatsView, the same object until the data
-changes. Answers are kept in the view, so they go with it. `StatsService._lock` is held while an
-answer is made, so that of many equal requests one does the work; no I/O happens under it.
+changes. The view caches the answers, so they are dropped with it. `StatsService._lock` is held
+while an answer is made, so that only one of many equal requests does the work; no I/O happens
+under it.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from horde_proxy.stats.statistics import category_statistics
 
 KINDS = ("text", "image")
 MAX_BYTES = 16 * 1024 * 1024
-"""The memory for the kept answers of each kind; the least recently used go first."""
+"""The memory for the cached answers of each kind. The least recently used are dropped first."""
 DEGRADED_AGE = 5
-"""For how long a client may cache an answer of degraded data (s): it may be whole again soon."""
+"""The max-age of answers from degraded data (s): short, as the data may be complete again soon."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """The parameters of a request; the defaults are those of a list."""
+    """The parameters of a request, with the defaults of a list."""
 
     kind: str = "text"
     include_workers: bool = False
@@ -56,7 +57,7 @@ class Query:
 
 @dataclass(frozen=True)
 class StatsAnswer:
-    """The JSON of an answer, its ETag, and for how long a client may cache it (s)."""
+    """The JSON of an answer, its ETag, and the time for which a client may cache it (s)."""
 
     body: bytes
     etag: str
@@ -69,7 +70,7 @@ def _answer_cache() -> LRUCache[tuple[str, Query], StatsAnswer]:
 
 @dataclass(frozen=True, eq=False)
 class StatsView:
-    """One snapshot of the horde with the reference that is loaded then, and what is made of them.
+    """A snapshot of the horde, the model reference, and the data made from both.
 
     `answers` and `audits` are caches, guarded by the lock of the service.
     """
@@ -86,7 +87,7 @@ class StatsView:
         return distinct(name for part in parts if part for name in part.names())
 
     def known_names(self) -> list[str]:
-        """One name for each model that is live, in the reference, or was used in the month."""
+        """One name for each model that is live, in the reference, or was used this month."""
         stats = self.snapshot.stats
         used = (
             []
@@ -101,7 +102,7 @@ class StatsView:
 
 
 class StatsService:
-    """The statistics of one horde. `horde` is the live data, `hydrator` keeps it warm."""
+    """The statistics of one horde. `horde` is the live data, `hydrator` keeps it fresh."""
 
     def __init__(
         self,
@@ -133,7 +134,7 @@ class StatsService:
         return self._answer("audit", query, lambda view: _audit(view, query))
 
     def view(self, kind: str) -> StatsView:
-        """What is known of "text" or "image" now; the same object until the data changes."""
+        """The current view of "text" or "image"; the same object until the data changes."""
         return self._views[kind].get()
 
     def _data(self, kind: str) -> tuple[Snapshot, Reference | None]:
@@ -159,7 +160,7 @@ class StatsService:
             **data,
         }
         body = json.dumps(document, separators=(",", ":")).encode()
-        # Half of the digest is enough to tell two answers apart.
+        # Half of the digest is enough to tell answers apart.
         return StatsAnswer(body, sha256(body).hexdigest()[:32], 0)
 
     def _max_age(self, snapshot: Snapshot) -> int:

@@ -12,7 +12,7 @@ from horde_proxy.stats.listing import page
 from horde_proxy.stats.reference import ReferenceRecord
 
 MOST_TAGS = 20
-"""As in the documented statistics API (horde-model-reference), like the buckets below."""
+"""This number and the buckets below are those of the documented API (horde-model-reference)."""
 BILLION = 1_000_000_000
 BUCKETS: tuple[tuple[str, int | None, int | None], ...] = (
     ("<3B", None, 3 * BILLION),
@@ -24,12 +24,12 @@ BUCKETS: tuple[tuple[str, int | None, int | None], ...] = (
     ("35B-70B", 35 * BILLION, 70 * BILLION),
     (">70B", 70 * BILLION, None),
 )
-"""Label, smallest number of parameters, and the first number that is too large."""
+"""(label, smallest number of parameters, first number that is too large)."""
 
 
 @dataclass(frozen=True)
 class DownloadStats:
-    """The hosts that the files of the models come from, and their sizes in bytes."""
+    """The hosts of the models' files, and the sizes of the files in bytes."""
 
     total_models_with_downloads: int = 0
     total_download_entries: int = 0
@@ -41,7 +41,7 @@ class DownloadStats:
 
 @dataclass(frozen=True)
 class CategoryStatistics:
-    """The counts of one category, as the documented statistics API has them.
+    """The counts of one category, with the fields of the documented statistics API.
 
     Percentages are of all models, with two decimals. `computed_at` is in Unix seconds.
     """
@@ -65,7 +65,7 @@ class CategoryStatistics:
     models_with_showcases: int = 0
 
     def paged(self, limit: int | None, offset: int) -> CategoryStatistics:
-        """The same counts with the requested page noted; there is no list to cut.
+        """The same counts with the fields of the requested page. There is no list to cut.
 
         Raises InvalidRequest with param for a wrong limit or offset.
         """
@@ -115,12 +115,12 @@ def category_statistics(
 
 
 def percentage(part: float, whole: float, digits: int = 2) -> float:
-    """The part in per cent of the whole, rounded; 0 if the whole is 0."""
+    """The part as a percentage of the whole, rounded; 0 if the whole is 0."""
     return round(100 * part / whole, digits) if whole else 0.0
 
 
 def host_of(url: str) -> str | None:
-    """The host of a URL in lower case; None for a text that is not an http(s) URL."""
+    """The host of a URL in lower case; None if the text is not an http(s) URL."""
     try:
         parts = urlsplit(url)
         return parts.hostname if parts.scheme in ("http", "https") else None
@@ -140,7 +140,7 @@ def _top(counts: Counter[str], total: int) -> list[Mapping[str, Any]]:
 
 
 def _buckets(parameters: Sequence[int | None]) -> list[Mapping[str, Any]]:
-    """The buckets that hold any model, smallest first."""
+    """The buckets that contain a model, smallest first."""
     known = [number for number in parameters if number is not None]
     buckets: list[Mapping[str, Any]] = []
     for label, low, high in BUCKETS:
