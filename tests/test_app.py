@@ -114,6 +114,16 @@ def test_a_horde_at_another_address_gets_neither_key_nor_webhook() -> None:
     assert list(other._options.filters.allow) == PUBLIC["allow_workers"]
 
 
+def test_a_horde_at_another_address_may_have_a_webhook_of_its_own(world: World) -> None:
+    own = {**HORDES[0], "webhook_url": "https://lan.example"}
+    world.configure(endpoints=[HORDES[1], own], horde={"webhook_url": "https://home.example"})
+    hordes = world.app().extensions["horde_proxy"].hordes
+    assert {name: horde.upstream.webhook.url for name, horde in hordes.items()} == {
+        "second": "https://home.example",
+        "first": "https://lan.example",
+    }
+
+
 @pytest.mark.parametrize("address", [{}, {"url": "https://aihorde.net"}])
 def test_an_endpoint_for_the_horde_itself_has_all_its_settings(address: dict[str, str]) -> None:
     endpoint = {"type": "horde", "name": "mine", **address}

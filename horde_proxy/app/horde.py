@@ -133,7 +133,7 @@ def _endpoint_settings(endpoint: EndpointSettings, services: AppServices) -> Hor
 
     A horde at another address gets neither the key nor the webhook of the one in [horde]: a key
     must not be disclosed to another server, and that server may not reach the webhook, for which
-    polling would be sparse in vain.
+    polling would be sparse in vain; the endpoint may have both of its own.
     """
     horde = services.settings.horde
     changes: dict[str, object] = {}
@@ -141,7 +141,8 @@ def _endpoint_settings(endpoint: EndpointSettings, services: AppServices) -> Hor
     if endpoint.url and api_url(endpoint.url) != api_url(horde.url):
         defaults = HordeSettings()
         changes = {"api_key": defaults.api_key, "webhook_url": defaults.webhook_url}
-    given = {"url": endpoint.url, "api_key": endpoint.api_key}
+    names = ("url", "api_key", "webhook_url")
+    given = {name: getattr(endpoint, name) for name in names}
     changes |= {name: value for name, value in given.items() if value}
     return horde.model_copy(update=changes)
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from horde_proxy.config.values import HttpUrl, Seconds, Section, SentKey, header_value
+from horde_proxy.config.values import HttpUrl, Seconds, Section, SentKey, WebhookUrl, header_value
 from horde_proxy.upstreams.kinds import KINDS
 
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -45,7 +45,9 @@ class EndpointSettings(Section):
     timeout: Seconds = 300
     """Seconds that may pass between two bytes of an answer."""
     headers: Annotated[dict[str, str], Field(repr=False)] = {}
-    """Headers that are sent with each request."""
+    """Headers that are sent with each request; not to a horde."""
+    webhook_url: WebhookUrl | None = None
+    """Where a horde at another `url` than `horde.url` reaches this proxy, to push its results."""
 
     @field_validator("headers")
     @classmethod

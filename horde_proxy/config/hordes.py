@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
-from horde_proxy.config.values import HttpUrl, Seconds, SecondsOrZero, Section, SentKey
+from horde_proxy.config.values import HttpUrl, Seconds, SecondsOrZero, Section, SentKey, WebhookUrl
 from horde_proxy.folders import cache_folder
 
 _LIMIT = re.compile(r"[1-9][0-9]*/(?:second|minute|hour|day)")
@@ -68,7 +68,7 @@ class HordeSettings(Section):
     """How fast requests are submitted in all; `[]` for a horde of your own without limits."""
     key_limits: list[str] = ["2/second"]
     """How fast requests are submitted for one horde key."""
-    webhook_url: str | None = None
+    webhook_url: WebhookUrl | None = None
     """Where the horde reaches this proxy (https): it then pushes its results."""
     cache_ttl: Seconds = 30
     """Seconds for which the text models and workers that chats go by are kept."""
@@ -80,13 +80,6 @@ class HordeSettings(Section):
             if not _LIMIT.fullmatch(limit):
                 raise ValueError(f"{limit!r}: write it as 2/second or 90/minute")
         return limits
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _https_url(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith("https://"):
-            raise ValueError("the horde delivers to https:// only")
-        return url
 
 
 class PrivateHordeSettings(Section):

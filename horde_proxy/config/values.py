@@ -58,5 +58,13 @@ def http_url(url: str) -> str:
     return url
 
 
+def webhook_url(url: str) -> str:
+    """A URL that AI-Horde pushes results to. Raises ValueError."""
+    if not url.startswith("https://"):
+        raise ValueError("the horde delivers to https:// only")
+    return url
+
+
 SentKey = Annotated[str, AfterValidator(header_value)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
+WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
