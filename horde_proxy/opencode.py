@@ -7,6 +7,7 @@ publishes (https://opencode.ai/config.json), as opencode 1.18 reads them.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -121,6 +122,8 @@ def write(path: Path, text: str) -> bool:
     # A link stays a link: its target is replaced. The new file is made beside the target, because
     # a rename cannot cross file systems.
     target = path.resolve()
+    if target.is_symlink():  # a loop: before Python 3.13 `resolve` raises an error of its own
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         dir=target.parent, prefix=f".{target.name}.", delete=False
