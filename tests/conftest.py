@@ -13,7 +13,7 @@ from tests.support import World
 
 # A few examples while one works, and many in CI: pytest --hypothesis-profile thorough. Neither
 # depends on the speed of the machine, so there is no deadline and no check of how long data take.
-for profile, examples in {"quick": 25, "thorough": 400}.items():
+for profile, examples in {"quick": 25, "thorough": 200}.items():
     hypothesis.settings.register_profile(
         profile,
         max_examples=examples,
