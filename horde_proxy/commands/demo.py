@@ -57,7 +57,7 @@ class _Stop(Exception):
 def demo(
     path: str | None, bind: str | None, model: str | None, echo: bool, echo_delay: float
 ) -> None:
-    """Serve with a private horde and a small model of one's own: nothing else is needed."""
+    """Serve with a private horde and a small model: nothing else is needed."""
     settings = load_settings(path, server_flags(bind=bind))
     echoes = [["--backend", "echo", "--delay", str(echo_delay), "--threads", "50"]] if echo else []
     try:

@@ -1,4 +1,4 @@
-"""Options that several commands have, and the settings that they name."""
+"""The options that several commands share, and the settings that they lead to."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def load_settings(path: str | None, flags: dict[str, Any] | None = None) -> Conf
 
 
 def server_flags(**values: str | None) -> dict[str, Any]:
-    """The given ones among flags of [server], nested as in the settings file."""
+    """The flags of [server] that were given, nested as in the settings file."""
     return {"server": {name: value for name, value in values.items() if value}}
