@@ -8,12 +8,15 @@ from collections.abc import Generator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import Field
 
 from horde_proxy import create_app, reconfigure
+from horde_proxy.app.runtime import Runtime
+from horde_proxy.commands.check import check_endpoints
 from horde_proxy.config import Config, ConfigError, load
 from horde_proxy.errors import ProxyError
 from horde_proxy.ledger import ClientKey
@@ -29,18 +32,23 @@ def settings(**sections: Any) -> Config:
     return load(environ={}, flags={"stats": {"hydrate": False}, **sections})
 
 
+class ParrotOptions(kinds.KindOptions):
+    word: Annotated[str, Field(min_length=2)] | None = None
+
+
 class Parrot:
     """A kind of upstream in one class, as a newcomer would write it."""
 
     kind, url, offers_any, proxy = "parrot", "", False, None
     cooldown_errors: tuple[type[ProxyError], ...] = ()
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, word: str | None, services: kinds.Services) -> None:
+        self.name, self._word, self._services = name, word, services
 
     @classmethod
     def build(cls, endpoint: kinds.EndpointOptions, services: kinds.Services) -> Self:
-        return cls(endpoint.label())
+        options = kinds.read_options(ParrotOptions, endpoint)
+        return cls(endpoint.label(), options.word, services)
 
     def models(self) -> Sequence[dict[str, Any]]:
         return [{"id": "polly", "object": "model"}]
@@ -54,24 +62,85 @@ class Parrot:
     def stream(
         self, request: GenerationRequest, route: Route, caller: Caller
     ) -> Generator[StreamItem, None, None]:
-        head = Head("parrot-1", 0, route.model)
+        id = f"chatcmpl-{self._services.new_id()}"
+        head = Head(id, int(self._services.now()), route.model)
         yield Accepted({}, self.name)
         yield role_chunk(head)
-        yield chunk(head, {"content": request.messages[-1].text}, finish_reason="stop")
+        text = self._word or request.messages[-1].text
+        yield chunk(head, {"content": text}, finish_reason="stop")
 
 
-def test_a_new_kind_is_one_module_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def parrot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind in the registry."""
     module = ModuleType("parrot_kind")
     module.Parrot = Parrot  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "parrot_kind", module)
-    entry = kinds.UpstreamKind("parrot_kind:Parrot.build", needs_url=False)
+    entry = kinds.UpstreamKind("parrot_kind:Parrot.build", needs_url=False, has_options=True)
     monkeypatch.setitem(kinds.KINDS, "parrot", entry)
-    http = create_app(settings(endpoints=[{"type": "parrot"}])).test_client()
+
+
+@pytest.mark.usefixtures("parrot")
+def test_a_new_kind_is_one_module_and_one_line() -> None:
+    runtime = Runtime(now=lambda: 1_769_860_800.5, new_id=lambda: "abc")
+    http = create_app(settings(endpoints=[{"type": "parrot"}]), runtime).test_client()
     assert [model["id"] for model in http.get("/v1/models").get_json()["data"]] == ["polly"]
     assert http.get("/v1/endpoints").get_json()["data"][0]["type"] == "parrot"
     body = {"model": "polly", "messages": [{"role": "user", "content": "Hello."}]}
     answer = http.post("/v1/chat/completions", json=body).get_json()
     assert answer["choices"][0]["message"]["content"] == "Hello."
+    assert (answer["id"], answer["created"]) == ("chatcmpl-abc", 1_769_860_800)
+
+
+@pytest.mark.usefixtures("parrot")
+def test_a_kind_has_options_of_its_own() -> None:
+    endpoints = [{"type": "parrot", "options": {"word": "Lora!"}}]
+    app = create_app(settings(endpoints=endpoints))
+    body = {"model": "polly", "messages": [{"role": "user", "content": "Hello."}]}
+    answer = app.test_client().post("/v1/chat/completions", json=body).get_json()
+    assert answer["choices"][0]["message"]["content"] == "Lora!"
+
+
+@pytest.mark.usefixtures("parrot")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"word": "a"},
+            "setting options.word of the endpoint 'polly': "
+            "String should have at least 2 characters",
+        ),
+        (
+            {"words": "a-secret"},
+            "setting options.words of the endpoint 'polly': Extra inputs are not permitted",
+        ),
+    ],
+)
+def test_a_wrong_option_is_named_without_its_value(options: dict[str, str], message: str) -> None:
+    wrong = settings(endpoints=[{"type": "parrot", "name": "polly", "options": options}])
+    with pytest.raises(ConfigError) as raised:
+        create_app(wrong)
+    assert str(raised.value) == message
+    app = create_app(settings())
+    before = app.extensions["horde_proxy"]
+    with pytest.raises(ConfigError):
+        reconfigure(app, wrong)
+    assert app.extensions["horde_proxy"] is before
+    assert [(finding.what, finding.ok) for finding in check_endpoints(wrong)] == [
+        (f"endpoint polly: {message}", False)
+    ]
+
+
+def test_a_kind_without_options_refuses_them() -> None:
+    with pytest.raises(ConfigError, match="the type `ocf` has no options") as raised:
+        settings(endpoints=[{"type": "ocf", "url": "http://x.invalid", "options": {"a": "secret"}}])
+    assert "setting endpoints.0.options = (hidden) from the command line" in str(raised.value)
+
+
+@pytest.mark.usefixtures("parrot")
+def test_an_endpoint_without_a_server_is_checked_as_well() -> None:
+    [finding] = check_endpoints(settings(endpoints=[{"type": "parrot"}, {"type": "horde"}]))
+    assert (finding.what, finding.ok) == ("endpoint parrot: 1 models", True)
 
 
 PUBLIC = {

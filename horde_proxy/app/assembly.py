@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, cast
 from horde_proxy.api.context import HordeEndpoint
 from horde_proxy.app.private import PrivateApp
 from horde_proxy.app.runtime import Runtime
-from horde_proxy.config import Config, EndpointSettings, StatsSettings
+from horde_proxy.config import Config, ConfigError, EndpointSettings, StatsSettings
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
-from horde_proxy.upstreams.kinds import KINDS, Services, build_upstream
+from horde_proxy.upstreams.kinds import KINDS, Services, WrongOption, build_upstream
 
 if TYPE_CHECKING:
     from horde_proxy.stats.service import StatsService
+    from horde_proxy.upstreams.base import Upstream
     from horde_proxy.upstreams.horde.upstream import HordeUpstream
     from horde_proxy.upstreams.horde.webhook import Webhook
 
@@ -31,10 +32,9 @@ PRIVATE = "private"
 
 @dataclass(frozen=True, kw_only=True)
 class AppServices(Services):
-    """What builders in the composition root are given besides: all settings and the runtime."""
+    """What builders in the composition root are given besides: all settings, for example."""
 
     settings: Config
-    runtime: Runtime
     sleep: Callable[[float], None]
     webhook: Callable[[str], Webhook]
     private: PrivateApp | None = None
@@ -60,7 +60,10 @@ class Assembly:
         self._disconnects = disconnects or DisconnectMonitor()
 
     def endpoints(self, settings: Config) -> list[Endpoint]:
-        """The endpoints of the settings and the private horde; without any, the public horde."""
+        """The endpoints of the settings and the private horde; without any, the public horde.
+
+        Raises ConfigError, and then keeps the endpoints that there were.
+        """
         wanted = list(settings.endpoints)
         if self._private:
             wanted.append(EndpointSettings(type="horde", name=PRIVATE))
@@ -84,11 +87,12 @@ class Assembly:
             new_session=self._runtime.new_session,
             disconnects=self._disconnects,
             run=self._runtime.run,
+            now=self._runtime.now,
+            new_id=self._runtime.new_id,
             clock=self._runtime.clock,
             models_ttl=settings.routing.models_ttl,
             telemetry=self._telemetry,
             settings=settings,
-            runtime=self._runtime,
             sleep=self._shutdown.sleep,
             private=self._private,
             webhook=self._webhook,
@@ -135,13 +139,24 @@ class Assembly:
             routing.cooldown if has_others else 0, routing.longest_cooldown, services.clock
         )
         return Endpoint(
-            build_upstream(endpoint.type, endpoint, services),
+            build(endpoint, services),
             breaker,
             endpoint.priority,
             endpoint.weight,
             tuple(endpoint.models),
             endpoint.prefix,
         )
+
+
+def build(endpoint: EndpointSettings, services: AppServices) -> Upstream:
+    """The upstream for an endpoint. Raises ConfigError for an option that it does not take."""
+    try:
+        return build_upstream(endpoint.type, endpoint, services)
+    except WrongOption as exc:
+        setting = f"options.{exc.option}" if exc.option else "options"
+        raise ConfigError(
+            f"setting {setting} of the endpoint {endpoint.label()!r}: {exc}"
+        ) from None
 
 
 def _shared_settings(settings: Config) -> tuple[object, ...]:

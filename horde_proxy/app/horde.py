@@ -96,19 +96,18 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
     )
     setup = _HordeSetup(endpoint.label(), horde, services, private)
     client = setup.client(setup.session(), horde.read_timeout)
-    runtime = services.runtime
     accounts = Accounts(client, timer=services.clock, run=services.run)
     return HordeUpstream(
         client,
-        Catalog(_documents(setup), now=runtime.now),
+        Catalog(_documents(setup), now=services.now),
         _options(setup),
         accounts,
         _submit_queue(setup, accounts),
         name=setup.name,
         clock=services.clock,
         sleep=services.sleep,
-        now=runtime.now,
-        new_id=lambda: f"chatcmpl-{runtime.new_id()}",
+        now=services.now,
+        new_id=lambda: f"chatcmpl-{services.new_id()}",
         telemetry=services.telemetry,
         webhook=services.webhook(horde.webhook_url) if horde.webhook_url else None,
     )
@@ -116,7 +115,7 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
 
 def build_statistics(horde: HordeUpstream, services: AppServices) -> StatsService:
     """The statistics of a horde, as /v1/horde shows them."""
-    runtime, settings = services.runtime, services.settings.stats
+    settings = services.settings.stats
     live = LiveHorde(horde.documents)
     hydrator = Hydrator(
         live.load_if_due,
@@ -125,7 +124,7 @@ def build_statistics(horde: HordeUpstream, services: AppServices) -> StatsServic
         sleep=services.sleep,
         run=services.run,
     )
-    return StatsService(live, _references(services), hydrator, now=runtime.now)
+    return StatsService(live, _references(services), hydrator, now=services.now)
 
 
 def _endpoint_settings(endpoint: EndpointSettings, services: AppServices) -> HordeSettings:
@@ -176,7 +175,7 @@ def _documents(setup: _HordeSetup) -> HordeDocuments:
         shared=None if setup.private else _shared_documents(services),
         lease=stats.horde_api_timeout + horde.connect_timeout,
         timer=services.clock,
-        now=services.runtime.now,
+        now=services.now,
         run=services.run,
         name=setup.name,
         telemetry=services.telemetry,
@@ -201,7 +200,7 @@ def _schedule(settings: StatsSettings) -> HydrationSchedule | None:
 
 
 def _references(services: AppServices) -> References:
-    settings, runtime = services.settings.stats, services.runtime
+    settings = services.settings.stats
     sources = {"text": settings.text_reference, "image": settings.image_reference}
     documents = {
         kind: CachedDocument(
@@ -210,7 +209,7 @@ def _references(services: AppServices) -> References:
             _session(services, connect_tries=0),
             timeout=(settings.horde_api_timeout, settings.horde_api_timeout),
             is_valid=read_reference,
-            now=runtime.now,
+            now=services.now,
         )
         for kind, source in sources.items()
         if source
@@ -267,7 +266,7 @@ def _submit_queue(setup: _HordeSetup, accounts: Accounts) -> SubmitQueue:
     return SubmitQueue(
         Limits(setup.horde.address_limits, setup.horde.key_limits),
         sleep=services.sleep,
-        now=services.runtime.now,
+        now=services.now,
         concurrency=lambda key: accounts.of(key).concurrency,
         shared=_shared_pace(setup),
         telemetry=services.telemetry,
@@ -287,7 +286,7 @@ def _shared_pace(setup: _HordeSetup) -> SharedPace | None:
     pool = redis_client(url).connection_pool
     return SharedPace(
         lambda: RedisStorage(url, connection_pool=pool, wrap_exceptions=True, key_prefix=prefix),
-        now=services.runtime.now,
+        now=services.now,
         clock=services.clock,
         run=services.run,
     )

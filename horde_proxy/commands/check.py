@@ -16,15 +16,15 @@ import click
 import requests
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY, api_url
-from horde_proxy.app.assembly import Assembly
+from horde_proxy.app.assembly import Assembly, build
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.commands.options import config_option, load_settings
-from horde_proxy.config import Config
+from horde_proxy.config import Config, ConfigError
 from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.kinds import KINDS, build_upstream
+from horde_proxy.upstreams.kinds import KINDS
 
 _MOST_CLOCK_DIFFERENCE = 60.0
 """Seconds; beyond, certificates and the expiry of jobs are in doubt."""
@@ -124,16 +124,21 @@ def _uses_main_horde(settings: Config) -> bool:
 
 
 def check_endpoints(settings: Config) -> Iterator[Finding]:
-    """Whether each endpoint lists its models; the horde of [horde] is checked by check_horde."""
+    """Whether each endpoint takes its options and lists its models.
+
+    The horde of [horde] is checked by check_horde.
+    """
     # Inline, so that a failure is known when models() returns, and not in the background.
     services = Assembly(Runtime(run=inline), Shutdown()).services(settings)
     for endpoint in settings.endpoints:
         # A horde without a URL is the one of [horde], and has been checked.
-        if endpoint.url is None:
+        if endpoint.url is None and KINDS[endpoint.type].is_horde:
             continue
-        upstream = build_upstream(endpoint.type, endpoint, services)
         try:
+            upstream = build(endpoint, services)
             count = len(upstream.models())
+        except ConfigError as exc:
+            yield Finding(f"endpoint {endpoint.label()}: {exc}", "correct the configuration")
         except ProxyError as exc:
             yield Finding(
                 f"endpoint {endpoint.label()}: {exc}",

@@ -6,7 +6,14 @@ import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from horde_proxy.config.values import HttpUrl, Seconds, Section, SentKey, WebhookUrl, header_value
 from horde_proxy.upstreams.kinds import KINDS
@@ -48,6 +55,8 @@ class EndpointSettings(Section):
     """Headers that are sent with each request; not to a horde."""
     webhook_url: WebhookUrl | None = None
     """Where a horde at another `url` than `horde.url` reaches this proxy, to push its results."""
+    options: Annotated[dict[str, JsonValue], Field(repr=False)] = {}
+    """Settings of its `type` alone; a type that has none refuses them."""
 
     @field_validator("headers")
     @classmethod
@@ -60,6 +69,17 @@ class EndpointSettings(Section):
             except ValueError as exc:
                 raise ValueError(f"the value of {name!r}: {exc}") from None
         return headers
+
+    @field_validator("options")
+    @classmethod
+    def _of_its_type(
+        cls, options: dict[str, JsonValue], info: ValidationInfo
+    ) -> dict[str, JsonValue]:
+        # Without a type, the error is about that. What options there are says the kind's `build`.
+        kind = KINDS.get(info.data.get("type", ""))
+        if options and kind and not kind.has_options:
+            raise ValueError(f"the type `{info.data['type']}` has no options")
+        return options
 
     @field_validator("name")
     @classmethod

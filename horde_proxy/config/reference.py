@@ -16,6 +16,7 @@ from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import JsonValue
 from pydantic.fields import FieldInfo
 
 from horde_proxy.config.access import KeySettings
@@ -39,7 +40,13 @@ Some settings have a variable of their own: `AI_HORDE_API_KEY` is `horde.api_key
 port of `server.bind`. `TARGET_OPENAI_URL` or `ENDPOINTS` (URLs with commas between, or JSON) with
 `API_KEY` and `TIMEOUT` (s) are endpoints.
 """
-_TYPES = {str: "text", int: "integer", float: "number", bool: "true or false"}
+_TYPES = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    JsonValue: "any value",
+}
 
 
 def reference() -> str:

@@ -1,9 +1,9 @@
 """The kinds of upstreams: the registry, and what each builder is given.
 
-A kind is one module, with a `build(endpoint, services)`, and one line in KINDS; settings of its
-own are fields of EndpointOptions and of horde_proxy.config.endpoints, too. Builders are
-named by their import path and imported when the first endpoint of their kind is built: the
-horde's modules take a fifth of the memory of a proxy that has none.
+A kind is one module, with a `build(endpoint, services)`, and one line in KINDS. Settings of its
+own are in the endpoint's `options`, which `build` reads with read_options. Builders are named by
+their import path and imported when the first endpoint of their kind is built: the horde's modules
+take a fifth of the memory of a proxy that has none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 
@@ -24,16 +26,22 @@ if TYPE_CHECKING:
     from horde_proxy.upstreams.disconnects import DisconnectMonitor
 
 
+_Options = TypeVar("_Options", bound="KindOptions")
+
+
 @dataclass(frozen=True)
 class UpstreamKind:
     """`builder` is "module:function". Without `needs_url`, the kind knows where its server is.
 
-    `is_horde`: its upstreams are HordeUpstreams, with an account, statistics and pushed results.
+    `is_horde`: its upstreams are HordeUpstreams, with an account, statistics and pushed results;
+    one without a url is that of [horde]. `has_options`: its `build` reads the endpoint's `options`,
+    which are refused otherwise.
     """
 
     builder: str
     needs_url: bool = True
     is_horde: bool = False
+    has_options: bool = False
 
 
 KINDS: Mapping[str, UpstreamKind] = {
@@ -56,27 +64,56 @@ class EndpointOptions(Protocol):
     def headers(self) -> Mapping[str, str]: ...
     @property
     def timeout(self) -> float: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
 
     def label(self) -> str:
         """The endpoint's name."""
+
+
+class WrongOption(ValueError):
+    """An option that cannot be used. `option` is its name within `options`."""
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(reason)
+        self.option = option
+
+
+class KindOptions(BaseModel):
+    """The base of the options of one kind: a field for each, and no others."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def read_options(model: type[_Options], endpoint: EndpointOptions) -> _Options:
+    """The endpoint's options. Raises WrongOption, whose reason holds no value: it may be a key."""
+    try:
+        return model.model_validate(endpoint.options)
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        option = ".".join(str(part) for part in error["loc"])
+        raise WrongOption(option, error["msg"].removeprefix("Value error, ")) from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """What every upstream is given, whatever its kind. Times are in seconds.
 
+    `clock` counts from any start, `now` is Unix time. `new_id` returns hexadecimal digits.
     `models_ttl`: how long a list of models stays good.
     """
 
     new_session: Callable[[BaseAdapter], Session]
     disconnects: DisconnectMonitor
     run: Callable[[Callable[[], None]], None]
+    now: Callable[[], float]
+    new_id: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
     models_ttl: float = 60.0
     telemetry: Telemetry = NO_TELEMETRY
 
 
 def build_upstream(kind: str, endpoint: EndpointOptions, services: Services) -> Upstream:
-    """The upstream for an endpoint of that kind. Connects to nothing yet."""
+    """The upstream for an endpoint of that kind. Connects to nothing yet. Raises WrongOption."""
     build = resolve_name(KINDS[kind].builder)
     return cast("Upstream", build(endpoint, services))
