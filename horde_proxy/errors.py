@@ -24,8 +24,8 @@ ProxyError                      status  code
 
 The status decides whether a client tries again: the OpenAI SDKs and the AI SDK repeat 408, 409,
 429 and every 5xx (`Retry-After` tells when; the OpenAI SDKs obey `x-should-retry` too). opencode
-repeats those, and any other error whose message contains certain words or digits, so messages of
-errors that a retry cannot mend are freed of them here, and only here (`without_retry_triggers`).
+repeats those, and any other error whose message contains certain words or digits. Errors that a
+retry cannot mend are stripped of these here, and only here (`without_retry_triggers`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-# What opencode 1.18 takes for a passing fault, wherever it stands in the message: a 400 with
-# "1500" or "try again later" in its text was sent six times in 78 seconds.
+# What opencode 1.18 takes for a temporary failure, anywhere in the message: a request whose 400
+# said "1500" or "try again later" was sent six times in 78 seconds.
 _RETRY_NUMBER = re.compile("429|500|502|503|504|524")
 _RETRY_WORDS = (
     r"rate.?limit|too many requests|overloaded|internal.?(?:server.?)?error|server.?error"
@@ -105,9 +105,9 @@ class ProxyError(Exception):
 
     @property
     def message(self) -> str:
-        """The text for the client; free of retry triggers when a retry cannot help."""
+        """The text for the client, without retry triggers if a retry cannot help."""
         text = str(self)
-        # 408 and 409 are repeated as well, by the SDKs' own lists.
+        # The OpenAI SDKs and the AI SDK repeat 408 and 409 as well.
         may_retry = self.status >= 500 or self.status in (408, 409, 429)
         return text if may_retry else without_retry_triggers(text)
 
@@ -166,6 +166,7 @@ class UpstreamContextExceeded(ContextLengthExceeded):
     """Another server refused the prompt as too long; its own words are passed on."""
 
     def __init__(self, message: str) -> None:
+        # Not super(): the parent makes a message of two numbers, which are not known here.
         InvalidRequest.__init__(self, message, param="messages")
 
 
@@ -193,7 +194,7 @@ class InvalidApiKey(ProxyError):
 
 
 class Refused(ProxyError):
-    """The caller is known but must not do this. No client repeats a 403."""
+    """The caller is known but not allowed to do this. No client repeats a 403."""
 
     status = 403
     type = "invalid_request_error"
@@ -259,7 +260,7 @@ class ClientGone(ProxyError):
 
 
 class ServerBug(ProxyError):
-    """A bug of ours. The client learns nothing about it but that the log has more."""
+    """A bug of ours. The client is only told that the log has the cause."""
 
     def __init__(self) -> None:
         super().__init__("The proxy failed on this request. See its log for the cause.")

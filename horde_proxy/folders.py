@@ -12,17 +12,17 @@ _APP = "horde-proxy"
 
 
 def state_folder() -> Path:
-    """For what has to be kept, such as the database: STATE_DIRECTORY or XDG_STATE_HOME."""
+    """The folder for data to keep, such as the database: STATE_DIRECTORY or XDG_STATE_HOME."""
     return _of_service("STATE_DIRECTORY") or Unix(_APP).user_state_path
 
 
 def cache_folder() -> Path:
-    """For what can be fetched again: CACHE_DIRECTORY or XDG_CACHE_HOME."""
+    """The folder for data to be fetched again: CACHE_DIRECTORY or XDG_CACHE_HOME."""
     return _of_service("CACHE_DIRECTORY") or user_cache_folder()
 
 
 def user_cache_folder() -> Path:
-    """The same for a user who runs no service; relative where the user has no home."""
+    """The cache folder outside of a service; relative if the user has no home."""
     return Unix(_APP).user_cache_path
 
 

@@ -1,6 +1,6 @@
 """The format of log records on stderr: a line of text, or a line of JSON.
 
-Records never contain keys or prompts: whoever logs sees to that.
+Records never contain keys or prompts. The code that logs ensures that; nothing is filtered here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ class _JsonFormatter(logging.Formatter):
     """`fields` of a record, which the log of requests sets, become members of the object."""
 
     def format(self, record: logging.LogRecord) -> str:
+        # UTC with milliseconds, as RFC 3339 writes it: 2026-11-29T09:17:09.123Z.
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields = getattr(record, "fields", None) or {"message": record.getMessage()}
         line = {
@@ -36,5 +37,6 @@ def configure(style: Literal["text", "json"]) -> None:
     handler.setFormatter(_JsonFormatter() if style == "json" else text)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("horde_proxy").setLevel(logging.INFO)
-    # It warns of each connection that is tried again, or that a full pool drops.
+    # urllib3 warns of each connection that it retries, or drops because a pool is full. Both are
+    # usual here, and the requests that fail are logged by us.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

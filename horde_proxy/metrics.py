@@ -244,7 +244,6 @@ class _RequestMetrics:
         model = self._model(request, is_offered)
         upstream = self._upstreams.label(request.upstream) or OTHER if request.upstream else NONE
         status = self._statuses.label(str(request.status)) or OTHER
-        # Series are looked up by the tuple of their label values; `route,` is a tuple of one.
         self._requests[route, model, upstream, status].inc()
         self._duration[route,].observe(request.seconds)
         # A stream that breaks off fails with an error code, although its status was 200.
@@ -269,9 +268,8 @@ class _RequestMetrics:
             self._kudos[model, upstream].inc(request.kudos)
 
     def _model(self, request: AnsweredRequest, is_offered: Callable[[str], bool]) -> str:
-        # The name in the request may be a pattern such as "box/*", so it comes second.
+        # A model counts by its own name, even if the request has an alias or a pattern ("box/*").
         names = [name for name in (request.model, request.requested) if name]
-        # A model under an alias counts by its own name; only unknown names fall back to the other.
         labels = (self._models.label(name, is_offered) for name in names)
         return next((label for label in labels if label), OTHER if names else NONE)
 

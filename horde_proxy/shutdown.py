@@ -11,11 +11,11 @@ from collections.abc import Callable
 from horde_proxy.errors import ShuttingDown
 
 _SLICE = 1.0
-"""How long a sleeper may take to notice the end (s)."""
+"""How long a sleeper may take to notice the shutdown (s)."""
 
 
 class Shutdown:
-    """Ends every sleep made through it with ShuttingDown, once it is set.
+    """Once it is set, it ends every sleep made through it with ShuttingDown.
 
     `sleep` replaces the real sleep, for tests with a clock of their own. Sleepers look at the flag
     once a second: waiting on an Event that a thousand threads share costs several times as much.

@@ -13,7 +13,7 @@ class Telemetry:
         """The horde's API was called. `call` holds no ids. `status` is None without a response."""
 
     def held_back(self, seconds: float) -> None:
-        """A submit waited in the submit queue, and does no longer."""
+        """A submit has left the submit queue after so many seconds."""
 
     def cancelled(self) -> None:
         """A request was cancelled on the horde before its end."""
@@ -22,13 +22,13 @@ class Telemetry:
         """A request is repeated. `reason`: "faulted", "lost", "bad_text" or "misfit"."""
 
     def late(self, seconds: float) -> None:
-        """A request ended so much later than estimated at its submit; 0: in time."""
+        """A request ended so many seconds later than estimated at its submit; 0: in time."""
 
     def hit(self, cache: str) -> None:
         """A cached value was used."""
 
     def refreshed(self, cache: str, ok: bool) -> None:
-        """A cached value was loaded anew; `ok`: with success."""
+        """A load of a cached value ended; `ok`: it succeeded."""
 
 
 NO_TELEMETRY = Telemetry()

@@ -7,7 +7,8 @@ Where the threads meet, in `get`:
     empty, stale, or after `refresh` ---> waits for the load, at most `patience`
     failed, nothing was ever loaded ----> the error of the last load, at once
 
-`_changed` guards all fields. It is never held while `load` runs.
+The loading thread changes fields only under `_changed`, which is never held while `load` runs. A
+single field may be read without it.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class BackgroundValue(Generic[T]):
         if self._value is not None:
             self._telemetry.hit(self._name)
             return self._value
+        # The load still runs. It takes seconds, hence the short pause.
         raise self.error or Unavailable("It has not answered yet.", retry_after=5)
 
     def peek(self) -> T | None:
@@ -108,11 +110,12 @@ class BackgroundValue(Generic[T]):
     def refresh(self, min_interval: float = PATIENCE) -> None:
         """Begin a load, for which the next `get` waits. At most once in `min_interval` seconds."""
         if self._clock() - self._began >= min(min_interval, self._ttl):
-            self._is_refresh_requested = True
-            self._start()
+            self._start(is_refresh=True)
 
-    def _start(self) -> None:
+    def _start(self, *, is_refresh: bool = False) -> None:
         with self._changed:
+            # Also if a load is running already: that one is recent enough to be waited for.
+            self._is_refresh_requested = self._is_refresh_requested or is_refresh
             if self._is_loading:
                 return
             self._is_loading, self._began = True, self._clock()

@@ -40,6 +40,7 @@ class Derived(Generic[S, T]):
     def get(self) -> T:
         """The value for the current source."""
         source = self._source()
+        # Read without the lock, since a _Made is replaced as a whole: most calls end here.
         made = self._made
         if made is not None and self._is_current(made, source):
             return made.value

@@ -75,6 +75,7 @@ class CachedDocument:
             return None
 
     def _fetch(self) -> Any:
+        # A conditional request (RFC 9110, 13.1.2): 304 means that the copy is still current.
         headers = {"If-None-Match": self._etag} if self._etag and self._value else {}
         try:
             response = self._session.get(self._source, headers=headers, timeout=self._timeout)

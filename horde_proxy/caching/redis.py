@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 LAST_GOOD_SECONDS = 3600
 """The time for which the last good document is served while its source is down."""
 OUTAGE_SECONDS = 5.0
-"""The pause between two attempts to reach a failed Redis."""
+"""The pause between two attempts to reach a failed Redis: each costs SOCKET_SECONDS."""
 SOCKET_SECONDS = 0.5
 """The longest wait for a connection or an answer: a healthy Redis needs milliseconds."""
 PATIENCE = 1.5
 """The longest wait of a proxy without a document for another proxy's fetch (s)."""
 _POLL_SECONDS = 0.05
+"""The pause between two looks for another proxy's document."""
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -129,6 +130,8 @@ class SharedDocuments:
     ) -> None:
         self._connect, self._prefix = connect, prefix
         self._clock, self._sleep = clock, sleep
+        # Any thread may set `_client` at the first use: of two that are made at once, one is
+        # dropped. Only the thread that keeps the documents warm uses `_leadership`.
         self._client: Redis | None = None
         self._leadership: Lock | None = None
         self._outage = Outage("the horde's documents are kept", clock=clock)
@@ -136,6 +139,7 @@ class SharedDocuments:
     def last(self, name: str) -> Document | None:
         """The last document that any proxy fetched; None if it is older than an hour."""
         key, absent = self._key(name), _Stored(None, 0)
+        # The age follows from the time to live, which Redis counts: proxies' clocks may differ.
         text, milliseconds_left = self._call(lambda redis: _read(redis, key), absent)
         age = LAST_GOOD_SECONDS - milliseconds_left / 1000
         try:
@@ -158,6 +162,7 @@ class SharedDocuments:
         One proxy fetches, for at most `lease` seconds, and the others wait. `is_known`: this proxy
         has an older document. Otherwise it waits at most PATIENCE, and then fetches as well.
         """
+        # A second more than the lease: by then a proxy that died has lost its lock.
         deadline = self._clock() + (lease + 1 if is_known else PATIENCE)
         while True:
             if document := self._young(name, max_age):
@@ -213,6 +218,7 @@ class SharedDocuments:
         key = self._key(name) + ":lock"
 
         def acquire(redis: Redis) -> Callable[[], None] | None:
+            # Not thread-local, so that any thread may release it.
             lock = redis.lock(key, timeout=lease, blocking=False, thread_local=False)
             return (lambda: self._unlock(lock)) if lock.acquire() else None
 
@@ -259,6 +265,7 @@ def _nothing_to_unlock() -> None:
 
 
 def _read(redis: Redis, key: str) -> _Stored:
+    # Both in one round trip.
     pipeline = redis.pipeline(transaction=False)
     pipeline.get(key)
     pipeline.pttl(key)

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Candidate:
     """An endpoint, and its own names of the models that may answer; the first is best.
 
-    The only name is "" where the request names no model. `is_fallback`: the models are not those
-    that the client asked for.
+    A request that names no model has the one name "". `is_fallback`: the models are fallbacks for
+    the requested ones.
     """
 
     endpoint: Endpoint
@@ -33,16 +33,16 @@ class Candidate:
 
     @property
     def model(self) -> str | None:
-        """The best model by the name that clients see; None where the request names none."""
+        """The best model by the name that clients see; None if the request names no model."""
         return self.endpoint.prefix + self.models[0] if self.models[0] else None
 
 
 class Candidates:
     """The candidates that were not tried yet. One thread uses it, for one request.
 
-    Iterating yields each one whose circuit breaker allows a request now, with the attempt; whoever
-    iterates ends it. `best` is the model of the first candidate. `absent` are the reasons why
-    other endpoints are no candidates, by name.
+    Iterating yields each candidate whose circuit breaker allows a request now, with the attempt,
+    which the caller must end. `best` is the model of the first candidate. `absent` are the reasons
+    why other endpoints are no candidates, by name.
     """
 
     def __init__(
@@ -67,12 +67,13 @@ class Candidates:
             attempt = breaker.try_acquire()
             if attempt is None:
                 self._reasons[candidate.endpoint.name] = breaker.reason()
+                # There is no cooldown left to wait for while another request probes the endpoint.
                 self._retry_after.append(breaker.cooldown_left() or 1)
                 continue
             yield candidate, attempt
 
     def proxying(self) -> Iterator[tuple[Candidate, Attempt]]:
-        """As iterating, but only up to the first candidate that cannot proxy."""
+        """The same as iterating, but it ends at the first candidate that cannot proxy."""
         for candidate, attempt in self:
             if not candidate.endpoint.can_proxy:
                 attempt.end()
@@ -81,7 +82,7 @@ class Candidates:
             yield candidate, attempt
 
     def put_back(self, candidate: Candidate) -> None:
-        """Try a candidate again, which cannot proxy: the caller translates the request for it."""
+        """Keep a candidate that cannot proxy: the caller translates the request for it."""
         self._left.appendleft(candidate)
 
     def keep_proxying(self) -> None:
@@ -96,16 +97,17 @@ class Candidates:
         """Note an error; the endpoint cools down if the error concerns it as a whole."""
         name = candidate.endpoint.name
         self._errors.append(error)
-        self._reasons[name] = str(error).rstrip(".")
+        self._reasons[name] = str(error).rstrip(".")  # it becomes a part of a longer sentence
         if error.retry_after:
             self._retry_after.append(error.retry_after)
+        # A horde that faults one request is still good for others; a server that is down is not.
         if isinstance(error, candidate.endpoint.upstream.cooldown_errors):
             attempt.failed(str(error), error.retry_after)
         attempt.end()
         log.info("%s failed%s: %s", name, ", trying the next" if self._left else "", error)
 
     def not_supported(self, candidate: Candidate, status: int) -> None:
-        """Note that an endpoint does not know the file or path that the request is about."""
+        """Note that an endpoint answered that it does not know the request's file or path."""
         self._reasons[candidate.endpoint.name] = f"it answered with status {status}"
 
     def overflowed(self, error: ProxyError) -> None:
@@ -121,6 +123,7 @@ class Candidates:
         if self._errors and not self._absent and len(self._reasons) == 1:
             return self._errors[-1]
         soonest = min(self._retry_after, default=None)
+        # A 429 says that waiting helps, which is true only if every endpoint was busy.
         if self._errors and all(isinstance(error, RateLimited) for error in self._errors):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons.items())
             return RateLimited(

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 _REMEMBERED_LATENCIES = 200
+"""The last answers, of which `state` shows the median and the 95th percentile."""
 _MAX_DOUBLINGS = 30
 """Keeps 2 ** failures small. The longest cooldown is reached long before."""
 
@@ -51,6 +52,7 @@ class CircuitBreaker:
     def try_acquire(self) -> Attempt | None:
         """A new attempt; None while no request may be sent, see `reason`."""
         with self._lock:
+            # After a failure one request at a time may try whether the endpoint answers again.
             is_probe = self._is_open()
             if is_probe and (self._probe is not None or self._clock() < self._cools_until):
                 return None
@@ -105,6 +107,8 @@ class CircuitBreaker:
                 doublings = min(self._failures, _MAX_DOUBLINGS)
                 pause = min(self._cooldown * 2**doublings, self._longest)
                 self._failures, self._failed_at = self._failures + 1, now
+            # A server may ask for a longer or shorter pause than ours, but not for less than the
+            # first cooldown. A failure that does not count (pause 0) may only prolong a cooldown.
             until = now + max(pause if seconds is None else seconds, pause and self._cooldown)
             self._cools_until = max(self._cools_until, until) if self._cooldown else 0.0
 

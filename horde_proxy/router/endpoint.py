@@ -35,6 +35,7 @@ class Endpoint:
     error: ProxyError | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        # Upstreams return the same list until it changes, so the names are prefixed once for each.
         self._models: Derived[tuple[Sequence[dict[str, Any]]], Models]
         self._models = Derived(lambda: (self.upstream.models(),), self._visible)
 

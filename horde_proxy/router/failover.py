@@ -1,7 +1,7 @@
 """Trying candidates, one after another, until one of them answers.
 
 A stream may change its upstream until the client has seen content. Only one generator frame of
-ours lies between the front and the upstream: a thousand clients wait in these frames.
+this room lies between the front and the upstream: a thousand clients wait in these frames.
 """
 
 from __future__ import annotations
@@ -57,10 +57,11 @@ def stream(
 def _next_one_may_answer(
     candidates: Candidates, candidate: Candidate, attempt: Attempt, spliced: SplicedStream
 ) -> Iterator[None]:
-    """Swallows the failure of one candidate when another one may answer instead."""
+    """Suppress the failure of a candidate if another one may answer instead; end the attempt."""
     try:
         yield
     except ContextLengthExceeded as exc:
+        # The same model has the same context elsewhere; only a fallback may have a larger one.
         if spliced.has_content or not candidates.has_fallback():
             raise
         candidates.overflowed(exc)
@@ -75,7 +76,7 @@ def _next_one_may_answer(
 
 
 class SplicedStream:
-    """What one client has seen of its answer, however many upstreams were asked for it.
+    """What a client has seen of its answer, over all upstreams that were tried for it.
 
     `has_content`: the client has seen content, so no other upstream may answer any more.
     """
@@ -88,10 +89,10 @@ class SplicedStream:
         self._roles: set[int] = set()
 
     def splice(self, attempt: Attempt, item: StreamItem) -> StreamItem | None:
-        """The item for the client; None for one that an earlier upstream gave already.
+        """The item for the client; None if the client has its like from an earlier upstream.
 
-        All chunks get one id. The cost is that of the last upstream, as in the usage of an answer
-        that is whole.
+        All chunks get one id. The cost is that of the upstream that answers in the end, as in the
+        usage of an answer that is not streamed.
         """
         if isinstance(item, Waiting):
             return item
@@ -103,6 +104,7 @@ class SplicedStream:
     def _accept(self, item: Accepted) -> Accepted | None:
         self._spent = item.spent
         is_first, self._is_accepted = not self._is_accepted, True
+        # Later ones are dropped, so the first one's `spent` must look up the latest when called.
         return replace(item, spent=lambda: self._spent()) if is_first else None
 
     def _is_repeated_role(self, chunk: Chunk) -> bool:
@@ -115,6 +117,7 @@ class SplicedStream:
         return is_repeated
 
     def _with_first_id(self, chunk: Chunk) -> Chunk:
+        # All chunks of a stream have the same id and time (OpenAI's specification of the chunk).
         if self._first is None:
             self._first = chunk
         if chunk["id"] == self._first["id"]:
@@ -125,8 +128,8 @@ class SplicedStream:
 def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
     """The response of the first candidate that gives a good one.
 
-    None when the next candidate cannot proxy the call, or none is left. A failed response is good
-    enough if it comes from the only candidate. Closing the response ends the attempt.
+    None if the next candidate cannot proxy the call, or no candidate is left. The only candidate's
+    failed response is passed on. Closing the response ends the attempt.
     """
     response: ProxyResponse | None = None
     for candidate, attempt in candidates.proxying():
@@ -134,11 +137,13 @@ def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
             response.close()
         response, is_good = _try(call, candidate, attempt, candidates)
         if response is not None and is_good:
+            # The server does not know this path; the caller can send it a chat instead.
             if call.is_optional and response.status in _NOT_SUPPORTED:
                 response.close()
                 candidates.put_back(candidate)
                 return None
             return response
+    # Its own words say more than an error of ours would.
     if response is not None and candidates.is_only and not candidates:
         return response
     if response is not None:
@@ -149,12 +154,13 @@ def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
 def _try(
     call: ProxyRequest, candidate: Candidate, attempt: Attempt, candidates: Candidates
 ) -> tuple[ProxyResponse | None, bool]:
-    """The response and whether it is good; (None, False) when there is none."""
+    """The response and whether it is good; (None, False) if the call failed."""
     send = candidate.endpoint.upstream.proxy
     assert send is not None
     try:
         response = send(call, candidate.models[0] if call.model else None)
     except ProxyError as exc:
+        # Neither is the endpoint's fault, and no other endpoint would do better.
         if not isinstance(exc, ClientGone | ShuttingDown):
             candidates.failed(candidate, attempt, exc)
             return None, False
@@ -179,6 +185,7 @@ def _is_good(
     response.headers.append(("X-Endpoint", candidate.endpoint.name))
     try:
         error = server_error(response)
+        # Without a fallback the refusal goes to the client as it is, and need not be read here.
         overflow = context_overflow(response) if candidates.has_fallback() else None
     except (ClientGone, ShuttingDown):
         raise

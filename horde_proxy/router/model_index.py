@@ -9,9 +9,11 @@ from horde_proxy.caching.derived import Derived
 from horde_proxy.router.endpoint import Endpoint, Models
 from horde_proxy.router.model_names import resolve
 
-# Clients choose the names, so the cache of resolved names needs bounds.
+# Clients choose the names, so the cache of resolved names needs bounds. Later or longer names are
+# resolved anew for each request.
 _MAX_RESOLVED = 1000
 _MAX_RESOLVED_LENGTH = 200
+"""Characters of a name."""
 
 
 class Scope(Protocol):
@@ -44,7 +46,11 @@ EVERYTHING = Everything()
 
 
 class VisibleModels:
-    """The models in one scope: `models` by name, and `serving`, the endpoints of each model."""
+    """The models in one scope: `models` by name, and `serving`, the endpoints of each model.
+
+    Any thread may use it, without a lock: two threads that resolve a name at once get the same
+    groups.
+    """
 
     def __init__(
         self, endpoints: Sequence[Endpoint], lists: Sequence[Models], scope: Scope
@@ -71,6 +77,8 @@ class VisibleModels:
     def _add(self, endpoint: Endpoint, name: str, model: dict[str, Any]) -> None:
         serving = self.serving.setdefault(name, [])
         serving.append(endpoint)
+        # The endpoints come by priority, so the first one describes the model. Its object belongs
+        # to the endpoint's list, and is copied before it gets a field.
         if name not in self.models:
             self.models[name] = {**model, "endpoints": []}
         self.models[name]["endpoints"].append(endpoint.name)
@@ -109,4 +117,5 @@ class _CurrentModels:
 
     def __init__(self, lists: tuple[Models, ...]) -> None:
         self.lists = lists
+        # At most one scope for each key. Without a lock: two threads may both make the same one.
         self.by_scope: dict[Scope, VisibleModels] = {}

@@ -21,12 +21,16 @@ Model = Mapping[str, Any]
 # In characters. A client may send megabytes as a name, and every rule compares it with all models.
 _LONGEST_NAME = 1000
 _LONGEST_LIST = 20
+"""Names of a list that count."""
 
 # Python's regular expressions have no time limit, so patterns that could run for ages are refused.
 _LONGEST_REGEX = 200
+"""Characters."""
 _MOST_CHOICES = 12
+"""About 2 ** 12 ways to match, see `_choices`: ".*a.*b.*" is allowed, a fourth "*" is not."""
 
 _USUAL_TOKENS = 200
+"""Tokens of an answer, for an estimate of its time."""
 _UNKNOWN_SPEED = 5.0
 """The assumed tokens a second of a model without a measured speed."""
 _NO_QUEUE = 5.0
@@ -34,6 +38,7 @@ _NO_QUEUE = 5.0
 
 # `auto` prefers models that can hold a system prompt and a few turns.
 _ENOUGH_CONTEXT = 4096
+"""Tokens."""
 _START = 10.0
 """Seconds that `auto` adds to each wait, so that a quick tiny model does not always win."""
 
@@ -54,6 +59,7 @@ def resolve(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> l
     invalid or could take very long.
     """
     folded = {alias.casefold(): target for alias, target in aliases.items()}
+    # A later group leaves out what an earlier one has: a model that failed is not tried again.
     seen: set[str] = set()
     groups = []
     for group in _groups(name, sorted(models, key=_time), folded):
@@ -82,6 +88,8 @@ def _groups(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> l
     folded = name.casefold()
     if folded in aliases:
         return _groups(aliases[folded], models, {**aliases, folded: ""})
+    # An exact id wins over all that it looks like, e.g. "a,b" over a list. It needs no look into
+    # the other names.
     if any(model["id"] == name for model in models):
         return [[name]]
     if len(name) > _LONGEST_NAME:
@@ -112,6 +120,7 @@ def _by_glob(glob: str, models: Sequence[Model]) -> list[str]:
         return []
 
     def matches(model_id: str) -> bool:
+        # "l3-8b-*" shall find "koboldcpp/L3-8B-Stheno-v3.2" as well.
         return matches_glob(model_id, glob) or matches_glob(model_id.rpartition("/")[2], glob)
 
     return _matching(models, matches)
@@ -120,6 +129,7 @@ def _by_glob(glob: str, models: Sequence[Model]) -> list[str]:
 def _by_regex(name: str, models: Sequence[Model]) -> list[str]:
     if not name.startswith("~"):
         return []
+    # A search, not a match of the whole: "~stheno|behemoth" finds both anywhere in an id.
     search = _compiled(name[1:]).search
     return _matching(models, lambda model_id: search(model_id) is not None)
 
@@ -178,7 +188,7 @@ def _context(model: Model) -> float:
     return finite(model.get("context_length")) or 0.0
 
 
-def _longest(model: Model) -> float:
+def _longest_context(model: Model) -> float:
     return -_context(model)
 
 
@@ -188,14 +198,16 @@ def _balance(model: Model) -> tuple[bool, float]:
     Ability is assumed to grow with the square root of the size. Sizes are limited, so that size
     alone does not decide about very large and very small models.
     """
-    size = min(max(size_of(model["id"]) or 1.0, 1.0), 150.0)
+    size = min(max(size_of(model["id"]) or 1.0, 1.0), 150.0)  # billions of parameters
     score = (expected_seconds(model) + _START) / math.sqrt(size)
     return _context(model) < _ENOUGH_CONTEXT, score
 
 
+# Sort keys, the best model first. Sorting is stable and the models come quickest first, so that
+# the quickest of equal ones wins.
 _WORDS: dict[str, Callable[[Model], Any]] = {
     "auto": _balance,
     "fast": _time,
     "large": _largest,
-    "long": _longest,
+    "long": _longest_context,
 }

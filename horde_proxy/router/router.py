@@ -28,9 +28,11 @@ from horde_proxy.upstreams.base import Caller, StreamItem
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 _NEAR_NAMES = 3
+"""Names that the error of an unknown model suggests."""
 _NEAR_CUTOFF = 0.4
 """difflib's default of 0.6 finds too few names: quantisation and author make names differ a lot."""
 _LONGEST_SHOWN_NAME = 200
+"""Characters of a client's name that an error repeats; it may be megabytes long."""
 _NO_MODELS_RETRY_AFTER = 5
 """Seconds. A horde's first worker may come soon."""
 _ANY_MODEL = "any model"
@@ -78,6 +80,7 @@ class Router:
 
     def was_offered(self, name: str) -> bool:
         """Whether a model had exactly this name when the models were last listed."""
+        # The name of the model that answered may be the upstream's own, without the prefix.
         return any(
             listed in endpoint.last_models()
             for endpoint in self.endpoints
@@ -148,6 +151,7 @@ class Router:
         return visible, groups
 
     def _for_model(self, name: str, scope: Scope, *, is_fallback: bool = False) -> list[Candidate]:
+        # Only the requested name reloads the lists: a fallback may be missing for good.
         visible, groups = self._resolve(name, scope, may_refresh=not is_fallback)
         if not groups:
             return self._without_lists(name, scope, is_fallback)
@@ -208,6 +212,7 @@ class Router:
         if not self._fallbacks:
             return ()
         best = candidates[0].model if candidates else None
+        # "*" are the fallbacks of all models that have none of their own.
         for key in (name, self._aliases.get(name.casefold()), best, "*"):
             fallbacks = self._fallbacks.get(key.casefold()) if key else None
             if fallbacks:
@@ -265,6 +270,7 @@ def _offers_something(endpoint: Endpoint) -> bool:
 def _state(endpoint: Endpoint) -> dict[str, Any]:
     models, state = sorted(endpoint.models()), endpoint.breaker.state()
     error = str(endpoint.error) if endpoint.error else None
+    # The circuit breaker knows of failed chats only, not of a list that cannot be loaded.
     if error and state["state"] == "up":
         state = {**state, "state": "down", "last_error": error}
     return {
