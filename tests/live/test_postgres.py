@@ -25,7 +25,7 @@ from horde_proxy.ledger.usage import UsageRecorder
 from tests.live.processes import free_port, until
 from tests.test_database import MigrationBehaviour
 from tests.test_ledger_database import ANN, DAY, LedgerBehaviour
-from tests.test_sessions import SharedSessions, clock, processes
+from tests.test_web_sessions import SharedSessions, clock, processes
 
 psycopg = pytest.importorskip("psycopg")
 __all__ = ["clock", "processes"]
