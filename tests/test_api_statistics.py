@@ -236,6 +236,20 @@ def test_answers_that_nobody_asks_for_again_do_not_hold_old_data(world: World) -
     assert old() is None
 
 
+def test_a_model_is_cached_once_whatever_author_a_client_gives_it(world: World) -> None:
+    serve(world, "a/Big-8B")
+    statistics = world.app().extensions["horde_proxy"].hordes["horde"].statistics
+    names = ["Big-8B", "a/big-8b", f"koboldcpp/{'x' * 1000}/Big-8B-Q4_K_M"]
+    bodies = {statistics.model(name, Query()).body for name in names}
+    assert (len(bodies), len(statistics.view("text").answers)) == (1, 1)
+
+
+def test_a_short_answer_counts_with_what_its_query_takes(world: World) -> None:
+    statistics = world.app().extensions["horde_proxy"].hordes["horde"].statistics
+    body = statistics.models(Query(offset=99)).body
+    assert statistics.view("text").answers.currsize == len(body) + 1024
+
+
 @pytest.mark.parametrize("path", LISTS)
 def test_the_last_data_is_forgotten_after_an_hour(world: World, path: str) -> None:
     serve(world, "a/Big-8B")

@@ -122,6 +122,24 @@ def test_hydration_loads_after_the_delay_and_then_at_each_interval() -> None:
     assert (naps.seconds, touched) == ([10, 55, 55], [1, 2])
 
 
+def test_hydration_for_which_no_thread_could_be_started_is_tried_again_until_it_is_stopped() -> (
+    None
+):
+    attempts: list[Any] = []
+
+    def refuse(load: Any) -> None:
+        attempts.append(load)
+        raise RuntimeError("can't start new thread")
+
+    hydrator = Hydrator(lambda: None, HydrationSchedule(), run=refuse)
+    hydrator.start()
+    hydrator.start()
+    assert len(attempts) == 2
+    hydrator.stop()
+    hydrator.start()
+    assert len(attempts) == 2
+
+
 def test_hydration_that_is_off_starts_nothing() -> None:
     Hydrator(
         lambda: pytest.fail("it was called"), None, run=lambda load: pytest.fail("it was called")

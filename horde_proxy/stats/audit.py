@@ -1,7 +1,9 @@
 """The audit of a category: models that are rarely used, not served or not described. Pure.
 
 A flag needs data: without fetched statistics, no model counts as unused, and without a reference,
-none counts as undescribed. A model that is missing in fetched data counts as zero.
+none counts as undescribed. A model that is missing in fetched data counts as zero. Fields, flags
+and presets are those of the documented audit of horde-model-reference, which later versions call
+"deletion risk".
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from horde_proxy.stats.model_stats import BackendVariation, CombinedModelStatist
 from horde_proxy.stats.reference import Reference, ReferenceRecord
 from horde_proxy.stats.statistics import host_of, percentage
 
-_GIGABYTE = 1024**3
+_GIGABYTE = 1024**3  # the API's `size_gb` is in GiB
+_SHARE_DIGITS = 4
+"""The decimals of a share in per cent; the limits for low usage have as many."""
 # The limits below are those of the documented audit (horde-model-reference, deletion risk).
 _CRITICAL_MONTH = 10
 """A text model without workers is critical if it was used less often than this in a month."""
@@ -58,6 +62,7 @@ class DeletionRiskFlags:
 
     def flag_count(self) -> int:
         """The number of flags that are set: the risk score."""
+        # Every field is a flag, and True counts as 1.
         return sum(vars(self).values())
 
     def any_flags(self) -> bool:
@@ -124,6 +129,7 @@ class ModelAuditInfo:
         """Whether no worker serves it, and it was rarely (image: never) used in the month."""
         if not (self.usage_known and self.workers_known):
             return False
+        # The documented rules differ by category: a text model may have had a few uses.
         if self.category == "text":
             return self.usage_month < _CRITICAL_MONTH and self.worker_count < 1
         flags = self.deletion_risk_flags
@@ -147,6 +153,7 @@ class ModelAuditInfo:
             "usage_day": self.usage_day,
             "usage_month": self.usage_month,
             "usage_total": self.usage_total,
+            # Always null in the documented API too: the horde's shortest period is a day.
             "usage_hour": None,
             "usage_minute": None,
             "usage_percentage_of_category": self.usage_percentage_of_category,
@@ -223,8 +230,8 @@ class CategoryAudit:
 
         Raises InvalidRequest with param for a wrong preset, limit or offset.
         """
-        selects = one_of("preset", preset, PRESETS) if preset is not None else _any
-        selected = [model for model in self.models if selects(model)]
+        is_selected = one_of("preset", preset, PRESETS) if preset is not None else _any
+        selected = [model for model in self.models if is_selected(model)]
         models = page(selected, limit, offset)
         return CategoryAuditResponse(
             category=self.category,
@@ -270,7 +277,7 @@ def audit(
 
 
 def summary(models: Sequence[ModelAuditInfo], total_month_usage: int) -> CategoryAuditSummary:
-    """The counts over the models; zeros if there are none."""
+    """The counts over the models; zeros without any model."""
     flags = [model.deletion_risk_flags for model in models]
     count = len(models)
     score = sum(model.risk_score for model in models)
@@ -335,6 +342,7 @@ def _audited(
     known = None if reference is None else reference.get(name) or ReferenceRecord(name)
     record = known or ReferenceRecord(name)
     usage = entry.usage or UsageStats()
+    # The documented audit gives text models neither a size nor a benefit for it.
     size = record.size_bytes / _GIGABYTE if record.size_bytes and category != "text" else None
     variations = entry.backend_variations
     return ModelAuditInfo(
@@ -345,7 +353,7 @@ def _audited(
         usage_day=usage.day,
         usage_month=usage.month,
         usage_total=usage.total,
-        usage_percentage_of_category=percentage(usage.month, total, 4),
+        usage_percentage_of_category=percentage(usage.month, total, _SHARE_DIGITS),
         usage_trend=_trend(usage),
         cost_benefit_score=round(usage.month / size, 2) if size and entry.usage else None,
         size_gb=size,
@@ -381,6 +389,7 @@ def _usage_flags(usage: UsageStats | None, rules: AuditRules, total: int) -> dic
         "zero_usage_day": usage.day == 0,
         "zero_usage_month": usage.month == 0,
         "zero_usage_total": usage.total == 0,
+        # Not rounded as the shown share is: the limit is exact, and only "less" counts as low.
         "low_usage": total > 0 and 100 * usage.month / total < rules.low_usage_percentage,
     }
 
@@ -390,6 +399,8 @@ def _download_flags(record: ReferenceRecord, rules: AuditRules) -> dict[str, boo
     return {
         "no_download_urls": not hosts,
         "has_multiple_hosts": len(hosts) > 1,
+        # Whole labels are compared: cdn.huggingface.co is preferred, but
+        # huggingface.co.example.org and nothuggingface.co are not.
         "has_non_preferred_host": bool(hosts)
         and not any(
             host == preferred or host.endswith(f".{preferred}")
@@ -414,7 +425,8 @@ def _trend(usage: UsageStats) -> UsageTrend:
 
 def _group(members: Sequence[ModelAuditInfo], total: int) -> ModelAuditInfo:
     """A family: the sums of usage, the largest number of workers, and every member's flags."""
-    # The number of workers cannot be a sum, because one worker may serve several members.
+    # The number of workers cannot be a sum, because one worker may serve several members. Trends
+    # are weighted by usage, so that a rarely used member does not distort the family's.
     month = sum(member.usage_month for member in members)
     sizes = [member.size_gb for member in members if member.size_gb is not None]
     first = members[0]
@@ -426,7 +438,7 @@ def _group(members: Sequence[ModelAuditInfo], total: int) -> ModelAuditInfo:
         usage_day=sum(member.usage_day for member in members),
         usage_month=month,
         usage_total=sum(member.usage_total for member in members),
-        usage_percentage_of_category=percentage(month, total, 4),
+        usage_percentage_of_category=percentage(month, total, _SHARE_DIGITS),
         usage_trend=UsageTrend(
             _weighted([(m.usage_trend.day_to_month_ratio, m.usage_month) for m in members]),
             _weighted([(m.usage_trend.month_to_total_ratio, m.usage_month) for m in members]),
@@ -447,6 +459,7 @@ def _any_flag(flags: Sequence[DeletionRiskFlags]) -> DeletionRiskFlags:
 
 
 def _weighted(pairs: Sequence[tuple[float | None, int]]) -> float | None:
+    """The mean of (value, weight) pairs; None if no value is known, or all weights are 0."""
     known = [(value, weight) for value, weight in pairs if value is not None]
     weight = sum(weight for _, weight in known)
     return sum(value * weight for value, weight in known) / weight if weight else None

@@ -23,6 +23,8 @@ class HydrationSchedule:
     Up to `jitter` is added to each pause, so that proxies do not all call the horde at once.
     """
 
+    # Requests wait for a document that is older than twice its ttl, and the ttl of the fast ones is
+    # 30 s (horde.cache_ttl). So the interval with its jitter stays below 60 s.
     interval: float = 50.0
     delay: float = 5.0
     jitter: float = 5.0
@@ -52,16 +54,22 @@ class Hydrator:
 
     def start(self) -> None:
         """Start the thread unless it was started before. Cheap enough for every request."""
+        # Checked without the lock first, for which requests would queue.
         if self._is_started:
             return
         with self._lock:
             if self._is_started:
                 return
             self._is_started = True
-        self._run(self._hydrate)
+        try:
+            self._run(self._hydrate)
+        except RuntimeError:
+            # "can't start new thread": the next request tries again, unless `stop` was called.
+            self._is_started = self._is_stopped
 
     def stop(self) -> None:
         """End the thread after its current pause."""
+        # It counts as started, so that no later request starts another one.
         self._is_started = self._is_stopped = True
 
     def _hydrate(self) -> None:

@@ -28,6 +28,7 @@ class _Indexed(Generic[T]):
 
     def __init__(self, by_name: Mapping[str, T]) -> None:
         self._names = tuple(by_name)
+        # Names are parsed here, once for each document, and not for each request.
         self._folded: dict[str, list[T]] = {}
         self._variants: dict[str, list[Variant[T]]] = {}
         for name, value in by_name.items():
@@ -73,6 +74,8 @@ class IndexedHordeModelStats(_Indexed[UsageStats]):
 
     def __init__(self, stats: HordeModelStatsResponse) -> None:
         day, month, total = stats.day, stats.month, stats.total
+        # A name counts wherever it is listed: on a new horde `total` lags behind. The capture
+        # get_stats_text_models has 24 uses in the month, and 0 in total.
         super().__init__(
             {
                 name: UsageStats(day.get(name, 0), month.get(name, 0), total.get(name, 0))
@@ -105,6 +108,7 @@ class IndexedHordeWorkers(_Indexed[Mapping[str, HordeWorker]]):
 
     def get(self, name: str) -> list[HordeWorker]:
         """The workers that advertise exactly this name, in upper or lower case."""
+        # By id, because one worker may advertise the name in two spellings.
         by_id = {
             worker_id: worker
             for workers in self._in_any_case(name)

@@ -42,6 +42,7 @@ def listing(
     """
     if min_worker_count is not None and min_worker_count < 0:
         raise _invalid("min_worker_count", "it must be 0 or more")
+    # `worker_count`, and not the summaries, which may be left out of an answer.
     min_count = min_worker_count or 0
     entries = [entry for entry in merged.items() if entry[1].worker_count >= min_count]
     if sort_by is not None:

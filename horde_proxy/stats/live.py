@@ -62,7 +62,9 @@ class LiveHorde:
 
     def load_if_due(self) -> None:
         """Begin the loads that are due: for text models, and for all kinds used before."""
-        for kind in {"text", *self._kinds}:
+        with self._lock:
+            kinds = {"text", *self._kinds}
+        for kind in kinds:
             for document in self._of(kind).documents:
                 document.load_if_due()
 
@@ -110,6 +112,7 @@ class _KindData:
         return self._snapshot.get()
 
     def _parts(self) -> tuple[_Status, _Stats, _Workers, bool]:
+        # All loads begin before the first is waited for.
         for document in self.documents:
             document.load_if_due()
         parts = self._status.get(), self._stats.get(), self._workers.get()

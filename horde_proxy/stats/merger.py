@@ -64,7 +64,9 @@ class DataMerger:
         self._workers = _workers_index(workers)
         self._has_stats = stats is not None
         self._has_workers = workers is not None
+        # Either list shows which models are served: the status counts threads, the other workers.
         self._has_either = status is not None or workers is not None
+        # Workers in maintenance take no jobs but their owner's, and the status does not count them.
         self._summaries = {
             worker.id: _summary(worker)
             for worker in self._workers.get_all()
@@ -75,6 +77,7 @@ class DataMerger:
         self, names: Iterable[str], include_backend_variations: bool = False
     ) -> dict[str, CombinedModelStatistics]:
         """One entry for each name in the given order, known to the horde or not."""
+        # By key, because several names may be of one model, and merging is the costly part.
         entries: dict[str, CombinedModelStatistics] = {}
         merged = {}
         for name in names:
@@ -115,7 +118,7 @@ class DataMerger:
         }
 
     def _variations(self, variants: _Variants) -> dict[str, BackendVariation]:
-        """The share of each engine in a model, by engine; empty shares are left out."""
+        """The part that each engine has in a model, by engine; empty parts are left out."""
         variations = {}
         for backend, share in _by_backend(variants).items():
             variation = self._variation(backend, share)
@@ -235,6 +238,7 @@ def _load(rows: Sequence[HordeModelStatus]) -> _Load:
     """The rows as one: sums, the mean speed, the shortest wait."""
     if not rows:
         return _Load()
+    # The usual case, without the cost of the sums.
     if len(rows) == 1:
         row = rows[0]
         return _Load(row.count, row.queued, row.jobs, row.performance or None, row.eta)
@@ -249,7 +253,7 @@ def _load(rows: Sequence[HordeModelStatus]) -> _Load:
 
 def _sum(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return round(sum(known), 2) if known else None
+    return round(sum(known), 2) if known else None  # the horde rounds a queue to 2 decimals too
 
 
 def _mean_speed(rows: Sequence[HordeModelStatus]) -> float | None:

@@ -15,8 +15,8 @@ from typing import Any
 class WorkerSummary:
     """One worker of a model.
 
-    `uptime` is in seconds, lengths are in tokens. `performance` is text such as "73.8 tokens per
-    second".
+    `uptime` is in seconds, lengths are in tokens. `performance` is the horde's text, such as
+    "73.8 tokens per second" or "No requests fulfilled yet".
     """
 
     id: str
@@ -96,6 +96,7 @@ class CombinedModelStatistics:
     @property
     def worker_count(self) -> int:
         """The number of workers, or if they were not fetched, the status's number of threads."""
+        # An empty list was fetched: no worker serves the model, whatever the status says.
         if self.worker_summaries is not None:
             return len(self.worker_summaries)
         return self.threads or 0

@@ -1,7 +1,8 @@
 """The horde's answers about models and workers, read leniently. Pure.
 
 Absent and null fields get their defaults, unknown fields are ignored, a float is accepted for any
-number. An element that cannot be read is left out and counted; others are unaffected.
+number. An element that cannot be read is left out and counted; others are unaffected. Meanings and
+units of the fields are those of AI-Horde 5.1, recorded in tests/data/captures.
 """
 
 from __future__ import annotations
@@ -28,17 +29,20 @@ R = TypeVar("R", bound=BaseModel)
 
 
 def _is_name(value: Any) -> bool:
+    # Names go into logs, headers and labels: no line ends, and no lone surrogates, which UTF-8
+    # cannot encode.
     return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _named(value: str) -> str:
     if not _is_name(value):
-        raise ValueError("a name has printable characters")
+        raise ValueError("a name must consist of printable characters")
     return value
 
 
 def _whole(value: Any) -> Any:
     """A float as an int: the horde writes counts both ways, e.g. "jobs": 0.0."""
+    # NaN and infinity are left to pydantic, which refuses them: int() would raise another error.
     return int(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
@@ -60,6 +64,7 @@ class ReadDocument(NamedTuple, Generic[T]):
 
 
 class _Record(BaseModel):
+    # By name as well as by alias, so that a record that was dumped either way can be read again.
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     @model_validator(mode="before")
@@ -114,10 +119,11 @@ class Team(_Record):
 class HordeWorker(_Record):
     """One worker of `GET /v2/workers`.
 
-    `uptime` is in seconds, `performance` is text with a unit. The horde lists online workers, so
-    the default of `online` is True.
+    `uptime` is in seconds, `performance` is text with a unit. The horde lists only online workers,
+    so the default of `online` is True.
     """
 
+    # `performance` is text, as in "9.5 tokens per second"; a plain number is read as text too.
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     id: Name
@@ -138,6 +144,7 @@ class HordeWorker(_Record):
     team: Team = Team()
     bridge_agent: str = ""
     models: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    # Image workers have the next seven and the last field, text workers the two lengths (tokens).
     max_pixels: Whole | None = None
     megapixelsteps_generated: Number | None = None
     img2img: bool | None = None
@@ -148,6 +155,7 @@ class HordeWorker(_Record):
     max_length: Whole | None = None
     max_context_length: Whole | None = None
     info: str | None = None
+    # The horde writes a hyphen, which no Python name can have.
     post_processing: bool | None = Field(default=None, alias="post-processing")
 
 
@@ -179,6 +187,7 @@ def _read(kind: type[R], items: Any) -> ReadDocument[list[R]]:
         return ReadDocument([], 1)
     records = []
     for item in items:
+        # One by one: validated as one list, a single bad worker would cost all others.
         try:
             records.append(kind.model_validate(item))
         except ValidationError:
@@ -187,10 +196,11 @@ def _read(kind: type[R], items: Any) -> ReadDocument[list[R]]:
 
 
 def _counts(period: Any) -> ReadDocument[dict[str, int]]:
-    if period is None:
+    if period is None:  # like any null field, not an error
         return ReadDocument({}, 0)
     if not isinstance(period, Mapping):
         return ReadDocument({}, 1)
+    # By hand, not by pydantic: a bad count costs its name only, not the whole period.
     counts = {
         name: int(count)
         for name, count in period.items()

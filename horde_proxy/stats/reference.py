@@ -1,5 +1,6 @@
 """The optional model reference: descriptions of text (`db.json`) or image models
-(`stable_diffusion.json`), read from a JSON document. Pure; no reference is shipped.
+(`stable_diffusion.json`), read from a JSON document. Pure. The horde's references are under the
+AGPL, so none is shipped; they are loaded where the settings name one.
 
 A field of an unexpected type counts as absent. A record that is not an object is left out and
 counted.
@@ -76,6 +77,7 @@ def read_reference(document: Any) -> Reference:
     """The reference in a JSON document {name: record}; entries of the same model are merged."""
     if not isinstance(document, Mapping):
         return Reference(left_out=1)
+    # db.json has each text model three times: plain, as "aphrodite/..." and as "koboldcpp/...".
     records = [
         _record(name, fields)
         for name, fields in document.items()
@@ -100,6 +102,7 @@ def by_family(records: Mapping[str, ReferenceRecord]) -> dict[str, ReferenceReco
 
 def _described(name: str, reference: Reference | None) -> ReferenceRecord:
     record = (None if reference is None else reference.get(name)) or ReferenceRecord(name)
+    # A name often has the size, so that models without a record are counted by size too.
     if record.parameters is None:
         return replace(record, parameters=parameters_of(name))
     return record
@@ -111,16 +114,18 @@ def _record(name: str, fields: Mapping[str, Any]) -> ReferenceRecord:
         name=name,
         baseline=_text(fields.get("baseline")),
         description=_text(fields.get("description")),
+        # db.json has the first name, the API of horde-model-reference the second.
         parameters=_count(fields.get("parameters")) or _count(fields.get("parameters_count")),
         style=_text(fields.get("style")),
         tags=_texts(fields.get("tags")),
         nsfw=_typed(fields.get("nsfw"), bool),
+        # Text models have a "url", image models a "homepage".
         url=_text(fields.get("url")) or _text(fields.get("homepage")),
         instruct_format=_text(fields.get("instruct_format")),
         downloads=_downloads(config.get("download")),
         size_bytes=_count(fields.get("size_on_disk_bytes")),
         inpainting=fields.get("inpainting") is True,
-        requirements=bool(fields.get("requirements")),
+        requirements=bool(fields.get("requirements")),  # an object, e.g. {"min_steps": 20}
         trigger=_texts(fields.get("trigger")),
         showcases=_texts(fields.get("showcases")),
     )

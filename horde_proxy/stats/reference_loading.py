@@ -32,6 +32,7 @@ class References:
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
+        # `age`, because the first load may return a copy on disk, which is as old as its file.
         self._loaded = {
             kind: BackgroundValue(
                 _loader(kind, source),
@@ -55,6 +56,7 @@ def _loader(kind: str, source: Callable[[], tuple[Any, float]]) -> Callable[[], 
         try:
             document, age = source()
             reference = read_reference(document)
+            # An empty one would replace a good one: an error keeps the last value instead.
             if not reference:
                 raise UpstreamFailed("It holds no models.")
         except ProxyError as exc:

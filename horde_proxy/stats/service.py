@@ -1,9 +1,9 @@
 """The horde's statistics as JSON answers. Each answer is made once, until the data changes.
 
 Where the threads meet: every request gets the current StatsView, the same object until the data
-changes. The view caches the answers, so they are dropped with it. `StatsService._lock` is held
-while an answer is made, so that only one of many equal requests does the work; no I/O happens
-under it.
+changes. The view caches the answers, so they are dropped with it. `StatsService._lock` guards these
+caches. It is held while an answer is made, so that only one of many equal requests does the work;
+no I/O happens under it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from cachetools import LRUCache
 
-from horde_proxy.aihorde.names import distinct
+from horde_proxy.aihorde.names import canonical, distinct
 from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import ModelNotFound
 from horde_proxy.stats.audit import CategoryAudit, audit
@@ -35,6 +35,11 @@ from horde_proxy.stats.statistics import category_statistics
 KINDS = ("text", "image")
 MAX_BYTES = 16 * 1024 * 1024
 """The memory for the cached answers of each kind. The least recently used are dropped first."""
+_ENTRY_BYTES = 1024
+"""About what a cached answer takes besides its body: the Query, the ETag, the cache's own records.
+Many queries have short answers, e.g. each page behind the last."""
+_ETAG_DIGITS = 32
+"""Hexadecimal digits: half of a SHA-256 is enough to tell answers apart."""
 DEGRADED_AGE = 5
 """The max-age of answers from degraded data (s): short, as the data may be complete again soon."""
 
@@ -61,11 +66,15 @@ class StatsAnswer:
 
     body: bytes
     etag: str
-    max_age: int
+    max_age: int = 0
 
 
 def _answer_cache() -> LRUCache[tuple[str, Query], StatsAnswer]:
-    return LRUCache(MAX_BYTES, getsizeof=lambda answer: len(answer.body))
+    return LRUCache(MAX_BYTES, getsizeof=_size)
+
+
+def _size(answer: StatsAnswer) -> int:
+    return len(answer.body) + _ENTRY_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +132,10 @@ class StatsService:
 
     def model(self, name: str, query: Query) -> StatsAnswer:
         """One model by any of its names. Raises ModelNotFound."""
-        return self._answer(f"models/{name}", query, lambda view: _model(view, name, query))
+        # Cached by the model, not by the name: any author may stand in a name, so that a client
+        # could fill the memory with long names of one model.
+        key = canonical(name).key
+        return self._answer(f"models/{key}", query, lambda view: _model(view, name, query))
 
     def statistics(self, query: Query) -> StatsAnswer:
         """The counts over the models that are live or in the reference."""
@@ -148,9 +160,11 @@ class StatsService:
             answer = view.answers.get((route, query))
             if answer is None:
                 answer = self._make_answer(view, query, compute(view))
-                if len(answer.body) <= view.answers.maxsize:
+                # cachetools raises ValueError for a value that exceeds the whole cache.
+                if _size(answer) <= view.answers.maxsize:
                     view.answers[route, query] = answer
-        return StatsAnswer(answer.body, answer.etag, self._max_age(view.snapshot))
+        # The body stays the same while the snapshot does; how long it may be cached decreases.
+        return replace(answer, max_age=self._max_age(view.snapshot))
 
     def _make_answer(self, view: StatsView, query: Query, data: Mapping[str, Any]) -> StatsAnswer:
         document = {
@@ -160,13 +174,13 @@ class StatsService:
             **data,
         }
         body = json.dumps(document, separators=(",", ":")).encode()
-        # Half of the digest is enough to tell answers apart.
-        return StatsAnswer(body, sha256(body).hexdigest()[:32], 0)
+        return StatsAnswer(body, sha256(body).hexdigest()[:_ETAG_DIGITS])
 
     def _max_age(self, snapshot: Snapshot) -> int:
         if snapshot.degraded or snapshot.observed_at is None:
             return DEGRADED_AGE
         ttl = self.horde.ttl(snapshot.kind)
+        # Until the data is due again: at least 1 s, and at most a ttl if the clock was set back.
         return int(min(max(snapshot.observed_at + ttl - self._now(), 1), max(ttl, 1)))
 
     def _counts(self, view: StatsView, query: Query) -> Mapping[str, Any]:

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from horde_proxy.stats.listing import page
 from horde_proxy.stats.reference import ReferenceRecord
 
+# The number and the buckets are those of the documented API (horde-model-reference).
 MOST_TAGS = 20
-"""This number and the buckets below are those of the documented API (horde-model-reference)."""
+"""How many tags, and styles, are listed: the most frequent ones."""
 BILLION = 1_000_000_000
 BUCKETS: tuple[tuple[str, int | None, int | None], ...] = (
     ("<3B", None, 3 * BILLION),
@@ -24,7 +25,8 @@ BUCKETS: tuple[tuple[str, int | None, int | None], ...] = (
     ("35B-70B", 35 * BILLION, 70 * BILLION),
     (">70B", 70 * BILLION, None),
 )
-"""(label, smallest number of parameters, first number that is too large)."""
+"""(label, smallest number of parameters, first number that is too large). A model with exactly 13
+billion parameters is in "13B-20B"."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,11 @@ class CategoryStatistics:
 def category_statistics(
     category: str, records: Iterable[ReferenceRecord], computed_at: int
 ) -> CategoryStatistics:
-    """The counts over the records, one for each model; zeros if there are none."""
+    """The counts over the records, one record for each model; zeros without any record."""
     models = list(records)
     total = len(models)
     baselines = Counter(model.baseline for model in models if model.baseline)
+    # A model that repeats a tag counts once, so that no percentage exceeds 100.
     tags = Counter(tag for model in models for tag in dict.fromkeys(model.tags))
     styles = Counter(model.style for model in models if model.style)
     return CategoryStatistics(
@@ -121,6 +124,7 @@ def percentage(part: float, whole: float, digits: int = 2) -> float:
 
 def host_of(url: str) -> str | None:
     """The host of a URL in lower case; None if the text is not an http(s) URL."""
+    # urlsplit raises for some texts that only look like a URL, e.g. "https://[::1".
     try:
         parts = urlsplit(url)
         return parts.hostname if parts.scheme in ("http", "https") else None
@@ -129,6 +133,7 @@ def host_of(url: str) -> str | None:
 
 
 def _most_first(counts: Counter[str]) -> list[tuple[str, int]]:
+    # Equal counts by name, so that the same data always makes the same answer, and ETag.
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -152,6 +157,7 @@ def _buckets(parameters: Sequence[int | None]) -> list[Mapping[str, Any]]:
                     "min_params": low,
                     "max_params": high,
                     "count": count,
+                    # Of all models, including those whose size is unknown.
                     "percentage": percentage(count, len(parameters)),
                 }
             )
