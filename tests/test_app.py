@@ -76,7 +76,9 @@ def parrot(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("parrot_kind")
     module.Parrot = Parrot  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "parrot_kind", module)
-    entry = kinds.UpstreamKind("parrot_kind:Parrot.build", needs_url=False, has_options=True)
+    entry = kinds.UpstreamKind(
+        "no server", "parrot_kind:Parrot.build", needs_url=False, has_options=True
+    )
     monkeypatch.setitem(kinds.KINDS, "parrot", entry)
 
 

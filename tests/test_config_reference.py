@@ -19,4 +19,8 @@ def test_a_row_has_type_default_meaning_and_variable() -> None:
         "| `grace` | number | `30` | Seconds that running chats have to end when the proxy is "
         "stopped. | `HORDE_PROXY_SERVER__GRACE` |"
     ) in reference()
+    assert (
+        '| `type` | text | `"openai"` | What kind of server it is: `openai` (any OpenAI-compatible '
+        "server), `ocf` (a node of the Open Compute Framework) or `horde` (an AI Horde). |"
+    ) in reference()
     assert "| `models` | list of text | `[]` | Globs of the models that it may use" in reference()

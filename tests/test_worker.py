@@ -149,7 +149,9 @@ def test_the_ngram_keeps_to_its_length(length: int) -> None:
 def test_models_without_a_file_or_a_runner_say_how_to_get_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(BackendError, match="unknown backend '/nowhere/model.gguf': use smollm2"):
+    with pytest.raises(
+        BackendError, match="unknown backend '/nowhere/model.gguf': use echo, ngram, smollm2"
+    ):
         open_backend("/nowhere/model.gguf")
     monkeypatch.setattr(model_file, "default_path", lambda: Path("/nowhere/model.gguf"))
     with pytest.raises(BackendError, match="model install|numpy and gguf are missing"):
@@ -253,14 +255,21 @@ def test_a_server_that_answers_like_all_kinds_is_koboldcpp() -> None:
     )
 
 
-def test_a_registered_kind_opens_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_kind_opens_its_names_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted = Scripted("Hello.")
 
     def open_scripted(name: str, options: BackendOptions) -> Backend | None:
         return scripted if name == "scripted" else None
 
-    monkeypatch.setattr(registry, "KINDS", (*registry.KINDS, open_scripted))
+    kind = registry.BackendKind(open_scripted, ("scripted",))
+    monkeypatch.setattr(registry, "KINDS", (*registry.KINDS, kind))
     assert open_backend("scripted") is scripted
+    with pytest.raises(BackendError) as raised:
+        open_backend("scribbled")
+    assert str(raised.value) == (
+        "unknown backend 'scribbled': use echo, ngram, smollm2, the path of a GGUF file, "
+        "scripted, or the URL of a KoboldAI, Ollama or OpenAI-compatible server"
+    )
 
 
 @responses.activate

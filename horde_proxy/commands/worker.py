@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from horde_proxy.worker.backends import BackendError, BackendOptions, open_backend
+from horde_proxy.worker.backends import BackendError, BackendOptions, backend_choices, open_backend
 from horde_proxy.worker.bridge import Bridge, WorkerIdentity, WorkerRejected
 from horde_proxy.worker.model_file import ModelFileError
 
@@ -25,7 +25,7 @@ _LONGEST_NAME = 100
     "--backend",
     required=True,
     metavar="NAME|PATH|URL",
-    help="smollm2, ngram, echo, a GGUF file, or a KoboldAI, Ollama or OpenAI-compatible server.",
+    help=f"What completes the jobs: {backend_choices()}.",
 )
 @click.option(
     "--api-key",

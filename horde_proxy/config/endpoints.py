@@ -36,7 +36,7 @@ class EndpointSettings(Section):
     url: Annotated[HttpUrl | None, Field(repr=False)] = None
     """The server's URL, for example `http://127.0.0.1:11434`; required but for a horde."""
     type: Annotated[str, AfterValidator(_known_kind)] = "openai"
-    """`openai` (any OpenAI-compatible server), `ocf` or `horde`."""
+    """What kind of server it is: KINDS."""
     api_key: Annotated[SentKey | None, Field(repr=False)] = None
     """The key that the server asks for."""
     name: str | None = None

@@ -11,7 +11,7 @@ import inspect
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -24,6 +24,7 @@ from horde_proxy.config.endpoints import EndpointSettings
 from horde_proxy.config.settings import Config
 from horde_proxy.config.sources import PREFIX
 from horde_proxy.config.values import Section
+from horde_proxy.upstreams.kinds import KINDS
 
 _INTRODUCTION = """\
 # Settings
@@ -96,8 +97,19 @@ def _descriptions(section: type[Section]) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             value = below.value if isinstance(below, ast.Expr) else None
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                texts[field.target.id] = " ".join(value.value.split())
+                text = " ".join(value.value.split())
+                texts[field.target.id] = text.replace("KINDS", _kinds_of_upstreams())
     return texts
+
+
+def _kinds_of_upstreams() -> str:
+    """The kinds with what each is for, as in "`ocf` (a node ...) or `horde` (an AI Horde)"."""
+    return _one_of([f"`{name}` ({kind.summary})" for name, kind in KINDS.items()])
+
+
+def _one_of(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
 
 
 def _type_name(kind: Any) -> str:
@@ -108,8 +120,7 @@ def _type_name(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_type_name(kind) for kind in arguments if kind is not NoneType)
     if origin is Literal:
-        *most, last = (f"`{value}`" for value in arguments)
-        return f"{', '.join(most)} or {last}"
+        return _one_of([f"`{value}`" for value in arguments])
     if origin is list:
         return f"list of {_type_name(arguments[0])}"
     if origin is dict:

@@ -31,13 +31,15 @@ _Options = TypeVar("_Options", bound="KindOptions")
 
 @dataclass(frozen=True)
 class UpstreamKind:
-    """`builder` is "module:function". Without `needs_url`, the kind knows where its server is.
+    """`summary` says which servers it is for. `builder` is "module:function".
 
+    Without `needs_url`, the kind knows where its server is.
     `is_horde`: its upstreams are HordeUpstreams, with an account, statistics and pushed results;
     one without a url is that of [horde]. `has_options`: its `build` reads the endpoint's `options`,
     which are refused otherwise.
     """
 
+    summary: str
     builder: str
     needs_url: bool = True
     is_horde: bool = False
@@ -45,10 +47,16 @@ class UpstreamKind:
 
 
 KINDS: Mapping[str, UpstreamKind] = {
-    "openai": UpstreamKind("horde_proxy.upstreams.openai.upstream:OpenAIUpstream.build"),
-    "ocf": UpstreamKind("horde_proxy.upstreams.openai.ocf:OCFUpstream.build"),
+    "openai": UpstreamKind(
+        "any OpenAI-compatible server", "horde_proxy.upstreams.openai.upstream:OpenAIUpstream.build"
+    ),
+    "ocf": UpstreamKind(
+        "a node of the Open Compute Framework", "horde_proxy.upstreams.openai.ocf:OCFUpstream.build"
+    ),
     # Built in the composition root, because it has sections of the settings of its own.
-    "horde": UpstreamKind("horde_proxy.app.horde:build", needs_url=False, is_horde=True),
+    "horde": UpstreamKind(
+        "an AI Horde", "horde_proxy.app.horde:build", needs_url=False, is_horde=True
+    ),
 }
 """The kinds by the `type` that the settings name."""
 

@@ -5,6 +5,13 @@ path or URL.
 """
 
 from horde_proxy.worker.backends.base import Backend, BackendError, BackendOptions, Payload
-from horde_proxy.worker.backends.registry import open_backend
+from horde_proxy.worker.backends.registry import backend_choices, open_backend
 
-__all__ = ["Backend", "BackendError", "BackendOptions", "Payload", "open_backend"]
+__all__ = [
+    "Backend",
+    "BackendError",
+    "BackendOptions",
+    "Payload",
+    "backend_choices",
+    "open_backend",
+]
