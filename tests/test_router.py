@@ -223,6 +223,29 @@ def test_a_client_may_name_the_endpoint() -> None:
         router.candidates("m", endpoint="three")
 
 
+def test_the_error_of_a_model_that_the_named_endpoint_lacks_is_about_that_endpoint() -> None:
+    one, two, three = Proxying("one", "m"), Proxying("two", "n"), Proxying("three")
+    three.lists_fail = Unreachable("three cannot be reached")
+    router = Router([endpoint(one), endpoint(two), endpoint(three)])
+    with pytest.raises(ModelNotFound, match="Available: `n`.") as caught:
+        router.candidates("m", endpoint="two")
+    assert "`m`." not in str(caught.value)
+    with pytest.raises(Unreachable, match="three cannot be reached"):
+        router.candidates("m", endpoint="three")
+    with pytest.raises(AllEndpointsFailed):
+        router.candidates("x")
+
+
+def test_a_list_that_is_missing_where_a_key_may_not_go_makes_no_503_for_it() -> None:
+    one, two = Proxying("one", "m"), Proxying("two")
+    two.lists_fail = Unreachable("two cannot be reached")
+    router = Router([endpoint(one), endpoint(two)])
+    with pytest.raises(ModelNotFound, match="Available: `m`."):
+        router.candidates("x", ClientKey("k", endpoints=("one",)))
+    with pytest.raises(ModelNotFound, match="do not have access to it.$"):
+        router.candidates("m", ClientKey("k", endpoints=("nowhere",)))
+
+
 def test_a_key_sees_and_reaches_only_what_it_is_allowed() -> None:
     router = Router([endpoint(Proxying("one", "a", "b")), endpoint(Proxying("two", "a"))])
     scope = ClientKey("k", models=("a",), endpoints=("two",))

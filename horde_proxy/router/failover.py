@@ -185,7 +185,7 @@ def _is_good(
     response.headers.append(("X-Endpoint", candidate.endpoint.name))
     try:
         error = server_error(response)
-        # Without a fallback the refusal goes to the client as it is, and need not be read here.
+        # Without a fallback, the refusal goes to the client unchanged, and is not read here.
         overflow = context_overflow(response) if candidates.has_fallback() else None
     except (ClientGone, ShuttingDown):
         raise

@@ -113,7 +113,7 @@ class Router:
                 candidate for candidate in candidates if candidate.endpoint.name == endpoint
             ]
         if not candidates:
-            raise self._unknown(name, scope)
+            raise self._unknown(name, scope, endpoint)
         return Candidates(name, candidates, self._absent(candidates, scope))
 
     def proxy(self, call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
@@ -138,7 +138,7 @@ class Router:
     ) -> tuple[VisibleModels, list[list[str]]]:
         """The visible models, and the groups of them that a name refers to.
 
-        If there are none, the endpoints' lists are loaded again: a new worker may have come.
+        If no model matches, the endpoints' lists are loaded again: a new worker may have come.
         """
         visible = self._index.visible_to(scope)
         groups = visible.groups(name, self._aliases)
@@ -242,19 +242,29 @@ class Router:
             if endpoint.name not in present and scope.allows_endpoint(endpoint.name)
         }
 
-    def _unknown(self, name: str, scope: Scope) -> ProxyError:
-        """The error for a name without candidates: a 404 only if all lists could be loaded."""
+    def _unknown(self, name: str, scope: Scope, endpoint: str | None = None) -> ProxyError:
+        """The error for a name without candidates: a 404 only if all lists could be loaded.
+
+        Only endpoints that the client may use count; if it named one, only that one.
+        """
         name = name[:_LONGEST_SHOWN_NAME]
-        errors = [endpoint.error for endpoint in self.endpoints if endpoint.error]
-        if len(self.endpoints) == 1 and errors:
+        endpoints = [
+            known
+            for known in self.endpoints
+            if endpoint in (None, known.name) and scope.allows_endpoint(known.name)
+        ]
+        errors = [known.error for known in endpoints if known.error]
+        # With one endpoint its own error says more than a list of reasons with one entry.
+        if len(endpoints) == 1 and errors:
             return errors[0]
         if errors:
             return AllEndpointsFailed(name, self._absent([], scope))
-        if not any(_offers_something(endpoint) for endpoint in self.endpoints):
+        if endpoints and not any(map(_offers_something, endpoints)):
             return Unavailable(
                 "No models are available right now.", retry_after=_NO_MODELS_RETRY_AFTER
             )
-        ids = list(self._index.visible_to(scope).models)
+        serving = self._index.visible_to(scope).serving
+        ids = [listed for listed in serving if not set(endpoints).isdisjoint(serving[listed])]
         near = get_close_matches(name, ids, _NEAR_NAMES, _NEAR_CUTOFF)
         return ModelNotFound(name, near or ids[:_NEAR_NAMES])
 
