@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,17 @@ def read(text: str, format: str = "chatml", **options: object) -> Answer:
         ("Hi<|im_end|>\n<|im_start|>user\nmore", "chatml", "Hi"),
         ("<|im_start|>assistant\nHi<|im_end|>", "chatml", "Hi"),
         ("assistant\n\nHi", "llama3", "Hi"),
+        ("model\nHi", "gemma", "Hi"),
+        ("assistant\nHi", "gemma", "Hi"),
+        ("CHATBOT\nHi", "command-r", "Hi"),
+        ("ai\n\nHi", "minimax", "Hi"),
+        ("Assistant\nHi", "deepseek", "Hi"),
+        ("CHATBOT is a word", "command-r", "CHATBOT is a word"),
+        ("ai and other\nwords", "minimax", "ai and other\nwords"),
+        ("ai\nHi", "chatml", "ai\nHi"),
+        ("Response\nDear Sir", "alpaca", "Response\nDear Sir"),
+        ("response\n1", "dots", "response\n1"),
+        ("OUTPUT\n42", "placeholders", "OUTPUT\n42"),
         (" Hi", "vicuna", "Hi"),
         ("Hi<|eot_id|>", "chatml", "Hi"),
         ("Hi</s>", "chatml", "Hi"),
@@ -39,6 +52,14 @@ def read(text: str, format: str = "chatml", **options: object) -> Answer:
 )
 def test_the_formats_residue_is_cut_off(text: str, format: str, content: str) -> None:
     assert read(text, format).content == content
+
+
+def test_a_family_that_nobody_knows_yet_has_its_role_s_name_cut_off() -> None:
+    zephyrus = replace(
+        FORMATS["chatml"], user=("<~user~>\n", "<~over~>"), assistant=("<~zephyrus~>\n", "<~over~>")
+    )
+    assert read_answer("zephyrus\nHi", zephyrus, max_length=99).content == "Hi"
+    assert read_answer("zephyrus blows", zephyrus, max_length=99).content == "zephyrus blows"
 
 
 def test_the_clients_stop_is_cut_exactly() -> None:

@@ -6,6 +6,30 @@ import pytest
 
 from horde_proxy.prompts.formats import FORMATS, Turn, neutralise, render
 
+ROLES = {
+    "placeholders": None,
+    "chatml": "assistant",
+    "mistral-v1": None,
+    "mistral-v7": None,
+    "llama2": None,
+    "llama3": "assistant",
+    "alpaca": None,
+    "vicuna": "ASSISTANT",
+    "metharme": "model",
+    "gemma": "model",
+    "gemma4": "model",
+    "command-r": "CHATBOT",
+    "deepseek": "Assistant",
+    "harmony": "assistant",
+    "kimi": "assistant",
+    "granite": "assistant",
+    "openchat": "Assistant",
+    "seed-oss": "assistant",
+    "minimax": "ai",
+    "jamba": "assistant",
+    "dots": None,
+    "plain": "Assistant",
+}
 CHAT = [Turn("system", "S"), Turn("user", "U"), Turn("assistant", "A"), Turn("user", "U2")]
 EOS = "<｜end▁of▁sentence｜>"
 ALPACA = (
@@ -281,3 +305,8 @@ def test_placeholders_in_a_message_never_become_role_tags(name: str) -> None:
 
 def test_neutralise_leaves_other_braces_alone() -> None:
     assert neutralise("{{x}} [INPUT] {[") == "{{x}} [INPUT] {["
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_the_role_of_the_model_is_read_in_its_tag(name: str) -> None:
+    assert FORMATS[name].role == ROLES[name]

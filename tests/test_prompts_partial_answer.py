@@ -78,6 +78,14 @@ def test_an_echoed_role_at_the_beginning_is_held_until_it_is_known() -> None:
     assert own.final_parts() == [("content", "Hello")]
 
 
+def test_a_role_of_the_format_s_own_is_held_as_well() -> None:
+    own = PartialAnswer(FORMATS["command-r"], stops=(), limit=4000, prefilled=False)
+    own.add("CHAT", 1, FILL)
+    assert own.final_parts() == []
+    own.add("BOT\nHello", 2, FILL)
+    assert own.final_parts() == [("content", "Hello")]
+
+
 def test_a_character_that_was_cut_in_two_is_left_for_the_next_segment_to_write() -> None:
     own = draft()
     own.add("one two three four \ufffd", 5, FILL)

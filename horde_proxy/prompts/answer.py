@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from horde_proxy.prompts.formats import Format
@@ -24,9 +25,8 @@ END_MARKERS = (
     "<|return|>",
 )
 """What families end a turn with. A merge may write another one than its name promises."""
-# The role's name that is left of the opening tag once its control tokens are dropped:
-# "assistant\n\nHi" (Llama 3), "model\nHi" (Gemma).
-_ROLE_ECHO = re.compile(r"\s*(?:assistant|model)\s*\n+")
+_ROLES = ("assistant", "model")
+"""The roles of most families and of Gemma's: merges write them whatever their format is."""
 # <think>Let me see.</think> as DeepSeek R1 and Qwen3 write it; cut off, the end tag is missing.
 _OPENED_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 # "Let me see.</think>\n\nHi" of GLM-4.7 and others whose format opens the thought in the prompt.
@@ -117,7 +117,23 @@ def without_echo(text: str, format: Format) -> str:
     stripped = text.lstrip()
     if opening and stripped.startswith(opening):
         return stripped[len(opening) :]
-    return _ROLE_ECHO.sub("", text, count=1) if _ROLE_ECHO.match(text) else text
+    echo = _role_echo(role_names(format)).match(text)
+    return text[echo.end() :] if echo else text
+
+
+def role_names(format: Format) -> tuple[str, ...]:
+    """The names of the model's role with which a generation may begin by mistake."""
+    return _ROLES if format.role is None else (*_ROLES, format.role)
+
+
+@cache
+def _role_echo(names: tuple[str, ...]) -> re.Pattern[str]:
+    """What is left of the opening tag once its control tokens are dropped.
+
+    "assistant\\n\\nHi" (Llama 3), "model\\nHi" (Gemma), "ai\\nHi" (MiniMax). Without the line break
+    it is the beginning of a sentence.
+    """
+    return re.compile(rf"\s*(?:{'|'.join(map(re.escape, names))})\s*\n+")
 
 
 def end_marker(text: str) -> str | None:

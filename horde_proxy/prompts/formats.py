@@ -6,12 +6,18 @@ most of them. No format begins with a BOS token: every worker adds its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
+
+# "im", "start" and "assistant" in "<|im_start|>assistant".
+_WORD = re.compile(r"[^\W\d_]+")
+_NO_ROLES = ("Response", "response", "OUTPUT")
+"""Words in tags of Alpaca, dots and koboldcpp, with which a letter or a listing may begin, too."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,15 @@ class Format:
     alternates: bool = False
     thinks: bool = False
     is_literal: bool = False
+
+    @property
+    def role(self) -> str | None:
+        """The model's own role: the first word of its tag that the user's tag lacks, if any.
+
+        "assistant" in <|im_start|>assistant, "CHATBOT" in <|CHATBOT_TOKEN|>, "ai" in ]~b]ai.
+        """
+        others = {*_WORD.findall(self.user[0]), *_NO_ROLES}
+        return next((word for word in _WORD.findall(self.assistant[0]) if word not in others), None)
 
 
 def _roles(

@@ -23,6 +23,7 @@ from horde_proxy.prompts.answer import (
     end_marker,
     ends_a_sentence,
     read_answer,
+    role_names,
     without_echo,
 )
 from horde_proxy.prompts.formats import Format
@@ -48,7 +49,6 @@ _NEW_TURN = re.compile(
     r"|<\|?(?:user|human|assistant|system|im_start|start))",
     re.IGNORECASE,
 )
-_ROLES = ("assistant", "model")
 _THINK = ("<think>", "</think>")
 
 
@@ -191,7 +191,7 @@ class PartialAnswer:
     def _may_be_echo(self) -> bool:
         """Whether the text so far may become a repetition of the opening tag."""
         beginning = self.text.strip()
-        tags = (*_ROLES, self._format.opening.strip())
+        tags = (*role_names(self._format), self._format.opening.strip())
         return any(tag.startswith(beginning) for tag in tags)
 
     def _without_residue(self, segment: str) -> str:
