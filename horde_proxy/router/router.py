@@ -128,6 +128,7 @@ class Router:
 
     def states(self, scope: Scope = EVERYTHING) -> list[dict[str, Any]]:
         """The state of each endpoint as JSON: type, url, models, circuit breaker. No secrets."""
+        # Lets the lists load at the same time, before they are looked at one by one.
         self._index.visible_to(scope)
         return [
             _state(endpoint) for endpoint in self.endpoints if scope.allows_endpoint(endpoint.name)
@@ -223,6 +224,7 @@ class Router:
         self, candidates: Sequence[Candidate], fallbacks: Sequence[Candidate]
     ) -> list[Candidate]:
         """All candidates, with the fallbacks before those that have too long a wait."""
+        # They stay as a last resort: a late answer is better than an error.
         slow = [candidate for candidate in candidates if self._is_too_slow(candidate)]
         quick = [candidate for candidate in candidates if candidate not in slow]
         return [*quick, *fallbacks, *slow]
@@ -304,6 +306,7 @@ def _candidates_at(
 ) -> Iterator[Candidate]:
     """The candidates for a group at one endpoint. Models that may share a request are one."""
     models = [endpoint.own_name(name) for name in group if endpoint in visible.serving[name]]
+    # A request to the horde may name several models, one to another server only one.
     while models:
         shared = endpoint.upstream.shared(models)
         yield Candidate(endpoint, shared, is_fallback)

@@ -126,6 +126,7 @@ class _KindData:
             status.content if status else None,
             stats.content if stats else None,
             workers.content if workers else None,
+            # A snapshot is as old as its oldest part.
             int(min(times)) if times else None,
             is_degraded,
         )
@@ -135,6 +136,7 @@ def _derived_index(
     document: LiveDocument, index: Callable[[Any], T]
 ) -> Derived[tuple[Document | None], _IndexedDocument[T] | None]:
     def make(source: tuple[Document | None]) -> _IndexedDocument[T] | None:
+        # The index belongs to this document: it is made once, and replaced with the document.
         [fetched] = source
         return None if fetched is None else _IndexedDocument(index(fetched.value), fetched.at)
 

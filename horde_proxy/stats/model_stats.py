@@ -104,6 +104,8 @@ class CombinedModelStatistics:
     @property
     def usage(self) -> UsageStats | None:
         """The usage, which may be zero; None only if it is unknown."""
+        # `usage_stats` is null for a model without uses, as in the documented API. The audit and
+        # the sorting need the zeros.
         if self.usage_known:
             return self.usage_stats or UsageStats()
         return self.usage_stats

@@ -92,6 +92,7 @@ class StatsView:
 
     def live_names(self) -> list[str]:
         """One name for each model that has a worker or a queue now."""
+        # Not the usage, which also lists the models of former workers.
         parts = (self.snapshot.status, self.snapshot.workers)
         return distinct(name for part in parts if part for name in part.names())
 
@@ -184,9 +185,10 @@ class StatsService:
         return int(min(max(snapshot.observed_at + ttl - self._now(), 1), max(ttl, 1)))
 
     def _counts(self, view: StatsView, query: Query) -> Mapping[str, Any]:
+        # Both: a reference does not know every model, and not every model has a worker.
         names = distinct([*view.live_names(), *view.reference_names()])
         records = described(names, view.reference)
-        if query.group and query.kind == "text":
+        if query.group and query.kind == "text":  # image models have no families
             records = by_family(records)
         counts = category_statistics(query.kind, records.values(), int(self._now()))
         return counts.paged(query.limit, query.offset).to_json()
@@ -199,6 +201,7 @@ def _make_view(data: tuple[Snapshot, Reference | None]) -> StatsView:
 
 
 def _audit(view: StatsView, query: Query) -> Mapping[str, Any]:
+    # All pages and presets are cut from one audit. A grouped one never takes a plain one's place.
     key = query.group, query.include_backend_variations
     whole = view.audits.get(key)
     if whole is None:
