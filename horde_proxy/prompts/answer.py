@@ -1,6 +1,6 @@
-"""Generated text to a message: cut at the stop, without the format's residue, reasoning apart.
+"""Makes a message of generated text: cuts it at the stop, removes tags, separates the reasoning.
 
-Workers may return the stop string with the text, and never say why a generation ended. Pure.
+Workers may return the stop string with the text, and never tell why a generation ended. Pure.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ END_MARKERS = (
     "<|end_of_text|>",
     "<|return|>",
 )
-"""What families end a turn with. A merge may write another one than its name promises."""
+"""The ends of turns in all families. A merged model may use another one than its name suggests."""
 _ROLES = ("assistant", "model")
-"""The roles of most families and of Gemma's: merges write them whatever their format is."""
+"""The roles of most families and of Gemma. Merged models write them, whatever their format is."""
 # <think>Let me see.</think> as DeepSeek R1 and Qwen3 write it; cut off, the end tag is missing.
 _OPENED_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 # "Let me see.</think>\n\nHi" of GLM-4.7 and others whose format opens the thought in the prompt.
-# An end tag in quotes, `</think>`, is a text about tags.
+# In a text about tags, the end tag is in quotes: `</think>`.
 _UNOPENED_THOUGHT = re.compile(r"(.*?)(?<![`'\"])</think>(?![`'\"])", re.DOTALL)
 # The last character of a sentence, a quotation, a list or a code block, in Latin and CJK scripts.
 _SENTENCE_END = re.compile(r"[.!?…。！？\"'”’)\]}`*|>]\s*\Z")
-# Stops that are tags: half of one at a text's end is residue. Half of "User:" may be a word.
+# Stops that are tags. Half of a tag at the end of a text is removed; half of "User:" may be a word.
 _PARTIAL_STOP_STARTS = ("<", "[", "]", "{{[")
 _SHORTEST_PARTIAL = 4
-"""Characters of a tag that make it one: "<|im", but not "<|"."""
+"""Characters from which a half tag is recognised: "<|im", but not "<|"."""
 _NEARLY_FULL = 0.8
 """Share of max_length from which an unfinished sentence counts as cut off: tokens are estimated."""
 
 Defect = Literal["empty", "tags", "loop"]
-# {{[INPUT]}} at the beginning: a koboldcpp before 1.94.1, which does not fill in its own tags.
+# {{[INPUT]}} at the beginning, from a koboldcpp before 1.94.1, which does not fill in its tags.
 _TAGS = re.compile(r"\s*\{\{\[(?:INPUT|OUTPUT|SYSTEM)(?:_END)?\]\}\}")
 # How long a repetition is before it is a loop: tables and refrains repeat as well.
 _LEAST_LOOP = 300
@@ -73,10 +73,9 @@ def read_answer(
 ) -> Answer:
     """The message in a generated text.
 
-    `stops` are the client's own. `max_length` is what was requested of the horde, `max_tokens`
-    what the client requested, which may be less. `prefilled`: the text continues a beginning that
-    was given, so its leading whitespace counts. `may_be_thought`: text before a `</think>` without
-    its opening tag is reasoning.
+    `stops` are the client's own. `max_length` was requested of the horde; the client's `max_tokens`
+    may be lower. `prefilled`: the text continues a given beginning, so its leading whitespace
+    stays. `may_be_thought`: text before a `</think>` without an opening tag is reasoning.
     """
     body = text if prefilled else without_echo(text, format)
     body, stop = cut(body, (*stops, *format.stops))
@@ -90,7 +89,7 @@ def read_answer(
     reasoning, content = ("", body) if prefilled else _thought(body, may_be_unopened)
     if not prefilled:
         content = content.lstrip()
-    # A client's stop is cut exactly; before the format's own, whitespace belongs to the format.
+    # Before the format's own stop, whitespace belongs to the format. A client's is cut exactly.
     if stop is not None and stop not in stops:
         content = content.rstrip()
     return Answer(
@@ -103,7 +102,7 @@ def read_answer(
 
 
 def cut(text: str, stops: Iterable[str]) -> tuple[str, str | None]:
-    """The text before the first stop string in it, and that stop; (text, None) without one."""
+    """(the text before its first stop string, this stop string); (text, None) without one."""
     matches = [(text.index(stop), -len(stop), stop) for stop in stops if stop and stop in text]
     if not matches:
         return text, None
@@ -112,7 +111,7 @@ def cut(text: str, stops: Iterable[str]) -> tuple[str, str | None]:
 
 
 def without_echo(text: str, format: Format) -> str:
-    """The text without a repetition of the tag that opened the turn."""
+    """The text without a repetition of the turn's opening tag."""
     opening = format.opening.strip()
     stripped = text.lstrip()
     if opening and stripped.startswith(opening):
@@ -137,9 +136,9 @@ def _role_echo(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def end_marker(text: str) -> str | None:
-    """The end marker, of whatever format, with which a text ends.
+    """The end marker at the end of a text, of any format; None without one.
 
-    `</s>` after a `<s>` is HTML: struck-through text.
+    `</s>` after a `<s>` is HTML for struck-through text.
     """
     bare = text.rstrip()
     return next(
@@ -153,7 +152,7 @@ def end_marker(text: str) -> str | None:
 
 
 def _without_end(text: str, format: Format) -> tuple[str, str | None]:
-    """The text without another format's end marker, or the first half of one of our own stops."""
+    """(the text without its end marker or half of a stop, the marker or stop or None)."""
     marker = end_marker(text)
     if marker:
         return text.rstrip().removesuffix(marker), marker
@@ -166,7 +165,7 @@ def _without_end(text: str, format: Format) -> tuple[str, str | None]:
 
 
 def _thought(text: str, may_be_unopened: bool) -> tuple[str, str]:
-    """(reasoning, the rest); "" without reasoning."""
+    """(reasoning or "", the rest of the text)."""
     match = _OPENED_THOUGHT.match(text)
     if match is None and may_be_unopened:
         match = _UNOPENED_THOUGHT.match(text)
@@ -176,20 +175,20 @@ def _thought(text: str, may_be_unopened: bool) -> tuple[str, str]:
 
 
 def _ran_out(text: str, max_length: int) -> bool:
-    """Whether a text that no stop ended was probably cut off by max_length."""
+    """Whether a text without a stop was probably cut off by max_length."""
     filled = estimate(text) / max_length
     return filled >= 1 or (filled >= _NEARLY_FULL and not ends_a_sentence(text))
 
 
 def ends_a_sentence(text: str) -> bool:
-    """Whether a text ends like one that is complete."""
+    """Whether a text ends with a complete sentence, list or code block."""
     return _SENTENCE_END.search(text) is not None
 
 
 def defect_in(text: str, format: Format, *, is_first: bool) -> Defect | None:
-    """Why nobody could use a generation: empty, unfilled tags, endless repetition; else None.
+    """Why a generation is useless: empty, unfilled tags, or an endless repetition; else None.
 
-    `is_first`: nothing was generated before. A later generation may be empty: all is said.
+    `is_first`: nothing was generated before. A later generation may be empty, if all was said.
     """
     if is_first and _TAGS.match(text):
         return "tags"
@@ -201,20 +200,20 @@ def defect_in(text: str, format: Format, *, is_first: bool) -> Defect | None:
 
 
 def loops(text: str) -> bool:
-    """Whether a text ends in one unit over and over: a word, a sentence or a whole paragraph.
+    """Whether a text ends with many repetitions of a word, a sentence or a whole paragraph.
 
-    A unit of up to 60 characters twelve times, one of up to 600 eight times.
+    Up to 60 characters must be repeated twelve times, up to 600 characters eight times.
     """
     tail = text.rstrip()[-_LONGEST_UNIT * _LONG_ROUNDS :]
-    # A longer unit cannot stand in the text often enough; most texts are short.
+    # Longer units cannot be in the text often enough. Most texts are short, so this saves time.
     longest = min(_LONGEST_UNIT, len(tail) // _LONG_ROUNDS)
     return any(_repeats(tail, size) for size in range(1, longest + 1))
 
 
 def _repeats(tail: str, size: int) -> bool:
-    """Whether the end is one unit of that size, over and over.
+    """Whether the text ends with repetitions of a unit of this size.
 
-    It has a letter or digit in it: a line of dashes is no loop.
+    The unit must contain a letter or digit: a line of dashes is not a loop.
     """
     rounds = _SHORT_ROUNDS if size <= _SHORT_UNIT else _LONG_ROUNDS
     length = max(_LEAST_LOOP, size * rounds)

@@ -1,7 +1,7 @@
-"""Requests whose answer must be tool calls or JSON: how they are put, and how answers are read.
+"""Requests for tool calls or JSON: how to write them, and how to read the answers.
 
-The horde has no field for a grammar. An instruction, a beginning of the answer (the prefill) and
-stop strings are all the means there are. Pure.
+The horde has no field for a grammar. The only means are an instruction, a beginning of the answer
+(the prefill) and stop strings. Pure.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _JSON_OF_SCHEMA = (
     "Answer with one JSON value only, no prose, no code fence. It must be an instance of this JSON "
     "schema, not the schema itself:\n"
 )
-# The first code block: ```json\n{"a": 1}\n```, also one that the text's end cuts off.
+# The first code block: ```json\n{"a": 1}\n```, even if it is cut off at the end of the text.
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _BRACKET = re.compile(r"[{\[]")
 # Reasoning at the beginning, finished or not: <think>The user wants a name.</think>
 _THOUGHT = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _MOST_STARTS = 20
-"""Brackets in a text that are tried as the beginning of its JSON."""
-# Keywords by which an object may have properties that `properties` does not list.
+"""Brackets in a text that are tried as the beginning of the JSON."""
+# With these keywords, an object may have properties that `properties` does not list.
 _OPEN_KEYWORDS = {"additionalProperties", "patternProperties", "anyOf", "oneOf", "if"}
 # The head of a call in the forms that `instructions.prefill` begins: "name": "bash", "arguments": {
 _CALLED = re.compile(r'"name": *"([^"]{1,128})", *"(?:arguments|parameters)": *(?=\{)')
 # An object's first property and the first character of its value: {"properties": {
 _FIRST_PROPERTY = re.compile(r'\{\s*"([^"\\]{1,200})"\s*:\s*(\S)')
 _HIGHEST_TEMPERATURE = 0.7
-"""Above it small models break JSON's syntax."""
+"""Above this, small models make mistakes in JSON's syntax."""
 _REQUIRED_CALL_TEMPERATURE = 0.1
-"""For a call that must come: there is nothing to be creative about."""
+"""For a required call, which needs no creativity."""
 _HIGHEST_PENALTY = 1.05
-"""Of repetitions: JSON repeats quotes, keys and brackets, so a penalty breaks it."""
+"""The highest rep_pen: JSON repeats quotes, keys and brackets, so a higher penalty breaks it."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class ConstrainedRequest:
 
 
 def constrained_request(request: GenerationRequest, style: str) -> ConstrainedRequest | None:
-    """The request put so that calls or JSON come of it; None for plain text.
+    """The request with instructions for calls or JSON; None if plain text is requested.
 
-    `style` is how tool calls are written for the model; with "none" it learns of no tools. Raises
-    InvalidRequest for a schema that is not valid.
+    `style` is the model's way to write tool calls; with "none", the tools are not mentioned. Raises
+    InvalidRequest for an invalid schema.
     """
     if request.tools and style != "none":
         return _for_tools(request, style)
@@ -72,21 +72,21 @@ def constrained_request(request: GenerationRequest, style: str) -> ConstrainedRe
 
 
 def with_correction(messages: Sequence[Message], answer: str, problem: str) -> list[Message]:
-    """The chat that asks a model to correct its last answer; `problem` is what the user says."""
+    """The chat that asks a model to correct its last answer. `problem` becomes the user's turn."""
     prefill = messages[-1].text if messages[-1].role == "assistant" else ""
     before = messages[:-1] if prefill else messages
     return [*before, Message("assistant", prefill + answer), Message("user", problem)]
 
 
 def with_prefill(messages: Sequence[Message], prefill: str) -> list[Message]:
-    """The chat with a begun answer as its last message."""
+    """The chat with the beginning of the answer as its last message."""
     return [*messages, Message("assistant", prefill)] if prefill else list(messages)
 
 
 def read_json(prefill: str, text: str, schema: Mapping[str, Any] | None) -> tuple[str, str]:
-    """(JSON text, "") or ("", what is wrong) of a text that was to continue a prefill.
+    """(JSON text, "") or ("", the problem) of a text that should continue a prefill.
 
-    Models may start over instead, in a fence or after some prose; only a continuation is repaired.
+    Models may start over instead, in a code block or after prose. Only a continuation is repaired.
     """
     wrong = "The answer is not valid JSON."
     for value in _candidates(prefill, text):
@@ -100,11 +100,11 @@ def read_json(prefill: str, text: str, schema: Mapping[str, Any] | None) -> tupl
 
 
 def _candidates(prefill: str, text: str) -> Iterator[Any]:
-    """The JSON values that a text may be, the likeliest first."""
+    """The JSON values that a text may mean, the likeliest first."""
     text = _without_thought(text)
     yield from _strictly(prefill + text)
     yield from _strictly(_unfenced(text))
-    # Objects within a begun object are not the answer, so it is repaired before they are tried.
+    # If the text continues an object, objects in it are not the answer: so repair comes first.
     if _continues(prefill, text):
         yield from _repaired(prefill + text)
     for start in [match.start() for match in _BRACKET.finditer(text)][:_MOST_STARTS]:
@@ -116,28 +116,28 @@ def _candidates(prefill: str, text: str) -> Iterator[Any]:
 
 
 def _continues(prefill: str, text: str) -> bool:
-    """Whether a text surely continues a begun object or array; else it may start over."""
+    """Whether a text surely continues the prefill's object or array, and does not start over."""
     first_signs = {"{": "\"'}", "[": "\"'{[]-0123456789"}.get(prefill, "")
     return text.lstrip()[:1] in tuple(first_signs)
 
 
 def _without_thought(text: str) -> str:
-    """The text without the reasoning that it begins with."""
+    """The text without the reasoning at its beginning."""
     return _THOUGHT.sub("", text, count=1)
 
 
 def _strictly(text: str) -> Iterator[Any]:
-    """The value that a text is as a whole, if it is JSON."""
+    """The value of a text that is JSON as a whole."""
     try:
         value = json.loads(text, strict=False)
-        dumps(value)  # Python reads NaN and Infinity, which JSON has not: dumps refuses them
+        dumps(value)  # refuses NaN and Infinity, which Python reads although JSON has none
         yield value
     except (ValueError, RecursionError):
         return
 
 
 def _repaired(text: str) -> Iterator[Any]:
-    """The value that a text means by a guess: a bracket or a quote is missing."""
+    """The guessed value of a text that lacks a bracket or a quote."""
     try:
         yield loads(text, repair=True)
     except ValueError:
@@ -145,7 +145,7 @@ def _repaired(text: str) -> Iterator[Any]:
 
 
 def read_call(structure: ConstrainedRequest, text: str, *, cut_off: bool) -> CallReading:
-    """The calls in a text that was to continue the prefill, or that started over."""
+    """The calls in a text that continues the prefill, or starts over."""
     tools = callable_tools(structure.request)
     text = _without_thought(text) if structure.prefill else text
     continued = read_calls(structure.prefill + text, tools, cut_off=cut_off)
@@ -156,14 +156,17 @@ def read_call(structure: ConstrainedRequest, text: str, *, cut_off: bool) -> Cal
 
 
 def callable_tools(request: GenerationRequest) -> list[Tool]:
-    """The tools that the model may call: with `tool_choice` naming one, only that."""
+    """The tools that the model may call: all, or the one that `tool_choice` names."""
     return [
         tool for tool in request.tools if request.tool_choice in ("auto", "required", tool.name)
     ]
 
 
 def undeclared_argument(arguments: str, tool: Tool) -> str | None:
-    """Which argument the tool does not have, in a sentence; None if none, or any may come."""
+    """A sentence about an argument that the tool does not have; None if there is none.
+
+    None also if the schema allows arguments that it does not list.
+    """
     try:
         schema = inlined(tool.parameters)
     except Unfillable:
@@ -176,7 +179,7 @@ def undeclared_argument(arguments: str, tool: Tool) -> str | None:
 
 
 def is_complete(structure: ConstrainedRequest, text: str) -> bool:
-    """Whether no more should be generated: what must come is there, or never will be."""
+    """Whether generation should stop: the call or JSON is complete, or will never come."""
     text = _without_thought(text)
     request, whole = structure.request, structure.prefill + text
     if request.tools:
@@ -191,7 +194,7 @@ def is_complete(structure: ConstrainedRequest, text: str) -> bool:
 
 
 def _is_closed(prefill: str, text: str) -> bool:
-    """Whether the JSON is whole: the begun one, or one that started over."""
+    """Whether the JSON is complete, as a continuation of the prefill or after a new start."""
     whole, bare = (prefill + text).lstrip(), text.lstrip()
     if whole.startswith(("{", "[")) and span(whole).state == "closed":
         return True
@@ -200,9 +203,9 @@ def _is_closed(prefill: str, text: str) -> bool:
 
 
 def _misreads_schema(text: str, request: GenerationRequest) -> bool:
-    """Whether a begun object's first property is not in its schema, or has another type there.
+    """Whether the object's first property is not in the schema, or has another type there.
 
-    So begin small models that repeat the schema instead of filling it in: {"properties": {
+    Small models may repeat the schema instead of filling it in: {"properties": {
     """
     called = _CALLED.search(text)
     if request.tools:
@@ -222,9 +225,9 @@ def _misreads_schema(text: str, request: GenerationRequest) -> bool:
 
 
 def quoted_from(value: str, source: str) -> str | None:
-    """The value as `source` writes it, in whatever case; None when it is not there."""
+    """The value as it is written in `source`, in upper or lower case; None if it is missing."""
     position = source.casefold().find(value.casefold())
-    # Some letters fold to two (ß), and positions are only the same if none does.
+    # Some letters become two when folded (ß). Then positions differ, and nothing is returned.
     if not value or position < 0 or len(source.casefold()) != len(source):
         return None
     return source[position : position + len(value)]
@@ -277,7 +280,7 @@ def _json_rule(format: JsonFormat) -> str:
 
 
 def _refuse_broken(schema: Mapping[str, Any], param: str) -> None:
-    """Raise InvalidRequest for a schema that is not valid: no answer could ever fit it."""
+    """Raise InvalidRequest for an invalid schema, which no answer could fit."""
     problem = schema_problem(schema)
     if problem:
         raise InvalidRequest(
@@ -286,7 +289,7 @@ def _refuse_broken(schema: Mapping[str, Any], param: str) -> None:
 
 
 def _opening(schema: Mapping[str, Any] | None) -> str:
-    """The bracket that JSON of a schema begins with; "" where it may begin otherwise."""
+    """The bracket with which every value of a schema begins; "" if it may begin otherwise."""
     if schema is None:
         return "{"
     try:
@@ -301,7 +304,7 @@ def _schema_text(schema: Mapping[str, Any]) -> str:
 
 
 def _with_instruction(messages: Sequence[Message], text: str) -> list[Message]:
-    """The messages with a text at the end of the first system message, or in one of its own."""
+    """The messages with a text at the end of the first system message, or in a new one."""
     first = messages[0] if messages else None
     if first is not None and first.role == "system":
         return [replace(first, text=f"{first.text}\n\n{text}".strip()), *messages[1:]]
@@ -309,7 +312,7 @@ def _with_instruction(messages: Sequence[Message], text: str) -> list[Message]:
 
 
 def _careful(sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE) -> dict[str, Any]:
-    """The sampling without what breaks JSON: penalties for repetition, high temperatures."""
+    """The sampling parameters without those that break JSON: penalties, high temperatures."""
     temperature = min(sampling.get("temperature", highest), highest)
     penalty = min(sampling.get("rep_pen", 1.0), _HIGHEST_PENALTY)
     unchanged = {
@@ -321,6 +324,6 @@ def _careful(sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE)
 
 
 def _unfenced(text: str) -> str:
-    """What is in the first code block, or the whole text."""
+    """The inside of the first code block, or the whole text."""
     fence = _FENCED.search(text)
     return fence[1] if fence else text

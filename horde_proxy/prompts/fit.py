@@ -1,7 +1,7 @@
-"""What of a chat fits into a worker: which turns stay, how long the answer may be.
+"""Fits a chat into the context of a worker: which turns stay, and how long the answer may be.
 
-Lengths are tokens, estimated. Each worker is a pair of context and length: the largest context of
-one and the largest length of another make no worker that exists. Pure.
+Lengths are in estimated tokens. Each worker is a pair of context and length: no worker may have
+both the largest context and the largest length. Pure.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from horde_proxy.protocol.generation_request import Message
 LEAST_LENGTH = 16
 """The horde refuses a smaller max_length."""
 LEAST_ANSWER = 128
-"""Old turns are dropped until this much of the requested length has room."""
+"""Old turns are dropped until there is room for this much of the requested length."""
 LEFT_OUT = "(This result was left out to save room.)"
 _NOTE = 32
-"""Tokens of a tool result of which only LEFT_OUT stays, with its tags."""
+"""Tokens of a tool result that was replaced by LEFT_OUT, with its tags."""
 _TAGS_OF_A_TOOL = 20
 """Tokens of the tags and the JSON around one call or one result."""
 _ESTIMATE_MARGIN = 1.1
 _SPARE = 32
-"""A prompt that is longer than its estimate loses its beginning: workers cut silently."""
+"""Tokens, like the margin in case the estimate is too low: workers silently cut the beginning of a
+prompt that is too long."""
 _CONTEXT_STEP = 256
 """max_context_length is rounded up to a multiple of this, but not beyond what workers offer."""
 _LEAST_CONTEXT = 80
@@ -36,7 +37,7 @@ _LEAST_CONTEXT = 80
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one worker offers, in tokens."""
+    """The lengths that one worker offers, in tokens."""
 
     max_length: int
     max_context_length: int
@@ -46,7 +47,7 @@ class Capacity:
 class Fitted:
     """The prompt, and the lengths to request of the horde.
 
-    `dropped` counts messages left out, `blanked` tool results of which only a note is left.
+    `dropped` is the number of dropped messages, `blanked` that of tool results replaced by a note.
     """
 
     prompt: str
@@ -66,15 +67,16 @@ def fit(
 ) -> Fitted:
     """As much of a chat as some worker has room for, with an answer of `length` tokens.
 
-    A long answer is shortened before anything is left out, but not below LEAST_ANSWER. Old tool
-    results go first, then the oldest exchanges; the system message, the last user turn and the
-    newest turn stay. `style` is that of tool calls. Raises ContextLengthExceeded.
+    A long answer is shortened before anything is left out, but not below LEAST_ANSWER. Then old
+    tool results are left out, and then the oldest exchanges. The system message, the last user turn
+    and the newest turn always stay. `style` is the style of tool calls. Raises
+    ContextLengthExceeded.
     """
     tags = _tags(format)
     weights = [_weight(message, tags) for message in messages]
     least = max(LEAST_LENGTH, min(length, LEAST_ANSWER))
     for trimmed in _shortened(messages, weights):
-        # Rendering costs the most, so it is done only once the weights say that there is room.
+        # Rendering takes the most time, so it waits until there is room by the weights.
         if _room(trimmed.tokens, capacities) < least:
             continue
         prompt = render(format, to_turns(trimmed.messages(), style))
@@ -89,7 +91,7 @@ def fit(
 
 @dataclass
 class _Trimmed:
-    """A chat without some of it: `dropped` and `blanked` are indexes of messages."""
+    """A chat without some messages: `dropped` and `blanked` are indexes of messages."""
 
     all: Sequence[Message]
     tokens: int
@@ -106,7 +108,7 @@ class _Trimmed:
 
 
 def _shortened(messages: Sequence[Message], weights: list[int]) -> Iterator[_Trimmed]:
-    """The whole chat, then less and less of it: always the same object, changed."""
+    """The whole chat, then less and less of it. The same object is yielded and changed."""
     trimmed = _Trimmed(messages, sum(weights), set(), set())
     weights = list(weights)
     yield trimmed
@@ -122,8 +124,8 @@ def _shortened(messages: Sequence[Message], weights: list[int]) -> Iterator[_Tri
 
 
 def _blankable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]:
-    """Indexes of long tool results, oldest first, without those that the newest turn answers."""
-    # Back over the newest round: results, and the calls that they answer.
+    """Indexes of long tool results, oldest first, without those of the newest round."""
+    # The newest round consists of results and their calls.
     last = len(messages)
     while last and messages[last - 1].role in ("tool", "assistant"):
         last -= 1
@@ -138,8 +140,8 @@ def _blankable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]
 
 def _fitted(prompt: str, tokens: int, length: int, capacities: Sequence[Capacity]) -> Fitted:
     max_length = max(LEAST_LENGTH, min(length, _room(tokens, capacities)))
-    # The horde gives a job to workers only that offer the whole context it names, so as little as
-    # is needed finds the most of them.
+    # The horde gives a job only to workers that offer its whole context, so the smallest possible
+    # context finds the most workers.
     needed = _context_of(tokens) + max_length
     capable = [
         worker.max_context_length
@@ -153,13 +155,13 @@ def _fitted(prompt: str, tokens: int, length: int, capacities: Sequence[Capacity
 
 def common_length(capacities: Sequence[Capacity]) -> int:
     """The longest answer that at least half of the workers can give."""
-    # The median, from above: the greatest length that half of the workers reach.
+    # The upper median: the greatest length that half of the workers reach.
     lengths = sorted((worker.max_length for worker in capacities), reverse=True)
     return lengths[(len(lengths) - 1) // 2] if lengths else LEAST_LENGTH
 
 
 def _tags(format: Format) -> int:
-    """The tokens of a turn's tags, at most: too low a weight would cost further renderings."""
+    """The largest number of tokens of a turn's tags: a low estimate would cost more renderings."""
     turns = (format.user, format.assistant, format.system or format.inline_system)
     return 1 + max(estimate(before + after) for before, after in turns)
 
@@ -172,12 +174,12 @@ def _weight(message: Message, tags: int) -> int:
 
 
 def _context_of(tokens: int) -> int:
-    """The context that a prompt of so many estimated tokens is sure to fit into."""
+    """The context into which a prompt of this estimated length surely fits."""
     return math.ceil(tokens * _ESTIMATE_MARGIN) + _SPARE
 
 
 def _room(tokens: int, capacities: Sequence[Capacity]) -> int:
-    """The longest answer that a single worker can give after a prompt of so many tokens."""
+    """The longest answer that any one worker can give after a prompt of this length."""
     needed = _context_of(tokens)
     return max(
         (min(worker.max_length, worker.max_context_length - needed) for worker in capacities),
@@ -186,11 +188,11 @@ def _room(tokens: int, capacities: Sequence[Capacity]) -> int:
 
 
 def _droppable(messages: Sequence[Message]) -> list[tuple[int, ...]]:
-    """Indexes of messages in the order in which they may go: oldest exchange first.
+    """Indexes of messages in the order in which they may be dropped: the oldest exchange first.
 
-    An exchange is a user turn with all that answers it. Of the last one, only finished rounds of
-    tool calls with their results may go. The newest round stays, whether or not its answer has
-    begun: without it an agent makes the same call again and again.
+    An exchange is a user turn with everything that answers it. Of the last exchange, only finished
+    rounds of tool calls with their results may be dropped. The newest round stays, even if its
+    answer has begun: without it, an agent makes the same call again and again.
     """
     exchanges = _grouped(messages, starts=("user",))
     if not exchanges:
@@ -206,7 +208,7 @@ def _droppable(messages: Sequence[Message]) -> list[tuple[int, ...]]:
 
 
 def _grouped(messages: Sequence[Message], starts: tuple[str, ...]) -> list[tuple[int, ...]]:
-    """Indexes of messages, in groups that begin with one of the roles; without system ones."""
+    """Indexes of messages, except system ones, in groups that begin with one of the roles."""
     groups: list[list[int]] = []
     for index, message in enumerate(messages):
         if message.role == "system":

@@ -1,8 +1,8 @@
-"""Which chat format a model expects, by its name: the first rule that matches wins. Pure.
+"""Chooses the chat format of a model by its name: the first matching rule wins. Pure.
 
-Names are matched as whole words, so that "EVA" is not found in "Nevada". The rules follow the
-makers' model cards, and the labels of AI-Horde's own list of models; a setting overrides each.
-Special names stand before the general ones that they contain (gemma4 before gemma).
+Rules match whole words, so that "EVA" is not found in "Nevada". They follow the makers' model cards
+and the labels in AI-Horde's own list of models; a setting overrides them. Special names come before
+the general ones that they contain (gemma4 before gemma).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from horde_proxy.aihorde.names import matches_glob
 from horde_proxy.prompts.formats import FORMATS, PLACEHOLDERS, Format
 
-# Names that only workers have which fill in PLACEHOLDERS: koboldcpp puts its own before each model,
-# and the worker that comes with this proxy does the same.
+# Models of workers that fill in PLACEHOLDERS: koboldcpp puts its own name before each model, and
+# this project's worker does the same.
 _WORKER_FORMATTED = ("koboldcpp/", "horde-proxy/")
 
-# (format, expression for a part of the name). Where a fine-tune departs from its base model, its
-# card or AI-Horde's list says so.
+# (format, regular expression for a part of the name). Fine-tunes with another format than their
+# base model are listed because their card or AI-Horde's list says so.
 _RULES: tuple[tuple[str, str], ...] = (
     # Families whose makers use one format: gpt-oss-20b, gemma-4-31b, G4-..., DeepSeek-V3, GLM-4.6
     ("harmony", r"gpt-oss"),
@@ -75,7 +75,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         r"|psyonic-cetacean|beepo-22b|celeste-12b-v1\.6|solar|noromaid|kobbletiny",
     ),
     ("vicuna", r"midnight-miqu|miqu|vicuna"),
-    # By size alone: 12B is Nemo, 24B Mistral Small 3, 13B and 20B Llama 2
+    # By size alone: 12B is probably Nemo, 24B Mistral Small 3, 13B and 20B Llama 2
     ("chatml", r"nemo|12b"),
     ("mistral-v7-tekken", r"24b"),
     ("alpaca", r"l2|llama-?2|13b|20b"),
@@ -91,10 +91,10 @@ _COMPILED = tuple(
 def choose_format(
     model: str, overrides: Mapping[str, str] | None = None, *, placeholders: bool = True
 ) -> Format:
-    """The chat format for a model: by the user's globs, else the worker's own, else by the rules.
+    """The chat format for a model: by the user's globs, else by its worker, else by the rules.
 
-    `placeholders`: whether workers that can fill in their own tags (koboldcpp) do so. A name that
-    no rule matches gets ChatML, the most widely trained format.
+    `placeholders`: workers that can fill in the tags (koboldcpp) shall do so. If no rule matches,
+    the format is ChatML, with which most models were trained.
     """
     for glob, name in (overrides or {}).items():
         if matches_glob(model, glob):

@@ -1,7 +1,7 @@
-"""The chat formats: how each family of models expects its turns. Data and one renderer.
+"""The chat formats: how each family of models expects its turns. Data, and one renderer.
 
-The tags are those of the models' own chat templates; llama.cpp's src/llama-chat.cpp (MIT) lists
-most of them. No format begins with a BOS token: every worker adds its own.
+The tags are from the models' own chat templates; llama.cpp's src/llama-chat.cpp (MIT) lists most of
+them. No format begins with a BOS token, because every worker adds its own.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Turn:
 class Format:
     """The tags before and after each role's text, and the `opening` of the model's own turn.
 
-    `system` None: the system text goes into the first user turn, between `inline_system`.
-    `preamble` begins each prompt; `default_system` is for chats without a system text.
+    Without `system`, the system text goes into the first user turn, between the `inline_system`
+    tags. `preamble` begins each prompt; `default_system` is for chats without a system text.
     `trims`: texts lose their outer whitespace, as in the template. `alternates`: user and assistant
-    take turns, so neighbours are merged. `thinks`: models may write reasoning whose opening tag is
-    in the prompt. `is_literal`: texts are prompts, not messages, and stay unchanged.
+    must take turns, so neighbouring turns of a role are merged. `thinks`: models may write
+    reasoning without an opening tag, which is in the prompt. `is_literal`: texts are prompts, not
+    messages, and stay unchanged.
     """
 
     name: str
@@ -74,7 +75,7 @@ def _roles(
     preamble: str = "",
     thinks: bool = False,
 ) -> Format:
-    """A format whose turns differ only in the role's name, in place of ROLE in the tag."""
+    """A format in which only the role's name differs between tags: it replaces ROLE."""
     before, after = pattern
     system, user, assistant = ((before.replace("ROLE", role), after) for role in names)
     return Format(
@@ -99,7 +100,7 @@ _CHATML = _roles(
     stops=("<|im_end|>", "<|im_start|>"),
     thinks=True,
 )
-# Alpaca's own default, with which its models were trained.
+# Alpaca's own default, with which the models were trained.
 _ALPACA_SYSTEM = (
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request."
@@ -112,8 +113,8 @@ _HARMONY_SYSTEM = (
 )
 _HARMONY_FINAL = "<|start|>assistant<|channel|>final<|message|>"
 
-# koboldcpp since 1.94.1 replaces these tags in every prompt by those of the model that it runs. The
-# END tags are needed: without them it leaves a system text open.
+# koboldcpp since 1.94.1 replaces these tags in every prompt by its model's tags. The END tags are
+# needed: without them, it leaves a system text open.
 PLACEHOLDERS = Format(
     "placeholders",
     user=("{{[INPUT]}}", "{{[INPUT_END]}}"),
@@ -124,8 +125,8 @@ PLACEHOLDERS = Format(
     thinks=True,
 )
 
-# A new format is one entry here, and a rule in format_rules for the names that it is for. The name
-# in brackets is that of the same template in llama.cpp's src/llama-chat.cpp.
+# To add a format, add an entry here, and a rule for its models' names in format_rules. The name in
+# brackets is the name of the same template in llama.cpp's src/llama-chat.cpp.
 _ALL = (
     PLACEHOLDERS,
     # Qwen, Hermes, Yi, SmolLM, Nemotron 3 and most merges [chatml]
@@ -137,7 +138,7 @@ _ALL = (
         thinks=False,
         opening="<|im_start|>assistant\n<think>\n\n</think>\n\n",
     ),
-    # The Mistral templates differ in whitespace only, which matters: it is part of the tokens.
+    # The Mistral templates differ only in whitespace, which matters because it is part of tokens.
     # Mistral 7B v0.1 and v0.2, Mixtral [mistral-v1]
     Format(
         "mistral-v1",
@@ -186,7 +187,7 @@ _ALL = (
         system=("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
         alternates=True,
     ),
-    # Llama 2 chat: the system text stands in the first user turn [llama2-sys]
+    # Llama 2 chat: the system text is in the first user turn [llama2-sys]
     Format(
         "llama2",
         user=("[INST] ", " [/INST]"),
@@ -210,8 +211,8 @@ _ALL = (
         stops=("<|eot|>", "<|header_start|>"),
         trims=True,
     ),
-    # Stanford Alpaca, and most fine-tunes of Llama 2, 13B and 20B. Its variants disagree about line
-    # breaks: these are koboldcpp's adapter's
+    # Stanford Alpaca, and most fine-tunes of Llama 2, 13B and 20B. Its variants have different line
+    # breaks; these are from koboldcpp's adapter
     Format(
         "alpaca",
         user=("### Instruction:\n", "\n\n"),
@@ -237,7 +238,7 @@ _ALL = (
         ("system", "user", "model"),
         stops=("<|user|>", "<|system|>", "</s>"),
     ),
-    # Gemma 2 and 3: no system turn, and the template raises where roles do not alternate [gemma]
+    # Gemma 2 and 3: no system turn, and the template raises if roles do not alternate [gemma]
     Format(
         "gemma",
         user=("<start_of_turn>user\n", "<end_of_turn>\n"),
@@ -297,8 +298,8 @@ _ALL = (
         stops=("<|user|>", "<|observation|>", "<|system|>", "<|endoftext|>"),
         thinks=True,
     ),
-    # gpt-oss: the opening closes the analysis and begins the final channel, as koboldcpp's adapter
-    # does, so that no thought uses up the tokens [gpt-oss]
+    # gpt-oss: the opening ends the analysis and begins the final channel, as koboldcpp's adapter
+    # does, so that no reasoning uses up the tokens [gpt-oss]
     Format(
         "harmony",
         user=("<|start|>user<|message|>", "<|end|>"),
@@ -383,7 +384,7 @@ _ALL = (
         stops=("\n\nUser:",),
         system=("", "\n\n"),
     ),
-    # No family's: for base models, which continue any dialogue
+    # For base models, which belong to no family and continue any dialogue
     Format(
         "plain",
         user=("User: ", "\n"),
@@ -401,14 +402,14 @@ FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 
 
 def neutralise(text: str) -> str:
-    """The text with `{{[` broken up: koboldcpp turns {{[INPUT]}} into a role tag in any prompt."""
+    """The text with `{{[` broken up: koboldcpp makes a role tag of {{[INPUT]}} in any text."""
     return text.replace("{{[", "{ {[")
 
 
 def render(format: Format, turns: Sequence[Turn]) -> str:
     """The prompt that makes a model write the next assistant turn, or continue the last one.
 
-    A last turn of the assistant is a prefill: it stays open, and its text unchanged.
+    If the last turn is the assistant's, it is a prefill: it stays open and its text unchanged.
     """
     turns = _arranged(format, turns)
     prefill = turns[-1].text if turns and turns[-1].role == "assistant" else None
@@ -432,7 +433,7 @@ def _arranged(format: Format, turns: Sequence[Turn]) -> list[Turn]:
     leading = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
     system = "\n\n".join(turn.text for turn in turns[:leading] if turn.text)
     rest = turns[leading:]
-    # A later system turn without a tag of its own would look like part of its neighbour.
+    # Without a tag, a later system turn would look like a part of the turn before it.
     if format.alternates or format.system is None or not format.system[0]:
         rest = [Turn("user", turn.text) if turn.role == "system" else turn for turn in rest]
     if format.alternates:
@@ -441,7 +442,7 @@ def _arranged(format: Format, turns: Sequence[Turn]) -> list[Turn]:
 
 
 def _with_system(format: Format, system: str, rest: list[Turn]) -> list[Turn]:
-    """The turns with the system text as a turn of its own, or in the first user turn."""
+    """The turns with the system text, as the first turn or in the first user turn."""
     if not system:
         return rest
     if format.system is not None:
@@ -453,7 +454,7 @@ def _with_system(format: Format, system: str, rest: list[Turn]) -> list[Turn]:
 
 
 def _merged(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns with neighbours of one role as one turn."""
+    """The turns, with neighbouring turns of a role merged into one."""
     return [
         Turn(role, "\n\n".join(turn.text for turn in group))
         for role, group in groupby(turns, key=lambda turn: turn.role)

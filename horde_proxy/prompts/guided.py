@@ -1,12 +1,12 @@
-"""Guided filling: we write the structure of a JSON value, a model gives only its leaves.
+"""Guided filling: we write the structure of a JSON value, and a model writes only its leaves.
 
-Each leaf is one short completion, begun with the JSON so far and ended by a stop string:
+Each leaf is one short completion that continues the JSON so far and ends at a stop string:
 
-    {"city": "        stops at " or a line break, the model gives   Oslo
-    {"city": "Oslo", "days":   stops at , or }, the model gives     3
+    {"city": "        stops at " or a line break, the model writes   Oslo
+    {"city": "Oslo", "days":   stops at , or }, the model writes     3
 
-Whatever the completions say, the value fits its schema. Pure: a generator yields the prompts and is
-sent the completions.
+Whatever the model writes, the value fits its schema. Pure: a generator yields the prompts, and the
+caller sends it the completions.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ from horde_proxy.prompts.leaf_texts import (
 __all__ = ["TEXT_STOPS", "LeafPrompt", "Unfillable", "guided_fill"]
 
 _SHORT = 24
-"""Tokens for a number or a short choice: 18 digits and an exponent have room."""
+"""Tokens for a number or a short choice: enough for 18 digits and an exponent."""
 _NEXT = 16
-"""Tokens to see whether an element follows. The horde allows no fewer."""
+"""Tokens to see whether another element follows: the horde's minimum."""
 _LEAST_TEXT, _MOST_TEXT = 64, 200
 """Tokens for a text. Each leaf costs kudos by its length."""
 _TRIES = 2
 _TRIES_WITH_PATTERN = 3
-"""Completions for one leaf: each is a request to the horde, and waits in its queue."""
+"""Completions for one leaf. Each is a request to the horde, and waits in its queue."""
 _CONTINUATIONS = 2
-"""Further completions of a text that an escaped quote has stopped."""
+"""Further completions of a text that stopped at an escaped quote."""
 
 
 @dataclass(frozen=True)
 class LeafPrompt:
     """One completion to request: `prefill` begins the turn, `stops` end it; `max_length` in tokens.
 
-    `choices` are the texts that may follow the prefill, where only certain ones may.
+    `choices` are the only texts that may follow the prefill; without any, every text may.
     """
 
     prefill: str
@@ -72,11 +72,12 @@ class LeafPrompt:
 def guided_fill(
     schema: Mapping[str, Any], *, begun: str = "", most_leaves: int = 12, most_elements: int = 8
 ) -> Generator[LeafPrompt, str, Any]:
-    """A generator of prompts, to be sent each completion's text; it returns the filled value.
+    """A generator that yields prompts, is sent the completions, and returns the filled value.
 
-    Optional properties and further elements are requested while `most_leaves` allows. A prefill is
-    `begun` and the start of json.dumps(value, ensure_ascii=False); only an element that repeats a
-    unique one is missing later. Raises Unfillable at the call, before the first prompt.
+    Optional properties and further elements are requested as long as `most_leaves` allows. A
+    prefill is `begun` and the beginning of json.dumps(value, ensure_ascii=False), except that a
+    repeated element of a unique array is dropped later. Raises Unfillable immediately, before the
+    first prompt.
     """
     whole = read_shape(schema)
     _refuse_long_arrays(whole, most_elements)
@@ -105,7 +106,7 @@ def _refuse_long_arrays(shape: Shape, most: int) -> None:
 
 
 def _cost(shape: Shape) -> int:
-    """The leaves that must be requested, with one element for an array that may be empty."""
+    """The number of required leaves; an array that may be empty counts as one element."""
     match shape:
         case Fixed():
             return 0
@@ -118,7 +119,7 @@ def _cost(shape: Shape) -> int:
 
 
 class _Filling:
-    """The filling of one value. `spare` leaves may be requested beyond those that must be."""
+    """The filling of one value. `spare` leaves may be requested besides the required ones."""
 
     def __init__(self, begun: str, spare: int, most_elements: int) -> None:
         self._begun = begun
@@ -128,7 +129,7 @@ class _Filling:
     def value(
         self, shape: Shape, text: str, used: Sequence[Any] = ()
     ) -> Generator[LeafPrompt, str, Any]:
-        """The value of a shape. `text` is the JSON before it, `used` are values that are taken."""
+        """The value of a shape. `text` is the JSON before it; `used` values are not allowed."""
         match shape:
             case Fixed():
                 return shape.value
@@ -161,7 +162,7 @@ class _Filling:
         return filled
 
     def _spend(self, cost: int) -> bool:
-        """Take leaves from the spare ones. False where there are too few."""
+        """Take leaves from the spare ones. False if there are not enough."""
         if cost > self._spare:
             return False
         self._spare -= cost
@@ -170,7 +171,7 @@ class _Filling:
     def _array(self, shape: Array, text: str) -> Generator[LeafPrompt, str, list[Any]]:
         filled: list[Any] = []
         most = self._most_elements if shape.most is None else min(shape.most, self._most_elements)
-        # More elements than there are choices would repeat one.
+        # A unique array cannot have more elements than there are choices.
         if shape.unique and isinstance(shape.item, Choice):
             most = min(most, len(shape.item.values))
         while len(filled) < most:
@@ -189,14 +190,14 @@ class _Filling:
     def _another(
         self, shape: Array, text: str, filled: Sequence[Any]
     ) -> Generator[LeafPrompt, str, bool]:
-        """Whether an element follows: there is room, and the model goes on."""
+        """Whether another element follows: there is room, and the model continues the array."""
         cost = _cost(shape.item)
         if filled and cost > self._spare:
             return False
         opening = _opening(shape.item)
         stops = ("]", "\n", opening) if filled and opening else ("]", "\n")
         before = text + _unclosed(filled).removesuffix(", ")
-        # The model continues `["a"`: a comma, or the sign that an element begins with, is a yes.
+        # The model continues `["a"`. A comma, or the first character of an element, means yes.
         completion = (yield self._prompt(before, stops, _NEXT)).strip()
         if not filled:
             return bool(completion) and completion[0] not in "]}"
@@ -239,13 +240,13 @@ class _Filling:
                 return fitting
         if not value or not shape.plain:
             return shape.fallback
-        # Dots make up for what a text lacks to its minLength.
+        # A text that is too short for its minLength is filled up with dots.
         return shape.shortened(value).ljust(shape.least, ".")
 
     def _continued(
         self, value: str, shape: Text, text: str, prompt: LeafPrompt
     ) -> Generator[LeafPrompt, str, str]:
-        """The whole of a text that stopped at an escaped quote."""
+        """The complete text, after it stopped at an escaped quote."""
         unfinished = True
         for _ in range(_CONTINUATIONS):
             if not unfinished or (shape.most is not None and len(value) >= shape.most):
@@ -264,7 +265,7 @@ def _json(value: Any) -> str:
 
 
 def _unclosed(value: Any) -> str:
-    """The JSON text of an array or an object, ready for another element."""
+    """The JSON text of an array or object without its end, ready for another element."""
     return _json(value)[:-1] + (", " if value else "")
 
 
@@ -277,7 +278,7 @@ def _is_quoted(shape: Choice) -> bool:
 
 
 def _opening(shape: Shape) -> str:
-    """The sign that an element of this shape begins with; "" where that varies."""
+    """The first character of every element of this shape; "" if it varies."""
     match shape:
         case Text():
             return '"'

@@ -1,6 +1,6 @@
-"""What a model says for one leaf, read as the value that it means.
+"""Reads a model's completion for one leaf as the value that it means.
 
-A completion may repeat the quote that the prompt ends with, go on behind the value, or answer in
+A completion may repeat the quote at the end of the prompt, continue after the value, or answer in
 words. Workers may return the stop string with the text. Pure.
 """
 
@@ -17,8 +17,8 @@ from horde_proxy.prompts.json_schema.string_formats import formatted_parts
 TEXT_STOPS = ('"', "\n")
 VALUE_STOPS = (",", "}", "\n", "]")
 _LONGEST_COMPARED = 200
-"""Characters that are compared to find the choice that was meant: that takes squared time."""
-# The quote that ends a string, behind an even number of backslashes, or a line break.
+"""Characters. Finding the most similar choice takes quadratic time."""
+# The quote that ends a string, after an even number of backslashes, or a line break.
 _TEXT_END = re.compile(r'(?<!\\)(?:\\\\)*"|\n')
 # A backslash with the rest of its escape if JSON has it: \n, \u00e9; in \d only the backslash.
 _ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
@@ -36,11 +36,11 @@ def without_echoed_quote(completion: str) -> str:
 
 
 def read_text(raw: str) -> tuple[str, bool]:
-    """The string before the closing quote, and whether it broke off at an escaped quote."""
+    """(the string before the closing quote, whether it stopped at an escaped quote)."""
     end = _TEXT_END.search(raw)
     if end is not None:
         return _decoded(raw[: end.end() - 1]).rstrip(), False
-    # The stop string may have been left in the text, or not: here it can only be an escaped one.
+    # The stop string, here an escaped quote, may have been left in the text or not.
     body = raw.removesuffix('"')
     if (len(body) - len(body.rstrip("\\"))) % 2:
         return _decoded(body[:-1]), True
@@ -48,7 +48,7 @@ def read_text(raw: str) -> tuple[str, bool]:
 
 
 def _decoded(raw: str) -> str:
-    """The string that the inside of a JSON string means; a backslash without a meaning stays."""
+    """The string in the inside of a JSON string. A backslash that escapes nothing stays."""
     escaped = _ESCAPE.sub(lambda match: match[0] if match[1] else r"\\", raw)
     text = str(json.loads(f'"{escaped}"', strict=False))
     # Half a surrogate pair (\ud83d alone) cannot be sent as UTF-8.
@@ -56,7 +56,7 @@ def _decoded(raw: str) -> str:
 
 
 def fitting_text(shape: Text, value: str) -> str | None:
-    """The value, or a part of it, that fits; None without one."""
+    """The value, or a part of it, if it fits the shape; else None."""
     parts = list(formatted_parts(shape.format, value)) if shape.format else []
     for text in (value, shape.shortened(value), *parts):
         if text and shape.takes(text):
@@ -65,7 +65,7 @@ def fitting_text(shape: Text, value: str) -> str | None:
 
 
 def read_number(completion: str) -> float | None:
-    """The first number in a text; an int where it is written as one."""
+    """The first number in a text, as an int if it has no decimals; None without one."""
     match = _NUMBER.search(_cut(completion, VALUE_STOPS))
     if match is None:
         return None
@@ -74,13 +74,13 @@ def read_number(completion: str) -> float | None:
 
 
 def _cut(completion: str, stops: Sequence[str]) -> str:
-    """The text before the first stop: a worker may leave it in."""
+    """The text before the first stop string, which a worker may have left in."""
     text = completion.lstrip()
     return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
 
 
 def read_choice(completion: str, stops: tuple[str, ...]) -> str:
-    """What a completion says of a choice, in quotes or not."""
+    """The text of a completion for a choice, without its quotes."""
     if stops is VALUE_STOPS:
         return _cut(completion, stops).strip()
     text = without_echoed_quote(completion)
@@ -89,9 +89,9 @@ def read_choice(completion: str, stops: tuple[str, ...]) -> str:
 
 
 def closest_choice(completion: str, texts: Sequence[str], default: int) -> int:
-    """The index of the text that is meant: the same, a beginning, a part, the most similar.
+    """The index of the meant text: the same, a beginning, a part, or the most similar one.
 
-    `default` when nothing was said.
+    `default` for an empty completion.
     """
     if completion in texts:
         return texts.index(completion)

@@ -1,7 +1,7 @@
-"""JSON as models write it, read in the strictest way that succeeds, with bounds on size and depth.
+"""Reads JSON that models write, as strictly as possible, with limits on size and depth.
 
-Guessing (json-repair) is off unless `repair` is set: it may lose whitespace at a string's end, and
-so a line of a file that a call writes. Pure.
+Only with `repair`, json-repair may guess: it may lose whitespace at the end of a string, and so a
+line of a file that a call writes. Pure.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import json_repair
 MOST_CHARACTERS = 1_000_000
 """Longer texts are not read at all."""
 MOST_REPAIRED = 100_000
-"""Longer texts are not guessed at: json-repair is pure Python, and slow."""
+"""Longer texts are not repaired: json-repair is pure Python, and slow."""
 DEEPEST = 100
-"""Brackets within each other. Python's own readers recurse, and stop at 1,000 frames."""
+"""The deepest nesting of brackets. Python's own readers recurse, and stop at 1,000 frames."""
 
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
-# A bracket or a string, whole or open at the text's end: { "a \" b" 'c' """d""" '''e''' "f
+# A bracket or a string, complete or open at the end of the text: { "a \" b" 'c' """d""" '''e''' "f
 # Models write Python's quotes as well. The quantifiers are possessive (*+), so that a text with
 # many quotes is not read again and again.
 _TOKEN = re.compile(
@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     |'(?:[^'\\]++|\\(?:.|\Z))*+(?:'|\Z)''',
     re.DOTALL | re.VERBOSE,
 )
-# A backslash and what it escapes: \n, and \d, which is no escape
+# A backslash and the next character: \n, and \d, which is not an escape
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _PYTHON_ESCAPES = "\\'\"abfnrtvxuUN\n"
 _FAULTS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
@@ -42,10 +42,11 @@ _FAULTS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 
 @dataclass(frozen=True)
 class Span:
-    """How far a bracketed text goes: `end` is behind the last character that was looked at.
+    """The extent of a text in brackets: `end` is the index after the last character read.
 
-    closed: it is whole. broken: a bracket does not fit or the nesting is too deep. open and
-    quoted: the text ends before it, outside of a string or in one; `missing` would close it.
+    closed: the closing bracket was found. broken: a bracket does not match, or the nesting is too
+    deep. open, quoted: the text ended first, outside of a string or in one; `missing` has the
+    closing brackets.
     """
 
     end: int
@@ -54,7 +55,7 @@ class Span:
 
 
 def span(text: str, start: int = 0) -> Span:
-    """The extent of the bracket at `start`; quotes of both kinds hide what is in them."""
+    """The extent of the bracket at `start`. Brackets in strings do not count."""
     waiting: list[str] = []
     for match in _TOKEN.finditer(text, start):
         token = match.group()
@@ -82,11 +83,11 @@ def _is_open(quoted: str) -> bool:
 
 
 def loads(text: str, *, repair: bool = False) -> Any:
-    """The value that a text begins with; anything may follow it. Raises ValueError.
+    """The value at the beginning of a text; other text may follow it. Raises ValueError.
 
-    Tried in this order: JSON; with raw line breaks in strings; with trailing text; a Python
-    literal; and, with `repair`, brackets added at the end, then a guess. Only JSON's own types
-    come back.
+    The text is tried in this order: as JSON; with raw line breaks in strings; with trailing text;
+    as a Python literal; and, with `repair`, with closing brackets added, and by a guess. The value
+    has only JSON's types.
     """
     if len(text) > MOST_CHARACTERS:
         raise ValueError("the text is too long")
@@ -102,7 +103,7 @@ def loads(text: str, *, repair: bool = False) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """Compact JSON text that UTF-8 can carry. Raises ValueError for NaN and the infinities."""
+    """Compact JSON text that UTF-8 can encode. Raises ValueError for NaN and the infinities."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:
         text.encode()
@@ -111,12 +112,12 @@ def dumps(value: Any) -> str:
     return text
 
 
-def _refused(constant: str) -> Any:
+def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-_STRICT = json.JSONDecoder(parse_constant=_refused)
-_LENIENT = json.JSONDecoder(parse_constant=_refused, strict=False)
+_STRICT = json.JSONDecoder(parse_constant=_refuse_constant)
+_LENIENT = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)
 
 
 def _strictly(text: str) -> Any:
@@ -124,12 +125,12 @@ def _strictly(text: str) -> Any:
 
 
 def _with_raw_breaks(text: str) -> Any:
-    """JSON with line breaks in strings, the commonest fault where a call writes a file."""
+    """JSON with line breaks in strings, the most common mistake when a call writes a file."""
     return _LENIENT.decode(text)
 
 
 def _leading(text: str) -> Any:
-    """The object or array that the text begins with."""
+    """The object or array at the beginning of the text."""
     bare = text.lstrip()
     if not bare.startswith(("{", "[")):
         raise ValueError("neither an object nor an array")
@@ -148,14 +149,14 @@ def _python(text: str) -> Any:
 
 
 def python_source(text: str) -> str:
-    """The text with each backslash doubled that begins no escape: Python would warn about "\\d"."""
+    """The text, with backslashes doubled if they escape nothing: Python would warn about "\\d"."""
     return _ESCAPE.sub(
         lambda match: match[0] if match[1] in _PYTHON_ESCAPES else "\\" + match[0], text
     )
 
 
 def _completed(text: str) -> Any:
-    """The value with the brackets that are missing at its end."""
+    """The value after the missing brackets were added at the end."""
     bare = text.strip()
     extent = span(bare)
     if extent.state != "open" or not bare.startswith(("{", "[")):
@@ -164,7 +165,7 @@ def _completed(text: str) -> Any:
 
 
 def _guessed(text: str) -> Any:
-    """What json-repair makes of the text. It recurses, so the depth is bounded before."""
+    """The value by json-repair. It recurses, so the depth is checked first."""
     bare = text.strip()
     if len(bare) > MOST_REPAIRED or not bare.startswith(("{", "[")) or _nesting(bare) > DEEPEST:
         raise ValueError("too long or too deep for a guess")
@@ -175,7 +176,7 @@ def _guessed(text: str) -> Any:
 
 
 def _nesting(text: str) -> int:
-    """The deepest nesting that is possible if no bracket is in a string."""
+    """The greatest possible depth, with brackets in strings counted as well."""
     deepest = depth = 0
     for bracket in re.finditer(r"[{}\[\]]", text):
         depth = depth + 1 if bracket.group() in "{[" else max(depth - 1, 0)

@@ -1,12 +1,12 @@
-"""An answer that grows by segments: which part of it is final, and whether it is complete.
+"""An answer that grows in segments: which part of it is final, and whether it is complete.
 
-A segment is one request to the horde, which says neither why a generation ended nor how many
-tokens it has, so both are inferred. What was given out as final never changes. Pure.
+Each segment is a request to the horde. The horde tells neither why a generation ended nor how many
+tokens it has, so both are inferred. A part that was returned as final never changes. Pure.
 
 add(segment) -> "ended"     a stop, an end marker, or far from max_length: complete
-                "full"      cut off by max_length in a sentence: the next segment continues it
-                "doubtful"  as long as max_length but a whole sentence: a short continuation is
-                            requested, and `adds_nothing` judges it
+                "full"      cut off by max_length within a sentence: the next segment continues it
+                "doubtful"  as long as max_length, but the sentence is complete: a short
+                            continuation is requested, and `adds_nothing` judges it
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from horde_proxy.prompts.tokens import estimate
 
 End = Literal["ended", "full", "doubtful"]
 PROBE_LENGTH = 48
-"""Tokens of the continuation that shows whether an answer in doubt was complete."""
+"""Tokens of the continuation that shows whether a doubtful answer was complete."""
 _REPLACEMENT = "\ufffd"
-"""What is left of a character whose bytes a segment's end divides: an emoji is several tokens."""
+"""Replaces a character that the end of a segment has cut: an emoji is several tokens."""
 _LEAST_FILL = 0.5
-"""Share of max_length below which no segment counts as cut off, however rough the estimate."""
+"""A segment below this share of max_length was not cut off, however rough the estimate is."""
 _STEP = 0.2
 """Weight of the newest segment in the mean and the spread (an exponential moving average)."""
 _LEAST_SPREAD = 0.02
 _REPEATED, _LEAST_REPEATED = 400, 16
-"""Characters: a continuation of at least 16 that stands in the last 400 says the same again."""
-# A turn that a model writes for somebody else once its own is complete: "User:", "**Human**:",
+"""Characters: a continuation of at least 16 that is found in the last 400 is a repetition."""
+# A turn that a model writes for somebody else after its own: "User:", "**Human**:",
 # [INST] (Mistral), "### Instruction" (Alpaca), <|im_start (ChatML), <start_of_turn> (Gemma).
 _NEW_TURN = re.compile(
     r"\s*(?:(?:\*\*)?(?:user|human|assistant|system)(?:\*\*)?\s*:|\[INST\]"
@@ -54,16 +54,16 @@ _THINK = ("<think>", "</think>")
 
 @dataclass(frozen=True)
 class LengthEstimate:
-    """The estimated share of max_length that a model's full segments have, and its spread.
+    """The mean estimated share of max_length that a model's full segments have, and its spread.
 
-    Each model has its own tokenizer, so the share is above 1 with some and below with others.
+    Each model has its own tokenizer, so the share is above 1 for some models and below for others.
     """
 
     mean: float = 1.0
     spread: float = 0.15
 
     def with_sample(self, share: float) -> LengthEstimate:
-        """The estimate after one more segment that was surely cut off by its max_length."""
+        """The estimate after another segment that was surely cut off by its max_length."""
         return LengthEstimate(
             self.mean + _STEP * (share - self.mean),
             max(self.spread + _STEP * (abs(share - self.mean) - self.spread), _LEAST_SPREAD),
@@ -74,7 +74,7 @@ class LengthEstimate:
         share = estimate(text) / max_length
         if not text.strip() or share < max(self.mean - 2.5 * self.spread, _LEAST_FILL):
             return "ended"
-        # A full segment may end with a full stop by chance, so length alone leaves it in doubt.
+        # A full segment may end with a full stop by chance, so the length alone is no proof.
         is_open = not ends_a_sentence(text)
         return "full" if is_open and share >= self.mean - self.spread else "doubtful"
 
@@ -82,8 +82,8 @@ class LengthEstimate:
 class PartialAnswer:
     """The answer of one choice. `stops` are the client's own, `limit` is its max_tokens.
 
-    `prefilled`: the answer continues a beginning that the client gave, so its leading whitespace
-    counts. `text` is all that was generated, for the prompt of the next segment.
+    `prefilled`: the answer continues the client's beginning, so its leading whitespace stays.
+    `text` is everything generated so far, for the prompt of the next segment.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class PartialAnswer:
         return self._limit - estimate(self.text)
 
     def add(self, segment: str, max_length: int, fill: LengthEstimate) -> End:
-        """Append a segment that was requested with that max_length. How it ended comes back."""
+        """Append a segment that was requested with `max_length`. How it ended, see the module."""
         if self.segments:
             segment = self._without_residue(segment)
         self.segments += 1
@@ -111,12 +111,12 @@ class PartialAnswer:
             return "ended"
         end = fill.judge(segment, max_length)
         if end != "ended":
-            # The next segment writes the whole character again.
+            # The next segment will contain the whole character.
             self.text = self.text.rstrip(_REPLACEMENT)
         return end if len(self.text) > before else "ended"
 
     def adds_nothing(self, continuation: str) -> bool:
-        """Whether a continuation shows that all was said: it is empty, a new turn, or repeats."""
+        """Whether a continuation is empty, a new turn or a repetition: the answer was complete."""
         words = self._without_residue(continuation).strip()
         if not words or cut(words, self._all_stops())[0] == "" or _NEW_TURN.match(words):
             return True
@@ -124,18 +124,18 @@ class PartialAnswer:
         return len(words) >= _LEAST_REPEATED and (words in recent or words[:_REPEATED] in recent)
 
     def final_parts(self) -> list[tuple[Literal["reasoning", "content"], str]]:
-        """What has become final since the last call, as (part, text)."""
+        """The texts that have become final since the last call, as (part, text)."""
         answer = self._read(self._final_text())
         return [*self._new("reasoning", answer.reasoning), *self._new("content", answer.content)]
 
     def finish(
         self, max_length: int, is_full: bool | None
     ) -> tuple[list[tuple[Literal["reasoning", "content"], str]], Answer]:
-        """(the parts not given out yet, the whole answer).
+        """(the parts that were not returned yet, the whole answer).
 
-        `is_full`: whether the last segment was cut off; None judges by how it looks.
+        `is_full`: whether the last segment was cut off; if None, this is inferred from the text.
         """
-        # Several segments are longer than any max_length: only the limit may end them.
+        # Several segments together are longer than a max_length: only the limit may cut them off.
         total = max_length if self.segments == 1 else self._limit + 1
         answer = self._read(self.text, total, self._limit)
         if is_full is not None and self._stop() is None:
@@ -161,11 +161,11 @@ class PartialAnswer:
     def _new(
         self, part: Literal["reasoning", "content"], text: str
     ) -> list[tuple[Literal["reasoning", "content"], str]]:
-        """What a part has beyond what was given out of it; nothing if it is read differently."""
+        """The new end of a part; nothing if its beginning differs from the returned text."""
         given = self._given[part]
         if not text.startswith(given) or text == given:
             return []
-        # Once content was given out, a later </think> must not make reasoning of it.
+        # After content was returned, a later </think> must not turn it into reasoning.
         if part == "content" and not given:
             self._was_thought = "</think>" in self.text
         self._given[part] = text
@@ -179,23 +179,23 @@ class PartialAnswer:
         return cut(body, self._all_stops())[1] or end_marker(body)
 
     def _final_text(self) -> str:
-        """The text up to where nothing that follows can change how it is read."""
+        """The beginning of the text that no continuation can change."""
         if self._stop() is not None:
             return self.text
         if not self._prefilled and self._may_be_echo():
             return ""
         held = held_back(self.text, (*self._all_stops(), *END_MARKERS, *_THINK))
-        # Whitespace at the end goes if a stop follows it, so it waits as well.
+        # A stop would remove the whitespace before it, so whitespace at the end waits as well.
         return self.text[: len(self.text) - held].rstrip()
 
     def _may_be_echo(self) -> bool:
-        """Whether the text so far may become a repetition of the opening tag."""
+        """Whether the text so far may be the start of a repeated opening tag."""
         beginning = self.text.strip()
         tags = (*role_names(self._format), self._format.opening.strip())
         return any(tag.startswith(beginning) for tag in tags)
 
     def _without_residue(self, segment: str) -> str:
-        """A continuation without a repetition of the tag that opens the turn."""
+        """A continuation without a repetition of the turn's opening tag."""
         bare = segment.lstrip()
         opening = self._format.opening.lstrip()
         for tag in (opening, opening.rstrip()):
@@ -205,7 +205,7 @@ class PartialAnswer:
 
 
 def held_back(text: str, strings: Sequence[str]) -> int:
-    """How many characters at the end may be the beginning of one of the strings."""
+    """The number of characters at the end that may be the beginning of one of the strings."""
     return max(
         (
             size

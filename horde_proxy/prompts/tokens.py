@@ -1,7 +1,7 @@
 """Estimates of token counts: each model of the horde has its own tokenizer, so none is loaded.
 
-The weights are fitted to a byte-level BPE of 49,000 tokens on English prose and source code,
-where they are right to about 3 %; other languages are rougher. Pure.
+The weights are fitted to a byte-level BPE of 49,000 tokens on English prose and source code. There
+the estimates are right to about 3 %; in other languages they are rougher. Pure.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections import Counter
 from functools import lru_cache
 
 _LONGEST_READ = 400_000
-"""Characters: more than any context holds, so the beginning and the end are enough to go by."""
+"""Characters: more than any context holds, so a longer text is estimated by its two ends."""
 _LONG_PIECE = 40
-"""Characters from which a piece is not remembered: it will hardly come again."""
+"""A piece of this many characters is not cached, because it will hardly ever come again."""
 _DIVISIBLE = ("digits", "symbols", "space", "other")
-# The pieces that a byte-level BPE splits a text into before it merges: " word", "Word", "HTTP",
-# " 2024", "  \n", " ==", "äö". The kinds of _DIVISIBLE are several tokens that may be cut apart.
+# The pieces into which a byte-level BPE splits a text before it merges: " word", "Word", "HTTP",
+# " 2024", "  \n", " ==", "äö". A piece of the kinds in _DIVISIBLE may be cut between its tokens.
 _PIECE = re.compile(
     r"(?P<word> ?(?:[A-Z]+(?![a-z])|[A-Z]?[a-z]+))"
     r"|(?P<digits> ?[0-9]+)"
@@ -26,27 +26,27 @@ _PIECE = re.compile(
     r"|(?P<other>[^\x00-\x7f]+|.)",
     re.DOTALL,
 )
-# The same without groups: findall then gives whole pieces, at C's speed.
+# The same without groups: then findall returns whole pieces, and fast.
 _PIECES = re.compile(re.sub(r"\?P<\w+>", "?:", _PIECE.pattern), re.DOTALL)
 
 
 def estimate(text: str) -> int:
-    """About how many tokens a model makes of a text."""
+    """The estimated number of tokens in a text."""
     if len(text) > _LONGEST_READ:
         ends = text[: _LONGEST_READ // 2] + text[-_LONGEST_READ // 2 :]
         return round(estimate(ends) * len(text) / len(ends))
     counts = Counter(_PIECES.findall(text))
     total = sum(
-        count * (_remembered if len(piece) < _LONG_PIECE else _weight_of)(piece)
+        count * (_cached_weight_of if len(piece) < _LONG_PIECE else _weight_of)(piece)
         for piece, count in counts.items()
     )
     return max(round(total), 1) if text else 0
 
 
 def truncate(text: str, tokens: int) -> str:
-    """The beginning of a text that is estimated at no more than so many tokens, at least one piece.
+    """The beginning of a text, estimated at `tokens` at most, but at least one piece.
 
-    It ends between words; runs of digits, symbols, spaces or other scripts may be cut.
+    It ends between words. Runs of digits, symbols, spaces or other scripts may be cut.
     """
     total = 0.0
     for match in _PIECE.finditer(text):
@@ -60,8 +60,8 @@ def truncate(text: str, tokens: int) -> str:
 
 
 def _fitting(kind: str | None, piece: str, tokens: float) -> int:
-    """How many of a piece's first characters have no more than so many tokens."""
-    # Sums of tenths in binary may be a little too large.
+    """How many of a piece's first characters fit into `tokens`."""
+    # The small addition is for rounding errors: a sum of tenths may be a little too large.
     return bisect(
         range(1, len(piece)), tokens + 1e-6, key=lambda length: _weight(kind, piece[:length])
     )
@@ -73,11 +73,11 @@ def _weight_of(piece: str) -> float:
     return _weight(match.lastgroup, piece)
 
 
-_remembered = lru_cache(maxsize=32_768)(_weight_of)
+_cached_weight_of = lru_cache(maxsize=32_768)(_weight_of)
 
 
 def _weight(kind: str | None, piece: str) -> float:
-    """The tokens of a piece, on average. All figures below are fitted, not derived."""
+    """The average number of tokens in a piece. All numbers below are fitted, not derived."""
     if kind == "word":
         return _word(piece)
     if kind == "digits":
@@ -90,7 +90,7 @@ def _weight(kind: str | None, piece: str) -> float:
 
 
 def _word(piece: str) -> float:
-    """Capitals are rare in vocabularies; lower-case words with their space are whole tokens."""
+    """The tokens of a word. Lower-case words with a space are one token; capitals need more."""
     letters = piece.lstrip()
     if len(letters) > 1 and letters.isupper():
         return 1.4 + 0.2 * (len(letters) - 2)
@@ -100,7 +100,7 @@ def _word(piece: str) -> float:
 
 
 def _foreign(character: str) -> float:
-    """Tokens of a character: accented Latin, punctuation (– “), alphabets, CJK, emoji."""
+    """The tokens of a character: accented Latin, punctuation (– “), alphabets, CJK, emoji."""
     code = ord(character)
     if code < 0x250:
         return 1.0

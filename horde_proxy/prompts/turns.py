@@ -1,4 +1,4 @@
-"""Messages to the turns that a format renders: tool calls and results become text. Pure."""
+"""Turns messages into the turns that a format renders: calls and results become text. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from horde_proxy.protocol.generation_request import Message, ToolCall
 
 
 def to_turns(messages: Sequence[Message], style: str = "hermes") -> list[Turn]:
-    """One turn for each message; neighbouring tool results share a user turn.
+    """One turn for each message, but neighbouring tool results share a user turn.
 
-    `style` is how the model writes calls: hermes, llama3 or mistral; none counts as hermes. A
-    result whose call was dropped is named by its id.
+    `style` is the model's way to write calls: hermes, llama3 or mistral; "none" counts as hermes.
+    If the call of a result was dropped, the result gets the call's id as its name.
     """
     style = "hermes" if style == "none" else style
     # Mistral's results carry the name of the function, OpenAI's only the id of the call.
@@ -22,7 +22,7 @@ def to_turns(messages: Sequence[Message], style: str = "hermes") -> list[Turn]:
     turns: list[Turn] = []
     for is_tool, group in groupby(messages, key=lambda message: message.role == "tool"):
         if is_tool:
-            # In one turn: most templates raise, or models stumble, where a role repeats.
+            # In one turn, because most templates raise if a role repeats, and models get confused.
             results = [_result(message, style, names) for message in group]
             turns.append(Turn("user", "\n".join(results)))
         else:

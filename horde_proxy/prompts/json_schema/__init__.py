@@ -1,9 +1,9 @@
-"""JSON schemas that clients send: to validate values by them, and to fill them in leaf by leaf.
+"""JSON schemas from clients: to validate values, and to fill in values leaf by leaf.
 
-A schema is foreign text. References are resolved within it and never fetched; depth, size and
-number of steps are bounded; regular expressions that could run for ever are left out.
+A schema is not trusted. References are resolved within it and never fetched; depth, size and number
+of steps are limited; regular expressions that could take very long are not applied.
 
-references  what a `$ref` points to             shapes    the values that can be filled in
+references  the target of a `$ref`              shapes    the values that can be filled in
 inlining    a schema without `$ref` and allOf   fillable  from a schema to such a shape
-validation  is the value right, and if not why  slimming  a schema as short as a prompt wants it
+validation  does a value fit, and if not, why   slimming  a shorter schema for a prompt
 """

@@ -1,4 +1,4 @@
-"""How large and how deep a schema or a value may be before it is not looked at any more."""
+"""Limits on the size and the depth of schemas and values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from horde_proxy.prompts.json_schema.patterns import quantifier_count
 MOST_DEPTH = 30
 """Levels. jsonschema takes several Python frames for each, and Python has 1,000."""
 MOST_VALUES = 10_000
-"""Values in one schema. opencode's ten tools together are 4,700 tokens long, so fewer values."""
+"""Values in one schema. For comparison, opencode's ten tools together have 4,700 tokens."""
 
 
 def depth(value: Any) -> int:
-    """How deep a JSON value is, up to one more than MOST_DEPTH."""
+    """The depth of a JSON value, at most MOST_DEPTH + 1."""
     levels, level = 0, [value]
     while level and levels <= MOST_DEPTH:
         levels += 1
@@ -30,16 +30,16 @@ def parts(value: Any) -> list[Any]:
 
 
 def is_bounded(schema: Mapping[str, Any]) -> bool:
-    """Whether validating is sure to end: no great size, one dialect, no slow property patterns."""
+    """Whether validation surely ends: limited size, one dialect, no slow property patterns."""
     if depth(schema) > MOST_DEPTH:
         return False
-    # With a stack of its own, since recursion is what must be bounded.
+    # A loop with a stack, because the depth could be too much for recursion.
     nodes, count = parts(schema), 0
     while nodes:
         node = nodes.pop()
         nodes += parts(node)
         count += 1
-        # jsonschema would switch to the unguarded validator of that other dialect.
+        # For another dialect, jsonschema would switch to a validator without our guards.
         has_dialect = isinstance(node, Mapping) and isinstance(node.get("$schema"), str)
         if has_dialect or count > MOST_VALUES:
             return False
@@ -47,10 +47,10 @@ def is_bounded(schema: Mapping[str, Any]) -> bool:
 
 
 def _has_fast_property_patterns(schema: Any) -> bool:
-    """Whether each pattern of `patternProperties` has one quantifier at most.
+    """Whether each pattern of `patternProperties` has at most one quantifier.
 
-    jsonschema searches every property's name with them by itself, so they cannot be bounded at
-    the time of the search, as those of the keyword `pattern` are.
+    jsonschema itself applies them to the name of every property, so they cannot be checked at the
+    time of the search, as patterns of the keyword `pattern` are.
     """
     nodes = [schema]
     while nodes:

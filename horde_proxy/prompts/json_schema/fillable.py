@@ -1,7 +1,7 @@
-"""From a schema to the shape of its values; refused where no value would be sure to fit.
+"""Makes the shape of a schema's values, if guided filling can guarantee that a value fits.
 
-A model gives only leaves, so every keyword must hold whatever it says: those that cannot be
-promised (`not`, `contains`, a pattern without an example, ...) make a schema unfillable.
+A model writes only the leaves, so the value must fit whatever the model writes. Keywords for which
+this is impossible (`not`, `contains`, a pattern without an example, ...) make a schema unfillable.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from horde_proxy.prompts.json_schema.unions import branches, listed_values
 from horde_proxy.prompts.json_schema.validation import Schema, fits, fits_part, validator
 
 _LONGEST_PADDING = 2_000
-"""Characters that a text may have to be filled up with."""
+"""The most characters with which a text may have to be filled up."""
 _LARGEST_BOUND = 1e300
-"""Beyond it arithmetic on bounds overflows a float."""
+"""With larger bounds, floats would overflow."""
 
-# Keywords that filling in leaf by leaf cannot promise to meet.
+# Keywords that guided filling cannot guarantee to satisfy.
 _REFUSED = {
     "not",
     "if",
@@ -59,7 +59,7 @@ _REFUSED = {
     "disallow",
     "divisibleBy",
 }
-# The type that a keyword is for, where the schema names none.
+# The type to which a keyword applies, for schemas without `type`.
 _TYPE_OF_KEYWORD = {
     "properties": "object",
     "required": "object",
@@ -76,26 +76,26 @@ _TYPE_OF_KEYWORD = {
 
 
 def read_shape(schema: Schema) -> Shape:
-    """The shape of a schema's values. Raises Unfillable where no value would be sure to fit."""
+    """The shape of a schema's values. Raises Unfillable if a fitting value is not guaranteed."""
     if not isinstance(schema, Mapping) or validator(schema) is None:
         raise Unfillable("The schema is broken or too deep.")
     plain = inlined(schema)
-    # {} allows anything, so nothing says what to ask a model for.
+    # {} allows everything, so there is nothing specific to ask a model for.
     if not plain.keys() & {"type", "enum", "const", "anyOf", "oneOf", *_TYPE_OF_KEYWORD}:
         raise Unfillable("The schema names no type.")
     whole = _shape(plain)
     if size(whole) > MOST_VALUES:
         raise Unfillable("A value would have to be too large.")
-    # The last word is jsonschema's: keywords that are not known above may refuse every value.
+    # jsonschema decides in the end: keywords that are unknown here may refuse every value.
     if not fits(neutral_value(whole), schema):
         raise Unfillable("The schema says more than can be promised.")
     return whole
 
 
 def count_leaves(schema: Schema) -> int | None:
-    """How many leaves guided filling would request at most; None if the schema is unfillable.
+    """The largest number of leaves for guided filling; None if the schema is unfillable.
 
-    An array counts three elements, or its minItems if that is more, or its maxItems if less.
+    An array counts as three elements, or as its minItems if more, or as its maxItems if less.
     """
     try:
         return leaf_count(read_shape(schema))
@@ -123,12 +123,12 @@ def _shape(schema: Schema) -> Shape:
 
 
 def _implied_type(schema: Schema) -> str:
-    """The type that other keywords are for; a string without any, which may be anything."""
+    """The type to which other keywords apply; a string if there are none and anything may come."""
     return next((name for word, name in _TYPE_OF_KEYWORD.items() if word in schema), "string")
 
 
 def _first_shape(schemas: Iterable[Schema]) -> Shape:
-    """The shape of the first schema that is fillable."""
+    """The shape of the first fillable schema."""
     reasons = []
     for schema in schemas:
         try:
@@ -140,7 +140,7 @@ def _first_shape(schemas: Iterable[Schema]) -> Shape:
 
 def _choice(schema: Schema) -> Shape:
     fitting = listed_values(schema)
-    # As JSON text, since Python takes 1, 1.0 and True for one key.
+    # The keys are JSON texts, since 1, 1.0 and True are the same key in Python.
     different = {json.dumps(value, sort_keys=True): value for value in fitting}
     if not different:
         raise Unfillable("None of the listed values fits.")
@@ -170,11 +170,11 @@ def _text(schema: Schema) -> Shape:
     bare = Text(least, most, format if format in STRING_FORMATS else None, pattern)
     if least > _LONGEST_PADDING:
         raise Unfillable("A string would have to be too long.")
-    # No model can give a text without characters.
+    # A model cannot write an empty text.
     if most == 0 and bare.takes(""):
         return Fixed("")
     given = [schema.get("default"), *as_list(schema.get("examples"))]
-    # A pattern has no neutral text, so it needs a default or an example that matches it.
+    # There is no neutral text for a pattern, so a default or an example must match it.
     usual = STRING_FORMATS[bare.format].neutral if bare.format else "." * least
     for text in (*given, usual):
         if isinstance(text, str) and bare.takes(text):
@@ -196,7 +196,7 @@ def _number(schema: Schema) -> Shape:
 
 
 def _rules(schema: Schema) -> dict[str, Any]:
-    """A number's keywords. In draft 4 exclusiveMinimum is a flag of minimum: it becomes a bound."""
+    """A number's keywords. Draft 4's exclusiveMinimum, a flag of minimum, becomes a bound."""
     words = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
     rules = {word: schema[word] for word in words if word in schema}
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
@@ -218,7 +218,7 @@ def _array(schema: Schema) -> Shape:
     items = schema.get("items", {})
     if not isinstance(items, Mapping):
         raise Unfillable("Only arrays of one kind of element can be filled.")
-    # An array of arrays of arrays multiplies: a few keywords would fill the memory.
+    # The sizes of arrays in arrays multiply: a few keywords could fill the memory.
     array = Array(_shape(items), least, most, bool(schema.get("uniqueItems")))
     if size(array) > MOST_VALUES:
         raise Unfillable("An array would have to be too large.")
@@ -241,7 +241,7 @@ def _object(schema: Schema) -> Shape:
         try:
             properties.append((name, _shape(part), name in required))
         except Unfillable:
-            # An optional property that cannot be filled in is left out.
+            # Optional properties that cannot be filled in are left out.
             if name in required:
                 raise
     least, most = schema.get("minProperties", 0), schema.get("maxProperties")

@@ -1,4 +1,4 @@
-"""A schema without `$ref` and `allOf`: each reference and each part merged into its place."""
+"""Removes `$ref` and `allOf` from a schema: their targets and parts are merged in."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from horde_proxy.prompts.json_schema.references import resolve_reference
 from horde_proxy.prompts.json_schema.validation import Schema
 
 MOST_REFERENCES = 6
-"""References within each other: a recursive schema would be inlined without end."""
+"""References within references. Inlining a recursive schema would never end."""
 _MOST_NODES = 2_000
-"""Schemas that come of one: definitions that refer to each other multiply."""
+"""Schemas in the result: definitions that refer to each other multiply."""
 
-# Keywords whose value is one schema, schemas by name, and a list of schemas.
+# Keywords with one schema, with schemas by name, and with a list of schemas.
 _ONE = ("items", "additionalProperties")
 _NAMED = ("properties",)
 _SEVERAL = ("anyOf", "oneOf")
@@ -29,20 +29,20 @@ NEVER: dict[str, Any] = {"not": {}}
 def inlined(schema: Schema) -> dict[str, Any]:
     """The schema without references and allOf; null comes last among types and branches.
 
-    Raises Unfillable for a remote or missing target, recursion, and parts that contradict.
+    Raises Unfillable for a remote or missing target, recursion, and contradicting parts.
     """
     return _Inliner(schema).inline(schema)
 
 
 class _Inliner:
-    """The inlining of one schema; `root` is what its references are relative to."""
+    """The inlining of one schema. References are relative to `root`."""
 
     def __init__(self, root: Schema) -> None:
         self._root = root
         self._nodes = 0
 
     def inline(self, schema: Any, references: int = 0, depth: int = 0) -> dict[str, Any]:
-        """A part of the schema, inlined; it lies behind so many references and levels."""
+        """A part of the schema, inlined; `references` and `depth` tell how deep it lies."""
         self._nodes += 1
         if self._nodes > _MOST_NODES or depth > MOST_DEPTH or references > MOST_REFERENCES:
             raise Unfillable("The schema is too deep or recursive.")
@@ -89,11 +89,11 @@ class _Inliner:
 
 
 def is_null(schema: Schema) -> bool:
-    """Whether null is all that a schema allows."""
+    """Whether a schema allows only null."""
     const_null = "const" in schema and schema["const"] is None
     return const_null or schema.get("type") in ("null", ["null"]) or schema.get("enum") == [None]
 
 
 def as_list(value: Any) -> list[Any]:
-    """The value if it is a list, as it should be; else an empty one."""
+    """The value if it is a list, else an empty list."""
     return value if isinstance(value, list) else []

@@ -1,6 +1,6 @@
-"""The few keywords that tool calls need, read from schemas that may be invalid. Nothing is raised.
+"""Reads the few keywords that tool calls need, from schemas that may be invalid. Never raises.
 
-Arguments are coerced whether or not the client's schema is valid; what is unreadable is left out.
+Arguments are coerced even if the client's schema is invalid; unreadable parts are ignored.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from referencing.exceptions import Unresolvable
 from horde_proxy.prompts.json_schema.references import resolve_reference
 
 _MOST_HOPS = 8
-"""References that lead to references; a cycle of them has no end."""
+"""References to references. A cycle of them would never end."""
 _MOST_DEPTH = 3
 """Unions within unions: Pydantic writes one level for `X | None`."""
 _MOST_BRANCHES, _MOST_VALUES = 20, 100
 
 
 def properties_of(schema: Any) -> Mapping[str, Any]:
-    """The schemas of an object's properties by name; {} where there are none."""
+    """The schemas of an object's properties by name; {} if there are none."""
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
     return properties if isinstance(properties, Mapping) else {}
 
 
 def required_of(schema: Any) -> list[str]:
-    """The names of the properties that an object must have."""
+    """The names of an object's required properties."""
     required = schema.get("required") if isinstance(schema, Mapping) else None
     names = required if isinstance(required, list) else []
     return [name for name in names if isinstance(name, str)]
 
 
 def dereferenced(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that local references lead to; {} for none."""
+    """The schema after local references were followed; {} if there is none."""
     for _ in range(_MOST_HOPS):
         if not isinstance(schema, Mapping) or not isinstance(schema.get("$ref"), str):
             break
         try:
             schema = resolve_reference(root, schema["$ref"])
-        except Unresolvable:  # remote, or without a target: anything may stand there
+        except Unresolvable:  # remote, or without a target: any value may be allowed
             return {}
     return schema if isinstance(schema, Mapping) else {}
 
 
 def types_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
-    """The types that a schema allows: by its type, its enum, or the branches of a union."""
+    """The types that a schema allows, by its type, its enum, or the branches of a union."""
     schema = dereferenced(schema, root)
     named = schema.get("type")
     types = {named} if isinstance(named, str) else set()
     if isinstance(named, list):
         types = {name for name in named if isinstance(name, str)}
-    # An enum without a type, as {"enum": [1, 2]}: the values have types of their own.
+    # An enum without a type, such as {"enum": [1, 2]}, allows the types of its values.
     if not types and isinstance(schema.get("enum"), list):
         types = {_type_of(value) for value in schema["enum"][:_MOST_VALUES]}
     for word in ("anyOf", "oneOf"):

@@ -1,7 +1,7 @@
-"""Two schemas made one: what `allOf`, or keywords beside a `$ref`, ask for together.
+"""Merges two schemas into one, for `allOf` and for keywords beside a `$ref`.
 
-Only simple cases are merged. Others raise Unfillable: then the model writes the whole value, and
-the value is validated.
+Only simple cases can be merged. Others raise Unfillable; then the model writes the whole value,
+which is validated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from horde_proxy.prompts.json_schema.validation import Schema, fits_part
 
 
 class Unfillable(ValueError):
-    """No value is sure to fit the schema when a model gives only the leaves."""
+    """Guided filling cannot guarantee a value that fits the schema."""
 
 
 ANNOTATIONS = {
@@ -32,11 +32,11 @@ ANNOTATIONS = {
     "title",
     "writeOnly",
 }
-"""Keywords that no value can fail to meet."""
+"""Keywords that do not restrict values."""
 
 
 def merged(first: Schema, second: Schema) -> dict[str, Any]:
-    """One schema for what satisfies both; the annotations are the first's. Raises Unfillable."""
+    """One schema for the values that fit both, with the first's annotations. Raises Unfillable."""
     both = {**first, **{word: second[word] for word in second if word not in first}}
     for keyword in (first.keys() & second.keys()) - ANNOTATIONS - {"additionalProperties"}:
         merge = _MERGES.get(keyword, _same)
@@ -47,7 +47,8 @@ def merged(first: Schema, second: Schema) -> dict[str, Any]:
 def _closed(first: Schema, second: Schema, both: dict[str, Any]) -> dict[str, Any]:
     """`both`, without the properties that the other schema's additionalProperties forbid."""
     open_by_default: tuple[Any, ...] = (True, None, {})
-    # What one schema does not list, its additionalProperties decides; absent, anything is allowed.
+    # additionalProperties decides about properties that a schema does not list. Without it, all are
+    # allowed.
     for one, other in ((first, second), (second, first)):
         rest = one.get("additionalProperties")
         if rest in open_by_default or "properties" not in other:
@@ -80,18 +81,18 @@ def _common_types(first: Any, second: Any) -> list[Any]:
     """The types in both lists; integers are numbers."""
     mine, other = type_names(first), type_names(second)
     common = [name for name in mine if name in other]
-    # ["integer"] and ["number"] have the integers in common, though no name.
+    # ["integer"] and ["number"] have no name in common, but the integers.
     if "integer" not in common and any(
         "integer" in one and "number" in two for one, two in ((mine, other), (other, mine))
     ):
         common.append("integer")
     if not common:
-        raise Unfillable("Parts of the schema ask for different types.")
+        raise Unfillable("Parts of the schema require different types.")
     return common
 
 
 def _common_values(first: Any, second: Any) -> list[Any]:
-    # As text, since Python takes True for 1 and JSON does not.
+    # They are compared as text, since True equals 1 in Python, but not in JSON.
     known = {json.dumps(value, sort_keys=True) for value in second}
     common = [value for value in first if json.dumps(value, sort_keys=True) in known]
     if not common:
@@ -108,7 +109,7 @@ def _all_names(first: Any, second: Any) -> list[Any]:
     return list(dict.fromkeys([*first, *second]))
 
 
-# Of two lower bounds the greater holds, of two upper bounds the smaller.
+# Of two lower bounds, the greater one counts; of two upper bounds, the smaller one.
 _MERGES: dict[str, Callable[[Any, Any], Any]] = {
     "type": _common_types,
     "enum": _common_values,

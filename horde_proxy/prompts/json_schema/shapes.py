@@ -1,6 +1,6 @@
-"""The values that guided filling can make: leaves (Fixed, Choice, Text, Number), Array, Object.
+"""The shapes of values in guided filling: leaves (Fixed, Choice, Text, Number), Array, Object.
 
-A leaf that a model gives has a `fallback`, a value that fits whatever the model says.
+A leaf that a model writes has a `fallback`, a value for when the model's text does not fit.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from horde_proxy.prompts.json_schema.string_formats import has_format
 from horde_proxy.prompts.json_schema.validation import Schema, fits_part
 
 _USUAL_ELEMENTS = 3
-"""Elements that an array is counted with where its schema says no number."""
+"""The assumed number of elements of an array if its schema has no number."""
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """The only value that there can be; no model has to give it."""
+    """The only possible value, for which no model is needed."""
 
     value: Any
 
@@ -36,7 +36,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Text:
-    """A string of `least` to `most` characters; `fallback` is one that fits."""
+    """A string of `least` to `most` characters; `fallback` fits."""
 
     least: int
     most: int | None
@@ -46,11 +46,11 @@ class Text:
 
     @property
     def plain(self) -> bool:
-        """Whether any text of the right length will do."""
+        """Whether every text of the right length fits."""
         return self.format is None and self.pattern is None
 
     def takes(self, text: str) -> bool:
-        """Whether a text fits; a pattern that cannot be searched for fits nothing."""
+        """Whether a text fits. With a pattern that could take too long, no text fits."""
         return (
             self.least <= len(text)
             and (self.most is None or len(text) <= self.most)
@@ -59,7 +59,7 @@ class Text:
         )
 
     def shortened(self, text: str) -> str:
-        """The first `most` characters, without whitespace at the end where that leaves enough."""
+        """The first `most` characters, without whitespace at the end if it is long enough then."""
         # A length in JSON Schema is in characters, as Python's is.
         cut = text[: self.most]
         return cut.rstrip() if len(cut.rstrip()) >= self.least else cut
@@ -67,7 +67,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Number:
-    """A number; `rules` has the keywords that bound it. `fallback` is one that fits."""
+    """A number; `rules` has the keywords that limit it. `fallback` fits."""
 
     rules: Schema
     fallback: float = 0
@@ -77,12 +77,12 @@ class Number:
         return math.isfinite(number) and fits_part(number, self.rules)
 
     def nearest(self, number: float) -> float:
-        """A number that fits and is near the given one."""
+        """A number that fits, near the given one."""
         fitting = (near for near in self.near(number) if self.takes(near))
         return next(fitting, self.fallback)
 
     def near(self, number: float) -> Iterator[float]:
-        """Numbers that may fit, first those that change the least and are short to write."""
+        """Numbers that may fit: the nearest first, and numbers with few digits before others."""
         low, high = number_bounds(self.rules)
         clamped = min(max(number, low), high)
         for near in (
@@ -90,7 +90,7 @@ class Number:
             clamped,
             *_multiples(clamped, self.rules.get("multipleOf")),
             *_beside(clamped),
-            # Between bounds that are close together only the middle may be left.
+            # Between close bounds, only the middle may fit.
             *([(low + high) / 2] if math.isfinite(low + high) else []),
         ):
             if self.rules["type"] == "integer" and math.isfinite(near):
@@ -121,7 +121,7 @@ Shape: TypeAlias = Fixed | Choice | Text | Number | Array | Object
 
 
 def neutral_value(shape: Shape) -> Any:
-    """The value that fits with as little in it as possible."""
+    """The smallest value that fits."""
     match shape:
         case Fixed():
             return shape.value
@@ -146,7 +146,7 @@ def distinct_values(shape: Shape) -> Iterator[Any]:
         case Choice():
             yield from shape.values
         case Text():
-            # ".1", "..1" and so on, as many as an array may need before it is refused.
+            # ".1", "..1" and so on, as many as any array may need.
             numbered = (str(number).rjust(shape.least, ".") for number in range(1, 101))
             yield shape.fallback
             yield from (text for text in numbered if text != shape.fallback and shape.takes(text))
@@ -159,7 +159,7 @@ def distinct_values(shape: Shape) -> Iterator[Any]:
 
 
 def leaf_count(shape: Shape) -> int:
-    """How many leaves a model gives at most; see `count_leaves` for arrays."""
+    """The largest number of leaves that a model writes; see `count_leaves` for arrays."""
     match shape:
         case Fixed():
             return 0
@@ -173,7 +173,7 @@ def leaf_count(shape: Shape) -> int:
 
 
 def size(shape: Shape) -> int:
-    """How many values the neutral value is made of."""
+    """The number of values in the neutral value."""
     match shape:
         case Array():
             return 1 + shape.least * size(shape.item)
@@ -184,7 +184,7 @@ def size(shape: Shape) -> int:
 
 
 def number_bounds(rules: Schema) -> tuple[float, float]:
-    """(lowest, highest), infinite where there is none; exclusive bounds count as inclusive."""
+    """(lowest, highest), infinite without a bound; exclusive bounds count as inclusive."""
     low = max(rules.get("minimum", -math.inf), rules.get("exclusiveMinimum", -math.inf))
     high = min(rules.get("maximum", math.inf), rules.get("exclusiveMaximum", math.inf))
     return low, high
@@ -194,13 +194,13 @@ def _multiples(number: float, step: float | None) -> list[float]:
     """The multiples of `step` around a number, the nearest first."""
     if step is None or not math.isfinite(number // step):
         return []
-    # Several on either side: the nearest ones may lie outside of exclusive bounds.
+    # Several on both sides, because the nearest ones may be outside of exclusive bounds.
     around = [(number // step + count) * step for count in range(-4, 6)]
     return sorted([*around, 0], key=lambda multiple: abs(multiple - number))
 
 
 def _beside(number: float) -> list[float]:
-    """Numbers a little more or less: for bounds that are exclusive."""
-    # 1 for integers, tenths and thousandths to be short, then the next float there is.
+    """Numbers that are slightly higher or lower, for exclusive bounds."""
+    # 1 is for integers. Tenths and thousandths have few digits. Last comes the next float.
     steps = [number + sign * step for step in (1, 0.1, 0.001) for sign in (1, -1)]
     return [*steps, math.nextafter(number, math.inf), math.nextafter(number, -math.inf)]

@@ -1,6 +1,6 @@
-"""A schema as short as a prompt wants it: without what no model reads.
+"""Shortens a schema for a prompt: removes everything that is of no use to a model.
 
-opencode's ten tools are 4,700 tokens long, more than many workers have room for.
+opencode's ten tools have 4,700 tokens, more than many workers have room for.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _SAFE_INTEGER = 2**53 - 1
-"""JavaScript's largest: zod writes it as a bound of every integer."""
+"""JavaScript's largest safe integer, which zod writes as a bound of every integer."""
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-# Keywords whose value has schemas by names that clients choose, and those that hold no schema.
+# Keywords with schemas by names that clients choose, and keywords without schemas.
 _NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _VALUES = ("const", "enum", "default", "examples", "required")
 _MOST_DEPTH = 64
-"""Levels that are looked at; deeper ones are left as they are."""
+"""Levels that are shortened; deeper ones stay unchanged."""
 
 
 def slimmed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema without what no model needs; properties stay, whatever their names."""
+    """The schema without useless keywords. Properties stay, whatever their names are."""
     slim = _rewritten(schema, _without_useless)
     return slim if isinstance(slim, dict) else {}
 
@@ -29,7 +29,7 @@ def _without_useless(key: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _useless(key: str, word: str, value: Any) -> bool:
-    """Whether a keyword says nothing to a model; `key` is the property of its schema."""
+    """Whether a keyword is useless to a model; `key` is the property that the schema describes."""
     if word in _BOUNDS:
         return _is_number(value) and abs(value) >= _SAFE_INTEGER
     if word == "title":  # Pydantic repeats each name: "file_path" has the title "File Path"
@@ -53,10 +53,10 @@ def _rewritten(
     key: str = "",
     depth: int = 0,
 ) -> Any:
-    """The schema with `rule(key, schema)` applied to it and to every schema in it.
+    """The schema after `rule(key, schema)` was applied to it and to every schema in it.
 
-    `key` is the name of the property that a schema belongs to, or "". Values, such as those of
-    enum and default, are no schemas and stay.
+    `key` is the name of the property that a schema describes, or "". Values, such as those of enum
+    and default, are not schemas and stay unchanged.
     """
     if depth > _MOST_DEPTH:
         return schema

@@ -1,7 +1,7 @@
-"""The `format` keyword of strings: how each format looks, and how to find one in a text.
+"""The `format` keyword of strings: what each format looks like, and how to find one in a text.
 
-The grammars are those that JSON Schema refers to, in the strict form that clients validate with:
-RFC 3339 (dates and times), 5321 (email), 3986 (uri), 4122 (uuid), 1123 (hostname).
+The grammars are those to which JSON Schema refers, as strictly as clients validate: RFC 3339 (dates
+and times), 5321 (email), 3986 (uri), 4122 (uuid), 1123 (hostname).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 LONGEST_FORMATTED = 2_000
-"""Characters: no format has longer texts in practice, and the expressions below may backtrack."""
+"""Characters: in practice, no text in a format is longer, and the expressions may backtrack."""
 
-# February has 29 days here; years are looked at in _is_date.
+# February has 29 days here; _is_date checks the year.
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 # 2024-02-29
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -27,7 +27,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 
 def _is_date(text: str) -> bool:
-    """Whether the date that a text begins with exists: not 2023-02-29."""
+    """Whether the date at the beginning of a text exists; 2023-02-29 does not."""
     year, month, day = (int(part) for part in text[:10].split("-"))
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     if year == 0 or not 1 <= month <= 12:
@@ -45,7 +45,7 @@ def _is_ip(text: str) -> bool:
 
 @dataclass(frozen=True)
 class StringFormat:
-    """An expression for a format, a neutral value of it, and a check of the rest."""
+    """A regular expression for a format, a neutral value, and a check for the other rules."""
 
     expression: str
     neutral: str
@@ -63,7 +63,7 @@ STRING_FORMATS = {
     "date-time": StringFormat(f"{_DATE}[Tt]{_TIME}{_ZONE}", "1970-01-01T00:00:00Z", _is_date),
     "email": _EMAIL,
     "idn-email": _EMAIL,
-    # A scheme, then any visible ASCII but <, >, ", ^, `, {, | and }: https://example.com/a?b=c#d
+    # A scheme, then visible ASCII except <, >, ", ^, `, {, | and }: https://example.com/a?b=c#d
     "uri": StringFormat(r"[A-Za-z][A-Za-z0-9+.-]*:[!#-;=?-Z_a-z~@&$\[\]]+", "https://example.com/"),
     # 123e4567-e89b-12d3-a456-426614174000
     "uuid": StringFormat(
@@ -80,7 +80,7 @@ STRING_FORMATS = {
 
 
 def has_format(name: str, text: str) -> bool:
-    """Whether a text has a format. True for formats that are unknown here."""
+    """Whether a text has a format. True for unknown formats."""
     format = STRING_FORMATS.get(name)
     if format is None or len(text) > LONGEST_FORMATTED:
         return format is None
@@ -88,10 +88,10 @@ def has_format(name: str, text: str) -> bool:
 
 
 def formatted_parts(name: str, text: str) -> Iterator[str]:
-    """What of a model's text may have the format: matches, and times with their missing parts."""
+    """Parts of a model's text in the format: matches, and times with their missing parts added."""
     text = text[:LONGEST_FORMATTED]
     yield from re.findall(STRING_FORMATS[name].expression, text)
-    # Models say "at 10:30" where a schema wants 10:30:00Z.
+    # Models write "at 10:30" when a schema requires 10:30:00Z.
     clock = re.search(r"([0-9]{2}:[0-9]{2})(:[0-9]{2})?", text)
     time = f"{clock[1]}{clock[2] or ':00'}Z" if clock else "00:00:00Z"
     if name == "time" and clock:

@@ -1,4 +1,4 @@
-"""`anyOf` and `oneOf`: the branches of which a value surely fits the whole schema."""
+"""`anyOf` and `oneOf`: finds branches whose values surely fit the whole schema."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ NUMERIC = {"integer", "number"}
 
 
 def branches(schema: Schema, keyword: str) -> Iterator[dict[str, Any]]:
-    """The schema with one branch of `keyword` merged in, for each branch that leaves no doubt.
+    """The schema merged with a branch of `keyword`, for each branch that can be used.
 
-    With oneOf a branch is in doubt when a value could fit another one as well.
+    A branch of oneOf cannot be used if a value of it could fit another branch as well.
     """
     rest = {word: value for word, value in schema.items() if word != keyword}
     options = schema[keyword]
     named = [_named_values(option) for option in options if not is_null(option)]
     values = [value for option_values in named if option_values for value in option_values]
-    # {"oneOf": [{"const": "a"}, {"const": "b"}]} is an enum in other words.
+    # {"oneOf": [{"const": "a"}, {"const": "b"}]} means the same as an enum.
     alone = keyword == "anyOf" or all(values.count(value) == 1 for value in values)
     if values and all(named) and alone:
         options = [{"enum": values}]
@@ -36,20 +36,20 @@ def branches(schema: Schema, keyword: str) -> Iterator[dict[str, Any]]:
 
 
 def _named_values(schema: Schema) -> list[Any] | None:
-    """The values of a branch that only lists values, as {"const": "a"} does; else None."""
+    """The values of a branch that only lists values, such as {"const": "a"}; else None."""
     if schema.keys() - ANNOTATIONS <= {"type", "enum", "const"}:
         return listed_values(schema) or None
     return None
 
 
 def _disjoint(first: Schema, second: Schema) -> bool:
-    """Whether surely no value fits both: by type, by value, or by a property that both require."""
+    """Whether surely no value fits both, by type, by value, or by a property that both require."""
     for one, other in ((first, second), (second, first)):
         values = [one["const"]] if "const" in one else one.get("enum")
-        # Formats do not count: whether they are checked is up to the client's validator.
+        # Formats do not count, because the client's validator may ignore them.
         if values and not any(fits_part(value, other, formats=False) for value in values):
             return True
-    # None stands for a schema without a type. Integers are numbers.
+    # A schema without a type has the type None here. Integers are numbers.
     mine, theirs = set(type_names(first.get("type"))), set(type_names(second.get("type")))
     if None not in mine | theirs and not mine & theirs and len((mine | theirs) & NUMERIC) < 2:
         return True
@@ -62,7 +62,7 @@ def _disjoint(first: Schema, second: Schema) -> bool:
 
 
 def listed_values(schema: Schema) -> list[Any]:
-    """The values that const or enum list and the other keywords allow."""
+    """The values of const or enum that the other keywords allow."""
     if "const" in schema:
         return [schema["const"]] if fits_part(schema["const"], schema) else []
     rest = {word: value for word, value in schema.items() if word != "enum"}

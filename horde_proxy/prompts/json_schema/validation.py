@@ -1,8 +1,8 @@
-"""Whether a value fits a client's schema, and what is wrong with it if not.
+"""Checks whether a value fits a client's schema, and tells what is wrong if not.
 
-jsonschema does the work, in its own class for each dialect, with three guards: no reference
-leaves the schema, no pattern is searched for that could run for ever, and no more keywords are
-applied than a sensible schema has.
+The library jsonschema does the work, with its own class for each dialect and with three guards: no
+reference leaves the schema, no pattern is applied that could take very long, and the number of
+applied keywords is limited.
 """
 
 from __future__ import annotations
@@ -26,32 +26,33 @@ from horde_proxy.prompts.json_schema.string_formats import (
 )
 
 _MOST_APPLIED = 200_000
-"""Keywords applied in one validation: two references in each definition double with each level."""
+"""Keywords applied in one validation: with two references in each definition, it doubles with each
+level."""
 _MOST_ACTIVE = 80
-"""Keywords applied within each other. Python's own limit must not be met: the Rust library that
-`referencing` keeps its data in would panic, not raise."""
+"""Keywords applied within each other. They must not reach Python's own recursion limit: there the
+Rust library with the data of `referencing` would panic, and not raise."""
 _LONGEST_PROBLEM = 160
-"""Characters of a sentence that goes into an error or a prompt."""
+"""Characters of a sentence in an error or a prompt."""
 
 Schema: TypeAlias = Mapping[str, Any]
 
-# What validating raises for schemas that are valid but cannot be applied: a reference without a
-# target, one without an end, multipleOf with numbers beyond a float.
+# Raised for valid schemas that cannot be applied: for a reference without a target, for endless
+# references, and for multipleOf with numbers that are too large for a float.
 _GIVEN_UP = (Unresolvable, RecursionError, ArithmeticError)
 
 
 def validator(schema: Schema) -> Any:
     """A jsonschema validator for one value; None for a schema that is invalid or too large.
 
-    It knows no remote references (Unresolvable) and gives up where references multiply
-    (RecursionError).
+    The validator raises Unresolvable for remote references, and RecursionError if references
+    multiply.
     """
     if not is_bounded(schema):
         return None
     dialect = schema.get("$schema")
     known = {"$schema": dialect} if isinstance(dialect, str) else {}
     kind = validators.validator_for(known, default=Draft202012Validator)
-    # A dialect that is named again, at a reference's target, would bring back the unguarded kind.
+    # If a reference leads to a `$schema`, jsonschema switches to a class without our guards.
     without_dialect = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
     try:
         kind.check_schema(without_dialect)
@@ -61,7 +62,7 @@ def validator(schema: Schema) -> Any:
 
 
 def schema_problem(schema: Schema) -> str | None:
-    """Why this is no valid JSON schema, in one sentence; None for one that is valid or too deep."""
+    """Why a JSON schema is invalid, in one sentence; None if it is valid or too deep."""
     try:
         Draft202012Validator.check_schema(
             {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
@@ -74,7 +75,7 @@ def schema_problem(schema: Schema) -> str | None:
 
 
 def problem_with(value: Any, schema: Schema) -> str | None:
-    """What is wrong with a value, in one sentence; None when it fits or the schema is invalid."""
+    """What is wrong with a value, in one sentence; None if it fits or the schema is invalid."""
     checker = validator(schema)
     if checker is None or depth(value) > MOST_DEPTH:
         return None
@@ -86,7 +87,7 @@ def problem_with(value: Any, schema: Schema) -> str | None:
 
 
 def fits(value: Any, schema: Schema) -> bool:
-    """Whether a value is known to fit a schema: False for an invalid schema too."""
+    """Whether a value surely fits a schema; False for an invalid schema, too."""
     checker = validator(schema)
     try:
         return checker is not None and checker.is_valid(value)
@@ -95,7 +96,7 @@ def fits(value: Any, schema: Schema) -> bool:
 
 
 def fits_part(value: Any, schema: Schema, *, formats: bool = True) -> bool:
-    """As `fits`, for a part of a schema that was validated; `formats`: whether those count."""
+    """Like `fits`, for a part of a valid schema; without `formats`, this keyword is ignored."""
     kind = _guarded(Draft202012Validator)
     checker = kind(schema, registry=Registry(), format_checker=_CHECKER if formats else None)
     try:
@@ -105,7 +106,7 @@ def fits_part(value: Any, schema: Schema, *, formats: bool = True) -> bool:
 
 
 def _sentence(error: ValidationError) -> str:
-    """An error as "At 'y': '2' is not of type 'number'."; without its value if that is long."""
+    """An error, such as "At 'y': '2' is not of type 'number'."; without the value if it is long."""
     message = " ".join(error.message.split())
     if len(message) > _LONGEST_PROBLEM:
         message = f"the value does not meet '{error.validator}'"
@@ -115,7 +116,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _pattern(checker: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """jsonschema's keyword `pattern`, for patterns that are sure to end."""
+    """The keyword `pattern` for jsonschema. Patterns that could take too long always match."""
     if isinstance(instance, str) and pattern_matches(pattern, instance) is False:
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
@@ -127,7 +128,7 @@ def _guarded(kind: Any) -> Any:
 
 
 def _counted(kind: Any) -> Any:
-    """The guarded kind, with bounds on the keywords it applies, in all and within each other."""
+    """The guarded class, with limits on applied keywords, in total and within each other."""
     guarded, applied, active = _guarded(kind), itertools.count(), [0]
 
     def counting(apply: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The arguments of a call, fitted to the tool's schema, and what of them does not fit.
+"""Fits the arguments of a call to the tool's schema, and tells which of them do not fit.
 
-Models write "3" for 3, "true" for true, null for what they leave out, and objects as JSON texts:
-where the schema leaves no doubt the value that was meant is taken.
+Models write "3" for 3, "true" for true, null for absent arguments, and objects as JSON texts. If
+the schema leaves no doubt, the intended value is taken.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from horde_proxy.prompts.tool_calls.calls import FoundCall
 from horde_proxy.prompts.tool_calls.searching import SearchedText
 from horde_proxy.protocol.generation_request import Tool
 
-# 3, -12; 18 digits fit into 64 bits, more may be an id that must stay a text
+# 3, -12; 18 digits fit into 64 bits, more digits may be an id, which must stay a text
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 # 0.5, -12.25
 _DECIMAL = re.compile(r"[+-]?\d{1,18}\.\d{1,18}")
 
 
 def make_call(searched: SearchedText, name: str, arguments: Any) -> FoundCall | None:
-    """The call with its arguments fitted to the tool's schema; None when they are no object."""
+    """The call with arguments fitted to the tool's schema; None if they are not an object."""
     tool = searched.tool(name)
     try:
         if isinstance(arguments, str):  # as OpenAI itself writes them: "{\"city\": \"Oslo\"}"
@@ -47,7 +47,7 @@ def make_call(searched: SearchedText, name: str, arguments: Any) -> FoundCall | 
 
 
 def value_of_text(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
-    """The value that a text between tags means: itself where the schema says string, else JSON."""
+    """The value of a text between tags: the text if the schema allows a string, else its JSON."""
     types = types_of(schema, root)
     if "string" in types:
         return None if text.strip() == "null" and "null" in types else text
@@ -58,7 +58,7 @@ def value_of_text(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
 
 
 def _fitted(arguments: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments coerced, and unwrapped where a model copied the schema's own form."""
+    """The arguments coerced, and unwrapped if a model copied the structure of the schema."""
     # {"properties": {"city": "Oslo"}, "type": "object"} for {"city": "Oslo"}
     inner = arguments.get("properties")
     if isinstance(inner, dict) and "properties" not in properties_of(schema):
@@ -69,7 +69,7 @@ def _fitted(arguments: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, A
 
 
 def _coerced(value: Any, schema: Any, root: Mapping[str, Any], depth: int) -> Any:
-    """The value with texts turned into what the schema asks for, and needless nulls dropped."""
+    """The value with texts converted to the schema's types, and without unnecessary nulls."""
     schema = dereferenced(schema, root)
     if depth > DEEPEST or not schema:
         return value
@@ -91,7 +91,7 @@ def _coerced(value: Any, schema: Any, root: Mapping[str, Any], depth: int) -> An
 
 
 def _from_text(text: str, types: frozenset[str]) -> Any:
-    """A text as one of the types, if it is written like one; else the text."""
+    """A text converted to one of the types if it looks like one; else the text."""
     bare = text.strip()
     if not types or "string" in types:
         return text
@@ -111,7 +111,7 @@ def _from_text(text: str, types: frozenset[str]) -> Any:
 
 
 def obvious_problem(searched: SearchedText, call: FoundCall) -> str | None:
-    """What is wrong with a call at first sight: its tool is unknown, or an argument missing."""
+    """An obvious problem of a call, in one sentence: an unknown tool or a missing argument."""
     tool = searched.tool(call.name)
     if tool is None:
         return f"No tool named '{call.name[:64]}' is available."
@@ -123,7 +123,7 @@ def obvious_problem(searched: SearchedText, call: FoundCall) -> str | None:
 
 
 def call_problem(call: FoundCall, tool: Tool) -> str | None:
-    """What does not fit the tool's schema in a call, in one sentence; None when all fits."""
+    """How a call does not fit the tool's schema, in one sentence; None if it fits."""
     try:
         arguments = loads(call.arguments)
     except ValueError:

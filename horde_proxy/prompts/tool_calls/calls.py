@@ -1,4 +1,4 @@
-"""What is read from a text: the calls, and what went wrong."""
+"""The result of reading a text: the calls, and what went wrong."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class FoundCall:
 
 @dataclass(frozen=True)
 class CallReading:
-    """What a text holds: content before the first call, the calls, and what went wrong.
+    """The content before the first call, the calls, and what went wrong.
 
-    `unfinished`: the text ends inside a call; `content` is then the whole text. `problem`: a
-    sentence for the model to read, when a call is unreadable or does not fit the tools.
+    `unfinished`: the text ends inside a call; then `content` is the whole text. `problem` is a
+    sentence for the model, if a call is unreadable or does not fit the tools.
     """
 
     content: str

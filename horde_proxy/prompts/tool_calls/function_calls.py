@@ -14,16 +14,16 @@ from horde_proxy.prompts.tool_calls.tagged_values import TagGrammar, read_tagged
 
 # <function=bash>, <function name="bash">, <invoke name="bash">
 _NAME = re.compile(r"""\s*<(?:function|invoke)(?:=|\s+name=)["']?([^"'>\n]{1,128}?)["']?\s*>""")
-# The name in such a tag, where an object follows: <function=bash>{"command": "ls"}</function>
+# The name in such a tag, if an object follows: <function=bash>{"command": "ls"}</function>
 _NAME_OF_OBJECT = re.compile(r"(?:=|name=)[\"']?(?P<name>[^\"'>\n]{1,128})[\"']?\s*>\s*")
 _GRAMMAR = TagGrammar(
     # <parameter=command> or <parameter name="command">, and the line break before its value
     key=re.compile(r"""\s*<parameter(?:=|\s+name=)["']?([^"'>\n]{1,128}?)["']?\s*>\n?"""),
-    # </parameter>, but only where another tag follows: a value may be a file with that tag in it
+    # </parameter>, but only before another tag: a value may be a file that contains </parameter>
     end=re.compile(r"\n?</parameter>(?=\s*(?:<parameter|</function>|</invoke>|</tool_call>|\Z))"),
     # </function>\n</tool_call>, either of them alone, or </invoke>
     close=re.compile(r"\s*(?:</function>|</invoke>)(?:\s*</tool_call>)?|\s*</tool_call>"),
-    # Qwen3-Coder leaves out </parameter> now and then
+    # Qwen3-Coder sometimes leaves out </parameter>
     next_key="\n<parameter=",
 )
 _LONGEST_TAG = 160
@@ -48,7 +48,7 @@ def read_function(
 def _read_object(
     searched: SearchedText, findings: Findings, opening: int, name: re.Match[str]
 ) -> int:
-    """Read arguments that are one object instead of tags."""
+    """Read arguments that are a JSON object instead of tags."""
     start = searched.text.index("{", name.end())
     head = _NAME_OF_OBJECT.search(searched.text, name.start(), start)
     if head is None:

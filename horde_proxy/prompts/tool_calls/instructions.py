@@ -1,8 +1,8 @@
-"""The tools as a prompt lists them, and past calls and results, in the style of a family. Pure.
+"""The texts in a prompt for tools, past calls and results, in the style of a family. Pure.
 
-hermes   most families were trained on it, and it survives workers that drop control tokens
-llama3   Llama 3.1 to 3.3, as their chat template has it
-mistral  Mistral 7B v0.3, Nemo and Large, as [AVAILABLE_TOOLS] of their template
+hermes   most families were trained on it, and it works with workers that drop control tokens
+llama3   Llama 3.1 to 3.3, as in their chat template
+mistral  Mistral 7B v0.3, Nemo and Large, as [AVAILABLE_TOOLS] in their template
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from horde_proxy.prompts.json_schema.slimming import slimmed
 from horde_proxy.protocol.generation_request import Tool
 
-# Word for word the block of Qwen2.5's chat template, which Hermes' models know as well.
+# Literally the block in Qwen2.5's chat template, which Hermes' models know as well.
 _HERMES_HEAD = """# Tools
 
 You may call one or more functions to assist with the user query.
@@ -29,7 +29,7 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {"name": <function-name>, "arguments": <args-json-object>}
 </tool_call>"""
-# The words of the chat template of Llama 3.1.
+# From the chat template of Llama 3.1.
 _LLAMA3_HEAD = """Environment: ipython
 
 You have access to the following functions. To call a function, respond with JSON for a \
@@ -46,7 +46,7 @@ To call functions, answer with a JSON array and nothing else:
 _PLAIN = "If no function is needed, answer in plain text. "
 _HONEST = "Do not invent function results."
 _SINGLE = "Call only one function at a time."
-# How a call begins in each style, up to its name.
+# The beginning of a call in each style, up to its name.
 _OPENINGS = {"hermes": '<tool_call>\n{"name": ', "llama3": '{"name": ', "mistral": '[{"name": '}
 
 
@@ -79,7 +79,7 @@ def _listing(tools: Sequence[Tool], style: str) -> str:
 
 
 def _signature(tool: Tool) -> str:
-    """One tool as JSON, compact: that saves a twentieth of the tokens."""
+    """A tool as compact JSON, which saves a twentieth of the tokens."""
     function = {"name": tool.name, "description": tool.description}
     if not tool.description:
         del function["description"]
@@ -88,7 +88,7 @@ def _signature(tool: Tool) -> str:
 
 
 def prefill(style: str, choice: str) -> str:
-    """The beginning of an assistant's turn that must be a call; "" with "auto"."""
+    """The beginning of an assistant's turn that must be a call; "" if `choice` is "auto"."""
     if choice == "auto":
         return ""
     if choice == "required":
@@ -97,7 +97,7 @@ def prefill(style: str, choice: str) -> str:
 
 
 def stops(style: str, *, parallel: bool) -> tuple[str, ...]:
-    """Stop strings: a model must not invent results, nor make a second call if one is allowed."""
+    """Stop strings: a model must not invent results, nor add a call if only one is allowed."""
     ends = ("</tool_call>",) if style == "hermes" and not parallel else ()
     return ("<tool_response>", *ends)
 
@@ -108,7 +108,7 @@ def style_for(format_name: str) -> str:
 
 
 def call_text(style: str, name: str, arguments_json: str) -> str:
-    """A past call as the model would have written it."""
+    """A past call, written as the model itself would write it."""
     arguments = arguments_json.strip() or "{}"
     call = f'{{"name": {_text(name)}, "{_arguments_key(style)}": {arguments}}}'
     if style == "hermes":
@@ -117,7 +117,7 @@ def call_text(style: str, name: str, arguments_json: str) -> str:
 
 
 def result_text(style: str, name: str, text: str) -> str:
-    """The result of a tool, as the family was trained to read it."""
+    """The result of a tool, written as in the family's training."""
     if style == "llama3":
         return f'{{"output": {_text(text)}}}'
     if style == "mistral":

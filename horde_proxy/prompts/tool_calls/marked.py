@@ -1,7 +1,8 @@
-"""Calls behind a marker: it says that a call follows, and what follows says by which grammar.
+"""Calls after a marker. The marker announces a call; the text after it decides about the grammar.
 
-A grammar reads what follows a marker that begins at `opening`, adds calls or problems to the
-findings, and returns where to go on. It returns None, and adds nothing, for another grammar's text.
+A grammar reads the text at `start`, after a marker at `opening`, adds calls or problems to the
+findings, and returns the position to continue. For another grammar's text, it adds nothing and
+returns None.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from horde_proxy.prompts.tool_calls.object_calls import read_objects
 from horde_proxy.prompts.tool_calls.python_calls import read_python
 from horde_proxy.prompts.tool_calls.searching import MOST_PROBLEMS, Findings, SearchedText
 
-# In this order, since a name before {, < or ( begins several of them. A new grammar is a module
-# with such a function, and a line here.
+# The order matters, since several of them begin with a name before {, < or (. To add a grammar, add
+# a module with such a function, and a line here.
 _GRAMMARS: tuple[Callable[[SearchedText, Findings, int, int], int | None], ...] = (
     read_objects,
     read_function,
@@ -33,11 +34,11 @@ _GRAMMARS: tuple[Callable[[SearchedText, Findings, int, int], int | None], ...] 
     read_python,
 )
 _LONGEST_BEGINNING = 128
-"""Characters behind a marker, at a text's end, that may be the beginning of any grammar."""
+"""Characters after a marker, at the end of a text, that may be the beginning of any grammar."""
 
 
 def marked_calls(searched: SearchedText) -> Findings:
-    """The stage that reads calls behind markers."""
+    """The stage that reads calls after markers."""
     findings, position, free_until = Findings(), 0, 0
     while not findings.unfinished and findings.problem_count < MOST_PROBLEMS:
         opening = next_opening(searched.text, position)
@@ -51,7 +52,7 @@ def marked_calls(searched: SearchedText) -> Findings:
             continue
         start = after_lead(searched.text, opening.end())
         position = _read_call(searched, findings, opening.start(), start)
-        # Whatever a grammar says, go on: a grammar that stands still would never end.
+        # Always move forward: a grammar that returns an earlier position would cause a loop.
         position = max(position, opening.start() + 1)
     if searched.cut_off and not findings.unfinished:
         findings.unfinished = ends_in_marker(searched.text)
@@ -59,16 +60,16 @@ def marked_calls(searched: SearchedText) -> Findings:
 
 
 def _read_call(searched: SearchedText, findings: Findings, opening: int, start: int) -> int:
-    """Read what follows a marker by the first grammar that knows it; where to go on."""
+    """Read the text after a marker by the first grammar that fits. The position to continue."""
     for read in _GRAMMARS:
         end = read(searched, findings, opening, start)
         if end is not None:
             return end
-    return _pass_by(searched, findings, start)
+    return _judge_no_call(searched, findings, start)
 
 
-def _pass_by(searched: SearchedText, findings: Findings, start: int) -> int:
-    """Judge a marker without a call: cut off, wrongly filled, or only mentioned in prose."""
+def _judge_no_call(searched: SearchedText, findings: Findings, start: int) -> int:
+    """Judge a marker without a call: cut off, with a wrong text, or only mentioned in prose."""
     text = searched.text
     closing = next_closing(text, start, next_opening_at(text, start))
     if closing is None and searched.cut_off and len(text) - start < _LONGEST_BEGINNING:

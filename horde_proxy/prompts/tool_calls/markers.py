@@ -1,13 +1,13 @@
-"""The markers that families put around calls: where they are, not what is between them.
+"""The markers that families of models put around calls, without regard to the text between them.
 
-Markers that are control tokens never arrive from most workers: koboldcpp and vLLM drop them.
+Most workers drop markers that are control tokens: koboldcpp and vLLM do.
 """
 
 from __future__ import annotations
 
 import re
 
-# What a call begins with. None of them counts directly behind a backtick, where it is quoted.
+# The beginning of a call. A marker directly after a backtick is quoted and does not count.
 _OPENING = re.compile(
     r"(?<!`)(?:"
     # <tool_call> Hermes, Qwen, GLM; <|tool_call|> Granite, Phi-4-mini; <functioncall> models
@@ -35,7 +35,7 @@ _LEAD = re.compile(r"\s*(?:```(?:json|xml)?\s*)?")
 _SEPARATOR = re.compile(r"(?:[\s,;\]]|</tool_call>|```)*")
 _MARKERS_OF_TEXT = ("<tool_call>", "<function=", "[TOOL_CALLS]")
 _SHORTEST_PARTIAL = 3
-"""Characters of a marker at a text's end that are taken for its beginning: "<to", not "<"."""
+"""Characters from which the beginning of a marker is recognised: "<to", not "<"."""
 
 
 def next_opening(text: str, position: int) -> re.Match[str] | None:
@@ -60,13 +60,13 @@ def last_closing(text: str, position: int, end: int) -> re.Match[str] | None:
 
 
 def after_lead(text: str, position: int) -> int:
-    """Behind whitespace and the fence that may follow a marker."""
+    """The position after whitespace and a fence, which may follow a marker."""
     lead = _LEAD.match(text, position)
     return lead.end() if lead else position
 
 
 def after_separator(text: str, position: int) -> int:
-    """Behind what may stand between two calls."""
+    """The position after the separator that may be between two calls."""
     separator = _SEPARATOR.match(text, position)
     return separator.end() if separator else position
 

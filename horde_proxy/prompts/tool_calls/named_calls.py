@@ -1,7 +1,7 @@
 """The grammar of a name followed by an object: bash{"command": "ls"}.
 
-So Mistral's [TOOL_CALLS]bash[ARGS]{...} (tokenizer v11), Kimi's and DeepSeek's calls arrive once
-their control tokens are dropped; gpt-oss's end in: commentary to=functions.bash json{...}.
+Without their control tokens, the calls of Mistral ([TOOL_CALLS]bash[ARGS]{...}, tokenizer v11),
+Kimi and DeepSeek look like this; gpt-oss's end in: commentary to=functions.bash json{...}.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from horde_proxy.prompts.tool_calls.searching import Findings, SearchedText
 
 # A tool's name: bash, functions.bash:0 (Kimi), to=functions.bash (gpt-oss), mcp__fs-read.file
 _NAME = r"(?:to=)?(?P<name>[A-Za-z_][\w.\-]{0,127})(?P<index>:\d{1,4})?"
-# Behind a marker, which may be one of these families':
+# After a marker, in these families:
 # bash[ARGS]{, bash[CALL_ID]abc123[ARGS]{ (Mistral), function<｜tool▁sep｜>bash\n```json\n{
 # (DeepSeek R1), bash<｜tool▁sep｜>{ (DeepSeek V3.1), bash({,
 # functions.bash:0<|tool_call_argument_begin|>{ (Kimi K2)
@@ -44,7 +44,7 @@ def head_name(searched: SearchedText, head: re.Match[str]) -> str:
 
 
 def read_named(searched: SearchedText, findings: Findings, opening: int, start: int) -> int | None:
-    """Read a name and the object behind it."""
+    """Read a name and the object after it."""
     head = _HEAD.match(searched.text, start)
     return read_object_after(searched, findings, opening, head) if head else None
 
@@ -57,7 +57,7 @@ def read_object_after(
     *,
     marked: bool = True,
 ) -> int:
-    """Read the arguments that stand as an object behind a name; where to go on."""
+    """Read the arguments, an object after a name. The position to continue."""
     text, start = searched.text, head.end()
     extent = span(text, start)
     name = head_name(searched, head)

@@ -1,7 +1,7 @@
 """The grammar of calls as JSON objects: {"name": "bash", "arguments": {"command": "ls"}}.
 
-Written by Hermes, Qwen and most others; Llama 3 says "parameters" for "arguments", weak models
-say what they like, and wrap it: {"tool_call": {...}}, {"type": "function", "function": {...}}.
+Written by Hermes, Qwen and most others. Llama 3 writes "parameters" for "arguments". Weak models
+use other keys and wrap calls: {"tool_call": {...}}, {"type": "function", "function": {...}}.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _WRAPPERS = ("tool_calls", "tool_call", "function_call", "function")
 _BESIDES_NAME = {"name", "id", "type"}
 _MOST_CALLS = 100
 
-# An object's first key, also where the text ends in it: `{"name":`, `{'name' :`, `{ "na`.
+# An object's first key, even if the text ends in it: `{"name":`, `{'name' :`, `{ "na`.
 OBJECT_START = re.compile(
     r"""\{\s*(?:"[^"\n]{0,80}"|'[^'\n]{0,80}')\s*:|\{\s*(?:["'][^"'\n]{0,80})?\Z"""
 )
-# The key that names a tool: `"name": "bash"`, also where the text ends in the value: `"name": "ba`.
+# The key that names a tool: `"name": "bash"`, even if the text ends in the value: `"name": "ba`.
 _NAMING = re.compile(
     r"""["'](?:name|function|tool|tool_name|function_name)["']\s*:\s*["']([^"'\n]{0,128})(["']?)"""
 )
-# An object that the text's end leaves without a name yet: `{`, `{"na`, `{"name": "`.
+# An object that is cut off before the name: `{`, `{"na`, `{"name": "`.
 _BEGUN = re.compile(r"""\{\s*(?:["']\w{0,13})?(?:["']\s*:?\s*["']?)?""")
-# `"arguments":` somewhere, which tells a broken call from other JSON.
+# `"arguments":` anywhere, which distinguishes a broken call from other JSON.
 _ARGUMENTS = re.compile(r"""["'](?:arguments|parameters|args|input)["']\s*:""")
 _LONGEST_HEAD = 2_000
 _LONGEST_SEARCH = 100_000
-"""Characters of one object. Without a bound many objects would take the square of their length."""
+"""Characters of one object. Without a limit, many objects would take quadratic time."""
 
 
 def read_objects(
     searched: SearchedText, findings: Findings, opening: int, start: int
 ) -> int | None:
-    """Read the objects and lists that follow each other behind a marker."""
+    """Read the sequence of objects and lists after a marker."""
     if not searched.text.startswith(("{", "["), start):
         return None
     position = start
@@ -61,7 +61,7 @@ def read_objects(
 
 
 def _read_unclosed(searched: SearchedText, findings: Findings, opening: int, start: int) -> int:
-    """A call whose brackets never close: cut off, or badly written before its closing tag."""
+    """Read a call with open brackets: it was cut off, or is badly written."""
     if searched.cut_off:
         findings.unfinished = True
         return len(searched.text)
@@ -69,13 +69,13 @@ def _read_unclosed(searched: SearchedText, findings: Findings, opening: int, sta
 
 
 def _read_by_guess(searched: SearchedText, findings: Findings, opening: int, start: int) -> int:
-    """Read a broken call where its closing tag, or the text's end, says how far it goes."""
+    """Read a broken call up to its closing tag, or up to the end of the text."""
     text = searched.text
     limit = next_opening_at(text, start + 1)
     closing = last_closing(text, start, limit)
     end, behind = (closing.start(), closing.end()) if closing else (limit, limit)
     body = text[start:end]
-    # A string that is open at the end may be half a file, and to write it would destroy the file.
+    # An open string at the end may be half a file. A call that writes it would destroy the file.
     is_safe = not searched.cut_off and not text[behind:limit].strip()
     is_safe = is_safe and (closing is not None or span(body).state != "quoted")
     calls = decode_calls(searched, body, marked=True) if is_safe else None
@@ -89,7 +89,7 @@ def _read_by_guess(searched: SearchedText, findings: Findings, opening: int, sta
 def read_unclosed_object(
     searched: SearchedText, findings: Findings, start: int, state: str
 ) -> None:
-    """Read an unmarked object that the text's end leaves open, as `span` says in `state`."""
+    """Read an unmarked object that is open at the end of the text; `state` is from `span`."""
     if searched.cut_off:
         findings.unfinished = True
         return
@@ -101,7 +101,7 @@ def read_unclosed_object(
 
 
 def names_a_tool(searched: SearchedText, start: int, extent: Span) -> bool:
-    """Whether an object begins as a call of an offered tool does, as far as it can be seen."""
+    """Whether an object begins like a call of a known tool, as far as the text goes."""
     head = searched.text[start : start + _LONGEST_HEAD]
     if searched.cut_off and _BEGUN.fullmatch(head):
         return True
@@ -117,7 +117,7 @@ def names_a_tool(searched: SearchedText, start: int, extent: Span) -> bool:
 
 
 def decode_calls(searched: SearchedText, text: str, *, marked: bool) -> list[FoundCall] | None:
-    """The calls in a JSON text; None when it is no JSON or anything else than calls."""
+    """The calls in a JSON text; None if it is not JSON, or contains anything but calls."""
     try:
         value = loads(text, repair=not searched.cut_off)
     except ValueError:
@@ -126,9 +126,9 @@ def decode_calls(searched: SearchedText, text: str, *, marked: bool) -> list[Fou
 
 
 def calls_in(searched: SearchedText, value: Any, *, marked: bool) -> list[FoundCall] | None:
-    """The calls that a decoded value is made of; None when it is anything else.
+    """The calls in a decoded value; None if it contains anything but calls.
 
-    `marked`: behind a marker, where names of tools that do not exist count as well.
+    `marked`: the value follows a marker, so calls of unknown tools count as well.
     """
     if isinstance(value, list):
         items = [calls_in(searched, item, marked=marked) for item in value[:_MOST_CALLS]]
@@ -148,7 +148,7 @@ def calls_in(searched: SearchedText, value: Any, *, marked: bool) -> list[FoundC
 def _object_call(
     searched: SearchedText, value: dict[str, Any], *, marked: bool
 ) -> FoundCall | None:
-    """The call that one object is, with its arguments under a key, beside the name, or absent."""
+    """The call in one object. The arguments are under a key, beside the name, or absent."""
     name_key = next((key for key in _NAME_KEYS if is_name(value.get(key))), None)
     if name_key is None:
         return None
@@ -168,7 +168,7 @@ def _object_call(
 
 
 def _is_schema(arguments: Any) -> bool:
-    """Whether this repeats a tool's definition, which some models do before they call it."""
+    """Whether the arguments are a tool's schema, which some models repeat before they call it."""
     properties = arguments.get("properties") if isinstance(arguments, dict) else None
     return (
         isinstance(properties, dict)

@@ -20,18 +20,18 @@ PYTHON_HEAD = re.compile(
     r"^[ \t]*(?:<\|python_tag\|>[ \t]*)?(?P<list>\[\s*)?(?P<name>[A-Za-z_][\w.\-]{0,127})\(",
     re.MULTILINE,
 )
-# Behind a marker: get_weather(
+# After a marker: get_weather(
 _START = re.compile(r"[A-Za-z_][\w.\-]{0,127}\(")
-# What may follow on the line: nothing, ";", ",", a fence or a tag; "f(x) is a call" is prose.
+# Allowed after a call on its line: nothing, ";", ",", a fence or a tag; "f(x) is a call" is prose.
 _LINE_REST = re.compile(r"[ \t]*[;,]?[ \t]*(?:$|```|</)", re.MULTILINE)
-# How arguments begin that the text's end cut off: `city=`, `ci`, `"Oslo`, `{`; else it is prose.
+# The beginning of arguments that were cut off: `city=`, `ci`, `"Oslo`, `{`. All else is prose.
 _BEGUN_ARGUMENTS = re.compile(r"\s*(?:\w+\s*=|\w*\Z|[\"'{])")
 _LONGEST_EXPRESSION = 100_000
-"""Characters: Python's parser needs far more memory than the text has."""
+"""Characters: Python's parser needs far more memory than the length of the text."""
 
 
 def read_python_line(searched: SearchedText, findings: Findings, head: re.Match[str]) -> int:
-    """Read calls that fill the rest of their line; where to go on."""
+    """Read calls that fill the rest of their line. The position to continue."""
     text = searched.text
     start = head.start("list") if head["list"] else head.start("name")
     extent = span(text, start)
@@ -58,7 +58,7 @@ def read_python(searched: SearchedText, findings: Findings, opening: int, start:
 
 
 def _python_at(searched: SearchedText, start: int) -> tuple[list[FoundCall], int] | None:
-    """The calls in the expression at `start` and its end, when all are of known tools."""
+    """(the calls in the expression at `start`, its end) if it has only calls of known tools."""
     extent = span(searched.text, start)
     if extent.state != "closed" or extent.end - start > _LONGEST_EXPRESSION:
         return None
@@ -74,7 +74,7 @@ def _python_at(searched: SearchedText, start: int) -> tuple[list[FoundCall], int
 
 
 def _node_call(searched: SearchedText, node: ast.expr) -> FoundCall | None:
-    """The call that an expression is: of a known tool, with keywords that the tool has."""
+    """The call of a known tool with known keywords; None for any other expression."""
     if not isinstance(node, ast.Call):
         return None
     name = ast.unparse(node.func).removesuffix(".call")
@@ -92,7 +92,7 @@ def _node_call(searched: SearchedText, node: ast.expr) -> FoundCall | None:
 
 
 def _literal(node: ast.expr) -> Any:
-    """The JSON value of a literal; JSON's own words count: metric=true. Raises ValueError."""
+    """The JSON value of a literal, also of JSON's own words: metric=true. Raises ValueError."""
     if isinstance(node, ast.Name) and node.id in ("true", "false", "null"):
         return {"true": True, "false": False, "null": None}[node.id]
     value = ast.literal_eval(node)

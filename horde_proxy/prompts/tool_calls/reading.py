@@ -1,7 +1,7 @@
-"""The calls in a generated text, in whatever shape a model wrote them.
+"""Reads the calls in a generated text, in all forms that models use.
 
-Stages look for one shape each, in order; the first stage that finds calls wins. Markers may be
-missing: workers drop control tokens. A call that was cut off is never completed.
+Each stage searches for one form, and the first stage that finds calls wins. Markers may be missing,
+because workers drop control tokens. A call that was cut off is never completed.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ _STAGES: tuple[Callable[[SearchedText], Findings], ...] = (
     embedded_calls,
     line_calls,
 )
-# What calls begin with, in any grammar: <tool_call>, [TOOL_CALLS], {, `
+# The first characters of calls in all grammars: <tool_call>, [TOOL_CALLS], {, `
 _SIGN = re.compile(r"[<\[{`]")
 # Words before a name, of gpt-oss ("commentary to=functions.bash") and Kimi ("functions.bash").
 _CALL_WORDS = ("functions", "to", "commentary", "assistant")
 _LONGEST_BEGINNING = 160
-# What opens a fence or a list around a call, and is no content: "```json", "[", "<|python_tag|>"
+# The beginning of a fence or list around a call, which is not content: "```json", "[",
+# "<|python_tag|>"
 _OPENER = re.compile(r"(?:```[ \t]{0,9}\w{0,20}|<\|python_tag\|>|\[)\Z")
 _LONGEST_OPENER = 40
 _MOST_OPENERS = 3
 
 
 def read_calls(text: str, tools: Sequence[Tool], *, cut_off: bool = False) -> CallReading:
-    """The calls in a text, without the stop strings and the reasoning that came with it.
+    """The calls in a text that contains neither stop strings nor reasoning.
 
-    `cut_off`: the text ended at a length limit. Calls with a marker are given even when no such
-    tool is offered, with a problem.
+    `cut_off`: the text ended at a length limit. A call of an unknown tool is returned with a
+    problem if it has a marker.
     """
     if not tools:
         return CallReading(text, (), False, None)
@@ -57,14 +58,14 @@ def read_calls(text: str, tools: Sequence[Tool], *, cut_off: bool = False) -> Ca
 
 
 def certain_content(text: str, tools: Sequence[Tool]) -> str:
-    """The beginning of a text that is content, whatever calls may follow it: safe to stream."""
+    """The beginning of a text that surely is content and not a call: safe to stream."""
     names = (*map(plain_name, tools_by_name(tools)), *_CALL_WORDS)
     sign = _SIGN.search(text)
     end = sign.start() if sign else len(text)
     for line in re.finditer(r"^.*", text[:end], re.MULTILINE):
         beginning = plain_name(line.group().strip()[:_LONGEST_BEGINNING])
         is_last = line.end() == end
-        # A line may begin a call with a tool's name; the last one, with half of it.
+        # A line may be a call if it begins with a tool's name; the last line, with half of a name.
         if any(
             beginning.startswith(name) or (is_last and name.startswith(beginning)) for name in names
         ):
@@ -82,7 +83,7 @@ def _reading(searched: SearchedText, findings: Findings) -> CallReading:
 
 
 def _before(text: str, start: int) -> str:
-    """The text before a call, without the fence or the bracket that opens it."""
+    """The text before a call, without the fence or bracket that encloses the call."""
     before = text[:start].rstrip()
     for _ in range(_MOST_OPENERS):
         opener = _OPENER.search(before, max(0, len(before) - _LONGEST_OPENER))

@@ -1,4 +1,4 @@
-"""The text that is searched for calls, with the tools they may name, and what a stage finds."""
+"""The text that is searched for calls, the tools that it may name, and the findings of a stage."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from horde_proxy.prompts.tool_calls.calls import FoundCall
 from horde_proxy.protocol.generation_request import Tool
 
 MOST_PROBLEMS = 20
-"""Unreadable calls after which a stage ends: a text full of them is a document about calls."""
+"""Unreadable calls after which a stage ends: such a text is a document about calls."""
 _LONGEST_NAME = 256
 
 
 @dataclass(frozen=True)
 class SearchedText:
-    """A text to search for calls of `tools`, which are listed by their names and plain names.
+    """A text to search for calls of `tools`, a mapping by names and plain names.
 
-    `cut_off`: the text ended at a length limit, so nothing in it may be completed by a guess.
+    `cut_off`: the text ended at a length limit, so no call in it may be completed by a guess.
     """
 
     text: str
@@ -27,16 +27,16 @@ class SearchedText:
     cut_off: bool
 
     def tool(self, name: Any) -> Tool | None:
-        """The tool that a model means by a name; None without such a tool."""
+        """The tool that a model means by a name; None if there is no such tool."""
         return self.tools.get(name) or self.tools.get(plain_name(name)) if is_name(name) else None
 
 
 @dataclass
 class Findings:
-    """What a stage has found so far; `start` is where the first call begins.
+    """The findings of a stage so far; `start` is the position of the first call.
 
     `unfinished`: the text ends inside a call. `problem` is the first of `problem_count`.
-    `is_final`: no other stage should look, though no call was found.
+    `is_final`: no further stage should search, even if no call was found.
     """
 
     calls: list[FoundCall] = field(default_factory=list)
@@ -54,13 +54,13 @@ class Findings:
             self.start = start
 
     def add_problem(self, problem: str) -> None:
-        """Note a call that is unreadable. Only the first problem is reported to the model."""
+        """Record an unreadable call. Only the first problem is reported to the model."""
         self.problem = self.problem or problem
         self.problem_count += 1
 
 
 def tools_by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
-    """The tools by name and by plain name; an exact name comes before another's plain one."""
+    """The tools by name and by plain name. A tool's exact name wins over another's plain name."""
     known = {tool.name: tool for tool in tools}
     for tool in tools:
         known.setdefault(plain_name(tool.name), tool)
@@ -73,7 +73,7 @@ def is_name(value: Any) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """The name as it is compared: "`functions.Get-Weather:0`" becomes get_weather."""
+    """The name in a form for comparisons: "`functions.Get-Weather:0`" becomes get_weather."""
     bare = name.strip(" \t\r\n\"'`").casefold().replace("-", "_")
     # gpt-oss and Kimi put the namespace before each name: functions.get_weather
     bare = re.sub(r"\Afunctions?\.", "", bare)

@@ -1,6 +1,6 @@
-"""Calls without a marker, which a worker may have dropped.
+"""Calls without a marker, which the worker may have dropped.
 
-Here a call counts only with the name of an offered tool, so that ordinary JSON stays text.
+Here, only calls of known tools count, so that ordinary JSON stays text.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from horde_proxy.prompts.tool_calls.object_calls import (
 from horde_proxy.prompts.tool_calls.python_calls import PYTHON_HEAD, read_python_line
 from horde_proxy.prompts.tool_calls.searching import MOST_PROBLEMS, Findings, SearchedText
 
-# Before an answer that is all call: <|python_tag|> (Llama 3), ```json or ```tool_code (Gemma 3)
+# Before an answer that is only a call: <|python_tag|> (Llama 3), ```json or ```tool_code (Gemma 3)
 _BEFORE_ALL = re.compile(
     r"\s*(?:<\|python_tag\|>\s*)?(?:```[ \t]*(?:json|python|py|xml|tool_\w+)?[ \t]*\n)?\s*"
 )
-# After it: brackets too many, the fence's end, and <|eom_id|>, <|eot_id|> (Llama 3) or </tool_call>
+# After it: surplus brackets, the fence's end, and <|eom_id|>, <|eot_id|> (Llama 3) or </tool_call>
 _AFTER_ALL = re.compile(r"[\s}\]]*(?:```)?(?:<\|e\w+_id\|>|</tool_call>|\s)*\Z")
 
 
 def whole_answer_calls(searched: SearchedText) -> Findings:
     """The stage for an answer that is one object or one array, perhaps in a fence.
 
-    Llama 3 writes {"name": ..., "parameters": ...} and nothing else, Mistral an array of objects
-    once its [TOOL_CALLS] is dropped. If it is other JSON, then it holds no calls at all.
+    Llama 3 writes only {"name": ..., "parameters": ...}; Mistral's answer is an array of objects if
+    [TOOL_CALLS] was dropped. If the answer is other JSON, it contains no calls at all.
     """
     findings, text = Findings(), searched.text
     before = _BEFORE_ALL.match(text)
@@ -53,14 +53,14 @@ def whole_answer_calls(searched: SearchedText) -> Findings:
 
 
 def embedded_calls(searched: SearchedText) -> Findings:
-    """The stage for objects anywhere in the text. One that never closes hides all after it."""
+    """The stage for objects anywhere in the text. One without an end hides everything after it."""
     findings, text, position = Findings(), searched.text, 0
     while key := OBJECT_START.search(text, position):
         start = key.start()
         extent = span(text, start)
         position = max(extent.end, key.end())
         if extent.state in ("open", "quoted"):
-            # All that follows may be inside of it, a call in a string included.
+            # Everything that follows may be inside of it, even a call in a string.
             if names_a_tool(searched, start, extent):
                 read_unclosed_object(searched, findings, start, extent.state)
             break
@@ -71,14 +71,14 @@ def embedded_calls(searched: SearchedText) -> Findings:
 
 
 def line_calls(searched: SearchedText) -> Findings:
-    """The stage for a tool's name at a line's start, with an object or Python's arguments."""
+    """The stage for a tool's name at the start of a line, with an object or Python's arguments."""
     findings, position = Findings(), 0
     shown = code_blocks(searched.text)
     heads = (pattern.finditer(searched.text) for pattern in (LINE_HEAD, PYTHON_HEAD))
     for head in merge(*heads, key=lambda head: head.start()):
         if findings.unfinished or findings.problem_count >= MOST_PROBLEMS:
             break
-        # Heads within the arguments of the last call are texts of that call.
+        # Heads in the arguments of the last call belong to these arguments.
         if head.start() < position or searched.tool(head_name(searched, head)) is None:
             continue
         if is_within(head.start(), shown):
