@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from horde_proxy.prompts.format_rules import choose_format
+from horde_proxy.prompts.formats import FORMATS
 
 NAMES = {
     "openai/gpt-oss-20b": "harmony",
@@ -25,6 +26,38 @@ NAMES = {
     "ibm-granite/granite-3.1-8b": "granite",
     "moonshotai/Kimi-K2": "kimi",
     "MiniMaxAI/MiniMax-M2": "minimax",
+    "deepseek-ai/DeepSeek-V2-Lite": "deepseek-v2",
+    "deepseek-ai/DeepSeek-V2-Chat": "deepseek-v2",
+    "deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct": "deepseek-v2",
+    "deepseek-ai/DeepSeek-V2.5": "deepseek",
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-70B": "deepseek",
+    "ai21labs/AI21-Jamba-1.5-Mini": "jamba",
+    "ByteDance-Seed/Seed-OSS-36B-Instruct": "seed-oss",
+    "Seed-OSS-36B": "seed-oss",
+    "rednote-hilab/dots.llm1.inst": "dots",
+    "aphrodite/meta-llama/Llama-4-Scout-17B-16E": "llama4",
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct": "llama4",
+    "HuggingFaceH4/zephyr-7b-beta": "zephyr",
+    "stabilityai/stablelm-2-zephyr-1_6b": "zephyr",
+    "stabilityai/stablelm-zephyr-3b": "zephyr",
+    "allenai/Llama-3.1-Tulu-3-8B": "tulu",
+    "allenai/tulu-2-dpo-13b": "tulu",
+    "openchat/openchat-3.5-0106": "openchat",
+    "openchat_3.5": "openchat",
+    "BlinkDL/RWKV-6-World-7B": "rwkv",
+    "rwkv-x060-world-3b": "rwkv",
+    "meta-llama/Llama-2-7b-chat-hf": "llama2",
+    "Llama-2-13B-chat-GGUF": "llama2",
+    "llama-2-70b-chat.Q4_K_M": "llama2",
+    # Names that only contain a word of those above, whose format is another one
+    "Some-Llama-4B": "chatml",
+    "Zephyr-Storm-Merge-7B": "chatml",
+    "Seraph-openchat-3.5-1210-Slerp": "chatml",
+    "openchat-3.6-8b": "chatml",
+    "QRWKV6-32B-Instruct": "chatml",
+    "Connecting-dots-7B": "chatml",
+    "Llama-2-7b-chat-uncensored": "alpaca",
+    "Llama-2-7b-Pirate": "alpaca",
     "TheDrummer/Behemoth-123B-v2.2": "metharme",
     "Pygmalion-2-13b": "metharme",
     "Mythalion-13b": "metharme",
@@ -73,6 +106,17 @@ NAMES = {
     "Some-Old-13B": "alpaca",
     "something-never-heard-of": "chatml",
 }
+
+BY_SETTING_ONLY = {
+    "placeholders": "for names that a worker begins with koboldcpp/, see below",
+    "qwen3-nothink": "whether a model shall think is a wish, and not in its name",
+    "plain": "for base models, whose names do not say that they are",
+}
+
+
+def test_every_format_is_reached_by_some_name_or_by_a_setting_only() -> None:
+    assert set(FORMATS) == {*NAMES.values(), *BY_SETTING_ONLY}
+    assert not set(NAMES.values()) & set(BY_SETTING_ONLY)
 
 
 @pytest.mark.parametrize("name", NAMES)

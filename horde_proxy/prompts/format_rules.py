@@ -24,6 +24,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("harmony", r"gpt-oss"),
     ("gemma4", r"gemma-?4|equinox-31b|g4(?=-)"),
     ("gemma", r"gemma|gemmasutra|tiger-gemma|fallen-gemma"),
+    # V2, its Lite and Coder; V2.5 has the tags of V3
+    ("deepseek-v2", r"deepseek-(?:coder-)?v2(?!\.\d)"),
     ("deepseek", r"deepseek"),
     ("glm4", r"glm|chatglm"),
     ("command-r", r"command-?[ra]|c4ai|aya|agatha"),
@@ -33,6 +35,17 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("granite", r"granite"),
     ("kimi", r"kimi"),
     ("minimax", r"minimax"),
+    ("jamba", r"jamba"),
+    ("seed-oss", r"seed-?oss"),
+    ("dots", r"dots\.llm1"),
+    # By full names, because the first word alone is also in names of others: Impish_LLAMA_4B is
+    # Llama 3 of 4B; zephyr-7b-gemma has ChatML; merges are named after a parent of another format;
+    # openchat-3.6 has tags of Llama 3; RWKV Raven has other roles than RWKV World.
+    ("llama4", r"llama-?4-(?:scout|maverick)"),
+    ("zephyr", r"zephyr-7b-(?:alpha|beta)|zephyr-orpo-141b|stablelm-(?:2-)?zephyr"),
+    ("tulu", r"tulu-[23]"),
+    ("openchat", r"(?<![^/])openchat[-_]3\.5"),
+    ("rwkv", r"rwkv[\w.-]{0,30}world"),
     # TheDrummer's: the base model decides, not the maker: Behemoth-123B-v2, Cydonia-24B-v4.3
     ("metharme", r"behemoth-123b-v2|pygmalion-2|mythalion|metharme"),
     ("mistral-v3", r"behemoth-(?:r1|x|redux)|cydonia-22b"),
@@ -68,6 +81,8 @@ _RULES: tuple[tuple[str, str], ...] = (
         r"l3|l3\.[0-9]|llama-?3(?:\.[0-9])?|stheno|lunaris|euryale|anubis|nevoria|electra"
         r"|sapphira|valkyrie|hanami|3some|lexi|lumimaid|impish[-_]llama",
     ),
+    # Meta's own chats of Llama 2, e.g. Llama-2-7b-chat-hf; a name that goes on is a fine-tune's
+    ("llama2", r"llama-?2-\d+b-chat(?:-hf)?(?=$|[.-](?:q\d|gguf|gptq|awq))"),
     # Fine-tunes of Llama 2 and its time: Fimbulvetr-11B, MythoMax-L2-13b
     (
         "alpaca",
