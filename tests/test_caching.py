@@ -295,6 +295,20 @@ def test_an_invalid_document_does_not_replace_the_copy(tmp_path: Path, answer: A
     assert kept(tmp_path).load().value == {"a": {}}
 
 
+@responses.activate
+def test_a_copy_that_cannot_be_finished_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text[:3].encode())
+        raise OSError(28, "No space left on device")
+
+    responses.get(URL, json={"a": {}}, headers={"ETag": '"one"'})
+    monkeypatch.setattr(Path, "write_text", full)
+    assert kept(tmp_path).load().value == {"a": {}}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_document_may_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "db.json"
     file.write_text('{"b": {}}')

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,3 +105,6 @@ class CachedDocument:
             unfinished.replace(self._copy)
         except OSError as exc:
             log.warning("a fetched document cannot be copied to disk: %s", exc)
+            # On a full disk, half a document for each start of the proxy would add up.
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
