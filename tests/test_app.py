@@ -114,7 +114,8 @@ def test_a_kind_has_options_of_its_own() -> None:
         ),
         (
             {"words": "a-secret"},
-            "setting options.words of the endpoint 'polly': Extra inputs are not permitted",
+            "setting options.words of the endpoint 'polly': "
+            "there is no such option; use one of: word",
         ),
     ],
 )

@@ -100,7 +100,10 @@ def read_options(model: type[_Options], endpoint: EndpointOptions) -> _Options:
     except ValidationError as exc:
         error = exc.errors()[0]
         option = ".".join(str(part) for part in error["loc"])
-        raise WrongOption(option, error["msg"].removeprefix("Value error, ")) from None
+        reason = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            reason = f"there is no such option; use one of: {', '.join(model.model_fields)}"
+        raise WrongOption(option, reason) from None
 
 
 @dataclass(frozen=True, kw_only=True)
