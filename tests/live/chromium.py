@@ -144,7 +144,7 @@ class Chromium:
         os.close(self._writing)
         os.close(self._reading)
         try:
-            self._process.wait(10)
+            self._process.wait(120)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

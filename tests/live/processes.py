@@ -23,7 +23,7 @@ def free_port() -> int:
         return port
 
 
-def until(came: Callable[[], Any], seconds: float = 20) -> Any:
+def until(came: Callable[[], Any], seconds: float = 120) -> Any:
     """What `came` returns as soon as that is true; fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -36,7 +36,7 @@ def until(came: Callable[[], Any], seconds: float = 20) -> Any:
 
 def answers(url: str) -> bool:
     try:
-        return requests.get(url, timeout=2).ok
+        return requests.get(url, timeout=10).ok
     except requests.RequestException:
         return False
 
@@ -80,7 +80,7 @@ class Processes:
         process = self.start(
             "worker", "--horde", url, "--backend", "echo", "--idle", "0.05", *options
         )
-        until(lambda: "echo" in requests.get(f"{url}/v1/models", timeout=5).text)
+        until(lambda: "echo" in requests.get(f"{url}/v1/models", timeout=60).text)
         return process
 
     def end(self) -> None:
@@ -96,6 +96,6 @@ class Processes:
 
 def running_requests(url: str) -> list[str]:
     """Ids of the requests that the private horde still has."""
-    user = requests.get(f"{url}/api/v2/find_user", headers={"apikey": KEY}, timeout=5).json()
+    user = requests.get(f"{url}/api/v2/find_user", headers={"apikey": KEY}, timeout=60).json()
     found: list[str] = user["active_generations"].get("text", [])
     return found

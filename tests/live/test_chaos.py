@@ -244,7 +244,7 @@ def bring_trouble(processes: Processes, bind: str, workers: list[Any]) -> None:
 
 def nothing_is_left(url: str, horde: str) -> None:
     """All places are free again, and the horde has no request that anybody waits for."""
-    until(lambda: not running_requests(horde), 30)
+    until(lambda: not running_requests(horde))
     until(lambda: answers(f"{url}/health/ready"))
     with ThreadPoolExecutor(PLACES) as pool:
         numbers = range(0, PLACES * 2, 2)

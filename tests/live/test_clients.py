@@ -82,7 +82,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     processes.start(
         "worker", "--horde", url, "--backend", "echo", "--idle", "0.05", "--scenario", str(script)
     )
-    until(lambda: MODEL in requests.get(f"{url}/v1/models", timeout=5).text)
+    until(lambda: MODEL in requests.get(f"{url}/v1/models", timeout=60).text)
     yield url, folder
     processes.end()
 

@@ -95,7 +95,7 @@ def test_two_hundred_chats_at_once_with_one_anonymous_key_all_get_their_answer(
 
 
 def count_submits(horde: str) -> int:
-    totals = requests.get(f"{horde}/api/v2/stats/text/totals", timeout=5).json()
+    totals = requests.get(f"{horde}/api/v2/stats/text/totals", timeout=60).json()
     requested: int = totals["minute"]["requests"]
     return requested
 
@@ -124,7 +124,7 @@ def test_what_nobody_comes_back_for_is_cancelled_after_the_grace(processes: Proc
     def look() -> None:
         for second in range(6):
             time.sleep(1)
-            seen[second] = len(requests.get(f"{url}/v1/horde/requests", timeout=5).json()["data"])
+            seen[second] = len(requests.get(f"{url}/v1/horde/requests", timeout=60).json()["data"])
 
     looker = threading.Thread(target=look)
     looker.start()

@@ -73,7 +73,7 @@ def client() -> Iterator[openai.OpenAI]:
     processes = Processes()
     url = processes.serve_horde()
     processes.start("worker", "--horde", url, "--backend", "smollm2", "--idle", "0.05")
-    until(lambda: MODEL in requests.get(f"{url}/v1/models", timeout=5).text, 60)
+    until(lambda: MODEL in requests.get(f"{url}/v1/models", timeout=60).text)
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=280) as found:
         yield found
     processes.end()
