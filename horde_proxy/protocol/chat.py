@@ -1,4 +1,4 @@
-"""Reading a chat completion request: OpenAI's body in, a checked GenerationRequest out. Pure.
+"""Reads a chat completion request: OpenAI's body in, a checked GenerationRequest out. Pure.
 
 Source: POST /v1/chat/completions in OpenAI's OpenAPI description. Where real clients send more
 than that, the comment at the line names the client. Unknown fields are ignored, as all compatible
@@ -26,25 +26,25 @@ from horde_proxy.protocol.validation import missing_parameter, validated
 
 
 def _integral(value: Any) -> Any:
-    """80.0 becomes 80: JSON has one kind of number. "80" and true stay wrong."""
+    """80.0 becomes 80, since JSON has only one kind of numbers. "80" and true stay invalid."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 MOST_MESSAGES = 20_000
-"""A body of 32 MB may hold millions: each becomes objects of ours, and templates copy them."""
+"""A body of 32 MB may contain millions. Each becomes several objects, and templates copy them."""
 MOST_ELEMENTS = 1_000
-"""Of tools, stops, parts of a message. OpenAI allows 4 stops; Continue sends more."""
+"""The most tools, stops or parts of a message. OpenAI allows 4 stops; Continue sends more."""
 
 Int = Annotated[int, BeforeValidator(_integral)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
-# fail_fast: pydantic otherwise remembers every fault, and a million of them take gigabytes.
+# fail_fast: otherwise pydantic collects every error, and a million errors take gigabytes.
 Strings = Annotated[list[str], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 Integers = Annotated[list[Int], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 
 
 class _Lenient(BaseModel):
-    """Unknown fields are ignored, but "80" is no number and NaN, which is no JSON, is refused."""
+    """Unknown fields are ignored. "80" is not a number, and NaN is refused, as it is not JSON."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -58,7 +58,7 @@ class _Part(_Lenient):
 
 
 class _Function(_Lenient):
-    """A call's function. Ollama's own API has arguments as an object, OpenAI's as JSON text."""
+    """A call's function. Arguments are an object in Ollama's own API, and JSON text in OpenAI's."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
@@ -90,7 +90,7 @@ class _FunctionTool(_Lenient):
 
 
 class _Tool(_Lenient):
-    """A tool; in `allowed_tools` there is only its name, in `function` or beside the type."""
+    """A tool; in `allowed_tools`, it has only a name, in `function` or beside the type."""
 
     type: str | None = "function"
     function: _FunctionTool | None = None
@@ -227,15 +227,15 @@ _SAMPLING = (
 _LITERAL = ("const", "default", "enum", "examples")
 """Keywords of a JSON schema whose values are data, in which null is a value."""
 _DEEPEST_SCHEMA = 64
-"""Levels of a schema that are freed of nulls. Python's own stack ends at a thousand calls."""
+"""Levels of a schema in which nulls are removed. Python's stack ends at a thousand calls."""
 _SPEAKERS = ("system", "developer", "user")
-"""Roles that need a content. An assistant that only calls tools has none: the AI SDK sends null."""
+"""Roles that need content. An assistant that only calls tools has none: the AI SDK sends null."""
 # The names of the same samplers in vLLM and Hugging Face, and in llama.cpp.
 _OTHER_NAMES = {
     "typical": ("typical_p",),
     "rep_pen": ("repetition_penalty", "repeat_penalty"),
 }
-# What the horde's workers cannot do; X-Horde-Warnings tells the client.
+# The horde's workers cannot do these. X-Horde-Warnings tells the client.
 _IGNORED = ("seed", "logit_bias", "logprobs", "top_logprobs", "web_search_options")
 
 
@@ -251,7 +251,7 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> GenerationR
     return replace(
         common_request(chat, _ignored(chat, _IGNORED), max_n=max_n, strict=strict),
         messages=tuple(_message(index, message) for index, message in enumerate(chat.messages)),
-        # The newer name wins: clients that send both mean the older one for older servers.
+        # The newer name wins: clients that send both send the older one for older servers.
         max_tokens=chat.max_completion_tokens or chat.max_tokens,
         tools=tools,
         tool_choice=choice,
@@ -355,7 +355,7 @@ def _function_tool(function: _FunctionTool) -> Tool:
 
 
 def _choice(given: Any, default: str) -> tuple[str, set[str] | None]:
-    """(choice, the names of the allowed tools, or None for all)."""
+    """(the choice, the names of the allowed tools or None for all)."""
     if given is None or isinstance(given, str):
         return given or default, None
     if isinstance(given, _Named):
@@ -382,7 +382,7 @@ def _json_format(given: _ResponseFormat | None) -> JsonFormat | None:
 
 
 def without_nulls(schema: Any, depth: int = 0) -> Any:
-    """A JSON schema without keywords that are null: null means absent."""
+    """A JSON schema without keywords that are null, which means that they are absent."""
     if depth > _DEEPEST_SCHEMA:
         return schema
     if isinstance(schema, list):
@@ -415,12 +415,12 @@ def _message(index: int, message: _Message) -> Message:
     if message.role in _SPEAKERS and "content" not in message.model_fields_set:
         raise missing_parameter(f"messages.[{index}].content")
     text = _text(index, message.content)
-    # SillyTavern names the speakers of a group chat so; templates have no place for names.
+    # SillyTavern sends the speakers of a group chat as names, but templates have no names.
     if message.name and message.role in ("user", "assistant"):
         text = f"{message.name}: {text}"
     if message.role in ("tool", "function"):
         return Message("tool", text, tool_call_id=message.tool_call_id or message.name)
-    # OpenAI's newer name of the same role, which no open model knows.
+    # "developer" is OpenAI's newer name of the system role. No open model knows it.
     role = "system" if message.role == "developer" else message.role
     return Message(role, text, tool_calls=_calls(message))  # type: ignore[arg-type]
 

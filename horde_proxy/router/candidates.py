@@ -1,4 +1,4 @@
-"""The candidates for one request, best first, and why those that were tried did not answer."""
+"""The candidates for one request, the best first, and the reasons why some did not answer."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Candidates:
         self._left.appendleft(candidate)
 
     def keep_proxying(self) -> None:
-        """Leave out the candidates that cannot proxy."""
+        """Drop the candidates that cannot proxy."""
         self._left = deque(candidate for candidate in self._left if candidate.endpoint.can_proxy)
 
     def has_fallback(self) -> bool:
@@ -94,7 +94,7 @@ class Candidates:
         return any(candidate.is_fallback for candidate in self._left)
 
     def failed(self, candidate: Candidate, attempt: Attempt, error: ProxyError) -> None:
-        """Note an error; the endpoint cools down if the error concerns it as a whole."""
+        """Record an error. The endpoint cools down if the error concerns it as a whole."""
         name = candidate.endpoint.name
         self._errors.append(error)
         self._reasons[name] = str(error).rstrip(".")  # it becomes a part of a longer sentence
@@ -107,19 +107,19 @@ class Candidates:
         log.info("%s failed%s: %s", name, ", trying the next" if self._left else "", error)
 
     def not_supported(self, candidate: Candidate, status: int) -> None:
-        """Note that an endpoint answered that it does not know the request's file or path."""
+        """Record that an endpoint does not know the request's file or path."""
         self._reasons[candidate.endpoint.name] = f"it answered with status {status}"
 
     def overflowed(self, error: ProxyError) -> None:
-        """Leave only fallbacks: the request is too long for the model, wherever that runs."""
+        """Keep only fallbacks: the request is too long for the model at any endpoint."""
         self._overflow = error
         self._left = deque(candidate for candidate in self._left if candidate.is_fallback)
 
     def error(self) -> ProxyError:
-        """Why there is no answer: every endpoint with its reason."""
+        """The error when no candidate answered: every endpoint with its reason."""
         if self._overflow is not None:
             return self._overflow
-        # With one endpoint its own error says more than a list of reasons with one entry.
+        # With one endpoint, its own error tells more than a list of one reason.
         if self._errors and not self._absent and len(self._reasons) == 1:
             return self._errors[-1]
         soonest = min(self._retry_after, default=None)

@@ -1,4 +1,4 @@
-"""Trying candidates, one after another, until one of them answers.
+"""Tries the candidates one after another, until one of them answers.
 
 A stream may change its upstream until the client has seen content. Only one generator frame of
 this room lies between the front and the upstream: a thousand clients wait in these frames.
@@ -30,7 +30,7 @@ from horde_proxy.upstreams.openai.errors import context_overflow, server_error
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 _NOT_SUPPORTED = frozenset({404, 405, 501})
-"""The statuses with which a server says that it does not know a file, a path or a method."""
+"""The statuses of a server that does not know a file, a path or a method."""
 
 
 def stream(
@@ -76,7 +76,7 @@ def _next_one_may_answer(
 
 
 class SplicedStream:
-    """What a client has seen of its answer, over all upstreams that were tried for it.
+    """The answer as one client has seen it, over all upstreams that were tried for it.
 
     `has_content`: the client has seen content, so no other upstream may answer any more.
     """
@@ -89,7 +89,7 @@ class SplicedStream:
         self._roles: set[int] = set()
 
     def splice(self, attempt: Attempt, item: StreamItem) -> StreamItem | None:
-        """The item for the client; None if the client has its like from an earlier upstream.
+        """The item for the client; None if an earlier upstream has already sent the same.
 
         All chunks get one id. The cost is that of the upstream that answers in the end, as in the
         usage of an answer that is not streamed.
@@ -160,7 +160,7 @@ def _try(
     try:
         response = send(call, candidate.models[0] if call.model else None)
     except ProxyError as exc:
-        # Neither is the endpoint's fault, and no other endpoint would do better.
+        # This is not the endpoint's fault, and another endpoint would not do better.
         if not isinstance(exc, ClientGone | ShuttingDown):
             candidates.failed(candidate, attempt, exc)
             return None, False
@@ -180,7 +180,7 @@ def _try(
 def _is_good(
     response: ProxyResponse, candidate: Candidate, attempt: Attempt, candidates: Candidates
 ) -> bool:
-    """Whether the response is for the client, and not a reason to try the next candidate."""
+    """Whether the client should get the response, instead of the next candidate's."""
     response.model = candidate.model
     response.headers.append(("X-Endpoint", candidate.endpoint.name))
     try:
@@ -189,7 +189,7 @@ def _is_good(
         overflow = context_overflow(response) if candidates.has_fallback() else None
     except (ClientGone, ShuttingDown):
         raise
-    except ProxyError as exc:  # the body broke off while it was looked at
+    except ProxyError as exc:  # the connection broke while the body was read
         error, overflow = exc, None
     if error is not None:
         candidates.failed(candidate, attempt, error)
@@ -199,7 +199,7 @@ def _is_good(
         candidates.overflowed(overflow)
         return False
     if candidate.model is None and candidates and response.status in _NOT_SUPPORTED:
-        # Nobody knows which endpoint keeps a file, so the next one is tried.
+        # It is unknown which endpoint has the file, so the next one is tried.
         candidates.not_supported(candidate, response.status)
         return False
     return True
