@@ -273,6 +273,15 @@ def test_a_registered_kind_opens_its_names_and_is_named(monkeypatch: pytest.Monk
 
 
 @responses.activate
+def test_a_kobold_server_with_unusable_lengths_gets_the_usual_ones() -> None:
+    responses.get(f"{URL}/api/v1/model", json={"result": "koboldcpp/Some-8B"})
+    responses.get(f"{URL}/api/v1/config/max_length", json={"value": "long"})
+    responses.get(f"{URL}/api/v1/config/max_context_length", json={"value": [4096]})
+    backend = open_backend(URL)
+    assert (backend.max_length, backend.max_context_length) == (512, 4096)
+
+
+@responses.activate
 def test_something_that_is_no_backend_is_named() -> None:
     responses.get(f"{URL}/api/v1/model", body="<html>")
     responses.get(f"{URL}/api/version", json=[])

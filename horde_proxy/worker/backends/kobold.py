@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import requests
 
+from horde_proxy.numbers import finite
 from horde_proxy.worker.backends.base import Payload
 from horde_proxy.worker.backends.server import ModelServer, ServerModel, get, text_at
 
@@ -23,7 +24,7 @@ class KoboldServer(ModelServer):
             return None
         length = get(session, f"{url}/api/v1/config/max_length", "value")
         context = get(session, f"{url}/api/v1/config/max_context_length", "value")
-        return ServerModel(name, int(length or 512), int(context or 4096))
+        return ServerModel(name, int(finite(length) or 512), int(finite(context) or 4096))
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
         return text_at(self.post("/api/v1/generate", dict(payload)), "results", 0, "text")
