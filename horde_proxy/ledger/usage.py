@@ -231,8 +231,15 @@ class UsageRecorder:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None and self._database is not None:
-                self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="usage", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as exc:
+                    # The machine allows no more threads now. The next usage tries again; the
+                    # request that brought this one has its answer already.
+                    log.warning("usage is not written yet: %s", exc)
+                    return
+                self._thread = thread
                 atexit.register(self.close)
 
     def _run(self) -> None:

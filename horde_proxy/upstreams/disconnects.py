@@ -199,13 +199,17 @@ class DisconnectMonitor:
 
     def _started(self) -> Any:
         if self._poll is None:
-            self._poll = select.epoll()
-            threading.Thread(target=self._run, name="disconnects", daemon=True).start()
+            poll = select.epoll()
+            # Kept only once the thread runs: where none can be started now, a later call tries.
+            threading.Thread(
+                target=self._run, args=(poll,), name="disconnects", daemon=True
+            ).start()
+            self._poll = poll
         return self._poll
 
-    def _run(self) -> None:
+    def _run(self, poll: Any) -> None:
         while True:
-            for descriptor, _ in self._poll.poll():
+            for descriptor, _ in poll.poll():
                 with self._lock:
                     watch = self._by_descriptor.get(descriptor)
                     if watch:

@@ -21,6 +21,7 @@ from horde_proxy.errors import (
     ProxyError,
     RateLimited,
     ServerBug,
+    Unavailable,
     UpstreamContextExceeded,
     UpstreamFailed,
 )
@@ -36,6 +37,8 @@ from horde_proxy.upstreams.openai.errors import (
 from horde_proxy.upstreams.proxying import ProxyResponse
 
 _Arrived = Accepted | Chunk | BaseException | None
+_THREAD_PAUSE = 5
+"""Retry-After (s) when the machine allows no more threads: answers end all the time."""
 
 
 def stream_items(
@@ -43,8 +46,9 @@ def stream_items(
 ) -> Generator[StreamItem, None, None]:
     """Accepted, Waitings and chunks of the stream that `start` begins and `stop` breaks off."""
     arrived: SimpleQueue[_Arrived] = SimpleQueue()
-    threading.Thread(target=_read, args=(name, start, arrived.put), daemon=True).start()
+    reader = threading.Thread(target=_read, args=(name, start, arrived.put), daemon=True)
     try:
+        _start(reader)
         while True:
             try:
                 item = arrived.get(timeout=LONGEST_SLEEP)
@@ -58,6 +62,17 @@ def stream_items(
             yield item
     finally:
         stop()
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread. Raises Unavailable where the machine allows no more of them."""
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        raise Unavailable(
+            "This proxy cannot start a thread for the stream: its machine allows no more.",
+            retry_after=_THREAD_PAUSE,
+        ) from exc
 
 
 def as_chunks(lines: Iterable[bytes]) -> Iterator[Chunk]:
