@@ -56,7 +56,7 @@ class BackgroundValue(Generic[T]):
         *,
         ttl: float,
         stale: float = math.inf,
-        patience: float = PATIENCE,
+        patience: float | None = None,
         first_patience: float | None = None,
         failure_ttl: float = FAILURE_TTL,
         age: Callable[[T], float] = lambda value: 0.0,
@@ -67,8 +67,8 @@ class BackgroundValue(Generic[T]):
     ) -> None:
         self._name, self._telemetry = name, telemetry
         self._load, self._ttl, self._stale = load, ttl, stale
-        self._patience = patience
-        self._first_patience = patience if first_patience is None else first_patience
+        self._patience = PATIENCE if patience is None else patience
+        self._first_patience = self._patience if first_patience is None else first_patience
         self._failure_ttl, self._age_of = failure_ttl, age
         self._clock, self._run = clock, run
         self._changed = threading.Condition()
