@@ -177,8 +177,8 @@ def test_the_demo_without_a_runner_uses_the_toy_and_says_how_to_get_one(
     monkeypatch.setattr(demo, "can_run_gguf", lambda: False)
     assert demo.choose_backend(None, said.append) == "ngram"
     [line] = said
-    assert line.startswith("No runner for a real model here, so a toy answers. To get it: ")
-    assert line.endswith('-m pip install -e ".[local]"')
+    assert line.startswith("No runner for a real model here, so a toy answers. To get one: ")
+    assert line.endswith('-m pip install ".[local]"')
 
 
 def test_the_demo_fetches_the_model_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

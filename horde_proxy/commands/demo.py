@@ -77,7 +77,7 @@ def choose_backend(model: str | None, report: Report) -> str:
             raise DemoError(f"there is no model file {model}")
         return model
     if not can_run_gguf():
-        report(f"No runner for a real model here, so a toy answers. To get it: {LOCAL_EXTRA}")
+        report(f"No runner for a real model here, so a toy answers. To get one: {LOCAL_EXTRA}")
         return "ngram"
     try:
         if model_file.installed() is None:

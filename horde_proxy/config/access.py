@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from horde_proxy.config.values import Section, SentKey, header_value
+from horde_proxy.extras import command_for
 from horde_proxy.folders import state_folder
 from horde_proxy.key_digest import digest_of_setting
 
@@ -95,7 +96,7 @@ class AccessSettings(Section):
         if url.startswith("sqlite:///:memory:") or url in ("sqlite:///", "sqlite:////"):
             raise ValueError("name a file: sqlite:///PATH, with four slashes for one from the root")
         if url.startswith("postgresql") and find_spec("psycopg") is None:
-            raise ValueError("psycopg is missing: pip install 'horde-proxy[postgres]'")
+            raise ValueError(f"psycopg is missing; {command_for('postgres')}")
         return url
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.config.values import HttpUrl, Seconds, SecondsOrZero, Section, SentKey, WebhookUrl
+from horde_proxy.extras import command_for
 from horde_proxy.folders import cache_folder
 
 _LIMIT = re.compile(r"[1-9][0-9]*/(?:second|minute|hour|day)")
@@ -138,5 +139,5 @@ class CacheSettings(Section):
         if not url.startswith(("redis://", "rediss://", "redis+unix://")):
             raise ValueError("write it as redis://HOST:PORT/DATABASE")
         if find_spec("redis") is None:
-            raise ValueError("the package redis is missing: pip install 'horde-proxy[redis]'")
+            raise ValueError(f"the package redis is missing; {command_for('redis')}")
         return url

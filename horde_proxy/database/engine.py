@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.database.locking import advisory_lock, directory_lock
 from horde_proxy.database.migrations import Schema, upgrade
+from horde_proxy.extras import command_for
 
 _TIMEOUT = 5
 """How long to wait for a locked file, or for a server's answer (s)."""
@@ -65,9 +66,7 @@ class Database:
             with self._engine(schema).begin() as connection:
                 yield connection
         except ImportError as exc:
-            raise DatabaseError(
-                f"{self._label} needs psycopg: pip install 'horde-proxy[postgres]'"
-            ) from exc
+            raise DatabaseError(f"{self._label} needs psycopg; {command_for('postgres')}") from exc
         except OSError as exc:
             raise DatabaseError(
                 f"The database {self._label} failed: {_reason(exc)}. Set {self._setting} to a "

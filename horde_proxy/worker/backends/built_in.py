@@ -5,16 +5,16 @@ The runner needs numpy and gguf (extra `local`), so it is imported only when a m
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
+from horde_proxy.extras import command_for
 from horde_proxy.worker import model_file
 from horde_proxy.worker.backends.base import Backend, BackendError, BackendOptions
 
-LOCAL_EXTRA = f'{sys.executable} -m pip install -e ".[local]"'
-"""The command that installs what the runner needs."""
+LOCAL_EXTRA = command_for("local")
+"""How to install what the runner needs."""
 
 
 def can_run_gguf() -> bool:
@@ -31,7 +31,7 @@ def open_model(name: str, options: BackendOptions) -> Backend | None:
 
 def _load(path: Path) -> Backend:
     if not can_run_gguf():
-        raise BackendError(f"numpy and gguf are missing: {LOCAL_EXTRA}")
+        raise BackendError(f"numpy and gguf are missing; {LOCAL_EXTRA}")
     if not path.is_file():
         raise BackendError(f"there is no model file {path}; `horde-proxy model install` gets one")
     from horde_proxy.worker.llama import Llama, UnusableModel
