@@ -61,7 +61,10 @@ PET: dict[str, Any] = {
     "additionalProperties": False,
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+PATIENCE = 3000
+"""How long a client waits for an answer (s): a machine that is busy otherwise takes its time."""
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +74,10 @@ def client() -> Iterator[openai.OpenAI]:
     if installed(None) is None:
         pytest.skip("`horde-proxy model install` has not been run")
     processes = Processes()
-    url = processes.serve_horde()
+    url = processes.serve_horde(server__timeout=str(PATIENCE))
     processes.start("worker", "--horde", url, "--backend", "smollm2", "--idle", "0.05")
     until(lambda: MODEL in requests.get(f"{url}/v1/models", timeout=60).text)
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=280) as found:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=PATIENCE) as found:
         yield found
     processes.end()
 
