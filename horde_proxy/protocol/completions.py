@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol.chat import MOST_ELEMENTS, Int, SampledBody, common_request
 from horde_proxy.protocol.chunks import ChatEvents, Chunk
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
+from horde_proxy.protocol.sampled_body import MOST_ELEMENTS, Int, SampledBody, common_request
 from horde_proxy.protocol.validation import validated
 
 # The horde's workers cannot do these. X-Horde-Warnings tells the client.
