@@ -11,6 +11,19 @@ import sys
 import time
 from typing import Literal
 
+# A foreign name or message with a newline must not write a line of its own into the log. These are
+# the characters at which str.splitlines, and so many readers of logs, end a line.
+_LINE_BREAKS = {
+    ord(character): ascii(character)[1:-1] for character in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+}
+
+
+class _TextFormatter(logging.Formatter):
+    """One line for each record, but for the traceback of an exception, which follows it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return super().formatMessage(record).translate(_LINE_BREAKS)
+
 
 class _JsonFormatter(logging.Formatter):
     """`fields` of a record, which the log of requests sets, become members of the object."""
@@ -33,7 +46,7 @@ class _JsonFormatter(logging.Formatter):
 def configure(style: Literal["text", "json"]) -> None:
     """Send our own messages from INFO on, and other libraries' warnings, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    text = _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_JsonFormatter() if style == "json" else text)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("horde_proxy").setLevel(logging.INFO)

@@ -138,6 +138,36 @@ def test_the_headers_of_a_stream_keep_proxies_from_buffering(client: FlaskClient
     assert "Content-Length" not in headers
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_a_stream_is_read_by_clients_that_split_at_unicode_line_breaks(
+    world: World, path: str
+) -> None:
+    world.employ(Scripted("one\u2028two\u2029three\x85four\x0bfive."))
+    response = world.http().post(f"/v1/{path}", json={**body(stream=True), "prompt": "Hi"})
+    # httpx and requests split decoded text as Python does.
+    lines = [line for line in response.text.splitlines() if line and not line.startswith(":")]
+    assert lines.pop() == "data: [DONE]"
+    choices = [json.loads(line.removeprefix("data: "))["choices"][0] for line in lines]
+    texts = [choice.get("text") or choice.get("delta", {}).get("content") for choice in choices]
+    assert "".join(filter(None, texts)) == "one\u2028two\u2029three\x85four\x0bfive."
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_name_beyond_ascii_is_percent_encoded_in_headers_only(
+    world: World, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    caplog.set_level("INFO", "horde_proxy.requests")
+    world.employ(Scripted("Hello.", name="koboldcpp/Llama-🦙-8B"))
+    response = world.http().post(
+        "/v1/chat/completions", json=body(model="llama-🦙-8b", stream=stream)
+    )
+    assert response.headers["X-Horde-Model"] == "koboldcpp/Llama-%F0%9F%A6%99-8B"
+    assert '"model":"koboldcpp/Llama-🦙-8B"' in response.text.replace("\\ud83e\\udd99", "🦙")
+    response.close()
+    [record] = caplog.records
+    assert record.fields["model"] == "koboldcpp/Llama-🦙-8B"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_horde_is_named_in_the_headers(client: FlaskClient, stream: bool) -> None:
     headers = post(client, stream=stream, seed=1).headers

@@ -318,6 +318,11 @@ type = "horde"
     assert (horde.label(), horde.url) == ("horde", None)
 
 
+def test_a_host_beyond_ascii_makes_a_name_that_a_header_can_carry() -> None:
+    found = load(environ={}, flags={"endpoints": [{"url": "http://müller.local:11434"}]})
+    assert found.endpoints[0].label() == "m%C3%BCller.local:11434"
+
+
 def test_target_openai_url_is_one_endpoint() -> None:
     environ = {"TARGET_OPENAI_URL": "http://a:1", "API_KEY": "k", "TIMEOUT": "9"}
     assert endpoints(environ) == [("http://a:1", "k", 9)]

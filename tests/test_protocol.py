@@ -403,7 +403,17 @@ def test_words_keep_the_space_before_them() -> None:
 
 
 def test_an_event_is_one_line_and_a_blank_one() -> None:
-    assert sse.event({"a": "b\n\u2028ü"}) == 'data: {"a":"b\\n\u2028ü"}\n\n'.encode()
+    assert sse.event({"a": "b\nü"}) == 'data: {"a":"b\\nü"}\n\n'.encode()
+
+
+def test_an_event_is_one_line_for_clients_that_split_at_unicode_line_breaks() -> None:
+    text = "a\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029b"
+    event = sse.event({"a": text}, name="b")
+    # httpx and requests decode first, and split lines as Python does.
+    first, second, third = event.decode().splitlines()
+    assert (first, third) == ("event: b", "")
+    assert second == r'data: {"a":"a\u000b\f\u001c\u001d\u001e\u0085\u2028\u2029b"}'
+    assert json.loads(second.removeprefix("data: ")) == {"a": text}
 
 
 def test_half_a_character_is_still_json() -> None:

@@ -31,6 +31,7 @@ from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.base import ANSWER_MARGIN, Accepted, Caller, StreamItem, Waiting
 from horde_proxy.upstreams.interleave import interleave
+from horde_proxy.upstreams.proxying import header_text
 
 _STREAM_SLEEP = 2.0
 """The longest sleep for a stream (s): a keep-alive is due every few seconds."""
@@ -64,7 +65,7 @@ def run_generation(front: Front[Q]) -> Response:
             if isinstance(item, dict):
                 chunks.append(item)
         response = jsonify(front.fold(question, chunks))
-    response.headers.update(accepted.headers)
+    response.headers.update({name: header_text(value) for name, value in accepted.headers.items()})
     return response
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -97,6 +97,8 @@ class EndpointSettings(Section):
     def label(self) -> str:
         """Its name, or else its host and port, or its type where that is enough."""
         host = urlsplit(self.url or "").netloc.rpartition("@")[2]
+        # Headers carry the name, and take ASCII only: "m%C3%BCller.local:1" for müller.local:1.
+        host = quote(host, safe="[]:%")
         return self.name or (host if KINDS[self.type].needs_url else "") or self.type
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Any, Protocol
+from urllib.parse import quote
 
 from requests.structures import CaseInsensitiveDict
 
@@ -89,6 +90,8 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # A value that goes on in the next line, "a\r\n b", which was allowed until RFC 7230 of 2014.
 _FOLD = re.compile(r"\r?\n[ \t]+")
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
+"""Printable ASCII, which every server and client takes in a header."""
 Headers = list[tuple[str, str]]
 
 
@@ -204,10 +207,27 @@ def response_headers(headers: Iterable[tuple[str, str]]) -> Headers:
     ]
 
 
+def header_text(text: str) -> str:
+    """A text as the value of a header of ours, e.g. "Llama-%F0%9F%A6%99" for "Llama-🦙".
+
+    A WSGI server raises for a newline and for what Latin-1 does not have, and clients disagree on
+    the rest beyond ASCII. Percent-encoding keeps such a name readable for programs (RFC 3986, 2.1).
+    """
+    return quote(text, safe=_PRINTABLE, errors="backslashreplace")
+
+
 def _listed(connection: str) -> set[str]:
     """The headers that a Connection header names as its own: "close, X-Hop"."""
     return {name.strip().lower() for name in connection.split(",")}
 
 
 NO_BODY = JsonBody(b"")
-__all__ = ["NO_BODY", "Body", "JsonBody", "ProxyRequest", "ProxyResponse", "response_headers"]
+__all__ = [
+    "NO_BODY",
+    "Body",
+    "JsonBody",
+    "ProxyRequest",
+    "ProxyResponse",
+    "header_text",
+    "response_headers",
+]

@@ -85,18 +85,14 @@ class Plan:
         return replace(self, request=request, fitted=fitted)
 
     def headers(self, request_id: str | None) -> dict[str, str]:
-        """The headers of the client's response, in ASCII as WSGI demands it."""
+        """The headers of the client's response, as text: see upstreams.proxying.header_text."""
         headers = {
             "X-Horde-Request-Id": request_id or "",
             "X-Horde-Model": ", ".join(self.models),
             "X-Horde-Format": self.format.name,
             "X-Horde-Warnings": "; ".join(self.warnings),
         }
-        return {
-            name: value.encode("ascii", "replace").decode()
-            for name, value in headers.items()
-            if value
-        }
+        return {name: value for name, value in headers.items() if value}
 
     def description(self, fitted: Fitted) -> str:
         """What a worker must offer, in words."""
