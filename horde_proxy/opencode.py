@@ -117,7 +117,9 @@ def fastest(models: Sequence[Model]) -> Model:
 
 def write(path: Path, text: str) -> bool:
     """Put a text into a file, whole or not at all. False if the file has that text already."""
-    if path.is_file() and path.read_bytes() == text.encode():
+    # Half a surrogate pair, which UTF-8 cannot encode, becomes JSON's own escape: "\\ud800".
+    content = text.encode("utf-8", "backslashreplace")
+    if path.is_file() and path.read_bytes() == content:
         return False
     # A link stays a link: its target is replaced. The new file is made beside the target, because
     # a rename cannot cross file systems.
@@ -129,7 +131,7 @@ def write(path: Path, text: str) -> bool:
         dir=target.parent, prefix=f".{target.name}.", delete=False
     ) as file:
         try:
-            file.write(text.encode())
+            file.write(content)
             # The text must be on disk before the name is: otherwise a crash of the machine could
             # leave an empty file.
             file.flush()

@@ -246,3 +246,11 @@ def test_a_broken_file_is_named_and_stays(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "not valid JSON in line 1" in result.output
     assert path.read_text() == '{"mine": 1'
+
+
+def test_half_a_surrogate_pair_is_written_as_an_escape(tmp_path: Path) -> None:
+    file = tmp_path / "opencode.json"
+    assert opencode.write(file, '{"name": "a\ud800"}')
+    assert file.read_bytes() == b'{"name": "a\\ud800"}'
+    assert json.loads(file.read_bytes()) == {"name": "a\ud800"}
+    assert not opencode.write(file, '{"name": "a\ud800"}')

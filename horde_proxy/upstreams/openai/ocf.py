@@ -12,6 +12,7 @@ from typing import Any
 
 from horde_proxy.errors import Unavailable, UpstreamFailed
 from horde_proxy.upstreams.disconnects import CallGuard
+from horde_proxy.upstreams.openai.model_list import is_usable_id
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
@@ -96,7 +97,7 @@ def _model_in(entry: Any) -> Iterator[str]:
     """The model that an identity group names, if any; "model=*" and "all" name none."""
     if isinstance(entry, str) and entry.startswith(_MODEL):
         name = entry.removeprefix(_MODEL).strip()
-        if name and name != "*":
+        if name != "*" and is_usable_id(name):
             yield name
 
 

@@ -11,6 +11,7 @@ What an error means for the choice of a server is errors.py's, which headers pas
 from __future__ import annotations
 
 import json
+import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from horde_proxy.upstreams.base import Caller, Route, StreamItem
 from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.kinds import EndpointOptions, Services
 from horde_proxy.upstreams.lean_adapter import prepared
+from horde_proxy.upstreams.openai.model_list import LONGEST_LIST, model_objects, parse_document
 from horde_proxy.upstreams.openai.stream import stream_items
 from horde_proxy.upstreams.proxying import (
     JsonBody,
@@ -48,6 +50,7 @@ _READ = 65_536
 """Bytes of one read, at most."""
 _CONNECTIONS = 128
 """Connections kept in a pool. More calls at a time open more, which are closed after use."""
+log = logging.getLogger(__name__)
 
 
 def base_url(url: str) -> str:
@@ -87,7 +90,7 @@ class OpenAIUpstream:
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self.name, self.url = name, _without_password(url)
-        self.offers_any = False
+        self.offers_any, self._left_out = False, 0
         self._base = self._api_base(self.url)
         self._host = urlsplit(self.url).netloc
         self._session, self._monitor = session, monitor
@@ -184,7 +187,13 @@ class OpenAIUpstream:
         self.offers_any = response.status_code in _NO_LIST
         if self.offers_any:
             return []
-        return _models(self._document(response))
+        models, left_out = model_objects(self._document(response))
+        # The list is loaded every minute; what is wrong with it is logged when that changes.
+        if left_out and left_out != self._left_out:
+            sentence = "%s: entries left out of its list of models because of their ids: %d"
+            log.warning(sentence, self.name, left_out)
+        self._left_out = left_out
+        return models
 
     def _get(self, url: str) -> requests.Response:
         headers = CaseInsensitiveDict({"Accept": "application/json", **self._own_headers})
@@ -196,10 +205,7 @@ class OpenAIUpstream:
             raise UpstreamFailed("it refuses the api_key that is configured for it")
         if not response.ok:
             raise UpstreamFailed(f"its models cannot be listed: status {response.status_code}")
-        try:
-            return response.json()
-        except ValueError as exc:
-            raise UpstreamFailed("its list of models is not JSON") from exc
+        return parse_document(response.content)
 
     def _prepared(self, call: ProxyRequest, model: str | None) -> requests.PreparedRequest:
         body, length = call.body.with_model(model)
@@ -241,7 +247,7 @@ class OpenAIUpstream:
                 **{**self._environment, "stream": stream},
             )
             if not stream:
-                _ = response.content  # reads the whole body
+                _read_list(response)
             return response
         except requests.ConnectTimeout as exc:
             raise Unreachable(f"{self._host} does not answer") from exc
@@ -291,24 +297,23 @@ def _pieces(raw: Any, guard: CallGuard) -> Iterator[bytes]:
         yield piece
 
 
+def _read_list(response: requests.Response) -> None:
+    """Read the whole body, which is a list of models. Raises UpstreamFailed if it is too long."""
+    pieces, size = [], 0
+    for piece in response.iter_content(_READ):
+        pieces.append(piece)
+        size += len(piece)
+        if size > LONGEST_LIST:
+            response.close()
+            raise UpstreamFailed("its list of models is too long")
+    response._content = b"".join(pieces)  # what `response.content` returns from now on
+
+
 def _release(response: requests.Response) -> None:
     """Give the connection back to the pool; closed, where the body was not read to its end."""
     if not response.raw.closed:
         response.raw.close()
     response.raw.release_conn()
-
-
-def _models(document: Any) -> list[dict[str, Any]]:
-    """OpenAI's model objects in a list of models, which a few servers send without its wrapper."""
-    entries = document.get("data") if isinstance(document, dict) else document
-    if not isinstance(entries, list):
-        raise UpstreamFailed("its list of models is not OpenAI's")
-    defaults = {"object": "model", "created": 0, "owned_by": "unknown"}
-    return [
-        {**defaults, **entry}
-        for entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-    ]
 
 
 # Parts of the messages of urllib3 and OpenSSL, with what they mean; the first that fits counts.
