@@ -1,6 +1,7 @@
-"""What happens before and after every request: log, ids, times, CORS, errors in OpenAI's envelope.
+"""What happens before and after every request: log, ids, times, CORS, errors.
 
-Nothing here knows a single route.
+Nothing here knows a single route. Errors have OpenAI's shape; at a path of another API they have
+that one's.
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 
 from flask import Flask, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
+from horde_proxy.api import unserved
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import client_address
 from horde_proxy.api.context import current_context
 from horde_proxy.api.metrics import route
-from horde_proxy.api.proxying import proxy_unrouted
-from horde_proxy.errors import ProxyError, ServerBug, error_envelope, without_retry_triggers
+from horde_proxy.api.proxying import UnsupportedEndpoint, proxy_unrouted
+from horde_proxy.errors import ProxyError, ServerBug, without_retry_triggers
 from horde_proxy.ledger import UsageRecorder
+from horde_proxy.protocol import error_shapes
+from horde_proxy.protocol.error_shapes import ErrorFacts
 
 # Scripts of other origins see no other headers.
 _EXPOSED = (
@@ -114,8 +119,7 @@ def _count(usage: UsageRecorder, record: RequestLog) -> None:
 
 def _proxy_error(exc: ProxyError) -> Response:
     g.record.error = exc.code or exc.type
-    response = jsonify(exc.envelope())
-    response.status_code = exc.status
+    response = _error(ErrorFacts(exc.status, exc.message, exc.type, exc.param, exc.code))
     response.headers.update(exc.headers())
     return response
 
@@ -123,18 +127,38 @@ def _proxy_error(exc: ProxyError) -> Response:
 def _http_error(exc: HTTPException) -> Response:
     """The response to Flask's own errors: no route, wrong method, body too large."""
     code, message = None, exc.description or exc.name
+    methods = sorted(exc.valid_methods or ()) if isinstance(exc, MethodNotAllowed) else []
     if isinstance(exc, NotFound):
-        message = f"Invalid URL ({request.method} {request.path})"
+        explained = unserved.explanation(request.path)
+        code = UnsupportedEndpoint.code if explained else None
+        message = explained or f"Invalid URL ({request.method} {request.path})"
     elif isinstance(exc, MethodNotAllowed):
         code = "method_not_supported"
-        message = f"Not allowed to {request.method} on {request.path}."
+        message = f"Not allowed to {request.method} on {request.path}. {_right_methods(methods)}"
     elif isinstance(exc, RequestEntityTooLarge):
         code, message = "request_too_large", "The request body is too large for this proxy."
-    kind = "server_error" if (exc.code or 500) >= 500 else "invalid_request_error"
-    response = jsonify(error_envelope(without_retry_triggers(message), kind, code=code))
-    response.status_code = exc.code or 500
-    if isinstance(exc, MethodNotAllowed):
-        response.headers["Allow"] = ", ".join(sorted(exc.valid_methods or ()))
+    status = exc.code or 500
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    response = _error(ErrorFacts(status, without_retry_triggers(message), kind, code=code))
+    if methods:
+        response.headers["Allow"] = ", ".join(methods)
+    return response
+
+
+def _right_methods(methods: Sequence[str]) -> str:
+    """Which methods a route takes, in a sentence."""
+    usual = [method for method in methods if method not in ("HEAD", "OPTIONS")]
+    # People try an address in their browser first.
+    if usual == ["POST"]:
+        return "It takes POST with a JSON body; a browser sends GET."
+    return f"It takes {' and '.join(usual)}."
+
+
+def _error(error: ErrorFacts) -> Response:
+    """An error in the shape of the API that the path belongs to. Our own routes have OpenAI's."""
+    shape = unserved.shape_of(request.path) if request.url_rule is None else error_shapes.openai
+    response = jsonify(shape(error))
+    response.status_code = error.status
     return response
 
 

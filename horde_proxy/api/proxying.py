@@ -22,6 +22,7 @@ from horde_proxy.api.auth import authenticate, check_limits, client_name, read_j
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.front import Front
 from horde_proxy.api.shared_answer import RequestInfo
+from horde_proxy.api.unserved import is_wrong_base_url
 from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
 from horde_proxy.protocol import sse
@@ -92,7 +93,11 @@ def proxy_unrouted() -> Response | None:
     candidates = candidates_for(ctx, _model(body))
     candidates.keep_proxying()
     if not candidates:
-        raise UnsupportedEndpoint("The endpoint of this model answers chats and completions only.")
+        raise UnsupportedEndpoint(
+            f"The endpoint of this model answers chats and completions only. For {request.path}, "
+            "use a model of an endpoint that has it, of the type `openai`: GET /v1/models lists "
+            "the `endpoints` of each model."
+        )
     response = proxy(ctx, _proxy_request(body, path), candidates)
     if response is None:
         raise candidates.error()
@@ -261,6 +266,8 @@ def _path() -> str | None:
     """The path after /v1/, as it was sent; None for a path that no endpoint is to get."""
     raw: str = request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or request.path
     path = raw.partition("?")[0].lstrip("/")
+    if is_wrong_base_url(path):
+        return None
     if path.startswith("v1/"):
         path = path.removeprefix("v1/")
     elif path.partition("/")[0] not in _WITHOUT_V1 | {"chat", "completions"}:
