@@ -15,7 +15,9 @@ ProxyError                      status  code
 |- ClientGone                      499  client_closed_request
 |- ServerBug                       500  null
 |- UpstreamFailed                  502  upstream_error
-|  '- Unreachable                   502  upstream_error
+|  |- Unreachable                   502  upstream_error
+|  '- UpstreamRefused               502  upstream_error
+|     '- UpstreamKeyRefused         502  upstream_error
 |- Unavailable                     503  no_workers
 |  |- InMaintenance                503  maintenance
 |  |- AllEndpointsFailed           503  no_endpoint
@@ -275,6 +277,22 @@ class UpstreamFailed(ProxyError):
 
 class Unreachable(UpstreamFailed):
     """No connection to a server, or it broke before the response began."""
+
+
+class UpstreamRefused(UpstreamFailed):
+    """A server refuses this proxy, not its client: the key has no right or no credit there.
+
+    Not a 401, 402 or 403, which clients take for the fault of their own key. Only the owner of the
+    proxy can mend it, so that the SDKs shall not repeat the request.
+    """
+
+    should_retry = False
+
+
+class UpstreamKeyRefused(UpstreamRefused):
+    """A server refuses every request of this proxy: the key is wrong, or the account used up."""
+
+    retry_after = 60  # seconds: nobody mends a key sooner, and each try costs a client a detour
 
 
 class Unavailable(ProxyError):

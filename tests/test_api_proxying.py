@@ -179,10 +179,25 @@ def test_when_no_endpoint_has_it_the_error_has_the_reason_of_each(
     assert "cloud: it answered with status 503" in found.get_json()["error"]["message"]
 
 
-def test_a_404_for_a_model_is_the_client_s(servers: responses.RequestsMock) -> None:
+def test_a_path_that_the_first_endpoint_lacks_is_tried_at_the_next(
+    servers: responses.RequestsMock,
+) -> None:
     servers.post(f"{HOME}/v1/embeddings", status=404, json={"error": "home"})
+    servers.post(f"{CLOUD}/v1/embeddings", json={"data": [1]})
+    http = made().test_client()
+    found = http.post("/v1/embeddings", json={"model": "m", "input": "x"})
+    assert (found.headers["X-Endpoint"], found.json) == ("cloud", {"data": [1]})
+    states = http.get("/v1/endpoints").get_json()["data"]
+    assert [endpoint["state"] for endpoint in states] == ["up", "up"]
+
+
+def test_a_path_that_no_endpoint_has_is_the_last_ones_404(
+    servers: responses.RequestsMock,
+) -> None:
+    servers.post(f"{HOME}/v1/embeddings", status=404, json={"error": "home"})
+    servers.post(f"{CLOUD}/v1/embeddings", status=404, json={"error": "cloud"})
     found = made().test_client().post("/v1/embeddings", json={"model": "m", "input": "x"})
-    assert (found.status_code, found.json) == (404, {"error": "home"})
+    assert (found.status_code, found.json) == (404, {"error": "cloud"})
 
 
 def test_a_request_may_name_its_endpoint(servers: responses.RequestsMock) -> None:

@@ -303,7 +303,7 @@ def test_an_endpoint_that_fails_cools_down_and_another_one_answers(
     assert one.closed == int(isinstance(failure, int))
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 501])
+@pytest.mark.parametrize("status", [400, 413, 422])
 def test_an_answer_that_blames_the_request_goes_to_the_client(status: int) -> None:
     one, two = Proxying("one", "m"), Proxying("two", "m")
     one.answers = [status]
@@ -596,7 +596,7 @@ def test_a_response_that_breaks_off_at_its_start_makes_another_endpoint_answer()
         clock.seconds += 60
     assert (one.closed, endpoints[0].breaker.running) == (2, 0)
     one.answers = [200]
-    assert answered_by(proxied(router)) == "one"
+    assert answered_by(proxied(router)) == "two"
 
 
 def test_a_fallback_counts_for_an_alias_and_other_spellings() -> None:

@@ -93,6 +93,12 @@ class Candidates:
         """Whether a candidate for another model is left."""
         return any(candidate.is_fallback for candidate in self._left)
 
+    def has_equal(self) -> bool:
+        """Whether a candidate for the same models is left that can proxy as well."""
+        return any(
+            candidate.endpoint.can_proxy and not candidate.is_fallback for candidate in self._left
+        )
+
     def failed(self, candidate: Candidate, attempt: Attempt, error: ProxyError) -> None:
         """Record an error. The endpoint cools down if the error concerns it as a whole."""
         name = candidate.endpoint.name

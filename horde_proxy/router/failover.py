@@ -14,19 +14,21 @@ from functools import partial
 from horde_proxy.errors import (
     ClientGone,
     ContextLengthExceeded,
+    InvalidRequest,
     ProxyError,
     RateLimited,
     ShuttingDown,
     TimedOut,
     Unavailable,
     UpstreamFailed,
+    UpstreamRefused,
 )
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.circuit_breaker import Attempt
 from horde_proxy.upstreams.base import Accepted, Caller, Spent, StreamItem, Waiting
-from horde_proxy.upstreams.openai.errors import context_overflow, server_error
+from horde_proxy.upstreams.openai.errors import server_error
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 _NOT_SUPPORTED = frozenset({404, 405, 501})
@@ -129,7 +131,8 @@ def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
     """The response of the first candidate that gives a good one.
 
     None if the next candidate cannot proxy the call, or no candidate is left. The only candidate's
-    failed response is passed on. Closing the response ends the attempt.
+    failed response is passed on where its status is the right one for the client. Closing the
+    response ends the attempt. Raises InvalidRequest for a refusal that came as a success.
     """
     response: ProxyResponse | None = None
     for candidate, attempt in candidates.proxying():
@@ -154,7 +157,7 @@ def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
 def _try(
     call: ProxyRequest, candidate: Candidate, attempt: Attempt, candidates: Candidates
 ) -> tuple[ProxyResponse | None, bool]:
-    """The response and whether it is good; (None, False) if the call failed."""
+    """The response and whether it is good; (None, False) if there is none for the client."""
     send = candidate.endpoint.upstream.proxy
     assert send is not None
     try:
@@ -171,35 +174,71 @@ def _try(
         raise
     response.on_close.append(attempt.end)
     try:
-        return response, _is_good(response, candidate, attempt, candidates)
+        response.model = candidate.model
+        response.headers.append(("X-Endpoint", candidate.endpoint.name))
+        return _judged(call, response, candidate, attempt, candidates)
     except BaseException:
         response.close()
         raise
 
 
-def _is_good(
-    response: ProxyResponse, candidate: Candidate, attempt: Attempt, candidates: Candidates
-) -> bool:
-    """Whether the client should get the response, instead of the next candidate's."""
-    response.model = candidate.model
-    response.headers.append(("X-Endpoint", candidate.endpoint.name))
-    try:
-        error = server_error(response)
-        # Without a fallback, the refusal goes to the client unchanged, and is not read here.
-        overflow = context_overflow(response) if candidates.has_fallback() else None
-    except (ClientGone, ShuttingDown):
-        raise
-    except ProxyError as exc:  # the connection broke while the body was read
-        error, overflow = exc, None
+def _judged(
+    call: ProxyRequest,
+    response: ProxyResponse,
+    candidate: Candidate,
+    attempt: Attempt,
+    candidates: Candidates,
+) -> tuple[ProxyResponse | None, bool]:
+    """The response and whether the client should get it, instead of the next candidate's."""
+    error = _error(call, response, candidate)
+    if isinstance(error, InvalidRequest):
+        attempt.answered()
+        return _refused(response, error, candidates)
     if error is not None:
         candidates.failed(candidate, attempt, error)
-        return False
+        # A client would take another status for its own fault, and a 200 for an answer.
+        is_clear = response.status == 429 or response.status >= 500
+        if is_clear and not isinstance(error, UpstreamRefused):
+            return response, False
+        response.close()
+        return None, False
     attempt.answered()
-    if overflow is not None:
-        candidates.overflowed(overflow)
-        return False
-    if candidate.model is None and candidates and response.status in _NOT_SUPPORTED:
-        # It is unknown which endpoint has the file, so the next one is tried.
+    if response.status in _NOT_SUPPORTED and not call.is_optional and candidates.has_equal():
+        # Another endpoint may have the file, or know the path.
         candidates.not_supported(candidate, response.status)
-        return False
-    return True
+        return response, False
+    return response, True
+
+
+def _refused(
+    response: ProxyResponse, error: InvalidRequest, candidates: Candidates
+) -> tuple[ProxyResponse | None, bool]:
+    """The same for a refusal of the request itself. Raises it if its status is not a refusal's."""
+    if isinstance(error, ContextLengthExceeded) and candidates.has_fallback():
+        candidates.overflowed(error)
+        return response, False
+    # With a true status, the refusal goes to the client unchanged.
+    if 400 <= response.status < 500:
+        return response, True
+    raise error
+
+
+def _error(call: ProxyRequest, response: ProxyResponse, candidate: Candidate) -> ProxyError | None:
+    """The error that the response is, or that broke it off at its start."""
+    listed = candidate.endpoint.last_models()
+    try:
+        return server_error(
+            response,
+            is_listed=candidate.model in listed,
+            # Only these answers are known to be JSON or events. A file may hold anything.
+            reads_body=call.method == "POST" and bool(call.model) and not _is_audio(call),
+        )
+    except (ClientGone, ShuttingDown):
+        raise
+    except ProxyError as exc:
+        return exc
+
+
+def _is_audio(call: ProxyRequest) -> bool:
+    """Whether the answer may be sound, or a transcription: any text."""
+    return call.path.startswith("audio/")

@@ -153,11 +153,13 @@ class ProxyRequest:
 class ProxyResponse:
     """An upstream's response: status, headers, and its bytes as they come.
 
-    `model` is the one that answers, by the name that clients see. Close it in any case: that ends
-    the call at the upstream, wherever it is.
+    `model` is the one that answers, by the name that clients see. `secrets` are the upstream's
+    keys, which no error may show. Close it in any case: that ends the call at the upstream,
+    wherever it is.
     """
 
     model: str | None = None
+    secrets: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -183,12 +185,25 @@ class ProxyResponse:
 
     def head(self, most: int) -> bytes:
         """The first bytes of the body, at most so many. Waits for them, and takes none away."""
-        while sum(map(len, self._head)) < most:
-            chunk = next(self._chunks, b"")
-            if not chunk:
-                break
-            self._head.append(chunk)
+        while sum(map(len, self._head)) < most and self.read_on():
+            pass
         return b"".join(self._head)[:most]
+
+    def arrived(self) -> bytes:
+        """All bytes that were read so far. They are still to be passed on."""
+        self._head = [b"".join(self._head)]
+        return self._head[0]
+
+    def read_on(self) -> bool:
+        """Wait for the next piece of the body. False at its end."""
+        chunk = next(self._chunks, b"")
+        if chunk:
+            self._head.append(chunk)
+        return bool(chunk)
+
+    def replace_arrived(self, body: bytes) -> None:
+        """Pass on other bytes, as many, instead of those that were read so far."""
+        self._head = [body]
 
     def header(self, name: str) -> str:
         """The value of a header, "" when it is missing. `name` is in lower case."""

@@ -1,5 +1,6 @@
 """Servers that speak OpenAI's API, and nodes of the Open Compute Framework, which nearly do.
 
-upstream.py sends and proxies, stream.py turns an event stream into chunks, errors.py tells what an
-error says about the server and about the request. ocf.py is the second kind.
+upstream.py sends and proxies, stream.py turns an event stream into chunks. answer_start.py finds an
+error at the start of a body, errors.py tells what it says about the server and about the request.
+ocf.py is the second kind.
 """

@@ -1,67 +1,321 @@
-"""What an OpenAI-compatible server's error says: try another server, or the chat is too long.
+"""What a server's error means: whose fault it is, and whether another server may do better.
 
-Which server is tried next is the router's matter.
+    answer_start -> the error in a body -> its status and words -> a ProxyError, or None
+
+The same rules hold for an error with its own status and for one that a 200 hides. Which server is
+tried next, and for how long this one is left alone, is the router's matter.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from horde_proxy.aihorde.rest import retry_after
-from horde_proxy.errors import ProxyError, RateLimited, UpstreamContextExceeded, UpstreamFailed
+from horde_proxy.errors import (
+    InvalidRequest,
+    ProxyError,
+    RateLimited,
+    Unavailable,
+    UpstreamContextExceeded,
+    UpstreamFailed,
+    UpstreamKeyRefused,
+    UpstreamRefused,
+)
+from horde_proxy.upstreams.openai.answer_start import NO_ANSWERS, error_at_start, error_in
 from horde_proxy.upstreams.proxying import ProxyResponse
 
-_OVERFLOW = (
-    # OpenAI's error.code
-    "context_length_exceeded",
-    # error.type of llama.cpp's server
-    "exceed_context_size_error",
-    # the message of vLLM and of what copies OpenAI: "This model's maximum context length is ..."
-    "maximum context length",
+# The chat is too long, by an error's code, type or message. Not by "maximum length" or "too long"
+# alone: "Expected a string with maximum length 64" is about a name.
+_OVERFLOW = re.compile(
+    "|".join(
+        (
+            # OpenAI, Groq, Cerebras, llama-cpp-python: the code
+            r"context_length_exceeded",
+            # GitHub Models: the code
+            r"tokens_limit_reached",
+            # llama.cpp: the type
+            r"exceed_context_size_error",
+            # llama.cpp before it had a type, Ollama's runner: "the request exceeds the available
+            # context size. try increasing the context size or enable context shift"
+            r"exceeds? the available context size",
+            # OpenAI, vLLM, Aphrodite, LiteLLM: "This model's maximum context length is 4096 ..."
+            # text-generation-webui: "This model maximum context length is ..."
+            # OpenRouter: "This endpoint's maximum context length is ..."
+            # SGLang: "Requested token count exceeds the model's maximum context length of ..."
+            # Mistral: "... tokens ..., too large for model with 32768 maximum context length"
+            # xAI: "This model's maximum prompt length is 131072 but the request contains ..."
+            r"maximum (?:context|prompt|model) length",
+            # vLLM since 0.11: "You passed 9001 input tokens and requested 100 output tokens.
+            # However, the model's context length is only 4096 tokens"
+            # SGLang: "The input (9001 tokens) is longer than the model's context length (4096 ..."
+            r"model'?s context length",
+            # LM Studio: "Trying to keep the first 9001 tokens when context the overflows. However,
+            # the model is loaded with context length of only 4096 tokens, which is not enough."
+            r"loaded with context length of only",
+            # LM Studio: "The number of tokens to keep from the initial prompt is greater than the
+            # context length."
+            # Ollama: "the input length exceeds the context length"
+            # Anthropic: "input length and `max_tokens` exceed context limit: 190000 + 20000 > ..."
+            # OpenAI's Responses API: "Your input exceeds the context window of this model."
+            # llama-cpp-python: "Requested tokens (9001) exceed context window of 2048"
+            r"(?:greater than|exceed(?:s|ed)?) (?:the |max(?:imum)? )*context"
+            r" (?:length|limit|window)",
+            # Ollama's cloud: "prompt too long; exceeded max context length by 12 tokens"
+            # Anthropic: "prompt is too long: 210000 tokens > 200000 maximum"
+            # Fireworks: "The prompt is too long: 9001, model maximum context length: 8191"
+            # Bedrock: "Input is too long for requested model."
+            r"(?:prompt|input) (?:is )?too long",
+            # MiniMax: "context window exceeds limit"
+            r"context window exceeds",
+            # TGI, Together: "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: ..."
+            r"`inputs` tokens \+ `max_new_tokens` must be",
+            # TGI: "`inputs` must have less than 1024 tokens. Given: 2000"
+            r"`inputs` must have less than \d+ tokens",
+            # Google: "The input token count (1200000) exceeds the maximum number of tokens allowed"
+            r"exceeds the maximum number of tokens",
+            # Vertex AI: "the input token count is 40000 but model only supports up to 32768"
+            r"input token count is \d+ but",
+            # TabbyAPI: "Prompt length 9001 is greater than max_seq_len 4096"
+            r"is greater than max_seq_len",
+            # Moonshot: "Your request exceeded model token limit: 8192"
+            r"exceeded model token limit",
+            # Cohere: "too many tokens: total number of tokens in the prompt cannot exceed 4081"
+            r"number of tokens in the prompt cannot exceed",
+        )
+    ),
+    re.IGNORECASE,
 )
-_OVERFLOW_STATUSES = frozenset({400, 413, 422})
+# 500: llama-cpp-python, Ollama and LM Studio give one for it. None: an error with a 200.
+_OVERFLOW_STATUSES = frozenset({400, 413, 422, 500, None})
+# The key is wrong, with another status than 401. Google, 400: "API key not valid. Please pass a
+# valid API key." xAI, 400: "Incorrect API key provided: ..."
+_WRONG_KEY = re.compile(r"api key not valid|incorrect api key|invalid_api_key", re.IGNORECASE)
+# The account is used up, with another status than 402. OpenAI, 429: the code insufficient_quota.
+# OpenAI's images, 400: billing_hard_limit_reached. Anthropic, 400: "Your credit balance is too low
+# to access the Anthropic API." Google says "exceeded your current quota" for a minute's limit too.
+_USED_UP = re.compile(
+    r"insufficient_quota|billing_hard_limit_reached|billing_not_active|credit balance is too low",
+    re.IGNORECASE,
+)
+# A 403 for what the request says. OpenRouter: "Your chosen model requires moderation and your
+# input was flagged for ...". Azure and others: content_filter, content_policy_violation.
+_MODERATION = re.compile(r"moderation|flagged|content.?(?:policy|filter)|guardrail", re.IGNORECASE)
+# A 404 for the model, not for the path. OpenAI: model_not_found. vLLM: "The model `x` does not
+# exist." Ollama: "model 'x' not found, try pulling it first". LM Studio: "No models loaded".
+_NO_MODEL = re.compile(
+    r"model_not_found|\bmodels?\b.{0,300}(?:not found|not exist|not loaded|not available)"
+    r"|no models? (?:is |are )?(?:loaded|found|available)|no endpoints found",
+    re.IGNORECASE | re.DOTALL,
+)
+# The same with a 400. DeepSeek: "Model Not Exist". OpenRouter: "x/y is not a valid model ID".
+_WRONG_MODEL = re.compile(r"model_not_found|model not exist|not a valid model", re.IGNORECASE)
+# OCF, with any status: no connected peer serves the model.
+_NO_PROVIDER = re.compile(r"no provider found", re.IGNORECASE)
+# What a server's error with a 200 calls a status: the types of OpenAI and Anthropic, vLLM's class
+# names, and Google's. A number in "code" or "status" counts first.
+_STATUSES: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "badrequesterror": 400,
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "validation": 422,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "unauthenticated": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "not_found_error": 404,
+    "not_found": 404,
+    "notfounderror": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "resource_exhausted": 429,
+    "overloaded_error": 503,
+    "unavailable": 503,
+}
+# Anything like a key. OpenAI "sk-proj-...", "sk-ab***yz"; OpenRouter "sk-or-v1-..."; Groq
+# "gsk_..."; Hugging Face "hf_..."; xAI "xai-..."; Google "AIza...";
+# Nvidia "nvapi-..."; ours "hp-...".
+_KEY = re.compile(
+    r"(?<![\w-])(?:(?:sk|gsk|hf|xai|nvapi|pplx|csk|hp)[-_]|AIza)[\w*-]{12,}"
+    r"|(?<=Bearer )[^\s\"']{8,}"
+)
+# The headers that hold a key: Authorization, X-Api-Key, api-key, X-Auth-Token, Cookie.
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
+_SHORTEST_SECRET = 8
+"""Characters. Shorter ones, and the usual "none", are no secrets but words of a message."""
 _LONGEST_REFUSAL = 10_000
 """Bytes of an error that are read: an error is short, and the whole body would be waited for."""
 _LONGEST_MESSAGE = 500
 """Characters of a message that are passed on: some servers put a whole traceback there."""
+_DEEPEST = 4
+"""Objects within objects in which a message is looked for: {"error": {"message": {"detail": [..."""
 _REQUESTS_FAULT = frozenset({501, 505})
 """Statuses from 500 that another server would give as well: unknown method, HTTP version."""
+# The fields that hold a message, the best first.
+_MESSAGES = ("message", "msg", "error", "detail", "errors", "description", "title")
+# The fields that say what an error is. Others may repeat the request.
+_KINDS = ("code", "type", "status", "error_type")
 
 
-def server_error(response: ProxyResponse) -> ProxyError | None:
-    """Why another server should be tried, with the seconds to leave this one alone; or None."""
+def server_error(
+    response: ProxyResponse,
+    *,
+    is_listed: bool = True,
+    reads_body: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+) -> ProxyError | None:
+    """The error that a response is; None for an answer, and for a refusal with a true status.
+
+    - UpstreamContextExceeded: the chat is too long for the model.
+    - InvalidRequest: the request is at fault, although the status is a success's.
+    - UpstreamKeyRefused: the server refuses all requests of this proxy.
+    - UpstreamFailed, RateLimited, Unavailable: another server may do better.
+
+    `is_listed`: the server lists the requested model. `reads_body`: a body with a success's status
+    is looked at too. The keys in a refusal's body are replaced by asterisks.
+    """
     pause = retry_after(response.header("retry-after"), time.time())
-    if response.status == 429:
-        return RateLimited("it allows no more requests now", retry_after=pause)
-    if response.status >= 500 and response.status not in _REQUESTS_FAULT:
-        return UpstreamFailed(f"it answered with status {response.status}", retry_after=pause)
+    if response.status >= 400:
+        error = _refusal(response)
+        return _explained(response.status, error, pause, response.secrets, is_listed=is_listed)
+    # A redirect and an empty 204 have no body to judge.
+    error = error_at_start(response, clock) if reads_body and response.status == 200 else None
+    if error is None:
+        return None
+    if error in NO_ANSWERS:
+        return UpstreamFailed(error)
+    hidden = _status_of(error)
+    explained = _explained(hidden, error, pause, response.secrets, is_listed=is_listed)
+    return explained or InvalidRequest(message_of(error, response.secrets))
+
+
+def refusal_of(response: ProxyResponse) -> str:
+    """The message of a response with an error's status."""
+    return message_of(_refusal(response), response.secrets)
+
+
+def message_of(error: Any, secrets: Iterable[str] = ()) -> str:
+    """The message of an error of any shape, without keys."""
+    return _words(error, secrets) or "no reason given"
+
+
+def without_keys(text: str, secrets: Iterable[str] = ()) -> str:
+    """The text with asterisks, as many, instead of the secrets and of anything like a key."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "*" * len(secret))
+    return _KEY.sub(lambda key: "*" * len(key[0]), text)
+
+
+def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys in an upstream's own headers: the longest value first, and each of its words."""
+    values = [value for name, value in headers.items() if _SECRET_HEADER.search(name)]
+    words = [word for value in values for word in value.split()]
+    return tuple(sorted({*values, *words}, key=len, reverse=True))
+
+
+def _refusal(response: ProxyResponse) -> Any:
+    """The error in the body of an error's status: an object, a text, or None."""
+    response.head(_LONGEST_REFUSAL)
+    # Latin-1 maps each byte to one character and back, so that the length stays the same.
+    hidden = without_keys(response.arrived().decode("latin-1"), response.secrets)
+    response.replace_arrived(hidden.encode("latin-1"))
+    text = response.arrived()[:_LONGEST_REFUSAL].decode("utf-8", "replace")
+    try:
+        return error_in(json.loads(text), is_failure=True)
+    except (ValueError, RecursionError):
+        return text or None
+
+
+def _explained(
+    status: int | None, error: Any, pause: int | None, secrets: Iterable[str], *, is_listed: bool
+) -> ProxyError | None:
+    """The ProxyError for an error, whose status may be unknown; None for the request's fault."""
+    signs, words = _signs_of(error), _words(error, secrets)
+    if status in _OVERFLOW_STATUSES and _OVERFLOW.search(signs):
+        return UpstreamContextExceeded(words)
+    if _NO_PROVIDER.search(signs):
+        return Unavailable("no peer serves the model now", code="no_provider")
+    owners_fault = _owners_fault(status, signs, words)
+    if owners_fault is not None:
+        return owners_fault
+    no_model = _NO_MODEL if status == 404 else _WRONG_MODEL if status == 400 else None
+    if is_listed and no_model and no_model.search(signs):
+        return UpstreamFailed(_said("it lists the model, but does not have it", words))
+    if status == 429:
+        return RateLimited(_said("it allows no more requests now", words), retry_after=pause)
+    if status is None:
+        return UpstreamFailed(_said("it answered with an error", words))
+    if status == 408 or (status >= 500 and status not in _REQUESTS_FAULT):
+        return UpstreamFailed(_said(f"it answered with status {status}", words), retry_after=pause)
     return None
 
 
-def context_overflow(response: ProxyResponse) -> UpstreamContextExceeded | None:
-    """The error of a response that says that the chat does not fit the model's context."""
-    if response.status not in _OVERFLOW_STATUSES:
+def _owners_fault(status: int | None, signs: str, words: str) -> ProxyError | None:
+    """The error for what only the proxy's owner can mend: a key, an account; or None."""
+    if status == 401 or (status in (400, 403) and _WRONG_KEY.search(signs)):
+        text = _said(f"it refuses the api_key that is configured for it (status {status})", words)
+        return UpstreamKeyRefused(f"{text}. The owner of this proxy should set a valid one")
+    advice = "The owner of this proxy should look at the endpoint's account"
+    if _USED_UP.search(signs):
+        return UpstreamKeyRefused(f"{_said('its account is used up', words)}. {advice}")
+    if status == 402 or (status == 403 and not _MODERATION.search(signs)):
+        reason = "it wants to be paid" if status == 402 else "it denies its account the access"
+        return UpstreamRefused(f"{_said(f'{reason} (status {status})', words)}. {advice}")
+    return None
+
+
+def _said(reason: str, words: str) -> str:
+    """The reason, with the server's own words where it has some."""
+    return f"{reason}: {words.rstrip('.')}" if words else reason
+
+
+def _status_of(error: Any) -> int | None:
+    """The status that an error with a 200 tells; None where it tells none."""
+    if not isinstance(error, dict):
         return None
-    error = error_of(response)
-    text = json.dumps(error)
-    if not any(sign in text for sign in _OVERFLOW):
-        return None
-    return UpstreamContextExceeded(message_of(error))
+    kinds = [str(error.get(name) or "").casefold() for name in _KINDS]
+    numbers = [int(kind) for kind in kinds if re.fullmatch("[45][0-9][0-9]", kind)]
+    names = [_STATUSES[kind] for kind in kinds if kind in _STATUSES]
+    return next(iter(numbers or names), None)
 
 
-def error_of(response: ProxyResponse) -> Any:
-    """The value of "error" in a response, or its text where it is not JSON; None without either."""
-    text = response.head(_LONGEST_REFUSAL).decode("utf-8", "replace")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return text or None
-    return document.get("error") if isinstance(document, dict) else None
+def _signs_of(error: Any) -> str:
+    """The words of an error that say what it is, without what repeats the request."""
+    kinds = [error.get(name) for name in _KINDS] if isinstance(error, dict) else []
+    inner = error.get("error") if isinstance(error, dict) else None
+    if isinstance(inner, dict):
+        kinds += [inner.get(name) for name in _KINDS]
+    return " ".join([*(str(kind) for kind in kinds if kind), _text(error, _DEEPEST)])
 
 
-def message_of(error: Any) -> str:
-    """The message of an error object, or of an error that is a plain string."""
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message or "no reason given")[:_LONGEST_MESSAGE]
+def _words(error: Any, secrets: Iterable[str]) -> str:
+    """The message of an error on one line, without keys; "" without one, and for a page."""
+    text = " ".join(_text(error, _DEEPEST).split())
+    return "" if text.startswith("<") else without_keys(text, secrets)[:_LONGEST_MESSAGE]
+
+
+def _text(error: Any, depth: int) -> str:
+    """The message of an error: text, object, or list of them."""
+    if isinstance(error, str):
+        return error
+    if depth == 0 or not error:
+        return ""
+    if isinstance(error, list):
+        texts = [_text(entry, depth - 1) for entry in error[:3]]
+        return "; ".join(text for text in texts if text)
+    if not isinstance(error, dict):
+        return ""
+    texts = [_text(error.get(name), depth - 1) for name in _MESSAGES]
+    message = next((text for text in texts if text), "")
+    # OpenRouter: {"message": "Provider returned error", "metadata": {"raw": the provider's words}}
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    return f"{message}: {raw}" if isinstance(raw, str) and raw else message

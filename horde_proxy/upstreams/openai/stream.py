@@ -19,21 +19,14 @@ from typing import Any
 from horde_proxy.errors import (
     InvalidRequest,
     ProxyError,
-    RateLimited,
     ServerBug,
     Unavailable,
-    UpstreamContextExceeded,
     UpstreamFailed,
 )
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.usage import tidy_usage
 from horde_proxy.upstreams.base import LONGEST_SLEEP, Accepted, StreamItem, Waiting
-from horde_proxy.upstreams.openai.errors import (
-    context_overflow,
-    error_of,
-    message_of,
-    server_error,
-)
+from horde_proxy.upstreams.openai.errors import message_of, refusal_of, server_error
 from horde_proxy.upstreams.proxying import ProxyResponse
 
 _Arrived = Accepted | Chunk | BaseException | None
@@ -171,15 +164,14 @@ def _read(name: str, start: Callable[[], ProxyResponse], put: Callable[[_Arrived
 
 
 def _check_stream(response: ProxyResponse) -> None:
-    """Raises a ProxyError for a response that is no event stream."""
-    is_stream = response.header("content-type").startswith("text/event-stream")
-    if response.status < 300 and is_stream:
-        return
-    error = server_error(response) or context_overflow(response)
-    if isinstance(error, RateLimited | UpstreamContextExceeded):
+    """Raises a ProxyError for a response that is no event stream, or that begins with an error."""
+    error = server_error(response)
+    if error is not None:
         raise error
-    message = message_of(error_of(response))
-    # 408 is about time, not about the request: another server may answer it.
-    if 400 <= response.status < 500 and response.status != 408:
+    if response.status < 300 and response.header("content-type").startswith("text/event-stream"):
+        return
+    message = refusal_of(response)
+    # 404 and 405 are about the path, which another server may have.
+    if 400 <= response.status < 500 and response.status not in (404, 405):
         raise InvalidRequest(message)
     raise UpstreamFailed(f"it answered with status {response.status}: {message}")

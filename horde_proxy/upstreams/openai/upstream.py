@@ -31,6 +31,7 @@ from horde_proxy.upstreams.base import Caller, Route, StreamItem
 from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.kinds import EndpointOptions, Services
 from horde_proxy.upstreams.lean_adapter import prepared
+from horde_proxy.upstreams.openai.errors import secrets_in
 from horde_proxy.upstreams.openai.model_list import LONGEST_LIST, model_objects, parse_document
 from horde_proxy.upstreams.openai.stream import stream_items
 from horde_proxy.upstreams.proxying import (
@@ -98,6 +99,7 @@ class OpenAIUpstream:
         login = f"Bearer {api_key}" if api_key else _basic_login(url)
         if login:
             self._own_headers.setdefault("Authorization", login)
+        self._secrets = secrets_in(self._own_headers)
         self._timeout = timeout
         self._environment: dict[str, Any] = {
             **session.merge_environment_settings(self._base, {}, True, None, None)
@@ -264,6 +266,7 @@ class OpenAIUpstream:
             self._bytes(response, guard),
             [guard.close, lambda: _release(response)],
         )
+        proxied.secrets = self._secrets
         try:
             proxied.head(1)
         except BaseException:
