@@ -16,6 +16,7 @@ ProxyError                      status  code
 |- ServerBug                       500  null
 |- UpstreamFailed                  502  upstream_error
 |  |- Unreachable                   502  upstream_error
+|  |  '- AnswerLost                 502  upstream_error
 |  '- UpstreamRefused               502  upstream_error
 |     '- UpstreamKeyRefused         502  upstream_error
 |- Unavailable                     503  no_workers
@@ -277,6 +278,13 @@ class UpstreamFailed(ProxyError):
 
 class Unreachable(UpstreamFailed):
     """No connection to a server, or it broke before the response began."""
+
+
+class AnswerLost(Unreachable):
+    """A server took a POST, and the connection broke without an answer.
+
+    What the server did with it is unknown, so nothing sends it there again.
+    """
 
 
 class UpstreamRefused(UpstreamFailed):

@@ -19,6 +19,8 @@ from horde_proxy import create_app, reconfigure
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.config import load
+from horde_proxy.errors import AnswerLost
+from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
 
 HOME, CLOUD = "http://home.invalid:1", "http://cloud.invalid:2"
 ENDPOINTS: list[dict[str, Any]] = [
@@ -156,6 +158,29 @@ def test_a_request_without_a_model_is_answered_by_the_endpoint_that_has_it(
     assert json.loads(sent.calls[0].request.body) == {"input_file_id": "1"}
     states = http.get("/v1/endpoints").get_json()["data"]
     assert [each["state"] for each in states] == ["up", "up"]
+
+
+def test_a_post_without_a_model_that_was_taken_is_sent_to_no_other_endpoint(
+    servers: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(upstream: OpenAIUpstream, *arguments: Any) -> Any:
+        raise AnswerLost(f"{upstream.name} took the request and closed the connection")
+
+    servers.post(f"{CLOUD}/v1/batches", json={})
+    servers.post(f"{CLOUD}/v1/chat/completions", json=COMPLETION)
+    send = OpenAIUpstream._final
+    monkeypatch.setattr(
+        OpenAIUpstream,
+        "_final",
+        lambda upstream, *rest: (lose if upstream.name == "home" else send)(upstream, *rest),
+    )
+    found = made().test_client().post("/v1/batches", json={"input_file_id": "1"})
+    assert (found.status_code, found.get_json()["error"]["message"]) == (
+        502,
+        "home took the request and closed the connection",
+    )
+    # A chat makes nothing that could be there twice.
+    assert chat(made().test_client()).headers["X-Endpoint"] == "cloud"
 
 
 def test_what_no_endpoint_has_is_the_last_one_s_404(servers: responses.RequestsMock) -> None:

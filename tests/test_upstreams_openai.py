@@ -405,7 +405,7 @@ def test_a_password_in_the_url_is_sent_but_not_shown() -> None:
         ([("X-A", "1"), ("Connection", "X-Hop"), ("X-Hop", "1")], [("X-A", "1")]),
         ([("X-A", "a\r\n b")], [("X-A", "a b")]),
         ([("X-A", "a\x01b"), ("X(b)", "1"), ("X-C", "ok")], [("X-C", "ok")]),
-        ([("Transfer-Encoding", "chunked"), ("Content-Length", "5")], [("Content-Length", "5")]),
+        ([("Transfer-Encoding", "chunked"), ("Content-Length", "5")], []),
     ],
 )
 def test_malformed_and_hop_by_hop_headers_are_dropped(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from horde_proxy.errors import (
+    AnswerLost,
     ClientGone,
     ContextLengthExceeded,
     InvalidRequest,
@@ -166,6 +167,9 @@ def _try(
         # This is not the endpoint's fault, and another endpoint would not do better.
         if not isinstance(exc, ClientGone | ShuttingDown):
             candidates.failed(candidate, attempt, exc)
+            # Without a model it is no generation: a second batch or file would be made elsewhere.
+            if isinstance(exc, AnswerLost) and call.model is None:
+                raise
             return None, False
         attempt.end()
         raise

@@ -18,18 +18,23 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from time import monotonic
 from typing import Any, Protocol
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPSConnection
 
 from horde_proxy.errors import ClientGone, ProxyError, ShuttingDown
+from horde_proxy.upstreams.connections import FramedConnection
 from horde_proxy.upstreams.lean_adapter import LeanAdapter
 
 # Linux reports a peer that closed even behind bytes that nobody has read.
 _HUNG_UP: int = getattr(select, "EPOLLRDHUP", 0)
 _CURRENT = threading.local()
+LONGEST_IDLE = 4.0
+"""Seconds for which a connection waits for its next call. Uvicorn (vLLM, TabbyAPI), Node and
+llama.cpp close theirs after 5: a POST that meets the close is lost, since it cannot be repeated."""
 log = logging.getLogger(__name__)
 
 
@@ -106,12 +111,13 @@ class ClientWatch:
 class CallGuard(ClientWatch):
     """Watches the client of one proxied call. `error` says why the call was ended.
 
-    `is_reused`: the call went over a connection that had been kept open.
+    `is_reused`: the call went over a connection that had been kept open. `is_sent`: the whole
+    request was written, so that the server may have taken it.
     """
 
     def __init__(self, monitor: DisconnectMonitor, client: socket.socket | None) -> None:
         super().__init__(monitor, client)
-        self.is_reused = False
+        self.is_reused = self.is_sent = False
         self._connection: Any = None
 
     @contextlib.contextmanager
@@ -125,7 +131,7 @@ class CallGuard(ClientWatch):
 
     def attach(self, connection: Any, *, is_reused: bool) -> None:
         """Note the connection that the call uses. Raises `error` if the call is over."""
-        self._connection, self.is_reused = connection, is_reused
+        self._connection, self.is_reused, self.is_sent = connection, is_reused, False
         if self.error:
             raise self.error
 
@@ -136,7 +142,7 @@ class CallGuard(ClientWatch):
         if connection is not None and connection.guard is self:
             try:
                 # An SSL socket's own shutdown() would unwrap it under the reader.
-                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(connection.sock or connection.answering, socket.SHUT_RDWR)
             except (OSError, TypeError):
                 log.debug("there was no connection to shut down")
 
@@ -216,11 +222,21 @@ class DisconnectMonitor:
                         watch.hang_up()
 
 
-class _GuardedConnection(HTTPConnection):
-    """Tells the thread's current guard that it is used, and whether it was used before."""
+class _GuardedConnection(FramedConnection):
+    """Tells the thread's current guard that it is used, whether before, and how far a call is.
+
+    `answering` is the socket of the last call: a connection that is not kept open gives it away.
+    """
 
     guard: CallGuard | None = None
     was_used = False
+    answering: Any = None
+    idle_since = 0.0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its pool may use it again: the server has not closed it, and will not soon."""
+        return super().is_connected and monotonic() - self.idle_since < LONGEST_IDLE
 
     def connect(self) -> None:
         self.was_used = False
@@ -231,9 +247,11 @@ class _GuardedConnection(HTTPConnection):
         if guard:
             guard.attach(self, is_reused=self.was_used and self.sock is not None)
         super().request(*arguments, **options)
-        self.was_used = True
-        if guard and guard.error:
-            raise guard.error
+        self.was_used, self.answering = True, self.sock
+        if guard:
+            guard.is_sent = True
+            if guard.error:
+                raise guard.error
 
 
 class _SecureConnection(_GuardedConnection, HTTPSConnection):
@@ -243,22 +261,17 @@ class _SecureConnection(_GuardedConnection, HTTPSConnection):
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _GuardedConnection
 
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.idle_since = monotonic()
+        super()._put_conn(conn)
 
-class _SecurePool(HTTPSConnectionPool):
+
+class _SecurePool(_Pool, HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
-
-
-_POOLS = {"http": _Pool, "https": _SecurePool}
 
 
 class WatchedAdapter(LeanAdapter):
     """Sends requests over connections that a CallGuard can shut down."""
 
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
-        manager: Any = super().proxy_manager_for(*arguments, **options)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
+    pool_classes: Mapping[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _SecurePool}

@@ -14,15 +14,34 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
+from urllib3 import HTTPConnectionPool
+
+from horde_proxy.upstreams.connections import FRAMED_POOLS
 
 
 class LeanAdapter(HTTPAdapter):
-    """An HTTPAdapter that keeps its pools, and whose responses have no cookies."""
+    """An HTTPAdapter that keeps its pools, and whose responses have no cookies.
+
+    `pool_classes` are the classes of its pools, by the scheme of the URL.
+    """
+
+    pool_classes: Mapping[str, type[HTTPConnectionPool]] = FRAMED_POOLS
 
     def __init__(self, **options: Any) -> None:
         # Threads may make a pool twice at first; the pool manager gives both the same one.
         self._pools: dict[tuple[Any, ...], Any] = {}
         super().__init__(**options)
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Make the pools' manager, for direct connections."""
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = self.pool_classes
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
+        """The pools' manager for connections through an HTTP proxy of the environment."""
+        manager: Any = super().proxy_manager_for(*arguments, **options)
+        manager.pool_classes_by_scheme = self.pool_classes
+        return manager
 
     def get_connection_with_tls_context(
         self,

@@ -215,6 +215,9 @@ def response_headers(headers: Iterable[tuple[str, str]]) -> Headers:
     unfolded = [(name, _FOLD.sub(" ", value)) for name, value in headers]
     listed = ",".join(value for name, value in unfolded if name.lower() == "connection")
     dropped = _SERVER_ONLY | _listed(listed)
+    # RFC 9112, 6.3: a proxy removes the length beside a transfer coding, which overrides it.
+    if any(name.lower() == "transfer-encoding" for name, _ in unfolded):
+        dropped |= {"content-length"}
     return [
         (name, value)
         for name, value in unfolded

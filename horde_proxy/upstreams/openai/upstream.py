@@ -23,16 +23,25 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
 from horde_proxy.caching.background import BackgroundValue, in_background
-from horde_proxy.errors import ProxyError, RateLimited, TimedOut, Unreachable, UpstreamFailed
+from horde_proxy.errors import (
+    AnswerLost,
+    ProxyError,
+    RateLimited,
+    TimedOut,
+    Unreachable,
+    UpstreamFailed,
+)
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.protocol.openai_body import openai_body
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Caller, Route, StreamItem
+from horde_proxy.upstreams.connections import FramedResponse
 from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.kinds import EndpointOptions, Services
 from horde_proxy.upstreams.lean_adapter import prepared
 from horde_proxy.upstreams.openai.errors import secrets_in
 from horde_proxy.upstreams.openai.model_list import LONGEST_LIST, model_objects, parse_document
+from horde_proxy.upstreams.openai.redirects import MOST_REDIRECTS, redirect_target
 from horde_proxy.upstreams.openai.stream import stream_items
 from horde_proxy.upstreams.proxying import (
     JsonBody,
@@ -47,6 +56,8 @@ LIST_SECONDS = 10.0
 """A list of models is short; some servers ask their own backends for it."""
 _NO_LIST = frozenset({400, 404, 405, 501})
 """Statuses of servers without GET /models: any model may be tried there."""
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+"""Methods that may be repeated: twice is as good as once (RFC 9110, 9.2.2)."""
 _READ = 65_536
 """Bytes of one read, at most."""
 _CONNECTIONS = 128
@@ -152,12 +163,12 @@ class OpenAIUpstream:
     ) -> ProxyResponse:
         """The response to a call, once its first byte is there. `model` is the server's name.
 
-        Another thread may end the call through `guard`. Raises Unreachable, TimedOut,
-        UpstreamFailed, ClientGone or ShuttingDown.
+        Another thread may end the call through `guard`. Raises Unreachable, AnswerLost, TimedOut,
+        UpstreamFailed, Redirected, ClientGone or ShuttingDown.
         """
         guard = guard or self._monitor.watch(call.client)
         try:
-            return self._started(self._send_again(self._prepared(call, model), guard), guard)
+            return self._started(self._final(self._prepared(call, model), guard), guard)
         except BaseException:
             guard.close()
             raise
@@ -199,7 +210,11 @@ class OpenAIUpstream:
 
     def _get(self, url: str) -> requests.Response:
         headers = CaseInsensitiveDict({"Accept": "application/json", **self._own_headers})
-        return self._send(prepared("GET", url, headers), LIST_SECONDS, stream=False)
+        response = self._send(prepared("GET", url, headers), LIST_SECONDS, stream=False)
+        target = redirect_target(response, url, self.name)
+        if target is None:
+            return response
+        return self._send(prepared("GET", target, headers), LIST_SECONDS, stream=False)
 
     def _document(self, response: requests.Response) -> Any:
         """The JSON of a list of models. Raises UpstreamFailed."""
@@ -217,18 +232,37 @@ class OpenAIUpstream:
             headers["Content-Length"] = str(length)
         return prepared(call.method, f"{self._base}/{call.path}", headers, body)
 
+    def _final(self, request: requests.PreparedRequest, guard: CallGuard) -> requests.Response:
+        """The response, after redirects within this server. Raises Redirected for others."""
+        for _ in range(MOST_REDIRECTS):
+            response = self._send_again(request, guard)
+            target = redirect_target(response, self._base, self.name)
+            if target is None:
+                return response
+            response.close()
+            request.url = target
+            _rewind(request)
+        raise UpstreamFailed("it redirects in a circle")
+
     def _send_again(self, request: requests.PreparedRequest, guard: CallGuard) -> requests.Response:
-        """The response; over a new connection where a kept one broke, as idle ones do."""
+        """The response; over a new connection where a kept one broke, as idle ones do.
+
+        What the server may have taken is sent again only if its method is idempotent (RFC 9110,
+        9.2.2). An Idempotency-Key changes nothing: hardly any server of this kind reads it.
+        """
         try:
             return self._send_guarded(request, guard)
         except Unreachable as exc:
             if guard.error:
                 raise guard.error from exc
+            if guard.is_sent and request.method not in _IDEMPOTENT:
+                raise AnswerLost(
+                    f"{self._host} took the request and closed the connection without an answer; "
+                    "it is not sent there again, because it may be under way"
+                ) from exc
             if not guard.is_reused:
                 raise
-        seek = getattr(request.body, "seek", None)
-        if seek:
-            seek(0)
+        _rewind(request)
         return self._send_guarded(request, guard)
 
     def _send_guarded(
@@ -277,11 +311,15 @@ class OpenAIUpstream:
     def _bytes(self, response: requests.Response, guard: CallGuard) -> Iterator[bytes]:
         """The body as it comes, still encoded."""
         raw = response.raw
+        framed = getattr(raw, "_original_response", None)
         try:
-            if raw.chunked:
-                yield from raw.read_chunked(decode_content=False)
+            if isinstance(framed, FramedResponse) and framed.chunked:
+                yield from framed.chunks()
             else:
                 yield from _pieces(raw, guard)
+                # Where the connection's end is the answer's end, a shut down one looks complete.
+                if guard.error and raw.length_remaining is None:
+                    raise guard.error
         except (HTTPError, OSError) as exc:
             if guard.error:
                 raise guard.error from exc
@@ -298,6 +336,13 @@ def _pieces(raw: Any, guard: CallGuard) -> Iterator[bytes]:
         if raw.length_remaining == 0:
             guard.close()
         yield piece
+
+
+def _rewind(request: requests.PreparedRequest) -> None:
+    """Make the body ready to be sent once more."""
+    seek = getattr(request.body, "seek", None)
+    if seek:
+        seek(0)
 
 
 def _read_list(response: requests.Response) -> None:

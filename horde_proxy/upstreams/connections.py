@@ -1,0 +1,140 @@
+"""Connections whose answers are read as RFC 9112 demands: what http.client takes, and should not.
+
+Interim answers are skipped, and an answer without one clear end is refused: whoever reads its
+length otherwise takes its rest for the next answer. What an answer means is not known here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ProtocolError
+
+from horde_proxy.errors import UpstreamFailed
+
+_MOST_INTERIM = 1000
+"""Interim answers before the final one. A 102 every second lasts longer than any time-out."""
+_MOST_TRAILERS = 100
+"""Lines after a chunked body, as many as http.client takes for headers."""
+_LONGEST_LINE = 65_536
+"""Bytes of a chunk's first line or of a trailer; http.client's own bound for a header."""
+_PIECE = 65_536
+"""Bytes that are read at once, at most."""
+# "0", "42": no sign, no dot, no list. Eighteen digits are more than any disk holds.
+_LENGTH = re.compile(r"[0-9]{1,18}")
+# RFC 9112, 7.1: "1a2b\r\n" or "5;name=value\r\n". Some old servers put spaces after the size.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
+
+
+class FramedResponse(http.client.HTTPResponse):
+    """A final answer with one clear end."""
+
+    def begin(self) -> None:
+        """Read the head. Raises UpstreamFailed for one that leaves in doubt where the body ends."""
+        if self.headers is None:
+            self._read_final_head()
+            self._set_framing()
+
+    def chunks(self) -> Iterator[bytes]:
+        """What comes of a chunked body, without waiting for more. Raises ProtocolError, OSError."""
+        stream: Any = self.fp
+        while left := self._chunk_size():
+            while left:
+                piece = stream.read1(min(left, _PIECE))
+                if not piece:
+                    raise ProtocolError("the answer ended within a chunk")
+                left -= len(piece)
+                yield piece
+            if stream.read(2) != b"\r\n":
+                raise ProtocolError("a chunk is longer than it said")
+        self._skip_trailers()
+        self.close()
+
+    def _read_final_head(self) -> None:
+        """http.client skips 100 only; 102 and 103 are interim as well (RFC 9110, 15.2)."""
+        state: Any = self
+        for _ in range(_MOST_INTERIM):
+            super().begin()
+            if self.status == 101:
+                raise UpstreamFailed("it switched to another protocol, which nobody requested")
+            if self.status >= 200:
+                return
+            state.headers = state.msg = None
+        raise UpstreamFailed("it sent interim answers only")
+
+    def _set_framing(self) -> None:
+        """RFC 9112, 6.3. The headers are corrected as well: others read and pass them on."""
+        coding = ",".join(self.headers.get_all("Transfer-Encoding") or ()).strip().lower()
+        lengths = self.headers.get_all("Content-Length") or []
+        if coding not in ("", "identity"):
+            self._set_chunked(coding, is_ambiguous=bool(lengths))
+        elif lengths:
+            length = _only_length(lengths)
+            if lengths != [str(length)]:
+                del self.headers["Content-Length"]
+                self.headers["Content-Length"] = str(length)
+            if self.length is None:
+                self.length = length
+
+    def _set_chunked(self, coding: str, *, is_ambiguous: bool) -> None:
+        if coding != "chunked":
+            raise UpstreamFailed(f"it sent its answer in an unknown coding ({coding[:40]!r})")
+        state: Any = self
+        # A HEAD, a 204 and a 304 have no body, whatever their headers say.
+        self.chunked = state._method != "HEAD" and self.status not in (204, 304)
+        state.length = None if self.chunked else 0
+        # What comes after such an answer may belong to it: this connection is not used again.
+        self.will_close = self.will_close or is_ambiguous or self.version < 11
+        del self.headers["Content-Length"]
+
+    def _chunk_size(self) -> int:
+        stream: Any = self.fp
+        line = stream.readline(_LONGEST_LINE)
+        match = _CHUNK_LINE.fullmatch(line)
+        if not match:
+            raise ProtocolError("no chunk begins where one has to")
+        return int(match[1], 16)
+
+    def _skip_trailers(self) -> None:
+        stream: Any = self.fp
+        for _ in range(_MOST_TRAILERS):
+            # Some servers close without the last, empty line: the body is complete even so.
+            if stream.readline(_LONGEST_LINE) in (b"\r\n", b"\n", b""):
+                return
+        raise ProtocolError("the trailers do not end")
+
+
+def _only_length(lengths: list[str]) -> int:
+    """The one value of all Content-Length headers: "5, 5" is a 5. Raises UpstreamFailed."""
+    values = {part.strip() for value in lengths for part in value.split(",")}
+    value = values.pop()
+    if values or not _LENGTH.fullmatch(value):
+        raise UpstreamFailed("it sent an answer without one clear length")
+    return int(value)
+
+
+class FramedConnection(HTTPConnection):
+    """A connection with FramedResponses."""
+
+    response_class = FramedResponse
+
+
+class _SecureConnection(FramedConnection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = FramedConnection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+FRAMED_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _SecurePool}
+"""The classes of pools, by the scheme of the URLs."""

@@ -1,0 +1,477 @@
+"""Real connections to servers that answer oddly. The network is a pair of sockets."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import Any
+
+import pytest
+import requests
+from urllib3.connection import HTTPConnection
+
+from horde_proxy.caching.background import inline
+from horde_proxy.errors import AnswerLost, ClientGone, ProxyError, Unreachable, UpstreamFailed
+from horde_proxy.upstreams import disconnects
+from horde_proxy.upstreams.disconnects import DisconnectMonitor, WatchedAdapter
+from horde_proxy.upstreams.openai.redirects import Redirected
+from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
+from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, ProxyResponse
+
+URL = "http://server.invalid:1"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+CLOSE = object()
+"""In a script: the server closes the connection after it has read a request."""
+
+
+class Server:
+    """Answers the requests of its connections in order, each with the next entry of `script`."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script, self.connections = list(script), 0
+        self._threads: list[threading.Thread] = []
+        self._ends: list[socket.socket] = []
+        self.requests: list[bytes] = []
+
+    def connect(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        self.connections += 1
+        self._ends += [ours, theirs]
+        thread = threading.Thread(target=self._serve, args=(theirs,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return ours
+
+    def end(self) -> None:
+        for end in self._ends:
+            end.close()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            while self.script and (request := whole_request(connection)):
+                self.requests.append(request)
+                answer = self.script.pop(0)
+                if answer is CLOSE:
+                    return
+                if callable(answer):
+                    answer(connection)
+                    return
+                connection.sendall(answer)
+                if b"Connection: close" in answer:
+                    return
+
+
+def whole_request(connection: socket.socket) -> bytes:
+    request = b""
+    try:
+        while piece := connection.recv(65_536):
+            request += piece
+            head, end, body = request.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+            if end and len(body) >= (int(length[1]) if length else 0):
+                break
+    except OSError:
+        pass
+    return request
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def begin(*script: Any) -> Server:
+        server = Server(*script)
+        monkeypatch.setattr(HTTPConnection, "_new_conn", lambda connection: server.connect())
+        servers.append(server)
+        return server
+
+    yield begin
+    for server in servers:
+        server.end()
+
+
+def upstream(monitor: DisconnectMonitor | None = None) -> OpenAIUpstream:
+    session = requests.Session()
+    session.trust_env = False
+    session.mount("http://", WatchedAdapter(pool_maxsize=4))
+    return OpenAIUpstream("server", URL, session, monitor or DisconnectMonitor(), run=inline)
+
+
+def call(method: str = "POST", path: str = "chat/completions", **extra: Any) -> ProxyRequest:
+    body = JsonBody(b'{"model": "m"}', {"model": "m"}) if method == "POST" else JsonBody(b"")
+    return ProxyRequest(**{"method": method, "path": path, "headers": {}, "body": body, **extra})
+
+
+def answer(server: OpenAIUpstream, *arguments: str) -> tuple[int, bytes]:
+    response = server.proxy(call(*arguments), None)
+    try:
+        return response.status, b"".join(response)
+    finally:
+        response.close()
+
+
+def headers(response: ProxyResponse) -> list[tuple[str, str]]:
+    response.close()
+    return response.headers
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 P\r\n\r\nHTTP/1.1 103 E\r\nX: 1\r\n\r\n" * 20,
+        b"HTTP/1.1 199 What\r\nContent-Length: 5\r\n\r\n",
+    ],
+)
+def test_interim_answers_are_skipped_in_calls_and_lists(
+    serve: Callable[..., Server], interim: bytes
+) -> None:
+    text = b'{"data": [{"id": "a"}]}'
+    models = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+    server = serve(interim + models, interim + OK, interim + OK)
+    found = upstream()
+    assert [model["id"] for model in found.models()] == ["a"]
+    assert answer(found) == answer(found, "GET", "files") == (200, b"{}")
+    assert (len(server.requests), server.connections) == (3, 1)
+
+
+def test_an_answer_that_switches_protocols_is_a_failure(serve: Callable[..., Server]) -> None:
+    serve(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n")
+    with pytest.raises(UpstreamFailed, match="it switched to another protocol"):
+        answer(upstream())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 2\r\nContent-Length: 3\r\n",
+        b"Content-Length: 2, 3\r\n",
+        b"Content-Length: -2\r\n",
+        b"Content-Length: +2\r\n",
+        b"Content-Length: 2.0\r\n",
+        b"Content-Length: 0x2\r\n",
+        b"Content-Length: 1_0\r\n",
+        b"Content-Length: \r\n",
+        b"Content-Length: " + b"9" * 5000 + b"\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: chunked, chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: xchunked\r\nContent-Length: 2\r\n",
+    ],
+)
+def test_an_answer_without_one_clear_end_is_a_failure(
+    serve: Callable[..., Server], head: bytes
+) -> None:
+    server = serve(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n{}", OK)
+    found = upstream()
+    with pytest.raises(UpstreamFailed, match="without one clear length|in an unknown coding"):
+        answer(found)
+    # Nothing of it can be taken for the next answer.
+    assert answer(found) == (200, b"{}")
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("length", [b"2, 2", b"2\r\nContent-Length: 2", b" 2 "])
+def test_a_length_that_is_said_twice_is_one(serve: Callable[..., Server], length: bytes) -> None:
+    serve(b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n{}" % length)
+    response = upstream().proxy(call(), None)
+    assert (b"".join(response), headers(response)) == (b"{}", [("Content-Length", "2")])
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 99\r\n", b"Content-Length: 1\r\nContent-Length: 2\r\n", b""]
+)
+@pytest.mark.parametrize("coding", [b"chunked", b"Chunked"])
+def test_a_length_beside_chunks_is_dropped(
+    serve: Callable[..., Server], head: bytes, coding: bytes
+) -> None:
+    body = b"\r\n2;a=b\r\n{}\r\n3  \r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n"
+    top = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n" % coding
+    server = serve(top + head + b"X-A: 1\r\n" + body, OK)
+    found = upstream()
+    response = found.proxy(call(), None)
+    assert (b"".join(response), headers(response)) == (b"{}abc", [("X-A", "1")])
+    assert answer(found) == (200, b"{}")
+    # What follows an answer with both belongs to nobody knows whom.
+    assert server.connections == (2 if head else 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"2\r\n{}\r\n-1\r\n", b"2\r\n{}\r\n+1\r\na\r\n0\r\n\r\n", b"2\r\n{}\r\n0x1\r\na\r\n"),
+        *(b"2\r\n{}\r\n1_0\r\n", b"2\r\n{}\r\n\r\n", b"2\r\n{}\r\nfffffffffffffffff\r\n"),
+        *(b"2\r\n{}\r\n<html>\r\n", b"2\r\n{}\r\n1\na\n0\n\n", b"2\r\n{}abcd\r\n0\r\n\r\n"),
+        *(b"2\r\n{}\r\n", b"2\r\n{}\r\n5\r\nab", b"2\r\n{}\r\n0\r\n" + b"X: 1\r\n" * 200),
+    ],
+)
+def test_garbage_between_chunks_breaks_the_answer_off(
+    serve: Callable[..., Server], body: bytes
+) -> None:
+    server = serve(CHUNKED + b"Connection: close\r\n\r\n" + body, OK)
+    found = upstream()
+    response = found.proxy(call(), None)
+    with pytest.raises(Unreachable, match="broke the answer off"):
+        b"".join(response)
+    response.close()
+    assert answer(found) == (200, b"{}")
+    assert server.connections == 2
+
+
+def test_a_chunk_is_passed_on_before_it_is_complete(serve: Callable[..., Server]) -> None:
+    go_on = threading.Event()
+
+    def slowly(connection: socket.socket) -> None:
+        connection.sendall(CHUNKED + b"\r\n6\r\nabc")
+        assert go_on.wait(60)
+        connection.sendall(b"def\r\n0\r\n\r\n")
+
+    serve(slowly)
+    pieces = iter(upstream().proxy(call(), None))
+    assert next(pieces) == b"abc"
+    go_on.set()
+    assert list(pieces) == [b"def"]
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_an_answer_without_a_body_has_none_whatever_its_headers_say(
+    serve: Callable[..., Server], status: bytes
+) -> None:
+    server = serve(b"HTTP/1.1 %s\r\nTransfer-Encoding: chunked\r\n\r\n" % status, OK)
+    found = upstream()
+    assert answer(found, "GET", "files") == (int(status[:3]), b"")
+    assert answer(found) == (200, b"{}")
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("head", [b"Transfer-Encoding: chunked", b"Content-Length: 7"])
+def test_the_answer_to_head_has_no_body(serve: Callable[..., Server], head: bytes) -> None:
+    server = serve(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n" % head, OK)
+    found = upstream()
+    assert answer(found, "HEAD", "files") == (200, b"")
+    assert answer(found) == (200, b"{}")
+    assert server.connections == 1
+
+
+def test_an_answer_that_ends_with_its_connection_is_whole(serve: Callable[..., Server]) -> None:
+    serve(b"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nall of it")
+    assert answer(upstream()) == (200, b"all of it")
+
+
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "stainless-1"}])
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_post_that_the_server_took_is_sent_once(
+    serve: Callable[..., Server], before: int, key: dict[str, str]
+) -> None:
+    server = serve(*[OK] * before, CLOSE, OK)
+    found = upstream()
+    for _ in range(before):
+        assert answer(found) == (200, b"{}")
+    with pytest.raises(AnswerLost, match="took the request and closed the connection") as raised:
+        found.proxy(call(headers=key), None)
+    assert raised.value.status == 502
+    assert (len(server.requests), server.connections) == (before + 1, 1)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
+def test_an_idempotent_request_is_repeated_over_a_new_connection(
+    serve: Callable[..., Server], method: str
+) -> None:
+    empty = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    server = serve(OK, CLOSE, empty)
+    found = upstream()
+    assert answer(found) == (200, b"{}")
+    assert answer(found, method, "files/1") == (200, b"")
+    assert (len(server.requests), server.connections) == (3, 2)
+
+
+def test_an_idempotent_request_over_a_new_connection_is_not_repeated(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(CLOSE, OK)
+    with pytest.raises(Unreachable, match="the connection broke"):
+        answer(upstream(), "GET", "files/1")
+    assert len(server.requests) == 1
+
+
+def test_a_post_that_could_not_be_written_is_sent_again(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(OK, OK)
+    found = upstream()
+    assert answer(found) == (200, b"{}")
+    send, breaks = HTTPConnection.send, [True]
+
+    def broken(connection: HTTPConnection, data: Any) -> None:
+        if breaks:
+            breaks.clear()
+            assert connection.sock is not None
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        send(connection, data)
+
+    monkeypatch.setattr(HTTPConnection, "send", broken)
+    assert answer(found) == (200, b"{}")
+    assert (len(server.requests), server.connections) == (2, 2)
+
+
+def test_a_connection_that_the_server_closed_is_not_used_for_a_post(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(OK[:17] + b"Connection: close\r\n" + OK[17:], OK)
+    found = upstream()
+    assert answer(found) == answer(found) == (200, b"{}")
+    assert server.connections == 2
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(OK, OK, OK)
+    found, now = upstream(), [100.0]
+    monkeypatch.setattr(disconnects, "monotonic", lambda: now[0])
+    answer(found)
+    now[0] += 3.9
+    answer(found)
+    assert server.connections == 1
+    now[0] += 4.0
+    answer(found)
+    assert server.connections == 2
+
+
+def redirect(status: int, location: str) -> bytes:
+    head = f"HTTP/1.1 {status} R\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+    return head.encode()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("status", [301, 307, 308])
+@pytest.mark.parametrize(
+    "location", ["/v1/files/", "files/", "http://server.invalid:1/v1/files/#top", "/v1/new?a=b"]
+)
+def test_a_redirect_within_the_server_is_followed(
+    serve: Callable[..., Server], method: str, status: int, location: str
+) -> None:
+    server = serve(redirect(status, location), OK)
+    assert answer(upstream(), method, "files") == (200, b"{}")
+    lines = [request.split(b" HTTP/1.1")[0].decode() for request in server.requests]
+    target = "/v1/new?a=b" if "new" in location else "/v1/files/"
+    assert lines == [f"{method} /v1/files", f"{method} {target}"]
+    bodies = [request.partition(b"\r\n\r\n")[2] for request in server.requests]
+    assert bodies[0] == bodies[1] == (b'{"model": "m"}' if method == "POST" else b"")
+
+
+def test_an_upload_is_sent_whole_after_a_redirect(serve: Callable[..., Server]) -> None:
+    class File:
+        def with_model(self, model: str | None) -> tuple[BytesIO, int]:
+            return BytesIO(b"speech"), 6
+
+    server = serve(redirect(308, "/v1/audio/"), OK)
+    assert upstream().proxy(call(path="audio", body=File()), None).status == 200
+    assert [request.partition(b"\r\n\r\n")[2] for request in server.requests] == [b"speech"] * 2
+
+
+@pytest.mark.parametrize("status", [302, 303])
+def test_a_post_is_not_repeated_after_a_redirect_that_may_mean_that_it_was_taken(
+    serve: Callable[..., Server], status: int
+) -> None:
+    server = serve(redirect(status, "/v1/result"), OK)
+    with pytest.raises(UpstreamFailed, match="redirects to another address"):
+        answer(upstream())
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://server.invalid:1/v1/files",
+        "http://server.invalid:2/v1/files",
+        "http://10.0.0.7:8000/v1/files?token=secret",
+        "//other.invalid/v1/files",
+        "http://user:pass@server.invalid:1/v1/files",
+        "/admin",
+        "/v1beta/files",
+        "/v1/../admin",
+        "/v1/%2e%2e/admin",
+        "/v1/a\\..\\..\\admin",
+        "http://[broken",
+        "ftp://server.invalid:1/v1/files",
+        "",
+    ],
+)
+@pytest.mark.parametrize(("method", "kind"), [("POST", UpstreamFailed), ("GET", Redirected)])
+def test_a_redirect_elsewhere_is_neither_followed_nor_shown(
+    serve: Callable[..., Server],
+    caplog: pytest.LogCaptureFixture,
+    location: str,
+    method: str,
+    kind: type[ProxyError],
+) -> None:
+    server = serve(redirect(307, location), OK)
+    with pytest.raises(kind, match="correct its url in the settings") as raised:
+        answer(upstream(), method, "files")
+    assert (raised.value.status, len(server.requests)) == (502, 1)
+    for secret in ("10.0.0.7", "admin", "other.invalid", "pass", "secret"):
+        assert secret not in str(raised.value)
+    [logged] = caplog.messages
+    assert logged.startswith("server redirects to ")
+    assert "secret" not in logged and "pass" not in logged
+
+
+def test_redirects_in_a_circle_end(serve: Callable[..., Server]) -> None:
+    server = serve(*[redirect(307, "/v1/chat/completions")] * 9)
+    with pytest.raises(UpstreamFailed, match="redirects in a circle"):
+        answer(upstream())
+    assert len(server.requests) == 4
+
+
+def test_a_list_of_models_is_found_behind_a_slash_and_not_on_another_host(
+    serve: Callable[..., Server],
+) -> None:
+    text = b'{"data": [{"id": "a"}]}'
+    serve(
+        redirect(307, "/v1/models/"),
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text),
+    )
+    assert [model["id"] for model in upstream().models()] == ["a"]
+    serve(redirect(301, "http://other.invalid/v1/models"))
+    with pytest.raises(ProxyError, match="correct its url"):
+        upstream().models()
+
+
+def test_a_304_is_passed_on(serve: Callable[..., Server]) -> None:
+    serve(b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n")
+    assert answer(upstream(), "GET", "files") == (304, b"")
+
+
+@pytest.mark.parametrize("head", [b"", b"Connection: close\r\n", b"Content-Length: 9\r\n"])
+def test_a_client_that_goes_ends_the_call_also_over_a_connection_that_is_not_kept(
+    serve: Callable[..., Server], head: bytes
+) -> None:
+    ended = threading.Event()
+
+    def begin(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + head + b"\r\nfirst")
+        while connection.recv(65_536):
+            pass
+        ended.set()
+
+    serve(begin)
+    monitor = DisconnectMonitor()
+    ours, client = socket.socketpair()
+    with ours, client:
+        response = upstream(monitor).proxy(call(client=ours), None)
+        pieces = iter(response)
+        assert next(pieces) == b"first"
+        client.close()
+        with pytest.raises(ClientGone):
+            next(pieces)
+        assert ended.wait(60)
+        response.close()
