@@ -178,6 +178,72 @@ def test_the_horde_is_named_in_the_headers(client: FlaskClient, stream: bool) ->
     assert len(headers["X-Request-Id"]) == 32
 
 
+OLD_IMAGE = [
+    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:AAAA"}}]},
+    {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, "I see."]},
+    {"role": "user", "content": [{"type": "input_text", "text": "Go on."}]},
+]
+UNUSABLE: dict[str, Any] = {
+    "messages": OLD_IMAGE,
+    "tools": [{"type": "web_search"}, {"type": "x\r\nX-Evil: 1"}],
+    "tool_choice": "auto",
+    "max_tokens": -1,
+    "response_format": {},
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_cannot_be_used_is_named_in_whole_and_streamed_answers(stream: bool) -> None:
+    world = World()
+    worker = world.employ(Scripted("Hello there.<|im_end|>"))
+    response = post(world.http(), stream=stream, **UNUSABLE)
+    assert response.status_code == 200
+    assert response.headers["X-Horde-Warnings"] == (
+        "max_tokens: below 1, so the default is used; tools: type 'web_search' left out; "
+        "tools: type 'unknown' left out; messages: image left out"
+    )
+    assert "there." in response.text
+    [payload] = worker.payloads
+    assert "[image left out]" in payload["prompt"]
+    assert "I see." in payload["prompt"]
+    assert "Go on." in payload["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"messages": OLD_IMAGE}, "messages.[0].content", "unsupported_content"),
+        ({"tools": [{"type": "web_search"}]}, "tools.[0].type", "unsupported_value"),
+        ({"max_tokens": -1}, "max_tokens", "integer_below_min_value"),
+        ({"seed": 1}, "seed", "unsupported_parameter"),
+    ],
+)
+def test_in_strict_mode_it_is_refused(fields: dict[str, Any], param: str, code: str) -> None:
+    world = World(server={"strict": True})
+    worker = world.employ(Scripted("Hello there.<|im_end|>"))
+    response = post(world.http(), **fields)
+    assert response.status_code == 400
+    assert response.json is not None
+    assert response.json["error"]["param"] == param
+    assert response.json["error"]["code"] == code
+    assert worker.payloads == []
+
+
+def test_an_image_that_the_question_is_about_is_refused(world: World) -> None:
+    worker = world.employ(Scripted("Hello there.<|im_end|>"))
+    response = post(world.http(), messages=OLD_IMAGE[:1])
+    assert response.status_code == 400
+    assert response.json is not None
+    assert response.json["error"] == {
+        "message": "Only text can be read here: content of type 'image_url' is not supported. "
+        "Remove it from the message, or say in words what it shows.",
+        "type": "invalid_request_error",
+        "param": "messages.[0].content",
+        "code": "unsupported_content",
+    }
+    assert worker.payloads == []
+
+
 def waiting_world(**sections: Any) -> World:
     """A worker that only checks in: jobs wait."""
     world = World(**sections)

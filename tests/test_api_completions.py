@@ -66,7 +66,7 @@ def test_completions_are_streamed(world: World) -> None:
         ({"prompt": [[1]]}, "prompt"),
         ({"n": 9}, "n"),
         ({"prompt": ["a"] * 21}, "prompt"),
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": "80"}, "max_tokens"),
     ],
 )
 def test_what_cannot_be_completed_is_refused(
@@ -90,6 +90,27 @@ def test_nulls_are_absent_and_what_is_not_done_is_named(world: World) -> None:
     assert response.headers["X-Horde-Warnings"] == (
         "logprobs: not supported; best_of: not supported"
     )
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_limit_below_one_is_the_default_with_a_warning(world: World, stream: bool) -> None:
+    worker = world.employ(Scripted(" x"))
+    response = complete(world, max_tokens=-1, stop=["END", None, ""], stream=stream)
+    assert response.status_code == 200
+    warning = "max_tokens: below 1, so the default is used"
+    assert response.headers["X-Horde-Warnings"] == warning
+    assert response.text
+    [payload] = worker.payloads
+    assert payload["max_length"] == 256
+    assert payload["stop_sequence"] == ["END"]
+
+
+def test_in_strict_mode_a_limit_below_one_is_refused(world: World) -> None:
+    world.employ(Scripted(" x"))
+    world.configure(server={"strict": True})
+    response = complete(world, max_tokens=0)
+    assert response.status_code == 400
+    assert response.json["error"]["code"] == "integer_below_min_value"
 
 
 def test_opencodes_configuration_is_served(world: World) -> None:

@@ -83,7 +83,7 @@ def test_the_horde_object_says_what_the_requests_took(world: World) -> None:
 
 def test_headers_name_request_model_format_and_warnings(world: World) -> None:
     world.employ(Scripted("Hello."))
-    request = chat(ignored=("seed",), max_tokens=9000, horde={"segments": False})
+    request = chat(warnings=("seed: not supported",), max_tokens=9000, horde={"segments": False})
     headers = accepted(world, request).headers
     assert headers["X-Horde-Model"] == "test/model"
     assert headers["X-Horde-Format"] == "chatml"

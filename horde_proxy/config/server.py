@@ -49,7 +49,7 @@ class ServerSettings(Section):
     trusted_proxies: list[str] = []
     """Addresses and networks (`10.0.0.0/8`, or `*`) whose `X-Forwarded-For` is believed."""
     strict: bool = False
-    """Refuse parameters that cannot be honoured, instead of naming them in a header."""
+    """Refuse what cannot be used of a request, instead of leaving it out with a warning."""
     max_n: Annotated[int, Field(ge=1, le=20)] = 4
     """The largest `n`: answers to one request."""
 

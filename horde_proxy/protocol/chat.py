@@ -7,79 +7,81 @@ than that, the comment at the line names the client.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol.chat_messages import ChatMessage, read_message
+from horde_proxy.protocol.chat_messages import ChatMessage, read_messages
 from horde_proxy.protocol.generation_request import GenerationRequest
-from horde_proxy.protocol.json_format import ResponseFormat, read_format
+from horde_proxy.protocol.json_format import read_format
+from horde_proxy.protocol.leniency import Leniency
 from horde_proxy.protocol.sampled_body import (
-    MOST_ELEMENTS,
     Int,
     SampledBody,
     Strings,
     common_request,
-    ignored_fields,
+    positive,
+    warn_of_unsupported,
 )
-from horde_proxy.protocol.tools import (
-    Function,
-    NamedChoice,
-    ToolChoice,
-    ToolDefinition,
-    read_tools,
-)
+from horde_proxy.protocol.tools import Objects, OfferedTools, read_tools
 from horde_proxy.protocol.validation import validated
 
 MOST_MESSAGES = 20_000
 """A body of 32 MB may contain millions. Each becomes several objects, and templates copy them."""
 # The horde's workers cannot do these. X-Horde-Warnings tells the client.
-_IGNORED = ("seed", "logit_bias", "logprobs", "top_logprobs", "web_search_options")
+_UNSUPPORTED = ("seed", "logit_bias", "logprobs", "top_logprobs", "web_search_options")
 
 
 class _ChatBody(SampledBody):
     messages: Annotated[
         list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     ]
-    max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
+    max_completion_tokens: Int | None = None
     modalities: Strings | None = None
     audio: Any = None
     top_logprobs: Any = None
     web_search_options: Any = None
-    tools: (
-        Annotated[list[ToolDefinition], Field(max_length=MOST_ELEMENTS, fail_fast=True)] | None
-    ) = None
-    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    tools: Objects | None = None
+    tool_choice: Any = None
     parallel_tool_calls: bool | None = None
-    functions: Annotated[list[Function], Field(max_length=MOST_ELEMENTS, fail_fast=True)] | None = (
-        None
-    )
-    function_call: Literal["none", "auto"] | NamedChoice | None = None
-    response_format: ResponseFormat | None = None
+    functions: Objects | None = None
+    function_call: Any = None
+    response_format: Any = None
 
 
 def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> GenerationRequest:
     """The GenerationRequest in a decoded JSON body. Raises InvalidRequest with param and code.
 
-    `max_n`: the most choices allowed. `strict`: parameters that cannot be honoured are refused
-    instead of ignored.
+    `max_n`: the most choices allowed. `strict`: what cannot be used is refused, instead of being
+    left out with a warning.
     """
-    chat = validated(_ChatBody, body)
+    chat, leniency = validated(_ChatBody, body), Leniency(strict=strict)
     _refuse_audio(chat)
-    tools, choice = read_tools(chat.tools or (), chat.functions or (), _given_choice(chat))
+    warn_of_unsupported(chat, _UNSUPPORTED, leniency)
+    request = common_request(chat, leniency, max_n=max_n)
+    offered, is_legacy = _tools(chat, leniency)
     return replace(
-        common_request(chat, ignored_fields(chat, _IGNORED), max_n=max_n, strict=strict),
-        messages=tuple(read_message(index, message) for index, message in enumerate(chat.messages)),
+        request,
+        messages=read_messages(chat.messages, leniency),
         # The newer name wins: clients that send both send the older one for older servers.
-        max_tokens=chat.max_completion_tokens or chat.max_tokens,
-        tools=tools,
-        tool_choice=choice,
-        parallel_tool_calls=chat.parallel_tool_calls is not False,
-        legacy_functions=bool(chat.functions and not chat.tools),
-        json_format=read_format(chat.response_format),
+        max_tokens=positive(chat, "max_completion_tokens", leniency) or request.max_tokens,
+        tools=offered.tools,
+        tool_choice=offered.choice,
+        parallel_tool_calls=chat.parallel_tool_calls is not False and offered.is_parallel,
+        legacy_functions=is_legacy,
+        json_format=read_format(chat.response_format, leniency),
+        warnings=leniency.warnings(),
         source=body,
     )
+
+
+def _tools(chat: _ChatBody, leniency: Leniency) -> tuple[OfferedTools, bool]:
+    """(the tools, whether they came as `functions`, the older form of `tools`)."""
+    if chat.tools or not chat.functions:
+        return read_tools(chat.tools or (), chat.tool_choice, leniency), False
+    choice = chat.tool_choice or chat.function_call
+    return read_tools(chat.functions, choice, leniency, field="functions"), True
 
 
 def _refuse_audio(body: _ChatBody) -> None:
@@ -88,8 +90,3 @@ def _refuse_audio(body: _ChatBody) -> None:
         raise InvalidRequest(
             "Only text can be generated here, not audio.", param=param, code="unsupported_value"
         )
-
-
-def _given_choice(body: _ChatBody) -> Any:
-    # `function_call` is the choice between `functions`, the older form of `tools`.
-    return body.tool_choice or (None if body.tools else body.function_call)

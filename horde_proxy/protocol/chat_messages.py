@@ -1,94 +1,170 @@
-"""Reads the messages of a chat: OpenAI's objects in, neutral messages out. Pure."""
+"""Reads the messages of a chat: OpenAI's objects in, neutral messages out. Pure.
+
+What their parts become is decided in content_parts.py.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from horde_proxy.errors import InvalidRequest
+from horde_proxy.protocol.content_parts import Content, ContentReader
 from horde_proxy.protocol.generation_request import Message, ToolCall
+from horde_proxy.protocol.leniency import Leniency
 from horde_proxy.protocol.sampled_body import MOST_ELEMENTS, LenientModel
-from horde_proxy.protocol.validation import missing_parameter
+from horde_proxy.protocol.tool_call_shapes import read_call, text_id
+from horde_proxy.protocol.validation import invalid_type, missing_parameter
+
+Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 _SPEAKERS = ("system", "developer", "user")
 """Roles that need content. An assistant that only calls tools has none: the AI SDK sends null."""
+# The names of the same roles in LangChain, and in Google's API.
+_OTHER_ROLES = {"human": "user", "ai": "assistant", "model": "assistant"}
 
 
-class _Part(LenientModel):
-    """A part of a message's content; Open WebUI and the AI SDK send text as parts."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class _Function(LenientModel):
-    """A call's function. Arguments are an object in Ollama's own API, and JSON text in OpenAI's."""
-
-    name: str
-    arguments: str | dict[str, Any] | None = None
+def _role(value: Any) -> Any:
+    """OpenAI's name of a role, whatever its case: hand-written clients send "Assistant"."""
+    if not isinstance(value, str):
+        return value
+    name = value.strip().lower()
+    name = _OTHER_ROLES.get(name, name)
+    return name if name in get_args(Role) else value
 
 
-class _Call(LenientModel):
-    id: str | None = None
-    function: _Function
+def _identifier(value: Any) -> Any:
+    return text_id(value) or value
 
 
-_Parts = Annotated[list[_Part], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
-_Calls = Annotated[list[_Call], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
+_Calls = Annotated[list[dict[str, Any]], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 
 
 class ChatMessage(LenientModel):
-    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: str | _Parts | None = None
-    name: str | None = None
+    """A message as it came. Open WebUI and the AI SDK send `content` as parts."""
+
+    role: Annotated[Role, BeforeValidator(_role)]
+    content: Any = None
+    name: Any = None
     tool_calls: _Calls | None = None
-    function_call: _Function | None = None
-    tool_call_id: str | None = None
+    function_call: dict[str, Any] | None = None
+    tool_call_id: Annotated[str | None, BeforeValidator(_identifier)] = None
+    refusal: Any = None
+    images: Any = None
+    audio: Any = None
 
 
-def read_message(index: int, message: ChatMessage) -> Message:
-    """The message at an index of `messages`. Raises InvalidRequest."""
-    if message.role in _SPEAKERS and "content" not in message.model_fields_set:
-        raise missing_parameter(f"messages.[{index}].content")
-    text = _text(index, message.content)
-    # SillyTavern sends the speakers of a group chat as names, but templates have no names.
-    if message.name and message.role in ("user", "assistant"):
-        text = f"{message.name}: {text}"
-    if message.role in ("tool", "function"):
-        return Message("tool", text, tool_call_id=message.tool_call_id or message.name)
-    # "developer" is OpenAI's newer name of the system role. No open model knows it.
-    role = "system" if message.role == "developer" else message.role
-    return Message(role, text, tool_calls=_calls(message))  # type: ignore[arg-type]
-
-
-def _text(index: int, content: str | Sequence[_Part] | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    for part in content:
-        if part.type not in ("text", "refusal"):
-            raise InvalidRequest(
-                f"Only text can be read here: content of type '{part.type}' is not supported.",
-                param=f"messages.[{index}].content",
-                code="unsupported_content",
-            )
-    return "\n".join(part.text or part.refusal or "" for part in content)
-
-
-def _calls(message: ChatMessage) -> tuple[ToolCall, ...]:
-    calls = list(message.tool_calls or ())
-    if message.function_call:
-        calls.append(_Call(function=message.function_call))
+def read_messages(messages: Sequence[ChatMessage], leniency: Leniency) -> tuple[Message, ...]:
+    """The messages. Raises InvalidRequest for what the answer cannot do without."""
+    current = _current(messages)
     return tuple(
-        ToolCall(
-            call.id or call.function.name, call.function.name, _json_text(call.function.arguments)
-        )
-        for call in calls
+        neutral
+        for index, message in enumerate(messages)
+        for neutral in _read(message, index, leniency, is_current=index == current)
     )
 
 
-def _json_text(arguments: str | Mapping[str, Any] | None) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+def _current(messages: Sequence[ChatMessage]) -> int | None:
+    """The index of the user's message that the answer is about; None in the middle of tool calls.
+
+    Only that one may end the chat by what cannot be read. When the user goes on after the refusal,
+    it is an older one.
+    """
+    index = len(messages) - 1
+    last = messages[index]
+    if last.role == "assistant" and not last.tool_calls and not last.function_call:
+        index -= 1  # the beginning of the answer itself
+    # Claude Code puts a system message behind the user's.
+    while index >= 0 and messages[index].role in ("system", "developer"):
+        index -= 1
+    return index if index >= 0 and messages[index].role == "user" else None
+
+
+def _read(
+    message: ChatMessage, index: int, leniency: Leniency, *, is_current: bool
+) -> Iterator[Message]:
+    """The message, and before or after it the results of tools that it contains."""
+    param = f"messages.[{index}]"
+    if message.role in _SPEAKERS and "content" not in message.model_fields_set:
+        raise missing_parameter(f"{param}.content")
+    is_assistant = message.role == "assistant"
+    reader = ContentReader(
+        f"{param}.content",
+        leniency,
+        is_current=is_current,
+        is_result=message.role in ("tool", "function"),
+        has_calls=is_assistant,
+    )
+    content = reader.read(_content(message))
+    for part in _media_beside(message):
+        reader.add(part, param, content)
+    name = _name(message, param, leniency)
+    if is_assistant:
+        calls = _with_others(list(_calls(message, param, leniency)), content.calls)
+        yield Message("assistant", _spoken(name, content), calls)
+    # Anthropic's user messages begin with the results of the calls before them.
+    yield from content.results
+    if not is_assistant and (content.texts or not content.results):
+        yield _other_turn(message, name, content)
+
+
+def _content(message: ChatMessage) -> Any:
+    # OpenAI's answers that refuse have no content, and come back as they were.
+    is_refusal = not message.content and isinstance(message.refusal, str)
+    return message.refusal if is_refusal else message.content
+
+
+def _media_beside(message: ChatMessage) -> Iterator[Mapping[str, Any]]:
+    """What a message has beside its content, as parts: Ollama's images, OpenAI's spoken answers."""
+    if isinstance(message.images, list):
+        yield from [{"type": "image"}] * len(message.images[:MOST_ELEMENTS])
+    if message.audio:
+        yield {"type": "audio"}
+
+
+def _other_turn(message: ChatMessage, name: str | None, content: Content) -> Message:
+    """A turn of anyone but the assistant."""
+    if message.role == "user":
+        return Message("user", _spoken(name, content))
+    if message.role in ("tool", "function"):
+        return Message("tool", content.text, tool_call_id=message.tool_call_id or name)
+    # "developer" is OpenAI's newer name of the system role. No open model knows it.
+    return Message("system", content.text)
+
+
+def _spoken(name: str | None, content: Content) -> str:
+    # SillyTavern sends the speakers of a group chat as names, but templates have no names.
+    return f"{name}: {content.text}" if name else content.text
+
+
+def _name(message: ChatMessage, param: str, leniency: Leniency) -> str | None:
+    if message.name is None or isinstance(message.name, str):
+        return message.name
+    error = invalid_type(f"{param}.name", "a string", message.name)
+    leniency.tolerate(error, "name that is no string left out")
+    return None
+
+
+def _calls(message: ChatMessage, param: str, leniency: Leniency) -> Iterator[ToolCall]:
+    """The calls beside the content; the older `function_call` is the last."""
+    given: list[tuple[str, Mapping[str, Any]]] = [
+        (f"{param}.tool_calls.[{index}]", call)
+        for index, call in enumerate(message.tool_calls or ())
+    ]
+    if message.function_call:
+        given.append((f"{param}.function_call", message.function_call))
+    for place, written in given:
+        call = read_call(written, place)
+        if call is None:
+            leniency.tolerate(
+                missing_parameter(f"{place}.function.name"), "tool call without a name left out"
+            )
+        else:
+            yield call
+
+
+def _with_others(calls: Sequence[ToolCall], parts: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+    """The calls with those of the content, where they are not the same ones, as in LangChain."""
+    ids = {call.id for call in calls}
+    return (*(call for call in parts if call.id not in ids), *calls)

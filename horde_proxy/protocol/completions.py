@@ -11,11 +11,18 @@ from pydantic import Field
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.chunks import ChatEvents, Chunk
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
-from horde_proxy.protocol.sampled_body import MOST_ELEMENTS, Int, SampledBody, common_request
+from horde_proxy.protocol.leniency import Leniency
+from horde_proxy.protocol.sampled_body import (
+    MOST_ELEMENTS,
+    Int,
+    SampledBody,
+    common_request,
+    warn_of_unsupported,
+)
 from horde_proxy.protocol.validation import validated
 
 # The horde's workers cannot do these. X-Horde-Warnings tells the client.
-_IGNORED = ("seed", "logit_bias", "logprobs", "best_of")
+_UNSUPPORTED = ("seed", "logit_bias", "logprobs", "best_of")
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,16 @@ def read_completion(
 
     `default_tokens` is the max_tokens of a body without it.
     """
-    completion = validated(_CompletionBody, body)
+    completion, leniency = validated(_CompletionBody, body), Leniency(strict=strict)
     if completion.suffix:
         raise _unsupported("suffix", "'suffix' is not supported: no text can be inserted.")
+    warn_of_unsupported(completion, _unsupported_fields(completion), leniency)
+    request = common_request(completion, leniency, max_n=max_n)
     request = replace(
-        common_request(completion, _ignored(completion), max_n=max_n, strict=strict),
-        max_tokens=completion.max_tokens or default_tokens,
+        request,
+        max_tokens=request.max_tokens or default_tokens,
         raw=True,
+        warnings=leniency.warnings(),
     )
     prompts = _prompts(completion.prompt, max_prompts)
     requests = tuple(
@@ -115,10 +125,9 @@ def _choice(part: Mapping[str, Any], echoed: Mapping[int, str]) -> dict[str, Any
     }
 
 
-def _ignored(body: _CompletionBody) -> tuple[str, ...]:
-    given = [name for name in _IGNORED if getattr(body, name)]
+def _unsupported_fields(body: _CompletionBody) -> tuple[str, ...]:
     # best_of=1 is OpenAI's default and changes nothing.
-    return tuple(name for name in given if name != "best_of" or (body.best_of or 1) > 1)
+    return _UNSUPPORTED if (body.best_of or 1) > 1 else _UNSUPPORTED[:-1]
 
 
 def _prompts(prompt: str | list[Any], most: int) -> tuple[str, ...]:

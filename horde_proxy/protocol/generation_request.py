@@ -57,7 +57,7 @@ class GenerationRequest:
     """What a client asks for, checked and with nulls gone. Who asks is upstreams.base.Caller.
 
     `max_tokens` None: the upstream's default. `sampling` and `horde` hold only what the client
-    set. `ignored` names parameters that were accepted but cannot be honoured. `tool_choice` is
+    set. `warnings` say which parts of the body could not be used (leniency.py). `tool_choice` is
     "none", "auto", "required" or the name of a tool. `legacy_functions`: the client expects
     `function_call` instead of `tool_calls`. `raw`: the only message is a prompt that the model
     continues, without a chat format. `source` is the client's body where that is OpenAI's own: a
@@ -73,7 +73,7 @@ class GenerationRequest:
     include_usage: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
     horde: Mapping[str, Any] = field(default_factory=dict)
-    ignored: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "none"
     parallel_tool_calls: bool = True

@@ -1,19 +1,29 @@
-"""Reads `response_format`: the JSON that an answer must be. Pure."""
+"""Reads `response_format`: the JSON that an answer must be. Pure.
+
+OpenAI's chats      {"type": "json_schema", "json_schema": {"name", "schema", "strict"}}
+OpenAI's responses  {"type": "json_schema", "name", "schema", "strict"}
+llama.cpp           {"type": "json_object", "schema": {...}}
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.generation_request import JsonFormat
+from horde_proxy.protocol.leniency import Leniency
 from horde_proxy.protocol.sampled_body import LenientModel
-from horde_proxy.protocol.validation import missing_parameter
+from horde_proxy.protocol.validation import invalid_type, missing_parameter, validated
 
 _LITERAL = ("const", "default", "enum", "examples")
 """Keywords of a JSON schema whose values are data, in which null is a value."""
 _DEEPEST_SCHEMA = 64
 """Levels of a schema in which nulls are removed. Python's stack ends at a thousand calls."""
+_OF_SCHEMAS = frozenset({"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "items"})
+"""Keywords by which a schema is known that stands where its wrapper should be."""
 
 
 class _JsonSchema(LenientModel):
@@ -22,21 +32,44 @@ class _JsonSchema(LenientModel):
     strict: bool | None = None
 
 
-class ResponseFormat(LenientModel):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: _JsonSchema | None = None
-
-
-def read_format(given: ResponseFormat | None) -> JsonFormat | None:
+def read_format(given: Any, leniency: Leniency) -> JsonFormat | None:
     """The JSON format that is asked for; None for text. Raises InvalidRequest."""
-    if given is None or given.type == "text":
+    if given is None:
         return None
-    if given.type == "json_object":
+    if not isinstance(given, dict):
+        raise invalid_type("response_format", "an object", given)
+    # Clients fill in a form: {} and {"type": null} say nothing.
+    type = given.get("type") or _implied(given)
+    if type == "text":
+        return None
+    if type == "json_object" and given.get("schema") is None:
         return JsonFormat()
-    if given.json_schema is None or given.json_schema.json_schema is None:
-        raise missing_parameter("response_format.json_schema.schema")
-    schema = without_nulls(given.json_schema.json_schema)
-    return JsonFormat(schema, strict=bool(given.json_schema.strict))
+    if type in ("json_object", "json_schema"):
+        return _schema_format(given, leniency)
+    raise InvalidRequest(
+        "Invalid value for 'response_format.type': Input should be 'text', 'json_object' or "
+        "'json_schema'.",
+        param="response_format.type",
+        code="invalid_value",
+    )
+
+
+def _implied(given: Mapping[str, Any]) -> str:
+    return "json_schema" if given.get("json_schema") or given.get("schema") else "text"
+
+
+def _schema_format(given: Mapping[str, Any], leniency: Leniency) -> JsonFormat:
+    is_flat = given.get("json_schema") is None and given.get("schema") is not None
+    place = ("response_format",) if is_flat else ("response_format", "json_schema")
+    wrapper = given if is_flat else given.get("json_schema") or {}
+    read = validated(_JsonSchema, wrapper, place)
+    is_bare = read.json_schema is None and bool(_OF_SCHEMAS & set(wrapper))
+    schema = wrapper if is_bare else read.json_schema
+    if schema is None:
+        missing = missing_parameter("response_format.json_schema.schema")
+        leniency.tolerate(missing, "no schema, so any JSON object will do")
+        return JsonFormat()
+    return JsonFormat(without_nulls(schema), strict=bool(read.strict))
 
 
 def without_nulls(schema: Any, depth: int = 0) -> Any:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.generation_request import GenerationRequest
+from horde_proxy.protocol.leniency import Leniency
 
 
 def _integral(value: Any) -> Any:
@@ -26,8 +27,18 @@ MOST_ELEMENTS = 1_000
 Int = Annotated[int, BeforeValidator(_integral)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
+
+def _without_null_elements(value: Any) -> Any:
+    """A list without its nulls: clients fill a form of stops, of which few are set."""
+    # A longer list is refused as it is: a copy of it would cost as much again.
+    if isinstance(value, list) and len(value) <= MOST_ELEMENTS:
+        return [element for element in value if element is not None]
+    return value
+
+
 # fail_fast: otherwise pydantic collects every error, and a million errors take gigabytes.
 Strings = Annotated[list[str], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
+Stops = Annotated[Strings, BeforeValidator(_without_null_elements)]
 Integers = Annotated[list[Int], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 
 
@@ -66,9 +77,9 @@ class SampledBody(LenientModel):
     """
 
     model: Annotated[str, Field(min_length=1)]
-    max_tokens: Annotated[Int, Field(ge=1)] | None = None
-    n: Annotated[Int, Field(ge=1)] | None = None
-    stop: str | Strings | None = None
+    max_tokens: Int | None = None
+    n: Int | None = None
+    stop: str | Stops | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     horde: HordeParameters | None = None
@@ -123,39 +134,60 @@ _OTHER_NAMES = {
 }
 
 
-def common_request(
-    body: SampledBody, ignored: tuple[str, ...], *, max_n: int, strict: bool
-) -> GenerationRequest:
-    """The request of a body, without its messages. Raises InvalidRequest."""
-    if (body.n or 1) > max_n:
+def common_request(body: SampledBody, leniency: Leniency, *, max_n: int) -> GenerationRequest:
+    """The request of a body, without its messages and its warnings. Raises InvalidRequest."""
+    n = positive(body, "n", leniency) or 1
+    if n > max_n:
         raise InvalidRequest(
             f"Invalid value for 'n': must be at most {max_n}.",
             param="n",
             code="integer_above_max_value",
         )
-    if strict and ignored:
-        raise InvalidRequest(
-            f"Unsupported parameter: '{ignored[0]}'.",
-            param=ignored[0],
-            code="unsupported_parameter",
-        )
     return GenerationRequest(
         model=body.model,
         messages=(),
-        max_tokens=body.max_tokens,
-        n=body.n or 1,
+        max_tokens=positive(body, "max_tokens", leniency),
+        n=n,
         stop=_stop(body.stop),
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         sampling=_sampling(body),
         horde=body.horde.model_dump(exclude_none=True) if body.horde else {},
-        ignored=ignored,
     )
 
 
-def ignored_fields(body: SampledBody, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the fields that were set."""
-    return tuple(name for name in names if getattr(body, name))
+def positive(body: SampledBody, name: str, leniency: Leniency) -> int | None:
+    """A count of at least 1; None for the default.
+
+    Clients of koboldcpp and llama.cpp send -1 for "no limit", and 0 for a field that is not set.
+    """
+    count: int | None = getattr(body, name)
+    if count is None or count >= 1:
+        return count
+    error = InvalidRequest(
+        f"Invalid value for '{name}': must be at least 1.",
+        param=name,
+        code="integer_below_min_value",
+    )
+    leniency.tolerate(error, "below 1, so the default is used")
+    return None
+
+
+def warn_of_unsupported(body: SampledBody, names: Sequence[str], leniency: Leniency) -> None:
+    """A warning for each of the fields that is set. Raises InvalidRequest in strict mode."""
+    for name in names:
+        if _is_set(name, getattr(body, name)):
+            error = InvalidRequest(
+                f"Unsupported parameter: '{name}'.", param=name, code="unsupported_parameter"
+            )
+            leniency.tolerate(error, "not supported")
+
+
+def _is_set(name: str, value: Any) -> bool:
+    # 0 is a seed like any other; -1 is koboldcpp's and llama.cpp's word for a random one.
+    if name == "seed" and isinstance(value, int | float):
+        return value != -1
+    return bool(value)
 
 
 def _sampling(body: SampledBody) -> dict[str, Any]:

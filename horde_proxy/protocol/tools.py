@@ -1,118 +1,188 @@
-"""Reads the tools of a request and the choice between them. Pure."""
+"""Reads the tools of a request and the choice between them. Pure.
+
+    OpenAI's chats      {"type": "function", "function": {"name", "description", "parameters"}}
+    OpenAI's responses  {"type": "function", "name", "description", "parameters"}
+    OpenAI's functions  {"name", "description", "parameters"}
+    Anthropic           {"name", "description", "input_schema"}, at times with "type": "custom"
+
+Tools of other types are run by a server that we do not have, or take raw text instead of JSON.
+They are left out with a warning: codex and others offer web_search beside their functions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.generation_request import Tool
 from horde_proxy.protocol.json_format import without_nulls
+from horde_proxy.protocol.leniency import Leniency, plain_name
 from horde_proxy.protocol.sampled_body import MOST_ELEMENTS, LenientModel
-from horde_proxy.protocol.validation import missing_parameter
+from horde_proxy.protocol.validation import missing_parameter, validated
+
+Objects = Annotated[list[dict[str, Any]], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
+
+_FUNCTION_TYPES = (None, "", "function")
+_MODES = {"none": "none", "auto": "auto", "required": "required", "any": "required"}
+"""Choices that name no tool, with OpenAI's word: Mistral and Anthropic say "any"."""
 
 
-class Function(LenientModel):
+class _Function(LenientModel):
     name: Annotated[str, Field(min_length=1, max_length=128)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class ToolDefinition(LenientModel):
-    """A tool; in `allowed_tools`, it has only a name, in `function` or beside the type."""
-
-    type: str | None = "function"
-    function: Function | None = None
-    name: str | None = None
-
-
-class NamedChoice(LenientModel):
-    name: str
-
-
 class _AllowedTools(LenientModel):
-    mode: Literal["auto", "required"] = "auto"
-    tools: Annotated[list[ToolDefinition], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
+    mode: Annotated[
+        Literal["auto", "required"], BeforeValidator(lambda mode: _openai_mode(mode))
+    ] = "auto"
+    tools: Objects
 
 
-class ToolChoice(LenientModel):
-    """`tool_choice` as an object: one function by name, or a list of allowed tools."""
+@dataclass(frozen=True)
+class OfferedTools:
+    """The tools that may be called, and GenerationRequest.tool_choice and parallel_tool_calls."""
 
-    type: str = "function"
-    function: NamedChoice | None = None
-    name: str | None = None
-    allowed_tools: _AllowedTools | None = None
+    tools: tuple[Tool, ...] = ()
+    choice: str = "none"
+    is_parallel: bool = True
+
+
+@dataclass
+class _Offer:
+    """What the client offers. `left_out`: names and types of tools that cannot be called here."""
+
+    tools: list[Tool] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)
 
 
 def read_tools(
-    tools: Sequence[ToolDefinition], functions: Sequence[Function], given: Any
-) -> tuple[tuple[Tool, ...], str]:
-    """(the tools that may be called, GenerationRequest.tool_choice). Raises InvalidRequest.
+    tools: Sequence[Mapping[str, Any]], choice: Any, leniency: Leniency, *, field: str = "tools"
+) -> OfferedTools:
+    """The tools and the choice between them. Raises InvalidRequest.
 
-    `functions` are OpenAI's older form of `tools`, `given` is the choice.
+    `field` is the name of their field; "functions" for OpenAI's older form of them.
     """
-    offered = [_tool(index, tool) for index, tool in enumerate(tools)]
-    if not offered:
-        offered = [_function_tool(function) for function in functions]
-    choice, allowed = _choice(given, "auto" if offered else "none")
-    known = {tool.name for tool in offered}
-    callable_tools = tuple(tool for tool in offered if allowed is None or tool.name in allowed)
-    if allowed is not None and not allowed <= known:
-        choice = sorted(allowed - known)[0]
-    if choice not in ("none", "auto", "required") and choice not in {
-        tool.name for tool in callable_tools
-    }:
-        raise InvalidRequest(
-            f"Invalid value for 'tool_choice': no tool named '{choice}' is in 'tools'.",
-            param="tool_choice",
-            code="invalid_value",
-        )
-    if choice == "required" and not callable_tools:
-        raise InvalidRequest(
-            "'tool_choice' is only allowed when 'tools' are specified.",
-            param="tool_choice",
-            code="invalid_value",
-        )
-    return (callable_tools, choice) if callable_tools and choice != "none" else ((), "none")
+    offer = _Offer()
+    for index, tool in enumerate(tools):
+        _read_tool(tool, (field, index), offer, leniency)
+    named, allowed = _choice(choice, offer)
+    callable_tools = tuple(tool for tool in offer.tools if allowed is None or tool.name in allowed)
+    _check_choice(named, callable_tools, offer)
+    if not callable_tools or named == "none":
+        return OfferedTools()
+    # Anthropic has it in the choice instead of a parallel_tool_calls of its own.
+    is_single = isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True
+    return OfferedTools(callable_tools, named, not is_single)
 
 
-def _tool(index: int, tool: ToolDefinition) -> Tool:
-    if tool.type not in ("function", None):
-        raise InvalidRequest(
-            f"Only tools of type 'function' are supported, not '{tool.type}'.",
-            param=f"tools.[{index}].type",
+def _read_tool(
+    tool: Mapping[str, Any], place: tuple[str, int], offer: _Offer, leniency: Leniency
+) -> None:
+    param, type = f"{place[0]}.[{place[1]}]", tool.get("type")
+    if "input_schema" in tool and type in (*_FUNCTION_TYPES, "custom"):
+        written = {**tool, "parameters": tool["input_schema"]}
+        offer.tools.append(_function(written, place))
+    elif type not in _FUNCTION_TYPES:
+        shown = plain_name(type)
+        error = InvalidRequest(
+            f"Only tools of type 'function' are supported, not '{shown}'.",
+            param=f"{param}.type",
             code="unsupported_value",
         )
-    if tool.function is None:
-        raise missing_parameter(f"tools.[{index}].function")
-    return _function_tool(tool.function)
+        leniency.tolerate(error, f"type '{shown}' left out")
+        offer.left_out |= {name for name in (type, _name(tool)) if isinstance(name, str)}
+    elif tool.get("function") is not None:
+        offer.tools.append(_function(tool["function"], (*place, "function")))
+    elif "name" in tool:
+        offer.tools.append(_function(tool, place))
+    else:
+        raise missing_parameter(f"{param}.function")
 
 
-def _function_tool(function: Function) -> Tool:
+def _function(written: Any, place: Sequence[str | int]) -> Tool:
+    function = validated(_Function, written, place)
     parameters = without_nulls(function.parameters or {"type": "object", "properties": {}})
     if parameters.get("type", "object") != "object":
         raise InvalidRequest(
             f"Invalid schema for function '{function.name}': its type must be 'object'.",
-            param="tools",
+            param=str(place[0]),
             code="invalid_value",
         )
     return Tool(function.name, function.description or "", parameters, strict=bool(function.strict))
 
 
-def _choice(given: Any, default: str) -> tuple[str, set[str] | None]:
-    """(the choice, the names of the allowed tools or None for all)."""
-    if given is None or isinstance(given, str):
-        return given or default, None
-    if isinstance(given, NamedChoice):
-        return given.name, None
-    if given.allowed_tools is not None:
-        listed = given.allowed_tools.tools
-        named = [tool.function.name if tool.function else tool.name for tool in listed]
-        return given.allowed_tools.mode, {name for name in named if name}
-    named = given.function.name if given.function else given.name
-    if named is None:
-        raise missing_parameter("tool_choice.function.name")
-    return named, None
+def _choice(given: Any, offer: _Offer) -> tuple[str, set[str] | None]:
+    """(a mode or the name of a tool, the names of the allowed tools or None for all)."""
+    if given in (None, "", {}):
+        return "auto" if offer.tools else "none", None
+    if isinstance(given, str):
+        # Some clients send the bare name of a tool.
+        return _openai_mode(given), None
+    if not isinstance(given, dict):
+        raise _invalid_choice("it must be 'none', 'auto', 'required' or an object")
+    type = given.get("type")
+    # Responses have mode and tools beside the type.
+    if type == "allowed_tools" or "allowed_tools" in given:
+        return _allowed(given, offer)
+    name = _name(given)
+    if name is not None:
+        return name, None
+    if isinstance(type, str) and (type in _MODES or type in offer.left_out):
+        return _openai_mode(type), None
+    raise missing_parameter("tool_choice.function.name")
+
+
+def _allowed(given: Mapping[str, Any], offer: _Offer) -> tuple[str, set[str] | None]:
+    """The choice among some of the tools; those that were left out cannot be called anyway."""
+    is_nested = "allowed_tools" in given
+    place = ("tool_choice", "allowed_tools") if is_nested else ("tool_choice",)
+    allowed = validated(_AllowedTools, given["allowed_tools"] if is_nested else given, place)
+    offered = {tool.name for tool in offer.tools}
+    names = {name for name in map(_name, allowed.tools) if name} - (offer.left_out - offered)
+    unknown = names - offered
+    return (min(unknown) if unknown else allowed.mode), names
+
+
+def _check_choice(choice: str, tools: Sequence[Tool], offer: _Offer) -> None:
+    """Raises InvalidRequest for a choice that cannot be met."""
+    if choice in ("none", "auto"):
+        return
+    if choice == "required":
+        if not tools and offer.left_out:
+            raise _invalid_choice("none of the tools is a function, and only those can be called")
+        if not tools:
+            raise InvalidRequest(
+                "'tool_choice' is only allowed when 'tools' are specified.",
+                param="tool_choice",
+                code="invalid_value",
+            )
+    elif choice not in {tool.name for tool in tools}:
+        if choice in offer.left_out:
+            raise _invalid_choice(f"'{choice}' is no function, and only those can be called")
+        raise _invalid_choice(f"no tool named '{choice}' is in 'tools'")
+
+
+def _invalid_choice(reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Invalid value for 'tool_choice': {reason}.", param="tool_choice", code="invalid_value"
+    )
+
+
+def _name(tool: Mapping[str, Any]) -> str | None:
+    """The name in a tool or a choice: in an object named like its type, or beside the type."""
+    inner = next(
+        (tool[key] for key in ("function", "custom") if isinstance(tool.get(key), dict)), tool
+    )
+    name = inner.get("name")
+    return name if isinstance(name, str) and name else None
+
+
+def _openai_mode(mode: Any) -> Any:
+    return _MODES.get(mode, mode) if isinstance(mode, str) else mode

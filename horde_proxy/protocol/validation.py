@@ -42,24 +42,30 @@ _BOUNDS = {
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def validated(model: type[Body], body: Any) -> Body:
-    """A decoded JSON body as a pydantic model. Raises InvalidRequest for its first error."""
+def validated(model: type[Body], body: Any, at: Sequence[str | int] = ()) -> Body:
+    """Decoded JSON as a pydantic model. Raises InvalidRequest for its first error.
+
+    `at` is the path of an object inside of the body, e.g. ("tools", 0, "function").
+    """
     if not isinstance(body, dict):
+        if at:
+            raise invalid_type(param_name(at), "an object", body)
         raise InvalidRequest("The request body must be a JSON object.")
     try:
         return model.model_validate(body)
     except ValidationError as exc:
-        raise first_problem(exc) from exc
+        raise first_problem(exc, at) from exc
 
 
-def first_problem(exc: ValidationError) -> InvalidRequest:
+def first_problem(exc: ValidationError, at: Sequence[str | int] = ()) -> InvalidRequest:
     """The 400 for the deepest error: message, param and OpenAI's code.
 
     For a union, pydantic reports an error of each member. The client probably meant the member
     whose error is deepest.
     """
     error: Any = max(exc.errors(include_url=False), key=lambda error: len(error["loc"]))
-    param = param_name(error["loc"])
+    location = (*at, *error["loc"])
+    param = param_name(location)
     kind = error["type"]
     if kind == "missing":
         return missing_parameter(param)
@@ -76,14 +82,17 @@ def first_problem(exc: ValidationError) -> InvalidRequest:
         return _invalid(
             f"Invalid '{param}': empty. Expected a minimum length of 1.", param, "empty_value"
         )
-    if error["input"] is None and len(error["loc"]) == 1:
+    if error["input"] is None and len(location) == 1:
         return missing_parameter(param)
     if kind in ("literal_error", "too_long", "finite_number"):
         return _invalid(f"Invalid value for '{param}': {error['msg']}.", param, "invalid_value")
-    expected = _NAMES.get(kind, "another type")
+    return invalid_type(param, _NAMES.get(kind, "another type"), error["input"])
+
+
+def invalid_type(param: str, expected: str, value: Any) -> InvalidRequest:
+    """The 400 for a value of a wrong JSON type; `expected` as in "an integer"."""
     return _invalid(
-        f"Invalid type for '{param}': expected {expected}, but got {_json_type(error['input'])} "
-        "instead.",
+        f"Invalid type for '{param}': expected {expected}, but got {_json_type(value)} instead.",
         param,
         "invalid_type",
     )

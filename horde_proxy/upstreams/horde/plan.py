@@ -14,6 +14,7 @@ from horde_proxy.errors import ModelNotFound, Unavailable
 from horde_proxy.prompts.fit import LEAST_LENGTH, Capacity, Fitted, common_length, fit
 from horde_proxy.prompts.formats import RAW, Format
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
+from horde_proxy.protocol.leniency import warnings_header
 from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde import text
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, ModelEntry
@@ -90,7 +91,7 @@ class Plan:
             "X-Horde-Request-Id": request_id or "",
             "X-Horde-Model": ", ".join(self.models),
             "X-Horde-Format": self.format.name,
-            "X-Horde-Warnings": "; ".join(self.warnings),
+            "X-Horde-Warnings": warnings_header(self.warnings),
         }
         return {name: value for name, value in headers.items() if value}
 
@@ -260,7 +261,7 @@ def _filters(
 def _warnings(
     request: GenerationRequest, fitted: Fitted, max_tokens: int, style: str
 ) -> tuple[str, ...]:
-    warnings = [f"{name}: not supported" for name in request.ignored]
+    warnings = list(request.warnings)
     warnings += [f"{name}: approximated" for name in text.to_sampling(request.sampling)[1]]
     if fitted.dropped:
         warnings.append(f"messages: the {fitted.dropped} oldest were left out to fit the context")

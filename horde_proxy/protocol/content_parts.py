@@ -1,0 +1,210 @@
+"""Reads the content of a message: what becomes of each type of part. Pure.
+
+Every front reads its parts here, since clients carry the parts of one API's answers into the
+requests of another. To support another type, add a line to PART_KINDS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from horde_proxy.errors import InvalidRequest
+from horde_proxy.protocol.generation_request import Message, ToolCall
+from horde_proxy.protocol.leniency import Leniency, plain_name
+from horde_proxy.protocol.sampled_body import MOST_ELEMENTS
+from horde_proxy.protocol.tool_call_shapes import json_text, read_call, text_id
+from horde_proxy.protocol.validation import invalid_type, missing_parameter
+
+PART_KINDS: Mapping[str, str] = {
+    # Texts of chats and of Anthropic's messages, and of requests and answers of responses.
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "refusal": "text",
+    # Past reasoning: models are trained without it, so it is left out of the prompt.
+    "reasoning": "reasoning",
+    "reasoning_text": "reasoning",
+    "summary_text": "reasoning",
+    "thinking": "reasoning",
+    "redacted_thinking": "reasoning",
+    # Calls and their results, which Anthropic and responses have among the parts.
+    "tool_use": "call",
+    "function_call": "call",
+    "custom_tool_call": "call",
+    "tool_result": "result",
+    "function_call_output": "result",
+    "custom_tool_call_output": "result",
+    # What only a model with eyes or ears can use.
+    "image_url": "image",
+    "input_image": "image",
+    "image": "image",
+    "image_file": "image",
+    "input_audio": "audio",
+    "audio": "audio",
+    "audio_url": "audio",
+    "video_url": "video",
+    "input_video": "video",
+    "video": "video",
+    "file": "file",
+    "input_file": "file",
+    "document": "file",
+    "container_upload": "file",
+}
+"""The kind of each known type of part; what becomes of a kind is decided in ContentReader."""
+
+_MEDIA = frozenset({"image", "audio", "video", "file"})
+
+
+@dataclass
+class Content:
+    """What a message contains. `results` are tool turns; `texts` follow each other as lines."""
+
+    texts: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    results: list[Message] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """All texts."""
+        return "\n".join(self.texts)
+
+
+@dataclass(frozen=True)
+class ContentReader:
+    """Reads the content of one message, whose field is `param`.
+
+    `is_current`: the message is what the answer is about, so what cannot be read is refused.
+    Elsewhere it becomes a note such as "[image left out]", and a warning. `is_result`: the content
+    is a tool's, which may be any JSON. `has_calls`: an assistant's content, which may call tools.
+    `is_nested`: the content is a result among the parts of another content; there are none in it,
+    which could else be nested without end.
+    """
+
+    param: str
+    leniency: Leniency
+    is_current: bool = False
+    is_result: bool = False
+    has_calls: bool = False
+    is_nested: bool = False
+
+    def read(self, value: Any) -> Content:
+        """The content in a string, a part or a list of parts. Raises InvalidRequest."""
+        if value is None or isinstance(value, str):
+            return Content([value] if value else [])
+        if self.is_result and not _is_parts(value):
+            return Content([json_text(value, self.param)])
+        content = Content()
+        for param, part in self._parts(value):
+            self.add(part, param, content)
+        return content
+
+    def _parts(self, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """(param, part) for each part."""
+        if isinstance(value, dict):
+            yield self.param, value
+            return
+        if not isinstance(value, list):
+            raise invalid_type(self.param, "a string", value)
+        if len(value) > MOST_ELEMENTS:
+            raise InvalidRequest(
+                f"Invalid value for '{self.param}': it has more than {MOST_ELEMENTS} parts.",
+                param=self.param,
+                code="invalid_value",
+            )
+        for index, part in enumerate(value):
+            param = f"{self.param}.[{index}]"
+            if isinstance(part, str):
+                # LangChain's messages may mix strings with parts.
+                yield param, {"type": "text", "text": part}
+            elif isinstance(part, dict):
+                yield param, part
+            elif part is not None:
+                raise invalid_type(param, "an object", part)
+
+    def add(self, part: Mapping[str, Any], param: str, content: Content) -> None:
+        """Add one part, whose own field is `param`, to the content. Raises InvalidRequest."""
+        kind = PART_KINDS.get(_type(part))
+        if kind == "text":
+            content.texts.append(_text(part, param))
+        elif kind == "call" and self.has_calls:
+            self._add_call(part, param, content)
+        elif kind == "result" and not self.is_nested:
+            content.results.append(self._result(part, param))
+        elif kind in _MEDIA:
+            self._leave_out(part, f"{kind} left out")
+            content.texts.append(f"[{kind} left out]")
+        elif kind != "reasoning":
+            self._read_unknown(part, content)
+
+    def _add_call(self, part: Mapping[str, Any], param: str, content: Content) -> None:
+        call = read_call(part, param)
+        if call is None:
+            missing = missing_parameter(f"{param}.name")
+            self.leniency.tolerate(missing, "tool call without a name left out")
+        else:
+            content.calls.append(call)
+
+    def _result(self, part: Mapping[str, Any], param: str) -> Message:
+        """A tool's turn: Anthropic has its text in `content`, responses have it in `output`."""
+        key = "content" if "content" in part else "output"
+        reader = ContentReader(f"{param}.{key}", self.leniency, is_result=True, is_nested=True)
+        text = reader.read(part.get(key)).text
+        # Anthropic's is_error is all that tells a failure from a result.
+        text = f"Error: {text}" if part.get("is_error") is True else text
+        call_id = text_id(part.get("tool_use_id")) or text_id(part.get("call_id"))
+        return Message("tool", text, tool_call_id=call_id)
+
+    def _read_unknown(self, part: Mapping[str, Any], content: Content) -> None:
+        shown = plain_name(_type(part))
+        text = part.get("text")
+        if isinstance(text, str):
+            self.leniency.tolerate(_unsupported(self.param, shown), f"type '{shown}' read as text")
+            content.texts.append(text)
+        else:
+            self._leave_out(part, f"content of type '{shown}' left out")
+
+    def _leave_out(self, part: Mapping[str, Any], outcome: str) -> None:
+        error = _unsupported(self.param, plain_name(_type(part)))
+        if self.is_current:
+            raise error
+        self.leniency.tolerate(error, outcome)
+
+
+def _is_parts(value: Any) -> bool:
+    """Whether a tool's result consists of parts: one has a known type, or all are strings."""
+    elements: Sequence[Any] = (value if isinstance(value, list) else [value])[: MOST_ELEMENTS + 1]
+    return any(
+        isinstance(element, dict) and _own_type(element) in PART_KINDS for element in elements
+    ) or all(isinstance(element, str) for element in elements)
+
+
+def _type(part: Mapping[str, Any]) -> str:
+    """The type; for a part without one, the field that is named like a type: {"text": "Hi"}."""
+    return _own_type(part) or next((key for key in part if key in PART_KINDS), "")
+
+
+def _own_type(part: Mapping[str, Any]) -> str:
+    given = part.get("type")
+    return given if isinstance(given, str) else ""
+
+
+def _text(part: Mapping[str, Any], param: str) -> str:
+    text = part.get("text")
+    # OpenAI's assistants wrote {"type": "text", "text": {"value": ..., "annotations": []}}.
+    if isinstance(text, dict):
+        text = text.get("value")
+    text = part.get("refusal") or "" if text is None else text
+    if not isinstance(text, str):
+        raise invalid_type(f"{param}.text", "a string", text)
+    return text
+
+
+def _unsupported(param: str, type: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Only text can be read here: content of type '{type}' is not supported. Remove it from "
+        "the message, or say in words what it shows.",
+        param=param,
+        code="unsupported_content",
+    )
