@@ -19,10 +19,12 @@ from horde_proxy.errors import (
     Unavailable,
     UpstreamFailed,
 )
+from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem, Waiting
+from horde_proxy.upstreams.horde.model_facts import SUPPORTED_PARAMETERS
 from horde_proxy.upstreams.horde.text import TEXT
 from horde_proxy.worker.backends import BackendError
 from tests.support import HORDE_URL, OWNER_KEY, Scripted, World
@@ -419,7 +421,80 @@ def test_model_objects_have_openais_fields_and_the_hordes(world: World) -> None:
         "object": "model",
         "created": 1000,
         "owned_by": "ai-horde",
+        "root": "test/model",
+        "parent": None,
+        "per_request_limits": None,
         "context_length": 4096,
+        "max_model_len": 4096,
+        "max_output_tokens": 2048,
+        "max_completion_tokens": 2048,
+        "architecture": {
+            "modality": "text->text",
+            "input_modalities": ["text"],
+            "output_modalities": ["text"],
+            "tokenizer": "Other",
+        },
+        "pricing": {"prompt": "0", "completion": "0"},
+        "top_provider": {
+            "context_length": 4096,
+            "max_completion_tokens": 2048,
+            "is_moderated": False,
+        },
+        "supported_parameters": [
+            *("max_tokens", "max_completion_tokens", "n", "stop", "temperature", "top_p"),
+            *("frequency_penalty", "presence_penalty", "top_k", "min_p", "top_a", "tfs"),
+            *("typical", "typical_p", "rep_pen", "repetition_penalty", "repeat_penalty"),
+            *("rep_pen_range", "rep_pen_slope", "smoothing_factor", "dynatemp_range"),
+            *("dynatemp_exponent", "sampler_order", "response_format", "structured_outputs"),
+            *("tools", "tool_choice", "parallel_tool_calls"),
+        ],
+        "capabilities": ["completion", "tools"],
+        "reasoning": False,
+        "meta": {"n_ctx": 4096},
     }
     assert (horde["workers"], horde["threads"], horde["max_length"]) == (1, 1, 300)
     assert horde["format"] == "chatml"
+    assert sorted(horde) == [
+        *("eta", "expected_seconds", "format", "max_length", "queued_tokens", "threads"),
+        *("tokens_per_second", "tools", "workers"),
+    ]
+
+
+def test_a_models_name_tells_size_quantisation_and_reasoning(world: World) -> None:
+    world.employ(Scripted("x", name="koboldcpp/Qwen3-8B-Q4_K_M", context=32768))
+    world.configure(tool_styles={"*": "none"}, horde={"segments": False})
+    [model] = world.upstream().models()
+    assert (model["quantization"], model["reasoning"]) == ("Q4_K_M", True)
+    assert model["meta"] == {"n_ctx": 32768, "n_params": 8_000_000_000}
+    assert model["capabilities"] == ["completion", "thinking"]
+    assert model["supported_parameters"][-2:] == ["reasoning", "include_reasoning"]
+    # Without a chain an answer is one job, of at most 512 tokens at this worker.
+    assert model["max_output_tokens"] == 512
+
+
+# A value for each parameter that differs from what a request without it has.
+VALUES: dict[str, Any] = {
+    "stop": ["END"],
+    "sampler_order": [0, 1, 2, 3, 4, 5, 6],
+    "response_format": {"type": "json_object"},
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
+    "n": 2,
+    "top_k": 20,
+    "rep_pen_range": 20,
+    "max_tokens": 99,
+    "max_completion_tokens": 99,
+}
+
+
+@pytest.mark.parametrize("name", [*SUPPORTED_PARAMETERS, "tools", "tool_choice"])
+def test_a_parameter_that_is_told_is_read_and_given_to_workers(name: str) -> None:
+    if name == "structured_outputs":  # the same field as response_format
+        return
+    tools = {"tools": VALUES["tools"]} if name == "tool_choice" else {}
+    plain = {"model": "m", "messages": [{"role": "user", "content": "x"}], **tools}
+    before = read_chat(plain)
+    after = read_chat({**plain, name: VALUES.get(name, 0.5)})
+    assert after.warnings == ()
+    assert after != before

@@ -65,6 +65,11 @@ _AUTHOR_BEFORE_MODEL = re.compile(
     re.IGNORECASE,
 )
 _GAPS = re.compile(r"[\s_-]+")
+_GAP = re.compile(r"[\s_]")
+# The file formats in "-Q4_K_M.gguf" and "-MLX-8bit"; the imatrix in ".i1-Q4_K_S".
+_FILE_FORMAT = re.compile(
+    r"(?<![a-z0-9])(?:gguf|ggml|mlx|i1|imat(?:rix)?)(?![a-z0-9])[-_.]?", re.IGNORECASE
+)
 
 # "3.1-Foo-8B": the version of the model that Foo was made of.
 _LEADING_VERSION = re.compile(r"^[0-9]+(?:\.[0-9]+)+-(?=.)")
@@ -122,6 +127,16 @@ def normalised(name: str) -> str:
     """The name without engine, author, user and quantisation; lower case, "-" in each gap."""
     plain = _GAPS.sub("-", _model_of(name).casefold()).strip("-.:")
     return _QUANTISATION.sub("", plain)
+
+
+@lru_cache(maxsize=4096)
+def quantisation_of(name: str) -> str | None:
+    """What a name says of the weights: "Q4_K_M" of "Model-8B.Q4_K_M.gguf"; None if nothing."""
+    # One sign for one sign, so that the match is at the same place in the name itself.
+    model = _model_of(name)
+    match = _QUANTISATION.search(_GAP.sub("-", model.casefold()))
+    words = _FILE_FORMAT.sub("", model[match.start() :]).strip("-_.: ") if match else ""
+    return words or None
 
 
 def size_of(name: str) -> float | None:

@@ -80,7 +80,8 @@ class VisibleModels:
         # The endpoints come by priority, so the first one describes the model. Its object belongs
         # to the endpoint's list, and is copied before it gets a field.
         if name not in self.models:
-            self.models[name] = {**model, "endpoints": []}
+            # A `name` is OpenRouter's, for people; without one it is the id, which has the prefix.
+            self.models[name] = {"name": model["id"], **model, "endpoints": []}
         self.models[name]["endpoints"].append(endpoint.name)
 
 

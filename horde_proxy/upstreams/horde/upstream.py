@@ -19,6 +19,7 @@ from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_requ
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import GenerationRequest
+from horde_proxy.protocol.models import with_facts
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Accepted, Caller, Route, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
@@ -29,6 +30,7 @@ from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.failures import Failures
 from horde_proxy.upstreams.horde.lifecycle import Submitted
+from horde_proxy.upstreams.horde.model_facts import model_facts
 from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.plan import Plan, make_plan, same_format
 from horde_proxy.upstreams.horde.structured_answer import StructuredAnswer
@@ -188,15 +190,17 @@ class HordeUpstream:
         )
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
-        """OpenAI's model object, with a `horde` object; context and length are one worker's."""
+        """The entry of GET /v1/models, with a `horde` object; `max_length` is one worker's."""
         capacity = entry.largest_context_worker().capacity
         expected = self._horde.throughput.expected(entry, capacity.max_length)
-        return {
+        told = {
             "id": entry.name,
             "object": "model",
             "created": entry.first_seen,
             "owned_by": "ai-horde",
-            "context_length": capacity.max_context_length,
+            "root": entry.name,
+            "parent": None,
+            "per_request_limits": None,
             "horde": {
                 "workers": len(entry.workers),
                 "threads": sum(worker.threads for worker in entry.workers),
@@ -209,6 +213,7 @@ class HordeUpstream:
                 "tools": self._options.tool_style(entry.name),
             },
         }
+        return with_facts(told, model_facts(entry, self._options))
 
 
 def _first_length(structure: ConstrainedRequest) -> int:

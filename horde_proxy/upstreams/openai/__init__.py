@@ -2,5 +2,6 @@
 
 upstream.py sends and proxies, stream.py turns an event stream into chunks. answer_start.py finds an
 error at the start of a body, errors.py tells what it says about the server and about the request.
-ocf.py is the second kind.
+model_list.py makes a list of models safe, native_apis.py reads what servers tell of their models
+outside OpenAI's API, described_models.py puts that into the list. ocf.py is the second kind.
 """

@@ -23,6 +23,7 @@ class OCFUpstream(OpenAIUpstream):
     """One node."""
 
     kind = "ocf"
+    is_free_at_home = False  # the node is, but its peers are anybody's
 
     @staticmethod
     def _api_base(url: str) -> str:

@@ -39,6 +39,11 @@ from horde_proxy.upstreams.connections import FramedResponse
 from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.kinds import EndpointOptions, Services
 from horde_proxy.upstreams.lean_adapter import prepared
+from horde_proxy.upstreams.openai.described_models import (
+    ASK_SECONDS,
+    DescribedModels,
+    is_at_home,
+)
 from horde_proxy.upstreams.openai.errors import secrets_in
 from horde_proxy.upstreams.openai.model_list import LONGEST_LIST, model_objects, parse_document
 from horde_proxy.upstreams.openai.redirects import MOST_REDIRECTS, redirect_target
@@ -75,10 +80,11 @@ class OpenAIUpstream:
     """One server. `timeout` is in seconds between two bytes, `ttl` in seconds for the model list.
 
     `headers` are sent with each request, and replace the client's. `offers_any`: the server lists
-    no models.
+    no models. `is_free_at_home`: an address of one's own network means that nobody charges for it.
     """
 
     kind = "openai"
+    is_free_at_home = True
     cooldown_errors: tuple[type[ProxyError], ...] = (
         Unreachable,
         UpstreamFailed,
@@ -118,6 +124,14 @@ class OpenAIUpstream:
         self._listed = BackgroundValue(
             self._list, ttl=ttl, clock=clock, run=run, name=f"models:{name}", telemetry=telemetry
         )
+        self._described = DescribedModels(
+            self._listed.get,
+            self._ask,
+            is_free=self.is_free_at_home and is_at_home(self.url),
+            ttl=ttl,
+            clock=clock,
+            run=run,
+        )
 
     @classmethod
     def build(cls, endpoint: EndpointOptions, services: Services) -> Self:
@@ -140,11 +154,11 @@ class OpenAIUpstream:
         )
 
     def models(self) -> Sequence[dict[str, Any]]:
-        """OpenAI's model objects, as the server lists them; the same list while nothing changed.
+        """OpenAI's model objects, with the facts of each; the same list while nothing changed.
 
         Raises a ProxyError until they were listed once.
         """
-        return self._listed.get()
+        return self._described.get()
 
     def refresh(self) -> None:
         """Drop the known list of models: the next call of models() loads it."""
@@ -207,6 +221,20 @@ class OpenAIUpstream:
             log.warning(sentence, self.name, left_out)
         self._left_out = left_out
         return models
+
+    def _ask(self, path: str, body: Mapping[str, Any] | None) -> Any:
+        """The JSON of the server's own API, which is beside /v1; see native_apis.Ask.
+
+        None for an error's status. Raises a ProxyError, also for what is not JSON.
+        """
+        url = self._base.removesuffix("/v1") + path
+        headers = CaseInsensitiveDict({"Accept": "application/json", **self._own_headers})
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None:
+            headers.update({"Content-Type": "application/json", "Content-Length": str(len(data))})
+        method = "GET" if data is None else "POST"
+        response = self._send(prepared(method, url, headers, data), ASK_SECONDS, stream=False)
+        return parse_document(response.content) if response.ok else None
 
     def _get(self, url: str) -> requests.Response:
         headers = CaseInsensitiveDict({"Accept": "application/json", **self._own_headers})

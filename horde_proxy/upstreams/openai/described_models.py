@@ -1,0 +1,127 @@
+"""A server's model entries with the facts of each model, learned in the background.
+
+    get()  first   the server's list, which its upstream loads in the background
+           then    the facts, which a thread learns; the first time waits for it, but not for long
+           result  the entries with the facts: the same list as long as neither changes
+
+What the server's own API tells never spoils the list: while it hangs or fails, entries have what
+they say themselves, and what was known before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from horde_proxy.caching.background import BackgroundValue, in_background
+from horde_proxy.caching.derived import Derived
+from horde_proxy.errors import ProxyError
+from horde_proxy.protocol.models import ModelFacts, facts_of, with_facts
+from horde_proxy.upstreams.openai.native_apis import Ask, ShownModels, native_facts
+
+ASK_SECONDS = 2.0
+"""For one call to a server's own API (s): it only tells what it has in memory."""
+_FIRST_PATIENCE = 1.0
+"""The longest that the first list waits for its facts (s)."""
+_FACTS_TTL = 15.0
+"""How long facts stay good (s), at most: a model may be loaded, or pulled, at any moment."""
+_LOAD_SECONDS = 10.0
+"""Seconds after which a load asks nothing more; the next one goes on where it ended."""
+
+Facts = Mapping[str, ModelFacts]
+_NO_FACTS: Facts = {}
+
+_HOME_DOMAINS = (".local", ".localhost", ".lan", ".home", ".internal", ".home.arpa", ".ts.net")
+"""Names that only a home's or company's own network resolves (RFC 6762, RFC 8375); Tailscale's."""
+_CARRIER_NETWORK = ipaddress.ip_network("100.64.0.0/10")
+"""Tailscale's addresses; Python does not count them as private."""
+
+
+class DescribedModels:
+    """The entries of `listed`, which must return the same list until it changes, with facts.
+
+    `ask` is a call to the server (see native_apis.Ask) that may raise a ProxyError. `is_free`: its
+    models cost nothing. `ttl` is in seconds.
+    """
+
+    def __init__(
+        self,
+        listed: Callable[[], Sequence[dict[str, Any]]],
+        ask: Ask,
+        *,
+        is_free: bool = False,
+        ttl: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        run: Callable[[Callable[[], None]], None] = in_background,
+    ) -> None:
+        self._listed, self._ask, self._is_free = listed, ask, is_free
+        self._clock, self._shown, self._last = clock, ShownModels(), _NO_FACTS
+        self._facts = BackgroundValue(
+            self._load,
+            ttl=min(ttl, _FACTS_TTL),
+            first_patience=_FIRST_PATIENCE,
+            clock=clock,
+            run=run,
+        )
+        self._entries: Derived[tuple[Sequence[dict[str, Any]], Facts], list[dict[str, Any]]]
+        self._entries = Derived(self._source, self._described, clock=clock)
+
+    def get(self) -> Sequence[dict[str, Any]]:
+        """The entries. Raises the ProxyError of a list that could never be loaded."""
+        return self._entries.get()
+
+    def _source(self) -> tuple[Sequence[dict[str, Any]], Facts]:
+        listed = self._listed()
+        try:
+            return listed, self._facts.get()
+        except ProxyError:
+            return listed, _NO_FACTS
+
+    def _load(self) -> Facts:
+        until, missed = self._clock() + _LOAD_SECONDS, list[str]()
+
+        def ask(path: str, body: Mapping[str, Any] | None) -> Any:
+            answer = None
+            if self._clock() <= until:
+                with contextlib.suppress(ProxyError):
+                    answer = self._ask(path, body)
+            if answer is None:
+                missed.append(path)
+            return answer
+
+        facts = native_facts(ask, self._listed(), self._shown)
+        if missed:
+            facts = {
+                model: known.completed_by(self._last.get(model, known))
+                for model, known in facts.items()
+            }
+        # The old object says that nothing changed.
+        if facts != self._last:
+            self._last = facts
+        return self._last
+
+    def _described(self, source: tuple[Sequence[dict[str, Any]], Facts]) -> list[dict[str, Any]]:
+        entries, facts = source
+        free = ModelFacts(is_free=self._is_free or None)
+        return [
+            with_facts(entry, (facts.get(entry["id"]) or facts_of(entry)).completed_by(free))
+            for entry in entries
+        ]
+
+
+def is_at_home(url: str) -> bool:
+    """Whether a server is one's own, by its address: this machine, or the network of the house.
+
+    Such a server has no prices. A name without dots is a container's or a machine's.
+    """
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return bool(host) and ("." not in host or host.endswith(_HOME_DOMAINS))
+    in_carrier = address.version == 4 and address in _CARRIER_NETWORK
+    return address.is_private or address.is_loopback or address.is_link_local or in_carrier

@@ -1,0 +1,458 @@
+"""What servers tell of their models, and how GET /v1/models tells it.
+
+The bodies in tests/data/model_lists were written after the public API of each server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from horde_proxy.caching.background import inline
+from horde_proxy.protocol.models import (
+    ModelFacts,
+    facts_in,
+    facts_of,
+    tokens,
+    with_facts,
+)
+from horde_proxy.upstreams.disconnects import DisconnectMonitor
+from horde_proxy.upstreams.openai.described_models import is_at_home
+from horde_proxy.upstreams.openai.native_apis import MOST_SHOWS, ShownModels, native_facts
+from horde_proxy.upstreams.openai.ocf import OCFUpstream
+from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
+from tests.support import Clock
+
+DATA = Path(__file__).parent / "data" / "model_lists"
+SERVERS = sorted(path.stem for path in DATA.glob("*.json"))
+
+
+def bodies(server: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((DATA / f"{server}.json").read_text())
+    return document
+
+
+def entries_of(server: str) -> list[dict[str, Any]]:
+    listed = bodies(server)["GET /v1/models"]
+    data = listed["data"] if isinstance(listed, dict) else listed
+    return [{"owned_by": "unknown", **entry} for entry in data]
+
+
+class Server:
+    """Answers as the file of a kind of server says; `asked` are the calls."""
+
+    def __init__(self, server: str) -> None:
+        self.bodies, self.asked = bodies(server), list[str]()
+
+    def ask(self, path: str, body: Mapping[str, Any] | None) -> Any:
+        call = f"GET {path}" if body is None else f"POST {path} {body['model']}"
+        self.asked.append(call)
+        return self.bodies.get(call)
+
+
+def learned(server: str) -> dict[str, ModelFacts]:
+    return native_facts(Server(server).ask, entries_of(server), ShownModels())
+
+
+# (server, model): (context that counts, longest answer, tools, reasoning, inputs, outputs).
+EXPECTED: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("ollama", "llama3.2:1b"): (8192, None, True, False, "text", "text"),
+    ("ollama", "qwen3:8b"): (16384, None, True, True, "text", "text"),
+    ("ollama", "llava:13b"): (4096, None, False, False, "text image", "text"),
+    ("ollama", "nomic-embed-text:latest"): (8192, None, None, None, "", "embeddings"),
+    ("ollama", "hf.co/bartowski/Some-3B-GGUF:Q4_K_M"): (32768, None, False, False, "text", "text"),
+    ("llama_cpp", "/models/Qwen3-8B-Q4_K_M.gguf"): (8192, None, True, True, "text", "text"),
+    ("llama_cpp_router", "gemma-3-4b-it"): (4096, 1024, None, None, "text image", "text"),
+    ("llama_cpp_router", "Qwen3-0.6B"): (32768, None, None, True, "", "text"),
+    ("llama_cpp_router", "bge-m3"): (None, None, None, None, "", "embeddings"),
+    ("vllm", "meta-llama/Llama-3.1-8B-Instruct"): (32768, None, None, None, "", "text"),
+    ("vllm", "sql-lora"): (32768, None, None, None, "", "text"),
+    ("sglang", "Qwen/Qwen2.5-VL-7B-Instruct"): (128000, None, None, None, "text image", "text"),
+    ("lm_studio", "qwen3-8b"): (8192, None, True, True, "", "text"),
+    ("lm_studio", "gpt-oss-20b"): (131072, None, True, True, "", "text"),
+    ("lm_studio", "qwen2.5-vl-7b-instruct"): (128000, None, None, None, "text image", "text"),
+    ("lm_studio", "text-embedding-nomic-embed-text-v1.5"): (
+        *(2048, None, None, None, "", "embeddings"),
+    ),
+    ("tabbyapi", "Mistral-Small-24B-4.0bpw-exl2"): (
+        *(32768, None, None, None, "text image", "text"),
+    ),
+    ("tabbyapi", "Qwen2.5-7B-exl2"): (None, None, None, None, "", "text"),
+    ("koboldcpp", "koboldcpp/L3-8B-Stheno-v3.2-Q4_K_M"): (16384, None, None, None, "", "text"),
+    ("openrouter", "anthropic/claude-sonnet-4.5"): (
+        *(1000000, 64000, True, True, "text image file", "text"),
+    ),
+    ("openrouter", "openai/text-embedding-3-small"): (
+        *(8192, None, None, None, "text", "embeddings"),
+    ),
+    ("groq", "llama-3.3-70b-versatile"): (131072, 32768, None, None, "", ""),
+    ("groq", "whisper-large-v3"): (448, 448, None, None, "", "transcription"),
+    ("groq", "playai-tts"): (8192, 8192, None, None, "", "speech"),
+    ("mistral", "mistral-small-latest"): (131072, None, True, None, "text image", "text"),
+    ("mistral", "mistral-embed"): (8192, None, False, None, "", "embeddings"),
+    ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo"): (131072, None, None, None, "", "text"),
+    ("together", "black-forest-labs/FLUX.1-schnell"): (None, None, None, None, "", "image"),
+    ("together", "BAAI/bge-large-en-v1.5"): (512, None, None, None, "", "embeddings"),
+    ("openai", "gpt-4o"): (None, None, None, None, "", ""),
+    ("openai", "text-embedding-3-small"): (None, None, None, None, "", "embeddings"),
+    ("openai", "whisper-1"): (None, None, None, None, "", "transcription"),
+    ("openai", "tts-1"): (None, None, None, None, "", "speech"),
+    ("openai", "dall-e-3"): (None, None, None, None, "", "image"),
+    ("openai", "omni-moderation-latest"): (None, None, None, None, "", "moderation"),
+    ("anthropic", "claude-sonnet-4-5-20250929"): (200000, 64000, None, True, "text image", "text"),
+    ("chutes", "deepseek-ai/DeepSeek-R1"): (163840, 65536, None, True, "text", "text"),
+    ("deepinfra", "google/gemma-3-27b-it"): (131072, 16384, None, None, "text image", "text"),
+    ("deepinfra", "BAAI/bge-m3"): (None, None, None, None, "", "embeddings"),
+    ("moonshot", "kimi-k2.5"): (262144, None, None, True, "text image", "text"),
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_what_each_kind_of_server_tells_is_read(server: str) -> None:
+    facts = learned(server)
+    assert {
+        model: (
+            fact.length,
+            fact.max_output,
+            fact.tools,
+            fact.reasoning,
+            " ".join(fact.inputs),
+            " ".join(fact.outputs),
+        )
+        for model, fact in facts.items()
+    } == {model: values for (name, model), values in EXPECTED.items() if name == server}
+
+
+def test_what_is_served_goes_before_what_was_trained() -> None:
+    facts = learned("llama_cpp")["/models/Qwen3-8B-Q4_K_M.gguf"]
+    assert (facts.context, facts.trained_context) == (8192, 40960)
+    facts = learned("ollama")["llama3.2:1b"]
+    assert (facts.context, facts.trained_context, facts.quantization) == (8192, 131072, "Q8_0")
+    assert facts_in({"max_model_len": 4096, "context_length": 131072}).context == 4096
+
+
+@pytest.mark.parametrize(
+    ("server", "loaded"),
+    [
+        ("ollama", ["qwen3:8b"]),
+        ("llama_cpp", ["/models/Qwen3-8B-Q4_K_M.gguf"]),
+        ("llama_cpp_router", ["gemma-3-4b-it"]),
+        ("vllm", ["meta-llama/Llama-3.1-8B-Instruct"]),
+        ("lm_studio", ["qwen3-8b"]),
+        ("tabbyapi", ["Mistral-Small-24B-4.0bpw-exl2"]),
+        ("koboldcpp", ["koboldcpp/L3-8B-Stheno-v3.2-Q4_K_M"]),
+        ("openai", []),
+    ],
+)
+def test_a_server_tells_what_it_has_loaded(server: str, loaded: list[str]) -> None:
+    assert [name for name, facts in learned(server).items() if facts.is_loaded] == loaded
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (8192, 8192),
+        (8192.0, 8192),
+        ("8192", 8192),
+        (" 8192 ", 8192),
+        (1, 1),
+        (0, None),
+        (-1, None),
+        ("-1", None),
+        (True, None),
+        (1e30, None),
+        (10**40, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ("8k", None),
+        ("9" * 5000, None),
+        ("", None),
+        ([8192], None),
+        ({}, None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "max_model_len",
+        "meta.n_ctx",
+        "context_window",
+        "max_context_length",
+        "context_length",
+        "top_provider.context_length",
+    ],
+)
+def test_a_context_is_a_number_or_unknown(path: str, value: Any, number: int | None) -> None:
+    entry: dict[str, Any] = {"id": "a"}
+    *parents, last = path.split(".")
+    inner = entry
+    for key in parents:
+        inner = inner.setdefault(key, {})
+    inner[last] = value
+    assert tokens(value) == number
+    assert facts_in(entry).context == number
+    told = with_facts(entry, facts_of(entry))
+    assert told.get("context_length") == number
+    json.dumps(told, allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], {}, True, [None], {"a": None}, float("nan")])
+def test_no_shape_of_a_field_breaks_the_reading(value: Any) -> None:
+    for server in SERVERS:
+        for entry in entries_of(server):
+            for key in [*entry, "meta", "status", "state", "modalities", "limits", "features"]:
+                if key != "id":
+                    changed = {**entry, key: value}
+                    assert with_facts(changed, facts_of(changed))["id"] == entry["id"]
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, "x", {"models": [None, {"name": 3}, {}]}, 5])
+@pytest.mark.parametrize("server", SERVERS)
+def test_no_answer_of_a_servers_own_api_breaks_the_reading(server: str, answer: Any) -> None:
+    facts = native_facts(lambda path, body: answer, entries_of(server), ShownModels())
+    assert list(facts) == [entry["id"] for entry in entries_of(server)]
+
+
+def test_what_a_server_tells_is_completed_not_contradicted() -> None:
+    [claude, _] = entries_of("openrouter")
+    told = with_facts(claude, facts_of(claude))
+    assert {name: told[name] for name in claude} == claude
+    assert (told["max_output_tokens"], told["reasoning"]) == (64000, True)
+    assert told["capabilities"] == ["completion", "tools", "thinking", "vision"]
+    [mistral, _] = entries_of("mistral")
+    told = with_facts(mistral, facts_of(mistral))
+    assert {name: told[name] for name in mistral} == mistral
+    assert (told["context_length"], told["max_model_len"]) == (131072, 131072)
+
+
+def test_fields_that_are_open_webuis_own_are_left_out() -> None:
+    entry = {"id": "a", "object": "model", "created": 1, "owned_by": "llamacpp", "mine": 1}
+    theirs = {"tags": ["chat"], "info": {}, "provider": "x", "actions": [], "urlIdx": 0}
+    theirs |= {"preset": "", "arena": True, "filters": [], "pipeline": {}, "openai": {}}
+    theirs |= {"connection_type": "local", "name": None}
+    assert with_facts({**entry, **theirs}, ModelFacts()) == entry
+
+
+def test_a_field_of_the_wrong_type_is_replaced() -> None:
+    entry = {"id": "a", "context_length": "many", "top_provider": "x", "architecture": "llama"}
+    facts = ModelFacts(context=8192, outputs=("text",))
+    assert with_facts(entry, facts) == {
+        "id": "a",
+        "context_length": 8192,
+        "max_model_len": 8192,
+        "architecture": {
+            "modality": "text->text",
+            "input_modalities": ["text"],
+            "output_modalities": ["text"],
+            "tokenizer": "Other",
+        },
+        "top_provider": {
+            "context_length": 8192,
+            "max_completion_tokens": None,
+            "is_moderated": False,
+        },
+        "capabilities": ["completion"],
+        "meta": {"n_ctx": 8192},
+    }
+
+
+def test_what_was_written_is_read_back() -> None:
+    facts = ModelFacts(
+        context=8192,
+        trained_context=131072,
+        max_output=4096,
+        inputs=("text", "image"),
+        outputs=("text",),
+        tools=True,
+        reasoning=True,
+        supported_parameters=("tools", "reasoning"),
+        quantization="Q4_K_M",
+        parameter_count=8_000_000_000,
+        size=5_000_000_000,
+    )
+    assert facts_in(with_facts({"id": "a"}, facts)) == facts
+
+
+def test_an_image_model_is_told_apart() -> None:
+    told = with_facts({"id": "FLUX.1-schnell"}, facts_of({"id": "FLUX.1-schnell"}))
+    assert told["architecture"]["modality"] == "text->image"
+    assert told["capabilities"] == ["image"]
+
+
+URL = "http://server.invalid:11434"
+
+
+def upstream(url: str = URL, kind: type[OpenAIUpstream] = OpenAIUpstream, **more: Any) -> Any:
+    session, monitor = requests.Session(), DisconnectMonitor()
+    return kind("server", url, session, monitor, api_key="k", run=inline, **more)
+
+
+def serve(server: str, **answers: Any) -> None:
+    """What the file of a server says, at URL; an answer given here instead of it."""
+    for call, body in {**bodies(server), **answers}.items():
+        method, _, path = call.partition(" ")
+        path, _, model = path.partition(" ")
+        matchers = [responses.matchers.json_params_matcher({"model": model})] if model else []
+        answer = {"body": body} if isinstance(body, Exception) else {"json": body}
+        if method in ("GET", "POST"):
+            responses.add(method, URL + path, match=matchers, **answer)
+
+
+@responses.activate
+def test_the_models_of_ollama_have_their_contexts() -> None:
+    serve("ollama")
+    models = {model["id"]: model for model in upstream().models()}
+    assert {name: model["context_length"] for name, model in models.items()} == {
+        "llama3.2:1b": 8192,
+        "qwen3:8b": 16384,
+        "llava:13b": 4096,
+        "nomic-embed-text:latest": 8192,
+        "hf.co/bartowski/Some-3B-GGUF:Q4_K_M": 32768,
+    }
+    assert models["llama3.2:1b"]["meta"] == {
+        "n_ctx_train": 131072,
+        "n_ctx": 8192,
+        "n_params": 1235814432,
+        "size": 1321098329,
+    }
+    assert models["llama3.2:1b"]["supported_parameters"][-2:] == ["tools", "tool_choice"]
+    sent = responses.calls[-1].request.headers
+    assert (sent["Authorization"], sent["Content-Type"]) == ("Bearer k", "application/json")
+
+
+@responses.activate
+@pytest.mark.parametrize(
+    "failure",
+    [requests.ConnectionError("x"), requests.ReadTimeout("x"), [], {"models": "x"}, None],
+)
+def test_an_own_api_that_fails_never_spoils_the_list(failure: Any) -> None:
+    serve("ollama", **{"GET /api/tags": failure, "GET /api/ps": failure})
+    assert len(upstream().models()) == 5
+
+
+@responses.activate
+def test_an_own_api_that_fails_later_leaves_what_was_known() -> None:
+    clock = Clock()
+    serve("ollama")
+    server = upstream(clock=clock)
+    server.models()
+    responses.replace("GET", f"{URL}/api/tags", body=requests.ConnectionError("x"))
+    clock.seconds += 1000
+    assert server.models()[0]["context_length"] == 8192
+    assert server.models()[1]["context_length"] == 16384
+
+
+@responses.activate
+def test_a_model_that_did_not_change_is_shown_once() -> None:
+    clock = Clock()
+    serve("ollama")
+    server = upstream(clock=clock)
+    first = server.models()
+    for _ in range(10):
+        clock.seconds += 16
+        server.models()
+    shows = [call for call in responses.calls if call.request.url == f"{URL}/api/show"]
+    assert len(shows) == 5
+    assert server.models() == first
+
+
+def test_of_many_models_a_round_asks_for_some() -> None:
+    entries = [
+        {"id": f"m{number}:1b", "owned_by": "library", "object": "model"} for number in range(100)
+    ]
+    tags = {"models": [{"name": entry["id"], "digest": "d"} for entry in entries]}
+    shows = []
+
+    def ask(path: str, body: Mapping[str, Any] | None) -> Any:
+        if path == "/api/show":
+            shows.append(body)
+            return {"model_info": {"x.context_length": 2048}}
+        return tags if path == "/api/tags" else None
+
+    shown = ShownModels()
+    rounds = [native_facts(ask, entries, shown) for _ in range(5)]
+    known = [sum(fact.length == 2048 for fact in facts.values()) for facts in rounds]
+    assert MOST_SHOWS == 30
+    assert known == [30, 60, 90, 100, 100]
+    assert len(shows) == 100
+
+
+def test_a_server_that_does_not_answer_is_asked_for_one_model_only() -> None:
+    server = Server("ollama")
+    server.bodies = {call: body for call, body in server.bodies.items() if "POST" not in call}
+    native_facts(server.ask, entries_of("ollama"), ShownModels())
+    assert [call for call in server.asked if "POST" in call] == ["POST /api/show llama3.2:1b"]
+
+
+@responses.activate
+@pytest.mark.parametrize("server", ["vllm", "openrouter", "groq", "mistral", "openai", "together"])
+def test_a_server_that_is_not_recognised_is_asked_for_its_list_only(server: str) -> None:
+    serve(server)
+    upstream().models()
+    assert [call.request.url for call in responses.calls] == [f"{URL}/v1/models"]
+
+
+def test_a_new_list_gets_its_facts_and_the_same_list_stays_the_same_object() -> None:
+    clock = Clock()
+    with responses.RequestsMock() as mock:
+        mock.get(f"{URL}/v1/models", json={"data": [{"id": "a", "max_model_len": "4096"}]})
+        server = upstream(clock=clock, ttl=60)
+        first = server.models()
+        clock.seconds += 30
+        assert server.models() is first
+        mock.replace("GET", f"{URL}/v1/models", json={"data": [{"id": "b", "context_window": 9}]})
+        clock.seconds += 31
+        [model] = server.models()
+    assert (model["id"], model["context_length"]) == ("b", 9)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_ours"),
+    [
+        ("http://127.0.0.1:11434", True),
+        ("http://localhost:8000/v1", True),
+        ("http://[::1]:1234", True),
+        ("http://192.168.1.20:8080", True),
+        ("http://10.1.2.3", True),
+        ("http://[fd00::1]:8080", True),
+        ("http://100.101.102.103:11434", True),
+        ("http://ollama:11434", True),
+        ("http://nas.local:11434", True),
+        ("http://gpu.home.arpa", True),
+        ("http://host.docker.internal:11434", True),
+        ("https://api.openai.com/v1", False),
+        ("https://8.8.8.8/v1", False),
+        ("http://local.example.org", False),
+    ],
+)
+def test_a_server_at_home_is_free_and_no_other(url: str, is_ours: bool) -> None:
+    assert is_at_home(url) == is_ours
+    with responses.RequestsMock() as mock:
+        base = url if url.endswith("/v1") else f"{url}/v1"
+        mock.get(f"{base}/models", json={"data": [{"id": "a"}]})
+        [model] = upstream(url).models()
+    assert model.get("pricing") == ({"prompt": "0", "completion": "0"} if is_ours else None)
+
+
+def test_an_endpoint_that_tells_its_prices_keeps_them() -> None:
+    for pricing in ({"prompt": "0.000003", "completion": "0.000015"}, {"input": 0.88, "hourly": 0}):
+        with responses.RequestsMock() as mock:
+            mock.get("http://box/v1/models", json={"data": [{"id": "a", "pricing": pricing}]})
+            [model] = upstream("http://box").models()
+        assert model["pricing"] == pricing
+
+
+def test_the_peers_of_an_ocf_node_are_not_called_free() -> None:
+    table = {"p": {"service": [{"name": "llm", "identity_group": ["model=a/bge-m3"]}]}}
+    with responses.RequestsMock() as mock:
+        mock.get("http://127.0.0.1:8092/v1/dnt/table", json=table)
+        [model] = upstream("http://127.0.0.1:8092", OCFUpstream).models()
+    assert "pricing" not in model
+    assert model["capabilities"] == ["embedding"]
