@@ -555,6 +555,7 @@ def test_states_hold_no_secret() -> None:
         "last_error": None,
         "running": 0,
         "latency": {"count": 0, "p50": None, "p95": None},
+        "failing_models": {},
     }
 
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 
-from horde_proxy.errors import AllEndpointsFailed, ProxyError, RateLimited
-from horde_proxy.router.circuit_breaker import Attempt
+from horde_proxy.errors import (
+    AllEndpointsFailed,
+    InMaintenance,
+    ProxyError,
+    RateLimited,
+    Unreachable,
+    UpstreamKeyRefused,
+)
 from horde_proxy.router.endpoint import Endpoint
+from horde_proxy.router.health import EndpointAttempt
 from horde_proxy.upstreams.base import Route
+
+_WHOLE_ENDPOINT = (Unreachable, UpstreamKeyRefused, InMaintenance)
+"""The errors that concern all models of an endpoint."""
 
 log = logging.getLogger(__name__)
 
@@ -60,19 +71,19 @@ class Candidates:
     def __bool__(self) -> bool:
         return bool(self._left)
 
-    def __iter__(self) -> Iterator[tuple[Candidate, Attempt]]:
+    def __iter__(self) -> Iterator[tuple[Candidate, EndpointAttempt]]:
         while self._left:
             candidate = self._left.popleft()
-            breaker = candidate.endpoint.breaker
-            attempt = breaker.try_acquire()
+            health, model = candidate.endpoint.health, candidate.models[0]
+            attempt = health.try_acquire(model)
             if attempt is None:
-                self._reasons[candidate.endpoint.name] = breaker.reason()
+                self._reasons[candidate.endpoint.name] = health.reason(model)
                 # There is no cooldown left to wait for while another request probes the endpoint.
-                self._retry_after.append(breaker.cooldown_left() or 1)
+                self._retry_after.append(health.cooldown_left(model) or 1)
                 continue
             yield candidate, attempt
 
-    def proxying(self) -> Iterator[tuple[Candidate, Attempt]]:
+    def proxying(self) -> Iterator[tuple[Candidate, EndpointAttempt]]:
         """The same as iterating, but it ends at the first candidate that cannot proxy."""
         for candidate, attempt in self:
             if not candidate.endpoint.can_proxy:
@@ -99,8 +110,8 @@ class Candidates:
             candidate.endpoint.can_proxy and not candidate.is_fallback for candidate in self._left
         )
 
-    def failed(self, candidate: Candidate, attempt: Attempt, error: ProxyError) -> None:
-        """Record an error. The endpoint cools down if the error concerns it as a whole."""
+    def failed(self, candidate: Candidate, attempt: EndpointAttempt, error: ProxyError) -> None:
+        """Record an error. The model cools down there, or the endpoint if it fails as a whole."""
         name = candidate.endpoint.name
         self._errors.append(error)
         self._reasons[name] = str(error).rstrip(".")  # it becomes a part of a longer sentence
@@ -108,7 +119,8 @@ class Candidates:
             self._retry_after.append(error.retry_after)
         # A horde that faults one request is still good for others; a server that is down is not.
         if isinstance(error, candidate.endpoint.upstream.cooldown_errors):
-            attempt.failed(str(error), error.retry_after)
+            is_whole = isinstance(error, _WHOLE_ENDPOINT)
+            attempt.failed(str(error), error.retry_after, is_whole=is_whole)
         attempt.end()
         log.info("%s failed%s: %s", name, ", trying the next" if self._left else "", error)
 
@@ -127,7 +139,8 @@ class Candidates:
             return self._overflow
         # With one endpoint, its own error tells more than a list of one reason.
         if self._errors and not self._absent and len(self._reasons) == 1:
-            return self._errors[-1]
+            [name] = self._reasons
+            return named(name, self._errors[-1])
         soonest = min(self._retry_after, default=None)
         # A 429 says that waiting helps, which is true only if every endpoint was busy.
         if self._errors and all(isinstance(error, RateLimited) for error in self._errors):
@@ -136,3 +149,13 @@ class Candidates:
                 f"Every endpoint for `{self._model}` is busy. {reasons}.", retry_after=soonest
             )
         return AllEndpointsFailed(self._model, {**self._reasons, **self._absent}, soonest)
+
+
+def named(endpoint: str, error: ProxyError) -> ProxyError:
+    """The error, with the endpoint's name where its message says "it" or "its"."""
+    text = str(error)
+    if text.partition(" ")[0] not in ("it", "its"):
+        return error
+    named = copy(error)
+    named.args = (f"The endpoint {endpoint!r} failed: {text}",)
+    return named

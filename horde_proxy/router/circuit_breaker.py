@@ -1,4 +1,4 @@
-"""The circuit breaker of one endpoint: it keeps requests away while the endpoint fails.
+"""The circuit breaker of one endpoint or model: it keeps requests away while that fails.
 
     up --failed--> cooling, for a cooldown that doubles with each failure in a row
      ^                |  the cooldown is over
@@ -25,7 +25,7 @@ _MAX_DOUBLINGS = 30
 
 
 class CircuitBreaker:
-    """The circuit breaker of one endpoint. Times are in seconds, on `clock`.
+    """The circuit breaker of one endpoint or model. Times are in seconds, on `clock`.
 
     The first cooldown lasts `cooldown`, and none lasts longer than `longest`. With a cooldown of 0,
     the endpoint is always up, which suits an endpoint without alternatives.
@@ -49,11 +49,23 @@ class CircuitBreaker:
         self._error: str | None = None
         self._latencies: deque[float] = deque(maxlen=_REMEMBERED_LATENCIES)
 
+    def similar(self) -> CircuitBreaker:
+        """A new breaker with the same settings."""
+        return CircuitBreaker(self._cooldown, self._longest, self._clock)
+
+    def is_open(self) -> bool:
+        """Whether the last outcome of a request was a failure."""
+        return self._failures > 0 and self._cooldown > 0
+
+    def has_failed_lately(self) -> bool:
+        """Whether the last outcome was a failure, not longer ago than the longest cooldown."""
+        return self.is_open() and self._clock() - self._failed_at <= self._longest
+
     def try_acquire(self) -> Attempt | None:
         """A new attempt; None while no request may be sent, see `reason`."""
         with self._lock:
             # After a failure one request at a time may try whether the endpoint answers again.
-            is_probe = self._is_open()
+            is_probe = self.is_open()
             if is_probe and (self._probe is not None or self._clock() < self._cools_until):
                 return None
             self.running += 1
@@ -78,7 +90,7 @@ class CircuitBreaker:
             latencies = sorted(self._latencies)
         cooling = self.cooldown_left()
         return {
-            "state": "cooling" if cooling else "probing" if self._is_open() else "up",
+            "state": "cooling" if cooling else "probing" if self.is_open() else "up",
             "retry_in": cooling or None,
             "last_error": self._error,
             "running": self.running,
@@ -88,10 +100,6 @@ class CircuitBreaker:
                 "p95": round(latencies[int(len(latencies) * 0.95)], 4) if latencies else None,
             },
         }
-
-    def _is_open(self) -> bool:
-        """Whether the last outcome of a request was a failure."""
-        return self._failures > 0 and self._cooldown > 0
 
     def _answered(self, attempt: Attempt) -> None:
         with self._lock:
@@ -111,6 +119,10 @@ class CircuitBreaker:
             # first cooldown. A failure that does not count (pause 0) may only prolong a cooldown.
             until = now + max(pause if seconds is None else seconds, pause and self._cooldown)
             self._cools_until = max(self._cools_until, until) if self._cooldown else 0.0
+
+    def _noted(self, reason: str) -> None:
+        with self._lock:
+            self._error = reason
 
     def _ended(self, attempt: Attempt) -> None:
         with self._lock:
@@ -135,6 +147,11 @@ class Attempt:
         """Record that the endpoint failed. `seconds`: the cooldown that it asked for, if any."""
         if self._breaker:
             self._breaker._failed(self, reason, seconds)
+
+    def noted(self, reason: str) -> None:
+        """Record an error that is not a failure of this breaker; `state` shows it."""
+        if self._breaker:
+            self._breaker._noted(reason)
 
     def end(self) -> None:
         """End the attempt. Idempotent."""

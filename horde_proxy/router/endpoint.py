@@ -1,4 +1,4 @@
-"""An upstream as the router sees it: its priority, its models and its circuit breaker."""
+"""An upstream as the router sees it: its priority, its models and its health."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from horde_proxy.aihorde.names import matches_glob
 from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import ProxyError
 from horde_proxy.router.circuit_breaker import CircuitBreaker
+from horde_proxy.router.health import EndpointHealth
 from horde_proxy.upstreams.base import Upstream
 
 Models = Mapping[str, dict[str, Any]]
@@ -24,6 +25,7 @@ class Endpoint:
     The lowest `priority` is tried first; `weight` is the share of requests within a priority.
     `globs` select models by the upstream's own names; without globs, all are selected. The names
     that clients see begin with `prefix`. `error` is set if the models could not be listed.
+    `breaker` is that of the endpoint as a whole; `health` has one for each model as well.
     """
 
     upstream: Upstream
@@ -33,8 +35,10 @@ class Endpoint:
     globs: Sequence[str] = ()
     prefix: str = ""
     error: ProxyError | None = field(default=None, init=False)
+    health: EndpointHealth = field(init=False)
 
     def __post_init__(self) -> None:
+        self.health = EndpointHealth(self.breaker, lambda: len(self.last_models()))
         # Upstreams return the same list until it changes, so the names are prefixed once for each.
         self._models: Derived[tuple[Sequence[dict[str, Any]]], Models]
         self._models = Derived(lambda: (self.upstream.models(),), self._visible)

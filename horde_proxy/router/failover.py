@@ -27,7 +27,7 @@ from horde_proxy.errors import (
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router.candidates import Candidate, Candidates
-from horde_proxy.router.circuit_breaker import Attempt
+from horde_proxy.router.health import EndpointAttempt
 from horde_proxy.upstreams.base import Accepted, Caller, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.openai.errors import server_error
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
@@ -58,7 +58,7 @@ def stream(
 
 @contextmanager
 def _next_one_may_answer(
-    candidates: Candidates, candidate: Candidate, attempt: Attempt, spliced: SplicedStream
+    candidates: Candidates, candidate: Candidate, attempt: EndpointAttempt, spliced: SplicedStream
 ) -> Iterator[None]:
     """Suppress the failure of a candidate if another one may answer instead; end the attempt."""
     try:
@@ -91,7 +91,7 @@ class SplicedStream:
         self._first: Chunk | None = None
         self._roles: set[int] = set()
 
-    def splice(self, attempt: Attempt, item: StreamItem) -> StreamItem | None:
+    def splice(self, attempt: EndpointAttempt, item: StreamItem) -> StreamItem | None:
         """The item for the client; None if an earlier upstream has already sent the same.
 
         All chunks get one id. The cost is that of the upstream that answers in the end, as in the
@@ -156,7 +156,7 @@ def proxy(call: ProxyRequest, candidates: Candidates) -> ProxyResponse | None:
 
 
 def _try(
-    call: ProxyRequest, candidate: Candidate, attempt: Attempt, candidates: Candidates
+    call: ProxyRequest, candidate: Candidate, attempt: EndpointAttempt, candidates: Candidates
 ) -> tuple[ProxyResponse | None, bool]:
     """The response and whether it is good; (None, False) if there is none for the client."""
     send = candidate.endpoint.upstream.proxy
@@ -190,7 +190,7 @@ def _judged(
     call: ProxyRequest,
     response: ProxyResponse,
     candidate: Candidate,
-    attempt: Attempt,
+    attempt: EndpointAttempt,
     candidates: Candidates,
 ) -> tuple[ProxyResponse | None, bool]:
     """The response and whether the client should get it, instead of the next candidate's."""

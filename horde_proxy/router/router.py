@@ -20,7 +20,7 @@ from horde_proxy.errors import (
 )
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router import failover
-from horde_proxy.router.candidates import Candidate, Candidates
+from horde_proxy.router.candidates import Candidate, Candidates, named
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.model_index import EVERYTHING, ModelIndex, Scope, VisibleModels
 from horde_proxy.router.model_names import expected_seconds
@@ -68,7 +68,7 @@ class Router:
         """
         models = list(self._index.visible_to(scope).models.values())
         if not models and len(self.endpoints) == 1 and self.endpoints[0].error:
-            raise self.endpoints[0].error
+            raise named(self.endpoints[0].name, self.endpoints[0].error)
         return models
 
     def model(self, name: str, scope: Scope = EVERYTHING) -> dict[str, Any]:
@@ -131,7 +131,9 @@ class Router:
         # Lets the lists load at the same time, before they are looked at one by one.
         self._index.visible_to(scope)
         return [
-            _state(endpoint) for endpoint in self.endpoints if scope.allows_endpoint(endpoint.name)
+            _state(endpoint, scope)
+            for endpoint in self.endpoints
+            if scope.allows_endpoint(endpoint.name)
         ]
 
     def _resolve(
@@ -258,7 +260,7 @@ class Router:
         errors = [known.error for known in endpoints if known.error]
         # With one endpoint its own error says more than a list of reasons with one entry.
         if len(endpoints) == 1 and errors:
-            return errors[0]
+            return named(endpoints[0].name, errors[0])
         if errors:
             return AllEndpointsFailed(name, self._absent([], scope))
         if endpoints and not any(map(_offers_something, endpoints)):
@@ -279,7 +281,7 @@ def _offers_something(endpoint: Endpoint) -> bool:
     return endpoint.upstream.offers_any or bool(endpoint.models())
 
 
-def _state(endpoint: Endpoint) -> dict[str, Any]:
+def _state(endpoint: Endpoint, scope: Scope) -> dict[str, Any]:
     models, state = sorted(endpoint.models()), endpoint.breaker.state()
     error = str(endpoint.error) if endpoint.error else None
     # The circuit breaker knows of failed chats only, not of a list that cannot be loaded.
@@ -293,7 +295,20 @@ def _state(endpoint: Endpoint) -> dict[str, Any]:
         "weight": endpoint.weight,
         "models": models,
         **state,
+        "failing_models": _failing_models(endpoint, scope),
     }
+
+
+def _failing_models(endpoint: Endpoint, scope: Scope) -> dict[str, Any]:
+    """The states of the models whose last request failed, by the names that clients see."""
+    failing = {
+        endpoint.prefix + model: breaker for model, breaker in endpoint.health.failing().items()
+    }
+    states = {
+        name: breaker.state() for name, breaker in failing.items() if scope.allows_model(name)
+    }
+    fields = ("state", "retry_in", "last_error")
+    return {name: {field: state[field] for field in fields} for name, state in states.items()}
 
 
 def _serving(group: Sequence[str], visible: VisibleModels) -> list[Endpoint]:
