@@ -23,7 +23,6 @@ from horde_proxy.protocol.chunks import fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.base import Accepted, Caller, Route
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
-from horde_proxy.upstreams.openai.stream import as_chunks
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, _pieces, base_url
 from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, response_headers
 from tests.support import Clock
@@ -249,101 +248,6 @@ ROLES = sse(
     choice({"role": "assistant", "content": "lo"}),
     choice({}, "stop", usage=USAGE),
 )
-PLAIN = sse(
-    choice({"role": "assistant", "content": ""}),
-    choice({"content": "Hel"}),
-    choice({"content": "lo"}),
-    choice({}, "stop"),
-    {**choice({}), "choices": [], "usage": USAGE},
-)
-
-
-@pytest.mark.parametrize(
-    "stream",
-    [
-        ROLES,
-        PLAIN,
-        PLAIN + b"data: [DONE]\n\n",
-        b": comment\n\n" + ROLES.replace(b"\n\n", b"\r\n\r\n"),
-    ],
-)
-def test_servers_that_stream_differently_give_the_same_chunks(stream: bytes) -> None:
-    chunks = list(as_chunks(stream.split(b"\n")))
-    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
-    assert all("role" not in each["choices"][0]["delta"] for each in chunks[1:-1])
-    assert (chunks[-1]["choices"], chunks[-1]["usage"]) == ([], USAGE)
-    whole = fold(chunks)
-    assert whole["choices"][0]["message"]["content"] == "Hello"
-    assert whole["choices"][0]["finish_reason"] == "stop"
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        {"choices": [{"delta": {"content": "Hi"}}]},
-        {"id": None, "created": "now", "model": 7, "choices": [{"delta": {"content": "Hi"}}]},
-        {"choices": [None, {"index": "0", "delta": {"content": "Hi"}}]},
-    ],
-)
-def test_chunks_are_whole_whatever_a_server_leaves_out(event: dict[str, Any]) -> None:
-    role, chunk = as_chunks(sse(event).split(b"\n"))
-    assert role["choices"][0]["delta"]["role"] == "assistant"
-    assert chunk == {
-        "id": "",
-        "object": "chat.completion.chunk",
-        "created": 0,
-        "model": "",
-        "choices": [
-            {"index": 0, "delta": {"content": "Hi"}, "finish_reason": None, "logprobs": None}
-        ],
-    }
-
-
-@pytest.mark.parametrize("event", [{}, {"choices": 3}, {"choices": None}, {"choices": ["x"]}])
-def test_an_event_without_choices_gives_no_chunk(event: dict[str, Any]) -> None:
-    assert list(as_chunks(sse(event).split(b"\n"))) == []
-
-
-def test_older_completions_become_chunks_too() -> None:
-    events = sse({**choice({}), "choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}]})
-    assert [
-        each["choices"][0]["delta"].get("content") for each in as_chunks(events.split(b"\n"))
-    ] == ["", "Hi"]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"data: {",
-        b"data: []",
-        b'data: {"error": {"message": "out of memory"}}',
-    ],
-)
-def test_an_event_that_is_no_chunk_ends_the_stream(line: bytes) -> None:
-    with pytest.raises(UpstreamFailed):
-        list(as_chunks([line]))
-
-
-@pytest.mark.parametrize(
-    "told,prompt,completion,total",
-    [
-        ({"total_tokens": 9}, 0, 0, 9),
-        ({"prompt_tokens": None, "completion_tokens": 3}, 0, 3, 3),
-        ({"input_tokens": 4, "output_tokens": 5}, 4, 5, 9),
-        ("many", 0, 0, 0),
-    ],
-)
-def test_a_usage_of_another_shape_does_not_spoil_the_answer(
-    told: Any, prompt: int, completion: int, total: int
-) -> None:
-    event = {**choice({}, "stop"), "usage": told, "horde": None}
-    record = RequestLog("id", "POST", "/", "client")
-    with record.recording():
-        for chunk in as_chunks([b"data: " + json.dumps(event).encode()]):
-            record.note(last := chunk)
-    assert isinstance(last, dict)
-    assert (record.prompt_tokens, record.completion_tokens) == (prompt, completion)
-    assert last["usage"]["total_tokens"] == total
 
 
 @pytest.mark.parametrize("kudos", [None, "7", float("nan"), float("inf"), -1, 10**400])

@@ -18,7 +18,7 @@ Chunk = dict[str, Any]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "function_call"]
 
 _PIECE = 4096
-"""Characters of a call's arguments in one chunk: some clients limit the length of an event."""
+"""Characters of a text in one chunk: some clients limit the length of an event."""
 _INSTEAD_OF_CONTENT = {"tool_calls", "function_call"}
 # A word with the space before it, or the space at the end: " two" of "one two".
 _WORD = re.compile(r"\s*\S+|\s+$")
@@ -62,9 +62,18 @@ def call_deltas(number: int, call_id: str, name: str, arguments: str) -> Iterato
     yield {
         "tool_calls": [{"index": number, "id": call_id, "type": "function", "function": function}]
     }
-    for start in range(0, len(arguments), _PIECE):
-        piece = {"arguments": arguments[start : start + _PIECE]}
-        yield {"tool_calls": [{"index": number, "function": piece}]}
+    yield from argument_deltas(number, arguments)
+
+
+def argument_deltas(number: int, arguments: str) -> Iterator[dict[str, Any]]:
+    """The deltas of a tool call's arguments, or of a further part of them."""
+    for piece in pieces(arguments):
+        yield {"tool_calls": [{"index": number, "function": {"arguments": piece}}]}
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The text in pieces that fit into one event each; none for an empty text."""
+    return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
 
 
 def as_legacy(delta: dict[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,11 @@ def estimate_prompt(document: Any) -> int:
     return sum(_characters(document.get(name)) for name in _TEXT_FIELDS) // _CHARACTERS
 
 
+def estimate_answer(characters: int) -> int:
+    """The estimated number of tokens of an answer with so many characters; none has no token."""
+    return -(-characters // _CHARACTERS)
+
+
 def _characters(value: Any) -> int:
     """The number of characters in all texts of a JSON value, names of fields included.
 

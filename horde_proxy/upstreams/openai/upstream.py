@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import uuid
 from base64 import b64encode
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -31,10 +32,12 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
+from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.protocol.openai_body import openai_body
+from horde_proxy.protocol.usage import estimate_prompt
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.upstreams.base import Caller, Route, StreamItem
+from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem
 from horde_proxy.upstreams.connections import FramedResponse
 from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.kinds import EndpointOptions, Services
@@ -48,6 +51,7 @@ from horde_proxy.upstreams.openai.errors import secrets_in
 from horde_proxy.upstreams.openai.model_list import LONGEST_LIST, model_objects, parse_document
 from horde_proxy.upstreams.openai.redirects import MOST_REDIRECTS, redirect_target
 from horde_proxy.upstreams.openai.stream import stream_items
+from horde_proxy.upstreams.openai.tidy import ForeignAnswer
 from horde_proxy.upstreams.proxying import (
     JsonBody,
     ProxyRequest,
@@ -201,7 +205,16 @@ class OpenAIUpstream:
         headers = {"Content-Type": "application/json"}
         call = ProxyRequest("POST", path, headers, JsonBody(json.dumps(body).encode()))
         guard = self._monitor.watch(None)
-        yield from stream_items(self.name, lambda: self.proxy(call, None, guard), guard.hang_up)
+        answer = ForeignAnswer(
+            Head(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), route.model),
+            n=request.n,
+            legacy_functions=request.legacy_functions,
+            prompt_tokens=estimate_prompt(body),
+        )
+        accepted = Accepted({"X-Endpoint": self.name}, self.name, answer.spent)
+        yield from stream_items(
+            accepted, answer, lambda: self.proxy(call, None, guard), guard.hang_up
+        )
 
     @staticmethod
     def _api_base(url: str) -> str:
