@@ -86,11 +86,11 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
     yield "".join(line)
 
 
-def _server_sent(lines: Iterable[str]) -> Iterator[Event | None]:
-    """The events in an event stream's lines. Only the fields `event` and `data` are read.
+def _server_sent(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """The names and values of the events in a stream's lines; "[DONE]" is a value too.
 
     An event comes as soon as its data are a JSON value: some servers leave out the blank line
-    after it, and the last line's end.
+    after it, and the last line's end. Only the fields `event` and `data` are read.
     """
     data: list[str] = []
     name = ""
