@@ -16,10 +16,11 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from werkzeug.test import TestResponse
 
 from horde_proxy.api.stream import EventStream, KeepAliveOptions
+from horde_proxy.ledger import ClientKey
 from horde_proxy.protocol.chunks import ChatEvents, Head, chunk, role_chunk
 from horde_proxy.upstreams.base import StreamItem, Waiting
 from horde_proxy.upstreams.disconnects import ClientWatch
-from tests.support import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World
+from tests.support import CLIENT_KEY, OWNER_KEY, Clock, Scripted, World, known
 
 PREFIXES = pytest.mark.parametrize("prefix", ["", "/v1"])
 
@@ -166,6 +167,68 @@ def test_a_name_beyond_ascii_is_percent_encoded_in_headers_only(
     response.close()
     [record] = caplog.records
     assert record.fields["model"] == "koboldcpp/Llama-🦙-8B"  # type: ignore[attr-defined]
+
+
+FULL, SHORT = "koboldcpp/L3-8B-Stheno-v3.2", "L3-8B-Stheno-v3.2"
+
+
+def shortened() -> World:
+    world = World(models={"ids": "short"})
+    world.employ(Scripted("Hello.", name=FULL))
+    return world
+
+
+def test_with_short_ids_models_are_listed_without_slashes() -> None:
+    client = shortened().http()
+    [listed] = client.get("/v1/models").get_json()["data"]
+    assert (listed["id"], listed["full_id"], listed["object"]) == (SHORT, FULL, "model")
+    assert client.get(f"/v1/models/{SHORT}").json == listed
+    assert client.get(f"/v1/models/{FULL}").json == listed
+    assert client.get("/v1/models/koboldcpp%2FL3-8B-Stheno-v3.2").json == listed
+    opencode = client.get("/v1/opencode.json").get_json()
+    assert opencode["model"] == f"horde/{SHORT}"
+    assert list(opencode["provider"]["horde"]["models"]) == [SHORT]
+
+
+@pytest.mark.parametrize("model", [SHORT, FULL, "l3-8b-stheno-v3.2", "auto"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_with_short_ids_answers_have_the_short_id(model: str, stream: bool, path: str) -> None:
+    fields = {**body(model=model, stream=stream), "prompt": "Hi"}
+    response = shortened().http().post(f"/v1/{path}", json=fields)
+    answers = events(response) if stream else [response.get_json()]
+    assert {answer["model"] for answer in answers} == {SHORT}
+    # The horde's own name stays in its header.
+    assert response.headers["X-Horde-Model"] == FULL
+
+
+def test_short_ids_change_no_statistics(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "horde_proxy.requests")
+    client = shortened().http()
+    post(client, model=SHORT).close()
+    [record] = caplog.records
+    assert record.fields["model"] == FULL  # type: ignore[attr-defined]
+    [row] = client.get("/v1/usage").get_json()["data"]
+    assert row["model"] == FULL
+    [endpoint] = client.get("/v1/endpoints").get_json()["data"]
+    assert endpoint["models"] == [FULL]
+
+
+def test_with_short_ids_a_keys_globs_are_for_full_ids() -> None:
+    ann, bob = ClientKey("ann", models=("koboldcpp/*",)), ClientKey("bob", models=("x/*",))
+    world = shortened().configure(**known(ann=ann, bob=bob))
+    client = world.http()
+    statuses = {
+        name: post_as(client, f"key-of-{name}-longer", model=SHORT) for name in ("ann", "bob")
+    }
+    assert statuses == {"ann": 200, "bob": 404}
+
+
+def post_as(client: FlaskClient, key: str, **fields: Any) -> int:
+    headers = {"Authorization": f"Bearer {key}"}
+    response = client.post("/v1/chat/completions", json=body(**fields), headers=headers)
+    response.close()
+    return response.status_code
 
 
 @pytest.mark.parametrize("stream", [True, False])

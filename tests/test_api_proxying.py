@@ -281,6 +281,20 @@ def test_a_proxy_that_relays_nothing_has_only_its_own_routes() -> None:
     assert http.get("/v1/chat/completions").status_code == 405
 
 
+@pytest.mark.parametrize("model", ["m-8b", "cloud/org/m-8b", "Cloud--Org--M-8B"])
+def test_a_server_gets_its_own_name_for_a_short_id(
+    servers: responses.RequestsMock, model: str
+) -> None:
+    servers.get("http://org.invalid/v1/models", json={"data": [{"id": "org/m-8b"}]})
+    sent = servers.post("http://org.invalid/v1/chat/completions", json=COMPLETION)
+    endpoint = {"url": "http://org.invalid", "name": "org", "prefix": "cloud/"}
+    http = made([endpoint], models={"ids": "short"}).test_client()
+    assert [listed["id"] for listed in http.get("/v1/models").get_json()["data"]] == ["m-8b"]
+    # The answer passes unchanged.
+    assert chat(http, model).json == COMPLETION
+    assert json.loads(sent.calls[0].request.body)["model"] == "org/m-8b"
+
+
 def test_a_model_of_the_horde_answers_chats_only(servers: responses.RequestsMock) -> None:
     servers.get("http://horde.invalid/api/v2/status/models", json=[{"name": "h", "count": 1}])
     servers.get("http://horde.invalid/api/v2/workers", json=[])

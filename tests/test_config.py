@@ -94,6 +94,11 @@ def test_a_section_in_the_environment_is_json() -> None:
             "setting bind = (hidden) from environment variable "
             "HORDE_PROXY_BIND__X: there is no such setting; did you mean server.bind?",
         ),
+        (
+            "HORDE_PROXY_MODELS__IDS",
+            "long",
+            "setting models.ids = 'long' from environment variable HORDE_PROXY_MODELS__IDS: ",
+        ),
         ("HORDE_PROXY_FORMATS", '{"a": "nope"}', "'a': no format 'nope'; use one of: placeholders"),
         ("PORT", "http", "setting server.bind = '127.0.0.1:http' from environment variable PORT: "),
     ],

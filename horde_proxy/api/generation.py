@@ -12,7 +12,7 @@ _items; below it are only the shared answer, the router and the upstream.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -82,6 +82,7 @@ def _items(
     first, log, socket = requests[0], cast(RequestLog, g.record), client_socket()
     callers = [with_caller(ctx, generation) for generation in requests]
     client, is_accepted = callers[0].client, False
+    short_ids = ctx.router.short_ids(g.scope)
     ctx.live.loop_guard.check(first, client)
     log.requested = log.requested or first.model
     with (
@@ -101,7 +102,14 @@ def _items(
             log.note(item)
             is_accepted = is_accepted or isinstance(item, Accepted)
             if is_accepted:
-                yield item
+                yield _with_short_id(item, short_ids)
+
+
+def _with_short_id(item: StreamItem, short_ids: Mapping[str, str]) -> StreamItem:
+    """The item; a chunk names its model as GET /models does."""
+    if isinstance(item, dict) and item["model"] in short_ids:
+        return {**item, "model": short_ids[item["model"]]}
+    return item
 
 
 def with_caller(ctx: AppContext, generation: GenerationRequest) -> Caller:

@@ -116,7 +116,13 @@ def _context(app: Flask, parts: Composition, settings: Config) -> AppContext:
     """What views are given. A view works with one context from beginning to end."""
     endpoints = parts.assembly.endpoints(settings)
     return AppContext(
-        Router(endpoints, settings.aliases, settings.fallbacks, settings.routing.max_wait),
+        Router(
+            endpoints,
+            settings.aliases,
+            settings.fallbacks,
+            settings.routing.max_wait,
+            short_ids=settings.models.ids == "short",
+        ),
         _serving(settings),
         _access(settings, parts.ledger),
         parts.live,

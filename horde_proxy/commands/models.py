@@ -59,7 +59,8 @@ def _rows(models: Iterable[Mapping[str, Any]], merged: Iterable[Mapping[str, Any
 
 def _row(model: Mapping[str, Any], usage: Mapping[str, Any]) -> Row:
     horde = model.get("horde") or {}
-    used = usage.get(canonical(model["id"]).key) if horde else None
+    # A short id may not tell where its author ends.
+    used = usage.get(canonical(model.get("full_id", model["id"])).key) if horde else None
     return {
         "model": model["id"],
         "workers": horde.get("workers"),

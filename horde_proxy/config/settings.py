@@ -14,6 +14,7 @@ from horde_proxy.config.hordes import (
     PrivateHordeSettings,
     StatsSettings,
 )
+from horde_proxy.config.models import ModelsSettings
 from horde_proxy.config.server import ServerSettings
 from horde_proxy.config.values import Section
 from horde_proxy.prompts.formats import FORMATS
@@ -30,6 +31,7 @@ class Config(Section):
     stats: StatsSettings = StatsSettings()
     endpoints: list[EndpointSettings] = []
     routing: RoutingSettings = RoutingSettings()
+    models: ModelsSettings = ModelsSettings()
     fallbacks: dict[str, list[str]] = {}
     """The models that are tried instead of a model, in order; `"*"` is any model."""
     aliases: dict[str, str] = {}

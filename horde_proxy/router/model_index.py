@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from horde_proxy.caching.derived import Derived
 from horde_proxy.router.endpoint import Endpoint, Models
 from horde_proxy.router.model_names import resolve
+from horde_proxy.router.short_ids import short_ids
 
 # Clients choose the names, so the cache of resolved names needs bounds. Later or longer names are
 # resolved anew for each request.
@@ -48,12 +49,20 @@ EVERYTHING = Everything()
 class VisibleModels:
     """The models in one scope: `models` by name, and `serving`, the endpoints of each model.
 
+    `listing` are the models as clients see them: by their short ids, unless `reserved` is None.
+    Those are the names that no short id may have. `short_ids` are by full id, and by the name that
+    the endpoint has for the model.
+
     Any thread may use it, without a lock: two threads that resolve a name at once get the same
     groups.
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], lists: Sequence[Models], scope: Scope
+        self,
+        endpoints: Sequence[Endpoint],
+        lists: Sequence[Models],
+        scope: Scope,
+        reserved: Collection[str] | None = None,
     ) -> None:
         self.models: dict[str, dict[str, Any]] = {}
         self.serving: dict[str, list[Endpoint]] = {}
@@ -64,15 +73,34 @@ class VisibleModels:
             for name, model in models.items():
                 if scope.allows_model(name):
                     self._add(endpoint, name, model)
+        short = {} if reserved is None else short_ids(self.models, reserved)
+        self._short = {name: listed for name, listed in short.items() if listed != name}
+        self._by_short = {listed.casefold(): name for name, listed in self._short.items()}
+        self.short_ids = {**self._short_by_own_name(), **self._short}
+        self.listing = [self.listed(name) for name in self.models]
 
     def groups(self, name: str, aliases: Mapping[str, str]) -> list[list[str]]:
         """The models that a name refers to, see model_names.resolve. Raises InvalidRequest."""
         groups = self._resolved.get(name)
         if groups is None:
-            groups = resolve(name, list(self.models.values()), aliases)
+            # A short id is an alias that the model brings along.
+            groups = resolve(name, list(self.models.values()), {**self._by_short, **aliases})
             if len(name) <= _MAX_RESOLVED_LENGTH and len(self._resolved) < _MAX_RESOLVED:
                 self._resolved[name] = groups
         return groups
+
+    def listed(self, name: str) -> dict[str, Any]:
+        """A model as clients see it, by its full id; beside a short id it has the full one."""
+        model, short = self.models[name], self._short.get(name)
+        return model if short is None else {**model, "id": short, "full_id": name}
+
+    def _short_by_own_name(self) -> dict[str, str]:
+        """The short ids by the endpoints' own names of the models, which may have no prefix."""
+        return {
+            endpoint.own_name(name): short
+            for name, short in self._short.items()
+            for endpoint in self.serving[name]
+        }
 
     def _add(self, endpoint: Endpoint, name: str, model: dict[str, Any]) -> None:
         serving = self.serving.setdefault(name, [])
@@ -88,10 +116,15 @@ class VisibleModels:
 class ModelIndex:
     """The models of all endpoints. The description of a model is the first priority's.
 
+    `reserved` are the names that no short id may have; None: models are listed by their full ids.
+
     The visible models of each scope are cached until the list of an endpoint changes.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(
+        self, endpoints: Sequence[Endpoint], reserved: Collection[str] | None = None
+    ) -> None:
+        self._reserved = reserved
         self._endpoints = sorted(endpoints, key=lambda endpoint: endpoint.priority)
         self._current = Derived(self._lists, _CurrentModels)
 
@@ -100,7 +133,7 @@ class ModelIndex:
         current = self._current.get()
         visible = current.by_scope.get(scope)
         if visible is None:
-            visible = VisibleModels(self._endpoints, current.lists, scope)
+            visible = VisibleModels(self._endpoints, current.lists, scope, self._reserved)
             current.by_scope[scope] = visible
         return visible
 

@@ -1,8 +1,8 @@
 """Resolves a client's name for a model to the ids of models, the quickest first. Pure.
 
-A name may be an alias, an id, an id without engine, author and quantisation, a glob, a ~regex, a
-list with commas, or one of `auto`, `fast`, `large` and `long`. The router decides which upstream
-serves an id.
+A name may be an alias, an id, a short id, an id without engine, author and quantisation, a glob, a
+~regex, a list with commas, or one of `auto`, `fast`, `large` and `long`. The router decides
+which upstream serves an id.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from horde_proxy.aihorde.names import matches_glob, normalised, size_of
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.numbers import finite
+from horde_proxy.router.short_ids import with_short_id, with_slashes
 
 Model = Mapping[str, Any]
 
@@ -96,7 +97,10 @@ def _groups(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> l
         return []
     alike = (
         _matching(models, lambda model_id: model_id.casefold() == folded)
+        or with_short_id(name, (model["id"] for model in models))
         or _by_normalised(name, models)
+        # A short id of a worker that left: another one may have the same model.
+        or _by_normalised(with_slashes(name), models)
         or _by_glob(name, models)
         or _by_regex(name, models)
     )
@@ -171,9 +175,9 @@ def _by_list(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> 
 
 
 def _by_word(word: str, models: Sequence[Model]) -> list[list[str]]:
-    if word not in _WORDS:
+    if word not in WORDS:
         return []
-    return [[model["id"]] for model in sorted(models, key=_WORDS[word])]
+    return [[model["id"]] for model in sorted(models, key=WORDS[word])]
 
 
 def _time(model: Model) -> tuple[float, str]:
@@ -205,7 +209,7 @@ def _balance(model: Model) -> tuple[bool, float]:
 
 # Sort keys, the best model first. Sorting is stable and the models come quickest first, so that
 # the quickest of equal ones wins.
-_WORDS: dict[str, Callable[[Model], Any]] = {
+WORDS: dict[str, Callable[[Model], Any]] = {
     "auto": _balance,
     "fast": _time,
     "large": _largest,

@@ -23,7 +23,7 @@ from horde_proxy.router import failover
 from horde_proxy.router.candidates import Candidate, Candidates, named
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.model_index import EVERYTHING, ModelIndex, Scope, VisibleModels
-from horde_proxy.router.model_names import expected_seconds
+from horde_proxy.router.model_names import WORDS, expected_seconds
 from horde_proxy.upstreams.base import Caller, StreamItem
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
@@ -41,7 +41,8 @@ _ANY_MODEL = "any model"
 class Router:
     """All endpoints, the aliases of models, and the fallbacks of each model.
 
-    `max_wait`: a model with a longer expected wait (s) comes after its fallbacks.
+    `max_wait`: a model with a longer expected wait (s) comes after its fallbacks. `short_ids`:
+    models are listed by ids without a slash; see router.short_ids.
     """
 
     def __init__(
@@ -51,13 +52,16 @@ class Router:
         fallbacks: Mapping[str, Sequence[str]] | None = None,
         max_wait: float | None = None,
         chance: Callable[[], float] = random.random,
+        *,
+        short_ids: bool = False,
     ) -> None:
         self.endpoints = endpoints
         self._aliases = {name.casefold(): target for name, target in (aliases or {}).items()}
         folded = {name.casefold(): names for name, names in (fallbacks or {}).items()}
         self._fallbacks: Mapping[str, Sequence[str]] = folded
         self._max_wait, self._chance = max_wait, chance
-        self._index = ModelIndex(endpoints)
+        reserved = {*self._aliases, *WORDS} if short_ids else None
+        self._index = ModelIndex(endpoints, reserved)
         self.can_proxy = any(endpoint.can_proxy for endpoint in endpoints)
 
     def models(self, scope: Scope = EVERYTHING) -> list[dict[str, Any]]:
@@ -66,7 +70,7 @@ class Router:
         The endpoint with the lowest priority number describes a model. Raises the ProxyError of
         the only endpoint while its models could never be listed.
         """
-        models = list(self._index.visible_to(scope).models.values())
+        models = list(self._index.visible_to(scope).listing)
         if not models and len(self.endpoints) == 1 and self.endpoints[0].error:
             raise named(self.endpoints[0].name, self.endpoints[0].error)
         return models
@@ -76,7 +80,14 @@ class Router:
         visible, groups = self._resolve(name, scope)
         if not groups:
             raise self._unknown(name, scope)
-        return visible.models[groups[0][0]]
+        return visible.listed(groups[0][0])
+
+    def short_ids(self, scope: Scope = EVERYTHING) -> Mapping[str, str]:
+        """The ids by which clients see models, by their full ids and their endpoints' own names.
+
+        Models that clients see by their full ids are left out.
+        """
+        return self._index.visible_to(scope).short_ids
 
     def was_offered(self, name: str) -> bool:
         """Whether a model had exactly this name when the models were last listed."""
@@ -103,7 +114,7 @@ class Router:
         candidates = self._for_model(name, scope)
         fallbacks = [
             candidate
-            for fallback in self._fallbacks_of(name, candidates)
+            for fallback in self._fallbacks_of(name, candidates, scope)
             for candidate in self._for_model(fallback, scope, is_fallback=True)
         ]
         if fallbacks:
@@ -210,13 +221,16 @@ class Router:
             ),
         )
 
-    def _fallbacks_of(self, name: str, candidates: Sequence[Candidate]) -> Sequence[str]:
+    def _fallbacks_of(
+        self, name: str, candidates: Sequence[Candidate], scope: Scope
+    ) -> Sequence[str]:
         """The fallbacks of the name, else of its alias's target, the best model, or "*"."""
         if not self._fallbacks:
             return ()
         best = candidates[0].model if candidates else None
+        short = self.short_ids(scope).get(best) if best else None
         # "*" are the fallbacks of all models that have none of their own.
-        for key in (name, self._aliases.get(name.casefold()), best, "*"):
+        for key in (name, self._aliases.get(name.casefold()), best, short, "*"):
             fallbacks = self._fallbacks.get(key.casefold()) if key else None
             if fallbacks:
                 return fallbacks
@@ -267,8 +281,12 @@ class Router:
             return Unavailable(
                 "No models are available right now.", retry_after=_NO_MODELS_RETRY_AFTER
             )
-        serving = self._index.visible_to(scope).serving
-        ids = [listed for listed in serving if not set(endpoints).isdisjoint(serving[listed])]
+        visible = self._index.visible_to(scope)
+        ids = [
+            visible.short_ids.get(full, full)
+            for full, serving in visible.serving.items()
+            if not set(endpoints).isdisjoint(serving)
+        ]
         near = get_close_matches(name, ids, _NEAR_NAMES, _NEAR_CUTOFF)
         return ModelNotFound(name, near or ids[:_NEAR_NAMES])
 
