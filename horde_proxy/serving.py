@@ -2,9 +2,10 @@
 
 The threads of a worker process, and how they meet:
 
-- its main thread accepts connections and runs signal handlers. A handler interrupts that thread
-  anywhere, so it takes no lock that the thread may hold: it sets flags and starts timer threads;
-- `threads` serve one request each, with the context that they found when they began;
+- its main thread accepts connections, receives requests (see connections.worker) and runs signal
+  handlers. A handler interrupts that thread anywhere, so it takes no lock that the thread may hold:
+  it sets flags and starts timer threads;
+- `threads` serve one whole request each, with the context that they found when they began;
 - one thread polls the settings' file; it, or a timer after SIGHUP, builds a new context under
   `_reloading` and puts it in place of the old one with a single assignment;
 - after SIGTERM a timer ends the chats that still run, by a flag that every sleep looks at.
@@ -30,9 +31,13 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.systemd import SD_LISTEN_FDS_START as LISTEN_FDS_START
 from gunicorn.systemd import listen_fds
-from gunicorn.workers.gthread import ThreadWorker
 
 from horde_proxy.config import Config, ConfigError, is_loopback
+from horde_proxy.connections.worker import (
+    CONNECTIONS_WITHOUT_THREAD,
+    CollectingWorker,
+    Connection,
+)
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -47,10 +52,8 @@ so that it is never we who close one that a request is just being sent on."""
 _SPARE_THREADS = 32
 """Threads beyond server.places, for everything that does not wait: health, models, the page."""
 _POLL_SECONDS = 1.0
-_IDLE_CONNECTIONS = 1000
-"""Connections that may be open without holding a thread."""
 STALLED_SECONDS = 300
-"""How long a client may neither take what it is sent nor send what it announced."""
+"""How long a client may not take what it is sent."""
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +62,8 @@ class CannotListen(RuntimeError):
     """Nothing can listen on an address; the message says why and what to do."""
 
 
-class GunicornWorker(ThreadWorker):  # type: ignore[misc]
-    """Ends in order, and takes new settings without ending.
+class GunicornWorker(CollectingWorker):
+    """Receives whole requests, ends in order, and takes new settings without ending.
 
     SIGTERM: chats may end within the grace time, then the rest is cancelled. SIGINT and SIGQUIT
     cancel them at once. SIGHUP, or a changed settings file: the settings are read again.
@@ -72,6 +75,16 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         # One reload at a time. File and database are read under it, but no request waits for it.
         self._reloading = threading.Lock()
         super().init_process()
+
+    def most_body(self) -> int:
+        """Bytes of a body that are received before a thread serves the request."""
+        return int(self.wsgi.config["MAX_CONTENT_LENGTH"])
+
+    def network_of(self, connection: Connection) -> str | None:
+        """What a client's connections are counted by; None for a proxy, which has many clients."""
+        trusted = self.wsgi.extensions["horde_proxy"].access.trusted_proxies
+        is_proxy = isinstance(connection.client, tuple) and connection.client[0] in trusted
+        return None if is_proxy else super().network_of(connection)
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -256,7 +269,7 @@ def gunicorn_settings(settings: Config) -> dict[str, Any]:
         "workers": 1,
         "worker_class": "horde_proxy.serving.GunicornWorker",
         "threads": threads,
-        "worker_connections": threads + _IDLE_CONNECTIONS,
+        "worker_connections": threads + CONNECTIONS_WITHOUT_THREAD,
         "backlog": _BACKLOG,
         "keepalive": _KEEPALIVE,
         "graceful_timeout": int(server.grace) + _AFTER_GRACE,
