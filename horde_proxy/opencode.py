@@ -17,6 +17,7 @@ from typing import Any
 
 from horde_proxy.jsonc import JsoncError, parse, set_value
 from horde_proxy.numbers import finite
+from horde_proxy.protocol.models import as_mapping, facts_of
 
 PROVIDER = "horde"
 SCHEMA = "https://opencode.ai/config.json"
@@ -28,6 +29,8 @@ answer is chained of several jobs, so the length of one job (`max_length`) does 
 _PATIENCE_MS = 900_000
 """How long opencode waits for headers and between chunks (ms). Its default of 300 s is too short
 for the horde's queue: opencode then sends the same request again."""
+_MODALITIES = ("text", "audio", "image", "video", "pdf")
+"""The modalities that opencode's schema allows; it refuses a file with another one."""
 _LONE_LINE_FEED = re.compile(r"(?<!\r)\n")
 """The "\\n" of a Unix file, but not the one in the "\\r\\n" of a Windows file."""
 
@@ -86,9 +89,23 @@ def fresh(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any
 
 
 def capable(models: Sequence[Model], min_context: int) -> list[Model]:
-    """The models whose context is large enough, by name."""
-    matches = [model for model in models if _context(model) >= min_context]
+    """The models that answer chats and whose context is large enough, by name.
+
+    Left out are models that embed, rank, speak, listen or draw, and those of unknown context:
+    opencode would fill it until the server fails.
+    """
+    matches = [
+        model
+        for model in models
+        if facts_of(model).writes_text and (facts_of(model).length or 0) >= min_context
+    ]
     return sorted(matches, key=lambda model: str(model["id"]))
+
+
+def of_unknown_context(models: Sequence[Model]) -> list[str]:
+    """The names of the models that answer chats, but whose servers tell no context."""
+    facts = ((str(model["id"]), facts_of(model)) for model in models)
+    return sorted(name for name, known in facts if known.writes_text and not known.length)
 
 
 def best(models: Sequence[Model]) -> Model:
@@ -146,29 +163,60 @@ def write(path: Path, text: str) -> bool:
 
 
 def _entry(model: Model) -> dict[str, Any]:
-    context = _context(model)
-    return {
+    facts = facts_of(model)
+    context = facts.length or 0
+    # opencode keeps the output free of history, so it is at most a quarter of the context.
+    output = min(LONGEST_ANSWER, context // 4, facts.max_output or LONGEST_ANSWER)
+    # False only where it is known: a server without tools in its template may still do them.
+    has_tools = facts.tools is not False and _horde_object(model).get("tools") != "none"
+    entry: dict[str, Any] = {
         "name": model["id"],
-        "tool_call": _horde_object(model).get("tools") != "none",
-        "cost": {"input": 0, "output": 0},
-        # opencode keeps the output free of history, so it is at most a quarter of the context.
-        "limit": {"context": context, "output": min(LONGEST_ANSWER, context // 4)},
+        "tool_call": has_tools,
+        "limit": {"context": context, "output": output},
     }
+    if facts.reasoning:
+        entry["reasoning"] = True
+    if "image" in facts.inputs:
+        inputs = [word for word in facts.inputs if word in _MODALITIES]
+        entry |= {"attachment": True, "modalities": {"input": inputs, "output": ["text"]}}
+    cost = _cost(model)
+    return {**entry, "cost": cost} if cost else entry
 
 
-# Only the horde's entries are made by us. Those of other servers are passed on as they came, so
-# that a field may be missing, null or of another type.
+def _cost(model: Model) -> dict[str, float] | None:
+    """opencode's `cost`, in dollars for a million tokens; None where nobody tells one."""
+    if _horde_object(model):
+        return {"input": 0, "output": 0}
+    # OpenRouter's prices are for one token, as texts: "0.000003".
+    pricing = as_mapping(model.get("pricing"))
+    prices = [_price(pricing.get(name)) for name in ("prompt", "completion")]
+    if None in prices:
+        return None
+    [prompt, completion] = prices
+    return {"input": prompt or 0, "output": completion or 0}
+
+
+def _price(value: object) -> float | None:
+    """The dollars for a million tokens; None for what is not the price of one."""
+    try:
+        price = finite(float(value) if isinstance(value, str) else value)
+    except ValueError:
+        return None
+    return None if price is None else round(price * 1_000_000, 6)
+
+
+# Only the horde's entries are made by us. Those of other servers are completed (protocol.models),
+# but a field may be missing, null or of another type: the proxy may be an older one.
 
 
 def _context(model: Model) -> int:
     """The context in tokens; 0 if the server does not say."""
-    return int(finite(model.get("context_length")) or 0)
+    return facts_of(model).length or 0
 
 
 def _horde_object(model: Model) -> Mapping[str, Any]:
     """The model's `horde` object; empty for a model of another server."""
-    horde = model.get("horde")
-    return horde if isinstance(horde, Mapping) else {}
+    return as_mapping(model.get("horde"))
 
 
 def _horde_number(model: Model, name: str) -> float:

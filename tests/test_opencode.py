@@ -106,11 +106,78 @@ def test_small_contexts_are_left_out() -> None:
     assert [each["id"] for each in found] == ["koboldcpp/Big-70B", "koboldcpp/Small-3B"]
 
 
-@pytest.mark.parametrize("context", [None, "8192", float("inf"), float("nan"), [], -1])
+@pytest.mark.parametrize("context", [None, "8k", float("inf"), float("nan"), [], -1, True])
 def test_a_context_that_is_not_a_number_counts_as_none(context: Any) -> None:
     assert opencode.capable([{"id": "x", "context_length": context}, SMALL], 8192) == [SMALL]
     entry = opencode.provider([{"id": "x", "context_length": context}], BASE, "none")["models"]["x"]
     assert entry["limit"] == {"context": 0, "output": 0}
+
+
+# What each of six servers tells of its model.
+OF_SIX_SERVERS: list[dict[str, Any]] = [
+    {"id": "vllm", "max_model_len": 32768},
+    {"id": "llama.cpp", "meta": {"n_ctx": 16384, "n_ctx_train": 131072}},
+    {"id": "groq", "context_window": 131072, "max_completion_tokens": 1024},
+    {
+        "id": "mistral",
+        "max_context_length": 65536,
+        "capabilities": {"completion_chat": True, "function_calling": True, "vision": True},
+    },
+    {"id": "openrouter", "context_length": 200000, "pricing": {"prompt": "0.000003"}},
+    {"id": "ollama", "meta": {"n_ctx_train": 40960}, "capabilities": ["completion", "thinking"]},
+]
+
+
+def test_the_models_of_all_servers_appear_with_their_limits() -> None:
+    found = opencode.capable(OF_SIX_SERVERS, 8192)
+    models = opencode.provider(found, BASE, "none")["models"]
+    assert {name: entry["limit"] for name, entry in models.items()} == {
+        "groq": {"context": 131072, "output": 1024},
+        "llama.cpp": {"context": 16384, "output": 4096},
+        "mistral": {"context": 65536, "output": 8192},
+        "ollama": {"context": 40960, "output": 8192},
+        "openrouter": {"context": 200000, "output": 8192},
+        "vllm": {"context": 32768, "output": 8192},
+    }
+    assert [name for name, entry in models.items() if not entry["tool_call"]] == ["ollama"]
+    assert [name for name, entry in models.items() if entry.get("reasoning")] == ["ollama"]
+    assert models["mistral"]["modalities"] == {"input": ["text", "image"], "output": ["text"]}
+    assert models["mistral"]["attachment"] is True
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"id": "nomic-embed-text:latest"},
+        {"id": "bge-reranker-v2-m3"},
+        {"id": "whisper-large-v3"},
+        {"id": "FLUX.1-schnell"},
+        {"id": "gpt-4o-mini-tts"},
+        {"id": "mine", "capabilities": ["embedding"]},
+        {"id": "mine", "type": "embeddings"},
+        {"id": "mine", "architecture": {"output_modalities": ["image"]}},
+    ],
+)
+def test_models_that_do_not_chat_are_left_out(other: dict[str, Any]) -> None:
+    assert opencode.capable([{**other, "context_length": 32768}, SMALL], 8192) == [SMALL]
+    assert opencode.of_unknown_context([other]) == []
+
+
+@pytest.mark.parametrize(
+    ("pricing", "cost"),
+    [
+        ({"prompt": "0", "completion": "0"}, {"input": 0, "output": 0}),
+        ({"prompt": "0.000003", "completion": "0.000015"}, {"input": 3.0, "output": 15.0}),
+        ({"prompt": "free", "completion": "0"}, None),
+        ({"prompt": "-1", "completion": "-1"}, None),
+        ({"input": 0.88, "output": 0.88}, None),
+        (None, None),
+    ],
+)
+def test_a_cost_is_what_the_server_charges(pricing: Any, cost: Any) -> None:
+    other = {"id": "x", "context_length": 16384, "pricing": pricing}
+    entry = opencode.provider([other], BASE, "none")["models"]["x"]
+    assert entry.get("cost") == cost
 
 
 @pytest.mark.parametrize("horde", [None, [], {"eta": "soon", "threads": None, "tools": 3}])
@@ -216,6 +283,16 @@ def test_without_models_the_last_good_file_stays(tmp_path: Path, answer: dict[st
     result = run(path)
     assert result.exit_code == 1
     assert path.read_text() == '{"mine": 1}'
+
+
+@responses.activate
+def test_models_of_unknown_context_are_named(tmp_path: Path) -> None:
+    others = [{"id": f"gpt-{number}"} for number in range(8)]
+    responses.get(f"{BASE}/models", json={"data": [BIG, *others]})
+    path = tmp_path / "opencode.json"
+    said = "; left out, of unknown context: gpt-0, gpt-1, gpt-2, gpt-3, gpt-4 and 3 more\n"
+    assert run(path).output == f"{path}: 1 models{said}"
+    assert run(path).output == f"{path}: 1 models, unchanged{said}"
 
 
 @responses.activate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,6 +12,9 @@ from horde_proxy import opencode as configuration
 from horde_proxy.commands import proxy_client
 from horde_proxy.commands.options import config_option, url_option
 from horde_proxy.jsonc import JsoncError
+
+_MOST_NAMES = 5
+"""Names of models in a message; a cloud's list has hundreds."""
 
 
 @click.command()
@@ -64,10 +68,12 @@ def opencode(
 
 def _update(output: Path, proxy: str, base_url: str, key: str, min_context: int) -> str:
     """What was done, in a line. Raises ClickException, the file being unchanged."""
-    models = configuration.capable(proxy_client.get(proxy, "/models")["data"], min_context)
+    listed = proxy_client.get(proxy, "/models")["data"]
+    models = configuration.capable(listed, min_context)
+    unknown = _unknown_contexts(listed)
     if not models:
         raise click.ClickException(
-            f"no model with a context of at least {min_context} tokens is available"
+            f"no model with a context of at least {min_context} tokens is available{unknown}"
         )
     try:
         before = output.read_bytes().decode() if output.exists() else ""
@@ -76,4 +82,13 @@ def _update(output: Path, proxy: str, base_url: str, key: str, min_context: int)
     # pathlib raises RuntimeError for a symbolic link that leads back to itself.
     except (OSError, RuntimeError, UnicodeDecodeError, JsoncError) as exc:
         raise click.ClickException(f"{output}: {exc}") from exc
-    return f"{output}: {len(models)} models" + ("" if is_changed else ", unchanged")
+    return f"{output}: {len(models)} models" + ("" if is_changed else ", unchanged") + unknown
+
+
+def _unknown_contexts(listed: Sequence[configuration.Model]) -> str:
+    """What to say of the models that are left out because nobody tells their context."""
+    names = configuration.of_unknown_context(listed)
+    if not names:
+        return ""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"; left out, of unknown context: {', '.join(names[:_MOST_NAMES])}{more}"
