@@ -795,7 +795,14 @@ MESSAGES = st.lists(
             "content": VALUES
             | st.lists(
                 st.fixed_dictionaries(
-                    {"type": st.just("text")}, optional={"text": st.text() | st.none()}
+                    {"type": st.sampled_from(["text", "image_url", "tool_use", "tool_result"])},
+                    optional={
+                        "text": st.text() | st.none(),
+                        "id": st.text(),
+                        "name": st.text(),
+                        "input": VALUES,
+                        "content": VALUES,
+                    },
                 )
             ),
             "name": st.text() | st.none(),

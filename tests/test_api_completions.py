@@ -105,6 +105,16 @@ def test_a_limit_below_one_is_the_default_with_a_warning(world: World, stream: b
     assert payload["stop_sequence"] == ["END"]
 
 
+def test_an_answer_is_cut_at_a_stop_that_the_horde_did_not_get(world: World) -> None:
+    worker = world.employ(Scripted(" a time END240 there"))
+    stops = [f"END{number}" for number in range(100, 250)]
+    response = complete(world, stop=stops)
+    assert response.json["choices"][0]["text"] == " a time "
+    assert response.json["choices"][0]["finish_reason"] == "stop"
+    assert "X-Horde-Warnings" not in response.headers
+    assert "END249" not in worker.payloads[0]["stop_sequence"]
+
+
 def test_in_strict_mode_a_limit_below_one_is_refused(world: World) -> None:
     world.employ(Scripted(" x"))
     world.configure(server={"strict": True})

@@ -432,6 +432,11 @@ def test_a_function_has_several_shapes(tool: Any, strict: bool) -> None:
     assert not request.legacy_functions
 
 
+def test_arguments_that_may_be_null_are_an_object() -> None:
+    tool = {"name": "weather", "parameters": {**SCHEMA, "type": ["object", "null"]}}
+    assert read_chat(body(tools=[tool])).tools == (WEATHER,)
+
+
 @pytest.mark.parametrize(
     ("tool", "shown"),
     [
@@ -634,6 +639,12 @@ def test_a_count_below_one_is_the_default(name: str, value: float) -> None:
 def test_of_two_limits_the_usable_one_counts() -> None:
     assert read_chat(body(max_tokens=5, max_completion_tokens=-1)).max_tokens == 5
     assert read_chat(body(max_tokens=-1, max_completion_tokens=7)).max_tokens == 7
+
+
+def test_an_image_that_was_wanted_beside_the_text_is_named() -> None:
+    document = body(modalities=["image", "text"])
+    assert read_chat(document).warnings == ("modalities: only text is generated",)
+    assert refusal(document, strict=True) == ("modalities", "unsupported_value")
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -94,11 +94,19 @@ def test_stops_are_sent_once() -> None:
     assert stop_sequence(["</s>", "x"], FORMATS["mistral-v3"]) == ["</s>", "x", "[INST]"]
 
 
-@pytest.mark.parametrize("stops", [["x" * 2001], [str(i) for i in range(130)]])
-def test_more_stops_than_the_horde_takes_are_refused(stops: list[str]) -> None:
-    with pytest.raises(InvalidRequest) as raised:
-        stop_sequence(stops, FORMATS["chatml"])
-    assert raised.value.param == "stop"
+@pytest.mark.parametrize(
+    ("stops", "sent"),
+    [
+        (["x" * 2001], []),
+        (["x" * 2001, "END"], ["END"]),
+        (["x" * 1500, "y" * 1500, "END"], ["x" * 1500, "END"]),
+        ([str(number) for number in range(130)], [str(number) for number in range(126)]),
+    ],
+)
+def test_of_too_many_stops_the_horde_gets_those_that_it_takes(
+    stops: list[str], sent: list[str]
+) -> None:
+    assert stop_sequence(stops, FORMATS["chatml"]) == [*sent, "<|im_end|>", "<|im_start|>"]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> GenerationR
     left out with a warning.
     """
     chat, leniency = validated(_ChatBody, body), Leniency(strict=strict)
-    _refuse_audio(chat)
+    _check_modalities(chat, leniency)
     warn_of_unsupported(chat, _UNSUPPORTED, leniency)
     request = common_request(chat, leniency, max_n=max_n)
     offered, is_legacy = _tools(chat, leniency)
@@ -84,9 +84,19 @@ def _tools(chat: _ChatBody, leniency: Leniency) -> tuple[OfferedTools, bool]:
     return read_tools(chat.functions, choice, leniency, field="functions"), True
 
 
-def _refuse_audio(body: _ChatBody) -> None:
+def _check_modalities(body: _ChatBody, leniency: Leniency) -> None:
+    """A warning for what is not text, but InvalidRequest for audio.
+
+    OpenRouter's clients send ["image", "text"] for models that may also draw. A client that wants
+    audio would play it.
+    """
     if body.audio is not None or "audio" in (body.modalities or ()):
         param = "audio" if body.audio is not None else "modalities"
         raise InvalidRequest(
             "Only text can be generated here, not audio.", param=param, code="unsupported_value"
         )
+    if set(body.modalities or ()) - {"text"}:
+        error = InvalidRequest(
+            "Only text can be generated here.", param="modalities", code="unsupported_value"
+        )
+        leniency.tolerate(error, "only text is generated")

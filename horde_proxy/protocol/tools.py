@@ -109,7 +109,11 @@ def _read_tool(
 def _function(written: Any, place: Sequence[str | int]) -> Tool:
     function = validated(_Function, written, place)
     parameters = without_nulls(function.parameters or {"type": "object", "properties": {}})
-    if parameters.get("type", "object") != "object":
+    type = parameters.get("type", "object")
+    # The arguments of a call are an object, whatever else the schema allows.
+    if isinstance(type, list) and "object" in type:
+        parameters = {**parameters, "type": "object"}
+    elif type != "object":
         raise InvalidRequest(
             f"Invalid schema for function '{function.name}': its type must be 'object'.",
             param=str(place[0]),

@@ -60,16 +60,19 @@ def to_payload(
 
 
 def stop_sequence(stops: Sequence[str], format: Format) -> list[str]:
-    """The client's stops and the format's. Raises InvalidRequest where the horde would refuse."""
-    sequences = list(dict.fromkeys([*stops, *format.stops]))
-    characters = sum(map(len, sequences))
-    if len(sequences) > limits.MOST_STOP_SEQUENCES or characters > limits.MOST_STOP_CHARACTERS:
-        raise InvalidRequest(
-            "The stop strings are too many or too long for the horde.",
-            param="stop",
-            code="invalid_value",
-        )
-    return sequences
+    """The client's stops and the format's, as many as the horde takes.
+
+    The others only let a worker write more than is needed: answers are cut at each stop here, too.
+    """
+    sent: dict[str, None] = {}
+    characters = limits.MOST_STOP_CHARACTERS
+    # The format's come first: without them, every answer would run on into the next turn.
+    for stop in (*format.stops, *stops):
+        is_new = stop not in sent and len(sent) < limits.MOST_STOP_SEQUENCES
+        if is_new and len(stop) <= characters:
+            sent[stop] = None
+            characters -= len(stop)
+    return [stop for stop in dict.fromkeys([*stops, *format.stops]) if stop in sent]
 
 
 def to_sampling(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
