@@ -657,3 +657,48 @@ def test_very_long_names_are_not_remembered() -> None:
     with pytest.raises(ModelNotFound):
         router.candidates("x" * 10_000)
     assert router._index.visible_to(EVERYTHING)._resolved == {}
+
+
+def test_the_fallback_example_of_the_docs_works_with_ollamas_names() -> None:
+    ollama, cloud = Proxying("ollama", "llama3.2:latest"), Proxying("cloud", "gpt-4o-mini")
+    router = Router(
+        [endpoint(ollama), endpoint(cloud, prefix="cloud/", priority=1)],
+        fallbacks={"llama3.2": ["cloud/gpt-4o-mini"]},
+    )
+    for name in ("llama3.2", "llama3.2:latest", "LLAMA3.2"):
+        call = ProxyRequest("POST", "chat/completions", {}, NO_BODY, name)
+        assert answered_by(proxied(router, call, name)) == "ollama"
+    assert ollama.asked == ["llama3.2:latest"] * 3
+    ollama.answers = [500]
+    assert answered_by(proxied(router, CALL, "llama3.2:latest")) == "cloud"
+    assert router.model("llama3.2")["id"] == "llama3.2:latest"
+
+
+def test_endpoints_that_write_a_model_with_and_without_latest_stand_in_for_each_other() -> None:
+    one, two = Proxying("one", "x"), Proxying("two", "x:latest")
+    router = Router([endpoint(one), endpoint(two, priority=1)])
+    assert tried_in_order(router, "x") == [("one", ("x",)), ("two", ("x:latest",))]
+
+
+@pytest.mark.parametrize(
+    ("glob", "name"), [("x", "x:latest"), ("x:latest", "x"), ("?", "x:latest")]
+)
+def test_globs_of_keys_and_endpoints_count_with_and_without_latest(glob: str, name: str) -> None:
+    router = Router([endpoint(Proxying("one", name, "y2"), globs=[glob])])
+    scope = ClientKey("k", models=(glob,))
+    assert tried_in_order(router, "x", scope=scope) == [("one", (name,))]
+    assert [model["id"] for model in router.models(scope)] == [name]
+
+
+def test_a_key_for_tagged_models_is_not_one_for_all_without_a_tag() -> None:
+    assert not ClientKey("k", models=("*:latest",)).allows_model("gpt-4")
+
+
+def test_the_aliases_of_an_unlisted_model_are_followed_to_their_end() -> None:
+    one = Proxying("one")
+    one.offers_any = True
+    aliases = {"a": "b", "b": "C", "c": "tts-1", "x": "y", "y": "x"}
+    router = Router([endpoint(one)], aliases)
+    assert tried_in_order(router, "a") == [("one", ("tts-1",))]
+    with pytest.raises(ModelNotFound):
+        router.candidates("x")

@@ -499,3 +499,62 @@ def test_a_pattern_is_one_group_and_each_element_of_a_list_its_own() -> None:
     assert model_names.resolve("*x-8B", models, {}) == [["a/x-8B", "b/x-8B"]]
     assert model_names.resolve("c/y-8B,*x-8B", models, {}) == [["c/y-8B"], ["a/x-8B", "b/x-8B"]]
     assert [len(group) for group in model_names.resolve("auto", models, {})] == [1, 1, 1]
+
+
+# The tag ":latest"
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("llama3.2", "llama3.2:latest"),
+        ("llama3.2:latest", "llama3.2"),
+        ("LLAMA3.2:Latest", "llama3.2"),
+        ("Llama3.2", "llama3.2:latest"),
+        ("llama3.2", "library/llama3.2:latest"),
+        ("hf.co/me/x", "hf.co/me/x:latest"),
+        ("llama3.*", "llama3.2:latest"),
+        ("gone,llama3.2", "llama3.2:latest"),
+    ],
+)
+def test_a_name_and_its_latest_are_one_model(name: str, listed: str) -> None:
+    assert resolve(name, [model("other"), model(listed)], {}) == [listed]
+
+
+@pytest.mark.parametrize("name", ["llama3.2:1b", "llama3.2:latest2", "latest", ":latest", "llama3"])
+def test_another_tag_is_another_model(name: str) -> None:
+    assert resolve(name, [model("llama3.2:latest"), model("llama3.2:3b")], {}) == []
+
+
+def test_of_a_name_and_its_latest_the_one_that_was_written_goes_first() -> None:
+    models = [model("x", 1.0), model("x:latest", 9.0)]
+    assert resolve("x:latest", models, {}) == ["x:latest", "x"]
+    assert resolve("x", models, {}) == ["x", "x:latest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "aliases"),
+    [
+        ("gpt:latest", {"gpt": "x"}),
+        ("gpt", {"gpt:latest": "x"}),
+        ("x", {"x": "x:latest"}),
+        ("x:latest", {"x": "x:latest"}),
+        ("gpt", {"gpt": "y", "y:latest": "x"}),
+    ],
+)
+def test_an_alias_counts_with_and_without_latest(name: str, aliases: dict[str, str]) -> None:
+    assert resolve(name, [model("x:latest")], aliases) == ["x:latest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "chain"),
+    [
+        ("a", ["a", "b", "c"]),
+        ("A:latest", ["A:latest", "b", "c"]),
+        ("c", ["c"]),
+        ("x", ["x", "y", "x", ""]),
+        ("", [""]),
+    ],
+)
+def test_aliases_are_followed_to_their_end(name: str, chain: list[str]) -> None:
+    assert model_names.alias_chain(name, {"a": "b", "b": "c", "x": "y", "y": "x"}) == chain

@@ -33,6 +33,9 @@ ENGINES = frozenset(
     }
 )
 
+_DEFAULT_TAG = ":latest"
+"""What Ollama adds to a name without a tag, in its lists and in all comparisons."""
+
 # "8B", "135M", "0.6b", "8x7B" (Mixtral: experts times size), but neither "A3B" (Qwen3-30B-A3B: the
 # parameters that are active) nor the "5b" in "v1.5b".
 _SIZE = re.compile(
@@ -125,7 +128,7 @@ def canonical(name: str) -> Canonical:
 @lru_cache(maxsize=4096)
 def normalised(name: str) -> str:
     """The name without engine, author, user and quantisation; lower case, "-" in each gap."""
-    plain = _GAPS.sub("-", _model_of(name).casefold()).strip("-.:")
+    plain = _GAPS.sub("-", untagged(_model_of(name)).casefold()).strip("-.:")
     return _QUANTISATION.sub("", plain)
 
 
@@ -180,9 +183,21 @@ def distinct(names: Iterable[str]) -> list[str]:
     return list(shortest.values())
 
 
+def untagged(name: str) -> str:
+    """The name without Ollama's default tag: "llama3.2" and "llama3.2:latest" are one model."""
+    is_tagged = name[-len(_DEFAULT_TAG) :].casefold() == _DEFAULT_TAG
+    return name[: -len(_DEFAULT_TAG)] if is_tagged else name
+
+
 def matches_glob(name: str, glob: str) -> bool:
-    """Whether the whole name fits a pattern with *, ? and [...], in upper or lower case alike."""
-    return fnmatchcase(name.casefold(), glob.casefold())
+    """Whether the whole name fits a pattern with *, ? and [...], in upper or lower case alike.
+
+    With or without the tag ":latest". But "*:latest" fits tagged names only: as a key's right it
+    would otherwise be all models that have no tag.
+    """
+    is_plain = not any(sign in glob for sign in "*?[")
+    patterns = ((name, glob), (untagged(name), untagged(glob) if is_plain else glob))
+    return any(fnmatchcase(text.casefold(), pattern.casefold()) for text, pattern in patterns)
 
 
 def _without_user(name: str) -> str:

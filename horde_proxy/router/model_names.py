@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from horde_proxy.aihorde.names import matches_glob, normalised, size_of
+from horde_proxy.aihorde.names import matches_glob, normalised, size_of, untagged
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.numbers import finite
 from horde_proxy.router.short_ids import with_short_id, with_slashes
@@ -82,21 +82,50 @@ def expected_seconds(model: Model) -> float:
     return (finite(horde.get("eta")) or 0.0) + _USUAL_TOKENS / speed
 
 
+def alias_chain(name: str, aliases: Mapping[str, str]) -> list[str]:
+    """The name, what it is an alias of, and so on. The aliases' names are in lower case.
+
+    Each alias is followed once; a cycle ends with "".
+    """
+    chain, left = [name], dict(aliases)
+    while (alias := _alias_in(chain[-1], left)) is not None:
+        chain.append(left[alias])
+        left[alias] = ""
+    return chain
+
+
+def _alias_in(name: str, aliases: Mapping[str, str]) -> str | None:
+    """The alias of this name, with or without ":latest"; None without one.
+
+    An alias that was followed has the target "". It still hides models of exactly its name, but
+    {"x": "x:latest"} leads to the model.
+    """
+    folded = name.casefold()
+    if not name or folded in aliases:
+        return folded if name else None
+    plain = untagged(folded)
+    other = plain if plain != folded else f"{folded}:latest"
+    return other if aliases.get(other) else None
+
+
 def _groups(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
     """Groups of ids, by the first rule that matches. An alias is followed once, so cycles end."""
     if not name:
         return []
-    folded = name.casefold()
-    if folded in aliases:
-        return _groups(aliases[folded], models, {**aliases, folded: ""})
-    # An exact id wins over all that it looks like, e.g. "a,b" over a list. It needs no look into
-    # the other names.
-    if any(model["id"] == name for model in models):
-        return [[name]]
+    alias = _alias_in(name, aliases)
+    if alias is not None:
+        return _groups(aliases[alias], models, {**aliases, alias: ""})
+    # An exact id wins over all that it looks like, e.g. "a,b" over a list. Of "x" and "x:latest",
+    # which are one model, the one that the client wrote goes first.
+    plain = untagged(name)
+    exact = _matching(models, lambda model_id: untagged(model_id) == plain)
+    if exact:
+        return [sorted(exact, key=lambda model_id: model_id != name)]
     if len(name) > _LONGEST_NAME:
         return []
+    folded = plain.casefold()
     alike = (
-        _matching(models, lambda model_id: model_id.casefold() == folded)
+        _matching(models, lambda model_id: untagged(model_id).casefold() == folded)
         or with_short_id(name, (model["id"] for model in models))
         or _by_normalised(name, models)
         # A short id of a worker that left: another one may have the same model.
@@ -104,7 +133,11 @@ def _groups(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> l
         or _by_glob(name, models)
         or _by_regex(name, models)
     )
-    return ([alike] if alike else []) or _by_list(name, models, aliases) or _by_word(folded, models)
+    return (
+        ([alike] if alike else [])
+        or _by_list(name, models, aliases)
+        or _by_word(name.casefold(), models)
+    )
 
 
 def _matching(models: Iterable[Model], matches: Callable[[str], bool]) -> list[str]:

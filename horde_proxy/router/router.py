@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from horde_proxy.aihorde.names import untagged
 from horde_proxy.errors import (
     AllEndpointsFailed,
     InvalidRequest,
@@ -23,7 +24,7 @@ from horde_proxy.router import failover
 from horde_proxy.router.candidates import Candidate, Candidates, named
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.model_index import EVERYTHING, ModelIndex, Scope, VisibleModels
-from horde_proxy.router.model_names import WORDS, expected_seconds
+from horde_proxy.router.model_names import WORDS, alias_chain, expected_seconds
 from horde_proxy.upstreams.base import Caller, StreamItem
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
@@ -57,8 +58,7 @@ class Router:
     ) -> None:
         self.endpoints = endpoints
         self._aliases = {name.casefold(): target for name, target in (aliases or {}).items()}
-        folded = {name.casefold(): names for name, names in (fallbacks or {}).items()}
-        self._fallbacks: Mapping[str, Sequence[str]] = folded
+        self._fallbacks = {_key(name): names for name, names in (fallbacks or {}).items()}
         self._max_wait, self._chance = max_wait, chance
         reserved = {*self._aliases, *WORDS} if short_ids else None
         self._index = ModelIndex(endpoints, reserved)
@@ -178,8 +178,8 @@ class Router:
 
     def _without_lists(self, name: str, scope: Scope, is_fallback: bool) -> list[Candidate]:
         """The endpoints that list no models, and may be tried for any model."""
-        name = self._aliases.get(name.casefold(), name)
-        if not scope.allows_model(name):
+        name = alias_chain(name, self._aliases)[-1]
+        if not name or not scope.allows_model(name):
             return []
         endpoints = [
             endpoint
@@ -224,14 +224,14 @@ class Router:
     def _fallbacks_of(
         self, name: str, candidates: Sequence[Candidate], scope: Scope
     ) -> Sequence[str]:
-        """The fallbacks of the name, else of its alias's target, the best model, or "*"."""
+        """The fallbacks of the name, else of what it is an alias of, the best model, or "*"."""
         if not self._fallbacks:
             return ()
         best = candidates[0].model if candidates else None
         short = self.short_ids(scope).get(best) if best else None
         # "*" are the fallbacks of all models that have none of their own.
-        for key in (name, self._aliases.get(name.casefold()), best, short, "*"):
-            fallbacks = self._fallbacks.get(key.casefold()) if key else None
+        for key in (*alias_chain(name, self._aliases), best, short, "*"):
+            fallbacks = self._fallbacks.get(_key(key)) if key else None
             if fallbacks:
                 return fallbacks
         return ()
@@ -289,6 +289,11 @@ class Router:
         ]
         near = get_close_matches(name, ids, _NEAR_NAMES, _NEAR_CUTOFF)
         return ModelNotFound(name, near or ids[:_NEAR_NAMES])
+
+
+def _key(name: str) -> str:
+    """What the fallbacks of a model are found by."""
+    return untagged(name).casefold()
 
 
 def _priority(endpoint: Endpoint) -> int:
