@@ -137,6 +137,13 @@ def test_a_reverse_proxy_that_alters_requests_is_detected(
 
 
 @responses.activate
+def test_a_slash_is_tried_with_the_full_id_of_a_model_that_has_a_short_one() -> None:
+    short = {"id": "b", "full_id": "a/b"}
+    findings = through_url(models={"json": {"data": [short]}}, name={"status": 404})
+    assert "names" in failed(findings)
+
+
+@responses.activate
 def test_the_command_says_that_it_waits() -> None:
     responses.get(f"{URL}/v1/models", json={"data": []})
     responses.post(f"{URL}/v1/chat/completions", status=400)

@@ -321,6 +321,16 @@ def test_models_of_a_horde_are_listed_with_wait_and_use() -> None:
 
 
 @responses.activate
+def test_the_use_of_a_model_with_a_short_id_is_found_by_its_full_one() -> None:
+    model = {**offered("org--Small-8B", workers=1), "full_id": "koboldcpp/org/Small-8B"}
+    responses.get(f"{BASE}/models", json={"data": [model]})
+    use = {"name": "Small-8B", "usage_stats": {"day": 1, "month": 7, "total": 9}}
+    responses.get(f"{BASE}/horde/models", json={"degraded": False, "data": [use]})
+    [row] = json.loads(run("models", "--url", BASE, "--json").stdout)
+    assert (row["model"], row["used"]) == ("org--Small-8B", 7)
+
+
+@responses.activate
 def test_control_characters_in_names_are_escaped() -> None:
     responses.get(f"{BASE}/models", json={"data": [{"id": "a\x1b[2Jb"}, {"id": "c\ud800"}]})
     responses.get(f"{BASE}/horde/models", status=404, json={})

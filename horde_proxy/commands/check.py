@@ -227,9 +227,11 @@ def check_url(
 def _name_with_slash(
     base: str, models: requests.Response, session: requests.Session
 ) -> Iterator[Finding]:
-    names = [model["id"] for model in models.json()["data"] if "/" in model["id"]]
-    if names:
-        path = quote(names[0], safe="")
+    # The full id is understood where a short one is listed, too.
+    ids = [str(model.get("full_id") or model["id"]) for model in models.json()["data"]]
+    name = next((model_id for model_id in ids if "/" in model_id), None)
+    if name is not None:
+        path = quote(name, safe="")
         ok = session.get(f"{base}/v1/models/{path}", timeout=_TIMEOUT).ok
         yield Finding(
             "names: %2F is passed on" if ok else "names: %2F is not passed on",

@@ -59,8 +59,9 @@ def _rows(models: Iterable[Mapping[str, Any]], merged: Iterable[Mapping[str, Any
 
 def _row(model: Mapping[str, Any], usage: Mapping[str, Any]) -> Row:
     horde = model.get("horde") or {}
-    # A short id may not tell where its author ends.
-    used = usage.get(canonical(model.get("full_id", model["id"])).key) if horde else None
+    # A short id such as "org--Foo-8B" does not tell where the model's own name begins.
+    full = str(model.get("full_id") or model["id"])
+    used = usage.get(canonical(full).key) if horde else None
     return {
         "model": model["id"],
         "workers": horde.get("workers"),

@@ -12,10 +12,10 @@ from typing import Any
 DONE = b"data: [DONE]\n\n"
 """The end of each of OpenAI's streams of chunks."""
 
-# Only \n and \r end a line of an event stream. But httpx (the `openai` package among its users),
-# and requests with decode_unicode, split lines as str.splitlines does: also at NEL, which old Mac
-# and mainframe texts have, and at U+2028 and U+2029, which models copy from web pages. The other
-# characters that it splits at are below U+0020, and JSON has escapes for all of those.
+# Only \n and \r end a line of an event stream. But httpx's iter_lines, and that of requests with
+# decode_unicode, split as str.splitlines does: also at U+0085, which old mainframe texts have, and
+# at U+2028 and U+2029, which models copy from web pages. The other characters that it splits at are
+# below U+0020, and JSON has escapes for all of those.
 _LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
