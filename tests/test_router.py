@@ -461,7 +461,7 @@ def test_the_cost_of_a_spliced_stream_is_that_of_the_last_upstream() -> None:
             yield chunk(Head("id", 1, "m"), {"content": "x"})
 
     router = Router([endpoint(Breaking("one", "m")), endpoint(Costing("two", "m"), priority=1)])
-    accepted, _ = router.stream(CHAT, router.candidates("m"), Caller())
+    _, accepted, _ = router.stream(CHAT, router.candidates("m"), Caller())
     assert isinstance(accepted, Accepted)
     assert accepted.spent() == Spent(7, 5, 3.0)
 

@@ -74,7 +74,7 @@ class RequestLog:
         """Write down what an item of the answer says of the request."""
         if isinstance(item, Accepted):
             self.horde_request = item.headers.get("X-Horde-Request-Id")
-            self.model = item.headers.get("X-Horde-Model")
+            self.model = item.headers.get("X-Horde-Model") or item.model
             self.upstream, self.spent, self.is_paid = item.upstream, item.spent, item.is_paid
         elif isinstance(item, dict):
             if self.first_text is None and has_text(item):

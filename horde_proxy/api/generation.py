@@ -64,6 +64,8 @@ def run_generation(front: Front[Q]) -> Response:
         for item in items:
             if isinstance(item, dict):
                 chunks.append(item)
+            elif isinstance(item, Accepted):
+                accepted = item  # another upstream has taken over
         response = jsonify(front.fold(question, chunks))
     response.headers.update({name: header_text(value) for name, value in accepted.headers.items()})
     return response
@@ -76,6 +78,8 @@ def _items(
     content: bytes,
 ) -> Generator[StreamItem, None, None]:
     """Accepted, then the chunks of the answer, and a Waiting after each sleep in between.
+
+    A further Accepted says that another upstream has taken over.
 
     `content` is the body as it came. Only this loop waits; closing it ends all that it began.
     """

@@ -184,10 +184,11 @@ class SharedAnswer:
         """What a client may know of it, as JSON."""
         accepted = next((item for item in self.items if isinstance(item, Accepted)), None)
         headers = accepted.headers if accepted else {}
+        model = headers.get("X-Horde-Model") or (accepted and accepted.model) or self.info.model
         waiting = self._waiting
         return {
             "id": self.info.id,
-            "model": headers.get("X-Horde-Model", self.info.model),
+            "model": model,
             "stream": self.info.stream,
             "began": int(self.info.began),
             "state": waiting.state if waiting else "arrived",
@@ -211,7 +212,10 @@ class SharedAnswer:
                 self.state = AnswerState.ANSWERED if is_followed else AnswerState.KEPT
         elif isinstance(item, Accepted):
             spent = item.spent
-            self.items.append(replace(item, spent=lambda: self._cost_for_leaver(spent)))
+            accepted = replace(item, spent=lambda: self._cost_for_leaver(spent))
+            # A later reader's response shall name the upstream that has taken over.
+            self.items = [accepted if isinstance(old, Accepted) else old for old in self.items]
+            self.items.append(accepted)
         else:
             self._has_text = self._has_text or has_text(item)
             self.items.append(item)

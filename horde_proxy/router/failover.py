@@ -6,7 +6,7 @@ this room lies between the front and the upstream: a thousand clients wait in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router.candidates import Candidate, Candidates
 from horde_proxy.router.health import EndpointAttempt
-from horde_proxy.upstreams.base import Accepted, Caller, Spent, StreamItem, Waiting
+from horde_proxy.upstreams.base import Accepted, Caller, StreamItem, Waiting
 from horde_proxy.upstreams.openai.errors import server_error
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
@@ -51,7 +51,7 @@ def stream(
             closing(route.upstream.stream(request, route, caller)) as items,
         ):
             # map and filter add no Python frame, as another generator would.
-            yield from filter(None, map(partial(spliced.splice, attempt), items))
+            yield from filter(None, map(partial(spliced.splice, candidate, attempt), items))
             return
     raise candidates.error()
 
@@ -86,29 +86,23 @@ class SplicedStream:
 
     def __init__(self) -> None:
         self.has_content = False
-        self._is_accepted = False
-        self._spent: Callable[[], Spent] = Spent
         self._first: Chunk | None = None
         self._roles: set[int] = set()
 
-    def splice(self, attempt: EndpointAttempt, item: StreamItem) -> StreamItem | None:
+    def splice(
+        self, candidate: Candidate, attempt: EndpointAttempt, item: StreamItem
+    ) -> StreamItem | None:
         """The item for the client; None if an earlier upstream has already sent the same.
 
-        All chunks get one id. The cost is that of the upstream that answers in the end, as in the
-        usage of an answer that is not streamed.
+        All chunks get one id. Each upstream's Accepted is passed on: the last one names who
+        answers, and its cost is the answer's.
         """
         if isinstance(item, Waiting):
             return item
         if isinstance(item, Accepted):
             attempt.answered()
-            return self._accept(item)
+            return replace(item, model=candidate.model)
         return None if self._is_repeated_role(item) else self._with_first_id(item)
-
-    def _accept(self, item: Accepted) -> Accepted | None:
-        self._spent = item.spent
-        is_first, self._is_accepted = not self._is_accepted, True
-        # Later ones are dropped, so the first one's `spent` must look up the latest when called.
-        return replace(item, spent=lambda: self._spent()) if is_first else None
 
     def _is_repeated_role(self, chunk: Chunk) -> bool:
         # The first chunk of each choice has the role and no content. A second one would make it

@@ -1,7 +1,8 @@
 """The contract of an upstream: a stream of Accepted, Waiting and chunks; and who calls it.
 
 `stream(request, route, caller)` yields Accepted first, once the upstream has taken the request.
-Until then nothing has been sent to the client, so that a ProxyError keeps its real status.
+Until then nothing has been sent to the client, so that a ProxyError keeps its real status. From
+the router, a further Accepted says that another upstream has taken over.
 Closing the generator cancels what still runs. Chunks are OpenAI's: for each choice a role chunk
 first (chunks.role_chunk), and the usage last.
 """
@@ -152,7 +153,8 @@ class Spent(NamedTuple):
 class Accepted:
     """The upstream has the request; `headers` are for the client's response.
 
-    `spent` returns the cost so far, for answers that end before their usage came. `is_paid`: the
+    `model` is the one that answers, by the name that clients see; the router fills it in. `spent`
+    returns the cost so far, for answers that end before their usage came. `is_paid`: the
     cost was already counted for a client that disconnected and came back.
     """
 
@@ -160,6 +162,7 @@ class Accepted:
     upstream: str | None = None
     spent: Callable[[], Spent] = field(default=Spent, compare=False)
     is_paid: bool = False
+    model: str | None = None
 
 
 @dataclass(frozen=True)

@@ -66,16 +66,17 @@ class _Merged:
         self._n = n
         self._first: Chunk | None = None
         self._usages: list[Chunk] = []
-        self._costs: list[Callable[[], Spent]] = []
+        self._costs: dict[int, Callable[[], Spent]] = {}
 
     def add(self, position: int, item: StreamItem) -> Iterator[StreamItem]:
         """The items to give for an item of the answer at that position."""
         if isinstance(item, Waiting):
             yield item
         elif isinstance(item, Accepted):
-            self._costs.append(item.spent)
+            # Another upstream that takes over comes with a cost of its own.
+            self._costs[position] = item.spent
             if position == 0:
-                yield replace(item, spent=lambda: _total(self._costs))
+                yield replace(item, spent=lambda: _total([*self._costs.values()]))
         elif item["choices"]:
             self._first = self._first or item
             yield _numbered(item, self._first, position * self._n)
