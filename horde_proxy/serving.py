@@ -6,8 +6,8 @@ The threads of a worker process, and how they meet:
   handlers. A handler interrupts that thread anywhere, so it takes no lock that the thread may hold:
   it sets flags and starts timer threads;
 - `threads` serve one whole request each, with the context that they found when they began;
-- one thread polls the settings' file; it, or a timer after SIGHUP, builds a new context under
-  `_reloading` and puts it in place of the old one with a single assignment;
+- one thread watches the settings file (app.reload); after a change, or after SIGHUP, it builds a
+  new context and puts it in place of the old one with a single assignment;
 - after SIGTERM a timer ends the chats that still run, by a flag that every sleep looks at.
 
 The master process must never import the application, which would double its memory.
@@ -22,7 +22,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +41,8 @@ from horde_proxy.connections.worker import (
 if TYPE_CHECKING:
     from flask import Flask
 
+    from horde_proxy.app.reload import Reloader
+
 _AFTER_GRACE = 10
 """Seconds that chats have to end after they were cancelled; then gunicorn kills the worker."""
 _BACKLOG = 1024
@@ -51,7 +52,6 @@ _KEEPALIVE = 75
 so that it is never we who close one that a request is just being sent on."""
 _SPARE_THREADS = 32
 """Threads beyond server.places, for everything that does not wait: health, models, the page."""
-_POLL_SECONDS = 1.0
 STALLED_SECONDS = 300
 """How long a client may not take what it is sent."""
 
@@ -69,11 +69,11 @@ class GunicornWorker(CollectingWorker):
     cancel them at once. SIGHUP, or a changed settings file: the settings are read again.
     """
 
+    _reloader: Reloader | None = None
+
     def init_process(self) -> None:
         for listener in self.sockets:
             limit_stalls(listener, STALLED_SECONDS)
-        # One reload at a time. File and database are read under it, but no request waits for it.
-        self._reloading = threading.Lock()
         super().init_process()
 
     def most_body(self) -> int:
@@ -88,7 +88,7 @@ class GunicornWorker(CollectingWorker):
 
     def init_signals(self) -> None:
         super().init_signals()
-        signal.signal(signal.SIGHUP, lambda *_: self._in_background(self._reload))
+        signal.signal(signal.SIGHUP, lambda *_: self._request_reload())
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
@@ -103,8 +103,12 @@ class GunicornWorker(CollectingWorker):
         super().handle_quit(sig, frame)
 
     def run(self) -> None:
-        if self.app.settings_file:
-            threading.Thread(target=self._watch_file, daemon=True).start()
+        from horde_proxy.app.reload import Reloader
+
+        self._reloader = Reloader(
+            self.wsgi, self.app.read_settings, self._check_sockets, self.app.settings_file
+        )
+        self._reloader.start()
         try:
             super().run()
         finally:
@@ -114,54 +118,19 @@ class GunicornWorker(CollectingWorker):
         if self.wsgi is not None:
             self.wsgi.extensions["composition"].end_chats()
 
-    def _watch_file(self) -> None:
-        """Reload when the file differs from the one that was read, and has stopped changing.
+    def _request_reload(self) -> None:
+        # Before there is an app, its settings are still to be read.
+        if self._reloader is not None:
+            self._reloader.request()
 
-        Polling needs no library and sees every way to replace a file, also on network mounts.
-        """
-        before = known = _file_version(self.app.settings_file)
-        while True:
-            time.sleep(_POLL_SECONDS)
-            now = _file_version(self.app.settings_file)
-            if now == before and now not in (known, None):
-                known = now
-                self._reload()
-            before = now
-
-    def _reload(self) -> None:
-        from horde_proxy.app.factory import reconfigure
-
-        with self._reloading:
-            try:
-                settings = self.app.read_settings()
-                check_exposure(settings, [listener.fileno() for listener in self.sockets])
-                needs_restart = reconfigure(self.wsgi, settings)
-            except ConfigError as exc:
-                log.error("the settings were not reloaded: %s", exc)
-            # A Python file may raise anything; the thread that watches it must go on.
-            except (Exception, SystemExit):
-                log.exception("the settings were not reloaded")
-            else:
-                names = ", ".join(needs_restart)
-                log.info(
-                    "the settings were reloaded%s",
-                    f"; changed, but applied only by a restart: {names}" if names else "",
-                )
+    def _check_sockets(self, settings: Config) -> None:
+        check_exposure(settings, [listener.fileno() for listener in self.sockets])
 
     def _in_background(self, call: Callable[[], None], seconds: float = 0) -> None:
         """Call it in a thread of its own, outside the signal handler."""
         timer = threading.Timer(seconds, call)
         timer.daemon = True
         timer.start()
-
-
-def _file_version(path: str) -> tuple[int, int, int] | None:
-    """Values that differ between two versions of a file; None while there is no file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class _Master(Arbiter):  # type: ignore[misc]

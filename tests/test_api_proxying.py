@@ -471,7 +471,8 @@ def test_new_settings_keep_the_store_and_its_connections(tmp_path: Path) -> None
     access = {"mode": "keys", "keys": {"ann": ANN}, "database": f"sqlite:///{tmp_path}/ledger.db"}
     app = made(access=access)
     store = app.extensions["composition"].ledger.database
-    reconfigure(app, load(environ={}, flags={"access": {**access, "keys": {"root": ROOT}}}))
+    access = {**access, "keys": {"root": ROOT}}
+    reconfigure(app, load(environ={}, flags={"endpoints": ENDPOINTS, "access": access}))
     assert app.extensions["composition"].ledger.database is store
     keys = app.extensions["horde_proxy"].access.keys
     assert [keys.find(each) and keys.find(each).name for each in (ANN, ROOT)] == [None, "root"]

@@ -536,3 +536,110 @@ def test_no_endpoint_may_be_called_as_the_private_horde() -> None:
     assert load(environ={}, flags=flags).endpoints[0].name == "a"
     flags["endpoints"] = [{"url": "http://a", "name": "private"}]
     assert "two endpoints are called 'private'" in refused(environ={}, flags=flags)
+
+
+# Sources that say nothing.
+
+SAY = (
+    ", and nothing else says where chats go: they would go to the public horde. Name your servers, "
+    "or write [[endpoints]] with type = 'horde' if you mean the public horde, or leave this out"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.toml", ""),
+        ("a.toml", "\ufeff"),
+        ("a.toml", "# [[endpoints]]\n# url = 'http://127.0.0.1:11434'\n"),
+        ("a.toml", "[server]\n[access.keys]\n"),
+        ("a.py", ""),
+        ("a.py", "import os\nserver = {}\n"),
+    ],
+)
+def test_a_file_that_was_named_and_sets_nothing_is_refused(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    path = written(tmp_path / name, text)
+    assert refused(path, {}) == f"the configuration {path} sets nothing{SAY}"
+    assert refused(environ={"HORDE_PROXY_CONFIG": path}) == (
+        f"the configuration {path} sets nothing{SAY}"
+    )
+    # The horde's key does not say that chats may go there: the unit's example always has one.
+    assert "sets nothing" in refused(path, {"AI_HORDE_API_KEY": "k" * 22})
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"ENDPOINTS": "http://a:1"},
+        {"HORDE_PROXY_HORDE__URL": "https://aihorde.net/api"},
+        {"HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true"},
+        {"HORDE_PROXY_ENDPOINTS": '[{"type": "horde"}]'},
+    ],
+)
+def test_a_file_may_be_empty_where_another_source_says_where_chats_go(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    path = written(tmp_path / "a.toml", "")
+    assert load(path, environ).says_where_chats_go()
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"HORDE_PROXY_CONFIG": ""}, "environment variable HORDE_PROXY_CONFIG is empty"),
+        ({"TARGET_OPENAI_URL": ""}, "environment variable TARGET_OPENAI_URL is empty"),
+        ({"ENDPOINTS": ""}, "environment variable ENDPOINTS names no server"),
+        ({"ENDPOINTS": " , "}, "environment variable ENDPOINTS names no server"),
+        ({"ENDPOINTS": "[]"}, "environment variable ENDPOINTS names no server"),
+        ({"ENDPOINTS": "{}"}, "environment variable ENDPOINTS names no server"),
+        (
+            {"HORDE_PROXY_ENDPOINTS": "[]"},
+            "setting endpoints = [] from environment variable HORDE_PROXY_ENDPOINTS names no "
+            "server",
+        ),
+    ],
+)
+def test_a_variable_that_was_meant_to_name_servers_and_is_empty_is_refused(
+    environ: dict[str, str], said: str
+) -> None:
+    """As of ENDPOINTS=$UNSET in a shell, or in a compose file."""
+    assert refused(environ=environ) == said + SAY
+    assert load(environ={**environ, "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HORDE_PROXY_ENDPOINTS",
+        "HORDE_PROXY_ACCESS__MODE",
+        "HORDE_PROXY_ACCESS__KEYS",
+        "HORDE_PROXY_ACCESS__DATABASE",
+        "HORDE_PROXY_HORDE__URL",
+        "HORDE_PROXY_HORDE__ALLOW_WORKERS",
+        "HORDE_PROXY_PRIVATE_HORDE__ENABLED",
+        "HORDE_PROXY_SERVER__BIND",
+        "HORDE_PROXY_SERVER__TRUSTED_PROXIES",
+    ],
+)
+def test_an_empty_variable_is_no_default(name: str) -> None:
+    assert name in refused(environ={name: ""})
+
+
+def test_an_empty_flag_for_the_file_is_refused() -> None:
+    assert refused("", {}) == f"--config is empty{SAY}"
+
+
+def test_an_empty_list_of_endpoints_is_not_the_public_horde(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.py", "endpoints = [each for each in [] if each]")
+    assert refused(path, {}) == f"setting endpoints = [] from {path} names no server{SAY}"
+
+
+def test_the_file_is_kept_with_the_settings_but_not_shown(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.toml", "[horde]\r\napi_key = 'a-secret'\r\n")
+    found = load(path, {})
+    assert found.file is not None
+    assert (found.file.path, found.file.text) == (path, "[horde]\napi_key = 'a-secret'\n")
+    assert "a-secret" not in repr(found) + repr(found.file)
+    assert load(environ={}).file is None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config as GunicornConfig
 
 from horde_proxy import create_app, serving
+from horde_proxy.app.reload import Reloader
 from horde_proxy.config import ConfigError, load
 from horde_proxy.serving import (
     CannotListen,
@@ -80,12 +80,10 @@ def test_new_settings_without_access_mode_do_not_open_a_reachable_socket(
     """Without access.mode server.bind must be local, but the socket stays what it was."""
     monkeypatch.setattr(serving, "is_local", lambda fd: False)
     worker = GunicornWorker.__new__(GunicornWorker)
-    worker._reloading = threading.Lock()
     worker.wsgi = create_app(load(environ={"HORDE_PROXY_ACCESS__MODE": "keys"}))
-    worker.app = SimpleNamespace(read_settings=lambda: load(environ={}))
     worker.sockets = [SimpleNamespace(fileno=lambda: 3)]
     before = worker.wsgi.extensions["horde_proxy"]
-    worker._reload()
+    Reloader(worker.wsgi, lambda: load(environ={}), worker._check_sockets).reload()
     assert worker.wsgi.extensions["horde_proxy"] is before
     assert [each.getMessage() for each in caplog.records] == [
         "the settings were not reloaded: this address is reachable from other machines: "

@@ -9,6 +9,7 @@ import json
 
 from flask import g, request
 
+from horde_proxy.api.addresses import parse_address
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.errors import InvalidApiKey, InvalidRequest
 from horde_proxy.key_digest import key_digest
@@ -95,6 +96,11 @@ def is_admin() -> bool:
     return key is not None and (key.admin or key.name in current_context().access.admins)
 
 
+def is_operator() -> bool:
+    """Whether the client may see how the proxy fares: an admin, or without keys this machine."""
+    return is_admin() if current_context().access.requires_key else _is_local()
+
+
 def account_name(ctx: AppContext) -> str:
     """The name that the usage of the current request is filed under."""
     key: ClientKey | None = g.key
@@ -128,6 +134,19 @@ def client_address() -> str:
     while address in trusted and forwarded and forwarded[-1]:
         address = forwarded.pop()
     return address
+
+
+def _is_local() -> bool:
+    """Whether the client is on this machine.
+
+    A proxy on this machine is not, when it forwards: its clients may be anywhere. A client of a
+    Unix socket has no address.
+    """
+    if "X-Forwarded-For" in request.headers:
+        return False
+    text = client_address()
+    address = parse_address(text)
+    return address.is_loopback if address else not text
 
 
 def _is_key(key: str) -> bool:

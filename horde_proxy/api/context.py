@@ -71,6 +71,17 @@ class Access:
     trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
 
+@dataclass
+class SettingsStatus:
+    """When the settings in use were read (Unix time), and why newer ones are not in use, if so.
+
+    Written by whoever reloads, one thread at a time; readers need no lock.
+    """
+
+    loaded_at: float = 0.0
+    problem: str | None = None
+
+
 @dataclass(frozen=True)
 class LiveState:
     """What changes while requests run; each object guards itself with its own lock.
@@ -86,6 +97,7 @@ class LiveState:
     new_sleeper: Callable[[float, Callable[[], float]], Sleeper] = Sleeper
     metrics: Metrics = field(default_factory=Metrics)
     page: PageState = field(default_factory=PageState)
+    settings: SettingsStatus = field(default_factory=SettingsStatus)
 
 
 @dataclass(frozen=True)

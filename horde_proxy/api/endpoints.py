@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from horde_proxy.api.auth import account_name, authenticate, is_admin
+from horde_proxy.api.auth import account_name, authenticate, is_admin, is_operator
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.query import whole_number
 from horde_proxy.database.errors import DatabaseError
@@ -24,8 +24,21 @@ blueprint.before_request(authenticate)
 
 @blueprint.get("/endpoints")
 def endpoints() -> Response:
-    """The endpoints that the client may use: type, url, models, state, running calls, latency."""
-    return jsonify({"object": "list", "data": current_context().router.states(g.scope)})
+    """The endpoints that the client may use: type, url, models, state, running calls, latency.
+
+    `settings` tells when the settings in use were read, and why newer ones are not in use.
+    """
+    ctx = current_context()
+    status = {"loaded_at": int(ctx.live.settings.loaded_at), "problem": settings_problem(ctx)}
+    return jsonify({"object": "list", "data": ctx.router.states(g.scope), "settings": status})
+
+
+def settings_problem(ctx: AppContext) -> str | None:
+    """Why newer settings are not in use, if so; only the operator may see names and paths."""
+    problem = ctx.live.settings.problem
+    if problem is None or is_operator():
+        return problem
+    return "The settings were changed and could not be reloaded. The log says why."
 
 
 @blueprint.get("/usage")

@@ -6,8 +6,7 @@ from collections import Counter
 
 from flask import Blueprint, Response, request
 
-from horde_proxy.api.addresses import parse_address
-from horde_proxy.api.auth import authenticate, client_address, is_admin
+from horde_proxy.api.auth import authenticate, is_operator
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.proxying import route_family
 from horde_proxy.errors import Refused
@@ -26,9 +25,9 @@ def metrics() -> Response:
     """
     authenticate()
     ctx = current_context()
-    if ctx.access.requires_key and not is_admin():
-        raise Refused("Send the key of an admin to read the metrics.")
-    if not ctx.access.requires_key and not _is_local():
+    if not is_operator():
+        if ctx.access.requires_key:
+            raise Refused("Send the key of an admin to read the metrics.")
         raise Refused(
             'Only this machine may read the metrics. With access.mode = "keys" an admin\'s key '
             "may, from everywhere."
@@ -56,16 +55,3 @@ def _endpoint_gauges(endpoint: Endpoint) -> EndpointGauges:
     breaker = endpoint.breaker
     is_up = breaker.state()["state"] == "up" and endpoint.error is None
     return EndpointGauges(endpoint.name, is_up, breaker.running, breaker.cooldown_left())
-
-
-def _is_local() -> bool:
-    """Whether the client is on this machine.
-
-    A proxy on this machine is not, when it forwards: its clients may be anywhere. A client of a
-    Unix socket has no address.
-    """
-    if "X-Forwarded-For" in request.headers:
-        return False
-    text = client_address()
-    address = parse_address(text)
-    return address.is_loopback if address else not text

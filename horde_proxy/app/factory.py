@@ -15,7 +15,13 @@ from flask import Flask
 from horde_proxy import config
 from horde_proxy.api import routes
 from horde_proxy.api.addresses import TrustedProxies
-from horde_proxy.api.context import Access, AppContext, LiveState, ServingOptions
+from horde_proxy.api.context import (
+    Access,
+    AppContext,
+    LiveState,
+    ServingOptions,
+    SettingsStatus,
+)
 from horde_proxy.api.in_flight import InFlight
 from horde_proxy.api.loop_guard import LoopGuard
 from horde_proxy.api.slots import Slots
@@ -23,7 +29,7 @@ from horde_proxy.app.assembly import Assembly
 from horde_proxy.app.ledger import Ledger, build_ledger
 from horde_proxy.app.private import PrivateApp, add_private_horde, is_open
 from horde_proxy.app.runtime import Runtime
-from horde_proxy.config import Config, ConfigError
+from horde_proxy.config import Config, ConfigError, reasons_to_restart
 from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Shutdown
@@ -34,6 +40,7 @@ from horde_proxy.web.page_state import PageState
 from horde_proxy.windows import CallWindows
 
 _MINUTE = 60
+_STILL_USED = "the old settings stay in use: correct the new ones, or restart to apply them"
 _ONLY_AT_START = ("bind", "grace", "log_format")
 """Settings of [server] that gunicorn and the log are given once."""
 
@@ -86,14 +93,12 @@ def reconfigure(app: Flask, settings: Config) -> list[str]:
     """Give an app new settings. Returns the names of changed ones that only a restart applies.
 
     Running chats end under the old settings, and stay on the page and joinable by a retry. What
-    has been counted stays. Raises ConfigError, the app being unchanged.
+    has been counted stays. Raises ConfigError, also for settings that have lost what kept the
+    proxy closed (config.reload); then the app is unchanged.
     """
     before = composition_of(app)
-    if before.settings.access.mode is not None and settings.access.mode is None:
-        raise ConfigError(
-            "the new settings have no access.mode, and the running ones have: a file that was "
-            "emptied must not open the proxy to everybody; set access.mode, or restart"
-        )
+    if reasons := reasons_to_restart(before.settings, settings, before.started_with):
+        raise ConfigError(f"{'; '.join(reasons)}; {_STILL_USED}")
     # Whatever may fail comes first, so that a failure leaves all as it was.
     ledger = build_ledger(settings.access, before.runtime, before.ledger)
     parts = replace(
@@ -104,6 +109,8 @@ def reconfigure(app: Flask, settings: Config) -> list[str]:
     # One assignment each: a request that is being served keeps the context that it began with.
     app.extensions["composition"] = parts
     app.extensions["horde_proxy"] = context
+    status = before.live.settings
+    status.loaded_at, status.problem = before.runtime.now(), None
     return _needs_restart(parts.started_with, settings)
 
 
@@ -177,6 +184,7 @@ def _live(settings: Config, runtime: Runtime, ledger: Ledger) -> LiveState:
             sessions=ledger.sessions,
             logins=CallWindows("logins", _MINUTE, clock=runtime.clock),
         ),
+        settings=SettingsStatus(runtime.now()),
     )
 
 

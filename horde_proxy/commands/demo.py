@@ -58,7 +58,9 @@ def demo(
     path: str | None, bind: str | None, model: str | None, echo: bool, echo_delay: float
 ) -> None:
     """Serve with a private horde and a small model: nothing else is needed."""
-    settings = load_settings(path, server_flags(bind=bind))
+    # As for the processes that it starts: then a file need not say where chats go.
+    flags = {**server_flags(bind=bind), "private_horde": {"enabled": True}}
+    settings = load_settings(path, flags)
     echoes = [["--backend", "echo", "--delay", str(echo_delay), "--threads", "50"]] if echo else []
     try:
         workers = [["--backend", choose_backend(model, click.echo)], *echoes]

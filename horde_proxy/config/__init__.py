@@ -6,9 +6,12 @@ with its description below it, from which docs/settings.md is generated (referen
 
 from horde_proxy.config.access import AccessSettings, KeySettings
 from horde_proxy.config.endpoints import EndpointSettings
+from horde_proxy.config.errors import ConfigError
+from horde_proxy.config.file import file_version
 from horde_proxy.config.hordes import CacheSettings, HordeSettings, StatsSettings
+from horde_proxy.config.reload import reasons_to_restart
 from horde_proxy.config.settings import Config
-from horde_proxy.config.sources import ConfigError, file_of, load
+from horde_proxy.config.sources import file_of, load
 from horde_proxy.config.values import is_loopback
 
 __all__ = [
@@ -21,6 +24,8 @@ __all__ = [
     "KeySettings",
     "StatsSettings",
     "file_of",
+    "file_version",
     "is_loopback",
     "load",
+    "reasons_to_restart",
 ]

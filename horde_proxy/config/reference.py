@@ -35,7 +35,9 @@ Settings come from a TOML file (`--config FILE` or the variable `HORDE_PROXY_CON
 Python file with the same names. Each can also be an environment variable, which goes before the
 file: `HORDE_PROXY_<SECTION>__<NAME>`, for example `HORDE_PROXY_SERVER__PLACES=50`. Lists and tables
 are JSON there, and so is a whole section: `HORDE_PROXY_ALIASES='{"gpt-4o": "auto"}'`. Flags of the
-command line go before both. A wrong setting stops the start, and a reload keeps the old ones.
+command line go before both. A wrong setting stops the start, and a reload keeps the old ones, also
+where the new ones have lost something that [must not fall back to its
+default](operations.md#what-a-reload-refuses).
 
 Some settings have a variable of their own: `AI_HORDE_API_KEY` is `horde.api_key`, and `PORT` the
 port of `server.bind`. `TARGET_OPENAI_URL` or `ENDPOINTS` (URLs with commas between, or JSON) with

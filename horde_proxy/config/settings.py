@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import PrivateAttr, field_validator, model_validator
 
 from horde_proxy.config.access import AccessSettings
 from horde_proxy.config.endpoints import EndpointSettings, RoutingSettings, number_unnamed
+from horde_proxy.config.file import SettingsFile
 from horde_proxy.config.hordes import (
     CacheSettings,
     HordeSettings,
@@ -40,6 +41,23 @@ class Config(Section):
     """The chat format of models, by globs of their names."""
     tool_styles: dict[str, Literal["hermes", "llama3", "mistral", "none"]] = {}
     """How tool calls are written for models, by globs of their names."""
+
+    _file: SettingsFile | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> SettingsFile | None:
+        """The file that they were read from; None where they come from other sources only."""
+        return self._file
+
+    def read_from(self, file: SettingsFile | None) -> Config:
+        """Note the file that they were read from; itself."""
+        self._file = file
+        return self
+
+    def says_where_chats_go(self) -> bool:
+        """Whether a source names a place. If not, chats go to the public horde, by default."""
+        is_named = "url" in self.horde.model_fields_set
+        return bool(self.endpoints) or self.private_horde.enabled or is_named
 
     @model_validator(mode="after")
     def _guarded(self) -> Config:

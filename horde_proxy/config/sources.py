@@ -8,29 +8,30 @@ from __future__ import annotations
 import json
 import math
 import os
-import runpy
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from horde_proxy.config.access import KeySettings
 from horde_proxy.config.endpoints import EndpointSettings
+from horde_proxy.config.errors import ConfigError
+from horde_proxy.config.file import SettingsFile, read_file
 from horde_proxy.config.settings import Config
 
 PREFIX = "HORDE_PROXY_"
+_FILE_VARIABLE = PREFIX + "CONFIG"
 _DEFAULT_HOST = "127.0.0.1"
 _TARGET_TIMEOUT = "60"
 """Seconds: the default of TIMEOUT, which goes with TARGET_OPENAI_URL and ENDPOINTS."""
 
 
-class ConfigError(Exception):
-    """A setting that cannot be used; the message names it, its value and its source."""
-
+_WHAT_TO_SAY = (
+    ", and nothing else says where chats go: they would go to the public horde. Name your servers, "
+    "or write [[endpoints]] with type = 'horde' if you mean the public horde, or leave this out"
+)
 
 Layer = tuple[str, Mapping[str, Any]]
 """A source by name, and the settings that it gives, nested as in the file."""
@@ -45,38 +46,59 @@ def load(
 
     `flags` is nested like the file: {"server": {"bind": ...}}. Raises ConfigError.
     """
-    path = file_of(path, environ)
-    layers: list[Layer] = [(path, _read_file(Path(path)))] if path else []
+    name = file_of(path, environ)
+    file = read_file(name) if name else None
+    layers: list[Layer] = [(file.path, _settings_in(file))] if file else []
     layers += _environment(environ, _host(layers[0][1] if layers else {}))
     layers += [("the command line", flags or {})]
     merged = reduce(_merge, (tree for _, tree in layers))
     try:
-        return Config.model_validate(merged)
+        config = Config.model_validate(merged)
     except ValidationError as exc:
         raise ConfigError(_explain(exc, layers)) from None
+    silent = [*_silent_places(path, environ), *_silent_layers(file, layers)]
+    if silent and not config.says_where_chats_go():
+        raise ConfigError(silent[0] + _WHAT_TO_SAY)
+    return config.read_from(file)
 
 
 def file_of(path: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
     """The file that the settings come from, if any: `path`, or HORDE_PROXY_CONFIG."""
-    return path or environ.get(PREFIX + "CONFIG") or None
+    return path or environ.get(_FILE_VARIABLE) or None
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        if path.suffix == ".py":
-            names = runpy.run_path(str(path))
-            return {name: names[name] for name in Config.model_fields if name in names}
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as exc:
-        # A Python file may read others, and fail there.
-        is_own = exc.filename in (str(path), str(path.absolute()))
-        reason = exc.strerror if is_own else exc
-        raise ConfigError(f"cannot read the configuration {path}: {reason}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, SyntaxError) as exc:
-        raise ConfigError(f"the configuration {path} is not valid: {exc}") from exc
-    # A Python file may raise anything.
-    except Exception as exc:
-        raise ConfigError(f"the configuration {path} failed: {type(exc).__name__}: {exc}") from exc
+def _settings_in(file: SettingsFile) -> dict[str, Any]:
+    """What the file sets. A Python file may have other names besides; in TOML they are errors."""
+    if not file.is_python:
+        return dict(file.names)
+    return {name: file.names[name] for name in Config.model_fields if name in file.names}
+
+
+def _silent_places(path: str | None, environ: Mapping[str, str]) -> Iterator[str]:
+    """What was given to name a file or servers and is empty, as `ENDPOINTS=$UNSET` in a shell."""
+    if path == "":
+        yield "--config is empty"
+    elif path is None and environ.get(_FILE_VARIABLE) == "":
+        yield f"environment variable {_FILE_VARIABLE} is empty"
+    if environ.get("TARGET_OPENAI_URL") == "":
+        yield "environment variable TARGET_OPENAI_URL is empty"
+    if "ENDPOINTS" in environ and not _urls_and_keys(environ["ENDPOINTS"].strip(), None):
+        yield "environment variable ENDPOINTS names no server"
+
+
+def _silent_layers(file: SettingsFile | None, layers: list[Layer]) -> Iterator[str]:
+    """A file that sets nothing, and lists of endpoints that are empty."""
+    if file and not _sets_anything(layers[0][1]):
+        yield f"the configuration {file.path} sets nothing"
+    for source, tree in layers:
+        if tree.get("endpoints") == []:
+            yield f"setting endpoints = [] from {source} names no server"
+
+
+def _sets_anything(tree: Mapping[str, Any]) -> bool:
+    """Whether a tree has a setting, and not only names of tables."""
+    values = tree.values()
+    return any(_sets_anything(value) if isinstance(value, Mapping) else True for value in values)
 
 
 def _host(tree: Mapping[str, Any]) -> str:

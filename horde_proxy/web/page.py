@@ -25,6 +25,7 @@ from flask import (
 from horde_proxy.api.auth import client_name, is_admin
 from horde_proxy.api.chat import chat_completions
 from horde_proxy.api.context import AppContext, current_context
+from horde_proxy.api.endpoints import settings_problem
 from horde_proxy.api.generation import horde_key
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import ProxyError, Refused, ShuttingDown
@@ -199,6 +200,7 @@ def _state(ctx: AppContext) -> dict[str, Any]:
         "models": tables.models(models),
         "models_error": problem,
         "endpoints": tables.endpoints(ctx.router.states(g.scope)),
+        "settings_problem": settings_problem(ctx),
         "running": None,
         "account": None,
         "charts": None,

@@ -1,0 +1,73 @@
+"""The settings file as it was read, and what tells two versions of it apart.
+
+It must not know what a setting means: `sources` puts the file together with the other sources.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from horde_proxy.config.errors import ConfigError
+
+FileVersion = tuple[int, int, int]
+"""Modification time (ns), size and inode: together they differ after every kind of replacement."""
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """A file that was read: its text, and its names with their values.
+
+    `version` was taken just before reading, so that a change during the reading shows later.
+    """
+
+    path: str
+    version: FileVersion | None
+    text: str = field(repr=False)
+    names: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def is_python(self) -> bool:
+        return _is_python(self.path)
+
+
+def file_version(path: str) -> FileVersion | None:
+    """Values that differ between two versions of a file; None while there is no file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def read_file(path: str) -> SettingsFile:
+    """The file, read now. Raises ConfigError where it cannot be read or is not valid."""
+    version = file_version(path)
+    try:
+        content = Path(path).read_bytes()
+        if _is_python(path):
+            text, names = content.decode("utf-8", "replace"), runpy.run_path(path)
+        else:
+            # Editors on Windows begin a file with a byte order mark.
+            text = content.decode("utf-8-sig").replace("\r\n", "\n")
+            names = tomllib.loads(text)
+    except OSError as exc:
+        # A Python file may read others, and fail there.
+        is_own = exc.filename in (path, str(Path(path)), str(Path(path).absolute()))
+        reason = exc.strerror if is_own else exc
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, SyntaxError) as exc:
+        raise ConfigError(f"the configuration {path} is not valid: {exc}") from exc
+    # A Python file may raise anything.
+    except Exception as exc:
+        raise ConfigError(f"the configuration {path} failed: {type(exc).__name__}: {exc}") from exc
+    return SettingsFile(path, version, text, names)
+
+
+def _is_python(path: str) -> bool:
+    return Path(path).suffix == ".py"
