@@ -18,7 +18,6 @@ ProxyError                      status  code
 |  |- Unreachable                   502  upstream_error
 |  |  '- AnswerLost                 502  upstream_error
 |  '- UpstreamRefused               502  upstream_error
-|     '- UpstreamKeyRefused         502  upstream_error
 |- Unavailable                     503  no_workers
 |  |- InMaintenance                503  maintenance
 |  |- AllEndpointsFailed           503  no_endpoint
@@ -295,12 +294,6 @@ class UpstreamRefused(UpstreamFailed):
     """
 
     should_retry = False
-
-
-class UpstreamKeyRefused(UpstreamRefused):
-    """A server refuses every request of this proxy: the key is wrong, or the account used up."""
-
-    retry_after = 60  # seconds: nobody mends a key sooner, and each try costs a client a detour
 
 
 class Unavailable(ProxyError):

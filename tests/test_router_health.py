@@ -14,7 +14,6 @@ from horde_proxy.errors import (
     TimedOut,
     Unreachable,
     UpstreamFailed,
-    UpstreamKeyRefused,
     UpstreamRefused,
 )
 from horde_proxy.ledger import ClientKey
@@ -174,6 +173,7 @@ def call(model: str | None) -> ProxyRequest:
         TimedOut("slow"),
         500,
         429,
+        401,
         402,
         403,
         408,
@@ -192,25 +192,25 @@ def test_another_model_of_an_endpoint_whose_model_fails_is_not_touched(
     assert one.asked == ["x", "y", None]
 
 
-@pytest.mark.parametrize(
-    ("failure", "seconds"),
-    [
-        (Unreachable("gone"), 1),
-        (UpstreamKeyRefused("wrong key"), 60),
-        (401, 60),
-    ],
-)
-def test_an_endpoint_that_is_gone_or_refuses_its_key_cools_down_as_a_whole(
-    failure: int | ProxyError, seconds: int
-) -> None:
+def test_an_endpoint_that_cannot_be_reached_cools_down_as_a_whole() -> None:
     one, two = Proxying("one", "x", "y", "z"), Proxying("two", "x", "z")
-    one.answers = [failure]
+    one.answers = [Unreachable("gone")]
     router = Router([endpoint(one), endpoint(two, priority=1)])
     assert answered_by(proxied(router, call("x"), "x")) == "two"
     assert answered_by(proxied(router, call("z"), "z")) == "two"
-    with pytest.raises(AllEndpointsFailed, match=f"one: cooling down for {seconds} s after: ") as e:
+    with pytest.raises(AllEndpointsFailed, match="one: cooling down for 1 s after: gone") as raised:
         proxied(router, call("y"), "y")
-    assert e.value.retry_after == seconds
+    assert raised.value.retry_after == 1
+
+
+def test_a_key_that_is_refused_for_all_models_cools_the_endpoint_down_for_a_minute() -> None:
+    one, two = Proxying("one", "x", "y", "z", "other"), Proxying("two", "x", "y", "z", "other")
+    one.answers = [401, 401, 401]
+    router = Router([endpoint(one), endpoint(two, priority=1)])
+    for model in ("x", "y", "z", "other"):
+        assert answered_by(proxied(router, call(model), model)) == "two"
+    assert one.asked == ["x", "y", "z"]
+    assert router.endpoints[0].breaker.cooldown_left() == 60
 
 
 def test_a_horde_in_maintenance_cools_down_as_a_whole() -> None:

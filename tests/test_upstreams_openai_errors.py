@@ -15,7 +15,6 @@ from horde_proxy.errors import (
     Unavailable,
     UpstreamContextExceeded,
     UpstreamFailed,
-    UpstreamKeyRefused,
     UpstreamRefused,
 )
 from horde_proxy.upstreams.openai.errors import message_of, server_error, without_keys
@@ -285,14 +284,14 @@ def test_other_refusals_are_not_taken_for_a_chat_that_is_too_long(body: Any) -> 
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (401, openai("Incorrect API key provided"), UpstreamKeyRefused),
+        (401, openai("Incorrect API key provided"), UpstreamRefused),
         (400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API "
-                          "key.", "status": "INVALID_ARGUMENT"}}], UpstreamKeyRefused),
+                          "key.", "status": "INVALID_ARGUMENT"}}], UpstreamRefused),
         (429, openai("You exceeded your current quota, please check your plan and billing "
                      "details.", type="insufficient_quota", code="insufficient_quota"),
-         UpstreamKeyRefused),
+         UpstreamRefused),
         (400, openai("Your credit balance is too low to access the Anthropic API."),
-         UpstreamKeyRefused),
+         UpstreamRefused),
         (402, {"error": {"message": "Insufficient Balance"}}, UpstreamRefused),
         (403, openai("Country, region, or territory not supported"), UpstreamRefused),
         (404, openai("model 'm' not found, try pulling it first"), UpstreamFailed),

@@ -14,13 +14,12 @@ from horde_proxy.errors import (
     ProxyError,
     RateLimited,
     Unreachable,
-    UpstreamKeyRefused,
 )
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.health import EndpointAttempt
 from horde_proxy.upstreams.base import Route
 
-_WHOLE_ENDPOINT = (Unreachable, UpstreamKeyRefused, InMaintenance)
+_WHOLE_ENDPOINT = (Unreachable, InMaintenance)
 """The errors that concern all models of an endpoint."""
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """The health of one endpoint: a circuit breaker of its own, and one for each of its models.
 
     a model fails          its breaker opens; requests for other models are not touched
-    the endpoint fails     its own breaker opens: it cannot be reached, or refuses its key
+    the endpoint fails     its own breaker opens: it cannot be reached, or is in maintenance
     several models fail    its own breaker opens too, until the first of them may be tried again
     a request may be sent  if both breakers allow it; without a model, if the endpoint's own does
 

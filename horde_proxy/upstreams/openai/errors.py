@@ -22,7 +22,6 @@ from horde_proxy.errors import (
     Unavailable,
     UpstreamContextExceeded,
     UpstreamFailed,
-    UpstreamKeyRefused,
     UpstreamRefused,
 )
 from horde_proxy.upstreams.openai.answer_start import NO_ANSWERS, error_at_start, error_in
@@ -150,6 +149,9 @@ _KEY = re.compile(
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
 _SHORTEST_SECRET = 8
 """Characters. Shorter ones, and the usual "none", are no secrets but words of a message."""
+_REFUSED_PAUSE = 60
+"""Seconds. Nobody mends a key or an account sooner, and each try costs a client a detour. Others
+(402, 403) may be about one request or model, and get the usual short cooldown."""
 _LONGEST_REFUSAL = 10_000
 """Bytes of an error that are read: an error is short, and the whole body would be waited for."""
 _LONGEST_MESSAGE = 500
@@ -175,7 +177,6 @@ def server_error(
 
     - UpstreamContextExceeded: the chat is too long for the model.
     - InvalidRequest: the request is at fault, although the status is a success's.
-    - UpstreamKeyRefused: the server refuses all requests of this proxy.
     - UpstreamFailed, RateLimited, Unavailable: another server may do better.
 
     `is_listed`: the server lists the requested model. `reads_body`: a body with a success's status
@@ -260,16 +261,20 @@ def _explained(
 
 def _owners_fault(status: int | None, signs: str, words: str) -> ProxyError | None:
     """The error for what only the proxy's owner can mend: a key, an account; or None."""
+    reason, advice, pause = "", "look at the endpoint's account", None
     if status == 401 or (status in (400, 403) and _WRONG_KEY.search(signs)):
-        text = _said(f"it refuses the api_key that is configured for it (status {status})", words)
-        return UpstreamKeyRefused(f"{text}. The owner of this proxy should set a valid one")
-    advice = "The owner of this proxy should look at the endpoint's account"
-    if _USED_UP.search(signs):
-        return UpstreamKeyRefused(f"{_said('its account is used up', words)}. {advice}")
-    if status == 402 or (status == 403 and not _MODERATION.search(signs)):
-        reason = "it wants to be paid" if status == 402 else "it denies its account the access"
-        return UpstreamRefused(f"{_said(f'{reason} (status {status})', words)}. {advice}")
-    return None
+        reason, advice = "it refuses the api_key that is configured for it", "set a valid api_key"
+        pause = _REFUSED_PAUSE
+    elif _USED_UP.search(signs):
+        reason, pause = "its account is used up", _REFUSED_PAUSE
+    elif status == 402:
+        reason = "it wants to be paid"
+    elif status == 403 and not _MODERATION.search(signs):
+        reason = "it denies its account the access"
+    if not reason:
+        return None
+    text = _said(f"{reason} (status {status})" if status else reason, words)
+    return UpstreamRefused(f"{text}. The owner of this proxy should {advice}", retry_after=pause)
 
 
 def _said(reason: str, words: str) -> str:
