@@ -35,9 +35,23 @@ _LONGEST_NAME = 100
     help="The worker's owner's key at the horde [AI_HORDE_API_KEY].",
 )
 @click.option("--name", metavar="NAME", help="The worker's name, unique on the horde.")
-@click.option("--model", metavar="NAME", help="The name to advertise a server's model under.")
-@click.option("--max-length", type=click.IntRange(16), metavar="TOKENS")
-@click.option("--max-context-length", type=click.IntRange(80), metavar="TOKENS")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="Which of a server's models to offer [the loaded one]; or another name for its only one.",
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(16),
+    metavar="TOKENS",
+    help="The longest answer [what the server tells, else 512].",
+)
+@click.option(
+    "--max-context-length",
+    type=click.IntRange(80),
+    metavar="TOKENS",
+    help="The longest prompt with its answer [what the server tells, else 4096].",
+)
 @click.option("--threads", default=1, type=click.IntRange(1, 50), help="Jobs at a time.")
 @click.option(
     "--idle",
@@ -70,13 +84,17 @@ def worker(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        engine = open_backend(backend, BackendOptions(**options))
+        engine = open_backend(backend, BackendOptions(**options, report=_say))
         name = name or _default_name(engine.name)
         identity = WorkerIdentity(horde, name, api_key, threads=threads, idle=idle)
         click.echo(f"{name} offers {engine.name} to {horde}", err=True)
         Bridge(identity, engine, stop=stop).run()
     except (BackendError, ModelFileError, WorkerRejected) as exc:
         raise click.ClickException(str(exc)) from exc
+
+
+def _say(sentence: str) -> None:
+    click.echo(sentence, err=True)
 
 
 def _default_name(model: str) -> str:

@@ -205,11 +205,15 @@ def _ask_llama_cpp(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, 
 
 def _ask_lm_studio(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, ModelFacts]:
     """LM Studio: /api/v0/models has type, state, quantisation, largest and loaded context."""
-    return {
-        model["id"]: facts_in(model)
-        for model in _objects(ask("/api/v0/models", None), "data")
-        if _is_name(model.get("id"))
-    }
+    facts = {}
+    for model in _objects(ask("/api/v0/models", None), "data"):
+        if _is_name(model.get("id")):
+            # The largest context is the model's. What is served is known once it is loaded.
+            served = tokens(model.get("loaded_context_length"))
+            largest = tokens(model.get("max_context_length"))
+            known = facts_in(model)
+            facts[model["id"]] = replace(known, context=served, trained_context=largest)
+    return facts
 
 
 def _ask_tabby(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, ModelFacts]:

@@ -15,12 +15,18 @@ class BackendError(Exception):
     """The backend cannot be used, or failed on a job. The message says why."""
 
 
+def _say_nothing(sentence: str) -> None:
+    """The report where nobody listens."""
+
+
 @dataclass(frozen=True)
 class BackendOptions:
     """The user's options; each backend uses those that apply to it.
 
-    `model` is the name to advertise. Lengths are in tokens, `delay` is in seconds, `speed` in
-    tokens a second (0 for no limit). `scenario` is a file of rules for the echo.
+    `model` is the model of a server, or another name to advertise its only one under. Lengths are
+    in tokens, `delay` is in seconds, `speed` in tokens a second (0 for no limit). `scenario` is a
+    file of rules for the echo. `report` is called with sentences for the user: what was taken from
+    a server.
     """
 
     model: str | None = None
@@ -29,6 +35,7 @@ class BackendOptions:
     delay: float = 0.0
     speed: float = 0.0
     scenario: Path | None = None
+    report: Callable[[str], None] = _say_nothing
 
 
 class Backend(Protocol):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import requests
 
+from horde_proxy.protocol.models import as_mapping
+from horde_proxy.upstreams.openai.model_list import is_usable_id
+from horde_proxy.upstreams.openai.native_apis import ShownModels, native_facts
 from horde_proxy.worker.backends.base import Payload
-from horde_proxy.worker.backends.server import ModelServer, ServerModel, get, renamed, text_at
+from horde_proxy.worker.backends.offered_model import ServerModel
+from horde_proxy.worker.backends.server import ModelServer, asking, get, renamed, text_at
 
 _OPTIONS = {
     "temperature": "temperature",
@@ -25,12 +29,20 @@ _OPTIONS = {
 class OllamaServer(ModelServer):
     """POST /api/generate with raw: true, so that Ollama does not add its template."""
 
+    label = "Ollama"
+
     @classmethod
-    def probe(cls, url: str, session: requests.Session) -> ServerModel | None:
+    def probe(cls, url: str, session: requests.Session) -> Sequence[ServerModel]:
         if not get(session, f"{url}/api/version", "version"):
-            return None
-        name = get(session, f"{url}/api/tags", "models", 0, "name")
-        return ServerModel(str(name)) if name else None
+            return ()
+        tags = get(session, f"{url}/api/tags", "models")
+        names = [
+            as_mapping(model).get("name") for model in (tags if isinstance(tags, list) else ())
+        ]
+        # As Ollama's own GET /v1/models lists them.
+        entries = [{"id": name, "owned_by": "library"} for name in names if is_usable_id(name)]
+        facts = native_facts(asking(session, url), entries, ShownModels())
+        return [ServerModel(name, known) for name, known in facts.items()]
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
         body = {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import requests
 
+from horde_proxy.errors import UpstreamFailed
+from horde_proxy.upstreams.openai.model_list import model_objects
+from horde_proxy.upstreams.openai.native_apis import ShownModels, native_facts
 from horde_proxy.worker.backends.base import Payload
-from horde_proxy.worker.backends.server import ModelServer, ServerModel, get, renamed, text_at
+from horde_proxy.worker.backends.offered_model import ServerModel
+from horde_proxy.worker.backends.server import ModelServer, asking, renamed, text_at
 
 _PARAMETERS = {
     "temperature": "temperature",
@@ -24,10 +28,17 @@ _PARAMETERS = {
 class OpenAIServer(ModelServer):
     """POST /v1/completions with the raw prompt: for a chat, the server would add its template."""
 
+    label = "OpenAI-compatible"
+
     @classmethod
-    def probe(cls, url: str, session: requests.Session) -> ServerModel | None:
-        name = get(session, f"{url}/v1/models", "data", 0, "id")
-        return ServerModel(str(name)) if name else None
+    def probe(cls, url: str, session: requests.Session) -> Sequence[ServerModel]:
+        ask = asking(session, url)
+        try:
+            entries, _ = model_objects(ask("/v1/models", None))
+        except UpstreamFailed:
+            return ()
+        facts = native_facts(ask, entries, ShownModels())
+        return [ServerModel(name, known) for name, known in facts.items()]
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
         body = {

@@ -27,9 +27,9 @@ class BackendKind:
 # The first that recognises the name wins. KoboldCpp comes before the other servers, because it
 # also answers like Ollama and OpenAI, and Ollama before OpenAI for the same reason.
 KINDS: tuple[BackendKind, ...] = (
-    BackendKind(KoboldServer.open, server="KoboldAI"),
-    BackendKind(OllamaServer.open, server="Ollama"),
-    BackendKind(OpenAIServer.open, server="OpenAI-compatible"),
+    BackendKind(KoboldServer.open, server=KoboldServer.label),
+    BackendKind(OllamaServer.open, server=OllamaServer.label),
+    BackendKind(OpenAIServer.open, server=OpenAIServer.label),
     BackendKind(echo.open_echo, ("echo",)),
     BackendKind(ngram.open_ngram, ("ngram",)),
     BackendKind(built_in.open_model, ("smollm2", "the path of a GGUF file")),

@@ -1,19 +1,20 @@
 """The base of all model servers: it probes a URL, keeps a session, and checks answers.
 
-A kind of server is a subclass with two methods: `probe` finds the model of the server at a URL, and
-`generate` completes a prompt.
+A kind of server is a subclass with two methods: `probe` finds the models of the server at a URL,
+and `generate` completes a prompt. Which model, and how long its prompts may be, is offered_model's.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import requests
 
+from horde_proxy.upstreams.openai.native_apis import Ask
 from horde_proxy.worker.backends.base import BackendError, BackendOptions, Payload
+from horde_proxy.worker.backends.offered_model import ServerModel, choose, limits_of
 
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 10.0
@@ -21,41 +22,46 @@ _PROBE_SECONDS = 10.0
 _GENERATION_SECONDS = 300.0
 
 
-@dataclass(frozen=True)
-class ServerModel:
-    """The model of a server. The default lengths are for servers that report none."""
-
-    name: str
-    max_length: int = 512
-    max_context_length: int = 4096
-
-
 class ModelServer(ABC):
-    """A server at `url`; `name` is advertised to the horde, `model` is the server's own name."""
+    """A server at `url`; `name` is advertised to the horde, `model` is the server's own name.
 
+    `label` is the word for this kind of server in messages.
+    """
+
+    label: ClassVar[str]
     tags = None
 
     def __init__(
-        self, url: str, session: requests.Session, offered: ServerModel, options: BackendOptions
+        self, url: str, session: requests.Session, model: ServerModel, options: BackendOptions
     ) -> None:
-        self.url, self._session, self.model = url, session, offered.name
-        self.name = options.model or offered.name
-        self.max_length = options.max_length or offered.max_length
-        self.max_context_length = options.max_context_length or offered.max_context_length
+        self.url, self._session, self.model = url, session, model.name
+        self.name = options.model or model.name
+        self.limits = limits_of(model.facts, options)
+        self.max_length, self.max_context_length = self.limits.length, self.limits.context
 
     @classmethod
     def open(cls, name: str, options: BackendOptions) -> Self | None:
-        """The backend of a URL; None for another name, or if no server of this kind answers."""
+        """The backend of a URL; None for another name, or if no server of this kind answers.
+
+        Raises BackendError where no model, or more than one, is meant.
+        """
         if not is_url(name):
             return None
         url, session = name.rstrip("/").removesuffix("/v1"), requests.Session()
-        offered = cls.probe(url, session)
-        return cls(url, session, offered, options) if offered else None
+        models = cls.probe(url, session)
+        if not models:
+            return None
+        model, reason = choose(models, options.model, url)
+        server = cls(url, session, model, options)
+        other_name = f", advertised as {server.name}" if server.name != model.name else ""
+        options.report(f"{cls.label} server at {url}: model {model.name} ({reason}){other_name}")
+        options.report(server.limits.description())
+        return server
 
     @classmethod
     @abstractmethod
-    def probe(cls, url: str, session: requests.Session) -> ServerModel | None:
-        """The model of the server at a URL; None if no server of this kind answers."""
+    def probe(cls, url: str, session: requests.Session) -> Sequence[ServerModel]:
+        """The models of the server at a URL; none if no server of this kind answers."""
 
     @abstractmethod
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
@@ -80,9 +86,25 @@ def is_url(name: str) -> bool:
 def get(session: requests.Session, url: str, *path: str | int) -> Any:
     """The value at a path of keys and indexes in the JSON at a URL; None after any failure."""
     try:
-        response = session.get(url, timeout=(_CONNECT_SECONDS, _PROBE_SECONDS))
-        return _value_at(response.json(), *path) if response.ok else None
-    except (requests.RequestException, BackendError):
+        return _value_at(_answer(session, url, None), *path)
+    except BackendError:
+        return None
+
+
+def asking(session: requests.Session, url: str) -> Ask:
+    """How the server at a URL is asked for what it tells of its models."""
+    return lambda path, body: _answer(session, url + path, body)
+
+
+def _answer(session: requests.Session, url: str, body: Mapping[str, Any] | None) -> Any:
+    """The JSON that a GET, or the POST of a body, is answered with; None after any failure."""
+    method = "GET" if body is None else "POST"
+    timeout = (_CONNECT_SECONDS, _PROBE_SECONDS)
+    try:
+        response = session.request(method, url, json=body, timeout=timeout)
+        return response.json() if response.ok else None
+    # RecursionError: thousands of brackets. What answers may be no model server at all.
+    except (requests.RequestException, RecursionError):
         return None
 
 
