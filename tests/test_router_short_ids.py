@@ -42,6 +42,9 @@ QWEN = "koboldcpp/Qwen3-30B-A3B"
         # Upper and lower case are alike.
         (["a/M", "b/m"], ["a--M", "b--m"]),
         (["M", "b/m"], ["M", "b--m"]),
+        # A name with and without Ollama's default tag is one model.
+        (["m", "org/m:latest"], ["m", "org--m:latest"]),
+        (["org/m", "org/m:latest"], ["m", "m:latest"]),
         # Different quantisations are different models.
         (["koboldcpp/m", "koboldcpp/m-Q4_K_M"], ["m", "m-Q4_K_M"]),
         # Slashes that divide nothing.
@@ -50,8 +53,9 @@ QWEN = "koboldcpp/Qwen3-30B-A3B"
     ],
 )
 def test_a_short_id_has_as_many_parts_as_are_needed(ids: list[str], expected: list[str]) -> None:
-    assert short_ids(ids, ()) == dict(zip(ids, expected, strict=True))
-    assert short_ids(ids[::-1], ()) == dict(zip(ids, expected, strict=True))
+    pairs = dict(zip(ids, expected, strict=True))
+    for order in (ids, ids[::-1]):
+        assert {full: full for full in ids} | short_ids(order, ()) == pairs
 
 
 def test_a_short_id_is_never_an_alias_or_a_word() -> None:
@@ -63,7 +67,14 @@ def test_a_short_id_is_never_an_alias_or_a_word() -> None:
     ]
 
 
-IDS = st.sets(st.text("ab-/", min_size=1, max_size=6), max_size=12)
+IDS = st.sets(
+    st.builds(
+        lambda name, tag: name + tag,
+        st.text("ab-/", min_size=1, max_size=6),
+        st.sampled_from(["", "", ":latest"]),
+    ),
+    max_size=12,
+)
 
 
 @given(IDS)
@@ -156,6 +167,14 @@ def test_an_alias_may_lead_to_a_short_id_and_is_never_shadowed() -> None:
     assert listed(router) == ["a--m", "x"]
     assert resolved(router, "m") == [("a/x",)]
     assert resolved(router, "gpt") == [("a/m",)]
+
+
+def test_a_tag_makes_no_second_model() -> None:
+    router = of_one("llama3", "org/llama3:latest", "org/qwen:latest")
+    assert listed(router) == ["llama3", "org--llama3:latest", "qwen:latest"]
+    assert resolved(router, "llama3:latest") == [("llama3",)]
+    assert resolved(router, "org--llama3") == [("org/llama3:latest",)]
+    assert resolved(router, "qwen") == [("org/qwen:latest",)]
 
 
 def test_a_word_is_never_shadowed() -> None:

@@ -8,35 +8,41 @@ repositories like this in its cache, and allows no "--" within them.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from horde_proxy.aihorde.names import untagged
 
 _GLUE = "--"
 
 
 def short_ids(ids: Iterable[str], reserved: Collection[str]) -> dict[str, str]:
-    """The short id of each id. It refers to this model only, in upper or lower case alike.
+    """The short id of each id with a slash, for this model only, in upper or lower case alike.
 
-    No short id is another model's id, or one of `reserved`, which are in lower case. It depends on
-    the set of ids only, not on their order. An id that cannot be shortened stays as it is: "a/b"
-    beside a model that is called "a--b".
+    No short id is another model's id, or one of the `reserved` names. It depends on the set of ids
+    only, not on their order. An id that cannot be shortened stays as it is: "a/b" beside a model
+    that is called "a--b".
     """
     endings = {full: _endings(full) for full in ids}
-    folded = [[ending.casefold() for ending in own] for own in endings.values()]
-    all_endings = Counter(ending for own in folded for ending in own)
-    # A whole id is meant before another one that only ends like it: "org--m" is "org/m", also
-    # beside "cloud/org/m".
-    whole = Counter(own[-1] for own in folded if own)
+    taken = {_key(name) for name in reserved}
+    models: defaultdict[str, set[str]] = defaultdict(set)
+    whole: defaultdict[str, set[str]] = defaultdict(set)
+    for full, own in endings.items():
+        for ending in own:
+            models[_key(ending)].add(untagged(full))
+        for ending in own[-1:]:
+            whole[_key(ending)].add(untagged(full))
 
-    def is_free(ending: str, is_whole: bool) -> bool:
-        key = ending.casefold()
-        return (whole if is_whole else all_endings)[key] == 1 and key not in reserved
+    def is_free(ending: str, own: Sequence[str]) -> bool:
+        # A whole id is meant before another one that only ends like it: "org--m" is "org/m", also
+        # beside "cloud/org/m".
+        meant = whole if ending is own[-1] else models
+        return len(meant[_key(ending)]) == 1 and _key(ending) not in taken
 
     return {
-        full: next((ending for ending in own if is_free(ending, ending is own[-1])), full)
-        if "/" in full
-        else full
+        full: next((ending for ending in own if is_free(ending, own)), full)
         for full, own in endings.items()
+        if "/" in full
     }
 
 
@@ -47,8 +53,8 @@ def with_short_id(name: str, ids: Iterable[str]) -> list[str]:
     """
     if _GLUE not in name:
         return []
-    key = name.casefold()
-    endings = {full: [ending.casefold() for ending in _endings(full)] for full in ids}
+    key = _key(name)
+    endings = {full: [_key(ending) for ending in _endings(full)] for full in ids}
     whole = [full for full, own in endings.items() if own[-1:] == [key]]
     return whole or [full for full, own in endings.items() if key in own]
 
@@ -62,3 +68,8 @@ def _endings(full: str) -> list[str]:
     """All ends of an id, the shortest first: "Foo", "org--Foo", "koboldcpp--org--Foo"."""
     parts = [part for part in full.split("/") if part]
     return [_GLUE.join(parts[start:]) for start in reversed(range(len(parts)))]
+
+
+def _key(name: str) -> str:
+    """What is equal in two names of one model: "m" and "M:latest" are one."""
+    return untagged(name).casefold()
