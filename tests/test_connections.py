@@ -20,7 +20,6 @@ from typing import Any, cast
 
 import pytest
 from gunicorn.config import Config
-from gunicorn.glogging import Logger
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +28,7 @@ from horde_proxy.connections.framing import ChunkedDecoder, LengthDecoder, Malfo
 from horde_proxy.connections.request import IncomingRequest, State, StreamedBody
 from horde_proxy.connections.waiting import Waiting, network_of
 from horde_proxy.connections.worker import CollectingWorker
+from horde_proxy.serving import Logger
 
 # Framing
 

@@ -20,6 +20,7 @@ from horde_proxy.api.auth import client_address
 from horde_proxy.api.context import current_context
 from horde_proxy.api.metrics import route
 from horde_proxy.api.proxying import UnsupportedEndpoint, proxy_unrouted
+from horde_proxy.content_codings import UnsupportedCoding
 from horde_proxy.errors import ProxyError, ServerBug, without_retry_triggers
 from horde_proxy.ledger import UsageRecorder
 from horde_proxy.protocol import error_shapes
@@ -137,11 +138,15 @@ def _http_error(exc: HTTPException) -> Response:
         message = f"Not allowed to {request.method} on {request.path}. {_right_methods(methods)}"
     elif isinstance(exc, RequestEntityTooLarge):
         code, message = "request_too_large", "The request body is too large for this proxy."
+    elif isinstance(exc, UnsupportedCoding):
+        code = "unsupported_content_encoding"
     status = exc.code or 500
     kind = "server_error" if status >= 500 else "invalid_request_error"
     response = _error(ErrorFacts(status, without_retry_triggers(message), kind, code=code))
     if methods:
         response.headers["Allow"] = ", ".join(methods)
+    if isinstance(exc, UnsupportedCoding):
+        response.headers.update(exc.headers)
     return response
 
 

@@ -130,8 +130,6 @@ def read_upload(request: Request, most: int) -> Upload:
     Raises InvalidRequest for a malformed form, RequestEntityTooLarge for a larger body.
     """
     request.max_content_length = most
-    if request.content_length and request.content_length > most:
-        raise RequestEntityTooLarge()
     is_form = request.mimetype == "multipart/form-data"
     boundary = request.mimetype_params.get("boundary", "").encode() if is_form else None
     file: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115

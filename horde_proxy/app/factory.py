@@ -29,6 +29,7 @@ from horde_proxy.app.assembly import Assembly
 from horde_proxy.app.ledger import Ledger, build_ledger
 from horde_proxy.app.private import PrivateApp, add_private_horde, is_open
 from horde_proxy.app.runtime import Runtime
+from horde_proxy.bodies import Request
 from horde_proxy.config import Config, ConfigError, reasons_to_restart
 from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
@@ -75,6 +76,7 @@ def create_app(settings: Config | None = None, runtime: Runtime | None = None) -
     """
     settings, runtime = settings or config.load(), runtime or Runtime()
     app = Flask("horde_proxy", static_folder=None)
+    app.request_class = Request
     # Clients and tests read answers in the order in which they are written, as OpenAI's are.
     app.json.sort_keys = False  # type: ignore[attr-defined]
     is_private = settings.private_horde.enabled

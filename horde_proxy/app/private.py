@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flask import Flask
 
 from horde_proxy.app.runtime import Runtime
+from horde_proxy.bodies import Request
 from horde_proxy.config import Config
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         key, _OWNER, trusted=True, kudos=_OWNERS_KUDOS, concurrency=_OWNERS_CONCURRENCY
     )
     private = Flask("private_horde", static_folder=None)
+    private.request_class = Request
     private.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     private.register_blueprint(blueprint(horde))
     app.wsgi_app = _split(private.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, NotFound
 
+from horde_proxy.content_codings import UnsupportedCoding
 from horde_proxy.private_horde import responses, x_fields
 from horde_proxy.private_horde.errors import HordeError, invalid, too_fast, unreadable
 from horde_proxy.private_horde.horde import PrivateHorde
@@ -251,6 +252,8 @@ def _refused(error: HordeError) -> Response:
 
 
 def _failed(error: HTTPException) -> Response:
+    if isinstance(error, UnsupportedCoding):
+        return _json({"message": error.description}, 415, error.headers)
     # Flask has turned an unexpected exception into a 500 already.
     return _json({"message": error.name}, error.code or 500)
 

@@ -37,6 +37,8 @@ _CLIENT_ONLY = _HOP_BY_HOP | {
     "host",
     "content-length",
     "accept-encoding",
+    # The body was decoded, so that a key cannot reach another model than the one that was checked.
+    "content-encoding",
     # Answered by our own server: an upstream's 100 would come when the body is already here.
     "expect",
     # The client's key for us, in all the ways that clients send one. An upstream could use it.
