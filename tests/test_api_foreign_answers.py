@@ -41,7 +41,7 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.app = Flask("server")
         self.app.get("/v1/models")(lambda: {"data": [{"id": "test/model"}]})
-        for path in ("/v1/chat/completions", "/v1/completions"):
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
             self.app.post(path, endpoint=path)(self._answer)
 
     def _answer(self) -> Response:
@@ -52,7 +52,7 @@ class Server:
 def proxy_before(server: Server, *, jobs_fail: bool = False, **settings: Any) -> World:
     """A proxy whose horde is in maintenance, or fails all jobs, and that has a server behind it."""
     endpoints = [{"type": "horde"}, {"url": SERVER, "name": "server", "priority": 1}]
-    world = World(endpoints=endpoints, **settings)
+    world = World(**{"endpoints": endpoints, **settings})
     world.session.mount(SERVER, WSGIAdapter(server.app))
     if jobs_fail:
         world.employ(Faulty("x"))
@@ -169,6 +169,56 @@ def test_a_client_that_leaves_pays_for_what_came() -> None:
     response.close()
     [(_, _, prompt, completion)] = usage_of(http)
     assert (prompt, completion) in [(6, 10), (6, 11)]
+
+
+# What the server gets
+
+HORDE_ONLY = {"horde": {"slow_workers": True}, "rep_pen": 1.1, "top_a": 0.1, "tfs": 0.9}
+SENT = {**CHAT, "top_k": 40, "stream": True, "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_gets_nothing_that_is_meant_for_a_horde(stream: bool) -> None:
+    server = Server()
+    body = {**CHAT, **HORDE_ONLY, "top_k": 40, "stream": stream}
+    response = proxy_before(server).http().post("/v1/chat/completions", json=body)
+    assert response.status_code == 200
+    assert server.bodies == [SENT]
+    warnings = response.headers["X-Horde-Warnings"]
+    assert warnings == "rep_pen: not sent; tfs: not sent; top_a: not sent"
+
+
+def test_openai_itself_gets_no_foreign_sampler() -> None:
+    server = Server()
+    endpoints = [
+        {"type": "horde"},
+        {"url": "https://api.openai.com/v1", "name": "server", "priority": 1},
+    ]
+    world = proxy_before(server, endpoints=endpoints)
+    world.session.mount("https://api.openai.com", WSGIAdapter(server.app))
+    response = world.http().post("/v1/chat/completions", json={**CHAT, "top_k": 40})
+    assert response.status_code == 200
+    assert "top_k" not in server.bodies[0]
+    assert response.headers["X-Horde-Warnings"] == "top_k: not sent"
+
+
+def test_a_prompt_is_echoed_once() -> None:
+    server = Server(sse_of({"choices": [{"text": " more", "finish_reason": "eos"}]}))
+    body = {"model": "test/model", "prompt": "Once", "echo": True, "best_of": 2}
+    response = proxy_before(server).http().post("/v1/completions", json=body)
+    assert response.get_json()["choices"][0]["text"] == "Once more"
+    assert server.bodies[0].keys().isdisjoint({"echo", "best_of"})
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_our_own_object_is_not_proxied(path: str, stream: bool) -> None:
+    server = Server()
+    endpoints = [{"url": SERVER, "name": "server"}]
+    body = {"model": "test/model", "stream": stream, "top_a": 0.1, "rep_pen": 1.1}
+    http = proxy_before(server, endpoints=endpoints).http()
+    http.post(f"/v1/{path}", json={**body, "horde": {"slow_workers": True}})
+    assert server.bodies == [body]
 
 
 # What a cut answer is

@@ -16,7 +16,7 @@ from horde_proxy.protocol.generation_request import (
     Tool,
     ToolCall,
 )
-from horde_proxy.protocol.openai_body import openai_body
+from horde_proxy.protocol.openai_body import fields_left_out, openai_body
 
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}}
 CALL = ToolCall("call-1", "weather", '{"city": "Oslo"}')
@@ -104,6 +104,62 @@ def test_any_object_is_openai_s_json_object() -> None:
 def test_a_raw_prompt_is_written_as_a_completion() -> None:
     request = GenerationRequest("m", (Message("assistant", "Once"),), max_tokens=9, raw=True)
     assert openai_body(request) == {"model": "m", "prompt": "Once", "max_tokens": 9}
+
+
+HORDE_ONLY = {
+    "horde": {"trusted_workers": True},
+    "rep_pen": 1.1,
+    "rep_pen_range": 512,
+    "rep_pen_slope": 0.7,
+    "top_a": 0.1,
+    "tfs": 0.9,
+    "typical": 0.9,
+    "smoothing_factor": 0.2,
+    "dynatemp_range": 0.5,
+    "dynatemp_exponent": 1.0,
+    "sampler_order": [6, 0, 1],
+}
+OPEN = {
+    "top_k": 40,
+    "min_p": 0.1,
+    "typical_p": 0.9,
+    "repetition_penalty": 1.1,
+    "repeat_penalty": 1.1,
+}
+HI = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5, "seed": 1}
+
+
+def test_what_is_meant_for_a_horde_is_left_out_and_named() -> None:
+    chat = read_chat({**HI, **HORDE_ONLY, **OPEN})
+    assert openai_body(chat) == {**HI, **OPEN}
+    assert fields_left_out(chat) == tuple(sorted(HORDE_ONLY.keys() - {"horde"}))
+
+
+def test_a_strict_server_gets_only_what_openai_knows() -> None:
+    chat = read_chat({**HI, **HORDE_ONLY, **OPEN, "top_p": 0.5})
+    assert openai_body(chat, is_strict=True) == {**HI, "top_p": 0.5}
+    names = sorted({*HORDE_ONLY, *OPEN} - {"horde"})
+    assert fields_left_out(chat, is_strict=True) == tuple(names)
+
+
+def test_a_chat_of_another_front_has_no_samplers_of_the_horde_either() -> None:
+    sampling = {"temperature": 0.5, "rep_pen": 1.1, "top_k": 40}
+    request = replace(CHAT, sampling=sampling, horde={"slow_workers": True})
+    body = openai_body(request)
+    assert (body["temperature"], body["top_k"]) == (0.5, 40)
+    assert body.keys().isdisjoint(HORDE_ONLY)
+    assert fields_left_out(request) == ("rep_pen",)
+
+
+def test_nulls_are_no_parameters() -> None:
+    assert fields_left_out(read_chat({**HI, "rep_pen": None, "tfs": None})) == ()
+
+
+def test_a_completion_is_not_echoed_twice_and_streams_only_one_choice() -> None:
+    body = {"model": "m", "prompt": "Once", "max_tokens": 5, "echo": True, "best_of": 3}
+    [request] = read_completion(body, default_tokens=9).requests
+    assert openai_body(request) == {"model": "m", "prompt": "Once", "max_tokens": 5}
+    assert fields_left_out(request) == ("best_of",)
 
 
 def test_a_body_that_was_openai_s_stays_as_it_came() -> None:

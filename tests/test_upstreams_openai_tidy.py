@@ -844,6 +844,7 @@ def test_the_cost_of_long_arguments_grows_with_their_length() -> None:
         ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, (9, 2, 11)),
         ({"prompt_tokens": None, "completion_tokens": 3}, (9, 3, 12)),
         ({"input_tokens": 4, "output_tokens": 5}, (4, 5, 9)),
+        ({"total_tokens": 5}, (5, 2, 7)),
         ({"prompt_tokens": -5, "completion_tokens": float("nan")}, (9, 2, 11)),
         ({"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": "9"}, (4, 5, 9)),
     ],

@@ -1,6 +1,7 @@
 """Writing a request for a server of OpenAI's API: the mirror of `chat` and `completions`. Pure.
 
-A body that came in OpenAI's shape is not written anew: see GenerationRequest.source.
+A body that came in OpenAI's shape is not written anew: see GenerationRequest.source. In either
+case it has nothing that is meant for a horde.
 """
 
 from __future__ import annotations
@@ -10,12 +11,52 @@ from typing import Any
 
 from horde_proxy.protocol.generation_request import GenerationRequest, JsonFormat, Message, Tool
 
+OURS = "horde"
+"""The field with our own parameters. OpenAI refuses unknown ones, and no other server knows it."""
+# Samplers by the names that only KoboldAI's API and the horde have.
+_HORDE_SAMPLERS = frozenset(
+    {
+        "rep_pen",
+        "rep_pen_range",
+        "rep_pen_slope",
+        "top_a",
+        "tfs",
+        "typical",
+        "smoothing_factor",
+        "dynatemp_range",
+        "dynatemp_exponent",
+        "sampler_order",
+    }
+)
+# Samplers that OpenAI does not have, by the names that vLLM, llama.cpp, Ollama, TGI, LM Studio and
+# OpenRouter read. OpenAI, Azure, Mistral and Groq refuse a request that has one.
+_OPEN_SAMPLERS = frozenset(
+    {"top_k", "min_p", "typical_p", "repetition_penalty", "repeat_penalty"},
+)
+# best_of: OpenAI streams no completion with it. echo: this proxy puts the prompt before the text.
+_NOT_STREAMED = frozenset({"best_of", "echo"})
 
-def openai_body(request: GenerationRequest) -> Mapping[str, Any]:
-    """The body of a chat, or with `raw` of a completion; `source` where there is one.
 
-    `horde` is left out, which OpenAI itself would refuse as unknown.
+def openai_body(request: GenerationRequest, *, is_strict: bool = False) -> Mapping[str, Any]:
+    """The body of a chat, or with `raw` of a completion, for a stream.
+
+    `is_strict`: the server refuses what OpenAI itself does not know.
     """
+    left_out = {OURS, *fields_left_out(request, is_strict=is_strict), *_NOT_STREAMED}
+    body = _written(request)
+    return {name: value for name, value in body.items() if name not in left_out}
+
+
+def fields_left_out(request: GenerationRequest, *, is_strict: bool = False) -> tuple[str, ...]:
+    """The parameters of a request that openai_body leaves out, in order: for a warning."""
+    unknown = _HORDE_SAMPLERS | _OPEN_SAMPLERS if is_strict else _HORDE_SAMPLERS
+    body = _written(request)
+    names = [name for name in unknown if body.get(name) is not None]
+    return tuple(sorted([*names, "best_of"] if (body.get("best_of") or 1) != 1 else names))
+
+
+def _written(request: GenerationRequest) -> Mapping[str, Any]:
+    """`source` where there is one; else the body that says the same."""
     if request.source:
         return request.source
     body: dict[str, Any] = {"model": request.model, **request.sampling}

@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 from requests.structures import CaseInsensitiveDict
 
+from horde_proxy.protocol.openai_body import OURS
+
 # Headers of one connection, which the next one has its own of (RFC 9110, 7.6.1; Keep-Alive,
 # Proxy-Connection and the two of proxies' logins are older, and still sent).
 _HOP_BY_HOP = frozenset(
@@ -112,12 +114,17 @@ class JsonBody:
     document: Any = None
 
     def with_model(self, model: str | None) -> tuple[bytes | None, int]:
-        """The bytes as they came, unless they name the model otherwise."""
+        """The bytes as they came, unless they name the model otherwise, or hold our own object."""
         document = self.document
-        if model and isinstance(document, dict) and document.get("model") not in (None, model):
-            content = json.dumps({**document, "model": model}).encode()
-            return content, len(content)
-        return self.content or None, len(self.content)
+        if not isinstance(document, dict):
+            return self.content or None, len(self.content)
+        changed = {name: value for name, value in document.items() if name != OURS}
+        if model and document.get("model") not in (None, model):
+            changed["model"] = model
+        if changed == document:
+            return self.content or None, len(self.content)
+        content = json.dumps(changed).encode()
+        return content, len(content)
 
 
 @dataclass(frozen=True)

@@ -139,12 +139,16 @@ class ForeignAnswer:
 
     def _counted(self) -> Object:
         """OpenAI's usage object: the server's; estimated where the server does not count."""
-        usage = {name: value for name, value in self._usage.items() if _is_usable(name, value)}
-        usage = tidy_usage(usage)
+        told = {name: value for name, value in self._usage.items() if _is_usable(name, value)}
+        if not (told.get("prompt_tokens") or told.get("input_tokens")):
+            # Some servers tell only the total.
+            told["prompt_tokens"] = min(
+                self._prompt_tokens, told.get("total_tokens") or self._prompt_tokens
+            )
+        usage = tidy_usage(told)
         if not usage["completion_tokens"]:
             characters = sum(choice.characters for choice in [*self._choices.values()])
             usage["completion_tokens"] = estimate_answer(characters)
-        usage["prompt_tokens"] = usage["prompt_tokens"] or self._prompt_tokens
         sum_of_both = usage["prompt_tokens"] + usage["completion_tokens"]
         return {**usage, "total_tokens": max(usage["total_tokens"], sum_of_both)}
 

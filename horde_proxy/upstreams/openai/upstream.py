@@ -34,7 +34,8 @@ from horde_proxy.errors import (
 )
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import GenerationRequest
-from horde_proxy.protocol.openai_body import openai_body
+from horde_proxy.protocol.leniency import warnings_header
+from horde_proxy.protocol.openai_body import fields_left_out, openai_body
 from horde_proxy.protocol.usage import estimate_prompt
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem
@@ -67,6 +68,8 @@ _NO_LIST = frozenset({400, 404, 405, 501})
 """Statuses of servers without GET /models: any model may be tried there."""
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """Methods that may be repeated: twice is as good as once (RFC 9110, 9.2.2)."""
+_STRICT_HOSTS = ("api.openai.com", "openai.azure.com", "api.mistral.ai", "api.groq.com")
+"""The ends of hosts that refuse a request with a sampler that OpenAI does not have."""
 _READ = 65_536
 """Bytes of one read, at most."""
 _CONNECTIONS = 128
@@ -195,15 +198,16 @@ class OpenAIUpstream:
         self, request: GenerationRequest, route: Route, caller: Caller
     ) -> Generator[StreamItem, None, None]:
         """See horde_proxy.upstreams.base. For what was not proxied."""
+        is_strict = (urlsplit(self.url).hostname or "").endswith(_STRICT_HOSTS)
         body = {
-            **openai_body(request),
+            **openai_body(request, is_strict=is_strict),
             "model": route.model,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
         path = "completions" if request.raw else "chat/completions"
-        headers = {"Content-Type": "application/json"}
-        call = ProxyRequest("POST", path, headers, JsonBody(json.dumps(body).encode()))
+        json_body = JsonBody(json.dumps(body).encode())
+        call = ProxyRequest("POST", path, {"Content-Type": "application/json"}, json_body)
         guard = self._monitor.watch(None)
         answer = ForeignAnswer(
             Head(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), route.model),
@@ -211,7 +215,12 @@ class OpenAIUpstream:
             legacy_functions=request.legacy_functions,
             prompt_tokens=estimate_prompt(body),
         )
-        accepted = Accepted({"X-Endpoint": self.name}, self.name, answer.spent)
+        headers = {"X-Endpoint": self.name}
+        if left_out := fields_left_out(request, is_strict=is_strict):
+            headers["X-Horde-Warnings"] = warnings_header(
+                [f"{name}: not sent" for name in left_out]
+            )
+        accepted = Accepted(headers, self.name, answer.spent)
         yield from stream_items(
             accepted, answer, lambda: self.proxy(call, None, guard), guard.hang_up
         )
