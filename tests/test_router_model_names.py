@@ -367,6 +367,19 @@ def test_a_word_puts_all_models_into_its_order(word: str, expected: list[str]) -
 
 
 @pytest.mark.parametrize("word", ["auto", "fast", "large", "long"])
+def test_a_word_never_means_a_model_that_cannot_chat(word: str) -> None:
+    others = [
+        model("Qwen3-Embedding-800B", 0.0, 131072),
+        model("a-whisper-large-v3", 0.0, 131072),
+        {**model("a-mine", 0.0, 131072), "architecture": {"output_modalities": ["image"]}},
+    ]
+    assert sorted(resolve(word, [*OFFER, *others], {})) == sorted(matches(word))
+    assert resolve(word, others, {}) == []
+    # By its name it is found: embeddings are proxied.
+    assert resolve("qwen3-embedding-800b", others, {}) == ["Qwen3-Embedding-800B"]
+
+
+@pytest.mark.parametrize("word", ["auto", "fast", "large", "long"])
 def test_of_equal_models_the_quickest_comes_first_and_then_the_id(word: str) -> None:
     models = [model("d-8B", 9.0, 8192), model("c-8B", 3.0, 8192), model("b-8B", 3.0, 8192)]
     assert resolve(word, models, {}) == ["b-8B", "c-8B", "d-8B"]

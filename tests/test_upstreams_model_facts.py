@@ -21,6 +21,7 @@ from horde_proxy.protocol.models import (
     facts_of,
     tokens,
     with_facts,
+    writes_text,
 )
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.described_models import is_at_home
@@ -127,6 +128,12 @@ def test_what_each_kind_of_server_tells_is_read(server: str) -> None:
         )
         for model, fact in facts.items()
     } == {model: values for (name, model), values in EXPECTED.items() if name == server}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_whether_a_model_chats_is_the_same_by_the_short_way(server: str) -> None:
+    for entry in entries_of(server):
+        assert writes_text(entry) == facts_of(entry).writes_text
 
 
 def test_what_is_served_goes_before_what_was_trained() -> None:
@@ -411,6 +418,35 @@ def test_a_new_list_gets_its_facts_and_the_same_list_stays_the_same_object() -> 
         clock.seconds += 31
         [model] = server.models()
     assert (model["id"], model["context_length"]) == ("b", 9)
+
+
+def test_a_model_that_was_pulled_since_has_its_context_at_once() -> None:
+    clock = Clock()
+    old, new = "llama3.2:1b", "qwen3:8b"
+    document = bodies("ollama")
+    with responses.RequestsMock() as mock:
+        for names in ([old], [old, new]):
+            kept = [entry for entry in entries_of("ollama") if entry["id"] in names]
+            mock.get(f"{URL}/v1/models", json={"data": kept})
+        mock.get(f"{URL}/api/tags", json=document["GET /api/tags"])
+        mock.get(f"{URL}/api/ps", json=document["GET /api/ps"])
+        mock.post(f"{URL}/api/show", json=document[f"POST /api/show {old}"])
+        server = upstream(clock=clock, ttl=10)
+        server.models()
+        clock.seconds += 10.5
+        assert [model["context_length"] for model in server.models()] == [8192, 8192]
+
+
+def test_what_an_entry_says_now_goes_before_what_was_learned_earlier() -> None:
+    clock = Clock()
+    with responses.RequestsMock() as mock:
+        for context in (4096, 8192):
+            mock.get(f"{URL}/v1/models", json={"data": [{"id": "a", "max_model_len": context}]})
+        server = upstream(clock=clock, ttl=10)
+        contexts = [server.models()[0]["context_length"]]
+        clock.seconds += 10.5
+        contexts.append(server.models()[0]["context_length"])
+    assert contexts == [4096, 8192]
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,14 @@ def facts_of(entry: Mapping[str, Any]) -> ModelFacts:
     return facts_in(entry).completed_by(facts_of_name(str(entry.get("id") or "")))
 
 
+def writes_text(entry: Mapping[str, Any]) -> bool:
+    """Whether the model of an entry may answer chats: facts_of(entry).writes_text, but cheaper."""
+    outputs = _outputs(entry, _words(entry))
+    if outputs:
+        return "text" in outputs
+    return model_traits.output_of(str(entry.get("id") or "")) is None
+
+
 def facts_of_name(model: str) -> ModelFacts:
     """What the name alone says: that a model only embeds, sees or thinks; how it is quantised."""
     output = model_traits.output_of(model)
@@ -222,14 +230,14 @@ def with_facts(entry: Mapping[str, Any], facts: ModelFacts) -> dict[str, Any]:
     A field that the entry has already stays if its type is right: what a server tells is completed,
     not contradicted.
     """
-    legal, ours = _legal(entry), _fields(facts)
+    legal, ours = _legal(entry), entry_fields(facts)
     # Prices have other fields at each server ("input", "hourly"): beside them, ours would lie.
     if as_mapping(legal.get("pricing")):
         ours.pop("pricing", None)
     return _completed(legal, ours)
 
 
-def _fields(facts: ModelFacts) -> dict[str, Any]:
+def entry_fields(facts: ModelFacts) -> dict[str, Any]:
     """The facts in the fields of OpenRouter, vLLM, llama.cpp and Ollama, without the unknown."""
     values = {
         "context_length": facts.length,  # OpenRouter

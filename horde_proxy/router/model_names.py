@@ -15,6 +15,7 @@ from typing import Any
 from horde_proxy.aihorde.names import matches_glob, normalised, size_of, untagged
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.numbers import finite
+from horde_proxy.protocol.models import writes_text
 from horde_proxy.router.short_ids import with_short_id, with_slashes
 
 Model = Mapping[str, Any]
@@ -210,7 +211,9 @@ def _by_list(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> 
 def _by_word(word: str, models: Sequence[Model]) -> list[list[str]]:
     if word not in WORDS:
         return []
-    return [[model["id"]] for model in sorted(models, key=WORDS[word])]
+    # The words are for chats: a model that only embeds has a long context and no queue.
+    talking = [model for model in models if writes_text(model)]
+    return [[model["id"]] for model in sorted(talking, key=WORDS[word])]
 
 
 def _time(model: Model) -> tuple[float, str]:

@@ -19,7 +19,7 @@ from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_requ
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import GenerationRequest
-from horde_proxy.protocol.models import with_facts
+from horde_proxy.protocol.models import entry_fields
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import Accepted, Caller, Route, Spent, StreamItem, Waiting
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
@@ -193,7 +193,7 @@ class HordeUpstream:
         """The entry of GET /v1/models, with a `horde` object; `max_length` is one worker's."""
         capacity = entry.largest_context_worker().capacity
         expected = self._horde.throughput.expected(entry, capacity.max_length)
-        told = {
+        return {
             "id": entry.name,
             "object": "model",
             "created": entry.first_seen,
@@ -201,6 +201,7 @@ class HordeUpstream:
             "root": entry.name,
             "parent": None,
             "per_request_limits": None,
+            **entry_fields(model_facts(entry, self._options)),
             "horde": {
                 "workers": len(entry.workers),
                 "threads": sum(worker.threads for worker in entry.workers),
@@ -213,7 +214,6 @@ class HordeUpstream:
                 "tools": self._options.tool_style(entry.name),
             },
         }
-        return with_facts(told, model_facts(entry, self._options))
 
 
 def _first_length(structure: ConstrainedRequest) -> int:

@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 from horde_proxy.caching.background import BackgroundValue, in_background
 from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import ProxyError
-from horde_proxy.protocol.models import ModelFacts, facts_of, with_facts
-from horde_proxy.upstreams.openai.native_apis import Ask, ShownModels, native_facts
+from horde_proxy.protocol.models import ModelFacts, facts_in, facts_of_name, with_facts
+from horde_proxy.upstreams.openai.native_apis import Ask, ShownModels, kind_of, native_facts
 
 ASK_SECONDS = 2.0
 """For one call to a server's own API (s): it only tells what it has in memory."""
-_FIRST_PATIENCE = 1.0
-"""The longest that the first list waits for its facts (s)."""
+_PATIENCE = 1.0
+"""The longest that a list with new models waits for their facts (s)."""
 _FACTS_TTL = 15.0
 """How long facts stay good (s), at most: a model may be loaded, or pulled, at any moment."""
 _LOAD_SECONDS = 10.0
@@ -34,6 +34,7 @@ _LOAD_SECONDS = 10.0
 
 Facts = Mapping[str, ModelFacts]
 _NO_FACTS: Facts = {}
+_NO_LIST: Sequence[dict[str, Any]] = ()
 
 _HOME_DOMAINS = (".local", ".localhost", ".lan", ".home", ".internal", ".home.arpa", ".ts.net")
 """Names that only a home's or company's own network resolves (RFC 6762, RFC 8375); Tailscale's."""
@@ -59,11 +60,15 @@ class DescribedModels:
         run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._listed, self._ask, self._is_free = listed, ask, is_free
-        self._clock, self._shown, self._last = clock, ShownModels(), _NO_FACTS
+        self._clock, self._shown = clock, ShownModels()
+        # Of the loading thread; there is one at a time.
+        self._last, self._read = _NO_FACTS, _NO_LIST
+        # Of the threads that ask. Two may see a new list at once; both begin the same load.
+        self._seen = _NO_LIST
         self._facts = BackgroundValue(
             self._load,
             ttl=min(ttl, _FACTS_TTL),
-            first_patience=_FIRST_PATIENCE,
+            patience=_PATIENCE,
             clock=clock,
             run=run,
         )
@@ -76,6 +81,11 @@ class DescribedModels:
 
     def _source(self) -> tuple[Sequence[dict[str, Any]], Facts]:
         listed = self._listed()
+        if listed is not self._seen:
+            self._seen, known = listed, self._facts.peek()
+            # A new model has no facts yet: worth the wait of a moment, once for each list.
+            if known is not None and any(entry["id"] not in known for entry in listed):
+                self._facts.refresh(min_interval=0.0)
         try:
             return listed, self._facts.get()
         except ProxyError:
@@ -93,7 +103,11 @@ class DescribedModels:
                 missed.append(path)
             return answer
 
-        facts = native_facts(ask, self._listed(), self._shown)
+        listed = self._listed()
+        if listed is self._read and kind_of(listed) is None:
+            return self._last  # only the entries tell something, and they are the same
+        self._read = listed
+        facts = native_facts(ask, listed, self._shown)
         if missed:
             facts = {
                 model: known.completed_by(self._last.get(model, known))
@@ -108,7 +122,13 @@ class DescribedModels:
         entries, facts = source
         free = ModelFacts(is_free=self._is_free or None)
         return [
-            with_facts(entry, (facts.get(entry["id"]) or facts_of(entry)).completed_by(free))
+            # The facts may be older than the entry, which therefore goes first.
+            with_facts(
+                entry,
+                facts_in(entry)
+                .completed_by(facts.get(entry["id"]) or facts_of_name(entry["id"]))
+                .completed_by(free),
+            )
             for entry in entries
         ]
 
