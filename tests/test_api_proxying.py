@@ -19,7 +19,7 @@ from horde_proxy import create_app, reconfigure
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.config import load
-from horde_proxy.errors import AnswerLost
+from horde_proxy.errors import AnswerLost, ClientGone, Unreachable
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
 
 HOME, CLOUD = "http://home.invalid:1", "http://cloud.invalid:2"
@@ -662,3 +662,211 @@ def test_usage_is_counted_for_the_model_that_answered(
     for name in ("home-only", "HOME-ONLY", "home*", "gone,home-only"):
         assert chat(http, name, key=ANN).status_code == 200
     assert usage(http, ANN) == [("ann", "home-only", "home", 4, 48)]
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, *pieces: bytes, error: Exception) -> None:
+    """Let the bodies of all proxied answers be these pieces, and then the error."""
+
+    def body(*_: Any) -> Iterator[bytes]:
+        yield from pieces
+        raise error
+
+    monkeypatch.setattr(OpenAIUpstream, "_bytes", body)
+
+
+def events(*texts: str, finish_reason: str | None = None) -> bytes:
+    chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
+    if finish_reason:
+        chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]})
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+
+
+BROKEN = (
+    b'data: {"error":{"message":"home.invalid:1 broke the answer off","type":"server_error",'
+    b'"param":null,"code":"upstream_error"}}\n\ndata: [DONE]\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "between"),
+    [
+        ([b'data: {"choi'], b"\n\n"),
+        ([b'data: {"choices": []}\n'], b"\n\n"),
+        ([b'data: {"choices": []}\r\n'], b"\n\n"),
+        ([b'data: {"choices": []}\r\n\r'], b"\n\n"),
+        ([b": comm"], b"\n\n"),
+        ([b"da", b"t", b"a"], b"\n\n"),
+        ([b'data: {"choices": []}\n\n'], b""),
+        ([b'data: {"choices": []}\r\n\r\n'], b""),
+        ([b'data: {"choices": []}\r\r'], b""),
+        ([b"data: {}", b"\n", b"\n"], b""),
+        ([b"data: {}", b"\r", b"\n", b"\r", b"\n"], b""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["text/event-stream", "Text/Event-Stream; charset=utf-8"])
+def test_the_error_of_a_stream_that_breaks_off_is_an_event_of_its_own(
+    servers: responses.RequestsMock,
+    monkeypatch: pytest.MonkeyPatch,
+    pieces: list[bytes],
+    between: bytes,
+    kind: str,
+) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", content_type=kind)
+    pieces = [events("Hi"), *pieces]
+    cut(monkeypatch, *pieces, error=Unreachable("home.invalid:1 broke the answer off"))
+    http = made().test_client()
+    assert chat(http, stream=True).data == b"".join(pieces) + between + BROKEN
+    [row] = http.get("/v1/usage").get_json()["data"]
+    assert (row["requests"], row["errors"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("stream", "is_whole"),
+    [
+        (events("Hi", finish_reason="stop"), True),
+        (events("Hi", finish_reason="stop") + b"data: [DONE]\n\n", True),
+        (events("Hi") + b"data: [DONE]", True),
+        (events("Hi") + b'data: {"error": {"message": "out of memory"}}\n\n', True),
+        (events("Hi"), False),
+        (events("Hi") + b'data: {"choi', False),
+        (events("Hi") + b": ping\n\n" * 9, False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_stream_that_ends_in_the_middle_of_the_answer_says_so(
+    servers: responses.RequestsMock, stream: bytes, is_whole: bool, path: str
+) -> None:
+    servers.post(f"{HOME}{path}", body=stream, content_type="text/event-stream")
+    found = chat(made().test_client(), path=path, stream=True, prompt="x").data
+    error = BROKEN.replace(b"home.invalid:1 broke the answer off", b"The answer broke off.")
+    between = b"" if stream.endswith(b"\n\n") else b"\n\n"
+    assert found == stream + (b"" if is_whole else between + error)
+
+
+def test_a_stream_of_another_api_ends_as_it_will(servers: responses.RequestsMock) -> None:
+    stream = b'event: response.completed\ndata: {"type": "response.completed"}\n\n'
+    servers.post(f"{HOME}/v1/responses", body=stream, content_type="text/event-stream")
+    found = made().test_client().post("/v1/responses", json={"model": "m"})
+    assert found.data == stream
+
+
+PROMPT = [{"role": "user", "content": "x" * 400}]  # 103 tokens, by estimate
+TEXT = {"choices": [{"message": {"content": "y" * 80}}]}  # 20 tokens, by estimate
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens"),
+    [
+        (COMPLETION, 12),
+        (TEXT, 103 + 20),
+        ({**TEXT, "usage": None}, 103 + 20),
+        ({**TEXT, "usage": {"prompt_tokens": 0, "completion_tokens": 0}}, 103 + 20),
+        ({**TEXT, "usage": {"total_tokens": 500}}, 500),
+        ({**TEXT, "usage": {"prompt_tokens": 400.0, "completion_tokens": 100.0}}, 500),
+        ({"usage": {"prompt_tokens": 400, "completion_tokens": 100}, "x": "y" * 50_000}, 500),
+        ({"choices": []}, 103),
+    ],
+)
+def test_a_whole_answer_counts_for_its_key_whatever_the_server_tells(
+    servers: responses.RequestsMock, tmp_path: Path, answer: Any, tokens: int
+) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", json=answer)
+    http = keyed(tmp_path, tokens_per_day=tokens)
+    assert chat(http, key=ANN, messages=PROMPT).json == answer
+    assert usage(http, ANN) == [("ann", "m", "home", 1, tokens)]
+    assert chat(http, key=ANN, messages=PROMPT).json["error"]["code"] == "daily_limit_reached"
+
+
+def test_a_stream_counts_its_usage_though_pings_follow(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    told = b'data: {"choices": [], "usage": {"prompt_tokens": 400, "completion_tokens": 100}}\n\n'
+    stream = events(*["word"] * 80, finish_reason="stop") + told + b": ping\n\n" * 5000
+    servers.post(f"{HOME}/v1/chat/completions", body=stream, content_type="text/event-stream")
+    http = keyed(tmp_path, tokens_per_day=500)
+    assert chat(http, key=ANN, stream=True, messages=PROMPT).data == stream
+    assert usage(http, ANN) == [("ann", "m", "home", 1, 500)]
+    assert chat(http, key=ANN).status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "answer", "tokens"),
+    [
+        ("embeddings", {"input": "x" * 400}, {"data": [{"embedding": [0.1]}]}, 100),
+        ("embeddings", {"input": "x"}, {"data": [], "usage": {"total_tokens": 7}}, 7),
+        ("responses", {"input": "x" * 400}, {"output": [{"content": [{"text": "y" * 80}]}]}, 120),
+        ("messages", {"messages": PROMPT}, {"content": [{"type": "text", "text": "y" * 80}]}, 123),
+        ("messages/count_tokens", {"messages": PROMPT}, {"input_tokens": 103}, 0),
+        ("images/generations", {"prompt": "x" * 400}, {"data": [{"b64_json": "A" * 9999}]}, 100),
+        ("rerank", {"query": "x"}, {"results": [], "usage": {"total_tokens": 7}}, 7),
+    ],
+)
+def test_other_apis_are_counted_too(
+    servers: responses.RequestsMock, tmp_path: Path, path: str, body: Any, answer: Any, tokens: int
+) -> None:
+    servers.post(f"{HOME}/v1/{path}", json=answer)
+    http = keyed(tmp_path)
+    headers = {"Authorization": f"Bearer {ANN}"}
+    body = {"model": "m", **body}
+    assert http.post(f"/v1/{path}", json=body, headers=headers, buffered=True).json == answer
+    assert usage(http, ANN) == [("ann", "m", "home", 1, tokens)]
+
+
+def test_a_stored_answer_counts_once_however_often_it_is_fetched(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    stored = {"id": "resp_1", "usage": {"input_tokens": 400, "output_tokens": 100}}
+    servers.get(f"{HOME}/v1/responses/resp_1", json=stored)
+    servers.post(f"{HOME}/v1/files", json={"id": "file-1", "content": "y" * 80})
+    http = keyed(tmp_path)
+    headers = {"Authorization": f"Bearer {ANN}"}
+    assert http.get("/v1/responses/resp_1", headers=headers, buffered=True).json == stored
+    assert http.post("/v1/files", json={}, headers=headers, buffered=True).status_code == 200
+    assert [row[4] for row in usage(http, ANN)] == [0]
+
+
+def test_a_refusal_counts_no_tokens(servers: responses.RequestsMock, tmp_path: Path) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", json={"error": {"message": "x" * 99}}, status=400)
+    http = keyed(tmp_path)
+    assert chat(http, key=ANN, messages=PROMPT).status_code == 400
+    assert usage(http, ANN) == [("ann", "m", "home", 1, 0)]
+
+
+LONG = json.dumps({"choices": [{"message": {"content": "y" * 80_000}}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "pieces", "tokens"),
+    [
+        # The first 8 kB of a whole answer are held back, because they could be an error.
+        ("application/json", [LONG[:20_000], LONG[20_000:40_038]], 103 + 10_000),
+        ("text/event-stream", [events(*["word"] * 9)], 103 + 9),
+        ("text/event-stream", [events(*["word"] * 9), b'data: {"choi'], 103 + 9),
+    ],
+)
+def test_what_came_before_a_client_left_counts_for_its_key(
+    servers: responses.RequestsMock,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+    pieces: list[bytes],
+    tokens: int,
+) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", content_type=kind)
+    cut(monkeypatch, *pieces, error=ClientGone())
+    http = keyed(tmp_path)
+    is_stream = kind == "text/event-stream"
+    found = chat(http, key=ANN, messages=PROMPT, stream=is_stream, buffered=False)
+    assert found.data == b"".join(pieces)
+    found.close()
+    assert usage(http, ANN) == [("ann", "m", "home", 1, tokens)]
+
+
+def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt(
+    servers: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    servers.post(f"{HOME}/v1/chat/completions", json=TEXT)
+    cut(monkeypatch, error=ClientGone())
+    http = keyed(tmp_path)
+    assert chat(http, key=ANN, messages=PROMPT).status_code == 499
+    assert usage(http, ANN) == [("ann", "m", "home", 1, 103)]

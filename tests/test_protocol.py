@@ -16,7 +16,7 @@ from horde_proxy.protocol import chunks, sse
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import Head, chunk, fold, role_chunk, usage_chunk, words
 from horde_proxy.protocol.generation_request import GenerationRequest, Message, ToolCall
-from horde_proxy.protocol.usage import estimate_prompt, usage_in
+from horde_proxy.protocol.usage import UsageReader, estimate_prompt
 
 HEAD = Head("chatcmpl-1", 1700000000, "some/model")
 
@@ -46,7 +46,10 @@ def problem(found: Any) -> dict[str, Any]:
 def test_what_an_answer_used_is_taken_where_it_can_be(
     told: bytes, known: tuple[int, int] | None
 ) -> None:
-    assert usage_in(b'{"choices": [], "usage": %s}' % told) == known
+    reader = UsageReader("application/json")
+    reader.feed(b'{"choices": [], "usage": %s}' % told)
+    reader.end()
+    assert (reader.tokens(0) if reader.has_usage else None) == known
 
 
 def test_the_smallest_request_has_openais_defaults() -> None:

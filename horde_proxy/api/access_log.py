@@ -82,13 +82,10 @@ class RequestLog:
             if item.get("usage") and not self.is_paid:
                 self._note_usage(item)
 
-    def note_proxied(
-        self, usage: tuple[int, int] | None, prompt_estimate: int, events: int
-    ) -> None:
-        """Note the usage of a proxied answer. For a stream without usage, count an estimate of the
-        prompt, and one token for each event."""
-        estimate = (prompt_estimate or None, events) if events else (None, None)
-        self.prompt_tokens, self.completion_tokens = usage or estimate
+    def note_tokens(self, prompt: int, completion: int) -> None:
+        """Note the tokens of a proxied answer; zeros say that nothing is known of them."""
+        if prompt or completion:
+            self.prompt_tokens, self.completion_tokens = prompt, completion
 
     def write(self, began: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Log the record; its fields are attached for other formats."""

@@ -9,7 +9,6 @@ import errno
 import json
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
@@ -24,9 +23,9 @@ from horde_proxy.api.front import Front
 from horde_proxy.api.shared_answer import RequestInfo
 from horde_proxy.api.unserved import is_wrong_base_url
 from horde_proxy.api.uploads import Upload, read_upload
-from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused
+from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused, UpstreamFailed
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.usage import estimate_prompt, usage_in
+from horde_proxy.protocol.usage import UsageReader, estimate_prompt
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.proxying import NO_BODY, Body, JsonBody, ProxyRequest, ProxyResponse
 
@@ -55,10 +54,12 @@ _WITHOUT_V1 = frozenset(
     }
 )
 _EVENTS = "text/event-stream"
-_LAST = 16
-"""How many of the last pieces of an answer are kept: its usage is near the end."""
-_TAIL = 16_384
-"""Bytes of those that are searched for the usage."""
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+"""The blank line that ends an event, in all line ends that the HTML standard allows."""
+# Streams that end with a finish_reason or [DONE]. opencode repeats a chat without, for ever.
+_MUST_FINISH = frozenset({"chat/completions", "completions"})
+# Count the tokens of a request, and generate nothing: Anthropic, OpenAI, vLLM and llama.cpp.
+_COUNT_ONLY = frozenset({"count_tokens", "input_tokens", "tokenize", "detokenize"})
 _LONGEST_NAME = 1000
 """Characters of a model's name: longer ones are no names, and would fill the log."""
 # What clients call their JSON that say nothing else: curl's -d sends the last of these.
@@ -143,8 +144,10 @@ def proxy(ctx: AppContext, call: ProxyRequest, candidates: Candidates) -> Respon
     free, began = _begin(ctx, call.body), ctx.clock()
     try:
         proxied = ctx.router.proxy(call, candidates)
-    except BaseException:
+    except BaseException as exc:
         free()
+        if isinstance(exc, ClientGone):
+            _note_left(call, candidates)
         raise
     if proxied is None:
         free()
@@ -155,7 +158,7 @@ def proxy(ctx: AppContext, call: ProxyRequest, candidates: Candidates) -> Respon
     if proxied.status < 400 and g.record.requested:
         g.record.first_text = round(ctx.clock() - began, 3)
     try:
-        return _response(proxied, _prompt_estimate(call.body))
+        return _response(proxied, call)
     except BaseException:
         proxied.close()
         raise
@@ -179,40 +182,81 @@ def _is_stream(body: Body) -> bool:
     return isinstance(document, dict) and document.get("stream") is True
 
 
-def _prompt_estimate(body: Body) -> int:
-    """About how many tokens a stream's prompt has: most servers send a usage only on request."""
-    return estimate_prompt(body.document) if isinstance(body, JsonBody) and _is_stream(body) else 0
+def _generates(call: ProxyRequest) -> bool:
+    """Whether tokens are estimated where no usage tells them. Generations always name a model."""
+    path = call.path.partition("?")[0].rstrip("/")
+    return (
+        call.method == "POST"
+        and call.model is not None
+        and path.rpartition("/")[2] not in _COUNT_ONLY
+    )
+
+
+def _prompt_estimate(call: ProxyRequest) -> int:
+    """About how many tokens the prompt has; 0 for an upload, and for what generates nothing."""
+    body = call.body
+    is_prompt = isinstance(body, JsonBody) and _generates(call)
+    return estimate_prompt(body.document) if isinstance(body, JsonBody) and is_prompt else 0
+
+
+def _note_left(call: ProxyRequest, candidates: Candidates) -> None:
+    """Count the prompt of a client that left before the first byte: it was read by then."""
+    record, candidate = cast(RequestLog, g.record), candidates.current
+    if candidate is not None:
+        record.model, record.upstream = candidate.model, candidate.endpoint.name
+        record.note_tokens(_prompt_estimate(call), 0)
 
 
 class ProxiedBody:
     """The bytes of an answer. Its usage is logged; a stream that breaks off ends with an error.
 
-    `prompt_estimate`: tokens, for a stream without usage.
+    `prompt_estimate`: tokens, for an answer without usage. `must_finish`: it is a stream of chunks,
+    which is complete only with a finish_reason.
     """
 
-    def __init__(self, proxied: ProxyResponse, record: RequestLog, prompt_estimate: int) -> None:
-        self._response, self._record, self._prompt_estimate = proxied, record, prompt_estimate
-        self._is_stream = proxied.header("content-type").startswith(_EVENTS)
-        self._last: deque[bytes] = deque(maxlen=_LAST)
-        self._events = 0
+    def __init__(
+        self,
+        proxied: ProxyResponse,
+        record: RequestLog,
+        call: ProxyRequest,
+    ) -> None:
+        self._response, self._record = proxied, record
+        self._prompt_estimate = _prompt_estimate(call)
+        kind = proxied.header("content-type")
+        self._is_stream = _is_events(kind)
+        self._must_finish = self._is_stream and call.path.partition("?")[0] in _MUST_FINISH
+        self._usage = UsageReader(kind)
+        self._last = b""
+        # A stored response tells the usage of its generation again, each time it is fetched.
+        self._is_counted = call.method == "POST" and proxied.status < 400
+        self._generates = _generates(call)
 
     def __iter__(self) -> Iterator[bytes]:
-        note, is_stream = self._last.append, self._is_stream
+        feed, is_stream = self._usage.feed, self._is_stream
         try:
             for chunk in self._response:
-                note(chunk)
+                feed(chunk)
                 if is_stream:
-                    self._events += chunk.count(b"data:")
+                    # The longest end of an event has four bytes.
+                    self._last = chunk if len(chunk) > 3 else (self._last + chunk)[-4:]
                 yield chunk
+            self._check_finished()
         except ProxyError as exc:
             yield from self._broken(exc)
 
     def close(self) -> None:
         """End the call and log its usage. May be called again."""
         self._response.close()
-        if self._response.status < 400:
-            usage = usage_in(b"".join(self._last)[-_TAIL:])
-            self._record.note_proxied(usage, self._prompt_estimate, self._events)
+        self._usage.end()
+        if self._is_counted and (self._generates or self._usage.has_usage):
+            self._record.note_tokens(*self._usage.tokens(self._prompt_estimate))
+
+    def _check_finished(self) -> None:
+        """Raises UpstreamFailed for a stream that ended in the middle of the answer."""
+        if self._must_finish and self._response.status < 400:
+            self._usage.end()
+            if not self._usage.is_finished and not self._usage.has_failed:
+                raise UpstreamFailed("The answer broke off.")
 
     def _broken(self, exc: ProxyError) -> Iterator[bytes]:
         self._record.error = exc.code or exc.type
@@ -221,21 +265,25 @@ class ProxiedBody:
         if not self._is_stream:
             # The server then closes the connection, and the client sees that bytes are missing.
             raise ConnectionResetError(errno.ECONNRESET, str(exc)) from exc
-        yield sse.event(exc.envelope())
+        # It may have died in the middle of a line, which the error must not be read as a part of.
+        is_within = self._last and not self._last.endswith(_EVENT_ENDS)
+        yield (b"\n\n" if is_within else b"") + sse.event(exc.envelope())
         yield sse.DONE
 
 
-def _response(proxied: ProxyResponse, prompt_estimate: int) -> Response:
+def _is_events(content_type: str) -> bool:
+    return content_type.lower().startswith(_EVENTS)
+
+
+def _response(proxied: ProxyResponse, call: ProxyRequest) -> Response:
     record: RequestLog = g.record
     record.model, record.upstream = proxied.model, proxied.header("x-endpoint")
     if proxied.status >= 400:
         record.error = f"status_{proxied.status}"
-    response = Response(
-        ProxiedBody(proxied, record, prompt_estimate), proxied.status, proxied.headers
-    )
+    response = Response(ProxiedBody(proxied, record, call), proxied.status, proxied.headers)
     if not proxied.header("content-type"):
         response.headers.pop("Content-Type", None)
-    if proxied.header("content-type").startswith(_EVENTS):
+    if _is_events(proxied.header("content-type")):
         response.headers["X-Accel-Buffering"] = "no"
         response.headers.setdefault("Cache-Control", "no-cache")
     return response

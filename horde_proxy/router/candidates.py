@@ -51,14 +51,15 @@ class Candidates:
     """The candidates that were not tried yet. One thread uses it, for one request.
 
     Iterating yields each candidate whose circuit breaker allows a request now, with the attempt,
-    which the caller must end. `best` is the model of the first candidate. `absent` are the reasons
-    why other endpoints are no candidates, by name.
+    which the caller must end; `current` is the last one. `best` is the model of the first
+    candidate. `absent` are the reasons why other endpoints are no candidates, by name.
     """
 
     def __init__(
         self, model: str, candidates: Iterable[Candidate], absent: Mapping[str, str]
     ) -> None:
         self._model, self._left = model, deque(candidates)
+        self.current: Candidate | None = None
         self.is_only = len(self._left) == 1
         self.best = self._left[0].model if self._left else None
         self._reasons: dict[str, str] = {}
@@ -80,6 +81,7 @@ class Candidates:
                 # There is no cooldown left to wait for while another request probes the endpoint.
                 self._retry_after.append(health.cooldown_left(model) or 1)
                 continue
+            self.current = candidate
             yield candidate, attempt
 
     def proxying(self) -> Iterator[tuple[Candidate, EndpointAttempt]]:
