@@ -10,6 +10,13 @@ import requests
 import responses
 from flask.testing import FlaskClient
 
+from horde_proxy.caching.background import inline
+from horde_proxy.protocol.chunks import fold
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
+from horde_proxy.router import Endpoint, Router
+from horde_proxy.upstreams.base import Accepted, Caller
+from horde_proxy.upstreams.disconnects import DisconnectMonitor
+from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
 from tests.test_api_proxying import CLOUD, COMPLETION, ENDPOINTS, HOME, STREAM, chat, made
 from tests.test_api_proxying import servers as servers
 
@@ -296,3 +303,55 @@ def test_a_file_may_hold_anything(servers: responses.RequestsMock) -> None:
     servers.get(f"{HOME}/v1/files/1/content", body=PAGE, content_type="text/html")
     found = made().test_client().get("/v1/files/1/content")
     assert (found.headers["X-Endpoint"], found.data) == ("home", PAGE)
+
+
+WHOLE_STREAM = (
+    b'data: {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": '
+    b'[{"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": null}]}\n\n'
+    b'data: {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": '
+    b'[{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+)
+
+
+def upstream(name: str, url: str) -> OpenAIUpstream:
+    return OpenAIUpstream(
+        name, url, requests.Session(), DisconnectMonitor(), api_key=f"{name}-secret", run=inline
+    )
+
+
+def generated(router: Router, model: str) -> tuple[list[str | None], str]:
+    """Who accepted a chat that is generated from chunks, as after a horde, and its text."""
+    chat = GenerationRequest(model, (Message("user", "Hi"),))
+    items = list(router.stream(chat, router.candidates(model), Caller()))
+    chunks = [item for item in items if isinstance(item, dict)]
+    accepted = [item.upstream for item in items if isinstance(item, Accepted)]
+    return accepted, fold(chunks)["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("way", [*ALWAYS, *STREAMED])
+def test_a_generated_answer_comes_from_the_other_endpoint_as_well(
+    servers: responses.RequestsMock, way: str
+) -> None:
+    bad = servers.post(f"{HOME}{CHAT}", **(ALWAYS | STREAMED)[way])
+    servers.post(f"{CLOUD}{CHAT}", body=WHOLE_STREAM, **EVENTS)
+    home, cloud = upstream("home", HOME), upstream("cloud", CLOUD)
+    router = Router([Endpoint(home), Endpoint(cloud, priority=1)])
+    assert generated(router, "m") == (["cloud"], "Hi")
+    assert bad.call_count == 1
+    if way not in UNREACHABLE:
+        servers.remove(bad)
+        servers.post(f"{HOME}{CHAT}", body=WHOLE_STREAM, **EVENTS)
+        assert generated(router, "home-only") == (["home"], "Hi")
+
+
+@pytest.mark.parametrize(
+    "answer", [{"status": 400, "json": TOO_LONG}, event(TOO_LONG), {"json": TOO_LONG}]
+)
+def test_a_fallback_answers_a_generated_chat_that_is_too_long(
+    servers: responses.RequestsMock, answer: dict[str, Any]
+) -> None:
+    servers.post(f"{HOME}{CHAT}", **answer)
+    servers.post(f"{CLOUD}{CHAT}", body=WHOLE_STREAM, **EVENTS)
+    endpoints = [Endpoint(upstream("home", HOME)), Endpoint(upstream("cloud", CLOUD), priority=1)]
+    router = Router(endpoints, fallbacks={"home-only": ["cloud-only"]})
+    assert generated(router, "home-only") == (["cloud"], "Hi")

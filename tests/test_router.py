@@ -12,6 +12,8 @@ import pytest
 from horde_proxy.errors import (
     AllEndpointsFailed,
     ContextLengthExceeded,
+    InsufficientKudos,
+    InvalidApiKey,
     InvalidRequest,
     ModelNotFound,
     ProxyError,
@@ -702,3 +704,37 @@ def test_the_aliases_of_an_unlisted_model_are_followed_to_their_end() -> None:
     assert tried_in_order(router, "a") == [("one", ("tts-1",))]
     with pytest.raises(ModelNotFound):
         router.candidates("x")
+
+
+def test_another_endpoint_answers_where_the_proxys_account_has_too_few_kudos() -> None:
+    horde, cloud = Offering("horde", "m"), Offering("cloud", "m")
+    router = Router([endpoint(horde), endpoint(cloud, priority=1)])
+    horde.failure = InsufficientKudos("too few")
+    assert streamed(router) == (["cloud"], "cloud")
+    horde.failure = None
+    assert streamed(router) == (["horde"], "horde")
+
+
+@pytest.mark.parametrize(
+    ("caller", "error"),
+    [
+        (Caller(api_key="own"), InsufficientKudos("too few")),
+        (Caller(), InsufficientKudos("too few", param="horde.max_kudos")),
+        (Caller(api_key="own"), InvalidApiKey("unknown")),
+    ],
+)
+def test_what_the_client_pays_or_limits_itself_is_not_paid_by_another_endpoint(
+    caller: Caller, error: ProxyError
+) -> None:
+    horde, cloud = Offering("horde", "m"), Offering("cloud", "m")
+    router = Router([endpoint(horde), endpoint(cloud, priority=1)])
+    horde.failure = error
+    with pytest.raises(type(error)):
+        list(router.stream(CHAT, router.candidates("m"), caller))
+
+
+def test_the_only_hordes_refusal_for_kudos_keeps_its_status() -> None:
+    horde = Offering("horde", "m")
+    horde.failure = InsufficientKudos("too few")
+    with pytest.raises(InsufficientKudos, match="too few"):
+        streamed(Router([endpoint(horde)]))

@@ -213,6 +213,15 @@ def test_a_key_that_is_refused_for_all_models_cools_the_endpoint_down_for_a_minu
     assert router.endpoints[0].breaker.cooldown_left() == 60
 
 
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_a_refusal_without_a_model_is_tried_elsewhere_and_cools_nothing_down(status: int) -> None:
+    one, two = Proxying("one", "x"), Proxying("two", "x")
+    one.answers = [status]
+    router = Router([endpoint(one), endpoint(two, priority=1)])
+    assert answered_by(proxied(router, call(None), None)) == "two"
+    assert answered_by(proxied(router, call("x"), "x")) == "one"
+
+
 def test_a_horde_in_maintenance_cools_down_as_a_whole() -> None:
     one = Proxying("one", "x", "y", "z")
     one.cooldown_errors = (Unreachable, InMaintenance)

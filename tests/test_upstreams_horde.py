@@ -12,12 +12,14 @@ import requests
 import responses
 
 from horde_proxy.errors import (
+    InvalidApiKey,
     ModelNotFound,
     ProxyError,
     ShuttingDown,
     TimedOut,
     Unavailable,
     UpstreamFailed,
+    UpstreamRefused,
 )
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
@@ -498,3 +500,21 @@ def test_a_parameter_that_is_told_is_read_and_given_to_workers(name: str) -> Non
     after = read_chat({**plain, name: VALUES.get(name, 0.5)})
     assert after.warnings == ()
     assert after != before
+
+
+def test_a_refusal_of_the_proxys_own_key_is_no_fault_of_the_caller(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    world.configure(horde={"api_key": "unknown-key-of-the-proxy"})
+    with pytest.raises(UpstreamRefused) as raised:
+        completed(world, chat())
+    assert str(raised.value) == (
+        "it refuses the api_key that is configured for it: The horde does not know this API key. "
+        "The owner of this proxy should look at the account"
+    )
+    assert (raised.value.status, raised.value.retry_after) == (502, 60)
+
+
+def test_a_refusal_of_the_callers_own_key_stays_its_own(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    with pytest.raises(InvalidApiKey, match="The horde does not know this API key."):
+        list(stream(world, chat(), Caller(api_key="unknown-key-of-the-caller")))

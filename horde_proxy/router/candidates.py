@@ -14,6 +14,7 @@ from horde_proxy.errors import (
     ProxyError,
     RateLimited,
     Unreachable,
+    UpstreamRefused,
 )
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.router.health import EndpointAttempt
@@ -119,7 +120,9 @@ class Candidates:
         if error.retry_after:
             self._retry_after.append(error.retry_after)
         # A horde that faults one request is still good for others; a server that is down is not.
-        if isinstance(error, candidate.endpoint.upstream.cooldown_errors):
+        # Without a model, a refusal is about a path or a file: any client could close the endpoint.
+        is_about_path = isinstance(error, UpstreamRefused) and candidate.model is None
+        if isinstance(error, candidate.endpoint.upstream.cooldown_errors) and not is_about_path:
             is_whole = isinstance(error, _WHOLE_ENDPOINT)
             attempt.failed(str(error), error.retry_after, is_whole=is_whole)
         attempt.end()

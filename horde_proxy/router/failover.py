@@ -15,6 +15,7 @@ from horde_proxy.errors import (
     AnswerLost,
     ClientGone,
     ContextLengthExceeded,
+    InsufficientKudos,
     InvalidRequest,
     ProxyError,
     RateLimited,
@@ -47,7 +48,7 @@ def stream(
     for candidate, attempt in candidates:
         route = candidate.route
         with (
-            _next_one_may_answer(candidates, candidate, attempt, spliced),
+            _next_one_may_answer(candidates, candidate, attempt, spliced, caller),
             closing(route.upstream.stream(request, route, caller)) as items,
         ):
             # map and filter add no Python frame, as another generator would.
@@ -58,7 +59,11 @@ def stream(
 
 @contextmanager
 def _next_one_may_answer(
-    candidates: Candidates, candidate: Candidate, attempt: EndpointAttempt, spliced: SplicedStream
+    candidates: Candidates,
+    candidate: Candidate,
+    attempt: EndpointAttempt,
+    spliced: SplicedStream,
+    caller: Caller,
 ) -> Iterator[None]:
     """Suppress the failure of a candidate if another one may answer instead; end the attempt."""
     try:
@@ -68,6 +73,12 @@ def _next_one_may_answer(
         if spliced.has_content or not candidates.has_fallback():
             raise
         candidates.overflowed(exc)
+    except InsufficientKudos as exc:
+        # The proxy's own account has too few. With `param`, it is the client's own limit.
+        is_clients = caller.api_key is not None or exc.param is not None
+        if spliced.has_content or is_clients or not candidates:
+            raise
+        candidates.failed(candidate, attempt, exc)
     except (UpstreamFailed, Unavailable, RateLimited, TimedOut) as exc:
         if spliced.has_content or isinstance(exc, ShuttingDown):
             raise

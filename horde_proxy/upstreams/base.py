@@ -62,6 +62,9 @@ class SubmitBudget:
         self.used += 1
 
 
+REFUSED_PAUSE = 60
+"""The cooldown (s) after a refusal of the upstream's own key or account. Nobody mends those sooner,
+and each try costs a client a detour."""
 ANSWER_MARGIN = 2.0
 """How long before the caller's deadline an upstream gives what it has (s)."""
 LONGEST_SLEEP = 0.9

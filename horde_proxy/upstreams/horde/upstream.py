@@ -7,21 +7,37 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.caching.derived import Derived
-from horde_proxy.errors import InMaintenance, ProxyError, Unreachable
+from horde_proxy.errors import (
+    InMaintenance,
+    InsufficientKudos,
+    InvalidApiKey,
+    ProxyError,
+    Refused,
+    Unreachable,
+    UpstreamRefused,
+)
 from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_request, with_prefill
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.protocol.models import entry_fields
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
-from horde_proxy.upstreams.base import Accepted, Caller, Route, Spent, StreamItem, Waiting
+from horde_proxy.upstreams.base import (
+    REFUSED_PAUSE,
+    Accepted,
+    Caller,
+    Route,
+    Spent,
+    StreamItem,
+    Waiting,
+)
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
 from horde_proxy.upstreams.horde.chained_answer import AnswerItem, ChainedAnswer
@@ -52,7 +68,7 @@ class HordeUpstream:
     kind = "horde"
     offers_any = False
     proxy = None
-    cooldown_errors: tuple[type[ProxyError], ...] = (Unreachable, InMaintenance)
+    cooldown_errors: tuple[type[ProxyError], ...] = (Unreachable, InMaintenance, UpstreamRefused)
 
     def __init__(
         self,
@@ -121,7 +137,7 @@ class HordeUpstream:
         began, is_accepted = self._horde.clock(), False
         plan, answer = self._answer(request, route.models, caller)
         head = answer.head
-        with closing(answer.items()) as items:
+        with self._own_key_is_not_the_callers(caller), closing(answer.items()) as items:
             for item in items:
                 is_early = isinstance(item, Waiting) and self._horde.clock() - began < QUIET_SECONDS
                 if not is_accepted and not is_early:
@@ -130,6 +146,24 @@ class HordeUpstream:
                     yield from (chunks.role_chunk(head, index) for index in range(request.n))
                 if is_accepted and not isinstance(item, Submitted):
                     yield item
+
+    @contextmanager
+    def _own_key_is_not_the_callers(self, caller: Caller) -> Iterator[None]:
+        """Raises UpstreamRefused for a refusal of the proxy's own key, which is no caller's fault.
+
+        Too few kudos stay what they are: a caller may ask for less.
+        """
+        try:
+            yield
+        except (InvalidApiKey, Refused) as exc:
+            is_callers = self._options.key_for(caller.api_key) == caller.api_key
+            if is_callers or isinstance(exc, InsufficientKudos):
+                raise
+            raise UpstreamRefused(
+                f"it refuses the api_key that is configured for it: {exc} The owner of this proxy "
+                "should look at the account",
+                retry_after=REFUSED_PAUSE,
+            ) from exc
 
     def _accepted(self, plan: Plan, cost: AnswerCost, item: AnswerItem) -> Accepted:
         """The first item; its headers have the request's id where it is known already."""

@@ -24,6 +24,7 @@ from horde_proxy.errors import (
     UpstreamFailed,
     UpstreamRefused,
 )
+from horde_proxy.upstreams.base import REFUSED_PAUSE
 from horde_proxy.upstreams.openai.answer_start import NO_ANSWERS, error_at_start, error_in
 from horde_proxy.upstreams.proxying import ProxyResponse
 
@@ -149,9 +150,6 @@ _KEY = re.compile(
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
 _SHORTEST_SECRET = 8
 """Characters. Shorter ones, and the usual "none", are no secrets but words of a message."""
-_REFUSED_PAUSE = 60
-"""Seconds. Nobody mends a key or an account sooner, and each try costs a client a detour. Others
-(402, 403) may be about one request or model, and get the usual short cooldown."""
 _LONGEST_REFUSAL = 10_000
 """Bytes of an error that are read: an error is short, and the whole body would be waited for."""
 _LONGEST_MESSAGE = 500
@@ -264,9 +262,10 @@ def _owners_fault(status: int | None, signs: str, words: str) -> ProxyError | No
     reason, advice, pause = "", "look at the endpoint's account", None
     if status == 401 or (status in (400, 403) and _WRONG_KEY.search(signs)):
         reason, advice = "it refuses the api_key that is configured for it", "set a valid api_key"
-        pause = _REFUSED_PAUSE
+        pause = REFUSED_PAUSE
     elif _USED_UP.search(signs):
-        reason, pause = "its account is used up", _REFUSED_PAUSE
+        reason, pause = "its account is used up", REFUSED_PAUSE
+    # These may be about one request or model, and get the usual short cooldown.
     elif status == 402:
         reason = "it wants to be paid"
     elif status == 403 and not _MODERATION.search(signs):
