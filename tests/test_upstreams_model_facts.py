@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import requests
 import responses
+from hypothesis import given
+from hypothesis import strategies as st
 
 from horde_proxy.caching.background import inline
 from horde_proxy.protocol.models import (
@@ -60,6 +62,17 @@ class Server:
 def learned(server: str) -> dict[str, ModelFacts]:
     return native_facts(Server(server).ask, entries_of(server), ShownModels())
 
+
+# The fields that are read, and some that must not be passed on.
+KEYS = (
+    *("context_length", "max_model_len", "max_output_tokens", "max_tokens", "context_window"),
+    *("meta", "n_ctx", "n_ctx_train", "n_params", "size", "parameters", "max_seq_len"),
+    *("architecture", "modality", "input_modalities", "output_modalities", "modalities", "input"),
+    *("capabilities", "limits", "supports", "features", "supported_features", "metadata"),
+    *("tags", "info", "provider", "name", "type", "status", "args", "value", "state"),
+    *("supported_parameters", "pricing", "prompt", "top_provider", "max_completion_tokens"),
+    *("reasoning", "tools", "quantization", "supports_tools", "supported", "thinking"),
+)
 
 # (server, model): (context that counts, longest answer, tools, reasoning, inputs, outputs).
 EXPECTED: dict[tuple[str, str], tuple[Any, ...]] = {
@@ -218,6 +231,29 @@ def test_no_shape_of_a_field_breaks_the_reading(value: Any) -> None:
                 if key != "id":
                     changed = {**entry, key: value}
                     assert with_facts(changed, facts_of(changed))["id"] == entry["id"]
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["8192", "vision", "tools", "loaded", "text->image", "chat", "-c"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), JSON))
+def test_any_json_in_an_entry_gives_a_legal_entry(fields: dict[str, Any]) -> None:
+    entry = {**fields, "id": "a/b", "object": "model", "created": 1, "owned_by": "x"}
+    told = with_facts(entry, facts_of(entry))
+    json.dumps(told, allow_nan=False)
+    assert facts_of(told).length == facts_of(entry).length
+    for number in ("context_length", "max_model_len", "max_output_tokens"):
+        assert told.get(number) is None or type(told[number]) is int
+    assert not {"tags", "info", "provider"} & set(told)
 
 
 @pytest.mark.parametrize("answer", [None, [], {}, "x", {"models": [None, {"name": 3}, {}]}, 5])

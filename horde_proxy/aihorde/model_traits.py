@@ -1,6 +1,6 @@
 """What a model's name says of the model: what it reads and writes, whether it thinks. Pure.
 
-These are guesses, for models of which nobody says more. What a server tells goes before them.
+These are guesses, for models whose servers do not tell it. What a server tells goes first.
 """
 
 from __future__ import annotations

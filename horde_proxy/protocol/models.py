@@ -1,8 +1,9 @@
 """An entry of GET /v1/models: the facts of a model, read from it and written into it. Pure.
 
-OpenAI's entry has four fields: id, object, created, owned_by. Each server tells more in fields of
-its own. `facts_in` reads the fields of all of them, `with_facts` writes those that clients read: of
-OpenRouter, vLLM, llama.cpp and Ollama. The names in the middle are ModelFacts.
+OpenAI's entry has four fields: id, object, created, owned_by. Each server adds fields of its own.
+`facts_in` reads the fields of all known servers into ModelFacts. `entry_fields` writes ModelFacts
+into the fields that clients read: those of OpenRouter, vLLM, llama.cpp and Ollama. `with_facts`
+completes an entry of another server with them.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class ModelFacts:
 
     @property
     def writes_text(self) -> bool:
-        """Whether the model may answer chats: as long as nothing says that it does not."""
+        """Whether the model may answer chats; True as well where nothing is known."""
         return not self.outputs or "text" in self.outputs
 
     def completed_by(self, other: ModelFacts) -> ModelFacts:
@@ -231,7 +232,7 @@ def with_facts(entry: Mapping[str, Any], facts: ModelFacts) -> dict[str, Any]:
     not contradicted.
     """
     legal, ours = _legal(entry), entry_fields(facts)
-    # Prices have other fields at each server ("input", "hourly"): beside them, ours would lie.
+    # Each server has other fields for prices ("input", "hourly"), which ours would contradict.
     if as_mapping(legal.get("pricing")):
         ours.pop("pricing", None)
     return _completed(legal, ours)

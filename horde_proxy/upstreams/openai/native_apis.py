@@ -112,7 +112,7 @@ def facts_shown(shown: Mapping[str, Any]) -> ModelFacts:
     """What Ollama's POST /api/show says of a model.
 
     `model_info` has the context that the model was trained for. What is served is the `num_ctx` of
-    the model file; without one it is the server's own default, which nobody tells.
+    the model file; without one it is a default of the server, which it does not tell.
     """
     info = as_mapping(shown.get("model_info"))
     parameters = _parameters(shown.get("parameters"))
@@ -144,7 +144,7 @@ def facts_in_props(props: Mapping[str, Any]) -> ModelFacts:
         # -1 is no limit.
         max_output=tokens(parameters.get("n_predict")) or tokens(settings.get("n_predict")),
         inputs=("text", *inputs) if modalities else (),
-        # Without tools in its template, llama.cpp describes them itself: it is never a "no".
+        # Where the template has no tools, llama.cpp describes them itself: never False.
         tools=True if "tools" in template else None,
         reasoning=True if "<think>" in template or "enable_thinking" in template else None,
     )
