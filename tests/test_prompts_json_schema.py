@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from horde_proxy.prompts.constrained import read_json
 from horde_proxy.prompts.json_schema.fillable import count_leaves, read_shape
 from horde_proxy.prompts.json_schema.inlining import inlined
 from horde_proxy.prompts.json_schema.keywords import dereferenced, types_of
@@ -13,6 +14,7 @@ from horde_proxy.prompts.json_schema.merging import Unfillable
 from horde_proxy.prompts.json_schema.patterns import pattern_matches
 from horde_proxy.prompts.json_schema.string_formats import has_format
 from horde_proxy.prompts.json_schema.validation import problem_with, validator
+from horde_proxy.prompts.json_schema.work import TooMuchWork, limited_work, spend
 
 STRING = {"type": "string"}
 POINT = {
@@ -377,3 +379,72 @@ def test_a_format_is_checked(format: str, text: str, expected: bool) -> None:
 def test_a_value_that_would_be_too_large_is_not_made(schema: dict[str, Any]) -> None:
     with pytest.raises(Unfillable, match="too large"):
         read_shape(schema)
+
+
+def _doubled(keyword: str) -> dict[str, Any]:
+    """A small schema whose steps double with each of twenty levels."""
+    definitions: dict[str, Any] = {
+        f"d{level}": {keyword: [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(20)
+    }
+    definitions["d20"] = {"type": "integer"}
+    return {"$defs": definitions, "$ref": "#/$defs/d0"}
+
+
+_MIXED = [element for number in range(1000) for element in (number, f"s{number}")]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (_doubled("anyOf"), "text"),
+        (_doubled("oneOf"), ["a"] * 2000),
+        (_doubled("allOf"), 3),
+        ({"not": {"$ref": "#/$defs/d0"}, **_doubled("anyOf")}, "text"),
+        ({"contains": {"$ref": "#/$defs/d0"}, "$defs": _doubled("anyOf")["$defs"]}, ["a"]),
+        ({"items": {"enum": [[number] for number in range(2000)]}}, _MIXED),
+        ({"uniqueItems": True}, _MIXED),
+        ({"patternProperties": {f"a{n}": {} for n in range(900)}}, dict.fromkeys("abc" * 9, 1)),
+        ({"$defs": {f"d{number}": {"type": "string"} for number in range(3000)}}, "text"),
+        ({"allOf": [{"anyOf": [{"minLength": n}, {}]} for n in range(900)]}, "text"),
+    ],
+)
+def test_work_on_a_schema_ends_with_its_budget(schema: dict[str, Any], value: Any) -> None:
+    with limited_work():
+        for _ in range(100):
+            assert problem_with(value, schema) is None
+        with pytest.raises(TooMuchWork):
+            spend(20_000)
+
+
+def test_no_leaves_are_counted_beyond_the_budget() -> None:
+    # No branch is told apart from all others: each has the same last value.
+    branches = [{"enum": [*range(n * 20, n * 20 + 20), "last"]} for n in range(400)]
+    assert count_leaves({"oneOf": branches}) is None
+    assert count_leaves({"oneOf": branches[:2]}) is None
+    assert count_leaves({"oneOf": [{"enum": [1]}, {"enum": [2]}]}) == 1
+
+
+def test_the_errors_that_are_kept_are_bounded() -> None:
+    # Each branch adds an error whose message repeats the value.
+    schema = {"items": {"anyOf": [{"type": "integer", "minimum": n} for n in range(50)]}}
+    assert problem_with(["x" * 4000] * 20, schema) is None
+    assert problem_with(["x" * 40], schema) == (
+        "At '0': 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is not valid under any of the given "
+        "schemas."
+    )
+
+
+def test_a_large_value_of_an_ordinary_schema_is_checked_to_its_end() -> None:
+    names = ("one", "two", "three", "four", "five")
+    row = {"type": "object", "properties": {name: {"type": "integer"} for name in names}}
+    rows: list[dict[str, Any]] = [dict.fromkeys(names, 1) for _ in range(1000)]
+    assert problem_with(rows, {"type": "array", "items": row}) is None
+    rows[-1]["five"] = "a text"
+    assert problem_with(rows, {"type": "array", "items": row}) == (
+        "At '999.five': 'a text' is not of type 'integer'."
+    )
+
+
+def test_many_candidates_for_an_answer_share_one_budget() -> None:
+    text = " ".join(['{"a": "text"}'] * 20)
+    assert read_json("", text, _doubled("anyOf")) == ('{"a":"text"}', "")

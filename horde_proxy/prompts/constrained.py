@@ -18,6 +18,7 @@ from horde_proxy.prompts.json_schema.inlining import inlined
 from horde_proxy.prompts.json_schema.merging import Unfillable
 from horde_proxy.prompts.json_schema.slimming import slimmed
 from horde_proxy.prompts.json_schema.validation import problem_with, schema_problem
+from horde_proxy.prompts.json_schema.work import limited_work
 from horde_proxy.prompts.lenient_json import dumps, loads, span
 from horde_proxy.prompts.tool_calls import instructions as calling
 from horde_proxy.prompts.tool_calls.calls import CallReading
@@ -89,13 +90,15 @@ def read_json(prefill: str, text: str, schema: Mapping[str, Any] | None) -> tupl
     Models may start over instead, in a code block or after prose. Only a continuation is repaired.
     """
     wrong = "The answer is not valid JSON."
-    for value in _candidates(prefill, text):
-        misfit = problem_with(value, schema) if schema is not None else None
-        if schema is None and not isinstance(value, dict):
-            misfit = "It is not a JSON object."
-        if misfit is None:
-            return dumps(value), ""
-        wrong = misfit
+    # One budget for all candidates: an expensive schema would cost it for each of them.
+    with limited_work():
+        for value in _candidates(prefill, text):
+            misfit = problem_with(value, schema) if schema is not None else None
+            if schema is None and not isinstance(value, dict):
+                misfit = "It is not a JSON object."
+            if misfit is None:
+                return dumps(value), ""
+            wrong = misfit
     return "", wrong
 
 

@@ -29,6 +29,16 @@ def parts(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else []
 
 
+def count_objects(value: Any) -> int:
+    """The number of JSON objects in a value, itself included; most of a schema's are schemas."""
+    nodes, count = [value], 0
+    while nodes:
+        node = nodes.pop()
+        nodes += parts(node)
+        count += isinstance(node, Mapping)
+    return count
+
+
 def is_bounded(schema: Mapping[str, Any]) -> bool:
     """Whether validation surely ends: limited size, one dialect, no slow property patterns."""
     if depth(schema) > MOST_DEPTH:

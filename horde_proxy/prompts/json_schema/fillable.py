@@ -32,6 +32,7 @@ from horde_proxy.prompts.json_schema.shapes import (
 from horde_proxy.prompts.json_schema.string_formats import STRING_FORMATS
 from horde_proxy.prompts.json_schema.unions import branches, listed_values
 from horde_proxy.prompts.json_schema.validation import Schema, fits, fits_part, validator
+from horde_proxy.prompts.json_schema.work import TooMuchWork, limited_work, spend
 
 _LONGEST_PADDING = 2_000
 """The most characters with which a text may have to be filled up."""
@@ -77,8 +78,16 @@ _TYPE_OF_KEYWORD = {
 
 def read_shape(schema: Schema) -> Shape:
     """The shape of a schema's values. Raises Unfillable if a fitting value is not guaranteed."""
+    try:
+        with limited_work():
+            return _whole_shape(schema)
+    except TooMuchWork:
+        raise Unfillable("It would take too long to find out what can be promised.") from None
+
+
+def _whole_shape(schema: Schema) -> Shape:
     if not isinstance(schema, Mapping) or validator(schema) is None:
-        raise Unfillable("The schema is broken or too deep.")
+        raise Unfillable("The schema is broken, too large or too deep.")
     plain = inlined(schema)
     # {} allows everything, so there is nothing specific to ask a model for.
     if not plain.keys() & {"type", "enum", "const", "anyOf", "oneOf", *_TYPE_OF_KEYWORD}:
@@ -105,6 +114,7 @@ def count_leaves(schema: Schema) -> int | None:
 
 def _shape(schema: Schema) -> Shape:
     """The shape of an inlined schema."""
+    spend()
     refused = schema.keys() & _REFUSED
     if refused:
         raise Unfillable(f"'{min(refused)}' cannot be promised.")

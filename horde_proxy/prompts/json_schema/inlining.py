@@ -12,6 +12,7 @@ from horde_proxy.prompts.json_schema.bounds import MOST_DEPTH
 from horde_proxy.prompts.json_schema.merging import Unfillable, merged
 from horde_proxy.prompts.json_schema.references import resolve_reference
 from horde_proxy.prompts.json_schema.validation import Schema
+from horde_proxy.prompts.json_schema.work import TooMuchWork, limited_work, spend
 
 MOST_REFERENCES = 6
 """References within references. Inlining a recursive schema would never end."""
@@ -31,7 +32,11 @@ def inlined(schema: Schema) -> dict[str, Any]:
 
     Raises Unfillable for a remote or missing target, recursion, and contradicting parts.
     """
-    return _Inliner(schema).inline(schema)
+    try:
+        with limited_work():
+            return _Inliner(schema).inline(schema)
+    except TooMuchWork:
+        raise Unfillable("The schema would take too long to read.") from None
 
 
 class _Inliner:
@@ -43,6 +48,7 @@ class _Inliner:
 
     def inline(self, schema: Any, references: int = 0, depth: int = 0) -> dict[str, Any]:
         """A part of the schema, inlined; `references` and `depth` tell how deep it lies."""
+        spend()
         self._nodes += 1
         if self._nodes > _MOST_NODES or depth > MOST_DEPTH or references > MOST_REFERENCES:
             raise Unfillable("The schema is too deep or recursive.")

@@ -12,6 +12,10 @@ from functools import reduce
 from typing import Any
 
 from horde_proxy.prompts.json_schema.validation import Schema, fits_part
+from horde_proxy.prompts.json_schema.work import spend
+
+_COPIES, _TEXTS = 500, 10
+"""Entries that are copied, and values that are written as JSON, for one unit of work."""
 
 
 class Unfillable(ValueError):
@@ -37,6 +41,7 @@ ANNOTATIONS = {
 
 def merged(first: Schema, second: Schema) -> dict[str, Any]:
     """One schema for the values that fit both, with the first's annotations. Raises Unfillable."""
+    spend(1 + (len(first) + len(second)) // _COPIES)
     both = {**first, **{word: second[word] for word in second if word not in first}}
     for keyword in (first.keys() & second.keys()) - ANNOTATIONS - {"additionalProperties"}:
         merge = _MERGES.get(keyword, _same)
@@ -93,6 +98,7 @@ def _common_types(first: Any, second: Any) -> list[Any]:
 
 def _common_values(first: Any, second: Any) -> list[Any]:
     # They are compared as text, since True equals 1 in Python, but not in JSON.
+    spend(1 + (len(first) + len(second)) // _TEXTS)
     known = {json.dumps(value, sort_keys=True) for value in second}
     common = [value for value in first if json.dumps(value, sort_keys=True) in known]
     if not common:
@@ -101,11 +107,13 @@ def _common_values(first: Any, second: Any) -> list[Any]:
 
 
 def _merged_properties(first: Any, second: Any) -> dict[str, Any]:
+    spend(1 + (len(first) + len(second)) // _COPIES)
     shared = {name: merged(first[name], second[name]) for name in first if name in second}
     return {**first, **second, **shared}
 
 
 def _all_names(first: Any, second: Any) -> list[Any]:
+    spend(1 + (len(first) + len(second)) // _COPIES)
     return list(dict.fromkeys([*first, *second]))
 
 

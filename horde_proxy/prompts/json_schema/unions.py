@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from horde_proxy.prompts.json_schema.inlining import is_null
 from horde_proxy.prompts.json_schema.merging import ANNOTATIONS, Unfillable, merged, type_names
-from horde_proxy.prompts.json_schema.validation import Schema, fits_part
+from horde_proxy.prompts.json_schema.validation import Schema, fits_part, fitting_values
 
 NUMERIC = {"integer", "number"}
 
@@ -22,7 +23,7 @@ def branches(schema: Schema, keyword: str) -> Iterator[dict[str, Any]]:
     named = [_named_values(option) for option in options if not is_null(option)]
     values = [value for option_values in named if option_values for value in option_values]
     # {"oneOf": [{"const": "a"}, {"const": "b"}]} means the same as an enum.
-    alone = keyword == "anyOf" or all(values.count(value) == 1 for value in values)
+    alone = keyword == "anyOf" or len(set(map(_key, values))) == len(values)
     if values and all(named) and alone:
         options = [{"enum": values}]
     for option in options:
@@ -42,12 +43,17 @@ def _named_values(schema: Schema) -> list[Any] | None:
     return None
 
 
+def _key(value: Any) -> Any:
+    """Something that is equal for equal values, and can be in a set."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
+
+
 def _disjoint(first: Schema, second: Schema) -> bool:
     """Whether surely no value fits both, by type, by value, or by a property that both require."""
     for one, other in ((first, second), (second, first)):
         values = [one["const"]] if "const" in one else one.get("enum")
         # Formats do not count, because the client's validator may ignore them.
-        if values and not any(fits_part(value, other, formats=False) for value in values):
+        if values and not fitting_values(values, other, formats=False):
             return True
     # A schema without a type has the type None here. Integers are numbers.
     mine, theirs = set(type_names(first.get("type"))), set(type_names(second.get("type")))
@@ -66,4 +72,4 @@ def listed_values(schema: Schema) -> list[Any]:
     if "const" in schema:
         return [schema["const"]] if fits_part(schema["const"], schema) else []
     rest = {word: value for word, value in schema.items() if word != "enum"}
-    return [value for value in schema.get("enum", []) if fits_part(value, rest)]
+    return fitting_values(schema.get("enum", []), rest)

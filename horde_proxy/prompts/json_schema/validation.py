@@ -1,15 +1,16 @@
 """Checks whether a value fits a client's schema, and tells what is wrong if not.
 
 The library jsonschema does the work, with its own class for each dialect and with three guards: no
-reference leaves the schema, no pattern is applied that could take very long, and the number of
-applied keywords is limited.
+reference leaves the schema, no pattern is applied that could take very long, and all work counts
+against one budget, see `work`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
@@ -17,35 +18,48 @@ from jsonschema.exceptions import SchemaError, UnknownType, best_match
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from horde_proxy.prompts.json_schema.bounds import MOST_DEPTH, depth, is_bounded
+from horde_proxy.prompts.json_schema.bounds import MOST_DEPTH, count_objects, depth, is_bounded
 from horde_proxy.prompts.json_schema.patterns import pattern_matches
 from horde_proxy.prompts.json_schema.string_formats import (
     LONGEST_FORMATTED,
     STRING_FORMATS,
     has_format,
 )
+from horde_proxy.prompts.json_schema.work import (
+    TooMuchWork,
+    keep,
+    limited_work,
+    one_level_deeper,
+    spend,
+)
 
-_MOST_APPLIED = 200_000
-"""Keywords applied in one validation: with two references in each definition, it doubles with each
-level."""
-_MOST_ACTIVE = 80
-"""Keywords applied within each other. They must not reach Python's own recursion limit: there the
-Rust library with the data of `referencing` would panic, and not raise."""
+_UNITS_OF_CHECK = 20
+"""Units of work for each object of a schema when the dialect's own schema is applied to it: 0.3 ms,
+because the vocabularies of 2020-12 apply eight schemas to each."""
+_UNITS_OF_PART = 3
+"""Units of work for making a validator."""
+_COMPARISONS = 50
+"""Comparisons of values that are one unit."""
+_MOST_COMPARED = 100
+"""Errors of a value among which the best is looked for: the first ones say enough."""
+_MOST_REMEMBERED, _LONGEST_REMEMBERED = 128, 50_000
+"""Schemas, and characters of each, of which is remembered whether they are valid: up to 6 MB. An
+agent sends the same tools with each request."""
 _LONGEST_PROBLEM = 160
 """Characters of a sentence in an error or a prompt."""
 
 Schema: TypeAlias = Mapping[str, Any]
 
-# Raised for valid schemas that cannot be applied: for a reference without a target, for endless
-# references, and for multipleOf with numbers that are too large for a float.
-_GIVEN_UP = (Unresolvable, RecursionError, ArithmeticError)
+# Raised for valid schemas that cannot be applied: for a reference without a target, for endless or
+# expensive schemas, and for multipleOf with numbers that are too large for a float.
+_GIVEN_UP = (Unresolvable, RecursionError, ArithmeticError, TooMuchWork)
 
 
 def validator(schema: Schema) -> Any:
-    """A jsonschema validator for one value; None for a schema that is invalid or too large.
+    """A jsonschema validator for a schema; None for one that is invalid, too large or too deep.
 
-    The validator raises Unresolvable for remote references, and RecursionError if references
-    multiply.
+    The validator raises Unresolvable for remote references, and TooMuchWork or RecursionError if
+    references multiply.
     """
     if not is_bounded(schema):
         return None
@@ -55,53 +69,90 @@ def validator(schema: Schema) -> Any:
     # If a reference leads to a `$schema`, jsonschema switches to a class without our guards.
     without_dialect = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
     try:
-        kind.check_schema(without_dialect)
-    except (SchemaError, RecursionError, ArithmeticError):
+        if _invalidity(kind, without_dialect) is not None:
+            return None
+    except (RecursionError, ArithmeticError, TooMuchWork):
         return None
-    return _counted(kind)(without_dialect, registry=Registry(), format_checker=_CHECKER)
+    return _guarded(kind)(without_dialect, registry=Registry(), format_checker=_CHECKER)
 
 
 def schema_problem(schema: Schema) -> str | None:
-    """Why a JSON schema is invalid, in one sentence; None if it is valid or too deep."""
+    """Why a JSON schema is invalid, in one sentence; None if it is valid, too large or too deep."""
+    if depth(schema) > MOST_DEPTH:
+        return None
+    without_dialect = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
     try:
-        Draft202012Validator.check_schema(
-            {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
-        )
+        with limited_work():
+            return _invalidity(Draft202012Validator, without_dialect)
+    except (RecursionError, ArithmeticError, TooMuchWork):
+        return None
+
+
+def _invalidity(kind: Any, schema: Schema) -> str | None:
+    """Why a schema is invalid in its dialect, in one sentence; None if it is valid."""
+    text = json.dumps(schema)
+    check = _checked if len(text) <= _LONGEST_REMEMBERED else _checked.__wrapped__
+    return check(kind, text)
+
+
+@lru_cache(_MOST_REMEMBERED)
+def _checked(kind: Any, text: str) -> str | None:
+    schema = json.loads(text)
+    spend(_UNITS_OF_CHECK * count_objects(schema))
+    try:
+        kind.check_schema(schema)
     except SchemaError as exc:
         return _sentence(exc)  # type: ignore[arg-type]
-    except (RecursionError, ArithmeticError):
-        return None
     return None
 
 
 def problem_with(value: Any, schema: Schema) -> str | None:
-    """What is wrong with a value, in one sentence; None if it fits or the schema is invalid."""
-    checker = validator(schema)
-    if checker is None or depth(value) > MOST_DEPTH:
+    """What is wrong with a value, in one sentence.
+
+    None if it fits, or if that cannot be found out: for an invalid schema, or one that would cost
+    too much.
+    """
+    if depth(value) > MOST_DEPTH:
         return None
-    try:
-        error = best_match(checker.iter_errors(value))
-    except _GIVEN_UP:
-        return None
+    with limited_work():
+        checker = validator(schema)
+        if checker is None:
+            return None
+        try:
+            error = best_match(itertools.islice(checker.iter_errors(value), _MOST_COMPARED))
+        except _GIVEN_UP:
+            return None
     return None if error is None else _sentence(error)
 
 
 def fits(value: Any, schema: Schema) -> bool:
-    """Whether a value surely fits a schema; False for an invalid schema, too."""
-    checker = validator(schema)
-    try:
-        return checker is not None and checker.is_valid(value)
-    except _GIVEN_UP:
-        return False
+    """Whether a value surely fits a schema; False for an invalid or too expensive one, too."""
+    with limited_work():
+        checker = validator(schema)
+        try:
+            return checker is not None and checker.is_valid(value)
+        except _GIVEN_UP:
+            return False
 
 
 def fits_part(value: Any, schema: Schema, *, formats: bool = True) -> bool:
     """Like `fits`, for a part of a valid schema; without `formats`, this keyword is ignored."""
+    return bool(fitting_values([value], schema, formats=formats))
+
+
+def fitting_values(values: Iterable[Any], schema: Schema, *, formats: bool = True) -> list[Any]:
+    """Those of the values that fit a part of a valid schema. Raises TooMuchWork."""
+    spend(_UNITS_OF_PART)
     kind = _guarded(Draft202012Validator)
     checker = kind(schema, registry=Registry(), format_checker=_CHECKER if formats else None)
+    return [value for value in values if _is_valid(checker, value)]
+
+
+def _is_valid(checker: Any, value: Any) -> bool:
+    spend()
     try:
         return bool(checker.is_valid(value))
-    except (*_GIVEN_UP, UnknownType, TypeError):
+    except (Unresolvable, RecursionError, ArithmeticError, UnknownType, TypeError):
         return False
 
 
@@ -123,28 +174,33 @@ def _pattern(checker: Any, pattern: str, instance: Any, schema: Any) -> Iterator
 
 @cache
 def _guarded(kind: Any) -> Any:
+    """The class of a dialect, with our `pattern`, and with every keyword counted."""
     extend: Any = validators.extend
-    return extend(kind, {"pattern": _pattern})
+    keywords = {**kind.VALIDATORS, "pattern": _pattern}
+    return extend(kind, {word: _counted(word, apply) for word, apply in keywords.items()})
 
 
-def _counted(kind: Any) -> Any:
-    """The guarded class, with limits on applied keywords, in total and within each other."""
-    guarded, applied, active = _guarded(kind), itertools.count(), [0]
+def _counted(word: str, apply: Any) -> Any:
+    """A keyword that takes from the budget for each application, and for each error."""
 
-    def counting(apply: Any) -> Any:
-        def keyword(*arguments: Any) -> Iterator[ValidationError]:
-            if next(applied) > _MOST_APPLIED or active[0] > _MOST_ACTIVE:
-                raise RecursionError("The schema has no end.")
-            active[0] += 1
-            try:
-                yield from apply(*arguments) or ()
-            finally:
-                active[0] -= 1
+    def keyword(checker: Any, rule: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        spend(1 + _comparisons(word, rule, instance) // _COMPARISONS)
+        with one_level_deeper():
+            for error in apply(checker, rule, instance, schema) or ():
+                keep(error.message)
+                yield error
 
-        return keyword
+    return keyword
 
-    extend: Any = validators.extend
-    return extend(guarded, {word: counting(apply) for word, apply in guarded.VALIDATORS.items()})
+
+def _comparisons(word: str, rule: Any, instance: Any) -> int:
+    """About how many comparisons a keyword makes by itself."""
+    size = len(instance) if isinstance(instance, list | dict) else 1
+    # Elements that cannot be sorted are compared each with each.
+    if word == "uniqueItems":
+        return size * size
+    rules = len(rule) if isinstance(rule, list | dict) else 1
+    return rules * size if word == "patternProperties" else rules
 
 
 def _checker() -> FormatChecker:

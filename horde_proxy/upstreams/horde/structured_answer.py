@@ -29,6 +29,7 @@ from horde_proxy.prompts.constrained import (
     with_prefill,
 )
 from horde_proxy.prompts.guided import Unfillable
+from horde_proxy.prompts.json_schema.work import limited_work
 from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.prompts.tool_calls.arguments import call_problem
@@ -209,7 +210,9 @@ class StructuredAnswer:
             for call in reading.calls
             if call.name in known and (must or known[call.name].strict)
         )
-        return next((problem for problem in problems if problem), None)
+        # One budget for all calls of an answer, which may be hundreds.
+        with limited_work():
+            return next((problem for problem in problems if problem), None)
 
     def _offered(self) -> list[Tool]:
         """The tools that may be called."""
