@@ -31,7 +31,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.systemd import SD_LISTEN_FDS_START as LISTEN_FDS_START
 from gunicorn.systemd import listen_fds
 
-from horde_proxy.config import Config, ConfigError, is_loopback
+from horde_proxy.config import Config, ConfigError, SettingsHandover, is_loopback
 from horde_proxy.connections.worker import (
     CONNECTIONS_WITHOUT_THREAD,
     CollectingWorker,
@@ -106,7 +106,11 @@ class GunicornWorker(CollectingWorker):
         from horde_proxy.app.reload import Reloader
 
         self._reloader = Reloader(
-            self.wsgi, self.app.read_settings, self._check_sockets, self.app.settings_file
+            self.wsgi,
+            self.app.read_settings,
+            self._check_sockets,
+            self.app.settings_file,
+            self.app.handover.write,
         )
         self._reloader.start()
         try:
@@ -150,6 +154,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         settings_file: str | None = None,
     ) -> None:
         self._settings = settings
+        # Not those of the start: a file that has been spoilt since then must not bring them back.
+        self.handover = SettingsHandover(settings)
         self.read_settings, self.settings_file = read_settings, settings_file
         super().__init__()
 
@@ -162,7 +168,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> Flask:
         from horde_proxy.app.factory import create_app
 
-        return create_app(self._settings)
+        return create_app(self.handover.read())
 
     def run(self) -> None:
         """Serve. Raises CannotListen, ConfigError, or RuntimeError of gunicorn."""

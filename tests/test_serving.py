@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config as GunicornConfig
 
 from horde_proxy import create_app, serving
+from horde_proxy.app.factory import composition_of
 from horde_proxy.app.reload import Reloader
-from horde_proxy.config import ConfigError, load
+from horde_proxy.config import Config, ConfigError, SettingsHandover, load
 from horde_proxy.serving import (
     CannotListen,
     GunicornWorker,
@@ -72,6 +74,35 @@ def test_there_are_more_threads_than_waiting_chats() -> None:
 def test_gunicorn_waits_longer_than_the_grace_time() -> None:
     found = gunicorn_settings(load(environ={"HORDE_PROXY_SERVER__GRACE": "30"}))
     assert found["graceful_timeout"] > 30
+
+
+def test_a_worker_that_replaces_a_killed_one_has_the_settings_in_use(tmp_path: Path) -> None:
+    """Those of the start may be older, and open to more clients."""
+    path = tmp_path / "config.py"
+    path.write_text("import os\nserver = {'timeout': 5}\n")
+    server = Server(load(str(path), {}), lambda: load(str(path), {}), str(path))
+    first = server.load()
+    path.write_text("import os\nendpoints = [{'url': 'http://home.invalid', 'models': ['a']}]\n")
+    check: list[Config] = []
+    Reloader(first, server.read_settings, check.append, str(path), server.handover.write).reload()
+    second = composition_of(server.load()).settings
+    assert second == check[0]
+    assert second.endpoints[0].model_fields_set == {"url", "models", "name"}
+    assert second.file == check[0].file
+
+
+def test_a_version_of_the_settings_that_is_half_written_is_not_handed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handover = SettingsHandover(load(environ={"HORDE_PROXY_SERVER__TIMEOUT": "5"}))
+    valid = handover._memory[0]
+    handover.write(load(environ={"HORDE_PROXY_SERVER__TIMEOUT": "6"}))
+    assert handover.read().server.timeout == 6
+    handover._memory[0] = valid
+    assert handover.read().server.timeout == 5
+    monkeypatch.setattr("horde_proxy.config.handover._ROOM", 10)
+    with pytest.raises(ConfigError, match="larger than 16 MiB"):
+        handover.write(load(environ={}))
 
 
 def test_new_settings_without_access_mode_do_not_open_a_reachable_socket(

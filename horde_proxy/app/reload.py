@@ -31,7 +31,7 @@ class Reloader:
     """Gives an app the settings that `read` returns.
 
     `check` raises ConfigError for settings that the listening sockets do not permit. `path` is the
-    settings file, if there is one.
+    settings file, if there is one. `keep` is given the settings that are used from now on.
     """
 
     def __init__(
@@ -40,7 +40,9 @@ class Reloader:
         read: Callable[[], Config],
         check: Callable[[Config], None],
         path: str | None = None,
+        keep: Callable[[Config], None] = lambda settings: None,
     ) -> None:
+        self._keep = keep
         self._app, self._read, self._check, self._path = app, read, check, path
         file = composition_of(app).settings.file
         # Of the file: the version that was read last, and the one that was seen last.
@@ -52,8 +54,8 @@ class Reloader:
     def start(self) -> None:
         """Watch the file, if there is one.
 
-        A worker that replaces one that was killed has the settings of the start, and not those of
-        the file since then: it reloads before it serves.
+        A worker that replaces one that was killed reloads before it serves, where the file has
+        changed since its settings were read.
         """
         if self._path is None:
             return
@@ -91,6 +93,7 @@ class Reloader:
                     return
                 self._check(settings)
                 needs_restart = reconfigure(self._app, settings)
+                self._keep(settings)
             except ConfigError as exc:
                 status.problem = str(exc)
                 log.error("the settings were not reloaded: %s", exc)

@@ -8,6 +8,7 @@ from horde_proxy.config.access import AccessSettings, KeySettings
 from horde_proxy.config.endpoints import EndpointSettings
 from horde_proxy.config.errors import ConfigError
 from horde_proxy.config.file import file_version
+from horde_proxy.config.handover import SettingsHandover
 from horde_proxy.config.hordes import CacheSettings, HordeSettings, StatsSettings
 from horde_proxy.config.reload import reasons_to_restart
 from horde_proxy.config.settings import Config
@@ -22,6 +23,7 @@ __all__ = [
     "EndpointSettings",
     "HordeSettings",
     "KeySettings",
+    "SettingsHandover",
     "StatsSettings",
     "file_of",
     "file_version",

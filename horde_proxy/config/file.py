@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import runpy
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,14 @@ FileVersion = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """A file that was read: its text, and its names with their values.
+    """A file that was read: its text, and the version that it had just before.
 
-    `version` was taken just before reading, so that a change during the reading shows later.
+    So a change during the reading shows later.
     """
 
     path: str
     version: FileVersion | None
     text: str = field(repr=False)
-    names: Mapping[str, Any] = field(repr=False)
 
     @property
     def is_python(self) -> bool:
@@ -45,8 +43,11 @@ def file_version(path: str) -> FileVersion | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def read_file(path: str) -> SettingsFile:
-    """The file, read now. Raises ConfigError where it cannot be read or is not valid."""
+def read_file(path: str) -> tuple[SettingsFile, dict[str, Any]]:
+    """(the file, its names with their values), read now.
+
+    Raises ConfigError where it cannot be read or is not valid.
+    """
     version = file_version(path)
     try:
         content = Path(path).read_bytes()
@@ -66,7 +67,7 @@ def read_file(path: str) -> SettingsFile:
     # A Python file may raise anything.
     except Exception as exc:
         raise ConfigError(f"the configuration {path} failed: {type(exc).__name__}: {exc}") from exc
-    return SettingsFile(path, version, text, names)
+    return SettingsFile(path, version, text), names
 
 
 def _is_python(path: str) -> bool:

@@ -47,8 +47,8 @@ def load(
     `flags` is nested like the file: {"server": {"bind": ...}}. Raises ConfigError.
     """
     name = file_of(path, environ)
-    file = read_file(name) if name else None
-    layers: list[Layer] = [(file.path, _settings_in(file))] if file else []
+    file, names = read_file(name) if name else (None, {})
+    layers: list[Layer] = [(file.path, _settings_in(file, names))] if file else []
     layers += _environment(environ, _host(layers[0][1] if layers else {}))
     layers += [("the command line", flags or {})]
     merged = reduce(_merge, (tree for _, tree in layers))
@@ -67,11 +67,11 @@ def file_of(path: str | None, environ: Mapping[str, str] = os.environ) -> str | 
     return path or environ.get(_FILE_VARIABLE) or None
 
 
-def _settings_in(file: SettingsFile) -> dict[str, Any]:
+def _settings_in(file: SettingsFile, names: dict[str, Any]) -> dict[str, Any]:
     """What the file sets. A Python file may have other names besides; in TOML they are errors."""
     if not file.is_python:
-        return dict(file.names)
-    return {name: file.names[name] for name in Config.model_fields if name in file.names}
+        return names
+    return {name: names[name] for name in Config.model_fields if name in names}
 
 
 def _silent_places(path: str | None, environ: Mapping[str, str]) -> Iterator[str]:

@@ -113,14 +113,12 @@ class Proxy:
     """A proxy with a settings file, and what it logs of reloads."""
 
     def __init__(self, processes: Processes, folder: Path, public: PublicHorde) -> None:
-        self.processes, self.public = processes, public
-        self.script, self.log = folder / "serve.py", folder / "log"
-        self.script.write_text(SERVE)
+        self.processes, self.public, self.log = processes, public, folder / "log"
         bind = f"127.0.0.1:{free_port()}"
         self.bind, self.url = bind, f"http://{bind}"
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(self.script), str(self.public.port), "serve"]
+        command = [sys.executable, "-c", SERVE, str(self.public.port), "serve"]
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [*command, "--bind", self.bind, *options],
@@ -248,6 +246,33 @@ def test_no_chat_leaves_the_servers_of_the_last_good_file(
     # Where the file was cut off behind [access], there were no keys: nobody was let in.
     assert set(seen) <= {(True, 200, "lan"), (True, 401, None), (False, 401, None)}
     assert sum(seen.values()) > CHATS_PER_SECOND
+
+
+def test_a_killed_worker_does_not_bring_the_settings_of_the_start_back(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    public, lan, cloud = PublicHorde(), Model(), Model()
+    file = tmp_path / "config.toml"
+    file.write_text("[server]\ntimeout = 100\n")
+    proxy = Proxy(processes, tmp_path, public)
+    process = proxy.start("--config", str(file))
+    proxy.after_reload(lambda: file.write_text(settings_file(lan, cloud)))
+    proxy.after_reload(lambda: file.write_text(""))
+    before, worker = public.connections, worker_of(process.pid)
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: worker_of(process.pid) not in (worker, 0))
+    until(lambda: answers(f"{proxy.url}/health/live"))
+    assert proxy.chat(KEY) == (200, "lan")
+    assert proxy.chat(None) == (401, None)
+    assert "sets nothing" in str(proxy.settings()["problem"])
+    assert public.connections == before
+
+
+def worker_of(pid: int) -> int:
+    """The process id of a master's only worker; 0 while it has none."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else 0
 
 
 def test_the_stub_stands_where_the_public_horde_does(processes: Processes, tmp_path: Path) -> None:
