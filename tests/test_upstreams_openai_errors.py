@@ -303,6 +303,17 @@ def test_other_refusals_are_not_taken_for_a_chat_that_is_too_long(body: Any) -> 
         (500, b"<html>", UpstreamFailed),
         (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
          UpstreamFailed),
+        (400, {"detail": "No models are currently loaded."}, UpstreamFailed),
+        (404, openai("No models loaded. Please load a model in the developer page."),
+         UpstreamFailed),
+        (404, {"type": "error", "error": {"type": "not_found_error", "message": "model: m"}},
+         UpstreamFailed),
+        (404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this "
+                         "resource does not exist."}}, UpstreamFailed),
+        (400, flat("Invalid model: m", type="invalid_model", code="1500"), UpstreamFailed),
+        (424, {"error": "Request failed during generation", "error_type": "generation"},
+         UpstreamFailed),
+        (498, openai("Flex tier capacity exceeded"), UpstreamFailed),
         (404, {"error": "No provider found for the requested service."}, Unavailable),
     ],
 )  # fmt: skip
@@ -366,6 +377,12 @@ def test_a_404_of_a_model_that_the_server_does_not_list_is_the_clients() -> None
             EVENTS,
             "it answered with an error: CUDA",
         ),
+        (b'error: {"code": 500, "message": "CUDA"}\n\n', EVENTS,
+         "it answered with status 500: CUDA"),
+        (b'data: {\ndata: "error": "CUDA"\ndata: }\n\n', EVENTS,
+         "it answered with an error: CUDA"),
+        (b'data: {"error": {"message": "CUDA", "http_status_code": 424}}\n\n', EVENTS,
+         "it answered with status 424: CUDA"),
         (b"event: error\ndata: CUDA\n\n", EVENTS, "it answered with an error: CUDA"),
         (
             b'data: {"error": {"message": "No GPU", "code": 503}}\n\n',
@@ -414,6 +431,12 @@ def test_an_error_with_status_200_is_a_failure(body: bytes, kind: str, message: 
 def test_an_answer_is_an_answer_and_passes_as_it_came(body: bytes, kind: str) -> None:
     found = response(body, kind=kind)
     assert (server_error(found), b"".join(found)) == (None, body)
+
+
+def test_an_unknown_path_with_status_200_is_a_404() -> None:
+    body = b'{"error":"Unexpected endpoint or method. (POST /v1/responses). Returning 200 anyway"}'
+    found = response(body)
+    assert (server_error(found), found.status, b"".join(found)) == (None, 404, body)
 
 
 def test_an_error_of_the_request_in_a_200_is_a_400() -> None:

@@ -121,17 +121,21 @@ def _first_event(start: bytes, is_whole: bool) -> Any:
     # Errors of a gateway before the server keep the stream's type.
     if start.lstrip()[:1] in (b"{", b"[", b"<"):
         return _document(start, is_whole)
-    name, lines = b"", start.splitlines(keepends=True)
-    for line in lines:
+    name = data = b""
+    for line in start.splitlines(keepends=True):
         if not (is_whole or line.endswith((b"\n", b"\r"))):
             break
         field, _, value = line.strip().partition(b":")
         if field == b"event":
             name = value.strip()
-        elif field == b"data" and value.strip():
-            return _event(name, value.strip())
+        # llama.cpp of 2024 writes an error as a field of its own: "error: {...}".
+        elif field in (b"data", b"error") and value.strip():
+            name, data = b"error" if field == b"error" else name, data + value.strip()
+            # A JSON object may go on in the next line, which needs a "data:" of its own.
+            if not data.startswith(b"{") or data.endswith(b"}"):
+                return _event(name, data)
     if is_whole:
-        return NOTHING
+        return _event(name, data) if data else NOTHING
     return None if len(start) > _LONGEST_EVENT else _UNDECIDED
 
 

@@ -26,119 +26,22 @@ from horde_proxy.errors import (
 )
 from horde_proxy.upstreams.base import REFUSED_PAUSE
 from horde_proxy.upstreams.openai.answer_start import NO_ANSWERS, error_at_start, error_in
+from horde_proxy.upstreams.openai.error_signs import (
+    MODERATION,
+    NO_MODEL,
+    NO_PATH,
+    NO_PROVIDER,
+    OVERFLOW,
+    OVERFLOW_STATUSES,
+    REQUESTS_FAULT,
+    SERVERS_STATE,
+    STATUSES,
+    USED_UP,
+    WRONG_KEY,
+    WRONG_MODEL,
+)
 from horde_proxy.upstreams.proxying import ProxyResponse
 
-# The chat is too long, by an error's code, type or message. Not by "maximum length" or "too long"
-# alone: "Expected a string with maximum length 64" is about a name.
-_OVERFLOW = re.compile(
-    "|".join(
-        (
-            # OpenAI, Groq, Cerebras, llama-cpp-python: the code
-            r"context_length_exceeded",
-            # GitHub Models: the code
-            r"tokens_limit_reached",
-            # llama.cpp: the type
-            r"exceed_context_size_error",
-            # llama.cpp before it had a type, Ollama's runner: "the request exceeds the available
-            # context size. try increasing the context size or enable context shift"
-            r"exceeds? the available context size",
-            # OpenAI, vLLM, Aphrodite, LiteLLM: "This model's maximum context length is 4096 ..."
-            # text-generation-webui: "This model maximum context length is ..."
-            # OpenRouter: "This endpoint's maximum context length is ..."
-            # SGLang: "Requested token count exceeds the model's maximum context length of ..."
-            # Mistral: "... tokens ..., too large for model with 32768 maximum context length"
-            # xAI: "This model's maximum prompt length is 131072 but the request contains ..."
-            r"maximum (?:context|prompt|model) length",
-            # vLLM since 0.11: "You passed 9001 input tokens and requested 100 output tokens.
-            # However, the model's context length is only 4096 tokens"
-            # SGLang: "The input (9001 tokens) is longer than the model's context length (4096 ..."
-            r"model'?s context length",
-            # LM Studio: "Trying to keep the first 9001 tokens when context the overflows. However,
-            # the model is loaded with context length of only 4096 tokens, which is not enough."
-            r"loaded with context length of only",
-            # LM Studio: "The number of tokens to keep from the initial prompt is greater than the
-            # context length."
-            # Ollama: "the input length exceeds the context length"
-            # Anthropic: "input length and `max_tokens` exceed context limit: 190000 + 20000 > ..."
-            # OpenAI's Responses API: "Your input exceeds the context window of this model."
-            # llama-cpp-python: "Requested tokens (9001) exceed context window of 2048"
-            r"(?:greater than|exceed(?:s|ed)?) (?:the |max(?:imum)? )*context"
-            r" (?:length|limit|window)",
-            # Ollama's cloud: "prompt too long; exceeded max context length by 12 tokens"
-            # Anthropic: "prompt is too long: 210000 tokens > 200000 maximum"
-            # Fireworks: "The prompt is too long: 9001, model maximum context length: 8191"
-            # Bedrock: "Input is too long for requested model."
-            r"(?:prompt|input) (?:is )?too long",
-            # MiniMax: "context window exceeds limit"
-            r"context window exceeds",
-            # TGI, Together: "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: ..."
-            r"`inputs` tokens \+ `max_new_tokens` must be",
-            # TGI: "`inputs` must have less than 1024 tokens. Given: 2000"
-            r"`inputs` must have less than \d+ tokens",
-            # Google: "The input token count (1200000) exceeds the maximum number of tokens allowed"
-            r"exceeds the maximum number of tokens",
-            # Vertex AI: "the input token count is 40000 but model only supports up to 32768"
-            r"input token count is \d+ but",
-            # TabbyAPI: "Prompt length 9001 is greater than max_seq_len 4096"
-            r"is greater than max_seq_len",
-            # Moonshot: "Your request exceeded model token limit: 8192"
-            r"exceeded model token limit",
-            # Cohere: "too many tokens: total number of tokens in the prompt cannot exceed 4081"
-            r"number of tokens in the prompt cannot exceed",
-        )
-    ),
-    re.IGNORECASE,
-)
-# 500: llama-cpp-python, Ollama and LM Studio give one for it. None: an error with a 200.
-_OVERFLOW_STATUSES = frozenset({400, 413, 422, 500, None})
-# The key is wrong, with another status than 401. Google, 400: "API key not valid. Please pass a
-# valid API key." xAI, 400: "Incorrect API key provided: ..."
-_WRONG_KEY = re.compile(r"api key not valid|incorrect api key|invalid_api_key", re.IGNORECASE)
-# The account is used up, with another status than 402. OpenAI, 429: the code insufficient_quota.
-# OpenAI's images, 400: billing_hard_limit_reached. Anthropic, 400: "Your credit balance is too low
-# to access the Anthropic API." Google says "exceeded your current quota" for a minute's limit too.
-_USED_UP = re.compile(
-    r"insufficient_quota|billing_hard_limit_reached|billing_not_active|credit balance is too low",
-    re.IGNORECASE,
-)
-# A 403 for what the request says. OpenRouter: "Your chosen model requires moderation and your
-# input was flagged for ...". Azure and others: content_filter, content_policy_violation.
-_MODERATION = re.compile(r"moderation|flagged|content.?(?:policy|filter)|guardrail", re.IGNORECASE)
-# A 404 for the model, not for the path. OpenAI: model_not_found. vLLM: "The model `x` does not
-# exist." Ollama: "model 'x' not found, try pulling it first". LM Studio: "No models loaded".
-_NO_MODEL = re.compile(
-    r"model_not_found|\bmodels?\b.{0,300}(?:not found|not exist|not loaded|not available)"
-    r"|no models? (?:is |are )?(?:loaded|found|available)|no endpoints found",
-    re.IGNORECASE | re.DOTALL,
-)
-# The same with a 400. DeepSeek: "Model Not Exist". OpenRouter: "x/y is not a valid model ID".
-_WRONG_MODEL = re.compile(r"model_not_found|model not exist|not a valid model", re.IGNORECASE)
-# OCF, with any status: no connected peer serves the model.
-_NO_PROVIDER = re.compile(r"no provider found", re.IGNORECASE)
-# What a server's error with a 200 calls a status: the types of OpenAI and Anthropic, vLLM's class
-# names, and Google's. A number in "code" or "status" counts first.
-_STATUSES: Mapping[str, int] = {
-    "invalid_request_error": 400,
-    "badrequesterror": 400,
-    "invalid_argument": 400,
-    "failed_precondition": 400,
-    "validation": 422,
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "unauthenticated": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "permission_denied": 403,
-    "not_found_error": 404,
-    "not_found": 404,
-    "notfounderror": 404,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "resource_exhausted": 429,
-    "overloaded_error": 503,
-    "unavailable": 503,
-}
 # Anything like a key. OpenAI "sk-proj-...", "sk-ab***yz"; OpenRouter "sk-or-v1-..."; Groq
 # "gsk_..."; Hugging Face "hf_..."; xAI "xai-..."; Google "AIza...";
 # Nvidia "nvapi-..."; ours "hp-...".
@@ -156,12 +59,10 @@ _LONGEST_MESSAGE = 500
 """Characters of a message that are passed on: some servers put a whole traceback there."""
 _DEEPEST = 4
 """Objects within objects in which a message is looked for: {"error": {"message": {"detail": [..."""
-_REQUESTS_FAULT = frozenset({501, 505})
-"""Statuses from 500 that another server would give as well: unknown method, HTTP version."""
 # The fields that hold a message, the best first.
 _MESSAGES = ("message", "msg", "error", "detail", "errors", "description", "title")
 # The fields that say what an error is. Others may repeat the request.
-_KINDS = ("code", "type", "status", "error_type")
+_KINDS = ("code", "type", "status", "error_type", "http_status_code")
 
 
 def server_error(
@@ -178,7 +79,8 @@ def server_error(
     - UpstreamFailed, RateLimited, Unavailable: another server may do better.
 
     `is_listed`: the server lists the requested model. `reads_body`: a body with a success's status
-    is looked at too. The keys in a refusal's body are replaced by asterisks.
+    is looked at too. The keys in a refusal's body are replaced by asterisks; a 200 for a path that
+    the server does not know becomes a 404.
     """
     pause = retry_after(response.header("retry-after"), time.time())
     if response.status >= 400:
@@ -190,6 +92,9 @@ def server_error(
         return None
     if error in NO_ANSWERS:
         return UpstreamFailed(error)
+    if NO_PATH.search(_signs_of(error)):
+        response.status = 404
+        return None
     hidden = _status_of(error)
     explained = _explained(hidden, error, pause, response.secrets, is_listed=is_listed)
     return explained or InvalidRequest(message_of(error, response.secrets))
@@ -238,21 +143,21 @@ def _explained(
 ) -> ProxyError | None:
     """The ProxyError for an error, whose status may be unknown; None for the request's fault."""
     signs, words = _signs_of(error), _words(error, secrets)
-    if status in _OVERFLOW_STATUSES and _OVERFLOW.search(signs):
+    if status in OVERFLOW_STATUSES and OVERFLOW.search(signs):
         return UpstreamContextExceeded(words)
-    if _NO_PROVIDER.search(signs):
+    if NO_PROVIDER.search(signs):
         return Unavailable("no peer serves the model now", code="no_provider")
     owners_fault = _owners_fault(status, signs, words)
     if owners_fault is not None:
         return owners_fault
-    no_model = _NO_MODEL if status == 404 else _WRONG_MODEL if status == 400 else None
+    no_model = NO_MODEL if status == 404 else WRONG_MODEL if status == 400 else None
     if is_listed and no_model and no_model.search(signs):
         return UpstreamFailed(_said("it lists the model, but does not have it", words))
     if status == 429:
         return RateLimited(_said("it allows no more requests now", words), retry_after=pause)
     if status is None:
         return UpstreamFailed(_said("it answered with an error", words))
-    if status == 408 or (status >= 500 and status not in _REQUESTS_FAULT):
+    if status in SERVERS_STATE or (status >= 500 and status not in REQUESTS_FAULT):
         return UpstreamFailed(_said(f"it answered with status {status}", words), retry_after=pause)
     return None
 
@@ -260,15 +165,15 @@ def _explained(
 def _owners_fault(status: int | None, signs: str, words: str) -> ProxyError | None:
     """The error for what only the proxy's owner can mend: a key, an account; or None."""
     reason, advice, pause = "", "look at the endpoint's account", None
-    if status == 401 or (status in (400, 403) and _WRONG_KEY.search(signs)):
+    if status == 401 or (status in (400, 403) and WRONG_KEY.search(signs)):
         reason, advice = "it refuses the api_key that is configured for it", "set a valid api_key"
         pause = REFUSED_PAUSE
-    elif _USED_UP.search(signs):
+    elif USED_UP.search(signs):
         reason, pause = "its account is used up", REFUSED_PAUSE
     # These may be about one request or model, and get the usual short cooldown.
     elif status == 402:
         reason = "it wants to be paid"
-    elif status == 403 and not _MODERATION.search(signs):
+    elif status == 403 and not MODERATION.search(signs):
         reason = "it denies its account the access"
     if not reason:
         return None
@@ -287,7 +192,7 @@ def _status_of(error: Any) -> int | None:
         return None
     kinds = [str(error.get(name) or "").casefold() for name in _KINDS]
     numbers = [int(kind) for kind in kinds if re.fullmatch("[45][0-9][0-9]", kind)]
-    names = [_STATUSES[kind] for kind in kinds if kind in _STATUSES]
+    names = [STATUSES[kind] for kind in kinds if kind in STATUSES]
     return next(iter(numbers or names), None)
 
 
