@@ -427,6 +427,13 @@ def test_of_many_models_a_round_asks_for_some() -> None:
     assert len(shows) == 100
 
 
+def test_an_imitation_of_ollama_without_tags_is_asked_for_each_model() -> None:
+    server = Server("ollama")
+    del server.bodies["GET /api/tags"], server.bodies["GET /api/ps"]
+    facts = native_facts(server.ask, entries_of("ollama"), ShownModels())
+    assert [fact.length for fact in facts.values()] == [8192, 40960, 4096, 8192, 32768]
+
+
 def test_a_server_that_does_not_answer_is_asked_for_one_model_only() -> None:
     server = Server("ollama")
     server.bodies = {call: body for call, body in server.bodies.items() if "POST" not in call}

@@ -163,9 +163,7 @@ def _ask_ollama(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, Mod
     """Ollama: /api/tags for digests and sizes, /api/ps for what is loaded, /api/show for each."""
     listed = [
         model for model in _objects(ask("/api/tags", None), "models") if _is_name(model.get("name"))
-    ]
-    if not listed:
-        return {}
+    ] or [{"name": entry["id"]} for entry in entries]  # servers that only imitate /api/show
     running = {
         str(model.get("name")): tokens(model.get("context_length"))
         for model in _objects(ask("/api/ps", None), "models")
@@ -256,7 +254,7 @@ def _ask_vllm(ask: Ask, entries: Entries, shown: ShownModels) -> dict[str, Model
 
 _KINDS: tuple[ServerKind, ...] = (
     ServerKind("KoboldCpp", frozenset({"koboldcpp"}), _ask_kobold),
-    ServerKind("Ollama", frozenset({"library"}), _ask_ollama, _OPENAIS_PARAMETERS),
+    ServerKind("Ollama", frozenset({"library", "ollama"}), _ask_ollama, _OPENAIS_PARAMETERS),
     ServerKind("llama.cpp", frozenset({"llamacpp", "llama.cpp"}), _ask_llama_cpp),
     ServerKind("LM Studio", frozenset({"organization_owner"}), _ask_lm_studio),
     ServerKind("TabbyAPI", frozenset({"tabbyapi"}), _ask_tabby),
