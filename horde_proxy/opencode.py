@@ -31,6 +31,8 @@ _PATIENCE_MS = 900_000
 for the horde's queue: opencode then sends the same request again."""
 _MODALITIES = ("text", "audio", "image", "video", "pdf")
 """The modalities that opencode's schema allows; it refuses a file with another one."""
+_MOST_NAMES = 5
+"""Names of models in a message; a cloud's list has hundreds."""
 _LONE_LINE_FEED = re.compile(r"(?<!\r)\n")
 """The "\\n" of a Unix file, but not the one in the "\\r\\n" of a Windows file."""
 
@@ -102,10 +104,17 @@ def capable(models: Sequence[Model], min_context: int) -> list[Model]:
     return sorted(matches, key=lambda model: str(model["id"]))
 
 
-def of_unknown_context(models: Sequence[Model]) -> list[str]:
-    """The names of the models that answer chats, but whose servers tell no context."""
+def left_out(models: Sequence[Model], min_context: int) -> str:
+    """A few words on the models that `capable` leaves out because their context is unknown, or "".
+
+    They answer chats, but their servers tell no context. With a `min_context` of 0 they are in.
+    """
     facts = ((str(model["id"]), facts_of(model)) for model in models)
-    return sorted(name for name, known in facts if known.writes_text and not known.length)
+    names = sorted(name for name, known in facts if known.writes_text and not known.length)
+    if not names or min_context <= 0:
+        return ""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"left out, of unknown context: {', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def best(models: Sequence[Model]) -> Model:

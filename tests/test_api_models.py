@@ -107,3 +107,23 @@ def test_the_embedding_model_is_listed_and_told_apart(client: FlaskClient) -> No
     found: Any = client.get("/v1/models/ollama/nomic-embed-text:latest").json
     assert found["architecture"]["modality"] == "text->embeddings"
     assert found["capabilities"] == ["embedding"]
+
+
+def test_models_of_unknown_context_are_named_in_the_warnings() -> None:
+    flags = {"endpoints": [{"url": "http://cloud.invalid"}], "stats": {"hydrate": False}}
+    with responses.RequestsMock() as mock:
+        entries = [{"id": "gpt-4o"}, {"id": "tts-1"}, {"id": "big", "context_window": 8192}]
+        mock.get("http://cloud.invalid/v1/models", json={"data": entries})
+        http = create_app(load(environ={}, flags=flags), Runtime(run=inline)).test_client()
+        response = http.get("/v1/opencode.json")
+        assert response.headers["X-Horde-Warnings"] == (
+            "models: left out, of unknown context: gpt-4o"
+        )
+        response = http.get("/v1/opencode.json?min_context=9000")
+        assert response.get_json()["error"]["message"] == (
+            "No model with such a context is available right now. These are left out, of unknown "
+            "context: gpt-4o; min_context=0 takes them as well."
+        )
+        response = http.get("/v1/opencode.json?min_context=0")
+    assert sorted(response.get_json()["provider"]["horde"]["models"]) == ["big", "gpt-4o"]
+    assert "X-Horde-Warnings" not in response.headers

@@ -160,7 +160,7 @@ def test_the_models_of_all_servers_appear_with_their_limits() -> None:
 )
 def test_models_that_do_not_chat_are_left_out(other: dict[str, Any]) -> None:
     assert opencode.capable([{**other, "context_length": 32768}, SMALL], 8192) == [SMALL]
-    assert opencode.of_unknown_context([other]) == []
+    assert opencode.left_out([other], 8192) == ""
 
 
 @pytest.mark.parametrize(
@@ -293,6 +293,7 @@ def test_models_of_unknown_context_are_named(tmp_path: Path) -> None:
     said = "; left out, of unknown context: gpt-0, gpt-1, gpt-2, gpt-3, gpt-4 and 3 more\n"
     assert run(path).output == f"{path}: 1 models{said}"
     assert run(path).output == f"{path}: 1 models, unchanged{said}"
+    assert run(path, "--min-context", "0").output == f"{path}: 9 models\n"
 
 
 @responses.activate

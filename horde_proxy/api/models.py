@@ -9,6 +9,8 @@ from horde_proxy.api.auth import authenticate
 from horde_proxy.api.context import current_context
 from horde_proxy.api.query import whole_number
 from horde_proxy.errors import Unavailable
+from horde_proxy.protocol.leniency import warnings_header
+from horde_proxy.upstreams.proxying import header_text
 
 DEFAULT_CONTEXT = 8192
 """Tokens of the smallest model that is listed: opencode's prompt and tools take some thousand."""
@@ -27,15 +29,21 @@ def models() -> Response:
 def opencode_json() -> Response:
     """opencode's configuration with the models that are available now.
 
-    Query: base_url and key are written into it; min_context leaves out smaller models.
+    Query: base_url and key are written into it; min_context leaves out smaller models. Those of
+    unknown context are left out as well, and named in X-Horde-Warnings.
     """
     base_url = request.args.get("base_url") or f"{request.host_url}v1"
     min_context = whole_number("min_context", 0)
     least = DEFAULT_CONTEXT if min_context is None else min_context
-    models = opencode.capable(current_context().router.models(g.scope), least)
+    listed = current_context().router.models(g.scope)
+    models, note = opencode.capable(listed, least), opencode.left_out(listed, least)
     if not models:
-        raise Unavailable("No model with such a context is available right now.")
-    return jsonify(opencode.fresh(models, base_url, request.args.get("key") or "none"))
+        hint = f" These are {note}; min_context=0 takes them as well." if note else ""
+        raise Unavailable(f"No model with such a context is available right now.{hint}")
+    response = jsonify(opencode.fresh(models, base_url, request.args.get("key") or "none"))
+    if note:
+        response.headers["X-Horde-Warnings"] = header_text(warnings_header([f"models: {note}"]))
+    return response
 
 
 @blueprint.get("/models/<path:name>")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,9 +11,6 @@ from horde_proxy import opencode as configuration
 from horde_proxy.commands import proxy_client
 from horde_proxy.commands.options import config_option, url_option
 from horde_proxy.jsonc import JsoncError
-
-_MOST_NAMES = 5
-"""Names of models in a message; a cloud's list has hundreds."""
 
 
 @click.command()
@@ -70,10 +66,11 @@ def _update(output: Path, proxy: str, base_url: str, key: str, min_context: int)
     """What was done, in a line. Raises ClickException, the file being unchanged."""
     listed = proxy_client.get(proxy, "/models")["data"]
     models = configuration.capable(listed, min_context)
-    unknown = _unknown_contexts(listed)
+    note = configuration.left_out(listed, min_context)
+    note = note and f"; {note}"
     if not models:
         raise click.ClickException(
-            f"no model with a context of at least {min_context} tokens is available{unknown}"
+            f"no model with a context of at least {min_context} tokens is available{note}"
         )
     try:
         before = output.read_bytes().decode() if output.exists() else ""
@@ -82,13 +79,4 @@ def _update(output: Path, proxy: str, base_url: str, key: str, min_context: int)
     # pathlib raises RuntimeError for a symbolic link that leads back to itself.
     except (OSError, RuntimeError, UnicodeDecodeError, JsoncError) as exc:
         raise click.ClickException(f"{output}: {exc}") from exc
-    return f"{output}: {len(models)} models" + ("" if is_changed else ", unchanged") + unknown
-
-
-def _unknown_contexts(listed: Sequence[configuration.Model]) -> str:
-    """What to say of the models that are left out because nobody tells their context."""
-    names = configuration.of_unknown_context(listed)
-    if not names:
-        return ""
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"; left out, of unknown context: {', '.join(names[:_MOST_NAMES])}{more}"
+    return f"{output}: {len(models)} models" + ("" if is_changed else ", unchanged") + note
