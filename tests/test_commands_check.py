@@ -144,6 +144,17 @@ def test_a_slash_is_tried_with_the_full_id_of_a_model_that_has_a_short_one() -> 
 
 
 @responses.activate
+def test_settings_that_could_not_be_reloaded_are_found() -> None:
+    responses.get(f"{URL}/v1/models", json={"data": []})
+    status = {"loaded_at": 1, "problem": "the new settings have no access.mode"}
+    responses.get(f"{URL}/v1/endpoints", json={"data": [], "settings": status})
+    findings = check.check_url(URL, "k", requests.Session(), silence=False)
+    assert check.Finding(
+        "settings: the newest ones are not in use", "the new settings have no access.mode"
+    ) in list(findings)
+
+
+@responses.activate
 def test_the_command_says_that_it_waits() -> None:
     responses.get(f"{URL}/v1/models", json={"data": []})
     responses.post(f"{URL}/v1/chat/completions", status=400)

@@ -636,6 +636,17 @@ def test_an_empty_list_of_endpoints_is_not_the_public_horde(tmp_path: Path) -> N
     assert refused(path, {}) == f"setting endpoints = [] from {path} names no server{SAY}"
 
 
+@pytest.mark.parametrize("name", ["endpoint", "ENDPOINTS", "endpionts"])
+def test_endpoints_under_a_wrong_name_in_a_python_file_are_not_the_public_horde(
+    tmp_path: Path, name: str
+) -> None:
+    text = f"server = {{'places': 5}}\n{name} = [{{'url': 'http://a'}}]\n"
+    path = written(tmp_path / "a.py", text)
+    assert refused(path, {}) == f"the configuration {path} sets {name!r}, and not 'endpoints'{SAY}"
+    endpoint = written(tmp_path / "b.py", f"endpoint = {ENDPOINT!r}\nendpoints = [endpoint]")
+    assert len(load(endpoint, {}).endpoints) == 1
+
+
 def test_the_file_is_kept_with_the_settings_but_not_shown(tmp_path: Path) -> None:
     path = written(tmp_path / "a.toml", "[horde]\r\napi_key = 'a-secret'\r\n")
     found = load(path, {})

@@ -277,6 +277,13 @@ SILENT: dict[str, tuple[str | bytes, str]] = {
         "endpoints.a-horde.url",
     ),
     "no access": (f"[[endpoints]]\nurl = '{LAN}'\n", "have no access.mode"),
+    "a key without limits under another name": (
+        f"{SERVER}{ACCESS}{ENDPOINTS}".replace("[access.keys.child]\nkey =", "child2 =")
+        .replace(ACCESS[ACCESS.index("models ") : ACCESS.index("kudos_per_day")], "")
+        .replace("kudos_per_day = 50.5\n", ""),
+        "no longer set, so that defaults would apply: access.keys.child2.models, "
+        "access.keys.child2.endpoints, access.keys.child2.requests_per_minute",
+    ),
     "open access": (
         f"[access]\nmode = 'open'\n[[endpoints]]\nurl = '{LAN}'\n",
         "access.mode = 'open' lets more clients in than 'keys'",

@@ -216,12 +216,25 @@ def check_url(
         )
         return
     yield Finding(f"url: {base}/v1/models answers")
+    yield from _reload_problem(base, session)
     yield from _name_with_slash(base, response, session)
     yield _large_body(base, session)
     yield _stream(base, session)
     if silence:
         say(f"Waiting through {_SILENCE:.0f} s of silence (--quick leaves this out) ...")
         yield _silence(base, session)
+
+
+def _reload_problem(base: str, session: requests.Session) -> Iterator[Finding]:
+    """Why the proxy goes on with older settings than those of its file, if it does."""
+    try:
+        document = session.get(f"{base}/v1/endpoints", timeout=_TIMEOUT).json()
+        problem = document["settings"]["problem"]
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        # An older version, or what stands before the proxy: the other checks judge that.
+        return
+    if problem:
+        yield Finding("settings: the newest ones are not in use", str(problem))
 
 
 def _name_with_slash(

@@ -13,6 +13,7 @@ from horde_proxy.config.endpoints import EndpointSettings
 from horde_proxy.config.file import SettingsFile
 from horde_proxy.config.settings import Config
 from horde_proxy.config.values import Section
+from horde_proxy.key_digest import digest_of_setting
 from horde_proxy.upstreams.kinds import KINDS
 
 END_MARK = "# end"
@@ -129,15 +130,17 @@ def _access(running: Config, new: Config) -> Iterator[str]:
 def _losses(running: Config, new: Config) -> Iterator[str]:
     """The settings that the new ones no longer have, and that would fall back to defaults."""
     lost = [*_lost(running, new, ("aliases",))]
-    for name, fields in _GUARDS.items():
-        section = _lost(getattr(running, name), getattr(new, name), fields)
+    for name, guards in _GUARDS.items():
+        section = _lost(getattr(running, name), getattr(new, name), guards)
         lost += [f"{name}.{field}" for field in section]
     for endpoint in new.endpoints:
         lost += _lost_of_endpoint(endpoint, running.endpoints)
     # A key that is gone lets fewer clients in; a limit that is gone lets one do more.
-    for name in new.access.keys.keys() & running.access.keys.keys():
-        key = _lost(running.access.keys[name], new.access.keys[name], _GUARDS_OF_KEYS)
-        lost += [f"access.keys.{name}.{field}" for field in key]
+    same_keys = {digest_of_setting(key.key): key for key in running.access.keys.values()}
+    for name, key in new.access.keys.items():
+        before = same_keys.get(digest_of_setting(key.key)) or running.access.keys.get(name)
+        fields = _lost(before, key, _GUARDS_OF_KEYS) if before else ()
+        lost += [f"access.keys.{name}.{field}" for field in fields]
     if lost:
         yield f"no longer set, so that defaults would apply: {', '.join(lost)}"
 

@@ -56,7 +56,7 @@ def load(
         config = Config.model_validate(merged)
     except ValidationError as exc:
         raise ConfigError(_explain(exc, layers)) from None
-    silent = [*_silent_places(path, environ), *_silent_layers(file, layers)]
+    silent = [*_silent_places(path, environ), *_silent_layers(file, layers, names)]
     if silent and not config.says_where_chats_go():
         raise ConfigError(silent[0] + _WHAT_TO_SAY)
     return config.read_from(file)
@@ -86,10 +86,16 @@ def _silent_places(path: str | None, environ: Mapping[str, str]) -> Iterator[str
         yield "environment variable ENDPOINTS names no server"
 
 
-def _silent_layers(file: SettingsFile | None, layers: list[Layer]) -> Iterator[str]:
-    """A file that sets nothing, and lists of endpoints that are empty."""
+def _silent_layers(
+    file: SettingsFile | None, layers: list[Layer], names: Mapping[str, Any]
+) -> Iterator[str]:
+    """A file that sets nothing, endpoints under a wrong name, lists of endpoints that are empty."""
     if file and not _sets_anything(layers[0][1]):
         yield f"the configuration {file.path} sets nothing"
+    # In TOML, an unknown name is an error; Python has names of its own.
+    similar = [name for name in names if get_close_matches(name.lower(), ["endpoints"], 1, 0.8)]
+    if file and similar and "endpoints" not in names:
+        yield f"the configuration {file.path} sets {similar[0]!r}, and not 'endpoints'"
     for source, tree in layers:
         if tree.get("endpoints") == []:
             yield f"setting endpoints = [] from {source} names no server"
