@@ -16,7 +16,7 @@ ProxyError                      status  code
 |- ServerBug                       500  null
 |- UpstreamFailed                  502  upstream_error
 |  |- Unreachable                   502  upstream_error
-|  |  '- AnswerLost                 502  upstream_error
+|  |- AnswerLost                    502  upstream_error
 |  '- UpstreamRefused               502  upstream_error
 |- Unavailable                     503  no_workers
 |  |- InMaintenance                503  maintenance
@@ -279,10 +279,11 @@ class Unreachable(UpstreamFailed):
     """No connection to a server, or it broke before the response began."""
 
 
-class AnswerLost(Unreachable):
+class AnswerLost(UpstreamFailed):
     """A server took a POST, and the connection broke without an answer.
 
-    What the server did with it is unknown, so nothing sends it there again.
+    What the server did with it is unknown, so nothing sends it there again. It is not Unreachable:
+    that would keep all other requests from a server which only closed an idle connection.
     """
 
 

@@ -161,7 +161,8 @@ class UsageReader:
     def _read_line(self, line: bytes) -> None:
         if not line.startswith(b"data:" if self._is_events else b"{"):
             return
-        if _FINISHED.search(line) or line[5:].strip() == b"[DONE]":
+        # "data: [DONE]" has twelve bytes; a longer line is no end of a stream.
+        if _FINISHED.search(line) or (len(line) < 20 and line[5:].strip() == b"[DONE]"):
             self.is_finished = True
             self._read_event(line, 1)
         elif self._text_events < _ALL_READ or len(line) > _LONG_EVENT:

@@ -409,7 +409,7 @@ def test_an_ocf_node_offers_its_peers_models_and_its_failures_are_failures(
     assert nobody.status_code == 503
     far = chat(url, "far")
     assert far.status_code == 503
-    assert "node: its peer failed: failed to dial QmD: no addresses" in far.text
+    assert "node: it answered with an error: failed to dial QmD: no addresses" in far.text
     assert "again: does not offer it" in far.text
 
 
