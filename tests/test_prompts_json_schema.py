@@ -404,6 +404,8 @@ _MIXED = [element for number in range(1000) for element in (number, f"s{number}"
         ({"items": {"enum": [[number] for number in range(2000)]}}, _MIXED),
         ({"uniqueItems": True}, _MIXED),
         ({"patternProperties": {f"a{n}": {} for n in range(900)}}, dict.fromkeys("abc" * 9, 1)),
+        ({"patternProperties": {f"^{n}.*b": {} for n in range(50)}}, {"a" * 4000: 1}),
+        ({"items": {"pattern": "^a*a*a*$"}}, ["a" * 200 + "b"] * 1000),
         ({"$defs": {f"d{number}": {"type": "string"} for number in range(3000)}}, "text"),
         ({"allOf": [{"anyOf": [{"minLength": n}, {}]} for n in range(900)]}, "text"),
     ],

@@ -15,13 +15,19 @@ _MOST_STEPS = 10_000_000
 
 def pattern_matches(pattern: str, text: str) -> bool | None:
     """Whether a pattern is found in a text; None if the search could take too long."""
-    quantifiers = quantifier_count(pattern)
-    if quantifiers is None or max(len(text), 2) ** quantifiers > _MOST_STEPS:
+    steps = search_steps(pattern, text)
+    if steps is None or steps > _MOST_STEPS:
         return None
     try:
         return re.search(pattern, text) is not None
     except (re.error, RecursionError, OverflowError):
         return None
+
+
+def search_steps(pattern: str, text: str) -> int | None:
+    """About how many steps a search may take; None for a pattern whose steps cannot be told."""
+    quantifiers = quantifier_count(pattern)
+    return None if quantifiers is None else int(max(len(text), 2) ** quantifiers)
 
 
 def quantifier_count(pattern: str) -> int | None:

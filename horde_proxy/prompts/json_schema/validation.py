@@ -19,7 +19,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from horde_proxy.prompts.json_schema.bounds import MOST_DEPTH, count_objects, depth, is_bounded
-from horde_proxy.prompts.json_schema.patterns import pattern_matches
+from horde_proxy.prompts.json_schema.patterns import pattern_matches, search_steps
 from horde_proxy.prompts.json_schema.string_formats import (
     LONGEST_FORMATTED,
     STRING_FORMATS,
@@ -40,6 +40,8 @@ _UNITS_OF_PART = 3
 """Units of work for making a validator."""
 _COMPARISONS = 50
 """Comparisons of values that are one unit."""
+_SEARCH_STEPS = 1_000
+"""Steps of a search by a regular expression that are one unit."""
 _MOST_COMPARED = 100
 """Errors of a value among which the best is looked for: the first ones say enough."""
 _MOST_REMEMBERED, _LONGEST_REMEMBERED = 128, 50_000
@@ -168,7 +170,10 @@ def _sentence(error: ValidationError) -> str:
 
 def _pattern(checker: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
     """The keyword `pattern` for jsonschema. Patterns that could take too long always match."""
-    if isinstance(instance, str) and pattern_matches(pattern, instance) is False:
+    if not isinstance(instance, str):
+        return
+    spend((search_steps(pattern, instance) or 0) // _SEARCH_STEPS)
+    if pattern_matches(pattern, instance) is False:
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
@@ -200,7 +205,10 @@ def _comparisons(word: str, rule: Any, instance: Any) -> int:
     if word == "uniqueItems":
         return size * size
     rules = len(rule) if isinstance(rule, list | dict) else 1
-    return rules * size if word == "patternProperties" else rules
+    # Each pattern with one quantifier is searched for in the name of each property.
+    if word == "patternProperties" and isinstance(instance, dict):
+        return rules * sum(1 + len(name) ** 2 // _COMPARISONS for name in instance)
+    return rules
 
 
 def _checker() -> FormatChecker:
