@@ -98,6 +98,13 @@ def test_the_only_model_that_fails_is_all_of_the_endpoint() -> None:
     assert (is_refused(one, ""), one.own.cooldown_left()) == (True, 30)
 
 
+def test_the_endpoints_cooldown_is_exactly_that_of_its_model() -> None:
+    clock = Clock()
+    one = EndpointHealth(CircuitBreaker(0.125, 60, clock), lambda: 1)
+    fail(one, "x")
+    assert one.own.seconds_left() == 0.125
+
+
 def test_models_that_failed_long_ago_do_not_count() -> None:
     clock = Clock()
     one = health(clock)

@@ -439,6 +439,13 @@ def test_an_unknown_path_with_status_200_is_a_404() -> None:
     assert (server_error(found), found.status, b"".join(found)) == (None, 404, body)
 
 
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_compressed_body_is_passed_on_unread(status: int) -> None:
+    headers = [("Content-Type", JSON), ("Content-Encoding", "gzip")]
+    found = ProxyResponse(status, headers, iter([b'{"error": "sk-0123456789abcdef"}']))
+    assert (server_error(found), found.arrived()) == (None, b"")
+
+
 def test_an_error_of_the_request_in_a_200_is_a_400() -> None:
     error = server_error(pieces(b'data: {"error": {"message": "No such role", "code": 400}}\n\n'))
     assert (type(error), str(error)) == (InvalidRequest, "No such role")

@@ -106,7 +106,8 @@ class RoutingSettings(Section):
     """When another endpoint is used."""
 
     cooldown: Seconds = 1
-    """Seconds without requests for an endpoint that failed; doubled with each further failure."""
+    """Seconds without requests for what failed, a model at an endpoint or all of the endpoint;
+    doubled with each further failure."""
     longest_cooldown: Seconds = 60
     """The longest cooldown, in seconds."""
     max_wait: Seconds | None = None

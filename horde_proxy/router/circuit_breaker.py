@@ -81,8 +81,11 @@ class CircuitBreaker:
 
     def cooldown_left(self) -> int:
         """Whole seconds until the next attempt; 0 if it may be made now."""
-        left = self._cools_until - self._clock()
-        return math.ceil(left) if left > 0 and self._cooldown else 0
+        return math.ceil(self.seconds_left())
+
+    def seconds_left(self) -> float:
+        """The exact seconds until the next attempt; 0 if it may be made now."""
+        return max(self._cools_until - self._clock(), 0.0) if self._cooldown else 0.0
 
     def state(self) -> dict[str, Any]:
         """{"state", "retry_in", "last_error", "running", "latency"} as JSON; in seconds."""

@@ -71,13 +71,13 @@ class EndpointHealth:
         """The one of the two breakers that refuses requests the longest."""
         with self._lock:
             breaker = self._models.get(model, self.own)
-        return max(self.own, breaker, key=lambda one: (one.cooldown_left(), one.is_open()))
+        return max(self.own, breaker, key=lambda one: (one.seconds_left(), one.is_open()))
 
     def _model_failed(self, own: Attempt, reason: str) -> None:
         failing = [breaker for breaker in self.failing().values() if breaker.has_failed_lately()]
         if failing and len(failing) >= min(_SEVERAL, self._count() or _SEVERAL):
             # At least the usual cooldown where none of them has one left.
-            own.failed(reason, min(breaker.cooldown_left() for breaker in failing) or None)
+            own.failed(reason, min(breaker.seconds_left() for breaker in failing) or None)
         else:
             own.noted(reason)
 

@@ -86,6 +86,11 @@ def error_in(document: Any, *, is_failure: bool = False) -> Any | None:
     return document if is_flat or is_failure or set(document) == {"detail"} else None
 
 
+def is_compressed(response: ProxyResponse) -> bool:
+    """Whether a server compresses although we ask it not to: such a body is passed on unread."""
+    return response.header("content-encoding") not in ("", "identity")
+
+
 def _has_answer(document: dict[str, Any]) -> bool:
     """Whether an object holds an answer beside its error, as a warning of some gateways does."""
     choices = document.get("choices")
@@ -105,8 +110,7 @@ _Look = Callable[[bytes, bool], Any]
 
 def _look_for(response: ProxyResponse) -> _Look | None:
     """The function that knows a body's type; None for audio, images, files."""
-    # We ask for bodies that are not compressed. A server that compresses all the same is passed on.
-    if response.header("content-encoding") not in ("", "identity"):
+    if is_compressed(response):
         return None
     kind = response.header("content-type").partition(";")[0].strip().lower()
     if kind == "text/event-stream":

@@ -25,7 +25,12 @@ from horde_proxy.errors import (
     UpstreamRefused,
 )
 from horde_proxy.upstreams.base import REFUSED_PAUSE
-from horde_proxy.upstreams.openai.answer_start import NO_ANSWERS, error_at_start, error_in
+from horde_proxy.upstreams.openai.answer_start import (
+    NO_ANSWERS,
+    error_at_start,
+    error_in,
+    is_compressed,
+)
 from horde_proxy.upstreams.openai.error_signs import (
     MODERATION,
     NO_MODEL,
@@ -127,6 +132,8 @@ def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
 
 def _refusal(response: ProxyResponse) -> Any:
     """The error in the body of an error's status: an object, a text, or None."""
+    if is_compressed(response):
+        return None
     response.head(_LONGEST_REFUSAL)
     # Latin-1 maps each byte to one character and back, so that the length stays the same.
     hidden = without_keys(response.arrived().decode("latin-1"), response.secrets)
