@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from io import BytesIO
@@ -775,6 +776,20 @@ def test_a_whole_answer_counts_for_its_key_whatever_the_server_tells(
     assert chat(http, key=ANN, messages=PROMPT).json == answer
     assert usage(http, ANN) == [("ann", "m", "home", 1, tokens)]
     assert chat(http, key=ANN, messages=PROMPT).json["error"]["code"] == "daily_limit_reached"
+
+
+def test_a_compressed_answer_counts_and_passes_decoded(
+    servers: responses.RequestsMock, tmp_path: Path
+) -> None:
+    servers.post(
+        f"{HOME}/v1/chat/completions",
+        body=gzip.compress(json.dumps(COMPLETION).encode()),
+        headers={"Content-Encoding": "gzip", "Content-Type": "application/json"},
+    )
+    http = keyed(tmp_path)
+    found = chat(http, key=ANN)
+    assert (found.json, "Content-Encoding" in found.headers) == (COMPLETION, False)
+    assert usage(http, ANN) == [("ann", "m", "home", 1, 12)]
 
 
 def test_a_stream_counts_its_usage_though_pings_follow(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
@@ -475,3 +476,60 @@ def test_a_client_that_goes_ends_the_call_also_over_a_connection_that_is_not_kep
             next(pieces)
         assert ended.wait(60)
         response.close()
+
+
+def gzipped(*pieces: bytes) -> list[bytes]:
+    """Each piece as a server sends it that flushes after each, in one gzip stream."""
+    packer = zlib.compressobj(wbits=31)
+    packed = [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in pieces]
+    return [*packed, packer.flush()]
+
+
+def as_chunks(pieces: list[bytes]) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"GZIP", b"x-gzip"])
+def test_an_answer_that_was_compressed_all_the_same_is_decoded_as_it_comes(
+    serve: Callable[..., Server], coding: bytes
+) -> None:
+    events = [b"data: one\n\n", b"data: two\n\n"]
+    head = CHUNKED + b"X-A: 1\r\nContent-Encoding: %s\r\n\r\n" % coding
+    server = serve(head + as_chunks(gzipped(*events)), OK)
+    found = upstream()
+    response = found.proxy(call(), None)
+    assert (list(response), headers(response)) == (events, [("X-A", "1")])
+    assert answer(found) == (200, b"{}")
+    assert server.connections == 1
+
+
+def test_a_small_answer_that_unpacks_to_much_comes_in_pieces(
+    serve: Callable[..., Server],
+) -> None:
+    body = b"".join(gzipped(b"x" * 10_000_000))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    serve(head % len(body) + body)
+    lengths = [len(piece) for piece in upstream().proxy(call(), None)]
+    assert (sum(lengths), max(lengths)) == (10_000_000, 65_536)
+
+
+@pytest.mark.parametrize("body", [b"no gzip", gzipped(b"x" * 99)[0][:-4]])
+def test_an_answer_that_is_compressed_wrongly_is_a_failure(
+    serve: Callable[..., Server], body: bytes
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    serve(head % len(body) + body)
+    with pytest.raises(UpstreamFailed, match="not valid gzip"):
+        answer(upstream())
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "coding"),
+    [("HEAD", b"200 OK", b"gzip"), ("GET", b"304 N", b"gzip"), ("POST", b"200 OK", b"br")],
+)
+def test_an_answer_without_a_body_or_in_an_unknown_coding_keeps_its_headers(
+    serve: Callable[..., Server], method: str, status: bytes, coding: bytes
+) -> None:
+    serve(b"HTTP/1.1 %s\r\nContent-Encoding: %s\r\nContent-Length: 0\r\n\r\n" % (status, coding))
+    response = upstream().proxy(call(method), None)
+    assert ("Content-Encoding", coding.decode()) in headers(response)

@@ -43,6 +43,7 @@ from horde_proxy.upstreams.connections import FramedResponse
 from horde_proxy.upstreams.disconnects import CallGuard, DisconnectMonitor, WatchedAdapter
 from horde_proxy.upstreams.kinds import EndpointOptions, Services
 from horde_proxy.upstreams.lean_adapter import prepared
+from horde_proxy.upstreams.openai.decoding import decoded
 from horde_proxy.upstreams.openai.described_models import (
     ASK_SECONDS,
     DescribedModels,
@@ -344,10 +345,16 @@ class OpenAIUpstream:
 
     def _started(self, response: requests.Response, guard: CallGuard) -> ProxyResponse:
         """The response to pass on, whose first byte has come."""
-        proxied = ProxyResponse(
+        headers, pieces = decoded(
             response.status_code,
             response_headers(response.raw.headers.items()),
             self._bytes(response, guard),
+            response.request.method,
+        )
+        proxied = ProxyResponse(
+            response.status_code,
+            headers,
+            pieces,
             [guard.close, lambda: _release(response)],
         )
         proxied.secrets = self._secrets
