@@ -222,6 +222,19 @@ def test_a_key_cannot_hide_a_model_in_a_compressed_body(
     assert len(call.calls) == 1
 
 
+@EVERY
+def test_the_page_takes_a_compressed_form(coding: str) -> None:
+    http = proxy(access={"mode": "keys", "keys": {"ann": KEY}}).test_client()
+    http.set_cookie("horde_proxy_form", "token")
+    answer = http.post(
+        "/page/login",
+        data=CODINGS[coding](f"token=token&key={KEY}".encode()),
+        headers={"Content-Encoding": coding},
+        content_type="application/x-www-form-urlencoded",
+    )
+    assert (answer.status_code, answer.headers["Location"]) == (303, "../")
+
+
 # Bounds
 
 ROUTES = pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/v1/files"])

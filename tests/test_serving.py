@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.config import Config as GunicornConfig
 
-from horde_proxy import create_app, serving
+from horde_proxy import create_app, reconfigure, serving
 from horde_proxy.app.factory import composition_of
 from horde_proxy.app.reload import Reloader
 from horde_proxy.config import Config, ConfigError, SettingsHandover, load
@@ -63,6 +63,26 @@ def test_a_client_that_stalls_leaves_no_traceback(
         except OSError:
             logger.exception("Socket error processing request.")
     assert [each.getMessage() for each in caplog.records] == messages
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [("192.0.2.1", "192.0.2.1"), ("10.0.0.7", None), ("127.0.0.1", None)],
+)
+def test_a_trusted_proxy_may_have_many_connections(address: str, network: str | None) -> None:
+    worker = GunicornWorker.__new__(GunicornWorker)
+    worker.wsgi = create_app(
+        load(environ={"HORDE_PROXY_SERVER__TRUSTED_PROXIES": '["10.0.0.0/8"]'})
+    )
+    assert worker.network_of(SimpleNamespace(client=(address, 5))) == network  # type: ignore[arg-type]
+
+
+def test_a_body_is_received_up_to_the_largest_that_is_read_into_memory() -> None:
+    worker = GunicornWorker.__new__(GunicornWorker)
+    worker.wsgi = create_app(load(environ={"HORDE_PROXY_SERVER__MAX_BODY": "5000"}))
+    assert worker.most_body() == 5000
+    reconfigure(worker.wsgi, load(environ={"HORDE_PROXY_SERVER__MAX_BODY": "6000"}))
+    assert worker.most_body() == 6000
 
 
 def test_there_are_more_threads_than_waiting_chats() -> None:

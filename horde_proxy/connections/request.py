@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import select
 import socket
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 from tempfile import SpooledTemporaryFile
@@ -31,6 +32,8 @@ _READ_AT_ONCE = 262_144
 """Bytes: each read gives up the interpreter's lock, and a busy process returns it after 5 ms."""
 STALLED_SECONDS = 10.0
 """How long a client may send nothing in the middle of a request."""
+_SLOW_SECONDS, _SLOWEST = 60.0, 10_000
+"""Seconds that a thread waits for an oversized body, and the bytes that buy one more second."""
 
 
 class HeadTooLong(ValueError):
@@ -56,7 +59,7 @@ class IncomingRequest:
     def __init__(self, settings: Any, client: Any, most_body: int) -> None:
         self.state = State.HEAD
         self.parsed: Any = None
-        self.has_begun = False
+        self.has_begun = self._expects_continue = False
         self.body_size = 0
         self._settings, self._client, self._most_body = settings, client, most_body
         self._decoder: BodyDecoder = LengthDecoder(0)
@@ -84,7 +87,7 @@ class IncomingRequest:
     @property
     def expects_continue(self) -> bool:
         """Whether the client waits for "100 Continue" before it sends the body that we collect."""
-        return self.state is State.BODY and bool(self.parsed._expected_100_continue)
+        return self.state is State.BODY and self._expects_continue
 
     def feed(self, received: bytearray) -> None:
         """Take the bytes of this request from those that came.
@@ -108,10 +111,18 @@ class IncomingRequest:
             self.parsed.body = io.BufferedReader(raw, IN_MEMORY)
         else:
             self.parsed.body = self._file or io.BytesIO()
+            self._take_expectation()
         return self.parsed
 
     def continued(self) -> None:
         """The client was told to send its body."""
+        self._expects_continue = False
+
+    def _take_expectation(self) -> None:
+        """Keep gunicorn from saying "100 Continue" when the body is here already."""
+        headers = self.parsed.headers
+        self.parsed.headers = [header for header in headers if header[0] != "EXPECT"]
+        # gunicorn looks here since version 25, and at the header before.
         self.parsed._expected_100_continue = False
 
     def close(self) -> None:
@@ -133,6 +144,10 @@ class IncomingRequest:
 
     def _begin_body(self, parsed: Any) -> None:
         self.parsed, reader = parsed, parsed.body.reader
+        # Clients of HTTP/1.0 know no answers before the last (RFC 9110, 10.1.1).
+        self._expects_continue = parsed.version >= (1, 1) and any(
+            name == "EXPECT" and value.lower() == "100-continue" for name, value in parsed.headers
+        )
         if isinstance(reader, ChunkedReader):
             _check_transfer_coding(parsed.headers)
             self._decoder = ChunkedDecoder()
@@ -173,6 +188,8 @@ class StreamedBody(io.RawIOBase):
         self._beginning = beginning or io.BytesIO()
         self._decoder, self._received, self._socket = decoder, received, sock
         self._decoded = b""
+        # Seconds that were waited, and bytes that came.
+        self._waited, self._arrived = 0.0, 0
 
     def readable(self) -> bool:
         """True: it can be read."""
@@ -193,13 +210,16 @@ class StreamedBody(io.RawIOBase):
         return content
 
     def _read(self) -> bytes:
-        poll = select.poll()
+        poll, began = select.poll(), time.monotonic()
         poll.register(self._socket, select.POLLIN)
-        if not poll.poll(STALLED_SECONDS * 1000):
-            raise TimeoutError("the client stopped in the middle of its body")
+        is_ready = poll.poll(STALLED_SECONDS * 1000)
+        self._waited += time.monotonic() - began
+        if not is_ready or self._waited > _SLOW_SECONDS + self._arrived / _SLOWEST:
+            raise TimeoutError("the client stopped in the middle of its body, or is too slow")
         received = self._socket.recv(min(self._decoder.wanted, _READ_AT_ONCE))
         if not received:
             raise ConnectionError("the client left in the middle of its body")
+        self._arrived += len(received)
         return received
 
 
