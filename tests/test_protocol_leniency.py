@@ -352,7 +352,6 @@ PICTURE = {"role": "user", "content": [IMAGE]}
         ([BEFORE, ANSWER, PICTURE], 2),
         ([PICTURE, {"role": "assistant", "content": "It shows"}], 0),
         ([PICTURE, {"role": "system", "content": "# Environment"}], 0),
-        ([BEFORE, CALLS, RESULT, PICTURE], 3),
         ([BEFORE, {"role": "user", "content": "What is it?", "images": ["AAAA"]}], 1),
         ([BEFORE, {"role": "user", "content": [{"type": "hologram"}]}], 1),
     ],
@@ -371,6 +370,9 @@ def test_what_the_answer_is_about_must_be_readable(messages: list[Any], index: i
         # A model that can see called a tool, and this one goes on.
         [PICTURE, CALLS, RESULT],
         [PICTURE, CALLS],
+        # opencode and Anthropic's clients put a tool's pictures behind its result.
+        [BEFORE, CALLS, RESULT, PICTURE],
+        [BEFORE, {"role": "user", "content": [{"type": "tool_result", "content": "R"}, IMAGE]}],
         [BEFORE, CALLS, {"role": "tool", "tool_call_id": "c1", "content": [IMAGE]}],
     ],
 )

@@ -18,13 +18,14 @@ from horde_proxy.protocol.json_format import read_format
 from horde_proxy.protocol.leniency import Leniency
 from horde_proxy.protocol.sampled_body import (
     Int,
+    Objects,
     SampledBody,
     Strings,
     common_request,
     positive,
     warn_of_unsupported,
 )
-from horde_proxy.protocol.tools import Objects, OfferedTools, read_tools
+from horde_proxy.protocol.tools import OfferedTools, read_tools
 from horde_proxy.protocol.validation import validated
 
 MOST_MESSAGES = 20_000

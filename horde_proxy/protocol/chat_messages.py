@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
-from horde_proxy.protocol.content_parts import Content, ContentReader
+from horde_proxy.protocol.content_parts import Content, ContentReader, has_results
 from horde_proxy.protocol.generation_request import Message, ToolCall
 from horde_proxy.protocol.leniency import Leniency
-from horde_proxy.protocol.sampled_body import MOST_ELEMENTS, LenientModel
+from horde_proxy.protocol.sampled_body import MOST_ELEMENTS, LenientModel, Objects
 from horde_proxy.protocol.tool_call_shapes import read_call, text_id
 from horde_proxy.protocol.validation import invalid_type, missing_parameter
 
@@ -21,6 +21,7 @@ Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 _SPEAKERS = ("system", "developer", "user")
 """Roles that need content. An assistant that only calls tools has none: the AI SDK sends null."""
+_TOOLS = ("tool", "function")
 # The names of the same roles in LangChain, and in Google's API.
 _OTHER_ROLES = {"human": "user", "ai": "assistant", "model": "assistant"}
 
@@ -38,16 +39,13 @@ def _identifier(value: Any) -> Any:
     return text_id(value) or value
 
 
-_Calls = Annotated[list[dict[str, Any]], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
-
-
 class ChatMessage(LenientModel):
     """A message as it came. Open WebUI and the AI SDK send `content` as parts."""
 
     role: Annotated[Role, BeforeValidator(_role)]
     content: Any = None
     name: Any = None
-    tool_calls: _Calls | None = None
+    tool_calls: Objects | None = None
     function_call: dict[str, Any] | None = None
     tool_call_id: Annotated[str | None, BeforeValidator(_identifier)] = None
     refusal: Any = None
@@ -78,7 +76,11 @@ def _current(messages: Sequence[ChatMessage]) -> int | None:
     # Claude Code puts a system message behind the user's.
     while index >= 0 and messages[index].role in ("system", "developer"):
         index -= 1
-    return index if index >= 0 and messages[index].role == "user" else None
+    if index < 0 or messages[index].role != "user" or has_results(messages[index].content):
+        return None
+    # opencode 1.18 sends "Attached media from tool result:" as a user's message behind the result.
+    follows_result = index > 0 and messages[index - 1].role in _TOOLS
+    return None if follows_result else index
 
 
 def _read(
@@ -93,7 +95,7 @@ def _read(
         f"{param}.content",
         leniency,
         is_current=is_current,
-        is_result=message.role in ("tool", "function"),
+        is_result=message.role in _TOOLS,
         has_calls=is_assistant,
     )
     content = reader.read(_content(message))
@@ -127,7 +129,7 @@ def _other_turn(message: ChatMessage, name: str | None, content: Content) -> Mes
     """A turn of anyone but the assistant."""
     if message.role == "user":
         return Message("user", _spoken(name, content))
-    if message.role in ("tool", "function"):
+    if message.role in _TOOLS:
         return Message("tool", content.text, tool_call_id=message.tool_call_id or name)
     # "developer" is OpenAI's newer name of the system role. No open model knows it.
     return Message("system", content.text)

@@ -36,7 +36,7 @@ PART_KINDS: Mapping[str, str] = {
     "tool_result": "result",
     "function_call_output": "result",
     "custom_tool_call_output": "result",
-    # What only a model with eyes or ears can use.
+    # What a model of text cannot read.
     "image_url": "image",
     "input_image": "image",
     "image": "image",
@@ -170,6 +170,15 @@ class ContentReader:
         if self.is_current:
             raise error
         self.leniency.tolerate(error, outcome)
+
+
+def has_results(value: Any) -> bool:
+    """Whether results of tools are among the parts of a content."""
+    elements = value[:MOST_ELEMENTS] if isinstance(value, list) else [value]
+    return any(
+        isinstance(element, dict) and PART_KINDS.get(_type(element)) == "result"
+        for element in elements
+    )
 
 
 def _is_parts(value: Any) -> bool:

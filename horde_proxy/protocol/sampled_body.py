@@ -39,6 +39,7 @@ def _without_null_elements(value: Any) -> Any:
 # fail_fast: otherwise pydantic collects every error, and a million errors take gigabytes.
 Strings = Annotated[list[str], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 Stops = Annotated[Strings, BeforeValidator(_without_null_elements)]
+Objects = Annotated[list[dict[str, Any]], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 Integers = Annotated[list[Int], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 
 

@@ -21,10 +21,8 @@ from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.generation_request import Tool
 from horde_proxy.protocol.json_format import without_nulls
 from horde_proxy.protocol.leniency import Leniency, plain_name
-from horde_proxy.protocol.sampled_body import MOST_ELEMENTS, LenientModel
+from horde_proxy.protocol.sampled_body import LenientModel, Objects
 from horde_proxy.protocol.validation import missing_parameter, validated
-
-Objects = Annotated[list[dict[str, Any]], Field(max_length=MOST_ELEMENTS, fail_fast=True)]
 
 _FUNCTION_TYPES = (None, "", "function")
 _MODES = {"none": "none", "auto": "auto", "required": "required", "any": "required"}
