@@ -303,12 +303,8 @@ def test_an_idempotent_request_over_a_new_connection_is_not_repeated(
     assert len(server.requests) == 1
 
 
-def test_a_post_that_could_not_be_written_is_sent_again(
-    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = serve(OK, OK)
-    found = upstream()
-    assert answer(found) == (200, b"{}")
+def break_next_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Break the connection when the next request begins to be written."""
     send, breaks = HTTPConnection.send, [True]
 
     def broken(connection: HTTPConnection, data: Any) -> None:
@@ -319,7 +315,28 @@ def test_a_post_that_could_not_be_written_is_sent_again(
         send(connection, data)
 
     monkeypatch.setattr(HTTPConnection, "send", broken)
+
+
+def test_a_post_that_could_not_be_written_is_sent_again(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(OK, OK)
+    found = upstream()
     assert answer(found) == (200, b"{}")
+    break_next_write(monkeypatch)
+    assert answer(found) == (200, b"{}")
+    assert (len(server.requests), server.connections) == (2, 2)
+
+
+def test_a_post_that_is_lost_when_it_is_sent_again_is_lost(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(OK, CLOSE, OK)
+    found = upstream()
+    assert answer(found) == (200, b"{}")
+    break_next_write(monkeypatch)
+    with pytest.raises(AnswerLost):
+        answer(found)
     assert (len(server.requests), server.connections) == (2, 2)
 
 

@@ -184,12 +184,16 @@ def _is_stream(body: Body) -> bool:
 
 def _generates(call: ProxyRequest) -> bool:
     """Whether tokens are estimated where no usage tells them. Generations always name a model."""
-    path = call.path.partition("?")[0].rstrip("/")
     return (
         call.method == "POST"
         and call.model is not None
-        and path.rpartition("/")[2] not in _COUNT_ONLY
+        and _plain_path(call).rpartition("/")[2] not in _COUNT_ONLY
     )
+
+
+def _plain_path(call: ProxyRequest) -> str:
+    """The path without query and slash at its end."""
+    return call.path.partition("?")[0].rstrip("/")
 
 
 def _prompt_estimate(call: ProxyRequest) -> int:
@@ -224,7 +228,7 @@ class ProxiedBody:
         self._prompt_estimate = _prompt_estimate(call)
         kind = proxied.header("content-type")
         self._is_stream = _is_events(kind)
-        self._must_finish = self._is_stream and call.path.partition("?")[0] in _MUST_FINISH
+        self._must_finish = self._is_stream and _plain_path(call) in _MUST_FINISH
         self._usage = UsageReader(kind)
         self._last = b""
         # A stored response tells the usage of its generation again, each time it is fetched.

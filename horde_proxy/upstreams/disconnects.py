@@ -123,6 +123,7 @@ class CallGuard(ClientWatch):
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
         """Within this context, the thread's next call to an upstream is guarded."""
+        self.is_reused = self.is_sent = False
         _CURRENT.guard = self
         try:
             yield
@@ -131,7 +132,7 @@ class CallGuard(ClientWatch):
 
     def attach(self, connection: Any, *, is_reused: bool) -> None:
         """Note the connection that the call uses. Raises `error` if the call is over."""
-        self._connection, self.is_reused, self.is_sent = connection, is_reused, False
+        self._connection, self.is_reused = connection, is_reused
         if self.error:
             raise self.error
 

@@ -303,14 +303,7 @@ class OpenAIUpstream:
         """
         try:
             return self._send_guarded(request, guard)
-        except Unreachable as exc:
-            if guard.error:
-                raise guard.error from exc
-            if guard.is_sent and request.method not in _IDEMPOTENT:
-                raise AnswerLost(
-                    f"{self._host} took the request and closed the connection without an answer; "
-                    "it is not sent there again, because it may be under way"
-                ) from exc
+        except Unreachable:
             if not guard.is_reused:
                 raise
         _rewind(request)
@@ -319,8 +312,19 @@ class OpenAIUpstream:
     def _send_guarded(
         self, request: requests.PreparedRequest, guard: CallGuard
     ) -> requests.Response:
-        with guard.current():
-            return self._send(request, self._timeout, stream=True)
+        """The response. Raises AnswerLost where the server may have taken the request."""
+        try:
+            with guard.current():
+                return self._send(request, self._timeout, stream=True)
+        except Unreachable as exc:
+            if guard.error:
+                raise guard.error from exc
+            if guard.is_sent and request.method not in _IDEMPOTENT:
+                raise AnswerLost(
+                    f"{self._host} took the request and closed the connection without an answer; "
+                    "it is not sent there again, because it may be under way"
+                ) from exc
+            raise
 
     def _send(
         self, request: requests.PreparedRequest, timeout: float, *, stream: bool
