@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from horde_proxy.aihorde.names import untagged
 from horde_proxy.jsonc import JsoncError, parse, set_value
 from horde_proxy.numbers import finite
 from horde_proxy.protocol.models import as_mapping, facts_of
@@ -50,14 +51,17 @@ def updated(text: str, models: Sequence[Model], base_url: str, api_key: str) -> 
     current = parse(text).value
     if not isinstance(current, dict):
         raise JsoncError("the configuration is not an object")
-    offered = {f"{PROVIDER}/{model['id']}" for model in models}
+    offered = [f"{PROVIDER}/{model['id']}" for model in models]
+    # opencode itself knows a model only by the id in the list: "x:latest" for "x", or the reverse.
+    tagged = {untagged(name): name for name in offered}
     text = set_value(text, ("$schema",), current.get("$schema", SCHEMA))
     text = set_value(text, ("provider", PROVIDER), provider(models, base_url, api_key))
     for name, model in (("model", best(models)), ("small_model", fastest(models))):
         chosen = str(current.get(name) or "")
         is_ours = chosen.startswith(f"{PROVIDER}/") or not chosen
         if is_ours and chosen not in offered:
-            text = set_value(text, (name,), f"{PROVIDER}/{model['id']}")
+            default = tagged.get(untagged(chosen), f"{PROVIDER}/{model['id']}")
+            text = set_value(text, (name,), default)
     return _LONE_LINE_FEED.sub("\r\n", text) if is_of_windows else text
 
 

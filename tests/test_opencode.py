@@ -97,6 +97,13 @@ def test_a_second_update_changes_nothing() -> None:
     assert written(once) == once
 
 
+def test_a_default_without_the_tag_of_its_model_gets_it() -> None:
+    models = [BIG, model("llama3.2:latest"), model("qwen3")]
+    text = '{"model": "horde/llama3.2", "small_model": "horde/qwen3:latest"}'
+    document = json.loads(written(text, models))
+    assert (document["model"], document["small_model"]) == ("horde/llama3.2:latest", "horde/qwen3")
+
+
 def test_models_that_are_gone_leave_the_provider() -> None:
     assert "Big-70B" not in written(written("{}"), [SMALL])
 

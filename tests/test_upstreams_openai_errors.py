@@ -462,6 +462,30 @@ def test_a_stream_is_read_up_to_its_first_event_and_no_further() -> None:
     assert found.arrived() == b': wait\n\ndata: {"choices": []}\n'
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        (b': x\r\n\r\nevent: error\r\ndata: {"message": "No"}\r\n\r\n', EVENTS,
+         "it answered with an error: No"),
+        (b"\xef\xbb\xbfdata: [DONE]\n\n", EVENTS, "it ended the stream without an answer"),
+        (b'data: {"choices": [{"delta": {}}]}\n\ndata: {"error": "late"}\n\n', EVENTS, "None"),
+        (b'\n {"error": "No"}', JSON, "it answered with an error: No"),
+        (b'[ {"error": {"message": "No"}} ]', JSON, "it answered with an error: No"),
+        (b'{"choices": [{"message": {"content": "Hi"}}]}', JSON, "None"),
+        (b"ERROR: No", "text/plain", "it answered with an error: No"),
+        (b"ERRORS", "text/plain", "None"),
+        (b"<html></html>", "text/html", "it sent a web page instead of an answer"),
+    ],
+)  # fmt: skip
+def test_it_does_not_matter_in_which_pieces_a_body_comes(
+    body: bytes, kind: str, message: str
+) -> None:
+    for size in (1, 2, 3, 7, len(body)):
+        parts = [body[start : start + size] for start in range(0, len(body), size)]
+        found = pieces(*parts, kind=kind)
+        assert (str(server_error(found)), b"".join(found)) == (message, body)
+
+
 @pytest.mark.parametrize(("kind", "beat"), [(EVENTS, b": wait\n\n"), (JSON, b"\n")])
 def test_keep_alives_without_an_event_are_held_for_ten_seconds(kind: str, beat: bytes) -> None:
     clock = Clock()

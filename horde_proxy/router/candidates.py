@@ -160,6 +160,6 @@ def named(endpoint: str, error: ProxyError) -> ProxyError:
     text = str(error)
     if text.partition(" ")[0] not in ("it", "its"):
         return error
-    named = copy(error)
-    named.args = (f"The endpoint {endpoint!r} failed: {text}",)
-    return named
+    with_name = copy(error)
+    with_name.args = (f"The endpoint {endpoint!r} failed: {text}",)
+    return with_name

@@ -173,7 +173,7 @@ def _document(start: bytes, is_whole: bool) -> Any:
     if text.startswith(_FAILED):
         words = text[len(_FAILED) : _LONGEST_LINE].decode("utf-8", "replace")
         return _if_enough(words, text, is_whole, _LONGEST_LINE)
-    return _if_enough(None, text, is_whole or not _FAILED.startswith(text), 0)
+    return None if is_whole or not _FAILED.startswith(text) else _UNDECIDED
 
 
 def _if_enough(error: Any, text: bytes, is_whole: bool, least: int) -> Any:
