@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -164,6 +165,10 @@ TAKEN: list[tuple[Mapping[str, Any], tuple[Message, ...]]] = [
     ),
     ({"role": "tool", "tool_call_id": "c", "content": 42}, (Message("tool", "42", (), "c"),)),
     (
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "file", "name": "a.py"}]},
+        (Message("tool", '[{"type": "file", "name": "a.py"}]', (), "c"),),
+    ),
+    (
         {
             "role": "tool",
             "tool_call_id": "c",
@@ -240,7 +245,7 @@ LEFT_OUT: list[tuple[Mapping[str, Any], Message, str, tuple[str, str]]] = [
                 {
                     "type": "function_call_output",
                     "call_id": "t",
-                    "output": [{"type": "input_image"}],
+                    "output": [{"type": "input_image", "file_id": "file_1"}],
                 }
             ],
         },
@@ -331,6 +336,34 @@ def test_what_cannot_be_read_of_the_past_is_left_out_with_a_warning(
     assert request.messages == (expected, ASKED)
     assert request.warnings == (warning,)
     assert refusal(chat(message), strict=True) == strictly
+
+
+PIXELS = {"type": "image-data", "data": "A" * 2000, "mediaType": "image/png"}
+
+
+def test_a_picture_in_the_json_text_of_a_result_is_left_out() -> None:
+    text = json.dumps([{"type": "text", "text": "R"}, PIXELS])
+    request = read_chat(chat({"role": "tool", "tool_call_id": "c", "content": text}))
+    assert request.messages[0] == Message("tool", "R\n[image left out]", tool_call_id="c")
+    assert request.warnings == ("messages: image left out",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([{"type": "text", "text": "R" * 2000}]),
+        json.dumps([{"type": "image-data", "data": "A"}]),
+        json.dumps([PIXELS, 5]),
+        json.dumps([{"type": "file", "name": f"module_{number}.py"} for number in range(99)]),
+        json.dumps([PIXELS])[:-1],
+        "[{" * 100_000,
+        json.dumps(PIXELS),
+    ],
+)
+def test_other_json_text_of_a_result_stays_as_it_is(text: str) -> None:
+    request = read_chat(chat({"role": "tool", "tool_call_id": "c", "content": text}))
+    assert request.messages[0] == Message("tool", text, tool_call_id="c")
+    assert request.warnings == ()
 
 
 def test_a_warning_is_given_once_with_its_count() -> None:

@@ -6,6 +6,7 @@ requests of another. To support another type, add a line to PART_KINDS.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,8 @@ PART_KINDS: Mapping[str, str] = {
     "input_image": "image",
     "image": "image",
     "image_file": "image",
+    "image-data": "image",
+    "image-url": "image",
     "input_audio": "audio",
     "audio": "audio",
     "audio_url": "audio",
@@ -51,10 +54,17 @@ PART_KINDS: Mapping[str, str] = {
     "input_file": "file",
     "document": "file",
     "container_upload": "file",
+    "file-data": "file",
+    "file-url": "file",
+    "media": "file",
 }
 """The kind of each known type of part; what becomes of a kind is decided in ContentReader."""
 
 _MEDIA = frozenset({"image", "audio", "video", "file"})
+_PAYLOADS = PART_KINDS.keys() | {"source", "data", "file_id", "file_data", "file_url", "fileId"}
+"""Fields of media. A list of files, {"type": "file", "name": "a.py"}, has none of them."""
+_LEAST_MEDIA = 1000
+"""Characters of base64 that are left out of a text. A picture has more, and less does no harm."""
 
 
 @dataclass
@@ -91,6 +101,8 @@ class ContentReader:
 
     def read(self, value: Any) -> Content:
         """The content in a string, a part or a list of parts. Raises InvalidRequest."""
+        if self.is_result and isinstance(value, str):
+            value = _written_parts(value) or value
         if value is None or isinstance(value, str):
             return Content([value] if value else [])
         if self.is_result and not _is_parts(value):
@@ -182,11 +194,34 @@ def has_results(value: Any) -> bool:
 
 
 def _is_parts(value: Any) -> bool:
-    """Whether a tool's result consists of parts: one has a known type, or all are strings."""
+    """Whether a tool's result consists of parts, and is not data of its own."""
     elements: Sequence[Any] = (value if isinstance(value, list) else [value])[: MOST_ELEMENTS + 1]
-    return any(
-        isinstance(element, dict) and _own_type(element) in PART_KINDS for element in elements
-    ) or all(isinstance(element, str) for element in elements)
+    return any(map(_is_part, elements)) or all(isinstance(element, str) for element in elements)
+
+
+def _is_part(element: Any) -> bool:
+    if not isinstance(element, dict):
+        return False
+    kind = PART_KINDS.get(_own_type(element))
+    return kind is not None and (kind not in _MEDIA or bool(_PAYLOADS & element.keys() - {"type"}))
+
+
+def _written_parts(text: str) -> list[Any] | None:
+    """The parts that a result has as JSON text, if media are among them.
+
+    So @ai-sdk/openai-compatible writes the parts of a result. A picture in base64 would fill the
+    context with what no model can read.
+    """
+    if len(text) < _LEAST_MEDIA or not text.startswith("[{"):
+        return None
+    try:
+        parts: list[Any] = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    has_media = any(
+        _is_part(part) and len(str(part.get("data") or "")) >= _LEAST_MEDIA for part in parts
+    )
+    return parts if has_media and all(map(_is_part, parts)) else None
 
 
 def _type(part: Mapping[str, Any]) -> str:
