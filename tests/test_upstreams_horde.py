@@ -509,7 +509,7 @@ def test_a_refusal_of_the_proxys_own_key_is_no_fault_of_the_caller(world: World)
         completed(world, chat())
     assert str(raised.value) == (
         "it refuses the api_key that is configured for it: The horde does not know this API key. "
-        "The owner of this proxy should look at the account"
+        "The owner of this proxy should look into it"
     )
     assert (raised.value.status, raised.value.retry_after) == (502, 60)
 
@@ -518,3 +518,16 @@ def test_a_refusal_of_the_callers_own_key_stays_its_own(world: World) -> None:
     world.employ(Scripted("Hello."))
     with pytest.raises(InvalidApiKey, match="The horde does not know this API key."):
         list(stream(world, chat(), Caller(api_key="unknown-key-of-the-caller")))
+
+
+@pytest.mark.parametrize("key", [None, "own-key-of-the-caller"])
+@responses.activate
+def test_an_address_in_timeout_is_no_fault_of_any_caller(key: str | None) -> None:
+    world = World()
+    world.session = requests.Session()
+    responses.get(f"{BASE}/status/models", json=[{"name": "test/model", "count": 1}])
+    responses.get(f"{BASE}/workers", json=[])
+    responses.get(f"{BASE}/find_user", json={"kudos": 10})
+    responses.post(SUBMIT, status=403, json={"message": "m", "rc": "TimeoutIP"})
+    with pytest.raises(UpstreamRefused, match="it refuses this proxy: The horde has put this"):
+        list(stream(world, chat(), Caller(api_key=key)))

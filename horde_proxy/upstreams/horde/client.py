@@ -41,6 +41,10 @@ class RequestLost(UpstreamFailed):
     """The horde does not know the request: it has expired, or the horde lost its memory."""
 
 
+class ProxyBanned(Refused):
+    """The horde refuses this proxy's address or agent, whichever key comes with a request."""
+
+
 class HordeClient:
     """Calls one horde through one session. `timeout` is (connect, read), in seconds.
 
@@ -172,11 +176,11 @@ class HordeClient:
         return adapter.send(request, timeout=self._timeout, **self._environment)
 
 
-_FORBIDDEN = {
+_BANNED = {
     "TimeoutIP": "The horde has put this proxy's address in timeout.",
     "BannedClientAgent": "The horde has banned this client.",
-    "DeletedUser": "The horde account of this key was deleted.",
 }
+_FORBIDDEN = {"DeletedUser": "The horde account of this key was deleted."}
 # By code: our message, and the client's parameter that is to blame.
 _BAD_REQUESTS: dict[str, tuple[str, str | None]] = {
     "MissingPrompt": ("The messages hold no text.", "messages"),
@@ -211,6 +215,8 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
     if code in _BAD_REQUESTS:
         message, param = _BAD_REQUESTS[code]
         return InvalidRequest(message, param=param, code="invalid_value")
+    if code in _BANNED:
+        return ProxyBanned(_BANNED[code])
     if status == 403:
         return Refused(_FORBIDDEN.get(code, f"The horde refuses this request{_in_brackets(code)}."))
     if status in (400, 404, 405, 413, 422) and body:

@@ -41,7 +41,7 @@ from horde_proxy.upstreams.base import (
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
 from horde_proxy.upstreams.horde.chained_answer import AnswerItem, ChainedAnswer
-from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.client import HordeClient, ProxyBanned
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.failures import Failures
@@ -137,7 +137,7 @@ class HordeUpstream:
         began, is_accepted = self._horde.clock(), False
         plan, answer = self._answer(request, route.models, caller)
         head = answer.head
-        with self._own_key_is_not_the_callers(caller), closing(answer.items()) as items:
+        with self._own_faults_are_no_callers(caller), closing(answer.items()) as items:
             for item in items:
                 is_early = isinstance(item, Waiting) and self._horde.clock() - began < QUIET_SECONDS
                 if not is_accepted and not is_early:
@@ -148,8 +148,8 @@ class HordeUpstream:
                     yield item
 
     @contextmanager
-    def _own_key_is_not_the_callers(self, caller: Caller) -> Iterator[None]:
-        """Raises UpstreamRefused for a refusal of the proxy's own key, which is no caller's fault.
+    def _own_faults_are_no_callers(self, caller: Caller) -> Iterator[None]:
+        """Raises UpstreamRefused for a refusal of the proxy or its key, which is no caller's fault.
 
         Too few kudos stay what they are: a caller may ask for less.
         """
@@ -157,11 +157,12 @@ class HordeUpstream:
             yield
         except (InvalidApiKey, Refused) as exc:
             is_callers = self._options.key_for(caller.api_key) == caller.api_key
-            if is_callers or isinstance(exc, InsufficientKudos):
+            is_about_key = not isinstance(exc, ProxyBanned)
+            if isinstance(exc, InsufficientKudos) or (is_callers and is_about_key):
                 raise
+            what = "the api_key that is configured for it" if is_about_key else "this proxy"
             raise UpstreamRefused(
-                f"it refuses the api_key that is configured for it: {exc} The owner of this proxy "
-                "should look at the account",
+                f"it refuses {what}: {exc} The owner of this proxy should look into it",
                 retry_after=REFUSED_PAUSE,
             ) from exc
 
