@@ -80,6 +80,10 @@ class GunicornWorker(CollectingWorker):
         """Bytes of a body that are received before a thread serves the request."""
         return int(self.wsgi.config["MAX_CONTENT_LENGTH"])
 
+    def is_urgent(self, request: Any) -> bool:
+        """Whether threads are kept for this request, so that the proxy never looks dead."""
+        return bool(request.path == "/health/live")
+
     def network_of(self, connection: Connection) -> str | None:
         """What a client's connections are counted by; None for a proxy, which has many clients."""
         trusted = self.wsgi.extensions["horde_proxy"].access.trusted_proxies

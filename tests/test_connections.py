@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from horde_proxy.connections import worker as worker_module
 from horde_proxy.connections.framing import ChunkedDecoder, LengthDecoder, MalformedBody
 from horde_proxy.connections.request import IncomingRequest, State, StreamedBody
-from horde_proxy.connections.waiting import Waiting, network_of
+from horde_proxy.connections.waiting import WaitingConnections, network_of
 from horde_proxy.connections.worker import CollectingWorker
 from horde_proxy.serving import Logger
 
@@ -193,7 +193,7 @@ def test_a_client_that_sends_drops_cannot_hold_a_thread(monkeypatch: pytest.Monk
 
 
 def test_the_connection_that_is_silent_for_longest_has_to_go() -> None:
-    waiting = Waiting[str](most=3, most_of_one=2)
+    waiting = WaitingConnections[str](most=3, most_of_one=2)
     for now, (name, network) in enumerate([("a", "one"), ("b", None), ("c", "two")]):
         waiting.add(name, now, network)
     waiting.progressed("a", 3)
@@ -247,7 +247,7 @@ class Worker(CollectingWorker):
         config = Config()
         config.set("worker_connections", 5000)
         super().__init__(1, os.getpid(), [], None, 30, config, Logger(config))
-        self.tpool = self._upload_threads = cast(Any, InlinePool())
+        self.tpool = self._upload_threads = self._urgent_threads = cast(Any, InlinePool())
         self.poller = selectors.DefaultSelector()
         self.method_queue.init()
         self.poller.register(
@@ -258,6 +258,9 @@ class Worker(CollectingWorker):
 
     def most_body(self) -> int:
         return 1000
+
+    def is_urgent(self, request: Any) -> bool:
+        return bool(request.path == "/urgent")
 
     def serve(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/unread":
@@ -519,6 +522,15 @@ def test_a_crowd_of_uploads_is_told_to_come_again(
     received = answer(client)
     assert received[9:12] == b"503"
     assert b"Retry-After: 10" in received
+
+
+def test_what_is_urgent_is_answered_while_all_threads_are_taken(world: World) -> None:
+    world.worker.tpool = SimpleNamespace(submit=lambda *_: futures.Future())
+    client = world.client(b"GET / HTTP/1.1\r\n\r\n")
+    urgent = world.client(b"GET /urgent HTTP/1.1\r\n\r\n" * 2)
+    world.worker.turn()
+    assert answer(urgent).count(b"HTTP/1.1 200 OK") == 2
+    assert answer(client) == b""
 
 
 def test_an_upload_leaves_its_thread_when_it_has_ended(world: World) -> None:

@@ -26,7 +26,7 @@ class _Wait:
     network: str | None
 
 
-class Waiting(Generic[C]):
+class WaitingConnections(Generic[C]):
     """Connections, the one that has been silent for longest first.
 
     `most` bounds them all, `most_of_one` those of one network. Only the main thread uses it.

@@ -46,7 +46,7 @@ from horde_proxy.connections.request import (
     ReceivedParser,
     State,
 )
-from horde_proxy.connections.waiting import Waiting, network_of
+from horde_proxy.connections.waiting import WaitingConnections, network_of
 from horde_proxy.errors import error_envelope
 
 _RECEIVING = 2000
@@ -63,6 +63,8 @@ _STOPPING_SECONDS = 2.0
 _UPLOAD_THREADS = 32
 """Threads that read bodies beyond server.max_body, and answer these requests."""
 _WAITING_UPLOADS = 100
+_URGENT_THREADS = 2
+"""Threads for what must be answered while all others are taken: /health."""
 _IDLE = 1000
 """Kept-alive connections without a request."""
 CONNECTIONS_WITHOUT_THREAD = _RECEIVING + _LINGERING + _IDLE + _UPLOAD_THREADS + _WAITING_UPLOADS
@@ -101,10 +103,13 @@ class CollectingWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.max_keepalived = _IDLE
-        self._receiving: Waiting[Connection] = Waiting(_RECEIVING, _RECEIVING_OF_ONE)
-        self._lingering: Waiting[Connection] = Waiting(_LINGERING, _LINGERING)
+        self._receiving: WaitingConnections[Connection] = WaitingConnections(
+            _RECEIVING, _RECEIVING_OF_ONE
+        )
+        self._lingering: WaitingConnections[Connection] = WaitingConnections(_LINGERING, _LINGERING)
         self._spooled = self._uploads = 0
         self._upload_threads: futures.ThreadPoolExecutor
+        self._urgent_threads: futures.ThreadPoolExecutor
         self._thrown_away = bytearray(_THROWN_AWAY)
 
     def most_body(self) -> int:
@@ -115,12 +120,17 @@ class CollectingWorker(ThreadWorker):  # type: ignore[misc]
         """What the client's connections are counted by; None to count them with nobody's."""
         return network_of(connection.client)
 
+    def is_urgent(self, request: Any) -> bool:
+        """Whether threads of its own are kept for this request, which takes no time."""
+        return False
+
     # gunicorn's own methods, called in the main thread.
 
     def init_process(self) -> None:
         """Serve, in the worker's own process."""
         _raise_descriptor_limit()
         self._upload_threads = futures.ThreadPoolExecutor(_UPLOAD_THREADS, "uploads")
+        self._urgent_threads = futures.ThreadPoolExecutor(_URGENT_THREADS, "urgent")
         super().init_process()
 
     def accept(self, listener: socket.socket) -> None:
@@ -169,6 +179,7 @@ class CollectingWorker(ThreadWorker):  # type: ignore[misc]
             super().run()
         finally:
             self._upload_threads.shutdown(wait=False)
+            self._urgent_threads.shutdown(wait=False)
 
     # RECEIVING
 
@@ -254,11 +265,12 @@ class CollectingWorker(ThreadWorker):  # type: ignore[misc]
             return
         self._stop_receiving(conn)
         conn.parser = ReceivedParser(partial(incoming.with_body, conn.received, conn.sock))
-        if not is_oversized:
+        if not is_oversized and not self.is_urgent(incoming.parsed):
             self.enqueue_req(conn)
             return
-        self._uploads += 1
-        future = self._upload_threads.submit(self.handle, conn)
+        self._uploads += is_oversized
+        threads = self._upload_threads if is_oversized else self._urgent_threads
+        future = threads.submit(self.handle, conn)
         future.add_done_callback(
             lambda done: self.method_queue.defer(self.finish_request, conn, done)
         )
