@@ -21,7 +21,7 @@ from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.config import load
 from horde_proxy.errors import AnswerLost, ClientGone, Unreachable
-from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
+from horde_proxy.upstreams.openai.sending import Sender
 
 HOME, CLOUD = "http://home.invalid:1", "http://cloud.invalid:2"
 ENDPOINTS: list[dict[str, Any]] = [
@@ -164,17 +164,16 @@ def test_a_request_without_a_model_is_answered_by_the_endpoint_that_has_it(
 def test_a_post_without_a_model_that_was_taken_is_sent_to_no_other_endpoint(
     servers: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose(upstream: OpenAIUpstream, *arguments: Any) -> Any:
-        raise AnswerLost(f"{upstream.name} took the request and closed the connection")
+    send = Sender.open
+
+    def lose(sender: Sender, request: Any, guard: Any) -> Any:
+        if request.url.startswith(HOME):
+            raise AnswerLost("home took the request and closed the connection")
+        return send(sender, request, guard)
 
     servers.post(f"{CLOUD}/v1/batches", json={})
     servers.post(f"{CLOUD}/v1/chat/completions", json=COMPLETION)
-    send = OpenAIUpstream._final
-    monkeypatch.setattr(
-        OpenAIUpstream,
-        "_final",
-        lambda upstream, *rest: (lose if upstream.name == "home" else send)(upstream, *rest),
-    )
+    monkeypatch.setattr(Sender, "open", lose)
     found = made().test_client().post("/v1/batches", json={"input_file_id": "1"})
     assert (found.status_code, found.get_json()["error"]["message"]) == (
         502,
@@ -672,7 +671,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, *pieces: bytes, error: Exception) -> No
         yield from pieces
         raise error
 
-    monkeypatch.setattr(OpenAIUpstream, "_bytes", body)
+    monkeypatch.setattr(Sender, "pieces", body)
 
 
 def events(*texts: str, finish_reason: str | None = None) -> bytes:

@@ -23,7 +23,8 @@ from horde_proxy.protocol.chunks import fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.base import Accepted, Caller, Route
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
-from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, _pieces, base_url
+from horde_proxy.upstreams.openai.sending import _pieces
+from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, base_url
 from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, response_headers
 from tests.support import Clock
 

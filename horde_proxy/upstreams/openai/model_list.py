@@ -14,8 +14,6 @@ from typing import Any
 from horde_proxy.errors import UpstreamFailed
 from horde_proxy.numbers import finite
 
-LONGEST_LIST = 32 * 1024 * 1024
-"""Bytes of a list of models. OpenRouter's, the longest that is known, has 0.7 MB."""
 MOST_MODELS = 10_000
 """Models of one server. Hubs of ten thousand would hide all others, and every request of
 GET /v1/models sends them all."""
