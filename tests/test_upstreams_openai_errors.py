@@ -536,6 +536,17 @@ def test_a_message_never_shows_the_endpoints_key(status: int) -> None:
     assert "Wrong key: *******************, also known as ***" in shown
 
 
+def test_a_later_error_event_never_shows_the_endpoints_key_and_texts_stay() -> None:
+    chunk = (
+        b'data: {"choices": [{"delta": {"content": "%s"}}], "error": null}\n\n' % SECRET.encode()
+    )
+    late = b'data: {"error": {"message": "Wrong key: %s"}}\n\n'
+    found = pieces(chunk, chunk, late % SECRET.encode())
+    found.secrets = (SECRET,)
+    assert server_error(found) is None
+    assert list(found) == [chunk, chunk, late % b"*******************"]
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -210,6 +210,10 @@ class ProxyResponse:
             self._head.append(chunk)
         return bool(chunk)
 
+    def map_rest(self, change: Callable[[bytes], bytes]) -> None:
+        """Pass each piece that is still to come through a function."""
+        self._chunks = map(change, self._chunks)
+
     def replace_arrived(self, body: bytes) -> None:
         """Pass on other bytes, as many, instead of those that were read so far."""
         self._head = [body]

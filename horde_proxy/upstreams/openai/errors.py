@@ -56,6 +56,9 @@ _KEY = re.compile(
 )
 # The headers that hold a key: Authorization, X-Api-Key, api-key, X-Auth-Token, Cookie.
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
+# An error in the middle of a stream: "error": {...}, "error": "text" or "event: error". Not the
+# "error": null that some servers put into each chunk.
+_ERROR_EVENT = re.compile(rb'"error"\s*:\s*[{"]|\bevent:\s*error')
 _SHORTEST_SECRET = 8
 """Characters. Shorter ones, and the usual "none", are no secrets but words of a message."""
 _LONGEST_REFUSAL = 10_000
@@ -84,8 +87,8 @@ def server_error(
     - UpstreamFailed, RateLimited, Unavailable: another server may do better.
 
     `is_listed`: the server lists the requested model. `reads_body`: a body with a success's status
-    is looked at too. The keys in a refusal's body are replaced by asterisks; a 200 for a path that
-    the server does not know becomes a 404.
+    is looked at too. The keys in a refusal's body, and in later events that are errors, are
+    replaced by asterisks; a 200 for a path that the server does not know becomes a 404.
     """
     pause = retry_after(response.header("retry-after"), time.time())
     if response.status >= 400:
@@ -94,6 +97,7 @@ def server_error(
     # A redirect and an empty 204 have no body to judge.
     error = error_at_start(response, clock) if reads_body and response.status == 200 else None
     if error is None:
+        _hide_keys_in_events(response)
         return None
     if error in NO_ANSWERS:
         return UpstreamFailed(error)
@@ -143,6 +147,19 @@ def _refusal(response: ProxyResponse) -> Any:
         return error_in(json.loads(text), is_failure=True)
     except (ValueError, RecursionError):
         return text or None
+
+
+def _hide_keys_in_events(response: ProxyResponse) -> None:
+    """Replace the keys in what is still to come of a stream, where it is an error."""
+    if not response.secrets or not response.header("content-type").startswith("text/event-stream"):
+        return
+
+    def hide(piece: bytes) -> bytes:
+        if b"error" not in piece or not _ERROR_EVENT.search(piece):
+            return piece
+        return without_keys(piece.decode("latin-1"), response.secrets).encode("latin-1")
+
+    response.map_rest(hide)
 
 
 def _explained(
