@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,7 +15,7 @@ import responses
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
 from horde_proxy.aihorde.rest import api_url
-from horde_proxy.errors import ProxyError
+from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.text import TEXT
 from horde_proxy.version import VERSION
@@ -208,3 +210,67 @@ def test_an_answer_that_makes_no_sense_is_a_failing_upstream(
 ) -> None:
     responses.post(SUBMIT, status=status, body=body, headers={"Location": "http://x.invalid"})
     assert refused(client).status == 502
+
+
+# What a hostile horde answers
+
+
+def _answers(client: HordeClient, body: bytes, **headers: str) -> None:
+    responses.get(f"{BASE}/generate/text/status/1", body=body, headers=headers)
+    client.status(TEXT, "1")
+
+
+@responses.activate
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"[" * 100_000, {}),
+        (b'{"generations": [' + b"1," * 250_000 + b"1]}", {}),
+        (b"9" * 5000, {}),
+        (b"{}", {"Content-Encoding": "gzip"}),
+        (b"{}", {"Content-Encoding": "br"}),
+        (gzip.compress(b'{"kudos": 1}', mtime=0)[:-9], {"Content-Encoding": "gzip"}),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_a_failure_of_the_horde(
+    client: HordeClient, body: bytes, headers: dict[str, str]
+) -> None:
+    with pytest.raises(UpstreamFailed):
+        _answers(client, body, **headers)
+
+
+@responses.activate
+def test_an_answer_of_eight_megabytes_is_read_and_no_longer_one(client: HordeClient) -> None:
+    _answers(client, b"{" + b" " * 7_999_998 + b"}")
+    responses.replace(responses.GET, f"{BASE}/generate/text/status/1", b"{" + b" " * 8_000_000)
+    with pytest.raises(UpstreamFailed, match="The horde sent an answer of more than 8 MB"):
+        client.status(TEXT, "1")
+
+
+@responses.activate
+def test_a_compressed_answer_is_not_decoded_beyond_its_bound(client: HordeClient) -> None:
+    bomb = gzip.compress(b"{" + b" " * 100_000_000, 9)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UpstreamFailed, match="The horde sent an answer of more than 8 MB"):
+            _answers(client, bomb, **{"Content-Encoding": "gzip"})
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@responses.activate
+def test_a_compressed_answer_is_decoded(client: HordeClient) -> None:
+    body = gzip.compress(b'{"kudos": 1}')
+    responses.get(f"{BASE}/generate/text/status/1", body=body, headers={"Content-Encoding": "gzip"})
+    assert client.status(TEXT, "1") == {"kudos": 1}
+
+
+@responses.activate
+@pytest.mark.parametrize("request_id", ["", "a/b", "a\nb", "\ud800", "x" * 101, 7, None, ["1"]])
+def test_an_id_that_is_no_id_is_a_failure_of_the_horde(
+    client: HordeClient, request_id: Any
+) -> None:
+    responses.post(SUBMIT, status=202, json={"id": request_id})
+    with pytest.raises(UpstreamFailed, match="without a usable id"):
+        client.submit(TEXT, {"prompt": "x"}, KEY)

@@ -401,6 +401,32 @@ def test_an_end_without_an_answer_is_an_error(world: World, status: dict[str, An
         poll_answers(world, {"json": status})
 
 
+def test_of_a_hundred_thousand_generations_one_counts_for_each_choice(world: World) -> None:
+    more = [{"text": "Hello.", "state": "ok", "model": "m", "worker_id": "w"}] * 20_000
+    status = {"done": True, "finished": 20_000, "generations": more}
+    items = poll_answers(world, {"json": status}, n=2)
+    answer = fold(item for item in items if isinstance(item, dict))
+    assert [choice["message"]["content"] for choice in answer["choices"]] == ["Hello.", "Hello."]
+    assert answer["usage"]["completion_tokens"] == 4
+
+
+def test_names_and_texts_of_a_generation_are_bounded(world: World) -> None:
+    generation = {
+        "text": "word " * 1_000_000,
+        "state": "ok",
+        "model": "x" * 100_000,
+        "worker_id": "a\nb",
+        "worker_name": {"a": 1},
+    }
+    status = {"done": True, "finished": 1, "generations": [generation]}
+    items = poll_answers(world, {"json": status})
+    answer = fold(item for item in items if isinstance(item, dict))
+    assert answer["model"] == "test/model"
+    # 512 tokens is what a worker without a list may be asked for, at 256 characters each.
+    assert len(answer["choices"][0]["message"]["content"]) <= 512 * 256
+    assert answer["horde"]["workers"] == [{"id": "", "name": ""}]
+
+
 def test_a_missing_generation_is_requested_again(world: World) -> None:
     partly = {
         "done": True,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 CANONICAL = "canonical"
 """The backend of a name without engine."""
@@ -33,6 +33,8 @@ ENGINES = frozenset(
     }
 )
 
+_LONGEST_NAME = 1000
+"""Characters of a model's or a worker's name. AI-Horde keeps models in fields of 256."""
 _DEFAULT_TAG = ":latest"
 """What Ollama adds to a name without a tag, in its lists and in all comparisons."""
 
@@ -214,3 +216,12 @@ def _author_and_model(bare: str) -> tuple[str, str]:
 
 def _model_of(name: str) -> str:
     return _author_and_model(_without_user(name).rpartition("/")[2])[1]
+
+
+def is_name(value: Any) -> TypeGuard[str]:
+    """Whether a value can be the name of a model or a worker. Workers may advertise anything.
+
+    Names go into logs, headers and labels: no line ends, and no lone surrogates, which UTF-8 cannot
+    encode.
+    """
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()

@@ -5,12 +5,12 @@ It makes no calls itself: callers pass in the answers that they received.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from horde_proxy.json_reading import parse_json
 from horde_proxy.version import VERSION
 
 ANONYMOUS_KEY = "0000000000"
@@ -38,10 +38,10 @@ def client_agent(contact: str) -> str:
     return f"horde-proxy:{VERSION}:{contact}"
 
 
-def json_object(text: str | bytes) -> dict[str, Any]:
+def json_object(content: bytes) -> dict[str, Any]:
     """The JSON object in a body; {} for anything else, such as a list or a load balancer's page."""
     try:
-        value = json.loads(text)
+        value = parse_json(content)
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

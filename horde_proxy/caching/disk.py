@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import requests
 
 from horde_proxy.errors import UpstreamFailed
+from horde_proxy.json_reading import parse_json
+from horde_proxy.response_body import with_body
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +81,15 @@ class CachedDocument:
         # A conditional request (RFC 9110, 13.1.2): 304 means that the copy is still current.
         headers = {"If-None-Match": self._etag} if self._etag and self._value else {}
         try:
-            response = self._session.get(self._source, headers=headers, timeout=self._timeout)
+            response = self._session.get(
+                self._source, headers=headers, timeout=self._timeout, stream=True
+            )
+            with_body(response)
             if response.status_code == 304 and headers:
                 self._write_copy()  # the file's time of change tells the document's age
                 return self._value
             response.raise_for_status()
-            document = response.json()
+            document = parse_json(response.content)
         except (requests.RequestException, ValueError, RecursionError) as exc:
             raise UpstreamFailed("The document cannot be fetched.") from exc
         if not self._is_valid(document):

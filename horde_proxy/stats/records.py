@@ -22,20 +22,15 @@ from pydantic import (
     model_validator,
 )
 
+from horde_proxy.aihorde.names import is_name
 from horde_proxy.numbers import MOST, finite
 
 T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
 
 
-def _is_name(value: Any) -> bool:
-    # Names go into logs, headers and labels: no line ends, and no lone surrogates, which UTF-8
-    # cannot encode.
-    return isinstance(value, str) and value != "" and value.isprintable()
-
-
 def _named(value: str) -> str:
-    if not _is_name(value):
+    if not is_name(value):
         raise ValueError("a name must consist of printable characters")
     return value
 
@@ -48,7 +43,7 @@ def _whole(value: Any) -> Any:
 
 def _names(value: Any) -> Any:
     """A list without elements that cannot be names: workers may advertise anything."""
-    return [name for name in value if _is_name(name)] if isinstance(value, list | tuple) else value
+    return [name for name in value if is_name(name)] if isinstance(value, list | tuple) else value
 
 
 Name = Annotated[str, AfterValidator(_named)]
@@ -204,6 +199,6 @@ def _counts(period: Any) -> ReadDocument[dict[str, int]]:
     counts = {
         name: int(count)
         for name, count in period.items()
-        if _is_name(name) and finite(count) is not None
+        if is_name(name) and finite(count) is not None
     }
     return ReadDocument(counts, len(period) - len(counts))

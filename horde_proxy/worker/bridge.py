@@ -17,6 +17,7 @@ from typing import Any
 import requests
 
 from horde_proxy.aihorde.rest import api_url, client_agent, json_object, retry_after
+from horde_proxy.response_body import with_body
 from horde_proxy.worker.backends import Backend, BackendError
 from horde_proxy.worker.placeholders import fill_payload
 
@@ -169,12 +170,14 @@ class Bridge:
     def _post(
         self, session: requests.Session, path: str, body: Mapping[str, Any]
     ) -> requests.Response:
-        return session.post(
+        response = session.post(
             f"{self._base}/generate/text/{path}",
             json=body,
             timeout=_TIMEOUT,
             headers={"apikey": self._identity.api_key, "Client-Agent": self._agent},
+            stream=True,
         )
+        return with_body(response)
 
     def _pop_body(self) -> dict[str, Any]:
         identity, backend = self._identity, self._backend

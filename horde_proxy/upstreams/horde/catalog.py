@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from horde_proxy.aihorde.agents import software
+from horde_proxy.aihorde.names import is_name
 from horde_proxy.caching.background import PATIENCE
 from horde_proxy.caching.derived import Derived
 from horde_proxy.caching.redis import Document
@@ -156,7 +157,7 @@ def _speed(performance: Any) -> float:
 def _names(value: Any) -> list[str]:
     """The usable model names in a list; names come from workers and may be anything."""
     names = value if isinstance(value, list) else []
-    return [name for name in names if isinstance(name, str) and name and name.isprintable()]
+    return [name for name in names if is_name(name)]
 
 
 def number(value: Any, default: float) -> float:

@@ -7,6 +7,7 @@ by their code (`rc`), never by their wording, which changes. When to call is not
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,8 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
+from horde_proxy.json_reading import parse_json
+from horde_proxy.response_body import LONGEST_BODY, UnreadableBody, with_body
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.horde.jobs import JobKind
 from horde_proxy.upstreams.lean_adapter import prepared
@@ -35,6 +38,12 @@ LONGEST_RETRY_AFTER = 120
 """Seconds that a 429 may make us wait: twice the longest window of the horde's limits."""
 _DEFAULT_PAUSE = 5
 """Seconds to wait after a 429 that names no time."""
+
+
+# Ids are UUIDs at AI-Horde. They become a part of URLs, a header of our answer, and are logged.
+_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+_LONGEST_ANSWER = 8_000_000
+"""Bytes: 20 generations of 16,000 tokens with their metadata are less than 2 MB."""
 
 
 class RequestLost(UpstreamFailed):
@@ -69,15 +78,15 @@ class HordeClient:
         # same for each call.
         self._headers = session.prepare_request(requests.Request("GET", self.base)).headers
         self._environment: dict[str, Any] = {
-            **session.merge_environment_settings(self.base, {}, False, None, None)
+            **session.merge_environment_settings(self.base, {}, True, None, None)
         }
 
     def submit(self, kind: JobKind, payload: Mapping[str, Any], api_key: str) -> str:
         """The id of a new request. Never retried: the horde has no idempotency, and it costs."""
         answer = self._object("POST", kind.submit_path, payload=payload, api_key=api_key)
         request_id = answer.get("id")
-        if not isinstance(request_id, str) or not request_id:
-            raise UpstreamFailed("The horde accepted the request without an id.")
+        if not isinstance(request_id, str) or not _ID.fullmatch(request_id):
+            raise UpstreamFailed("The horde accepted the request without a usable id.")
         return request_id
 
     def check(self, kind: JobKind, request_id: str) -> dict[str, Any]:
@@ -103,7 +112,8 @@ class HordeClient:
     def model_stats(self, kind: str = "text") -> dict[str, Any]:
         """{"day", "month", "total"}, uses by model, of GET stats/{text,img}/models."""
         path = f"stats/{'img' if kind == 'image' else kind}/models"
-        return self._object("GET", path, params={"model_state": "all"})
+        params = {"model_state": "all"}
+        return self._object("GET", path, most=LONGEST_BODY, params=params)
 
     def find_user(self, api_key: str) -> dict[str, Any]:
         """GET find_user: the account of a key. Raises InvalidApiKey."""
@@ -114,7 +124,7 @@ class HordeClient:
         return self._object("GET", "status/performance")
 
     def _list(self, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
-        answer = self._call("GET", path, params=params)
+        answer = self._call("GET", path, most=LONGEST_BODY, params=params)
         if not isinstance(answer, list):
             raise UpstreamFailed("The horde answered with something that is not a list.")
         return [entry for entry in answer if isinstance(entry, dict)]
@@ -125,22 +135,26 @@ class HordeClient:
             raise UpstreamFailed("The horde answered with something that is not an object.")
         return answer
 
-    def _call(self, method: str, path: str, **options: Any) -> Any:
+    def _call(self, method: str, path: str, *, most: int = _LONGEST_ANSWER, **options: Any) -> Any:
         """The JSON of an answer. `path` has no id, so that calls can be counted by it.
 
-        All exceptions of requests become ours here.
+        `most` bytes are read. All exceptions of requests become ours here.
         """
         status: int | None = None
         try:
             response = self._send(method, path, **options)
-            status, content = response.status_code, response.content
+            status = response.status_code
+            with_body(response, most)
             if status < 300:
-                return json.loads(content)
+                return parse_json(response.content)
+        except UnreadableBody as exc:
+            raise UpstreamFailed(f"The horde sent {exc}.") from exc
         except requests.Timeout as exc:
             raise Unreachable(f"The horde at {self._host} did not answer in time.") from exc
         except requests.RequestException as exc:
             raise Unreachable(f"The horde at {self._host} cannot be reached.") from exc
-        # A JSONDecodeError, no UTF-8, an integer of more than 4300 digits, or too many brackets.
+        # A JSONDecodeError, no UTF-8, an integer of more than 4300 digits, too many values or
+        # brackets.
         except (ValueError, RecursionError) as exc:
             raise UpstreamFailed("The horde answered with something that is not JSON.") from exc
         finally:

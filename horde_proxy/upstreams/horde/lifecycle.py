@@ -128,9 +128,8 @@ class Lifecycle(Generic[G]):
 
     def _take(self, request: RunningRequest) -> None:
         """Keep the generations that will do; at the last try all of them. Raises UpstreamFailed."""
-        assert request.status is not None
         self._learn(request)
-        for result in self._job.kind.results(request.status):
+        for result in request.results():
             generation = self._job.read(result)
             self._cost.workers.setdefault(generation.worker, generation.worker_name)
             if not self._tries_left or self._job.is_good(generation):
@@ -153,7 +152,7 @@ class Lifecycle(Generic[G]):
         self._cost.generation_seconds += generating
         self._cost.kudos += number(request.status.get("kudos"), 0)
         self._horde.telemetry.late(request.lateness())
-        for result in self._job.kind.results(request.status):
+        for result in request.results():
             generation = self._job.read(result)
             tokens = self._job.tokens(generation)
             self._cost.tokens += tokens

@@ -11,6 +11,7 @@ polls become a slow fallback. Nothing here starts a thread.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
@@ -122,6 +123,10 @@ class RunningRequest:
         expected = self._expected.queue + self._expected.generation
         return max(sum(self.seconds()) - expected, 0.0)
 
+    def results(self) -> Sequence[Mapping[str, Any]]:
+        """The results of a final request: at most as many as it is for, whatever the horde sent."""
+        return self._kind.results(self.status or {})[: self.n]
+
     def _begin(self) -> None:
         """Count it everywhere, and set the time of the first poll. `close` counts it out again."""
         horde = self._horde
@@ -202,7 +207,7 @@ class RunningRequest:
         """Raises Faulted for an end without any result."""
         self.status, self._ended = status, self._horde.clock()
         self._count_popped(0)
-        if self._kind.results(status):
+        if self.results():
             return
         # Workers that fail twice on a request leave it done, not faulted, and without results.
         if status.get("faulted"):

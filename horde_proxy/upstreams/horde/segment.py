@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from horde_proxy.aihorde import kudos
+from horde_proxy.aihorde.names import is_name
 from horde_proxy.prompts.answer import defect_in
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.tokens import estimate
@@ -21,6 +22,8 @@ from horde_proxy.upstreams.horde.workers import worker_list
 
 _LEAST_AFTER_FAULT = 64
 """Tokens: a job this short did not fail because it was too long for its workers."""
+_LONGEST_TOKEN = 256
+"""Characters: the longest tokens of today's models are runs of 128 spaces or signs."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,14 @@ class Segment:
         return self.worker if speed is None or speed >= max(others) / 2 else None
 
     def read(self, result: Mapping[str, Any]) -> TextGeneration:
+        model, worker, worker_name = map(result.get, ("model", "worker_id", "worker_name"))
+        most = self.fitted.max_length * _LONGEST_TOKEN
         return TextGeneration(
-            model=str(result.get("model") or self.plan.models[0]),
-            worker=str(result.get("worker_id") or ""),
-            worker_name=str(result.get("worker_name") or ""),
+            model=model if is_name(model) else self.plan.models[0],
+            worker=worker if is_name(worker) else "",
+            worker_name=worker_name if is_name(worker_name) else "",
             is_censored=text.is_censored(result),
-            text=str(result.get("text") or ""),
+            text=str(result.get("text") or "")[:most],
             max_length=self.fitted.max_length,
         )
 

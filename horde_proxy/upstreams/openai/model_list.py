@@ -5,13 +5,13 @@ What a model can do is not read here: entries keep all fields that the server se
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from horde_proxy.errors import UpstreamFailed
+from horde_proxy.json_reading import parse_json
 from horde_proxy.numbers import finite
 
 MOST_MODELS = 10_000
@@ -30,8 +30,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def parse_document(content: bytes) -> Any:
     """The JSON value, with null for NaN and Infinity, which are no JSON. Raises UpstreamFailed."""
     try:
-        return json.loads(content, parse_constant=lambda name: None, parse_float=_finite_float)
-    # A JSONDecodeError, no UTF-8, an integer of more than 4300 digits, or too many brackets.
+        return parse_json(content, parse_constant=lambda name: None, parse_float=_finite_float)
+    # A JSONDecodeError, no UTF-8, an integer of more than 4300 digits, too many values or brackets.
     except (ValueError, RecursionError) as exc:
         raise UpstreamFailed("its list of models is not JSON") from exc
 

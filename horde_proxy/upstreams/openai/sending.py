@@ -18,14 +18,13 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from horde_proxy.errors import AnswerLost, TimedOut, Unreachable, UpstreamFailed
+from horde_proxy.response_body import UnreadableBody, with_body
 from horde_proxy.upstreams.connections import FramedResponse
 from horde_proxy.upstreams.disconnects import CallGuard
 from horde_proxy.upstreams.openai.redirects import MOST_REDIRECTS, redirect_target
 
 CONNECT_SECONDS = 5.0
 """A server at home or in a data centre answers a connect at once, or not at all."""
-LONGEST_DOCUMENT = 32 * 1024 * 1024
-"""Bytes of a list of models. OpenRouter's, the longest that is known, has 0.7 MB."""
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """Methods that may be repeated: twice is as good as once (RFC 9110, 9.2.2)."""
 _READ = 65_536
@@ -125,11 +124,11 @@ class Sender:
             response = adapter.send(
                 request,
                 timeout=(CONNECT_SECONDS, timeout),
-                **{**self._environment, "stream": stream},
+                **self._environment,
             )
-            if not stream:
-                _read_whole(response)
-            return response
+            return response if stream else with_body(response)
+        except UnreadableBody as exc:
+            raise UpstreamFailed(f"it sent {exc}") from exc
         except requests.ConnectTimeout as exc:
             raise Unreachable(f"{self._host} does not answer") from exc
         except requests.Timeout as exc:
@@ -155,18 +154,6 @@ def _rewind(request: requests.PreparedRequest) -> None:
     seek = getattr(request.body, "seek", None)
     if seek:
         seek(0)
-
-
-def _read_whole(response: requests.Response) -> None:
-    """Read the whole body. Raises UpstreamFailed if it is too long."""
-    pieces, size = [], 0
-    for piece in response.iter_content(_READ):
-        pieces.append(piece)
-        size += len(piece)
-        if size > LONGEST_DOCUMENT:
-            response.close()
-            raise UpstreamFailed("its list of models is too long")
-    response._content = b"".join(pieces)  # what `response.content` returns from now on
 
 
 def release(response: requests.Response) -> None:

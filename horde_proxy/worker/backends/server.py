@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Self
 
 import requests
 
+from horde_proxy.json_reading import parse_json
+from horde_proxy.response_body import with_body
 from horde_proxy.upstreams.openai.native_apis import Ask
 from horde_proxy.worker.backends.base import BackendError, BackendOptions, Payload
 from horde_proxy.worker.backends.offered_model import ServerModel, choose, limits_of
@@ -71,10 +73,11 @@ class ModelServer(ABC):
         """The JSON value that the server answers with. Raises BackendError."""
         timeout = (_CONNECT_SECONDS, _GENERATION_SECONDS)
         try:
-            response = self._session.post(self.url + path, json=body, timeout=timeout)
-            response.raise_for_status()
-            return response.json()
-        except requests.RequestException as exc:
+            response = self._session.post(self.url + path, json=body, timeout=timeout, stream=True)
+            with_body(response).raise_for_status()
+            return parse_json(response.content)
+        # ValueError and RecursionError: no JSON, or thousands of brackets.
+        except (requests.RequestException, ValueError, RecursionError) as exc:
             raise BackendError(f"the backend at {self.url} failed: {type(exc).__name__}") from exc
 
 
@@ -101,10 +104,10 @@ def _answer(session: requests.Session, url: str, body: Mapping[str, Any] | None)
     method = "GET" if body is None else "POST"
     timeout = (_CONNECT_SECONDS, _PROBE_SECONDS)
     try:
-        response = session.request(method, url, json=body, timeout=timeout)
-        return response.json() if response.ok else None
-    # RecursionError: thousands of brackets. What answers may be no model server at all.
-    except (requests.RequestException, RecursionError):
+        response = session.request(method, url, json=body, timeout=timeout, stream=True)
+        return parse_json(with_body(response).content) if response.ok else None
+    # What answers may be no model server at all, and no JSON.
+    except (requests.RequestException, ValueError, RecursionError):
         return None
 
 
