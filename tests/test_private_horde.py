@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from io import BytesIO
 from itertools import count
 from typing import Any
 
@@ -219,6 +220,70 @@ def test_a_body_without_a_key_is_refused_for_its_missing_apikey(
 ) -> None:
     response = world.post(path, None, body)
     assert (response.status_code, list(response.get_json()["errors"])) == (400, ["apikey"])
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "expected"),
+    [
+        (None, ASYNC, (400, None)),
+        (None, POP, (400, None)),
+        (None, SUBMIT, (400, None)),
+        ("wrong", ASYNC, (401, "InvalidAPIKey")),
+        ("wrong", POP, (401, "InvalidAPIKey")),
+        ("wrong", SUBMIT, (401, "InvalidAPIKey")),
+        (ANONYMOUS, POP, (403, "AnonForbiddenWorker")),
+    ],
+)
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+def test_the_key_is_checked_before_the_body_is_read(
+    world: World, key: str | None, path: str, expected: Any, content_type: str
+) -> None:
+    class Unread(BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise AssertionError("the body was read")
+
+        readinto = readline = read  # type: ignore[assignment]
+
+    response = world.client.post(
+        path,
+        input_stream=Unread(b"{}"),
+        content_length=8_000_000,
+        content_type=content_type,
+        headers={} if key is None else {"apikey": key},
+    )
+    assert refused(response) == expected
+
+
+def test_a_wrong_key_cannot_change_a_worker_whatever_the_body_is(world: World) -> None:
+    [job] = world.pop() or [""]
+    assert job == ""
+    path = f"/api/v2/workers/{world.worker()['id']}"
+    response = world.client.put(path, data=b"{", headers={"apikey": "wrong"})
+    assert refused(response) == (401, "InvalidAPIKey")
+
+
+def test_five_faults_of_a_body_are_named_and_each_in_a_line(world: World) -> None:
+    models = [1] * 10_000
+    errors = world.post(POP, OWNER, {"name": "w", "models": models}).get_json()["errors"]
+    assert errors == {f"models.{index}": "1 is not of type 'string'" for index in range(5)}
+    errors = world.post(ASYNC, BOB, {"prompt": ["x" * 100_000]}).get_json()["errors"]
+    assert list(errors) == ["prompt"]
+    assert len(errors["prompt"]) == 500
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "rc"),
+    [
+        (ASYNC, {"prompt": "x", "workers": ["w" * 100_000]}, "WorkerNotFound"),
+        (SUBMIT, {"id": "j" * 100_000, "generation": "x"}, "InvalidJobID"),
+    ],
+)
+def test_a_refusal_repeats_a_line_of_the_body_at_most(
+    world: World, path: str, body: Any, rc: str
+) -> None:
+    response = world.post(path, BOB, body)
+    assert refused(response) == (404, rc)
+    assert len(response.get_json()["message"]) == 500
 
 
 @pytest.mark.parametrize(

@@ -58,10 +58,20 @@ _SENTENCES: Mapping[str, str] = {
         "later or request to increase your concurrency."
     ),
 }
+MOST_ERRORS = 5
+"""Errors of one body that are reported."""
+_LONGEST = 500
+"""Characters of a message. The real horde's longest has 250; more comes only from the body."""
+_APIKEY_MISSING = (
+    "The API Key corresponding to a registered user. Missing required parameter in the HTTP headers"
+)
 
 
 class HordeError(Exception):
-    """A refusal: status and message, and possibly either an rc or errors by field."""
+    """A refusal: status and message, and possibly either an rc or errors by field.
+
+    Messages repeat parts of a request, so they are cut to a line.
+    """
 
     def __init__(
         self,
@@ -70,11 +80,11 @@ class HordeError(Exception):
         rc: str | None = None,
         errors: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(_line(message))
         self.status = status
-        self.message = message
+        self.message = _line(message)
         self.rc = rc
-        self.errors = errors
+        self.errors = errors and {field: _line(text) for field, text in errors.items()}
 
     def body(self) -> dict[str, Any]:
         """The JSON object of the refusal, in one of the real horde's shapes."""
@@ -96,6 +106,11 @@ def invalid(errors: Mapping[str, str]) -> HordeError:
     return HordeError(400, "Input payload validation failed", errors=errors)
 
 
+def key_missing() -> HordeError:
+    """The error for a call without a key (400, no rc; capture err_400_missing_apikey)."""
+    return invalid({"apikey": _APIKEY_MISSING})
+
+
 def unreadable() -> HordeError:
     """The error for a body that is not JSON or not declared as such (400, no rc)."""
     return HordeError(
@@ -107,3 +122,7 @@ def too_fast(limit: object) -> HordeError:
     """The rate limit error (429, no rc); the str of `limit` is like "2 per 1 second"."""
     # Without `rc`, unlike TooManyPrompts: waiting helps here (capture err_429_ratelimit_async).
     return HordeError(429, str(limit))
+
+
+def _line(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

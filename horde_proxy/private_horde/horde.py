@@ -17,7 +17,7 @@ from horde_proxy.aihorde import kudos, limits
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import delivery, responses, schema, submission
-from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.errors import key_missing, refusal
 from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits, RateLimitState
 from horde_proxy.private_horde.records import HordeAccount, Job, TextRequest
 from horde_proxy.private_horde.state import HordeState
@@ -145,6 +145,20 @@ class PrivateHorde:
         call = ApiCall(address, method, path, key, anonymous=api_key == ANONYMOUS_KEY)
         return self._calls.hit(kind, call)
 
+    def authenticate(self, api_key: str | None, *, as_worker: bool = False) -> str:
+        """The username of a key's account. Call it before a body is read.
+
+        Raises HordeError: 400 without a key, InvalidAPIKey (401), and for a worker without an
+        account of its own AnonForbiddenWorker (403).
+        """
+        if api_key is None:
+            raise key_missing()
+        with self._state.locked():
+            account = self._state.accounts.require(api_key)
+        if as_worker and account.anonymous:
+            raise refusal("AnonForbiddenWorker")
+        return account.username
+
     # The routes for clients.
 
     def submit(self, api_key: str | None, body: Any, address: str = "") -> Body:
@@ -153,7 +167,7 @@ class PrivateHorde:
         `address` is the caller's. After a trusted account has used it, it may submit faster.
         """
         # Bodies are validated before the lock is taken, because a large one takes long.
-        fields = schema.read(schema.SUBMIT, body, api_key)
+        fields = schema.read(schema.SUBMIT, body)
         state = self._state
         with state.locked() as now:
             account = submission.admit(state, fields, api_key or "", self.maintenance)
@@ -198,7 +212,7 @@ class PrivateHorde:
 
         A pop also checks the worker in, and registers it if its name is new.
         """
-        fields = schema.read(schema.POP, body, api_key)
+        fields = schema.read(schema.POP, body)
         state = self._state
         with state.locked() as now:
             worker = delivery.check_in(state, fields, api_key or "", now)
@@ -219,7 +233,7 @@ class PrivateHorde:
 
         Raises InvalidJobID, WrongCredentials, DuplicateGen and AbortedGen.
         """
-        fields = schema.read(schema.GENERATION, body, api_key)
+        fields = schema.read(schema.GENERATION, body)
         state = self._state
         with state.locked() as now:
             job = delivery.find_job(state, fields["id"], api_key or "")
@@ -238,7 +252,7 @@ class PrivateHorde:
 
         Raises WrongCredentials for somebody else's worker, and WorkerNotFound.
         """
-        fields = schema.read(schema.WORKER_CHANGE, body, api_key)
+        fields = schema.read(schema.WORKER_CHANGE, body)
         state = self._state
         with state.locked():
             account = state.accounts.require(api_key or "")

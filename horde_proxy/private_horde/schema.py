@@ -10,22 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from jsonschema import Draft4Validator
 
 from horde_proxy.aihorde.agents import UNKNOWN_AGENT
 from horde_proxy.aihorde.limits import TEXT_PARAMETERS, Parameter
-from horde_proxy.private_horde.errors import invalid, refusal, unreadable
+from horde_proxy.private_horde.errors import MOST_ERRORS, invalid, refusal, unreadable
 
 Body = dict[str, Any]
 Schema = dict[str, Any]
 
 # Levels of JSON. No client needs more, and validating deeper JSON could exhaust the stack.
 _DEEPEST = 100
-_APIKEY_MISSING = (
-    "The API Key corresponding to a registered user. Missing required parameter in the HTTP headers"
-)
 _FIELD_MISSING = "Missing required parameter in the JSON body"
 
 _TEXT: Schema = {"type": "string"}
@@ -41,11 +39,12 @@ class BodySchema:
     required: Mapping[str, str] = field(default_factory=dict)
 
     def errors(self, body: Any) -> dict[str, str]:
-        """Messages by dotted field name, "" for the body itself; {} for a valid body."""
-        return {
-            ".".join(map(str, error.absolute_path)): error.message
-            for error in self._validator.iter_errors(body)
-        }
+        """Messages by dotted field name, "" for the body itself; {} for a valid body.
+
+        Validation stops after a few: a list of a million wrong elements has a million errors.
+        """
+        errors = islice(self._validator.iter_errors(body), MOST_ERRORS)
+        return {".".join(map(str, error.absolute_path)): error.message for error in errors}
 
     @cached_property
     def _validator(self) -> Draft4Validator:
@@ -133,17 +132,15 @@ WORKER_CHANGE = BodySchema({"maintenance": {"type": "boolean"}})
 """PUT workers/{id}."""
 
 
-def read(schema: BodySchema, body: Any, apikey: str | None) -> Body:
+def read(schema: BodySchema, body: Any) -> Body:
     """A body with all fields of the schema: defaults are filled in, unknown fields left out.
 
     Raises HordeError. As in the real horde, the checks come in this order: unusable strings,
-    invalid fields, no key in the headers, missing fields.
+    invalid fields, missing fields.
     """
     _check_strings(body)
     if errors := schema.errors(body):
         raise invalid(errors)
-    if apikey is None:
-        raise invalid({"apikey": _APIKEY_MISSING})
     for name, description in schema.required.items():
         if name not in body:
             raise invalid({name: f"{description} {_FIELD_MISSING}"})
@@ -184,12 +181,12 @@ def _check_strings(body: Any) -> None:
     for _ in range(_DEEPEST):
         if any("\0" in value for value in level if isinstance(value, str)):
             raise refusal("NulByteInPayload")
-        level = [inner for value in level for inner in _inside(value)]
+        level = [
+            inner for value in level if isinstance(value, dict | list) for inner in _inside(value)
+        ]
     if level:
         raise unreadable()
 
 
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return (*value, *value.values())
-    return value if isinstance(value, list) else ()
+def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return (*value, *value.values()) if isinstance(value, dict) else value

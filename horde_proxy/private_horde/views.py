@@ -93,9 +93,20 @@ def _check_rate(horde: PrivateHorde, rate: str) -> None:
         raise too_fast(state.limit)
 
 
+def _checked_key(horde: PrivateHorde, *, as_worker: bool = False) -> str | None:
+    """The call's key. Raises HordeError for a wrong one, so that no stranger's body is read.
+
+    The real horde reads the body first: there, a body with a fault and a wrong key is a 400.
+    """
+    key = request.headers.get("apikey")
+    horde.authenticate(key, as_worker=as_worker)
+    return key
+
+
 def _submit(horde: PrivateHorde) -> tuple[Any, int]:
     # The answer to a dry run has no id and status 200 (capture text_dry_run).
-    answer = horde.submit(request.headers.get("apikey"), _body(), request.remote_addr or "")
+    key = _checked_key(horde)
+    answer = horde.submit(key, _body(), request.remote_addr or "")
     return answer, 202 if "id" in answer else 200
 
 
@@ -108,11 +119,13 @@ def _cancel(horde: PrivateHorde, request_id: str) -> tuple[Any, int]:
 
 
 def _pop(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.pop(request.headers.get("apikey"), _body()), 200
+    key = _checked_key(horde, as_worker=True)
+    return horde.pop(key, _body()), 200
 
 
 def _submit_generation(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.submit_generation(request.headers.get("apikey"), _body()), 200
+    key = _checked_key(horde)
+    return horde.submit_generation(key, _body()), 200
 
 
 def _models(horde: PrivateHorde) -> tuple[Any, int]:
@@ -139,7 +152,8 @@ def _worker(horde: PrivateHorde, worker_id: str) -> tuple[Any, int]:
 
 
 def _change_worker(horde: PrivateHorde, worker_id: str) -> tuple[Any, int]:
-    return horde.set_maintenance(request.headers.get("apikey"), worker_id, _body()), 200
+    key = _checked_key(horde)
+    return horde.set_maintenance(key, worker_id, _body()), 200
 
 
 def _worker_named(horde: PrivateHorde, name: str) -> tuple[Any, int]:
