@@ -72,17 +72,6 @@ def test_1200_half_sent_requests_leave_the_others_alone(
             assert chat.json()["choices"][0]["message"]["content"] == "Hello you"
 
 
-def test_health_is_answered_while_all_threads_are_taken(processes: Processes) -> None:
-    """One place makes 33 threads, which as many open pages hold."""
-    url, _ = processes.serve(horde__url="http://127.0.0.1:9", server__places="1")
-    page = b"GET /page/events HTTP/1.1\r\nHost: x\r\n\r\n"
-    with held_open(url, [page] * 40) as clients:
-        for client in clients[:33]:
-            assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
-        for _ in range(5):
-            assert requests.get(f"{url}/health/live", timeout=5).ok
-
-
 @pytest.mark.parametrize(
     ("beginning", "status"),
     [(HALF_BODY, b"408"), (HALF_HEAD, b"408"), (HALF_CHUNKED, b"408"), (SILENT, b"")],
