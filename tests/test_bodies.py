@@ -25,6 +25,7 @@ from horde_proxy.app.runtime import Runtime
 from horde_proxy.bodies import Request
 from horde_proxy.caching.background import inline
 from horde_proxy.config import load
+from horde_proxy.connections.framing import MalformedBody
 from horde_proxy.content_codings import UnsupportedCoding, decoded
 from tests.support import Scripted, World
 
@@ -303,6 +304,52 @@ def test_a_cut_body_is_a_400(servers: responses.RequestsMock, path: str) -> None
     assert answer.json["error"]["message"] == (
         "The request body is not valid gzip, or it is cut off."
     )
+
+
+class Broken(io.RawIOBase):
+    """A body whose reading fails, like one that a thread reads from a slow client."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        raise self._error
+
+
+@ROUTES
+@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize(
+    "error", [MalformedBody("no size"), TimeoutError("slow"), ConnectionError("gone")], ids=str
+)
+def test_a_body_that_does_not_arrive_is_a_400(
+    servers: responses.RequestsMock,
+    path: str,
+    coding: str,
+    error: Exception,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answer = (
+        proxy()
+        .test_client()
+        .post(
+            path,
+            content_type="application/json" if path != "/v1/files" else "audio/wav",
+            headers={"Content-Encoding": coding, "Transfer-Encoding": "chunked"},
+            environ_overrides={
+                "wsgi.input": io.BufferedReader(Broken(error)),
+                "wsgi.input_terminated": True,
+            },
+        )
+    )
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["error"]["message"]) == (
+        400,
+        "The request body did not arrive completely, or its framing is malformed.",
+    )
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_key_is_checked_before_anything_is_decoded(tmp_path: Path) -> None:

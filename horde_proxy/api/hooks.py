@@ -12,7 +12,13 @@ import uuid
 from collections.abc import Sequence
 
 from flask import Flask, Response, g, jsonify, make_response, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    ClientDisconnected,
+    HTTPException,
+    MethodNotAllowed,
+    NotFound,
+    RequestEntityTooLarge,
+)
 
 from horde_proxy.api import unserved
 from horde_proxy.api.access_log import RequestLog
@@ -138,6 +144,8 @@ def _http_error(exc: HTTPException) -> Response:
         message = f"Not allowed to {request.method} on {request.path}. {_right_methods(methods)}"
     elif isinstance(exc, RequestEntityTooLarge):
         code, message = "request_too_large", "The request body is too large for this proxy."
+    elif isinstance(exc, ClientDisconnected):
+        message = "The request body did not arrive completely, or its framing is malformed."
     elif isinstance(exc, UnsupportedCoding):
         code = "unsupported_content_encoding"
     status = exc.code or 500
