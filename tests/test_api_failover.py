@@ -167,7 +167,7 @@ def test_without_another_endpoint_the_client_is_not_told_of_a_fault_of_its_own(
             ALWAYS["404 of a listed model"],
             502,
             "The endpoint 'home' failed: it lists the model, but does not have it: model 'm' not "
-            "found",
+            "found. The owner of this proxy should install it there",
         ),
         (
             ALWAYS["200 with an error"],

@@ -413,6 +413,7 @@ def test_an_error_with_status_200_is_a_failure(body: bytes, kind: str, message: 
     [
         (b'{"choices": [], "error": null}', JSON),
         (b'{"choices": [{"message": {"content": "error"}}], "error": {"message": "w"}}', JSON),
+        (b'{"choices": [{"message": {"tool_calls": [{}]}}], "error": {"message": "w"}}', JSON),
         (b'{"id": "resp_1", "output": [{}], "error": null}', JSON),
         (b'{"text": "An error"}', JSON),
         (b"[1, 2]", JSON),

@@ -40,7 +40,7 @@ NOTHING = "it sent an empty answer"
 NOTHING_BUT_DONE = "it ended the stream without an answer"
 PAGE = "it sent a web page instead of an answer"
 NO_ANSWERS = (NOTHING, NOTHING_BUT_DONE, PAGE)
-"""The errors of a body without words of its own."""
+"""The errors for bodies that hold no message."""
 
 
 def error_at_start(
@@ -59,7 +59,7 @@ def error_at_start(
         if not response.read_on():
             error = look(response.arrived(), True)
             break
-        # A piece without news has just come: whoever sends keep-alives is at work.
+        # A keep-alive has just come, so the server is at work. The client needs it too.
         if clock() - began > _LONGEST_HOLD:
             return None
     return error
@@ -100,7 +100,10 @@ def _has_answer(document: dict[str, Any]) -> bool:
         if isinstance(choice, dict)
         for name in ("message", "delta", "text")
     ]
-    texts = [part.get("content") if isinstance(part, dict) else part for part in parts]
+    texts = [
+        part.get("content") or part.get("tool_calls") if isinstance(part, dict) else part
+        for part in parts
+    ]
     return any(texts) or any(document.get(name) for name in _ANSWERS)
 
 
@@ -132,10 +135,10 @@ def _first_event(start: bytes, is_whole: bool) -> Any:
         field, _, value = line.strip().partition(b":")
         if field == b"event":
             name = value.strip()
-        # llama.cpp of 2024 writes an error as a field of its own: "error: {...}".
+        # llama.cpp of 2024 writes an error without "data:", as "error: {...}".
         elif field in (b"data", b"error") and value.strip():
             name, data = b"error" if field == b"error" else name, data + value.strip()
-            # A JSON object may go on in the next line, which needs a "data:" of its own.
+            # A JSON object may go on in the next line, after another "data:".
             if not data.startswith(b"{") or data.endswith(b"}"):
                 return _event(name, data)
     if is_whole:

@@ -176,7 +176,8 @@ def _explained(
         return owners_fault
     no_model = NO_MODEL if status == 404 else WRONG_MODEL if status == 400 else None
     if is_listed and no_model and no_model.search(signs):
-        return UpstreamFailed(_said("it lists the model, but does not have it", words))
+        text = _said("it lists the model, but does not have it", words)
+        return UpstreamFailed(f"{text}. The owner of this proxy should install it there")
     if status == 429:
         return RateLimited(_said("it allows no more requests now", words), retry_after=pause)
     if status is None:
@@ -221,7 +222,7 @@ def _status_of(error: Any) -> int | None:
 
 
 def _signs_of(error: Any) -> str:
-    """The words of an error that say what it is, without what repeats the request."""
+    """The words by which an error is classified: kinds and message, no copies of the request."""
     kinds = [error.get(name) for name in _KINDS] if isinstance(error, dict) else []
     inner = error.get("error") if isinstance(error, dict) else None
     if isinstance(inner, dict):
