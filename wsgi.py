@@ -1,3 +1,4 @@
-from horde_proxy import create_app
+from horde_proxy import create_app, logs
 
+logs.configure_console()
 app = create_app()

@@ -27,6 +27,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
+from horde_proxy import printable
 from horde_proxy.numbers import finite
 from horde_proxy.telemetry import Telemetry
 
@@ -159,7 +160,7 @@ class _LabelValues:
         """The label of a name; None if it is unknown, or if there are too many already."""
         label = self._labels.get(name)
         if label is None and len(self._labels) < self._most and is_known(name):
-            label = name[:_LONGEST_NAME].encode("utf-8", "replace").decode()
+            label = _label(name)
             with self._lock:
                 if len(self._labels) >= self._most:
                     return None
@@ -375,21 +376,26 @@ class _Scrape(Collector):
         yield _gauge(
             "endpoint_up",
             "Whether an endpoint is used: 1, or 0.",
-            (((endpoint.name,), endpoint.is_up) for endpoint in endpoints),
+            (((_label(endpoint.name),), endpoint.is_up) for endpoint in endpoints),
             "upstream",
         )
         yield _gauge(
             "endpoint_running_requests",
             "Requests running at an endpoint.",
-            (((endpoint.name,), endpoint.running) for endpoint in endpoints),
+            (((_label(endpoint.name),), endpoint.running) for endpoint in endpoints),
             "upstream",
         )
         yield _gauge(
             "endpoint_cooling_seconds",
             "Time until a failed endpoint is tried again.",
-            (((endpoint.name,), endpoint.cooling) for endpoint in endpoints),
+            (((_label(endpoint.name),), endpoint.cooling) for endpoint in endpoints),
             "upstream",
         )
+
+
+def _label(name: str) -> str:
+    """A label without what a terminal obeys; the library escapes its quotes and newlines."""
+    return printable.lines(name[:_LONGEST_NAME].encode("utf-8", "replace").decode())
 
 
 def _is_amount(value: object) -> TypeGuard[float]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from horde_proxy import create_app, logs, reconfigure
+from horde_proxy import create_app, reconfigure
 from horde_proxy.api.addresses import TrustedProxies
 from horde_proxy.api.slots import Slots
 from horde_proxy.config import load
@@ -190,50 +187,6 @@ def test_health_checks_are_not_logged(world: World, caplog: pytest.LogCaptureFix
     caplog.set_level(logging.INFO, "horde_proxy.requests")
     world.http().get("/health/live")
     assert caplog.records == []
-
-
-@contextmanager
-def log_format(style: Literal["text", "json"]) -> Iterator[None]:
-    """Log to stderr in this format for a while."""
-    before = logging.getLogger().handlers[:], logging.getLogger().level
-    try:
-        logs.configure(style)
-        yield
-    finally:
-        logging.getLogger().handlers[:], level = before
-        logging.getLogger().setLevel(level)
-
-
-def test_no_foreign_text_begins_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
-    foreign = "a\nb\rc\x85d\u2028e"
-    with log_format("text"):
-        logging.getLogger("horde_proxy").warning("home failed: %s", foreign)
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.endswith(r" WARNING horde_proxy: home failed: a\nb\rc\x85d\u2028e")
-
-
-def test_a_traceback_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with log_format("text"):
-        try:
-            raise ValueError("a")
-        except ValueError:
-            logging.getLogger("horde_proxy").exception("failed")
-    first, second, *_, last = capsys.readouterr().err.splitlines()
-    assert first.endswith(" ERROR horde_proxy: failed")
-    assert (second, last) == ("Traceback (most recent call last):", "ValueError: a")
-
-
-def test_a_log_line_can_be_json(capsys: pytest.CaptureFixture[str]) -> None:
-    with log_format("json"):
-        logging.getLogger("horde_proxy.requests").info("x", extra={"fields": {"status": 200}})
-        logging.getLogger("horde_proxy").warning("said %s", "this")
-    first, second = map(json.loads, capsys.readouterr().err.splitlines())
-    assert (first["level"], first["logger"], first["status"]) == (
-        "info",
-        "horde_proxy.requests",
-        200,
-    )
-    assert second["message"] == "said this"
 
 
 def test_new_settings_hold_for_new_requests() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,50 @@ def test_chat_prints_the_answer_of_the_first_model() -> None:
         "stream": True,
         "messages": [{"role": "user", "content": "Hi"}],
     }
+
+
+@responses.activate
+def test_a_model_cannot_command_the_terminal() -> None:
+    responses.get(f"{BASE}/models", json={"data": [{"id": "a/b"}]})
+    said = "1\n\t\x1b]0;x\x07\x9b2J\u202e\ud800 👩\u200d💻 می\u200cخواهم\r\n"
+    responses.post(f"{BASE}/chat/completions", body=sse(delta(said), delta("2\rab")))
+    assert run("chat", "Hi", "--url", BASE).output == (
+        "1\n\t\\x1b]0;x\\x07\\x9b2J\\u202e\\ud800 👩\u200d💻 می\u200cخواهم\n2\\rab\n"
+    )
+
+
+@responses.activate
+def test_an_error_cannot_command_the_terminal() -> None:
+    error = {"error": {"message": "home:\n\x1b[2Jno\ud800"}}
+    responses.get(f"{BASE}/models", status=502, json=error)
+    result = run("models", "--url", BASE)
+    assert result.stderr.endswith("Error: home:\n\\x1b[2Jno\\ud800\n")
+
+
+@responses.activate
+def test_json_of_a_name_with_del_is_still_json() -> None:
+    responses.get(f"{BASE}/models", json={"data": [{"id": "a\x7fb\u202e"}]})
+    responses.get(f"{BASE}/horde/models", status=404)
+    output = run("models", "--json", "--url", BASE).stdout
+    assert output.replace("\n", "").isprintable()
+    assert json.loads(output)[0]["model"] == "a\x7fb\u202e"
+
+
+def test_the_commands_print_in_one_place() -> None:
+    room = Path(demo.__file__).parent
+    printing = ("click.echo(", "click.secho(", "print(", "click.echo,")
+    assert [
+        path.name
+        for path in sorted(room.glob("*.py"))
+        if any(call in path.read_text() for call in printing)
+    ] == ["console.py"]
+
+
+def test_the_demos_first_chat_can_be_pasted_whatever_the_model_is_called() -> None:
+    name = "a'; touch /tmp/x; '$(id)`id`"
+    _, line = demo._first_chat("http://127.0.0.1:8080", [name])
+    *_, option, body = shlex.split(line)
+    assert (option, json.loads(body)["model"]) == ("-d", name)
 
 
 @responses.activate

@@ -553,6 +553,16 @@ def test_a_name_that_is_not_utf8_is_counted() -> None:
     assert b'model="a?\\"\\n"' in metrics.text()
 
 
+def test_a_label_cannot_command_the_terminal_that_shows_it() -> None:
+    metrics = Metrics()
+    metrics.answered(CHATS, recorded(model="a\x1b[2J\r\u202eb"), lambda name: True)
+    gauges = CurrentGauges(endpoints=[EndpointGauges("h\x1b[2J", True, 0, 0.0)])
+    text = metrics.text(gauges).decode()
+    assert r'model="a\\x1b[2J\\r\\u202eb"' in text
+    assert r'upstream="h\\x1b[2J"' in text
+    assert text.replace("\n", "").isprintable()
+
+
 @pytest.mark.parametrize(
     "told",
     [-1, 10**400, float("nan"), float("inf"), "many", None],

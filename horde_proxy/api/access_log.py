@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -11,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from horde_proxy.errors import ClientGone, ProxyError
+from horde_proxy.logs import LONGEST_FIELD
 from horde_proxy.numbers import finite
+from horde_proxy.printable import ascii_json, shortened
 from horde_proxy.protocol.chunks import Chunk, has_text
 from horde_proxy.upstreams.base import Accepted, Spent, StreamItem
 
@@ -91,7 +92,7 @@ class RequestLog:
         """Log the record; its fields are attached for other formats."""
         self.seconds = round(clock() - began, 3)
         fields = {
-            name: value
+            name: shortened(value, LONGEST_FIELD) if isinstance(value, str) else value
             for name, value in vars(self).items()
             if value is not None and name not in _NOT_LOGGED and name[0] != "_"
         }
@@ -131,4 +132,4 @@ def as_text(fields: dict[str, object]) -> str:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) else ascii_json(text)

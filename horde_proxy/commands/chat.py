@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from horde_proxy.commands import proxy_client
+from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import config_option, url_option
 
 
@@ -18,11 +19,11 @@ def chat(text: str, model: str | None, url: str | None, path: str | None) -> Non
     base = proxy_client.base_url(url, path)
     is_cut_off = False
     for piece, finish_reason in proxy_client.chat_deltas(base, model or _first_model(base), text):
-        click.echo(piece, nl=False)
+        echo(piece, nl=False)
         is_cut_off = is_cut_off or finish_reason == "length"
-    click.echo()
+    echo()
     if is_cut_off:
-        click.echo("(cut off at the longest answer that could be requested)", err=True)
+        echo("(cut off at the longest answer that could be requested)", err=True)
 
 
 def _first_model(base: str) -> str:

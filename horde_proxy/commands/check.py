@@ -19,6 +19,7 @@ from horde_proxy.aihorde.rest import ANONYMOUS_KEY, api_url
 from horde_proxy.app.assembly import Assembly, build
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
+from horde_proxy.commands.console import echo, say
 from horde_proxy.commands.options import config_option, load_settings
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.errors import InvalidApiKey, ProxyError
@@ -63,20 +64,16 @@ def check(path: str | None, url: str | None, key: str | None, quick: bool) -> No
         check_settings(settings),
         check_horde(settings, requests.Session()),
         check_endpoints(settings),
-        check_url(url, key, requests.Session(), not quick, _say) if url else (),
+        check_url(url, key, requests.Session(), not quick, say) if url else (),
     )
     is_failed = False
     for finding in findings:
         is_failed = is_failed or not finding.ok
-        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}")
+        echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}")
         if finding.fix:
-            click.echo(f"      fix: {finding.fix}")
+            echo(f"      fix: {finding.fix}")
     if is_failed:
         raise SystemExit(1)
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def check_settings(settings: Config) -> Iterator[Finding]:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pkgutil import resolve_name
 
 import click
 
+from horde_proxy import logs
+from horde_proxy.commands.console import PrintableErrors
 from horde_proxy.version import VERSION
 
 COMMANDS: Mapping[str, str] = {
@@ -30,7 +31,7 @@ COMMANDS: Mapping[str, str] = {
 """The commands by name, each as "module:object"."""
 
 
-class _Commands(click.Group):
+class _Commands(PrintableErrors):
     """A group that imports a command when it is asked for by name; --help imports all."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,4 +47,4 @@ class _Commands(click.Group):
 @click.version_option(VERSION, prog_name="horde-proxy")
 def main() -> None:
     """An OpenAI endpoint for the home, in front of the AI Horde."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    logs.configure_console()

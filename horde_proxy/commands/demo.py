@@ -14,11 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 import click
 import requests
 
+from horde_proxy.commands import console
 from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
 from horde_proxy.config import Config
 from horde_proxy.serving import CannotListen, check_port_free
@@ -63,8 +65,8 @@ def demo(
     settings = load_settings(path, flags)
     echoes = [["--backend", "echo", "--delay", str(echo_delay), "--threads", "50"]] if echo else []
     try:
-        workers = [["--backend", choose_backend(model, click.echo)], *echoes]
-        run(settings, path, workers, click.echo)
+        workers = [["--backend", choose_backend(model, console.echo)], *echoes]
+        run(settings, path, workers, console.echo)
     except DemoError as exc:
         raise click.ClickException(str(exc)) from exc
 
@@ -263,7 +265,8 @@ def _first_chat(url: str, models: Sequence[str]) -> list[str]:
     )
     return [
         "Try:",
-        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+        # Quoted, for a model's name may hold a quotation mark and a command after it.
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d {quote(body)}",
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import config_option, load_settings
 from horde_proxy.commands.table import aligned
 from horde_proxy.config import Config
@@ -48,8 +49,8 @@ def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: 
     key = ClientKey(name, _split(models), _split(endpoints), created=int(time.time()), **limits)
     with _ledger(path) as ledger:
         ledger.add_key(key_digest(plain), key)
-    click.echo(plain)
-    click.echo(f"This is the key of {name}. It cannot be shown again.", err=True)
+    echo(plain)
+    echo(f"This is the key of {name}. It cannot be shown again.", err=True)
 
 
 def _check_new_key(settings: Config, name: str, limits: dict[str, Any]) -> None:
@@ -76,7 +77,7 @@ def list_keys(path: str | None) -> None:
         for key, revoked in ledger.all_keys():
             state = f"revoked {_day(revoked)}" if revoked else "admin" if key.admin else "valid"
             rows.append((key.name, _day(key.created), state, _limits(key) or "none"))
-    click.echo("\n".join(aligned(rows)))
+    echo("\n".join(aligned(rows)))
 
 
 @keys.command("revoke")
@@ -87,7 +88,7 @@ def revoke_key(name: str, path: str | None) -> None:
     with _ledger(path) as ledger:
         if not ledger.revoke_key(name):
             raise click.ClickException(f"there is no valid key {name!r}")
-    click.echo(f"The key of {name} is revoked.")
+    echo(f"The key of {name} is revoked.")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,10 @@ import click
 
 from horde_proxy.aihorde.names import canonical
 from horde_proxy.commands import proxy_client
+from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import config_option, url_option
 from horde_proxy.commands.table import aligned
+from horde_proxy.printable import ascii_json
 
 Row = dict[str, Any]
 
@@ -40,15 +41,15 @@ def list_models(
 ) -> None:
     """List the models of a running proxy."""
     base = proxy_client.base_url(url, path)
-    click.echo(f"Loading the models of {base} ...", err=True)
+    echo(f"Loading the models of {base} ...", err=True)
     models = proxy_client.get(base, "/models")["data"]
     horde = proxy_client.get_list_if_there(base, "/horde/models")
     if horde and horde.get("degraded"):
-        click.echo("The horde cannot be reached now: these values are the last known.", err=True)
+        echo("The horde cannot be reached now: these values are the last known.", err=True)
     elif not models:
-        click.echo(proxy_client.no_models(base), err=True)
+        echo(proxy_client.no_models(base), err=True)
     rows = _selected(_rows(models, horde["data"] if horde else ()), sort, words or "")
-    click.echo(json.dumps(rows, indent=2) if as_json else "\n".join(_lines(rows)))
+    echo(ascii_json(rows, indent=2) if as_json else "\n".join(_lines(rows)))
 
 
 def _rows(models: Iterable[Mapping[str, Any]], merged: Iterable[Mapping[str, Any]]) -> list[Row]:

@@ -9,6 +9,7 @@ import click
 
 from horde_proxy import opencode as configuration
 from horde_proxy.commands import proxy_client
+from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import config_option, url_option
 from horde_proxy.jsonc import JsoncError
 
@@ -52,11 +53,11 @@ def opencode(
     proxy = proxy_client.base_url(url or base_url, path)
     while True:
         try:
-            click.echo(_update(output, proxy, base_url or proxy, key, min_context))
+            echo(_update(output, proxy, base_url or proxy, key, min_context))
         except click.ClickException as exc:
             if once:
                 raise
-            click.echo(f"{output} is unchanged: {exc.message}", err=True)
+            echo(f"{output} is unchanged: {exc.message}", err=True)
         if once:
             return
         time.sleep(interval)

@@ -6,6 +6,7 @@ import click
 
 from horde_proxy import config, logs
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
+from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.serving import Server
@@ -21,7 +22,7 @@ def serve(path: str | None, bind: str | None, log_format: str | None) -> None:
     flags = server_flags(bind=bind, log_format=log_format)
     settings = load_settings(path, flags)
     logs.configure(settings.server.log_format)
-    click.echo(_summary(settings), err=True)
+    echo(_summary(settings), err=True)
     try:
         Server(settings, lambda: config.load(path, flags=flags), config.file_of(path)).run()
     except (RuntimeError, ConfigError) as exc:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from horde_proxy.printable import one_line
+
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line for each row, with its cells padded to the widest of their column."""
-    shown = [[_printable(cell) for cell in row] for row in rows]
+    shown = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in shown
     ]
-
-
-def _printable(text: str) -> str:
-    """Control characters escaped, since a terminal would obey them. Other people name models."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from horde_proxy.commands.console import say
 from horde_proxy.worker.backends import BackendError, BackendOptions, backend_choices, open_backend
 from horde_proxy.worker.bridge import Bridge, WorkerIdentity, WorkerRejected
 from horde_proxy.worker.model_file import ModelFileError
@@ -84,17 +85,13 @@ def worker(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        engine = open_backend(backend, BackendOptions(**options, report=_say))
+        engine = open_backend(backend, BackendOptions(**options, report=say))
         name = name or _default_name(engine.name)
         identity = WorkerIdentity(horde, name, api_key, threads=threads, idle=idle)
-        click.echo(f"{name} offers {engine.name} to {horde}", err=True)
+        say(f"{name} offers {engine.name} to {horde}")
         Bridge(identity, engine, stop=stop).run()
     except (BackendError, ModelFileError, WorkerRejected) as exc:
         raise click.ClickException(str(exc)) from exc
-
-
-def _say(sentence: str) -> None:
-    click.echo(sentence, err=True)
 
 
 def _default_name(model: str) -> str:
