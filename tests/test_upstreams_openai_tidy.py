@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion
 
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.errors import UpstreamFailed
@@ -15,6 +15,7 @@ from horde_proxy.protocol.chunks import Chunk, Head, fold
 from horde_proxy.upstreams.base import Spent
 from horde_proxy.upstreams.openai.events import events
 from horde_proxy.upstreams.openai.tidy import ForeignAnswer
+from tests.legal_answers import check_chunks
 from tests.support import growth
 
 HEAD = Head("chatcmpl-ours", 1700000000, "our/model")
@@ -62,47 +63,6 @@ def message(*deltas: Any, finish_reason: Any = "stop", **options: Any) -> dict[s
     stream = sse(*map(event, deltas), event({}, finish_reason))
     value: dict[str, Any] = completion(stream, **options)["choices"][0]["message"]
     return value
-
-
-def check_chunks(chunks: Sequence[Chunk]) -> None:
-    """Raises for chunks that OpenAI would not send."""
-    for chunk in chunks:
-        ChatCompletionChunk.model_validate(chunk, strict=True)
-        json.dumps(chunk, allow_nan=False, ensure_ascii=False).encode()
-    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
-    assert chunks[0]["id"] and chunks[0]["created"] and chunks[0]["model"]
-    assert (chunks[-1]["choices"], type(chunks[-1]["usage"])) == ([], dict)
-    assert all("usage" not in chunk for chunk in chunks[:-1])
-    choices: dict[int, list[dict[str, Any]]] = {}
-    for chunk in chunks[:-1]:
-        [choice] = chunk["choices"]
-        choices.setdefault(choice["index"], []).append(choice)
-    for parts in choices.values():
-        check_choice(parts)
-
-
-def check_choice(parts: Sequence[dict[str, Any]]) -> None:
-    """Raises for the parts of a choice that OpenAI would not send."""
-    first, *others, last = parts
-    assert first["delta"] == {"role": "assistant", "content": "", "refusal": None}
-    assert all(part["finish_reason"] is None for part in (first, *others))
-    assert last["delta"] == {}
-    begun = 0
-    for part in others:
-        [(name, value)] = part["delta"].items()
-        if name == "tool_calls":
-            [call] = value
-            if call["index"] == begun:
-                begun += 1
-                assert call.keys() == {"index", "id", "type", "function"}
-                assert call["id"] and call["type"] == "function" and call["function"]["name"]
-            else:
-                assert (call.keys(), call["index"] < begun) == ({"index", "function"}, True)
-                assert call["function"].keys() == {"arguments"}
-        elif name != "function_call":
-            assert name in ("content", "reasoning_content", "refusal") and value
-    reasons = {"tool_calls", "length", "content_filter"} if begun else {"stop", "length"}
-    assert last["finish_reason"] in reasons | {"content_filter", "function_call"}
 
 
 # The events of a stream

@@ -183,16 +183,17 @@ def _begins_another(call: _ForeignCall, delta: _CallDelta, *, is_seen: bool) -> 
     delta. So the arguments decide too: a call goes on until they are whole.
     `is_seen`: the same chunk had a delta of that call before.
     """
-    if not delta.name and delta.index is None and not delta.id:
-        # Nothing tells the calls apart but that "{" cannot follow a whole object.
-        return delta.arguments.lstrip().startswith("{") and call.is_whole()
-    if not delta.name or not call.name:
-        return False
-    if is_seen:
-        return True
     is_same_id = bool(delta.id) and delta.id == call.id
     is_other_id = bool(delta.id and call.id) and not is_same_id
     is_same_index = delta.index is not None and delta.index == call.index
+    if not delta.name:
+        # Nothing else tells the calls apart but that "{" cannot follow a whole object.
+        is_clear = is_same_index and not is_other_id
+        return not is_clear and delta.arguments.lstrip().startswith("{") and call.is_whole()
+    if not call.name:
+        return False
+    if is_seen:
+        return True
     if call.is_whole():
         is_named_alike = (
             delta.name == call.name and not is_other_id and (is_same_id or is_same_index)
