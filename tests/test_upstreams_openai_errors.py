@@ -434,6 +434,12 @@ def test_an_answer_is_an_answer_and_passes_as_it_came(body: bytes, kind: str) ->
     assert (server_error(found), b"".join(found)) == (None, body)
 
 
+def test_an_empty_body_is_passed_on_without_an_empty_piece() -> None:
+    found = ProxyResponse(503, [], iter([]))
+    assert isinstance(server_error(found), UpstreamFailed)
+    assert list(found) == []
+
+
 def test_an_unknown_path_with_status_200_is_a_404() -> None:
     body = b'{"error":"Unexpected endpoint or method. (POST /v1/responses). Returning 200 anyway"}'
     found = response(body)

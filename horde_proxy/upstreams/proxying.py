@@ -200,8 +200,10 @@ class ProxyResponse:
 
     def arrived(self) -> bytes:
         """All bytes that were read so far. They are still to be passed on."""
-        self._head = [b"".join(self._head)]
-        return self._head[0]
+        arrived = b"".join(self._head)
+        # An empty piece would end the client's response in some WSGI servers.
+        self._head = [arrived] if arrived else []
+        return arrived
 
     def read_on(self) -> bool:
         """Wait for the next piece of the body. False at its end."""
