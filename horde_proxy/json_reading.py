@@ -32,5 +32,5 @@ def parse_json(
     Raises TooManyValues, and ValueError or RecursionError for what is no JSON, or nested too deep.
     """
     if len(content) > most_values and sum(map(content.count, _SIGNS)) > most_values:
-        raise TooManyValues(f"it has more than {most_values} values")
+        raise TooManyValues(f"it has more than {most_values:,} values")
     return json.loads(content, parse_constant=parse_constant, parse_float=parse_float)

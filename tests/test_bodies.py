@@ -408,3 +408,38 @@ def test_json_may_be_in_any_unicode_encoding(world: World, encoding: str, coding
         headers={"Content-Encoding": coding, "Content-Type": "application/json"},
     )
     assert answer.status_code == 200
+
+
+MANY = b'{"model": "m", "messages": [' + b"1," * 250_000 + b"1]}"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
+def test_json_of_too_many_values_is_too_large(servers: responses.RequestsMock, path: str) -> None:
+    answer = proxy().test_client().post(path, data=MANY, content_type="application/json")
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["error"]["code"]) == (413, "request_too_large")
+    assert answer.json["error"]["message"] == (
+        "The JSON of the request body is too large: it has more than 250,000 values."
+    )
+
+
+def test_json_of_too_many_values_is_unreadable_for_the_private_horde() -> None:
+    answer = (
+        private()
+        .test_client()
+        .post(
+            "/api/v2/generate/text/async",
+            data=MANY,
+            content_type="application/json",
+            headers={"apikey": "0000000000"},
+        )
+    )
+    assert answer.status_code == 400
+
+
+def test_a_long_text_of_few_values_is_no_large_json(servers: responses.RequestsMock) -> None:
+    call = servers.post(f"{HOME}/v1/embeddings", json={"data": []})
+    text = "a, b [c] {d} " * 20_000
+    http = proxy().test_client()
+    assert http.post("/v1/embeddings", json={"model": "m", "input": text}).status_code == 200
+    assert call.call_count == 1

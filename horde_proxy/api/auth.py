@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 
 from flask import g, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from horde_proxy.api.addresses import parse_address
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.errors import InvalidApiKey, InvalidRequest
+from horde_proxy.json_reading import TooManyValues, parse_json
 from horde_proxy.key_digest import key_digest
 from horde_proxy.ledger import ClientKey
 from horde_proxy.router import EVERYTHING
@@ -30,13 +32,15 @@ ANONYMOUS_ACCOUNT = "anybody"
 
 
 def read_json() -> JsonBody:
-    """The decoded JSON body. Raises InvalidRequest.
+    """The decoded JSON body. Raises InvalidRequest, or RequestEntityTooLarge for too many values.
 
     Content-Type does not matter: curl and many scripts send JSON as a form.
     """
     content = request.get_data(cache=False)
     try:
-        return JsonBody(content, json.loads(content))
+        return JsonBody(content, parse_json(content))
+    except TooManyValues as exc:
+        raise RequestEntityTooLarge(f"The JSON of the request body is too large: {exc}.") from exc
     except json.JSONDecodeError as exc:
         place = f" {exc.msg} (line {exc.lineno}, column {exc.colno})."
         reason = place if exc.doc else " It is empty."

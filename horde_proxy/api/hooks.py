@@ -143,7 +143,10 @@ def _http_error(exc: HTTPException) -> Response:
         code = "method_not_supported"
         message = f"Not allowed to {request.method} on {request.path}. {_right_methods(methods)}"
     elif isinstance(exc, RequestEntityTooLarge):
-        code, message = "request_too_large", "The request body is too large for this proxy."
+        code = "request_too_large"
+        # Werkzeug's own words are about bytes.
+        if exc.description == RequestEntityTooLarge.description:
+            message = "The request body is too large for this proxy."
     elif isinstance(exc, ClientDisconnected):
         message = "The request body did not arrive completely, or its framing is malformed."
     elif isinstance(exc, UnsupportedCoding):

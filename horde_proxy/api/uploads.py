@@ -5,7 +5,6 @@ Only what is proxied comes here: forms with audio or pictures, and files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from shutil import copyfileobj
 from tempfile import SpooledTemporaryFile
@@ -24,6 +23,7 @@ from werkzeug.sansio.multipart import (
 )
 
 from horde_proxy.errors import InvalidRequest
+from horde_proxy.json_reading import parse_json
 from horde_proxy.upstreams.proxying import JsonBody
 
 _IN_MEMORY = 1024 * 1024
@@ -57,7 +57,7 @@ class Upload:
         self._file.seek(0)
         content = self._file.read()
         try:
-            document = json.loads(content) if content.lstrip()[:1] == b"{" else None
+            document = parse_json(content) if content.lstrip()[:1] == b"{" else None
         except (ValueError, RecursionError):
             return None
         return JsonBody(content, document) if document is not None else None

@@ -16,6 +16,7 @@ from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, NotFound
 
 from horde_proxy.content_codings import UnsupportedCoding
+from horde_proxy.json_reading import parse_json
 from horde_proxy.private_horde import responses, x_fields
 from horde_proxy.private_horde.errors import HordeError, invalid, too_fast, unreadable
 from horde_proxy.private_horde.horde import PrivateHorde
@@ -229,7 +230,7 @@ def _body() -> Any:
     if not request.is_json:
         raise unreadable()
     try:
-        return json.loads(request.get_data(), parse_constant=_refuse_constant)
+        return parse_json(request.get_data(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
         raise unreadable() from exc
 
