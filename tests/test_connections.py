@@ -559,3 +559,42 @@ def test_a_client_that_left_before_it_was_accepted_is_no_error(world: World) -> 
     world.failure = OSError(errno.EIO, "broken")
     with pytest.raises(OSError, match="broken"):
         world.client()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected"),
+    [
+        (1024, 524_288, [(16_384, 524_288)]),
+        (1024, -1, [(16_384, -1)]),
+        (1024, 4096, [(4096, 4096)]),
+        (20_000, 20_000, []),
+        (-1, -1, []),
+    ],
+)
+def test_the_process_may_open_many_descriptors(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, expected: list[tuple[int, int]]
+) -> None:
+    limits: list[tuple[int, int]] = []
+    resource = SimpleNamespace(
+        RLIMIT_NOFILE=7,
+        getrlimit=lambda kind: (soft, hard),
+        setrlimit=lambda kind, pair: limits.append(pair),
+    )
+    monkeypatch.setattr(worker_module, "resource", resource)
+    worker_module._raise_descriptor_limit()
+    assert limits == expected
+
+
+def test_a_sandbox_may_forbid_that(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forbidden(kind: int) -> tuple[int, int]:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(
+        worker_module, "resource", SimpleNamespace(RLIMIT_NOFILE=7, getrlimit=forbidden)
+    )
+    worker_module._raise_descriptor_limit()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the limit of open files could not be raised: Operation not permitted"
+    ]

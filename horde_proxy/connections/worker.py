@@ -373,14 +373,15 @@ class CollectingWorker(ThreadWorker):  # type: ignore[misc]
 
 def _raise_descriptor_limit() -> None:
     """Let the process open as many descriptors as it may: shells begin with 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # RLIM_INFINITY is -1.
-    wanted = _DESCRIPTORS if hard < 0 else min(_DESCRIPTORS, hard)
-    if 0 <= soft < wanted:
-        try:
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # RLIM_INFINITY is -1.
+        wanted = _DESCRIPTORS if hard < 0 else min(_DESCRIPTORS, hard)
+        if 0 <= soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError) as exc:
-            log.warning("at most %d files and connections can be open: %s", soft, exc)
+    except (OSError, ValueError) as exc:
+        # Sandboxes forbid these calls. Connections are then closed earlier, see _free_descriptor.
+        log.warning("the limit of open files could not be raised: %s", exc)
 
 
 def _is_kept(future: futures.Future[Any]) -> bool:

@@ -107,12 +107,23 @@ def test_no_early_refusal_is_lost(
     assert statuses == [status] * 50
 
 
-def refused(url: str, path: str, framing: str, size: int = 2_000_000) -> bytes:
+def test_no_refusal_for_a_limit_is_lost(processes: Processes) -> None:
+    key = "a-key-with-a-limit"
+    keys = json.dumps({"ann": {"key": key, "requests_per_minute": 1}})
+    url, _ = processes.serve(
+        horde__url="http://127.0.0.1:9", access__mode="keys", access__keys=keys
+    )
+    bearer = f"\r\nAuthorization: Bearer {key}"
+    statuses = [refused(url, "/v1/chat/completions", "length", fields=bearer) for _ in range(51)]
+    assert statuses == [b"400"] + [b"429"] * 50
+
+
+def refused(url: str, path: str, framing: str, size: int = 2_000_000, fields: str = "") -> bytes:
     """The status of the answer to a POST that is read only after its body was sent."""
     piece = b"x" * 50_000
     with connect(url) as client:
         header = f"Content-Length: {size}" if framing == "length" else "Transfer-Encoding: chunked"
-        client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode())
+        client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{header}{fields}\r\n\r\n".encode())
         for _ in range(size // len(piece)):
             client.sendall(b"c350\r\n%b\r\n" % piece if framing == "chunked" else piece)
         if framing == "chunked":
