@@ -51,6 +51,98 @@ def test_without_a_known_key_there_is_a_401(
     assert "wrong-key" not in response.text
 
 
+GUESSES = [
+    ("GET", "/v1/models"),
+    ("GET", "/v1/endpoints"),
+    ("GET", "/v1/usage"),
+    ("GET", "/v1/horde/account"),
+    ("GET", "/health/probe"),
+    ("GET", "/metrics"),
+    ("GET", "/page/state.json"),
+    ("GET", "/page/events"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), GUESSES)
+def test_ten_wrong_keys_a_minute_are_slowed_and_more_refused_on_every_route(
+    world: World, method: str, path: str
+) -> None:
+    world.configure(**KEYS)
+    http, began = world.http(), world.clock.seconds
+
+    def guess(key: str, address: str = "10.1.2.3") -> Any:
+        return http.open(
+            path,
+            method=method,
+            headers={"Authorization": f"Bearer {key}"},
+            environ_base={"REMOTE_ADDR": address},
+        )
+
+    assert [guess(f"guess-{number}").status_code for number in range(10)] == [401] * 10
+    assert world.clock.seconds - began == 7 * 0.25
+    refused = guess("guess-10")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "59")
+    assert refused.json["error"]["code"] == "too_many_wrong_keys"
+    assert guess("guess-0").status_code == 401
+    assert guess("guess-10", "10.1.2.4").status_code == 401
+    allowed = guess(LAPTOP)
+    assert allowed.status_code not in (401, 429)
+    allowed.close()
+
+
+def test_addresses_of_one_ipv6_network_guess_together(world: World) -> None:
+    http = world.configure(**KEYS).http()
+    statuses = [
+        http.get(
+            "/v1/models",
+            headers={"api-key": f"guess-{number}"},
+            environ_base={"REMOTE_ADDR": f"2001:db8:0:1::{number:x}"},
+        ).status_code
+        for number in range(11)
+    ]
+    assert statuses == [401] * 10 + [429]
+
+
+def test_behind_an_undeclared_proxy_the_refusal_says_so(world: World) -> None:
+    http = world.configure(**KEYS).http()
+
+    def guess(number: int) -> Any:
+        headers = {"api-key": f"guess-{number}", "X-Forwarded-For": f"10.0.0.{number}"}
+        return http.get("/v1/models", headers=headers)
+
+    refused = [guess(number) for number in range(11)][-1]
+    assert refused.status_code == 429
+    assert "server.trusted_proxies does not name that proxy" in refused.json["error"]["message"]
+
+
+def test_behind_a_trusted_proxy_each_client_has_its_own_guesses(world: World) -> None:
+    world.configure(**KEYS)
+    http = world.configure(server={"trusted_proxies": ["127.0.0.1"]}).http()
+
+    def guess(number: int, client: str) -> int:
+        headers = {"api-key": f"guess-{number}", "X-Forwarded-For": client}
+        return http.get("/v1/models", headers=headers).status_code
+
+    assert [guess(number, f"10.0.0.{number}") for number in range(20)] == [401] * 20
+    assert [guess(number, "10.0.1.1") for number in range(11)] == [401] * 10 + [429]
+
+
+def test_in_passthrough_guesses_at_the_hordes_keys_are_refused(world: World) -> None:
+    world.configure(access={"mode": "passthrough"})
+    world.employ(Scripted("Hello."))
+    http = world.http()
+
+    def guess(key: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return http.post("/v1/chat/completions", json=BODY, headers=headers).status_code
+
+    statuses = [guess(f"guess-{number}") for number in range(11)]
+    assert statuses == [401] * 10 + [429]
+    assert guess(OWNER_KEY) == 200
+
+
 def test_a_preflight_and_the_health_need_no_key(world: World) -> None:
     world.configure(**KEYS)
     assert world.http().options("/v1/chat/completions").status_code == 204

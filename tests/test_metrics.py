@@ -694,9 +694,47 @@ def test_without_keys_the_metrics_are_for_this_machine(
     assert response.status_code == status
 
 
-def test_a_forwarded_client_does_not_count_as_this_machine(world: World) -> None:
-    forwarded = {"X-Forwarded-For": "127.0.0.1"}
-    assert Http(world.app()).get("/metrics", headers=forwarded).status_code == 403
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+        "X-Real-IP",
+        "Forwarded",
+        "Via",
+    ],
+)
+@pytest.mark.parametrize("address", ["127.0.0.1", ""])
+def test_a_forwarded_client_does_not_count_as_this_machine(
+    world: World, header: str, address: str
+) -> None:
+    response = Http(world.app()).get(
+        "/metrics", headers={header: "127.0.0.1"}, environ_base={"REMOTE_ADDR": address}
+    )
+    assert response.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"X-Forwarded-For": "127.0.0.1"}, 200),
+        ({"X-Forwarded-For": "::1, 127.0.0.1", "Via": "1.1 nginx"}, 200),
+        ({"X-Forwarded-For": "192.168.1.7"}, 403),
+        ({"X-Forwarded-For": "127.0.0.1, 192.168.1.7"}, 403),
+        ({"X-Forwarded-For": ","}, 403),
+        ({"X-Forwarded-For": ""}, 403),
+        ({"X-Real-IP": "127.0.0.1"}, 403),
+        ({"Forwarded": "for=127.0.0.1"}, 403),
+        ({"Via": "1.1 nginx"}, 403),
+    ],
+)
+def test_a_trusted_proxys_client_counts_as_this_machine_by_its_own_address(
+    world: World, headers: dict[str, str], status: int
+) -> None:
+    world.configure(server={"trusted_proxies": ["127.0.0.1"]})
+    assert Http(world.app()).get("/metrics", headers=headers).status_code == status
 
 
 def test_it_answers_while_all_places_are_taken(world: World) -> None:

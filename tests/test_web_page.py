@@ -297,18 +297,39 @@ def test_a_login_from_another_site_is_refused(
     assert client.get("/page/state.json").status_code == 401
 
 
-def test_an_address_may_try_ten_keys_a_minute(world: World) -> None:
-    clock = world.clock
-    guarded(world)
-    client = world.http()
-    for _ in range(10):
-        assert log_in(client, "wrong-key-0123456789").status_code == 401
-    response = log_in(client, GUEST)
-    assert (response.status_code, response.headers["Retry-After"]) == (429, "60")
-    elsewhere = log_in(client, GUEST, environ_base={"REMOTE_ADDR": "10.1.2.3"})
-    assert elsewhere.status_code == 303
-    clock.seconds += 61
-    assert log_in(world.http(), GUEST).status_code == 303
+def test_an_address_may_try_ten_wrong_keys_a_minute_and_the_right_one_always(world: World) -> None:
+    client = guarded(world).http()
+    began = world.clock.seconds
+    for guess in range(10):
+        assert log_in(client, f"wrong-key-012345678{guess}").status_code == 401
+    assert world.clock.seconds - began == 7 * 0.25
+    response = log_in(client, "wrong-key-of-the-eleventh")
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "59")
+    assert "Too many wrong API keys came from this address. Wait 59 s" in response.text
+    assert "reverse proxy" not in response.text
+    elsewhere = log_in(client, "wrong-key", environ_base={"REMOTE_ADDR": "10.1.2.3"})
+    assert elsewhere.status_code == 401
+    assert log_in(client, GUEST).status_code == 303
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "Via"])
+def test_behind_an_undeclared_proxy_the_login_says_so_and_lets_right_keys_in(
+    world: World, header: str
+) -> None:
+    client = guarded(world).http()
+    for guess in range(10):
+        log_in(client, f"wrong-key-012345678{guess}", headers={header: f"10.0.0.{guess}"})
+    response = log_in(client, "wrong-key-of-the-eleventh", headers={header: "10.0.0.99"})
+    assert response.status_code == 429
+    assert "because server.trusted_proxies does not name that proxy." in response.text
+    assert log_in(client, GUEST, headers={header: "10.0.0.98"}).status_code == 303
+
+
+def test_a_login_form_has_16_kilobytes_at_most(world: World) -> None:
+    client = guarded(world).http()
+    token = token_in(client.get("/", headers=HTML))
+    form = {"token": token, "key": "x" * 16_384}
+    assert client.post("/page/login", data=form).status_code == 413
 
 
 def test_a_session_ends_after_twelve_hours(world: World) -> None:

@@ -1,9 +1,22 @@
-"""Addresses of clients and proxies: which are trusted, which are this machine's. No Flask here."""
+"""Addresses of clients and proxies: which are trusted, which are this machine's. No Flask here.
+
+`peer` is the address of a connection, "" for a Unix socket. The functions here alone decide whose
+forwarding headers are believed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from werkzeug.datastructures import Headers
+
+_FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-real-ip"})
+_FORWARDING_PREFIX = "x-forwarded-"
+"""Headers that a reverse proxy adds: X-Forwarded-For, -Host, -Proto and so on; Forwarded is RFC
+7239's, Via RFC 9110's (7.6.3), X-Real-IP nginx's."""
+_NETWORK_OF_ONE = 64
+"""Bits: providers give a home an IPv6 network of this size, in which it chooses addresses."""
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
@@ -29,3 +42,48 @@ class TrustedProxies:
     def __contains__(self, address: str | None) -> bool:
         parsed = parse_address(address or "")
         return parsed is not None and any(parsed in network for network in self._networks)
+
+
+def is_forwarded(headers: Headers) -> bool:
+    """Whether a request came through a reverse proxy, as far as its headers show."""
+    names = [name.lower() for name, _ in headers]
+    return any(name in _FORWARDING_HEADERS or name.startswith(_FORWARDING_PREFIX) for name in names)
+
+
+def client_address(peer: str, headers: Headers, trusted: TrustedProxies) -> str:
+    """The peer's address, or what a trusted proxy says of its client.
+
+    Each proxy appends its peer to X-Forwarded-For; a client may have sent the beginning itself.
+    So the client is the last address that no trusted proxy has.
+    """
+    return _named_client(peer, headers, trusted) or peer
+
+
+def is_local(peer: str, headers: Headers, trusted: TrustedProxies) -> bool:
+    """Whether the client is on this machine.
+
+    A client of a Unix socket is. Behind a reverse proxy, clients may be anywhere: one that a
+    trusted proxy names is local if its address is; of any other, nothing is known.
+    """
+    address = peer
+    if is_forwarded(headers):
+        address = _named_client(peer, headers, trusted) or "unknown"
+    parsed = parse_address(address)
+    return parsed.is_loopback if parsed else not address
+
+
+def network_of(address: str) -> str:
+    """What belongs to one home: an IPv4 address, or an IPv6 network of 64 bits."""
+    parsed = parse_address(address)
+    if isinstance(parsed, IPv6Address) and not parsed.is_loopback:
+        return str(ip_network((parsed.packed, _NETWORK_OF_ONE), strict=False))
+    return str(parsed or address)
+
+
+def _named_client(peer: str, headers: Headers, trusted: TrustedProxies) -> str | None:
+    """The client that trusted proxies name in X-Forwarded-For, or None."""
+    forwarded = [entry.strip() for entry in headers.get("X-Forwarded-For", "").split(",")]
+    address, named = peer, None
+    while address in trusted and forwarded and forwarded[-1]:
+        address = named = forwarded.pop()
+    return named

@@ -10,9 +10,9 @@ import json
 from flask import g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from horde_proxy.api.addresses import parse_address
+from horde_proxy.api import addresses
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.errors import InvalidApiKey, InvalidRequest
+from horde_proxy.errors import InvalidApiKey, InvalidRequest, RateLimited
 from horde_proxy.json_reading import TooManyValues, parse_json
 from horde_proxy.key_digest import key_digest
 from horde_proxy.ledger import ClientKey
@@ -75,8 +75,33 @@ def authenticate() -> None:
         )
     key = ctx.access.keys.find(sent)
     if key is None:
+        count_wrong_key(sent)
         raise InvalidApiKey("Incorrect API key provided.")
     act_as(key)
+
+
+def count_wrong_key(key: str) -> None:
+    """Count a wrong key of the client's address. Raises RateLimited where there were too many."""
+    ctx = current_context()
+    wait = ctx.live.wrong_keys.count(addresses.network_of(client_address()), key)
+    if wait:
+        raise RateLimited(
+            f"Too many wrong API keys came from this address. Wait {wait} s, or send the right "
+            f"key.{hint_at_proxy()}",
+            code="too_many_wrong_keys",
+            retry_after=wait,
+        )
+
+
+def hint_at_proxy() -> str:
+    """What to add to a refusal by address where a proxy's clients share one address, or ""."""
+    peer, trusted = request.remote_addr or "", current_context().access.trusted_proxies
+    if peer in trusted or not addresses.is_forwarded(request.headers):
+        return ""
+    return (
+        " All clients of the reverse proxy count as one address, because server.trusted_proxies "
+        "does not name that proxy."
+    )
 
 
 def act_as(key: ClientKey) -> None:
@@ -127,30 +152,14 @@ def client_name() -> str:
 
 
 def client_address() -> str:
-    """The peer's address, or what a trusted proxy says of its client.
-
-    Each proxy appends its peer to X-Forwarded-For; a client may have sent the beginning itself.
-    So the client is the last address that no trusted proxy has.
-    """
-    trusted, address = current_context().access.trusted_proxies, request.remote_addr or ""
-    header = request.headers.get("X-Forwarded-For", "")
-    forwarded = [entry.strip() for entry in header.split(",")]
-    while address in trusted and forwarded and forwarded[-1]:
-        address = forwarded.pop()
-    return address
+    """The address of the current request's client; see addresses.client_address."""
+    trusted = current_context().access.trusted_proxies
+    return addresses.client_address(request.remote_addr or "", request.headers, trusted)
 
 
 def _is_local() -> bool:
-    """Whether the client is on this machine.
-
-    A proxy on this machine is not, when it forwards: its clients may be anywhere. A client of a
-    Unix socket has no address.
-    """
-    if "X-Forwarded-For" in request.headers:
-        return False
-    text = client_address()
-    address = parse_address(text)
-    return address.is_loopback if address else not text
+    trusted = current_context().access.trusted_proxies
+    return addresses.is_local(request.remote_addr or "", request.headers, trusted)
 
 
 def _is_key(key: str) -> bool:

@@ -24,6 +24,7 @@ from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.base import Sleeper
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.web.page_state import PageState
+from horde_proxy.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
     from horde_proxy.stats.service import StatsService
@@ -98,6 +99,7 @@ class LiveState:
     metrics: Metrics = field(default_factory=Metrics)
     page: PageState = field(default_factory=PageState)
     settings: SettingsStatus = field(default_factory=SettingsStatus)
+    wrong_keys: WrongKeys = field(default_factory=WrongKeys)
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,18 @@ from werkzeug.exceptions import (
 
 from horde_proxy.api import unserved
 from horde_proxy.api.access_log import RequestLog
-from horde_proxy.api.auth import client_address
+from horde_proxy.api.auth import client_address, client_key, count_wrong_key
 from horde_proxy.api.context import current_context
 from horde_proxy.api.metrics import route
 from horde_proxy.api.proxying import UnsupportedEndpoint, proxy_unrouted
 from horde_proxy.content_codings import UnsupportedCoding
-from horde_proxy.errors import ProxyError, ServerBug, without_retry_triggers
+from horde_proxy.errors import (
+    InvalidApiKey,
+    ProxyError,
+    RateLimited,
+    ServerBug,
+    without_retry_triggers,
+)
 from horde_proxy.ledger import UsageRecorder
 from horde_proxy.protocol import error_shapes
 from horde_proxy.protocol.error_shapes import ErrorFacts
@@ -125,10 +131,23 @@ def _count(usage: UsageRecorder, record: RequestLog) -> None:
 
 
 def _proxy_error(exc: ProxyError) -> Response:
+    if isinstance(exc, InvalidApiKey) and current_context().access.passthrough:
+        exc = _refused_by_horde(exc)
     g.record.error = exc.code or exc.type
     response = _error(ErrorFacts(exc.status, exc.message, exc.type, exc.param, exc.code))
     response.headers.update(exc.headers())
     return response
+
+
+def _refused_by_horde(exc: InvalidApiKey) -> ProxyError:
+    """The error for a client's horde key that the horde refused: in passthrough, it checks keys."""
+    key = client_key()
+    try:
+        if key is not None:
+            count_wrong_key(key)
+    except RateLimited as too_many:
+        return too_many
+    return exc
 
 
 def _http_error(exc: HTTPException) -> Response:

@@ -6,6 +6,7 @@ decides what a setting means for more than one part.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -38,9 +39,8 @@ from horde_proxy.upstreams.base import Sleeper
 from horde_proxy.version import VERSION
 from horde_proxy.web.history import History
 from horde_proxy.web.page_state import PageState
-from horde_proxy.windows import CallWindows
+from horde_proxy.wrong_keys import WrongKeys
 
-_MINUTE = 60
 _STILL_USED = "the old settings stay in use: correct the new ones, or restart to apply them"
 _ONLY_AT_START = ("bind", "grace", "log_format")
 """Settings of [server] that gunicorn and the log are given once."""
@@ -184,9 +184,9 @@ def _live(settings: Config, runtime: Runtime, ledger: Ledger) -> LiveState:
         page=PageState(
             history=History(runtime.now),
             sessions=ledger.sessions,
-            logins=CallWindows("logins", _MINUTE, clock=runtime.clock),
         ),
         settings=SettingsStatus(runtime.now()),
+        wrong_keys=WrongKeys(runtime.clock, runtime.sleep or time.sleep),
     )
 
 

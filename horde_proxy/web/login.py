@@ -13,9 +13,14 @@ import secrets
 
 from flask import Response, g, make_response, redirect, render_template, request
 
-from horde_proxy.api.auth import act_as, authenticate, client_address, client_key
+from horde_proxy.api.auth import (
+    act_as,
+    authenticate,
+    client_key,
+    count_wrong_key,
+)
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.errors import InvalidApiKey, Refused
+from horde_proxy.errors import InvalidApiKey, RateLimited, Refused
 from horde_proxy.key_digest import key_digest
 from horde_proxy.router import EVERYTHING
 from horde_proxy.web.sessions import SESSION_SECONDS, Session
@@ -23,8 +28,8 @@ from horde_proxy.web.sessions import SESSION_SECONDS, Session
 SESSION_COOKIE, FORM_COOKIE = "horde_proxy_page", "horde_proxy_form"
 TOKEN_HEADER = "X-Page-Token"
 _FORM_SECONDS = 3600
-_LOGINS_PER_MINUTE = 10
-"""From one address, so that nobody guesses short keys."""
+_LONGEST_FORM = 16_384
+"""Bytes. The form has a key and a token; the bound of other bodies is for chats."""
 _NO_TOKEN = "This form has expired, or was sent from another site. Please send it again."
 
 
@@ -60,25 +65,34 @@ def current_session(ctx: AppContext) -> Session | None:
 
 def log_in() -> Response:
     """A redirect to the page with a new session, or the form again with the reason."""
-    ctx, key = current_context(), request.form.get("key", "").strip()
+    ctx = current_context()
+    request.max_content_length = _LONGEST_FORM
+    key = request.form.get("key", "").strip()
     g.key, g.scope = None, EVERYTHING
     if not ctx.access.requires_key:
         return _redirect_to_page()
     if is_foreign() or not _is_same(request.cookies.get(FORM_COOKIE), request.form.get("token")):
         return login_form(_NO_TOKEN, 400)
-    # Counted before the key is checked: at the limit, even a correct key is refused.
-    if wait := ctx.live.page.logins.hit(client_address(), _LOGINS_PER_MINUTE):
-        response = login_form(f"Too many tries from this address. Wait {wait} s.", 429)
-        response.headers["Retry-After"] = str(wait)
-        return response
     if ctx.access.keys.find(key) is None:
-        g.record.error = InvalidApiKey.code
-        return login_form("This key is not known.", 401)
+        return _wrong_key(key)
     response = _redirect_to_page()
     cookie = ctx.live.page.sessions.begin(key_digest(key))
     _set_cookie(response, SESSION_COOKIE, cookie, SESSION_SECONDS)
     response.delete_cookie(FORM_COOKIE)
     return response
+
+
+def _wrong_key(key: str) -> Response:
+    """The form again, with what is wrong."""
+    g.record.error = InvalidApiKey.code
+    try:
+        count_wrong_key(key)
+    except RateLimited as exc:
+        g.record.error = exc.code
+        response = login_form(exc.message, exc.status)
+        response.headers.update(exc.headers())
+        return response
+    return login_form("This key is not known.", 401)
 
 
 def log_out() -> Response:

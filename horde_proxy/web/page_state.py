@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from horde_proxy.api.slots import Slots
 from horde_proxy.web.history import History
 from horde_proxy.web.sessions import Sessions
-from horde_proxy.windows import CallWindows
 
 MOST_WATCHERS = 16
 """Open pages with a stream of events; each of them holds a thread of the server."""
@@ -15,9 +14,8 @@ MOST_WATCHERS = 16
 
 @dataclass(frozen=True)
 class PageState:
-    """The last day, sessions, login attempts by address, and pages with a stream of events."""
+    """The last day, sessions, and pages with a stream of events."""
 
     history: History = field(default_factory=History)
     sessions: Sessions = field(default_factory=Sessions)
-    logins: CallWindows = field(default_factory=lambda: CallWindows("logins", 60))
     watchers: Slots = field(default_factory=lambda: Slots(MOST_WATCHERS))
