@@ -300,10 +300,17 @@ def test_millions_of_faults_cost_no_more_than_one(found: dict[str, Any]) -> None
     [
         (body(messages=[{"role": "user", "content": "x"}] * 20_001), "messages"),
         (body(stop=["x"] * 1001), "stop"),
+        (body(stop=["x" * 5_000, "y" * 5_001]), "stop"),
+        (body(stop="x" * 10_001), "stop"),
     ],
 )
 def test_a_list_beyond_all_measure_is_refused(found: dict[str, Any], param: str) -> None:
     assert problem(found)["param"] == param
+
+
+def test_stops_of_ten_thousand_characters_are_taken() -> None:
+    stops = ("x" * 5_000, "y" * 5_000)
+    assert read_chat(body(stop=list(stops))).stop == stops
 
 
 def test_the_wording_is_openais() -> None:

@@ -23,6 +23,9 @@ def _integral(value: Any) -> Any:
 
 MOST_ELEMENTS = 1_000
 """The most tools, stops or parts of a message. OpenAI allows 4 stops; Continue sends more."""
+_MOST_STOP_CHARACTERS = 10_000
+"""Characters of all stops together: each piece of an answer is compared with every beginning of
+every stop. A horde takes 2,000."""
 
 Int = Annotated[int, BeforeValidator(_integral)]
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -203,4 +206,10 @@ def _sampling(body: SampledBody) -> dict[str, Any]:
 
 def _stop(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     strings = [stop] if isinstance(stop, str) else stop or []
+    if sum(map(len, strings)) > _MOST_STOP_CHARACTERS:
+        raise InvalidRequest(
+            f"The stop strings have more than {_MOST_STOP_CHARACTERS:,} characters together.",
+            param="stop",
+            code="string_above_max_length",
+        )
     return tuple(dict.fromkeys(string for string in strings if string))
