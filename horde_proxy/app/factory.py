@@ -74,7 +74,10 @@ def create_app(settings: Config | None = None, runtime: Runtime | None = None) -
     Without `settings` they come from the file that HORDE_PROXY_CONFIG names and the environment.
     Raises ConfigError.
     """
-    settings, runtime = settings or config.load(), runtime or Runtime()
+    runtime = runtime or Runtime()
+    if settings is None:
+        settings = config.load()
+        config.warn_of_exposures(settings)
     app = Flask("horde_proxy", static_folder=None)
     app.request_class = Request
     # Clients and tests read answers in the order in which they are written, as OpenAI's are.

@@ -21,7 +21,7 @@ from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.commands.console import echo, say
 from horde_proxy.commands.options import config_option, load_settings
-from horde_proxy.config import Config, ConfigError
+from horde_proxy.config import Config, ConfigError, exposures
 from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
@@ -77,10 +77,12 @@ def check(path: str | None, url: str | None, key: str | None, quick: bool) -> No
 
 
 def check_settings(settings: Config) -> Iterator[Finding]:
-    """Where the proxy listens, and who may use it."""
+    """Where the proxy listens, who may use it, and who else may change or read its files."""
     mode = settings.access.mode or "open, to this machine only"
     names = f" ({', '.join(settings.access.keys)})" if settings.access.keys else ""
     yield Finding(f"configuration: listens on {settings.server.bind}, access {mode}{names}")
+    for exposure in exposures(settings):
+        yield Finding(f"files: {exposure.what}", exposure.fix)
 
 
 def check_horde(

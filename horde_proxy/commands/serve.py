@@ -23,6 +23,7 @@ def serve(path: str | None, bind: str | None, log_format: str | None) -> None:
     settings = load_settings(path, flags)
     logs.configure(settings.server.log_format)
     echo(_summary(settings), err=True)
+    config.warn_of_exposures(settings)
     try:
         Server(settings, lambda: config.load(path, flags=flags), config.file_of(path)).run()
     except (RuntimeError, ConfigError) as exc:

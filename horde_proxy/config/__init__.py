@@ -7,6 +7,7 @@ with its description below it, from which docs/settings.md is generated (referen
 from horde_proxy.config.access import AccessSettings, KeySettings
 from horde_proxy.config.endpoints import EndpointSettings
 from horde_proxy.config.errors import ConfigError
+from horde_proxy.config.exposure import Exposure, exposures, warn_of_exposures
 from horde_proxy.config.file import file_version
 from horde_proxy.config.handover import SettingsHandover
 from horde_proxy.config.hordes import CacheSettings, HordeSettings, StatsSettings
@@ -21,13 +22,16 @@ __all__ = [
     "Config",
     "ConfigError",
     "EndpointSettings",
+    "Exposure",
     "HordeSettings",
     "KeySettings",
     "SettingsHandover",
     "StatsSettings",
+    "exposures",
     "file_of",
     "file_version",
     "is_loopback",
     "load",
     "reasons_to_restart",
+    "warn_of_exposures",
 ]

@@ -6,13 +6,19 @@ It must not know what a setting means: `sources` puts the file together with the
 from __future__ import annotations
 
 import os
-import runpy
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from horde_proxy.config.errors import ConfigError
+from horde_proxy.config.permissions import refuse_foreign_code
+
+_MODULE = "<run_path>"
+"""The __name__ in a Python file, as runpy.run_path has it: not "__main__", so that what a script
+does only when it is started is not done."""
 
 FileVersion = tuple[int, int, int]
 """Modification time (ns), size and inode: together they differ after every kind of replacement."""
@@ -50,9 +56,11 @@ def read_file(path: str) -> tuple[SettingsFile, dict[str, Any]]:
     """
     version = file_version(path)
     try:
-        content = Path(path).read_bytes()
+        with open(path, "rb") as source:
+            status, content = os.fstat(source.fileno()), source.read()
         if _is_python(path):
-            text, names = content.decode("utf-8", "replace"), runpy.run_path(path)
+            refuse_foreign_code(path, status)
+            text, names = content.decode("utf-8", "replace"), _run(path, content)
         else:
             # Editors on Windows begin a file with a byte order mark.
             text = content.decode("utf-8-sig").replace("\r\n", "\n")
@@ -64,10 +72,28 @@ def read_file(path: str) -> tuple[SettingsFile, dict[str, Any]]:
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, SyntaxError) as exc:
         raise ConfigError(f"the configuration {path} is not valid: {exc}") from exc
+    except ConfigError:
+        raise
     # A Python file may raise anything.
     except Exception as exc:
         raise ConfigError(f"the configuration {path} failed: {type(exc).__name__}: {exc}") from exc
     return SettingsFile(path, version, text), names
+
+
+def _run(path: str, content: bytes) -> dict[str, Any]:
+    """The names of a Python file after its lines were executed: those that were checked.
+
+    runpy.run_path would open the file once more, when it may be another one.
+    """
+    module = ModuleType(_MODULE)
+    module.__file__ = path
+    # Dataclasses, for example, look up the module that they are in.
+    sys.modules[_MODULE] = module
+    try:
+        exec(compile(content, path, "exec"), module.__dict__)
+    finally:
+        sys.modules.pop(_MODULE, None)
+    return module.__dict__
 
 
 def _is_python(path: str) -> bool:
