@@ -254,6 +254,18 @@ def test_a_cut_or_empty_answer_is_a_502_or_an_error_event(body: bytes) -> None:
         assert response.status_code in (502, 503)
 
 
+def test_choices_that_only_the_horde_began_are_not_given_as_complete() -> None:
+    body = {**CHAT, "n": 2}
+    whole = proxy_before(Server(), jobs_fail=True).http().post("/v1/chat/completions", json=body)
+    assert (whole.status_code, whole.get_json()["error"]["message"]) == (
+        502,
+        "The answer broke off.",
+    )
+    http = proxy_before(Server(), jobs_fail=True).http()
+    streamed = http.post("/v1/chat/completions", json={**body, "stream": True})
+    assert '"message":"The answer broke off."' in streamed.text
+
+
 def sse_of(*events: Mapping[str, Any]) -> bytes:
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 

@@ -14,7 +14,15 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol import chunks, sse
 from horde_proxy.protocol.chat import read_chat
-from horde_proxy.protocol.chunks import Head, chunk, fold, role_chunk, usage_chunk, words
+from horde_proxy.protocol.chunks import (
+    Head,
+    chunk,
+    fold,
+    is_complete,
+    role_chunk,
+    usage_chunk,
+    words,
+)
 from horde_proxy.protocol.generation_request import GenerationRequest, Message, ToolCall
 from horde_proxy.protocol.usage import UsageReader, estimate_prompt
 
@@ -399,6 +407,22 @@ def test_chunks_fold_into_a_completion() -> None:
     assert folded["usage"]["total_tokens"] == 7
     assert folded["horde"] == {"kudos": 1.0}
     assert folded["object"] == "chat.completion"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ([], False),
+        ([usage_chunk(HEAD, chunks.usage(1, 2), {})], False),
+        ([role_chunk(HEAD)], False),
+        ([role_chunk(HEAD), chunk(HEAD, {}, finish_reason="stop")], True),
+        ([role_chunk(HEAD), role_chunk(HEAD, 1), chunk(HEAD, {}, finish_reason="stop")], False),
+    ],
+)
+def test_an_answer_is_complete_when_each_choice_has_ended(
+    answer: list[Any], expected: bool
+) -> None:
+    assert is_complete(answer) is expected
 
 
 @given(st.text())

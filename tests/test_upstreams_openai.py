@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,13 +21,15 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
-from horde_proxy.protocol.chunks import fold
+from horde_proxy.protocol.chunks import Head, fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
-from horde_proxy.upstreams.base import Accepted, Caller, Route
+from horde_proxy.upstreams.base import Accepted, Caller, Route, Waiting
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.sending import _pieces
+from horde_proxy.upstreams.openai.stream import stream_items
+from horde_proxy.upstreams.openai.tidy import ForeignAnswer
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream, base_url
-from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, response_headers
+from horde_proxy.upstreams.proxying import JsonBody, ProxyRequest, ProxyResponse, response_headers
 from tests.support import Clock
 
 URL = "http://server.invalid:11434"
@@ -287,6 +291,31 @@ def test_a_refusal_comes_before_accepted(status: int, code: int) -> None:
     with pytest.raises(Exception, match="no such thing") as raised:
         list(found.stream(request, Route(found, ("m",)), Caller()))
     assert getattr(raised.value, "status", None) == code
+
+
+def test_a_server_that_is_silent_after_it_began_is_accepted_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("horde_proxy.upstreams.openai.stream.LONGEST_SLEEP", 0.001)
+    go_on = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b": wait"
+        assert go_on.wait(60)
+        yield b"\n\n" + ROLES
+
+    def start() -> ProxyResponse:
+        # Of another type than an event stream, so that its first event is not waited for.
+        return ProxyResponse(200, [("Content-Type", "application/octet-stream")], body())
+
+    accepted = Accepted({}, "server")
+    answer = ForeignAnswer(Head("id", 1, "m"))
+    items = stream_items(accepted, answer, start, go_on.set)
+    assert next(item for item in items if not isinstance(item, Waiting)) is accepted
+    assert isinstance(next(items), Waiting)
+    go_on.set()
+    chunks = [item for item in items if isinstance(item, dict)]
+    assert fold(chunks)["choices"][0]["message"]["content"] == "Hello"
 
 
 @responses.activate

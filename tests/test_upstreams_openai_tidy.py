@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -404,9 +405,25 @@ def test_a_long_text_comes_in_pieces() -> None:
     assert lengths == [0, 4096, 4096, 1808, 0]
 
 
-def test_an_event_beyond_all_measure_is_an_error() -> None:
-    with pytest.raises(UpstreamFailed, match="an event that is too large"):
-        tidied(b"data: " + b"x" * (17 * 2**20), 2**20)
+BEYOND = {
+    "a line": (b"data: " + b"x" * (17 * 2**20), "an event that is too large"),
+    "a document": (b"{" + b" " * (17 * 2**20), "an event that is too large"),
+    "lines": ((b"data: " + b"x" * 2**20 + b"\n") * 17, "an event that is too large"),
+    "many lines": (b"data: {\n" * 1_001, "an event that is not JSON"),
+}
+
+
+@pytest.mark.parametrize(("body", "words"), BEYOND.values(), ids=BEYOND)
+def test_an_event_beyond_all_measure_is_an_error(body: bytes, words: str) -> None:
+    with pytest.raises(UpstreamFailed, match=words):
+        tidied(body, 2**20)
+
+
+def test_an_answer_beyond_all_measure_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("horde_proxy.upstreams.openai.events._LARGEST_ANSWER", 4 * 2**20)
+    pieces = itertools.repeat(sse(event({"content": "x"})) + b": " + b"x" * 2**20 + b"\n")
+    with pytest.raises(UpstreamFailed, match="its answer is too large"):
+        list(ForeignAnswer(HEAD).chunks(events(pieces)))
 
 
 # finish_reason

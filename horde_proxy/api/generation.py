@@ -26,7 +26,8 @@ from horde_proxy.api.front import Front, Q
 from horde_proxy.api.proxying import candidates_for, client_socket, try_proxy
 from horde_proxy.api.shared_answer import AnswerReader, RequestInfo
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream, KeepAliveOptions
-from horde_proxy.protocol.chunks import Chunk
+from horde_proxy.errors import UpstreamFailed
+from horde_proxy.protocol.chunks import Chunk, is_complete
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.base import ANSWER_MARGIN, Accepted, Caller, StreamItem, Waiting
@@ -66,6 +67,9 @@ def run_generation(front: Front[Q]) -> Response:
                 chunks.append(item)
             elif isinstance(item, Accepted):
                 accepted = item  # another upstream has taken over
+        # EventStream has the same guard. A server may give fewer choices than a horde began.
+        if not is_complete(chunks):
+            raise UpstreamFailed("The answer broke off.")
         response = jsonify(front.fold(question, chunks))
     response.headers.update({name: header_text(value) for name, value in accepted.headers.items()})
     return response

@@ -121,6 +121,13 @@ def has_text(chunk: Chunk) -> bool:
     )
 
 
+def is_complete(chunks: Iterable[Chunk]) -> bool:
+    """Whether an answer has a choice, and each of its choices a finish_reason."""
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    finished = {choice["index"] for choice in choices if choice["finish_reason"]}
+    return bool(finished) and finished == {choice["index"] for choice in choices}
+
+
 class ChatEvents:
     """Writes a chat completion as OpenAI's server-sent events; see api.front.EventWriter.
 

@@ -166,12 +166,12 @@ class ForeignCalls:
     def _unique_id(self, call: _ForeignCall) -> str:
         """The call's own id; a new one where it has none, or another call has the same."""
         if not call.id or call.id in self._ids or len(call.id) > _LONGEST_NAME:
-            call.id = new_call_id()
+            call.id = _new_call_id()
         self._ids.add(call.id)
         return call.id
 
 
-def new_call_id() -> str:
+def _new_call_id() -> str:
     """An id like OpenAI's: clients send it back with the result of the call."""
     return f"call_{secrets.token_hex(12)}"
 
@@ -210,7 +210,7 @@ def _call_delta(entry: dict[str, Any]) -> _CallDelta:
         _index(entry.get("index")),
         _string(entry.get("id")),
         _string(function.get("name")),
-        arguments_text(function.get("arguments")),
+        _arguments_text(function.get("arguments")),
     )
 
 
@@ -231,7 +231,7 @@ def _string(value: Any) -> str:
     return whole_characters(value) if isinstance(value, str) else ""
 
 
-def arguments_text(value: Any) -> str:
+def _arguments_text(value: Any) -> str:
     """Arguments as JSON text. Ollama's own API and some others send the object itself.
 
     An empty object and the text "null" may stand at the beginning of arguments that are still to

@@ -151,7 +151,8 @@ def _refusal(response: ProxyResponse) -> Any:
 
 def _hide_keys_in_events(response: ProxyResponse) -> None:
     """Replace the keys in what is still to come of a stream, where it is an error."""
-    if not response.secrets or not response.header("content-type").startswith("text/event-stream"):
+    kind = response.header("content-type").lower()
+    if not response.secrets or not kind.startswith("text/event-stream"):
         return
 
     def hide(piece: bytes) -> bytes:

@@ -29,7 +29,7 @@ _LARGEST_EVENT = 16 * 2**20
 _LARGEST_ANSWER = 256 * 2**20
 """Bytes of one answer. 128k tokens take 45 MB where each has an event of 350 bytes (OpenRouter)."""
 _MOST_LINES = 1_000
-"""Lines of data in one event. With each new line, all of them are parsed again."""
+"""Lines of data in one event. All of them are parsed again whenever the last one ends with "}"."""
 
 
 def events(pieces: Iterable[bytes], secrets: Iterable[str] = ()) -> Iterator[Event | None]:
@@ -93,18 +93,21 @@ def _server_sent(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
     after it, and the last line's end. Only the fields `event` and `data` are read.
     """
     data: list[str] = []
-    name = ""
+    size, name = 0, ""
     for line in lines:
         field, _, value = line.partition(":")
         if field == "event":
             name = value.strip()
         elif field == "data" and (value.strip() or data):
             data.append(value)
+            size += len(value)
             text = "\n".join(data).strip()
             is_whole, event = (True, _DONE) if text == _DONE else _parsed(text)
             if is_whole:
                 yield name, event
-                data, name = [], ""
+                data, size, name = [], 0, ""
+            elif size > _LARGEST_EVENT:
+                raise _too_large()
         if data and (not line or len(data) > _MOST_LINES):
             raise UpstreamFailed("it sent an event that is not JSON")
     if data:
@@ -120,7 +123,7 @@ def _document(texts: Iterable[str]) -> Any:
         size += len(text)
         if size > _LARGEST_EVENT:
             raise _too_large()
-    is_whole, document = _parsed("".join(parts))
+    is_whole, document = _parsed("".join(parts).strip())
     if not is_whole:
         raise UpstreamFailed("its answer is not JSON, or is cut off")
     return document
@@ -128,6 +131,8 @@ def _document(texts: Iterable[str]) -> Any:
 
 def _parsed(text: str) -> tuple[bool, Any]:
     """(whether a text is a whole JSON value, the value). NaN and Infinity become null."""
+    if not text.endswith(("}", "]")):
+        return False, None
     try:
         # Not strict: some servers write tabs and the like into strings as they are.
         return True, json.loads(text, strict=False, parse_constant=lambda constant: None)

@@ -213,7 +213,9 @@ class _ForeignChoice:
 
     def _is_repeated(self, message: Object) -> bool:
         """Whether a message is all that was streamed, as MiniMax sends it in the last event."""
-        return self._has_begun and _texts_of(message)["content"] == "".join(self._content)
+        text = _texts_of(message)["content"]
+        is_as_long = self._has_begun and len(text) == sum(map(len, self._content))
+        return is_as_long and text == "".join(self._content)
 
     def _text(self, name: str, text: str) -> Iterator[Object]:
         self._characters += len(text)
