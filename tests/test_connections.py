@@ -66,6 +66,7 @@ def test_a_chunked_body_comes_out_whole_in_whatever_pieces_it_came(
         b"5" * 2000,
         b"0\r\n" + b"a: b\r\n" * 2000,
         b"0\r\nX: 1\n\r\n",
+        b"0\r\n" + b"x" * 9000,
         b"1\r\nx\r\n" * 10_200,
     ],
 )
@@ -551,6 +552,51 @@ def test_a_connection_goes_when_there_are_no_descriptors(world: World, kind: str
     world.worker._accepting = True
     world.client()
     assert not world.worker._accepting
+
+
+def test_a_body_that_cannot_be_stored_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(size: int) -> io.BytesIO:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("horde_proxy.connections.request.SpooledTemporaryFile", full)
+    assert answer(world.client(POST + b"hel"))[9:12] == b"503"
+    assert "No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["receiving", "lingering", "idle"])
+def test_a_client_may_reset_its_connection_anywhere(world: World, place: str) -> None:
+    contents = {
+        "receiving": POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"),
+        "lingering": b"POST /unread HTTP/1.1\r\nContent-Length: 9000\r\n\r\n",
+        "idle": POST + b"hello",
+    }
+    client = world.client(contents[place])
+    assert world.worker.nr_conns == 1
+    # It has not read what it was sent, which makes its end a reset.
+    client.close()
+    world.worker.turn()
+    assert world.worker.nr_conns == 0
+
+
+def test_a_crowd_that_lingers_loses_those_that_are_silent_for_longest(world: World) -> None:
+    world.worker._lingering.most = 2
+    for _ in range(4):
+        world.client(b"POST /unread HTTP/1.1\r\nContent-Length: 9000\r\n\r\n")
+    assert world.worker.nr_conns == 2
+
+
+def test_a_fault_of_ours_ends_one_connection_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: IncomingRequest, received: bytearray) -> None:
+        raise KeyError("a fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IncomingRequest, "feed", broken)
+        assert answer(world.client(POST))[9:12] == b"500"
+    assert answer(world.client(POST + b"hello"))[9:12] == b"200"
 
 
 def test_a_client_that_left_before_it_was_accepted_is_no_error(world: World) -> None:
