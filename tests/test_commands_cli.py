@@ -65,7 +65,7 @@ def test_a_model_cannot_command_the_terminal() -> None:
     said = "1\n\t\x1b]0;x\x07\x9b2J\u202e\ud800 👩\u200d💻 می\u200cخواهم\r\n"
     responses.post(f"{BASE}/chat/completions", body=sse(delta(said), delta("2\rab")))
     assert run("chat", "Hi", "--url", BASE).output == (
-        "1\n\t\\x1b]0;x\\x07\\x9b2J\\u202e\\ud800 👩\u200d💻 می\u200cخواهم\n2\\rab\n"
+        "1\n\t\\x1b]0;x\\x07\\x9b2J\\u202e� 👩\u200d💻 می\u200cخواهم\n2\\rab\n"
     )
 
 
@@ -134,6 +134,29 @@ def test_chat_fails_when_the_stream_does() -> None:
     assert result.exit_code == 1
     assert "Hel" in result.output
     assert "Error: Late." in result.output
+
+
+@responses.activate
+@pytest.mark.parametrize(
+    "body",
+    [
+        sse({**delta("Hello"), "error": None}, {"choices": [], "usage": {"total_tokens": 3}}),
+        sse(delta("Hello")).replace("data: ", "data:"),
+        json.dumps({"choices": [{"message": {"content": "Hello"}, "finish_reason": "eos"}]}),
+        sse({"choices": [{"delta": {"content": [{"type": "text", "text": "Hello"}]}}]}),
+    ],
+)
+def test_chat_reads_what_the_proxy_passes_on_from_any_server(body: str) -> None:
+    responses.post(f"{BASE}/chat/completions", body=body)
+    assert run("chat", "Hi", "--model", "m", "--url", BASE).output == "Hello\n"
+
+
+@responses.activate
+def test_chat_says_that_an_answer_broke_off() -> None:
+    body = sse(delta("Hel")).removesuffix("data: [DONE]\n\n")
+    responses.post(f"{BASE}/chat/completions", body=body)
+    result = run("chat", "Hi", "--model", "m", "--url", BASE)
+    assert (result.exit_code, "Error: it broke the answer off" in result.output) == (1, True)
 
 
 @responses.activate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,10 @@ import click
 import requests
 
 from horde_proxy.commands.options import load_settings
+from horde_proxy.errors import UpstreamFailed
+from horde_proxy.protocol.chunks import Head
+from horde_proxy.upstreams.openai.events import ERROR_EVENT, events
+from horde_proxy.upstreams.openai.tidy import ForeignAnswer
 
 _TIMEOUT = (5.0, 300.0)
 """Seconds to connect, and between two bytes: the proxy sends a keep-alive every ten seconds."""
@@ -44,17 +47,22 @@ def get_list_if_there(base: str, path: str) -> Any:
 
 
 def chat_deltas(base: str, model: str, text: str) -> Iterator[tuple[str, str | None]]:
-    """The pieces of a streamed answer, each with the finish_reason. Raises ClickException."""
+    """The pieces of a streamed answer, each with the finish_reason. Raises ClickException.
+
+    The proxy passes on what its own servers write, so that these events may have any shape.
+    """
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": text}]}
     try:
         with requests.post(
             f"{base}/chat/completions", json=body, headers=_headers(), stream=True, timeout=_TIMEOUT
         ) as response:
             _raise_for_error(response)
-            for line in response.iter_lines():
-                # Comments (": waiting") and blank lines keep the connection alive.
-                if line.startswith(b"data: ") and line != b"data: [DONE]":
-                    yield _delta(json.loads(line.removeprefix(b"data: ")))
+            answer = ForeignAnswer(Head("", 0, model))
+            for chunk in answer.chunks(events(response.iter_content(chunk_size=None))):
+                for choice in chunk["choices"]:
+                    yield choice["delta"].get("content") or "", choice["finish_reason"]
+    except UpstreamFailed as exc:
+        raise click.ClickException(str(exc).removeprefix(ERROR_EVENT)) from exc
     except requests.RequestException as exc:
         raise _unreachable(base) from exc
 
@@ -63,13 +71,6 @@ def no_models(base: str) -> str:
     """What to say where the proxy lists no models."""
     endpoints = f"{base.removesuffix('/v1')}/v1/endpoints"
     return f"no models are available right now; {endpoints} says more"
-
-
-def _delta(event: dict[str, Any]) -> tuple[str, str | None]:
-    if "error" in event:
-        raise click.ClickException(event["error"]["message"])
-    [choice] = event["choices"]
-    return choice["delta"].get("content") or "", choice["finish_reason"]
 
 
 def _headers() -> dict[str, str]:

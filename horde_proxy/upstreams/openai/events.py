@@ -20,6 +20,8 @@ from horde_proxy.upstreams.openai.answer_start import error_in
 from horde_proxy.upstreams.openai.errors import message_of
 
 Event = dict[str, Any]
+ERROR_EVENT = "it broke the answer off: "
+"""What comes before a server's own words."""
 
 # "a\r\nb", "a\nb" and "a\rb" are two lines each. str.splitlines() would also split at U+2028.
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -146,7 +148,7 @@ def _checked(event: Any, name: str, secrets: Iterable[str]) -> Event:
     """The event, whose name is "" where it has none. Raises UpstreamFailed for an error."""
     error = error_in(event, is_failure=name == "error")
     if error is not None:
-        raise UpstreamFailed("it broke the answer off: " + message_of(error, secrets))
+        raise UpstreamFailed(ERROR_EVENT + message_of(error, secrets))
     if not isinstance(event, dict):
         raise UpstreamFailed("it sent an event that is not a JSON object")
     return event
