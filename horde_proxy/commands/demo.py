@@ -138,7 +138,8 @@ def _variables(settings: Config, key: str) -> dict[str, str]:
 
 def _start(arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A process in a session of its own, so that Ctrl-C reaches it only through us."""
-    return subprocess.Popen(
+    # A list for no shell: this Python, and options that the user gave or this module wrote.
+    return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "horde_proxy", *arguments], env=environ, start_new_session=True
     )
 
@@ -155,7 +156,8 @@ def _check_bind(bind: str) -> None:
 def _reachable(bind: str) -> str:
     """The HOST:PORT under which a client of this machine reaches the proxy."""
     host, _, port = bind.rpartition(":")
-    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]") else bind
+    # Nothing is bound here: it replaces the address that means all.
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]") else bind  # noqa: S104
 
 
 @contextmanager

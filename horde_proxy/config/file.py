@@ -90,7 +90,8 @@ def _run(path: str, content: bytes) -> dict[str, Any]:
     # Dataclasses, for example, look up the module that they are in.
     sys.modules[_MODULE] = module
     try:
-        exec(compile(content, path, "exec"), module.__dict__)
+        # The owner of the settings wrote these lines: refuse_foreign_code has checked that.
+        exec(compile(content, path, "exec"), module.__dict__)  # noqa: S102
     finally:
         sys.modules.pop(_MODULE, None)
     return module.__dict__

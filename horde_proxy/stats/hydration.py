@@ -47,7 +47,8 @@ class Hydrator:
         run: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._load, self._schedule, self._try_lead = load, schedule, try_lead
-        self._sleep, self._chance, self._run = sleep, chance or Random().random, run
+        # Chance spreads the loads of several proxies; nobody gains by guessing it.
+        self._sleep, self._chance, self._run = sleep, chance or Random().random, run  # noqa: S311
         self._lock = threading.Lock()  # guards `_is_started`, so that one thread is started
         self._is_started = schedule is None
         self._is_stopped = False

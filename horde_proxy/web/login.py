@@ -26,11 +26,12 @@ from horde_proxy.router import EVERYTHING
 from horde_proxy.web.sessions import SESSION_SECONDS, Session
 
 SESSION_COOKIE, FORM_COOKIE = "horde_proxy_page", "horde_proxy_form"
-TOKEN_HEADER = "X-Page-Token"
+# The name of a header, not a token.
+TOKEN_HEADER = "X-Page-Token"  # noqa: S105
 _FORM_SECONDS = 3600
 _LONGEST_FORM = 16_384
 """Bytes. The form has a key and a token; the bound of other bodies is for chats."""
-_NO_TOKEN = "This form has expired, or was sent from another site. Please send it again."
+_FORM_EXPIRED = "This form has expired, or was sent from another site. Please send it again."
 
 
 def visitor_is_allowed() -> bool:
@@ -72,7 +73,7 @@ def log_in() -> Response:
     if not ctx.access.requires_key:
         return _redirect_to_page()
     if is_foreign() or not _is_same(request.cookies.get(FORM_COOKIE), request.form.get("token")):
-        return login_form(_NO_TOKEN, 400)
+        return login_form(_FORM_EXPIRED, 400)
     if ctx.access.keys.find(key) is None:
         return _wrong_key(key)
     response = _redirect_to_page()
@@ -108,7 +109,7 @@ def log_out() -> Response:
 def check_token(token: str | None) -> None:
     """Raises Refused for a request that another site has made the browser send."""
     if is_foreign() or ("visitor" in g and not _is_same(g.page_token, token)):
-        raise Refused(_NO_TOKEN)
+        raise Refused(_FORM_EXPIRED)
 
 
 def is_foreign() -> bool:

@@ -70,7 +70,8 @@ STRING_FORMATS = {
         "-".join(f"[0-9A-Fa-f]{{{size}}}" for size in (8, 4, 4, 4, 12)),
         "00000000-0000-0000-0000-000000000000",
     ),
-    "ipv4": StringFormat(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", "0.0.0.0", _is_ip),
+    # An address in an example of the format, to which nothing is bound.
+    "ipv4": StringFormat(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", "0.0.0.0", _is_ip),  # noqa: S104
     "ipv6": StringFormat(r"[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", "::", _is_ip),
     # A DNS name has at most 253 characters.
     "hostname": StringFormat(
