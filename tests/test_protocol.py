@@ -24,7 +24,8 @@ from horde_proxy.protocol.chunks import (
     words,
 )
 from horde_proxy.protocol.generation_request import GenerationRequest, Message, ToolCall
-from horde_proxy.protocol.usage import UsageReader, estimate_prompt
+from horde_proxy.protocol.usage import estimate_prompt
+from horde_proxy.protocol.usage_reader import UsageReader
 
 HEAD = Head("chatcmpl-1", 1700000000, "some/model")
 

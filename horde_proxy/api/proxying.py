@@ -25,7 +25,8 @@ from horde_proxy.api.unserved import is_wrong_base_url
 from horde_proxy.api.uploads import Upload, read_upload
 from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused, UpstreamFailed
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.usage import UsageReader, estimate_prompt
+from horde_proxy.protocol.usage import estimate_prompt
+from horde_proxy.protocol.usage_reader import UsageReader
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.proxying import NO_BODY, Body, JsonBody, ProxyRequest, ProxyResponse
 
@@ -230,19 +231,15 @@ class ProxiedBody:
         self._is_stream = _is_events(kind)
         self._must_finish = self._is_stream and _plain_path(call) in _MUST_FINISH
         self._usage = UsageReader(kind)
-        self._last = b""
         # A stored response tells the usage of its generation again, each time it is fetched.
         self._is_counted = call.method == "POST" and proxied.status < 400
         self._generates = _generates(call)
 
     def __iter__(self) -> Iterator[bytes]:
-        feed, is_stream = self._usage.feed, self._is_stream
+        feed = self._usage.feed
         try:
             for chunk in self._response:
                 feed(chunk)
-                if is_stream:
-                    # The longest end of an event has four bytes.
-                    self._last = chunk if len(chunk) > 3 else (self._last + chunk)[-4:]
                 yield chunk
             self._check_finished()
         except ProxyError as exc:
@@ -270,7 +267,8 @@ class ProxiedBody:
             # The server then closes the connection, and the client sees that bytes are missing.
             raise ConnectionResetError(errno.ECONNRESET, str(exc)) from exc
         # It may have died in the middle of a line, which the error must not be read as a part of.
-        is_within = self._last and not self._last.endswith(_EVENT_ENDS)
+        ending = self._usage.ending()
+        is_within = ending and not ending.endswith(_EVENT_ENDS)
         yield (b"\n\n" if is_within else b"") + sse.event(exc.envelope())
         yield sse.DONE
 

@@ -327,7 +327,8 @@ def test_a_client_that_goes_closes_the_upstreams_connection(
             # The head may come in a packet of its own.
             received = b""
             while b"data: first" not in received:
-                assert (piece := client.recv(65536)), received
+                piece = client.recv(65536)
+                assert piece, received
                 received += piece
     until(lambda: server.ended)
     server.listener.close()
