@@ -1,0 +1,270 @@
+"""What one request may cost the process that serves it: CPU time and memory, seen from outside.
+
+The bounds are those of docs/security.md. Seconds are this machine's CPU time over that of the
+machine on which the bounds were set, so that a slow machine measures the same.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+
+from tests.live.processes import KEY, Processes, until
+
+MODEL = "horde-proxy/echo"
+CLIENT = "client-key-0123456789"
+STRANGER = (0.5, 50)
+"""CPU seconds and megabytes of a request whose sender has no key."""
+OWNER = (3.0, 300)
+"""The same for the owner of a key."""
+_TICK = 0.01
+"""Seconds of a clock tick in /proc: sysconf(_SC_CLK_TCK) is 100 on all Linux machines."""
+_REFERENCE_SECONDS = 0.1
+"""CPU time of `_work` on the machine on which the bounds were set."""
+
+
+class Served(NamedTuple):
+    url: str
+    process: int
+
+
+class Case(NamedTuple):
+    """One request. `body` makes it when it is needed, for some are large."""
+
+    path: str
+    body: Callable[[], bytes]
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+def chat(**fields: Any) -> Callable[[], bytes]:
+    return lambda: json.dumps(
+        {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], **fields}
+    ).encode()
+
+
+def doubled(keyword: str) -> dict[str, Any]:
+    definitions: dict[str, Any] = {
+        f"d{level}": {keyword: [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(20)
+    }
+    definitions["d20"] = {"type": "integer"}
+    return {"$defs": definitions, "$ref": "#/$defs/d0"}
+
+
+def schema(value: dict[str, Any]) -> Callable[[], bytes]:
+    format = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": value}}
+    return chat(response_format=format)
+
+
+def tool(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def form(content: bytes) -> Callable[[], bytes]:
+    head = b'--XX\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    return lambda: head + content + b"\r\n--XX--\r\n"
+
+
+_FORM = {"Content-Type": "multipart/form-data; boundary=XX"}
+_WRONG = {"apikey": "wrong-key-0123456789", "Authorization": "Bearer wrong-key-0123456789"}
+_POP, _SUBMIT = "/api/v2/generate/text/pop", "/api/v2/generate/text/async"
+_CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+STRANGERS = {
+    "a pop with four million models": Case(
+        _POP, lambda: b'{"models": [' + b"1," * 4_000_000 + b"1]}"
+    ),
+    "a pop with a wrong key": Case(
+        _POP, lambda: b'{"models": [' + b"1," * 4_000_000 + b"1]}", _WRONG
+    ),
+    "a submit with many params": Case(
+        _SUBMIT, lambda: json.dumps({"params": {str(n): n for n in range(500_000)}}).encode()
+    ),
+    "a chat with many keys": Case(
+        _CHAT, lambda: json.dumps({str(n): n for n in range(1_000_000)}).encode(), _WRONG
+    ),
+    "a chat that unpacks to a gigabyte": Case(
+        _CHAT, lambda: gzip.compress(b" " * 1_000_000_000, 1), {"Content-Encoding": "gzip"}
+    ),
+    "a login that unpacks to a gigabyte": Case(
+        "/page/login",
+        lambda: gzip.compress(b"a=" + b"b" * 1_000_000_000, 1),
+        {"Content-Encoding": "gzip", "Content-Type": "application/x-www-form-urlencoded"},
+    ),
+    "a form of line ends": Case("/v1/files", form(b"\r\n" * 10_000_000), _FORM),
+    "brackets": Case(_CHAT, lambda: b"[" * 4_000_000),
+}
+OWNERS = {
+    "many keys": Case(_CHAT, lambda: json.dumps({str(n): n for n in range(2_300_000)}).encode()),
+    "many values": Case(_CHAT, lambda: json.dumps({str(n): n for n in range(240_000)}).encode()),
+    "brackets": Case(_CHAT, lambda: b"[" * 4_000_000),
+    "a form of line ends": Case("/v1/files", form(b"\r\n" * 10_000_000), _FORM),
+    "twenty thousand messages": Case(
+        _CHAT, chat(messages=[{"role": "user", "content": "Hello you"}] * 20_000)
+    ),
+    "a message of twenty megabytes": Case(
+        _CHAT, chat(messages=[{"role": "user", "content": "word " * 4_000_000}])
+    ),
+    "a message of one long word": Case(
+        _CHAT, chat(messages=[{"role": "user", "content": "a" * 20_000_000}])
+    ),
+    "a message of many parts": Case(
+        _CHAT,
+        chat(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}] * 900}] * 90),
+    ),
+    "a prompt of twenty megabytes": Case(
+        _COMPLETIONS,
+        lambda: json.dumps({"model": MODEL, "prompt": "word " * 4_000_000}).encode(),
+    ),
+    "a thousand prompts": Case(
+        _COMPLETIONS, lambda: json.dumps({"model": MODEL, "prompt": ["a"] * 1000}).encode()
+    ),
+    "stops": Case(
+        _CHAT, chat(stop=["a" * 99] * 100, messages=[{"role": "user", "content": "a" * 9000}])
+    ),
+    "an expensive schema": Case(_CHAT, schema(doubled("anyOf"))),
+    "a schema of many parts": Case(
+        _CHAT, schema({"allOf": [{"anyOf": [{"minLength": n}, {}]} for n in range(9_000)]})
+    ),
+    "a thousand tools": Case(
+        _CHAT,
+        chat(tools=[tool(f"t{n}", doubled("anyOf")) for n in range(900)], tool_choice="required"),
+    ),
+    "a regular expression": Case(_CHAT, chat(model="~" + "(.*.*)*" * 25 + "@")),
+    "a back-reference": Case(_CHAT, chat(model=r"~(a+)+\1+$")),
+    "a glob": Case(_CHAT, chat(model="*a" * 400 + "b")),
+    "a list of globs": Case(_CHAT, chat(model=",".join(["*a*a*a*a*b"] * 90))),
+    "a submit of many models": Case(
+        _SUBMIT,
+        lambda: json.dumps({"prompt": "x", "models": ["m"] * 200_000}).encode(),
+        {"apikey": KEY},
+    ),
+    "a pop of many models": Case(
+        _POP, lambda: json.dumps({"name": "w", "models": ["m"] * 200_000}).encode(), {"apikey": KEY}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    processes = Processes()
+    try:
+        url, master = processes.serve(
+            private_horde__enabled="true",
+            private_horde__api_key=KEY,
+            access__mode="keys",
+            access__keys=json.dumps({"client": CLIENT}),
+        )
+        children = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text().split()
+        work(processes, url)
+        yield Served(url, int(children[0]))
+    finally:
+        processes.end()
+
+
+def work(processes: Processes, url: str) -> subprocess.Popen[bytes]:
+    process = processes.start("worker", "--horde", url, "--backend", "echo", "--idle", "0.05")
+    headers = {"Authorization": f"Bearer {CLIENT}"}
+    until(lambda: "echo" in requests.get(f"{url}/v1/models", headers=headers, timeout=60).text)
+    return process
+
+
+@pytest.mark.parametrize("name", list(STRANGERS))
+def test_a_stranger_costs_little(served: Served, name: str) -> None:
+    case = STRANGERS[name]
+    cost, status = measured(served, case, case.headers)
+    assert 400 <= status < 500
+    within(cost, STRANGER)
+
+
+@pytest.mark.parametrize("name", list(OWNERS))
+def test_the_owner_of_a_key_costs_no_more_than_one_may(served: Served, name: str) -> None:
+    case = OWNERS[name]
+    cost, status = measured(served, case, {"Authorization": f"Bearer {CLIENT}", **case.headers})
+    assert status < 500 or status in (502, 503, 504), status
+    within(cost, OWNER)
+
+
+class Cost(NamedTuple):
+    seconds: float
+    megabytes: float
+    health: float
+
+
+def within(cost: Cost, bounds: tuple[float, int]) -> None:
+    seconds, megabytes = bounds
+    speed = speed_of_this_machine()
+    assert cost.megabytes <= megabytes, cost
+    assert cost.seconds <= seconds * speed, (cost, speed)
+    # /health/live never waits for more than a slice of the interpreter.
+    assert cost.health <= 0.5 * max(speed, 1) + 0.5, (cost, speed)
+
+
+def measured(served: Served, case: Case, headers: Mapping[str, str]) -> tuple[Cost, int]:
+    """The cost of one request to the process that serves it, and the status of the answer."""
+    body, kind = case.body(), {"Content-Type": "application/json"}
+    Path(f"/proc/{served.process}/clear_refs").write_text("5")  # the peak begins anew
+    memory, seconds = kilobytes(served.process, "VmRSS"), cpu_seconds(served.process)
+    with watching_health(served.url) as health:
+        status = post(f"{served.url}{case.path}", body, {**kind, **headers})
+    peak = kilobytes(served.process, "VmHWM")
+    cost = Cost(cpu_seconds(served.process) - seconds, (peak - memory) / 1000, max(health))
+    return cost, status
+
+
+def post(url: str, body: bytes, headers: dict[str, str]) -> int:
+    return requests.post(url, data=body, headers=headers, timeout=120).status_code
+
+
+@contextmanager
+def watching_health(url: str) -> Iterator[list[float]]:
+    """The seconds that /health/live took while the block ran; at least one."""
+    seconds: list[float] = []
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        while not seconds or not has_ended.is_set():
+            began = time.monotonic()
+            assert requests.get(f"{url}/health/live", timeout=60).ok
+            seconds.append(time.monotonic() - began)
+            has_ended.wait(0.05)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seconds
+    finally:
+        has_ended.set()
+        thread.join()
+
+
+def kilobytes(process: int, name: str) -> int:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def cpu_seconds(process: int) -> float:
+    """User and system time; see proc(5) for the fields after the name in brackets."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK
+
+
+def speed_of_this_machine() -> float:
+    """How many times as long as on the reference machine this one takes, by the best of three."""
+    return min(_work() for _ in range(3)) / _REFERENCE_SECONDS
+
+
+def _work() -> float:
+    began = time.process_time()
+    json.loads(json.dumps([{"a": number, "b": str(number)} for number in range(60_000)]))
+    return time.process_time() - began
