@@ -13,7 +13,8 @@ A connection is in one place at a time; only the main thread moves it:
 - The main thread reads from all sockets that are ready, without blocking, and never waits for one.
   So clients that stop half-way hold memory and a descriptor, but no thread.
 - A thread has a connection for itself from `enqueue_req` until `finish_request`, which gunicorn
-  calls in the main thread.
+  calls in the main thread. Three pools have threads: gunicorn's own, the one for uploads, whose
+  slow bodies must not take the others' threads, and the one for what is urgent (/health/live).
 - LINGERING: closing a socket with unread bytes makes the kernel send a reset, which destroys the
   answer that is on its way (RFC 9112, 9.6). Node got EPIPE in place of a 401.
 
