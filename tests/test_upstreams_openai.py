@@ -16,6 +16,7 @@ from horde_proxy.caching.background import inline
 from horde_proxy.errors import (
     ContextLengthExceeded,
     RateLimited,
+    ServerBug,
     ShuttingDown,
     TimedOut,
     Unreachable,
@@ -316,6 +317,18 @@ def test_a_server_that_is_silent_after_it_began_is_accepted_all_the_same(
     go_on.set()
     chunks = [item for item in items if isinstance(item, dict)]
     assert fold(chunks)["choices"][0]["message"]["content"] == "Hello"
+
+
+def test_a_bug_in_reading_an_answer_is_logged_with_its_cause(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def start() -> ProxyResponse:
+        raise LookupError("our mistake")
+
+    answer = ForeignAnswer(Head("id", 1, "m"))
+    with pytest.raises(ServerBug):
+        list(stream_items(Accepted(), answer, start, lambda: None))
+    assert "LookupError: our mistake" in caplog.text
 
 
 @responses.activate

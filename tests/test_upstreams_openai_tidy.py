@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from horde_proxy.api.access_log import RequestLog
@@ -886,3 +888,92 @@ def test_the_cost_at_another_horde_is_kept() -> None:
         for chunk in tidied(sse(event({"content": "x"}, "stop"), last)):
             record.note(chunk)
     assert (record.kudos, record.completion_tokens) == (4.5, 2)
+
+
+# Anything at all
+
+NAMES = [
+    "id",
+    "created",
+    "model",
+    "choices",
+    "index",
+    "delta",
+    "message",
+    "text",
+    "role",
+    "content",
+    "refusal",
+    "reasoning",
+    "thinking",
+    "tool_calls",
+    "function_call",
+    "function",
+    "name",
+    "arguments",
+    "type",
+    "finish_reason",
+    "usage",
+    "prompt_tokens",
+    "horde",
+]
+SCALARS = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        1,
+        -1,
+        1.5,
+        10**30,
+        float("nan"),
+        "",
+        "x",
+        "stop",
+        "{}",
+        '{"a"',
+        ":1}",
+        "\ud83d",
+    ]
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4)
+    ),
+    max_leaves=6,
+)
+FUNCTIONS = st.fixed_dictionaries({}, optional={"name": VALUES, "arguments": VALUES})
+ENTRIES = st.fixed_dictionaries(
+    {"function": FUNCTIONS | VALUES}, optional={"index": VALUES, "id": VALUES, "type": VALUES}
+)
+DELTAS = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": VALUES,
+        "content": VALUES,
+        "reasoning": VALUES,
+        "refusal": VALUES,
+        "function_call": VALUES,
+        "tool_calls": st.lists(ENTRIES | VALUES, max_size=3) | VALUES,
+    },
+)
+CHOICES = st.fixed_dictionaries(
+    {"delta": DELTAS | VALUES}, optional={"index": VALUES, "finish_reason": VALUES}
+)
+EVENTS = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICES | VALUES, max_size=2) | VALUES},
+    optional={"id": VALUES, "created": VALUES, "model": VALUES, "usage": VALUES, "horde": VALUES},
+)
+
+
+@given(st.lists(EVENTS, max_size=6), st.integers(1, 3), st.booleans())
+def test_whatever_comes_the_answer_is_legal_or_an_error(
+    documents: list[Any], n: int, legacy_functions: bool
+) -> None:
+    try:
+        chunks = tidied(sse(*documents) + DONE, n=n, legacy_functions=legacy_functions)
+    except UpstreamFailed:
+        return
+    check_chunks(chunks)
+    ChatCompletion.model_validate(fold(chunks), strict=True)

@@ -10,6 +10,7 @@ consists of is not known here: events.py reads it, tidy.py makes it legal.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Generator
@@ -30,6 +31,8 @@ from horde_proxy.upstreams.openai.errors import refusal_of, server_error
 from horde_proxy.upstreams.openai.events import events
 from horde_proxy.upstreams.openai.tidy import ForeignAnswer
 from horde_proxy.upstreams.proxying import ProxyResponse
+
+log = logging.getLogger(__name__)
 
 _Arrived = Literal["began"] | Chunk | BaseException | None
 _QUIET_WAITINGS = 3
@@ -103,7 +106,8 @@ def _read(
     except ProxyError as exc:
         end = exc
     # The request thread waits for an end, and would wait for ever without this one.
-    except Exception as exc:  # noqa: BLE001
+    except Exception as exc:
+        log.exception("an answer cannot be read")
         end = ServerBug()
         end.__cause__ = exc
     put(end)

@@ -94,8 +94,10 @@ class ForeignAnswer:
         # Moonshot puts the usage into the choice.
         for usage in (event.get("usage"), *(choice.get("usage") for choice in choices)):
             self._usage = usage if usage and isinstance(usage, dict) else self._usage
-        # Another proxy of this kind tells what the horde cost.
-        self._horde = event["horde"] if isinstance(event.get("horde"), dict) else self._horde
+        if isinstance(event.get("horde"), dict):
+            # Another proxy of this kind tells what the horde cost.
+            text = json.dumps(event["horde"], ensure_ascii=False)
+            self._horde = json.loads(whole_characters(text))
         for position, choice in enumerate(choices):
             index = self._index(choice.get("index"), position)
             if index is not None:
