@@ -20,7 +20,7 @@ from horde_proxy import create_app, reconfigure
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.config import load
-from horde_proxy.errors import AnswerLost, ClientGone, Unreachable
+from horde_proxy.errors import AnswerLost, ClientGone, ProxyError, TimedOut, Unreachable
 from horde_proxy.upstreams.openai.sending import Sender
 
 HOME, CLOUD = "http://home.invalid:1", "http://cloud.invalid:2"
@@ -161,26 +161,46 @@ def test_a_request_without_a_model_is_answered_by_the_endpoint_that_has_it(
     assert [each["state"] for each in states] == ["up", "up"]
 
 
+@pytest.mark.parametrize(("lost", "status"), [(AnswerLost, 502), (TimedOut, 504)])
 def test_a_post_without_a_model_that_was_taken_is_sent_to_no_other_endpoint(
-    servers: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+    servers: responses.RequestsMock,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: type[ProxyError],
+    status: int,
 ) -> None:
     send = Sender.open
 
     def lose(sender: Sender, request: Any, guard: Any) -> Any:
         if request.url.startswith(HOME):
-            raise AnswerLost("home took the request and closed the connection")
+            raise lost("home took the request")
         return send(sender, request, guard)
 
     servers.post(f"{CLOUD}/v1/batches", json={})
+    servers.get(f"{CLOUD}/v1/files/1", json={})
     servers.post(f"{CLOUD}/v1/chat/completions", json=COMPLETION)
     monkeypatch.setattr(Sender, "open", lose)
     found = made().test_client().post("/v1/batches", json={"input_file_id": "1"})
-    assert (found.status_code, found.get_json()["error"]["message"]) == (
-        502,
-        "home took the request and closed the connection",
-    )
-    # A chat makes nothing that could be there twice.
+    assert found.status_code == status
+    assert found.get_json()["error"]["message"] == "home took the request"
+    # Reading makes nothing that could be there twice, nor does a chat.
+    assert made().test_client().get("/v1/files/1").headers["X-Endpoint"] == "cloud"
     assert chat(made().test_client()).headers["X-Endpoint"] == "cloud"
+
+
+@pytest.mark.parametrize("is_answer", [True, False])
+def test_an_answer_to_a_post_without_a_model_that_breaks_off_at_once_is_lost(
+    servers: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch, is_answer: bool
+) -> None:
+    servers.post(f"{HOME}/v1/batches", json={})
+    servers.post(f"{CLOUD}/v1/batches", json={"id": "2"})
+    if is_answer:
+        cut(monkeypatch, error=AnswerLost("home.invalid:1 broke the answer off"))
+    else:
+        servers.replace("POST", f"{HOME}/v1/batches", status=503)
+    found = made().test_client().post("/v1/batches", json={})
+    assert (found.status_code, found.headers.get("X-Endpoint")) == (
+        (502, None) if is_answer else (200, "cloud")
+    )
 
 
 def test_what_no_endpoint_has_is_the_last_one_s_404(servers: responses.RequestsMock) -> None:

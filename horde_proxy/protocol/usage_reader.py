@@ -47,7 +47,7 @@ _ANSWER_FIELDS = (
 _ANSWER_TEXT = re.compile(
     rb'"(?:%s)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)' % "|".join(_ANSWER_FIELDS).encode(), re.DOTALL
 )
-# The end of a text that was cut: "\\u00" of "\\u00e4".
+# The end of a text that was cut: "\u00" of "\u00e4".
 _HALF_ESCAPE = re.compile(rb"\\u[0-9a-fA-F]{0,3}$")
 # Lists of numbers and of tokens beside the text, and what repeats the request.
 _NO_ANSWER = frozenset(

@@ -172,8 +172,7 @@ def _try(
         # This is not the endpoint's fault, and another endpoint would not do better.
         if not isinstance(exc, ClientGone | ShuttingDown):
             candidates.failed(candidate, attempt, exc)
-            # Without a model it is no generation: a second batch or file would be made elsewhere.
-            if isinstance(exc, AnswerLost) and call.model is None:
+            if _may_have_acted(call, exc):
                 raise
             return None, False
         attempt.end()
@@ -189,6 +188,15 @@ def _try(
     except BaseException:
         response.close()
         raise
+
+
+def _may_have_acted(call: ProxyRequest, exc: ProxyError) -> bool:
+    """Whether a second batch or file could come into being at the next endpoint.
+
+    A call that names a model is a generation: the next endpoint's is as good, and nothing is kept.
+    """
+    is_taken = isinstance(exc, AnswerLost | TimedOut) and call.method in ("POST", "PATCH")
+    return is_taken and call.model is None
 
 
 def _judged(

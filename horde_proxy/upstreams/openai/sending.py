@@ -82,7 +82,9 @@ class Sender:
         except (HTTPError, OSError) as exc:
             if guard.error:
                 raise guard.error from exc
-            raise Unreachable(f"{self._host} broke the answer off") from exc
+            is_lost = response.request.method not in _IDEMPOTENT
+            error = AnswerLost if is_lost else Unreachable
+            raise error(f"{self._host} broke the answer off") from exc
 
     def _send_again(self, request: requests.PreparedRequest, guard: CallGuard) -> requests.Response:
         """The response; over a new connection where a kept one broke, as idle ones do.
