@@ -629,6 +629,26 @@ CALLS: dict[str, tuple[list[Any], list[tuple[str, str]]]] = {
         ],
         TWO,
     ),
+    "one id for all, in each delta, and no index": (
+        [
+            [call(id="i", name="f", arguments="")],
+            [call(id="i", arguments='{"a"')],
+            [call(id="i", arguments=":1}")],
+            [call(id="i", name="g", arguments="")],
+            [call(id="i", arguments='{"b"')],
+            [call(id="i", arguments=":2}")],
+        ],
+        TWO,
+    ),
+    "two deltas of one call in one chunk": (
+        [
+            [
+                call(index=0, id="i", name="f", arguments='{"a"'),
+                call(index=0, id="i", name="f", arguments=":1}"),
+            ]
+        ],
+        ONE,
+    ),
     "a number as id": ([[call(index=0, id=7, name="f", arguments=F)]], ONE),
     "no type, and another type": (
         [

@@ -165,10 +165,10 @@ class ForeignCalls:
 
     def _unique_id(self, call: _ForeignCall) -> str:
         """The call's own id; a new one where it has none, or another call has the same."""
-        if not call.id or call.id in self._ids or len(call.id) > _LONGEST_NAME:
-            call.id = _new_call_id()
-        self._ids.add(call.id)
-        return call.id
+        is_usable = call.id and call.id not in self._ids and len(call.id) <= _LONGEST_NAME
+        unique = call.id if is_usable else _new_call_id()
+        self._ids.add(unique)
+        return unique
 
 
 def _new_call_id() -> str:
@@ -192,7 +192,7 @@ def _begins_another(call: _ForeignCall, delta: _CallDelta, *, is_seen: bool) -> 
         return not is_clear and delta.arguments.lstrip().startswith("{") and call.is_whole()
     if not call.name:
         return False
-    if is_seen:
+    if is_seen and not (is_same_id and is_same_index):
         return True
     if call.is_whole():
         is_named_alike = (

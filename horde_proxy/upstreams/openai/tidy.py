@@ -141,13 +141,12 @@ class ForeignAnswer:
 
     def _counted(self) -> Object:
         """OpenAI's usage object: the server's; estimated where the server does not count."""
-        told = {name: value for name, value in self._usage.items() if _is_usable(name, value)}
-        if not (told.get("prompt_tokens") or told.get("input_tokens")):
+        counts = {name: value for name, value in self._usage.items() if _is_usable(name, value)}
+        if not (counts.get("prompt_tokens") or counts.get("input_tokens")):
             # Some servers tell only the total.
-            told["prompt_tokens"] = min(
-                self._prompt_tokens, told.get("total_tokens") or self._prompt_tokens
-            )
-        usage = tidy_usage(told)
+            total = counts.get("total_tokens") or self._prompt_tokens
+            counts["prompt_tokens"] = min(self._prompt_tokens, total)
+        usage = tidy_usage(counts)
         if not usage["completion_tokens"]:
             characters = sum(choice.characters for choice in [*self._choices.values()])
             usage["completion_tokens"] = estimate_answer(characters)
