@@ -207,6 +207,8 @@ def test_a_text_that_is_repeated_at_the_end_counts_once() -> None:
     item = {"content": [{"type": "output_text", "text": "12345678" * 10}]}
     completed = event({"type": "response.completed", "response": {"output": [item]}})
     assert read(EVENTS, *deltas, done, completed).tokens(0) == (0, 20)
+    sound = event({"type": "response.output_audio.delta", "delta": "A" * 4000})
+    assert read(EVENTS, *deltas, sound).tokens(0) == (0, 20)
 
 
 def test_a_long_stream_without_usage_is_estimated_from_every_seventeenth_event() -> None:

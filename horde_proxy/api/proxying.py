@@ -199,9 +199,9 @@ def _plain_path(call: ProxyRequest) -> str:
 
 def _prompt_estimate(call: ProxyRequest) -> int:
     """About how many tokens the prompt has; 0 for an upload, and for what generates nothing."""
-    body = call.body
-    is_prompt = isinstance(body, JsonBody) and _generates(call)
-    return estimate_prompt(body.document) if isinstance(body, JsonBody) and is_prompt else 0
+    if not isinstance(call.body, JsonBody) or not _generates(call):
+        return 0
+    return estimate_prompt(call.body.document)
 
 
 def _note_left(call: ProxyRequest, candidates: Candidates) -> None:
@@ -213,18 +213,13 @@ def _note_left(call: ProxyRequest, candidates: Candidates) -> None:
 
 
 class ProxiedBody:
-    """The bytes of an answer. Its usage is logged; a stream that breaks off ends with an error.
+    """The bytes of an answer to a call. Its tokens are noted in the record.
 
-    `prompt_estimate`: tokens, for an answer without usage. `must_finish`: it is a stream of chunks,
-    which is complete only with a finish_reason.
+    A stream that breaks off ends with an error event; a stream of chunks does so, too, when it ends
+    without a finish_reason.
     """
 
-    def __init__(
-        self,
-        proxied: ProxyResponse,
-        record: RequestLog,
-        call: ProxyRequest,
-    ) -> None:
+    def __init__(self, proxied: ProxyResponse, record: RequestLog, call: ProxyRequest) -> None:
         self._response, self._record = proxied, record
         self._prompt_estimate = _prompt_estimate(call)
         kind = proxied.header("content-type")

@@ -183,9 +183,7 @@ class UsageReader:
         self._note_usages(document)
         if document.get("error"):
             self.has_failed = True
-        # Of typed events only deltas have new text: response.output_text.done repeats all of it.
-        kind = document.get("type")
-        if not isinstance(kind, str) or kind.endswith("delta"):
+        if _has_new_text(document.get("type")):
             count = _answer_characters(document)
             self._characters += count * weight
             self._text_events += weight if count else 0
@@ -224,6 +222,17 @@ class UsageReader:
             texts = [start] if self._is_plain else _ANSWER_TEXT.findall(start)
             count = sum(len(_unescaped(text)) for text in texts)
             self._characters += count * self._size // len(start)
+
+
+def _has_new_text(kind: Any) -> bool:
+    """Whether an event of this type may have text that none before had.
+
+    Chunks of chats have no type. Of typed events only deltas are new: response.output_text.done
+    repeats all of them. response.output_audio.delta is sound.
+    """
+    if not isinstance(kind, str):
+        return True
+    return kind.endswith("delta") and not kind.endswith("audio.delta")
 
 
 def _answer_characters(document: dict[str, Any]) -> int:
