@@ -305,7 +305,8 @@ def _offers_something(endpoint: Endpoint) -> bool:
 
 
 def _state(endpoint: Endpoint, scope: Scope) -> dict[str, Any]:
-    models, state = sorted(endpoint.models()), endpoint.breaker.state()
+    models = sorted(name for name in endpoint.models() if scope.allows_model(name))
+    state = endpoint.breaker.state()
     error = str(endpoint.error) if endpoint.error else None
     # The circuit breaker knows of failed chats only, not of a list that cannot be loaded.
     if error and state["state"] == "up":

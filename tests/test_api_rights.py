@@ -1,0 +1,349 @@
+"""Who may call what: the table of docs/security.md, tried for every route, key and access mode."""
+
+# Rows of the tables are lines of a page, which may be longer than those of code.
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, jsonify
+from flask.testing import FlaskClient
+
+from horde_proxy.app.factory import composition_of
+from horde_proxy.ledger import ClientKey
+from horde_proxy.upstreams.in_process import WSGIAdapter
+from tests.support import CLIENT_KEY, Scripted, World, known
+
+PAGE = Path(__file__).parent.parent / "docs" / "security.md"
+
+# Each route with and without /v1. "yes": it answers. "own": it answers with what is the key's own.
+ROUTES = """
+| | open: this machine | open: elsewhere | keys: none | keys: wrong | keys: client | keys: other models only | keys: admin | passthrough: none | passthrough: elsewhere | passthrough: key |
+|---|---|---|---|---|---|---|---|---|---|---|
+| POST /chat/completions | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /completions | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| a proxied path, e.g. POST /embeddings | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| a proxied path, e.g. GET /files | yes | yes | 401 | 401 | yes | 403 | yes | yes | yes | yes |
+| GET /models | yes | yes | 401 | 401 | yes | own | yes | yes | yes | yes |
+| GET /models/NAME | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| GET /opencode.json | yes | yes | 401 | 401 | yes | own | yes | yes | yes | yes |
+| GET /endpoints | yes | yes | 401 | 401 | yes | own | yes | yes | yes | yes |
+| GET /usage | yes | yes | 401 | 401 | own | own | yes | own | own | own |
+| GET /horde/account | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /horde/requests | own | own | 401 | 401 | own | own | yes | own | own | own |
+| GET /horde/models | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /horde/models/NAME | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /horde/statistics | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /horde/audit | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| POST /horde/webhook/SECRET | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /health/live | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| GET /health/ready | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| GET /health/probe | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| GET /metrics | yes | 403 | 401 | 401 | 403 | 403 | yes | yes | 403 | yes |
+| GET / | yes | yes | yes | 401 | own | own | yes | yes | yes | yes |
+| GET /page/live | yes | yes | 401 | 401 | own | own | yes | yes | yes | yes |
+| GET /page/state.json | yes | yes | 401 | 401 | own | own | yes | yes | yes | yes |
+| GET /page/events | yes | yes | 401 | 401 | own | own | yes | 403 | 403 | 403 |
+| GET /page/static/NAME | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| POST /page/login | yes | yes | 400 | 400 | 400 | 400 | 400 | yes | yes | yes |
+| POST /page/logout | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
+| POST /page/chat | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| an unknown path, e.g. GET /nothing | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 |
+| OPTIONS of any path | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+"""
+
+# The private horde, whose keys are not the proxy's. The header is `apikey`.
+HORDE_ROUTES = """
+| | no key | an unknown key, or a client's of the proxy | anonymous, mode open | anonymous, other modes | the owner's key |
+|---|---|---|---|---|---|
+| POST /generate/text/async | 400 | 401 | yes | 401 | yes |
+| GET /generate/text/status/ID | yes | yes | yes | yes | yes |
+| DELETE /generate/text/status/ID | yes | yes | yes | yes | yes |
+| POST /generate/text/pop | 400 | 401 | 403 | 401 | yes |
+| POST /generate/text/submit | 400 | 401 | 404 | 401 | 404 |
+| GET /status/models | yes | yes | yes | yes | yes |
+| GET /status/models/NAME | yes | yes | yes | yes | yes |
+| GET /status/performance | yes | yes | yes | yes | yes |
+| GET /status/heartbeat | yes | yes | yes | yes | yes |
+| GET /status/modes | yes | yes | yes | yes | yes |
+| GET /status/news | yes | yes | yes | yes | yes |
+| GET /workers | yes | yes | yes | yes | yes |
+| GET /workers/ID | yes | yes | yes | yes | yes |
+| PUT /workers/ID | 400 | 401 | 403 | 401 | yes |
+| GET /workers/name/NAME | yes | yes | yes | yes | yes |
+| GET /find_user | 401 | 404 | yes | 404 | yes |
+| GET /stats/text/models | yes | yes | yes | yes | yes |
+| GET /stats/text/totals | yes | yes | yes | yes | yes |
+| GET /stats/img/models | yes | yes | yes | yes | yes |
+| GET /stats/img/totals | yes | yes | yes | yes | yes |
+| an unknown path, e.g. GET /nothing | 404 | 404 | 404 | 404 | 404 |
+"""
+
+SERVER = "http://server.invalid"
+OWNER = "owner-key-of-a-private-horde"
+WRONG = "wrong-key-0123456789"
+FAR = "203.0.113.9"
+CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 16}
+# What a request needs beside its path to be answered where it may be.
+BODIES: Mapping[str, dict[str, Any]] = {
+    "POST /chat/completions": {"json": CHAT},
+    "POST /completions": {"json": {"model": "test/model", "prompt": "Hi", "max_tokens": 16}},
+    "POST /embeddings": {"json": {"model": "served", "input": "Hi"}},
+    "POST /horde/webhook/SECRET": {"json": {"id": "x"}},
+    "GET /health/probe": {"query_string": {"seconds": 0.5, "interval": 0.5}},
+    "GET /": {"headers": {"Accept": "text/html"}},
+    "POST /page/chat": {"json": CHAT},
+}
+NAMES = {
+    "/models/NAME": "/models/test/model",
+    "/horde/models/NAME": "/horde/models/test/model",
+    "/page/static/NAME": "/page/static/page.js",
+    "OPTIONS of any path": "/v1/chat/completions",
+}
+KEYS = {"client": "client", "other models only": "limited", "admin": "admin"}
+
+Table = dict[str, dict[str, str]]
+
+
+def parsed(text: str) -> Table:
+    """The cells by row and column."""
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.strip().splitlines()
+    ]
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+
+
+TABLE, HORDE_TABLE = parsed(ROUTES), parsed(HORDE_ROUTES)
+
+
+def named(row: str) -> tuple[str, str]:
+    """(method, path) of a row such as "GET /models", or "..., e.g. GET /files"."""
+    if row.startswith("OPTIONS"):
+        return "OPTIONS", row
+    method, path = row.rpartition("e.g. ")[2].split()
+    return method, path
+
+
+def ruled(rule: str) -> str:
+    """A rule as the tables write it: "/models/<path:name>" is "/models/NAME"."""
+    parts = rule.removeprefix("/v1").split("/")
+    return "/".join(
+        part.strip("<>").rpartition(":")[2].removeprefix("request_").removeprefix("worker_").upper()
+        if part.startswith("<")
+        else part
+        for part in parts
+    )
+
+
+def rows_of(app: Flask, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """("GET", "/models/NAME") for each method of each rule."""
+    for rule in app.url_map.iter_rules():
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            yield method, ruled(rule.rule.removeprefix(prefix))
+
+
+class Server:
+    """A server behind the proxy, with two models."""
+
+    def __init__(self) -> None:
+        self.app = Flask("server")
+        models = [{"id": "served"}, {"id": "other/one", "context_length": 32768}]
+        self.app.add_url_rule("/v1/models", "models", lambda: jsonify(data=models))
+        self.app.add_url_rule(
+            "/v1/<path:path>", "all", lambda path: jsonify(ok=True), methods=["GET", "POST"]
+        )
+
+
+def app_of(mode: str) -> Flask:
+    """A proxy in this access mode, in front of a horde and a server."""
+    world = World(endpoints=[{"type": "horde"}, {"type": "openai", "url": SERVER}])
+    world.session.mount(SERVER, WSGIAdapter(Server().app))
+    if mode == "keys":
+        world.configure(
+            **known(
+                client=ClientKey("client"),
+                limited=ClientKey("limited", models=("other/*",)),
+                admin=ClientKey("admin", admin=True),
+            )
+        )
+    else:
+        world.configure(access={"mode": mode})
+    world.employ(Scripted("Hello."))
+    return world.app()
+
+
+def headers_of(who: str) -> dict[str, str]:
+    key = {"wrong": WRONG, "key": CLIENT_KEY}.get(who)
+    if who in KEYS:
+        key = f"key-of-{KEYS[who]}-longer"
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def outcome(http: FlaskClient, row: str, prefix: str, who: str) -> int:
+    method, path = named(row)
+    options = {**BODIES.get(f"{method} {path}", {})}
+    options["headers"] = {**options.get("headers", {}), **headers_of(who)}
+    if who == "elsewhere":
+        options["environ_base"] = {"REMOTE_ADDR": FAR}
+    response = http.open(prefix + NAMES.get(path, path), method=method, **options)
+    response.close()
+    return response.status_code
+
+
+def word(status: int, expected: str) -> str:
+    """The cell that a status stands for: "yes" or "own" for every answer that is no error."""
+    return expected if status < 400 and not expected.isdigit() else str(status)
+
+
+@pytest.mark.parametrize("column", list(TABLE["GET /models"]))
+def test_everybody_may_do_what_the_table_says(column: str) -> None:
+    mode, _, who = column.partition(": ")
+    app = app_of(mode)
+    http = app.test_client()
+    with_v1 = {ruled(rule.rule) for rule in app.url_map.iter_rules() if "/v1/" in rule.rule}
+    tried = {}
+    for row, cells in TABLE.items():
+        prefixes = ["", "/v1"] if named(row)[1] in with_v1 else [""]
+        for prefix in prefixes:
+            status = outcome(http, row, prefix, who)
+            tried[prefix, row] = word(status, cells[column])
+    assert tried == {(prefix, row): TABLE[row][column] for prefix, row in tried}
+
+
+def test_every_route_of_the_proxy_has_a_row() -> None:
+    rows = {named(row) for row in TABLE}
+    assert [row for row in rows_of(app_of("keys")) if row not in rows] == []
+
+
+def test_a_session_of_the_page_has_the_rights_of_its_key() -> None:
+    app = app_of("keys")
+    tried = {}
+    for column in ("keys: client", "keys: other models only", "keys: admin"):
+        for row, cells in TABLE.items():
+            method, path = named(row)
+            if not path.startswith("/page/") or path in ("/page/login", "/page/logout"):
+                continue
+            http = app.test_client()
+            token = log_in(http, headers_of(column.partition(": ")[2])["Authorization"][7:])
+            options: dict[str, Any] = {**BODIES.get(row, {}), "headers": {"X-Page-Token": token}}
+            response = http.open(NAMES.get(path, path), method=method, **options)
+            response.close()
+            tried[row, column] = word(response.status_code, cells[column])
+    assert tried == {(row, column): TABLE[row][column] for row, column in tried}
+
+
+def log_in(http: FlaskClient, key: str) -> str:
+    """The token of a new session."""
+    form = http.get("/", headers={"Accept": "text/html"}).text
+    token = form.partition('name="token" value="')[2].partition('"')[0]
+    assert http.post("/page/login", data={"key": key, "token": token}).status_code == 303
+    state = http.get("/page/state.json").json
+    return str(state and state["token"])
+
+
+def test_own_means_what_the_key_itself_did() -> None:
+    http = app_of("keys").test_client()
+    for who in ("client", "admin"):
+        response = http.post("/v1/chat/completions", json=CHAT, headers=headers_of(who))
+        response.close()
+        assert response.status_code == 200
+
+    def users(who: str) -> set[str]:
+        usage: Any = http.get("/v1/usage", headers=headers_of(who)).json
+        return {entry["key"] for entry in usage["data"]}
+
+    assert (users("client"), users("other models only")) == ({"client"}, set())
+    assert users("admin") == {"client", "admin"}
+    models: Any = http.get("/v1/models", headers=headers_of("other models only")).json
+    endpoints: Any = http.get("/v1/endpoints", headers=headers_of("other models only")).json
+    assert [model["id"] for model in models["data"]] == ["other/one"]
+    assert [endpoint["models"] for endpoint in endpoints["data"]] == [[], ["other/one"]]
+
+
+# The private horde
+
+
+def private_of(mode: str) -> tuple[Flask, FlaskClient, dict[str, str]]:
+    """(the private horde's app, a client of the proxy, paths with a real request and worker)."""
+    world = World(
+        private_horde={"enabled": True, "api_key": OWNER},
+        **(known(client=ClientKey("client")) if mode == "keys" else {"access": {"mode": mode}}),
+    )
+    app = world.app()
+    private = composition_of(app).private
+    assert private is not None
+    http = app.test_client()
+    owner = {"apikey": OWNER}
+    pop = {"name": "worker-1", "models": ["test/model"], "max_length": 80}
+    http.post("/api/v2/generate/text/pop", json=pop, headers=owner)
+    [worker] = http.get("/api/v2/workers").json or []
+    submit = {"prompt": "Hi", "models": ["test/model"], "params": {"max_length": 16}}
+    answer = http.post("/api/v2/generate/text/async", json=submit, headers=owner)
+    ids = {"request": (answer.json or {})["id"], "worker": worker["id"]}
+    return private.app, http, ids
+
+
+HORDE_BODIES: Mapping[str, dict[str, Any]] = {
+    "POST /generate/text/async": {"prompt": "Hi", "models": ["test/model"]},
+    "POST /generate/text/pop": {"name": "worker-1", "models": ["test/model"]},
+    "POST /generate/text/submit": {"id": "0" * 36, "generation": "Hi"},
+    "PUT /workers/ID": {"maintenance": False},
+}
+COLUMNS = {
+    "no key": ("open", None),
+    "an unknown key, or a client's of the proxy": ("keys", "key-of-client-longer"),
+    "anonymous, mode open": ("open", "0000000000"),
+    "anonymous, other modes": ("keys", "0000000000"),
+    "the owner's key": ("passthrough", OWNER),
+}
+
+
+@pytest.mark.parametrize("column", list(COLUMNS))
+def test_the_private_horde_does_what_the_table_says(column: str) -> None:
+    mode, key = COLUMNS[column]
+    _, http, ids = private_of(mode)
+    tried = {}
+    for row in HORDE_TABLE:
+        method, path = named(row)
+        path = path.replace("/status/ID", f"/status/{ids['request']}")
+        path = path.replace("/workers/ID", f"/workers/{ids['worker']}")
+        path = path.replace("/name/NAME", "/name/worker-1").replace("NAME", "test%252Fmodel")
+        headers = {"apikey": key} if key else {}
+        response = http.open(
+            f"/api/v2{path}", method=method, json=HORDE_BODIES.get(row), headers=headers
+        )
+        tried[row] = word(response.status_code, HORDE_TABLE[row][column])
+    assert tried == {row: cells[column] for row, cells in HORDE_TABLE.items()}
+
+
+def test_every_route_of_the_private_horde_has_a_row_or_is_refused() -> None:
+    app, http, ids = private_of("open")
+    rows = {named(row) for row in HORDE_TABLE}
+    unlisted = [row for row in rows_of(app, "/api/v2") if row not in rows]
+    answers = {
+        row: http.open(f"/api/v2{row[1]}", method=row[0], json={}).status_code for row in unlisted
+    }
+    # 405: the method is not one of the route's. 404: no route, as "/" and "/REST" are.
+    assert {status for row, status in answers.items() if row[1] not in ("/", "/REST")} == {405}
+    assert {status for row, status in answers.items() if row[1] in ("/", "/REST")} == {404}
+    assert ids
+
+
+def test_a_worker_is_changed_by_its_owner_only() -> None:
+    """The table's 403 for a stranger's PUT is about a worker that is somebody else's."""
+    _, http, ids = private_of("open")
+    path = f"/api/v2/workers/{ids['worker']}"
+    change = {"maintenance": True}
+    anonymous = http.put(path, json=change, headers={"apikey": "0000000000"})
+    assert (anonymous.status_code, (anonymous.json or {})["rc"]) == (403, "WrongCredentials")
+    assert (http.get(path).json or {})["maintenance_mode"] is False
+
+
+def test_the_page_has_these_tables() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert ROUTES.strip() in page
+    assert HORDE_ROUTES.strip() in page
