@@ -246,9 +246,11 @@
   async function read(response, place) {
     for await (const line of linesOf(response)) {
       if (line.startsWith(":")) tell("chat-status", line.slice(1).trim());
-      if (!line.startsWith("data: ") || line === "data: [DONE]") continue;
-      const chunk = JSON.parse(line.slice(6));
-      if (chunk.error) throw new Error(chunk.error.message);
+      // A server's own stream is passed on: its lines may end with "\r" and lack the space.
+      const data = line.startsWith("data:") ? line.slice(5).trim() : "";
+      if (!data || data === "[DONE]") continue;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new Error(chunk.error.message || chunk.error);
       const text = chunk.choices?.[0]?.delta?.content;
       if (text) {
         tell("chat-status", "Writing…");
