@@ -7,14 +7,17 @@ import logging
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from horde_proxy import create_app, reconfigure
 from horde_proxy.api.addresses import TrustedProxies
 from horde_proxy.api.slots import Slots
+from horde_proxy.app.runtime import Runtime
+from horde_proxy.caching.background import inline
 from horde_proxy.config import load
 from horde_proxy.errors import Unavailable
 from horde_proxy.ledger import ClientKey
-from tests.support import OWNER_KEY, Scripted, World, known
+from tests.support import OWNER_KEY, Clock, Scripted, World, known
 
 LAPTOP, PHONE = "laptop-key-0123456789", "phone-key-0123456789"
 KEYS = known(laptop=LAPTOP, phone="sha256:" + hashlib.sha256(PHONE.encode()).hexdigest())
@@ -329,3 +332,158 @@ def test_a_keys_own_horde_key_pays(world: World) -> None:
     headers = {"Authorization": "Bearer key-of-ann-longer"}
     account = world.http().get("/v1/horde/account", headers=headers).get_json()
     assert account["name"].startswith("owner#")
+
+
+# The private horde's calls from outside.
+
+WORKERS_KEY = "key-of-the-private-horde"
+POP = "/api/v2/generate/text/pop"
+OFFER = {"name": "w", "models": ["test/model"], "max_length": 512, "max_context_length": 4096}
+
+
+class ClosingClient(FlaskClient):
+    """Reads and closes each response, as a server does: requests are logged when that is done."""
+
+    def open(self, *arguments: Any, **options: Any) -> Any:
+        return super().open(*arguments, **{"buffered": True, **options})
+
+
+def private(clock: Clock, **sections: Any) -> FlaskClient:
+    horde = {"enabled": True, "api_key": WORKERS_KEY}
+    flags = {"private_horde": horde, "stats": {"hydrate": False}, **sections}
+    runtime = Runtime(clock=clock, now=clock, sleep=clock.sleep, run=inline)
+    app = create_app(load(environ={}, flags=flags), runtime)
+    app.test_client_class = ClosingClient
+    return app.test_client()
+
+
+def log_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """The fields of all logged requests, but for their ids and seconds."""
+    lines = [
+        dict(record.fields)  # type: ignore[attr-defined]
+        for record in caplog.records
+        if record.name == "horde_proxy.requests"
+    ]
+    for line in lines:
+        assert len(line.pop("id")) == 32
+        assert line.pop("seconds") >= 0
+    return lines
+
+
+def test_calls_of_the_private_horde_are_logged_without_keys(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "horde_proxy.requests")
+    http = private(Clock(), server={"trusted_proxies": ["127.0.0.1"]})
+    forwarded = {"X-Forwarded-For": "10.9.8.7"}
+    assert http.post(POP, json={"models": [1]}, headers=forwarded).status_code == 400
+    assert http.post(POP, json=OFFER, headers={"apikey": "wrong-key"}).status_code == 401
+    assert http.post(POP, json={}, headers={"apikey": WORKERS_KEY}).status_code == 400
+    assert http.get("/api/v2/nowhere").status_code == 404
+    common = {"method": "POST", "path": POP, "client": "127.0.0.1"}
+    assert log_lines(caplog) == [
+        {**common, "client": "10.9.8.7", "status": 400},
+        {**common, "status": 401, "error": "InvalidAPIKey"},
+        {**common, "status": 400, "key": "owner#1"},
+        {"method": "GET", "path": "/api/v2/nowhere", "client": "127.0.0.1", "status": 404},
+    ]
+    assert "wrong-key" not in caplog.text
+    assert WORKERS_KEY not in caplog.text
+
+
+def test_what_workers_and_waiting_clients_repeat_is_logged_only_with_a_result(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "horde_proxy.requests")
+    http, headers = private(Clock()), {"apikey": WORKERS_KEY}
+    assert http.post(POP, json=OFFER, headers=headers).status_code == 200
+    assert http.get("/api/v2/status/heartbeat").status_code == 200
+    assert log_lines(caplog) == []
+    body = {"prompt": "my own secret", "models": ["test/model"]}
+    answer = http.post("/api/v2/generate/text/async", json=body, headers=headers)
+    assert http.get(f"/api/v2/generate/text/status/{answer.get_json()['id']}").status_code == 200
+    assert http.post(POP, json=OFFER, headers=headers).status_code == 200
+    assert http.get("/api/v2/generate/text/status/unknown").status_code == 404
+    assert [(line["path"][8:29], line["status"]) for line in log_lines(caplog)] == [
+        ("generate/text/async", 202),
+        ("generate/text/pop", 200),
+        ("generate/text/status/", 404),
+    ]
+    assert "secret" not in caplog.text
+
+
+def test_calls_of_the_private_horde_are_in_the_metrics_but_not_on_the_page() -> None:
+    http = private(Clock())
+    for path in ("/api/v2/workers", "/api/v2/a", "/api/v2/b"):
+        http.get(path)
+    text = http.get("/metrics").text
+    labels = 'model="none",route="{}",status="{}",upstream="none"'
+    for route, status, count in (("/api/v2/workers", 200, 1), ("other", 404, 2)):
+        sample = f"horde_proxy_requests_total{{{labels.format(route, status)}}} {count}.0"
+        assert sample in text
+    history = http.application.extensions["horde_proxy"].live.page.history
+    assert sum(bucket.requests for bucket in history.buckets(None)) == 0
+
+
+def test_a_chats_own_calls_of_the_private_horde_are_logged_as_the_chat_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "horde_proxy.requests")
+    http = private(Clock())
+    http.post(POP, json=OFFER, headers={"apikey": WORKERS_KEY})
+    with http.post("/v1/chat/completions", json={**BODY, "stream": True}, buffered=False):
+        pass
+    assert [line["path"] for line in log_lines(caplog)] == ["/v1/chat/completions"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "find_user", 404),
+        ("POST", "generate/text/async", 401),
+        ("POST", "generate/text/pop", 401),
+        ("POST", "generate/text/submit", 401),
+        ("PUT", "workers/00000000-0000-4000-8000-000000000000", 401),
+    ],
+)
+def test_guesses_at_the_private_hordes_keys_are_slowed_and_refused(
+    method: str, path: str, status: int
+) -> None:
+    clock = Clock()
+    http, began = private(clock), clock.seconds
+
+    def guess(key: str) -> Any:
+        return http.open(f"/api/v2/{path}", method=method, headers={"apikey": key})
+
+    assert [guess(f"guess-{number}").status_code for number in range(10)] == [status] * 10
+    assert clock.seconds - began == 7 * 0.25
+    refused = guess("guess-10")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "59")
+    message = "Too many wrong API keys came from this address. Wait 59 s, or send the right key."
+    assert refused.get_json() == {"message": message}
+    assert guess("guess-0").status_code == status
+    assert guess(WORKERS_KEY).status_code not in (401, 429)
+
+
+def test_guesses_are_counted_for_all_fronts_together() -> None:
+    keys = {"access": {"mode": "keys", "keys": {"laptop": LAPTOP}}}
+    http = private(Clock(), **keys)
+    for number in range(10):
+        http.get("/api/v2/find_user", headers={"apikey": f"guess-{number}"})
+    assert http.get("/v1/models", headers={"api-key": "guess-10"}).status_code == 429
+    assert http.get("/v1/models", headers={"api-key": LAPTOP}).status_code == 200
+
+
+def test_guesses_by_chats_in_passthrough_do_not_slow_the_private_horde() -> None:
+    clock = Clock()
+    http = private(clock, access={"mode": "passthrough"})
+    http.post(POP, json=OFFER, headers={"apikey": WORKERS_KEY})
+
+    def guess(number: int) -> int:
+        headers = {"Authorization": f"Bearer guess-{number}"}
+        address = {"REMOTE_ADDR": f"10.0.0.{number}"}
+        return http.post(
+            "/v1/chat/completions", json=BODY, headers=headers, environ_base=address
+        ).status_code
+
+    assert [guess(number) for number in range(30)] == [401] * 30

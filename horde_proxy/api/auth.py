@@ -75,28 +75,27 @@ def authenticate() -> None:
         )
     key = ctx.access.keys.find(sent)
     if key is None:
-        count_wrong_key(sent)
+        count_wrong_key(ctx, sent)
         raise InvalidApiKey("Incorrect API key provided.")
     act_as(key)
 
 
-def count_wrong_key(key: str) -> None:
+def count_wrong_key(ctx: AppContext, key: str) -> None:
     """Count a wrong key of the client's address. Raises RateLimited where there were too many."""
-    ctx = current_context()
-    wait = ctx.live.wrong_keys.count(addresses.network_of(client_address()), key)
+    wait = ctx.live.wrong_keys.count(addresses.network_of(client_address(ctx)), key)
     if wait:
         raise RateLimited(
             f"Too many wrong API keys came from this address. Wait {wait} s, or send the right "
-            f"key.{hint_at_proxy()}",
+            f"key.{_hint_at_proxy(ctx)}",
             code="too_many_wrong_keys",
             retry_after=wait,
         )
 
 
-def hint_at_proxy() -> str:
+def _hint_at_proxy(ctx: AppContext) -> str:
     """What to add to a refusal by address where a proxy's clients share one address, or ""."""
-    peer, trusted = request.remote_addr or "", current_context().access.trusted_proxies
-    if peer in trusted or not addresses.is_forwarded(request.headers):
+    peer = request.remote_addr or ""
+    if peer in ctx.access.trusted_proxies or not addresses.is_forwarded(request.headers):
         return ""
     return (
         " All clients of the reverse proxy count as one address, because server.trusted_proxies "
@@ -147,14 +146,14 @@ def client_name() -> str:
         return f"key {g.visitor[:32]}"
     key = client_key()
     if key is None:
-        return f"address {client_address()}"
+        return f"address {client_address(current_context())}"
     return "key " + key_digest(key)[:32]
 
 
-def client_address() -> str:
+def client_address(ctx: AppContext) -> str:
     """The address of the current request's client; see addresses.client_address."""
-    trusted = current_context().access.trusted_proxies
-    return addresses.client_address(request.remote_addr or "", request.headers, trusted)
+    peer, trusted = request.remote_addr or "", ctx.access.trusted_proxies
+    return addresses.client_address(peer, request.headers, trusted)
 
 
 def _is_local() -> bool:

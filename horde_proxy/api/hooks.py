@@ -72,7 +72,7 @@ def _begin() -> Response | None:
     g.began = time.monotonic()
     g.closing = []
     path = WEBHOOK_PATH if request.path.startswith(WEBHOOK_PATH) else request.path
-    g.record = RequestLog(uuid.uuid4().hex, request.method, path, client_address())
+    g.record = RequestLog(uuid.uuid4().hex, request.method, path, client_address(current_context()))
     return make_response("", 204) if request.method == "OPTIONS" else None
 
 
@@ -144,7 +144,7 @@ def _refused_by_horde(exc: InvalidApiKey) -> ProxyError:
     key = client_key()
     try:
         if key is not None:
-            count_wrong_key(key)
+            count_wrong_key(current_context(), key)
     except RateLimited as too_many:
         return too_many
     return exc

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
+from horde_proxy.app import private_calls
+from horde_proxy.app.private_calls import FROM_OUTSIDE
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.bodies import Request
 from horde_proxy.config import Config
@@ -55,6 +57,7 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
     private.request_class = Request
     private.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     private.register_blueprint(blueprint(horde))
+    private_calls.register(private, app)
     app.wsgi_app = _split(private.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
     return PrivateApp(private, key, strict)
 
@@ -68,7 +71,9 @@ def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
     """The private horde under /api/v2, the proxy under everything else."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        is_private = environ.get("PATH_INFO", "").startswith(_PATH)
-        return (private if is_private else rest)(environ, start_response)
+        if not environ.get("PATH_INFO", "").startswith(_PATH):
+            return rest(environ, start_response)
+        environ[FROM_OUTSIDE] = True
+        return private(environ, start_response)
 
     return application

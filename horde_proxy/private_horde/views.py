@@ -1,7 +1,9 @@
 """The routes of the private horde as a Flask blueprint: read, call, return.
 
 No other module of this room knows Flask. Headers and errors here are always those of AI-Horde,
-whatever the rest of the application does.
+whatever the rest of the application does. For the application's log, `g` has the caller's
+`username` and the code of a `refusal`, where there are any; `is_poll` marks calls that are repeated
+every second and brought nothing, `is_unknown_path` those of no route.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ def _checked_key(horde: PrivateHorde, *, as_worker: bool = False) -> str | None:
     The real horde reads the body first: there, a body with a fault and a wrong key is a 400.
     """
     key = request.headers.get("apikey")
-    horde.authenticate(key, as_worker=as_worker)
+    g.username = horde.authenticate(key, as_worker=as_worker)
     return key
 
 
@@ -112,6 +114,7 @@ def _submit(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _status(horde: PrivateHorde, request_id: str) -> tuple[Any, int]:
+    g.is_poll = True
     return horde.status(request_id), 200
 
 
@@ -121,7 +124,9 @@ def _cancel(horde: PrivateHorde, request_id: str) -> tuple[Any, int]:
 
 def _pop(horde: PrivateHorde) -> tuple[Any, int]:
     key = _checked_key(horde, as_worker=True)
-    return horde.pop(key, _body()), 200
+    answer = horde.pop(key, _body())
+    g.is_poll = answer["id"] is None
+    return answer, 200
 
 
 def _submit_generation(horde: PrivateHorde) -> tuple[Any, int]:
@@ -166,6 +171,7 @@ def _performance(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _heartbeat(horde: PrivateHorde) -> tuple[Any, int]:
+    g.is_poll = True
     return responses.heartbeat(), 200
 
 
@@ -178,7 +184,9 @@ def _news(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _find_user(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.find_user(request.headers.get("apikey")), 200
+    answer = horde.find_user(request.headers.get("apikey"))
+    g.username = answer["username"]
+    return answer, 200
 
 
 def _text_models(horde: PrivateHorde) -> tuple[Any, int]:
@@ -221,6 +229,7 @@ _ROUTES = (
 
 def _unknown_path(rest: str = "") -> Response:
     """An HTML page for an unknown path, as from the real horde (capture err_404_unknown_route)."""
+    g.is_unknown_path = True
     page = NotFound().get_body()
     return Response(page, 404, content_type="text/html; charset=utf-8")
 
@@ -263,6 +272,7 @@ def _allowed(route: _Route) -> str:
 
 
 def _refused(error: HordeError) -> Response:
+    g.refusal = error.rc
     return _json(error.body(), error.status)
 
 

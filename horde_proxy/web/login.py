@@ -87,7 +87,7 @@ def _wrong_key(key: str) -> Response:
     """The form again, with what is wrong."""
     g.record.error = InvalidApiKey.code
     try:
-        count_wrong_key(key)
+        count_wrong_key(current_context(), key)
     except RateLimited as exc:
         g.record.error = exc.code
         response = login_form(exc.message, exc.status)

@@ -1,0 +1,83 @@
+"""Calls of the private horde from outside: logged, counted, and refused where they guess keys.
+
+    client or worker --HTTP--> private app with these hooks
+    a chat's own calls ------> private app; the hooks leave them alone, the chat is logged itself
+
+The private horde knows nothing of it. Its calls are not in the page's history, which counts chats.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import cast
+
+from flask import Flask, Response, g, request
+
+from horde_proxy.api.access_log import RequestLog
+from horde_proxy.api.auth import client_address, count_wrong_key
+from horde_proxy.api.context import AppContext
+from horde_proxy.errors import RateLimited
+from horde_proxy.metrics import OTHER
+
+FROM_OUTSIDE = "horde_proxy.from_outside"
+"""In the WSGI environ of calls that came over HTTP. No client can set it: it is no header."""
+_WRONG_KEY = frozenset({"InvalidAPIKey", "UserNotFound"})
+"""The codes of a wrong key; GET find_user answers with the second."""
+
+
+def register(private: Flask, proxy: Flask) -> None:
+    """Put the hooks on the private horde's app. `proxy` is the app that it belongs to."""
+
+    def context() -> AppContext:
+        return cast(AppContext, proxy.extensions["horde_proxy"])
+
+    def begin() -> None:
+        if FROM_OUTSIDE in request.environ:
+            g.began = time.monotonic()
+            client = client_address(context())
+            g.record = RequestLog(uuid.uuid4().hex, request.method, request.path, client)
+
+    def finish(response: Response) -> Response:
+        if "record" in g:
+            _refuse_guess(context(), response)
+            _log_at_the_end(context(), response)
+        return response
+
+    private.before_request(begin)
+    private.after_request(finish)
+
+
+def _refuse_guess(ctx: AppContext, response: Response) -> None:
+    """Make a 429 of the answer to a wrong key where there were too many."""
+    key = request.headers.get("apikey")
+    g.record.error = g.get("refusal")
+    if key is None or g.record.error not in _WRONG_KEY:
+        return
+    try:
+        count_wrong_key(ctx, key)
+    except RateLimited as exc:
+        # Without `rc`, as the real horde's own limits (capture err_429_ratelimit_async).
+        response.set_data(json.dumps({"message": exc.message}) + "\n")
+        response.status_code, g.record.error = exc.status, exc.code
+        response.headers.update(exc.headers())
+
+
+def _log_at_the_end(ctx: AppContext, response: Response) -> None:
+    """Log and count the call when its response is closed."""
+    record, began, rule = g.record, g.began, request.url_rule
+    record.status, record.key = response.status_code, g.get("username")
+    response.headers["X-Request-Id"] = record.id
+    route = OTHER if rule is None or g.get("is_unknown_path") else rule.rule
+    # Workers and clients that wait repeat these calls every second.
+    is_logged = response.status_code >= 400 or not g.get("is_poll")
+
+    def close() -> None:
+        if is_logged:
+            record.write(began)
+        else:
+            record.seconds = round(time.monotonic() - began, 3)
+        ctx.live.metrics.answered(route, record, ctx.router.was_offered)
+
+    response.call_on_close(close)
