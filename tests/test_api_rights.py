@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, jsonify
+from flask import Flask, Response, jsonify
 from flask.testing import FlaskClient
 
 from horde_proxy.app.factory import composition_of
@@ -341,6 +341,24 @@ def test_a_worker_is_changed_by_its_owner_only() -> None:
     anonymous = http.put(path, json=change, headers={"apikey": "0000000000"})
     assert (anonymous.status_code, (anonymous.json or {})["rc"]) == (403, "WrongCredentials")
     assert (http.get(path).json or {})["maintenance_mode"] is False
+
+
+@pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "text/plain", ""])
+def test_what_a_server_answers_runs_no_scripts_at_the_pages_address(kind: str) -> None:
+    world = World(access={"mode": "open"}, endpoints=[{"type": "openai", "url": SERVER}])
+    server = Server()
+    server.app.add_url_rule(
+        "/v1/files/x/content",
+        "file",
+        lambda: Response(
+            "<script>1</script>",
+            headers={"Content-Type": kind, "Content-Security-Policy": "default-src *"},
+        ),
+    )
+    world.session.mount(SERVER, WSGIAdapter(server.app))
+    headers = world.http().get("/v1/files/x/content").headers
+    assert headers.getlist("Content-Security-Policy") == ["default-src *", "sandbox"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_the_page_has_these_tables() -> None:

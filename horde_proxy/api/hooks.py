@@ -54,6 +54,8 @@ _UNLOGGED = (
     "/page/events",
     "/page/static/",
 )
+_INERT = ("application/json", "text/event-stream")
+"""The types of almost all answers, which a browser only shows."""
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,11 @@ def _finish(response: Response) -> Response:
     # Any page may call the API; the page itself acts with its visitor's session.
     if request.blueprint != "page":
         headers["Access-Control-Allow-Origin"] = "*"
+        if response.mimetype not in _INERT:
+            # A server, or a client's file on it, may answer with HTML. Its scripts would run with
+            # the page's origin. `sandbox` gives such a document none; CSP 3, section 6.2.
+            headers.add("Content-Security-Policy", "sandbox")
+            headers["X-Content-Type-Options"] = "nosniff"
     headers["Access-Control-Expose-Headers"] = _EXPOSED
     if request.method == "OPTIONS":
         # Echoed, because "*" does not include Authorization (Fetch standard, CORS).
