@@ -132,6 +132,25 @@ def test_behind_a_trusted_proxy_each_client_has_its_own_guesses(world: World) ->
     assert [guess(number, "10.0.1.1") for number in range(11)] == [401] * 10 + [429]
 
 
+def test_in_passthrough_no_client_sees_anothers_usage(world: World) -> None:
+    world.configure(access={"mode": "passthrough"})
+    world.employ(Scripted("Hello."))
+    http = world.http()
+
+    def usage(address: str, **headers: str) -> list[tuple[str, int]]:
+        answer = http.get("/v1/usage", headers=headers, environ_base={"REMOTE_ADDR": address})
+        return [(row["key"], row["requests"]) for row in answer.get_json()["data"]]
+
+    for address in ("192.168.7.77", "192.168.1.50", "2001:db8:0:1::5"):
+        http.post("/v1/chat/completions", json=BODY, environ_base={"REMOTE_ADDR": address}).close()
+    assert usage("192.168.1.5") == []
+    assert usage("192.168.7.77") == [("address 192.168.7.77", 1)]
+    assert usage("2001:db8:0:1::5") == [("address 2001:db8:0:1::5", 1)]
+    http.post("/v1/chat/completions", json=BODY, headers={"api-key": OWNER_KEY}).close()
+    account = "key " + hashlib.sha256(OWNER_KEY.encode()).hexdigest()[:32]
+    assert usage("10.0.0.1", **{"api-key": OWNER_KEY}) == [(account, 1)]
+
+
 def test_in_passthrough_guesses_at_the_hordes_keys_are_refused(world: World) -> None:
     world.configure(access={"mode": "passthrough"})
     world.employ(Scripted("Hello."))

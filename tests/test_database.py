@@ -155,6 +155,22 @@ class MigrationBehaviour:
         latest = ledger_schema.SCHEMA.version
         assert self.versions(database, ledger_schema.SCHEMA) == [("ledger", latest)]
 
+    def test_usage_of_shortened_addresses_is_kept_under_names_that_no_client_has(
+        self, url: str, database: Database
+    ) -> None:
+        run(url, LEDGER_VERSION_1)
+        names = ("address 192.168.", "address 10.0.0.1", "address 10.0.0", "key 0123456789ab")
+        row = "INSERT INTO usage VALUES ('2026-02-01', '{}', 'm', 'chat', 1, 0, 1, 1, 0)"
+        for name in names:
+            run(url, row.format(name))
+        ledger = LedgerDatabase(database)
+        assert [row.name for row in ledger.usage("2026-02-01", "2026-02-01")] == [
+            "address 10.0.0",
+            "address 10.0.0.1*",
+            "address 192.168.*",
+            "key 0123456789ab",
+        ]
+
     def test_a_first_start_that_was_cut_short_is_finished(
         self, url: str, database: Database
     ) -> None:

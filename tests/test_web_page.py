@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from horde_proxy import create_app, reconfigure
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.shared_answer import RequestInfo
 from horde_proxy.api.slots import Slots
+from horde_proxy.caching.background import inline
 from horde_proxy.config import load
-from horde_proxy.ledger import ClientKey
+from horde_proxy.key_digest import key_digest
+from horde_proxy.ledger import ClientKey, KeyRing
 from horde_proxy.upstreams.base import Accepted, StreamItem, Waiting
 from horde_proxy.web.charts import charts
 from horde_proxy.web.history import BUCKET_SECONDS, BUCKETS, History
@@ -546,6 +549,32 @@ def test_one_watcher_too_many_is_refused(world: World) -> None:
     third.close()
 
 
+@pytest.mark.parametrize("change", ["revoked", "no longer an admin's"])
+@pytest.mark.parametrize("by", ["session", "header"])
+def test_events_end_when_their_key_is_revoked_or_has_other_rights(
+    world: World, by: str, change: str
+) -> None:
+    app, digest = guarded(world).app(), key_digest("key-of-the-database")
+    stored = {digest: ClientKey("ann", admin=True)}
+    context = app.extensions["horde_proxy"]
+    ring = KeyRing({}, lambda: dict(stored), clock=world.clock, run=inline)
+    app.extensions["horde_proxy"] = replace(context, access=replace(context.access, keys=ring))
+    client, headers = app.test_client(), bearer("key-of-the-database")
+    if by == "session":
+        log_in(client, "key-of-the-database")
+        headers = {}
+
+    def revoke() -> None:
+        if world.clock.seconds == 1100:
+            stored.clear()
+            if change != "revoked":
+                stored[digest] = ClientKey("ann")
+
+    world.clock.every_sleep.append(revoke)
+    assert client.get("/page/events", headers=headers).text.startswith("retry: 3000")
+    assert 1100 < world.clock.seconds <= 1106
+
+
 def test_events_end_with_the_session(world: World) -> None:
     app = guarded(world).app()
     page, client = app.extensions["horde_proxy"].live.page, app.test_client()
@@ -558,8 +587,8 @@ def test_events_end_with_the_session(world: World) -> None:
             page.sessions.end(session.value)
 
     world.clock.every_sleep.append(log_out)
-    assert client.get("/page/events").status_code == 200
-    assert world.clock.seconds < 1015
+    assert client.get("/page/events").text.startswith("retry: 3000")
+    assert 1010 < world.clock.seconds < 1015
 
 
 def test_events_end_with_new_settings_and_at_a_shutdown(world: World) -> None:

@@ -25,8 +25,6 @@ _NO_KEYS = frozenset({"", "null", "undefined", "none", "anonymous", "empty"})
 _NOT_JSON = "We could not parse the JSON body of your request."
 # "sk-no-key-required" is what llama.cpp's examples send.
 _NO_KEY_PREFIX = "sk-no-key"
-_SHORT = 16
-"""Characters of a client's name that its usage is filed under in passthrough mode."""
 ANONYMOUS_ACCOUNT = "anybody"
 """The account that requests without a key are counted for."""
 
@@ -134,7 +132,8 @@ def account_name(ctx: AppContext) -> str:
     key: ClientKey | None = g.key
     if key is not None:
         return key.name
-    return client_name()[:_SHORT] if ctx.access.passthrough else ANONYMOUS_ACCOUNT
+    # The whole name: "address 192.168.1.5" and "address 192.168.7.77" begin alike.
+    return client_name() if ctx.access.passthrough else ANONYMOUS_ACCOUNT
 
 
 def client_name() -> str:

@@ -63,5 +63,22 @@ def _create_tables(connection: Connection) -> None:
     )
 
 
-SCHEMA = Schema("ledger", [_create_tables], unversioned=("client_keys", "usage"))
+def _mark_shortened_addresses(connection: Connection) -> None:
+    """Version 2: usage of addresses whose names were cut gets names that no client has.
+
+    Until then, usage in passthrough mode was kept by the first 16 characters of a client's name:
+    "address 10.0.0.1" may hold that of 10.0.0.1 and of 10.0.0.12. It becomes "address 10.0.0.1*".
+    """
+    connection.execute(
+        text(
+            "UPDATE usage SET name = name || '*' "
+            "WHERE length(name) = 16 AND substr(name, 1, 8) = 'address ' "
+            "AND name NOT IN (SELECT name FROM client_keys)"
+        )
+    )
+
+
+SCHEMA = Schema(
+    "ledger", [_create_tables, _mark_shortened_addresses], unversioned=("client_keys", "usage")
+)
 """Releases that did not store schema versions made the tables of version 1."""

@@ -22,13 +22,14 @@ from flask import (
     send_from_directory,
 )
 
-from horde_proxy.api.auth import client_name, is_admin
+from horde_proxy.api.auth import client_key, client_name, is_admin
 from horde_proxy.api.chat import chat_completions
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.endpoints import settings_problem
 from horde_proxy.api.generation import horde_key
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import ProxyError, Refused, ShuttingDown
+from horde_proxy.key_digest import key_digest
 from horde_proxy.protocol import sse
 from horde_proxy.upstreams.disconnects import is_open
 from horde_proxy.web import charts, login, tables
@@ -146,10 +147,14 @@ def _still_watching(ctx: AppContext) -> Callable[[], bool]:
     """A function that tells, during the stream, whether the visitor is still watching."""
     # gunicorn's socket shows a closed tab. Writing would only fail at the second event after it.
     sock, app = request.environ.get("gunicorn.socket"), current_app.extensions
-    has_session, cookie = "visitor" in g, request.cookies.get(login.SESSION_COOKIE, "")
+    cookie, key, keys = request.cookies.get(login.SESSION_COOKIE, ""), g.key, ctx.access.keys
+    digest = g.get("visitor") or key_digest(client_key() or "")
+    has_session = "visitor" in g
 
     def still_watching() -> bool:
         is_visitor = not has_session or ctx.live.page.sessions.find(cookie) is not None
+        # A key that was revoked, or that has other rights now, may not see what it saw before.
+        is_visitor = is_visitor and (key is None or keys.find_digest(digest) == key)
         # New settings make a new context, perhaps with other rights. The browser connects again.
         is_current = app["horde_proxy"] is ctx and not ctx.live.shutdown.has_begun
         return is_visitor and is_current and is_open(sock)
