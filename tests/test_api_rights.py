@@ -158,8 +158,8 @@ class Server:
         )
 
 
-def app_of(mode: str) -> Flask:
-    """A proxy in this access mode, in front of a horde and a server."""
+def app_of(mode: str | None) -> Flask:
+    """A proxy in this access mode, None where none is set, in front of a horde and a server."""
     world = World(endpoints=[{"type": "horde"}, {"type": "openai", "url": SERVER}])
     world.session.mount(SERVER, WSGIAdapter(Server().app))
     if mode == "keys":
@@ -170,7 +170,7 @@ def app_of(mode: str) -> Flask:
                 admin=ClientKey("admin", admin=True),
             )
         )
-    else:
+    elif mode is not None:
         world.configure(access={"mode": mode})
     world.employ(Scripted("Hello."))
     return world.app()
@@ -212,6 +212,13 @@ def test_everybody_may_do_what_the_table_says(column: str) -> None:
             status = outcome(http, row, prefix, who)
             tried[prefix, row] = word(status, cells[column])
     assert tried == {(prefix, row): TABLE[row][column] for prefix, row in tried}
+
+
+def test_without_a_mode_this_machine_may_do_as_in_mode_open() -> None:
+    http = app_of(None).test_client()
+    tried = {row: outcome(http, row, "", "this machine") for row in TABLE}
+    expected = {row: cells["open: this machine"] for row, cells in TABLE.items()}
+    assert {row: word(status, expected[row]) for row, status in tried.items()} == expected
 
 
 def test_every_route_of_the_proxy_has_a_row() -> None:
