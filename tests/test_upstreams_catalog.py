@@ -15,7 +15,6 @@ from horde_proxy.errors import ProxyError, UpstreamFailed
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, build_catalog
 from horde_proxy.upstreams.horde.documents import HordeDocuments
-from horde_proxy.upstreams.horde.plan import capacities
 from horde_proxy.upstreams.horde.throughput import Throughput
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
@@ -95,7 +94,7 @@ def test_the_recorded_lists_are_joined() -> None:
         "koboldcpp/Llama-3.1-SuperNova-Lite",
     ]
     entry = entries["koboldcpp/FakeLlama-8B-Instruct"]
-    assert capacities(entry.workers) == [Capacity(1024, 16384)]
+    assert [worker.capacity for worker in entry.workers] == [Capacity(1024, 16384)]
     assert (entry.performance, entry.queued, entry.first_seen) == (327.2, 0, 7)
 
 
@@ -121,7 +120,7 @@ def test_an_odd_worker_does_not_affect_the_others(odd: dict[str, Any]) -> None:
         [{"name": None}, {"name": 3}, {"name": "c", "queued": "x", "eta": None}],
         [worker(**odd), worker(models=["c"])],
     )
-    assert capacities(entries["c"].workers) == [Capacity(512, 4096)]
+    assert [worker.capacity for worker in entries["c"].workers] == [Capacity(512, 4096)]
     assert all(entry.largest_context_worker().capacity.max_length > 0 for entry in entries.values())
 
 
@@ -135,9 +134,9 @@ def test_workers_that_are_offline_or_in_maintenance_do_not_count() -> None:
 
 def test_a_model_without_a_listed_worker_gets_one_of_the_servers_defaults() -> None:
     entries = joined([{"name": "a", "count": 1}, {"name": "b", "count": 0}], [])
-    assert {name: capacities(entry.workers) for name, entry in entries.items()} == {
-        "a": [Capacity(512, 2048)]
-    }
+    assert {
+        name: [worker.capacity for worker in entry.workers] for name, entry in entries.items()
+    } == {"a": [Capacity(512, 2048)]}
 
 
 def test_the_worker_with_the_largest_context_may_have_the_shorter_answers() -> None:

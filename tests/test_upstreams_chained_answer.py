@@ -204,6 +204,77 @@ def test_when_the_first_worker_is_gone_another_goes_on(world: World) -> None:
     assert len(found["horde"]["workers"]) == 2
 
 
+class Mute(Reciter):
+    """Sends nothing as often as it is told to; then it recites."""
+
+    def __init__(self, *args: Any, failures: int, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self.failures = failures
+
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        text = super().generate(payload, cancelled)
+        self.failures -= 1
+        return "" if self.failures >= 0 else text
+
+
+def test_a_worker_that_alone_can_take_a_job_is_asked_again_after_a_bad_text(world: World) -> None:
+    large = world.employ(Mute(WORDS, world.clock, failures=1, max_length=1024), "large")
+    world.bridge(Reciter(WORDS, world.clock, max_length=16), "small").step(world.session)
+    upstream, began = world.upstream(), world.clock()
+    for _ in range(2):
+        found = answer(world, chat(max_tokens=900), upstream)
+        assert content(found) == truncate(WORDS, 900)
+        assert [worker["name"] for worker in found["horde"]["workers"]] == ["large"]
+    assert [payload["max_length"] for payload in large.payloads] == [900, 900, 900]
+    assert world.clock() - began < 10
+
+
+def test_a_job_that_its_only_worker_spoils_is_made_smaller_for_another(world: World) -> None:
+    large = world.employ(Mute(WORDS, world.clock, failures=99, max_length=1024), "large")
+    small = world.employ(Reciter(WORDS, world.clock, max_length=256), "small")
+    upstream, began = world.upstream(), world.clock()
+    for rounds in (1, 2):
+        assert content(answer(world, chat(max_tokens=900), upstream)) == truncate(WORDS, 900)
+        # The worker that failed is tried once for an answer; another one goes on with it.
+        assert len(large.payloads) == rounds
+    assert {payload["max_length"] for payload in small.payloads} == {256, 142}
+    assert world.clock() - began < 30
+
+
+def test_a_chain_goes_on_when_the_only_other_able_worker_has_left(world: World) -> None:
+    """The first worker fails, and the one that is to do it instead leaves in the meantime."""
+    one = world.employ(Mute(WORDS, world.clock, failures=0, max_length=200), "one")
+    upstream = world.upstream()
+    items = upstream.stream(
+        chat(max_tokens=2000, stream=True), Route(upstream, ("test/model",)), Caller()
+    )
+    world.bridge(Reciter(WORDS, world.clock, max_length=200), "two").step(world.session)
+    next(items)
+    [two] = [worker for worker in world.horde.workers("text", None) if worker["name"] == "two"]
+    world.horde.set_maintenance(OWNER_KEY, two["id"], {"maintenance": True})
+    one.failures = 1
+    world.clock.seconds += 3
+    began = world.clock()
+    found = fold(item for item in items if isinstance(item, dict))
+    assert content(found) == truncate(WORDS, 2000)
+    assert world.clock() - began < 40
+
+
+def test_a_job_that_became_too_large_for_all_workers_is_sent_again_smaller(world: World) -> None:
+    world.bridge(Reciter(WORDS, world.clock, max_length=512), "large").step(world.session)
+    upstream, began = world.upstream(), world.clock()
+    items = upstream.stream(chat(max_tokens=400), Route(upstream, ("test/model",)), Caller())
+    next(items)
+    [large] = world.horde.workers("text", None)
+    world.horde.set_maintenance(OWNER_KEY, large["id"], {"maintenance": True})
+    small = world.employ(Reciter(WORDS, world.clock, max_length=256), "small")
+    found = fold(item for item in items if isinstance(item, dict))
+    assert content(found) == truncate(WORDS, 400)
+    assert small.payloads[0]["max_length"] == 256
+    # As long as the horde's own answer to what is possible may be old.
+    assert world.clock() - began < 75
+
+
 def test_a_full_context_ends_the_answer_as_length(world: World) -> None:
     world.employ(Reciter(WORDS, world.clock, context=1024))
     found = answer(world, chat(max_tokens=4000))

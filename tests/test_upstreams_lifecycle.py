@@ -105,6 +105,9 @@ class Job:
         may_shrink, self.may_shrink = self.may_shrink, False
         return may_shrink
 
+    def adapt_to_workers(self) -> bool:
+        return False
+
     def note_fault(self) -> None:
         self.faults += 1
 

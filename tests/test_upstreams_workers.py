@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from horde_proxy.aihorde.limits import MOST_WORKERS
-from horde_proxy.prompts.fit import Capacity
+from horde_proxy.prompts.fit import Capacity, Fitted
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, build_catalog
 from horde_proxy.upstreams.horde.failures import Failures, dropped_by
 from horde_proxy.upstreams.horde.jobs import Estimate
 from horde_proxy.upstreams.horde.throughput import Throughput
-from horde_proxy.upstreams.horde.workers import Filters, worker_list
+from horde_proxy.upstreams.horde.workers import Filters, WorkerPool
 from tests.support import Clock
 
 
 def worker(id: str, **fields: Any) -> CatalogWorker:
-    return CatalogWorker(id, Capacity(512, 8192), threads=1, **{"trusted": False, **fields})
+    usual = {"capacity": Capacity(512, 8192), "trusted": False, "threads": 1}
+    return CatalogWorker(id, **{**usual, **fields})
 
 
 ONE, TWO = worker("1", name="one", speed=20.0), worker("2", trusted=True)
@@ -52,46 +54,107 @@ def test_a_requests_options_go_over_the_settings() -> None:
     )
 
 
+JOB = Fitted("", 100, max_length=512, max_context_length=2048, dropped=0)
+NO_FILTERS = Filters()
+SMALL = worker("4", capacity=Capacity(256, 8192))
+
+
+def worker_list(
+    serving: Sequence[CatalogWorker],
+    failed: Sequence[str] = (),
+    preferred: str | None = None,
+    filters: Filters = NO_FILTERS,
+) -> dict[str, Any]:
+    """What a submit for JOB says about workers, apart from the horde's own filters."""
+    fields = WorkerPool(tuple(serving), filters).fields(JOB, failed, preferred)
+    return {name: value for name, value in fields.items() if name.startswith("worker")}
+
+
 def test_a_failed_worker_is_left_out_while_another_is_there() -> None:
-    assert worker_list([ONE, TWO], [ONE, TWO], []) == {}
-    assert worker_list([ONE, TWO], [ONE, TWO], ["1"]) == {
-        "workers": ["1"],
+    assert worker_list([ONE, TWO]) == {}
+    assert worker_list([ONE, TWO], ["1"]) == {"workers": ["1"], "worker_blacklist": True}
+    assert worker_list([ONE], ["1"]) == {}
+    assert worker_list([ONE, TWO], ["1"], filters=Filters(deny=["2"])) == {
+        "workers": ["2"],
         "worker_blacklist": True,
     }
-    assert worker_list([ONE], [ONE], ["1"]) == {}
-    assert worker_list([ONE, TWO], [ONE], ["1"]) == {"workers": ["2"], "worker_blacklist": True}
+
+
+def test_a_failed_worker_is_tried_again_when_the_others_are_too_small_for_the_job() -> None:
+    assert worker_list([ONE, SMALL], ["1"]) == {}
+    narrow = worker("5", capacity=Capacity(512, 1024))
+    assert worker_list([ONE, narrow], ["1"]) == {}
+    assert worker_list([ONE, TWO, SMALL], ["1"]) == {"workers": ["1"], "worker_blacklist": True}
+
+
+def test_workers_that_are_too_small_take_no_place_in_the_list() -> None:
+    small = [worker(f"s{number}", capacity=Capacity(256, 8192), speed=99.0) for number in range(9)]
+    assert worker_list([ONE, TWO, *small], ["1"]) == {"workers": ["1"], "worker_blacklist": True}
+    denied = [worker(f"d{number}") for number in range(6)]
+    assert worker_list([ONE, *small, *denied], filters=Filters(deny=[d.id for d in denied])) == {
+        "workers": ["1"],
+        "worker_blacklist": False,
+    }
+
+
+def test_a_job_is_made_smaller_where_only_failed_workers_can_take_it() -> None:
+    pool = WorkerPool((ONE, SMALL), Filters())
+    assert pool.shorter_length(JOB, []) is None
+    assert pool.shorter_length(JOB, ["1"]) == 256
+    assert pool.shorter_length(JOB, ["1", "4"]) is None
+    # A prompt that the other worker has no room for, or hardly any.
+    narrow = worker("5", capacity=Capacity(256, 150))
+    assert WorkerPool((ONE, narrow), Filters()).shorter_length(JOB, ["1"]) is None
+
+
+def test_a_job_that_nobody_can_take_any_more_is_made_smaller() -> None:
+    assert WorkerPool((SMALL,), Filters()).shorter_length(JOB, []) == 256
+    assert WorkerPool((SMALL,), Filters()).shorter_length(JOB, ["4"]) == 256
 
 
 def test_the_preferred_worker_is_listed_alone() -> None:
-    assert worker_list([ONE, TWO], [ONE, TWO], [], "2") == {
+    assert worker_list([ONE, TWO], preferred="2") == {"workers": ["2"], "worker_blacklist": False}
+    assert worker_list([ONE, TWO], preferred="gone") == {}
+    assert worker_list([ONE, SMALL], preferred="4") == {}
+    assert worker_list([ONE, TWO], ["2"], preferred="2") == {
         "workers": ["2"],
-        "worker_blacklist": False,
+        "worker_blacklist": True,
     }
-    assert worker_list([ONE, TWO], [ONE, TWO], [], "gone") == {}
 
 
 def test_with_many_unwanted_workers_the_five_fastest_are_listed() -> None:
     many = [worker(str(number), speed=float(number)) for number in range(1, 21)]
-    found = worker_list(many, many[10:], [])
-    assert found == {"workers": ["20", "19", "18", "17", "16"], "worker_blacklist": False}
+    denied = Filters(deny=[str(number) for number in range(1, 11)])
+    assert worker_list(many, filters=denied) == {
+        "workers": ["20", "19", "18", "17", "16"],
+        "worker_blacklist": False,
+    }
 
 
 @given(
-    serving=st.lists(st.integers(0, 30), unique=True, max_size=20),
-    admitted=st.sets(st.integers(0, 30)),
-    avoided=st.lists(st.integers(0, 30), max_size=10),
+    serving=st.lists(
+        st.tuples(st.integers(0, 30), st.booleans()), unique_by=lambda pair: pair[0], max_size=20
+    ),
+    denied=st.sets(st.integers(0, 30)),
+    failed=st.lists(st.integers(0, 30), max_size=10),
 )
-def test_no_more_than_five_workers_are_ever_listed(
-    serving: list[int], admitted: set[int], avoided: list[int]
+def test_no_more_than_five_workers_are_listed_and_one_that_can_take_the_job_always_may(
+    serving: list[tuple[int, bool]], denied: set[int], failed: list[int]
 ) -> None:
-    workers = [worker(str(number), speed=float(number)) for number in serving]
-    allowed = [each for each in workers if int(each.id) in admitted]
-    found = worker_list(workers, allowed, [str(number) for number in avoided])
-    named = found.get("workers", [])
+    workers = [
+        worker(str(number), speed=float(number), capacity=Capacity(512 if is_large else 256, 8192))
+        for number, is_large in serving
+    ]
+    filters = Filters(deny=[str(number) for number in denied])
+    fields = worker_list(workers, [str(number) for number in failed], filters=filters)
+    named = fields.get("workers", [])
     assert len(named) <= MOST_WORKERS
-    asked = [each for each in workers if (each.id in named) != found.get("worker_blacklist", True)]
-    if allowed:
-        assert asked and set(asked) <= set(allowed)
+    admitted = [one for one in workers if (one.id in named) != fields.get("worker_blacklist", True)]
+    able = [one for one in workers if int(one.id) not in denied and one.capacity.max_length == 512]
+    if able:
+        takers = [one for one in admitted if one.capacity.max_length == 512]
+        assert takers and set(takers) <= set(able)
+        assert set(admitted).isdisjoint(one for one in workers if int(one.id) in denied)
 
 
 def test_failures_are_counted_for_an_hour_worst_first() -> None:

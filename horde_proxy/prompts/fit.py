@@ -42,6 +42,10 @@ class Capacity:
     max_length: int
     max_context_length: int
 
+    def holds(self, max_length: int, max_context_length: int) -> bool:
+        """Whether a job is not too large: the horde compares what it declares, not its prompt."""
+        return self.max_length >= max_length and self.max_context_length >= max_context_length
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -77,11 +81,11 @@ def fit(
     least = max(LEAST_LENGTH, min(length, LEAST_ANSWER))
     for trimmed in _shortened(messages, weights):
         # Rendering takes the most time, so it waits until there is room by the weights.
-        if _room(trimmed.tokens, capacities) < least:
+        if room(trimmed.tokens, capacities) < least:
             continue
         prompt = render(format, to_turns(trimmed.messages(), style))
         tokens = estimate(prompt)
-        if _room(tokens, capacities) >= least:
+        if room(tokens, capacities) >= least:
             fitted = _fitted(prompt, tokens, length, capacities)
             blanked = trimmed.blanked - trimmed.dropped
             return replace(fitted, dropped=len(trimmed.dropped), blanked=len(blanked))
@@ -139,14 +143,12 @@ def _blankable(messages: Sequence[Message], weights: Sequence[int]) -> list[int]
 
 
 def _fitted(prompt: str, tokens: int, length: int, capacities: Sequence[Capacity]) -> Fitted:
-    max_length = max(LEAST_LENGTH, min(length, _room(tokens, capacities)))
+    max_length = max(LEAST_LENGTH, min(length, room(tokens, capacities)))
     # The horde gives a job only to workers that offer its whole context, so the smallest possible
     # context finds the most workers.
     needed = _context_of(tokens) + max_length
     capable = [
-        worker.max_context_length
-        for worker in capacities
-        if worker.max_length >= max_length and worker.max_context_length >= needed
+        worker.max_context_length for worker in capacities if worker.holds(max_length, needed)
     ]
     rounded = math.ceil(needed / _CONTEXT_STEP) * _CONTEXT_STEP
     context = max(_LEAST_CONTEXT, min([rounded, *capable]))
@@ -178,7 +180,7 @@ def _context_of(tokens: int) -> int:
     return math.ceil(tokens * _ESTIMATE_MARGIN) + _SPARE
 
 
-def _room(tokens: int, capacities: Sequence[Capacity]) -> int:
+def room(tokens: int, capacities: Sequence[Capacity]) -> int:
     """The longest answer that any one worker can give after a prompt of this length."""
     needed = _context_of(tokens)
     return max(

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.aihorde.agents import software
-from horde_proxy.aihorde.names import is_name
+from horde_proxy.aihorde.agents import is_validated
+from horde_proxy.aihorde.limits import least_speed
+from horde_proxy.aihorde.names import is_name, size_of
 from horde_proxy.caching.background import PATIENCE
 from horde_proxy.caching.derived import Derived
 from horde_proxy.caching.redis import Document
@@ -30,8 +31,9 @@ _DEFAULT_CAPACITY = Capacity(max_length=512, max_context_length=2048)
 class CatalogWorker:
     """One online text worker. `speed` is in tokens/s, 0 if unknown.
 
-    `uncompleted`: the number of jobs that it dropped. `agent`: the name of its software, "" if
-    unknown.
+    `uncompleted`: the number of jobs that it dropped. `validated`: whether the horde trusts its
+    software. `is_slow`: whether the horde gives it no request with `slow_workers` false. What is
+    unknown of a worker counts for it.
     """
 
     id: str
@@ -41,7 +43,8 @@ class CatalogWorker:
     name: str = ""
     speed: float = 0
     uncompleted: int = 0
-    agent: str = ""
+    validated: bool = True
+    is_slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,16 +134,20 @@ def _read_worker(worker: Mapping[str, Any]) -> CatalogWorker:
         int(number(worker.get("max_context_length"), _DEFAULT_CAPACITY.max_context_length)),
     )
     threads = int(number(worker.get("threads"), 1))
+    speed, agent = _speed(worker.get("performance")), worker.get("bridge_agent")
+    # The horde demands a speed by the size of the worker's largest model, also of an idle worker.
+    largest = max((size_of(name) or 0.0 for name in _names(worker.get("models"))), default=0.0)
     return CatalogWorker(
         str(worker.get("id", "")),
         capacity,
         bool(worker.get("trusted")),
         threads,
         name=str(worker.get("name", "")),
-        speed=_speed(worker.get("performance")),
+        speed=speed,
         uncompleted=int(number(worker.get("uncompleted_jobs"), 0)),
         # "KoboldCppEmbedWorker:2:https://github.com/...": name, version and address.
-        agent=software(str(worker.get("bridge_agent") or "")),
+        validated=agent is None or is_validated(str(agent)),
+        is_slow=speed < least_speed(largest),
     )
 
 

@@ -144,8 +144,9 @@ class ChainedAnswer:
         return take_turns(running, len(running))
 
     def _segment(self, choices: Sequence[_Choice]) -> Segment:
-        """The next segment of choices that have the same text so far."""
+        """The next segment of choices that have the same text so far, by who is online now."""
         first = choices[0]
+        self.plan = self.plan.updated(self.horde.catalog.models())
         length = self.plan.next_length(first.partial.left(), first.partial.segments)
         # A short probe: most answers that look complete are.
         if first.end == "doubtful":

@@ -150,6 +150,12 @@ class JobSpec(Protocol[G]):
     def note_fault(self) -> None:
         """The workers failed on it: remember which, and ask for less next time."""
 
+    def adapt_to_workers(self) -> bool:
+        """Ask for what the workers that are online now can take, those that did not fail first.
+
+        Whether the next submit differs from the last one.
+        """
+
 
 def generations(status: Status) -> Sequence[Mapping[str, Any]]:
     """The results of a text or image request."""

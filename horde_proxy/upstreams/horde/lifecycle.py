@@ -23,7 +23,7 @@ from horde_proxy.upstreams.horde.client import RequestLost
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.jobs import G, JobSpec
-from horde_proxy.upstreams.horde.running_request import Faulted, RunningRequest
+from horde_proxy.upstreams.horde.running_request import Faulted, NotPossible, RunningRequest
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
 PREFERENCE_PATIENCE = 5.0
@@ -90,6 +90,11 @@ class Lifecycle(Generic[G]):
             if not self._tries_left:
                 raise
             self._note_failure(exc)
+        # Workers may have left since the submit; the others may take a smaller job.
+        except NotPossible:
+            if not self._tries_left or not self._job.adapt_to_workers():
+                raise
+            self._next_try()
         finally:
             request.close()
 
@@ -170,8 +175,9 @@ class Lifecycle(Generic[G]):
         self._next_try()
 
     def _next_try(self) -> None:
-        """Use up a try. The preferred worker is asked first again: it may not have failed."""
+        """Use up a try. The preferred worker is asked first again if it did not fail."""
         self._tries_left -= 1
+        self._job.adapt_to_workers()
         self._preferred = self._job.preferred_worker()
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from horde_proxy.aihorde import kudos, limits
 from horde_proxy.errors import ModelNotFound, Unavailable
-from horde_proxy.prompts.fit import LEAST_LENGTH, Capacity, Fitted, common_length, fit
+from horde_proxy.prompts.fit import LEAST_LENGTH, Fitted, common_length, fit
 from horde_proxy.prompts.formats import RAW, Format
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.protocol.leniency import warnings_header
@@ -20,7 +20,7 @@ from horde_proxy.upstreams.horde import text
 from horde_proxy.upstreams.horde.catalog import CatalogWorker, ModelEntry
 from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.throughput import UNMEASURED
-from horde_proxy.upstreams.horde.workers import Filters
+from horde_proxy.upstreams.horde.workers import Filters, WorkerPool
 
 _IN_TIME_SECONDS = 100.0
 """Seconds that a job may take: the horde takes it from its worker after limits.JOB_SECONDS."""
@@ -47,9 +47,8 @@ class Plan:
     caller: Caller
     models: tuple[str, ...]
     entry: ModelEntry
-    eligible_workers: tuple[CatalogWorker, ...]
+    pool: WorkerPool
     format: Format
-    filters: Filters
     api_key: str = field(repr=False)
     max_tokens: int
     longest_job: int
@@ -73,17 +72,29 @@ class Plan:
 
     def fitted_to(self, so_far: str, max_length: int) -> Fitted:
         """The prompt that makes a model go on after `so_far`. Raises ContextLengthExceeded."""
-        if not so_far and max_length == self.fitted.max_length:
+        is_fitted = not so_far and max_length == self.fitted.max_length
+        if is_fitted and self.pool.able(self.fitted):
             return self.fitted
         messages = _continued(self.request.messages, so_far)
-        return fit(messages, self.format, max_length, capacities(self.eligible_workers), self.style)
+        return fit(messages, self.format, max_length, self.pool.capacities, self.style)
 
     def with_messages(self, messages: Sequence[Message], n: int) -> Plan:
         """The same plan for n answers to other messages. Raises ContextLengthExceeded."""
         first = _first_length(self.max_tokens, self.longest_job, self.first_length)
-        fitted = fit(messages, self.format, first, capacities(self.eligible_workers), self.style)
+        fitted = fit(messages, self.format, first, self.pool.capacities, self.style)
         request = replace(self.request, messages=tuple(messages), n=n)
         return replace(self, request=request, fitted=fitted)
+
+    def updated(self, catalog: Mapping[str, ModelEntry]) -> Plan:
+        """The same plan with the workers that are online now, as long as one of them is eligible.
+
+        A chain takes minutes, in which workers come and go.
+        """
+        if not any(name in catalog for name in self.models):
+            return self
+        entry = merged_entry(self.models, catalog)
+        pool = replace(self.pool, serving=entry.workers)
+        return replace(self, entry=entry, pool=pool) if pool.eligible else self
 
     def headers(self, request_id: str | None) -> dict[str, str]:
         """The headers of the client's response, as text: see upstreams.proxying.header_text."""
@@ -101,11 +112,6 @@ class Plan:
             f"{', '.join(self.models)} with a context of {fitted.max_context_length} "
             f"and a length of {fitted.max_length} tokens"
         )
-
-
-def capacities(workers: Sequence[CatalogWorker]) -> list[Capacity]:
-    """What each of the workers takes."""
-    return [worker.capacity for worker in workers]
 
 
 def same_format(models: Sequence[str], options: HordeOptions) -> tuple[str, ...]:
@@ -147,22 +153,21 @@ def make_plan(
     served = tuple(name for name in same_format(models, options) if name in catalog)
     entry = merged_entry(served or models, catalog)
     filters, warnings = _filters(request, options, fast_only_affordable)
-    workers = tuple(worker for worker in entry.workers if filters.admits(worker))
-    if not workers:
+    pool = WorkerPool(entry.workers, filters)
+    if not pool.eligible:
         raise Unavailable(f"No worker that the request allows serves {served[0]} now.")
     format = RAW if request.raw else options.format(served[0])
     style = options.tool_style(served[0])
-    lengths = _lengths(request, options, workers, affordable_length)
+    lengths = _lengths(request, options, pool.eligible, affordable_length)
     first = _first_length(lengths.max_tokens, lengths.longest_job, lengths.first)
-    fitted = fit(request.messages, format, first, capacities(workers), style)
+    fitted = fit(request.messages, format, first, pool.capacities, style)
     return Plan(
         request=request,
         caller=caller,
         models=served,
         entry=entry,
-        eligible_workers=workers,
+        pool=pool,
         format=format,
-        filters=filters,
         api_key=options.key_for(caller.api_key),
         max_tokens=lengths.max_tokens,
         longest_job=lengths.longest_job,
@@ -213,7 +218,7 @@ def _longest_segment(workers: Sequence[CatalogWorker], affordable_length: int) -
     in_time = limits.MOST_TOKENS
     if speeds:
         in_time = max(int(min(speeds) * _IN_TIME_SECONDS), _SLOWEST_LENGTH)
-    common = common_length(capacities(workers))
+    common = common_length([worker.capacity for worker in workers])
     return max(LEAST_LENGTH, min(limits.MOST_TOKENS, affordable_length, common, in_time))
 
 

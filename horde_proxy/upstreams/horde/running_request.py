@@ -38,6 +38,10 @@ class Faulted(UpstreamFailed):
     """The horde gave the request up: its workers failed on it."""
 
 
+class NotPossible(Unavailable):
+    """No worker can take the request, and none could for a while."""
+
+
 class RunningRequest:
     """A request for n generations of a job, for which `ticket` waited in the submit queue.
 
@@ -195,7 +199,7 @@ class RunningRequest:
             return
         self._impossible_since = self._impossible_since or now
         if now - self._impossible_since > IMPOSSIBLE_PATIENCE:
-            raise Unavailable(f"No worker of the horde offers {self._job.description} now.")
+            raise NotPossible(f"No worker of the horde offers {self._job.description} now.")
 
     def _count_popped(self, waiting: int) -> None:
         """Tell the submit queue of the jobs that wait no longer."""

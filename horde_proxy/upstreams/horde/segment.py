@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from horde_proxy.aihorde import kudos
@@ -18,10 +18,8 @@ from horde_proxy.upstreams.horde.failures import dropped_by
 from horde_proxy.upstreams.horde.jobs import Estimate, Generation, JobKind
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.throughput import UNMEASURED
-from horde_proxy.upstreams.horde.workers import worker_list
+from horde_proxy.upstreams.horde.workers import LEAST_SHORTENED
 
-_LEAST_AFTER_FAULT = 64
-"""Tokens: a job this short did not fail because it was too long for its workers."""
 _LONGEST_TOKEN = 256
 """Characters: the longest tokens of today's models are runs of 128 spaces or signs."""
 
@@ -38,8 +36,8 @@ class TextGeneration(Generation):
 class Segment:
     """n continuations of `so_far`, each of at most `max_length` tokens.
 
-    `worker`: the id of the worker that wrote `so_far`. `may_loop`: a text that repeats itself will
-    do as well.
+    `worker`: the id of the worker that wrote `so_far`, None if the client did. `may_loop`: a text
+    that repeats itself will do as well.
     """
 
     horde: HordeContext
@@ -55,6 +53,10 @@ class Segment:
 
     def __post_init__(self) -> None:
         self.fitted = self.plan.fitted_to(self.so_far, self.max_length)
+        # A first segment is tried by those who can take all of it, though they failed of late. In
+        # the midst of an answer, whoever did not fail goes on.
+        if self.worker is not None:
+            self._shrink_for_others()
 
     @property
     def models(self) -> Sequence[str]:
@@ -77,11 +79,8 @@ class Segment:
         return self.plan.description(self.fitted)
 
     def payload(self, n: int, worker: str | None) -> dict[str, Any]:
-        plan, avoided = self.plan, self.horde.failures.workers()
-        options: Mapping[str, Any] = {
-            **plan.filters.options(),
-            **worker_list(plan.entry.workers, plan.eligible_workers, avoided, worker),
-        }
+        plan = self.plan
+        options = plan.pool.fields(self.fitted, self.horde.failures.workers(), worker)
         return text.to_payload(plan.request, plan.models, plan.format, self.fitted, options, n)
 
     def price(self, n: int) -> float:
@@ -90,22 +89,26 @@ class Segment:
 
     def upfront(self, n: int) -> float:
         length = self.fitted.max_length
-        is_free = length <= kudos.MOST_FREE and self.plan.filters.slow
+        is_free = length <= kudos.MOST_FREE and self.plan.pool.filters.slow
         return 0.0 if is_free else kudos.upfront(length, self.plan.size, n)
 
     def estimate(self) -> Estimate:
-        return self.horde.throughput.expected(self.plan.entry, self.fitted.max_length)
+        able = self.plan.pool.able(self.fitted) or self.plan.entry.workers
+        entry = replace(self.plan.entry, workers=tuple(able))
+        return self.horde.throughput.expected(entry, self.fitted.max_length)
 
     def preferred_worker(self) -> str | None:
         """The worker that wrote `so_far`, whose cache is warm, unless others are far faster."""
         throughput = self.horde.throughput
+        wanted = self.plan.pool.wanted(self.fitted, self.horde.failures.workers())
         others = [
             throughput.of(worker.id).per_second or worker.speed or UNMEASURED
-            for worker in self.plan.eligible_workers
+            for worker in wanted
             if worker.id != self.worker
         ]
-        if not self.worker or not others:
+        if not others or all(worker.id != self.worker for worker in wanted):
             return None
+        assert self.worker is not None
         speed = throughput.of(self.worker).per_second
         return self.worker if speed is None or speed >= max(others) / 2 else None
 
@@ -139,11 +142,29 @@ class Segment:
         plan, horde = self.plan, self.horde
         # The horde does not name who failed, but counts the jobs that each worker dropped.
         horde.catalog.refresh(0)
-        entry = horde.catalog.models().get(plan.models[0])
-        for worker_id in dropped_by(plan.entry.workers, entry.workers if entry else ()):
+        self.plan = plan.updated(horde.catalog.models())
+        for worker_id in dropped_by(plan.pool.serving, self.plan.pool.serving):
             horde.failures.add(worker_id)
-        if plan.is_chained and self.fitted.max_length > _LEAST_AFTER_FAULT:
-            self._shorten(max(self.fitted.max_length // 2, _LEAST_AFTER_FAULT))
+        if plan.is_chained and self.fitted.max_length > LEAST_SHORTENED:
+            self._shorten(max(self.fitted.max_length // 2, LEAST_SHORTENED))
+
+    def adapt_to_workers(self) -> bool:
+        before = self._demands()
+        self.horde.catalog.refresh()
+        self.plan = self.plan.updated(self.horde.catalog.models())
+        self._shrink_for_others()
+        return self._demands() != before
+
+    def _demands(self) -> tuple[Fitted, Mapping[str, Any]]:
+        """What decides which workers can take the job."""
+        return self.fitted, self.plan.pool.fields(self.fitted, self.horde.failures.workers())
+
+    def _shrink_for_others(self) -> None:
+        if self.plan.is_chained:
+            failed = self.horde.failures.workers()
+            length = self.plan.pool.shorter_length(self.fitted, failed)
+            if length is not None:
+                self._shorten(length)
 
     def _shorten(self, max_length: int) -> None:
         self.fitted = self.plan.fitted_to(self.so_far, max_length)

@@ -1,18 +1,26 @@
-"""Which workers may answer: the filters of settings and request, and which failed of late. Pure.
+"""Which workers can take a job: the one place that excludes, prefers and counts them. Pure.
 
-A submit may list five workers, which either alone may take it or must not; the horde ignores
-further ones.
+    serving     the online workers of the request's models
+    eligible    those of them that the filters of settings and request admit
+    able        those of them that offer the lengths of this very job
+
+A worker that failed of late is avoided only where another able one is there. A submit may list five
+workers, which either alone may take it or must not; the horde ignores further ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from horde_proxy.aihorde.agents import VALIDATED_BACKENDS
 from horde_proxy.aihorde.limits import MOST_WORKERS
+from horde_proxy.prompts.fit import Capacity, Fitted, room
 from horde_proxy.upstreams.horde.catalog import CatalogWorker
+
+LEAST_SHORTENED = 64
+"""Tokens: a job this short did not fail because it was too long for its workers."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class Filters:
         names = {worker.id, worker.name} - {""}
         return (
             (worker.trusted or not self.trusted)
-            and (not self.validated or not worker.agent or worker.agent in VALIDATED_BACKENDS)
+            and (worker.validated or not self.validated)
+            and (self.slow or not worker.is_slow)
             and (not self.allow or not names.isdisjoint(self.allow))
             and names.isdisjoint(self.deny)
             and (not worker.speed or worker.speed >= self.least_speed)
@@ -63,32 +72,83 @@ class Filters:
         }
 
 
-def worker_list(
-    serving: Sequence[CatalogWorker],
-    eligible: Sequence[CatalogWorker],
-    failed: Collection[str],
-    preferred: str | None = None,
-) -> dict[str, Any]:
-    """The fields {"workers", "worker_blacklist"} of a submit, or {} when any worker will do.
+@dataclass(frozen=True)
+class WorkerPool:
+    """The online workers of a request's models, and the filters for them.
 
-    `serving` are all workers of the models, `eligible` those that the filters admit, `failed` ids
-    of workers that failed of late, worst first. Where only failed workers are left, they may try
-    again. `preferred` alone is listed while it is eligible.
+    `failed` in its methods: ids of the workers that failed of late, most failures first.
     """
-    if preferred and any(worker.id == preferred for worker in eligible):
-        return {"workers": [preferred], "worker_blacklist": False}
-    good = [worker for worker in eligible if worker.id not in failed] or list(eligible)
-    unwanted = [worker for worker in serving if worker not in good and worker.id]
-    if not unwanted:
-        return {}
-    # The horde reads no more than five: a deny list where that is enough, since it
-    # leaves more workers to choose from. Else the five fastest, or, where only failures count and
-    # not a filter, the worst five denied.
-    if len(unwanted) <= MOST_WORKERS:
-        return {"workers": [worker.id for worker in unwanted], "worker_blacklist": True}
-    if len(good) <= MOST_WORKERS or len(eligible) < len(serving):
-        best = sorted(good, key=lambda worker: (-worker.speed, worker.id))[:MOST_WORKERS]
-        return {"workers": [worker.id for worker in best], "worker_blacklist": False}
-    unwanted_ids = {worker.id for worker in unwanted}
-    worst = [worker_id for worker_id in failed if worker_id in unwanted_ids]
-    return {"workers": worst[:MOST_WORKERS], "worker_blacklist": True}
+
+    serving: tuple[CatalogWorker, ...]
+    filters: Filters
+
+    @cached_property
+    def eligible(self) -> tuple[CatalogWorker, ...]:
+        """The workers that the filters admit."""
+        return tuple(worker for worker in self.serving if self.filters.admits(worker))
+
+    @property
+    def capacities(self) -> list[Capacity]:
+        """The lengths that each of the eligible workers offers."""
+        return [worker.capacity for worker in self.eligible]
+
+    def able(self, job: Fitted) -> list[CatalogWorker]:
+        """The eligible workers that offer the lengths of a job."""
+        lengths = job.max_length, job.max_context_length
+        return [worker for worker in self.eligible if worker.capacity.holds(*lengths)]
+
+    def wanted(self, job: Fitted, failed: Collection[str]) -> list[CatalogWorker]:
+        """The workers that may take a job: without those that failed, unless only they are able."""
+        able = self.able(job)
+        return [worker for worker in able if worker.id not in failed] or able
+
+    def fields(
+        self, job: Fitted, failed: Collection[str], preferred: str | None = None
+    ) -> dict[str, Any]:
+        """The fields of a submit about workers. `preferred` alone is listed while it is wanted."""
+        return {**self.filters.options(), **self._worker_list(job, failed, preferred)}
+
+    def _worker_list(
+        self, job: Fitted, failed: Collection[str], preferred: str | None
+    ) -> dict[str, Any]:
+        """The fields {"workers", "worker_blacklist"}, or {} when any worker will do."""
+        wanted = self.wanted(job, failed)
+        if preferred and any(worker.id == preferred for worker in wanted):
+            return {"workers": [preferred], "worker_blacklist": False}
+        # The horde itself leaves out eligible workers that are too small. What a filter excludes is
+        # always named: such a worker may have grown since the list of workers was made.
+        small = set(self.eligible).difference(self.able(job))
+        unwanted = [
+            worker
+            for worker in self.serving
+            if worker.id and worker not in wanted and worker not in small
+        ]
+        if not unwanted:
+            return {}
+        # The horde reads no more than five: a deny list where that is enough, since it leaves more
+        # workers to choose from. Else the five fastest, or, where only failures count and not a
+        # filter, the worst five denied.
+        if len(unwanted) <= MOST_WORKERS:
+            return {"workers": [worker.id for worker in unwanted], "worker_blacklist": True}
+        choice = wanted or self.eligible
+        if len(choice) <= MOST_WORKERS or len(self.eligible) < len(self.serving):
+            best = sorted(choice, key=lambda worker: (-worker.speed, worker.id))[:MOST_WORKERS]
+            return {"workers": [worker.id for worker in best], "worker_blacklist": False}
+        unwanted_ids = {worker.id for worker in unwanted}
+        worst = [worker_id for worker_id in failed if worker_id in unwanted_ids]
+        return {"workers": worst[:MOST_WORKERS], "worker_blacklist": True}
+
+    def shorter_length(self, job: Fitted, failed: Collection[str]) -> int | None:
+        """The max_length that lets a worker take a job which only failed ones, or none, can take.
+
+        None where there is no need to shorten it, or where it would become very short.
+        """
+        able = self.able(job)
+        if any(worker.id not in failed for worker in able):
+            return None
+        others = [worker for worker in self.eligible if worker.id not in failed]
+        # With no able worker at all, one that failed is better than a job that nobody takes.
+        if not able:
+            others = others or list(self.eligible)
+        length = room(job.prompt_tokens, [worker.capacity for worker in others])
+        return length if LEAST_SHORTENED <= length < job.max_length else None
