@@ -84,10 +84,18 @@ def configure(style: Literal["text", "json"]) -> None:
 
 
 def configure_console() -> None:
-    """Send warnings to the terminal of a command, such as `worker`, without time and level."""
+    """Send warnings, and the error that ends a command, to its terminal, without time and level."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # Python itself would print the text of an error of ours as it is, with what a server wrote.
+    sys.excepthook = _print_error
+
+
+def _print_error(
+    kind: type[BaseException], error: BaseException, frames: TracebackType | None
+) -> None:
+    sys.stderr.write("\n".join(_traceback((kind, error, frames))) + "\n")
 
 
 def _log_failed_thread(failure: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -217,6 +218,21 @@ def test_the_console_of_a_command_is_escaped(
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     logs.configure_console()
     logging.getLogger("horde_proxy.worker.bridge").warning("job %s failed", FOREIGN)
     assert capsys.readouterr().err == f"horde_proxy.worker.bridge: job {ESCAPED} failed\n"
+
+
+def test_the_error_that_ends_a_command_is_escaped(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    logs.configure_console()
+    try:
+        raise ValueError(FOREIGN)
+    except ValueError as exc:
+        sys.excepthook(ValueError, exc, exc.__traceback__)
+    text = capsys.readouterr().err
+    assert is_plain(text)
+    assert text.endswith(f"\nValueError: {ESCAPED}\n")
