@@ -16,11 +16,12 @@ import requests
 from flask.testing import FlaskClient
 
 from horde_proxy import create_app, reconfigure
-from horde_proxy.app.runtime import Runtime, new_session
+from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.config import load
 from horde_proxy.stats.service import Query
 from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.upstreams.sessions import new_session
 from tests.support import HORDE_URL, Clock, Scripted, World
 
 LISTS = ["/v1/horde/models", "/horde/statistics", "/v1/horde/audit"]

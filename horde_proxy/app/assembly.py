@@ -6,7 +6,7 @@ It makes objects and calls nothing. Kinds of upstreams are in horde_proxy.upstre
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from horde_proxy.api.context import HordeEndpoint
@@ -19,8 +19,13 @@ from horde_proxy.shutdown import Shutdown
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.kinds import KINDS, Services, WrongOption, build_upstream
+from horde_proxy.upstreams.openai.described_models import is_at_home
+from horde_proxy.upstreams.sessions import with_proxy
 
 if TYPE_CHECKING:
+    from requests import Session
+    from requests.adapters import BaseAdapter
+
     from horde_proxy.stats.service import StatsService
     from horde_proxy.upstreams.base import Upstream
     from horde_proxy.upstreams.horde.upstream import HordeUpstream
@@ -150,8 +155,15 @@ class Assembly:
 
 def build(endpoint: EndpointSettings, services: AppServices) -> Upstream:
     """The upstream for an endpoint. Raises ConfigError for an option that it does not take."""
+    url = endpoint.url or services.settings.horde.url
+    proxy_url = endpoint.proxy_url or proxy_for(url, services.settings)
+
+    def new_session(adapter: BaseAdapter) -> Session:
+        return with_proxy(services.new_session(adapter), proxy_url)
+
     try:
-        return build_upstream(endpoint.type, endpoint, services)
+        its_services = replace(services, new_session=new_session)
+        return build_upstream(endpoint.type, endpoint, its_services)
     except WrongOption as exc:
         setting = f"options.{exc.option}" if exc.option else "options"
         raise ConfigError(
@@ -159,10 +171,16 @@ def build(endpoint: EndpointSettings, services: AppServices) -> Upstream:
         ) from None
 
 
+def proxy_for(url: str, settings: Config) -> str | None:
+    """The HTTP proxy for calls of a URL: that of the settings, but not for servers at home."""
+    return None if is_at_home(url) else settings.server.proxy_url
+
+
 def _shared_settings(settings: Config) -> tuple[object, ...]:
     """The settings that endpoints are made of, besides their own."""
     return (
         settings.access.mode,
+        settings.server.proxy_url,
         settings.horde.model_dump_json(),
         settings.routing,
         settings.formats,

@@ -14,7 +14,7 @@ from requests import Session
 from urllib3.util import Retry
 
 from horde_proxy.aihorde.rest import api_url
-from horde_proxy.app.assembly import PRIVATE, AppServices
+from horde_proxy.app.assembly import PRIVATE, AppServices, proxy_for
 from horde_proxy.app.private import PrivateApp
 from horde_proxy.caching.disk import CachedDocument
 from horde_proxy.caching.redis import SharedDocuments, redis_client
@@ -35,6 +35,7 @@ from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.upstreams.horde.workers import Filters
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.upstreams.lean_adapter import LeanAdapter
+from horde_proxy.upstreams.sessions import with_proxy
 
 PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
 """A name that no DNS knows (RFC 6761): requests for it are answered in this process."""
@@ -206,7 +207,7 @@ def _references(services: AppServices) -> References:
         kind: CachedDocument(
             source,
             settings.directory(),
-            _session(services, connect_tries=0),
+            with_proxy(_session(services, connect_tries=0), proxy_for(source, services.settings)),
             timeout=(settings.horde_api_timeout, settings.horde_api_timeout),
             is_valid=read_reference,
             now=services.now,

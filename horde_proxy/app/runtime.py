@@ -16,17 +16,10 @@ from requests import Session
 from requests.adapters import BaseAdapter
 
 from horde_proxy.caching.background import in_background
+from horde_proxy.upstreams.sessions import new_session
 
 if TYPE_CHECKING:
     from horde_proxy.ledger.database import LedgerDatabase
-
-
-def new_session(adapter: BaseAdapter) -> Session:
-    """A session whose connections are those of an adapter."""
-    session = Session()
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
 
 
 def open_ledger(url: str) -> LedgerDatabase:

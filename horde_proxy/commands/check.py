@@ -16,7 +16,7 @@ import click
 import requests
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY, api_url
-from horde_proxy.app.assembly import Assembly, build
+from horde_proxy.app.assembly import Assembly, build, proxy_for
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.commands.console import echo, say
@@ -26,6 +26,7 @@ from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.kinds import KINDS
+from horde_proxy.upstreams.sessions import new_session, with_proxy
 
 _MOST_CLOCK_DIFFERENCE = 60.0
 """Seconds; beyond, certificates and the expiry of jobs are in doubt."""
@@ -62,9 +63,9 @@ def check(path: str | None, url: str | None, key: str | None, quick: bool) -> No
     settings = load_settings(path)
     findings = chain(
         check_settings(settings),
-        check_horde(settings, requests.Session()),
+        check_horde(settings, _session_for(settings)),
         check_endpoints(settings),
-        check_url(url, key, requests.Session(), not quick, say) if url else (),
+        check_url(url, key, new_session(), not quick, say) if url else (),
     )
     is_failed = False
     for finding in findings:
@@ -74,6 +75,11 @@ def check(path: str | None, url: str | None, key: str | None, quick: bool) -> No
             echo(f"      fix: {finding.fix}")
     if is_failed:
         raise SystemExit(1)
+
+
+def _session_for(settings: Config) -> requests.Session:
+    """A session for calls of the main horde."""
+    return with_proxy(new_session(), proxy_for(settings.horde.url, settings))
 
 
 def check_settings(settings: Config) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from horde_proxy.commands import console
 from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
 from horde_proxy.config import Config
 from horde_proxy.serving import CannotListen, check_port_free
+from horde_proxy.upstreams.sessions import new_session
 from horde_proxy.worker import model_file
 from horde_proxy.worker.backends.built_in import LOCAL_EXTRA, can_run_gguf
 
@@ -218,7 +219,7 @@ def _model_count(url: str) -> int:
 def _get(url: str) -> Any:
     """The JSON of a URL of our own; None while nothing answers there."""
     try:
-        response = requests.get(url, timeout=_ANSWER_SECONDS)
+        response = new_session().get(url, timeout=_ANSWER_SECONDS)
         return response.json() if response.ok else None
     except requests.RequestException:
         return None

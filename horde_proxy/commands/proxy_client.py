@@ -14,6 +14,7 @@ from horde_proxy.errors import UpstreamFailed
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.upstreams.openai.events import ERROR_EVENT, events
 from horde_proxy.upstreams.openai.tidy import ForeignAnswer
+from horde_proxy.upstreams.sessions import new_session
 
 _TIMEOUT = (5.0, 300.0)
 """Seconds to connect, and between two bytes: the proxy sends a keep-alive every ten seconds."""
@@ -28,7 +29,7 @@ def base_url(url: str | None, path: str | None) -> str:
 def get(base: str, path: str) -> Any:
     """The JSON that the proxy answers. Raises ClickException."""
     try:
-        response = requests.get(base + path, headers=_headers(), timeout=_TIMEOUT)
+        response = new_session().get(base + path, headers=_headers(), timeout=_TIMEOUT)
         _raise_for_error(response)
         return response.json()
     except requests.RequestException as exc:
@@ -38,7 +39,7 @@ def get(base: str, path: str) -> Any:
 def get_list_if_there(base: str, path: str) -> Any:
     """A list object, or None from a proxy that has no horde, or whose statistics fail."""
     try:
-        response = requests.get(base + path, headers=_headers(), timeout=_TIMEOUT)
+        response = new_session().get(base + path, headers=_headers(), timeout=_TIMEOUT)
         document = response.json() if response.ok else None
     except requests.RequestException:
         return None
@@ -53,7 +54,7 @@ def chat_deltas(base: str, model: str, text: str) -> Iterator[tuple[str, str | N
     """
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": text}]}
     try:
-        with requests.post(
+        with new_session().post(
             f"{base}/chat/completions", json=body, headers=_headers(), stream=True, timeout=_TIMEOUT
         ) as response:
             _raise_for_error(response)

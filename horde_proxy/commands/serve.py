@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+
 import click
 
 from horde_proxy import config, logs
@@ -10,7 +13,10 @@ from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.serving import Server
+from horde_proxy.upstreams.sessions import ignored_proxies
 from horde_proxy.version import VERSION
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -24,10 +30,17 @@ def serve(path: str | None, bind: str | None, log_format: str | None) -> None:
     logs.configure(settings.server.log_format)
     echo(_summary(settings), err=True)
     config.warn_of_exposures(settings)
+    _warn_of_ignored_proxies(settings)
     try:
         Server(settings, lambda: config.load(path, flags=flags), config.file_of(path)).run()
     except (RuntimeError, ConfigError) as exc:
         raise click.ClickException(str(exc)) from exc
+
+
+def _warn_of_ignored_proxies(settings: Config) -> None:
+    names = ignored_proxies(os.environ)
+    if names and settings.server.proxy_url is None:
+        log.warning("%s is not read; set server.proxy_url to call through a proxy", names[0])
 
 
 def _summary(settings: Config) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 from horde_proxy.commands.console import say
+from horde_proxy.upstreams.openai.described_models import is_at_home
+from horde_proxy.upstreams.sessions import new_session, with_proxy
 from horde_proxy.worker.backends import BackendError, BackendOptions, backend_choices, open_backend
 from horde_proxy.worker.bridge import Bridge, WorkerIdentity, WorkerRejected
 from horde_proxy.worker.model_file import ModelFileError
@@ -53,6 +55,12 @@ _LONGEST_NAME = 100
     metavar="TOKENS",
     help="The longest prompt with its answer [what the server tells, else 4096].",
 )
+@click.option(
+    "--proxy-url",
+    envvar="HORDE_PROXY_SERVER__PROXY_URL",
+    metavar="URL",
+    help="The HTTP proxy on the way to the horde [HORDE_PROXY_SERVER__PROXY_URL].",
+)
 @click.option("--threads", default=1, type=click.IntRange(1, 50), help="Jobs at a time.")
 @click.option(
     "--idle",
@@ -73,6 +81,7 @@ def worker(
     backend: str,
     api_key: str,
     name: str | None,
+    proxy_url: str | None,
     threads: int,
     idle: float,
     **options: Any,
@@ -89,7 +98,10 @@ def worker(
         name = name or _default_name(engine.name)
         identity = WorkerIdentity(horde, name, api_key, threads=threads, idle=idle)
         say(f"{name} offers {engine.name} to {horde}")
-        Bridge(identity, engine, stop=stop).run()
+        proxy_url = None if is_at_home(horde) else proxy_url
+        Bridge(
+            identity, engine, stop=stop, new_session=lambda: with_proxy(new_session(), proxy_url)
+        ).run()
     except (BackendError, ModelFileError, WorkerRejected) as exc:
         raise click.ClickException(str(exc)) from exc
 

@@ -15,7 +15,15 @@ from pydantic import (
     model_validator,
 )
 
-from horde_proxy.config.values import HttpUrl, Seconds, Section, SentKey, WebhookUrl, header_value
+from horde_proxy.config.values import (
+    HttpUrl,
+    ProxyUrl,
+    Seconds,
+    Section,
+    SentKey,
+    WebhookUrl,
+    header_value,
+)
 from horde_proxy.upstreams.kinds import KINDS
 
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -53,6 +61,9 @@ class EndpointSettings(Section):
     """Seconds that may pass between two bytes of an answer."""
     headers: Annotated[dict[str, str], Field(repr=False)] = {}
     """Headers that are sent with each request; not to a horde."""
+    proxy_url: Annotated[ProxyUrl | None, Field(repr=False)] = None
+    """The HTTP proxy for calls of it, or `direct` for none. Not set: `server.proxy_url`, unless it
+    is on the home network."""
     webhook_url: WebhookUrl | None = None
     """Where a horde at another `url` than `horde.url` reaches this proxy, to push its results."""
     options: Annotated[dict[str, JsonValue], Field(repr=False)] = {}

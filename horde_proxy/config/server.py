@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from horde_proxy.config.values import Seconds, SecondsOrZero, Section, is_loopback
+from horde_proxy.config.values import HttpUrl, Seconds, SecondsOrZero, Section, is_loopback
 
 _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.%\w]+\]", re.ASCII)
 """A name or an address, as in "localhost", "10.0.0.1", "[::1]" or "[fe80::1%eth0]"."""
@@ -48,6 +48,9 @@ class ServerSettings(Section):
     """How to log to stderr: lines of text or of JSON."""
     trusted_proxies: list[str] = []
     """Addresses and networks (`10.0.0.0/8`, or `*`) whose `X-Forwarded-For` is believed."""
+    proxy_url: Annotated[HttpUrl | None, Field(repr=False)] = None
+    """The HTTP proxy for outgoing calls, `http://[USER:PASSWORD@]HOST:PORT`; servers of the home
+    network are called directly. `HTTP_PROXY` and the like are not read."""
     strict: bool = False
     """Refuse what cannot be used of a request, instead of leaving it out with a warning."""
     max_n: Annotated[int, Field(ge=1, le=20)] = 4

@@ -58,6 +58,11 @@ def http_url(url: str) -> str:
     return url
 
 
+def proxy_url(text: str) -> str:
+    """The URL of an HTTP proxy, or "direct". Raises ValueError."""
+    return text if text == "direct" else http_url(text)
+
+
 def webhook_url(url: str) -> str:
     """A URL that AI-Horde pushes results to. Raises ValueError."""
     if not url.startswith("https://"):
@@ -67,4 +72,5 @@ def webhook_url(url: str) -> str:
 
 SentKey = Annotated[str, AfterValidator(header_value)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
+ProxyUrl = Annotated[str, AfterValidator(proxy_url)]
 WebhookUrl = Annotated[str, AfterValidator(webhook_url)]

@@ -18,6 +18,7 @@ import requests
 
 from horde_proxy.aihorde.rest import api_url, client_agent, json_object, retry_after
 from horde_proxy.response_body import with_body
+from horde_proxy.upstreams.sessions import new_session
 from horde_proxy.worker.backends import Backend, BackendError
 from horde_proxy.worker.placeholders import fill_payload
 
@@ -62,7 +63,7 @@ class Bridge:
         backend: Backend,
         *,
         stop: threading.Event,
-        new_session: Callable[[], requests.Session] = requests.Session,
+        new_session: Callable[[], requests.Session] = new_session,
         pause: Callable[[float], Any] | None = None,
     ) -> None:
         self._identity, self._backend, self._stop = identity, backend, stop

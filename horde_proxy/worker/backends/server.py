@@ -15,6 +15,7 @@ import requests
 from horde_proxy.json_reading import parse_json
 from horde_proxy.response_body import with_body
 from horde_proxy.upstreams.openai.native_apis import Ask
+from horde_proxy.upstreams.sessions import new_session
 from horde_proxy.worker.backends.base import BackendError, BackendOptions, Payload
 from horde_proxy.worker.backends.offered_model import ServerModel, choose, limits_of
 
@@ -49,7 +50,7 @@ class ModelServer(ABC):
         """
         if not is_url(name):
             return None
-        url, session = name.rstrip("/").removesuffix("/v1"), requests.Session()
+        url, session = name.rstrip("/").removesuffix("/v1"), new_session()
         models = cls.probe(url, session)
         if not models:
             return None
