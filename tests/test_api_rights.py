@@ -252,6 +252,15 @@ def log_in(http: FlaskClient, key: str) -> str:
     return str(state and state["token"])
 
 
+def test_without_its_secret_the_body_of_a_push_is_not_read() -> None:
+    http = app_of("open").test_client()
+    response = http.post("/horde/webhook/guess", data=b"[" * 1000)
+    assert (response.status_code, (response.json or {})["error"]["message"]) == (
+        404,
+        "No request waits for this result.",
+    )
+
+
 def test_own_means_what_the_key_itself_did() -> None:
     http = app_of("keys").test_client()
     for who in ("client", "admin"):

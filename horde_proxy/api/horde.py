@@ -45,10 +45,11 @@ def webhook(secret: str) -> tuple[str, int]:
 
     The secret, which each submit has for itself, tells which horde it is from.
     """
-    ctx, body = current_context(), read_json().document
-    hooks = [horde.upstream.webhook for horde in ctx.hordes.values()]
-    is_object = isinstance(body, dict)
-    if not is_object or not any(hook.deliver(secret, body) for hook in hooks if hook):
+    all_hooks = [horde.upstream.webhook for horde in current_context().hordes.values()]
+    hooks = [hook for hook in all_hooks if hook and hook.awaits(secret)]
+    # The secret is the key: without the right one, no body is read.
+    body = read_json().document if hooks else None
+    if not isinstance(body, dict) or not any(hook.deliver(secret, body) for hook in hooks):
         raise NotHere("No request waits for this result.")
     return "", 204
 

@@ -84,6 +84,10 @@ class Webhook:
         mailbox = self._mailboxes[secret] = Mailbox(self, secret, wake)
         return mailbox
 
+    def awaits(self, secret: str) -> bool:
+        """Whether a request waits for deliveries with this secret."""
+        return secret in self._mailboxes
+
     def deliver(self, secret: str, body: Mapping[str, Any]) -> bool:
         """Whether a delivery found its request. `body`: the generation, with `id` and `request`."""
         mailbox = self._mailboxes.get(secret)
