@@ -44,7 +44,7 @@ _LONGEST_NAME = 200
 """Characters of a label, which is sent with every sample of each scrape."""
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, float("inf"))
 """Seconds: from a proxied chunk to the longest wait for the horde (server.stream_timeout, 1200)."""
-_WAITING_STATES = ("arrived", "held back", "queued")
+_WAITING_STATES = ("arrived", "held back", "queued", "horde unreachable")
 """The states of a request before it generates. Each is shown at 0 too: a series that comes and goes
 looks like missing data."""
 Family = TypeVar("Family", bound=MetricWrapperBase)

@@ -15,7 +15,10 @@ from typing import Any, cast
 
 from flask import Flask
 from flask.testing import FlaskClient
-from requests import Session
+from requests import ConnectionError, PreparedRequest, ReadTimeout, Response, Session
+from requests.adapters import BaseAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from horde_proxy import create_app
 from horde_proxy.app.assembly import Assembly
@@ -91,6 +94,33 @@ class Scripted:
     def generate(self, payload: Any, cancelled: Callable[[], bool]) -> str:
         self.payloads.append(dict(payload))
         return self.text
+
+
+class Cable(BaseAdapter):
+    """Passes calls on, and notes them; while `is_cut`, no connection can be made.
+
+    While `is_mute`, calls arrive but no answer comes back.
+    """
+
+    def __init__(self, adapter: BaseAdapter) -> None:
+        super().__init__()
+        self._adapter = adapter
+        self.is_cut = self.is_mute = False
+        self.calls: list[str] = []
+
+    def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
+        self.calls.append(f"{request.method} {request.path_url.rpartition('/api/v2/')[2]}")
+        if self.is_cut:
+            connection = HTTPConnection("horde.invalid")
+            refused = NewConnectionError(connection, "Connection refused")
+            raise ConnectionError(MaxRetryError(cast(Any, connection), "/", refused))
+        response = self._adapter.send(request, *args, **options)
+        if self.is_mute:
+            raise ReadTimeout()
+        return response
+
+    def close(self) -> None:
+        self._adapter.close()
 
 
 def known(**keys: str | ClientKey) -> dict[str, Any]:
@@ -183,6 +213,21 @@ class World:
         assembly = Assembly(self.runtime, Shutdown(self.runtime.sleep))
         [endpoint] = assembly.endpoints(self.config())
         return cast(HordeUpstream, endpoint.upstream)
+
+    def cable(self) -> Cable:
+        """A cable between the proxy with its workers and the horde, from now on."""
+        cable = Cable(self.session.get_adapter(HORDE_URL))
+        self.session.mount(HORDE_URL, cable)
+        return cable
+
+    def cut_between(self, begin: float, end: float) -> Cable:
+        """A cable that is cut between so many seconds from now."""
+        cable, now = self.cable(), self.clock()
+        self.clock.every_sleep.insert(
+            0, lambda: setattr(cable, "is_cut", begin <= self.clock() - now < end)
+        )
+        cable.is_cut = begin <= 0
+        return cable
 
     def bridge(self, backend: Backend, name: str = "worker-1") -> Bridge:
         identity = WorkerIdentity(HORDE_URL, name, OWNER_KEY)

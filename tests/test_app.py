@@ -56,6 +56,9 @@ class Parrot:
     def refresh(self) -> None:
         pass
 
+    def error(self) -> ProxyError | None:
+        return None
+
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         return tuple(models[:1])
 

@@ -447,6 +447,7 @@ def test_waiting_clients_and_taken_places_are_gauges(world: World) -> None:
         '{state="arrived"}': 0,
         '{state="held_back"}': 0,
         '{state="queued"}': 1,
+        '{state="horde_unreachable"}': 0,
     }
     assert one(http, "running_requests") == 0
     assert counted(http, "places") == {'{state="taken"}': 1, '{state="free"}': 2}

@@ -61,6 +61,9 @@ class Offering:
     def refresh(self) -> None:
         self.refreshed += 1
 
+    def error(self) -> ProxyError | None:
+        return self.lists_fail
+
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         return tuple(model for model in models if model[0] == models[0][0])
 

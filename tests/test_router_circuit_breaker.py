@@ -61,10 +61,12 @@ def test_a_cooldown_that_the_server_asks_for_is_respected() -> None:
     assert breaker.reason() == "cooling down for 90 s after: connection refused"
 
 
-def test_without_a_cooldown_it_is_always_up() -> None:
+def test_without_a_cooldown_requests_are_always_sent_although_it_is_down() -> None:
     breaker = CircuitBreaker(0)
     fail(breaker)
     assert breaker.try_acquire() is not None
+    assert breaker.state()["state"] == "down"
+    acquired(breaker).answered()
     assert breaker.state()["state"] == "up"
 
 

@@ -83,7 +83,7 @@ def _items(
 ) -> Generator[StreamItem, None, None]:
     """Accepted, then the chunks of the answer, and a Waiting after each sleep in between.
 
-    A further Accepted says that another upstream has taken over.
+    A further Accepted brings the request's id, or says that another upstream has taken over.
 
     `content` is the body as it came. Only this loop waits; closing it ends all that it began.
     """

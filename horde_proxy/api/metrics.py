@@ -51,7 +51,7 @@ def _current_gauges(ctx: AppContext) -> CurrentGauges:
 
 
 def _endpoint_gauges(endpoint: Endpoint) -> EndpointGauges:
-    """An endpoint is up when it is not cooling down and its list of models could be loaded."""
+    """An endpoint is up when it is not cooling down and can be reached."""
     breaker = endpoint.breaker
-    is_up = breaker.state()["state"] == "up" and endpoint.error is None
+    is_up = breaker.state()["state"] == "up" and endpoint.down() is None
     return EndpointGauges(endpoint.name, is_up, breaker.running, breaker.cooldown_left())

@@ -106,6 +106,14 @@ class Candidates:
         """Whether a candidate for another model is left."""
         return any(candidate.is_fallback for candidate in self._left)
 
+    def has_other_endpoint(self, candidate: Candidate) -> bool:
+        """Whether a candidate at another endpoint than this one's is left that is not cooling."""
+        return any(
+            other.endpoint is not candidate.endpoint
+            and not other.endpoint.health.cooldown_left(other.models[0])
+            for other in self._left
+        )
+
     def has_equal(self) -> bool:
         """Whether a candidate for the same models is left that can proxy as well."""
         return any(

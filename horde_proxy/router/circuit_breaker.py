@@ -28,7 +28,7 @@ class CircuitBreaker:
     """The circuit breaker of one endpoint or model. Times are in seconds, on `clock`.
 
     The first cooldown lasts `cooldown`, and none lasts longer than `longest`. With a cooldown of 0,
-    the endpoint is always up, which suits an endpoint without alternatives.
+    requests are always sent, which suits an endpoint without alternatives.
     """
 
     def __init__(
@@ -92,8 +92,10 @@ class CircuitBreaker:
         with self._lock:
             latencies = sorted(self._latencies)
         cooling = self.cooldown_left()
+        # An endpoint without alternatives never cools down, but it is not up for that.
+        failed = "probing" if self._cooldown else "down"
         return {
-            "state": "cooling" if cooling else "probing" if self.is_open() else "up",
+            "state": "cooling" if cooling else failed if self._failures else "up",
             "retry_in": cooling or None,
             "last_error": self._error,
             "running": self.running,

@@ -8,7 +8,7 @@ from typing import Any
 
 from horde_proxy.aihorde.names import matches_glob
 from horde_proxy.caching.derived import Derived
-from horde_proxy.errors import ProxyError
+from horde_proxy.errors import ProxyError, Unreachable
 from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.health import EndpointHealth
 from horde_proxy.upstreams.base import Upstream
@@ -64,6 +64,11 @@ class Endpoint:
             return NO_MODELS
         self.error = None
         return models
+
+    def down(self) -> ProxyError | None:
+        """Why it counts as down: its models were never listed, or it cannot be reached."""
+        error = self.upstream.error()
+        return self.error or (error if isinstance(error, Unreachable) else None)
 
     def last_models(self) -> Models:
         """The last result of `models`, without calling the upstream."""

@@ -47,14 +47,21 @@ def stream(
     spliced = SplicedStream()
     for candidate, attempt in candidates:
         route = candidate.route
+        may_fail_over = partial(_may_fail_over, candidates, candidate, spliced)
+        own = replace(caller, may_fail_over=may_fail_over)
         with (
             _next_one_may_answer(candidates, candidate, attempt, spliced, caller),
-            closing(route.upstream.stream(request, route, caller)) as items,
+            closing(route.upstream.stream(request, route, own)) as items,
         ):
             # map and filter add no Python frame, as another generator would.
             yield from filter(None, map(partial(spliced.splice, candidate, attempt), items))
             return
     raise candidates.error()
+
+
+def _may_fail_over(candidates: Candidates, candidate: Candidate, spliced: SplicedStream) -> bool:
+    """Whether another endpoint may answer now, instead of this candidate's."""
+    return not spliced.has_content and candidates.has_other_endpoint(candidate)
 
 
 @contextmanager
@@ -111,7 +118,8 @@ class SplicedStream:
         if isinstance(item, Waiting):
             return item
         if isinstance(item, Accepted):
-            attempt.answered()
+            if not item.is_early:
+                attempt.answered()
             return replace(item, model=candidate.model)
         return None if self._is_repeated_role(item) else self._with_first_id(item)
 

@@ -307,10 +307,11 @@ def _offers_something(endpoint: Endpoint) -> bool:
 def _state(endpoint: Endpoint, scope: Scope) -> dict[str, Any]:
     models = sorted(name for name in endpoint.models() if scope.allows_model(name))
     state = endpoint.breaker.state()
-    error = str(endpoint.error) if endpoint.error else None
-    # The circuit breaker knows of failed chats only, not of a list that cannot be loaded.
+    # The circuit breaker knows of failed chats only, not of a list that cannot be loaded, nor of
+    # chats that wait for a horde that does not answer.
+    error = endpoint.down()
     if error and state["state"] == "up":
-        state = {**state, "state": "down", "last_error": error}
+        state = {**state, "state": "down", "last_error": str(error)}
     return {
         "name": endpoint.name,
         "type": endpoint.upstream.kind,

@@ -1,8 +1,9 @@
 """The contract of an upstream: a stream of Accepted, Waiting and chunks; and who calls it.
 
 `stream(request, route, caller)` yields Accepted first, once the upstream has taken the request.
-Until then nothing has been sent to the client, so that a ProxyError keeps its real status. From
-the router, a further Accepted says that another upstream has taken over.
+Until then nothing has been sent to the client, so that a ProxyError keeps its real status. A
+further Accepted follows an early one, or says, from the router, that another upstream has taken
+over.
 Closing the generator cancels what still runs. Chunks are OpenAI's: for each choice a role chunk
 first (chunks.role_chunk), and the usage last.
 """
@@ -61,12 +62,18 @@ class SubmitBudget:
             raise SubmitsUsedUp(self.most)
         self.used += 1
 
+    def give_back(self) -> None:
+        """Uncount the last submit: it did not reach the horde."""
+        self.used -= 1
+
 
 REFUSED_PAUSE = 60
 """The cooldown (s) after a refusal of the upstream's own key or account. Nobody mends those sooner,
 and each try costs a client a detour."""
 ANSWER_MARGIN = 2.0
 """How long before the caller's deadline an upstream gives what it has (s)."""
+UNREACHABLE = "horde unreachable"
+"""The state of a Waiting while the horde does not answer."""
 LONGEST_SLEEP = 0.9
 """Seconds between two Waitings where nothing else is said: keep-alives go out at Waitings."""
 
@@ -129,7 +136,8 @@ class Caller:
 
     `client` tells callers apart. `api_key` is the caller's own key for the upstream; None: the
     upstream uses the configured one. `deadline` is on the monotonic clock. `sleeper` is for the
-    upstream's waits; None: it sleeps in its own way. One Caller is good for one chat.
+    upstream's waits; None: it sleeps in its own way. `may_fail_over` returns whether another
+    endpoint may answer instead, as the router sees it now. One Caller is good for one chat.
     """
 
     client: str = ""
@@ -137,11 +145,21 @@ class Caller:
     deadline: float | None = None
     sleeper: Sleeper | None = field(default=None, compare=False)
     submits: SubmitBudget = field(default_factory=SubmitBudget, compare=False)
+    may_fail_over: Callable[[], bool] = field(default=lambda: False, compare=False)
 
     def check_deadline(self, now: float) -> None:
         """Raises TimedOut once the deadline has passed."""
         if self.deadline is not None and now > self.deadline:
             raise DeadlinePassed()
+
+    def waits_until(self, moment: float) -> bool:
+        """Whether to wait until then for an upstream that cannot be reached.
+
+        A caller without a deadline does not wait, nor one whom another endpoint may answer.
+        """
+        if self.deadline is None or self.may_fail_over():
+            return False
+        return moment < self.deadline - ANSWER_MARGIN
 
 
 class Spent(NamedTuple):
@@ -158,7 +176,8 @@ class Accepted:
 
     `model` is the one that answers, by the name that clients see; the router fills it in. `spent`
     returns the cost so far, for answers that end before their usage came. `is_paid`: the
-    cost was already counted for a client that disconnected and came back.
+    cost was already counted for a client that disconnected and came back. `is_early`: the upstream
+    has not answered yet; another Accepted follows when it has.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -166,14 +185,15 @@ class Accepted:
     spent: Callable[[], Spent] = field(default=Spent, compare=False)
     is_paid: bool = False
     model: str | None = None
+    is_early: bool = False
 
 
 @dataclass(frozen=True)
 class Waiting:
     """Nothing new yet: what is known meanwhile. One follows each sleep of an upstream.
 
-    `state` is "held back" (by our own submit queue), "queued" or "generating". `seconds` is the
-    expected time until there is something new.
+    `state` is "held back" (by our own submit queue), "queued", "generating" or UNREACHABLE.
+    `seconds` is the expected time until there is something new.
     """
 
     state: str
@@ -213,6 +233,9 @@ class Upstream(Protocol):
 
     def refresh(self) -> None:
         """Load the list of models anew; the next call of models() waits for it a moment."""
+
+    def error(self) -> ProxyError | None:
+        """Why the last load of the models failed; None when it did not."""
 
     def shared(self, models: Sequence[str]) -> tuple[str, ...]:
         """Those of the models that may share one request with the first, the first included."""

@@ -17,6 +17,7 @@ from horde_proxy.aihorde.names import is_name, size_of
 from horde_proxy.caching.background import PATIENCE
 from horde_proxy.caching.derived import Derived
 from horde_proxy.caching.redis import Document
+from horde_proxy.errors import ProxyError
 from horde_proxy.numbers import finite
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.documents import HordeDocuments
@@ -89,6 +90,10 @@ class Catalog:
         """Load both documents anew now; at most once in `min_interval` seconds."""
         self._text.status.refresh(min_interval)
         self._text.workers.refresh(min_interval)
+
+    def error(self) -> ProxyError | None:
+        """Why the models could not be loaded the last time; None when they were."""
+        return self._text.status.error
 
     def _load(self) -> tuple[Document, Document]:
         # Both begin before one is waited for, so that they load side by side.

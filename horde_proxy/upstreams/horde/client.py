@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
+from urllib3.exceptions import NewConnectionError
 
 from horde_proxy.aihorde.rest import api_url, client_agent, json_object, retry_after
 from horde_proxy.errors import (
@@ -50,6 +51,10 @@ class RequestLost(UpstreamFailed):
     """The horde does not know the request: it has expired, or the horde lost its memory."""
 
 
+class NotTaken(Unreachable):
+    """The horde did not take the call, which may be sent again: no connection, or a 503."""
+
+
 class ProxyBanned(Refused):
     """The horde refuses this proxy's address or agent, whichever key comes with a request."""
 
@@ -82,7 +87,10 @@ class HordeClient:
         }
 
     def submit(self, kind: JobKind, payload: Mapping[str, Any], api_key: str) -> str:
-        """The id of a new request. Never retried: the horde has no idempotency, and it costs."""
+        """The id of a new request. Raises NotTaken where it may be sent again.
+
+        After any other failure the request may exist: the horde has no idempotency, and it costs.
+        """
         answer = self._object("POST", kind.submit_path, payload=payload, api_key=api_key)
         request_id = answer.get("id")
         if not isinstance(request_id, str) or not _ID.fullmatch(request_id):
@@ -149,10 +157,8 @@ class HordeClient:
                 return parse_json(response.content)
         except UnreadableBody as exc:
             raise UpstreamFailed(f"The horde sent {exc}.") from exc
-        except requests.Timeout as exc:
-            raise Unreachable(f"The horde at {self._host} did not answer in time.") from exc
         except requests.RequestException as exc:
-            raise Unreachable(f"The horde at {self._host} cannot be reached.") from exc
+            raise _unreachable(exc, self._host) from exc
         # A JSONDecodeError, no UTF-8, an integer of more than 4300 digits, too many values or
         # brackets.
         except (ValueError, RecursionError) as exc:
@@ -190,6 +196,19 @@ class HordeClient:
         return adapter.send(request, timeout=self._timeout, **self._environment)
 
 
+def _unreachable(error: requests.RequestException, host: str) -> Unreachable:
+    """Our error for a call without an answer: NotTaken where no connection was made for it."""
+    if isinstance(error, requests.ConnectTimeout):
+        return NotTaken(f"The horde at {host} did not answer in time.")
+    if isinstance(error, requests.Timeout):
+        return Unreachable(f"The horde at {host} did not answer in time.")
+    # requests wraps urllib3's MaxRetryError, whose reason is what happened: here a refused
+    # connection, no route, or an unknown name.
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    kind = NotTaken if isinstance(reason, NewConnectionError) else Unreachable
+    return kind(f"The horde at {host} cannot be reached.")
+
+
 _BANNED = {
     "TimeoutIP": "The horde has put this proxy's address in timeout.",
     "BannedClientAgent": "The horde has banned this client.",
@@ -217,6 +236,9 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
         return InMaintenance("The horde is in maintenance.")
     if code == "RequestNotFound":
         return RequestLost("The horde has lost the request.")
+    # "Unable to handle the request" (RFC 9110, 15.6.4): what stands before the horde has no server.
+    if status == 503 and not code:
+        return NotTaken("The horde takes no requests now.")
     if status == 401 or code in ("InvalidAPIKey", "UserNotFound"):
         return InvalidApiKey("The horde does not know this API key.")
     if code == "KudosUpfront" or code.startswith("SharedKey"):

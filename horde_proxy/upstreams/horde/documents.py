@@ -89,6 +89,11 @@ class LiveDocument:
         return document if self._is_recent() else None
 
     @property
+    def error(self) -> ProxyError | None:
+        """Why the last load failed; None when it did not."""
+        return self._loaded.error
+
+    @property
     def is_degraded(self) -> bool:
         """Whether the last fetch failed, or the document is missing or older than twice its ttl."""
         return self._has_failed or self._loaded.age() > 2 * self.ttl + PATIENCE

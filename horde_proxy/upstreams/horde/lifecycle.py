@@ -13,13 +13,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
-from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.base import UNREACHABLE, Waiting
 from horde_proxy.upstreams.horde.catalog import number
-from horde_proxy.upstreams.horde.client import RequestLost
+from horde_proxy.upstreams.horde.client import NotTaken, RequestLost
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.jobs import G, JobSpec
@@ -30,6 +30,8 @@ PREFERENCE_PATIENCE = 5.0
 """Seconds that the preferred worker may take to pop the job; then any worker may take it."""
 BUSY_PAUSE = 5.0
 """Seconds to pause a key for which the horde has too many jobs, where it does not say how long."""
+OUTAGE_PAUSE = 5.0
+"""Seconds between two submits of a chat while the horde takes none."""
 log = logging.getLogger(__name__)
 
 
@@ -101,12 +103,20 @@ class Lifecycle(Generic[G]):
     def _submit(self, request: RunningRequest) -> Generator[Waiting, None, None]:
         """Waitings until the request is submitted; smaller, when the kudos do not suffice."""
         horde, job = self._horde, self._job
+        is_outage = False
         while not request.id:
             self._check_price(request.n)
             sleeper = job.caller.sleeper
-            yield from horde.submit_queue.wait_turn(self._ticket, job.api_key, request.n, sleeper)
+            turn = horde.submit_queue.wait_turn(self._ticket, job.api_key, request.n, sleeper)
+            yield from map(_in_outage, turn) if is_outage else turn
             try:
                 request.submit(self._preferred)
+            # Nothing was submitted, so that it costs nothing to try again until it is.
+            except NotTaken:
+                if not job.caller.waits_until(horde.clock() + OUTAGE_PAUSE):
+                    raise
+                is_outage = True
+                yield from request.pause(OUTAGE_PAUSE)
             # The queue keeps within the limits, but others may use the same address or key.
             except RateLimited as exc:
                 horde.submit_queue.hold_key(self._ticket, exc.retry_after or BUSY_PAUSE)
@@ -179,6 +189,11 @@ class Lifecycle(Generic[G]):
         self._tries_left -= 1
         self._job.adapt_to_workers()
         self._preferred = self._job.preferred_worker()
+
+
+def _in_outage(waiting: Waiting) -> Waiting:
+    """The Waiting of a chat that is in line for its next try to reach the horde."""
+    return replace(waiting, state=UNREACHABLE)
 
 
 def too_expensive() -> InsufficientKudos:

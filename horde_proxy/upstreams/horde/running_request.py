@@ -11,12 +11,12 @@ polls become a slow fallback. Nothing here starts a thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
-from horde_proxy.upstreams.base import Sleeper, Waiting
-from horde_proxy.upstreams.horde.client import RequestLost
+from horde_proxy.upstreams.base import UNREACHABLE, Sleeper, Waiting
+from horde_proxy.upstreams.horde.client import NotTaken, RequestLost
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.jobs import Estimate, JobSpec, Progress, Status
@@ -28,7 +28,10 @@ PUSHED = 15.0
 IMPOSSIBLE_PATIENCE = 65.0
 """Seconds; the horde caches is_possible for 60."""
 FAILURE_PATIENCE = 60.0
-"""Seconds that polls may fail before the request is given up."""
+"""Seconds that polls may fail before the request is given up, if its caller does not wait longer
+for a horde that cannot be reached: see Caller.waits_until."""
+OUTAGE_SECONDS = 5.0
+"""Seconds that polls must fail before the client hears of an outage: one lost poll is none."""
 CANCEL_TRIES = 3
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,11 @@ class RunningRequest:
             payload = job.payload(self.n, worker)
             if self._mailbox is not None:
                 payload["webhook"] = self._mailbox.url
-            self.id = self._horde.client.submit(self._kind, payload, job.api_key)
+            try:
+                self.id = self._horde.client.submit(self._kind, payload, job.api_key)
+            except NotTaken:
+                job.caller.submits.give_back()
+                raise
         if self._mailbox is not None:
             self._mailbox.expect(self.id)
         self._cost.request_ids.append(self.id)
@@ -105,6 +112,13 @@ class RunningRequest:
             self._end(status)
         else:
             self._note(self._kind.progress(status))
+
+    def pause(self, seconds: float) -> Iterator[Waiting]:
+        """Waitings for so many seconds, because the horde cannot be reached."""
+        until = self._horde.clock() + seconds
+        while (left := until - self._horde.clock()) > 0:
+            yield Waiting(UNREACHABLE)
+            self._sleeper.wait(left)
 
     def close(self) -> None:
         """Cancel it unless it is final, and release what it held. Not to be called twice."""
@@ -161,14 +175,24 @@ class RunningRequest:
         except RequestLost:
             raise
         # What else goes wrong with a poll loses nothing: the request goes on at the horde.
-        except (UpstreamFailed, Refused):
-            now = self._horde.clock()
-            self._failing_since = self._failing_since or now
-            if now - self._failing_since > FAILURE_PATIENCE:
+        except (UpstreamFailed, Refused) as exc:
+            if not self._bears(exc):
                 raise
             return None
         self._failing_since = None
         return status
+
+    def _bears(self, failure: ProxyError) -> bool:
+        """Whether to go on after a poll that failed. The client hears of an outage."""
+        now = self._horde.clock()
+        self._failing_since = self._failing_since or now
+        seconds = now - self._failing_since
+        if seconds >= OUTAGE_SECONDS:
+            self.waiting = Waiting(UNREACHABLE)
+            # Nobody looked meanwhile, and workers need a moment to find a horde that came back.
+            self._impossible_since = None
+        is_outage = isinstance(failure, UpstreamFailed)
+        return seconds <= FAILURE_PATIENCE or (is_outage and self._job.caller.waits_until(now))
 
     def _note(self, progress: Progress) -> None:
         """Take in a status that is not final, and set the time of the next poll."""

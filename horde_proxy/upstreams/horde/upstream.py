@@ -118,6 +118,10 @@ class HordeUpstream:
         """Drop the known models: the next call of models() loads them."""
         self._horde.catalog.refresh()
 
+    def error(self) -> ProxyError | None:
+        """Why the last load of the models failed; None when it did not."""
+        return self._horde.catalog.error()
+
     def account(self, api_key: str | None) -> Account:
         """The account that pays for a client's chats."""
         return self._horde.accounts.of(self._options.key_for(api_key))
@@ -132,17 +136,21 @@ class HordeUpstream:
         """See horde_proxy.upstreams.base. Closing it cancels what still runs.
 
         Accepted comes with the first submit, so that a refusal keeps its status; or earlier, when
-        the submit is held back for longer than a client should hear nothing.
+        the submit is held back for longer than a client should hear nothing. Then it comes again
+        with the submit, which brings the id.
         """
-        began, is_accepted = self._horde.clock(), False
+        began, is_accepted, is_submitted = self._horde.clock(), False, False
         plan, answer = self._answer(request, route.models, caller)
         head = answer.head
         with self._own_faults_are_no_callers(caller), closing(answer.items()) as items:
             for item in items:
-                is_early = isinstance(item, Waiting) and self._horde.clock() - began < QUIET_SECONDS
-                if not is_accepted and not is_early:
-                    is_accepted = True
+                is_quiet = isinstance(item, Waiting) and self._horde.clock() - began < QUIET_SECONDS
+                is_first_submit = isinstance(item, Submitted) and not is_submitted
+                is_submitted = is_submitted or is_first_submit
+                if is_first_submit or not (is_accepted or is_quiet):
                     yield self._accepted(plan, answer.cost, item)
+                if not (is_accepted or is_quiet):
+                    is_accepted = True
                     yield from (chunks.role_chunk(head, index) for index in range(request.n))
                 if is_accepted and not isinstance(item, Submitted):
                     yield item
@@ -175,7 +183,7 @@ class HordeUpstream:
             prompt_tokens = plan.fitted.prompt_tokens if cost.tokens else 0
             return Spent(prompt_tokens, cost.tokens, cost.kudos)
 
-        return Accepted(headers, self.name, spent)
+        return Accepted(headers, self.name, spent, is_early=request_id is None)
 
     def _answer(
         self, request: GenerationRequest, models: Sequence[str], caller: Caller
