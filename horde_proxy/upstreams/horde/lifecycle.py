@@ -134,7 +134,7 @@ class Lifecycle(Generic[G]):
 
     def _gives_up_preferred(self, request: RunningRequest) -> bool:
         """Whether the preferred worker has not popped the job in time."""
-        if self._preferred is None or request.is_processing:
+        if self._preferred is None or request.is_processing or request.is_out_of_reach:
             return False
         if self._horde.clock() <= request.submitted + PREFERENCE_PATIENCE:
             return False

@@ -72,6 +72,11 @@ class RunningRequest:
         self._impossible_since: float | None = None
         self._failing_since: float | None = None
 
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether the last poll failed, so that nothing is known of it now."""
+        return self._failing_since is not None
+
     def submit(self, worker: str | None) -> None:
         """POST it, for one worker only if one is given. Raises what the horde refuses."""
         job = self._job
