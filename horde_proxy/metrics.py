@@ -110,6 +110,12 @@ class Metrics(Telemetry):
         """Count a request. `is_offered` says whether a name is that of an available model."""
         self._requests.add(route, request, is_offered)
 
+    def charged(
+        self, request: AnsweredRequest, kudos: float, is_offered: Callable[[str], bool]
+    ) -> None:
+        """Count kudos of an answered request that came to be known late."""
+        self._requests.add_kudos(request, kudos, is_offered)
+
     def text(self, gauges: CurrentGauges = CurrentGauges()) -> bytes:
         """All metrics in Prometheus' text format."""
         # With auto_describe, `register` would already collect once, only to learn the names.
@@ -242,8 +248,7 @@ class _RequestMetrics:
         )
 
     def add(self, route: str, request: AnsweredRequest, is_offered: Callable[[str], bool]) -> None:
-        model = self._model(request, is_offered)
-        upstream = self._upstreams.label(request.upstream) or OTHER if request.upstream else NONE
+        model, upstream = self._model(request, is_offered), self._upstream(request)
         status = self._statuses.label(str(request.status)) or OTHER
         self._requests[route, model, upstream, status].inc()
         self._duration[route,].observe(request.seconds)
@@ -267,6 +272,14 @@ class _RequestMetrics:
             self._tokens[model, upstream, "completion"].inc(request.completion_tokens)
         if _is_amount(request.kudos):
             self._kudos[model, upstream].inc(request.kudos)
+
+    def add_kudos(
+        self, request: AnsweredRequest, kudos: float, is_offered: Callable[[str], bool]
+    ) -> None:
+        self._kudos[self._model(request, is_offered), self._upstream(request)].inc(kudos)
+
+    def _upstream(self, request: AnsweredRequest) -> str:
+        return self._upstreams.label(request.upstream) or OTHER if request.upstream else NONE
 
     def _model(self, request: AnsweredRequest, is_offered: Callable[[str], bool]) -> str:
         # A model counts by its own name, even if the request has an alias or a pattern ("box/*").

@@ -47,6 +47,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = 1000.0
         self.every_sleep: list[Callable[[], Any]] = []
+        self._later: list[tuple[float, Callable[[], None]]] = []
 
     def __call__(self) -> float:
         return self.seconds
@@ -55,6 +56,13 @@ class Clock:
         self.seconds += seconds
         for call in self.every_sleep:
             call()
+        while due := [timer for timer in self._later if timer[0] <= self.seconds]:
+            self._later.remove(due[0])
+            due[0][1]()
+
+    def run_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Run the call in the first sleep that ends after so many seconds."""
+        self._later.append((self.seconds + seconds, call))
 
 
 def growth(work: Callable[[int], object], largest: int) -> float:
@@ -186,6 +194,7 @@ class World:
             new_id=lambda: str(next(ids)),
             new_session=lambda adapter: self.session,
             run=inline,
+            run_later=self.clock.run_later,
             open_ledger=lambda url: None,
         )
         self.settings: dict[str, Any] = {name: dict(of) for name, of in SETTINGS.items()}

@@ -306,3 +306,20 @@ def test_usage_that_cannot_be_read_is_an_error(tmp_path: Path, clock: Clock) -> 
     recorder = new_recorder(open_ledger(f"sqlite:///{tmp_path}/file/ledger.db"), clock)
     with pytest.raises(DatabaseError):
         recorder.usage(DAY, DAY)
+
+
+def test_late_kudos_count_on_the_day_of_their_request(
+    database: UnsteadyDatabase, clock: Clock
+) -> None:
+    usage = UsageRecorder(database, now=clock, interval=3600)
+    key = usage.add("ann", "m", "horde", completion_tokens=2, kudos=1.0)
+    usage.add_kudos(key, 5.0)
+    assert usage.used_today("ann") == DayUsage(2, 6.0)
+    usage.flush()
+    usage.add_kudos(key, 0.5)
+    assert usage.used_today("ann") == DayUsage(2, 6.5)
+    clock.seconds += 86400
+    usage.add_kudos(key, 0.25)
+    assert usage.used_today("ann") == DayUsage(0, 0.0)
+    assert usage.usage(DAY, NEXT_DAY) == [Usage(DAY, "ann", "m", "horde", 1, 0, 0, 2, 6.75)]
+    usage.close()

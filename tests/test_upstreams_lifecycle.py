@@ -281,3 +281,19 @@ def test_too_few_results_after_the_last_try_are_an_error(world: World) -> None:
     run, _, _ = lifecycle(world, client, Job(n=5))
     with pytest.raises(UpstreamFailed):
         list(run.items())
+
+
+@pytest.mark.parametrize(("restarted", "speed"), [(0, 100 / 0.75), (1, None)])
+def test_the_seconds_of_a_restarted_job_are_not_the_speed_of_who_made_it(
+    world: World, restarted: int, speed: float | None
+) -> None:
+    class Written(Job):
+        def tokens(self, generation: Generation) -> int:
+            return 100
+
+    final = {**DONE, "restarted": restarted, "generations": [PICTURE]}
+    run, _, context = lifecycle(world, Client([CHECK, DONE], [final]), Written())
+    list(run.items())
+    assert context.throughput.of("Flux").per_second == speed
+    assert context.throughput.of("w").per_second == speed
+    assert context.throughput.of("w").mean_tokens == 100

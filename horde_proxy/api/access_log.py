@@ -14,10 +14,10 @@ from horde_proxy.logs import LONGEST_FIELD
 from horde_proxy.numbers import finite
 from horde_proxy.printable import ascii_json, shortened
 from horde_proxy.protocol.chunks import Chunk, has_text
-from horde_proxy.upstreams.base import Accepted, Spent, StreamItem
+from horde_proxy.upstreams.base import Accepted, LateKudos, Spent, StreamItem
 
 # Fields for counting and for the page, which say nothing in a log.
-_NOT_LOGGED = frozenset({"account", "requested", "first_text", "is_paid", "spent"})
+_NOT_LOGGED = frozenset({"account", "requested", "first_text", "is_paid", "spent", "late_kudos"})
 # What needs no quotes in a log line: paths, names of models, ids, e.g. "koboldcpp/Big-12B".
 _PLAIN = re.compile(r"[\w./:@+-]+")
 log = logging.getLogger("horde_proxy.requests")
@@ -52,6 +52,7 @@ class RequestLog:
     error: str | None = None
     spent: Callable[[], Spent] = Spent
     is_paid: bool = False
+    late_kudos: LateKudos | None = None
     _clock: Callable[[], float] = time.monotonic
     _began: float = 0.0
 
@@ -77,6 +78,7 @@ class RequestLog:
             self.horde_request = item.headers.get("X-Horde-Request-Id")
             self.model = item.headers.get("X-Horde-Model") or item.model
             self.upstream, self.spent, self.is_paid = item.upstream, item.spent, item.is_paid
+            self.late_kudos = item.late_kudos
         elif isinstance(item, dict):
             if self.first_text is None and has_text(item):
                 self.first_text = round(self._clock() - self._began, 3)

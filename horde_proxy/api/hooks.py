@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from functools import partial
 
 from flask import Flask, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import (
@@ -24,6 +25,7 @@ from horde_proxy.api import unserved
 from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import client_address, client_key, count_wrong_key
 from horde_proxy.api.context import current_context
+from horde_proxy.api.late_kudos import KudosCorrections, count_usage
 from horde_proxy.api.metrics import route
 from horde_proxy.api.proxying import UnsupportedEndpoint, proxy_unrouted
 from horde_proxy.content_codings import UnsupportedCoding
@@ -34,7 +36,6 @@ from horde_proxy.errors import (
     ServerBug,
     without_retry_triggers,
 )
-from horde_proxy.ledger import UsageRecorder
 from horde_proxy.protocol import error_shapes
 from horde_proxy.protocol.error_shapes import ErrorFacts
 
@@ -111,11 +112,12 @@ def _log_at_the_end(response: Response) -> None:
     """Log and count the request when its response is closed: a stream ends after this call."""
     record, began = g.record, g.began
     record.status = response.status_code
+    late = KudosCorrections(record)
     for call in g.closing:
         response.call_on_close(call)
     if record.account is not None:
         usage = current_context().access.usage
-        response.call_on_close(lambda: _count(usage, record))
+        response.call_on_close(lambda: late.add_counter(count_usage(usage, record)))
     if not request.path.startswith(_UNLOGGED):
         ctx, rule = current_context(), route()
         response.call_on_close(lambda: record.write(began))
@@ -123,18 +125,12 @@ def _log_at_the_end(response: Response) -> None:
         response.call_on_close(
             lambda: ctx.live.metrics.answered(rule, record, ctx.router.was_offered)
         )
-
-
-def _count(usage: UsageRecorder, record: RequestLog) -> None:
-    usage.add(
-        record.account or "",
-        record.model or "",
-        record.upstream or "",
-        prompt_tokens=record.prompt_tokens or 0,
-        completion_tokens=record.completion_tokens or 0,
-        kudos=record.kudos or 0.0,
-        failed=record.error is not None,
-    )
+        late.add_counter(partial(ctx.live.page.history.add_kudos, record))
+        late.add_counter(
+            lambda kudos: ctx.live.metrics.charged(record, kudos, ctx.router.was_offered)
+        )
+    # The last one: what all of them have counted is what it corrects.
+    response.call_on_close(late.follow)
 
 
 def _proxy_error(exc: ProxyError) -> Response:

@@ -95,6 +95,7 @@ class Assembly:
             now=self._runtime.now,
             new_id=self._runtime.new_id,
             clock=self._runtime.clock,
+            run_later=self._runtime.run_later,
             models_ttl=settings.routing.models_ttl,
             telemetry=self._telemetry,
             settings=settings,

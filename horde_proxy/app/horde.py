@@ -29,6 +29,7 @@ from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.documents import HordeDocuments
 from horde_proxy.upstreams.horde.options import HordeOptions
+from horde_proxy.upstreams.horde.settlements import Settlements
 from horde_proxy.upstreams.horde.shared_pace import SharedPace
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
@@ -111,7 +112,12 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
         new_id=lambda: f"chatcmpl-{services.new_id()}",
         telemetry=services.telemetry,
         webhook=services.webhook(horde.webhook_url) if horde.webhook_url else None,
+        settlements=None if private else _settlements(client, services),
     )
+
+
+def _settlements(client: HordeClient, services: AppServices) -> Settlements:
+    return Settlements(client, clock=services.clock, run_later=services.run_later)
 
 
 def build_statistics(horde: HordeUpstream, services: AppServices) -> StatsService:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from requests import Session
 from requests.adapters import BaseAdapter
 
-from horde_proxy.caching.background import in_background
+from horde_proxy.caching.background import in_background, later_in_background
 from horde_proxy.upstreams.sessions import new_session
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Runtime:
     """`clock` counts seconds from any start, `now` is Unix time (s).
 
     `sleep` replaces the real sleep, which a shutdown ends early. `run` starts a call that nobody
-    waits for. `open_ledger` may return None, so that keys and usage are kept in memory.
+    waits for; `run_later` does so after some seconds. `open_ledger` may return None, so that keys
+    and usage are kept in memory.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -44,4 +45,5 @@ class Runtime:
     new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(24)
     new_session: Callable[[BaseAdapter], Session] = new_session
     run: Callable[[Callable[[], None]], None] = in_background
+    run_later: Callable[[float, Callable[[], None]], None] = later_in_background
     open_ledger: Callable[[str], LedgerDatabase | None] = open_ledger

@@ -35,6 +35,13 @@ def in_background(load: Callable[[], None]) -> None:
     threading.Thread(target=load, daemon=True).start()
 
 
+def later_in_background(seconds: float, call: Callable[[], None]) -> None:
+    """Run `call` in a new thread after so many seconds, unless the process ends before."""
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+
+
 def inline(load: Callable[[], None]) -> None:
     """Run `load` in the calling thread."""
     load()

@@ -88,18 +88,22 @@ class UsageRecorder:
         completion_tokens: int = 0,
         kudos: float = 0.0,
         failed: bool = False,
-    ) -> None:
-        """Count one request of the key of this name."""
+    ) -> UsageKey:
+        """Count one request of the key of this name. What it was counted under."""
         counts = _Counts(1, int(failed), prompt_tokens, completion_tokens, kudos)
         with self._lock:
             key = UsageKey(self._today(), name, model, endpoint)
-            self._pending.setdefault(key, _Counts()).add(counts)
-            used = DayUsage(prompt_tokens + completion_tokens, kudos)
-            self._added[name] = self._added.get(name, _NOTHING).plus(used)
-            self._is_used = True
+            self._add(key, counts)
         # Not in __init__: the server may fork after that, and threads do not survive a fork.
         if self._thread is None:
             self._start()
+        return key
+
+    def add_kudos(self, key: UsageKey, kudos: float) -> None:
+        """Count kudos of a request that was counted under this key, which came to be known late."""
+        with self._lock:
+            self._today()
+            self._add(key, _Counts(kudos=kudos))
 
     def used_today(self, name: str) -> DayUsage:
         """What the key used today: the database's last total plus what was added here since."""
@@ -150,6 +154,14 @@ class UsageRecorder:
         if self._database is not None and self._pending:
             log.error("usage could not be written and is lost: %s rows", len(self._pending))
         atexit.unregister(self.close)
+
+    def _add(self, key: UsageKey, counts: _Counts) -> None:
+        """Needs `_lock` held, and `_today` called under it."""
+        self._pending.setdefault(key, _Counts()).add(counts)
+        if key.day == self._day:
+            used = DayUsage(counts.prompt_tokens + counts.completion_tokens, counts.kudos)
+            self._added[key.name] = self._added.get(key.name, _NOTHING).plus(used)
+        self._is_used = True
 
     def _write(self, database: LedgerDatabase) -> None:
         with self._lock:

@@ -10,7 +10,7 @@ from typing import Any
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.limits import MOST_MODELS_OF_A_WORKER
 from horde_proxy.private_horde.errors import refusal
-from horde_proxy.private_horde.records import Job, TextRequest, Worker, WorkerOffer
+from horde_proxy.private_horde.records import Job, Worker, WorkerOffer
 from horde_proxy.private_horde.state import HordeState
 
 # Without a least duration, a job that takes no time, as in tests, would have an infinite speed.
@@ -71,7 +71,7 @@ def settle(state: HordeState, job: Job, now: float) -> float:
         validated=worker.offer.validated,
     )
     # A censored text earns the full reward: the worker did the work.
-    charge(request, reward + kudos.TAX if job.state == "ok" else kudos.CENSORED_COST)
+    state.charge(request, reward + kudos.TAX if job.state == "ok" else kudos.CENSORED_COST, now)
     tokens = kudos.counted_tokens(len(job.text), request.max_length)
     _credit(worker, reward, tokens)
     speed = tokens / max(now - job.popped, _FASTEST_SECONDS)
@@ -79,12 +79,6 @@ def settle(state: HordeState, job: Job, now: float) -> float:
     # Totals count requested tokens, not generated ones (contract: stats/text/totals).
     state.counts.record(job.model, request.max_length, now)
     return reward
-
-
-def charge(request: TextRequest, amount: float) -> None:
-    """Bill kudos to the account of a request."""
-    request.account.pay(amount)
-    request.kudos += amount
 
 
 def _credit(worker: Worker, reward: float, tokens: int) -> None:

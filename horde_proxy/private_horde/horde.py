@@ -60,7 +60,8 @@ class PrivateHorde:
     gives. `job_ttl`, `expiry` and `offline_after` are seconds. With `upfront_kudos`, an account
     must own the kudos of a request beyond the free length; with `rate_limits`, fast callers are
     refused; without `anonymous`, the anonymous key is unknown. `model_sizes` are billions of
-    parameters by name; a model with a size is "known". Set `maintenance` to refuse new requests.
+    parameters by name; a model with a size is "known". Set `maintenance` to refuse new requests,
+    and `settle_every` to charge kudos every so many seconds (the real horde: 3) and not at once.
     """
 
     def __init__(
@@ -93,6 +94,15 @@ class PrivateHorde:
             anonymous=anonymous,
             model_sizes=model_sizes or {},
         )
+
+    @property
+    def settle_every(self) -> float:
+        """How often kudos are charged (s); 0: at once."""
+        return self._state.settle_every
+
+    @settle_every.setter
+    def settle_every(self, seconds: float) -> None:
+        self._state.settle_every = seconds
 
     def add_account(
         self,
@@ -177,7 +187,7 @@ class PrivateHorde:
                 state, fields, account, now, check_kudos=self.upfront_kudos
             )
             state.queue.add(request, now)
-            delivery.charge(request, kudos.TAX)
+            state.charge(request, kudos.TAX, now)
             account.requests_sent += 1
             account.tokens_requested += request.n * request.max_length
             # Contract: base.py:319-321 and limiter_api.py:14-25.

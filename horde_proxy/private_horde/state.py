@@ -9,6 +9,7 @@ background thread is needed.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -50,6 +51,9 @@ class HordeState:
         self.workers = Workers(offline_after, self.sizes, new_id)
         self.queue = Queue(job_ttl=job_ttl, expiry=expiry, max_faults=max_faults)
         self.counts = DeliveryCounts()
+        self.settle_every = 0.0
+        # (when it is charged, request, kudos), the earliest first.
+        self._charges: deque[tuple[float, TextRequest, float]] = deque()
         # This one is outdated from the start, so that the first status makes a real forecast.
         self._forecast = Forecast((), self.workers)
         self._forecast_until = clock()
@@ -61,7 +65,24 @@ class HordeState:
             now = self._clock()
             self.queue.sweep(now)
             self.workers.sweep(now)
+            self._settle(now)
             yield now
+
+    def charge(self, request: TextRequest, amount: float, now: float) -> None:
+        """Bill kudos to the account of a request: now, or at the next multiple of settle_every.
+
+        The real horde's ledger is applied every 3 s (horde-api-2.md, section 4).
+        """
+        every = self.settle_every
+        due = (now // every + 1) * every if every else now
+        self._charges.append((due, request, amount))
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        while self._charges and self._charges[0][0] <= now:
+            _, request, amount = self._charges.popleft()
+            request.account.pay(amount)
+            request.kudos += amount
 
     def wait_time(self, request: TextRequest, now: float) -> int:
         """Seconds until all results should be there, by a forecast that is at most a second old."""

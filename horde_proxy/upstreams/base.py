@@ -170,6 +170,17 @@ class Spent(NamedTuple):
     kudos: float = 0.0
 
 
+class LateKudos(Protocol):
+    """The kudos of an answer, which may still grow for some seconds after its end."""
+
+    @property
+    def kudos(self) -> float:
+        """What is known by now."""
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each later change, from any thread."""
+
+
 @dataclass(frozen=True)
 class Accepted:
     """The upstream has the request; `headers` are for the client's response.
@@ -177,7 +188,8 @@ class Accepted:
     `model` is the one that answers, by the name that clients see; the router fills it in. `spent`
     returns the cost so far, for answers that end before their usage came. `is_paid`: the
     cost was already counted for a client that disconnected and came back. `is_early`: the upstream
-    has not answered yet; another Accepted follows when it has.
+    has not answered yet; another Accepted follows when it has. `late_kudos` is given by an upstream
+    that charges after the answer.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -186,6 +198,7 @@ class Accepted:
     is_paid: bool = False
     model: str | None = None
     is_early: bool = False
+    late_kudos: LateKudos | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

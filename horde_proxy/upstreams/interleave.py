@@ -5,13 +5,14 @@ One thread drives them all: each runs until it waits, and sleeps in its turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from horde_proxy.numbers import finite
 from horde_proxy.protocol.chunks import Chunk
-from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
+from horde_proxy.upstreams.base import Accepted, LateKudos, Spent, StreamItem, Waiting
 
 AT_ONCE = 4
 """How many run at a time: the more sleep in turn, the later each notices its own end."""
@@ -67,6 +68,7 @@ class _Merged:
         self._first: Chunk | None = None
         self._usages: list[Chunk] = []
         self._costs: dict[int, Callable[[], Spent]] = {}
+        self._late: dict[int, LateKudos | None] = {}
 
     def add(self, position: int, item: StreamItem) -> Iterator[StreamItem]:
         """The items to give for an item of the answer at that position."""
@@ -74,9 +76,13 @@ class _Merged:
             yield item
         elif isinstance(item, Accepted):
             # Another upstream that takes over comes with a cost of its own.
-            self._costs[position] = item.spent
+            self._costs[position], self._late[position] = item.spent, item.late_kudos
             if position == 0:
-                yield replace(item, spent=lambda: _total([*self._costs.values()]))
+                yield replace(
+                    item,
+                    spent=lambda: _total([*self._costs.values()]),
+                    late_kudos=_AllLateKudos(self._late),
+                )
         elif item["choices"]:
             self._first = self._first or item
             yield _numbered(item, self._first, position * self._n)
@@ -89,7 +95,37 @@ class _Merged:
             usage = dict(self._usages[0]["usage"])
             for name in _COUNTS:
                 usage[name] = sum(chunk["usage"][name] for chunk in self._usages)
-            yield {**self._usages[0], "id": self._first["id"], "usage": usage}
+            last = {**self._usages[0], "id": self._first["id"], "usage": usage}
+            if "horde" in last:
+                last["horde"] = _summed_horde([chunk.get("horde") or {} for chunk in self._usages])
+            yield last
+
+
+class _AllLateKudos:
+    """The kudos of several answers together, by position; not every upstream charges any."""
+
+    def __init__(self, parts: Mapping[int, LateKudos | None]) -> None:
+        self._parts = parts
+
+    @property
+    def kudos(self) -> float:
+        return sum(part.kudos for part in [*self._parts.values()] if part)
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        for part in [*self._parts.values()]:
+            if part:
+                part.on_change(listener)
+
+
+def _summed_horde(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The first `horde` object, with what all of the answers cost."""
+    horde = dict(parts[0])
+    for name in ("kudos", "price"):
+        if name in horde:
+            horde[name] = round(sum(finite(part.get(name)) or 0.0 for part in parts), 2)
+    if "kudos_settled" in horde:
+        horde["kudos_settled"] = all(part.get("kudos_settled", True) for part in parts)
+    return horde
 
 
 def _total(costs: Sequence[Callable[[], Spent]]) -> Spent:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from horde_proxy.caching.background import later_in_background
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class Services:
     """What every upstream is given, whatever its kind. Times are in seconds.
 
     `clock` counts from any start, `now` is Unix time. `new_id` returns hexadecimal digits.
-    `models_ttl`: how long a list of models stays good.
+    `run_later` runs a call after so many seconds. `models_ttl`: how long a list of models stays
+    good.
     """
 
     new_session: Callable[[BaseAdapter], Session]
@@ -120,6 +122,7 @@ class Services:
     now: Callable[[], float]
     new_id: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
+    run_later: Callable[[float, Callable[[], None]], None] = later_in_background
     models_ttl: float = 60.0
     telemetry: Telemetry = NO_TELEMETRY
 

@@ -125,6 +125,13 @@ class History:
             if record.error is not None or record.status >= 400:
                 history.errors.append(_error_record(record, self._now()))
 
+    def add_kudos(self, record: RequestLog, kudos: float) -> None:
+        """Count kudos of a request that has ended, which came to be known late."""
+        with self._lock:
+            history = self._by_key.get(record.key or "")
+            if history is not None and record.account is not None:
+                history.current(self._bucket_start()).kudos += kudos
+
     def buckets(self, name: str | None = None) -> list[TimeBucket]:
         """All buckets of the day, even those without requests, with the current one last."""
         last = self._bucket_start()

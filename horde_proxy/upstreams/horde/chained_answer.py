@@ -178,7 +178,7 @@ class ChainedAnswer:
         if most is None:
             return length
         context = self.plan.fitted.max_context_length
-        while kudos.price(length, context, self.plan.size, n) > most - self.cost.kudos:
+        while kudos.price(length, context, self.plan.size, n) > most - self.cost.committed:
             if length <= _LEAST_BOUGHT:
                 raise too_expensive()
             # The price has no inverse that is worth its formula: context and tax are in it.

@@ -10,6 +10,7 @@ from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.failures import Failures
+from horde_proxy.upstreams.horde.settlements import Settlements
 from horde_proxy.upstreams.horde.submit_queue import SubmitQueue
 from horde_proxy.upstreams.horde.throughput import Throughput
 from horde_proxy.upstreams.horde.webhook import Webhook
@@ -20,7 +21,7 @@ class HordeContext:
     """What the requests of all chats share. `retries` are those of one segment.
 
     `running`: ids of the requests that run now. Threads add and remove their own id only, and read
-    nothing but the size, so it needs no lock.
+    nothing but the size, so it needs no lock. `settlements`: None for a horde that charges at once.
     """
 
     client: HordeClient
@@ -34,4 +35,5 @@ class HordeContext:
     retries: int
     running: set[str] = field(default_factory=set)
     webhook: Webhook | None = None
+    settlements: Settlements | None = None
     telemetry: Telemetry = NO_TELEMETRY

@@ -18,11 +18,10 @@ from typing import Generic
 
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
 from horde_proxy.upstreams.base import UNREACHABLE, Waiting
-from horde_proxy.upstreams.horde.catalog import number
 from horde_proxy.upstreams.horde.client import NotTaken, RequestLost
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
-from horde_proxy.upstreams.horde.jobs import G, JobSpec
+from horde_proxy.upstreams.horde.jobs import G, JobSpec, count
 from horde_proxy.upstreams.horde.running_request import Faulted, NotPossible, RunningRequest
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
@@ -129,7 +128,7 @@ class Lifecycle(Generic[G]):
     def _check_price(self, n: int) -> None:
         """Raises InsufficientKudos when one more request may exceed what the client allows."""
         most = self._job.max_kudos
-        if most is not None and self._cost.kudos + self._job.price(n) > most:
+        if most is not None and self._cost.committed + self._job.price(n) > most:
             raise too_expensive()
 
     def _gives_up_preferred(self, request: RunningRequest) -> bool:
@@ -165,14 +164,15 @@ class Lifecycle(Generic[G]):
         queued, generating = request.seconds()
         self._cost.queue_seconds += queued
         self._cost.generation_seconds += generating
-        self._cost.kudos += number(request.status.get("kudos"), 0)
         self._horde.telemetry.late(request.lateness())
+        # A job that was given up is restarted after 150 s, which says nothing of who made it then.
+        is_restarted = count(request.status.get("restarted")) > 0
         for result in request.results():
             generation = self._job.read(result)
             tokens = self._job.tokens(generation)
             self._cost.tokens += tokens
             for name in (generation.model, generation.worker):
-                self._horde.throughput.learn(name, tokens, generating)
+                self._horde.throughput.learn(name, tokens, 0.0 if is_restarted else generating)
 
     def _note_failure(self, exc: UpstreamFailed) -> None:
         """Count a failure, of which the job may learn. A lost request is no worker's fault."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
 from horde_proxy.upstreams.base import UNREACHABLE, Sleeper, Waiting
+from horde_proxy.upstreams.horde.catalog import number
 from horde_proxy.upstreams.horde.client import NotTaken, RequestLost
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
@@ -131,8 +132,7 @@ class RunningRequest:
             self._horde.running.discard(self.id)
             self._horde.throughput.count_in_flight(self._job.models[0], -1)
             self._horde.accounts.hold_kudos(self._job.api_key, -self._held)
-            if self.status is None:
-                self._cancel()
+            self._tell_kudos(self._cancel() if self.status is None else self.status)
         if self._mailbox is not None:
             self._mailbox.close()
 
@@ -247,17 +247,27 @@ class RunningRequest:
             raise Faulted("The horde's workers failed on this request.")
         raise Faulted("The horde ended this request without an answer.")
 
-    def _cancel(self) -> None:
-        """DELETE it, which may be repeated; the last failure is logged."""
+    def _tell_kudos(self, status: Status | None) -> None:
+        """Add its kudos to the cost. A horde that settles late is asked for them again."""
+        if status is None:
+            return
+        settlements, price = self._horde.settlements, None
+        if settlements is not None:
+            price = self._job.price(self.n) if self.results() else 0.0
+        self._cost.add_kudos(self.id, number(status.get("kudos"), 0), price)
+        if settlements is not None:
+            settlements.watch(self._kind, self.id, self._cost)
+
+    def _cancel(self) -> Status | None:
+        """DELETE it, which may be repeated; the last failure is logged. Its last status, if any."""
         self._horde.telemetry.cancelled()
         self._count_popped(0)
         for tries_left in reversed(range(CANCEL_TRIES)):
             try:
-                self._horde.client.cancel(self._kind, self.id)
+                return self._horde.client.cancel(self._kind, self.id)
             except RequestLost:
-                return
+                break
             except ProxyError as exc:
                 if not tries_left:
                     log.warning("request %s could not be cancelled: %s", self.id, exc)
-            else:
-                return
+        return None

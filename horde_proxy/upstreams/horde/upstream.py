@@ -49,6 +49,7 @@ from horde_proxy.upstreams.horde.lifecycle import Submitted
 from horde_proxy.upstreams.horde.model_facts import model_facts
 from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.plan import Plan, make_plan, same_format
+from horde_proxy.upstreams.horde.settlements import Settlements
 from horde_proxy.upstreams.horde.structured_answer import StructuredAnswer
 from horde_proxy.upstreams.horde.submit_queue import SubmitQueue, Ticket
 from horde_proxy.upstreams.horde.throughput import Throughput
@@ -80,6 +81,7 @@ class HordeUpstream:
         *,
         name: str = "horde",
         webhook: Webhook | None = None,
+        settlements: Settlements | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
@@ -89,13 +91,7 @@ class HordeUpstream:
         self.name, self.url = name, client.base
         self._options, self._now, self._new_id = options, now, new_id
         self.webhook, self.documents = webhook, catalog.documents
-        self._models: Derived[tuple[Mapping[str, ModelEntry]], list[dict[str, Any]]]
-        self._models = Derived(
-            lambda: (catalog.models(),),
-            lambda source: [self._model(entry) for entry in source[0].values()],
-            max_age=MODELS_SECONDS,
-            clock=clock,
-        )
+        self._models = self._derived_models(catalog, clock)
         self._horde = HordeContext(
             client=client,
             catalog=catalog,
@@ -107,6 +103,7 @@ class HordeUpstream:
             sleep=sleep,
             retries=options.retries,
             webhook=webhook,
+            settlements=settlements,
             telemetry=telemetry,
         )
 
@@ -183,7 +180,7 @@ class HordeUpstream:
             prompt_tokens = plan.fitted.prompt_tokens if cost.tokens else 0
             return Spent(prompt_tokens, cost.tokens, cost.kudos)
 
-        return Accepted(headers, self.name, spent, is_early=request_id is None)
+        return Accepted(headers, self.name, spent, is_early=request_id is None, late_kudos=cost)
 
     def _answer(
         self, request: GenerationRequest, models: Sequence[str], caller: Caller
@@ -230,6 +227,16 @@ class HordeUpstream:
             self._options,
             affordable_length=longest,
             fast_only_affordable=fast_only_affordable,
+        )
+
+    def _derived_models(
+        self, catalog: Catalog, clock: Callable[[], float]
+    ) -> Derived[tuple[Mapping[str, ModelEntry]], list[dict[str, Any]]]:
+        return Derived(
+            lambda: (catalog.models(),),
+            lambda source: [self._model(entry) for entry in source[0].values()],
+            max_age=MODELS_SECONDS,
+            clock=clock,
         )
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
