@@ -15,6 +15,8 @@ from horde_proxy import create_app
 from horde_proxy.commands import demo
 from horde_proxy.commands.cli import main
 from horde_proxy.config import load
+from horde_proxy.ledger import ClientKey
+from horde_proxy.ledger.database import open_ledger
 from horde_proxy.worker import model_file
 from horde_proxy.worker.model_file import ModelFileError
 
@@ -300,11 +302,32 @@ def test_a_name_in_use_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
     assert (unknown.exit_code, unknown.output) == (1, "Error: there is no valid key 'bob'\n")
 
 
+def test_a_stored_key_with_a_name_of_an_older_release_works_and_can_be_revoked(
+    tmp_path: Path,
+) -> None:
+    assert keys(tmp_path, "add", "a" * 64).exit_code == 0
+    assert keys(tmp_path, "add", "ann@example.com").exit_code == 0
+    old = "ann's old phone"
+    [database] = tmp_path.rglob("*.db")
+    ledger = open_ledger(f"sqlite:///{database}")
+    ledger.add_key("digest", ClientKey(old))
+    assert ledger.valid_keys()["digest"].name == old
+    assert old in keys(tmp_path, "list").stdout
+    assert keys(tmp_path, "revoke", old).exit_code == 0
+    assert "digest" not in ledger.valid_keys()
+    ledger.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([""], "give the key a name"),
-        ([" ann"], "give the key a name"),
+        ([""], "a key's name has up to 64 letters, digits and . _ - @, without spaces"),
+        ([" ann"], "a key's name has up to 64 letters"),
+        (["ann's phone"], "a key's name has up to 64 letters"),
+        (["mü"], "a key's name has up to 64 letters"),
+        (["a\x1b[31m"], "a key's name has up to 64 letters"),
+        (["a" * 65], "a key's name has up to 64 letters"),
+        (["anybody"], "requests without a key are counted for 'anybody': choose another name"),
         (["phone"], "[access.keys] has a key 'phone': choose another name"),
         (["ann", "--kudos-per-day", "nan"], "--kudos-per-day nan is not a number of kudos"),
         (["ann", "--horde-key", "x\n"], "--horde-key has characters not allowed in an HTTP header"),

@@ -654,3 +654,20 @@ def test_the_file_is_kept_with_the_settings_but_not_shown(tmp_path: Path) -> Non
     assert (found.file.path, found.file.text) == (path, "[horde]\napi_key = 'a-secret'\n")
     assert "a-secret" not in repr(found) + repr(found.file)
     assert load(environ={}).file is None
+
+
+@pytest.mark.parametrize("name", ["", "ann's phone", "a" * 65, "mü", "a\nb", "x" * 10_000])
+def test_a_keys_name_has_letters_digits_and_a_few_signs(name: str) -> None:
+    flags = {"access": {"mode": "keys", "keys": {name: "k" * 16}}}
+    with pytest.raises(ConfigError, match=r"access\.keys.*up to 64 letters, digits") as caught:
+        load(environ={}, flags=flags)
+    assert len(str(caught.value)) < 400
+    good = ["a", "A.b_c-d@e", "9" * 64]
+    keys = {name: f"{index}" * 16 for index, name in enumerate(good)}
+    flags = {"access": {"mode": "keys", "keys": keys}}
+    assert list(load(environ={}, flags=flags).access.keys) == good
+
+
+def test_no_key_has_the_name_that_requests_without_a_key_are_counted_for() -> None:
+    with pytest.raises(ConfigError, match="'anybody': choose another name"):
+        load(environ={}, flags={"access": {"keys": {"anybody": "k" * 16}}})

@@ -14,6 +14,7 @@ from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import config_option, load_settings
 from horde_proxy.commands.table import aligned
 from horde_proxy.config import Config
+from horde_proxy.config.values import key_name
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.key_digest import key_digest
 from horde_proxy.ledger import ClientKey, new_key
@@ -55,8 +56,10 @@ def add_key(name: str, models: str, endpoints: str, path: str | None, **limits: 
 
 def _check_new_key(settings: Config, name: str, limits: dict[str, Any]) -> None:
     """Raises ClickException for what the settings would refuse as well."""
-    if not name.isprintable() or not name.strip() or name != name.strip():
-        raise click.ClickException("give the key a name, without spaces around it")
+    try:
+        key_name(name)
+    except ValueError as exc:
+        raise click.ClickException(str(exc)) from exc
     if name in settings.access.keys:
         raise click.ClickException(f"[access.keys] has a key {name!r}: choose another name")
     kudos, horde_key = limits["kudos_per_day"], limits["horde_key"]

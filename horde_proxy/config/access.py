@@ -9,13 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from horde_proxy.config.values import Section, SentKey, header_value
+from horde_proxy.config.values import Section, SentKey, header_value, key_name
 from horde_proxy.extras import command_for
 from horde_proxy.folders import state_folder
 from horde_proxy.key_digest import digest_of_setting
 
 _SHORTEST_KEY = 16
 """Characters. A random key of 16 letters and digits has more than 80 bits; none guesses that."""
+_LONGEST_SHOWN = 80
+"""Characters of a wrong name that an error repeats."""
 _STAND_IN = "sk-no-key"
 """llama.cpp's examples send "sk-no-key-required", for SDKs that insist on a key."""
 
@@ -69,7 +71,8 @@ class AccessSettings(Section):
     """`open`: anyone, on the proxy's horde key. `keys`: clients with a key. `passthrough`:
     anyone, each on the horde key that it sends. Not set: `open`, to this machine only."""
     keys: Annotated[dict[str, KeySettings], Field(repr=False)] = {}
-    """Keys by name, beside those that `horde-proxy keys add` makes."""
+    """Keys by name, beside those that `horde-proxy keys add` makes. A name has up to 64 letters,
+    digits and `. _ - @`."""
     admins: list[str] = []
     """Names of `keys` that may see everybody's requests."""
     database: Annotated[str | None, Field(repr=False)] = None
@@ -85,6 +88,16 @@ class AccessSettings(Section):
     def duplicate_keys(self) -> list[str]:
         """Names of keys that are the same: whose limits should count?"""
         return _duplicates({name: digest_of_setting(key.key) for name, key in self.keys.items()})
+
+    @field_validator("keys")
+    @classmethod
+    def _named(cls, keys: dict[str, KeySettings]) -> dict[str, KeySettings]:
+        for name in keys:
+            try:
+                key_name(name)
+            except ValueError as exc:
+                raise ValueError(f"{name[:_LONGEST_SHOWN]!r}: {exc}") from None
+        return keys
 
     @field_validator("database")
     @classmethod
