@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 # What a terminal obeys or cannot show: control characters but newline and tab, halves of an emoji,
 # and the characters that reorder a line (Trojan Source, CVE-2021-42574). A carriage return lets the
@@ -39,6 +40,12 @@ def shortened(text: str, most: int) -> str:
         return text
     half = most // 2
     return f"{text[:half]}... ({len(text) - 2 * half} characters left out) ...{text[-half:]}"
+
+
+def without_login(url: str) -> str:
+    """A URL as it may be shown, without user, password and query, all of which may be secrets."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def ascii_json(document: Any, indent: int | None = None) -> str:

@@ -23,6 +23,7 @@ from horde_proxy.commands.console import echo, say
 from horde_proxy.commands.options import config_option, load_settings
 from horde_proxy.config import Config, ConfigError, exposures
 from horde_proxy.errors import InvalidApiKey, ProxyError
+from horde_proxy.printable import without_login
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.kinds import KINDS
@@ -102,17 +103,17 @@ def check_horde(
         yield Finding("horde: the private one, in the proxy's own process")
     if not _uses_main_horde(settings):
         return
-    url = settings.horde.url
+    url, shown = settings.horde.url, without_login(settings.horde.url)
     try:
         response = session.get(f"{api_url(url)}/status/heartbeat", timeout=_TIMEOUT)
         response.raise_for_status()
     except requests.RequestException as exc:
         yield Finding(
-            f"horde: {url} cannot be reached ({type(exc).__name__})",
+            f"horde: {shown} cannot be reached ({type(exc).__name__})",
             "look at the network, DNS and horde.url",
         )
         return
-    yield Finding(f"horde: {url} answers in {response.elapsed.total_seconds():.2f} s")
+    yield Finding(f"horde: {shown} answers in {response.elapsed.total_seconds():.2f} s")
     yield from _clock(response, now())
     client = HordeClient(url, session, contact=settings.horde.contact, timeout=_TIMEOUT)
     yield _key(client, settings.horde.api_key)

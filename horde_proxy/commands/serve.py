@@ -12,6 +12,7 @@ from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
 from horde_proxy.config import Config, ConfigError
+from horde_proxy.printable import without_login
 from horde_proxy.serving import Server
 from horde_proxy.upstreams.sessions import ignored_proxies
 from horde_proxy.version import VERSION
@@ -48,7 +49,7 @@ def _summary(settings: Config) -> str:
     horde = settings.horde
     key = "anonymously" if horde.api_key == ANONYMOUS_KEY else "with a key of its own"
     private = ["private"] if settings.private_horde.enabled else []
-    endpoints = "its private horde" if private else f"{horde.url} {key}"
+    endpoints = "its private horde" if private else f"{without_login(horde.url)} {key}"
     if settings.endpoints:
         names = [endpoint.label() for endpoint in settings.endpoints]
         endpoints = ", ".join(names + private)

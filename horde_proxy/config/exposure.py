@@ -29,7 +29,7 @@ from horde_proxy.config.settings import Config
 _KEY_NAMES = ("api_key", "key", "horde_key")
 """The settings that are keys, in whatever section."""
 # The password of a URL such as redis://:PASSWORD@HOST or postgresql://USER:PASSWORD@HOST/NAME.
-_PASSWORD = re.compile(r"[a-z+]+://[^/@]*:[^/@]+@")
+_PASSWORD = re.compile(r"[a-z0-9+.-]+://[^/@]*:[^/@]+@")
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from horde_proxy.config.file import SettingsFile
 from horde_proxy.config.settings import Config
 from horde_proxy.config.values import Section
 from horde_proxy.key_digest import digest_of_setting
+from horde_proxy.printable import without_login
 from horde_proxy.upstreams.kinds import KINDS
 
 END_MARK = "# end"
@@ -97,14 +98,14 @@ def _destinations(running: Config, new: Config, started: Config) -> Iterator[str
     if running.endpoints and not new.endpoints and not has_private:
         yield (
             "the new settings name no endpoint, and the running ones do: chats would go to "
-            f"{new.horde.url}"
+            f"{without_login(new.horde.url)}"
         )
     elif _uses_default_horde(new, has_private) and not (
         _uses_default_horde(running, has_private) or _uses_default_horde(started, has_private)
     ):
         yield (
-            f"an endpoint of the type 'horde' without a url would be {new.horde.url}, which the "
-            "running settings do not use: write its url"
+            "an endpoint of the type 'horde' without a url would be "
+            f"{without_login(new.horde.url)}, which the running settings do not use: write its url"
         )
 
 

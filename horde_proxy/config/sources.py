@@ -205,7 +205,10 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
         if not where:
             lines.append(error["msg"].removeprefix("Value error, "))
             continue
-        value = repr(error["input"]) if _may_be_shown(where, error["type"]) else "(hidden)"
+        value = repr(error["input"])
+        # A URL of any setting may have a password: http://USER:PASSWORD@HOST.
+        if "@" in value or not _may_be_shown(where, error["type"]):
+            value = "(hidden)"
         present = where[:-1] if error["type"] == "missing" else where
         source = next((name for name, tree in reversed(layers) if _has(tree, present)), "a default")
         reason = error["msg"].removeprefix("Value error, ")

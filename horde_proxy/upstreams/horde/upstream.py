@@ -23,6 +23,7 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamRefused,
 )
+from horde_proxy.printable import without_login
 from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_request, with_prefill
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Head
@@ -88,7 +89,7 @@ class HordeUpstream:
         new_id: Callable[[], str] = lambda: f"chatcmpl-{uuid.uuid4().hex}",
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        self.name, self.url = name, client.base
+        self.name, self.url = name, without_login(client.base)
         self._options, self._now, self._new_id = options, now, new_id
         self.webhook, self.documents = webhook, catalog.documents
         self._models = self._derived_models(catalog, clock)

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 import requests
 
 from horde_proxy.errors import ProxyError, UpstreamFailed
+from horde_proxy.printable import without_login
 
 MOST_REDIRECTS = 4
 """Requests for one call, the first included."""
@@ -86,6 +87,4 @@ def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
 
 
 def _shown(url: str) -> str:
-    """The URL without user, password and query, which may hold a secret."""
-    parts = urlsplit(url)
-    return repr(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()[:200])
+    return repr(without_login(url)[:200])

@@ -26,6 +26,7 @@ from horde_proxy.errors import (
     Unreachable,
     UpstreamFailed,
 )
+from horde_proxy.printable import without_login
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.protocol.leniency import warnings_header
@@ -103,7 +104,7 @@ class OpenAIUpstream:
         run: Callable[[Callable[[], None]], None] = in_background,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        self.name, self.url = name, _without_password(url)
+        self.name, self.url = name, without_login(url)
         self.offers_any, self._left_out = False, 0
         self._base = self._api_base(self.url)
         self._monitor = monitor
@@ -297,9 +298,3 @@ def _basic_login(url: str) -> str | None:
         return None
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
     return f"Basic {b64encode(pair).decode()}"
-
-
-def _without_password(url: str) -> str:
-    """The URL as it may be shown, without user, password and query."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
