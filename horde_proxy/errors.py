@@ -19,6 +19,7 @@ ProxyError                      status  code
 |  |- AnswerLost                    502  upstream_error
 |  '- UpstreamRefused               502  upstream_error
 |- Unavailable                     503  no_workers
+|  |- NoEligibleWorker              503  no_workers
 |  |- InMaintenance                503  maintenance
 |  |- AllEndpointsFailed           503  no_endpoint
 |  '- ShuttingDown                 503  shutting_down
@@ -306,6 +307,16 @@ class Unavailable(ProxyError):
     status = 503
     code = "no_workers"
     retry_after = 30  # seconds: openai-python obeys up to 120, opencode any
+
+
+class NoEligibleWorker(Unavailable):
+    """Workers are online, but the settings or the request leave all of them out.
+
+    A 503, so that another endpoint or a fallback may answer; `x-should-retry: false`, because for
+    the same request nothing changes within seconds.
+    """
+
+    should_retry = False
 
 
 class InMaintenance(Unavailable):

@@ -18,7 +18,7 @@ from typing import Any
 from horde_proxy.aihorde.names import untagged
 from horde_proxy.jsonc import JsoncError, parse, set_value
 from horde_proxy.numbers import finite
-from horde_proxy.protocol.models import as_mapping, facts_of
+from horde_proxy.protocol.models import as_mapping, facts_of, is_available
 
 PROVIDER = "horde"
 SCHEMA = "https://opencode.ai/config.json"
@@ -97,13 +97,15 @@ def fresh(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any
 def capable(models: Sequence[Model], min_context: int) -> list[Model]:
     """The models that answer chats and whose context is large enough, by name.
 
-    Left out are models that embed, rank, speak, listen or draw, and those of unknown context:
-    opencode would fill it until the server fails.
+    Left out are models that embed, rank, speak, listen or draw, those whose workers the settings
+    leave out, and those of unknown context: opencode would fill it until the server fails.
     """
     matches = [
         model
         for model in models
-        if facts_of(model).writes_text and (facts_of(model).length or 0) >= min_context
+        if is_available(model)
+        and facts_of(model).writes_text
+        and (facts_of(model).length or 0) >= min_context
     ]
     return sorted(matches, key=lambda model: str(model["id"]))
 

@@ -15,6 +15,7 @@ from horde_proxy.app.factory import create_app
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.config import load
+from tests.support import Scripted, World
 
 DATA = Path(__file__).parent / "data" / "model_lists"
 SERVERS = ("ollama", "llama_cpp", "vllm", "lm_studio", "groq", "mistral", "koboldcpp")
@@ -127,3 +128,19 @@ def test_models_of_unknown_context_are_named_in_the_warnings() -> None:
         response = http.get("/v1/opencode.json?min_context=0")
     assert sorted(response.get_json()["provider"]["horde"]["models"]) == ["big", "gpt-4o"]
     assert "X-Horde-Warnings" not in response.headers
+
+
+def test_a_model_that_the_settings_exclude_is_neither_ready_nor_in_opencode_json() -> None:
+    world = World(horde={"validated_backends": True})
+    world.employ(Scripted("Hello.", context=32768))
+    client = world.http()
+    listed: Any = client.get("/v1/models").json
+    assert [model["horde"]["available"] for model in listed["data"]] == [False]
+    ready = client.get("/health/ready")
+    assert (ready.status_code, ready.json) == (503, {"status": "unavailable", "models": 0})
+    assert client.get("/v1/opencode.json").status_code == 503
+    chat = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
+    refused = client.post("/v1/chat/completions", json=chat)
+    assert (refused.status_code, refused.headers["x-should-retry"]) == (503, "false")
+    error: Any = refused.json
+    assert "set `validated_backends` to false under [horde]" in error["error"]["message"]

@@ -339,3 +339,9 @@ def test_half_a_surrogate_pair_is_written_as_an_escape(tmp_path: Path) -> None:
     assert file.read_bytes() == b'{"name": "a\\ud800"}'
     assert json.loads(file.read_bytes()) == {"name": "a\ud800"}
     assert not opencode.write(file, '{"name": "a\ud800"}')
+
+
+def test_models_whose_workers_the_settings_leave_out_are_left_out() -> None:
+    excluded = model("koboldcpp/Out-70B", 32768, threads=9)
+    excluded["horde"] |= {"available": False, "reason": "the settings leave out its workers."}
+    assert opencode.capable([BIG, excluded, SMALL], 8192) == [BIG, SMALL]

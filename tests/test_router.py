@@ -436,6 +436,15 @@ def test_a_model_whose_wait_is_too_long_comes_after_its_fallbacks() -> None:
     assert [name for name, _ in tried_in_order(patient, "m")] == ["horde", "cloud"]
 
 
+def test_an_endpoint_that_can_use_a_model_describes_it() -> None:
+    excluding = Offering("one", "m", horde={"available": False})
+    admitting = Offering("two", "m", horde={"available": True})
+    [model] = Router([endpoint(excluding), endpoint(admitting, priority=1)]).models()
+    assert (model["owned_by"], model["endpoints"]) == ("two", ["one", "two"])
+    [model] = Router([endpoint(admitting), endpoint(excluding, priority=1)]).models()
+    assert (model["owned_by"], model["endpoints"]) == ("two", ["two", "one"])
+
+
 def streamed(router: Router, chat: GenerationRequest = CHAT) -> tuple[list[str], str]:
     """The upstreams that accepted, and the content."""
     items = list(router.stream(chat, router.candidates(chat.model), Caller()))

@@ -568,3 +568,25 @@ def test_an_alias_counts_with_and_without_latest(name: str, aliases: dict[str, s
 )
 def test_aliases_are_followed_to_their_end(name: str, chain: list[str]) -> None:
     assert model_names.alias_chain(name, {"a": "b", "b": "c", "x": "y", "y": "x"}) == chain
+
+
+# Models that the settings exclude
+
+
+def excluded(name: str) -> dict[str, Any]:
+    return {"id": name, "context_length": 16384, "horde": {"available": False}}
+
+
+def test_a_model_that_cannot_be_used_has_only_its_exact_name() -> None:
+    offer = [excluded(STHENO), model(STHENO_TOO, 12.0, 8192), model(QWEN, 20.0, 32768)]
+    assert resolve(STHENO, offer, {}) == [STHENO]
+    assert resolve("L3-8B-Stheno-v3.2", offer, {}) == [STHENO_TOO]
+    assert resolve("*stheno*", offer, {}) == [STHENO_TOO]
+    assert resolve("auto", offer, {}) == [QWEN, STHENO_TOO]
+    assert resolve("large", offer, {}) == [QWEN, STHENO_TOO]
+
+
+def test_without_another_model_a_name_leads_to_the_one_that_cannot_be_used() -> None:
+    offer = [excluded(STHENO), model(QWEN, 20.0, 32768)]
+    assert resolve("L3-8B-Stheno-v3.2", offer, {}) == [STHENO]
+    assert resolve("auto", [excluded(STHENO)], {}) == [STHENO]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ import responses
 from horde_proxy.errors import (
     InvalidApiKey,
     ModelNotFound,
+    NoEligibleWorker,
     ProxyError,
     ShuttingDown,
     TimedOut,
@@ -29,12 +31,24 @@ from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem, Wait
 from horde_proxy.upstreams.horde.model_facts import SUPPORTED_PARAMETERS
 from horde_proxy.upstreams.horde.text import TEXT
 from horde_proxy.worker.backends import BackendError
-from tests.support import HORDE_URL, OWNER_KEY, Scripted, World
+from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World
 
 HI = (Message("system", "Be kind."), Message("user", "Hi"))
 BASE = f"{HORDE_URL}/api/v2"
 SUBMIT = f"{BASE}/generate/text/async"
 STATUS = f"{BASE}/generate/text/status/1"
+
+
+class Timed(Scripted):
+    """A backend of a slow worker: a job of 512 tokens takes 140 seconds."""
+
+    def __init__(self, text: str, clock: Clock) -> None:
+        super().__init__(text)
+        self.clock = clock
+
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        self.clock.seconds += 140
+        return super().generate(payload, cancelled)
 
 
 def chat(**fields: Any) -> GenerationRequest:
@@ -205,6 +219,72 @@ def test_a_model_without_an_allowed_worker_is_unavailable(world: World) -> None:
     world.employ(Scripted("x"))
     with pytest.raises(Unavailable):
         next(stream(world, chat(horde={"workers": ["00000000-0000-0000-0000-000000000000"]})))
+
+
+LEFT_OUT = (
+    "the settings leave out all of its 1 online workers (`validated_backends` 1). To use them, set "
+    "`validated_backends` to false under [horde], or in the request's object `horde`."
+)
+
+
+def test_a_model_of_unvalidated_workers_is_listed_as_not_available(world: World) -> None:
+    """The worker of this very proxy is one, on the public horde."""
+    world.configure(horde={"validated_backends": True})
+    world.employ(Scripted("x"))
+    [model] = world.upstream().models()
+    assert model["horde"]["available"] is False
+    assert model["horde"]["reason"] == LEFT_OUT
+    assert (model["horde"]["workers"], model["horde"]["threads"]) == (0, 0)
+
+
+def test_a_request_for_a_model_that_the_settings_exclude_is_refused_at_once(world: World) -> None:
+    world.configure(horde={"validated_backends": True})
+    worker = world.employ(Scripted("Hello."))
+    began = world.clock()
+    with pytest.raises(NoEligibleWorker) as raised:
+        next(stream(world, chat()))
+    assert str(raised.value) == f"`test/model` cannot be used now: {LEFT_OUT}"
+    assert (raised.value.status, raised.value.code) == (503, "no_workers")
+    assert raised.value.headers()["x-should-retry"] == "false"
+    assert world.clock() == began
+    # The request itself may have other filters.
+    found = completed(world, chat(horde={"validated_backends": False}))
+    assert found["choices"][0]["message"]["content"] == "Hello."
+    assert len(worker.payloads) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "setting"),
+    [
+        ({"validated_backends": True}, "`validated_backends` to false"),
+        ({"slow_workers": False}, "`slow_workers` to true"),
+        ({"least_speed": 1000.0}, "a lower `least_speed`"),
+        ({"allow_workers": ["other"]}, "other `allow_workers` (in a request: `workers`)"),
+        ({"deny_workers": ["worker-1"]}, "other `deny_workers`"),
+    ],
+)
+def test_what_is_offered_is_admitted_and_what_is_not_is_refused_by_its_setting(
+    world: World, settings: dict[str, Any], setting: str
+) -> None:
+    world.employ(Timed("Hello.", world.clock))
+    assert completed(world, chat())["choices"][0]["message"]["content"] == "Hello."
+    world.clock.seconds += 2
+    assert world.upstream().models()[0]["horde"]["available"] is True
+    world.configure(horde=settings)
+    [model] = world.upstream().models()
+    assert model["horde"]["available"] is False
+    assert f"To use them, set {setting} under [horde]" in model["horde"]["reason"]
+    with pytest.raises(NoEligibleWorker, match=re.escape(setting)):
+        next(stream(world, chat()))
+
+
+def test_only_workers_that_may_answer_count_in_a_models_entry(world: World) -> None:
+    world.employ(Scripted("x", max_length=300, context=4096), "mine")
+    world.employ(Scripted("x", max_length=1024, context=32768), "other")
+    world.configure(horde={"deny_workers": ["other"]})
+    [model] = world.upstream().models()
+    assert (model["horde"]["workers"], model["horde"]["threads"]) == (1, 1)
+    assert (model["horde"]["max_length"], model["context_length"]) == (300, 4096)
 
 
 def test_a_requests_worker_filters_reach_the_horde(world: World) -> None:
@@ -483,7 +563,15 @@ def test_model_objects_have_openais_fields_and_the_hordes(world: World) -> None:
     assert (horde["workers"], horde["threads"], horde["max_length"]) == (1, 1, 300)
     assert horde["format"] == "chatml"
     assert sorted(horde) == [
-        *("eta", "expected_seconds", "format", "max_length", "queued_tokens", "threads"),
+        *(
+            "available",
+            "eta",
+            "expected_seconds",
+            "format",
+            "max_length",
+            "queued_tokens",
+            "threads",
+        ),
         *("tokens_per_second", "tools", "workers"),
     ]
 

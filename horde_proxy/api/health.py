@@ -12,6 +12,7 @@ from horde_proxy.api.proxying import client_socket
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import InvalidRequest, ProxyError
 from horde_proxy.protocol import sse
+from horde_proxy.protocol.models import is_available
 from horde_proxy.upstreams.disconnects import ClientWatch
 
 LONGEST_PROBE = 300.0
@@ -31,7 +32,7 @@ def live() -> Response:
 def ready() -> tuple[Response, int]:
     """200 when some model is available, or else 503 with the reason."""
     try:
-        models = len(current_context().router.models())
+        models = sum(map(is_available, current_context().router.models()))
     except ProxyError as exc:
         return jsonify({"status": "unavailable", "models": 0, "reason": exc.message}), 503
     status = "ok" if models else "unavailable"

@@ -7,6 +7,7 @@ import click
 from horde_proxy.commands import proxy_client
 from horde_proxy.commands.console import echo
 from horde_proxy.commands.options import config_option, url_option
+from horde_proxy.protocol.models import is_available
 
 
 @click.command()
@@ -27,7 +28,7 @@ def chat(text: str, model: str | None, url: str | None, path: str | None) -> Non
 
 
 def _first_model(base: str) -> str:
-    models = proxy_client.get(base, "/models")["data"]
+    models = list(filter(is_available, proxy_client.get(base, "/models")["data"]))
     if not models:
         raise click.ClickException(proxy_client.no_models(base))
     return str(models[0]["id"])

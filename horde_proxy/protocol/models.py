@@ -214,6 +214,11 @@ def writes_text(entry: Mapping[str, Any]) -> bool:
     return model_traits.output_of(str(entry.get("id") or "")) is None
 
 
+def is_available(entry: Mapping[str, Any]) -> bool:
+    """Whether the model can be used: False where a horde's settings leave out all its workers."""
+    return as_mapping(entry.get("horde")).get("available") is not False
+
+
 def facts_of_name(model: str) -> ModelFacts:
     """What the name alone says: that a model only embeds, sees or thinks; how it is quantised."""
     output = model_traits.output_of(model)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from horde_proxy.caching.derived import Derived
+from horde_proxy.protocol.models import is_available
 from horde_proxy.router.endpoint import Endpoint, Models
 from horde_proxy.router.model_names import resolve
 from horde_proxy.router.short_ids import short_ids
@@ -105,12 +106,14 @@ class VisibleModels:
     def _add(self, endpoint: Endpoint, name: str, model: dict[str, Any]) -> None:
         serving = self.serving.setdefault(name, [])
         serving.append(endpoint)
-        # The endpoints come by priority, so the first one describes the model. Its object belongs
-        # to the endpoint's list, and is copied before it gets a field.
-        if name not in self.models:
+        # The endpoints come by priority, so the first one describes the model, or the first one
+        # where it can be used. Its object belongs to the endpoint's list, and is copied before it
+        # gets a field.
+        known = self.models.get(name)
+        if known is None or (is_available(model) and not is_available(known)):
             # A `name` is OpenRouter's, for people; without one it is the id, which has the prefix.
-            self.models[name] = {"name": model["id"], **model, "endpoints": []}
-        self.models[name]["endpoints"].append(endpoint.name)
+            self.models[name] = {"name": model["id"], **model}
+        self.models[name]["endpoints"] = [endpoint.name for endpoint in serving]
 
 
 class ModelIndex:

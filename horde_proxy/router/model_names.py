@@ -17,7 +17,7 @@ import re2
 from horde_proxy.aihorde.names import matches_glob, normalised, size_of, untagged
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.numbers import finite
-from horde_proxy.protocol.models import writes_text
+from horde_proxy.protocol.models import is_available, writes_text
 from horde_proxy.router.short_ids import with_short_id, with_slashes
 
 Model = Mapping[str, Any]
@@ -121,7 +121,16 @@ def _groups(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> l
         return [sorted(exact, key=lambda model_id: model_id != name)]
     if len(name) > _LONGEST_NAME:
         return []
-    folded = plain.casefold()
+    # A model that cannot be used needs its exact name, or a name that no other model matches.
+    usable = [model for model in models if is_available(model)]
+    return _alike(name, usable, aliases) or (
+        _alike(name, models, aliases) if len(usable) < len(models) else []
+    )
+
+
+def _alike(name: str, models: Sequence[Model], aliases: Mapping[str, str]) -> list[list[str]]:
+    """Groups of the ids that look like the name, by the first rule that matches."""
+    folded = untagged(name).casefold()
     alike = (
         _matching(models, lambda model_id: untagged(model_id).casefold() == folded)
         or with_short_id(name, (model["id"] for model in models))

@@ -20,6 +20,7 @@ from horde_proxy.errors import (
     Unavailable,
 )
 from horde_proxy.protocol.generation_request import GenerationRequest
+from horde_proxy.protocol.models import is_available
 from horde_proxy.router import failover
 from horde_proxy.router.candidates import Candidate, Candidates, named
 from horde_proxy.router.endpoint import Endpoint
@@ -285,7 +286,7 @@ class Router:
         ids = [
             visible.short_ids.get(full, full)
             for full, serving in visible.serving.items()
-            if not set(endpoints).isdisjoint(serving)
+            if not set(endpoints).isdisjoint(serving) and is_available(visible.models[full])
         ]
         near = get_close_matches(name, ids, _NEAR_NAMES, _NEAR_CUTOFF)
         return ModelNotFound(name, near or ids[:_NEAR_NAMES])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from horde_proxy.ledger import ClientKey, DayUsage
 from horde_proxy.numbers import finite
+from horde_proxy.protocol.models import is_available
 from horde_proxy.web.history import ErrorRecord, TimeBucket, summing_bucket
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def running(requests: Iterable[Mapping[str, Any]], now: float) -> Table:
 
 def models(offered: Iterable[Mapping[str, Any]]) -> Table:
     """The available models, by name."""
-    ordered = sorted(offered, key=lambda model: str(model["id"]).casefold())
+    usable = filter(is_available, offered)
+    ordered = sorted(usable, key=lambda model: str(model["id"]).casefold())
     return _table(
         "models",
         ("Model", "#Workers", "#Tokens/s", "#Queue (tokens)", "#Context", "#Expected", "Endpoints"),

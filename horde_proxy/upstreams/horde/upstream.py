@@ -55,6 +55,7 @@ from horde_proxy.upstreams.horde.structured_answer import StructuredAnswer
 from horde_proxy.upstreams.horde.submit_queue import SubmitQueue, Ticket
 from horde_proxy.upstreams.horde.throughput import Throughput
 from horde_proxy.upstreams.horde.webhook import Webhook
+from horde_proxy.upstreams.horde.workers import WorkerPool
 
 QUIET_SECONDS = 2.0
 """Seconds that a submit may be held back before the client's response begins, without an id."""
@@ -241,7 +242,19 @@ class HordeUpstream:
         )
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
-        """The entry of GET /v1/models, with a `horde` object; `max_length` is one worker's."""
+        """The entry of GET /v1/models, with a `horde` object; `max_length` is one worker's.
+
+        Only workers that the settings admit count. Without one the model is listed as not
+        available: a request may have other filters.
+        """
+        pool = WorkerPool(entry.workers, self._options.filters)
+        eligible = pool.eligible
+        is_available = (
+            {"available": True}
+            if eligible
+            else {"available": False, "reason": f"{pool.exclusion()}."}
+        )
+        entry = replace(entry, workers=eligible or entry.workers)
         capacity = entry.largest_context_worker().capacity
         expected = self._horde.throughput.expected(entry, capacity.max_length)
         return {
@@ -254,8 +267,9 @@ class HordeUpstream:
             "per_request_limits": None,
             **entry_fields(model_facts(entry, self._options)),
             "horde": {
-                "workers": len(entry.workers),
-                "threads": sum(worker.threads for worker in entry.workers),
+                **is_available,
+                "workers": len(eligible),
+                "threads": sum(worker.threads for worker in eligible),
                 "max_length": capacity.max_length,
                 "queued_tokens": entry.queued,
                 "eta": entry.eta,

@@ -10,6 +10,7 @@ workers, which either alone may take it or must not; the horde ignores further o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,16 @@ from horde_proxy.upstreams.horde.catalog import CatalogWorker
 
 LEAST_SHORTENED = 64
 """Tokens: a job this short did not fail because it was too long for its workers."""
+
+_REMEDIES = {
+    "validated_backends": "`validated_backends` to false",
+    "trusted_workers": "`trusted_workers` to false",
+    "slow_workers": "`slow_workers` to true",
+    "least_speed": "a lower `least_speed`",
+    "allow_workers": "other `allow_workers` (in a request: `workers`)",
+    "deny_workers": "other `deny_workers`",
+}
+"""What to change for each setting that leaves workers out."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +64,20 @@ class Filters:
 
     def admits(self, worker: CatalogWorker) -> bool:
         """Whether a worker may answer. One that was never measured counts as fast enough."""
+        return not self.exclusions(worker)
+
+    def exclusions(self, worker: CatalogWorker) -> list[str]:
+        """The settings that leave a worker out; none for one that may answer."""
         names = {worker.id, worker.name} - {""}
-        return (
-            (worker.trusted or not self.trusted)
-            and (worker.validated or not self.validated)
-            and (self.slow or not worker.is_slow)
-            and (not self.allow or not names.isdisjoint(self.allow))
-            and names.isdisjoint(self.deny)
-            and (not worker.speed or worker.speed >= self.least_speed)
-        )
+        excludes = {
+            "validated_backends": self.validated and not worker.validated,
+            "trusted_workers": self.trusted and not worker.trusted,
+            "slow_workers": worker.is_slow and not self.slow,
+            "least_speed": 0 < worker.speed < self.least_speed,
+            "allow_workers": bool(self.allow) and names.isdisjoint(self.allow),
+            "deny_workers": not names.isdisjoint(self.deny),
+        }
+        return [setting for setting, is_excluded in excludes.items() if is_excluded]
 
     def options(self) -> dict[str, bool]:
         """The fields of a submit for the horde's own filters."""
@@ -70,6 +86,15 @@ class Filters:
             "slow_workers": self.slow,
             "validated_backends": self.validated,
         }
+
+    def description(self) -> str:
+        """The horde's own filters that leave workers out, in words; "" for none."""
+        active = {
+            "trusted_workers = true": self.trusted,
+            "slow_workers = false": not self.slow,
+            "validated_backends = true": self.validated,
+        }
+        return ", ".join(setting for setting, is_active in active.items() if is_active)
 
 
 @dataclass(frozen=True)
@@ -86,6 +111,19 @@ class WorkerPool:
     def eligible(self) -> tuple[CatalogWorker, ...]:
         """The workers that the filters admit."""
         return tuple(worker for worker in self.serving if self.filters.admits(worker))
+
+    def exclusion(self) -> str:
+        """Why none of the workers may answer, and what to change; for a pool without eligible ones.
+
+        A part of a sentence: "the settings leave out ...".
+        """
+        counts = Counter(name for one in self.serving for name in self.filters.exclusions(one))
+        settings = ", ".join(f"`{setting}` {count}" for setting, count in counts.items())
+        remedies = ", ".join(_REMEDIES[setting] for setting in counts)
+        return (
+            f"the settings leave out all of its {len(self.serving)} online workers ({settings}). "
+            f"To use them, set {remedies} under [horde], or in the request's object `horde`"
+        )
 
     @property
     def capacities(self) -> list[Capacity]:
