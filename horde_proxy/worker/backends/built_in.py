@@ -23,9 +23,12 @@ def can_run_gguf() -> bool:
 
 
 def open_model(name: str, options: BackendOptions) -> Backend | None:
-    """The model for "smollm2" or for a GGUF file; None for another name. Raises BackendError."""
+    """The model for "smollm2" or for a GGUF file; None for another name.
+
+    Raises BackendError, and ModelFileError for a SmolLM2 that is not the known file.
+    """
     if name == "smollm2":
-        return _load(model_file.default_path())
+        return _load(model_file.installed() or model_file.default_path())
     return _load(Path(name)) if Path(name).is_file() else None
 
 
