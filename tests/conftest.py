@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
+from werkzeug.routing import Rule
 
 from tests.support import World
 
@@ -55,6 +57,25 @@ class _Guard:
 # An audit hook stays for the life of the process, so there is one, switched on by each test.
 _guard = _Guard()
 sys.addaudithook(_guard)
+
+
+_compile_builder = Rule._compile_builder
+_builders: dict[object, Any] = {}
+
+
+def _remembered_builder(rule: Rule, append_unknown: bool = True) -> Any:
+    """Werkzeug's function that makes a rule's URLs, compiled once for all rules like this one.
+
+    It compiles two for each route of each app. That is most of what it takes to make an app, and
+    tests make thousands of apps with the same routes.
+    """
+    key = rule.rule, tuple(rule._trace), repr(rule.defaults), append_unknown
+    if key not in _builders:
+        _builders[key] = _compile_builder(rule, append_unknown)
+    return _builders[key]
+
+
+Rule._compile_builder = _remembered_builder  # type: ignore[assignment,method-assign]
 
 
 @pytest.fixture(autouse=True)

@@ -501,12 +501,12 @@ def test_a_scrape_makes_no_call_to_the_horde(world: World) -> None:
 # Labels have bounds
 
 
-def test_a_thousand_unknown_models_and_paths_make_no_new_series(world: World) -> None:
+def test_many_unknown_models_and_paths_make_no_new_series(world: World) -> None:
     http = busy(world)
     http.post("/v1/chat/completions", json={**CHAT, "model": "unknown"})
     http.get("/nowhere")
     before = set(scraped(http.get("/metrics").text))
-    for number in range(1000):
+    for number in range(250):
         http.post("/v1/chat/completions", json={**CHAT, "model": f"unknown-{number}"})
         http.get(f"/nowhere/{number}")
     after = set(scraped(http.get("/metrics").text))

@@ -970,7 +970,7 @@ def test_the_cost_of_a_hostile_text_grows_with_its_length_only(scrap: str, cut_o
         read("<tool_call>{" + text, cut_off=cut_off)
         read(text + hermes("write", '{"path": "a"}'), cut_off=cut_off)
 
-    assert growth(read_all, 100_000) < 1.5
+    assert growth(read_all, 40_000) < 1.5
 
 
 def test_many_objects_with_names_are_read_in_one_go() -> None:

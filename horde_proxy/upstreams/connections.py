@@ -124,17 +124,20 @@ class FramedConnection(HTTPConnection):
     response_class = FramedResponse
 
 
-class _SecureConnection(FramedConnection, HTTPSConnection):
+class _FramedSecureConnection(FramedConnection, HTTPSConnection):
     """The same over TLS."""
 
 
-class _Pool(HTTPConnectionPool):
+class _FramedPool(HTTPConnectionPool):
     ConnectionCls = FramedConnection
 
 
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+class _FramedSecurePool(HTTPSConnectionPool):
+    ConnectionCls = _FramedSecureConnection
 
 
-FRAMED_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _SecurePool}
+FRAMED_POOLS: dict[str, type[HTTPConnectionPool]] = {
+    "http": _FramedPool,
+    "https": _FramedSecurePool,
+}
 """The classes of pools, by the scheme of the URLs."""

@@ -255,11 +255,11 @@ class _GuardedConnection(FramedConnection):
                 raise guard.error
 
 
-class _SecureConnection(_GuardedConnection, HTTPSConnection):
+class _GuardedSecureConnection(_GuardedConnection, HTTPSConnection):
     """The same over TLS."""
 
 
-class _Pool(HTTPConnectionPool):
+class _GuardedPool(HTTPConnectionPool):
     ConnectionCls = _GuardedConnection
 
     def _put_conn(self, conn: Any) -> None:
@@ -268,11 +268,14 @@ class _Pool(HTTPConnectionPool):
         super()._put_conn(conn)
 
 
-class _SecurePool(_Pool, HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+class _GuardedSecurePool(_GuardedPool, HTTPSConnectionPool):
+    ConnectionCls = _GuardedSecureConnection
 
 
 class WatchedAdapter(LeanAdapter):
     """Sends requests over connections that a CallGuard can shut down."""
 
-    pool_classes: Mapping[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _SecurePool}
+    pool_classes: Mapping[str, type[HTTPConnectionPool]] = {
+        "http": _GuardedPool,
+        "https": _GuardedSecurePool,
+    }

@@ -36,7 +36,7 @@ class ServerModel:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ModelLimits:
     """Tokens of an answer and of the whole context, each with where it comes from."""
 
     length: int
@@ -79,11 +79,11 @@ def choose(models: Sequence[ServerModel], wanted: str | None, url: str) -> tuple
     )
 
 
-def limits_of(facts: ModelFacts, options: BackendOptions) -> Limits:
+def limits_of(facts: ModelFacts, options: BackendOptions) -> ModelLimits:
     """The lengths to advertise. Those that the user sets are kept, whatever the server says."""
     context, context_origin = _context(facts, options.max_context_length)
     length, length_origin = _length(facts, options.max_length, context)
-    return Limits(length, context, length_origin, context_origin)
+    return ModelLimits(length, context, length_origin, context_origin)
 
 
 def _context(facts: ModelFacts, wanted: int | None) -> tuple[int, str]:
