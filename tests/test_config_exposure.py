@@ -25,7 +25,7 @@ DIGEST = f"[access]\nmode = 'keys'\nkeys = {{laptop = 'sha256:{'0' * 64}'}}\n"
 HARMLESS = "[server]\nplaces = 10\n"
 # In this system: root, the service, alice with a group of her own, bob in the group of all users.
 ROOT, SERVICE, ALICE, BOB = 0, 990, 1000, 1001
-USERS, OTHERS = 100, 500
+USERS, OTHERS, JOINED = 100, 500, 501
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,21 @@ def system(monkeypatch: pytest.MonkeyPatch) -> None:
         SimpleNamespace(pw_name="alice", pw_uid=ALICE, pw_gid=ALICE),
         SimpleNamespace(pw_name="bob", pw_uid=BOB, pw_gid=USERS),
     ]
-    groups = {ROOT: [], SERVICE: [], ALICE: [], USERS: [], OTHERS: ["alice", "bob"]}
+    groups = {
+        ROOT: ("root", []),
+        SERVICE: ("service", []),
+        ALICE: ("alice", []),
+        USERS: ("users", []),
+        OTHERS: ("others", ["alice", "bob"]),
+        # A group with its owner's name, in which somebody else is whom no list shows.
+        JOINED: ("alice", ["stranger"]),
+    }
     by_uid = {user.pw_uid: user for user in users}
     monkeypatch.setattr(pwd, "getpwall", lambda: users)
     monkeypatch.setattr(pwd, "getpwuid", by_uid.__getitem__)
-    monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_mem=groups[gid]))
+    monkeypatch.setattr(
+        grp, "getgrgid", lambda gid: SimpleNamespace(gr_name=groups[gid][0], gr_mem=groups[gid][1])
+    )
 
 
 @pytest.fixture
@@ -93,6 +103,8 @@ def test_a_python_file_of_root_or_the_process_is_executed(
         (ROOT, 0o646, ROOT, ROOT, "others may write it: chmod go-w"),
         (ROOT, 0o664, ROOT, ROOT, "others may write it: chmod go-w"),
         (ALICE, 0o664, ALICE, OTHERS, "others may write it: chmod go-w"),
+        (ALICE, 0o664, ALICE, JOINED, "others may write it: chmod go-w"),
+        # Whoever else has the group "users" as the main one may be on the network.
         (BOB, 0o664, BOB, USERS, "others may write it: chmod go-w"),
         (BOB, 0o602, BOB, USERS, "others may write it: chmod go-w"),
         (SERVICE, 0o660, ROOT, SERVICE, "others may write it: chmod go-w"),
@@ -101,10 +113,6 @@ def test_a_python_file_of_root_or_the_process_is_executed(
 def test_a_python_file_that_others_can_change_is_not_executed(
     monkeypatch: pytest.MonkeyPatch, user: int, mode: int, owner: int, group: int, reason: str
 ) -> None:
-    if group == USERS:
-        more = SimpleNamespace(pw_name="carol", pw_uid=1002, pw_gid=USERS)
-        users = [*pwd.getpwall(), more]
-        monkeypatch.setattr(pwd, "getpwall", lambda: users)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     with pytest.raises(ConfigError) as raised:
         permissions.refuse_foreign_code("/etc/hp/config.py", status(mode, owner, group))

@@ -53,43 +53,34 @@ def _is_read_only(path: str) -> bool:
 
 def others_may_write(status: os.stat_result) -> bool:
     """Whether users beside the owner may write a file, or make and remove files in a folder."""
-    return _others_may(status, stat.S_IWGRP, stat.S_IWOTH)
-
-
-def _others_may(status: os.stat_result, group: int, others: int) -> bool:
-    """Whether users beside the owner have one of these bits of the mode."""
-    mode = status.st_mode
-    return bool(mode & others) or bool(mode & group and not _is_private_group(status))
+    # With the umask 0002 that goes with a group for each user, every file of a user is "writable by
+    # the group".
+    is_shared = not _is_group_of(status.st_gid, {status.st_uid})
+    return bool(status.st_mode & (stat.S_IWOTH | (stat.S_IWGRP if is_shared else 0)))
 
 
 def others_may_read(status: os.stat_result) -> bool:
     """Whether users beside the owner and this process's may read a file."""
     # "root:horde-proxy 0640" lets the service read what only root may write.
-    is_own = status.st_gid != 0 and _members(status.st_gid) <= {os.geteuid(), status.st_uid}
-    return _others_may(status, 0 if is_own else stat.S_IRGRP, stat.S_IROTH)
+    is_shared = not _is_group_of(status.st_gid, {status.st_uid, os.geteuid()})
+    return bool(status.st_mode & (stat.S_IROTH | (stat.S_IRGRP if is_shared else 0)))
 
 
-def _is_private_group(status: os.stat_result) -> bool:
-    """Whether a file's group is its owner's alone, as Debian and Fedora make one for each user.
+def _is_group_of(group: int, users: set[int]) -> bool:
+    """Whether a group is named after one of these users and has no others.
 
-    With the umask 0002 that goes with such groups, every file of a user is "writable by the group".
+    Debian, Fedora and systemd make such a group for each user. The name matters because networks'
+    accounts cannot all be listed: "users" may have members that no list shows.
     """
-    owner = status.st_uid
     try:
-        is_primary = pwd.getpwuid(owner).pw_gid == status.st_gid
+        entry = grp.getgrgid(group)
     except KeyError:
         return False
-    return owner != 0 and is_primary and _members(status.st_gid) <= {owner}
-
-
-def _members(group: int) -> set[int]:
-    """The users of a group, whether it is their main one or a further one."""
-    users = pwd.getpwall()
-    try:
-        named = set(grp.getgrgid(group).gr_mem)
-    except KeyError:
-        named = set()
-    return {user.pw_uid for user in users if user.pw_gid == group or user.pw_name in named}
+    names = {user_name(user) for user in users}
+    main = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == group}
+    # Not root's: what is made for it has the umask 022, and administrators may be in its group.
+    is_named = group != 0 and entry.gr_name in names
+    return is_named and main <= users and set(entry.gr_mem) <= names
 
 
 def user_name(user: int) -> str:
