@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from email.utils import formatdate
 from typing import Any
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from horde_proxy.commands import check
 from horde_proxy.commands.cli import main
 from horde_proxy.config import load
+from tests.support import World
 
 HORDE = "https://horde.invalid/api/v2"
 URL = "https://ai.home.invalid"
@@ -175,3 +178,51 @@ def test_the_command_names_each_fix_and_fails() -> None:
     )
     assert "FAIL  horde: http://no.invalid cannot be reached (ConnectionError)" in result.output
     assert "      fix: look at the network, DNS and horde.url" in result.output
+
+
+# The webhook
+
+HOOKED = load(environ={}, flags={"horde": {"webhook_url": "https://home.invalid/"}})
+DELIVERY = re.compile(r"https://home\.invalid/horde/webhook/[\w-]{32}")
+
+
+def delivery() -> check.Finding:
+    [finding] = check.check_webhooks(HOOKED, requests.Session())
+    return finding
+
+
+@responses.activate
+def test_a_result_that_is_pushed_arrives_at_the_proxy(world: World) -> None:
+    http = world.configure(horde={"webhook_url": "https://home.invalid"}).http()
+
+    def proxy(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        assert isinstance(request.body, bytes)
+        answer = http.post(request.path_url, json=json.loads(request.body))
+        return answer.status_code, {}, answer.text
+
+    responses.add_callback(responses.POST, DELIVERY, proxy)
+    assert delivery() == check.Finding(
+        "webhook: a result that is pushed to https://home.invalid arrives at the proxy"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        ({"status": 404, "body": "<html>nginx"}, "gives 404, and not the proxy's answer"),
+        ({"status": 302, "headers": {"Location": "/login"}}, "gives 302, and not the proxy's"),
+        ({"status": 200, "body": "Welcome"}, "gives 200, and not the proxy's answer"),
+        ({"body": requests.ConnectTimeout()}, "cannot be reached (ConnectTimeout)"),
+        ({"body": requests.exceptions.SSLError()}, "cannot be reached (SSLError)"),
+    ],
+)
+@responses.activate
+def test_a_result_that_does_not_arrive_is_found(answer: dict[str, Any], what: str) -> None:
+    responses.post(DELIVERY, **answer)
+    finding = delivery()
+    assert what in finding.what
+    assert not finding.ok
+
+
+def test_without_a_webhook_nothing_is_delivered() -> None:
+    assert list(check.check_webhooks(SETTINGS, requests.Session())) == []

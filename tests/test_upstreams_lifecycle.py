@@ -209,6 +209,22 @@ def test_what_is_left_early_is_cancelled(world: World) -> None:
     assert not context.running
 
 
+def test_the_preferred_worker_is_not_given_up_while_the_horde_cannot_be_reached(
+    world: World,
+) -> None:
+    class Continuing(Job):
+        def preferred_worker(self) -> str | None:
+            return "w"
+
+    trouble = [UpstreamFailed("no")] * 20
+    client = Client([*trouble, DONE], [{**DONE, "generations": [PICTURE]}])
+    run, _, _ = lifecycle(world, client, Continuing())
+    began = world.clock()
+    assert len(results(list(run.items()))) == 1
+    assert world.clock() - began > 5
+    assert client.calls.count("POST generate/async 1") == 1
+
+
 def test_results_that_will_not_do_are_made_again_by_themselves(world: World) -> None:
     two = {**DONE, "finished": 2, "generations": [PICTURE, {**PICTURE, "bad": True}]}
     one = {**DONE, "generations": [PICTURE]}

@@ -121,25 +121,6 @@ def test_an_outage_in_the_middle_of_an_answer_is_waited_for(world: World) -> Non
     assert len(folded["horde"]["request_ids"]) > 1
 
 
-def test_a_continuation_is_not_sent_again_because_of_an_outage(world: World) -> None:
-    # The worker of the segment before is preferred, for five seconds.
-    worker(world, "word " * 64)
-    stream = items(world, until(world, 1000), replace(REQUEST, max_tokens=300, stream=True))
-    cable, submits = world.cable(), "POST generate/text/async"
-    cut_at: list[float] = []
-
-    def cut() -> None:
-        if cable.calls.count(submits) == 2 and not cut_at:
-            cut_at.append(world.clock())
-        cable.is_cut = bool(cut_at) and world.clock() - cut_at[0] < 150
-
-    world.clock.every_sleep.insert(0, cut)
-    answer = fold(item for item in stream if isinstance(item, dict))
-    assert cut_at
-    assert not [call for call in cable.calls if call.startswith("DELETE")]
-    assert len(answer["horde"]["request_ids"]) == cable.calls.count(submits)
-
-
 def test_an_outage_that_outlasts_the_client_is_named(world: World) -> None:
     worker(world)
     stream = items(world, until(world, 100))

@@ -17,6 +17,8 @@ from horde_proxy.errors import ProxyError
 blueprint = Blueprint("horde", __name__)
 blueprint.before_request(authenticate)
 webhook_blueprint = Blueprint("webhook", __name__)
+NOT_AWAITED = "No request waits for this result."
+"""What a delivery hears that is for no request: by it `check` knows the proxy."""
 
 
 class NotHere(ProxyError):
@@ -50,7 +52,7 @@ def webhook(secret: str) -> tuple[str, int]:
     # The secret is the key: without the right one, no body is read.
     body = read_json().document if hooks else None
     if not isinstance(body, dict) or not any(hook.deliver(secret, body) for hook in hooks):
-        raise NotHere("No request waits for this result.")
+        raise NotHere(NOT_AWAITED)
     return "", 204
 
 

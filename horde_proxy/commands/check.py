@@ -5,6 +5,7 @@ Each check yields findings. None changes anything; what they ask of the horde co
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import click
 import requests
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY, api_url
+from horde_proxy.api.horde import NOT_AWAITED
 from horde_proxy.app.assembly import Assembly, build, proxy_for
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
@@ -26,6 +28,7 @@ from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.printable import without_login
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.webhook import PATH
 from horde_proxy.upstreams.kinds import KINDS
 from horde_proxy.upstreams.sessions import new_session, with_proxy
 
@@ -66,6 +69,7 @@ def check(path: str | None, url: str | None, key: str | None, quick: bool) -> No
         check_settings(settings),
         check_horde(settings, _session_for(settings)),
         check_endpoints(settings),
+        check_webhooks(settings, requests.Session()),
         check_url(url, key, new_session(), not quick, say) if url else (),
     )
     is_failed = False
@@ -187,6 +191,33 @@ def _models(client: HordeClient) -> Finding:
         return Finding(f"models: cannot be listed ({exc})", "try again in a minute")
     return Finding(
         f"models: {count} with workers", "" if count else "wait for workers to come online"
+    )
+
+
+def check_webhooks(settings: Config, session: requests.Session) -> Iterator[Finding]:
+    """Whether a result that is pushed to each webhook_url arrives at the running proxy."""
+    endpoints = [endpoint.webhook_url for endpoint in settings.endpoints]
+    for url in dict.fromkeys(filter(None, [settings.horde.webhook_url, *endpoints])):
+        yield _delivery(url.rstrip("/"), session)
+
+
+def _delivery(url: str, session: requests.Session) -> Finding:
+    """A delivery for no request: only the proxy itself refuses it in its own words."""
+    # A path like that of a real one. The horde follows no redirects.
+    path = f"{url}{PATH}{secrets.token_urlsafe(24)}"
+    body = {"id": "check", "request": "check"}
+    try:
+        response = session.post(path, json=body, timeout=_TIMEOUT, allow_redirects=False)
+    except requests.RequestException as exc:
+        return Finding(
+            f"webhook: {url} cannot be reached ({type(exc).__name__})",
+            "is the proxy running, and does the name lead to it, with a valid certificate?",
+        )
+    if response.status_code == 404 and NOT_AWAITED in response.text:
+        return Finding(f"webhook: a result that is pushed to {url} arrives at the proxy")
+    return Finding(
+        f"webhook: {url} gives {response.status_code}, and not the proxy's answer",
+        f"pass POST {PATH} on to the proxy, unchanged and without a login; {_NGINX}",
     )
 
 

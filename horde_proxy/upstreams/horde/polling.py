@@ -34,11 +34,14 @@ class PollSchedule:
 
     Gaps widen with the time since the submit, and again with the time since a worker began: how
     late an end is noticed is then in proportion to the length of the job. `load` is the number of
-    running requests. `least`: no gap is shorter, once a worker has begun (s).
+    running requests. `least` returns the shortest gap once a worker has begun (s).
     """
 
     def __init__(
-        self, clock: Callable[[], float], load: Callable[[], int] = lambda: 1, least: float = 0.0
+        self,
+        clock: Callable[[], float],
+        load: Callable[[], int] = lambda: 1,
+        least: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._clock = clock
         self._load = load
@@ -65,7 +68,7 @@ class PollSchedule:
             self._was_processing, self._since = True, self._clock()
         is_far = not processing and queue_position > _FAR_POSITION
         # A pushed result needs no polls; but no push tells that a worker has begun.
-        least = self._least if self._was_processing else min(self._least, FAR)
+        least = self._least() if self._was_processing else min(self._least(), FAR)
         return max(FAR if is_far else self._gap(), self._until_allowed(), least)
 
     def _gap(self) -> float:

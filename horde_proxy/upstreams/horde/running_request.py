@@ -4,8 +4,8 @@
                              '----------'--close()--> cancelled
 
 The thread that serves the client calls `step` again and again, and sleeps there. Other threads may
-wake it: a client that hangs up, a shutdown, or a result that the horde pushes. With such pushes
-polls become a slow fallback. Nothing here starts a thread.
+wake it: a client that hangs up, a shutdown, or a result that the horde pushes. Once such pushes
+have come, polls become a slow fallback. Nothing here starts a thread.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.jobs import Estimate, JobSpec, Progress, Status
 from horde_proxy.upstreams.horde.polling import PollSchedule
 from horde_proxy.upstreams.horde.submit_queue import Ticket
+from horde_proxy.upstreams.horde.webhook import PUSHED
 
-PUSHED = 15.0
-"""Seconds between two polls of a request whose results are pushed: a push may get lost."""
 IMPOSSIBLE_PATIENCE = 65.0
 """Seconds; the horde caches is_possible for 60."""
 FAILURE_PATIENCE = 60.0
@@ -69,7 +68,7 @@ class RunningRequest:
         self.waiting, self._next_poll = Waiting("queued"), 0.0
         self._unpopped = n
         self._began: float | None = None
-        self._last_queued = self._ended = 0.0
+        self._last_queued = self._polled = self._ended = 0.0
         self._impossible_since: float | None = None
         self._failing_since: float | None = None
 
@@ -111,13 +110,19 @@ class RunningRequest:
         is_pushed = self._mailbox is not None and self._mailbox.take_news()
         if not is_pushed and self._horde.clock() < self._next_poll:
             return
+        since_last_poll = self._horde.clock() - self._polled
         status = self._poll()
         if status is None:
             self._next_poll = self._horde.clock() + self._schedule.delay()
         elif self._kind.is_final(status, self.n):
-            self._end(status)
+            self._end(status, since_last_poll)
         else:
             self._note(self._kind.progress(status))
+
+    def _push_gap(self) -> float:
+        """The least seconds between two polls, as far as pushed results permit."""
+        webhook = self._horde.webhook
+        return PUSHED if webhook and webhook.is_reliable else 0.0
 
     def pause(self, seconds: float) -> Iterator[Waiting]:
         """Waitings for so many seconds, because the horde cannot be reached."""
@@ -157,11 +162,11 @@ class RunningRequest:
         horde.throughput.count_in_flight(self._job.models[0], 1)
         horde.submit_queue.count_waiting(self._ticket, self.n)
         horde.accounts.hold_kudos(self._job.api_key, self._held)
-        self.submitted = self._last_queued = horde.clock()
+        self.submitted = self._last_queued = self._polled = horde.clock()
         self._schedule = PollSchedule(
             horde.clock,
             load=lambda: len(horde.running),
-            least=PUSHED if self._mailbox else 0.0,
+            least=self._push_gap,
         )
         self._next_poll = self.submitted + self._schedule.delay()
         self.waiting = Waiting("queued", None, round(self._expected.left(0, 0)))
@@ -169,6 +174,7 @@ class RunningRequest:
     def _poll(self) -> Status | None:
         """The status, with the results when it is final; None when this poll failed."""
         self._schedule.polled()
+        self._polled = self._horde.clock()
         kind, client = self._kind, self._horde.client
         try:
             status = client.check(kind, self.id)
@@ -236,10 +242,13 @@ class RunningRequest:
             self._horde.submit_queue.count_waiting(self._ticket, waiting - self._unpopped)
             self._unpopped = waiting
 
-    def _end(self, status: Status) -> None:
+    def _end(self, status: Status, since_last_poll: float) -> None:
         """Raises Faulted for an end without any result."""
         self.status, self._ended = status, self._horde.clock()
         self._count_popped(0)
+        webhook = self._horde.webhook
+        if self._mailbox and webhook and self._mailbox.count() < len(self.results()):
+            webhook.note_missing(since_last_poll)
         if self.results():
             return
         # Workers that fail twice on a request leave it done, not faulted, and without results.

@@ -5,18 +5,30 @@
 
 A delivery is a hint only. The result is fetched from the horde, so that a forged delivery gains
 nothing. Each request has a secret of its own, in the URL that the horde gets.
+
+Whether polls may become rare is decided by what arrives:
+
+    unproven --a delivery--> reliable --a result whose delivery is missing--> unproven
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 PATH = "/horde/webhook/"
+PUSHED = 15.0
+"""Seconds between two polls of a request whose results are pushed: a push may get lost."""
+_MOST_MISSING = 10
+"""Results in a row, none of which was pushed, after which the log says so. A poll that comes before
+its push is usual, but not ten times."""
 _MOST_EARLY = 20
 """Deliveries kept before the request's id is known: as many as a request may have jobs."""
+
+log = logging.getLogger(__name__)
 
 
 class Mailbox:
@@ -53,8 +65,14 @@ class Mailbox:
                 return False
             self._jobs.add(job)
             self._has_news = True
+        self._webhook.note_delivery()
         self._wake()
         return True
+
+    def count(self) -> int:
+        """How many results of this request were delivered."""
+        with self._lock:
+            return len(self._jobs)
 
     def take_news(self) -> bool:
         """Whether something was delivered since the last call."""
@@ -68,7 +86,10 @@ class Mailbox:
 
 
 class Webhook:
-    """The mailboxes of all requests. `url`: where the horde reaches this proxy, https."""
+    """The mailboxes of all requests. `url`: where the horde reaches this proxy, https.
+
+    `is_reliable`: results were pushed, and none is missing since.
+    """
 
     def __init__(
         self, url: str, new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(24)
@@ -77,6 +98,8 @@ class Webhook:
         self._new_secret = new_secret
         # Several threads use it, each of them with one operation, which the interpreter does whole.
         self._mailboxes: dict[str, Mailbox] = {}
+        self.is_reliable = self._has_warned = False
+        self._missing = 0
 
     def mailbox(self, wake: Callable[[], None]) -> Mailbox:
         """A new mailbox, for a request that is about to be submitted."""
@@ -87,6 +110,25 @@ class Webhook:
     def awaits(self, secret: str) -> bool:
         """Whether a request waits for deliveries with this secret."""
         return secret in self._mailboxes
+
+    def note_delivery(self) -> None:
+        """A result was pushed in time."""
+        self.is_reliable, self._missing = True, 0
+
+    def note_missing(self, since_last_poll: float) -> None:
+        """A poll found a result, so many seconds after the poll before, that was not pushed."""
+        # With less time between polls, the push may just be on its way.
+        if self.is_reliable and since_last_poll < PUSHED:
+            return
+        self._missing += 1
+        if (self.is_reliable or self._missing >= _MOST_MISSING) and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "results of the horde do not come to the webhook_url %s; the horde is polled until "
+                "one comes. `horde-proxy check` tries the way there",
+                self.url,
+            )
+        self.is_reliable = False
 
     def deliver(self, secret: str, body: Mapping[str, Any]) -> bool:
         """Whether a delivery found its request. `body`: the generation, with `id` and `request`."""
