@@ -506,3 +506,26 @@ def test_guesses_by_chats_in_passthrough_do_not_slow_the_private_horde() -> None
         ).status_code
 
     assert [guess(number) for number in range(30)] == [401] * 30
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/nowhere/", 404),
+        ("GET", "/page/static/", 404),
+        ("BREW" * 5000, "/v1/models/", 405),
+        ("GET", "/api/v2/nowhere/", 404),
+    ],
+)
+def test_answers_and_the_log_show_300_characters_of_a_path(
+    method: str, path: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "horde_proxy.requests")
+    http = private(Clock())
+    response = http.open(path + "x" * 60_000, method=method)
+    assert response.status_code == status
+    assert len(response.data) < 600
+    if "static" not in path:
+        [line] = log_lines(caplog)
+        assert line["path"] == path + "x" * (297 - len(path)) + "..."
+        assert len(line["method"]) <= 20

@@ -1243,3 +1243,9 @@ def test_many_threads_lose_nothing() -> None:
     texts = [world.status(request_id)["generations"][0]["text"] for request_id in requests]
     assert sorted(texts) == sorted(got)
     assert len(set(got)) == 100
+
+
+def test_a_mask_has_2000_characters_at_most(world: World) -> None:
+    mask = "a" * 1994 + ",count"
+    assert world.get("status/heartbeat", **{"X-Fields": mask}).status_code == 200
+    assert world.get("status/heartbeat", **{"X-Fields": f"{mask}s"}).status_code == 400

@@ -20,6 +20,8 @@ from horde_proxy.upstreams.base import Accepted, LateKudos, Spent, StreamItem
 _NOT_LOGGED = frozenset({"account", "requested", "first_text", "is_paid", "spent", "late_kudos"})
 # What needs no quotes in a log line: paths, names of models, ids, e.g. "koboldcpp/Big-12B".
 _PLAIN = re.compile(r"[\w./:@+-]+")
+_LONGEST_PATH = 300
+"""Characters of a path that are shown; a stranger may send one of 64 kB."""
 log = logging.getLogger("horde_proxy.requests")
 
 
@@ -119,6 +121,11 @@ class RequestLog:
 def _amount(horde: object, name: str) -> float | None:
     """A number of a `horde` object that can be added up; an endpoint may have sent anything."""
     return finite(horde.get(name)) if isinstance(horde, dict) else None
+
+
+def shown_path(path: str) -> str:
+    """A path as logs and errors show it: cut to a line."""
+    return path if len(path) <= _LONGEST_PATH else f"{path[: _LONGEST_PATH - 3]}..."
 
 
 def as_text(fields: dict[str, object]) -> str:

@@ -22,7 +22,7 @@ from werkzeug.exceptions import (
 )
 
 from horde_proxy.api import unserved
-from horde_proxy.api.access_log import RequestLog
+from horde_proxy.api.access_log import RequestLog, shown_path
 from horde_proxy.api.auth import client_address, client_key, count_wrong_key
 from horde_proxy.api.context import current_context
 from horde_proxy.api.late_kudos import KudosCorrections, count_usage
@@ -57,6 +57,8 @@ _UNLOGGED = (
 )
 _INERT = ("application/json", "text/event-stream")
 """The types of almost all answers, which a browser only shows."""
+_LONGEST_METHOD = 20
+"""Characters of a method that an error repeats. Any word is one, and DELETE is the longest."""
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 log = logging.getLogger(__name__)
 
@@ -74,8 +76,11 @@ def register(app: Flask) -> None:
 def _begin() -> Response | None:
     g.began = time.monotonic()
     g.closing = []
-    path = WEBHOOK_PATH if request.path.startswith(WEBHOOK_PATH) else request.path
-    g.record = RequestLog(uuid.uuid4().hex, request.method, path, client_address(current_context()))
+    path = shown_path(request.path)
+    path = WEBHOOK_PATH if path.startswith(WEBHOOK_PATH) else path
+    g.record = RequestLog(
+        uuid.uuid4().hex, request.method[:_LONGEST_METHOD], path, client_address(current_context())
+    )
     return make_response("", 204) if request.method == "OPTIONS" else None
 
 
@@ -155,15 +160,16 @@ def _refused_by_horde(exc: InvalidApiKey) -> ProxyError:
 
 def _http_error(exc: HTTPException) -> Response:
     """The response to Flask's own errors: no route, wrong method, body too large."""
-    code, message = None, exc.description or exc.name
+    code, message, method = None, exc.description or exc.name, request.method[:_LONGEST_METHOD]
     methods = sorted(exc.valid_methods or ()) if isinstance(exc, MethodNotAllowed) else []
     if isinstance(exc, NotFound):
         explained = unserved.explanation(request.path)
         code = UnsupportedEndpoint.code if explained else None
-        message = explained or f"Invalid URL ({request.method} {request.path})"
+        message = explained or f"Invalid URL ({method} {shown_path(request.path)})"
     elif isinstance(exc, MethodNotAllowed):
         code = "method_not_supported"
-        message = f"Not allowed to {request.method} on {request.path}. {_right_methods(methods)}"
+        path = shown_path(request.path)
+        message = f"Not allowed to {method} on {path}. {_right_methods(methods)}"
     elif isinstance(exc, RequestEntityTooLarge):
         code = "request_too_large"
         # Werkzeug's own words are about bytes.

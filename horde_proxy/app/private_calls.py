@@ -15,7 +15,7 @@ from typing import cast
 
 from flask import Flask, Response, g, request
 
-from horde_proxy.api.access_log import RequestLog
+from horde_proxy.api.access_log import RequestLog, shown_path
 from horde_proxy.api.auth import client_address, count_wrong_key
 from horde_proxy.api.context import AppContext
 from horde_proxy.errors import RateLimited
@@ -37,7 +37,9 @@ def register(private: Flask, proxy: Flask) -> None:
         if FROM_OUTSIDE in request.environ:
             g.began = time.monotonic()
             client = client_address(context())
-            g.record = RequestLog(uuid.uuid4().hex, request.method, request.path, client)
+            g.record = RequestLog(
+                uuid.uuid4().hex, request.method, shown_path(request.path), client
+            )
 
     def finish(response: Response) -> Response:
         if "record" in g:
