@@ -32,7 +32,10 @@ def account() -> Response:
     ctx = current_context()
     horde_account = chosen_horde().upstream.account(horde_key(ctx))
     running = ctx.live.in_flight.summaries(_owner())
-    return jsonify({"object": "horde.account", **asdict(horde_account), "running": running})
+    fields = asdict(horde_account)
+    if horde_account.shared_key is None:
+        del fields["shared_key"]
+    return jsonify({"object": "horde.account", **fields, "running": running})
 
 
 @blueprint.get("/horde/requests")

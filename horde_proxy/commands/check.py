@@ -28,6 +28,7 @@ from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.printable import without_login
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.shared_keys import SharedKey, is_shared_key, read_shared_key
 from horde_proxy.upstreams.horde.webhook import PATH
 from horde_proxy.upstreams.kinds import KINDS
 from horde_proxy.upstreams.sessions import new_session, with_proxy
@@ -120,7 +121,7 @@ def check_horde(
     yield Finding(f"horde: {shown} answers in {response.elapsed.total_seconds():.2f} s")
     yield from _clock(response, now())
     client = HordeClient(url, session, contact=settings.horde.contact, timeout=_TIMEOUT)
-    yield _key(client, settings.horde.api_key)
+    yield _key(client, settings.horde.api_key, now())
     yield _models(client)
 
 
@@ -172,16 +173,30 @@ def _clock(response: requests.Response, now: float) -> Iterator[Finding]:
     yield Finding(f"clock: {off:.0f} s from the horde's", fix)
 
 
-def _key(client: HordeClient, api_key: str) -> Finding:
+def _key(client: HordeClient, api_key: str, now: float) -> Finding:
     if api_key == ANONYMOUS_KEY:
         return Finding("key: anonymous, last in the queue (AI_HORDE_API_KEY sets your own)")
     try:
         user = client.find_user(api_key)
+        shared = read_shared_key(client.shared_key(api_key)) if is_shared_key(api_key) else None
     except InvalidApiKey:
         return Finding("key: the horde does not know it", "set AI_HORDE_API_KEY to a valid key")
     except ProxyError as exc:
         return Finding(f"key: could not be looked up ({exc})", "try again in a minute")
-    return Finding(f"key: {user.get('username')} with {user.get('kudos')} kudos")
+    what = f"key: {user.get('username')} with {user.get('kudos')} kudos"
+    return _shared_key(what, shared, now) if shared else Finding(what)
+
+
+def _shared_key(what: str, shared: SharedKey, now: float) -> Finding:
+    """The same for a shared key: what is left of it, its limits and its end."""
+    left = "unlimited" if shared.kudos is None else f"{shared.kudos:.0f} left"
+    what += f"; of the shared key {left}"
+    if shared.max_text_tokens is not None:
+        what += f", at most {shared.max_text_tokens} tokens a request"
+    if shared.end is not None:
+        what += f", until {shared.end}"
+    is_over = shared.kudos == 0 or (shared.expires is not None and shared.expires <= now)
+    return Finding(what, "ask the owner of the shared key to renew it" if is_over else "")
 
 
 def _models(client: HordeClient) -> Finding:

@@ -17,6 +17,7 @@ from horde_proxy.web.history import ErrorRecord, TimeBucket, summing_bucket
 
 if TYPE_CHECKING:
     from horde_proxy.upstreams.horde.accounts import Account
+    from horde_proxy.upstreams.horde.shared_keys import SharedKey
 
 Table = dict[str, Any]
 Cell = dict[str, Any]
@@ -167,10 +168,21 @@ def account(horde_account: Account) -> list[list[str]]:
     return [
         ["Account", horde_account.name],
         ["Kudos", f"{horde_account.kudos:,.0f}"],
+        *(_shared_key(horde_account.shared_key) if horde_account.shared_key else []),
         ["Concurrent jobs", number(horde_account.concurrency)],
         ["Workers", number(horde_account.workers)],
         ["Trusted", "yes" if horde_account.trusted else "no"],
     ]
+
+
+def _shared_key(key: SharedKey) -> list[list[str]]:
+    """Further pairs for an account that is used through a shared key."""
+    pairs = [["Kudos of the shared key", "unlimited" if key.kudos is None else number(key.kudos)]]
+    if key.max_text_tokens is not None:
+        pairs.append(["Tokens a request", f"at most {number(key.max_text_tokens)}"])
+    if key.end is not None:
+        pairs.append(["Shared key ends", key.end])
+    return pairs
 
 
 def daily_limits(key: ClientKey, used: DayUsage) -> list[list[str]]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cachetools import LRUCache, TTLCache
 
@@ -24,6 +24,7 @@ from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.key_digest import key_digest
 from horde_proxy.upstreams.horde.catalog import number
 from horde_proxy.upstreams.horde.client import HordeClient
+from horde_proxy.upstreams.horde.shared_keys import SharedKey, is_shared_key, read_shared_key
 
 _TTL = 60.0
 """How old a balance may become (s). A spent balance only leads to a refusal, which is handled."""
@@ -37,13 +38,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Account:
-    """A horde account. `concurrency`: how many jobs of it may wait at a time."""
+    """A horde account. `concurrency`: how many jobs of it may wait at a time.
+
+    `shared_key`: the shared key through which it pays; the kudos are those of its owner.
+    """
 
     name: str = ""
     kudos: float = 0.0
     concurrency: int = CONCURRENCY
     trusted: bool = False
     workers: int = 0
+    shared_key: SharedKey | None = None
+
+    @property
+    def spendable(self) -> float:
+        """The kudos that the key may spend."""
+        left = self.shared_key.kudos if self.shared_key else None
+        return self.kudos if left is None else min(self.kudos, left)
 
 
 class Accounts:
@@ -87,6 +98,34 @@ class Accounts:
 
     def max_length(self, api_key: str, size: float, n: int) -> int:
         """The tokens that each of n jobs may have, for a model of `size` billion parameters."""
+        most = self._payable_length(api_key, size, n)
+        shared = self.of(api_key).shared_key if is_shared_key(api_key) else None
+        if shared is None or shared.max_text_tokens is None:
+            return most
+        return min(most, shared.max_text_tokens)
+
+    def explained(
+        self, failure: ProxyError, api_key: str, payload: Mapping[str, Any]
+    ) -> ProxyError:
+        """A limit of the shared key that explains a failed submit, or the failure itself.
+
+        GET sharedkeys/{key}: its owner may have changed it since it was read.
+        """
+        if not is_shared_key(api_key):
+            return failure
+        try:
+            shared = read_shared_key(self._client.shared_key(api_key))
+        except ProxyError:
+            return failure
+        refusal = shared.refusal(payload)
+        if refusal is not None:
+            # Read again for the next request, which is made for the new limits then.
+            with self._lock:
+                self._loaded.pop(key_digest(api_key), None)
+        return refusal or failure
+
+    def _payable_length(self, api_key: str, size: float, n: int) -> int:
+        """The tokens of a job by its kudos alone."""
         if self._was_refused(api_key):
             return kudos.LEAST_FREE
         if api_key == ANONYMOUS_KEY:
@@ -118,7 +157,7 @@ class Accounts:
         """The kudos of the account, without those that running requests hold."""
         account = self.of(api_key)
         with self._lock:
-            return account.kudos - self._held.get(key_digest(api_key), 0.0)
+            return account.spendable - self._held.get(key_digest(api_key), 0.0)
 
     def _was_refused(self, api_key: str) -> bool:
         with self._lock:
@@ -149,7 +188,16 @@ class Accounts:
             int(number(user.get("concurrency"), CONCURRENCY)),
             bool(user.get("trusted")),
             int(number(user.get("worker_count"), 0)),
+            self._load_shared_key(api_key) if is_shared_key(api_key) else None,
         )
+
+    def _load_shared_key(self, api_key: str) -> SharedKey | None:
+        """The shared key; None where it cannot be read, which leaves its limits to the horde."""
+        try:
+            return read_shared_key(self._client.shared_key(api_key))
+        except ProxyError as exc:
+            log.warning("the limits of a shared key cannot be read: %s", exc)
+            return None
 
     def _load_free_length(self) -> int:
         try:

@@ -55,6 +55,10 @@ class NotTaken(Unreachable):
     """The horde did not take the call, which may be sent again: no connection, or a 503."""
 
 
+class ServerFault(UpstreamFailed):
+    """The horde answered a call with a 500: a fault of its own, or a limit of a shared key."""
+
+
 class ProxyBanned(Refused):
     """The horde refuses this proxy's address or agent, whichever key comes with a request."""
 
@@ -126,6 +130,10 @@ class HordeClient:
     def find_user(self, api_key: str) -> dict[str, Any]:
         """GET find_user: the account of a key. Raises InvalidApiKey."""
         return self._object("GET", "find_user", api_key=api_key)
+
+    def shared_key(self, api_key: str) -> dict[str, Any]:
+        """GET sharedkeys/{key}: the limits of a shared key. Raises InvalidApiKey."""
+        return self._object("GET", "sharedkeys", request_id=api_key)
 
     def performance(self) -> dict[str, Any]:
         """GET status/performance: the load of the whole horde."""
@@ -213,6 +221,12 @@ _BANNED = {
     "TimeoutIP": "The horde has put this proxy's address in timeout.",
     "BannedClientAgent": "The horde has banned this client.",
 }
+_TOO_FEW_KUDOS = "The API key does not have the kudos that this request needs."
+_SHARED_KEYS = {
+    "SharedKeyEmpty": "The shared key has no kudos left.",
+    "SharedKeyExpired": "The shared key has expired.",
+    "SharedKeyAssignedStyles": "The shared key pays for the styles of its owner only.",
+}
 _FORBIDDEN = {"DeletedUser": "The horde account of this key was deleted."}
 # By code: our message, and the client's parameter that is to blame.
 _BAD_REQUESTS: dict[str, tuple[str, str | None]] = {
@@ -242,7 +256,7 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
     if status == 401 or code in ("InvalidAPIKey", "UserNotFound"):
         return InvalidApiKey("The horde does not know this API key.")
     if code == "KudosUpfront" or code.startswith("SharedKey"):
-        return InsufficientKudos("The API key does not have the kudos that this request needs.")
+        return InsufficientKudos(_SHARED_KEYS.get(code, _TOO_FEW_KUDOS))
     if code == "CorruptPrompt":
         return ContentPolicyViolation("The horde refuses this prompt.", param="messages")
     if status == 429:
@@ -257,7 +271,8 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
         return Refused(_FORBIDDEN.get(code, f"The horde refuses this request{_in_brackets(code)}."))
     if status in (400, 404, 405, 413, 422) and body:
         return _bad_request(body, code, api_key)
-    return UpstreamFailed("The horde failed on this request.")
+    kind = ServerFault if status == 500 else UpstreamFailed
+    return kind("The horde failed on this request.")
 
 
 def _pause(response: requests.Response) -> int:

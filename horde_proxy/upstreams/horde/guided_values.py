@@ -105,7 +105,7 @@ class GuidedValues:
             replace(self.plan, request=request),
             n=1,
             so_far=leaf.prefill,
-            max_length=max(leaf.max_length, LEAST_LENGTH),
+            max_length=max(min(leaf.max_length, self.plan.longest_job), LEAST_LENGTH),
         )
         text = ""
         with closing(Lifecycle(self.horde, segment, self.ticket, self.cost).items()) as items:

@@ -17,7 +17,7 @@ from typing import Any
 from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
 from horde_proxy.upstreams.base import UNREACHABLE, Sleeper, Waiting
 from horde_proxy.upstreams.horde.catalog import number
-from horde_proxy.upstreams.horde.client import NotTaken, RequestLost
+from horde_proxy.upstreams.horde.client import NotTaken, RequestLost, ServerFault
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.jobs import Estimate, JobSpec, Progress, Status
@@ -92,6 +92,8 @@ class RunningRequest:
             except NotTaken:
                 job.caller.submits.give_back()
                 raise
+            except ServerFault as exc:
+                raise self._horde.accounts.explained(exc, job.api_key, payload) from None
         if self._mailbox is not None:
             self._mailbox.expect(self.id)
         self._cost.request_ids.append(self.id)
