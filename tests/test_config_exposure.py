@@ -24,17 +24,21 @@ KEYS = "[access]\nmode = 'keys'\nkeys = {laptop = 'laptop-key-0123456789'}\n"
 DIGEST = f"[access]\nmode = 'keys'\nkeys = {{laptop = 'sha256:{'0' * 64}'}}\n"
 HARMLESS = "[server]\nplaces = 10\n"
 # In this system: root, the service, alice with a group of her own, bob in the group of all users.
-ROOT, SERVICE, ALICE, BOB = 0, 990, 1000, 1001
-USERS, OTHERS, JOINED = 100, 500, 501
+# But for root's, the numbers are those of no real user, such as who runs the tests.
+ROOT, SERVICE, ALICE, BOB = 0, 70_990, 71_000, 71_001
+USERS, OTHERS, JOINED = 70_100, 70_500, 70_501
 
 
 @pytest.fixture(autouse=True)
 def system(monkeypatch: pytest.MonkeyPatch) -> None:
     users = [
-        SimpleNamespace(pw_name="root", pw_uid=ROOT, pw_gid=ROOT),
-        SimpleNamespace(pw_name="service", pw_uid=SERVICE, pw_gid=SERVICE),
-        SimpleNamespace(pw_name="alice", pw_uid=ALICE, pw_gid=ALICE),
-        SimpleNamespace(pw_name="bob", pw_uid=BOB, pw_gid=USERS),
+        pwd.struct_passwd((name, "x", number, group, "", "/", "/bin/sh"))
+        for name, number, group in (
+            ("root", ROOT, ROOT),
+            ("service", SERVICE, SERVICE),
+            ("alice", ALICE, ALICE),
+            ("bob", BOB, USERS),
+        )
     ]
     groups = {
         ROOT: ("root", []),
