@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import responses
 from click.testing import CliRunner, Result
 
@@ -211,6 +213,60 @@ def test_a_worker_requires_a_url_with_a_scheme() -> None:
     """Without its scheme it would try again for ever."""
     result = run("worker", "--horde", "127.0.0.1:8080", "--backend", "echo", "--api-key", "k")
     assert (result.exit_code, "write it with http:// or https://" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("horde", "proxies"),
+    [
+        ("https://horde.example", {"http": "http://p:3128", "https": "http://p:3128"}),
+        ("http://127.0.0.1:8080", {}),
+    ],
+)
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_a_worker_reaches_a_far_horde_through_the_proxy_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, horde: str, proxies: dict[str, str], by: str
+) -> None:
+    sessions = []
+
+    class Recorded:
+        def __init__(self, *_: Any, new_session: Callable[[], requests.Session], **__: Any) -> None:
+            sessions.append(new_session())
+
+        def run(self) -> None:
+            """No job is done."""
+
+    monkeypatch.setattr("horde_proxy.commands.worker.Bridge", Recorded)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    name = "http://p:3128"
+    option = ["--proxy-url", name] if by == "option" else []
+    env = {} if option else {"HORDE_PROXY_SERVER__PROXY_URL": name}
+    arguments = ["worker", "--horde", horde, "--backend", "echo", "--api-key", "k", *option]
+    assert run(*arguments, env={**env, "HTTP_PROXY": "http://another:1"}).exit_code == 0
+    assert [session.proxies for session in sessions] == [proxies]
+    assert sessions[0].trust_env is False
+
+
+def test_serve_warns_of_a_proxy_that_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Idle:
+        def __init__(self, *_: Any) -> None:
+            """Nothing is served."""
+
+        def run(self) -> None:
+            """Returns at once."""
+
+    monkeypatch.setattr("horde_proxy.commands.serve.Server", Idle)
+    monkeypatch.setattr("horde_proxy.logs.configure", lambda style: None)
+    for name in ("HTTP_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy:3128")
+    horde = {"HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true"}
+    assert run("serve", env=horde).exit_code == 0
+    warning = "HTTPS_PROXY is not read; set server.proxy_url to call through a proxy"
+    assert caplog.messages == [warning]
+    assert run("serve", env={**horde, "HORDE_PROXY_SERVER__PROXY_URL": "http://p:1"}).exit_code == 0
+    assert caplog.messages == [warning]
 
 
 def test_a_worker_whose_model_is_missing_says_so() -> None:
