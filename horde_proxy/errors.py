@@ -11,6 +11,7 @@ ProxyError                      status  code
 |  '- InsufficientKudos            403  insufficient_quota
 |- ModelNotFound                   404  model_not_found
 |- RateLimited                     429  rate_limit_exceeded
+|  |- TooManyWrongKeys             429  too_many_wrong_keys
 |  '- DailyLimitReached            429  daily_limit_reached
 |- ClientGone                      499  client_closed_request
 |- ServerBug                       500  null
@@ -239,6 +240,13 @@ class RateLimited(ProxyError):
     type = "requests"  # OpenAI's word for a limit on calls; "tokens" is the other one
     code = "rate_limit_exceeded"
     retry_after = 5
+
+
+class TooManyWrongKeys(RateLimited):
+    """Too many wrong keys came from the client's address. Sending this one again does not help."""
+
+    code = "too_many_wrong_keys"
+    should_retry = False
 
 
 class DailyLimitReached(RateLimited):

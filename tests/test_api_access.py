@@ -87,6 +87,7 @@ def test_ten_wrong_keys_a_minute_are_slowed_and_more_refused_on_every_route(
     assert world.clock.seconds - began == 7 * 0.25
     refused = guess("guess-10")
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "59")
+    assert refused.headers["x-should-retry"] == "false"
     assert refused.json["error"]["code"] == "too_many_wrong_keys"
     assert guess("guess-0").status_code == 401
     assert guess("guess-10", "10.1.2.4").status_code == 401

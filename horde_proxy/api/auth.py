@@ -12,7 +12,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from horde_proxy.api import addresses
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.errors import InvalidApiKey, InvalidRequest, RateLimited
+from horde_proxy.errors import InvalidApiKey, InvalidRequest, TooManyWrongKeys
 from horde_proxy.json_reading import TooManyValues, parse_json
 from horde_proxy.key_digest import key_digest
 from horde_proxy.ledger import ClientKey
@@ -79,13 +79,12 @@ def authenticate() -> None:
 
 
 def count_wrong_key(ctx: AppContext, key: str) -> None:
-    """Count a wrong key of the client's address. Raises RateLimited where there were too many."""
+    """Count a wrong key of the client's address. Raises TooManyWrongKeys above the bound."""
     wait = ctx.live.wrong_keys.count(addresses.network_of(client_address(ctx)), key)
     if wait:
-        raise RateLimited(
+        raise TooManyWrongKeys(
             f"Too many wrong API keys came from this address. Wait {wait} s, or send the right "
             f"key.{_hint_at_proxy(ctx)}",
-            code="too_many_wrong_keys",
             retry_after=wait,
         )
 

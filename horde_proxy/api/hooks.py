@@ -32,8 +32,8 @@ from horde_proxy.content_codings import UnsupportedCoding
 from horde_proxy.errors import (
     InvalidApiKey,
     ProxyError,
-    RateLimited,
     ServerBug,
+    TooManyWrongKeys,
     without_retry_triggers,
 )
 from horde_proxy.protocol import error_shapes
@@ -153,7 +153,7 @@ def _refused_by_horde(exc: InvalidApiKey) -> ProxyError:
     try:
         if key is not None:
             count_wrong_key(current_context(), key)
-    except RateLimited as too_many:
+    except TooManyWrongKeys as too_many:
         return too_many
     return exc
 

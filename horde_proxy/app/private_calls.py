@@ -18,7 +18,7 @@ from flask import Flask, Response, g, request
 from horde_proxy.api.access_log import RequestLog, shown_path
 from horde_proxy.api.auth import client_address, count_wrong_key
 from horde_proxy.api.context import AppContext
-from horde_proxy.errors import RateLimited
+from horde_proxy.errors import TooManyWrongKeys
 from horde_proxy.metrics import OTHER
 
 FROM_OUTSIDE = "horde_proxy.from_outside"
@@ -59,7 +59,7 @@ def _refuse_guess(ctx: AppContext, response: Response) -> None:
         return
     try:
         count_wrong_key(ctx, key)
-    except RateLimited as exc:
+    except TooManyWrongKeys as exc:
         # Without `rc`, as the real horde's own limits (capture err_429_ratelimit_async).
         response.set_data(json.dumps({"message": exc.message}) + "\n")
         response.status_code, g.record.error = exc.status, exc.code

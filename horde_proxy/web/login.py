@@ -20,7 +20,7 @@ from horde_proxy.api.auth import (
     count_wrong_key,
 )
 from horde_proxy.api.context import AppContext, current_context
-from horde_proxy.errors import InvalidApiKey, RateLimited, Refused
+from horde_proxy.errors import InvalidApiKey, Refused, TooManyWrongKeys
 from horde_proxy.key_digest import key_digest
 from horde_proxy.router import EVERYTHING
 from horde_proxy.web.sessions import SESSION_SECONDS, Session
@@ -88,7 +88,7 @@ def _wrong_key(key: str) -> Response:
     g.record.error = InvalidApiKey.code
     try:
         count_wrong_key(current_context(), key)
-    except RateLimited as exc:
+    except TooManyWrongKeys as exc:
         g.record.error = exc.code
         response = login_form(exc.message, exc.status)
         response.headers.update(exc.headers())
