@@ -962,7 +962,7 @@ def test_any_text_can_be_read(text: str, cut_off: bool) -> None:
         "[{",
     ],
 )
-@pytest.mark.parametrize("cut_off", [False, True])
+@pytest.mark.parametrize("cut_off", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_cost_of_a_hostile_text_grows_with_its_length_only(scrap: str, cut_off: bool) -> None:
     def read_all(size: int) -> None:
         text = (scrap * size)[:size]
@@ -970,7 +970,7 @@ def test_the_cost_of_a_hostile_text_grows_with_its_length_only(scrap: str, cut_o
         read("<tool_call>{" + text, cut_off=cut_off)
         read(text + hermes("write", '{"path": "a"}'), cut_off=cut_off)
 
-    assert growth(read_all, 40_000) < 1.5
+    assert growth(read_all, 100_000) < 1.5
 
 
 def test_many_objects_with_names_are_read_in_one_go() -> None:
