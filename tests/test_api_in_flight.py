@@ -13,8 +13,12 @@ import pytest
 from horde_proxy.api.in_flight import InFlight
 from horde_proxy.api.shared_answer import RequestInfo
 from horde_proxy.errors import ClientGone, UpstreamFailed
-from horde_proxy.upstreams.base import Accepted, Spent, StreamItem, Waiting
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
+from horde_proxy.router import Router
+from horde_proxy.upstreams.base import Accepted, Caller, Route, Sleeper, Spent, StreamItem, Waiting
+from horde_proxy.worker.backends import BackendError
 from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known
+from tests.test_router import Offering, endpoint
 
 INFO = RequestInfo("id", "ann", "m", False, 0.0)
 RETRY = replace(INFO, is_retry=True)
@@ -534,3 +538,114 @@ def test_models_of_one_format_share_a_request(world: World) -> None:
     )
     assert sorted(submitted[0]["models"]) == ["koboldcpp/A-8B", "koboldcpp/B-8B"]
     assert answer["model"] == "koboldcpp/A-8B"
+
+
+# What a client that has left still costs: nothing new
+
+SUBMIT = "POST generate/text/async"
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+class Failing(Scripted):
+    """A backend that fails on each job."""
+
+    def generate(self, payload: Any, cancelled: Callable[[], bool]) -> str:
+        super().generate(payload, cancelled)
+        raise BackendError("no")
+
+
+@pytest.mark.parametrize(
+    ("backend", "path", "body"),
+    [
+        # A full segment is followed by another one; with a full stop at its end, by a probe.
+        (Scripted("word " * 200), "chat/completions", {**CHAT, "max_tokens": 2000}),
+        (Scripted("word " * 127 + "end."), "chat/completions", {**CHAT, "max_tokens": 2000}),
+        (Failing(""), "chat/completions", CHAT),
+        (Scripted(""), "chat/completions", CHAT),
+        (
+            Scripted("No call."),
+            "chat/completions",
+            {**CHAT, "tools": [WEATHER], "tool_choice": "required"},
+        ),
+        (
+            Scripted("No JSON."),
+            "chat/completions",
+            {**CHAT, "response_format": {"type": "json_object"}},
+        ),
+        (Scripted("x"), "completions", {"model": "test/model", "prompt": [*"abcdefgh"]}),
+    ],
+    ids=["segment", "probe", "fault", "bad text", "call", "json", "prompts"],
+)
+def test_for_a_client_that_has_left_nothing_new_is_submitted(
+    world: World, backend: Scripted, path: str, body: dict[str, Any]
+) -> None:
+    bridge = world.bridge(backend)
+    bridge.step(world.session)
+    http, cable = world.http(), world.cable()
+    stream = http.post(f"/v1/{path}", json={**body, "stream": True})
+    next(iter(stream.response))
+    # The worker does what was submitted before, and all that follows, while nobody reads.
+    world.clock.every_sleep.append(lambda: bridge.step(world.session))
+    before, began = cable.calls.count(SUBMIT), world.clock()
+    stream.close()
+    assert cable.calls.count(SUBMIT) == before
+    assert world.clock() - began >= 10
+    assert world.horde.open_requests() == []
+
+
+def test_a_client_that_comes_back_gets_the_rest(world: World) -> None:
+    clock, went_on = Clock(), threading.Event()
+    sleeper = Sleeper(sleep=lambda seconds: went_on.wait(0.01))
+    caller, running = Caller(sleeper=sleeper), in_flight(clock)
+
+    def source() -> Iterator[StreamItem]:
+        yield Accepted()
+        for waiting in caller.wait_for_client():
+            went_on.set()
+            yield waiting
+        yield text("a")
+
+    first = running.join("key", INFO, source, sleeper)
+    with first:
+        assert first.next() == Accepted()
+        leaving = threading.Thread(target=first.__exit__, args=(None, None, None))
+        leaving.start()
+        assert went_on.wait(60)
+        with running.join("key", RETRY, source, sleeper) as second:
+            assert second.next() == Accepted()
+            while isinstance(item := second.next(), Waiting):
+                pass
+            assert item == text("a")
+        leaving.join()
+
+
+def test_no_other_endpoint_is_tried_for_a_client_that_has_left() -> None:
+    tried: list[str] = []
+    sleeper = Sleeper(sleep=lambda seconds: None)
+
+    class Failing(Offering):
+        def stream(
+            self, request: GenerationRequest, route: Route, caller: Caller
+        ) -> Generator[StreamItem, None, None]:
+            tried.append(self.name)
+            yield Accepted({}, self.name)
+            yield Waiting("queued")
+            raise UpstreamFailed("no")
+
+    router = Router([endpoint(Failing("one", "m")), endpoint(Failing("two", "m"))])
+    request = GenerationRequest("m", (Message("user", "Hi"),))
+    items = router.stream(request, router.candidates("m"), Caller(sleeper=sleeper))
+    assert [type(next(items)) for _ in range(2)] == [Accepted, Waiting]
+    sleeper.has_client = False
+    assert [next(items) for _ in range(5)] == [Waiting("held back")] * 5
+    assert len(tried) == 1
+    sleeper.has_client = True
+    assert isinstance(next(items), Accepted)
+    assert len(tried) == 2
+    items.close()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
-from horde_proxy.upstreams.base import Caller, SubmitBudget, SubmitsUsedUp, Waiting
+from horde_proxy.upstreams.base import Caller, Sleeper, SubmitBudget, SubmitsUsedUp, Waiting
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.jobs import (
@@ -223,6 +223,25 @@ def test_the_preferred_worker_is_not_given_up_while_the_horde_cannot_be_reached(
     assert len(results(list(run.items()))) == 1
     assert world.clock() - began > 5
     assert client.calls.count("POST generate/async 1") == 1
+
+
+def test_a_chat_that_waits_for_its_turn_gives_it_up_once_its_client_has_left(world: World) -> None:
+    sleeper = Sleeper(sleep=world.clock.sleep)
+    client = Client([DONE], [{**DONE, "generations": [PICTURE]}])
+    run, _, context = lifecycle(world, client, Job(caller=Caller(sleeper=sleeper)))
+    queue, items = context.submit_queue, run.items()
+    # Another chat of the key has just taken the turns of this second.
+    for _ in range(2):
+        ticket = queue.new_ticket("key", "other")
+        list(queue.wait_turn(ticket, "key", 1))
+        with queue.sending(ticket):
+            pass
+    assert next(items) == Waiting("held back", 1, None)
+    sleeper.has_client = False
+    assert [next(items) for _ in range(9)] == [Waiting("held back")] * 9
+    assert (client.calls, queue._lines) == ([], {})
+    sleeper.has_client = True
+    assert len(results(list(items))) == 1
 
 
 def test_results_that_will_not_do_are_made_again_by_themselves(world: World) -> None:

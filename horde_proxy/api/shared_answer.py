@@ -20,6 +20,7 @@ are still there get the error.
 There is no thread of its own. A reader that has read all items takes the turn and drives the
 source one step; this is where it waits for the upstream. Other readers wait for what that brings.
 The last reader that leaves drives the source through the grace time before its thread goes on.
+Meanwhile the source goes on with what it has begun, and begins nothing new (`Sleeper.has_client`).
 """
 
 from __future__ import annotations
@@ -129,10 +130,12 @@ class SharedAnswer:
             if self.state is AnswerState.OVER:
                 return False
             self.readers += 1
-            if self.is_left:
-                is_running = self.is_running
-                self.state = AnswerState.FOLLOWED if is_running else AnswerState.ANSWERED
-            return True
+            if not self.is_left:
+                return True
+            self.state = AnswerState.FOLLOWED if self.is_running else AnswerState.ANSWERED
+            self.sleeper.has_client = True
+        self.sleeper.wake()
+        return True
 
     def step(self) -> Waiting | None:
         """Drive the source one step, or wait for the reader that does. None: look at `items`."""
@@ -165,7 +168,7 @@ class SharedAnswer:
             if self.readers or self.state is AnswerState.OVER:
                 return
             if self.state is AnswerState.FOLLOWED:
-                self.state = AnswerState.ABANDONED
+                self.state, self.sleeper.has_client = AnswerState.ABANDONED, False
             else:
                 self.state = AnswerState.OVER if has_read_all else AnswerState.KEPT
             self._left_at = self._clock()

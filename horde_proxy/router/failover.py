@@ -49,12 +49,11 @@ def stream(
         route = candidate.route
         may_fail_over = partial(_may_fail_over, candidates, candidate, spliced)
         own = replace(caller, may_fail_over=may_fail_over)
-        with (
-            _next_one_may_answer(candidates, candidate, attempt, spliced, caller),
-            closing(route.upstream.stream(request, route, own)) as items,
-        ):
-            # map and filter add no Python frame, as another generator would.
-            yield from filter(None, map(partial(spliced.splice, candidate, attempt), items))
+        with _next_one_may_answer(candidates, candidate, attempt, spliced, caller):
+            yield from caller.wait_for_client()
+            with closing(route.upstream.stream(request, route, own)) as items:
+                # map and filter add no Python frame, as another generator would.
+                yield from filter(None, map(partial(spliced.splice, candidate, attempt), items))
             return
     raise candidates.error()
 

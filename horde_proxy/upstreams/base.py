@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -83,6 +83,7 @@ class Sleeper:
 
     `longest` bounds one sleep (s). `time_left` are the seconds until somebody should look at the
     clock again. `sleep` replaces the real sleep, for tests with a clock of their own.
+    `has_client` is False while nobody reads the answer.
 
     One thread at a time sleeps here; any number may call wake() and stop().
     """
@@ -94,6 +95,7 @@ class Sleeper:
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.longest, self._time_left, self._sleep = longest, time_left, sleep
+        self.has_client = True
         self._error: ProxyError | None = None
         # A binary semaphore: held while there is no news, released by wake(). It guards nothing.
         # A bare lock costs a fraction of what an Event costs, with a thousand sleepers.
@@ -151,6 +153,17 @@ class Caller:
         """Raises TimedOut once the deadline has passed."""
         if self.deadline is not None and now > self.deadline:
             raise DeadlinePassed()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left, and may come back for the answer."""
+        return self.sleeper is not None and not self.sleeper.has_client
+
+    def wait_for_client(self) -> Iterator[Waiting]:
+        """Waitings while the client is gone: nothing new is begun for nobody."""
+        while self.sleeper is not None and not self.sleeper.has_client:
+            yield Waiting("held back")
+            self.sleeper.wait(LONGEST_SLEEP)
 
     def waits_until(self, moment: float) -> bool:
         """Whether to wait until then for an upstream that cannot be reached.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Generic
 
@@ -105,8 +105,7 @@ class Lifecycle(Generic[G]):
         is_outage = False
         while not request.id:
             self._check_price(request.n)
-            sleeper = job.caller.sleeper
-            turn = horde.submit_queue.wait_turn(self._ticket, job.api_key, request.n, sleeper)
+            turn = self._wait_turn(request.n)
             yield from map(_in_outage, turn) if is_outage else turn
             try:
                 request.submit(self._preferred)
@@ -124,6 +123,20 @@ class Lifecycle(Generic[G]):
                 if not job.shrink_to_free():
                     raise
                 horde.accounts.note_refusal(job.api_key)
+
+    def _wait_turn(self, n: int) -> Generator[Waiting, None, None]:
+        """Waitings until n generations may be submitted: their turn, while a client is there."""
+        queue, job = self._horde.submit_queue, self._job
+        while True:
+            yield from job.caller.wait_for_client()
+            turn = queue.wait_turn(self._ticket, job.api_key, n, job.caller.sleeper)
+            with closing(turn):
+                for waiting in turn:
+                    yield waiting
+                    if job.caller.is_gone:
+                        break
+                else:
+                    return
 
     def _check_price(self, n: int) -> None:
         """Raises InsufficientKudos when one more request may exceed what the client allows."""
