@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horde_proxy.prompts.tokens import estimate, truncate
+from horde_proxy.prompts.tokens import count_within, estimate, exceeds, truncate
 
 SAMPLES = json.loads((Path(__file__).parent / "data" / "llama_token_counts.json").read_text())
 
@@ -82,3 +82,28 @@ def test_a_text_that_fits_is_not_truncated() -> None:
 
 def test_truncation_falls_between_words() -> None:
     assert truncate("one two three four", 1) == "one"
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("This is a sentence about rain. " * 4, 28),  # seven tokens each
+        ("1234567890" * 9, 30),  # three digits are one token of Llama 3
+        ("element.getElementById(otherElement); " * 5, 40),
+        ("-" * 64, 2),  # a ruler
+        ("漢字の文章です。" * 5, 20),
+        ("    return x\n" * 20, 80),
+    ],
+)
+def test_a_text_of_a_worker_that_kept_its_max_length_never_exceeds_it(
+    text: str, tokens: int
+) -> None:
+    assert not exceeds(text, tokens)
+    assert count_within(text, tokens) <= tokens
+    assert exceeds(text * 8, tokens)
+    assert count_within(text * 8, tokens) == estimate(text * 8)
+
+
+def test_megabytes_are_judged_by_their_beginning() -> None:
+    assert exceeds("word " * 1_000_000, 50)
+    assert not exceeds("", 16)

@@ -556,3 +556,73 @@ def test_a_chat_without_any_submit_left_gets_an_error_that_says_so(world: World)
     world.employ(Reciter(WORDS, world.clock))
     with pytest.raises(SubmitsUsedUp, match="took 0 requests"):
         answer(world, chat(), caller=Caller(submits=SubmitBudget(most=0)))
+
+
+# A worker that writes more than it should
+
+SENTENCES = "This is a short sentence about rain. " * 400
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("segments", [False, True])
+def test_an_answer_is_cut_at_the_clients_limit_whatever_a_worker_sends(
+    world: World, streams: bool, segments: bool
+) -> None:
+    world.employ(Scripted(SENTENCES))
+    request = chat(max_tokens=50, stream=streams, n=2, horde={"segments": segments})
+    found = answer(world, request)
+    for choice in found["choices"]:
+        assert choice["message"]["content"] == truncate(SENTENCES, 50)
+        assert choice["finish_reason"] == "length"
+    assert found["usage"]["completion_tokens"] == 2 * estimate(truncate(SENTENCES, 50))
+
+
+def test_what_a_worker_writes_beyond_its_job_counts_and_is_no_measure(world: World) -> None:
+    """The client's limit leaves room for all of it, so all of it is given out."""
+    text = "This is a short sentence about rain. " * 100 + "The end.<|im_end|>"
+    world.employ(Scripted(text, max_length=128))
+    upstream = world.upstream()
+    found = answer(world, chat(max_tokens=2000), upstream)
+    assert content(found) == text.removesuffix("<|im_end|>")
+    assert found["choices"][0]["finish_reason"] == "stop"
+    assert found["usage"]["completion_tokens"] == estimate(content(found)) > 800
+
+
+def test_a_job_that_is_too_long_does_not_change_what_a_full_one_looks_like(world: World) -> None:
+    parts = [SENTENCES[:2000], " and so on, and"]
+
+    class Rambling(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            super().generate(payload, cancelled)
+            return parts[min(len(self.payloads) - 1, 1)]
+
+    world.employ(Rambling("", max_length=64))
+    upstream = world.upstream()
+    answer(world, chat(max_tokens=2000), upstream)
+    assert upstream._horde.throughput.of("test/model").fill.mean == 1.0
+
+
+DIGITS = " ".join(f"{number}" for number in range(100_000, 101_200))
+
+
+class Counting(Scripted):
+    """Writes tokens of three digits, as Llama 3 and GPT-4o do: ours are of one."""
+
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        self.payloads.append(dict(payload))
+        begun = BEGUN.search(payload["prompt"])
+        assert begun
+        # A space and the first three digits, or three digits.
+        pieces = re.findall(r" ?[0-9]{3}", DIGITS[len(begun[1]) :])
+        return "".join(pieces[: payload["max_length"]])
+
+
+def test_a_text_that_our_estimate_takes_for_longer_is_neither_cut_nor_ended_early(
+    world: World,
+) -> None:
+    worker = world.employ(Counting("", max_length=200))
+    found = answer(world, chat(max_tokens=600))
+    assert content(found).startswith(DIGITS[: 600 * 3])
+    assert found["choices"][0]["finish_reason"] == "length"
+    assert found["usage"]["completion_tokens"] == 600
+    assert [payload["max_length"] for payload in worker.payloads] == [200, 200, 200]

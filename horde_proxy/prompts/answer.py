@@ -73,16 +73,17 @@ def read_answer(
 ) -> Answer:
     """The message in a generated text.
 
-    `stops` are the client's own. `max_length` was requested of the horde; the client's `max_tokens`
-    may be lower. `prefilled`: the text continues a given beginning, so its leading whitespace
-    stays. `may_be_thought`: text before a `</think>` without an opening tag is reasoning.
+    `stops` are the client's own. `max_length` was requested of the horde. The text is cut at
+    `max_tokens`, by our estimate. `prefilled`: the text continues a given beginning, so its leading
+    whitespace stays. `may_be_thought`: text before a `</think>` without an opening tag is
+    reasoning.
     """
     body = text if prefilled else without_echo(text, format)
     body, stop = cut(body, (*stops, *format.stops))
     if stop is None:
         body, stop = _without_end(body, format)
     ran_out = stop is None and _ran_out(body, max_length)
-    if max_tokens is not None and max_tokens < max_length:
+    if max_tokens is not None:
         shortened = truncate(body, max_tokens)
         body, ran_out = shortened, ran_out or shortened != body
     may_be_unopened = format.thinks and may_be_thought

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from horde_proxy.prompts.answer import (
@@ -27,7 +27,7 @@ from horde_proxy.prompts.answer import (
     without_echo,
 )
 from horde_proxy.prompts.formats import Format
-from horde_proxy.prompts.tokens import estimate
+from horde_proxy.prompts.tokens import count_within, estimate
 
 End = Literal["ended", "full", "doubtful"]
 PROBE_LENGTH = 48
@@ -93,18 +93,25 @@ class PartialAnswer:
         self.segments = 0
         self._format, self._stops, self._limit = format, tuple(stops), limit
         self._prefilled = prefilled
+        # Estimated tokens that the text cannot have, since its segments were not to be that long.
+        self._excess = 0
         self._given = {"reasoning": "", "content": ""}
         self._was_thought = False
 
     def left(self) -> int:
-        """Tokens until the limit, estimated."""
-        return self._limit - estimate(self.text)
+        """Tokens until the limit, estimated; 0 or less when it is reached."""
+        return self._limit - self._tokens()
+
+    def _tokens(self) -> int:
+        """The tokens of the text so far: our estimate, clamped by what was requested."""
+        return max(estimate(self.text) - self._excess, 0)
 
     def add(self, segment: str, max_length: int, fill: LengthEstimate) -> End:
         """Append a segment that was requested with `max_length`. How it ended, see the module."""
         if self.segments:
             segment = self._without_residue(segment)
         self.segments += 1
+        self._excess += estimate(segment) - count_within(segment, max_length)
         before = len(self.text)
         self.text += segment
         if self._stop() is not None:
@@ -135,15 +142,20 @@ class PartialAnswer:
 
         `is_full`: whether the last segment was cut off; if None, this is inferred from the text.
         """
+        tokens, is_over = self._tokens(), self.left() < 0
+        # Where our estimate is too high for this model's tokens, the text is cut as much later.
+        limit = round(self._limit * estimate(self.text) / tokens) if is_over else None
         # Several segments together are longer than a max_length: only the limit may cut them off.
-        total = max_length if self.segments == 1 else self._limit + 1
-        answer = self._read(self.text, total, self._limit)
-        if is_full is not None and self._stop() is None:
-            cut_off = is_full or estimate(self.text) > self._limit
-            reason: Literal["stop", "length"] = "length" if cut_off else "stop"
-            answer = Answer(
-                answer.content, answer.reasoning, reason, answer.tokens, answer.reasoning_tokens
+        total = max(max_length, tokens) if self.segments == 1 else max(tokens, 1)
+        answer = self._read(self.text, total, limit)
+        if is_over:
+            answer = replace(
+                answer,
+                tokens=min(answer.tokens, self._limit),
+                reasoning_tokens=min(answer.reasoning_tokens, self._limit),
             )
+        if is_full is not None and self._stop() is None:
+            answer = replace(answer, finish_reason="length" if is_full or is_over else "stop")
         rest = [*self._new("reasoning", answer.reasoning), *self._new("content", answer.content)]
         return rest, answer
 

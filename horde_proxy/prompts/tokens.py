@@ -59,6 +59,49 @@ def truncate(text: str, tokens: int) -> str:
     return text
 
 
+def exceeds(text: str, tokens: int) -> bool:
+    """Whether a text is longer than so many tokens for whatever tokenizer a model has.
+
+    True only where even the coarsest one needs more, so that it never holds for the text of a
+    worker that kept within a max_length, however high our estimate of that text is.
+    """
+    if estimate(text) <= tokens:
+        return False
+    total = 0.0
+    for match in _PIECE.finditer(text):
+        total += _least_weight(match.lastgroup, match.group())
+        # A worker may send megabytes.
+        if total > tokens:
+            return True
+    return False
+
+
+def count_within(text: str, tokens: int) -> int:
+    """The estimated tokens of a text for which so many were requested.
+
+    No more than those, unless the text certainly has more.
+    """
+    written = estimate(text)
+    return written if exceeds(text, tokens) else min(written, tokens)
+
+
+def _least_weight(kind: str | None, piece: str) -> float:
+    """About the tokens of a piece in the coarsest of today's tokenizers.
+
+    Those of GPT-4o and Gemma 3 have up to 262,000 tokens: three digits, a run of 128 signs, a short
+    camelCase name (four pieces here), two CJK characters, or a run of spaces are one token.
+    """
+    if kind == "word":
+        return max(0.7, len(piece) / 20)
+    if kind == "digits":
+        return len(piece.strip()) / 3
+    if kind == "space":
+        return 0.25
+    if kind == "symbols":
+        return 0.4 + len(piece.strip()) / 128
+    return 0.3 * len(piece)
+
+
 def _fitting(kind: str | None, piece: str, tokens: float) -> int:
     """How many of a piece's first characters fit into `tokens`."""
     # The small addition is for rounding errors: a sum of tenths may be a little too large.

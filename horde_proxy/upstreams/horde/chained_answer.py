@@ -23,7 +23,7 @@ from horde_proxy.errors import (
 )
 from horde_proxy.prompts.answer import Answer
 from horde_proxy.prompts.partial_answer import PROBE_LENGTH, End, PartialAnswer
-from horde_proxy.prompts.tokens import estimate
+from horde_proxy.prompts.tokens import estimate, exceeds
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
 from horde_proxy.upstreams.base import ANSWER_MARGIN, DeadlinePassed, Waiting
@@ -199,8 +199,9 @@ class ChainedAnswer:
             yield from self._finish(choice, is_full=False)
             return
         # That there was more to say shows that max_length cut the segment before off: so this is
-        # how our estimate of tokens measures a full one of this model.
-        if partial.segments:
+        # how our estimate of tokens measures a full one of this model. A worker that wrote more
+        # than it should would spoil the measure.
+        if partial.segments and not exceeds(choice.segment, choice.max_length):
             share = estimate(choice.segment) / choice.max_length
             self.horde.throughput.learn_fill(plan.models[0], share)
         choice.worker, choice.max_length = generation.worker, generation.max_length

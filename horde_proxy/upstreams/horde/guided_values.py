@@ -18,6 +18,7 @@ from horde_proxy.prompts.fit import LEAST_LENGTH
 from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, guided_fill
 from horde_proxy.prompts.json_schema.validation import fits
 from horde_proxy.prompts.lenient_json import dumps
+from horde_proxy.prompts.tokens import exceeds, truncate
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.horde.chained_answer import AnswerItem
 from horde_proxy.upstreams.horde.context import HordeContext
@@ -112,6 +113,9 @@ class GuidedValues:
             for item in items:
                 if isinstance(item, Finished):
                     text = cut(item.generations[0].text, self.plan.format.stops)[0]
+                    # Some workers write more than max_length.
+                    if exceeds(text, segment.max_length):
+                        text = truncate(text, segment.max_length)
                 else:
                     yield item
         marker = end_marker(text)

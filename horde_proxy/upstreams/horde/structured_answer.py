@@ -330,7 +330,9 @@ class StructuredAnswer:
     def _emit(self, index: int, answer: Answer, content: str) -> Iterator[Chunk]:
         """The chunks of an answer's reasoning and of this content, which are counted."""
         written = content.removeprefix(self.structure.prefill)
-        self.tokens += estimate(written) + answer.reasoning_tokens
+        tokens = estimate(written) + answer.reasoning_tokens
+        # The answer's own count is clamped by what was requested.
+        self.tokens += min(tokens, answer.tokens) if written == answer.content else tokens
         self.reasoning_tokens += answer.reasoning_tokens
         yield from self._emit_new("reasoning_content", answer.reasoning, index)
         yield from self._emit_new("content", content, index)
