@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -530,3 +532,17 @@ def test_answers_and_the_log_show_300_characters_of_a_path(
         [line] = log_lines(caplog)
         assert line["path"] == path + "x" * (297 - len(path)) + "..."
         assert len(line["method"]) <= 20
+
+
+def test_unknown_fields_are_counted_and_named_within_bounds(world: World) -> None:
+    http = world.http()
+    for unknown in ({f"f{number}": 1 for number in range(60_000)}, {"f" * 500_000: 1}):
+        content = json.dumps({**BODY, "horde": unknown})
+        tracemalloc.start()
+        response = http.post("/v1/chat/completions", data=content)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 20_000_000
+        assert response.status_code == 400
+        assert len(response.data) < 600
+        assert response.get_json()["error"]["code"] == "unknown_parameter"

@@ -7,9 +7,10 @@ write.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.generation_request import GenerationRequest
@@ -71,6 +72,17 @@ class HordeParameters(BaseModel):
     segments: bool | None = None
     first_segment: Annotated[Int, Field(ge=0)] | None = None
     progress: Literal["reasoning"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beginning(cls, given: Any) -> Any:
+        """The object, or the beginning of one that has too many fields to be right.
+
+        Most fields of that one are unknown, and pydantic collects an error for each.
+        """
+        if isinstance(given, dict) and len(given) > MOST_ELEMENTS:
+            return dict(islice(given.items(), MOST_ELEMENTS))
+        return given
 
 
 class SampledBody(LenientModel):

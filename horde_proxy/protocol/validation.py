@@ -38,7 +38,8 @@ _BOUNDS = {
     "less_than_equal": ("at most", "above_max_value", "le"),
 }
 
-
+_LONGEST_PARAM = 200
+"""Characters of a field's path that an error repeats."""
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -114,7 +115,8 @@ def param_name(location: Sequence[str | int]) -> str:
         for part in location
         if isinstance(part, int) or (part.isidentifier() and part not in _UNION_MEMBERS)
     ]
-    return ".".join(parts)
+    # An unknown field may have a name of megabytes.
+    return ".".join(parts)[:_LONGEST_PARAM]
 
 
 _UNION_MEMBERS = frozenset({"str", "int", "float", "bool", "dict", "list", "none"})
