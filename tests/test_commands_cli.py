@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from horde_proxy import create_app
 from horde_proxy.commands import demo
 from horde_proxy.commands.cli import main
-from horde_proxy.config import load
+from horde_proxy.config import Config, load
 from horde_proxy.ledger import ClientKey
 from horde_proxy.ledger.database import open_ledger
 from horde_proxy.worker import model_file
@@ -289,6 +289,20 @@ def test_the_demo_takes_a_given_model() -> None:
     assert demo.choose_backend(__file__, print) == __file__
     with pytest.raises(demo.DemoError, match="there is no model file /nowhere.gguf"):
         demo.choose_backend("/nowhere.gguf", print)
+
+
+def test_the_demos_key_is_as_long_as_horde_sdk_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+
+    def stop(settings: Config, key: str) -> dict[str, str]:
+        keys.append(key)
+        raise demo.DemoError("enough")
+
+    monkeypatch.setattr(demo, "_check_bind", lambda bind: None)
+    monkeypatch.setattr(demo, "_variables", stop)
+    with pytest.raises(demo.DemoError, match="enough"):
+        demo.run(load(environ={}), None, [], print)
+    assert len(keys[0]) == 22
 
 
 def test_the_demo_listens_on_no_unix_socket() -> None:

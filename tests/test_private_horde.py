@@ -12,6 +12,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from horde_proxy.private_horde import OpenRequest, PrivateHorde, blueprint
+from tests.support import Clock
 
 ANONYMOUS = "0000000000"
 ALICE = "<alice-apikey>"
@@ -1017,14 +1018,12 @@ def test_a_count_that_is_no_number_is_named(world: World, text: str) -> None:
     assert (response.status_code, list(response.get_json()["errors"])) == (400, ["min_count"])
 
 
-@pytest.mark.parametrize(("name", "length"), [("%252F", 1), ("%2F", None), ("/", None)])
-def test_a_slash_in_a_models_name_is_encoded_twice(
-    world: World, name: str, length: int | None
-) -> None:
+@pytest.mark.parametrize(("name", "status"), [("%252F", 200), ("%2F", 404), ("/", 404)])
+def test_a_slash_in_a_models_name_is_encoded_twice(world: World, name: str, status: int) -> None:
     world.pop()
     response = world.get("status/models/" + NOVA.replace("/", name))
-    assert response.status_code == (200 if length else 404)
-    assert (response.is_json and len(response.get_json())) == (length or False)
+    assert response.status_code == status
+    assert isinstance(response.get_json(), list) == (status == 200)
 
 
 def test_performance_counts_jobs_and_tokens_that_wait(world: World) -> None:
@@ -1249,3 +1248,33 @@ def test_a_mask_has_2000_characters_at_most(world: World) -> None:
     mask = "a" * 1994 + ",count"
     assert world.get("status/heartbeat", **{"X-Fields": mask}).status_code == 200
     assert world.get("status/heartbeat", **{"X-Fields": f"{mask}s"}).status_code == 400
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/json, */*;q=0.1"])
+@pytest.mark.parametrize("path", ["", "nope", "styles/text/x", "generate/async"])
+def test_an_unknown_path_is_answered_in_json(world: World, path: str, accept: str | None) -> None:
+    answer = world.get(path, **({"Accept": accept} if accept else {}))
+    assert (answer.status_code, answer.content_type) == (404, "application/json; charset=utf-8")
+    assert answer.json == {
+        "message": "There is no such route here: this horde serves texts only.",
+    }
+
+
+def test_a_browser_gets_the_real_hordes_page_for_an_unknown_path(world: World) -> None:
+    accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    answer = world.get("nope", Accept=accept)
+    assert (answer.status_code, answer.content_type) == (404, "text/html; charset=utf-8")
+    assert answer.text.startswith("<!doctype html>")
+
+
+def test_kudos_are_charged_every_few_seconds_where_they_settle_late() -> None:
+    clock = Clock()
+    horde = PrivateHorde(clock=clock)
+    horde.settle_every = 3
+    horde.add_account(ALICE, "alice", kudos=100)
+    body = {"prompt": "x", "models": ["m"], "params": {"max_length": 80}}
+    request_id = horde.submit(ALICE, body)["id"]
+    assert horde.status(request_id)["kudos"] == 0.0
+    clock.seconds += 3
+    assert horde.status(request_id)["kudos"] == 1.0
+    assert horde.find_user(ALICE)["kudos"] == 99.0

@@ -346,13 +346,23 @@ SETUPS = {
     ),
 }
 
-# A cancelled request is gone at once; three strikes count at once; an unknown model has a price.
-DIFFERS = {
+# A cancelled request is gone at once; three strikes count at once; an unknown model has a price; an
+# unknown path is answered in JSON.
+DIFFERS: dict[str, tuple[int, Any]] = {
     "text_status_after_delete": (404, {"rc": "RequestNotFound"}),
     "text_status_after_delete_all_done": (404, {"rc": "RequestNotFound"}),
     "text_status_after_delete_processing": (404, {"rc": "RequestNotFound"}),
     "text_status_after_3_faults": (200, {"done": True, "faulted": True, "restarted": 3}),
     "text_dry_run_unknown_model_500": (200, {"kudos": 47.0}),
+    **dict.fromkeys(
+        (
+            "err_404_unknown_route",
+            "get_status_models_name_custom",
+            "get_status_models_name_known",
+            "get_status_models_name_slash",
+        ),
+        (404, {"message": "There is no such route here: this horde serves texts only."}),
+    ),
     "get_status_models__type-image": (200, []),
     "get_workers__type-image": (200, []),
     "get_workers__type-interrogation": (200, []),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -27,7 +27,7 @@ from horde_proxy.worker.backends.kobold import KoboldServer
 from horde_proxy.worker.backends.ngram import NGram
 from horde_proxy.worker.bridge import Bridge, WorkerIdentity, WorkerRejected
 from horde_proxy.worker.placeholders import fill, fill_payload
-from tests.support import OWNER_KEY, Clock, Scripted, World
+from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World
 
 CHATML = {
     "SYSTEM": "<|im_start|>system\n",
@@ -327,6 +327,58 @@ def test_a_job_is_popped_completed_and_submitted(world: World) -> None:
     assert bridge.step(world.session) == 0.0
     [generation] = world.client.status(TEXT, request_id)["generations"]
     assert (generation["text"], generation["worker_name"]) == ("Hello.", "worker-1")
+
+
+def test_a_worker_that_has_long_had_no_job_pops_less_often(world: World) -> None:
+    world.horde.rate_limits = False
+    identity = WorkerIdentity(HORDE_URL, "worker-1", OWNER_KEY, idle=0.1)
+    bridge = Bridge(identity, Scripted("Hello."), stop=Event())
+    pauses = [bridge.step(world.session) for _ in range(310)]
+    assert (pauses[0], pauses[290], pauses[-1]) == (0.1, 0.1, 0.5)
+    submitted(world)
+    assert [bridge.step(world.session) for _ in range(2)] == [0.0, 0.1]
+
+
+def test_of_the_idle_threads_of_a_worker_one_pops() -> None:
+    stop, popping, most = Event(), [0], [0]
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        most[0] = max(most[0], popping[0])
+        popping[0] -= 1
+        if len(pauses) == 30:
+            stop.set()
+
+    class WithoutJobs(Bridge):
+        def _pop(self, session: requests.Session) -> tuple[None, float]:
+            popping[0] += 1
+            return None, 0.1
+
+    identity = WorkerIdentity("http://h.invalid", "w", "key", threads=10)
+    WithoutJobs(identity, Scripted("x"), stop=stop, pause=pause).run()
+    # Each thread may pop once more after the last pause.
+    assert most == [1]
+    assert 30 <= len(pauses) <= 40
+
+
+def test_threads_of_a_worker_do_jobs_at_the_same_time() -> None:
+    stop, both = Event(), Barrier(2, timeout=60)
+
+    class Together(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            both.wait()
+            stop.set()
+            return "x"
+
+    world = World()
+    for _ in range(2):
+        submitted(world)
+    identity = WorkerIdentity(HORDE_URL, "w", OWNER_KEY, threads=2)
+    Bridge(
+        identity, Together("x"), stop=stop, new_session=lambda: world.session, pause=lambda s: None
+    ).run()
+    assert not both.broken
 
 
 def test_without_a_job_the_worker_idles(world: World) -> None:

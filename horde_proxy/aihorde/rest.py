@@ -16,6 +16,9 @@ from horde_proxy.version import VERSION
 ANONYMOUS_KEY = "0000000000"
 """The API key of everybody without an account (contract: classes/__init__.py:91-100)."""
 
+KEY_BYTES = 16
+"""Random bytes of an account's API key: 22 characters in base64, as horde-sdk demands."""
+
 LONGEST_RETRY_AFTER = 3600
 """Seconds. A longer pause would hide that a server has recovered early."""
 

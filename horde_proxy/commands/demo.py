@@ -20,6 +20,7 @@ from typing import Any
 import click
 import requests
 
+from horde_proxy.aihorde.rest import KEY_BYTES
 from horde_proxy.commands import console
 from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
 from horde_proxy.config import Config
@@ -103,7 +104,7 @@ def run(
     """
     bind = settings.server.bind
     _check_bind(bind)
-    key = settings.private_horde.api_key or secrets.token_urlsafe(24)
+    key = settings.private_horde.api_key or secrets.token_urlsafe(KEY_BYTES)
     environ = {**os.environ, **_variables(settings, key)}
     url = f"http://{_reachable(bind)}"
     report("Starting the proxy and its workers ...")

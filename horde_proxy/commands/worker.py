@@ -67,7 +67,7 @@ _LONGEST_NAME = 100
     default=1.0,
     metavar="SECONDS",
     show_default=True,
-    help="Pause while there is no job.",
+    help="Pause while there is no job; after half a minute at least 0.5.",
 )
 @click.option("--delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
 @click.option("--speed", default=0.0, metavar="TOKENS/S", help="How fast an echo writes.")

@@ -28,6 +28,8 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # "host:port:version", as in the real horde. Here, there is only one node.
 _NODE = f"private-horde:80:{responses.VERSION}"
 
+_NO_ROUTE = "There is no such route here: this horde serves texts only."
+
 View = Callable[..., tuple[Any, int]]
 
 
@@ -228,8 +230,14 @@ _ROUTES = (
 
 
 def _unknown_path(rest: str = "") -> Response:
-    """An HTML page for an unknown path, as from the real horde (capture err_404_unknown_route)."""
+    """The answer for an unknown path: JSON, and for browsers the real horde's HTML page.
+
+    The real horde sends the page to everybody (capture err_404_unknown_route), which clients that
+    read JSON take for a broken horde.
+    """
     g.is_unknown_path = True
+    if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
+        return _json({"message": _NO_ROUTE}, 404)
     page = NotFound().get_body()
     return Response(page, 404, content_type="text/html; charset=utf-8")
 

@@ -30,6 +30,12 @@ _SUBMIT_TRIES = 5
 _AFTER_FAILURE = 2.0
 _AFTER_REFUSAL = 10.0
 _LONGEST_PAUSE = 60.0
+_LONG_IDLE = 30.0
+"""Seconds without a job after which a worker pops less often: a conversation's next message mostly
+comes sooner."""
+_RARE_POPS = 0.5
+"""The least pause from then on (s): the demo's workers, which pause 0.1 s, take a fifth of the
+processor time then, and the first job waits half a second at most."""
 
 # Refusals that end by themselves: the owner or the horde ends a maintenance, and an address's
 # time-out expires (AI-Horde's countermeasures.py).
@@ -44,7 +50,10 @@ class WorkerRejected(Exception):
 
 @dataclass(frozen=True)
 class WorkerIdentity:
-    """How a worker identifies itself to the horde at `url`. `idle`: seconds between empty pops."""
+    """How a worker identifies itself to the horde at `url`. `idle`: seconds between empty pops.
+
+    After half a minute without a job they are at least half a second apart.
+    """
 
     url: str
     name: str
@@ -72,6 +81,11 @@ class Bridge:
         self._new_session = new_session
         self._pause = pause or stop.wait
         self._rejected: WorkerRejected | None = None
+        # Held by the one thread that pops, until it has a job; the other idle threads wait for it.
+        # Fifty that pop would keep a processor busy. It guards nothing, so I/O and pauses happen
+        # under it.
+        self._popping = threading.Lock()
+        self._idle_seconds = 0.0
 
     def run(self) -> None:
         """Work in the identity's number of threads until `stop` is set. Raises WorkerRejected."""
@@ -90,7 +104,12 @@ class Bridge:
         session = self._new_session()
         try:
             while not self._stop.is_set():
-                self._pause(self.step(session))
+                with self._popping:
+                    job, pause = self._pop(session)
+                    if job is None:
+                        self._pause(pause)
+                if job is not None:
+                    self._do(session, job)
         except WorkerRejected as exc:
             self._rejected = exc
         finally:
@@ -98,19 +117,33 @@ class Bridge:
 
     def step(self, session: requests.Session) -> float:
         """Do at most one job. The seconds to pause before the next pop; raises WorkerRejected."""
+        job, pause = self._pop(session)
+        if job is not None:
+            self._do(session, job)
+        return pause
+
+    def _pop(self, session: requests.Session) -> tuple[Mapping[str, Any] | None, float]:
+        """(a job, 0), or (None, seconds to pause). Raises WorkerRejected."""
         try:
             response = self._post(session, "pop", self._pop_body())
         except requests.RequestException as exc:
             log.warning("the horde cannot be reached: %s", type(exc).__name__)
-            return _AFTER_FAILURE
+            return None, _AFTER_FAILURE
         if response.status_code != 200:
-            return self._pause_after_refusal(response)
+            return None, self._pause_after_refusal(response)
         job = json_object(response.content)
         # Without a job, the answer has the same shape, but its id is null.
         if not job.get("id"):
-            return self._identity.idle
-        self._do(session, job)
-        return 0.0
+            return None, self._idle_pause()
+        self._idle_seconds = 0.0
+        return job, 0.0
+
+    def _idle_pause(self) -> float:
+        """Seconds to pause where there was no job: longer when there has been none for a while."""
+        is_long = self._idle_seconds >= _LONG_IDLE
+        pause = max(self._identity.idle, _RARE_POPS) if is_long else self._identity.idle
+        self._idle_seconds += pause
+        return pause
 
     def _do(self, session: requests.Session, job: Mapping[str, Any]) -> None:
         state, text = self._generation(job)
