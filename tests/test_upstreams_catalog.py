@@ -16,6 +16,7 @@ from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry, build_catalog
 from horde_proxy.upstreams.horde.documents import HordeDocuments
 from horde_proxy.upstreams.horde.throughput import Throughput
+from horde_proxy.upstreams.horde.workers import Filters, WorkerPool
 
 CAPTURES = Path(__file__).parent / "data" / "captures"
 
@@ -129,7 +130,16 @@ def test_workers_that_are_offline_or_in_maintenance_do_not_count() -> None:
         [],
         [worker(online=False), worker(maintenance_mode=True, models=["b"]), worker(models=["c"])],
     )
-    assert list(entries) == ["c"]
+    active = {name: WorkerPool(entry.workers, Filters()).active for name, entry in entries.items()}
+    assert [name for name, workers in active.items() if workers] == ["c"]
+
+
+def test_a_model_whose_workers_are_in_maintenance_stays_known() -> None:
+    resting = worker(maintenance_mode=True)
+    assert [one.in_maintenance for one in joined([], [resting])["a"].workers] == [True]
+    # A worker that only status/models counts is not that one.
+    [_, other] = joined([{"name": "a", "count": 1}], [resting])["a"].workers
+    assert (other.in_maintenance, other.capacity) == (False, Capacity(512, 2048))
 
 
 def test_a_model_without_a_listed_worker_gets_one_of_the_servers_defaults() -> None:

@@ -278,6 +278,40 @@ def test_what_is_offered_is_admitted_and_what_is_not_is_refused_by_its_setting(
         next(stream(world, chat()))
 
 
+def test_a_model_whose_last_worker_is_in_maintenance_is_a_503_that_says_so(world: World) -> None:
+    world.employ(Scripted("Hello."))
+    [worker] = world.horde.workers("text", None)
+    world.horde.set_maintenance(OWNER_KEY, worker["id"], {"maintenance": True})
+    [model] = world.upstream().models()
+    assert model["horde"]["available"] is False
+    assert model["horde"]["reason"] == "its only worker is in maintenance."
+    with pytest.raises(Unavailable) as raised:
+        next(stream(world, chat()))
+    assert (
+        str(raised.value) == "`test/model` cannot be used now: its only worker is in maintenance."
+    )
+    assert raised.value.headers() == {"Retry-After": "30"}
+    client = world.http()
+    body = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
+    assert client.post("/v1/chat/completions", json=body).status_code == 503
+    # When the worker is back, so is the model.
+    world.horde.set_maintenance(OWNER_KEY, worker["id"], {"maintenance": False})
+    world.clock.seconds += 2
+    assert client.post("/v1/chat/completions", json=body).status_code == 200
+
+
+def test_a_worker_in_maintenance_takes_no_place_beside_those_that_answer(world: World) -> None:
+    world.employ(Scripted("Hello.", context=32768), "resting")
+    [resting] = world.horde.workers("text", None)
+    world.horde.set_maintenance(OWNER_KEY, resting["id"], {"maintenance": True})
+    world.employ(Scripted("Hello.", context=4096), "working")
+    [model] = world.upstream().models()
+    assert (model["horde"]["available"], model["horde"]["workers"]) == (True, 1)
+    assert model["context_length"] == 4096
+    found = completed(world, chat())["horde"]["workers"]
+    assert [worker["name"] for worker in found] == ["working"]
+
+
 def test_only_workers_that_may_answer_count_in_a_models_entry(world: World) -> None:
     world.employ(Scripted("x", max_length=300, context=4096), "mine")
     world.employ(Scripted("x", max_length=1024, context=32768), "other")

@@ -302,7 +302,7 @@ def _priority(endpoint: Endpoint) -> int:
 
 
 def _offers_something(endpoint: Endpoint) -> bool:
-    return endpoint.upstream.offers_any or bool(endpoint.models())
+    return endpoint.upstream.offers_any or any(map(is_available, endpoint.models().values()))
 
 
 def _state(endpoint: Endpoint, scope: Scope) -> dict[str, Any]:

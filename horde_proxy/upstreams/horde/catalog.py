@@ -33,7 +33,8 @@ class CatalogWorker:
     """One online text worker. `speed` is in tokens/s, 0 if unknown.
 
     `uncompleted`: the number of jobs that it dropped. `validated`: whether the horde trusts its
-    software. `is_slow`: whether the horde gives it no request with `slow_workers` false. What is
+    software. `is_slow`: whether the horde gives it no request with `slow_workers` false.
+    `in_maintenance`: its owner, or the horde after many failures, has it take no requests. What is
     unknown of a worker counts for it.
     """
 
@@ -46,6 +47,7 @@ class CatalogWorker:
     uncompleted: int = 0
     validated: bool = True
     is_slow: bool = False
+    in_maintenance: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,18 +117,20 @@ def build_catalog(
 ) -> dict[str, ModelEntry]:
     """The models that have an online worker, by name; `before` keeps each one's `first_seen`.
 
-    The worker list lags behind: a model that only status/models shows gets one worker of the
-    server's default size.
+    A worker in maintenance is online too: the pool of workers leaves it out, so that a request for
+    its model learns why. The worker list lags behind: a model that only status/models counts a
+    worker of gets one of the server's default size.
     """
     serving: dict[str, list[CatalogWorker]] = {}
     for worker in workers:
-        if worker.get("online") and not worker.get("maintenance_mode"):
+        if worker.get("online"):
             for name in _names(worker.get("models")):
                 serving.setdefault(name, []).append(_read_worker(worker))
     by_name = {name: status for status in statuses for name in _names([status.get("name")])}
     for name, status in by_name.items():
-        if name not in serving and status.get("count"):
-            serving[name] = [CatalogWorker("", _DEFAULT_CAPACITY, False, 1)]
+        known = serving.setdefault(name, []) if status.get("count") else None
+        if known is not None and all(worker.in_maintenance for worker in known):
+            known.append(CatalogWorker("", _DEFAULT_CAPACITY, False, 1))
     return {
         name: _entry(name, tuple(online), by_name.get(name, {}), before.get(name), now)
         for name, online in sorted(serving.items())
@@ -153,6 +157,7 @@ def _read_worker(worker: Mapping[str, Any]) -> CatalogWorker:
         # "KoboldCppEmbedWorker:2:https://github.com/...": name, version and address.
         validated=agent is None or is_validated(str(agent)),
         is_slow=speed < least_speed(largest),
+        in_maintenance=bool(worker.get("maintenance_mode")),
     )
 
 

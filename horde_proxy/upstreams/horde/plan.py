@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from horde_proxy.aihorde import kudos, limits
-from horde_proxy.errors import ModelNotFound, NoEligibleWorker
+from horde_proxy.errors import ModelNotFound, NoEligibleWorker, Unavailable
 from horde_proxy.prompts.fit import LEAST_LENGTH, Fitted, common_length, fit
 from horde_proxy.prompts.formats import RAW, Format
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
@@ -147,7 +147,7 @@ def make_plan(
     """The plan for a chat.
 
     `affordable_length`: tokens of one job that the key's kudos permit. `fast_only_affordable`:
-    whether they suffice to leave slow workers out. Raises ModelNotFound, NoEligibleWorker or
+    whether they suffice to leave slow workers out. Raises ModelNotFound, Unavailable or
     ContextLengthExceeded.
     """
     # The prompt has one format: only models that read it may share the request.
@@ -156,7 +156,9 @@ def make_plan(
     filters, warnings = _filters(request, options, fast_only_affordable)
     pool = WorkerPool(entry.workers, filters)
     if not pool.eligible:
-        raise NoEligibleWorker(f"`{served[0]}` cannot be used now: {pool.exclusion()}.")
+        # Maintenance may end soon; what a filter excludes stays excluded.
+        kind = NoEligibleWorker if pool.active else Unavailable
+        raise kind(f"`{served[0]}` cannot be used now: {pool.exclusion()}.")
     format = RAW if request.raw else options.format(served[0])
     style = options.tool_style(served[0])
     lengths = _lengths(request, options, pool.eligible, affordable_length)

@@ -1,6 +1,7 @@
 """Which workers can take a job: the one place that excludes, prefers and counts them. Pure.
 
     serving     the online workers of the request's models
+    active      those of them that are not in maintenance
     eligible    those of them that the filters of settings and request admit
     able        those of them that offer the lengths of this very job
 
@@ -109,19 +110,28 @@ class WorkerPool:
 
     @cached_property
     def eligible(self) -> tuple[CatalogWorker, ...]:
-        """The workers that the filters admit."""
-        return tuple(worker for worker in self.serving if self.filters.admits(worker))
+        """The workers that take requests, and that the filters admit."""
+        return tuple(worker for worker in self.active if self.filters.admits(worker))
+
+    @cached_property
+    def active(self) -> tuple[CatalogWorker, ...]:
+        """The workers that are not in maintenance."""
+        return tuple(worker for worker in self.serving if not worker.in_maintenance)
 
     def exclusion(self) -> str:
         """Why none of the workers may answer, and what to change; for a pool without eligible ones.
 
         A part of a sentence: "the settings leave out ...".
         """
-        counts = Counter(name for one in self.serving for name in self.filters.exclusions(one))
+        if not self.active:
+            several = len(self.serving) > 1
+            who = f"all of its {len(self.serving)} workers are" if several else "its only worker is"
+            return f"{who} in maintenance"
+        counts = Counter(name for one in self.active for name in self.filters.exclusions(one))
         settings = ", ".join(f"`{setting}` {count}" for setting, count in counts.items())
         remedies = ", ".join(_REMEDIES[setting] for setting in counts)
         return (
-            f"the settings leave out all of its {len(self.serving)} online workers ({settings}). "
+            f"the settings leave out all of its {len(self.active)} online workers ({settings}). "
             f"To use them, set {remedies} under [horde], or in the request's object `horde`"
         )
 
@@ -158,7 +168,7 @@ class WorkerPool:
         small = set(self.eligible).difference(self.able(job))
         unwanted = [
             worker
-            for worker in self.serving
+            for worker in self.active
             if worker.id and worker not in wanted and worker not in small
         ]
         if not unwanted:
@@ -169,7 +179,7 @@ class WorkerPool:
         if len(unwanted) <= MOST_WORKERS:
             return {"workers": [worker.id for worker in unwanted], "worker_blacklist": True}
         choice = wanted or self.eligible
-        if len(choice) <= MOST_WORKERS or len(self.eligible) < len(self.serving):
+        if len(choice) <= MOST_WORKERS or len(self.eligible) < len(self.active):
             best = sorted(choice, key=lambda worker: (-worker.speed, worker.id))[:MOST_WORKERS]
             return {"workers": [worker.id for worker in best], "worker_blacklist": False}
         unwanted_ids = {worker.id for worker in unwanted}
