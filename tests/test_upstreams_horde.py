@@ -387,6 +387,21 @@ def test_a_horde_that_forgets_again_and_again_is_a_failing_upstream(world: World
         list(stream(world, chat()))
 
 
+def test_a_model_is_measured_once_it_has_answered(world: World) -> None:
+    class Slow(Scripted):
+        def generate(self, payload: Any, cancelled: Any) -> str:
+            world.clock.seconds += 5
+            return super().generate(payload, cancelled)
+
+    world.employ(Slow("word " * 50))
+    upstream = world.upstream()
+    [entry] = upstream._horde.catalog.models().values()
+    assert not upstream._horde.throughput.expected(entry, 100).is_measured
+    list(upstream.stream(chat(), Route(upstream, ("test/model",)), Caller()))
+    expected = upstream._horde.throughput.expected(entry, 100)
+    assert (expected.is_measured, round(expected.generation)) == (True, 5)
+
+
 def test_polls_stay_within_the_hordes_rate_limit(world: World) -> None:
     """The private horde has the real limits: 60 polls of an id in a minute, then a 429."""
     world.bridge(Scripted("x")).step(world.session)

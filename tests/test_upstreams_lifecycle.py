@@ -209,6 +209,30 @@ def test_what_is_left_early_is_cancelled(world: World) -> None:
     assert not context.running
 
 
+@pytest.mark.parametrize(("is_measured", "polls"), [(True, 11), (False, 23)])
+def test_a_wait_of_twenty_seconds_takes_few_polls(
+    world: World, is_measured: bool, polls: int
+) -> None:
+    class Known(Job):
+        def estimate(self) -> Estimate:
+            return Estimate(queue=1.0, generation=19.0, is_measured=is_measured)
+
+    class Timed(Client):
+        """Jobs are popped after a second, and take 19 more."""
+
+        def answer(self, path: str, of: str) -> Any:
+            self.calls.append(f"GET {path}")
+            seconds = world.clock() - began
+            state = {**CHECK, "waiting": 1, "processing": 0} if seconds < 1 else CHECK
+            return {**DONE, "generations": [PICTURE]} if seconds >= 20 else state
+
+    client, began = Timed([]), world.clock()
+    run, _, _ = lifecycle(world, client, Known())
+    assert len(results(list(run.items()))) == 1
+    assert world.clock() - began - 20 <= 1
+    assert client.calls.count("GET generate/check") == polls
+
+
 def test_the_preferred_worker_is_not_given_up_while_the_horde_cannot_be_reached(
     world: World,
 ) -> None:

@@ -74,10 +74,13 @@ G = TypeVar("G", bound=Generation)
 
 
 class Estimate:
-    """How long a request should take, in seconds: in the queue, and in generation."""
+    """How long a request should take, in seconds: in the queue, and in generation.
 
-    def __init__(self, queue: float, generation: float) -> None:
-        self.queue, self.generation = queue, generation
+    `is_measured`: the generation was estimated by what other requests for the model took here.
+    """
+
+    def __init__(self, queue: float, generation: float, *, is_measured: bool = False) -> None:
+        self.queue, self.generation, self.is_measured = queue, generation, is_measured
         self._first_position: tuple[float, int] | None = None
 
     def left(self, elapsed: float, position: int, *, processing: bool = False) -> float:

@@ -21,7 +21,7 @@ from horde_proxy.upstreams.horde.client import NotTaken, RequestLost, ServerFaul
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.jobs import Estimate, JobSpec, Progress, Status
-from horde_proxy.upstreams.horde.polling import PollSchedule
+from horde_proxy.upstreams.horde.polling import Expected, PollSchedule
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 from horde_proxy.upstreams.horde.webhook import PUSHED
 
@@ -170,8 +170,19 @@ class RunningRequest:
             load=lambda: len(horde.running),
             least=self._push_gap,
         )
-        self._next_poll = self.submitted + self._schedule.delay()
-        self.waiting = Waiting("queued", None, round(self._expected.left(0, 0)))
+        left = self._expected.left(0, 0)
+        self._next_poll = self.submitted + self._schedule.delay(expected=self._expected_end(left))
+        self.waiting = Waiting("queued", None, round(left))
+
+    def _expected_end(self, left: float) -> Expected | None:
+        """When to expect the end, if so many seconds are left; None where nothing was measured."""
+        if not self._expected.is_measured:
+            return None
+        generation = self._expected.generation
+        if self._began is not None:
+            # Not by `left`, which is never less than a second, however overdue the end is.
+            return Expected(self._began + generation, generation)
+        return Expected(self._horde.clock() + left, generation)
 
     def _poll(self) -> Status | None:
         """The status, with the results when it is final; None when this poll failed."""
@@ -218,13 +229,15 @@ class RunningRequest:
             self._last_queued = now
         self._count_popped(progress.waiting)
         self._check_possible(progress, now)
-        self._next_poll = now + self._schedule.delay(
-            processing=progress.is_processing, queue_position=progress.queue_position
-        )
         left = self._expected.left(
             now - (self._began or self.submitted),
             progress.queue_position,
             processing=self._began is not None,
+        )
+        self._next_poll = now + self._schedule.delay(
+            processing=progress.is_processing,
+            queue_position=progress.queue_position,
+            expected=self._expected_end(left),
         )
         state = "generating" if progress.is_processing else "queued"
         self.waiting = Waiting(state, progress.queue_position, round(left))

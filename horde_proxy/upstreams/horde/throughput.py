@@ -95,7 +95,11 @@ class Throughput:
 
     def expected(self, entry: ModelEntry, max_length: int) -> Estimate:
         """The estimate for a request that is submitted now."""
-        return Estimate(self.queue_seconds(entry), self.generation_seconds(entry, max_length))
+        return Estimate(
+            self.queue_seconds(entry),
+            self.generation_seconds(entry, max_length),
+            is_measured=self.of(entry.name).per_second is not None,
+        )
 
 
 def _mean(old: float | None, new: float) -> float:
