@@ -107,6 +107,17 @@ def test_each_endpoint_is_asked_for_its_models() -> None:
     assert findings[3].what.startswith("endpoint guild: ")
 
 
+@responses.activate
+def test_models_of_a_horde_that_the_settings_exclude_are_counted() -> None:
+    base = "http://guild.invalid/api/v2"
+    worker = {"id": "w", "online": True, "models": ["b"], "bridge_agent": "horde-proxy:1:x"}
+    responses.get(f"{base}/status/models", json=[{"name": "a", "count": 1}])
+    responses.get(f"{base}/workers", json=[worker])
+    guild = {"url": "http://guild.invalid", "name": "guild", "type": "horde"}
+    [finding] = check.check_endpoints(load(environ={}, flags={"endpoints": [guild]}))
+    assert finding.what == "endpoint guild: 2 models, 1 of them without a worker that may answer"
+
+
 def through_url(**answers: Any) -> list[check.Finding]:
     """The findings of a proxy of which only some answers are wrong."""
     model = {"id": "a/b"}

@@ -204,3 +204,10 @@ def test_our_own_requests_count_before_the_catalog_shows_them() -> None:
     assert speeds.queue_seconds(entry) == 1 + 3 * 200 / 10.0
     speeds.count_in_flight("m", -3)
     assert speeds.queue_seconds(entry) == 1
+
+
+def test_the_hordes_own_filters_are_named_where_nobody_takes_a_request() -> None:
+    assert Filters(validated=False).description() == ""
+    assert Filters(trusted=True, slow=False).description() == (
+        "trusted_workers = true, slow_workers = false, validated_backends = true"
+    )

@@ -26,6 +26,7 @@ from horde_proxy.commands.options import config_option, load_settings
 from horde_proxy.config import Config, ConfigError, exposures
 from horde_proxy.errors import InvalidApiKey, ProxyError
 from horde_proxy.printable import without_login
+from horde_proxy.protocol.models import is_available
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.shared_keys import SharedKey, is_shared_key, read_shared_key
@@ -147,7 +148,7 @@ def check_endpoints(settings: Config) -> Iterator[Finding]:
             continue
         try:
             upstream = build(endpoint, services)
-            count = len(upstream.models())
+            models = upstream.models()
         except ConfigError as exc:
             yield Finding(f"endpoint {endpoint.label()}: {exc}", "correct the configuration")
         except ProxyError as exc:
@@ -156,7 +157,10 @@ def check_endpoints(settings: Config) -> Iterator[Finding]:
                 "look at its url and api_key, and whether it runs",
             )
         else:
-            listed = f"{count} models"
+            listed = f"{len(models)} models"
+            unusable = sum(not is_available(model) for model in models)
+            if unusable:
+                listed += f", {unusable} of them without a worker that may answer"
             if upstream.offers_any:
                 listed = "lists no models, so any model may be requested"
             yield Finding(f"endpoint {endpoint.label()}: {listed}")
