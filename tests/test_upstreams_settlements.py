@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -255,3 +256,36 @@ def test_a_request_that_failed_costs_its_tax() -> None:
     http = world.http()
     answer = chat(http)
     assert answer["horde"]["kudos"] == pytest.approx(paid(world), abs=0.02)
+
+
+def test_max_kudos_holds_where_kudos_are_settled_late() -> None:
+    world = World(**KEYS)
+    world.horde.settle_every = 3
+    world.employ(Scripted("word " * 64, max_length=64, context=1024))
+    http = world.http()
+    horde = chat(http, max_tokens=2000, horde={"max_kudos": 60})["horde"]
+    assert (horde["cut_off_by"], horde["kudos_settled"]) == ("kudos", False)
+    world.clock.sleep(5)
+    assert horde["kudos"] < paid(world) <= 60
+    assert used(http)[0]["kudos"] == pytest.approx(paid(world), abs=0.05)
+
+
+def test_a_client_that_leaves_in_the_middle_pays_what_was_settled_late() -> None:
+    world = World(server={"cancel_grace": 0}, **KEYS)
+    # The ledger is so far behind that the first look, 4 s later, finds nothing.
+    world.horde.settle_every = 8
+    world.employ(Scripted("word " * 64, max_length=64))
+    http = world.http()
+    body = {**BODY, "max_tokens": 640, "stream": True}
+    stream = http.post("/v1/chat/completions", json=body, headers=KEY)
+    pieces: Iterable[Any] = stream.response
+    assert any(b"word" in piece for piece in pieces)
+    world.clock.every_sleep.clear()
+    stream.close()
+    assert used(http)[0]["kudos"] == 0.0
+    world.clock.sleep(5)
+    assert used(http)[0]["kudos"] == 0.0
+    world.clock.sleep(5)
+    # The private horde forgets a cancelled request at once, and with it the tax of 1 kudos.
+    assert paid(world) > 10
+    assert used(http)[0]["kudos"] == pytest.approx(paid(world), abs=1.05)

@@ -15,6 +15,7 @@ from horde_proxy.prompts.tokens import truncate
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Caller, Route
+from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.worker.backends import BackendError
 from tests.support import Scripted, World
 
@@ -774,3 +775,13 @@ def test_allowed_tools_may_be_named_flat_and_must_be_there(world: World) -> None
     allowed["allowed_tools"]["tools"] = [{"name": "nope"}]  # type: ignore[index]
     with pytest.raises(InvalidRequest, match="nope"):
         asked(world, tools=[WEATHER], tool_choice=allowed)
+
+
+def test_a_guided_value_is_no_longer_than_the_key_allows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accounts, "max_length", lambda *_: 20)
+    worker = world.employ(Lines("I would rather not.", "Nor now.", 'Oslo"'))
+    found = fold(asked(world, tools=[WEATHER], tool_choice=NAMED))
+    assert found["horde"]["guided_requests"] == 1
+    assert {payload["max_length"] for payload in worker.payloads} == {20}
