@@ -7,29 +7,16 @@ forwarding headers are believed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 
 from werkzeug.datastructures import Headers
+
+from horde_proxy.networks import parse_address
 
 _FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-real-ip"})
 _FORWARDING_PREFIX = "x-forwarded-"
 """Headers that a reverse proxy adds: X-Forwarded-For, -Host, -Proto and so on; Forwarded is RFC
 7239's, Via RFC 9110's (7.6.3), X-Real-IP nginx's."""
-_NETWORK_OF_ONE = 64
-"""Bits: providers give a home an IPv6 network of this size, in which it chooses addresses."""
-
-
-def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address, or None for other text, such as the "" of a Unix socket.
-
-    An IPv4 client of an IPv6 socket has an address like "::ffff:10.0.0.1"; it becomes 10.0.0.1.
-    """
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
 
 
 class TrustedProxies:
@@ -70,14 +57,6 @@ def is_local(peer: str, headers: Headers, trusted: TrustedProxies) -> bool:
         address = _named_client(peer, headers, trusted) or "unknown"
     parsed = parse_address(address)
     return parsed.is_loopback if parsed else not address
-
-
-def network_of(address: str) -> str:
-    """What belongs to one home: an IPv4 address, or an IPv6 network of 64 bits."""
-    parsed = parse_address(address)
-    if isinstance(parsed, IPv6Address) and not parsed.is_loopback:
-        return str(ip_network((parsed.packed, _NETWORK_OF_ONE), strict=False))
-    return str(parsed or address)
 
 
 def _named_client(peer: str, headers: Headers, trusted: TrustedProxies) -> str | None:

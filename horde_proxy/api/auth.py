@@ -16,6 +16,7 @@ from horde_proxy.errors import InvalidApiKey, InvalidRequest, TooManyWrongKeys
 from horde_proxy.json_reading import TooManyValues, parse_json
 from horde_proxy.key_digest import key_digest
 from horde_proxy.ledger import ClientKey
+from horde_proxy.networks import network_of
 from horde_proxy.router import EVERYTHING
 from horde_proxy.upstreams.proxying import JsonBody
 
@@ -80,7 +81,8 @@ def authenticate() -> None:
 
 def count_wrong_key(ctx: AppContext, key: str) -> None:
     """Count a wrong key of the client's address. Raises TooManyWrongKeys above the bound."""
-    wait = ctx.live.wrong_keys.count(addresses.network_of(client_address(ctx)), key)
+    address = client_address(ctx)
+    wait = ctx.live.wrong_keys.count(network_of(address) or address, key)
     if wait:
         raise TooManyWrongKeys(
             f"Too many wrong API keys came from this address. Wait {wait} s, or send the right "

@@ -6,15 +6,12 @@ to go because there are too many.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 C = TypeVar("C")
-_NETWORK_OF_ONE = 64
-"""Bits of an IPv6 address that a provider gives to one customer, whose machines share them."""
 
 
 @dataclass
@@ -91,23 +88,3 @@ class WaitingConnections(Generic[C]):
     def most_silent(self, is_meant: Callable[[C], bool] = lambda _: True) -> C | None:
         """Of those that are meant, the one that has been silent for longest, if any."""
         return next((connection for connection in self._waits if is_meant(connection)), None)
-
-
-def network_of(client: Any) -> str | None:
-    """What a client's connections are counted by: its IPv4 address, or its IPv6 network.
-
-    None for clients on this machine, which are trusted with all of it, and over Unix sockets.
-    """
-    if not isinstance(client, tuple):
-        return None
-    try:
-        address = ipaddress.ip_address(client[0].partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address):
-        # A socket for both protocols names 192.0.2.1 as ::ffff:192.0.2.1.
-        mapped = address.ipv4_mapped
-        if mapped is None and not address.is_loopback:
-            return str(ipaddress.ip_network((address, _NETWORK_OF_ONE), strict=False))
-        address = mapped or address
-    return None if address.is_loopback else str(address)

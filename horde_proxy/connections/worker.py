@@ -47,8 +47,9 @@ from horde_proxy.connections.request import (
     ReceivedParser,
     State,
 )
-from horde_proxy.connections.waiting import WaitingConnections, network_of
+from horde_proxy.connections.waiting import WaitingConnections
 from horde_proxy.errors import error_envelope
+from horde_proxy.networks import network_of
 
 _RECEIVING = 2000
 """Connections whose next request is incomplete: each may hold 128 kB of memory."""
@@ -119,7 +120,9 @@ class CollectingWorker(ThreadWorker):  # type: ignore[misc]
 
     def network_of(self, connection: Connection) -> str | None:
         """What the client's connections are counted by; None to count them with nobody's."""
-        return network_of(connection.client)
+        client = connection.client
+        # A Unix socket's has no address.
+        return network_of(client[0]) if isinstance(client, tuple) else None
 
     def is_urgent(self, request: Any) -> bool:
         """Whether threads of its own are kept for this request, which takes no time."""
