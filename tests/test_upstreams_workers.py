@@ -122,6 +122,38 @@ def test_the_preferred_worker_is_listed_alone() -> None:
     }
 
 
+def test_workers_that_the_horde_leaves_out_itself_take_no_place_in_the_list() -> None:
+    """Else the five fastest would be listed, and all others be idle."""
+    unvalidated = [worker(f"u{number}", validated=False) for number in range(9)]
+    slow = [worker(f"s{number}", is_slow=True) for number in range(9)]
+    good = [worker(f"g{number}") for number in range(9)]
+    workers = [*unvalidated, *slow, *good]
+    assert worker_list(workers, filters=Filters(slow=False)) == {}
+    assert worker_list(workers, ["g1"], filters=Filters(slow=False)) == {
+        "workers": ["g1"],
+        "worker_blacklist": True,
+    }
+
+
+def test_a_denied_worker_is_named_also_while_it_could_not_take_the_job() -> None:
+    resting = worker("6", in_maintenance=True)
+    assert worker_list([ONE, SMALL, resting, TWO], filters=Filters(deny=["4", "6"])) == {
+        "workers": ["4", "6"],
+        "worker_blacklist": True,
+    }
+
+
+def test_workers_that_alone_may_answer_are_always_listed_by_name() -> None:
+    mine = Filters(allow=["one", "2"])
+    both = {"workers": ["1", "2"], "worker_blacklist": False}
+    assert worker_list([ONE, TWO], filters=mine) == both
+    assert worker_list([ONE, TWO, SLOW], filters=mine) == both
+    assert worker_list([ONE, TWO, SLOW], ["1"], filters=mine) == {
+        "workers": ["2"],
+        "worker_blacklist": False,
+    }
+
+
 def test_with_many_unwanted_workers_the_five_fastest_are_listed() -> None:
     many = [worker(str(number), speed=float(number)) for number in range(1, 21)]
     denied = Filters(deny=[str(number) for number in range(1, 11)])

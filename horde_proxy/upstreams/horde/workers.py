@@ -24,6 +24,8 @@ from horde_proxy.upstreams.horde.catalog import CatalogWorker
 LEAST_SHORTENED = 64
 """Tokens: a job this short did not fail because it was too long for its workers."""
 
+_OF_THE_HORDE = frozenset({"validated_backends", "trusted_workers", "slow_workers"})
+"""The filters that the horde has itself, see `Filters.options`."""
 _REMEDIES = {
     "validated_backends": "`validated_backends` to false",
     "trusted_workers": "`trusted_workers` to false",
@@ -79,6 +81,14 @@ class Filters:
             "deny_workers": not names.isdisjoint(self.deny),
         }
         return [setting for setting, is_excluded in excludes.items() if is_excluded]
+
+    def must_name(self, worker: CatalogWorker) -> bool:
+        """Whether a submit has to name a worker for the horde to leave it out.
+
+        The horde has three of the filters itself. The others count also for workers that are in
+        maintenance or too small now: they may come back, or grow, while the request waits.
+        """
+        return not _OF_THE_HORDE.issuperset(self.exclusions(worker))
 
     def options(self) -> dict[str, bool]:
         """The fields of a submit for the horde's own filters."""
@@ -163,23 +173,20 @@ class WorkerPool:
         wanted = self.wanted(job, failed)
         if preferred and any(worker.id == preferred for worker in wanted):
             return {"workers": [preferred], "worker_blacklist": False}
-        # The horde itself leaves out eligible workers that are too small. What a filter excludes is
-        # always named: such a worker may have grown since the list of workers was made.
-        small = set(self.eligible).difference(self.able(job))
-        unwanted = [
-            worker
-            for worker in self.active
-            if worker.id and worker not in wanted and worker not in small
-        ]
-        if not unwanted:
+        excluded = [worker for worker in self.serving if self.filters.must_name(worker)]
+        failing = [worker for worker in self.able(job) if worker not in wanted]
+        unwanted = [worker for worker in (*excluded, *failing) if worker.id]
+        # With a deny list, a worker that comes while the request waits could take it.
+        must_list = bool(self.filters.allow)
+        if not unwanted and not must_list:
             return {}
         # The horde reads no more than five: a deny list where that is enough, since it leaves more
         # workers to choose from. Else the five fastest, or, where only failures count and not a
         # filter, the worst five denied.
-        if len(unwanted) <= MOST_WORKERS:
+        if len(unwanted) <= MOST_WORKERS and not must_list:
             return {"workers": [worker.id for worker in unwanted], "worker_blacklist": True}
         choice = wanted or self.eligible
-        if len(choice) <= MOST_WORKERS or len(self.eligible) < len(self.active):
+        if len(choice) <= MOST_WORKERS or excluded or must_list:
             best = sorted(choice, key=lambda worker: (-worker.speed, worker.id))[:MOST_WORKERS]
             return {"workers": [worker.id for worker in best], "worker_blacklist": False}
         unwanted_ids = {worker.id for worker in unwanted}
