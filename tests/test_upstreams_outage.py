@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,14 +13,18 @@ import requests
 import responses
 
 from horde_proxy.errors import TimedOut, Unreachable, UpstreamFailed
-from horde_proxy.protocol.chunks import fold
+from horde_proxy.protocol.chunks import Head, chunk, fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
+from horde_proxy.router import Router
+from horde_proxy.router.circuit_breaker import CircuitBreaker
+from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem, Waiting
 from horde_proxy.upstreams.horde.client import HordeClient, NotTaken
 from horde_proxy.upstreams.horde.text import TEXT
 from horde_proxy.upstreams.interleave import take_turns
 from horde_proxy.worker.bridge import Bridge
-from tests.support import HORDE_URL, Scripted, World
+from tests.support import HORDE_URL, Clock, Scripted, World
+from tests.test_router import Offering
 
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
 REQUEST = GenerationRequest("test/model", (Message("user", "Hi"),))
@@ -284,3 +288,52 @@ def test_a_lone_horde_that_refuses_connections_is_down_and_up_again(world: World
     cable.is_cut = False
     world.clock.seconds += 60
     assert state() == ("up", None)
+
+
+def test_a_stream_that_begins_without_an_answer_says_nothing_good_of_its_endpoint() -> None:
+    class Early(Offering):
+        def stream(
+            self, request: GenerationRequest, route: Route, caller: Caller
+        ) -> Generator[StreamItem, None, None]:
+            yield Accepted({}, self.name, is_early=True)
+            yield Waiting("horde unreachable")
+            yield Accepted({}, self.name)
+
+    clock = Clock()
+    one = Endpoint(Early("one", "m"), CircuitBreaker(1, 60, clock))
+    attempt = one.breaker.try_acquire()
+    assert attempt is not None
+    attempt.failed("gone")
+    attempt.end()
+    clock.seconds += 1
+    router = Router([one])
+    items = router.stream(REQUEST, router.candidates("m"), Caller())
+    states = [one.breaker.state()["state"] for _ in items]
+    assert states == ["probing", "probing", "up"]
+
+
+def test_only_an_endpoint_that_is_not_cooling_may_answer_instead() -> None:
+    asked: list[bool] = []
+
+    class Asking(Offering):
+        def stream(
+            self, request: GenerationRequest, route: Route, caller: Caller
+        ) -> Generator[StreamItem, None, None]:
+            asked.append(caller.may_fail_over())
+            yield Accepted({}, self.name)
+            yield chunk(Head("id", 1, "m"), {"content": "x"})
+            asked.append(caller.may_fail_over())
+
+    clock = Clock()
+    one = Endpoint(Asking("one", "m"), CircuitBreaker(1, 60, clock))
+    two = Endpoint(Asking("two", "m"), CircuitBreaker(1, 60, clock), priority=1)
+    router = Router([one, two])
+    list(router.stream(REQUEST, router.candidates("m"), Caller()))
+    # Once the client has seen content, no other endpoint may answer.
+    assert asked == [True, False]
+    attempt = two.breaker.try_acquire()
+    assert attempt is not None
+    attempt.failed("gone")
+    attempt.end()
+    list(router.stream(REQUEST, router.candidates("m"), Caller()))
+    assert asked[2:] == [False, False]
