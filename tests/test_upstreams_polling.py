@@ -105,6 +105,11 @@ def test_a_job_that_takes_as_long_as_expected_needs_few_polls(
     assert unmeasured <= 5 + seconds
 
 
+def test_the_free_polls_of_a_short_job_are_spread_over_the_wait_for_its_worker() -> None:
+    times = polled_for(4.5, expected=0.1)
+    assert times == pytest.approx([0.252, 0.752, 1.252, 2.0, 4.0])
+
+
 @pytest.mark.parametrize("expected", [0, 0.01, 1, 3, 7, 15, 60, 300])
 def test_however_long_a_measured_job_takes_there_is_a_poll_each_two_seconds_and_three(
     expected: float,

@@ -121,6 +121,10 @@ class PollSchedule:
         """Seconds that would be best to the next poll, if the job takes as long as expected."""
         now = self._clock()
         dense = min(_DENSE + _DENSE_WIDENING * expected.seconds, LONGEST)
+        # A worker that is idle takes up to a second to pop a job: the free polls are for more than
+        # the shortest job alone. One that is there at once is noticed by the first poll.
+        if self._count and not self._was_processing:
+            dense = max(dense, SHORTEST)
         rare = min(_RARE_SHARE * expected.seconds, _RARE)
         until_around = expected.end - _AROUND_SHARE * expected.seconds - now
         # The end of this gap is poll number _count + 1.
