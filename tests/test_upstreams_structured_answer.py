@@ -403,6 +403,14 @@ def test_a_strict_schema_that_cannot_be_met_is_a_refusal(world: World) -> None:
     assert message["refusal"].startswith("No valid JSON: ")
 
 
+def test_json_of_digits_counts_no_more_tokens_than_were_requested(world: World) -> None:
+    text = '{"number":123456789012345678901234567890}'
+    found = answer(world, text, response_format={"type": "json_object"}, max_tokens=20)
+    assert found["choices"][0]["message"]["content"] == text
+    assert found["choices"][0]["finish_reason"] == "stop"
+    assert found["usage"]["completion_tokens"] == 20
+
+
 def test_json_that_was_cut_off_says_length(world: World) -> None:
     found = answer(
         world,

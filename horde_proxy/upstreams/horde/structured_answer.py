@@ -261,14 +261,16 @@ class StructuredAnswer:
             yield self._end(index, "length")
             return
         answer, text, problem = yield from self._read_json(answer, json_format.schema)
+        is_filled = False
         if problem and json_format.schema is not None:
+            is_filled = True
             text = yield from self._filled_json(json_format.schema)
         # OpenAI's form for a strict schema that was not met; clients look for it.
         if not text and json_format.strict:
             yield chunks.chunk(self.head, {"refusal": f"No valid JSON: {problem}"}, index=index)
             yield self._end(index, "stop")
             return
-        yield from self._emit(index, answer, text or self._text(answer))
+        yield from self._emit(index, answer, text or self._text(answer), is_filled=is_filled)
         yield self._end(index, "stop")
 
     def _read_json(
@@ -327,12 +329,15 @@ class StructuredAnswer:
         """The text of an answer, with the beginning that was given to the model."""
         return self.structure.prefill + answer.content
 
-    def _emit(self, index: int, answer: Answer, content: str) -> Iterator[Chunk]:
+    def _emit(
+        self, index: int, answer: Answer, content: str, *, is_filled: bool = False
+    ) -> Iterator[Chunk]:
         """The chunks of an answer's reasoning and of this content, which are counted."""
         written = content.removeprefix(self.structure.prefill)
         tokens = estimate(written) + answer.reasoning_tokens
-        # The answer's own count is clamped by what was requested.
-        self.tokens += min(tokens, answer.tokens) if written == answer.content else tokens
+        # The answer's own count is clamped by what was requested; a filled text has requests of its
+        # own.
+        self.tokens += tokens if is_filled else min(tokens, answer.tokens)
         self.reasoning_tokens += answer.reasoning_tokens
         yield from self._emit_new("reasoning_content", answer.reasoning, index)
         yield from self._emit_new("content", content, index)
