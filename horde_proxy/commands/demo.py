@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from shlex import quote
 from typing import Any
 
@@ -190,7 +190,9 @@ def _processes(report: Report) -> Iterator[list[subprocess.Popen[bytes]]]:
         # An impatient second Ctrl-C must not leave processes behind.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        report("Stopping ...")
+        # `demo | head` reads no more: nobody sees this line, and what runs must end all the same.
+        with suppress(OSError):
+            report("Stopping ...")
         # Workers first, so that the proxy still takes the jobs that they give back.
         for process in reversed(processes):
             process.terminate()

@@ -85,3 +85,21 @@ def test_the_printed_curl_line_answers_and_a_signal_ends_everything(
 def test_the_demo_says_where_it_cannot_listen() -> None:
     with pytest.raises(demo.DemoError, match="listen"):
         demo._check_bind("203.0.113.1:1")
+
+
+@pytest.mark.skipif(not shutil.which("ps"), reason="needs ps")
+def test_a_demo_whose_output_is_read_no_more_leaves_nothing_behind() -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "horde_proxy", "demo", "--bind", bind, "--model", "ngram"]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    assert demo.stdout is not None
+    started: set[int] = set()
+    try:
+        until(lambda: b"Ctrl-C" in demo.stdout.readline())  # type: ignore[union-attr]
+        started = children(demo.pid)
+        demo.stdout.close()
+    finally:
+        demo.send_signal(signal.SIGTERM)
+        demo.wait(60)
+    assert len(started) >= 2
+    until(lambda: not any(map(is_running, started)))
