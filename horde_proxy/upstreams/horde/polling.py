@@ -13,6 +13,7 @@ A model that was measured, whose end is expected:
     before             every 3 s at most, or twice
     around             a tenth of the time before and after it, every 0.3 s to 1.2 s
     in all             no more polls than one each two seconds, and three
+    twice as late      as if it had not been measured: the expectation was wrong
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class Expected(NamedTuple):
 
     end: float
     seconds: float
+
+
+def _doubtful_from(expected: Expected) -> float:
+    """The time from which on an expectation says nothing: the job takes more than twice as long."""
+    return expected.end + max(expected.seconds, _AFTER_FIRST)
 
 
 class PollSchedule:
@@ -104,7 +110,8 @@ class PollSchedule:
         is_far = not processing and queue_position > _FAR_POSITION
         # A pushed result needs no polls; but no push tells that a worker has begun.
         least = self._least() if self._was_processing else min(self._least(), FAR)
-        gap = self._gap() if expected is None else self._gap_to(expected)
+        is_known = expected is not None and self._clock() <= _doubtful_from(expected)
+        gap = self._gap_to(expected) if expected and is_known else self._gap()
         if self._count:
             gap *= max(self._load() / MANY, 1.0)
         return max(gap, FAR if is_far else 0.0, self._until_allowed(), least)
