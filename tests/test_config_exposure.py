@@ -183,6 +183,7 @@ def test_a_settings_file_whose_keys_others_may_read_is_named(folder: Path, mode:
     ],
 )
 def test_every_kind_of_key_counts(folder: Path, text: str) -> None:
+    require_extras(text)
     assert "others may read the keys" in shown(written(folder / "a.toml", text, 0o644))[0]
 
 
@@ -199,8 +200,16 @@ def test_every_kind_of_key_counts(folder: Path, text: str) -> None:
 def test_a_file_without_keys_may_be_read(
     folder: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    require_extras(text)
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
     assert shown(written(folder / "a.toml", text, 0o644)) == []
+
+
+def require_extras(text: str) -> None:
+    """Skip where a package is missing without which these settings are refused."""
+    for setting, package in {"redis://": "redis", "postgresql://": "psycopg"}.items():
+        if setting in text:
+            pytest.importorskip(package)
 
 
 def test_a_python_file_that_reads_its_key_elsewhere_may_be_read(

@@ -71,7 +71,7 @@ def check(path: str | None, url: str | None, key: str | None, quick: bool) -> No
         check_settings(settings),
         check_horde(settings, _session_for(settings)),
         check_endpoints(settings),
-        check_webhooks(settings, requests.Session()),
+        check_webhooks(settings, new_session()),
         check_url(url, key, new_session(), not quick, say) if url else (),
     )
     is_failed = False
