@@ -6,6 +6,7 @@ machine on which the bounds were set, so that a slow machine measures the same.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import subprocess
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -218,6 +220,77 @@ def test_a_form_costs_no_more_than_one_may(processes: Processes, name: str) -> N
     within(cost, OWNER)
 
 
+MEGABYTE = 1_000_000
+HORDE = "/api/v2"
+SENT = {
+    f"{HORDE}/status/models": ([b"[" + b" " * MEGABYTE, *[b" " * MEGABYTE] * 499], ""),
+    f"{HORDE}/workers": ([gzip.compress(b"[" + b" " * 999 * MEGABYTE, 1)], "gzip"),
+    f"{HORDE}/stats/text/models": ([b"[" * 10 * MEGABYTE], ""),
+    "/v1/models": ([gzip.compress(b"[" + b" " * 999 * MEGABYTE, 1)], "gzip"),
+    "/listed/v1/models": ([json.dumps({"data": [{"id": MODEL}]}).encode()], ""),
+    "/listed/v1/chat/completions": ([b"{", *[b" " * MEGABYTE] * 299, b"}"], ""),
+    "/listed/v1/completions": ([b"[" * 10 * MEGABYTE], ""),
+}
+"""What the hostile server answers, by path: its pieces and their coding."""
+
+
+class HostileHandler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        pieces, coding = SENT.get(self.path.partition("?")[0], ([b"{}"], ""))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        if coding:
+            self.send_header("Content-Encoding", coding)
+        self.end_headers()
+        # Its client may have read enough.
+        with contextlib.suppress(OSError):
+            for piece in pieces:
+                self.wfile.write(piece)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def hostile() -> Iterator[str]:
+    """The URL of a server that answers whatever fills a memory."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), HostileHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/horde/models", "/v1/opencode.json"])
+def test_what_a_horde_answers_costs_no_more_than_one_may(
+    processes: Processes, hostile: str, path: str
+) -> None:
+    url, master = processes.serve(horde__url=hostile)
+    cost, _ = measured(Served(url, worker_of(master.pid)), Case(path, bytes), {}, "GET")
+    within(cost, OWNER)
+
+
+def test_a_servers_list_costs_no_more_than_one_may(processes: Processes, hostile: str) -> None:
+    url, master = processes.serve(endpoints=json.dumps([{"url": hostile}]))
+    served = Served(url, worker_of(master.pid))
+    cost, _ = measured(served, Case("/v1/models", bytes), {}, "GET")
+    within(cost, OWNER)
+
+
+@pytest.mark.parametrize("path", [_CHAT, _COMPLETIONS])
+def test_what_a_server_answers_costs_no_more_than_one_may(
+    processes: Processes, hostile: str, path: str
+) -> None:
+    url, master = processes.serve(endpoints=json.dumps([{"url": f"{hostile}/listed/v1"}]))
+    served = Served(url, worker_of(master.pid))
+    cost, status = measured(served, Case(path, chat(prompt="Hi")), {})
+    assert status == 200
+    within(cost, OWNER)
+
+
 class Cost(NamedTuple):
     seconds: float
     megabytes: float
@@ -233,20 +306,29 @@ def within(cost: Cost, bounds: tuple[float, int]) -> None:
     assert cost.health <= 0.5 * max(speed, 1) + 0.5, (cost, speed)
 
 
-def measured(served: Served, case: Case, headers: Mapping[str, str]) -> tuple[Cost, int]:
+def measured(
+    served: Served, case: Case, headers: Mapping[str, str], method: str = "POST"
+) -> tuple[Cost, int]:
     """The cost of one request to the process that serves it, and the status of the answer."""
     body, kind = case.body(), {"Content-Type": "application/json"}
     Path(f"/proc/{served.process}/clear_refs").write_text("5")  # the peak begins anew
     memory, seconds = kilobytes(served.process, "VmRSS"), cpu_seconds(served.process)
     with watching_health(served.url) as health:
-        status = post(f"{served.url}{case.path}", body, {**kind, **headers})
+        status = send(method, f"{served.url}{case.path}", body, {**kind, **headers})
     peak = kilobytes(served.process, "VmHWM")
     cost = Cost(cpu_seconds(served.process) - seconds, (peak - memory) / 1000, max(health))
     return cost, status
 
 
-def post(url: str, body: bytes, headers: dict[str, str]) -> int:
-    return requests.post(url, data=body, headers=headers, timeout=120).status_code
+def send(method: str, url: str, body: bytes, headers: dict[str, str]) -> int:
+    with requests.request(
+        method, url, data=body, headers=headers, timeout=120, stream=True
+    ) as answer:
+        # A break in the middle of what is passed on is an end like others here.
+        with contextlib.suppress(requests.RequestException):
+            for _ in answer.iter_content(MEGABYTE):
+                pass
+        return answer.status_code
 
 
 @contextmanager
