@@ -27,7 +27,7 @@ from horde_proxy.prompts.answer import (
     without_echo,
 )
 from horde_proxy.prompts.formats import Format
-from horde_proxy.prompts.tokens import count_within, estimate
+from horde_proxy.prompts.tokens import count_within, estimate, truncate
 
 End = Literal["ended", "full", "doubtful"]
 PROBE_LENGTH = 48
@@ -106,6 +106,15 @@ class PartialAnswer:
         """The tokens of the text so far: our estimate, clamped by what was requested."""
         return max(estimate(self.text) - self._excess, 0)
 
+    def _cut_at(self) -> int | None:
+        """The estimated tokens at which the text is cut; None where it is as long as it may be."""
+        if not self._excess:
+            return self._limit
+        # Our estimate is too high for this model's tokens, so the text is cut as much later.
+        tokens = self._tokens()
+        is_over = tokens > self._limit
+        return round(self._limit * estimate(self.text) / tokens) if is_over else None
+
     def add(self, segment: str, max_length: int, fill: LengthEstimate) -> End:
         """Append a segment that was requested with `max_length`. How it ended, see the module."""
         if self.segments:
@@ -142,9 +151,8 @@ class PartialAnswer:
 
         `is_full`: whether the last segment was cut off; if None, this is inferred from the text.
         """
-        tokens, is_over = self._tokens(), self.left() < 0
-        # Where our estimate is too high for this model's tokens, the text is cut as much later.
-        limit = round(self._limit * estimate(self.text) / tokens) if is_over else None
+        tokens, limit = self._tokens(), self._cut_at()
+        is_over = limit is not None and truncate(self.text, limit) != self.text
         # Several segments together are longer than a max_length: only the limit may cut them off.
         total = max(max_length, tokens) if self.segments == 1 else max(tokens, 1)
         answer = self._read(self.text, total, limit)
