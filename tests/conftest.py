@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -24,6 +25,7 @@ for profile, examples in {"quick": 25, "thorough": 200}.items():
     )
 hypothesis.settings.load_profile("quick")
 
+LIVE = Path(__file__).parent / "live"
 # Python's audit events of what only the tests in tests/live may do: https://peps.python.org/pep-0578/
 _LIVE_EVENTS = {
     "os.exec",
@@ -76,6 +78,12 @@ def _remembered_builder(rule: Rule, append_unknown: bool = True) -> Any:
 
 
 Rule._compile_builder = _remembered_builder  # type: ignore[assignment,method-assign]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave tests/live out where its marker is: to import it takes as long as all other tests."""
+    is_excluded = "not live" in (config.getoption("markexpr") or "")
+    return True if is_excluded and collection_path == LIVE else None
 
 
 @pytest.fixture(autouse=True)

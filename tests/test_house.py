@@ -10,6 +10,10 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+# In one process, which reads the modules once.
+pytestmark = pytest.mark.xdist_group("house")
 PACKAGE = Path(__file__).parent.parent / "horde_proxy"
 
 
