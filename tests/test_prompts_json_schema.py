@@ -415,7 +415,7 @@ _MIXED = [element for number in range(1000) for element in (number, f"s{number}"
 )
 def test_work_on_a_schema_ends_with_its_budget(schema: dict[str, Any], value: Any) -> None:
     with limited_work():
-        for _ in range(20):
+        for _ in range(12):
             assert problem_with(value, schema) is None
         # Nothing is left of the units, or of the errors that may be kept.
         with pytest.raises(TooMuchWork):
