@@ -100,9 +100,9 @@ def test_deep_nesting_in_a_model_is_cut() -> None:
     assert model["flat"] == [1]
 
 
-def test_a_list_of_a_hundred_thousand_models_is_cut_at_ten_thousand() -> None:
+def test_a_list_of_a_hundred_thousand_models_is_cut_at_five_thousand() -> None:
     models, left_out = model_objects([{"id": f"m{number}"} for number in range(100_000)])
-    assert (len(models), models[-1]["id"], left_out) == (10_000, "m9999", 90_000)
+    assert (len(models), models[-1]["id"], left_out) == (5_000, "m4999", 95_000)
 
 
 @responses.activate

@@ -1,7 +1,7 @@
 """What one request may cost the process that serves it: CPU time and memory, seen from outside.
 
-The bounds are those of docs/security.md. Seconds are this machine's CPU time over that of the
-machine on which the bounds were set, so that a slow machine measures the same.
+Each budget of docs/security.md that a request can reach is met at its limit and beyond. Seconds are
+CPU time; a machine that is slower than the one on which the bounds were set has as much more.
 """
 
 from __future__ import annotations
@@ -108,11 +108,7 @@ STRANGERS = {
 }
 OWNERS = {
     "many keys": Case(_CHAT, lambda: json.dumps({str(n): n for n in range(2_300_000)}).encode()),
-    "many values": Case(_CHAT, lambda: json.dumps({str(n): n for n in range(240_000)}).encode()),
     "brackets": Case(_CHAT, lambda: b"[" * 4_000_000),
-    "twenty thousand messages": Case(
-        _CHAT, chat(messages=[{"role": "user", "content": "Hello you"}] * 20_000)
-    ),
     "a message of twenty megabytes": Case(
         _CHAT, chat(messages=[{"role": "user", "content": "word " * 4_000_000}])
     ),
@@ -200,6 +196,63 @@ def test_the_owner_of_a_key_costs_no_more_than_one_may(served: Served, name: str
     within(cost, OWNER)
 
 
+LONGEST = 33_554_432
+"""Bytes of server.max_body."""
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        value = {"type": "object", "properties": {"a": value}, "required": ["a"]}
+    return value
+
+
+AT_THE_LIMIT = {
+    "the longest body": Case(
+        _CHAT, chat(messages=[{"role": "user", "content": "word " * (LONGEST // 5 - 100)}])
+    ),
+    "the longest body, compressed": Case(
+        _CHAT,
+        lambda: gzip.compress(
+            chat(messages=[{"role": "user", "content": "a" * (LONGEST - 200)}])(), 1
+        ),
+        {"Content-Encoding": "gzip"},
+    ),
+    "the most values": Case(
+        _CHAT, lambda: json.dumps({str(number): number for number in range(249_998)}).encode()
+    ),
+    "the most messages": Case(
+        _CHAT, chat(messages=[{"role": "user", "content": "Hello you"}] * 20_000)
+    ),
+    "the most parts": Case(
+        _CHAT,
+        chat(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}] * 1_000}] * 40),
+    ),
+    "the most stops": Case(_CHAT, chat(stop=[f"stop {number:05}"[:10] for number in range(1_000)])),
+    "the most tools": Case(
+        _CHAT, chat(tools=[tool(f"t{number}", nested(2)) for number in range(1_000)])
+    ),
+    "the deepest schema": Case(_CHAT, schema(nested(14))),
+    "the largest schema": Case(_CHAT, schema({"enum": list(range(9_990))})),
+    "the longest name": Case(_CHAT, chat(model="m" * 1_000)),
+    "the longest regular expression": Case(_CHAT, chat(model="~" + "(a|b)*" * 33)),
+    "the longest list of them": Case(_CHAT, chat(model=",".join(["~" + "(a|b)*" * 7] * 20))),
+    "the most models of a worker": Case(
+        _POP,
+        lambda: json.dumps({"name": "w", "models": [f"m{n}" for n in range(200)]}).encode(),
+        {"apikey": KEY},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(AT_THE_LIMIT))
+def test_what_is_just_allowed_costs_no_more_than_one_may(served: Served, name: str) -> None:
+    case = AT_THE_LIMIT[name]
+    cost, status = measured(served, case, {"Authorization": f"Bearer {CLIENT}", **case.headers})
+    assert status not in (413, 431, 500), status
+    within(cost, OWNER)
+
+
 FORMS = {
     "line ends": form(b"\r\n" * 10_000_000),
     "ends of lines": form(b"\r" * 20_000_000),
@@ -207,6 +260,7 @@ FORMS = {
     "line ends before the first part": lambda: b"\r\n" * 10_000_000,
     "a header without an end": lambda: b"--XX\r\nA: b" + b"\r\n " * 6_000_000,
     "spaces behind a boundary": lambda: form(b"")()[:-6] + b" " * 20_000_000,
+    "the most parts": lambda: form(b"")()[:-6] * 999 + form(b"")(),
     "many small parts": lambda: form(b"")()[:-6] * 200_000,
 }
 
@@ -227,6 +281,10 @@ SENT = {
     f"{HORDE}/workers": ([gzip.compress(b"[" + b" " * 999 * MEGABYTE, 1)], "gzip"),
     f"{HORDE}/stats/text/models": ([b"[" * 10 * MEGABYTE], ""),
     "/v1/models": ([gzip.compress(b"[" + b" " * 999 * MEGABYTE, 1)], "gzip"),
+    "/large/v1/models": (
+        [json.dumps({"data": [{"id": f"m{n}", "a": "x" * 6_000} for n in range(5_000)]}).encode()],
+        "",
+    ),
     "/listed/v1/models": ([json.dumps({"data": [{"id": MODEL}]}).encode()], ""),
     "/listed/v1/chat/completions": ([b"{", *[b" " * MEGABYTE] * 299, b"}"], ""),
     "/listed/v1/completions": ([b"[" * 10 * MEGABYTE], ""),
@@ -280,6 +338,16 @@ def test_a_servers_list_costs_no_more_than_one_may(processes: Processes, hostile
     within(cost, OWNER)
 
 
+def test_the_longest_list_of_models_costs_no_more_than_one_may(
+    processes: Processes, hostile: str
+) -> None:
+    url, master = processes.serve(endpoints=json.dumps([{"url": f"{hostile}/large/v1"}]))
+    served = Served(url, worker_of(master.pid))
+    cost, status = measured(served, Case("/v1/models", bytes), {}, "GET")
+    assert status == 200
+    within(cost, OWNER)
+
+
 @pytest.mark.parametrize("path", [_CHAT, _COMPLETIONS])
 def test_what_a_server_answers_costs_no_more_than_one_may(
     processes: Processes, hostile: str, path: str
@@ -303,7 +371,7 @@ def within(cost: Cost, bounds: tuple[float, int]) -> None:
     assert cost.megabytes <= megabytes, cost
     assert cost.seconds <= seconds * speed, (cost, speed)
     # /health/live never waits for more than a slice of the interpreter.
-    assert cost.health <= 0.5 * max(speed, 1) + 0.5, (cost, speed)
+    assert cost.health <= 0.5 * speed + 0.5, (cost, speed)
 
 
 def measured(
@@ -365,8 +433,8 @@ def cpu_seconds(process: int) -> float:
 
 
 def speed_of_this_machine() -> float:
-    """How many times as long as on the reference machine this one takes, by the best of three."""
-    return min(_work() for _ in range(3)) / _REFERENCE_SECONDS
+    """How many times as long as the reference machine this one takes, 1 at least."""
+    return max(min(_work() for _ in range(3)) / _REFERENCE_SECONDS, 1.0)
 
 
 def _work() -> float:

@@ -14,9 +14,9 @@ from horde_proxy.errors import UpstreamFailed
 from horde_proxy.json_reading import parse_json
 from horde_proxy.numbers import finite
 
-MOST_MODELS = 10_000
-"""Models of one server. Hubs of ten thousand would hide all others, and every request of
-GET /v1/models sends them all."""
+MOST_MODELS = 5_000
+"""Models of one server. Hubs of more would hide all others, and every request of GET /v1/models
+sends them all. OpenRouter has 400."""
 _LONGEST_ID = 1000
 """Characters. Requests that name longer models are refused; see api/proxying.py."""
 _DEEPEST = 16
