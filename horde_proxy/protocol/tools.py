@@ -36,10 +36,12 @@ class _Function(LenientModel):
     strict: bool | None = None
 
 
+def _openai_mode(mode: Any) -> Any:
+    return _MODES.get(mode, mode) if isinstance(mode, str) else mode
+
+
 class _AllowedTools(LenientModel):
-    mode: Annotated[
-        Literal["auto", "required"], BeforeValidator(lambda mode: _openai_mode(mode))
-    ] = "auto"
+    mode: Annotated[Literal["auto", "required"], BeforeValidator(_openai_mode)] = "auto"
     tools: Objects
 
 
@@ -184,7 +186,3 @@ def _name(tool: Mapping[str, Any]) -> str | None:
     )
     name = inner.get("name")
     return name if isinstance(name, str) and name else None
-
-
-def _openai_mode(mode: Any) -> Any:
-    return _MODES.get(mode, mode) if isinstance(mode, str) else mode
