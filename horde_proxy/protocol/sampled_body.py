@@ -148,6 +148,10 @@ _OTHER_NAMES = {
     "typical": ("typical_p",),
     "rep_pen": ("repetition_penalty", "repeat_penalty"),
 }
+SAMPLING_NAMES = tuple(
+    name for known in _SAMPLING for name in (known, *_OTHER_NAMES.get(known, ()))
+)
+"""All fields of a body that change how tokens are drawn."""
 
 
 def common_request(body: SampledBody, leniency: Leniency, *, max_n: int) -> GenerationRequest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from horde_proxy.aihorde.model_traits import thinks
 from horde_proxy.aihorde.names import parameters_of, quantisation_of
 from horde_proxy.protocol.models import ModelFacts
+from horde_proxy.protocol.sampled_body import SAMPLING_NAMES
 from horde_proxy.upstreams.horde.catalog import ModelEntry
 from horde_proxy.upstreams.horde.options import HordeOptions
 
@@ -17,25 +18,7 @@ SUPPORTED_PARAMETERS = (
     "max_completion_tokens",
     "n",
     "stop",
-    "temperature",
-    "top_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "top_k",
-    "min_p",
-    "top_a",
-    "tfs",
-    "typical",
-    "typical_p",
-    "rep_pen",
-    "repetition_penalty",
-    "repeat_penalty",
-    "rep_pen_range",
-    "rep_pen_slope",
-    "smoothing_factor",
-    "dynatemp_range",
-    "dynatemp_exponent",
-    "sampler_order",
+    *SAMPLING_NAMES,
     "response_format",
     "structured_outputs",
 )
