@@ -71,7 +71,6 @@ UNREAD = frozenset(
         "z18-im_end-in-args",
         "z19-write-with-tool_response",
         "z23-kwargs",
-        "z29-single-for-array",
         "z31-o-final-json-tool",
         "y1-think-prose",
     }

@@ -6,5 +6,6 @@ limited, and work has a budget; regular expressions that could take very long ar
 references  the target of a `$ref`              shapes    the values that can be filled in
 inlining    a schema without `$ref` and allOf   fillable  from a schema to such a shape
 validation  does a value fit, and if not, why   slimming  a shorter schema for a prompt
+coercion    a model's value in the types of a schema
 work        the budget of all of these
 """

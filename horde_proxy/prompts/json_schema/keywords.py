@@ -53,7 +53,7 @@ def types_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[
         types = {name for name in named if isinstance(name, str)}
     # An enum without a type, such as {"enum": [1, 2]}, allows the types of its values.
     if not types and isinstance(schema.get("enum"), list):
-        types = {_type_of(value) for value in schema["enum"][:_MOST_VALUES]}
+        types = {type_of(value) for value in schema["enum"][:_MOST_VALUES]}
     for word in ("anyOf", "oneOf"):
         branches = schema.get(word)
         if isinstance(branches, list) and depth < _MOST_DEPTH:
@@ -62,7 +62,7 @@ def types_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[
     return frozenset(types)
 
 
-def _type_of(value: Any) -> str:
+def type_of(value: Any) -> str:
     """JSON Schema's name for the type of a value."""
     names = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object"}
     return "null" if value is None else names.get(type(value), "array")

@@ -1,31 +1,21 @@
 """Fits the arguments of a call to the tool's schema, and tells which of them do not fit.
 
-Models write "3" for 3, "true" for true, null for absent arguments, and objects as JSON texts. If
-the schema leaves no doubt, the intended value is taken.
+Models write "3" for 3, and copy the structure of the schema. If the schema leaves no doubt, the
+intended value is taken.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from horde_proxy.prompts.json_schema.keywords import (
-    dereferenced,
-    properties_of,
-    required_of,
-    types_of,
-)
+from horde_proxy.prompts.json_schema.coercion import coerced
+from horde_proxy.prompts.json_schema.keywords import properties_of, required_of, types_of
 from horde_proxy.prompts.json_schema.validation import problem_with
-from horde_proxy.prompts.lenient_json import DEEPEST, dumps, loads
+from horde_proxy.prompts.lenient_json import dumps, loads
 from horde_proxy.prompts.tool_calls.calls import FoundCall
 from horde_proxy.prompts.tool_calls.searching import SearchedText
 from horde_proxy.protocol.generation_request import Tool
-
-# 3, -12; 18 digits fit into 64 bits, more digits may be an id, which must stay a text
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
-# 0.5, -12.25
-_DECIMAL = re.compile(r"[+-]?\d{1,18}\.\d{1,18}")
 
 
 def make_call(searched: SearchedText, name: str, arguments: Any) -> FoundCall | None:
@@ -64,50 +54,8 @@ def _fitted(arguments: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, A
     if isinstance(inner, dict) and "properties" not in properties_of(schema):
         if set(arguments) <= {"properties", "type", "required"}:
             arguments = inner
-    fitted = _coerced(arguments, schema, schema, 0)
+    fitted = coerced(arguments, schema)
     return fitted if isinstance(fitted, dict) else arguments
-
-
-def _coerced(value: Any, schema: Any, root: Mapping[str, Any], depth: int) -> Any:
-    """The value with texts converted to the schema's types, and without unnecessary nulls."""
-    schema = dereferenced(schema, root)
-    if depth > DEEPEST or not schema:
-        return value
-    if isinstance(value, str):
-        return _from_text(value, types_of(schema, root))
-    if isinstance(value, list):
-        return [_coerced(item, schema.get("items"), root, depth + 1) for item in value]
-    if not isinstance(value, dict):
-        return value
-    properties, required = properties_of(schema), required_of(schema)
-    return {
-        key: _coerced(part, properties.get(key), root, depth + 1)
-        for key, part in value.items()
-        if part is not None
-        or key not in properties
-        or key in required
-        or "null" in types_of(properties[key], root)
-    }
-
-
-def _from_text(text: str, types: frozenset[str]) -> Any:
-    """A text converted to one of the types if it looks like one; else the text."""
-    bare = text.strip()
-    if not types or "string" in types:
-        return text
-    if "boolean" in types and bare.casefold() in ("true", "false"):
-        return bare.casefold() == "true"
-    if types & {"integer", "number"} and _INTEGER.fullmatch(bare):
-        return int(bare)
-    if "number" in types and _DECIMAL.fullmatch(bare):
-        return float(bare)
-    containers = {"array": list, "object": dict}
-    try:
-        value = loads(text)
-    except ValueError:
-        return text
-    is_wanted = any(isinstance(value, containers[name]) for name in types & set(containers))
-    return value if is_wanted else text
 
 
 def obvious_problem(searched: SearchedText, call: FoundCall) -> str | None:

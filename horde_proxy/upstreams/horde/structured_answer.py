@@ -10,7 +10,6 @@ What is read, and what fits, is decided in the room prompts.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ from horde_proxy.prompts.tool_calls.reading import certain_content
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
 from horde_proxy.protocol.generation_request import Message, Tool
+from horde_proxy.upstreams.call_ids import new_call_id
 from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer, CutOff, check_time
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
@@ -244,7 +244,7 @@ class StructuredAnswer:
         legacy = self.structure.request.legacy_functions
         for number, call in enumerate(calls[:1] if legacy else calls):
             self.tokens += estimate(call.name + call.arguments)
-            for delta in chunks.call_deltas(number, _call_id(), call.name, call.arguments):
+            for delta in chunks.call_deltas(number, new_call_id(), call.name, call.arguments):
                 yield chunks.chunk(
                     self.head, chunks.as_legacy(delta) if legacy else delta, index=index
                 )
@@ -358,8 +358,3 @@ class StructuredAnswer:
 
     def _end(self, index: int, reason: FinishReason) -> Chunk:
         return chunks.chunk(self.head, {}, index=index, finish_reason=reason)
-
-
-def _call_id() -> str:
-    """An id like OpenAI's: clients send it back with the result of the call."""
-    return f"call_{secrets.token_hex(12)}"

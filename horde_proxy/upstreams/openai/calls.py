@@ -7,13 +7,13 @@ here; how a call is written is the matter of protocol/chunks.py. No I/O.
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.errors import UpstreamFailed
 from horde_proxy.protocol.chunks import argument_deltas, call_deltas
+from horde_proxy.upstreams.call_ids import new_call_id
 from horde_proxy.upstreams.openai.texts import HalfPairs, whole_characters
 
 _MOST_CALLS = 1_000
@@ -166,14 +166,9 @@ class ForeignCalls:
     def _unique_id(self, call: _ForeignCall) -> str:
         """The call's own id; a new one where it has none, or another call has the same."""
         is_usable = call.id and call.id not in self._ids and len(call.id) <= _LONGEST_NAME
-        unique = call.id if is_usable else _new_call_id()
+        unique = call.id if is_usable else new_call_id()
         self._ids.add(unique)
         return unique
-
-
-def _new_call_id() -> str:
-    """An id like OpenAI's: clients send it back with the result of the call."""
-    return f"call_{secrets.token_hex(12)}"
 
 
 def _begins_another(call: _ForeignCall, delta: _CallDelta, *, is_seen: bool) -> bool:
