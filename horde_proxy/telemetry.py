@@ -19,7 +19,10 @@ class Telemetry:
         """A request was cancelled on the horde before its end."""
 
     def retried(self, reason: str) -> None:
-        """A request is repeated. `reason`: "faulted", "lost", "bad_text" or "misfit"."""
+        """A request is repeated. `reason`: "faulted", "lost", "bad_text", "misfit" or "hung".
+
+        For the last one, the first request goes on beside the second.
+        """
 
     def late(self, seconds: float) -> None:
         """A request ended so many seconds later than estimated at its submit; 0: in time."""

@@ -78,6 +78,12 @@ class Job:
     def payload(self, n: int, worker: str | None) -> dict[str, Any]:
         return {"n": n}
 
+    def second_payload(self, n: int) -> dict[str, Any] | None:
+        return None
+
+    def note_hung(self, answered_by: str) -> None:
+        raise AssertionError("there was no second request")
+
     def price(self, n: int) -> float:
         return 10.0 * n
 

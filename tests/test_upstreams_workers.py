@@ -210,7 +210,17 @@ def test_expected_seconds_follow_the_queue_once_it_moves() -> None:
     assert expected.left(0, 20) == 40.0
     assert expected.left(10, 10) == 10 * 10 / 10 + 10
     assert expected.left(3, 0, processing=True) == 7.0
-    assert expected.left(30, 0, processing=True) == 1.0
+    assert expected.left(9.5, 0, processing=True) == 1.0
+
+
+def test_a_job_that_is_late_is_expected_to_be_as_late_again_or_to_be_taken_back() -> None:
+    expected = Estimate(queue=30.0, generation=10.0)
+    assert expected.left(12, 0, processing=True) == 2.0
+    assert expected.left(30, 0, processing=True) == 20.0
+    assert expected.left(80, 0, processing=True) == 70.0
+    # The horde takes it back after 150 s; then another worker needs ten.
+    assert expected.left(100, 0, processing=True) == 60.0
+    assert expected.left(200, 0, processing=True) == 1.0
 
 
 def test_a_models_speed_and_length_are_learned() -> None:
@@ -221,6 +231,38 @@ def test_a_models_speed_and_length_are_learned() -> None:
         speeds.learn("m", 100, 20.0)
     assert speeds.expected(entry, 512).generation == pytest.approx(20.0)
     assert speeds.expected(entry, 512).queue == 1.0
+
+
+def test_a_generation_that_stalled_does_not_change_the_speed_of_its_model() -> None:
+    [entry] = build_catalog([{"name": "m", "count": 1}], [], 0, {}).values()
+    speeds = Throughput()
+    # Two minutes for what takes five seconds: the first of all, and one later.
+    speeds.learn("m", 100, 120.0)
+    speeds.learn("m", 100, 5.0)
+    assert speeds.expected(entry, 512).generation == 5.0
+    for seconds in (5.0, 5.0, 120.0, 5.0, 120.0):
+        speeds.learn("m", 100, seconds)
+        assert speeds.expected(entry, 512).generation == 5.0
+    # Five in a row are another speed.
+    for _ in range(5):
+        speeds.learn("m", 100, 10.0)
+    assert speeds.expected(entry, 512).generation == 10.0
+
+
+def test_what_is_usual_is_what_nineteen_of_twenty_generations_take() -> None:
+    [entry] = build_catalog([{"name": "m", "count": 1}], [], 0, {}).values()
+    speeds = Throughput()
+    speeds.learn("m", 100, 10.0)
+    assert speeds.expected(entry, 512).longest == 30.0
+    speeds.learn_duration("m", 4.0)
+    assert speeds.expected(entry, 512).longest == 40.0
+    for _ in range(19):
+        speeds.learn_duration("m", 1.5)
+    assert speeds.expected(entry, 512).longest == 15.0
+    # The horde takes a job back after 150 s.
+    for _ in range(20):
+        speeds.learn_duration("m", 99.0)
+    assert speeds.expected(entry, 512).longest == 150.0
 
 
 def test_the_queue_takes_as_long_as_the_jobs_ahead() -> None:

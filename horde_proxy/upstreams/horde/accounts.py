@@ -140,6 +140,18 @@ class Accounts:
         spendable = self._spendable(api_key) - kudos.REGISTERED_FLOOR
         return spendable >= kudos.upfront(max_length, size, n)
 
+    def can_pay(self, api_key: str, price: float, upfront: float) -> bool:
+        """Whether a request that is not strictly needed may be submitted beside those that run.
+
+        `price`: what it costs, `upfront`: what the horde holds back for it. Anonymous requests cost
+        nothing.
+        """
+        if self._was_refused(api_key):
+            return False
+        if api_key == ANONYMOUS_KEY:
+            return upfront == 0
+        return self._spendable(api_key) - kudos.REGISTERED_FLOOR >= max(price, upfront)
+
     def note_refusal(self, api_key: str) -> None:
         """The key had fewer kudos than the horde wanted: for a minute it gets free jobs only."""
         with self._lock:

@@ -30,6 +30,7 @@ from horde_proxy.upstreams.base import ANSWER_MARGIN, DeadlinePassed, Waiting
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.lifecycle import (
+    Answered,
     Finished,
     Lifecycle,
     LifecycleItem,
@@ -51,7 +52,7 @@ _LEAST_BOUGHT = 16
 """Tokens, below which the horde takes no max_length."""
 _DELTAS = {"reasoning": "reasoning_content", "content": "content"}
 """The parts of a partial answer, and what they are called in a delta."""
-AnswerItem = Waiting | Submitted | Chunk
+AnswerItem = Waiting | Submitted | Answered | Chunk
 
 
 @dataclass
@@ -102,7 +103,7 @@ class ChainedAnswer:
         ]
 
     def items(self) -> Generator[AnswerItem, None, None]:
-        """Waitings, Submitteds, and the chunks after the role's; the last one has the usage.
+        """Waitings, what was submitted, and the chunks after the role's; the last has the usage.
 
         Raises a ProxyError where there is nothing to give: what was generated is never lost.
         """

@@ -27,11 +27,13 @@ class AnswerCost(LateKudos):
     guided: int = 0
     queue_seconds: float = 0.0
     generation_seconds: float = 0.0
-    # Kudos by request id; of those that are not settled yet, the price as well.
+    # Of the requests that run, the price; of those that have ended, the kudos, and while these are
+    # not settled, the price as well. All by request id.
+    _running: dict[str, float] = field(default_factory=dict)
     _kudos: dict[str, float] = field(default_factory=dict)
     _unsettled: dict[str, float] = field(default_factory=dict)
     _listeners: list[Callable[[], None]] = field(default_factory=list)
-    # Guards the three above. No I/O happens under it, and listeners are called without it.
+    # Guards the four above. No I/O happens under it, and listeners are called without it.
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -50,14 +52,28 @@ class AnswerCost(LateKudos):
             )
 
     @property
+    def running_price(self) -> float:
+        """The kudos that the requests which run now will cost at most."""
+        with self._lock:
+            return sum(self._running.values())
+
+    @property
     def is_settled(self) -> bool:
         """Whether all kudos are final."""
         with self._lock:
             return not self._unsettled
 
+    def add_request(self, request_id: str, price: float) -> None:
+        """Add a request that was submitted."""
+        self.request_ids.append(request_id)
+        self.price += price
+        with self._lock:
+            self._running[request_id] = price
+
     def add_kudos(self, request_id: str, kudos: float, unsettled_price: float | None) -> None:
         """Add the kudos of a request that has ended; with its price where they may still grow."""
         with self._lock:
+            self._running.pop(request_id, None)
             self._kudos[request_id] = kudos
             if unsettled_price is not None:
                 self._unsettled[request_id] = unsettled_price

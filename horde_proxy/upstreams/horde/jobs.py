@@ -20,8 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from horde_proxy.aihorde.limits import JOB_SECONDS
 from horde_proxy.upstreams.base import Caller
 
+UNUSUAL = 3.0
+"""A job that takes so many times as long as expected is unusual, where little was measured: one of
+a model's longest answers takes about twice as long as its mean."""
 _TELLING_MOVES = 2
 """Places that a request must have moved up in the queue before its speed says anything."""
 
@@ -34,13 +38,16 @@ class Progress:
     """How far a request is. `waiting`: its jobs that no worker has popped yet.
 
     `queue_position` is 1 for the next, 0 where the horde does not say. `is_possible`: whether some
-    online worker could take it.
+    online worker could take it. `finished`: its jobs whose result is there; `restarted`: how often
+    a worker failed on one of them, or did not hand it in in time.
     """
 
     waiting: int
     is_processing: bool
     queue_position: int
     is_possible: bool
+    finished: int = 0
+    restarted: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,19 @@ class Estimate:
     """How long a request should take, in seconds: in the queue, and in generation.
 
     `is_measured`: the generation was estimated by what other requests for the model took here.
+    `longest`: the seconds that it takes at most, but for one in twenty.
     """
 
-    def __init__(self, queue: float, generation: float, *, is_measured: bool = False) -> None:
+    def __init__(
+        self,
+        queue: float,
+        generation: float,
+        *,
+        is_measured: bool = False,
+        longest: float | None = None,
+    ) -> None:
         self.queue, self.generation, self.is_measured = queue, generation, is_measured
+        self.longest = generation * UNUSUAL if longest is None else longest
         self._first_position: tuple[float, int] | None = None
 
     def left(self, elapsed: float, position: int, *, processing: bool = False) -> float:
@@ -90,7 +106,7 @@ class Estimate:
         queue, 0 unknown: once it moves, its speed counts for more than the estimate.
         """
         if processing:
-            return max(self.generation - elapsed, 1.0)
+            return max(self.generation - elapsed, self._left_overdue(elapsed), 1.0)
         # An overdue request has "a second left", never less than nothing.
         queue = max(self.queue - elapsed, 1.0)
         if position:
@@ -99,6 +115,14 @@ class Estimate:
             if first - position >= _TELLING_MOVES:
                 queue = position * (elapsed - since) / (first - position)
         return queue + self.generation
+
+    def _left_overdue(self, elapsed: float) -> float:
+        """Seconds until the end of a job that takes longer than expected.
+
+        What is late so long is likely to be late as long again: its worker may have vanished. Then
+        the horde takes the job back after JOB_SECONDS, and another worker begins it.
+        """
+        return min(elapsed - self.generation, JOB_SECONDS + self.generation - elapsed)
 
 
 class JobSpec(Protocol[G]):
@@ -125,6 +149,16 @@ class JobSpec(Protocol[G]):
 
     def payload(self, n: int, worker: str | None) -> dict[str, Any]:
         """The body of a submit for n generations, from this worker only where one is given."""
+
+    def second_payload(self, n: int) -> dict[str, Any] | None:
+        """The body of a second submit for n generations, while the first one's worker hangs.
+
+        It names or excludes workers so that the one that hangs does not get it. None where no other
+        worker can take the same job.
+        """
+
+    def note_hung(self, answered_by: str) -> None:
+        """The second request was answered by this worker: remember which one hangs."""
 
     def price(self, n: int) -> float:
         """About the kudos that n generations cost."""
@@ -175,6 +209,8 @@ def generation_progress(status: Status) -> Progress:
         is_processing=count(status.get("processing")) > 0,
         queue_position=count(status.get("queue_position")),
         is_possible=bool(status.get("is_possible", True)),
+        finished=count(status.get("finished")),
+        restarted=count(status.get("restarted")),
     )
 
 

@@ -4,6 +4,10 @@
            ^                         |                      |
            '---- a try less <--- failed, or --- too few ----'
 
+All of that from the turn to the end is an attempt (job_attempt.py). Where the worker that has the
+job hangs, the attempt gets a second request beside the first, for another worker: the first good
+generation counts, and the other request is cancelled.
+
 Nothing here knows what kind of job it is. Whoever submits, cancels: closing `items` early cancels
 what still runs.
 """
@@ -11,17 +15,18 @@ what still runs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Generic
+from typing import Any, Generic
 
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
 from horde_proxy.upstreams.base import UNREACHABLE, Waiting
 from horde_proxy.upstreams.horde.client import NotTaken, RequestLost
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
-from horde_proxy.upstreams.horde.jobs import G, JobSpec, count
+from horde_proxy.upstreams.horde.job_attempt import JobAttempt
+from horde_proxy.upstreams.horde.jobs import G, JobSpec
 from horde_proxy.upstreams.horde.running_request import Faulted, NotPossible, RunningRequest
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
@@ -42,13 +47,21 @@ class Submitted:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The one of several submitted requests that brought the generations."""
+
+    request_id: str
+
+
+@dataclass(frozen=True)
 class Finished(Generic[G]):
     """A job is done: all of its generations."""
 
     generations: list[G]
 
 
-LifecycleItem = Waiting | Submitted | Finished[G]
+RequestItem = Waiting | Submitted
+LifecycleItem = RequestItem | Answered | Finished[G]
 
 
 class Lifecycle(Generic[G]):
@@ -69,24 +82,19 @@ class Lifecycle(Generic[G]):
         the horde refuses.
         """
         while (missing := self._job.n - len(self._generations)) > 0:
-            with self._attempt(missing) as request:
-                yield from self._submit(request)
-                yield Submitted(request.id)
-                while request.status is None and not self._gives_up_preferred(request):
-                    # Before the sleep: the first one tells how long it should take.
-                    yield request.waiting
-                    request.step()
+            with self._attempt(missing) as attempt:
+                yield from self._make(attempt)
         yield Finished(self._generations[: self._job.n])
 
     @contextmanager
-    def _attempt(self, n: int) -> Iterator[RunningRequest]:
-        """A request, closed at the end. A failure is raised only when no try is left."""
-        request = RunningRequest(self._horde, self._job, n, self._ticket, self._cost)
+    def _attempt(self, n: int) -> Iterator[JobAttempt[G]]:
+        """An attempt, closed at the end. A failure is raised only when no try is left."""
+        attempt = JobAttempt(self._horde, self._job, n, self._ticket, self._cost)
         try:
-            yield request
-            # None when the preferred worker was given up, which uses up no try.
-            if request.status is not None:
-                self._take(request)
+            yield attempt
+            # Not so when the preferred worker was given up, which uses up no try.
+            if attempt.has_ended:
+                self._take(attempt)
         except (Faulted, RequestLost) as exc:
             if not self._tries_left:
                 raise
@@ -97,10 +105,66 @@ class Lifecycle(Generic[G]):
                 raise
             self._next_try()
         finally:
-            request.close()
+            attempt.close()
 
-    def _submit(self, request: RunningRequest) -> Generator[Waiting, None, None]:
-        """Waitings until the request is submitted; smaller, when the kudos do not suffice."""
+    def _make(self, attempt: JobAttempt[G]) -> Generator[RequestItem | Answered, None, None]:
+        """The items of an attempt. It ends early where the preferred worker is given up."""
+        request = attempt.add_request()
+        yield from self._submit(request)
+        while request.status is None and not self._gives_up_preferred(request):
+            second = self._second_payload(attempt)
+            if second is not None:
+                yield from self._with_second(attempt, second)
+                return
+            # Before the sleep: the first one tells how long it should take.
+            yield request.waiting
+            request.step()
+
+    def _with_second(
+        self, attempt: JobAttempt[G], payload: Mapping[str, Any]
+    ) -> Generator[RequestItem | Answered, None, None]:
+        """The items of an attempt from the second request on."""
+        first, second = attempt.requests[0], attempt.add_request()
+        hung_seconds = first.seconds()[1]
+        log.info("the worker of request %s hangs, and another is tried beside it", first.id)
+        self._cost.retries += 1
+        self._horde.telemetry.retried("hung")
+        yield from attempt.race(_polled(first), self._second(second, payload))
+        if attempt.is_enough and attempt.answering is second:
+            self._note_hung(first, second, hung_seconds)
+        if attempt.answering is not None:
+            yield Answered(attempt.answering.id)
+
+    def _second(
+        self, request: RunningRequest, payload: Mapping[str, Any]
+    ) -> Generator[RequestItem, None, None]:
+        yield from self._submit(request, payload)
+        yield from _polled(request)
+
+    def _second_payload(self, attempt: JobAttempt[G]) -> Mapping[str, Any] | None:
+        """The body of a second request, where one should be submitted now.
+
+        It should when the first one hangs, somebody waits for the answer, the kudos permit it, and
+        another worker can take it.
+        """
+        [first], job = attempt.requests, self._job
+        if not first.is_hung or job.caller.is_gone:
+            return None
+        missing = attempt.n - len(attempt.generations()[0])
+        price, spent = job.price(missing), self._cost.committed + self._cost.running_price
+        if job.max_kudos is not None and spent + price > job.max_kudos:
+            return None
+        if not self._horde.accounts.can_pay(job.api_key, price, job.upfront(missing)):
+            return None
+        return job.second_payload(missing)
+
+    def _submit(
+        self, request: RunningRequest, second: Mapping[str, Any] | None = None
+    ) -> Generator[RequestItem, None, None]:
+        """Waitings until the request is submitted, and Submitted.
+
+        Smaller, when the kudos do not suffice; but not a `second` one, which is this payload.
+        """
         horde, job = self._horde, self._job
         is_outage = False
         while not request.id:
@@ -108,7 +172,9 @@ class Lifecycle(Generic[G]):
             turn = self._wait_turn(request.n)
             yield from map(_in_outage, turn) if is_outage else turn
             try:
-                request.submit(self._preferred)
+                request.submit(
+                    lambda: dict(second) if second else job.payload(request.n, self._preferred)
+                )
             # Nothing was submitted, so that it costs nothing to try again until it is.
             except NotTaken:
                 if not job.caller.waits_until(horde.clock() + OUTAGE_PAUSE):
@@ -120,9 +186,10 @@ class Lifecycle(Generic[G]):
                 horde.submit_queue.hold_key(self._ticket, exc.retry_after or BUSY_PAUSE)
             # The balance that we know may be a minute old.
             except InsufficientKudos:
-                if not job.shrink_to_free():
+                if second or not job.shrink_to_free():
                     raise
                 horde.accounts.note_refusal(job.api_key)
+        yield Submitted(request.id)
 
     def _wait_turn(self, n: int) -> Generator[Waiting, None, None]:
         """Waitings until n generations may be submitted: their turn, while a client is there."""
@@ -153,16 +220,16 @@ class Lifecycle(Generic[G]):
         self._preferred = None
         return True
 
-    def _take(self, request: RunningRequest) -> None:
+    def _take(self, attempt: JobAttempt[G]) -> None:
         """Keep the generations that will do; at the last try all of them. Raises UpstreamFailed."""
-        self._learn(request)
-        for result in request.results():
-            generation = self._job.read(result)
+        self._learn(attempt)
+        good, bad = attempt.generations()
+        for generation in bad if self._tries_left else ():
+            self._horde.failures.add(generation.worker)
+        taken = good[: attempt.n] if self._tries_left else [*good, *bad][: attempt.n]
+        self._generations += taken
+        for generation in (*taken, *bad):
             self._cost.workers.setdefault(generation.worker, generation.worker_name)
-            if not self._tries_left or self._job.is_good(generation):
-                self._generations.append(generation)
-            else:
-                self._horde.failures.add(generation.worker)
         # Fewer than n may come without a fault: a job of several may be given up.
         if len(self._generations) < self._job.n:
             self._cost.retries += 1
@@ -171,21 +238,39 @@ class Lifecycle(Generic[G]):
             self._horde.telemetry.retried("bad_text")
             self._next_try()
 
-    def _learn(self, request: RunningRequest) -> None:
-        """Add up what the request took, and measure who worked on it."""
-        assert request.status is not None
-        queued, generating = request.seconds()
+    def _learn(self, attempt: JobAttempt[G]) -> None:
+        """Add up what the attempt took, and measure who worked on it."""
+        first = attempt.requests[0]
+        # From the first submit to the end, also where a second request was quicker.
+        queued, generating = first.seconds()
         self._cost.queue_seconds += queued
         self._cost.generation_seconds += generating
-        self._horde.telemetry.late(request.lateness())
-        # A job that was given up is restarted after 150 s, which says nothing of who made it then.
-        is_restarted = count(request.status.get("restarted")) > 0
-        for result in request.results():
-            generation = self._job.read(result)
-            tokens = self._job.tokens(generation)
-            self._cost.tokens += tokens
-            for name in (generation.model, generation.worker):
-                self._horde.throughput.learn(name, tokens, 0.0 if is_restarted else generating)
+        self._horde.telemetry.late(first.lateness())
+        for request in attempt.requests:
+            for result in request.results():
+                self._measure(request, self._job.read(result))
+
+    def _measure(self, request: RunningRequest, generation: G) -> None:
+        """Count the tokens of a generation, and learn how fast it was."""
+        tokens, seconds = self._job.tokens(generation), request.telling_seconds()
+        self._cost.tokens += tokens
+        for name in (generation.model, generation.worker):
+            self._horde.throughput.learn(name, tokens, seconds)
+        times_expected = request.times_expected(seconds) if seconds else None
+        if times_expected is not None:
+            self._horde.throughput.learn_duration(generation.model, times_expected)
+
+    def _note_hung(self, first: RunningRequest, second: RunningRequest, seconds: float) -> None:
+        """The second request came before the first: remember who hung, and for how long at least.
+
+        Without the latter, only jobs that are not hung would tell what is usual, and more and more
+        of the others would seem to hang.
+        """
+        times_expected = first.times_expected(seconds)
+        if times_expected is not None:
+            self._horde.throughput.learn_duration(self._job.models[0], times_expected)
+        for result in second.results():
+            self._job.note_hung(self._job.read(result).worker)
 
     def _note_failure(self, exc: UpstreamFailed) -> None:
         """Count a failure, of which the job may learn. A lost request is no worker's fault."""
@@ -202,6 +287,13 @@ class Lifecycle(Generic[G]):
         self._tries_left -= 1
         self._job.adapt_to_workers()
         self._preferred = self._job.preferred_worker()
+
+
+def _polled(request: RunningRequest) -> Generator[RequestItem, None, None]:
+    """Waitings of a submitted request until it is final."""
+    while request.status is None:
+        yield request.waiting
+        request.step()
 
 
 def _in_outage(waiting: Waiting) -> Waiting:

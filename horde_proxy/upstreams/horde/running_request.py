@@ -11,7 +11,7 @@ have come, polls become a slow fallback. Nothing here starts a thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from horde_proxy.errors import ProxyError, RateLimited, Refused, Unavailable, UpstreamFailed
@@ -33,6 +33,9 @@ for a horde that cannot be reached: see Caller.waits_until."""
 OUTAGE_SECONDS = 5.0
 """Seconds that polls must fail before the client hears of an outage: one lost poll is none."""
 CANCEL_TRIES = 3
+LEAST_HUNG = 20.0
+"""Seconds since the pop, before which no worker hangs, however short its jobs usually are: one that
+begins may have to load its model."""
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,11 @@ class RunningRequest:
         self._unpopped = n
         self._began: float | None = None
         self._last_queued = self._polled = self._ended = 0.0
+        self._latest: Status = {}
+        # What moves on while workers do their jobs, and when that was seen to change.
+        self._stage: tuple[bool, int, int, int] | None = None
+        self._moved_at = 0.0
+        self._was_out_of_reach = False
         self._impossible_since: float | None = None
         self._failing_since: float | None = None
 
@@ -77,14 +85,22 @@ class RunningRequest:
         """Whether the last poll failed, so that nothing is known of it now."""
         return self._failing_since is not None
 
-    def submit(self, worker: str | None) -> None:
-        """POST it, for one worker only if one is given. Raises what the horde refuses."""
+    @property
+    def is_hung(self) -> bool:
+        """Whether a worker has a job of it for longer than usual. One in the queue never is."""
+        if not self.is_processing or self.is_out_of_reach:
+            return False
+        seconds = self._horde.clock() - self._moved_at
+        return seconds > max(LEAST_HUNG, self._expected.longest)
+
+    def submit(self, make_payload: Callable[[], dict[str, Any]]) -> None:
+        """POST it. Raises what the horde refuses."""
         job = self._job
         self._expected, self._held = job.estimate(), job.upfront(self.n)
         # Within it, so that whatever is raised gives the turn in the queue back.
         with self._horde.submit_queue.sending(self._ticket):
             job.caller.submits.take()
-            payload = job.payload(self.n, worker)
+            payload = make_payload()
             if self._mailbox is not None:
                 payload["webhook"] = self._mailbox.url
             try:
@@ -96,8 +112,7 @@ class RunningRequest:
                 raise self._horde.accounts.explained(exc, job.api_key, payload) from None
         if self._mailbox is not None:
             self._mailbox.expect(self.id)
-        self._cost.request_ids.append(self.id)
-        self._cost.price += job.price(self.n)
+        self._cost.add_request(self.id, job.price(self.n))
         self._begin()
 
     def step(self) -> None:
@@ -107,19 +122,27 @@ class RunningRequest:
         take it.
         """
         left = self._next_poll - self._horde.clock()
-        if left > 0:
+        # A push may have come while another request of the same thread slept.
+        is_pushed = self._take_news()
+        if left > 0 and not is_pushed:
             self._sleeper.wait(left)
-        is_pushed = self._mailbox is not None and self._mailbox.take_news()
+            is_pushed = self._take_news()
         if not is_pushed and self._horde.clock() < self._next_poll:
             return
         since_last_poll = self._horde.clock() - self._polled
         status = self._poll()
         if status is None:
             self._next_poll = self._horde.clock() + self._schedule.delay()
-        elif self._kind.is_final(status, self.n):
+            return
+        self._latest = status
+        if self._kind.is_final(status, self.n):
             self._end(status, since_last_poll)
         else:
             self._note(self._kind.progress(status))
+
+    def _take_news(self) -> bool:
+        """Whether a result was pushed since the last call."""
+        return self._mailbox is not None and self._mailbox.take_news()
 
     def _push_gap(self) -> float:
         """The least seconds between two polls, as far as pushed results permit."""
@@ -139,14 +162,29 @@ class RunningRequest:
             self._horde.running.discard(self.id)
             self._horde.throughput.count_in_flight(self._job.models[0], -1)
             self._horde.accounts.hold_kudos(self._job.api_key, -self._held)
+            self._ended = self._ended or self._horde.clock()
             self._tell_kudos(self._cancel() if self.status is None else self.status)
         if self._mailbox is not None:
             self._mailbox.close()
 
     def seconds(self) -> tuple[float, float]:
         """(in the queue, in generation): what lies between two polls counts as generation."""
-        began = self._began or self._last_queued
-        return round(began - self.submitted, 3), round(self._ended - began, 3)
+        began, ended = self._began or self._last_queued, self._ended or self._horde.clock()
+        return round(began - self.submitted, 3), round(ended - began, 3)
+
+    def telling_seconds(self) -> float:
+        """Seconds of its generation; 0.0 where they say nothing of who made it.
+
+        A job that was given up is made anew after 150 s, and in an outage nobody sees an end.
+        """
+        if self.status is None or self._was_out_of_reach:
+            return 0.0
+        return 0.0 if self._kind.progress(self.status).restarted else self.seconds()[1]
+
+    def times_expected(self, seconds: float) -> float | None:
+        """The seconds of a generation as a multiple of the expected; None where unmeasured."""
+        generation = self._expected.generation
+        return seconds / generation if self._expected.is_measured and generation > 0 else None
 
     def lateness(self) -> float:
         """How much longer it took than expected, in seconds; 0 when it came in time."""
@@ -154,8 +192,8 @@ class RunningRequest:
         return max(sum(self.seconds()) - expected, 0.0)
 
     def results(self) -> Sequence[Mapping[str, Any]]:
-        """The results of a final request: at most as many as it is for, whatever the horde sent."""
-        return self._kind.results(self.status or {})[: self.n]
+        """The results by now: at most as many as it is for, whatever the horde sent."""
+        return self._kind.results(self._latest)[: self.n] if self._latest else []
 
     def _begin(self) -> None:
         """Count it everywhere, and set the time of the first poll. `close` counts it out again."""
@@ -203,8 +241,15 @@ class RunningRequest:
             if not self._bears(exc):
                 raise
             return None
-        self._failing_since = None
+        self._note_reached()
         return status
+
+    def _note_reached(self) -> None:
+        """A poll has come back. A worker needs a moment, too, to hand in what it made meanwhile."""
+        now = self._horde.clock()
+        if self._failing_since is not None and now - self._failing_since >= OUTAGE_SECONDS:
+            self._was_out_of_reach, self._moved_at = True, now
+        self._failing_since = None
 
     def _bears(self, failure: ProxyError) -> bool:
         """Whether to go on after a poll that failed. The client hears of an outage."""
@@ -221,7 +266,7 @@ class RunningRequest:
     def _note(self, progress: Progress) -> None:
         """Take in a status that is not final, and set the time of the next poll."""
         now = self._horde.clock()
-        self.is_processing = progress.is_processing
+        self._note_stage(progress, now)
         # It was popped at some time since the last poll that saw it queued; we take that poll's.
         if progress.is_processing and self._began is None:
             self._began = self._last_queued
@@ -242,6 +287,21 @@ class RunningRequest:
         state = "generating" if progress.is_processing else "queued"
         self.waiting = Waiting(state, progress.queue_position, round(left))
 
+    def _note_stage(self, progress: Progress, now: float) -> None:
+        """Note whether workers are at it, and whether they have got on since the last poll."""
+        self.is_processing = progress.is_processing
+        stage = (
+            progress.is_processing,
+            progress.waiting,
+            progress.finished,
+            progress.restarted,
+        )
+        if stage != self._stage:
+            self._stage, self._moved_at = stage, now
+        # The horde has taken its jobs back: it waits for a worker as in the beginning.
+        if not progress.is_processing and not progress.finished:
+            self._began = None
+
     def _check_possible(self, progress: Progress, now: float) -> None:
         """Raises Unavailable when no worker could take the request for too long."""
         if progress.is_processing or progress.is_possible:
@@ -259,7 +319,7 @@ class RunningRequest:
 
     def _end(self, status: Status, since_last_poll: float) -> None:
         """Raises Faulted for an end without any result."""
-        self.status, self._ended = status, self._horde.clock()
+        self.status, self._ended, self.is_processing = status, self._horde.clock(), False
         self._count_popped(0)
         webhook = self._horde.webhook
         if self._mailbox and webhook and self._mailbox.count() < len(self.results()):
@@ -277,7 +337,9 @@ class RunningRequest:
             return
         settlements, price = self._horde.settlements, None
         if settlements is not None:
-            price = self._job.price(self.n) if self.results() else 0.0
+            # A job that a worker has is charged for when it is handed in, cancelled or not.
+            is_paid = self.results() or self.is_processing
+            price = self._job.price(self.n) if is_paid else 0.0
         self._cost.add_kudos(self.id, number(status.get("kudos"), 0), price)
         if settlements is not None:
             settlements.watch(self._kind, self.id, self._cost)

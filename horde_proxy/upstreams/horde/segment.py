@@ -48,6 +48,8 @@ class Segment:
     worker: str | None = None
     may_loop: bool = False
     fitted: Fitted = field(init=False)
+    # The workers that could take the request when it was submitted: one of them has its job.
+    _asked: frozenset[str] = frozenset()
 
     kind: ClassVar[JobKind] = text.TEXT
 
@@ -80,7 +82,27 @@ class Segment:
 
     def payload(self, n: int, worker: str | None) -> dict[str, Any]:
         plan = self.plan
-        options = plan.pool.fields(self.fitted, self.horde.failures.workers(), worker)
+        failed = self.horde.failures.workers()
+        wanted = plan.pool.wanted(self.fitted, failed)
+        self._asked = frozenset([worker] if worker else [able.id for able in wanted])
+        return self._payload(n, plan.pool.fields(self.fitted, failed, worker))
+
+    def second_payload(self, n: int) -> dict[str, Any] | None:
+        self.plan = self.plan.updated(self.horde.catalog.models())
+        # The horde does not say which worker has a job. It is known where only one could take it.
+        hung = self._asked if len(self._asked) == 1 else frozenset()
+        if all(worker.id in hung for worker in self.plan.pool.able(self.fitted)):
+            return None
+        failed = [*hung, *self.horde.failures.workers()]
+        return self._payload(n, self.plan.pool.fields(self.fitted, failed))
+
+    def note_hung(self, answered_by: str) -> None:
+        hung = self._asked - {answered_by}
+        if len(hung) == 1:
+            self.horde.failures.add(*hung)
+
+    def _payload(self, n: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        plan = self.plan
         return text.to_payload(plan.request, plan.models, plan.format, self.fitted, options, n)
 
     def price(self, n: int) -> float:

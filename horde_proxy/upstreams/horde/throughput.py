@@ -1,4 +1,5 @@
-"""What was measured of models and workers: tokens a second, tokens of a generation.
+"""What was measured of models and workers: tokens a second, tokens of a generation, and how much
+longer than expected a generation may take.
 
 The horde's own wait_time is 0 while a request is queued (its queue part is divided by a million),
 so that expectations are made of what this proxy saw itself. Nothing is stored.
@@ -6,16 +7,24 @@ so that expectations are made of what this proxy saw itself. Nothing is stored.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from statistics import median_high
 
+from horde_proxy.aihorde.limits import JOB_SECONDS
 from horde_proxy.prompts.partial_answer import LengthEstimate
 from horde_proxy.upstreams.horde.catalog import ModelEntry
-from horde_proxy.upstreams.horde.jobs import Estimate
+from horde_proxy.upstreams.horde.jobs import UNUSUAL, Estimate
 
 _WEIGHT = 0.3
 """The weight of the newest measurement in a moving average: four of them make up 3/4 of it."""
+_SPEEDS = 9
+"""Generations whose median is the speed: one that stalled does not change it, five others do."""
+_DURATIONS, _ENOUGH, _USUAL = 100, 20, 0.95
+"""Generations that tell what is usual: that share of the last 100 is. With fewer than 20, it would
+be the longest of a few."""
 UNMEASURED = 10.0
 """Tokens a second that a worker or a model is assumed to write before it was measured."""
 _ASSUMED_TOKENS = 200.0
@@ -31,12 +40,27 @@ _ANY_LENGTH = 10**6
 class Speed:
     """Of one model or worker: tokens a second, and tokens of a generation; None: not measured.
 
-    `fill`: how long the full segments of a model are, by our estimate of tokens.
+    `speeds` and `durations` are those of the last generations: tokens a second, and how many times
+    the expected seconds each took. `fill`: how long the full segments of a model are, by our
+    estimate of tokens.
     """
 
-    per_second: float | None = None
     mean_tokens: float | None = None
     fill: LengthEstimate = field(default_factory=LengthEstimate)
+    speeds: tuple[float, ...] = ()
+    durations: tuple[float, ...] = ()
+
+    @property
+    def per_second(self) -> float | None:
+        """The median; of two the larger, since a stall makes a speed too small."""
+        return median_high(self.speeds) if self.speeds else None
+
+    @property
+    def longest(self) -> float:
+        """How many times the expected seconds a generation takes at most, but for one in twenty."""
+        if len(self.durations) < _ENOUGH:
+            return max(UNUSUAL, *self.durations) if self.durations else UNUSUAL
+        return sorted(self.durations)[math.ceil(len(self.durations) * _USUAL) - 1]
 
 
 class Throughput:
@@ -53,15 +77,23 @@ class Throughput:
         return self._speeds.get(name, Speed())
 
     def learn(self, name: str, tokens: int, seconds: float) -> None:
-        """A generation of so many tokens took so many seconds."""
+        """A generation of so many tokens took so many seconds; 0.0 where these tell no speed."""
         with self._lock:
             old = self.of(name)
-            speed = tokens / seconds if tokens and seconds > _LEAST_SECONDS else None
+            is_telling = tokens > 0 and seconds > _LEAST_SECONDS
+            newest = (tokens / seconds,) if is_telling else ()
             self._speeds[name] = replace(
                 old,
-                per_second=_mean(old.per_second, speed) if speed else old.per_second,
+                speeds=(*old.speeds, *newest)[-_SPEEDS:],
                 mean_tokens=_mean(old.mean_tokens, tokens),
             )
+
+    def learn_duration(self, model: str, times_expected: float) -> None:
+        """A generation took so many times the seconds that were expected of a measured model."""
+        with self._lock:
+            old = self.of(model)
+            durations = (*old.durations, times_expected)[-_DURATIONS:]
+            self._speeds[model] = replace(old, durations=durations)
 
     def learn_fill(self, model: str, share: float) -> None:
         """A segment that its max_length cut off was estimated at this share of it."""
@@ -95,10 +127,13 @@ class Throughput:
 
     def expected(self, entry: ModelEntry, max_length: int) -> Estimate:
         """The estimate for a request that is submitted now."""
+        generation, speed = self.generation_seconds(entry, max_length), self.of(entry.name)
         return Estimate(
             self.queue_seconds(entry),
-            self.generation_seconds(entry, max_length),
-            is_measured=self.of(entry.name).per_second is not None,
+            generation,
+            is_measured=speed.per_second is not None,
+            # Later it is no longer the same worker's: the horde takes the job back.
+            longest=min(generation * speed.longest, JOB_SECONDS),
         )
 
 

@@ -46,7 +46,7 @@ from horde_proxy.upstreams.horde.client import HordeClient, ProxyBanned
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.failures import Failures
-from horde_proxy.upstreams.horde.lifecycle import Submitted
+from horde_proxy.upstreams.horde.lifecycle import Answered, Submitted
 from horde_proxy.upstreams.horde.model_facts import model_facts
 from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.plan import Plan, make_plan, same_format
@@ -135,23 +135,24 @@ class HordeUpstream:
         """See horde_proxy.upstreams.base. Closing it cancels what still runs.
 
         Accepted comes with the first submit, so that a refusal keeps its status; or earlier, when
-        the submit is held back for longer than a client should hear nothing. Then it comes again
-        with the submit, which brings the id.
+        the submit is held back for longer than a client should hear nothing. It comes again with
+        each later submit, and with the request that answers, as long as there is no content: the
+        last one names who really answered.
         """
-        began, is_accepted, is_submitted = self._horde.clock(), False, False
+        began, is_accepted, has_content = self._horde.clock(), False, False
         plan, answer = self._answer(request, route.models, caller)
         head = answer.head
         with self._own_faults_are_no_callers(caller), closing(answer.items()) as items:
             for item in items:
                 is_quiet = isinstance(item, Waiting) and self._horde.clock() - began < QUIET_SECONDS
-                is_first_submit = isinstance(item, Submitted) and not is_submitted
-                is_submitted = is_submitted or is_first_submit
-                if is_first_submit or not (is_accepted or is_quiet):
+                is_request = isinstance(item, Submitted | Answered)
+                has_content = has_content or isinstance(item, dict)
+                if (is_request and not has_content) or not (is_accepted or is_quiet):
                     yield self._accepted(plan, answer.cost, item)
                 if not (is_accepted or is_quiet):
                     is_accepted = True
                     yield from (chunks.role_chunk(head, index) for index in range(request.n))
-                if is_accepted and not isinstance(item, Submitted):
+                if is_accepted and not isinstance(item, Submitted | Answered):
                     yield item
 
     @contextmanager
@@ -175,7 +176,7 @@ class HordeUpstream:
 
     def _accepted(self, plan: Plan, cost: AnswerCost, item: AnswerItem) -> Accepted:
         """The first item; its headers have the request's id where it is known already."""
-        request_id = item.request_id if isinstance(item, Submitted) else None
+        request_id = item.request_id if isinstance(item, Submitted | Answered) else None
         headers = {**plan.headers(request_id), "X-Endpoint": self.name}
 
         def spent() -> Spent:

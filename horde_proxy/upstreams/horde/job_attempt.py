@@ -1,0 +1,124 @@
+"""One attempt at a job: a request, and a second one beside it where the worker of the first hangs.
+
+    first   submit --> poll ------------------------> final, failed or cancelled
+                          '- its worker hangs
+    second                   submit --> poll -------> final, failed or cancelled
+
+The attempt is over once both together have enough good generations, or when neither goes on.
+Whoever made it closes it, which cancels what still runs. Who may submit, and when, is not known
+here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from typing import Generic, TypeVar
+
+from horde_proxy.errors import ClientGone, ProxyError, ShuttingDown, TimedOut
+from horde_proxy.upstreams.base import Waiting
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.jobs import G, JobSpec
+from horde_proxy.upstreams.horde.running_request import RunningRequest
+from horde_proxy.upstreams.horde.submit_queue import Ticket
+from horde_proxy.upstreams.interleave import take_turns
+
+_T = TypeVar("_T")
+_OVERDUE = 10**6
+"""Seconds that stand for a Waiting which names none, where the sooner of two is chosen."""
+log = logging.getLogger(__name__)
+
+
+class JobAttempt(Generic[G]):
+    """An attempt to get n generations of a job; `requests` are those that were begun."""
+
+    def __init__(
+        self, horde: HordeContext, job: JobSpec[G], n: int, ticket: Ticket, cost: AnswerCost
+    ) -> None:
+        self.n, self.requests = n, list[RunningRequest]()
+        self._horde, self._job, self._ticket, self._cost = horde, job, ticket, cost
+        self._failures: list[ProxyError] = []
+        self._open = ExitStack()
+
+    def add_request(self) -> RunningRequest:
+        """A request for what is still missing, which is to be submitted."""
+        missing = self.n - len(self.generations()[0])
+        request = RunningRequest(self._horde, self._job, missing, self._ticket, self._cost)
+        self.requests.append(request)
+        self._open.callback(request.close)
+        return request
+
+    def close(self) -> None:
+        """Cancel what still runs."""
+        self._open.close()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a result to look at: enough of them, or those of a final request."""
+        return self.is_enough or self.answering is not None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there are as many good generations as the attempt is for."""
+        return len(self.generations()[0]) >= self.n
+
+    @property
+    def answering(self) -> RunningRequest | None:
+        """The final request that has results, if there is one; rather one with good ones."""
+        ended = [one for one in self.requests if one.status is not None and one.results()]
+        return next((one for one in ended if self._read(one)[0]), ended[0] if ended else None)
+
+    def generations(self) -> tuple[list[G], list[G]]:
+        """(the good generations by now, those that will not do)."""
+        parts = [self._read(request) for request in self.requests]
+        return [one for good, _ in parts for one in good], [one for _, bad in parts for one in bad]
+
+    def _read(self, request: RunningRequest) -> tuple[list[G], list[G]]:
+        """As generations, of one of the requests."""
+        good, bad = list[G](), list[G]()
+        for generation in map(self._job.read, request.results()):
+            (good if self._job.is_good(generation) else bad).append(generation)
+        return good, bad
+
+    def race(
+        self,
+        first: Generator[_T | Waiting, None, None],
+        second: Generator[_T | Waiting, None, None],
+    ) -> Generator[_T | Waiting, None, None]:
+        """The items of two requests that run side by side, until both together are enough.
+
+        A Waiting tells of the one that should end sooner. Raises the failure of the first request
+        that failed when neither has ended.
+        """
+        latest: dict[int, Waiting] = {}
+        streams = [self._unless_it_fails(stream) for stream in (first, second)]
+        with closing(take_turns(streams, len(streams))) as turns:
+            for position, item in turns:
+                if self.is_enough:
+                    return
+                if isinstance(item, Waiting):
+                    latest[position] = item
+                    item = min(latest.values(), key=_seconds_left)
+                yield item
+        if not self.has_ended:
+            raise self._failures[0]
+
+    def _unless_it_fails(
+        self, stream: Generator[_T | Waiting, None, None]
+    ) -> Generator[_T | Waiting, None, None]:
+        """The items of one request, whose failure does not end the other. A Waiting comes last."""
+        try:
+            yield from stream
+        except (ClientGone, ShuttingDown, TimedOut):
+            raise
+        except ProxyError as exc:
+            log.info("one of two requests for the same job failed: %s", exc)
+            self._failures.append(exc)
+        # Whoever drives both looks at once whether it is enough, before the other one sleeps.
+        yield Waiting("generating")
+
+
+def _seconds_left(waiting: Waiting) -> int:
+    return _OVERDUE if waiting.seconds is None else waiting.seconds

@@ -1,0 +1,410 @@
+"""A worker that pops a job and vanishes: the same request goes to another one beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from horde_proxy.protocol.chunks import fold
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
+from horde_proxy.upstreams.base import Accepted, Caller, Route, Sleeper, SubmitBudget, Waiting
+from horde_proxy.upstreams.horde.upstream import HordeUpstream
+from tests.support import OWNER_KEY, Cable, World
+
+MODEL = "test/model"
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100}
+
+
+class Worker:
+    """A worker that takes so many seconds for each of its jobs; None: it is never heard of again.
+
+    The last of `seconds` and of `texts` counts for all further jobs.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        seconds: Sequence[float | None],
+        texts: Sequence[str] = ("Hello there.",),
+        **offer: Any,
+    ) -> None:
+        self.world, self.seconds, self.texts = world, [*seconds], [*texts]
+        self.offer = {
+            "name": name,
+            "models": [MODEL],
+            "bridge_agent": "AI Horde Worker:1:x",
+            "max_length": 512,
+            "max_context_length": 8192,
+            "threads": 1,
+            **offer,
+        }
+        self.popped: list[float] = []
+        self.job: tuple[str, float | None] | None = None
+        world.horde.pop(OWNER_KEY, self.offer)
+        world.clock.every_sleep.append(self.step)
+
+    def step(self) -> None:
+        now = self.world.clock()
+        if self.job:
+            job_id, due = self.job
+            if due is None or now < due:
+                return
+            answer = {"id": job_id, "generation": self.next(self.texts), "state": "ok"}
+            self.world.horde.submit_generation(OWNER_KEY, answer)
+            self.job = None
+        job = self.world.horde.pop(OWNER_KEY, self.offer)
+        if job["id"]:
+            self.popped.append(now)
+            seconds = self.next(self.seconds)
+            self.job = job["id"], None if seconds is None else now + seconds
+
+    def next(self, values: list[Any]) -> Any:
+        return values.pop(0) if len(values) > 1 else values[0]
+
+
+def chat(**fields: Any) -> GenerationRequest:
+    messages = (Message("user", "Hi"),)
+    return GenerationRequest(**{"model": MODEL, "messages": messages, "max_tokens": 100, **fields})
+
+
+def measured(world: World, seconds: float = 8.0) -> HordeUpstream:
+    """The horde, at which generations of the model took so long until now."""
+    upstream = world.upstream()
+    for _ in range(20):
+        upstream._horde.throughput.learn(MODEL, 80, seconds)
+        upstream._horde.throughput.learn_duration(MODEL, 1.0)
+    return upstream
+
+
+def items(
+    world: World, upstream: HordeUpstream, request: GenerationRequest, caller: Caller | None = None
+) -> list[Any]:
+    """All items, once the answer is there; the first Accepted comes first."""
+    return list(upstream.stream(request, Route(upstream, (MODEL,)), caller or Caller()))
+
+
+def folded(answer: list[Any]) -> dict[str, Any]:
+    return fold(item for item in answer if isinstance(item, dict))
+
+
+def submits(cable: Cable) -> int:
+    return cable.calls.count("POST generate/text/async")
+
+
+def cancelled(cable: Cable) -> list[str]:
+    """The ids of the cancelled requests."""
+    return [call.split("/")[-1] for call in cable.calls if call.startswith("DELETE")]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_request_whose_worker_vanishes_is_answered_by_another(
+    world: World, streams: bool
+) -> None:
+    lost, good = Worker(world, "lost", [None]), Worker(world, "good", [8.0])
+    upstream, cable, began = measured(world), world.cable(), world.clock()
+    answer = items(world, upstream, chat(stream=streams))
+    horde = folded(answer)["horde"]
+    assert folded(answer)["choices"][0]["message"]["content"] == "Hello there."
+    assert (len(lost.popped), len(good.popped), submits(cable)) == (1, 1, 2)
+    assert cancelled(cable) == horde["request_ids"][:1]
+    assert [worker["name"] for worker in horde["workers"]] == ["good"]
+    assert (len(horde["request_ids"]), horde["retries"]) == (2, 1)
+    # 20 s from the pop, and 8 s of the other worker.
+    assert 20 <= good.popped[0] - lost.popped[0] <= 24
+    assert world.clock() - began < 35
+    assert world.horde.open_requests() == []
+    accepted = [item.headers["X-Horde-Request-Id"] for item in answer if isinstance(item, Accepted)]
+    assert accepted[0] == horde["request_ids"][0]
+    assert accepted[-1] == horde["request_ids"][1]
+
+
+def test_the_answer_names_the_request_and_the_worker_that_really_answered(world: World) -> None:
+    Worker(world, "lost", [None])
+    Worker(world, "good", [8.0])
+    response = world.http().post("/v1/chat/completions", json=CHAT)
+    horde = response.get_json()["horde"]
+    assert response.headers["X-Horde-Request-Id"] == horde["request_ids"][1]
+    assert [worker["name"] for worker in horde["workers"]] == ["good"]
+    # A tax of 1 for each of the submits, and the one job: 0.65 and a tax of 1.
+    assert (horde["kudos"], horde["price"]) == (3.65, 40.57)
+
+
+def test_an_unmeasured_models_worker_hangs_after_three_times_the_expected_seconds(
+    world: World,
+) -> None:
+    lost, good = Worker(world, "lost", [None]), Worker(world, "good", [8.0])
+    answer = items(world, world.upstream(), chat())
+    assert folded(answer)["horde"]["retries"] == 1
+    # 100 tokens at the 10 a second that are assumed, three times.
+    assert 30 <= good.popped[0] - lost.popped[0] <= 34
+
+
+def test_what_is_usual_for_a_model_decides_when_its_worker_hangs(world: World) -> None:
+    lost, good = Worker(world, "lost", [None]), Worker(world, "good", [8.0])
+    upstream = measured(world)
+    # One in ten of the model's generations takes six times as long as expected: 48 s.
+    for _ in range(10):
+        for times in (1.0,) * 9 + (6.0,):
+            upstream._horde.throughput.learn_duration(MODEL, times)
+    assert folded(items(world, upstream, chat()))["horde"]["retries"] == 1
+    assert 48 <= good.popped[0] - lost.popped[0] <= 52
+
+
+def drive(world: World, stream: Any, seconds: float) -> list[Any]:
+    """The items of so many seconds."""
+    taken, began = [], world.clock()
+    while world.clock() - began < seconds:
+        taken.append(next(stream))
+    return taken
+
+
+def hung(world: World, seconds: float = 60, **fields: Any) -> tuple[Any, Cable]:
+    """A chat, whose worker vanishes, after so many seconds."""
+    upstream, cable = measured(world), world.cable()
+    caller = fields.pop("caller", Caller())
+    stream = upstream.stream(chat(**fields), Route(upstream, (MODEL,)), caller)
+    drive(world, stream, seconds)
+    return stream, cable
+
+
+def test_without_another_worker_there_is_no_second_request(world: World) -> None:
+    Worker(world, "lost", [None])
+    Worker(world, "small", [8.0], max_length=64)
+    stream, cable = hung(world)
+    assert submits(cable) == 1
+    stream.close()
+    assert len(cancelled(cable)) == 1
+
+
+def test_a_request_in_the_queue_does_not_hang(world: World) -> None:
+    busy, other = Worker(world, "busy", [300.0]), Worker(world, "other", [300.0])
+    for _ in range(2):
+        world.horde.submit("0000000000", {"prompt": "x", "models": [MODEL]})
+    world.clock.sleep(1)
+    assert busy.popped and other.popped
+    stream, cable = hung(world)
+    assert submits(cable) == 1
+    stream.close()
+
+
+@pytest.mark.parametrize(("kudos", "count"), [(45, 1), (46, 2)])
+def test_an_account_that_cannot_pay_for_it_gets_no_second_request(
+    world: World, kudos: float, count: int
+) -> None:
+    world.horde.add_account("a-key-of-an-account", "poor", kudos=kudos)
+    world.configure(horde={"api_key": "a-key-of-an-account"})
+    Worker(world, "lost", [None])
+    Worker(world, "other", [None])
+    # It costs 20.3 kudos at most, and each account keeps 25.
+    stream, cable = hung(world)
+    assert submits(cable) == count
+    stream.close()
+
+
+@pytest.mark.parametrize(("most", "count"), [(40.0, 1), (41.0, 2)])
+def test_a_second_request_keeps_within_the_clients_max_kudos(
+    world: World, most: float, count: int
+) -> None:
+    Worker(world, "lost", [None])
+    Worker(world, "other", [None])
+    stream, cable = hung(world, horde={"max_kudos": most})
+    assert submits(cable) == count
+    stream.close()
+
+
+def test_an_anonymous_request_needs_no_kudos_for_a_second_one(world: World) -> None:
+    world.configure(horde={"api_key": "0000000000"})
+    Worker(world, "lost", [None])
+    Worker(world, "good", [8.0])
+    assert folded(items(world, measured(world), chat()))["horde"]["retries"] == 1
+
+
+def test_at_most_one_second_request_is_made_however_long_both_hang(world: World) -> None:
+    Worker(world, "lost", [None])
+    Worker(world, "other", [None])
+    Worker(world, "idle", [8.0])
+    world.configure(horde={"retries": 0})
+    stream, cable = hung(world, 30)
+    drive(world, stream, 60)
+    assert submits(cable) == 2
+    # The client leaves: both are cancelled.
+    stream.close()
+    assert len(set(cancelled(cable))) == 2
+    assert world.horde.open_requests() == []
+
+
+def test_nothing_is_submitted_for_a_client_that_has_left(world: World) -> None:
+    Worker(world, "lost", [None])
+    Worker(world, "good", [8.0])
+    sleeper = Sleeper(sleep=world.clock.sleep)
+    stream, cable = hung(world, 5, caller=Caller(sleeper=sleeper))
+    sleeper.has_client = False
+    drive(world, stream, 60)
+    assert submits(cable) == 1
+    sleeper.has_client = True
+    assert folded(list(stream))["horde"]["retries"] == 1
+    assert submits(cable) == 2
+
+
+def test_both_count_against_the_submits_of_a_chat(world: World) -> None:
+    Worker(world, "late", [60.0])
+    Worker(world, "good", [8.0])
+    caller = Caller(submits=SubmitBudget(most=1))
+    answer = folded(items(world, measured(world), chat(), caller))
+    # No second one is left, and the first is waited for.
+    assert answer["choices"][0]["message"]["content"] == "Hello there."
+    assert [worker["name"] for worker in answer["horde"]["workers"]] == ["late"]
+    caller = Caller(submits=SubmitBudget(most=2))
+    Worker(world, "lost", [None])
+    world.clock.every_sleep.reverse()
+    answer = folded(items(world, measured(world), chat(), caller))
+    assert (answer["horde"]["retries"], caller.submits.used) == (1, 2)
+
+
+@pytest.mark.parametrize("texts", [("",), ("spam " * 90,)])
+def test_the_first_request_is_waited_for_when_the_second_brings_a_bad_text(
+    world: World, texts: Sequence[str]
+) -> None:
+    Worker(world, "late", [60.0])
+    bad = Worker(world, "bad", [8.0], texts)
+    upstream, cable = measured(world), world.cable()
+    answer = items(world, upstream, chat())
+    horde = folded(answer)["horde"]
+    assert folded(answer)["choices"][0]["message"]["content"] == "Hello there."
+    assert (len(bad.popped), len(horde["request_ids"]), cancelled(cable)) == (1, 2, [])
+    accepted = [item for item in answer if isinstance(item, Accepted)]
+    assert accepted[-1].headers["X-Horde-Request-Id"] == horde["request_ids"][0]
+    assert {worker["name"] for worker in horde["workers"]} == {"late", "bad"}
+
+
+def test_the_first_request_wins_when_it_ends_first_and_the_second_is_cancelled(
+    world: World,
+) -> None:
+    Worker(world, "late", [26.0])
+    Worker(world, "good", [60.0], ("Too late.",))
+    upstream, cable = measured(world), world.cable()
+    answer = items(world, upstream, chat())
+    horde = folded(answer)["horde"]
+    assert folded(answer)["choices"][0]["message"]["content"] == "Hello there."
+    assert [worker["name"] for worker in horde["workers"]] == ["late"]
+    assert cancelled(cable) == horde["request_ids"][1:]
+    # The tax of both, and the one job.
+    assert horde["kudos"] == 3.65
+    assert upstream._horde.failures.workers() == []
+
+
+def test_a_second_request_that_is_refused_loses_nothing(world: World) -> None:
+    world.horde.upfront_kudos = True
+    world.horde.add_account("a-key-of-an-account", "rich", kudos=10_000)
+    world.configure(horde={"api_key": "a-key-of-an-account"})
+    Worker(world, "late", [60.0], max_length=4096)
+    Worker(world, "other", [8.0], max_length=4096)
+    # It needs kudos upfront, which are spent meanwhile.
+    request = chat(max_tokens=2000, horde={"segments": False})
+    upstream, cable = measured(world), world.cable()
+    stream = upstream.stream(request, Route(upstream, (MODEL,)), Caller())
+    before = drive(world, stream, 5)
+    world.horde._state.accounts.require("a-key-of-an-account").kudos = 25
+    answer = [*before, *stream]
+    assert folded(answer)["choices"][0]["message"]["content"] == "Hello there."
+    assert (submits(cable), len(folded(answer)["horde"]["request_ids"])) == (2, 1)
+
+
+def test_a_first_request_that_fails_does_not_end_the_second(world: World) -> None:
+    Worker(world, "lost", [None])
+    Worker(world, "good", [8.0])
+    stream, cable = hung(world, 26)
+    world.horde.cancel(world.horde.open_requests()[0].id)
+    horde = folded(list(stream))["horde"]
+    assert (submits(cable), len(horde["request_ids"]), horde["retries"]) == (2, 2, 1)
+
+
+def test_where_both_fail_the_next_try_follows(world: World) -> None:
+    Worker(world, "lost", [None])
+    Worker(world, "other", [None])
+    Worker(world, "good", [8.0])
+    stream, cable = hung(world, 28)
+    for request in world.horde.open_requests():
+        world.horde.cancel(request.id)
+    horde = folded(list(stream))["horde"]
+    assert (submits(cable), horde["retries"]) == (3, 2)
+    assert [worker["name"] for worker in horde["workers"]] == ["good"]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_only_the_choices_that_are_missing_are_requested_again(world: World, streams: bool) -> None:
+    Worker(world, "lost", [8.0, None], ("The first choice.",))
+    Worker(world, "good", [20.0], ("The other choice.",))
+    # One does the first choice of two, and vanishes with the second; the other is busy till then.
+    world.horde.submit("0000000000", {"prompt": "x", "models": [MODEL], "workers": []})
+    world.clock.every_sleep.reverse()
+    world.clock.sleep(1)
+    upstream, cable = measured(world), world.cable()
+    answer = folded(items(world, upstream, chat(n=2, stream=streams)))
+    texts = [choice["message"]["content"] for choice in answer["choices"]]
+    assert sorted(texts) == ["The first choice.", "The other choice."]
+    assert {worker["name"] for worker in answer["horde"]["workers"]} == {"lost", "good"}
+    assert (submits(cable), len(cancelled(cable))) == (2, 1)
+    # The taxes, and two jobs: none is made twice.
+    assert answer["horde"]["kudos"] == 5.3
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_tool_call_comes_from_the_second_worker_as_well(world: World, streams: bool) -> None:
+    Worker(world, "lost", [None])
+    call = 'get_weather", "arguments": {"city": "Oslo"}}'
+    Worker(world, "good", [8.0], (call,))
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        },
+    }
+    body = {**CHAT, "tools": [tool], "tool_choice": "required", "max_tokens": 100}
+    cable = world.cable()
+    response = world.http().post("/v1/chat/completions", json={**body, "stream": streams})
+    assert "Oslo" in response.get_data(as_text=True)
+    assert (submits(cable), len(cancelled(cable))) == (2, 1)
+
+
+def test_a_continuation_avoids_the_worker_that_wrote_the_beginning_and_vanished(
+    world: World,
+) -> None:
+    words = " ".join(f"word{number}" for number in range(60))
+    Worker(world, "lost", [8.0, None], (words,))
+    good = Worker(world, "good", [8.0], (" and the end.",))
+    upstream, cable = measured(world), world.cable()
+    answer = items(world, upstream, chat(max_tokens=1000, stream=True))
+    assert folded(answer)["choices"][0]["message"]["content"] == f"{words} and the end."
+    assert (len(good.popped), submits(cable)) == (1, 3)
+    # It is known who hangs, so that nobody sends it a job where another worker can take it.
+    [lost] = [worker for worker in world.horde.workers("text") if worker["name"] == "lost"]
+    assert upstream._horde.failures.workers() == [lost["id"]]
+
+
+def test_waitings_say_how_long_it_takes_with_the_second_request(world: World) -> None:
+    Worker(world, "lost", [None])
+    Worker(world, "good", [8.0])
+    upstream, began = measured(world), world.clock()
+    seconds: dict[int, int | None] = {}
+    for item in upstream.stream(chat(), Route(upstream, (MODEL,)), Caller()):
+        if isinstance(item, Waiting):
+            seconds.setdefault(int(world.clock() - began), item.seconds)
+    shown = [seconds[second] for second in (0, 5, 8, 14, 20, 24, 28, 30)]
+    # Eight seconds of a job that is popped after one; late by as much again; and the second one's.
+    assert shown == [9, 5, 1, 6, 12, 9, 5, 2]
+
+
+def test_an_outage_is_no_reason_for_a_second_request(world: World) -> None:
+    Worker(world, "late", [60.0])
+    Worker(world, "other", [8.0])
+    upstream = measured(world)
+    caller = Caller(deadline=world.clock() + 300)
+    cable = world.cut_between(5, 50)
+    world.clock.every_sleep.pop()
+    answer = folded(items(world, upstream, chat(), caller))
+    assert (answer["horde"]["retries"], submits(cable)) == (0, 1)
