@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from horde_proxy.prompts.guided import LeafPrompt, Unfillable, guided_fill
+from horde_proxy.prompts.guided import NOTHING, LeafPrompt, Unfillable, Unsaid, guided_fill
 from horde_proxy.prompts.json_schema.validation import problem_with
 
 STRING = {"type": "string"}
@@ -35,6 +35,13 @@ def run(schema: Any, *said: str, **options: Any) -> tuple[Any, list[LeafPrompt]]
 
 def value(schema: Any, *said: str, **options: Any) -> Any:
     return run(schema, *said, **options)[0]
+
+
+def unsaid(schema: Any, *said: str, **options: Any) -> str:
+    """Why there is no value."""
+    with pytest.raises(Unsaid) as raised:
+        run(schema, *said, **options)
+    return str(raised.value)
 
 
 def prefills(schema: Any, *said: str, **options: Any) -> list[str]:
@@ -176,9 +183,8 @@ def test_an_empty_string_is_requested_once_more(empty: str) -> None:
     assert (filled, len(asks)) == ("x", 2)
 
 
-def test_a_string_may_stay_empty() -> None:
-    assert value(STRING) == ""
-    assert value({**STRING, "default": "none"}) == "none"
+def test_a_string_that_is_closed_at_once_twice_is_empty() -> None:
+    assert value(STRING, '"', '"}') == ""
 
 
 def test_a_string_is_cut_to_its_length() -> None:
@@ -186,9 +192,9 @@ def test_a_string_is_cut_to_its_length() -> None:
     assert value({**STRING, "maxLength": 4}, "New York") == "New"
 
 
-def test_a_string_that_stays_too_short_is_padded() -> None:
-    filled, asks = run({**STRING, "minLength": 5}, "ab", "abc")
-    assert (filled, len(asks)) == ("abc..", 2)
+def test_a_string_that_is_too_short_is_requested_once_more() -> None:
+    filled, asks = run({**STRING, "minLength": 5}, "ab", "abcde")
+    assert (filled, [ask.is_again for ask in asks]) == ("abcde", [False, True])
 
 
 @pytest.mark.parametrize("most, expected", [(10, 64), (100, 100), (1000, 200)])
@@ -211,23 +217,6 @@ def test_the_requested_length_depends_on_the_longest_string(most: int, expected:
 )
 def test_a_format_is_found_in_what_was_said(format: str, said: str, expected: str) -> None:
     assert run({**STRING, "format": format}, said)[0] == expected
-
-
-@pytest.mark.parametrize(
-    "format, expected",
-    [
-        ("date", "1970-01-01"),
-        ("time", "00:00:00Z"),
-        ("date-time", "1970-01-01T00:00:00Z"),
-        ("email", "nobody@example.com"),
-        ("uri", "https://example.com/"),
-        ("ipv4", "0.0.0.0"),
-        ("uuid", "00000000-0000-0000-0000-000000000000"),
-    ],
-)
-def test_a_format_that_is_missed_twice_gets_a_neutral_value(format: str, expected: str) -> None:
-    filled, asks = run({**STRING, "format": format}, "nothing", "again nothing", "late")
-    assert (filled, len(asks)) == (expected, 2)
 
 
 def test_a_pattern_is_requested_three_times_before_the_default_is_taken() -> None:
@@ -267,20 +256,9 @@ def test_the_first_number_is_taken_and_brought_within_its_bounds(
     assert run(schema, said)[0] == expected
 
 
-@pytest.mark.parametrize(
-    "extra, expected",
-    [
-        ({}, 0),
-        ({"default": 7}, 7),
-        ({"minimum": -2}, -2),
-        ({"exclusiveMinimum": 3}, 4),
-    ],
-)
-def test_no_number_twice_gives_the_default_the_minimum_or_zero(
-    extra: dict[str, Any], expected: int
-) -> None:
-    filled, asks = run({**INTEGER, **extra}, "none", "many", "5")
-    assert (filled, len(asks)) == (expected, 2)
+def test_a_number_is_requested_once_more() -> None:
+    filled, asks = run({**INTEGER, "minimum": 1}, "none", "5")
+    assert (filled, [ask.is_again for ask in asks]) == (5, [False, True])
 
 
 # Choices.
@@ -297,7 +275,6 @@ COLOURS = {"enum": ["red", "dark red", "green"]}
         ("dark red wine", "dark red"),
         ("It is green, not red", "green"),
         ("gren", "green"),
-        ("", "red"),
     ],
 )
 def test_a_choice_is_the_closest_of_the_allowed(said: str, expected: str) -> None:
@@ -312,11 +289,16 @@ def test_a_choice_is_the_closest_of_the_allowed(said: str, expected: str) -> Non
         ('"true"', True),
         ("yes", True),
         ("No.", False),
-        ("", False),
     ],
 )
 def test_a_boolean_is_read(said: str, expected: bool) -> None:
     assert run({"type": "boolean"}, said)[0] is expected
+
+
+@pytest.mark.parametrize("said", ["", "I cannot say.", "blue"])
+def test_a_choice_that_is_none_of_the_allowed_is_requested_once_more(said: str) -> None:
+    filled, asks = run({"enum": ["C", "F"]}, said, "F")
+    assert (filled, len(asks)) == ("F", 2)
 
 
 def test_choices_of_several_types_are_requested_as_json() -> None:
@@ -386,20 +368,137 @@ def test_an_element_that_came_before_ends_an_array_of_unique_elements() -> None:
     assert value(schema, "a", ",", "a", ",", "b") == ["a"]
 
 
-def test_an_element_that_came_before_is_replaced_where_it_is_needed() -> None:
-    schema = {**STRINGS, "uniqueItems": True, "minItems": 3, "maxItems": 3}
-    assert value(schema, "a", "a", "a") == ["a", "", "1"]
-
-
-def test_a_unique_array_offers_each_choice_once() -> None:
+def test_a_unique_array_offers_each_choice_once_and_does_not_request_the_last() -> None:
     schema = {"type": "array", "items": COLOURS, "uniqueItems": True, "minItems": 3}
-    filled, asks = run(schema, "red", "red", "red")
+    filled, asks = run(schema, "red", "red")
     assert filled == ["red", "dark red", "green"]
-    assert [ask.choices for ask in asks] == [
-        ("red", "dark red", "green"),
-        ("dark red", "green"),
-        ("green",),
-    ]
+    assert [ask.choices for ask in asks] == [("red", "dark red", "green"), ("dark red", "green")]
+
+
+# Leaves that the model does not say.
+
+
+@pytest.mark.parametrize(
+    "schema, said",
+    [
+        (INTEGER, "none"),
+        ({**INTEGER, "minimum": -2}, "I would rather not say."),
+        ({"enum": ["C", "F"]}, "I cannot say."),
+        ({"type": "boolean"}, "It depends."),
+        (STRING, ""),
+        ({**STRING, "minLength": 5}, "ab"),
+        ({**STRING, "format": "date"}, "nothing"),
+        ({**STRING, "format": "uuid", "examples": ["00000000-0000-0000-0000-000000000000"]}, "?"),
+        ({**STRING, "pattern": "^[A-Z]{3}$", "examples": ["NOK"]}, "crowns"),
+        ({**STRINGS, "uniqueItems": True, "minItems": 2}, "a"),
+    ],
+)
+def test_a_leaf_that_the_model_does_not_say_is_not_invented(schema: Any, said: str) -> None:
+    assert unsaid(thing(a=schema), *[said] * 9) == "The model gave no value for 'a'."
+    assert unsaid(thing(b=thing(a=schema)), *[said] * 9) == "The model gave no value for 'b.a'."
+
+
+@pytest.mark.parametrize(
+    "schema, expected",
+    [
+        ({**INTEGER, "default": 7}, {"a": 7}),
+        ({"enum": ["C", "F"], "default": "F"}, {"a": "F"}),
+        ({"type": ["integer", "null"]}, {"a": None}),
+        ({"anyOf": [INTEGER, {"type": "null"}], "default": None}, {"a": None}),
+        ({"anyOf": [thing(b=INTEGER), {"type": "null"}]}, {"a": None}),
+    ],
+)
+def test_an_unsaid_leaf_is_the_schemas_default_or_null(schema: Any, expected: Any) -> None:
+    assert value(thing(a=schema), "none", "many") == expected
+
+
+def test_an_optional_leaf_that_is_unsaid_is_left_out() -> None:
+    schema = {"type": "object", "properties": {"a": INTEGER, "b": STRING}, "required": ["b"]}
+    assert value(schema, "none", "many", "x") == {"b": "x"}
+
+
+def test_an_array_ends_before_an_unsaid_element() -> None:
+    assert value({"type": "array", "items": INTEGER, "minItems": 1}, "1", ",", "none") == [1]
+
+
+# Parts that are known.
+
+
+TRIP = thing(city=STRING, days=INTEGER, unit={"enum": ["C", "F"]})
+
+
+@pytest.mark.parametrize(
+    "known, said, expected, requested",
+    [
+        (
+            {"city": "Oslo", "days": 3, "unit": "C"},
+            [],
+            {"city": "Oslo", "days": 3, "unit": "C"},
+            [],
+        ),
+        (
+            {"city": "Oslo", "unit": "C"},
+            ["3"],
+            {"city": "Oslo", "unit": "C", "days": 3},
+            ['{"city": "Oslo", "unit": "C", "days": '],
+        ),
+        (
+            {"city": 7, "days": 3, "unit": "K", "more": True},
+            ["Oslo", "C"],
+            {"days": 3, "more": True, "city": "Oslo", "unit": "C"},
+            [
+                '{"days": 3, "more": true, "city": "',
+                '{"days": 3, "more": true, "city": "Oslo", "unit": "',
+            ],
+        ),
+        ("prose", ["Oslo", "3", "C"], {"city": "Oslo", "days": 3, "unit": "C"}, 3),
+    ],
+)
+def test_known_properties_that_fit_are_kept(
+    known: Any, said: list[str], expected: Any, requested: Any
+) -> None:
+    filled, asks = run(TRIP, *said, known=known)
+    assert json.dumps(filled) == json.dumps(expected)
+    assert (len(asks) if isinstance(requested, int) else [ask.prefill for ask in asks]) == requested
+
+
+def test_within_known_objects_and_elements_only_what_does_not_fit_is_requested() -> None:
+    schema = thing(trips={"type": "array", "items": TRIP})
+    whole = {"city": "Oslo", "days": 3, "unit": "C"}
+    known = {"trips": [whole, {"city": "Rome", "unit": "C"}, whole]}
+    filled, asks = run(schema, "2", known=known)
+    assert filled == {"trips": [whole, {"city": "Rome", "unit": "C", "days": 2}, whole]}
+    assert len(asks) == 1
+
+
+def test_known_null_of_a_nullable_property_is_kept() -> None:
+    schema = thing(a={"anyOf": [STRING, {"type": "null"}]}, b=INTEGER)
+    assert value(schema, "1", known={"a": None}) == {"a": None, "b": 1}
+
+
+def test_optional_properties_that_the_model_left_out_are_not_requested() -> None:
+    schema = {**thing(a=INTEGER), "properties": {"a": INTEGER, "b": STRING, "c": INTEGER}}
+    filled, asks = run(schema, "1", "2", known={"c": "many"})
+    assert (filled, len(asks)) == ({"a": 1, "c": 2}, 2)
+
+
+def test_undeclared_properties_are_kept_only_where_they_are_allowed() -> None:
+    closed = {**thing(a=INTEGER), "additionalProperties": False}
+    assert value(closed, "1", known={"b": 2}) == {"a": 1}
+    assert value(thing(a=INTEGER), "1", known={"b": 2}) == {"b": 2, "a": 1}
+
+
+def test_known_elements_count_for_the_least_number() -> None:
+    schema = {"type": "array", "items": INTEGER, "minItems": 3, "uniqueItems": True}
+    assert run(schema, "3", known=[1, 1, 2])[0] == [1, 2, 3]
+
+
+def test_what_is_known_does_not_count_against_the_most_leaves() -> None:
+    schema = thing(**{f"p{number}": INTEGER for number in range(20)})
+    known = {f"p{number}": number for number in range(19)}
+    assert value(schema, "19", known=known) == {f"p{number}": number for number in range(20)}
+    with pytest.raises(Unfillable):
+        guided_fill(schema, known={"p0": 0})
 
 
 # Anything.
@@ -500,12 +599,23 @@ def is_unique_somewhere(schema: Any) -> bool:
     return '"uniqueItems": true' in json.dumps(schema)
 
 
-@given(SCHEMAS, st.lists(GARBAGE, max_size=60), st.sampled_from(["", "begun "]))
+VALUES = st.recursive(
+    SCALARS, lambda each: st.lists(each) | st.dictionaries(st.text(max_size=5), each), max_leaves=6
+)
+
+
+@given(
+    SCHEMAS,
+    st.lists(GARBAGE, max_size=60),
+    st.sampled_from(["", "begun "]),
+    st.just(NOTHING) | VALUES,
+)
 def test_whatever_a_model_says_the_value_fits_and_prompts_are_bounded(
-    schema: Any, said: list[str], begun: str
+    schema: Any, said: list[str], begun: str, known: Any
 ) -> None:
+    options: dict[str, Any] = {"begun": begun, "most_leaves": 9, "most_elements": 4}
     try:
-        filled, asks = run(schema, *said, begun=begun, most_leaves=9, most_elements=4)
+        filled, asks = run(schema, *said, known=known, **options)
     except Unfillable:
         return
     Draft202012Validator(schema).validate(filled)
@@ -514,7 +624,8 @@ def test_whatever_a_model_says_the_value_fits_and_prompts_are_bounded(
     assert all(16 <= ask.max_length <= 200 for ask in asks)
     text = begun + json.dumps(filled, ensure_ascii=False)
     assert json.loads(text.removeprefix(begun)) == filled
-    if not is_unique_somewhere(schema):
+    # The prompts of a leaf that stays unsaid lead nowhere.
+    if not is_unique_somewhere(schema) and not any(ask.is_again for ask in asks):
         assert [ask.prefill for ask in asks if not text.startswith(ask.prefill)] == []
 
 

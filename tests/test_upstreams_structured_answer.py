@@ -290,6 +290,16 @@ def test_a_call_that_the_model_does_not_make_is_a_400(world: World) -> None:
     assert raised.value.status == 400
 
 
+def test_an_argument_that_the_model_does_not_say_is_a_400_that_names_it(world: World) -> None:
+    world.configure(horde={"tool_retries": 0})
+    days = {"type": "object", "properties": {"days": {"type": "integer"}}, "required": ["days"]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": days}}
+    worker = world.employ(Lines("I would rather not."))
+    with pytest.raises(ToolCallFailed, match="The model gave no value for 'days'"):
+        asked(world, tools=[tool], tool_choice="required")
+    assert [payload.get("temperature") for payload in worker.payloads] == [0.1, 0.01, 0.7]
+
+
 def test_a_model_without_tool_style_answers_in_plain_text(world: World) -> None:
     world.configure(tool_styles={"test/*": "none"})
     worker = world.employ(Lines("Hello."))
@@ -444,7 +454,7 @@ SCHEMAS = st.fixed_dictionaries(
 
 
 @given(schema=SCHEMAS, garbage=st.lists(st.text(max_size=30), min_size=1, max_size=8))
-def test_whatever_a_model_says_a_strict_schema_is_met(
+def test_whatever_a_model_says_a_strict_schema_is_met_or_refused(
     schema: dict[str, Any], garbage: list[str]
 ) -> None:
     import jsonschema
@@ -466,7 +476,11 @@ def test_whatever_a_model_says_a_strict_schema_is_met(
             },
         },
     )
-    jsonschema.validate(json.loads(found["choices"][0]["message"]["content"]), schema)
+    message = found["choices"][0]["message"]
+    if message["refusal"]:
+        assert message["content"] is None
+    else:
+        jsonschema.validate(json.loads(message["content"]), schema)
 
 
 def test_a_guided_value_is_quoted_from_the_user(world: World) -> None:

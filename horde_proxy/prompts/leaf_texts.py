@@ -18,6 +18,8 @@ TEXT_STOPS = ('"', "\n")
 VALUE_STOPS = (",", "}", "\n", "]")
 _LONGEST_COMPARED = 200
 """Characters. Finding the most similar choice takes quadratic time."""
+_LEAST_SIMILARITY = 0.6
+"""A misspelt choice is more similar than that, other words are not: the limit of difflib, too."""
 # The quote that ends a string, after an even number of backslashes, or a line break.
 _TEXT_END = re.compile(r'(?<!\\)(?:\\\\)*"|\n')
 # A backslash with the rest of its escape if JSON has it: \n, \u00e9; in \d only the backslash.
@@ -88,10 +90,15 @@ def read_choice(completion: str, stops: tuple[str, ...]) -> str:
     return (text[: end.end() - 1] if end else text).strip()
 
 
-def closest_choice(completion: str, texts: Sequence[str], default: int) -> int:
-    """The index of the meant text: the same, a beginning, a part, or the most similar one.
+def closes_at_once(completion: str) -> bool:
+    """Whether a model wrote the end of an empty string, and did not just say nothing."""
+    return without_echoed_quote(completion).startswith('"')
 
-    `default` for an empty completion.
+
+def closest_choice(completion: str, texts: Sequence[str]) -> int | None:
+    """The index of the meant text: the same, a beginning, a word of it, or a similar one.
+
+    None if the completion means none of them: it is empty, or prose.
     """
     if completion in texts:
         return texts.index(completion)
@@ -100,22 +107,32 @@ def closest_choice(completion: str, texts: Sequence[str], default: int) -> int:
     if keys == ["true", "false"]:
         meant = _SPOKEN.get(" ".join(re.findall(r"\w+", meant)[:1]), meant)
     if not meant:
-        return default
+        return None
     ranked = (
         [i for i, key in enumerate(keys) if key == meant],
         [i for i, key in enumerate(keys) if key.startswith(meant)],
         sorted(
-            (i for i, key in enumerate(keys) if key and meant.startswith(key)),
-            key=lambda i: -len(keys[i]),
+            (i for i, key in enumerate(keys) if _place(key, meant) is not None),
+            # The first of the choices that are in the text; of "dark red" and "red", the longer.
+            key=lambda i: (_place(keys[i], meant), -len(keys[i])),
         ),
+        [i for i, key in enumerate(keys) if _place(meant, key) is not None],
         sorted(
-            (i for i, key in enumerate(keys) if key and key in meant),
-            key=lambda i: (meant.index(keys[i]), -len(keys[i])),
+            (i for i, key in enumerate(keys) if _similarity(key, meant) >= _LEAST_SIMILARITY),
+            key=lambda i: -_similarity(keys[i], meant),
         ),
-        [i for i, key in enumerate(keys) if meant in key],
-        sorted(range(len(keys)), key=lambda i: -SequenceMatcher(None, keys[i], meant).ratio()),
     )
-    return next(indexes[0] for indexes in ranked if indexes)
+    return next((indexes[0] for indexes in ranked if indexes), None)
+
+
+def _place(words: str, text: str) -> int | None:
+    """Where whole words are in a text; None if they are not. "C" is not in "cannot"."""
+    match = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) if words else None
+    return match.start() if match else None
+
+
+def _similarity(first: str, second: str) -> float:
+    return SequenceMatcher(None, first, second).ratio()
 
 
 def _key(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from horde_proxy.prompts.json_schema.bounds import MOST_VALUES
-from horde_proxy.prompts.json_schema.inlining import NEVER, as_list, inlined
+from horde_proxy.prompts.json_schema.inlining import as_list, inlined, property_schema
 from horde_proxy.prompts.json_schema.merging import Unfillable, type_names
 from horde_proxy.prompts.json_schema.shapes import (
     Array,
@@ -229,7 +229,7 @@ def _array(schema: Schema) -> Shape:
     if not isinstance(items, Mapping):
         raise Unfillable("Only arrays of one kind of element can be filled.")
     # The sizes of arrays in arrays multiply: a few keywords could fill the memory.
-    array = Array(_shape(items), least, most, bool(schema.get("uniqueItems")))
+    array = Array(_shape(items), least, most, bool(schema.get("uniqueItems")), schema)
     if size(array) > MOST_VALUES:
         raise Unfillable("An array would have to be too large.")
     if array.unique and len(list(itertools.islice(distinct_values(array.item), least))) < least:
@@ -244,12 +244,10 @@ def _object(schema: Schema) -> Shape:
         raise Unfillable("An object names no properties.")
     if not isinstance(required, list):
         raise Unfillable("'required' must be a list.")
-    unnamed = NEVER if rest is False else {} if rest is True else rest
-    every = {**named, **{name: unnamed for name in required if name not in named}}
     properties = []
-    for name, part in every.items():
+    for name in dict.fromkeys([*named, *required]):
         try:
-            properties.append((name, _shape(part), name in required))
+            properties.append((name, _shape(property_schema(schema, name)), name in required))
         except Unfillable:
             # Optional properties that cannot be filled in are left out.
             if name in required:
@@ -257,7 +255,7 @@ def _object(schema: Schema) -> Shape:
     least, most = schema.get("minProperties", 0), schema.get("maxProperties")
     if least > len(set(required)) or (most is not None and most < len(set(required))):
         raise Unfillable("An object must have more or fewer properties than are required.")
-    return Object(tuple(properties), most)
+    return Object(tuple(properties), most, schema)
 
 
 _SHAPES: dict[Any, Callable[[Schema], Shape]] = {

@@ -103,3 +103,12 @@ def is_null(schema: Schema) -> bool:
 def as_list(value: Any) -> list[Any]:
     """The value if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
+
+
+def property_schema(schema: Schema, name: str) -> Schema:
+    """The schema of a property in an inlined schema of an object, whether it is listed or not."""
+    listed = schema.get("properties", {})
+    if name in listed:
+        return dict(listed[name])
+    rest = schema.get("additionalProperties", {})
+    return NEVER if rest is False else {} if rest is True else dict(rest)

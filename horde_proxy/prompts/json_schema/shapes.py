@@ -1,6 +1,7 @@
 """The shapes of values in guided filling: leaves (Fixed, Choice, Text, Number), Array, Object.
 
-A leaf that a model writes has a `fallback`, a value for when the model's text does not fit.
+A leaf that a model writes has a `fallback`, a value that shows that there is one. It is never given
+to a client.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from horde_proxy.prompts.json_schema.patterns import pattern_matches
@@ -76,10 +77,9 @@ class Number:
         """Whether a number fits."""
         return math.isfinite(number) and fits_part(number, self.rules)
 
-    def nearest(self, number: float) -> float:
-        """A number that fits, near the given one."""
-        fitting = (near for near in self.near(number) if self.takes(near))
-        return next(fitting, self.fallback)
+    def nearest(self, number: float) -> float | None:
+        """A number that fits, near the given one; None if there is none."""
+        return next((near for near in self.near(number) if self.takes(near)), None)
 
     def near(self, number: float) -> Iterator[float]:
         """Numbers that may fit: the nearest first, and numbers with few digits before others."""
@@ -101,20 +101,25 @@ class Number:
 
 @dataclass(frozen=True)
 class Array:
-    """`least` to `most` elements of one shape."""
+    """`least` to `most` elements of one shape. `schema`: the inlined one."""
 
     item: Shape
     least: int
     most: int | None
     unique: bool
+    schema: Schema = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Object:
-    """Properties in order, each with its name, its shape and whether it is required."""
+    """Properties in order, each with its name, its shape and whether it is required.
+
+    `schema`: the inlined one. It may list optional properties that have no shape.
+    """
 
     properties: tuple[tuple[str, Shape, bool], ...]
     most: int | None
+    schema: Schema = field(repr=False, compare=False)
 
 
 Shape: TypeAlias = Fixed | Choice | Text | Number | Array | Object

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from horde_proxy.prompts.answer import cut, end_marker
 from horde_proxy.prompts.constrained import quoted_from
 from horde_proxy.prompts.fit import LEAST_LENGTH
-from horde_proxy.prompts.guided import TEXT_STOPS, LeafPrompt, guided_fill
+from horde_proxy.prompts.guided import NOTHING, LeafPrompt, guided_fill
 from horde_proxy.prompts.json_schema.validation import fits
+from horde_proxy.prompts.leaf_texts import TEXT_STOPS
 from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.tokens import exceeds, truncate
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
@@ -30,6 +31,8 @@ from horde_proxy.upstreams.horde.submit_queue import Ticket
 
 _SAMPLING = {"temperature": 0.0, "rep_pen": 1.0}
 """A value is copied, not made up; a repetition penalty would forbid to copy it."""
+_TEMPERATURE_AGAIN = 0.7
+"""At 0, the same model would write the same completion again."""
 _FILL_IN = "You fill in values from what the user says."
 # The name of the property at the end of a leaf's prompt: {"city": "
 _LABEL = re.compile(r'"([^"\\]{1,60})": "\Z')
@@ -52,21 +55,26 @@ class GuidedValues:
     request: GenerationRequest
     most_leaves: int
 
-    def fill(self, schema: Mapping[str, Any], begun: str) -> Steps[Any]:
-        """A value of the schema. `begun` is how the answer begins before it. Raises Unfillable."""
-        return (yield from self._fill(schema, begun, ""))
+    def fill(self, schema: Mapping[str, Any], begun: str, known: Any = NOTHING) -> Steps[Any]:
+        """A value of the schema, with what fits of `known`. Raises Unfillable.
 
-    def fill_arguments(self, schema: Mapping[str, Any], begun: str) -> Steps[Any]:
+        `begun` is how the answer begins before it.
+        """
+        return (yield from self._fill(schema, begun, "", known))
+
+    def fill_arguments(
+        self, schema: Mapping[str, Any], begun: str, known: Any = NOTHING
+    ) -> Steps[Any]:
         """As fill, but with strings in the user's words, where they are found there."""
         words = [msg.text for msg in self.request.messages if msg.role in ("user", "tool")]
-        return (yield from self._fill(schema, begun, "\n".join(words)))
+        return (yield from self._fill(schema, begun, "\n".join(words), known))
 
-    def _fill(self, schema: Mapping[str, Any], begun: str, source: str) -> Steps[Any]:
-        # An object of which nothing is known: there is no leaf to ask for.
+    def _fill(self, schema: Mapping[str, Any], begun: str, source: str, known: Any) -> Steps[Any]:
+        # The schema lists no property that could be requested.
         if fits({}, schema) and not schema.get("properties"):
             return {}
         # It gets the text of each leaf that it yields, and returns the whole value.
-        filling = guided_fill(schema, begun=begun, most_leaves=self.most_leaves)
+        filling = guided_fill(schema, known=known, begun=begun, most_leaves=self.most_leaves)
         try:
             leaf = next(filling)
             while True:
@@ -99,7 +107,8 @@ class GuidedValues:
     def _write(self, leaf: LeafPrompt, messages: tuple[Message, ...]) -> Steps[str]:
         """What the model writes after the prefill of a leaf."""
         self.cost.guided += 1
-        sampling = {**self.request.sampling, **_SAMPLING}
+        again = {"temperature": _TEMPERATURE_AGAIN} if leaf.is_again else {}
+        sampling = {**self.request.sampling, **_SAMPLING, **again}
         request = replace(self.request, stop=leaf.stops, n=1, messages=messages, sampling=sampling)
         segment = Segment(
             self.horde,

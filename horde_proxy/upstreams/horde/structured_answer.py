@@ -230,7 +230,7 @@ class StructuredAnswer:
             begun = prefill(style, name).removesuffix("{")
             arguments = yield from self._guided().fill_arguments(tool.parameters, begun)
         except Unfillable as exc:
-            raise ToolCallFailed("The model did not make the function call.") from exc
+            raise ToolCallFailed(f"The model did not make the function call. {exc}") from exc
         return FoundCall(name, dumps(arguments))
 
     def _guided(self) -> GuidedValues:
