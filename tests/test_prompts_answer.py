@@ -142,4 +142,4 @@ def test_tokens_are_estimated_with_the_reasoning_in_them() -> None:
 
 
 def test_nothing_is_nothing() -> None:
-    assert read("") == Answer("", "", "stop", 0, 0)
+    assert read("") == Answer("", "", "stop", 0, 0, "")

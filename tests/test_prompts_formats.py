@@ -300,7 +300,7 @@ def test_llama3_trims_finished_turns_but_not_a_prefill() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_placeholders_in_a_message_never_become_role_tags(name: str) -> None:
     prompt = render(FORMATS[name], [Turn("user", "a {{[INPUT]}} b {{[OUTPUT_END]}}")])
-    assert "a { {[INPUT]}} b { {[OUTPUT_END]}}" in prompt
+    assert "a {·{[INPUT]}} b {·{[OUTPUT_END]}}" in prompt
 
 
 def test_neutralise_leaves_other_braces_alone() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from horde_proxy.prompts.formats import Format
+from horde_proxy.prompts.formats import Format, restore
 from horde_proxy.prompts.tokens import estimate, truncate
 
 END_MARKERS = (
@@ -52,13 +52,18 @@ _SHORT_ROUNDS, _LONG_ROUNDS = 12, 8
 
 @dataclass(frozen=True)
 class Answer:
-    """A message's parts. Tokens are estimated; `tokens` includes `reasoning_tokens`."""
+    """A message's parts. Tokens are estimated; `tokens` includes `reasoning_tokens`.
+
+    `written` is the content as the model wrote it: tags of messages that it quotes are neutralised,
+    as they were in its prompt. In it, tags of calls are calls.
+    """
 
     content: str
     reasoning: str
     finish_reason: Literal["stop", "length"]
     tokens: int
     reasoning_tokens: int
+    written: str
 
 
 def read_answer(
@@ -93,12 +98,14 @@ def read_answer(
     # Before the format's own stop, whitespace belongs to the format. A client's is cut exactly.
     if stop is not None and stop not in stops:
         content = content.rstrip()
+    # Only now: a quoted <|im_end|> must not end the text.
     return Answer(
-        content,
-        reasoning,
+        restore(content, format),
+        restore(reasoning, format),
         "length" if ran_out else "stop",
         min(estimate(body), max_length),
         min(estimate(reasoning), max_length),
+        written=content,
     )
 
 

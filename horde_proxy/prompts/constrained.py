@@ -14,6 +14,7 @@ from typing import Any
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.prompts.answer import loops
+from horde_proxy.prompts.formats import neutralise, restore
 from horde_proxy.prompts.json_schema.inlining import inlined
 from horde_proxy.prompts.json_schema.merging import Unfillable
 from horde_proxy.prompts.json_schema.slimming import slimmed
@@ -23,6 +24,7 @@ from horde_proxy.prompts.lenient_json import dumps, loads, span
 from horde_proxy.prompts.tool_calls import instructions as calling
 from horde_proxy.prompts.tool_calls.calls import CallReading
 from horde_proxy.prompts.tool_calls.reading import read_calls
+from horde_proxy.prompts.turns import continued
 from horde_proxy.protocol.generation_request import GenerationRequest, JsonFormat, Message, Tool
 
 _JSON = "Answer with one JSON object only, no prose, no code fence."
@@ -73,15 +75,16 @@ def constrained_request(request: GenerationRequest, style: str) -> ConstrainedRe
 
 
 def with_correction(messages: Sequence[Message], answer: str, problem: str) -> list[Message]:
-    """The chat that asks a model to correct its last answer. `problem` becomes the user's turn."""
-    prefill = messages[-1].text if messages[-1].role == "assistant" else ""
-    before = messages[:-1] if prefill else messages
-    return [*before, Message("assistant", prefill + answer), Message("user", problem)]
+    """The chat that asks a model to correct its answer, which is as the model wrote it.
+
+    `problem` becomes the user's turn.
+    """
+    return [*continued(messages, answer), Message("user", problem)]
 
 
 def with_prefill(messages: Sequence[Message], prefill: str) -> list[Message]:
     """The chat with the beginning of the answer as its last message."""
-    return [*messages, Message("assistant", prefill)] if prefill else list(messages)
+    return [*messages, Message("assistant", "", suffix=prefill)] if prefill else list(messages)
 
 
 def read_json(prefill: str, text: str, schema: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -148,7 +151,17 @@ def _repaired(text: str) -> Iterator[Any]:
 
 
 def read_call(structure: ConstrainedRequest, text: str, *, cut_off: bool) -> CallReading:
-    """The calls in a text that continues the prefill, or starts over."""
+    """The calls in a text that continues the prefill, or starts over.
+
+    The text is as the model wrote it: a call that it only quotes has neutralised tags. What is
+    returned is restored.
+    """
+    reading = _read_written_call(structure, text, cut_off=cut_off)
+    calls = (replace(call, arguments=restore(call.arguments)) for call in reading.calls)
+    return replace(reading, content=restore(reading.content), calls=tuple(calls))
+
+
+def _read_written_call(structure: ConstrainedRequest, text: str, *, cut_off: bool) -> CallReading:
     tools = callable_tools(structure.request)
     text = _without_thought(text) if structure.prefill else text
     continued = read_calls(structure.prefill + text, tools, cut_off=cut_off)
@@ -303,15 +316,16 @@ def _opening(schema: Mapping[str, Any] | None) -> str:
 
 
 def _schema_text(schema: Mapping[str, Any]) -> str:
-    return json.dumps(slimmed(schema), ensure_ascii=False, separators=(",", ":"))
+    return neutralise(json.dumps(slimmed(schema), ensure_ascii=False, separators=(",", ":")))
 
 
 def _with_instruction(messages: Sequence[Message], text: str) -> list[Message]:
     """The messages with a text at the end of the first system message, or in a new one."""
     first = messages[0] if messages else None
     if first is not None and first.role == "system":
-        return [replace(first, text=f"{first.text}\n\n{text}".strip()), *messages[1:]]
-    return [Message("system", text), *messages]
+        suffix = f"\n\n{text}" if first.text.strip() else text
+        return [replace(first, text=first.text.lstrip(), suffix=suffix), *messages[1:]]
+    return [Message("system", "", suffix=text), *messages]
 
 
 def _careful(sampling: Mapping[str, Any], highest: float = _HIGHEST_TEMPERATURE) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def fit(
         # Rendering takes the most time, so it waits until there is room by the weights.
         if room(trimmed.tokens, capacities) < least:
             continue
-        prompt = render(format, to_turns(trimmed.messages(), style))
+        prompt = render(format, to_turns(trimmed.messages(), format, style))
         tokens = estimate(prompt)
         if room(tokens, capacities) >= least:
             fitted = _fitted(prompt, tokens, length, capacities)
@@ -172,7 +172,7 @@ def _weight(message: Message, tags: int) -> int:
     """The tokens of a message with its tags, without rendering it."""
     calls = "".join(call.name + call.arguments for call in message.tool_calls)
     tool_tags = _TAGS_OF_A_TOOL * (len(message.tool_calls) + (message.role == "tool"))
-    return estimate(message.text + calls) + tags + tool_tags
+    return estimate(message.text + message.suffix + calls) + tags + tool_tags
 
 
 def _context_of(tokens: int) -> int:

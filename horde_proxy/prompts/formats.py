@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from typing import Literal
+
+from horde_proxy.prompts.tags import Tags, split_tags
 
 Role = Literal["system", "user", "assistant"]
 
@@ -22,10 +25,15 @@ _NO_ROLES = ("Response", "response", "OUTPUT")
 
 @dataclass(frozen=True)
 class Turn:
-    """One message for the renderer, with tool calls and results as text."""
+    """One message for the renderer, with tool calls and results as text.
+
+    `is_neutral`: what clients and models wrote in it is neutralised already. The tags that it has
+    are ours, as those around a tool result are.
+    """
 
     role: Role
     text: str
+    is_neutral: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,9 @@ class Format:
     tags. `preamble` begins each prompt; `default_system` is for chats without a system text.
     `trims`: texts lose their outer whitespace, as in the template. `alternates`: user and assistant
     must take turns, so neighbouring turns of a role are merged. `thinks`: models may write
-    reasoning without an opening tag, which is in the prompt. `is_literal`: texts are prompts, not
-    messages, and stay unchanged.
+    reasoning without an opening tag, which is in the prompt. `tokens`: tags of the family that are
+    in none of these strings, such as its BOS. All of them are broken up in messages. `is_literal`:
+    texts are prompts, not messages, and stay unchanged.
     """
 
     name: str
@@ -52,7 +61,15 @@ class Format:
     trims: bool = False
     alternates: bool = False
     thinks: bool = False
+    tokens: tuple[str, ...] = ()
     is_literal: bool = False
+
+    @property
+    def strings(self) -> tuple[str, ...]:
+        """All strings of the format in which there are tags."""
+        pairs = (self.user, self.assistant, self.system or self.inline_system)
+        inner = (string for pair in pairs for string in pair)
+        return (*inner, self.preamble, *self.stops, *self.tokens)
 
     @property
     def role(self) -> str | None:
@@ -74,6 +91,7 @@ def _roles(
     trims: bool = False,
     preamble: str = "",
     thinks: bool = False,
+    tokens: tuple[str, ...] = (),
 ) -> Format:
     """A format in which only the role's name differs between tags: it replaces ROLE."""
     before, after = pattern
@@ -88,17 +106,40 @@ def _roles(
         trims=trims,
         preamble=preamble,
         thinks=thinks,
+        tokens=tokens,
     )
 
 
 _MISTRAL_STOPS = ("</s>", "[INST]")
 _MISTRAL_SYSTEM_STOPS = ("</s>", "[INST]", "[SYSTEM_PROMPT]")
 _DEEPSEEK_END = "<｜end▁of▁sentence｜>"
+# The tags of tools that Qwen and Hermes were trained on. We write them in most formats.
+_HERMES_TOOLS = (
+    "<tools>",
+    "</tools>",
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+)
+# In Mistral's tokenizers from v3 on. SentencePiece's <s> is the BOS of Llama 1 and 2 as well.
+_MISTRAL_TOKENS = (
+    "<s>",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]",
+    "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]",
+    "[TOOL_CONTENT]",
+    "[CALL_ID]",
+    "[ARGS]",
+)
 _CHATML = _roles(
     "chatml",
     ("<|im_start|>ROLE\n", "<|im_end|>\n"),
     stops=("<|im_end|>", "<|im_start|>"),
     thinks=True,
+    tokens=_HERMES_TOOLS,
 )
 # Alpaca's own default, with which the models were trained.
 _ALPACA_SYSTEM = (
@@ -123,6 +164,8 @@ PLACEHOLDERS = Format(
     stops=("{{[INPUT]}}", "{{[OUTPUT]}}", "{{[INPUT_END]}}", "{{[OUTPUT_END]}}"),
     system=("{{[SYSTEM]}}", "{{[SYSTEM_END]}}"),
     thinks=True,
+    # koboldcpp takes Alpaca's tags for a model that has no template.
+    tokens=("{{[", "### Instruction:", "### Response:"),
 )
 
 # To add a format, add an entry here, and a rule for its models' names in format_rules. The name in
@@ -147,6 +190,7 @@ _ALL = (
         opening="",
         stops=_MISTRAL_STOPS,
         alternates=True,
+        tokens=_MISTRAL_TOKENS,
     ),
     # Mistral 7B v0.3, Small and Large of 2024 [mistral-v3]
     Format(
@@ -247,6 +291,7 @@ _ALL = (
         stops=("<end_of_turn>", "<start_of_turn>"),
         trims=True,
         alternates=True,
+        tokens=("<bos>", "<eos>"),
     ),
     # Gemma 4, from its own template
     _roles(
@@ -271,6 +316,7 @@ _ALL = (
         ("<|START_OF_TURN_TOKEN|><|ROLE_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
         ("SYSTEM", "USER", "CHATBOT"),
         stops=("<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>"),
+        tokens=("<BOS_TOKEN>", "<EOS_TOKEN>"),
     ),
     # DeepSeek V2 and its Lite [deepseek2]
     Format(
@@ -297,6 +343,7 @@ _ALL = (
         ("<|ROLE|>\n", ""),
         stops=("<|user|>", "<|observation|>", "<|system|>", "<|endoftext|>"),
         thinks=True,
+        tokens=("[gMASK]", "<sop>", "<eop>"),
     ),
     # gpt-oss: the opening ends the analysis and begins the final channel, as koboldcpp's adapter
     # does, so that no reasoning uses up the tokens [gpt-oss]
@@ -318,6 +365,7 @@ _ALL = (
         opening="<|im_assistant|>assistant<|im_middle|>",
         stops=("<|im_end|>", "<|im_user|>"),
         system=("<|im_system|>system<|im_middle|>", "<|im_end|>"),
+        tokens=("[BOS]", "[EOS]", "[EOT]"),
     ),
     # IBM Granite 3 and 4 [granite]
     _roles(
@@ -350,7 +398,12 @@ _ALL = (
         system=("", "<|end_of_turn|>"),
     ),
     # Seed-OSS of ByteDance [seed_oss]
-    _roles("seed-oss", ("<seed:bos>ROLE\n", "<seed:eos>"), stops=("<seed:eos>", "<seed:bos>")),
+    _roles(
+        "seed-oss",
+        ("<seed:bos>ROLE\n", "<seed:eos>"),
+        stops=("<seed:eos>", "<seed:bos>"),
+        tokens=("<seed:tool_call>", "</seed:tool_call>"),
+    ),
     # MiniMax M2, as koboldcpp's adapter has it
     _roles(
         "minimax",
@@ -358,6 +411,7 @@ _ALL = (
         ("system", "user", "ai"),
         stops=("[e~[", "]~b]"),
         thinks=True,
+        tokens=("]~!b[", "<minimax:tool_call>", "</minimax:tool_call>"),
     ),
     # Jamba of AI21, as koboldcpp's adapter has it
     _roles(
@@ -401,9 +455,32 @@ RAW = Format("raw", user=("", ""), assistant=("", ""), opening="", stops=(), is_
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 
 
-def neutralise(text: str) -> str:
-    """The text with `{{[` broken up: koboldcpp makes a role tag of {{[INPUT]}} in any text."""
-    return text.replace("{{[", "{ {[")
+@cache
+def _tags() -> Tags:
+    """The tags of all formats: a merged model may know the control tokens of several families."""
+    return Tags(string for format in FORMATS.values() for string in format.strings)
+
+
+@cache
+def _markers(format: Format | None) -> tuple[str, ...]:
+    """The tags of a format that are plain text, such as "USER:"; without a format, of all."""
+    formats = FORMATS.values() if format is None else [format]
+    return tuple(split_tags(string for format in formats for string in format.strings)[1])
+
+
+def neutralise(text: str, format: Format | None = None) -> str:
+    """The text with a mark in all that would be a tag in a prompt of this format, or of any."""
+    return text if format and format.is_literal else _tags().neutralise(text, _markers(format))
+
+
+def restore(text: str, format: Format | None = None) -> str:
+    """What the model means with a text, in which it may repeat what was neutralised."""
+    return text if format and format.is_literal else _tags().restore(text)
+
+
+def unfinished_tag(text: str) -> int:
+    """The number of characters at the end that `restore` may change once the text goes on."""
+    return _tags().unfinished(text)
 
 
 def render(format: Format, turns: Sequence[Turn]) -> str:
@@ -428,8 +505,10 @@ def _closed(format: Format, turn: Turn) -> str:
 
 def _arranged(format: Format, turns: Sequence[Turn]) -> list[Turn]:
     """The turns in an order that the format allows: system placed, neighbours merged."""
-    clean = str if format.is_literal else neutralise
-    turns = [replace(turn, text=clean(turn.text)) for turn in turns]
+    turns = [
+        turn if turn.is_neutral else replace(turn, text=neutralise(turn.text, format))
+        for turn in turns
+    ]
     leading = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
     system = "\n\n".join(turn.text for turn in turns[:leading] if turn.text)
     rest = turns[leading:]

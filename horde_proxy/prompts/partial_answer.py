@@ -26,7 +26,7 @@ from horde_proxy.prompts.answer import (
     role_names,
     without_echo,
 )
-from horde_proxy.prompts.formats import Format
+from horde_proxy.prompts.formats import Format, unfinished_tag
 from horde_proxy.prompts.tokens import count_within, estimate, truncate
 
 End = Literal["ended", "full", "doubtful"]
@@ -206,7 +206,8 @@ class PartialAnswer:
             return ""
         held = held_back(self.text, (*self._all_stops(), *END_MARKERS, *_THINK))
         # A stop would remove the whitespace before it, so whitespace at the end waits as well.
-        return self.text[: len(self.text) - held].rstrip()
+        text = self.text[: len(self.text) - held].rstrip()
+        return text[: len(text) - unfinished_tag(text)]
 
     def _may_be_echo(self) -> bool:
         """Whether the text so far may be the start of a repeated opening tag."""

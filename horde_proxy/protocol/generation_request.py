@@ -43,13 +43,15 @@ class Message:
     """One turn of a chat.
 
     `tool_calls` are the calls of an assistant's turn; `tool_call_id` is the call that a tool's
-    turn answers.
+    turn answers. `suffix` follows the text, and is not the client's: instructions of this proxy, or
+    the beginning of the answer. So tags of the chat's format stay tags in it, and only in it.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    suffix: str = ""
 
 
 @dataclass(frozen=True)

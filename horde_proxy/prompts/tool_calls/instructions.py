@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from horde_proxy.prompts.formats import neutralise
 from horde_proxy.prompts.json_schema.slimming import slimmed
 from horde_proxy.protocol.generation_request import Tool
 
@@ -66,7 +67,7 @@ def instructions(tools: Sequence[Tool], style: str, *, choice: str, parallel: bo
 def _obligation(choice: str) -> str:
     if choice == "required":
         return "You must call a function: answer with a function call only."
-    return f"You must call the function {_text(choice)}: answer with that function call only."
+    return f"You must call the function {_neutral(choice)}: answer with that function call only."
 
 
 def _listing(tools: Sequence[Tool], style: str) -> str:
@@ -84,7 +85,8 @@ def _signature(tool: Tool) -> str:
     if not tool.description:
         del function["description"]
     body = {"type": "function", "function": {**function, "parameters": slimmed(tool.parameters)}}
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    # A description may come from a foreign server, so it may hold tags to break out of the listing.
+    return neutralise(json.dumps(body, ensure_ascii=False, separators=(",", ":")))
 
 
 def prefill(style: str, choice: str) -> str:
@@ -93,7 +95,7 @@ def prefill(style: str, choice: str) -> str:
         return ""
     if choice == "required":
         return _OPENINGS[style] + '"'
-    return f'{_OPENINGS[style]}{_text(choice)}, "{_arguments_key(style)}": {{'
+    return f'{_OPENINGS[style]}{_neutral(choice)}, "{_arguments_key(style)}": {{'
 
 
 def stops(style: str, *, parallel: bool) -> tuple[str, ...]:
@@ -107,27 +109,45 @@ def style_for(format_name: str) -> str:
     return "llama3" if format_name == "llama3" else "hermes"
 
 
-def call_text(style: str, name: str, arguments_json: str) -> str:
-    """A past call, written as the model itself would write it."""
+def call_text(style: str, name: str, arguments_json: str, call_id: str | None = None) -> str:
+    """A past call, written as the model itself would write it.
+
+    Its texts are neutralised already. `call_id` is for a call whose name is not its own.
+    """
     arguments = arguments_json.strip() or "{}"
-    call = f'{{"name": {_text(name)}, "{_arguments_key(style)}": {arguments}}}'
+    id_field = f', "id": {_text(call_id)}' if call_id else ""
+    call = f'{{"name": {_text(name)}, "{_arguments_key(style)}": {arguments}{id_field}}}'
     if style == "hermes":
         return f"<tool_call>\n{call}\n</tool_call>"
     return f"[{call}]" if style == "mistral" else call
 
 
-def result_text(style: str, name: str, text: str) -> str:
-    """The result of a tool, written as in the family's training."""
-    if style == "llama3":
-        return f'{{"output": {_text(text)}}}'
+def result_text(
+    style: str, name: str, text: str, *, call_id: str | None = None, is_named: bool = False
+) -> str:
+    """The result of a tool, written as in the family's training. Texts are neutralised already.
+
+    `is_named`: other results stand beside it, so it says whose it is: the tool's and, if the tool
+    was called twice, the call's. Only Mistral was trained on results that do.
+    """
+    id_field = f', "call_id": {_text(call_id)}' if call_id else ""
     if style == "mistral":
-        body = f'{{"name": {_text(name)}, "content": {_text(text)}}}'
+        body = f'{{"name": {_text(name)}, "content": {_text(text)}{id_field}}}'
         return f"[TOOL_RESULTS] {body}[/TOOL_RESULTS]"
-    return f"<tool_response>\n{text}\n</tool_response>"
+    if style == "llama3":
+        name_field = f'"name": {_text(name)}, ' if is_named else ""
+        return f'{{{name_field}"output": {_text(text)}{id_field}}}'
+    label = f"Result of {name}{f' ({call_id})' if call_id else ''}:\n" if is_named else ""
+    return f"<tool_response>\n{label}{text}\n</tool_response>"
 
 
 def _arguments_key(style: str) -> str:
     return "parameters" if style == "llama3" else "arguments"
+
+
+def _neutral(name: str) -> str:
+    """The JSON string of a tool's name, which may be anything."""
+    return neutralise(_text(name))
 
 
 def _text(value: str) -> str:

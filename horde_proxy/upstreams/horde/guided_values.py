@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from horde_proxy.prompts.answer import cut, end_marker
 from horde_proxy.prompts.constrained import quoted_from
 from horde_proxy.prompts.fit import LEAST_LENGTH
+from horde_proxy.prompts.formats import neutralise, restore
 from horde_proxy.prompts.guided import NOTHING, LeafPrompt, guided_fill
 from horde_proxy.prompts.json_schema.validation import fits
 from horde_proxy.prompts.leaf_texts import TEXT_STOPS
@@ -78,7 +79,7 @@ class GuidedValues:
         try:
             leaf = next(filling)
             while True:
-                text = yield from self._write(leaf, self.request.messages)
+                text = yield from self._write(leaf, self.request.messages, begun)
                 if source and leaf.stops == TEXT_STOPS:
                     text = yield from self._in_words_of(source, leaf, text)
                 leaf = filling.send(text)
@@ -104,8 +105,10 @@ class GuidedValues:
                 return _escaped(quote)
         return text
 
-    def _write(self, leaf: LeafPrompt, messages: tuple[Message, ...]) -> Steps[str]:
-        """What the model writes after the prefill of a leaf."""
+    def _write(
+        self, leaf: LeafPrompt, messages: tuple[Message, ...], begun: str = ""
+    ) -> Steps[str]:
+        """What the model writes after the prefill of a leaf, which starts with what was `begun`."""
         self.cost.guided += 1
         again = {"temperature": _TEMPERATURE_AGAIN} if leaf.is_again else {}
         sampling = {**self.request.sampling, **_SAMPLING, **again}
@@ -114,7 +117,8 @@ class GuidedValues:
             self.horde,
             replace(self.plan, request=request),
             n=1,
-            so_far=leaf.prefill,
+            # Values may be words of the user, with tags in them.
+            so_far=begun + neutralise(leaf.prefill.removeprefix(begun), self.plan.format),
             max_length=max(min(leaf.max_length, self.plan.longest_job), LEAST_LENGTH),
         )
         text = ""
@@ -128,7 +132,7 @@ class GuidedValues:
                 else:
                     yield item
         marker = end_marker(text)
-        return text.rstrip().removesuffix(marker) if marker else text
+        return restore(text.rstrip().removesuffix(marker) if marker else text)
 
 
 def _escaped(text: str) -> str:

@@ -13,6 +13,7 @@ from horde_proxy.aihorde import kudos, limits
 from horde_proxy.errors import ModelNotFound, NoEligibleWorker, Unavailable
 from horde_proxy.prompts.fit import LEAST_LENGTH, Fitted, common_length, fit
 from horde_proxy.prompts.formats import RAW, Format
+from horde_proxy.prompts.turns import continued
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.protocol.leniency import warnings_header
 from horde_proxy.upstreams.base import Caller
@@ -75,7 +76,7 @@ class Plan:
         is_fitted = not so_far and max_length == self.fitted.max_length
         if is_fitted and self.pool.able(self.fitted):
             return self.fitted
-        messages = _continued(self.request.messages, so_far)
+        messages = continued(self.request.messages, so_far)
         return fit(messages, self.format, max_length, self.pool.capacities, self.style)
 
     def with_messages(self, messages: Sequence[Message], n: int) -> Plan:
@@ -242,17 +243,6 @@ def _first_length(max_tokens: int, longest: int, first: int) -> int:
     if max_tokens <= longest and (not first or max_tokens <= 2 * first):
         return max(max_tokens, LEAST_LENGTH)
     return max(min(first or longest, longest), LEAST_LENGTH)
-
-
-def _continued(messages: Sequence[Message], so_far: str) -> Sequence[Message]:
-    """The messages with an assistant's turn that has been begun."""
-    if not so_far:
-        return messages
-    # A turn that the client itself began goes on in the same turn.
-    last = messages[-1]
-    if last.role == "assistant":
-        return [*messages[:-1], replace(last, text=last.text + so_far)]
-    return [*messages, Message("assistant", so_far)]
 
 
 def _filters(

@@ -182,7 +182,7 @@ class StructuredAnswer:
         """(answer, its reading, what is wrong with it), after the corrections that are allowed."""
         for tries_left in reversed(range(self.retries + 1)):
             cut_off = answer.finish_reason == "length"
-            reading = read_call(self.structure, answer.content, cut_off=cut_off)
+            reading = read_call(self.structure, answer.written, cut_off=cut_off)
             problem = self._problem(reading)
             if not problem or self._is_cut_off(answer, reading) or not tries_left:
                 return answer, reading, problem
@@ -299,7 +299,7 @@ class StructuredAnswer:
     def _corrected(self, answer: Answer, problem: str) -> list[Message]:
         """The chat that asks for a corrected answer, with the beginning of it."""
         begun = with_prefill(self.structure.request.messages, self.structure.prefill)
-        again = with_correction(begun, answer.content, problem)
+        again = with_correction(begun, answer.written, problem)
         return with_prefill(again, self.structure.prefill)
 
     def _has_room(self, messages: list[Message]) -> bool:
