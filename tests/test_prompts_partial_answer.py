@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from horde_proxy.prompts.answer import read_answer
 from horde_proxy.prompts.formats import FORMATS, PLACEHOLDERS, Format
 from horde_proxy.prompts.partial_answer import LengthEstimate, PartialAnswer, held_back
+from horde_proxy.prompts.tokens import estimate
 
 CHATML = FORMATS["chatml"]
 FILL = LengthEstimate()
@@ -134,9 +135,38 @@ def test_how_a_segment_ended(text: str, length: int, end: str) -> None:
 def test_a_model_whose_tokens_are_longer_is_learned() -> None:
     fill = FILL
     for _ in range(30):
-        fill = fill.with_sample(1.5)
+        fill = fill.with_full(1.5)
     assert fill.judge("word " * 110, 100) == "ended"
     assert fill.judge("word " * 150, 100) == "full"
+
+
+def test_the_first_full_segments_of_a_model_count_most() -> None:
+    fill = FILL.with_full(1.2)
+    assert (fill.mean, fill.spread) == pytest.approx((1.1, 0.175))
+    for _ in range(3):
+        fill = fill.with_full(1.2)
+    # The four count as much as four and what was assumed: the mean of one 1.0 and four 1.2.
+    assert (fill.mean, fill.spread) == pytest.approx((1.16, 0.34 / 3))
+
+
+def test_answers_that_proved_complete_show_that_others_of_their_length_are() -> None:
+    sentence = "word " * 75 + "end."
+    assert estimate(sentence) == 79
+    fill = FILL.with_complete(0.8)
+    assert fill.judge(sentence, 100) == "doubtful"
+    fill = fill.with_complete(0.79)
+    assert fill.judge(sentence, 100) == "ended"
+    # Not what is longer, nor what breaks off within a sentence.
+    assert fill.judge("word " * 76 + "end.", 100) == "doubtful"
+    assert fill.judge("word " * 79, 100) == "doubtful"
+    # A full segment of that length takes it back.
+    assert fill.with_full(0.8).judge(sentence, 100) == "doubtful"
+
+
+def test_no_text_shows_that_what_is_as_long_as_full_ones_is_complete() -> None:
+    fill = FILL.with_complete(1.4).with_complete(1.4)
+    assert fill.complete == (0.85, 0.85)
+    assert fill.judge("word " * 99 + "end.", 100) == "doubtful"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from horde_proxy.errors import InsufficientKudos
 from horde_proxy.prompts.answer import cut
 from horde_proxy.prompts.tokens import estimate, truncate
 from horde_proxy.protocol.chunks import fold
-from horde_proxy.protocol.generation_request import GenerationRequest, Message
+from horde_proxy.protocol.generation_request import GenerationRequest, Message, Tool
 from horde_proxy.upstreams.base import Caller, Route, SubmitBudget, SubmitsUsedUp, Waiting
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.worker.backends import BackendError
@@ -630,3 +630,50 @@ def test_a_text_that_our_estimate_takes_for_longer_is_neither_cut_nor_ended_earl
     assert found["choices"][0]["finish_reason"] == "length"
     assert found["usage"]["completion_tokens"] == 600
     assert [payload["max_length"] for payload in worker.payloads] == [200, 200, 200]
+
+
+# Whether an answer that is almost as long as its job was complete
+
+
+class Spoken(Scripted):
+    """Says one text, and nothing more after it. It takes 14 s to say nothing."""
+
+    def __init__(self, text: str, clock: Clock) -> None:
+        super().__init__(text, max_length=128)
+        self.clock = clock
+
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        self.payloads.append(dict(payload))
+        if payload["max_length"] == 48:
+            self.clock.seconds += 14
+            return ""
+        return self.text
+
+
+TOOL = Tool("get_weather", "", {"type": "object", "properties": {}})
+
+
+@pytest.mark.parametrize("tools", [(), (TOOL,)])
+def test_a_text_is_sent_at_once_while_it_is_found_out_whether_it_was_complete(
+    world: World, tools: tuple[Tool, ...]
+) -> None:
+    text = " ".join(["word"] * 100) + " end."
+    world.employ(Spoken(text, world.clock))
+    request = chat(stream=True, max_tokens=1000, tools=tools, tool_choice="auto")
+    sent = chunks(world, request)
+    assert content(fold(chunk for _, chunk in sent)) == text
+    deltas = [(at, chunk["choices"][0]["delta"]) for at, chunk in sent if chunk["choices"]]
+    written = [at for at, delta in deltas if delta.get("content")]
+    assert written[-1] - written[0] < 1
+    assert deltas[-1][0] - written[-1] >= 14
+
+
+def test_a_models_answers_of_a_length_that_proved_complete_are_not_doubted_again(
+    world: World,
+) -> None:
+    worker = world.employ(Spoken(" ".join(["word"] * 100) + " end.", world.clock))
+    upstream = world.upstream()
+    for _ in range(5):
+        answer(world, chat(stream=True, max_tokens=1000), upstream)
+    lengths = [payload["max_length"] for payload in worker.payloads]
+    assert lengths == [128, 48, 128, 48, 128, 128, 128]

@@ -37,7 +37,8 @@ _REPLACEMENT = "\ufffd"
 _LEAST_FILL = 0.5
 """A segment below this share of max_length was not cut off, however rough the estimate is."""
 _STEP = 0.2
-"""Weight of the newest segment in the mean and the spread (an exponential moving average)."""
+"""The least weight of the newest segment in the mean and the spread, an exponential moving average.
+The first three weigh more: each as much as one of those before it, or as what was assumed."""
 _LEAST_SPREAD = 0.02
 _REPEATED, _LEAST_REPEATED = 400, 16
 """Characters: a continuation of at least 16 that is found in the last 400 is a repetition."""
@@ -57,25 +58,40 @@ class LengthEstimate:
     """The mean estimated share of max_length that a model's full segments have, and its spread.
 
     Each model has its own tokenizer, so the share is above 1 for some models and below for others.
+    `samples` counts the full segments. `complete` are the two largest shares, in ascending order,
+    of texts that were complete although they were almost as long as full ones.
     """
 
     mean: float = 1.0
     spread: float = 0.15
+    samples: int = 0
+    complete: tuple[float, ...] = ()
 
-    def with_sample(self, share: float) -> LengthEstimate:
+    def with_full(self, share: float) -> LengthEstimate:
         """The estimate after another segment that was surely cut off by its max_length."""
-        return LengthEstimate(
-            self.mean + _STEP * (share - self.mean),
-            max(self.spread + _STEP * (abs(share - self.mean) - self.spread), _LEAST_SPREAD),
-        )
+        step = max(_STEP, 1 / (self.samples + 2))
+        deviation = abs(share - self.mean)
+        spread = max(self.spread + step * (deviation - self.spread), _LEAST_SPREAD)
+        complete = tuple(min(other, share - spread) for other in self.complete)
+        mean = self.mean + step * (share - self.mean)
+        return LengthEstimate(mean, spread, self.samples + 1, complete)
+
+    def with_complete(self, share: float) -> LengthEstimate:
+        """The estimate after another segment that was surely complete, by a stop of its own."""
+        # Not up to the mean, whatever was seen: our estimate of one text may be far off.
+        shares = (*self.complete, min(share, self.mean - self.spread))
+        return replace(self, complete=tuple(sorted(shares)[-2:]))
 
     def judge(self, text: str, max_length: int) -> End:
         """How a segment without a stop ended."""
         share = estimate(text) / max_length
         if not text.strip() or share < max(self.mean - 2.5 * self.spread, _LEAST_FILL):
             return "ended"
-        # A full segment may end with a full stop by chance, so the length alone is no proof.
         is_open = not ends_a_sentence(text)
+        # A single one may have been as long as max_length by chance, but not two.
+        if not is_open and len(self.complete) == 2 and share <= self.complete[0]:
+            return "ended"
+        # A full segment may end with a full stop by chance, so the length alone is no proof.
         return "full" if is_open and share >= self.mean - self.spread else "doubtful"
 
 

@@ -196,15 +196,12 @@ class ChainedAnswer:
             return
         self._adopt_model(generation)
         # An answer that seems to have ended is continued once, briefly, to see whether it had.
-        if partial.segments and self._adds_nothing(choice, generation):
+        adds_nothing = partial.segments > 0 and self._adds_nothing(choice, generation)
+        if partial.segments and not generation.is_censored:
+            self._learn_length(choice, is_full=not adds_nothing)
+        if adds_nothing:
             yield from self._finish(choice, is_full=False)
             return
-        # That there was more to say shows that max_length cut the segment before off: so this is
-        # how our estimate of tokens measures a full one of this model. A worker that wrote more
-        # than it should would spoil the measure.
-        if partial.segments and not exceeds(choice.segment, choice.max_length):
-            share = estimate(choice.segment) / choice.max_length
-            self.horde.throughput.learn_fill(plan.models[0], share)
         choice.worker, choice.max_length = generation.worker, generation.max_length
         choice.segment = generation.text
         fill = self.horde.throughput.of(plan.models[0]).fill
@@ -216,6 +213,17 @@ class ChainedAnswer:
             yield from self._finish(choice, self._is_full(choice))
         elif plan.request.stream:
             yield from self._deltas(choice, partial.final_parts())
+
+    def _learn_length(self, choice: _Choice, *, is_full: bool) -> None:
+        """Learn from the segment before this one, of which it is now known whether it was cut off.
+
+        That there was more to say shows that max_length cut it off: so this is how our estimate of
+        tokens measures a full one of this model. A worker that wrote more than it should would
+        spoil the measure.
+        """
+        if not exceeds(choice.segment, choice.max_length):
+            share = estimate(choice.segment) / choice.max_length
+            self.horde.throughput.learn_length(self.plan.models[0], share, is_full=is_full)
 
     def _is_over(self, choice: _Choice) -> bool:
         """Whether no segment follows."""

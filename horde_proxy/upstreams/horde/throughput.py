@@ -95,11 +95,12 @@ class Throughput:
             durations = (*old.durations, times_expected)[-_DURATIONS:]
             self._speeds[model] = replace(old, durations=durations)
 
-    def learn_fill(self, model: str, share: float) -> None:
-        """A segment that its max_length cut off was estimated at this share of it."""
+    def learn_length(self, model: str, share: float, *, is_full: bool) -> None:
+        """A segment was estimated at this share of its max_length, which cut it off, or did not."""
         with self._lock:
             old = self.of(model)
-            self._speeds[model] = replace(old, fill=old.fill.with_sample(share))
+            fill = old.fill.with_full(share) if is_full else old.fill.with_complete(share)
+            self._speeds[model] = replace(old, fill=fill)
 
     def count_in_flight(self, model: str, change: int) -> None:
         """Count a request of ours for a model: 1 when it is submitted, -1 when it has ended."""
