@@ -3,6 +3,7 @@
 ProxyError                      status  code
 |- InvalidRequest                  400  the caller's choice, e.g. invalid_type
 |  |- ContextLengthExceeded        400  context_length_exceeded
+|  |  |- ModelTooSmall             400  model_too_small
 |  |  '- UpstreamContextExceeded   400  context_length_exceeded
 |  |- ContentPolicyViolation       400  content_policy_violation
 |  '- ToolCallFailed               400  tool_call_failed
@@ -76,6 +77,16 @@ def _is_name(word: str) -> bool:
 def _left_out(trigger: re.Match[str]) -> str:
     number = trigger["number"]
     return number if number is not None and not _RETRY_NUMBER.search(number) else "…"
+
+
+def harmless_number(number: int) -> int:
+    """The next number that opencode does not take for a status when it is written with commas.
+
+    1,500 becomes 1,501 and 5,024 stays. For estimates, whose last digit means nothing.
+    """
+    while _RETRY_NUMBER.search(f"{number:,}"):
+        number += 1
+    return number
 
 
 class ProxyError(Exception):
@@ -164,6 +175,42 @@ class ContextLengthExceeded(InvalidRequest):
     def message(self) -> str:
         """The text for the client, numbers included."""
         return str(self)
+
+
+class ModelTooSmall(ContextLengthExceeded):
+    """System prompt, tools and last message alone have no room: a shorter history cannot help.
+
+    Neither the code nor a word of the message may be one by which a client compacts its chat and
+    sends it again, for no end and each time paid: opencode, Cline, Roo and Codex look for
+    `context_length_exceeded` and for words such as "context length", "maximum", "exceeds", "too
+    long", Claude Code for "prompt is too long". A subclass, since here a model with a larger
+    context is the remedy as well: fallbacks are tried.
+    """
+
+    code = "model_too_small"
+
+    def __init__(self, room: int, needs: Mapping[str, int], answer: int) -> None:
+        """`needs` are the tokens of each part of the prompt, `answer` those after it."""
+        needs = {name: harmless_number(tokens) for name, tokens in needs.items() if tokens}
+        total = sum(needs.values()) + answer
+        # The figures have to add up. The answer's is a minimum, so that it may be larger.
+        while harmless_number(total) != total or harmless_number(answer) != answer:
+            answer, total = answer + 1, total + 1
+        parts = [f"{name} {tokens:,} tokens" for name, tokens in needs.items()]
+        InvalidRequest.__init__(
+            self,
+            f"The model is too small for this request, also without its older messages: "
+            f"{', '.join(parts)} and answer {answer:,} tokens are {total:,} tokens, and the model "
+            f"has room for {_harmless_below(room):,}. Use a model with more room, or fewer tools.",
+            param="messages",
+        )
+
+
+def _harmless_below(number: int) -> int:
+    """The nearest such number that is not larger."""
+    while harmless_number(number) != number:
+        number -= 1
+    return number
 
 
 class UpstreamContextExceeded(ContextLengthExceeded):

@@ -11,10 +11,12 @@ from horde_proxy.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     ModelNotFound,
+    ModelTooSmall,
     ProxyError,
     RateLimited,
     TimedOut,
     UpstreamFailed,
+    harmless_number,
     without_retry_triggers,
 )
 from tests.support import growth
@@ -91,6 +93,35 @@ def test_a_context_error_keeps_its_numbers() -> None:
     assert ContextLengthExceeded(5000, 5024).message == (
         "This model's maximum context length is 5000 tokens. However, your messages resulted in "
         "5024 tokens. Please reduce the length of the messages."
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "harmless"),
+    [
+        (429, 430),
+        (500, 501),
+        (502, 505),
+        (524, 525),
+        (1_500, 1_501),
+        (1_429, 1_430),
+        (5_024, 5_024),
+        (8_192, 8_192),
+        (50_000, 50_000),
+        (502_000, 505_000),
+    ],
+)
+def test_a_number_with_commas_is_no_status(number: int, harmless: int) -> None:
+    assert harmless_number(number) == harmless
+    assert without_retry_triggers(f"{harmless:,}") == f"{harmless:,}"
+
+
+def test_the_figures_of_a_model_too_small_add_up_without_a_status() -> None:
+    needs = {"system prompt": 1_500, "tools and formats": 0, "last message": 3_340}
+    assert ModelTooSmall(4_500, needs, 160).message == (
+        "The model is too small for this request, also without its older messages: system prompt "
+        "1,501 tokens, last message 3,340 tokens and answer 160 tokens are 5,001 tokens, and the "
+        "model has room for 4,499. Use a model with more room, or fewer tools."
     )
 
 

@@ -186,6 +186,7 @@ def _shared_settings(settings: Config) -> tuple[object, ...]:
         settings.routing,
         settings.formats,
         settings.tool_styles,
+        settings.context_diet,
         settings.cache.model_dump_json(),
         settings.stats.horde_api_cache_ttl,
         settings.stats.horde_api_timeout,

@@ -244,6 +244,7 @@ def _options(setup: _HordeSetup) -> HordeOptions:
         default_max_tokens=horde.default_max_tokens,
         formats=settings.formats,
         tool_styles=settings.tool_styles,
+        context_diets=settings.context_diet,
         tool_retries=horde.tool_retries,
         most_leaves=horde.guided_leaves,
         placeholders=horde.placeholders,

@@ -41,6 +41,9 @@ class Config(Section):
     """The chat format of models, by globs of their names."""
     tool_styles: dict[str, Literal["hermes", "llama3", "mistral", "none"]] = {}
     """How tool calls are written for models, by globs of their names."""
+    context_diet: dict[str, bool] = {}
+    """Whether prompts that are too long are shortened before turns are dropped (tools, old results
+    and calls), by globs of models' names; on by default, `"*" = false` turns it off."""
 
     _file: SettingsFile | None = PrivateAttr(None)
 

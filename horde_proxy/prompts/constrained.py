@@ -17,7 +17,7 @@ from horde_proxy.prompts.answer import loops
 from horde_proxy.prompts.formats import neutralise, restore
 from horde_proxy.prompts.json_schema.inlining import inlined
 from horde_proxy.prompts.json_schema.merging import Unfillable
-from horde_proxy.prompts.json_schema.slimming import slimmed
+from horde_proxy.prompts.json_schema.slimming import FULL, Detail, slimmed
 from horde_proxy.prompts.json_schema.validation import problem_with, schema_problem
 from horde_proxy.prompts.json_schema.work import limited_work
 from horde_proxy.prompts.lenient_json import dumps, loads, span
@@ -72,6 +72,16 @@ def constrained_request(request: GenerationRequest, style: str) -> ConstrainedRe
     if request.json_format is not None:
         return _for_json(request)
     return None
+
+
+def instruction(request: GenerationRequest, style: str, detail: Detail = FULL) -> str:
+    """The text about tools or JSON at the end of the first system message; "" without them.
+
+    `detail`: how much of the tools' and the format's schemas is told.
+    """
+    if request.tools and style != "none":
+        return _for_calls(request, style, detail)
+    return "" if request.json_format is None else _json_rule(request.json_format, detail)
 
 
 def with_correction(messages: Sequence[Message], answer: str, problem: str) -> list[Message]:
@@ -255,13 +265,10 @@ def _for_tools(request: GenerationRequest, style: str) -> ConstrainedRequest:
     if choice != "auto":
         for tool in tools:
             _refuse_broken(tool.parameters, "tools")
-    instruction = calling.instructions(tools, style, choice=choice, parallel=parallel)
-    if choice == "auto" and request.json_format is not None:
-        instruction += "\n\nIf you call no function: " + _json_rule(request.json_format)
     return ConstrainedRequest(
         replace(
             request,
-            messages=tuple(_with_instruction(request.messages, instruction)),
+            messages=tuple(_with_instruction(request.messages, instruction(request, style))),
             stop=(
                 *(request.stop if choice == "auto" else ()),
                 *calling.stops(style, parallel=parallel and is_free),
@@ -275,6 +282,17 @@ def _for_tools(request: GenerationRequest, style: str) -> ConstrainedRequest:
     )
 
 
+def _for_calls(request: GenerationRequest, style: str, detail: Detail) -> str:
+    """The instruction for tools; with a format too, it holds for answers that are no call."""
+    choice, parallel = request.tool_choice, request.parallel_tool_calls
+    text = calling.instructions(
+        callable_tools(request), style, choice=choice, parallel=parallel, detail=detail
+    )
+    if choice == "auto" and request.json_format is not None:
+        text += "\n\nIf you call no function: " + _json_rule(request.json_format, detail)
+    return text
+
+
 def _for_json(request: GenerationRequest) -> ConstrainedRequest:
     assert request.json_format is not None
     schema = request.json_format.schema
@@ -283,7 +301,7 @@ def _for_json(request: GenerationRequest) -> ConstrainedRequest:
     return ConstrainedRequest(
         replace(
             request,
-            messages=tuple(_with_instruction(request.messages, _json_rule(request.json_format))),
+            messages=tuple(_with_instruction(request.messages, instruction(request, "none"))),
             stop=(),
             sampling=_careful(request.sampling),
         ),
@@ -291,8 +309,8 @@ def _for_json(request: GenerationRequest) -> ConstrainedRequest:
     )
 
 
-def _json_rule(format: JsonFormat) -> str:
-    return _JSON if format.schema is None else _JSON_OF_SCHEMA + _schema_text(format.schema)
+def _json_rule(format: JsonFormat, detail: Detail) -> str:
+    return _JSON if format.schema is None else _JSON_OF_SCHEMA + _schema_text(format.schema, detail)
 
 
 def _refuse_broken(schema: Mapping[str, Any], param: str) -> None:
@@ -315,8 +333,9 @@ def _opening(schema: Mapping[str, Any] | None) -> str:
     return {"object": "{", "array": "["}.get(kind, "") if isinstance(kind, str) else ""
 
 
-def _schema_text(schema: Mapping[str, Any]) -> str:
-    return neutralise(json.dumps(slimmed(schema), ensure_ascii=False, separators=(",", ":")))
+def _schema_text(schema: Mapping[str, Any], detail: Detail) -> str:
+    text = json.dumps(slimmed(schema, detail), ensure_ascii=False, separators=(",", ":"))
+    return neutralise(text)
 
 
 def _with_instruction(messages: Sequence[Message], text: str) -> list[Message]:

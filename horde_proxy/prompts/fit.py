@@ -1,5 +1,7 @@
 """Fits a chat into the context of a worker: which turns stay, and how long the answer may be.
 
+    the whole chat -> diet.py -> old tool results left out -> oldest exchanges dropped -> error
+
 Lengths are in estimated tokens. Each worker is a pair of context and length: no worker may have
 both the largest context and the largest length. Pure.
 """
@@ -7,10 +9,12 @@ both the largest context and the largest length. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from horde_proxy.errors import ContextLengthExceeded
+from horde_proxy.errors import ContextLengthExceeded, ModelTooSmall
+from horde_proxy.prompts.diet import Diet, StepKind, has_instruction
 from horde_proxy.prompts.formats import Format, render
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.prompts.turns import to_turns
@@ -33,6 +37,13 @@ _CONTEXT_STEP = 256
 """max_context_length is rounded up to a multiple of this, but not beyond what workers offer."""
 _LEAST_CONTEXT = 80
 """The horde refuses a smaller max_context_length."""
+_ANSWER_SHARE = 4
+"""The diet makes room for the whole answer, up to this part of the context. opencode compacts a
+chat as soon as less is left, by the limits that horde_proxy.opencode gives it."""
+_BLOCKS = 16
+"""The diet saves this part of the context, or a multiple of it. So a conversation that grows keeps
+the same prompt for some turns, which the worker has in its cache."""
+_NO_DIET = Diet(is_on=False)
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Fitted:
     """The prompt, and the lengths to request of the horde.
 
     `dropped` is the number of dropped messages, `blanked` that of tool results replaced by a note.
+    `steps` counts the messages that the diet shortened, which saved so many tokens.
     """
 
     prompt: str
@@ -60,6 +72,8 @@ class Fitted:
     max_context_length: int
     dropped: int
     blanked: int = 0
+    steps: Mapping[StepKind, int] = field(default_factory=dict)
+    saved: int = 0
 
 
 def fit(
@@ -68,18 +82,23 @@ def fit(
     length: int,
     capacities: Sequence[Capacity],
     style: str = "hermes",
+    diet: Diet = _NO_DIET,
 ) -> Fitted:
     """As much of a chat as some worker has room for, with an answer of `length` tokens.
 
+    First the diet makes room for the whole answer, but for no more than a quarter of the context.
     A long answer is shortened before anything is left out, but not below LEAST_ANSWER. Then old
     tool results are left out, and then the oldest exchanges. The system message, the last user turn
     and the newest turn always stay. `style` is the style of tool calls. Raises
-    ContextLengthExceeded.
+    ContextLengthExceeded, or ModelTooSmall where a shorter history would not help.
     """
     tags = _tags(format)
-    weights = [_weight(message, tags) for message in messages]
+    slim = _Slim.of(messages, tags)
+    compared = sum(slim.weights)
     least = max(LEAST_LENGTH, min(length, LEAST_ANSWER))
-    for trimmed in _shortened(messages, weights):
+    limit = _largest_context(capacities, least)
+    slim.save(_tokens_to_save(slim, limit, diet.answer, least), diet, tags)
+    for trimmed in _shortened(slim.messages, slim.weights):
         # Rendering takes the most time, so it waits until there is room by the weights.
         if room(trimmed.tokens, capacities) < least:
             continue
@@ -87,10 +106,85 @@ def fit(
         tokens = estimate(prompt)
         if room(tokens, capacities) >= least:
             fitted = _fitted(prompt, tokens, length, capacities)
-            blanked = trimmed.blanked - trimmed.dropped
-            return replace(fitted, dropped=len(trimmed.dropped), blanked=len(blanked))
-    limit = max((worker.max_context_length for worker in capacities), default=0)
-    raise ContextLengthExceeded(limit, sum(weights) + least)
+            blanked = len(trimmed.blanked - trimmed.dropped)
+            steps, saved = slim.steps, slim.saved
+            fitted = replace(fitted, blanked=blanked, steps=steps, saved=saved)
+            return replace(fitted, dropped=len(trimmed.dropped))
+        compared = max(compared, tokens)
+    _refuse_hopeless(messages, tags, diet, limit, least)
+    raise ContextLengthExceeded(limit, _context_of(compared) + least)
+
+
+@dataclass
+class _Slim:
+    """A chat on its diet: its messages, their weights, and what was saved by which steps."""
+
+    messages: list[Message]
+    weights: list[int]
+    steps: Counter[StepKind] = field(default_factory=Counter)
+    saved: int = 0
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], tags: int) -> _Slim:
+        """The chat as the client sent it."""
+        return cls(list(messages), [_weight(message, tags) for message in messages])
+
+    def save(self, goal: int, diet: Diet, tags: int) -> None:
+        """Take the steps of a diet until so many tokens are saved."""
+        if goal <= 0:
+            return
+        kinds: dict[int, StepKind] = {}
+        for step in diet.steps(tuple(self.messages)):
+            weight = _weight(step.message, tags)
+            # Not each step saves something: tools may have no annotations.
+            if weight >= self.weights[step.index]:
+                continue
+            self.saved += self.weights[step.index] - weight
+            self.messages[step.index], self.weights[step.index] = step.message, weight
+            kinds[step.index] = step.kind
+            if self.saved >= goal:
+                break
+        self.steps = Counter(kinds.values())
+
+
+def _largest_context(capacities: Sequence[Capacity], length: int) -> int:
+    """The largest context of the workers that may write so many tokens, or else of all."""
+    able = [worker for worker in capacities if worker.max_length >= length]
+    return max((worker.max_context_length for worker in able or capacities), default=0)
+
+
+def _tokens_to_save(slim: _Slim, limit: int, answer: int, least: int) -> int:
+    """How many of a chat's tokens the diet should save; 0 if it has room for its answer."""
+    tokens = sum(slim.weights)
+    # What is written of the answer has its room already. So all segments share one prompt.
+    last = slim.messages[-1] if slim.messages else None
+    is_begun = last is not None and last.role == "assistant" and not last.tool_calls
+    before = tokens - slim.weights[-1] if is_begun else tokens
+    share = min(answer, limit // _ANSWER_SHARE)
+    excess = max(_context_of(before) + share, _context_of(tokens) + least) - limit
+    if excess <= 0 or not limit:
+        return 0
+    block = max(limit // _BLOCKS, 1)
+    return math.ceil(excess / _ESTIMATE_MARGIN / block) * block
+
+
+def _refuse_hopeless(
+    messages: Sequence[Message], tags: int, diet: Diet, limit: int, least: int
+) -> None:
+    """Raise ModelTooSmall if system messages, tools and the last user turn alone have no room."""
+    tools, system = 0, 0
+    for message in messages:
+        if message.role == "system":
+            tools += estimate(diet.shortest_instruction) if has_instruction(message) else 0
+            system += _weight(replace(message, suffix=""), tags)
+    turns = [_weight(message, tags) for message in messages if message.role == "user"]
+    # A text alone is no agent's request. Libraries that split texts look for OpenAI's code.
+    if not tools and not system:
+        return
+    parts = {"system prompt": system, "tools and formats": tools, "last message": sum(turns[-1:])}
+    needs = {name: math.ceil(tokens * _ESTIMATE_MARGIN) for name, tokens in parts.items()}
+    if sum(needs.values()) + _SPARE + least > limit:
+        raise ModelTooSmall(limit, needs, _SPARE + least)
 
 
 @dataclass

@@ -70,6 +70,7 @@ class HordeParameters(BaseModel):
     least_speed: Annotated[float, Field(ge=0)] | None = None
     max_kudos: Annotated[float, Field(gt=0)] | None = None
     segments: bool | None = None
+    context_diet: bool | None = None
     first_segment: Annotated[Int, Field(ge=0)] | None = None
     progress: Literal["reasoning"] | None = None
 

@@ -74,14 +74,26 @@ def scenario(folder: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The proxy's URL, and the folder that the script is about."""
+    yield from serve_script(tmp_path_factory)
+
+
+@pytest.fixture
+def served_small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The same with a worker of 8,192 tokens."""
+    yield from serve_script(tmp_path_factory, "--max-context-length", "8192")
+
+
+def serve_script(
+    tmp_path_factory: pytest.TempPathFactory, *options: str
+) -> Iterator[tuple[str, Path]]:
+    """A proxy with a worker that follows the script, and the folder that the script is about."""
     folder = tmp_path_factory.mktemp("project")
     script = tmp_path_factory.mktemp("scenario") / "scenario.json"
     script.write_text(json.dumps(scenario(folder)))
     processes = Processes()
     url = processes.serve_horde()
-    processes.start(
-        "worker", "--horde", url, "--backend", "echo", "--idle", "0.05", "--scenario", str(script)
-    )
+    follow = ["--backend", "echo", "--idle", "0.05", "--scenario", str(script)]
+    processes.start("worker", "--horde", url, *follow, *options)
     until(lambda: MODEL in requests.get(f"{url}/v1/models", timeout=60).text)
     yield url, folder
     processes.end()
@@ -145,7 +157,10 @@ def run(command: list[str | Path], cwd: Path, **environ: str) -> str:
 @pytest.fixture
 def opencode(served: tuple[str, Path], node: Path, tmp_path: Path) -> Callable[[str], str]:
     """Runs opencode in the project's folder, with the configuration that the proxy gives."""
-    url, folder = served
+    return configured(*served, node, tmp_path)
+
+
+def configured(url: str, folder: Path, node: Path, home: Path) -> Callable[[str], str]:
     (folder / "notes.txt").write_text("helo world\n")
     for name in ("done.txt", "opencode.json"):
         (folder / name).unlink(missing_ok=True)
@@ -154,7 +169,7 @@ def opencode(served: tuple[str, Path], node: Path, tmp_path: Path) -> Callable[[
 
     def opened(prompt: str) -> str:
         program = node / "node_modules" / ".bin" / "opencode"
-        return run([program, "run", "--title", "t", prompt], folder, HOME=str(tmp_path), **OPENCODE)
+        return run([program, "run", "--title", "t", prompt], folder, HOME=str(home), **OPENCODE)
 
     return opened
 
@@ -168,6 +183,22 @@ def test_opencode_reads_edits_runs_and_finishes(opencode: Any, served: tuple[str
     assert "Done: it says hello world now." in said
     assert (served[1] / "notes.txt").read_text() == "hello world\n"
     assert (served[1] / "done.txt").is_file()
+
+
+def test_opencode_finishes_its_task_on_a_worker_of_8192_tokens(
+    served_small: tuple[str, Path], node: Path, tmp_path: Path
+) -> None:
+    """Its first request has 7,500 tokens, so that it needs the context diet."""
+    url, folder = served_small
+    said = configured(url, folder, node, tmp_path)("fix the typo in notes.txt")
+    assert "Done: it says hello world now." in said
+    assert (folder / "notes.txt").read_text() == "hello world\n"
+    assert (folder / "done.txt").is_file()
+    # One request a turn: none was made to compact the chat, or made again.
+    samples = requests.get(f"{url}/metrics", timeout=60).text.splitlines()
+    chats = [line for line in samples if line.startswith("horde_proxy_requests_total{")]
+    [answered] = [line for line in chats if 'route="chat' in line]
+    assert answered.endswith("} 4.0")
 
 
 def test_openai_for_node_runs_tools_parses_and_streams(

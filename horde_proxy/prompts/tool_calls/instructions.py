@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from horde_proxy.prompts.formats import neutralise
-from horde_proxy.prompts.json_schema.slimming import slimmed
+from horde_proxy.prompts.json_schema.slimming import FULL, Detail, shortened, slimmed
 from horde_proxy.protocol.generation_request import Tool
 
 # Literally the block in Qwen2.5's chat template, which Hermes' models know as well.
@@ -51,17 +51,20 @@ _SINGLE = "Call only one function at a time."
 _OPENINGS = {"hermes": '<tool_call>\n{"name": ', "llama3": '{"name": ', "mistral": '[{"name": '}
 
 
-def instructions(tools: Sequence[Tool], style: str, *, choice: str, parallel: bool) -> str:
+def instructions(
+    tools: Sequence[Tool], style: str, *, choice: str, parallel: bool, detail: Detail = FULL
+) -> str:
     """The text for the system message: the tools, how to call them, and whether one must be called.
 
-    `choice`: "auto", "required" or the name of the one tool to call.
+    `choice`: "auto", "required" or the name of the one tool to call. `detail`: how much of the
+    tools is told.
     """
     rules = "" if choice == "auto" else _obligation(choice) + " "
     rules += (_PLAIN if choice == "auto" else "") + _HONEST
     # Llama 3 was trained on one call a turn.
     if not parallel or style == "llama3":
         rules += " " + _SINGLE
-    return f"{_listing(tools, style)}\n\n{rules}"
+    return f"{_listing(tools, style, detail)}\n\n{rules}"
 
 
 def _obligation(choice: str) -> str:
@@ -70,8 +73,8 @@ def _obligation(choice: str) -> str:
     return f"You must call the function {_neutral(choice)}: answer with that function call only."
 
 
-def _listing(tools: Sequence[Tool], style: str) -> str:
-    signatures = [_signature(tool) for tool in tools]
+def _listing(tools: Sequence[Tool], style: str, detail: Detail) -> str:
+    signatures = [_signature(tool, detail) for tool in tools]
     if style == "llama3":
         return _LLAMA3_HEAD + "\n\n".join(signatures)
     if style == "mistral":
@@ -79,12 +82,16 @@ def _listing(tools: Sequence[Tool], style: str) -> str:
     return _HERMES_HEAD + "\n".join(signatures) + _HERMES_TAIL
 
 
-def _signature(tool: Tool) -> str:
+def _signature(tool: Tool, detail: Detail) -> str:
     """A tool as compact JSON, which saves a twentieth of the tokens."""
-    function = {"name": tool.name, "description": tool.description}
-    if not tool.description:
+    description = tool.description
+    if detail.longest_tool is not None:
+        description = shortened(description, detail.longest_tool)
+    function = {"name": tool.name, "description": description}
+    if not description:
         del function["description"]
-    body = {"type": "function", "function": {**function, "parameters": slimmed(tool.parameters)}}
+    parameters = slimmed(tool.parameters, detail)
+    body = {"type": "function", "function": {**function, "parameters": parameters}}
     # A description may come from a foreign server, so it may hold tags to break out of the listing.
     return neutralise(json.dumps(body, ensure_ascii=False, separators=(",", ":")))
 

@@ -18,7 +18,8 @@ class HordeOptions:
 
     `first_segment` is in tokens, 0 for one as long as the others. `retries` are those of one
     segment, `max_kudos` those of a whole answer, `tool_retries` corrections of one choice.
-    `most_leaves`: values that guided filling may write. `formats` and `tool_styles` are by glob.
+    `most_leaves`: values that guided filling may write. `formats`, `tool_styles` and
+    `context_diets` are by glob.
     `accepts_callers_keys`: a caller's own key is one of this horde's.
     """
 
@@ -32,6 +33,7 @@ class HordeOptions:
     retries: int = 2
     max_kudos: float | None = None
     tool_styles: Mapping[str, str] = field(default_factory=dict)
+    context_diets: Mapping[str, bool] = field(default_factory=dict)
     tool_retries: int = 1
     most_leaves: int = 12
     accepts_callers_keys: bool = True
@@ -51,3 +53,8 @@ class HordeOptions:
             if matches_glob(model, glob):
                 return style
         return style_for(self.format(model).name)
+
+    def diets(self, model: str) -> bool:
+        """Whether prompts that are too long for a model are shortened before turns are dropped."""
+        matches = (on for glob, on in self.context_diets.items() if matches_glob(model, glob))
+        return next(matches, True)

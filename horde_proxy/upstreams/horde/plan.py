@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import NamedTuple
 
 from horde_proxy.aihorde import kudos, limits
 from horde_proxy.errors import ModelNotFound, NoEligibleWorker, Unavailable
+from horde_proxy.prompts.constrained import instruction
+from horde_proxy.prompts.diet import Diet, diet_warning
 from horde_proxy.prompts.fit import LEAST_LENGTH, Fitted, common_length, fit
 from horde_proxy.prompts.formats import RAW, Format
 from horde_proxy.prompts.turns import continued
@@ -41,7 +44,7 @@ class Plan:
 
     `entry` is one catalog entry for all of the models. `max_tokens` are those of the whole answer,
     `longest_job` and `first_length` those of one job and of the first segment (0: no shorter).
-    `style` is that of tool calls.
+    `style` is that of tool calls, `diet` how prompts that are too long are shortened.
     """
 
     request: GenerationRequest
@@ -59,6 +62,7 @@ class Plan:
     fitted: Fitted
     warnings: tuple[str, ...]
     style: str = "hermes"
+    diet: Diet = field(default_factory=Diet)
 
     @property
     def size(self) -> float:
@@ -77,12 +81,12 @@ class Plan:
         if is_fitted and self.pool.able(self.fitted):
             return self.fitted
         messages = continued(self.request.messages, so_far)
-        return fit(messages, self.format, max_length, self.pool.capacities, self.style)
+        return fit(messages, self.format, max_length, self.pool.capacities, self.style, self.diet)
 
     def with_messages(self, messages: Sequence[Message], n: int) -> Plan:
         """The same plan for n answers to other messages. Raises ContextLengthExceeded."""
         first = _first_length(self.max_tokens, self.longest_job, self.first_length)
-        fitted = fit(messages, self.format, first, self.pool.capacities, self.style)
+        fitted = fit(messages, self.format, first, self.pool.capacities, self.style, self.diet)
         request = replace(self.request, messages=tuple(messages), n=n)
         return replace(self, request=request, fitted=fitted)
 
@@ -155,16 +159,13 @@ def make_plan(
     served = tuple(name for name in same_format(models, options) if name in catalog)
     entry = merged_entry(served or models, catalog)
     filters, warnings = _filters(request, options, fast_only_affordable)
-    pool = WorkerPool(entry.workers, filters)
-    if not pool.eligible:
-        # Maintenance may end soon; what a filter excludes stays excluded.
-        kind = NoEligibleWorker if pool.active else Unavailable
-        raise kind(f"`{served[0]}` cannot be used now: {pool.exclusion()}.")
+    pool = _pool(served[0], entry, filters)
     format = RAW if request.raw else options.format(served[0])
     style = options.tool_style(served[0])
     lengths = _lengths(request, options, pool.eligible, affordable_length)
     first = _first_length(lengths.max_tokens, lengths.longest_job, lengths.first)
-    fitted = fit(request.messages, format, first, pool.capacities, style)
+    diet = _diet(request, options, served[0], lengths.max_tokens)
+    fitted = fit(request.messages, format, first, pool.capacities, style, diet)
     return Plan(
         request=request,
         caller=caller,
@@ -181,6 +182,25 @@ def make_plan(
         fitted=fitted,
         warnings=(*_warnings(request, fitted, lengths.max_tokens, style), *warnings),
         style=style,
+        diet=diet,
+    )
+
+
+def _pool(model: str, entry: ModelEntry, filters: Filters) -> WorkerPool:
+    """The workers that may answer. Raises Unavailable if there are none."""
+    pool = WorkerPool(entry.workers, filters)
+    if not pool.eligible:
+        # Maintenance may end soon; what a filter excludes stays excluded.
+        kind = NoEligibleWorker if pool.active else Unavailable
+        raise kind(f"`{model}` cannot be used now: {pool.exclusion()}.")
+    return pool
+
+
+def _diet(request: GenerationRequest, options: HordeOptions, model: str, answer: int) -> Diet:
+    """The diet of a model's prompts, with room for an answer of so many tokens."""
+    text = cache(partial(instruction, request, options.tool_style(model)))
+    return Diet(
+        answer, instruction=text, is_on=request.horde.get("context_diet", options.diets(model))
     )
 
 
@@ -261,6 +281,8 @@ def _warnings(
 ) -> tuple[str, ...]:
     warnings = list(request.warnings)
     warnings += [f"{name}: approximated" for name in text.to_sampling(request.sampling)[1]]
+    if fitted.steps:
+        warnings.append(diet_warning(fitted.steps, fitted.saved))
     if fitted.dropped:
         warnings.append(f"messages: the {fitted.dropped} oldest were left out to fit the context")
     if request.tools and style == "none":
