@@ -12,6 +12,14 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from horde_proxy.private_horde import OpenRequest, PrivateHorde, blueprint
+from horde_proxy.private_horde.records import (
+    AccountKey,
+    Job,
+    LedgerEntry,
+    Payload,
+    StoredGeneration,
+    TextRequest,
+)
 from tests.support import Clock
 
 ANONYMOUS = "0000000000"
@@ -810,10 +818,21 @@ def test_an_empty_or_taken_key_cannot_be_registered(world: World) -> None:
 
 def test_no_key_and_no_prompt_shows_in_a_repr(world: World) -> None:
     request_id = world.submit(prompt="a secret")
-    world.pop()
-    shown = repr(vars(world.horde)) + repr(world.horde._state.accounts.__dict__)
-    shown += repr(world.horde._state.queue.find(request_id)) + repr(world.horde._state.queue.jobs)
-    assert "a secret" not in shown
+    (job_id,) = world.pop()
+    world.deliver(job_id, "a confession")
+    shown = repr(vars(world.horde))
+    with world.horde.store.snapshot() as tx:
+        for kind, field, value in (
+            (TextRequest, "account_id", 2),
+            (Job, "request_id", request_id),
+            (StoredGeneration, "request_id", request_id),
+            (AccountKey, "account_id", 2),
+        ):
+            [record] = tx.find(kind, **{field: value})
+            shown += repr(record)
+        shown += repr(tx.get(Payload, request_id))
+    assert shown.count(request_id) == 4
+    assert not any(word in shown for word in ("a secret", "a confession"))
     assert not any(key in shown for key in (ALICE, BOB, OWNER))
 
 
@@ -1278,3 +1297,98 @@ def test_kudos_are_charged_every_few_seconds_where_they_settle_late() -> None:
     clock.seconds += 3
     assert horde.status(request_id)["kudos"] == 1.0
     assert horde.find_user(ALICE)["kudos"] == 99.0
+
+
+# The ledger
+
+
+def entries(world: World, account_id: int) -> list[tuple[str, float]]:
+    with world.horde.store.snapshot() as tx:
+        found = tx.find(LedgerEntry, account_id=account_id)
+        return [(entry.reason, round(entry.amount, 2)) for entry in found]
+
+
+def test_every_movement_of_kudos_is_an_entry_of_the_ledger(world: World) -> None:
+    world.submit(ALICE)
+    world.deliver(*world.pop())
+    assert entries(world, 2) == [("opening", 100_000.0), ("tax", -1.0), ("job", -2.55)]
+    assert entries(world, 1) == [("reward", 1.55)]
+
+
+def test_what_lifts_a_balance_to_its_floor_is_an_entry_as_well(world: World) -> None:
+    world.submit(ANONYMOUS)
+    assert entries(world, 0) == [("opening", -50.0), ("tax", -1.0), ("floor", 1.0)]
+    world.submit(BOB)
+    assert entries(world, 3) == [("tax", -1.0), ("floor", 1.0)]
+
+
+def test_a_refused_call_changes_nothing(world: World) -> None:
+    world.pop()
+    worker = world.worker()
+    assert refused(world.try_pop(key=ALICE)) == (403, "WrongCredentials")
+    assert refused(world.post(ASYNC, ALICE, {"prompt": ""})) == (400, "MissingPrompt")
+    assert world.worker() == worker
+    assert entries(world, 2) == [("opening", 100_000.0)]
+
+
+# A clock that jumps
+
+
+def test_a_clock_that_is_put_back_does_not_change_the_order(world: World) -> None:
+    world.now = 100_000.0
+    for prompt in ("first", "second"):
+        world.submit(BOB, prompt=prompt)
+    world.now -= 50_000
+    for prompt in ("third", "fourth"):
+        world.submit(BOB, prompt=prompt)
+    assert [world.popped() for _ in range(5)] == ["first", "second", "third", "fourth", None]
+
+
+def test_a_clock_that_is_put_back_makes_no_negative_times(world: World) -> None:
+    world.now = 100_000.0
+    world.horde.add_account("<new-apikey>", "newcomer")
+    request_id = world.submit()
+    (job_id,) = world.pop()
+    world.now += 10
+    world.pop()
+    assert world.worker()["uptime"] == 10
+    world.now -= 50_000
+    assert world.status(request_id)["wait_time"] == 8
+    world.deliver(job_id)
+    world.pop()
+    assert world.worker()["uptime"] == 10
+    assert world.user("<new-apikey>")["account_age"] == 0
+    world.now += 10
+    world.pop()
+    assert world.worker()["uptime"] == 20
+
+
+def test_after_a_clock_was_put_back_jobs_and_requests_end_in_their_time(world: World) -> None:
+    world.now = 100_000.0
+    request_id = world.submit(n=2)
+    world.pop()
+    world.now -= 50_000
+    assert world.counts(request_id)["processing"] == 1
+    world.now += 150
+    assert world.counts(request_id)["restarted"] == 1
+    world.now += 1049.9
+    assert world.status(request_id)["waiting"] == 2
+    world.now += 0.1
+    assert refused(world.client.get(STATUS + request_id)) == (404, "RequestNotFound")
+
+
+def test_workers_of_before_a_clock_was_put_back_are_offline_until_they_pop(world: World) -> None:
+    world.now = 100_000.0
+    world.pop()
+    world.now -= 50_000
+    assert world.get("workers").json == []
+    world.pop()
+    assert len(world.get("workers").get_json()) == 1
+
+
+def test_a_clock_that_is_put_forward_gives_jobs_back(world: World) -> None:
+    request_id = world.submit()
+    world.pop()
+    world.now += 1000
+    assert world.counts(request_id)["restarted"] == 1
+    assert len(world.pop()) == 1

@@ -12,6 +12,14 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.errors import HordeError
+from horde_proxy.private_horde.records import (
+    HordeAccount,
+    Job,
+    LedgerEntry,
+    Payload,
+    StoredGeneration,
+    TextRequest,
+)
 
 ANONYMOUS = "0000000000"
 KEYS = ("<owner-apikey>", "<other-apikey>")
@@ -78,8 +86,7 @@ class HordeContext(RuleBasedStateMachine):
         popped = self.horde.pop(key, {**offer, "max_length": 1024})
         if popped["id"] is None:
             return multiple()
-        owners = {self.horde._state.queue.jobs[job_id].request.id for job_id in popped["ids"]}
-        (request_id,) = owners
+        (request_id,) = {self.request_of(job_id) for job_id in popped["ids"]}
         assert request_id not in self.cancelled
         self.last_active[request_id] = self.now
         for job_id in popped["ids"]:
@@ -157,16 +164,29 @@ class HordeContext(RuleBasedStateMachine):
             assert refusal.rc == "RequestNotFound"
             return None
 
+    def request_of(self, job_id: str) -> str:
+        with self.horde.store.snapshot() as tx:
+            job = tx.get(Job, job_id)
+            assert job is not None
+            return job.request_id
+
     def teardown(self) -> None:
         self.now += 2 * EXPIRY
         assert self.horde.open_requests() == []
-        queue = self.horde._state.queue
-        left = (queue.requests, queue.open, queue.jobs, queue.waiting, queue._deadlines)
-        assert [len(items) for items in left] == [0, 0, 0, 0, 0]
-        accounts = self.horde._state.accounts._by_digest.values()
-        assert [(len(account.open), round(account.held, 6)) for account in accounts] == [
-            (0, 0.0)
-        ] * 3
+        with self.horde.store.snapshot() as tx:
+            for request_id in self.results:
+                assert tx.get(TextRequest, request_id) is None
+                assert tx.get(Payload, request_id) is None
+                assert tx.find(Job, request_id=request_id) == []
+                assert tx.find(StoredGeneration, request_id=request_id) == []
+            assert list(tx.waiting(MODELS)) == []
+            for account_id in range(len(KEYS) + 1):
+                account = tx.get(HordeAccount, account_id)
+                assert account is not None
+                assert round(account.held, 6) == 0.0
+                entries = tx.find(LedgerEntry, account_id=account_id)
+                assert round(sum(entry.amount for entry in entries) - account.kudos, 6) == 0.0
+                assert account.kudos >= account.floor
 
 
 HordeContext.TestCase.settings = settings(stateful_step_count=40)

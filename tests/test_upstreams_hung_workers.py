@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from horde_proxy.private_horde.records import HordeAccount
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.base import Accepted, Caller, Route, Sleeper, SubmitBudget, Waiting
@@ -298,7 +299,7 @@ def test_the_first_request_wins_when_it_ends_first_and_the_second_is_cancelled(
 
 def test_a_second_request_that_is_refused_loses_nothing(world: World) -> None:
     world.horde.upfront_kudos = True
-    world.horde.add_account("a-key-of-an-account", "rich", kudos=10_000)
+    username = world.horde.add_account("a-key-of-an-account", "rich", kudos=10_000)
     world.configure(horde={"api_key": "a-key-of-an-account"})
     Worker(world, "late", [60.0], max_length=4096)
     Worker(world, "other", [8.0], max_length=4096)
@@ -307,7 +308,11 @@ def test_a_second_request_that_is_refused_loses_nothing(world: World) -> None:
     upstream, cable = measured(world), world.cable()
     stream = upstream.stream(request, Route(upstream, (MODEL,)), Caller())
     before = drive(world, stream, 5)
-    world.horde._state.accounts.require("a-key-of-an-account").kudos = 25
+    with world.horde.store.transaction() as tx:
+        account = tx.lock(HordeAccount, int(username.rpartition("#")[2]))
+        assert account is not None
+        account.kudos = 25
+        tx.save(account)
     answer = [*before, *stream]
     assert folded(answer)["choices"][0]["message"]["content"] == "Hello there."
     assert (submits(cable), len(folded(answer)["horde"]["request_ids"])) == (2, 1)

@@ -8,53 +8,65 @@ from horde_proxy.aihorde.kudos import ANONYMOUS_FLOOR
 from horde_proxy.aihorde.limits import ANONYMOUS_CONCURRENCY
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.key_digest import key_digest
+from horde_proxy.private_horde import balances
 from horde_proxy.private_horde.errors import refusal
-from horde_proxy.private_horde.records import HordeAccount
+from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.records import AccountKey, HordeAccount
+
+_ANONYMOUS_ID = 0
 
 
-class HordeAccounts:
-    """All accounts. The anonymous one (id 0, at its floor) always exists.
-
-    Its key is accepted only if `anonymous` is true.
-    """
-
-    def __init__(self, now: float, anonymous: bool = True) -> None:
-        self.anonymous = HordeAccount(
-            0,
+def ensure_anonymous(op: Operation) -> None:
+    """Make the anonymous account (id 0, at its floor), if there is none yet."""
+    if op.tx.get(HordeAccount, _ANONYMOUS_ID) is None:
+        account = HordeAccount(
+            _ANONYMOUS_ID,
             "Anonymous",
-            now,
-            kudos=ANONYMOUS_FLOOR,
+            op.now,
             floor=ANONYMOUS_FLOOR,
             concurrency=ANONYMOUS_CONCURRENCY,
         )
-        # A horde that is not open to everybody treats the anonymous key like any unknown key.
-        self._by_digest = {key_digest(ANONYMOUS_KEY): self.anonymous} if anonymous else {}
-        self._by_name = {self.anonymous.username: self.anonymous}
+        op.tx.add(account)
+        balances.give(op, account, ANONYMOUS_FLOOR, balances.OPENING)
 
-    def add(self, api_key: str, account: HordeAccount) -> None:
-        """Register an account under a key. Raises ValueError if the key is empty or taken."""
-        # If the horde accepts anonymous users, their key counts as taken, too.
-        digest = key_digest(api_key)
-        if not api_key or digest in self._by_digest:
-            raise ValueError(f"the key for account {account.alias!r} is empty or already taken")
-        self._by_digest[digest] = account
-        self._by_name[account.username] = account
 
-    def next_id(self) -> int:
-        """The id of the next account."""
-        return len(self._by_name)
+def add(op: Operation, api_key: str, account: HordeAccount, kudos: float) -> None:
+    """Register an account under a key. Raises ValueError if the key is empty or taken."""
+    if not api_key or find(op, api_key) is not None:
+        raise ValueError(f"the key for account {account.alias!r} is empty or already taken")
+    op.tx.add(account)
+    if kudos:
+        balances.give(op, account, kudos, balances.OPENING)
+    op.tx.add(AccountKey(key_digest(api_key), account.id, op.now))
 
-    def find(self, api_key: str) -> HordeAccount | None:
-        """The account of a key, or None."""
-        return self._by_digest.get(key_digest(api_key))
 
-    def require(self, api_key: str) -> HordeAccount:
-        """The account of a key. Raises InvalidAPIKey (401) for an unknown key."""
-        account = self.find(api_key)
-        if account is None:
-            raise refusal("InvalidAPIKey")
-        return account
+def find(op: Operation, api_key: str) -> HordeAccount | None:
+    """The account of a key, or None.
 
-    def named(self, usernames: Iterable[str]) -> list[HordeAccount]:
-        """The accounts of usernames such as "alias#id"; unknown names are left out."""
-        return [self._by_name[name] for name in usernames if name in self._by_name]
+    A horde that is not open to everybody treats the anonymous key like any unknown key.
+    """
+    if api_key == ANONYMOUS_KEY and op.rules.anonymous:
+        return op.tx.get(HordeAccount, _ANONYMOUS_ID)
+    key = op.tx.get(AccountKey, key_digest(api_key))
+    return None if key is None else op.tx.get(HordeAccount, key.account_id)
+
+
+def require(op: Operation, api_key: str) -> HordeAccount:
+    """The account of a key. Raises InvalidAPIKey (401) for an unknown key."""
+    account = find(op, api_key)
+    if account is None:
+        raise refusal("InvalidAPIKey")
+    return account
+
+
+def named(op: Operation, usernames: Iterable[str]) -> list[HordeAccount]:
+    """The accounts of usernames such as "alias#id"; unknown names are left out."""
+    accounts = []
+    for username in usernames:
+        number = username.rpartition("#")[2]
+        # int() also reads "1_000" and digits of other scripts; a database's numbers end at 2^63.
+        if number.isascii() and number.isdecimal() and len(number) < 19:
+            account = op.tx.get(HordeAccount, int(number))
+            if account is not None and account.username == username:
+                accounts.append(account)
+    return accounts

@@ -6,12 +6,11 @@ with `schema.SUBMIT`. `submission` calls the checks in the real horde's order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from horde_proxy.aihorde.limits import MOST_STOP_CHARACTERS, MOST_STOP_SEQUENCES, SAMPLERS
 from horde_proxy.private_horde.errors import refusal
-from horde_proxy.private_horde.records import HordeAccount, TextRequest
+from horde_proxy.private_horde.records import HordeAccount
 
 Fields = dict[str, Any]
 
@@ -36,20 +35,24 @@ def check_account(fields: Fields, account: HordeAccount) -> None:
         raise refusal("MissingPrompt")
 
 
-def check_concurrency(fields: Fields, account: HordeAccount) -> None:
+def check_concurrency(fields: Fields, account: HordeAccount, waiting: int) -> None:
     """Refuse more waiting results than the account may have (429, TooManyPrompts).
+
+    `waiting` are those that count (see `counted_models`). Only waiting results do, not those being
+    processed (contract: base.py:351-366).
+    """
+    count = waiting + fields["params"]["n"]
+    if count > account.concurrency:
+        raise refusal("TooManyPrompts", count=count, limit=account.concurrency)
+
+
+def counted_models(fields: Fields, account: HordeAccount) -> set[str]:
+    """The models whose waiting results count for the concurrency; empty: all results do.
 
     Many people share the anonymous account, so of its requests only those count that name one of
     the same models (contract: base.py:327-332).
     """
-    requests: Iterable[TextRequest] = account.open.values()
-    models = set(fields["models"])
-    if account.anonymous and models:
-        requests = (request for request in requests if not models.isdisjoint(request.models))
-    # Only waiting results count, not those being processed (contract: base.py:351-366).
-    count = sum(request.waiting for request in requests) + fields["params"]["n"]
-    if count > account.concurrency:
-        raise refusal("TooManyPrompts", count=count, limit=account.concurrency)
+    return set(fields["models"]) if account.anonymous else set()
 
 
 def check_params(fields: Fields, account: HordeAccount) -> None:

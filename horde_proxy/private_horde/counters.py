@@ -1,65 +1,60 @@
-"""Counts of delivered jobs and tokens: for an hour by second, for a month by hour, and in total.
+"""Counts of delivered jobs and tokens: for an hour by second, for a month by hour, then by day.
 
-The age of the counts and the number of models bound the memory. There is no clock here: callers
-pass `now` (seconds).
+`fold` makes coarse counts of fine ones, so their number stays small however many jobs there are.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import replace
 
-_HOUR = 3600.0
-WINDOWS = {"minute": 60.0, "hour": _HOUR, "day": 24 * _HOUR, "month": 30 * 24 * _HOUR}
+from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.records import UseCount
+
+_HOUR, _DAY = 3600, 86_400
+WINDOWS = {"minute": 60.0, "hour": float(_HOUR), "day": float(_DAY), "month": 30.0 * _DAY}
 """Seconds of the windows of GET stats/text/totals, besides "total"."""
+
+_WIDTHS = ((1, float(_HOUR), _HOUR), (_HOUR, WINDOWS["month"], _DAY))
+"""(width of a count in seconds, for how long it is kept, the width that follows)."""
 
 Counts = dict[str, tuple[int, int]]
 """(jobs, tokens) by model."""
-Buckets = deque[tuple[float, Counts]]
-"""(start, counts) in order of time."""
 
 
-class DeliveryCounts:
-    """Delivered jobs and tokens by model. As in the real horde, tokens are requested ones."""
-
-    def __init__(self) -> None:
-        self._seconds: Buckets = deque()
-        self._hours: Buckets = deque()
-        self._total: Counts = {}
-
-    def record(self, model: str, tokens: int, now: float) -> None:
-        """Count one delivered job."""
-        _count(_bucket(self._seconds, now, 1.0, WINDOWS["hour"]), model, tokens)
-        _count(_bucket(self._hours, now, _HOUR, WINDOWS["month"]), model, tokens)
-        _count(self._total, model, tokens)
-
-    def models(self, window: str, now: float) -> Counts:
-        """(jobs, tokens) by model; `window` is minute, hour, day, month or total."""
-        if window == "total":
-            return dict(self._total)
-        length = WINDOWS[window]
-        counts: Counts = {}
-        for start, bucket in self._seconds if length <= _HOUR else self._hours:
-            if start > now - length:
-                for model, (jobs, tokens) in bucket.items():
-                    _count(counts, model, tokens, jobs)
-        return counts
-
-    def totals(self, window: str, now: float) -> tuple[int, int]:
-        """(jobs, tokens) of all models; `window` as in `models`."""
-        counts = self.models(window, now).values()
-        return sum(jobs for jobs, _ in counts), sum(tokens for _, tokens in counts)
+def record(op: Operation, account_id: int, model: str, tokens: int, kudos: float) -> None:
+    """Count one delivered job. As in the real horde, tokens are requested ones."""
+    op.tx.count_use(UseCount(1, int(op.now), account_id, model, 1, tokens, kudos))
 
 
-def _bucket(buckets: Buckets, now: float, width: float, keep: float) -> Counts:
-    """The counts of the bucket that `now` is in; buckets older than `keep` seconds are dropped."""
-    start = now - now % width
-    while buckets and buckets[0][0] <= now - keep:
-        buckets.popleft()
-    if not buckets or buckets[-1][0] != start:
-        buckets.append((start, {}))
-    return buckets[-1][1]
+def models(op: Operation, window: str) -> Counts:
+    """(jobs, tokens) by model; `window` is minute, hour, day, month or total."""
+    counts: Counts = {}
+    for width, after in _spans(window, op.now):
+        for model, (jobs, tokens) in op.tx.use_by_model(width, after).items():
+            jobs_before, tokens_before = counts.get(model, (0, 0))
+            counts[model] = (jobs_before + jobs, tokens_before + tokens)
+    return counts
 
 
-def _count(counts: Counts, model: str, tokens: int, jobs: int = 1) -> None:
-    jobs_before, tokens_before = counts.get(model, (0, 0))
-    counts[model] = (jobs_before + jobs, tokens_before + tokens)
+def totals(op: Operation, window: str) -> tuple[int, int]:
+    """(jobs, tokens) of all models; `window` as in `models`."""
+    counts = models(op, window).values()
+    return sum(jobs for jobs, _ in counts), sum(tokens for _, tokens in counts)
+
+
+def _spans(window: str, now: float) -> list[tuple[int, float]]:
+    """(width, begin) of the counts that make up a window."""
+    length = WINDOWS.get(window)
+    if length is None:
+        return [(1, -1.0), (_HOUR, -1.0), (_DAY, -1.0)]
+    spans = [(1, now - length)]
+    # Coarse counts are those of older times; nothing is counted in two of them.
+    return spans if length <= _HOUR else [*spans, (_HOUR, now - length)]
+
+
+def fold(op: Operation) -> None:
+    """Replace old counts by coarser ones."""
+    for width, kept, wider in _WIDTHS:
+        for use in op.tx.take_use(width, op.now - kept):
+            start = use.start - use.start % wider
+            op.tx.count_use(replace(use, width=wider, start=start))

@@ -1,7 +1,4 @@
-"""The worker's side of the horde: check-in, and what a delivered job pays and costs.
-
-Callers hold the state's lock.
-"""
+"""The worker's side of the horde: check-in, and what a delivered job pays and costs."""
 
 from __future__ import annotations
 
@@ -9,9 +6,17 @@ from typing import Any
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.limits import MOST_MODELS_OF_A_WORKER
+from horde_proxy.private_horde import balances, counters, queue
 from horde_proxy.private_horde.errors import refusal
-from horde_proxy.private_horde.records import Job, Worker, WorkerOffer
-from horde_proxy.private_horde.state import HordeState
+from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.records import (
+    HordeAccount,
+    Job,
+    StoredGeneration,
+    TextRequest,
+    Worker,
+    WorkerOffer,
+)
 
 # Without a least duration, a job that takes no time, as in tests, would have an infinite speed.
 _FASTEST_SECONDS = 0.01
@@ -19,18 +24,55 @@ _FASTEST_SECONDS = 0.01
 _BAD_MODELS = "Unfortunately we cannot accept workers serving unrecognised models at this time"
 
 
-def check_in(state: HordeState, fields: dict[str, Any], api_key: str, now: float) -> Worker:
-    """The worker that sent a pop, registered if its name is new. `fields`: see `schema.POP`.
+def check_in(op: Operation, fields: dict[str, Any], owner: HordeAccount) -> tuple[Worker, bool]:
+    """(the worker that sent a pop, whether it has to be saved). `fields`: see `schema.POP`.
 
-    Raises AnonForbiddenWorker and WrongCredentials (403), and BadRequest for no models or too many
-    (captures text_pop_403_* and text_pop_400_no_models).
+    A worker with a new name is added. Another is not saved here: its row would be locked before
+    that of a request. Raises AnonForbiddenWorker and WrongCredentials (403), and BadRequest for no
+    models or too many (captures text_pop_403_* and text_pop_400_no_models).
     """
-    owner = state.accounts.require(api_key)
     if owner.anonymous:
         raise refusal("AnonForbiddenWorker")
     if not 0 < len(fields["models"]) <= MOST_MODELS_OF_A_WORKER:
         raise refusal("BadRequest", reason=_BAD_MODELS)
-    offer = WorkerOffer(
+    offer = _offer(fields)
+    worker = next(iter(op.tx.find(Worker, name=fields["name"])), None)
+    if worker is None:
+        worker = Worker(
+            op.rules.new_id(),
+            fields["name"],
+            owner.id,
+            created=op.now,
+            last_seen=op.now,
+            trusted=owner.trusted,
+            **vars(offer),
+        )
+        op.tx.add(worker)
+        return worker, False
+    if worker.owner_id != owner.id:
+        raise refusal("WrongCredentials")
+    return worker, _update(op, worker, offer, owner)
+
+
+def _update(op: Operation, worker: Worker, offer: WorkerOffer, owner: HordeAccount) -> bool:
+    """Take over what a known worker offers now. Whether that is worth a write."""
+    silence = op.now - worker.last_seen
+    # The real horde notices changes only every 30 s (worker.py:361-403).
+    is_new = worker.offer != offer or worker.trusted != owner.trusted
+    # A clock that was put back makes a silence of less than nothing.
+    if not is_new and 0 <= silence < op.rules.check_in_seconds:
+        return False
+    if 0 <= silence < op.rules.offline_after:
+        # A longer pause does not count as uptime.
+        worker.uptime += silence
+    for name, value in vars(offer).items():
+        setattr(worker, name, value)
+    worker.trusted, worker.last_seen = owner.trusted, op.now
+    return True
+
+
+def _offer(fields: dict[str, Any]) -> WorkerOffer:
+    return WorkerOffer(
         # Without duplicates, in the worker's order: its first model serves requests without models.
         models=tuple(dict.fromkeys(fields["models"])),
         max_length=fields["max_length"],
@@ -39,52 +81,76 @@ def check_in(state: HordeState, fields: dict[str, Any], api_key: str, now: float
         nsfw=fields["nsfw"],
         bridge_agent=fields["bridge_agent"],
     )
-    return state.workers.check_in(fields["name"], owner, offer, now)
 
 
-def find_job(state: HordeState, job_id: str, api_key: str) -> Job:
-    """A running job, popped by a worker of the account.
+def find_job(op: Operation, job_id: str, account: HordeAccount) -> tuple[Job, TextRequest]:
+    """A running job, popped by a worker of the account, and its request; the request is locked.
 
     Raises InvalidJobID (404), WrongCredentials (403), AbortedGen and DuplicateGen (400).
     """
-    account = state.accounts.require(api_key)
-    job = state.queue.find_job(job_id)
-    if job.worker.owner is not account:
+    job = queue.find_job(op, job_id)
+    if job.owner_id != account.id:
         raise refusal("WrongCredentials")
+    request = op.tx.lock(TextRequest, job.request_id)
+    # Another process may have ended it since.
+    newest = op.tx.lock(Job, job.id)
+    if request is None or newest is None:
+        raise refusal("InvalidJobID", id=job_id)
+    overdue = newest.deadline is not None and newest.deadline <= op.now
     # The code tells a late worker whether its job was taken away or is already submitted.
-    if job.state in ("faulted", "aborted"):
-        raise refusal("AbortedGen", id=job.id, ttl=state.queue.job_ttl)
-    if job.state != "processing":
+    if newest.state in ("faulted", "aborted") or overdue:
+        raise refusal("AbortedGen", id=job.id, ttl=op.rules.job_ttl)
+    if newest.state != "processing":
         raise refusal("DuplicateGen", id=job.id)
-    return job
+    return newest, request
 
 
-def settle(state: HordeState, job: Job, now: float) -> float:
-    """Pay the worker's owner, bill the requester, and count the job. The reward in kudos."""
-    worker, request = job.worker, job.request
-    reward = kudos.reward(
-        prompt=len(request.prompt),
-        text=len(job.text),
-        max_length=request.max_length,
-        size=state.sizes.of(job.model),
-        trusted=worker.owner.trusted,
-        validated=worker.offer.validated,
+def deliver(op: Operation, fields: dict[str, Any], job: Job, request: TextRequest) -> float:
+    """Take a job's result, pay the worker's owner, bill the requester. The reward in kudos.
+
+    `fields`: see `schema.GENERATION`.
+    """
+    accounts_of = op.tx.lock_all(HordeAccount, sorted({job.owner_id, request.account_id}))
+    worker = op.tx.lock(Worker, job.worker_id)
+    assert worker is not None
+    generation = StoredGeneration(
+        job.id,
+        request.id,
+        0,
+        fields["generation"],
+        fields["seed"],
+        fields["gen_metadata"],
+        fields["state"],
+        job.model,
+        worker.id,
+        worker.name,
     )
+    reward = _reward(op, worker, job, request, len(generation.text))
     # A censored text earns the full reward: the worker did the work.
-    state.charge(request, reward + kudos.TAX if job.state == "ok" else kudos.CENSORED_COST, now)
-    tokens = kudos.counted_tokens(len(job.text), request.max_length)
-    _credit(worker, reward, tokens)
-    speed = tokens / max(now - job.popped, _FASTEST_SECONDS)
-    state.workers.record_speed(worker, job.model, speed)
+    cost = reward + kudos.TAX if generation.state == "ok" else kudos.CENSORED_COST
+    balances.charge(op, accounts_of[request.account_id], request, cost, balances.JOB, job.id)
+    queue.deliver(op, request, job, generation)
+    owner = accounts_of[job.owner_id]
+    tokens = kudos.counted_tokens(len(generation.text), request.max_length)
+    balances.earn(op, owner, reward, balances.REWARD, request_id=request.id, job_id=job.id)
+    owner.jobs_done += 1
+    owner.tokens_made += tokens
+    op.tx.save(owner)
+    worker.fulfilled += 1
+    worker.kudos += reward
+    worker.add_speed(job.model, tokens / max(op.now - job.popped, _FASTEST_SECONDS))
+    op.tx.save(worker)
     # Totals count requested tokens, not generated ones (contract: stats/text/totals).
-    state.counts.record(job.model, request.max_length, now)
+    counters.record(op, request.account_id, job.model, request.max_length, cost)
     return reward
 
 
-def _credit(worker: Worker, reward: float, tokens: int) -> None:
-    """Add a delivered job to the counts of its worker and of the worker's owner."""
-    worker.fulfilled += 1
-    worker.kudos += reward
-    worker.owner.earn(reward)
-    worker.owner.jobs_done += 1
-    worker.owner.tokens_made += tokens
+def _reward(op: Operation, worker: Worker, job: Job, request: TextRequest, text: int) -> float:
+    return kudos.reward(
+        prompt=request.prompt_length,
+        text=text,
+        max_length=request.max_length,
+        size=op.rules.sizes.of(job.model),
+        trusted=worker.trusted,
+        validated=worker.validated,
+    )

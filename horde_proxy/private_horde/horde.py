@@ -1,26 +1,51 @@
-"""The private horde: the text half of AI-Horde's /api/v2 in memory, one method for each route.
+"""The private horde: the text half of AI-Horde's /api/v2, one method for each route.
 
 Plain Python; it knows no Flask and nothing of the proxy. Bodies come in as parsed JSON, answers go
-out as plain dicts, refusals as HordeError. Each method reads its body, takes the state's lock once
-(see `state`) and leaves the rules to submission, delivery, queue and workers.
+out as plain dicts, refusals as HordeError. Each method reads its body, begins one transaction of
+the store, and leaves the rules to submission, delivery, queue and balances:
+
+    call -> upkeep (what is overdue) -> transaction: rules -> commit -> view (what polls read)
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.aihorde import kudos, limits
+from horde_proxy.aihorde import limits
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.key_digest import key_digest
-from horde_proxy.private_horde import delivery, responses, schema, submission
+from horde_proxy.private_horde import (
+    accounts,
+    counters,
+    delivery,
+    queue,
+    responses,
+    schema,
+    submission,
+)
 from horde_proxy.private_horde.errors import key_missing, refusal
+from horde_proxy.private_horde.matching import fits
+from horde_proxy.private_horde.model_sizes import ModelSizes
+from horde_proxy.private_horde.operation import Operation, Rulebook
 from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits, RateLimitState
-from horde_proxy.private_horde.records import HordeAccount, Job, TextRequest
-from horde_proxy.private_horde.state import HordeState
+from horde_proxy.private_horde.records import (
+    NEW,
+    HordeAccount,
+    Job,
+    Payload,
+    StoredGeneration,
+    TextRequest,
+    Worker,
+)
+from horde_proxy.private_horde.store.base import Store
+from horde_proxy.private_horde.store.memory import MemoryStore
+from horde_proxy.private_horde.upkeep import Upkeep
+from horde_proxy.private_horde.view import QueueView
 
 Body = dict[str, Any]
 
@@ -48,18 +73,19 @@ def _uuid() -> str:
 
 
 class PrivateHorde:
-    """A horde of your own. Thread-safe; everything is lost when the process ends.
+    """A horde of your own. Thread-safe. Without a `store`, everything is in memory.
 
     Where it differs from the real horde: a cancelled request is gone at once (status: 404), but
     its running jobs may still be delivered and earn their reward; generations are in the order of
-    delivery; positions, waits and `is_possible` are exact instead of up to 60 s old; the third
-    failed job faults a request immediately. Webhooks are accepted but never called. There are no
-    shared keys, no styles and no images.
+    delivery; positions, waits and `is_possible` are exact, or a second old if several processes
+    use the store, instead of up to 60 s; the third failed job faults a request immediately.
+    Webhooks are accepted but never called. There are no shared keys, no styles and no images.
 
-    `clock` gives seconds for everything but the time in X-Ratelimit-Reset, which `wall_clock`
-    gives. `job_ttl`, `expiry` and `offline_after` are seconds. With `upfront_kudos`, an account
-    must own the kudos of a request beyond the free length; with `rate_limits`, fast callers are
-    refused; without `anonymous`, the anonymous key is unknown. `model_sizes` are billions of
+    `clock` gives Unix time; a clock that is put back only makes things last longer. `ticks` counts
+    the seconds of the rate limits, and is `clock` by default. `wall_clock` is for the time in
+    X-Ratelimit-Reset. `job_ttl`, `expiry` and `offline_after` are seconds. With `upfront_kudos`, an
+    account must own the kudos of a request beyond the free length; with `rate_limits`, fast callers
+    are refused; without `anonymous`, the anonymous key is unknown. `model_sizes` are billions of
     parameters by name; a model with a size is "known". Set `maintenance` to refuse new requests,
     and `settle_every` to charge kudos every so many seconds (the real horde: 3) and not at once.
     """
@@ -67,7 +93,9 @@ class PrivateHorde:
     def __init__(
         self,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        store: Store | None = None,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] | None = None,
         wall_clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = _uuid,
         job_ttl: float = limits.JOB_SECONDS,
@@ -83,26 +111,59 @@ class PrivateHorde:
         self.upfront_kudos = upfront_kudos
         self.rate_limits = rate_limits
         self.wall_clock = wall_clock
-        self._calls = RateLimits(clock)
-        self._state = HordeState(
-            clock=clock,
+        self.store = store or MemoryStore()
+        self._clock = clock
+        self._calls = RateLimits(ticks or clock)
+        self._rules = Rulebook(
             new_id=new_id,
+            sizes=ModelSizes(model_sizes or {}),
             job_ttl=job_ttl,
             expiry=expiry,
             offline_after=offline_after,
             max_faults=max_faults,
+            check_in_seconds=self.store.check_in_seconds,
             anonymous=anonymous,
-            model_sizes=model_sizes or {},
         )
+        self._view = QueueView(self.store, offline_after, self._rules.sizes)
+        self._upkeep = Upkeep(self.store, self._begin)
+        self._is_prepared = False
+
+    @contextmanager
+    def _begin(self, now: float) -> Iterator[Operation]:
+        with self.store.transaction() as tx:
+            yield Operation(tx, now, self._rules, self._view)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Operation]:
+        """A transaction at the current time, after everything overdue has been dealt with."""
+        with self._begin(self._now()) as op:
+            yield op
+
+    @contextmanager
+    def _reading(self) -> Iterator[Operation]:
+        """As `_changing`, for routes that change nothing."""
+        now = self._now()
+        with self.store.snapshot() as tx:
+            yield Operation(tx, now, self._rules, self._view)
+
+    def _now(self) -> float:
+        now = self._clock()
+        if not self._is_prepared:
+            with self._begin(now) as op:
+                accounts.ensure_anonymous(op)
+            self._is_prepared = True
+        self._upkeep.run(now)
+        self._view.update(now)
+        return now
 
     @property
     def settle_every(self) -> float:
         """How often kudos are charged (s); 0: at once."""
-        return self._state.settle_every
+        return self._rules.settle_every
 
     @settle_every.setter
     def settle_every(self, seconds: float) -> None:
-        self._state.settle_every = seconds
+        self._rules.settle_every = seconds
 
     def add_account(
         self,
@@ -118,30 +179,28 @@ class PrivateHorde:
 
         Raises ValueError if the key is empty or taken.
         """
-        state = self._state
-        with state.locked() as now:
+        with self._changing() as op:
             account = HordeAccount(
-                state.accounts.next_id(),
+                NEW,
                 username,
-                now,
-                kudos=kudos,
+                op.now,
                 trusted=trusted,
                 service=service,
                 concurrency=concurrency,
             )
-            state.accounts.add(api_key, account)
+            accounts.add(op, api_key, account, kudos)
             return account.username
 
     def open_requests(self) -> list[OpenRequest]:
         """Every request that is waiting or being processed, the oldest first."""
-        with self._state.locked():
+        with self._reading() as op:
             return [
                 OpenRequest(
                     request.id,
                     request.models[0] if request.models else "",
                     "waiting" if request.waiting else "processing",
                 )
-                for request in self._state.queue.open.values()
+                for request in op.tx.open_requests()
             ]
 
     def count_call(
@@ -163,8 +222,8 @@ class PrivateHorde:
         """
         if api_key is None:
             raise key_missing()
-        with self._state.locked():
-            account = self._state.accounts.require(api_key)
+        with self._reading() as op:
+            account = accounts.require(op, api_key)
         if as_worker and account.anonymous:
             raise refusal("AnonForbiddenWorker")
         return account.username
@@ -176,43 +235,36 @@ class PrivateHorde:
 
         `address` is the caller's. After a trusted account has used it, it may submit faster.
         """
-        # Bodies are validated before the lock is taken, because a large one takes long.
+        # Bodies are validated before the transaction begins, because a large one takes long.
         fields = schema.read(schema.SUBMIT, body)
-        state = self._state
-        with state.locked() as now:
-            account = submission.admit(state, fields, api_key or "", self.maintenance)
+        with self._changing() as op:
+            account = submission.admit(op, fields, api_key or "", self.maintenance)
             if fields["dry_run"]:
-                return {"kudos": submission.dry_run(state, fields)}
-            request = submission.new_request(
-                state, fields, account, now, check_kudos=self.upfront_kudos
-            )
-            state.queue.add(request, now)
-            state.charge(request, kudos.TAX, now)
-            account.requests_sent += 1
-            account.tokens_requested += request.n * request.max_length
-            # Contract: base.py:319-321 and limiter_api.py:14-25.
-            if account.trusted or account.service:
-                self._calls.trust(address)
-            # As in the real horde, `kudos` is always 0 for text (capture text_async_202).
-            answer: Body = {"id": request.id, "kudos": 0.0}
-            if not state.workers.any_fits(request):
-                answer["message"] = _NO_WORKERS.format(minutes=state.queue.expiry / 60)
-            return answer
+                return {"kudos": submission.dry_run(op, fields)}
+            request = submission.submit(op, fields, account, check_kudos=self.upfront_kudos)
+        # Contract: base.py:319-321 and limiter_api.py:14-25.
+        if account.trusted or account.service:
+            self._calls.trust(address)
+        # As in the real horde, `kudos` is always 0 for text (capture text_async_202).
+        answer: Body = {"id": request.id, "kudos": 0.0}
+        if not self._view.any_fits(request):
+            answer["message"] = _NO_WORKERS.format(minutes=self._rules.expiry / 60)
+        return answer
 
     def status(self, request_id: str) -> Body:
         """GET generate/text/status/{id}. Raises RequestNotFound."""
-        with self._state.locked() as now:
-            return self._status(self._state.queue.find(request_id), now)
+        with self._reading() as op:
+            return self._status(op, queue.find(op, request_id))
 
     def cancel(self, request_id: str) -> Body:
         """DELETE generate/text/status/{id}: forget the request. Its last status.
 
         Workers may still submit its running jobs; their texts are dropped. Raises RequestNotFound.
         """
-        with self._state.locked() as now:
-            request = self._state.queue.find(request_id)
-            body = self._status(request, now)
-            self._state.queue.forget(request)
+        with self._changing() as op:
+            request = queue.find_locked(op, request_id)
+            body = self._status(op, request)
+            queue.forget(op, request)
             return body
 
     # The routes for workers.
@@ -223,20 +275,24 @@ class PrivateHorde:
         A pop also checks the worker in, and registers it if its name is new.
         """
         fields = schema.read(schema.POP, body)
-        state = self._state
-        with state.locked() as now:
-            worker = delivery.check_in(state, fields, api_key or "", now)
-            favoured = [worker.owner, *state.accounts.named(fields["priority_usernames"])]
-            request = state.queue.next_for(
-                favoured, lambda candidate: state.workers.fits(worker, candidate)
+        with self._changing() as op:
+            owner = accounts.require(op, api_key or "")
+            worker, has_news = delivery.check_in(op, fields, owner)
+            favoured = [owner, *accounts.named(op, fields["priority_usernames"])]
+            request = queue.next_for(
+                op, worker, favoured, lambda candidate: fits(worker, candidate, self._rules.sizes)
             )
             jobs: list[Job] = []
+            payload = None
             if request is not None:
-                jobs = state.queue.take(request, worker, fields["amount"], state.new_id, now)
-            # Not earlier: a worker in maintenance still gets its owner's requests.
-            elif worker.maintenance:
-                raise refusal("WorkerMaintenance")
-            return responses.popped(jobs, state.queue.job_ttl)
+                jobs = queue.take(op, request, worker, fields["amount"])
+                payload = op.tx.get(Payload, request.id)
+            if has_news:
+                op.tx.save(worker)
+        # Not earlier: a worker in maintenance still gets its owner's requests, and is online.
+        if not jobs and worker.maintenance:
+            raise refusal("WorkerMaintenance")
+        return responses.popped(jobs, payload, self._rules.job_ttl)
 
     def submit_generation(self, api_key: str | None, body: Any) -> Body:
         """POST generate/text/submit: {"reward": kudos}, 0 for a job that the worker faulted.
@@ -244,18 +300,14 @@ class PrivateHorde:
         Raises InvalidJobID, WrongCredentials, DuplicateGen and AbortedGen.
         """
         fields = schema.read(schema.GENERATION, body)
-        state = self._state
-        with state.locked() as now:
-            job = delivery.find_job(state, fields["id"], api_key or "")
+        with self._changing() as op:
+            account = accounts.require(op, api_key or "")
+            job, request = delivery.find_job(op, fields["id"], account)
             # The worker gives the job back, and its result waits for another worker.
             if fields["state"] == "faulted":
-                state.queue.fail(job, "faulted")
+                queue.fail(op, request, job, "faulted")
                 return {"reward": 0.0}
-            job.text = fields["generation"]
-            job.seed = fields["seed"]
-            job.gen_metadata = fields["gen_metadata"]
-            state.queue.deliver(job, fields["state"], now)
-            return {"reward": delivery.settle(state, job, now)}
+            return {"reward": delivery.deliver(op, fields, job, request)}
 
     def set_maintenance(self, api_key: str | None, worker_id: str, body: Any) -> Body:
         """PUT workers/{id}: {"maintenance": bool}, for one of the caller's workers.
@@ -263,16 +315,18 @@ class PrivateHorde:
         Raises WrongCredentials for somebody else's worker, and WorkerNotFound.
         """
         fields = schema.read(schema.WORKER_CHANGE, body)
-        state = self._state
-        with state.locked():
-            account = state.accounts.require(api_key or "")
-            worker = state.workers.find(worker_id)
-            if worker.owner is not account:
+        with self._changing() as op:
+            account = accounts.require(op, api_key or "")
+            worker = op.tx.lock(Worker, worker_id.lower())
+            if worker is None:
+                raise refusal("WorkerNotFound", id=worker_id)
+            if worker.owner_id != account.id:
                 raise refusal("WrongCredentials")
             # The real horde can also change name, info and team.
             if fields["maintenance"] is None:
                 raise refusal("BadRequest", reason="Only `maintenance` can be changed here.")
-            state.workers.set_maintenance(worker, fields["maintenance"])
+            worker.maintenance = fields["maintenance"]
+            op.tx.save(worker)
             return {"maintenance": worker.maintenance}
 
     # The public routes.
@@ -293,8 +347,7 @@ class PrivateHorde:
             raise refusal("BadRequest", reason=reason)
         if kind != "text":
             return []
-        # The sizes never change, so they need no lock.
-        knows = self._state.sizes.knows
+        knows = self._rules.sizes.knows
         return [
             model
             for model in self._models()
@@ -311,33 +364,30 @@ class PrivateHorde:
         """GET workers: the workers that are online; [] for any kind but "text"."""
         if kind not in (None, "text"):
             return []
-        with self._state.locked():
-            return [
+        self._now()
+        return self._view.read(
+            lambda view: [
                 responses.worker(worker, online=True)
-                for worker in self._state.workers.online
+                for worker in view.workers.all
                 if name in (None, worker.name)
             ]
+        )
 
     def worker(self, worker_id: str) -> Body:
         """GET workers/{id}: one worker, online or not. Raises WorkerNotFound."""
-        workers = self._state.workers
-        with self._state.locked():
-            worker = workers.find(worker_id)
-            return responses.worker(worker, online=workers.is_online(worker))
+        with self._reading() as op:
+            return self._worker(op.tx.get(Worker, worker_id.lower()), worker_id)
 
     def worker_named(self, name: str) -> Body:
         """GET workers/name/{name}: one worker, online or not. Raises WorkerNotFound."""
-        workers = self._state.workers
-        with self._state.locked():
-            worker = workers.find_named(name)
-            return responses.worker(worker, online=workers.is_online(worker))
+        with self._reading() as op:
+            return self._worker(next(iter(op.tx.find(Worker, name=name)), None), name)
 
     def performance(self) -> Body:
         """GET status/performance: the load of queue and workers."""
-        state = self._state
-        with state.locked() as now:
-            _, past_minute = state.counts.totals("minute", now)
-            return responses.performance(state.queue, state.workers, past_minute)
+        with self._reading() as op:
+            _, past_minute = counters.totals(op, "minute")
+        return self._view.read(lambda view: responses.performance(view, past_minute))
 
     def modes(self) -> Body:
         """GET status/modes: whether new requests are refused."""
@@ -352,32 +402,48 @@ class PrivateHorde:
         # As captured: 401 without a key, 404 with a wrong key.
         if api_key is None:
             raise refusal("InvalidAPIKey")
-        state = self._state
-        with state.locked() as now:
-            account = state.accounts.find(api_key)
+        with self._reading() as op:
+            account = accounts.find(op, api_key)
             if account is None:
                 raise refusal("UserNotFound")
-            return responses.user(account, state.workers.owned_by(account), now)
+            workers = op.tx.find(Worker, owner_id=account.id)
+            return responses.user(account, workers, op.tx.open_requests(account.id), op.now)
 
     def text_totals(self) -> Body:
         """GET stats/text/totals: delivered jobs and tokens by window."""
-        with self._state.locked() as now:
-            return responses.text_totals(self._state.counts, now)
+        with self._reading() as op:
+            windows = (*counters.WINDOWS, "total")
+            return responses.text_totals({name: counters.totals(op, name) for name in windows})
 
     def text_models(self) -> Body:
         """GET stats/text/models: delivered jobs by window and model."""
-        with self._state.locked() as now:
-            return responses.text_models(self._state.counts, now)
+        with self._reading() as op:
+            windows = ("day", "month", "total")
+            return responses.text_models({name: counters.models(op, name) for name in windows})
 
-    def _status(self, request: TextRequest, now: float) -> Body:
-        state = self._state
+    def _status(self, op: Operation, request: TextRequest) -> Body:
+        results, running = [], []
+        # Most polls find a request that waits: one row tells all about it.
+        if request.finished:
+            results = op.tx.find(StoredGeneration, request_id=request.id)
+        if request.processing:
+            running = op.tx.find(Job, request_id=request.id)
         return responses.status(
             request,
-            position=state.queue.position(request),
-            wait_time=state.wait_time(request, now),
-            possible=state.workers.any_fits(request),
+            sorted(results, key=lambda result: result.number),
+            position=op.view.position(request),
+            wait_time=op.view.wait_time(
+                request, [job for job in running if job.state == "processing"], op.now
+            ),
+            possible=op.view.any_fits(request),
         )
 
     def _models(self) -> list[Body]:
-        with self._state.locked():
-            return responses.models(self._state.workers, self._state.queue.open.values())
+        self._now()
+        return self._view.read(lambda view: responses.models(view.workers, view.open_requests))
+
+    def _worker(self, worker: Worker | None, searched: str) -> Body:
+        if worker is None:
+            raise refusal("WorkerNotFound", id=searched)
+        online = self._view.read(lambda view: view.workers.get(worker.id) is not None)
+        return responses.worker(worker, online=online)

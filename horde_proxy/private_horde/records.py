@@ -1,32 +1,34 @@
-"""The four kinds of records of a horde: accounts, workers, text requests and jobs.
+"""The records of a horde: accounts and their keys, workers, requests, jobs, generations, kudos.
 
-Plain records, with properties that need nothing but the record. The rules that change records are
-in queue, workers and delivery. Times are seconds of the horde's clock. No repr shows a prompt, a
-generation or a key.
+A record is also a row: it refers to others by id, and holds plain values only. The rules that
+change records are in queue, balances, workers and delivery; how records are kept is in `store`.
+All times are Unix seconds. No repr shows a prompt, a generation or a key.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.aihorde.agents import is_validated
 from horde_proxy.aihorde.limits import CONCURRENCY
 
-# A worker's speed is the mean of this many jobs, so that one short answer changes it only a little.
+NEW = -1
+"""The id of a record whose number the store chooses when it is added."""
+
 _SPEEDS_KEPT = 50
+"""A worker's speed is the mean of this many jobs, so that one short answer changes it little."""
 
 
-# eq=False for all records: two jobs with equal fields are still two jobs, and a comparison of their
-# fields would walk through all records that they refer to.
+# eq=False for all records: two jobs with equal fields are still two jobs.
 
 
 @dataclass(eq=False)
 class HordeAccount:
     """An account. Its kudos never fall below `floor`; `held` kudos are reserved, but not yet paid.
 
-    `open` holds its unfinished requests by id.
+    `kudos` is the sum of the account's ledger entries, `accumulated` that of its earnings and
+    payments, without floor adjustments and kudos given by administrators.
     """
 
     id: int
@@ -43,7 +45,6 @@ class HordeAccount:
     tokens_requested: int = 0
     jobs_done: int = 0
     tokens_made: int = 0
-    open: dict[str, TextRequest] = field(default_factory=dict, repr=False)
 
     @property
     def username(self) -> str:
@@ -60,16 +61,14 @@ class HordeAccount:
         """The kudos that a new request may reserve."""
         return self.kudos - self.floor - self.held
 
-    def pay(self, amount: float) -> None:
-        """Take kudos, but not below the floor."""
-        # At the floor, requests are free and have the lowest priority.
-        self.kudos = max(self.floor, self.kudos - amount)
-        self.accumulated -= amount
 
-    def earn(self, amount: float) -> None:
-        """Add kudos."""
-        self.kudos += amount
-        self.accumulated += amount
+@dataclass(eq=False)
+class AccountKey:
+    """An API key of an account, by its digest."""
+
+    digest: str = field(repr=False)
+    account_id: int
+    created: float
 
 
 @dataclass(frozen=True)
@@ -83,29 +82,49 @@ class WorkerOffer:
     nsfw: bool
     bridge_agent: str
 
-    @property
-    def validated(self) -> bool:
-        """Whether the horde trusts the worker's software."""
-        return is_validated(self.bridge_agent)
-
 
 @dataclass(eq=False)
 class Worker:
-    """A scribe: its owner, what it offers, and how it has done so far. Speeds are in tokens/s."""
+    """A scribe: its owner, what it offers, and how it has done so far. Speeds are in tokens/s.
+
+    `trusted` is its owner's trust at the last pop. `speeds` are (model, tokens/s) of its last jobs.
+    """
 
     id: str
     name: str
-    owner: HordeAccount
-    offer: WorkerOffer
+    owner_id: int
     created: float
     last_seen: float
+    models: tuple[str, ...]
+    max_length: int
+    max_context_length: int
+    threads: int
+    nsfw: bool
+    bridge_agent: str
+    trusted: bool = False
     maintenance: bool = False
     uptime: float = 0.0
     fulfilled: int = 0
     uncompleted: int = 0
     kudos: float = 0.0
-    # (model, tokens/s) of its last jobs.
-    speeds: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=_SPEEDS_KEPT))
+    speeds: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def offer(self) -> WorkerOffer:
+        """What it declared at its last pop."""
+        return WorkerOffer(
+            self.models,
+            self.max_length,
+            self.max_context_length,
+            self.threads,
+            self.nsfw,
+            self.bridge_agent,
+        )
+
+    @property
+    def validated(self) -> bool:
+        """Whether the horde trusts the worker's software."""
+        return is_validated(self.bridge_agent)
 
     @property
     def speed(self) -> float | None:
@@ -114,13 +133,17 @@ class Worker:
             return None
         return sum(speed for _, speed in self.speeds) / len(self.speeds)
 
+    def add_speed(self, model: str, speed: float) -> None:
+        """Remember the tokens per second of a delivered job."""
+        self.speeds = (*self.speeds, (model, speed))[-_SPEEDS_KEPT:]
+
     def model_for(self, request: TextRequest) -> str | None:
         """The model for a request: the first of the request's models that this worker serves.
 
         For a request without models, it is the worker's first model. None if no model matches.
         """
         # The real horde draws one at random. Here, the client's order decides.
-        served = self.offer.models
+        served = self.models
         if not request.models:
             return served[0]
         return next((model for model in request.models if model in served), None)
@@ -131,74 +154,106 @@ class Job:
     """One result that a worker has popped. `state` starts as "processing" and changes once.
 
     Afterwards it is ok, censored, csam, faulted (the worker gave up) or aborted (time ran out).
+    `deadline` is None from then on. `owner_id` is the account of the worker.
     """
 
     id: str
-    request: TextRequest = field(repr=False)
-    worker: Worker = field(repr=False)
+    request_id: str
+    worker_id: str
+    owner_id: int
     model: str
     popped: float
+    deadline: float | None
     state: str = "processing"
-    text: str = field(default="", repr=False)
+
+
+@dataclass(eq=False)
+class StoredGeneration:
+    """The text of a delivered job. `number` counts the deliveries of its request, from 1.
+
+    It keeps the worker's name of that time: a worker may be renamed or deleted.
+    """
+
+    job_id: str
+    request_id: str
+    number: int
+    text: str = field(repr=False)
     # Most workers send 0.
-    seed: int = 0
+    seed: int
     # Entries such as {"type": "censorship", "value": "csam"}.
-    gen_metadata: list[dict[str, Any]] = field(default_factory=list)
+    gen_metadata: list[dict[str, Any]]
+    state: str
+    model: str
+    worker_id: str
+    worker_name: str
+
+
+@dataclass(eq=False)
+class Payload:
+    """What a worker gets of a request. It is kept apart: only a pop needs it."""
+
+    request_id: str
+    prompt: str = field(repr=False)
+    params: dict[str, Any]
 
 
 @dataclass(eq=False)
 class TextRequest:
-    """A client's request. Always n == len(delivered) + len(processing) + waiting.
+    """A client's request. Always n == finished + processing + waiting.
 
-    `order` sorts the queue and never changes (see `queue`). `jobs` are all jobs that were ever
-    popped, `held` the reserved kudos and `kudos` the consumed ones. `possible` caches
-    `is_possible`, with the version of the workers for which it was computed.
+    `rank` and `queued_at` sort the queue and never change (see `queue`). `held` are the reserved
+    kudos and `kudos` the consumed ones. `expires` is None once the request is forgotten; its row
+    stays until its last running job has ended.
     """
 
     id: str
-    account: HordeAccount
-    prompt: str = field(repr=False)
-    params: dict[str, Any]
+    account_id: int
+    n: int
+    max_length: int
+    max_context_length: int
+    prompt_length: int
     models: tuple[str, ...]
-    workers: frozenset[str]
+    workers: tuple[str, ...]
     worker_blacklist: bool
     trusted_workers: bool
     validated_backends: bool
     slow_workers: bool
-    priority: float
     created: float
-    expires: float = 0.0
-    order: tuple[float, float, int] = (0.0, 0.0, 0)
-    waiting: int = 0
+    rank: float
+    queued_at: float
+    expires: float | None
+    waiting: int
+    held: float = 0.0
+    processing: int = 0
+    finished: int = 0
     restarted: int = 0
     faulted: bool = False
-    forgotten: bool = False
     kudos: float = 0.0
-    held: float = 0.0
-    delivered: list[Job] = field(default_factory=list)
-    processing: dict[str, Job] = field(default_factory=dict)
-    jobs: list[Job] = field(default_factory=list, repr=False)
-    possible: tuple[int, bool] = (-1, False)
 
     @property
-    def n(self) -> int:
-        """The number of results."""
-        return int(self.params["n"])
+    def order(self) -> tuple[float, float, str]:
+        """Sorts the queue: the least comes first."""
+        return (self.rank, self.queued_at, self.id)
 
     @property
-    def max_length(self) -> int:
-        """The longest allowed result, in tokens."""
-        return int(self.params["max_length"])
-
-    @property
-    def max_context_length(self) -> int:
-        """The context that the client declared, in tokens; the prompt itself is not measured."""
-        return int(self.params["max_context_length"])
+    def forgotten(self) -> bool:
+        """Whether it was cancelled or has expired."""
+        return self.expires is None
 
     @property
     def settled(self) -> bool:
         """Whether no more results will come: all were delivered, or the request faulted."""
-        return self.faulted or len(self.delivered) >= self.n
+        return self.faulted or self.finished >= self.n
+
+    @property
+    def open(self) -> bool:
+        """Whether results are still to come, for a client that waits for them."""
+        return not self.settled and not self.forgotten
+
+    @property
+    def queued(self) -> bool:
+        """Whether a worker may pop one of its results."""
+        return self.waiting > 0 and self.open
 
     @property
     def done(self) -> bool:
@@ -209,5 +264,50 @@ class TextRequest:
         """
         if self.faulted:
             return True
-        results = len(self.delivered) + self.restarted - len(self.processing)
+        results = self.finished + self.restarted - self.processing
         return self.waiting == 0 and results >= self.n
+
+
+@dataclass(eq=False)
+class LedgerEntry:
+    """A movement of kudos, never changed. Positive amounts are earned, negative ones are paid.
+
+    `reason` is one of those in `balances`; `request_id` and `job_id` name its cause.
+    """
+
+    id: int
+    account_id: int
+    at: float
+    amount: float
+    reason: str
+    request_id: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(eq=False)
+class Charge:
+    """Kudos of a request that its account will pay at `due`."""
+
+    id: int
+    due: float
+    account_id: int
+    request_id: str
+    amount: float
+    reason: str
+    job_id: str | None = None
+
+
+@dataclass(eq=False)
+class UseCount:
+    """Delivered jobs in a span of `width` seconds from `start`, by account and model.
+
+    `tokens` are the requested ones; `kudos` is what the account paid for the jobs.
+    """
+
+    width: int
+    start: int
+    account_id: int
+    model: str
+    jobs: int
+    tokens: int
+    kudos: float

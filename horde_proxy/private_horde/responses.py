@@ -6,14 +6,21 @@ changed or decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from horde_proxy.private_horde.counters import WINDOWS, DeliveryCounts
-from horde_proxy.private_horde.queue import Queue
-from horde_proxy.private_horde.records import HordeAccount, Job, TextRequest, Worker
+from horde_proxy.private_horde.counters import WINDOWS, Counts
+from horde_proxy.private_horde.online import OnlineWorkers
+from horde_proxy.private_horde.records import (
+    HordeAccount,
+    Job,
+    Payload,
+    StoredGeneration,
+    TextRequest,
+    Worker,
+)
 from horde_proxy.private_horde.schema import default_params, worker_params
-from horde_proxy.private_horde.workers import Workers
+from horde_proxy.private_horde.view import QueueView
 
 VERSION = "5.1.5"
 """The version of AI-Horde that these answers imitate."""
@@ -21,12 +28,19 @@ VERSION = "5.1.5"
 Body = dict[str, Any]
 
 
-def status(request: TextRequest, *, position: int, wait_time: int, possible: bool) -> Body:
+def status(
+    request: TextRequest,
+    generations: Iterable[StoredGeneration],
+    *,
+    position: int,
+    wait_time: int,
+    possible: bool,
+) -> Body:
     """GET generate/text/status/{id}; the generations are in order of delivery."""
     return {
-        "generations": [generation(job) for job in request.delivered],
-        "finished": len(request.delivered),
-        "processing": len(request.processing),
+        "generations": [generation(result) for result in generations],
+        "finished": request.finished,
+        "processing": request.processing,
         "restarted": request.restarted,
         "waiting": request.waiting,
         "done": request.done,
@@ -39,33 +53,32 @@ def status(request: TextRequest, *, position: int, wait_time: int, possible: boo
     }
 
 
-def generation(job: Job) -> Body:
+def generation(result: StoredGeneration) -> Body:
     """One delivered result, an element of `generations` in the status."""
     # The real horde's text generations have no id either (capture text_status_finished).
     return {
-        "text": job.text,
-        "seed": job.seed,
-        "gen_metadata": job.gen_metadata,
-        "worker_id": job.worker.id,
-        "worker_name": job.worker.name,
-        "model": job.model,
-        "state": job.state,
+        "text": result.text,
+        "seed": result.seed,
+        "gen_metadata": result.gen_metadata,
+        "worker_id": result.worker_id,
+        "worker_name": result.worker_name,
+        "model": result.model,
+        "state": result.state,
     }
 
 
-def popped(jobs: list[Job], ttl: float) -> Body:
+def popped(jobs: list[Job], payload: Payload | None, ttl: float) -> Body:
     """POST generate/text/pop: jobs of one request, or no job. `ttl` is in seconds.
 
     Without a job, the payload holds the defaults and is not null (capture text_pop_no_job).
     """
     first = jobs[0] if jobs else None
-    payload = default_params()
-    if first is not None:
-        request = first.request
+    params = default_params()
+    if payload is not None:
         # A job is one result, even if the request has several.
-        payload = {"prompt": request.prompt, **worker_params(request.params), "n": 1}
+        params = {"prompt": payload.prompt, **worker_params(payload.params), "n": 1}
     return {
-        "payload": payload,
+        "payload": params,
         "id": first.id if first else None,
         "ids": [job.id for job in jobs],
         "messages": [],
@@ -94,18 +107,18 @@ def worker(record: Worker, *, online: bool) -> Body:
         "performance": (
             "No requests fulfilled yet" if speed is None else f"{speed:.1f} tokens per second"
         ),
-        "threads": record.offer.threads,
+        "threads": record.threads,
         "uptime": int(record.uptime),
         "maintenance_mode": record.maintenance,
-        "nsfw": record.offer.nsfw,
-        "trusted": record.owner.trusted,
+        "nsfw": record.nsfw,
+        "trusted": record.trusted,
         "flagged": False,
         "uncompleted_jobs": record.uncompleted,
-        "models": list(record.offer.models),
+        "models": list(record.models),
         "team": {"name": None, "id": None},
-        "bridge_agent": record.offer.bridge_agent,
-        "max_length": record.offer.max_length,
-        "max_context_length": record.offer.max_context_length,
+        "bridge_agent": record.bridge_agent,
+        "max_length": record.max_length,
+        "max_context_length": record.max_context_length,
         "type": "text",
         "name": record.name,
         "id": record.id,
@@ -113,7 +126,7 @@ def worker(record: Worker, *, online: bool) -> Body:
     }
 
 
-def models(workers: Workers, requests: Iterable[TextRequest]) -> list[Body]:
+def models(workers: OnlineWorkers, requests: Iterable[TextRequest]) -> list[Body]:
     """GET status/models?type=text: the models that are served, each with its queue.
 
     As in the real horde, `queued` sums the max_length of the requests that name a model, without
@@ -121,7 +134,7 @@ def models(workers: Workers, requests: Iterable[TextRequest]) -> list[Body]:
     """
     queued: dict[str, tuple[int, int]] = {}
     for request in requests:
-        open_jobs = request.waiting + len(request.processing)
+        open_jobs = request.waiting + request.processing
         # A request for any model is not counted; one that names a model twice is counted once.
         for name in set(request.models):
             tokens, jobs = queued.get(name, (0, 0))
@@ -134,7 +147,7 @@ def models(workers: Workers, requests: Iterable[TextRequest]) -> list[Body]:
 def _model(name: str, serving: list[Worker], queued: int, jobs: int) -> Body:
     speeds = [speed for worker in serving for model, speed in worker.speeds if model == name]
     performance = round(sum(speeds) / len(speeds), 1) if speeds else 0.0
-    count = sum(worker.offer.threads for worker in serving)
+    count = sum(worker.threads for worker in serving)
     eta = 0
     if queued:
         # 10000 is the real horde's value for a model without a measured speed.
@@ -150,24 +163,22 @@ def _model(name: str, serving: list[Worker], queued: int, jobs: int) -> Body:
     }
 
 
-def performance(queue: Queue, workers: Workers, past_minute_tokens: int) -> Body:
+def performance(view: QueueView, past_minute_tokens: int) -> Body:
     """GET status/performance; all figures of images and alchemy are zero."""
     return {
         "queued_requests": 0,
         # In spite of the name, these are results and not requests; the free length depends on them.
-        "queued_text_requests": sum(request.waiting for request in queue.waiting),
+        "queued_text_requests": view.queued_results,
         "worker_count": 0,
-        "text_worker_count": len(workers.online),
+        "text_worker_count": len(view.workers.all),
         "thread_count": 0,
-        "text_thread_count": workers.threads(),
+        "text_thread_count": view.workers.threads(),
         "queued_megapixelsteps": 0.0,
         "past_minute_megapixelsteps": 0.0,
         "queued_forms": 0.0,
         "interrogator_count": 0,
         "interrogator_thread_count": 0,
-        "queued_tokens": float(
-            sum(request.waiting * request.max_length for request in queue.waiting)
-        ),
+        "queued_tokens": float(view.queued_tokens),
         "past_minute_tokens": float(past_minute_tokens),
     }
 
@@ -184,20 +195,19 @@ def heartbeat() -> Body:
     }
 
 
-def text_totals(counts: DeliveryCounts, now: float) -> Body:
-    """GET stats/text/totals."""
-    body = {}
-    for window in (*WINDOWS, "total"):
-        requests, tokens = counts.totals(window, now)
-        body[window] = {"requests": requests, "tokens": tokens}
-    return body
-
-
-def text_models(counts: DeliveryCounts, now: float) -> Body:
-    """GET stats/text/models: delivered jobs by model."""
+def text_totals(totals: Mapping[str, tuple[int, int]]) -> Body:
+    """GET stats/text/totals, from (jobs, tokens) by window."""
     return {
-        window: {name: jobs for name, (jobs, _) in counts.models(window, now).items()}
-        for window in ("day", "month", "total")
+        window: {"requests": requests, "tokens": tokens}
+        for window, (requests, tokens) in totals.items()
+    }
+
+
+def text_models(counts: Mapping[str, Counts]) -> Body:
+    """GET stats/text/models: delivered jobs by model, from the counts by window."""
+    return {
+        window: {name: jobs for name, (jobs, _) in models.items()}
+        for window, models in counts.items()
     }
 
 
@@ -211,7 +221,9 @@ def image_models() -> Body:
     return {"day": {}, "month": {}, "total": {}}
 
 
-def user(account: HordeAccount, workers: list[Worker], now: float) -> Body:
+def user(
+    account: HordeAccount, workers: list[Worker], requests: list[TextRequest], now: float
+) -> Body:
     """GET find_user: the account as its owner sees it."""
     return {
         "username": account.username,
@@ -229,13 +241,13 @@ def user(account: HordeAccount, workers: list[Worker], now: float) -> Body:
         "styles": [],
         "sharedkey_ids": [],
         # The real horde adds images and alchemy if there are any.
-        "active_generations": {"text": list(account.open)},
+        "active_generations": {"text": [request.id for request in requests]},
         "trusted": account.trusted,
         "flagged": False,
         "vpn": False,
         "service": account.service,
         **dict.fromkeys(_ROLES_NOT_HERE, False),
-        "account_age": int(now - account.created),
+        "account_age": max(0, int(now - account.created)),
         "usage": {"megapixelsteps": None, "requests": None},
         "contributions": {"megapixelsteps": None, "fulfillments": None},
         "records": _records(account),

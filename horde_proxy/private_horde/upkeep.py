@@ -1,0 +1,119 @@
+"""Deals with everything overdue: aborts jobs, forgets expired requests, settles charges.
+
+It is looked for before each call, so no background thread is needed. A process knows when the next
+thing of its own is due; what other processes began is looked for once in a second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from horde_proxy.private_horde import balances, counters, queue
+from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.records import Charge, Job, TextRequest
+from horde_proxy.private_horde.store.base import Store
+
+_LOOK_SECONDS = 1.0
+_BATCH = 100
+"""Records of one transaction: others wait for its locks."""
+_TOLERATED = 60.0
+"""Seconds by which the clocks of several hosts may differ."""
+_KINDS: tuple[tuple[type[Any], str], ...] = (
+    (Job, "deadline"),
+    (TextRequest, "expires"),
+    (Charge, "due"),
+)
+
+Begin = Callable[[float], AbstractContextManager[Operation]]
+
+
+class Upkeep:
+    """Knows when something is due. Thread-safe."""
+
+    def __init__(self, store: Store, begin: Begin) -> None:
+        self._store, self._begin = store, begin
+        # Held by the thread that does the work; others go on without it.
+        self._working = threading.Lock()
+        # Guards the two times. No I/O happens under it.
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._last: float | None = None
+        store.observe(self._note)
+
+    def _note(self, records: Sequence[Any]) -> None:
+        times = (getattr(record, name) for record, name in _dues(records))
+        first = min((time for time in times if time is not None), default=None)
+        if first is not None:
+            with self._lock:
+                self._next = min(self._next, first)
+
+    def run(self, now: float) -> None:
+        """Do what is due. What another thread is doing already is not waited for."""
+        last = self._last
+        went_back = last is None or now < last - 1.0
+        if not went_back and now < self._next:
+            self._last = now
+            return
+        if not self._working.acquire(blocking=False):
+            return
+        try:
+            self._last = now
+            if went_back:
+                self._shorten(now)
+            with self._lock:
+                self._next = now + _LOOK_SECONDS if self._store.is_shared else float("inf")
+            self._work(now)
+        finally:
+            self._working.release()
+
+    def _work(self, now: float) -> None:
+        for kind, handle in ((Job, _abort), (TextRequest, _expire), (Charge, balances.settle)):
+            while self._batch(kind, handle, now) == _BATCH:
+                pass
+        with self._begin(now) as op:
+            counters.fold(op)
+            times = [op.tx.next_due(kind) for kind, _ in _KINDS]
+        with self._lock:
+            self._next = min(self._next, *(time for time in times if time is not None), now + 60)
+
+    def _batch(self, kind: type[Any], handle: Callable[[Operation, Any], None], now: float) -> int:
+        with self._begin(now) as op:
+            records = op.tx.due(kind, now, _BATCH)
+            for record in records:
+                handle(op, record)
+            return len(records)
+
+    def _shorten(self, now: float) -> None:
+        """Bring times near that are too far away, because the clock has been put back."""
+        with self._begin(now) as op:
+            for kind, name in _KINDS:
+                longest = {Job: op.rules.job_ttl, TextRequest: op.rules.expiry}.get(kind, 60.0)
+                for record in op.tx.due_after(kind, now + longest + _TOLERATED):
+                    locked = op.tx.lock(kind, record.id)
+                    if locked is not None and getattr(locked, name) is not None:
+                        setattr(locked, name, now + longest)
+                        op.tx.save(locked)
+
+
+def _dues(records: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+    names = dict(_KINDS)
+    for record in records:
+        if (name := names.get(type(record))) is not None:
+            yield record, name
+
+
+def _abort(op: Operation, job: Job) -> None:
+    request = op.tx.try_lock(TextRequest, job.request_id)
+    newest = op.tx.lock(Job, job.id)
+    # It may have been delivered meanwhile, by another process.
+    if request is not None and newest is not None and newest.state == "processing":
+        queue.fail(op, request, newest, "aborted")
+
+
+def _expire(op: Operation, request: TextRequest) -> None:
+    newest = op.tx.try_lock(TextRequest, request.id)
+    if newest is not None and newest.expires is not None and newest.expires <= op.now:
+        queue.forget(op, newest)

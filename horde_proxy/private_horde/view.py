@@ -1,0 +1,217 @@
+"""What one process knows of queue and workers without asking the store, so that polls are cheap.
+
+    store, after each commit of this process --> apply(): the changed records
+    a poll, once in a second at most ----------> refresh(): all of it, if others changed the store
+
+So the view is exact while one process uses the store, and at most a second old with several. It
+decides nothing that must be right: jobs are given by the store.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from horde_proxy.private_horde.forecast import Forecast
+from horde_proxy.private_horde.model_sizes import ModelSizes
+from horde_proxy.private_horde.online import OnlineWorkers
+from horde_proxy.private_horde.records import Job, TextRequest, Worker
+from horde_proxy.private_horde.store.base import Store
+
+R = TypeVar("R")
+
+_FORECAST_SECONDS = 1.0
+"""A forecast walks through the whole queue, and every client polls once in a second or two."""
+
+_STEP = 1e-6
+"""Seconds between two requests of one moment. A double has room for four such steps in 2026."""
+
+
+def _order(request: TextRequest) -> tuple[float, float, str]:
+    return request.order
+
+
+class QueueView:
+    """The open requests and the online workers, as of the last commit or refresh. Thread-safe."""
+
+    def __init__(self, store: Store, offline_after: float, sizes: ModelSizes) -> None:
+        self._store, self._offline_after = store, offline_after
+        # Guards everything below. No I/O happens under it, and no other lock is taken.
+        self._lock = threading.Lock()
+        self.workers = OnlineWorkers(offline_after, sizes)
+        self._open: dict[str, TextRequest] = {}
+        self._of_account: dict[int, dict[str, TextRequest]] = {}
+        self._waiting_of: Counter[int] = Counter()
+        self._waiting: list[TextRequest] = []
+        self._queued_results = self._queued_tokens = 0
+        self._last_queued = 0.0
+        # (version of the workers, whether any fits) by request.
+        self._possible: dict[str, tuple[int, bool]] = {}
+        self._forecast: Forecast | None = None
+        self._forecast_at = 0.0
+        # Only one thread refreshes. What is committed meanwhile is applied again afterwards.
+        self._refreshing = threading.Lock()
+        self._refreshed_at: float | None = None
+        self._meanwhile: list[Any] | None = None
+        store.observe(self.apply)
+
+    # Changes.
+
+    def apply(self, records: Sequence[Any]) -> None:
+        """Take the new state of committed records."""
+        with self._lock:
+            if self._meanwhile is not None:
+                self._meanwhile.extend(records)
+            self._apply(records)
+
+    def update(self, now: float) -> None:
+        """Look whether workers went offline, and whether other processes changed the store."""
+        last = self._refreshed_at
+        if last is None:
+            # Nothing can be answered before the first time.
+            with self._refreshing:
+                if self._refreshed_at is None:
+                    self._refresh(now)
+        elif abs(now - last) >= 1.0 and self._refreshing.acquire(blocking=False):
+            try:
+                self._refreshed_at = now
+                if self._store.changed_elsewhere():
+                    self._refresh(now)
+            finally:
+                self._refreshing.release()
+        with self._lock:
+            self.workers.sweep(now)
+
+    def _refresh(self, now: float) -> None:
+        with self._lock:
+            self._meanwhile = []
+        with self._store.snapshot() as tx:
+            requests = tx.open_requests()
+            workers = tx.workers_since(now - self._offline_after)
+        with self._lock:
+            self._open.clear()
+            self._of_account.clear()
+            self._waiting_of.clear()
+            self._queued_results = self._queued_tokens = 0
+            self._waiting = sorted((r for r in requests if r.queued), key=_order)
+            for request in requests:
+                self._add(request)
+            self._possible = {id: p for id, p in self._possible.items() if id in self._open}
+            self.workers.replace(workers)
+            self._apply(self._meanwhile)
+            self._meanwhile = None
+        self._refreshed_at = now
+
+    def _apply(self, records: Iterable[Any]) -> None:
+        for record in records:
+            if isinstance(record, TextRequest):
+                self._put(record)
+            elif isinstance(record, Worker):
+                self.workers.put(record)
+
+    def _put(self, request: TextRequest) -> None:
+        old = self._open.pop(request.id, None)
+        was_queued = old is not None and old.queued
+        if old is not None:
+            del self._of_account[old.account_id][old.id]
+            self._waiting_of[old.account_id] -= old.waiting
+            self._queued_results -= old.waiting * old.queued
+            self._queued_tokens -= old.waiting * old.max_length * old.queued
+        if was_queued != request.queued:
+            if request.queued:
+                insort(self._waiting, request, key=_order)
+            else:
+                del self._waiting[bisect_left(self._waiting, request.order, key=_order)]
+        elif request.queued:
+            self._waiting[bisect_left(self._waiting, request.order, key=_order)] = request
+        if request.open:
+            self._add(request)
+        else:
+            self._possible.pop(request.id, None)
+
+    def _add(self, request: TextRequest) -> None:
+        self._open[request.id] = request
+        self._of_account.setdefault(request.account_id, {})[request.id] = request
+        self._waiting_of[request.account_id] += request.waiting
+        self._last_queued = max(self._last_queued, request.queued_at)
+        self._queued_results += request.waiting * request.queued
+        self._queued_tokens += request.waiting * request.max_length * request.queued
+
+    # Questions.
+
+    def queue_time(self, now: float) -> float:
+        """`now`, or a little more than that of the newest request, so that it comes after that.
+
+        A clock that was put back would put new requests before all that wait.
+        """
+        with self._lock:
+            # Once the queue is empty, the time may go back as well.
+            after = self._last_queued + _STEP if self._waiting else now
+            self._last_queued = max(now, after)
+            return self._last_queued
+
+    def position(self, request: TextRequest) -> int:
+        """A request's place in the whole queue, from 1; 0 if it is not waiting. O(log n)."""
+        if not request.queued:
+            return 0
+        with self._lock:
+            return bisect_left(self._waiting, request.order, key=_order) + 1
+
+    def wait_time(self, request: TextRequest, running: Iterable[Job], now: float) -> int:
+        """Seconds until all results should be there, by a forecast that is at most a second old."""
+        with self._lock:
+            forecast = self._forecast
+            if forecast is None or abs(now - self._forecast_at) >= _FORECAST_SECONDS:
+                forecast = self._forecast = Forecast(self._waiting, self.workers)
+                self._forecast_at = now
+            return forecast.wait_time(request, running, now)
+
+    def any_fits(self, request: TextRequest) -> bool:
+        """Whether any online worker may take the request: `is_possible` of its status."""
+        # Cached, because clients poll the status far more often than workers change.
+        with self._lock:
+            version, possible = self._possible.get(request.id, (-1, False))
+            if version != self.workers.version:
+                possible = self.workers.any_fits(request)
+                if request.id in self._open:
+                    self._possible[request.id] = (self.workers.version, possible)
+            return possible
+
+    def waiting_results(self, account_id: int, models: set[str] | None = None) -> int:
+        """The results of an account that no worker has popped yet.
+
+        With `models`, only of its requests that name one of them.
+        """
+        with self._lock:
+            if not models:
+                return self._waiting_of[account_id]
+            requests = self._of_account.get(account_id, {}).values()
+            return sum(r.waiting for r in requests if not models.isdisjoint(r.models))
+
+    def load(self) -> tuple[int, int]:
+        """(results that no worker has popped yet, threads of the online workers)."""
+        with self._lock:
+            return self._queued_results, self.workers.threads()
+
+    def read(self, question: Callable[[QueueView], R]) -> R:
+        """The answer of a function that reads `workers` and `open_requests`."""
+        with self._lock:
+            return question(self)
+
+    @property
+    def open_requests(self) -> Iterable[TextRequest]:
+        """The open requests; for `read`."""
+        return self._open.values()
+
+    @property
+    def queued_results(self) -> int:
+        """The results that no worker has popped yet; for `read`."""
+        return self._queued_results
+
+    @property
+    def queued_tokens(self) -> int:
+        """The tokens of the results that no worker has popped yet; for `read`."""
+        return self._queued_tokens
