@@ -89,8 +89,12 @@ HERMES = [
     (f"<tool_call>\n[{J}, {J2}]\n</tool_call>", "", [OSLO, ROME]),
     (f"<tool_call>\n{J}\n</tool_call>\n{J2}\n</tool_call>", "", [OSLO, ROME]),
     (f"I will look.\n\n<tool_call>\n{J}\n</tool_call>", "I will look.", [OSLO]),
-    (f"I will look.<tool_call>{J}</tool_call> Done!", "I will look.", [OSLO]),
-    (f"One.\n<tool_call>{J}</tool_call>\nTwo.\n<tool_call>{J2}</tool_call>", "One.", [OSLO, ROME]),
+    (f"I will look.<tool_call>{J}</tool_call> Done!", "I will look.\n\nDone!", [OSLO]),
+    (
+        f"One.\n<tool_call>{J}</tool_call>\nTwo.\n<tool_call>{J2}</tool_call>",
+        "One.\n\nTwo.",
+        [OSLO, ROME],
+    ),
     (f"<tool_call>\n{J}", "", [OSLO]),
     (f"<tool_call>\n{J}\n</tool", "", [OSLO]),
     (f"<tool_call>\n{J}}}\n</tool_call>", "", [OSLO]),
@@ -349,7 +353,6 @@ FAMILIES = [
     (f"<|python_tag|>{P}<|eom_id|>", "", [OSLO]),
     (f"{P}; {P.replace('Oslo', 'Rome')}", "", [OSLO, ROME]),
     (f"{P}\n{P.replace('Oslo', 'Rome')}", "", [OSLO, ROME]),
-    (f"{P}\n\nI called the function.", "", [OSLO]),
     ('{"type": "function", "name": "get_weather", "parameters": {"city": "Oslo"}}', "", [OSLO]),
     ('<|python_tag|>get_weather.call(city="Oslo")', "", [OSLO]),
     ('{"name": "get_time", "parameters": {}}', "", [NOW]),
@@ -358,7 +361,7 @@ FAMILIES = [
     (
         "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n"
         '{"city": "Oslo"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-        "<｜tool▁calls▁begin｜>",
+        "",
         [OSLO],
     ),
     (
@@ -379,9 +382,8 @@ FAMILIES = [
     (f"```\n{J}\n```", "", [OSLO]),
     (f"```json\n[{J}, {J2}]\n```", "", [OSLO, ROME]),
     (f"I will look.\n```json\n{J}\n```", "I will look.", [OSLO]),
-    (f"I will look.\n\n```json\n{J}\n```\nPlease wait.", "I will look.", [OSLO]),
     (f"```tool_code\n{J}\n```", "", [OSLO]),
-    (f"I will look: {J} and tell you.", "I will look:", [OSLO]),
+    (f"I will look: {J}", "I will look:", [OSLO]),
     (f"Is {{x}} fine? {J}", "Is {x} fine?", [OSLO]),
     (J + "}", "", [OSLO]),
     (J[:-1], "", [OSLO]),
@@ -475,6 +477,10 @@ PLAIN = [
     "{'a': 1}",
     "get_weather: takes a city",
     "- get_weather(city): the weather",
+    # A call without a marker counts only if nothing follows it.
+    f"{P}\n\nI called the function.",
+    f"I will look.\n\n```json\n{J}\n```\nPlease wait.",
+    f"I will look: {J} and tell you.",
 ]
 
 

@@ -17,8 +17,10 @@ import json_repair
 
 MOST_CHARACTERS = 1_000_000
 """Longer texts are not read at all."""
-MOST_REPAIRED = 100_000
-"""Longer texts are not repaired: json-repair is pure Python, and slow."""
+MOST_REPAIRED = 50_000
+"""Longer texts are not repaired: json-repair is pure Python, and takes 3 seconds for a million."""
+_MOST_REPAIR_STEPS = 4_000_000
+"""Length times quotes: json-repair looks from each quote up to the end of the text."""
 DEEPEST = 100
 """The deepest nesting of brackets. Python's own readers recurse, and stop at 1,000 frames."""
 
@@ -167,8 +169,11 @@ def _completed(text: str) -> Any:
 def _guessed(text: str) -> Any:
     """The value by json-repair. It recurses, so the depth is checked first."""
     bare = text.strip()
-    if len(bare) > MOST_REPAIRED or not bare.startswith(("{", "[")) or _nesting(bare) > DEEPEST:
-        raise ValueError("too long or too deep for a guess")
+    quotes = bare.count('"') + bare.count("'")
+    if len(bare) > MOST_REPAIRED or len(bare) * quotes > _MOST_REPAIR_STEPS:
+        raise ValueError("a guess would take too long")
+    if not bare.startswith(("{", "[")) or _nesting(bare) > DEEPEST:
+        raise ValueError("no bracket, or too deep for a guess")
     value = json_repair.repair_json(bare, return_objects=True, skip_json_loads=True)
     if not isinstance(value, dict | list) or not value:
         raise ValueError("nothing found")

@@ -24,7 +24,9 @@ def make_call(searched: SearchedText, name: str, arguments: Any) -> FoundCall | 
     try:
         if isinstance(arguments, str):  # as OpenAI itself writes them: "{\"city\": \"Oslo\"}"
             is_empty = not arguments.strip()
-            arguments = {} if is_empty else loads(arguments, repair=not searched.cut_off)
+            arguments = {} if is_empty else loads(arguments, repair=searched.may_repair)
+        if isinstance(arguments, list) and len(arguments) == 1:  # [{"city": "Oslo"}]
+            [arguments] = arguments
         if arguments is None:
             arguments = {}
         if not isinstance(arguments, dict):

@@ -1,69 +1,145 @@
-"""Use or mention: whether a text that looks like a call is only quoted."""
+"""The judge of use or mention: which groups are calls, and which are only quoted or described.
+
+A call without a marker is one only if nothing but closers and other calls follow it; so is one with
+a marker in a code block. Text in backticks is never a call, nor are examples.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
-from horde_proxy.prompts.lenient_json import Span, span
-from horde_proxy.prompts.tool_calls.object_calls import OBJECT_START, names_a_tool
-from horde_proxy.prompts.tool_calls.searching import SearchedText
+from horde_proxy.prompts.tool_calls.code_blocks import inline_code
+from horde_proxy.prompts.tool_calls.markers import after_closers, partial_closer_at
+from horde_proxy.prompts.tool_calls.scanning import Group
 
-# A code block: ```python\nprint(1)\n```, even if it is cut off at the end of the text.
-_FENCE = re.compile(r"```[ \t]*([\w+-]*)[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
-# Fences with calls in them: all families use json, Gemma 3 uses tool_code, and models make up the
-# others.
-_CALL_FENCES = ("json", "tool_code", "tool_call", "tool_calls", "tool_use")
-# A name directly before an object: `bash {`, `bash({`, `bash[ARGS]{`, `bash json{`.
-_NAME_BEFORE = re.compile(r"(?<![\w.\-])([\w.\-]{1,128})(?:\[ARGS\]|json|[ \t(]){0,3}\Z")
-_LONGEST_NAME_BEFORE = 160
-_MOST_BLOCKS = 1000
-
-
-def object_around(searched: SearchedText, position: int, marker: int) -> tuple[int, int]:
-    """(where the next search for such an object may start, the end of the object around a marker).
-
-    The second is 0 if the marker is not in an object. A marker in a string of an object is quoted:
-    for example, a call writes a file about calls.
-    """
-    text = searched.text
-    while key := OBJECT_START.search(text, position, marker):
-        extent = span(text, key.start())
-        if extent.end > marker and extent.state != "broken":
-            is_json = _is_json(text[key.start() : extent.end])
-            if is_json or _belongs_to_a_tool(searched, key.start(), extent):
-                return position, extent.end
-        position = max(extent.end, key.end())
-    return marker, 0
+# Blocks that may contain a call besides other text. Gemma 3 uses tool_code, all others json, and
+# models make up the rest. A block in another language is code, unless the answer is only that.
+_CALL_BLOCKS = ("", "json", "tool_code", "tool_call", "tool_calls", "tool_use", "xml")
+_SPACES = re.compile(r"\s*")
+# The last word before a call in the midst of a sentence: "Models write <tool_call>"
+_MID_SENTENCE_BEFORE = re.compile(r"[^\W_][,;]?[ \t]+\Z")
+# And the first one after it: "</tool_call> for a call"
+_MID_SENTENCE_AFTER = re.compile(r"[ \t]+[a-z]")
+# The item of a list that a call stands in: "2. Writing a file:", "- To read a file:"
+_LIST_ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t][^\n]*\n?\s*\Z", re.MULTILINE)
+# A value that stands for another one: "<command>", "...", "path/to/file"
+_PLACEHOLDER = re.compile(r"<[\w .,/\-]{1,60}>|\.{3}|…|(?:/?path/to/|your[_ ])[\w./\- ]{0,60}")
+_LONGEST_ITEM = 300
 
 
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        return False
-    return True
+class Judge:
+    """Judges the groups of one text, from the last to the first."""
+
+    def __init__(self, text: str, groups: Sequence[Group], *, end: int | None = None) -> None:
+        """`end`: from where on the text is undecided, since it grows."""
+        self._text, self._groups = text, groups
+        self._end = len(text) if end is None else end
+
+    def uses(self) -> list[Group]:
+        """The groups that are calls, or may become some; in the order of the text."""
+        uses: list[Group] = []
+        # All that follows this position is calls and closers.
+        alive_from = self._end
+        for number in reversed(range(len(self._groups))):
+            group = self._groups[number]
+            if self._is_use(number, alive_from):
+                uses.append(group)
+                alive_from = self.start_of(group)
+        uses.reverse()
+        if any(group.context == "marked" for group in uses):
+            return self._with_marks(uses)
+        return uses
+
+    def start_of(self, group: Group) -> int:
+        """Where a call begins: at the fence of its code block if nothing else is before it."""
+        block = group.block
+        is_first = block is not None and block.code >= group.start
+        return block.start if block is not None and is_first else group.start
+
+    def _with_marks(self, uses: list[Group]) -> list[Group]:
+        """The marked calls and their neighbours. A model that writes markers means only these."""
+        kept: list[Group] = []
+        for number, group in enumerate(uses):
+            follows = bool(kept) and self._are_neighbours(kept[-1], group)
+            after = uses[number + 1] if number + 1 < len(uses) else None
+            precedes = after is not None and after.context == "marked"
+            if after is None or not self._are_neighbours(group, after):
+                precedes = False
+            if group.context == "marked" or follows or precedes:
+                kept.append(group)
+        return kept
+
+    def _are_neighbours(self, first: Group, second: Group) -> bool:
+        return self._is_gap(first.end, self.start_of(second))
+
+    def _is_gap(self, start: int, end: int) -> bool:
+        """Whether only spaces and closers are between two positions."""
+        return start >= end or after_closers(self._text, start, is_fenced=False) >= end
+
+    def _is_use(self, number: int, alive_from: int) -> bool:
+        group, text = self._groups[number], self._text
+        if inline_code(text, group.start, group.end):
+            return False
+        if group.is_open:
+            return True
+        if group.context == "marked" and group.block is None:
+            return not self._is_in_sentence(group)
+        if not self._is_gap(group.end, alive_from):
+            return False
+        if group.context == "marked":
+            return True
+        return not self._is_code(group) and not self._is_example(number)
+
+    def _is_in_sentence(self, group: Group) -> bool:
+        """Whether a sentence goes on around the group."""
+        before = self._text[max(0, group.start - 80) : group.start]
+        return (
+            _MID_SENTENCE_BEFORE.search(before) is not None
+            and _MID_SENTENCE_AFTER.match(self._text, group.end) is not None
+        )
+
+    def _is_code(self, group: Group) -> bool:
+        """Whether the group is part of a program, not the whole answer."""
+        block = group.block
+        if block is None or block.language in _CALL_BLOCKS:
+            return False
+        return bool(self._text[: block.start].strip()) or group.start > block.code
+
+    def _is_example(self, number: int) -> bool:
+        """Whether the group only shows how a call would look: with placeholders, or in a list."""
+        group = self._groups[number]
+        is_item = self._is_in_list(group)
+        if is_item and number > self._first_in_list:
+            return True
+        is_shown = is_item or group.block is not None
+        return is_shown and any(
+            _has_placeholder(json.loads(call.arguments)) for call in group.calls
+        )
+
+    @cached_property
+    def _first_in_list(self) -> int:
+        """The number of the first group in a list; the number of all groups without one."""
+        in_lists = (n for n, group in enumerate(self._groups) if self._is_in_list(group))
+        return next(in_lists, len(self._groups))
+
+    def _is_in_list(self, group: Group) -> bool:
+        start = self.start_of(group)
+        before = self._text[max(0, start - _LONGEST_ITEM) : start]
+        return _LIST_ITEM.search(before) is not None
 
 
-def _belongs_to_a_tool(searched: SearchedText, start: int, extent: Span) -> bool:
-    """Whether an object is a call, or follows the name of a tool."""
-    before = searched.text[max(0, start - _LONGEST_NAME_BEFORE) : start]
-    name = _NAME_BEFORE.search(before)
-    is_known = name is not None and searched.tool(name[1]) is not None
-    return is_known or names_a_tool(searched, start, extent)
+def undecided_end(text: str) -> int:
+    """Where the closing marker begins that the end of a growing text cuts off, or the spaces."""
+    return len(text[: partial_closer_at(text)].rstrip())
 
 
-def code_blocks(text: str) -> list[tuple[int, int]]:
-    """The positions of code blocks in other languages, unless the whole answer is one."""
-    blocks = []
-    for fence in _FENCE.finditer(text):
-        is_whole = not text[: fence.start()].strip() and not text[fence.end() :].strip()
-        if not is_whole and fence[1].casefold() not in _CALL_FENCES:
-            blocks.append(fence.span())
-    return blocks
-
-
-def is_within(position: int, blocks: Sequence[tuple[int, int]]) -> bool:
-    """Whether a position is in one of the first thousand blocks."""
-    return any(start <= position < end for start, end in blocks[:_MOST_BLOCKS])
+def _has_placeholder(value: Any) -> bool:
+    """Whether a text in the arguments stands for another one."""
+    if isinstance(value, str):
+        return _PLACEHOLDER.fullmatch(value.strip()) is not None
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(_has_placeholder(part) for part in parts)

@@ -1,7 +1,7 @@
 """The grammar of a name followed by an object: bash{"command": "ls"}.
 
 Without their control tokens, the calls of Mistral ([TOOL_CALLS]bash[ARGS]{...}, tokenizer v11),
-Kimi and DeepSeek look like this; gpt-oss's end in: commentary to=functions.bash json{...}.
+Kimi and DeepSeek look like this.
 """
 
 from __future__ import annotations
@@ -11,70 +11,92 @@ import re
 from horde_proxy.prompts.lenient_json import loads, span
 from horde_proxy.prompts.tool_calls.arguments import make_call
 from horde_proxy.prompts.tool_calls.object_calls import OBJECT_START
-from horde_proxy.prompts.tool_calls.searching import Findings, SearchedText
+from horde_proxy.prompts.tool_calls.searching import Context, Grammar, Passage, SearchedText
 
-# A tool's name: bash, functions.bash:0 (Kimi), to=functions.bash (gpt-oss), mcp__fs-read.file
-_NAME = r"(?:to=)?(?P<name>[A-Za-z_][\w.\-]{0,127})(?P<index>:\d{1,4})?"
-# After a marker, in these families:
-# bash[ARGS]{, bash[CALL_ID]abc123[ARGS]{ (Mistral), function<｜tool▁sep｜>bash\n```json\n{
-# (DeepSeek R1), bash<｜tool▁sep｜>{ (DeepSeek V3.1), bash({,
+# A tool's name, in ASCII since text in other scripts may precede it: bash, mcp__fs-read.file,
+# functions.bash:0 (Kimi). In "it.functions.bash", the name may follow a sentence's full stop.
+WORD = r"(?<![A-Za-z0-9_.\-])[A-Za-z_][A-Za-z0-9_.\-]*+"
+# Between the name and the object:
+# bash[ARGS]{, bash[CALL_ID]abc123[ARGS]{ (Mistral), bash<｜tool▁sep｜>{ (DeepSeek V3.1),
+# bash\n```json\n{ (DeepSeek R1), bash({, bash json{ (gpt-oss),
 # functions.bash:0<|tool_call_argument_begin|>{ (Kimi K2)
-_HEAD = re.compile(
-    r"(?:function<｜tool▁sep｜>)?" + _NAME + r"\s*(?:\[CALL_ID\]\w*)?"
-    r"(?:\[ARGS\]|<｜tool▁sep｜>|<\|tool_call_argument_begin\|>)?\s*"
-    r"(?:```(?:json)?\s*)?\(?\s*(?=\{)"
+_BETWEEN = (
+    r"(?::\d{1,4})?[ \t]*(?:\[CALL_ID\]\w*)?"
+    r"(?:\[ARGS\]|<｜tool▁sep｜>|<\|tool_call_argument_begin\|>)?"
+    r"[ \t]*(?:json[ \t]*)?\s*(?:```(?:json)?\s*)?\(?\s*(?=\{)"
 )
-# The same at the start of a line, without the control tokens: bash{, bash[ARGS]{, bash json{,
-# bash\n```json\n{, <|python_tag|>bash{ (Llama 3), assistantcommentary to=functions.bash json{
-# (gpt-oss), functionbash\n```json\n{ (DeepSeek R1).
-LINE_HEAD = re.compile(
-    r"^[ \t]*(?:<\|python_tag\|>[ \t]*|function<｜tool▁sep｜>|(?:assistant)?commentary )?"
-    + _NAME
-    + r"[ \t]*(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?"
-    r"[ \t]*(?:json[ \t]*)?(?:\n?```(?:json)?\s*)?\(?\s*(?=\{)",
-    re.MULTILINE,
-)
+# A name and what may follow it, with DeepSeek's "function<｜tool▁sep｜>" before it.
+_HEAD = re.compile(rf"(?:function<｜tool▁sep｜>)?(?P<name>{WORD}){_BETWEEN}")
+_SIGN = rf"(?:function<｜tool▁sep｜>)?{WORD}{_BETWEEN}"
+# Before a call without marker: the start of a line, a closed object or the end of a sentence.
+_GOOD_START = re.compile(r"(?:\A|\n|[.!?:…。！？：)\]}>*\"'])[ \t]*\Z")
+_FENCE_END = re.compile(r"\)?\s*```")
+_MOST_NAME_PARTS = 6
+_LONGEST_NAME = 256
 
 
-def head_name(searched: SearchedText, head: re.Match[str]) -> str:
-    """The name in a head, without Llama's ".call" and DeepSeek's "function" before it."""
-    name = head["name"].removesuffix(".call")
-    shorter = name.removeprefix("function")
-    return shorter if searched.tool(name) is None and searched.tool(shorter) else name
+def name_in(searched: SearchedText, word: str) -> str | None:
+    """The known name at the end of a word: functions.bash in "it.functions.bash"; None without."""
+    if len(word) > _LONGEST_NAME:
+        return None
+    # Llama 3.1 writes brave_search.call(...), DeepSeek R1 without its tokens functionbash.
+    for name in (word, word.removesuffix(".call"), word.removeprefix("function")):
+        if name and searched.tool(name):
+            return name
+    parts = word.split(".")[-_MOST_NAME_PARTS:]
+    ends = (".".join(parts[number:]) for number in range(1, len(parts)))
+    return next((end for end in ends if end and searched.tool(end)), None)
 
 
-def read_named(searched: SearchedText, findings: Findings, opening: int, start: int) -> int | None:
+def starts_well(text: str, start: int) -> bool:
+    """Whether a name at this position may be a call: it does not continue a sentence."""
+    return _GOOD_START.search(text, max(0, start - 40), start) is not None
+
+
+def read_named(searched: SearchedText, start: int, context: Context) -> Passage | None:
     """Read a name and the object after it."""
     head = _HEAD.match(searched.text, start)
-    return read_object_after(searched, findings, opening, head) if head else None
+    if head is None:
+        return None
+    name = name_in(searched, head["name"])
+    if name is None and context == "marked":
+        name = head["name"]
+    if name is None:
+        return None
+    begin = start
+    if head["name"].endswith("." + name) and context == "bare":
+        begin = head.end("name") - len(name)
+    if context == "bare" and not starts_well(searched.text, begin):
+        return None
+    passage = read_object_after(searched, begin, name, head.end(), context=context)
+    # The object is in a code block of its own: its end belongs to the call.
+    fence = _FENCE_END.match(searched.text, passage.end) if "```" in head[0] else None
+    return Passage(begin, fence.end(), passage.calls) if fence and passage.calls else passage
 
 
 def read_object_after(
-    searched: SearchedText,
-    findings: Findings,
-    opening: int,
-    head: re.Match[str],
-    *,
-    marked: bool = True,
-) -> int:
-    """Read the arguments, an object after a name. The position to continue."""
-    text, start = searched.text, head.end()
-    extent = span(text, start)
-    name = head_name(searched, head)
-    if extent.state in ("open", "quoted") and searched.cut_off:
-        if marked or OBJECT_START.match(text, start):
-            findings.unfinished = True
-        return len(text)
-    body = text[start : extent.end]
-    try:
-        value = None
-        if extent.state != "quoted":
-            value = loads(body, repair=not searched.cut_off and (marked or extent.state == "open"))
-    except ValueError:
-        value = None
+    searched: SearchedText, start: int, name: str, position: int, *, context: Context
+) -> Passage:
+    """Read the arguments of a call that begins at `start`: an object after a name."""
+    text = searched.text
+    extent = span(text, position)
+    is_call = context != "bare" or OBJECT_START.match(text, position) is not None
+    if extent.state in ("open", "quoted"):
+        searched.count_long_read()
+        if searched.may_end_early:
+            return Passage(start, len(text), is_open=True, is_likely=is_call)
+    can_repair = searched.may_repair and (context != "bare" or extent.state == "open")
+    value = None
+    if extent.state != "quoted":
+        try:
+            value = loads(text[position : extent.end], repair=can_repair)
+        except ValueError:
+            value = None
     call = make_call(searched, name, value) if isinstance(value, dict) else None
     if call is not None:
-        findings.add(opening, [call])
-    elif marked or OBJECT_START.match(text, start):
-        findings.add_problem(f"The arguments of '{name}' are not a JSON object.")
-    return extent.end
+        return Passage(start, extent.end, (call,))
+    problem = f"The arguments of '{name}' are not a JSON object." if is_call else None
+    return Passage(start, extent.end, problem=problem)
+
+
+NAMED_CALLS = Grammar("named", read_named, sign=_SIGN)
