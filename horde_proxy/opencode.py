@@ -24,6 +24,12 @@ PROVIDER = "horde"
 SCHEMA = "https://opencode.ai/config.json"
 COMFORTABLE_CONTEXT = 16_384
 """Tokens. Of opencode 1.18's first request, 2,000 are its instructions and 4,700 its ten tools."""
+LEAST_CONTEXT = 12_288
+"""Tokens of context in which opencode can work: its first request takes 7,500 by our estimate, an
+answer is a quarter of the context (see _entry), and some rounds of calls need room before opencode
+compacts the chat."""
+LEAST_DIET_CONTEXT = 8_192
+"""The same where the proxy shortens the prompt (prompts/diet.py): down to 3,600 tokens."""
 LONGEST_ANSWER = 8_192
 """Tokens that opencode keeps free for an answer. Without a limit it asks for 32,000 tokens. An
 answer is chained of several jobs, so the length of one job (`max_length`) does not limit it."""
@@ -94,30 +100,38 @@ def fresh(models: Sequence[Model], base_url: str, api_key: str) -> dict[str, Any
     }
 
 
-def capable(models: Sequence[Model], min_context: int) -> list[Model]:
+def capable(models: Sequence[Model], min_context: int | None = None) -> list[Model]:
     """The models that answer chats and whose context is large enough, by name.
 
-    Left out are models that embed, rank, speak, listen or draw, those whose workers the settings
-    leave out, and those of unknown context: opencode would fill it until the server fails.
+    Without `min_context`, it is large enough if opencode can work in it. Left out are models that
+    embed, rank, speak, listen or draw, those whose workers the settings leave out, and those of
+    unknown context: opencode would fill it until the server fails.
     """
     matches = [
         model
         for model in models
         if is_available(model)
         and facts_of(model).writes_text
-        and (facts_of(model).length or 0) >= min_context
+        and _context(model) >= (_least_context(model) if min_context is None else min_context)
     ]
     return sorted(matches, key=lambda model: str(model["id"]))
 
 
-def left_out(models: Sequence[Model], min_context: int) -> str:
+def needed_context(min_context: int | None) -> str:
+    """A few words on the context that `capable` asks for."""
+    if min_context is None:
+        return f"{LEAST_DIET_CONTEXT} tokens ({LEAST_CONTEXT} on servers that are no horde)"
+    return f"{min_context} tokens"
+
+
+def left_out(models: Sequence[Model], min_context: int | None = None) -> str:
     """A few words on the models that `capable` leaves out because their context is unknown, or "".
 
     They answer chats, but their servers tell no context. With a `min_context` of 0 they are in.
     """
     facts = ((str(model["id"]), facts_of(model)) for model in models)
     names = sorted(name for name, known in facts if known.writes_text and not known.length)
-    if not names or min_context <= 0:
+    if not names or (min_context is not None and min_context <= 0):
         return ""
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return f"left out, of unknown context: {', '.join(names[:_MOST_NAMES])}{more}"
@@ -227,6 +241,11 @@ def _price(value: object) -> float | None:
 def _context(model: Model) -> int:
     """The context in tokens; 0 if the server does not say."""
     return facts_of(model).length or 0
+
+
+def _least_context(model: Model) -> int:
+    """The least context in which opencode can work with a model: on a horde, prompts have a diet."""
+    return LEAST_DIET_CONTEXT if _horde_object(model) else LEAST_CONTEXT
 
 
 def _horde_object(model: Model) -> Mapping[str, Any]:

@@ -113,14 +113,14 @@ def test_the_embedding_model_is_listed_and_told_apart(client: FlaskClient) -> No
 def test_models_of_unknown_context_are_named_in_the_warnings() -> None:
     flags = {"endpoints": [{"url": "http://cloud.invalid"}], "stats": {"hydrate": False}}
     with responses.RequestsMock() as mock:
-        entries = [{"id": "gpt-4o"}, {"id": "tts-1"}, {"id": "big", "context_window": 8192}]
+        entries = [{"id": "gpt-4o"}, {"id": "tts-1"}, {"id": "big", "context_window": 16384}]
         mock.get("http://cloud.invalid/v1/models", json={"data": entries})
         http = create_app(load(environ={}, flags=flags), Runtime(run=inline)).test_client()
         response = http.get("/v1/opencode.json")
         assert response.headers["X-Horde-Warnings"] == (
             "models: left out, of unknown context: gpt-4o"
         )
-        response = http.get("/v1/opencode.json?min_context=9000")
+        response = http.get("/v1/opencode.json?min_context=20000")
         assert response.get_json()["error"]["message"] == (
             "No model with such a context is available right now. These are left out, of unknown "
             "context: gpt-4o; min_context=0 takes them as well."

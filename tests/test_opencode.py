@@ -113,6 +113,18 @@ def test_small_contexts_are_left_out() -> None:
     assert [each["id"] for each in found] == ["koboldcpp/Big-70B", "koboldcpp/Small-3B"]
 
 
+@pytest.mark.parametrize(
+    ("context", "is_hordes", "is_capable"),
+    [(8191, True, False), (8192, True, True), (12287, False, False), (12288, False, True)],
+)
+def test_by_default_models_are_listed_in_which_opencode_can_work(
+    context: int, is_hordes: bool, is_capable: bool
+) -> None:
+    small = model("Small-7B", context)
+    small = small if is_hordes else {**small, "horde": None}
+    assert opencode.capable([small]) == ([small] if is_capable else [])
+
+
 @pytest.mark.parametrize("context", [None, "8k", float("inf"), float("nan"), [], -1, True])
 def test_a_context_that_is_not_a_number_counts_as_none(context: Any) -> None:
     assert opencode.capable([{"id": "x", "context_length": context}, SMALL], 8192) == [SMALL]

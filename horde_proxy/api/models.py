@@ -12,9 +12,6 @@ from horde_proxy.errors import Unavailable
 from horde_proxy.protocol.leniency import warnings_header
 from horde_proxy.upstreams.proxying import header_text
 
-DEFAULT_CONTEXT = 8192
-"""Tokens of the smallest model that is listed: opencode's prompt and tools take some thousand."""
-
 blueprint = Blueprint("models", __name__)
 blueprint.before_request(authenticate)
 
@@ -29,14 +26,14 @@ def models() -> Response:
 def opencode_json() -> Response:
     """opencode's configuration with the models that are available now.
 
-    Query: base_url and key are written into it; min_context leaves out smaller models. Those of
-    unknown context are left out as well, and named in X-Horde-Warnings.
+    Query: base_url and key are written into it; min_context leaves out smaller models, by default
+    those in which opencode cannot work. Those of unknown context are left out as well, and named in
+    X-Horde-Warnings.
     """
     base_url = request.args.get("base_url") or f"{request.host_url}v1"
     min_context = whole_number("min_context", 0)
-    least = DEFAULT_CONTEXT if min_context is None else min_context
     listed = current_context().router.models(g.scope)
-    models, note = opencode.capable(listed, least), opencode.left_out(listed, least)
+    models, note = opencode.capable(listed, min_context), opencode.left_out(listed, min_context)
     if not models:
         hint = f" These are {note}; min_context=0 takes them as well." if note else ""
         raise Unavailable(f"No model with such a context is available right now.{hint}")

@@ -36,7 +36,13 @@ from horde_proxy.jsonc import JsoncError
     metavar="KEY",
     help="What opencode sends as its key; {env:NAME} lets it read a variable.",
 )
-@click.option("--min-context", default=8192, show_default=True, help="Leave out smaller backends.")
+@click.option(
+    "--min-context",
+    type=int,
+    metavar="TOKENS",
+    help="Leave out models with less context [opencode can work in "
+    f"{configuration.needed_context(None)}]; 0 takes all.",
+)
 @click.option("--interval", default=300.0, show_default=True, help="Seconds between updates.")
 @click.option("--once", is_flag=True, help="Update once and end.")
 def opencode(
@@ -45,7 +51,7 @@ def opencode(
     output: Path,
     base_url: str | None,
     key: str,
-    min_context: int,
+    min_context: int | None,
     interval: float,
     once: bool,
 ) -> None:
@@ -63,7 +69,7 @@ def opencode(
         time.sleep(interval)
 
 
-def _update(output: Path, proxy: str, base_url: str, key: str, min_context: int) -> str:
+def _update(output: Path, proxy: str, base_url: str, key: str, min_context: int | None) -> str:
     """What was done, in a line. Raises ClickException, the file being unchanged."""
     listed = proxy_client.get(proxy, "/models")["data"]
     models = configuration.capable(listed, min_context)
@@ -71,7 +77,8 @@ def _update(output: Path, proxy: str, base_url: str, key: str, min_context: int)
     note = note and f"; {note}"
     if not models:
         raise click.ClickException(
-            f"no model with a context of at least {min_context} tokens is available{note}"
+            f"no model with a context of at least {configuration.needed_context(min_context)} "
+            f"is available{note}"
         )
     try:
         before = output.read_bytes().decode() if output.exists() else ""
