@@ -244,7 +244,7 @@ def _context(model: Model) -> int:
 
 
 def _least_context(model: Model) -> int:
-    """The least context in which opencode can work with a model: on a horde, prompts have a diet."""
+    """The least context in which opencode can work: on a horde, prompts have a diet."""
     return LEAST_DIET_CONTEXT if _horde_object(model) else LEAST_CONTEXT
 
 

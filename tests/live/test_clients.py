@@ -197,7 +197,7 @@ def test_opencode_finishes_its_task_on_a_worker_of_8192_tokens(
     # One request a turn: none was made to compact the chat, or made again.
     samples = requests.get(f"{url}/metrics", timeout=60).text.splitlines()
     chats = [line for line in samples if line.startswith("horde_proxy_requests_total{")]
-    [answered] = [line for line in chats if 'route="chat' in line]
+    [answered] = [line for line in chats if "chat/completions" in line]
     assert answered.endswith("} 4.0")
 
 
