@@ -191,6 +191,20 @@ def test_a_request_in_the_queue_does_not_hang(world: World) -> None:
     stream.close()
 
 
+def test_where_workers_are_slow_because_much_waits_there_is_no_second_request(
+    world: World,
+) -> None:
+    Worker(world, "slow", [60.0])
+    Worker(world, "other", [60.0])
+    upstream, cable = measured(world), world.cable()
+    stream = upstream.stream(chat(), Route(upstream, (MODEL,)), Caller())
+    taken = drive(world, stream, 5)
+    for _ in range(30):
+        world.horde.submit("0000000000", {"prompt": "x", "models": [MODEL]})
+    assert folded([*taken, *stream])["horde"]["retries"] == 0
+    assert submits(cable) == 1
+
+
 @pytest.mark.parametrize(("kudos", "count"), [(45, 1), (46, 2)])
 def test_an_account_that_cannot_pay_for_it_gets_no_second_request(
     world: World, kudos: float, count: int
@@ -297,6 +311,14 @@ def test_the_first_request_wins_when_it_ends_first_and_the_second_is_cancelled(
     assert upstream._horde.failures.workers() == []
 
 
+def set_kudos(world: World, username: str, kudos: float) -> None:
+    with world.horde.store.transaction() as tx:
+        account = tx.lock(HordeAccount, int(username.rpartition("#")[2]))
+        assert account is not None
+        account.kudos = kudos
+        tx.save(account)
+
+
 def test_a_second_request_that_is_refused_loses_nothing(world: World) -> None:
     world.horde.upfront_kudos = True
     username = world.horde.add_account("a-key-of-an-account", "rich", kudos=10_000)
@@ -308,11 +330,7 @@ def test_a_second_request_that_is_refused_loses_nothing(world: World) -> None:
     upstream, cable = measured(world), world.cable()
     stream = upstream.stream(request, Route(upstream, (MODEL,)), Caller())
     before = drive(world, stream, 5)
-    with world.horde.store.transaction() as tx:
-        account = tx.lock(HordeAccount, int(username.rpartition("#")[2]))
-        assert account is not None
-        account.kudos = 25
-        tx.save(account)
+    set_kudos(world, username, 25)
     answer = [*before, *stream]
     assert folded(answer)["choices"][0]["message"]["content"] == "Hello there."
     assert (submits(cable), len(folded(answer)["horde"]["request_ids"])) == (2, 1)
@@ -332,7 +350,8 @@ def test_where_both_fail_the_next_try_follows(world: World) -> None:
     Worker(world, "other", [None])
     Worker(world, "good", [8.0])
     stream, cable = hung(world, 28)
-    for request in world.horde.open_requests():
+    # Though the second fails first, and with another error, it is the first one's that counts.
+    for request in reversed(world.horde.open_requests()):
         world.horde.cancel(request.id)
     horde = folded(list(stream))["horde"]
     assert (submits(cable), horde["retries"]) == (3, 2)
@@ -413,3 +432,56 @@ def test_an_outage_is_no_reason_for_a_second_request(world: World) -> None:
     world.clock.every_sleep.pop()
     answer = folded(items(world, upstream, chat(), caller))
     assert (answer["horde"]["retries"], submits(cable)) == (0, 1)
+
+
+def test_a_refused_second_request_does_not_decide_what_a_fault_of_the_first_means(
+    world: World,
+) -> None:
+    lost = Worker(world, "lost", [None, 8.0], max_length=4096)
+    Worker(world, "other", [300.0], max_length=4096)
+    world.horde.upfront_kudos = True
+    username = world.horde.add_account("a-key-of-an-account", "rich", kudos=10_000)
+    world.configure(horde={"api_key": "a-key-of-an-account"})
+    request = chat(max_tokens=2000, horde={"segments": False})
+    upstream, cable = measured(world), world.cable()
+    stream = upstream.stream(request, Route(upstream, (MODEL,)), Caller())
+    before = drive(world, stream, 5)
+    set_kudos(world, username, 25)
+    before += drive(world, stream, 30)
+    assert submits(cable) == 2
+    # The first one is lost now, and made again.
+    set_kudos(world, username, 10_000)
+    [first] = world.horde.open_requests()
+    world.horde.cancel(first.id)
+    lost.job = None
+    assert folded([*before, *stream])["choices"][0]["message"]["content"] == "Hello there."
+
+
+def test_kudos_of_both_are_settled_after_the_answer(world: World) -> None:
+    world.horde.settle_every = 3
+    Worker(world, "lost", [None])
+    Worker(world, "good", [8.0])
+    answer = items(world, measured(world), chat())
+    horde = folded(answer)["horde"]
+    [*_, accepted] = [item for item in answer if isinstance(item, Accepted)]
+    assert (horde["kudos_settled"], horde["kudos"] < 3.65) == (False, True)
+    for _ in range(10):
+        world.clock.sleep(1)
+    assert accepted.spent().kudos == 3.65
+
+
+def test_second_requests_are_counted(world: World) -> None:
+    Worker(world, "lost", [None])
+    Worker(world, "good", [8.0])
+    http = world.http()
+    assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+    text = http.get("/metrics").get_data(as_text=True)
+    assert 'horde_proxy_retries_total{reason="hung"} 1.0' in text
+
+
+def test_each_segment_of_a_whole_answer_leaves_the_name_of_the_first_one(world: World) -> None:
+    words = " ".join(f"word{number}" for number in range(60))
+    Worker(world, "good", [8.0], (words, " and the end."), max_length=128)
+    response = world.http().post("/v1/chat/completions", json={**CHAT, "max_tokens": 1000})
+    [first, _] = response.get_json()["horde"]["request_ids"]
+    assert response.headers["X-Horde-Request-Id"] == first

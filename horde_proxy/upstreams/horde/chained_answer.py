@@ -171,7 +171,9 @@ class ChainedAnswer:
                 yield from self._add(choice, generation)
             return
         yield item
-        check_time(self.horde.clock, self.deadline)
+        # Not after Answered: the generations are there, and come next.
+        if isinstance(item, Waiting):
+            check_time(self.horde.clock, self.deadline)
 
     def _affordable(self, length: int, n: int) -> int:
         """The length, or less where the client would pay too much. Raises InsufficientKudos."""

@@ -39,7 +39,7 @@ class JobAttempt(Generic[G]):
     ) -> None:
         self.n, self.requests = n, list[RunningRequest]()
         self._horde, self._job, self._ticket, self._cost = horde, job, ticket, cost
-        self._failures: list[ProxyError] = []
+        self._failures: dict[int, ProxyError] = {}  # by the position of the request
         self._open = ExitStack()
 
     def add_request(self) -> RunningRequest:
@@ -90,10 +90,10 @@ class JobAttempt(Generic[G]):
         """The items of two requests that run side by side, until both together are enough.
 
         A Waiting tells of the one that should end sooner. Raises the failure of the first request
-        that failed when neither has ended.
+        when neither has any results.
         """
         latest: dict[int, Waiting] = {}
-        streams = [self._unless_it_fails(stream) for stream in (first, second)]
+        streams = [self._unless_it_fails(*pair) for pair in enumerate((first, second))]
         with closing(take_turns(streams, len(streams))) as turns:
             for position, item in turns:
                 if self.is_enough:
@@ -106,7 +106,7 @@ class JobAttempt(Generic[G]):
             raise self._failures[0]
 
     def _unless_it_fails(
-        self, stream: Generator[_T | Waiting, None, None]
+        self, position: int, stream: Generator[_T | Waiting, None, None]
     ) -> Generator[_T | Waiting, None, None]:
         """The items of one request, whose failure does not end the other. A Waiting comes last."""
         try:
@@ -115,7 +115,7 @@ class JobAttempt(Generic[G]):
             raise
         except ProxyError as exc:
             log.info("one of two requests for the same job failed: %s", exc)
-            self._failures.append(exc)
+            self._failures[position] = exc
         # Whoever drives both looks at once whether it is enough, before the other one sleeps.
         yield Waiting("generating")
 

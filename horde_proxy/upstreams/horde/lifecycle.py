@@ -48,7 +48,7 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Answered:
-    """The one of several submitted requests that brought the generations."""
+    """The request that brought the generations, or the last of several."""
 
     request_id: str
 
@@ -76,7 +76,7 @@ class Lifecycle(Generic[G]):
         self._preferred = job.preferred_worker()
 
     def items(self) -> Generator[LifecycleItem[G], None, None]:
-        """Waitings and Submitteds, and Finished at the end.
+        """Waitings and what was submitted, Answered, and Finished at the end.
 
         Raises UpstreamFailed when there are too few generations after the last try, and whatever
         the horde refuses.
@@ -84,6 +84,8 @@ class Lifecycle(Generic[G]):
         while (missing := self._job.n - len(self._generations)) > 0:
             with self._attempt(missing) as attempt:
                 yield from self._make(attempt)
+            if len(self._generations) > self._job.n - missing and attempt.answering:
+                yield Answered(attempt.answering.id)
         yield Finished(self._generations[: self._job.n])
 
     @contextmanager
@@ -107,7 +109,7 @@ class Lifecycle(Generic[G]):
         finally:
             attempt.close()
 
-    def _make(self, attempt: JobAttempt[G]) -> Generator[RequestItem | Answered, None, None]:
+    def _make(self, attempt: JobAttempt[G]) -> Generator[RequestItem, None, None]:
         """The items of an attempt. It ends early where the preferred worker is given up."""
         request = attempt.add_request()
         yield from self._submit(request)
@@ -122,7 +124,7 @@ class Lifecycle(Generic[G]):
 
     def _with_second(
         self, attempt: JobAttempt[G], payload: Mapping[str, Any]
-    ) -> Generator[RequestItem | Answered, None, None]:
+    ) -> Generator[RequestItem, None, None]:
         """The items of an attempt from the second request on."""
         first, second = attempt.requests[0], attempt.add_request()
         hung_seconds = first.seconds()[1]
@@ -132,8 +134,6 @@ class Lifecycle(Generic[G]):
         yield from attempt.race(_polled(first), self._second(second, payload))
         if attempt.is_enough and attempt.answering is second:
             self._note_hung(first, second, hung_seconds)
-        if attempt.answering is not None:
-            yield Answered(attempt.answering.id)
 
     def _second(
         self, request: RunningRequest, payload: Mapping[str, Any]
@@ -145,7 +145,8 @@ class Lifecycle(Generic[G]):
         """The body of a second request, where one should be submitted now.
 
         It should when the first one hangs, somebody waits for the answer, the kudos permit it, and
-        another worker can take it.
+        another worker can take it, soon: where all workers are slow because there is too much to
+        do, twice as much would make them slower.
         """
         [first], job = attempt.requests, self._job
         if not first.is_hung or job.caller.is_gone:
@@ -156,7 +157,9 @@ class Lifecycle(Generic[G]):
             return None
         if not self._horde.accounts.can_pay(job.api_key, price, job.upfront(missing)):
             return None
-        return job.second_payload(missing)
+        # It looks at the workers and the queue of now, by which the estimate is made.
+        payload = job.second_payload(missing)
+        return payload if job.estimate().queue <= (first.waiting.seconds or 0) else None
 
     def _submit(
         self, request: RunningRequest, second: Mapping[str, Any] | None = None

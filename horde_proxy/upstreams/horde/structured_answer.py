@@ -38,6 +38,7 @@ from horde_proxy.prompts.tool_calls.reading import certain_content
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk, FinishReason, Head
 from horde_proxy.protocol.generation_request import Message, Tool
+from horde_proxy.upstreams.base import Waiting
 from horde_proxy.upstreams.call_ids import new_call_id
 from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer, CutOff, check_time
 from horde_proxy.upstreams.horde.context import HordeContext
@@ -80,7 +81,7 @@ class StructuredAnswer:
         with closing(self._items()) as items:
             for item in items:
                 yield item
-                if not isinstance(item, dict):
+                if isinstance(item, Waiting):
                     check_time(self.horde.clock, self.plan.caller.deadline)
 
     def _items(self) -> Steps[None]:

@@ -136,18 +136,15 @@ class HordeUpstream:
 
         Accepted comes with the first submit, so that a refusal keeps its status; or earlier, when
         the submit is held back for longer than a client should hear nothing. It comes again with
-        each later submit, and with the request that answers, as long as there is no content: the
-        last one names who really answered.
+        each later submit up to the first answer: the last one names the request that answered.
         """
-        began, is_accepted, has_content = self._horde.clock(), False, False
+        began, is_accepted, naming = self._horde.clock(), False, _Naming()
         plan, answer = self._answer(request, route.models, caller)
         head = answer.head
         with self._own_faults_are_no_callers(caller), closing(answer.items()) as items:
             for item in items:
                 is_quiet = isinstance(item, Waiting) and self._horde.clock() - began < QUIET_SECONDS
-                is_request = isinstance(item, Submitted | Answered)
-                has_content = has_content or isinstance(item, dict)
-                if (is_request and not has_content) or not (is_accepted or is_quiet):
+                if naming.is_changed_by(item) or not (is_accepted or is_quiet):
                     yield self._accepted(plan, answer.cost, item)
                 if not (is_accepted or is_quiet):
                     is_accepted = True
@@ -280,6 +277,21 @@ class HordeUpstream:
                 "tools": self._options.tool_style(entry.name),
             },
         }
+
+
+class _Naming:
+    """Follows which request answers first: the last one that was submitted before, or another."""
+
+    def __init__(self) -> None:
+        self._request_id, self._has_answered = "", False
+
+    def is_changed_by(self, item: AnswerItem) -> bool:
+        """Whether the item names another request than before."""
+        if self._has_answered or not isinstance(item, Submitted | Answered):
+            return False
+        before, self._request_id = self._request_id, item.request_id
+        self._has_answered = isinstance(item, Answered)
+        return self._request_id != before
 
 
 def _first_length(structure: ConstrainedRequest) -> int:
