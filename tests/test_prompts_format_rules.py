@@ -1,6 +1,13 @@
-"""Which format a model's name leads to."""
+"""Which format a model's name leads to.
+
+tests/data/model_names.json: names that hordes served or that are well known, by the format of the
+model's own template. The names are from captures of workers and from Hugging Face.
+"""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 
@@ -53,7 +60,7 @@ NAMES = {
     "Some-Llama-4B": "chatml",
     "Zephyr-Storm-Merge-7B": "chatml",
     "Seraph-openchat-3.5-1210-Slerp": "chatml",
-    "openchat-3.6-8b": "chatml",
+    "openchat-3.6-8b": "llama3",
     "QRWKV6-32B-Instruct": "chatml",
     "Connecting-dots-7B": "chatml",
     "Llama-2-7b-chat-uncensored": "alpaca",
@@ -107,6 +114,15 @@ NAMES = {
     "something-never-heard-of": "chatml",
 }
 
+KNOWN: dict[str, list[str]] = json.loads(
+    (Path(__file__).parent / "data" / "model_names.json").read_text(encoding="utf-8")
+)
+# What engines, quantisers and owners of workers put before and behind a name.
+VARIANTS = (
+    *("aphrodite/{}", "{}-Q4_K_M", "{}.i1-Q4_K_S", "{}-IQ4_XS.gguf", "{}-UD-Q8_K_XL", "{}-GGUF"),
+    *("{}-4.0bpw-h6-exl2", "{}-nvfp4", "{}-FP8", "{}-AWQ", "{}::Alice#123"),
+)
+
 BY_SETTING_ONLY = {
     "placeholders": "for names that a worker begins with koboldcpp/, see below",
     "qwen3-nothink": "whether a model shall think is a wish, and not in its name",
@@ -122,6 +138,28 @@ def test_every_format_is_reached_by_some_name_or_by_a_setting_only() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_leads_to_its_familys_format(name: str) -> None:
     assert choose_format(name).name == NAMES[name]
+
+
+def test_the_known_names_are_of_all_formats() -> None:
+    assert set(KNOWN) == set(FORMATS) - set(BY_SETTING_ONLY)
+    assert sum(map(len, KNOWN.values())) > 300
+
+
+@pytest.mark.parametrize("format", KNOWN)
+def test_known_names_lead_to_the_format_of_their_template(format: str) -> None:
+    formats = {name: choose_format(name, placeholders=False).name for name in KNOWN[format]}
+    assert formats == dict.fromkeys(KNOWN[format], format)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_engines_and_quantisations_change_no_format(variant: str) -> None:
+    expected = {variant.format(name): format for format in KNOWN for name in KNOWN[format]}
+    formats = {name: choose_format(name, placeholders=False).name for name in expected}
+    assert formats == expected
+
+
+def test_an_authors_name_is_no_family() -> None:
+    assert choose_format("Gemma-Fans/Some-Llama-3-8B").name == "llama3"
 
 
 @pytest.mark.parametrize("name", ["koboldcpp/Gemma-3-4b", "KoboldCpp/x", "horde-proxy/echo"])
