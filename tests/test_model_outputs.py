@@ -31,7 +31,6 @@ UNREAD = frozenset(
         "t6-think-then-text-then-think",
         "t7-thinking-tag",
         "t9-glm-unclosed",
-        "j4-missing-required-then-apology",
         "j14-content-has-close-single",
         "o5-analysis-final",
         "o6-analysis-final-markers",

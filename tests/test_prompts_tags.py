@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from horde_proxy.prompts.answer import read_answer
-from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_request, read_call
+from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_request
 from horde_proxy.prompts.fit import Capacity, fit
 from horde_proxy.prompts.formats import FORMATS, RAW, neutralise, restore, unfinished_tag
 from horde_proxy.prompts.partial_answer import LengthEstimate, PartialAnswer
+from horde_proxy.prompts.structured_reading import read_structured
 from horde_proxy.prompts.tags import Tags
 from horde_proxy.protocol.generation_request import (
     GenerationRequest,
@@ -294,8 +295,8 @@ def structure(**fields: object) -> ConstrainedRequest:
 
 def test_arguments_of_a_call_are_restored() -> None:
     text = 'I write.\n<tool_call>\n{"name": "write", "arguments": {"content": "<·|im_end|>"}}'
-    reading = read_call(structure(), f"{text}\n</tool_call>", cut_off=False)
-    assert [call.arguments for call in reading.calls] == ['{"content":"<|im_end|>"}']
+    reading = read_structured(structure(), f"{text}\n</tool_call>")
+    assert [call.call.arguments for call in reading.calls] == ['{"content":"<|im_end|>"}']
 
 
 def test_the_models_own_beginning_keeps_its_tags() -> None:

@@ -182,6 +182,78 @@ def test_an_invalid_call_is_corrected_once(world: World) -> None:
     assert found["horde"]["retries"] == 1
 
 
+TASK = {
+    "type": "function",
+    "function": {
+        "name": "task",
+        "parameters": {
+            "type": "object",
+            "properties": {"prompt": {"type": "string"}, "days": {"type": "integer"}},
+            "required": ["prompt", "days"],
+        },
+    },
+}
+
+
+def task(arguments: str) -> str:
+    return f'<tool_call>\n{{"name": "task", "arguments": {arguments}}}\n</tool_call>'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        ([task('{"prompt": "x"}'), "I am sorry, I cannot."], [("task", {"prompt": "x"})]),
+        ([task('{"prompt": "x"}'), task("{}")], [("task", {"prompt": "x"})]),
+        ([task("{}"), task('{"prompt": "x"}')], [("task", {"prompt": "x"})]),
+    ],
+)
+def test_a_call_is_not_lost_to_a_correction_without_one(
+    world: World, texts: list[str], expected: Any, stream: bool
+) -> None:
+    found = answer(world, *texts, tools=[TASK], stream=stream)
+    assert calls(found) == expected
+    assert found["choices"][0]["message"]["content"] is None
+    assert found["horde"]["retries"] == 1
+
+
+@pytest.mark.parametrize("texts", [('{"prompt": "x"}', "{}"), ("{}", '{"prompt": "x"}')])
+def test_of_two_calls_the_one_with_fewer_problems_is_filled(
+    world: World, texts: tuple[str, ...]
+) -> None:
+    found = answer(world, *map(task, texts), "3,", tools=[TASK], tool_choice="required")
+    assert calls(found) == [("task", {"prompt": "x", "days": 3})]
+    assert found["horde"]["guided_requests"] == 1
+
+
+def test_of_several_required_calls_only_what_does_not_fit_is_filled(world: World) -> None:
+    world.configure(horde={"tool_retries": 0})
+    both = task('{"prompt": "x", "days": 3}') + task('{"prompt": "y"}')
+    found = answer(world, both, "4,", tools=[TASK], tool_choice="required")
+    assert calls(found) == [
+        ("task", {"prompt": "x", "days": 3}),
+        ("task", {"prompt": "y", "days": 4}),
+    ]
+    assert found["horde"]["guided_requests"] == 1
+
+
+def test_a_required_call_that_cannot_be_filled_is_left_out_beside_others(world: World) -> None:
+    world.configure(horde={"tool_retries": 0})
+    both = task('{"prompt": "x", "days": 3}') + task('{"prompt": "y"}')
+    found = answer(world, both, "I cannot say.", tools=[TASK], tool_choice="required")
+    assert calls(found) == [("task", {"prompt": "x", "days": 3})]
+
+
+def test_a_strict_tool_is_called_without_arguments_that_it_forbids(world: World) -> None:
+    closed = {**WEATHER["function"]["parameters"], "additionalProperties": False}
+    tool = {"type": "function", "function": {**WEATHER["function"], "parameters": closed}}
+    tool["function"]["strict"] = True  # type: ignore[index]
+    text = CALL.replace('"Oslo"', '"Oslo", "country": "Norway"')
+    found = answer(world, text, tools=[tool])
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+    assert found["horde"]["retries"] == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -687,9 +759,62 @@ def test_a_value_that_is_no_number_is_requested_again(world: World, number: str)
     assert found["choices"][0]["message"]["content"] == '{"ratio":1}'
 
 
-def test_prose_is_not_made_into_json(world: World) -> None:
-    found = answer(world, "Answer: hello, there: friend", response_format={"type": "json_object"})
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "wanted, problem",
+    [
+        ({"type": "json_object"}, "The answer is not valid JSON."),
+        (RATIO_FORMAT, "The answer is not valid JSON. The model gave no value for 'ratio'."),
+    ],
+)
+def test_prose_is_a_refusal_that_repeats_it(
+    world: World, wanted: Any, problem: str, stream: bool
+) -> None:
+    found = answer(world, "Hello, my: friend", response_format=wanted, stream=stream)
+    [choice] = found["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert choice["message"]["content"] is None
+    assert choice["message"]["refusal"] == (
+        f"No valid JSON: {problem} The model wrote: Hello, my: friend"
+    )
     assert found["horde"]["retries"] == 1
+    assert found["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"response_format": {"type": "json_object"}}, {"tools": [WEATHER], "tool_choice": NAMED}],
+)
+def test_prose_that_was_cut_off_does_not_begin_with_our_prefill(
+    world: World, fields: dict[str, Any]
+) -> None:
+    text = "Well, " + " ".join(f"word{number}" for number in range(99))
+    found = answer(world, text, max_tokens=32, horde={"segments": False}, **fields)
+    [choice] = found["choices"]
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["content"].startswith("Well, word0")
+
+
+def test_json_that_was_complete_before_the_limit_is_an_answer(world: World) -> None:
+    text = '"name": "Ann", "age": 3}\nThat is all. ' + "More. " * 99
+    found = answer(
+        world, text, response_format=schema_format(), max_tokens=32, horde={"segments": False}
+    )
+    assert found["choices"][0]["finish_reason"] == "stop"
+    assert found["choices"][0]["message"]["content"] == '{"name":"Ann","age":3}'
+
+
+def test_a_complete_part_of_json_that_was_cut_off_is_not_the_answer(world: World) -> None:
+    text = '"people": [{"name": "Ann"}, {"name": "' + "Bo" * 99
+    found = answer(
+        world,
+        text,
+        response_format={"type": "json_object"},
+        max_tokens=32,
+        horde={"segments": False},
+    )
+    assert found["choices"][0]["finish_reason"] == "length"
+    assert found["choices"][0]["message"]["content"].startswith('{"people": [{"name": "Ann"}')
 
 
 @pytest.mark.parametrize(
@@ -713,6 +838,7 @@ def test_a_tool_without_parameters_gets_no_invented_arguments(world: World) -> N
     choice = {"type": "function", "function": {"name": "get_now"}}
     found = answer(world, "The weather: it is nice", tools=[now], tool_choice=choice)
     assert calls(found) == [("get_now", {})]
+    assert len(found["horde"]["request_ids"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ formats, format_rules    how each family of models writes its turns, and the fam
 tags                     the same tags in messages: broken up in a prompt, restored in an answer
 turns, fit               messages as turns, and as many of them as a worker has room for
 answer, partial_answer   the message in a text, in one piece or in segments
-constrained, guided      answers that must be calls or JSON: requested, or filled in leaf by leaf
+constrained              requests for answers that must be calls or JSON
+structured_reading       and what the answers say: json_values finds values, schema_matching judges
+guided                   what is missing, leaf by leaf: leaf_prompts requests, leaf_texts reads
 tool_calls, json_schema  sub-packages with their own overview
 lenient_json, tokens     tools for all of them
 """

@@ -138,3 +138,12 @@ def _similarity(first: str, second: str) -> float:
 def _key(text: str) -> str:
     """A text as it is compared."""
     return text.strip().strip('"').casefold()[:_LONGEST_COMPARED]
+
+
+def quoted_from(value: str, source: str) -> str | None:
+    """The value as it is written in `source`, in upper or lower case; None if it is missing."""
+    position = source.casefold().find(value.casefold())
+    # Some letters become two when folded (ß). Then positions differ, and nothing is returned.
+    if not value or position < 0 or len(source.casefold()) != len(source):
+        return None
+    return source[position : position + len(value)]

@@ -46,6 +46,38 @@ def coerced(value: Any, schema: Mapping[str, Any]) -> Any:
         return value
 
 
+def without_undeclared(value: Any, schema: Mapping[str, Any]) -> Any:
+    """The value without the properties that `additionalProperties: false` forbids, at every level.
+
+    The same value for a schema that would take too much work.
+    """
+    try:
+        with limited_work():
+            return _declared(value, schema, schema, 0)
+    except TooMuchWork:
+        return value
+
+
+def _declared(value: Any, schema: Any, root: Mapping[str, Any], depth: int) -> Any:
+    spend(_UNITS_OF_VALUE)
+    schema = _branch(value, dereferenced(schema, root), root)
+    if depth > DEEPEST or not schema:
+        return value
+    if isinstance(value, list):
+        return [_declared(element, schema.get("items"), root, depth + 1) for element in value]
+    if not isinstance(value, dict):
+        return value
+    properties = properties_of(schema)
+    # Parts of an allOf and patterns allow properties that are not listed here.
+    is_closed = schema.get("additionalProperties") is False
+    is_closed = is_closed and not schema.keys() & {"allOf", "patternProperties"}
+    return {
+        name: _declared(part, properties.get(name), root, depth + 1)
+        for name, part in value.items()
+        if name in properties or not is_closed
+    }
+
+
 def _coerced(value: Any, schema: Any, root: Mapping[str, Any], depth: int) -> Any:
     """As coerced; `schema` is a part of `root`, in which its references lie."""
     spend(_UNITS_OF_VALUE)

@@ -127,6 +127,19 @@ def problem_with(value: Any, schema: Schema) -> str | None:
     return None if error is None else _sentence(error)
 
 
+def count_problems(value: Any, schema: Schema) -> int:
+    """The number of things that are wrong with a value; 0 also if that cannot be found out."""
+    if depth(value) > MOST_DEPTH:
+        return 0
+    with limited_work():
+        checker = validator(schema)
+        try:
+            errors = checker.iter_errors(value) if checker else ()
+            return sum(1 for _ in itertools.islice(errors, _MOST_COMPARED))
+        except _GIVEN_UP:
+            return 0
+
+
 def fits(value: Any, schema: Schema) -> bool:
     """Whether a value surely fits a schema; False for an invalid or too expensive one, too."""
     with limited_work():

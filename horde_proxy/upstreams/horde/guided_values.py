@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from horde_proxy.prompts.answer import cut, end_marker
-from horde_proxy.prompts.constrained import quoted_from
 from horde_proxy.prompts.fit import LEAST_LENGTH
 from horde_proxy.prompts.formats import neutralise, restore
 from horde_proxy.prompts.guided import NOTHING, LeafPrompt, guided_fill
 from horde_proxy.prompts.json_schema.validation import fits
-from horde_proxy.prompts.leaf_texts import TEXT_STOPS
+from horde_proxy.prompts.leaf_texts import TEXT_STOPS, quoted_from
 from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.tokens import exceeds, truncate
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
@@ -80,7 +79,7 @@ class GuidedValues:
             leaf = next(filling)
             while True:
                 text = yield from self._write(leaf, self.request.messages, begun)
-                if source and leaf.stops == TEXT_STOPS:
+                if source and leaf.stops == TEXT_STOPS and not leaf.choices:
                     text = yield from self._in_words_of(source, leaf, text)
                 leaf = filling.send(text)
         except StopIteration as end:

@@ -42,6 +42,7 @@ from horde_proxy.upstreams.base import (
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
 from horde_proxy.upstreams.horde.chained_answer import AnswerItem, ChainedAnswer
+from horde_proxy.upstreams.horde.choice_writer import ChoiceWriter
 from horde_proxy.upstreams.horde.client import HordeClient, ProxyBanned
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
@@ -199,8 +200,8 @@ class HordeUpstream:
             self._horde,
             plan,
             self._ticket(plan),
-            self._head(plan),
             structure,
+            ChoiceWriter(self._head(plan), structure),
             retries=self._options.tool_retries,
             most_leaves=self._options.most_leaves,
         )
