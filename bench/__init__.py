@@ -1,0 +1,1 @@
+"""Measurements of the proxy: see README.md. Not part of the installed package."""
