@@ -72,6 +72,8 @@ class RunningRequest:
         self._unpopped = n
         self._began: float | None = None
         self._last_queued = self._polled = self._ended = 0.0
+        # The gap before the poll that found the end (s): it may have ended at any time within it.
+        self._unseen = 0.0
         self._latest: Status = {}
         # What moves on while workers do their jobs, and when that was seen to change.
         self._stage: tuple[bool, int, int, int] | None = None
@@ -130,12 +132,15 @@ class RunningRequest:
         if not is_pushed and self._horde.clock() < self._next_poll:
             return
         since_last_poll = self._horde.clock() - self._polled
+        # A machine that slept in between says nothing of the worker.
+        gap = min(self._next_poll - self._polled, since_last_poll)
         status = self._poll()
         if status is None:
             self._next_poll = self._horde.clock() + self._schedule.delay()
             return
         self._latest = status
         if self._kind.is_final(status, self.n):
+            self._unseen = 0.0 if is_pushed else gap
             self._end(status, since_last_poll)
         else:
             self._note(self._kind.progress(status))
@@ -175,11 +180,15 @@ class RunningRequest:
     def telling_seconds(self) -> float:
         """Seconds of its generation; 0.0 where they say nothing of who made it.
 
-        A job that was given up is made anew after 150 s, and in an outage nobody sees an end.
+        A job that was given up is made anew after 150 s, and in an outage nobody sees an end. The
+        end is taken to lie midway between the last two polls: by the last one, jobs would be
+        expected too late, polled for too late, and so seem to be as late again.
         """
         if self.status is None or self._was_out_of_reach:
             return 0.0
-        return 0.0 if self._kind.progress(self.status).restarted else self.seconds()[1]
+        if self._kind.progress(self.status).restarted:
+            return 0.0
+        return self.seconds()[1] - self._unseen / 2
 
     def times_expected(self, seconds: float) -> float | None:
         """The seconds of a generation as a multiple of the expected; None where unmeasured."""
