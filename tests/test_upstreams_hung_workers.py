@@ -171,6 +171,17 @@ def hung(world: World, seconds: float = 60, **fields: Any) -> tuple[Any, Cable]:
     return stream, cable
 
 
+def test_a_worker_that_came_after_the_submit_may_be_the_one_that_hangs(world: World) -> None:
+    good, upstream = Worker(world, "good", [8.0]), measured(world)
+    upstream.models()
+    lost = Worker(world, "lost", [None])
+    # It pops first, though the catalog does not have it yet.
+    world.clock.every_sleep.reverse()
+    assert folded(items(world, upstream, chat()))["horde"]["retries"] == 1
+    assert (len(lost.popped), len(good.popped)) == (1, 1)
+    assert 20 <= good.popped[0] - lost.popped[0] <= 24
+
+
 def test_without_another_worker_there_is_no_second_request(world: World) -> None:
     Worker(world, "lost", [None])
     Worker(world, "small", [8.0], max_length=64)

@@ -48,8 +48,10 @@ class Segment:
     worker: str | None = None
     may_loop: bool = False
     fitted: Fitted = field(init=False)
-    # The workers that could take the request when it was submitted: one of them has its job.
+    # The workers that could take the request when it was submitted: one of them has its job, or one
+    # that came later. `_others`: the ids of those that could not, None where one worker is named.
     _asked: frozenset[str] = frozenset()
+    _others: frozenset[str] | None = None
 
     kind: ClassVar[JobKind] = text.TEXT
 
@@ -85,14 +87,18 @@ class Segment:
         failed = self.horde.failures.workers()
         wanted = plan.pool.wanted(self.fitted, failed)
         self._asked = frozenset([worker] if worker else [able.id for able in wanted])
+        able = frozenset(able.id for able in plan.pool.able(self.fitted))
+        self._others = None if worker else able - self._asked
         return self._payload(n, plan.pool.fields(self.fitted, failed, worker))
 
     def second_payload(self, n: int) -> dict[str, Any] | None:
         self.plan = self.plan.updated(self.horde.catalog.models())
-        # The horde does not say which worker has a job. It is known where only one could take it.
-        hung = self._asked if len(self._asked) == 1 else frozenset()
-        if all(worker.id in hung for worker in self.plan.pool.able(self.fitted)):
+        able = {worker.id for worker in self.plan.pool.able(self.fitted)}
+        if able <= self._asked and len(self._asked) == 1:
             return None
+        # The horde does not say which worker has a job. It is known where only one could take it.
+        has_newcomers = self._others is not None and not able <= self._asked | self._others
+        hung = () if has_newcomers or len(self._asked) != 1 else self._asked
         failed = [*hung, *self.horde.failures.workers()]
         return self._payload(n, self.plan.pool.fields(self.fitted, failed))
 
