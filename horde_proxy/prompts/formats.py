@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Literal
 
 from horde_proxy.prompts.tags import Tags, split_tags
+from horde_proxy.prompts.tool_calls.markers import OPENINGS
 
 Role = Literal["system", "user", "assistant"]
 
@@ -457,8 +458,12 @@ FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 
 @cache
 def _tags() -> Tags:
-    """The tags of all formats: a merged model may know the control tokens of several families."""
-    return Tags(string for format in FORMATS.values() for string in format.strings)
+    """The tags of all formats: a merged model may know the control tokens of several families.
+
+    With the markers of calls: a call that a model quotes from a page must not be made.
+    """
+    markers = [marker for marker in OPENINGS if marker.startswith(("<", "[", "]"))]
+    return Tags([*(string for format in FORMATS.values() for string in format.strings), *markers])
 
 
 @cache

@@ -69,8 +69,9 @@ def _prefixes(literals: Iterable[str]) -> frozenset[str]:
     )
 
 
-# All markers with fixed texts, to recognise the beginning of one at the end of a text.
-_LITERALS = (
+# All markers with fixed texts: to recognise the beginning of one at the end of a text, and to break
+# them up where a message has them.
+OPENINGS = (
     *(f"<{bar}{space}tool_call" for bar in ("", "|") for space in ("", "minimax:", "seed:")),
     *("<tool_calls>", "<toolcall>", "<function_calls>", "<functioncall>", "<tools>", "<|tools|>"),
     *("<|function_calls|>", "<function=", "<function name=", "<invoke name=", "[TOOL_CALLS]"),
@@ -97,9 +98,9 @@ _PARTIAL_CLOSERS = (
 )
 _SHORTEST_PARTIAL = 3
 """Characters from which the beginning of a marker is recognised: "<to", not "<"."""
-_PREFIXES_OF_OPENINGS = _prefixes(_LITERALS)
+_PREFIXES_OF_OPENINGS = _prefixes(OPENINGS)
 _PREFIXES_OF_CLOSERS = _prefixes(_PARTIAL_CLOSERS)
-_LONGEST_LITERAL = max(map(len, (*_LITERALS, *_PARTIAL_CLOSERS)))
+_LONGEST_LITERAL = max(map(len, (*OPENINGS, *_PARTIAL_CLOSERS)))
 
 
 def next_opening_at(text: str, position: int) -> int:

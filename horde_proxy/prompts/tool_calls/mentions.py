@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from horde_proxy.prompts.tags import MARK
 from horde_proxy.prompts.tool_calls.code_blocks import inline_code
 from horde_proxy.prompts.tool_calls.markers import after_closers, partial_closer_at
 from horde_proxy.prompts.tool_calls.scanning import Group
@@ -29,6 +30,10 @@ _LIST_ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t][^\n]*\n?\s*\Z", re
 # A value that stands for another one: "<command>", "...", "path/to/file"
 _PLACEHOLDER = re.compile(r"<[\w .,/\-]{1,60}>|\.{3}|…|(?:/?path/to/|your[_ ])[\w./\- ]{0,60}")
 _LONGEST_ITEM = 300
+# A marker that a message had and the model quotes, directly before a call: "<·tool_call>\n". In the
+# prompt, it was broken up with a mark.
+_QUOTED_MARKER = re.compile(rf"[<\[]{MARK}{{1,9}}[^<>\[\]\n]{{1,60}}[>\]]?\s*\Z")
+_LONGEST_MARKER = 80
 
 
 class Judge:
@@ -82,7 +87,8 @@ class Judge:
 
     def _is_use(self, number: int, alive_from: int) -> bool:
         group, text = self._groups[number], self._text
-        if inline_code(text, group.start, group.end):
+        before = text[max(0, group.start - _LONGEST_MARKER) : group.start]
+        if inline_code(text, group.start, group.end) or _QUOTED_MARKER.search(before):
             return False
         if group.is_open:
             return True
