@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from horde_proxy.errors import ContextLengthExceeded, ModelTooSmall, without_retry_triggers
 from horde_proxy.prompts.constrained import constrained_request, instruction
@@ -66,6 +68,16 @@ def steps(*messages: Message) -> list[tuple[str, int, str]]:
 
 LAST = [used("ls"), result("ls", "notes.txt")]
 """A newest round, so that the rounds before it are old."""
+MESSAGES = [
+    Message("system", TEXT),
+    Message("user", TEXT),
+    Message("assistant", TEXT),
+    used("read", path="a"),
+    used("write", path="a", text=TEXT),
+    result("read", TEXT),
+    result("write", TEXT * 2),
+    result("gone", TEXT),
+]
 
 
 # opencode's first request
@@ -117,6 +129,7 @@ def test_every_tool_keeps_its_arguments_their_types_and_what_is_required() -> No
         ({"type": "integer", "format": "int64", "default": 3}, {"type": "integer"}),
         ({"type": "string", "format": "date"}, {"type": "string", "format": "date"}),
         ({"examples": ["a"], "example": "a", "$comment": "c", "$id": "i"}, {}),
+        ({"format": ["date"], "title": {"a": 1}}, {}),
         ({"readOnly": True, "deprecated": True, "enum": ["title"]}, {"enum": ["title"]}),
         (
             {"properties": {"title": {"title": "T"}, "default": {"default": 1}, "format": {}}},
@@ -260,6 +273,22 @@ def test_the_newest_call_and_its_results_stay() -> None:
 def test_a_diet_that_is_off_has_no_steps() -> None:
     messages = [used("read"), result("read", TEXT), *LAST]
     assert list(Diet(is_on=False).steps(messages)) == []
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(MESSAGES), max_size=12))
+def test_only_old_results_and_old_calls_are_ever_touched(chat: list[Message]) -> None:
+    newest = max((index for index, message in enumerate(chat) if message.tool_calls), default=0)
+    for step in Diet().steps(chat):
+        before, after = chat[step.index], step.message
+        assert step.index < newest
+        assert after.role == before.role in ("tool", "assistant")
+        if before.role == "assistant":
+            assert [call.id for call in after.tool_calls] == [call.id for call in before.tool_calls]
+            assert after.text.startswith(before.text)
+        else:
+            assert after.tool_call_id == before.tool_call_id
+            assert "characters left out" in after.text
 
 
 def agent(rounds: int) -> GenerationRequest:

@@ -3,6 +3,7 @@
 formats, format_rules    how each family of models writes its turns, and the family of a name
 tags                     the same tags in messages: broken up in a prompt, restored in an answer
 turns, fit               messages as turns, and as many of them as a worker has room for
+diet                     what messages and tools can lose before a turn is left out
 answer, partial_answer   the message in a text, in one piece or in segments
 constrained              requests for answers that must be calls or JSON
 structured_reading       and what the answers say: json_values finds values, schema_matching judges

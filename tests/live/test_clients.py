@@ -78,9 +78,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 
 
 @pytest.fixture
-def served_small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The same with a worker of 8,192 tokens."""
-    yield from serve_script(tmp_path_factory, "--max-context-length", "8192")
+def served_small(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[str, Path]]:
+    """The same with a worker whose context has the parameter's tokens."""
+    yield from serve_script(tmp_path_factory, "--max-context-length", str(request.param))
 
 
 def serve_script(
@@ -160,11 +162,13 @@ def opencode(served: tuple[str, Path], node: Path, tmp_path: Path) -> Callable[[
     return configured(*served, node, tmp_path)
 
 
-def configured(url: str, folder: Path, node: Path, home: Path) -> Callable[[str], str]:
+def configured(
+    url: str, folder: Path, node: Path, home: Path, *options: str
+) -> Callable[[str], str]:
     (folder / "notes.txt").write_text("helo world\n")
     for name in ("done.txt", "opencode.json"):
         (folder / name).unlink(missing_ok=True)
-    made = [sys.executable, "-m", "horde_proxy", "opencode", "--once", "--url", url]
+    made = [sys.executable, "-m", "horde_proxy", "opencode", "--once", "--url", url, *options]
     run([*made, "--output", folder / "opencode.json"], cwd=folder)
 
     def opened(prompt: str) -> str:
@@ -185,6 +189,7 @@ def test_opencode_reads_edits_runs_and_finishes(opencode: Any, served: tuple[str
     assert (served[1] / "done.txt").is_file()
 
 
+@pytest.mark.parametrize("served_small", [8192], indirect=True)
 def test_opencode_finishes_its_task_on_a_worker_of_8192_tokens(
     served_small: tuple[str, Path], node: Path, tmp_path: Path
 ) -> None:
@@ -195,10 +200,29 @@ def test_opencode_finishes_its_task_on_a_worker_of_8192_tokens(
     assert (folder / "notes.txt").read_text() == "hello world\n"
     assert (folder / "done.txt").is_file()
     # One request a turn: none was made to compact the chat, or made again.
-    samples = requests.get(f"{url}/metrics", timeout=60).text.splitlines()
-    chats = [line for line in samples if line.startswith("horde_proxy_requests_total{")]
-    [answered] = [line for line in chats if "chat/completions" in line]
-    assert answered.endswith("} 4.0")
+    assert count_chats(url) == 4
+
+
+@pytest.mark.parametrize("served_small", [2048], indirect=True)
+def test_opencode_asks_a_model_that_is_too_small_once_and_says_why(
+    served_small: tuple[str, Path], node: Path, tmp_path: Path
+) -> None:
+    """It compacted its chat and asked again, without end."""
+    url, folder = served_small
+    with pytest.raises(AssertionError, match="The model is too small for this request"):
+        configured(url, folder, node, tmp_path, "--min-context", "0")("fix the typo in notes.txt")
+    assert count_chats(url) == 1
+
+
+def count_chats(url: str) -> int:
+    """The chats that the proxy has answered or refused."""
+    lines = requests.get(f"{url}/metrics", timeout=60).text.splitlines()
+    chats = [
+        line
+        for line in lines
+        if line.startswith("horde_proxy_requests_total{") and "chat/completions" in line
+    ]
+    return round(sum(float(line.rpartition(" ")[2]) for line in chats))
 
 
 def test_openai_for_node_runs_tools_parses_and_streams(

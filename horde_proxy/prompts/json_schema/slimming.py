@@ -92,8 +92,9 @@ def _with_detail(detail: Detail, key: str, schema: Mapping[str, Any]) -> dict[st
 
 def _is_annotation(word: str, value: Any) -> bool:
     # A format that no validator knows, such as OpenAPI's "int64", says what the type says already.
-    is_vague_format = word == "format" and value not in STRING_FORMATS
-    return word in _ANNOTATIONS or is_vague_format
+    if word == "format":
+        return not isinstance(value, str) or value not in STRING_FORMATS
+    return word in _ANNOTATIONS
 
 
 def _without_useless(key: str, schema: Mapping[str, Any]) -> dict[str, Any]:
