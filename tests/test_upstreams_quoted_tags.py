@@ -68,13 +68,17 @@ def test_a_thought_that_quotes_tags_arrives_whole(world: World, stream: bool) ->
     assert (message["reasoning_content"], message["content"]) == (PAGE, "A page.")
 
 
+@pytest.mark.parametrize("is_escaped", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
-def test_arguments_that_quote_tags_arrive_whole(world: World, stream: bool) -> None:
+def test_arguments_that_quote_tags_arrive_whole(
+    world: World, stream: bool, is_escaped: bool
+) -> None:
     class Calling(Quoting):
         def generate(self, payload: Mapping[str, Any], cancelled: Any) -> str:
             text = super().generate(payload, cancelled)
-            call = json.dumps({"name": "write", "arguments": {"content": text}}, ensure_ascii=False)
-            return f"I write it.\n<tool_call>\n{call}\n</tool_call>"
+            call = {"name": "write", "arguments": {"content": text}}
+            written = json.dumps(call, ensure_ascii=is_escaped)
+            return f"I write it.\n<tool_call>\n{written}\n</tool_call>"
 
     message = completed(world, Calling("", ""), stream=stream, tools=[WRITE])
     [call] = message["tool_calls"]
@@ -82,12 +86,13 @@ def test_arguments_that_quote_tags_arrive_whole(world: World, stream: bool) -> N
     assert (message["content"], message["finish_reason"]) == ("I write it.", "tool_calls")
 
 
+@pytest.mark.parametrize("is_escaped", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
-def test_json_that_quotes_tags_arrives_whole(world: World, stream: bool) -> None:
+def test_json_that_quotes_tags_arrives_whole(world: World, stream: bool, is_escaped: bool) -> None:
     class Json(Quoting):
         def generate(self, payload: Mapping[str, Any], cancelled: Any) -> str:
             value = {"a": super().generate(payload, cancelled)}
-            return json.dumps(value, ensure_ascii=False).removeprefix("{")
+            return json.dumps(value, ensure_ascii=is_escaped).removeprefix("{")
 
     fields = {"response_format": {"type": "json_object"}}
     message = completed(world, Json("", ""), stream=stream, **fields)

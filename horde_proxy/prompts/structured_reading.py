@@ -106,29 +106,43 @@ def read_structured(
     """
     request = structure.request
     if not request.tools:
-        return _read_json(structure, restore(text), cut_off)
+        return _read_json(structure, text, cut_off)
     # One budget for all calls of an answer, which may be hundreds.
     with limited_work():
         reading = _read_calls(structure, text, cut_off)
     is_json = request.json_format is not None and not (reading.calls or reading.problem)
-    return _read_json(structure, restore(text), cut_off) if is_json else reading
+    return _read_json(structure, text, cut_off) if is_json else reading
 
 
 def _read_json(structure: ConstrainedRequest, text: str, cut_off: bool) -> StructuredReading:
     json_format = structure.request.json_format
     assert json_format is not None
     schema = _ANY_OBJECT if json_format.schema is None else json_format.schema
-    match = best_match(json_values(structure.prefill, text, cut_off=cut_off), schema)
+    values = json_values(structure.prefill, text, cut_off=cut_off)
+    match = best_match(map(_restored, values), schema)
     if match is not None and match.problem is None:
-        return StructuredReading(text, json=dumps(match.value))
+        return StructuredReading(restore(text), json=dumps(match.value))
     problem = match.problem if match and match.problem else _NO_JSON
     return StructuredReading(
-        text,
+        restore(text),
         known=_known(match),
         problem=problem,
         problem_count=match.problem_count if match else _NO_PARTS,
         again=_JSON_AGAIN.format(problem=problem),
     )
+
+
+def _restored(value: Any) -> Any:
+    """A value with restored texts.
+
+    Its text cannot be restored before it is read: there, the mark may be escaped, as in \\u00b7.
+    """
+    try:
+        written = dumps(value)
+        restored = restore(written)
+        return value if restored == written else loads(restored)
+    except (ValueError, RecursionError):  # NaN, or too long to be read again
+        return value
 
 
 def _known(match: Match | None) -> Any:
@@ -205,8 +219,8 @@ def _required_calls(
         return calls
     # The prefill of a named call ends with the brace of its arguments.
     opening = "{" if structure.prefill.endswith("{") else ""
-    values = json_values(opening, restore(text), cut_off=cut_off)
-    found = matching_tool(values, tools)
+    values = json_values(opening, text, cut_off=cut_off)
+    found = matching_tool(map(_restored, values), tools)
     if found is None or not (found[1].is_declared or found[1].problem is None):
         return calls
     alone = _matched_call(*found)
