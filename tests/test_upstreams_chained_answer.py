@@ -77,6 +77,7 @@ def content(found: dict[str, Any]) -> str:
     return text
 
 
+TOOL = Tool("get_weather", "", {"type": "object", "properties": {}})
 WORDS = " ".join(f"word{number}" for number in range(900))
 
 
@@ -529,10 +530,13 @@ def test_a_worker_that_writes_nothing_but_replacement_characters_ends_the_chain(
     assert len(worker.payloads) < 10
 
 
-def test_all_words_are_sent_though_the_deadline_passes_meanwhile(world: World) -> None:
+@pytest.mark.parametrize("tools", [(), (TOOL,)])
+def test_all_words_are_sent_though_the_deadline_passes_meanwhile(
+    world: World, tools: tuple[Tool, ...]
+) -> None:
     world.employ(Reciter("one two three four.", world.clock, speed=0.5))
     upstream = world.upstream()
-    request = chat(stream=True, max_tokens=100)
+    request = chat(stream=True, max_tokens=100, tools=tools, tool_choice="auto")
     found, caller = [], Caller(deadline=world.clock() + 11)
     for item in upstream.stream(request, Route(upstream, ("test/model",)), caller):
         if isinstance(item, dict):
@@ -650,14 +654,12 @@ class Spoken(Scripted):
         return self.text
 
 
-TOOL = Tool("get_weather", "", {"type": "object", "properties": {}})
-
-
 @pytest.mark.parametrize("tools", [(), (TOOL,)])
 def test_a_text_is_sent_at_once_while_it_is_found_out_whether_it_was_complete(
     world: World, tools: tuple[Tool, ...]
 ) -> None:
-    text = " ".join(["word"] * 100) + " end."
+    # After a full stop, the name of a tool might follow: the word before it waits.
+    text = " ".join(["word"] * 100) + " end!"
     world.employ(Spoken(text, world.clock))
     request = chat(stream=True, max_tokens=1000, tools=tools, tool_choice="auto")
     sent = chunks(world, request)

@@ -175,11 +175,12 @@ def test_a_worker_that_came_after_the_submit_may_be_the_one_that_hangs(world: Wo
     good, upstream = Worker(world, "good", [8.0]), measured(world)
     upstream.models()
     lost = Worker(world, "lost", [None])
-    # It pops first, though the catalog does not have it yet.
+    # It pops first, though the catalog does not have it yet: nobody can tell who hangs.
     world.clock.every_sleep.reverse()
     assert folded(items(world, upstream, chat()))["horde"]["retries"] == 1
     assert (len(lost.popped), len(good.popped)) == (1, 1)
     assert 20 <= good.popped[0] - lost.popped[0] <= 24
+    assert upstream._horde.failures.workers() == []
 
 
 def test_without_another_worker_there_is_no_second_request(world: World) -> None:
@@ -344,7 +345,8 @@ def test_a_second_request_that_is_refused_loses_nothing(world: World) -> None:
     set_kudos(world, username, 25)
     answer = [*before, *stream]
     assert folded(answer)["choices"][0]["message"]["content"] == "Hello there."
-    assert (submits(cable), len(folded(answer)["horde"]["request_ids"])) == (2, 1)
+    horde = folded(answer)["horde"]
+    assert (submits(cable), len(horde["request_ids"]), horde["retries"]) == (2, 1, 0)
 
 
 def test_a_first_request_that_fails_does_not_end_the_second(world: World) -> None:
@@ -496,3 +498,57 @@ def test_each_segment_of_a_whole_answer_leaves_the_name_of_the_first_one(world: 
     response = world.http().post("/v1/chat/completions", json={**CHAT, "max_tokens": 1000})
     [first, _] = response.get_json()["horde"]["request_ids"]
     assert response.headers["X-Horde-Request-Id"] == first
+
+
+WORDS = " ".join(f"w{number}" for number in range(26)) + "."
+
+
+def first_expected(answer: list[Any]) -> int | None:
+    """The expected seconds of the first Waiting."""
+    seconds: int | None = next(item.seconds for item in answer if isinstance(item, Waiting))
+    return seconds
+
+
+# Only where nothing else was measured is a stall taken for the usual.
+@pytest.mark.parametrize(("stalled", "spoiled"), [(0, [1]), (1, []), (3, [])])
+def test_after_a_job_that_stalled_the_expected_seconds_are_the_usual_ones(
+    world: World, stalled: int, spoiled: list[int]
+) -> None:
+    seconds = [8.0] * 5
+    seconds[stalled] = 100.0
+    Worker(world, "only", seconds, (WORDS,))
+    upstream = world.upstream()
+    expected = [first_expected(items(world, upstream, chat())) or 0 for _ in range(5)]
+    # A second until it is popped, the eight, and the gap between two polls.
+    assert [number for number, told in enumerate(expected) if not 8 <= told <= 11] == spoiled
+
+
+def test_after_a_job_that_was_restarted_the_expected_seconds_are_the_usual_ones(
+    world: World,
+) -> None:
+    Worker(world, "lost", [8.0, None], (WORDS,))
+    upstream = world.upstream()
+    items(world, upstream, chat())
+    began, shown = world.clock(), dict[int, int | None]()
+    good: list[Worker] = []
+    answer = []
+    for item in upstream.stream(chat(), Route(upstream, (MODEL,)), Caller()):
+        answer.append(item)
+        # The other worker comes when the horde has taken the job back, after 150 s.
+        if world.clock() - began > 170 and not good:
+            good.append(Worker(world, "good", [8.0], (WORDS,)))
+        if isinstance(item, Waiting):
+            shown.setdefault(int(world.clock() - began), item.seconds)
+    # As late again; then what is left until the horde takes it back; then as in the beginning.
+    told = [shown[second] for second in (0, 50, 100, 140, 165)]
+    assert told == pytest.approx([9, 42, 58, 19, 9], abs=1)
+    assert first_expected(items(world, upstream, chat())) in (8, 9)
+
+
+def test_a_job_whose_end_an_outage_hid_is_no_measure(world: World) -> None:
+    Worker(world, "only", [8.0], (WORDS,))
+    upstream = world.upstream()
+    items(world, upstream, chat())
+    world.cut_between(3, 63)
+    items(world, upstream, chat(), Caller(deadline=world.clock() + 300))
+    assert first_expected(items(world, upstream, chat())) in (8, 9)

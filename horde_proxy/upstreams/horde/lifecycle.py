@@ -129,8 +129,6 @@ class Lifecycle(Generic[G]):
         first, second = attempt.requests[0], attempt.add_request()
         hung_seconds = first.seconds()[1]
         log.info("the worker of request %s hangs, and another is tried beside it", first.id)
-        self._cost.retries += 1
-        self._horde.telemetry.retried("hung")
         yield from attempt.race(_polled(first), self._second(second, payload))
         if attempt.is_enough and attempt.answering is second:
             self._note_hung(first, second, hung_seconds)
@@ -138,7 +136,10 @@ class Lifecycle(Generic[G]):
     def _second(
         self, request: RunningRequest, payload: Mapping[str, Any]
     ) -> Generator[RequestItem, None, None]:
+        """The items of a second request."""
         yield from self._submit(request, payload)
+        self._cost.retries += 1
+        self._horde.telemetry.retried("hung")
         yield from _polled(request)
 
     def _second_payload(self, attempt: JobAttempt[G]) -> Mapping[str, Any] | None:
@@ -149,7 +150,7 @@ class Lifecycle(Generic[G]):
         do, twice as much would make them slower.
         """
         [first], job = attempt.requests, self._job
-        if not first.is_hung or job.caller.is_gone:
+        if not first.is_hung or job.caller.is_gone or attempt.is_enough:
             return None
         missing = attempt.n - len(attempt.generations()[0])
         price, spent = job.price(missing), self._cost.committed + self._cost.running_price

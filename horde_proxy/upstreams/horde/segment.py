@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -97,15 +98,19 @@ class Segment:
         if able <= self._asked and len(self._asked) == 1:
             return None
         # The horde does not say which worker has a job. It is known where only one could take it.
-        has_newcomers = self._others is not None and not able <= self._asked | self._others
-        hung = () if has_newcomers or len(self._asked) != 1 else self._asked
+        hung = () if self._has_newcomers(able) or len(self._asked) != 1 else self._asked
         failed = [*hung, *self.horde.failures.workers()]
         return self._payload(n, self.plan.pool.fields(self.fitted, failed))
 
     def note_hung(self, answered_by: str) -> None:
+        able = {worker.id for worker in self.plan.pool.able(self.fitted)}
         hung = self._asked - {answered_by}
-        if len(hung) == 1:
+        if len(hung) == 1 and not self._has_newcomers(able):
             self.horde.failures.add(*hung)
+
+    def _has_newcomers(self, able: AbstractSet[str]) -> bool:
+        """Whether a worker that came after the submit may have its job."""
+        return self._others is not None and not able <= self._asked | self._others
 
     def _payload(self, n: int, options: Mapping[str, Any]) -> dict[str, Any]:
         plan = self.plan
