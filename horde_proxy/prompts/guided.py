@@ -16,7 +16,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from horde_proxy.prompts.json_schema.fillable import read_shape
-from horde_proxy.prompts.json_schema.inlining import property_schema
+from horde_proxy.prompts.json_schema.inlining import inlined, property_schema
 from horde_proxy.prompts.json_schema.merging import Unfillable
 from horde_proxy.prompts.json_schema.shapes import (
     Array,
@@ -27,7 +27,8 @@ from horde_proxy.prompts.json_schema.shapes import (
     Shape,
     Text,
 )
-from horde_proxy.prompts.json_schema.validation import Schema, fits
+from horde_proxy.prompts.json_schema.validation import Schema, fits, fits_part
+from horde_proxy.prompts.json_schema.work import TooMuchWork, limited_work
 from horde_proxy.prompts.leaf_prompts import (
     Filling,
     LeafPrompt,
@@ -64,14 +65,14 @@ def guided_fill(
     """
     whole = read_shape(schema)
     _refuse_long_arrays(whole, most_elements)
-    spare = most_leaves - _cost(whole, schema, known)
+    spare = most_leaves - _bounded_cost(whole, inlined(schema), known)
     if spare < 0:
         raise Unfillable(f"The schema requires more than {most_leaves} leaves.")
     return _filled(whole, schema, begun, known, _Structure(spare, most_elements))
 
 
 def _filled(whole: Shape, schema: Schema, begun: str, known: Any, structure: _Structure) -> Filling:
-    value = yield from structure.value(whole, schema, begun, known)
+    value = yield from structure.value(whole, inlined(schema), begun, known)
     if not fits(value, schema):
         raise Unsaid
     return value
@@ -88,9 +89,18 @@ def _refuse_long_arrays(shape: Shape, most: int) -> None:
                 _refuse_long_arrays(inner, most)
 
 
+def _bounded_cost(whole: Shape, schema: Schema, known: Any) -> int:
+    """As _cost. What it checks within its budget, the filling checks once more."""
+    try:
+        with limited_work():
+            return _cost(whole, schema, known)
+    except TooMuchWork:
+        raise Unfillable("It would take too long to find out what is missing.") from None
+
+
 def _cost(shape: Shape, schema: Schema, known: Any = NOTHING) -> int:
     """The number of leaves to request; an array that may be empty counts as one element."""
-    if known is not NOTHING and fits(known, schema):
+    if known is not NOTHING and fits_part(known, schema):
         return 0
     match shape:
         case Fixed():
@@ -135,14 +145,14 @@ class _Structure:
 
         `text` is what is written before it; `used` values are not allowed.
         """
-        if known is not NOTHING and fits(known, schema):
+        if known is not NOTHING and fits_part(known, schema):
             return known
         try:
             return (yield from self._requested(shape, text, known, used))
         except Unsaid:
             # The client's own words for a value that is not given.
             for absent in (schema.get("default", NOTHING), None):
-                if absent is not NOTHING and fits(absent, schema):
+                if absent is not NOTHING and fits_part(absent, schema):
                     return absent
             raise
 
@@ -230,9 +240,13 @@ class _Structure:
         self, shape: Array, text: str, filled: Sequence[Any], known: Any = NOTHING
     ) -> Filling:
         """The next element. Raises Unsaid, also for a repetition in an array of unique ones."""
-        used = filled if shape.unique else ()
-        before = text + _unclosed(filled)
-        value = yield from self.value(shape.item, _items(shape), before, known, used)
+        items = _items(shape)
+        if known is not NOTHING and fits_part(known, items):
+            value = known
+        else:
+            used = filled if shape.unique else ()
+            before = text + _unclosed(filled)
+            value = yield from self.value(shape.item, items, before, known, used)
         if shape.unique and not is_unique([*filled, value]):
             raise Unsaid
         return value
@@ -257,7 +271,7 @@ def _kept(shape: Object, known: Any) -> dict[str, Any]:
     fitting = {
         name: value
         for name, value in known.items()
-        if fits(value, property_schema(shape.schema, name))
+        if fits_part(value, property_schema(shape.schema, name))
     }
     if shape.most is None:
         return fitting
