@@ -40,11 +40,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 # What opencode 1.18 takes for a temporary failure, anywhere in the message: a request whose 400
-# said "1500" or "try again later" was sent six times in 78 seconds.
+# said "1500" or "try again later" was sent six times in 78 seconds. The words are those of its
+# list, and some near them; "terminated" is in "Unterminated string" of Python's JSON errors too.
 _RETRY_NUMBER = re.compile("429|500|502|503|504|524")
 _RETRY_WORDS = (
-    r"rate.?limit|too many requests|overloaded|internal.?(?:server.?)?error|server.?error"
-    r"|try again|timed? ?out|timeout|connection (?:refused|reset|error|closed)"
+    r"rate.?limit|rate increased too quickly|too many requests|overloaded|at capacity"
+    r"|internal.?(?:server.?)?error|server.?error|provider.returned.error|network[-_\s]error"
+    r"|(?:un)?terminated|fetch failed|failed to fetch|upstream connect|reset before headers"
+    r"|connection (?:refused|reset|error|closed|lost)|socket connection was closed"
+    r"|socket hang up|getaddrinfo|enotfound|eai_again|econnrefused|econnreset|etimedout"
+    r"|tim(?:ed?|e) ?out|try again|(?:try|retry) your request|resource.exhausted"
     r"|unavailable|temporar\w+"
 )
 _RETRY_TRIGGER = re.compile(rf"(?P<number>\d+(?:[.,]\d+)*)|{_RETRY_WORDS}", re.IGNORECASE)

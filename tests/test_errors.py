@@ -46,6 +46,14 @@ def test_an_envelope_has_openais_four_keys() -> None:
         ("The model's timeout isn't yours.", "The model's … isn't yours."),
         ("connection refused at http://h/500", "… at http://h/500"),
         ("temporarily unavailable", "… …"),
+        ("Provider returned error", "…"),
+        ("Unterminated string starting at: line 1", "… string starting at: line 1"),
+        ("fetch failed: getaddrinfo ENOTFOUND host", "…: … … host"),
+        ("socket hang up, connection lost", "…, …"),
+        ("Please try your request again.", "Please … again."),
+        ("The model is at capacity: RESOURCE_EXHAUSTED", "The model is …: …"),
+        ("upstream connect error or reset before headers", "… error or …"),
+        ("A read time out", "A read …"),
     ],
 )
 def test_numbers_and_words_that_make_clients_retry_are_left_out(message: str, freed: str) -> None:

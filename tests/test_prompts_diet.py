@@ -275,7 +275,7 @@ def test_a_diet_that_is_off_has_no_steps() -> None:
     assert list(Diet(is_on=False).steps(messages)) == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(MESSAGES), max_size=12))
 def test_only_old_results_and_old_calls_are_ever_touched(chat: list[Message]) -> None:
     newest = max((index for index, message in enumerate(chat) if message.tool_calls), default=0)
@@ -322,12 +322,11 @@ def test_steps_are_taken_in_order_and_before_anything_is_dropped() -> None:
 
 def test_a_growing_chat_keeps_the_beginning_of_its_prompt_for_some_turns() -> None:
     """A worker has the last prompt in its cache, up to the first difference."""
-    prompts = [fitted(agent(rounds), 16_384).prompt for rounds in range(6, 16)]
-    ends = [prompt.removesuffix("<|im_start|>assistant\n") for prompt in prompts]
+    seen = [fitted(agent(rounds), 16_384) for rounds in range(11, 19)]
+    ends = [found.prompt.removesuffix("<|im_start|>assistant\n") for found in seen]
     kept = [after.startswith(before) for before, after in pairwise(ends)]
-    assert kept.count(True) == 7
-    tools = [prompt.partition("\n</tools>\n")[0] for prompt in prompts]
-    assert [before == after for before, after in pairwise(tools)].count(False) == 2
+    assert all(found.steps for found in seen)
+    assert kept == [True, True, True, False, True, False, True]
 
 
 def test_the_segments_of_an_answer_share_one_prompt() -> None:
@@ -361,7 +360,7 @@ def test_a_model_too_small_for_system_and_tools_says_what_takes_the_room() -> No
     )
 
 
-@pytest.mark.parametrize("context", [300, 1024, 1500, 2048, 3584])
+@pytest.mark.parametrize("context", [300, 1500, 3584])
 def test_no_client_compacts_or_repeats_a_request_for_a_model_too_small(context: int) -> None:
     with pytest.raises(ModelTooSmall) as raised:
         fitted(opencode(), context)
