@@ -1,7 +1,7 @@
 """Which format a model's name leads to.
 
 tests/data/model_names.json: names that hordes served or that are well known, by the format of the
-model's own template. The names are from captures of workers and from Hugging Face.
+model's own template. The names are from captures of workers, from Hugging Face and from Ollama.
 """
 
 from __future__ import annotations

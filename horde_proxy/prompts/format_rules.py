@@ -27,7 +27,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("mistral-v7-tekken", r"dolphin-mistral-24b-venice"),
     (
         "chatml",
-        r"zephyr-7b-gemma|dolphin|kimi-dev|neuralhermes|mistral-7b-openorca|orca-2"
+        r"zephyr-7b-gemma|dolphin|kimi-dev|neuralhermes|mistral-7b-openorca|orca-?2"
         r"|noromaid-(?:v0\.4-)?mixtral|chronos-70b-v2",
     ),
     # Families whose makers use one format: gpt-oss-20b, gemma-4-31b, G4-..., DeepSeek-V3, GLM-4.6
@@ -56,15 +56,15 @@ _RULES: tuple[tuple[str, str], ...] = (
     # By full names, because the first word alone is also in names of others: Impish_LLAMA_4B is
     # Llama 3 of 4B; merges are named after a parent of another format; openchat-3.6 has tags of
     # Llama 3; RWKV Raven has other roles than RWKV World; TinyLlama v0.4 had ChatML.
-    ("llama4", r"llama-?4-(?:scout|maverick)|llama-guard-4"),
+    ("llama4", r"llama-?4-(?:scout|maverick)|llama-guard-?4"),
     (
         "zephyr",
-        r"zephyr-7b-(?:alpha|beta)|zephyr-orpo-141b|stablelm-(?:2-)?zephyr"
-        r"|tinyllama-1\.1b-chat-v1\.0",
+        r"zephyr-7b-(?:alpha|beta)|zephyr-(?:orpo-)?141b|stablelm-(?:2-)?zephyr"
+        r"|tinyllama-1\.1b-chat-v1\.0|^tinyllama(?:-1\.1b)?$|^zephyr(?:-7b)?$",
     ),
-    ("tulu", r"tulu-[23]|olmo-2|olmoe-1b"),
+    ("tulu", r"tulu-?[23]|olmo-?2|olmoe-1b"),
     ("llama3", r"openchat-3\.6"),
-    ("openchat", r"^(?:openchat-){1,2}3\.5|starling-lm-7b"),
+    ("openchat", r"^(?:openchat-){1,2}3\.5|^openchat(?:-7b)?$|starling-lm(?:-7b)?"),
     # rwkv-6-world, v6-Finch-7B-HF-World (RWKV's own), rwkv7-g1
     ("rwkv", r"rwkv[\w.-]{0,30}world\d?|v[67]-(?:finch|goose)|rwkv-?7-g1"),
     # TheDrummer's: the base model decides, not the maker: Behemoth-123B-v2, Cydonia-24B-v4.3, and
@@ -78,13 +78,13 @@ _RULES: tuple[tuple[str, str], ...] = (
     (
         "mistral-v7-tekken",
         r"cydonia|magidonia|skyfall|precog-24b|broken-tutu|dark-nexus-24b|paintedfantasy"
-        r"|ms3\.2|forgotten-safeword|mistral-small-3|mistral-small-24b|magistral|devstral"
-        r"|ministral-3|mistral-large-3",
+        r"|ms3\.2|forgotten-safeword|mistral-small-?3|mistral-small-24b|magistral|devstral"
+        r"|ministral-?3|mistral-large-3",
     ),
     (
         "mistral-v3-tekken",
-        r"rocinante-x|rocinante-xl|mistral-nemo-instruct|ministral|mini-magnum-12b|pixtral-12b"
-        r"|nemomix-unleashed|mistral-nemo-12b-arliai",
+        r"rocinante-x|rocinante-xl|mistral-nemo-instruct|^mistral-nemo(?:-12b)?$|ministral"
+        r"|mini-magnum-12b|pixtral-12b|nemomix-unleashed|mistral-nemo-12b-arliai",
     ),
     # Magnum: each size has another base, magnum-v4-27b (ChatML) and magnum-v4-22b (Mistral)
     ("chatml", r"magnum-12b-v2|magnum-v3-27b|magnum-v4-(?:9b|27b|72b)"),
@@ -104,14 +104,14 @@ _RULES: tuple[tuple[str, str], ...] = (
     # Vicuna's tags, on Mixtral and Llama 2: before the names and sizes of those
     (
         "vicuna",
-        r"midnight-(?:miqu|rose)|miqu|vicuna|wizardlm-(?:2|13b|70b)|xwin-lm|goliath|lzlv"
+        r"midnight-(?:miqu|rose)|miqu|vicuna|wizardlm-?(?:2|13b|70b)|xwin-lm|goliath|lzlv"
         r"|nous-capybara",
     ),
     # Mistral's own, by release: Mistral-7B-Instruct-v0.2, Mistral-Large-Instruct-2411
     ("mistral-v3", r"mixtral-8x22b"),
     ("mistral-v1", r"mixtral|mistral-7b(?:-instruct)?-v0\.[12]"),
     ("mistral-v7", r"(?:mistral|pixtral)-large(?:-instruct)?-2411"),
-    ("mistral-v3", r"mistral-7b|mistral-large|mistral-small|codestral|mathstral"),
+    ("mistral-v3", r"mistral-7b|^mistral$|mistral-large|mistral-small|codestral|mathstral"),
     # Fine-tunes of Llama 2 that are named like later ones: Euryale-1.3-L2-70B
     ("alpaca", r"euryale-[\d.]+-l2"),
     # Llama 3 and its merges: L3-8B-Stheno, L3.3-70B-Euryale, Llama-3.1-8B. Only Llama 3 has an 8B;
@@ -125,7 +125,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     # Meta's own chats of Llama 2, e.g. Llama-2-7b-chat-hf; a name that goes on is a fine-tune's
     (
         "llama2",
-        r"llama-?2-\d+b-chat(?:-hf)?$|codellama-(?:7|13|34)b-instruct",
+        r"llama-?2-\d+b-chat(?:-hf)?$|^llama2(?:-\d+b)?$|codellama-(?:7|13|34)b-instruct"
+        r"|^codellama(?:-(?:7|13|34)b)?$",
     ),
     # Fine-tunes of Llama 2 and its time: Fimbulvetr-11B, MythoMax-L2-13b
     (
@@ -162,7 +163,8 @@ def choose_format(
             return FORMATS[name]
     if placeholders and model.lower().startswith(_WORKER_FORMATTED):
         return PLACEHOLDERS
-    return _by_rules(normalised(model))
+    # Ollama writes "mistral-small3.2:24b" and "zephyr".
+    return _by_rules(normalised(model).replace(":", "-"))
 
 
 # An agent asks for the same few models again and again, and a page for all of a horde.
