@@ -58,7 +58,7 @@ def test_without_the_diet_the_same_request_is_refused_in_words_that_nobody_repea
         "error": {
             "message": "The model is too small for this request, also without its older messages: "
             "system prompt 2,481 tokens, tools and formats 5,715 tokens, last message 26 tokens "
-            "and answer 160 tokens are 8,382 tokens, and the model has room for 8,192. "
+            "and answer 2,080 tokens are 10,302 tokens, and the model has room for 8,192. "
             "Use a model with more room, or fewer tools.",
             "type": "invalid_request_error",
             "param": "messages",

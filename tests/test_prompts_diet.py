@@ -355,7 +355,7 @@ def test_a_model_too_small_for_system_and_tools_says_what_takes_the_room() -> No
     assert error["message"] == (
         "The model is too small for this request, also without its older messages: "
         "system prompt 2,481 tokens, tools and formats 1,420 tokens, last message 26 tokens and "
-        "answer 160 tokens are 4,087 tokens, and the model has room for 3,584. "
+        "answer 928 tokens are 4,855 tokens, and the model has room for 3,584. "
         "Use a model with more room, or fewer tools."
     )
 
@@ -381,6 +381,15 @@ def test_a_last_message_too_long_beside_tools_cannot_be_helped_either() -> None:
     long = replace(request, messages=(request.messages[0], Message("user", "word " * 9000)))
     with pytest.raises(ModelTooSmall, match=r"last message 10,114 tokens"):
         fitted(long, 8192)
+
+
+def test_a_model_without_room_for_one_call_is_too_small_after_the_first_call() -> None:
+    """Compaction would not help: the next call would have no room again."""
+    request = opencode()
+    assert fitted(request, 4096).max_length == 134
+    called = (*request.messages, used("read", path="a"), result("read", TEXT))
+    with pytest.raises(ModelTooSmall, match="answer 1,056 tokens are 4,983 tokens"):
+        fitted(replace(request, messages=called), 4096)
 
 
 def test_a_long_newest_result_is_a_context_error_for_compaction_helps() -> None:

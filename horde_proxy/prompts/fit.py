@@ -97,7 +97,7 @@ def fit(
     compared = sum(slim.weights)
     least = max(LEAST_LENGTH, min(length, LEAST_ANSWER))
     limit = _largest_context(capacities, least)
-    slim.save(_tokens_to_save(slim, limit, diet.answer, least), diet, tags)
+    slim.save(_tokens_to_save(slim, limit, _answer_room(diet, limit), least), diet, tags)
     for trimmed in _shortened(slim.messages, slim.weights):
         # Rendering takes the most time, so it waits until there is room by the weights.
         if room(trimmed.tokens, capacities) < least:
@@ -153,6 +153,11 @@ def _largest_context(capacities: Sequence[Capacity], length: int) -> int:
     return max((worker.max_context_length for worker in able or capacities), default=0)
 
 
+def _answer_room(diet: Diet, limit: int) -> int:
+    """The tokens that the diet keeps free for the answer in a context of `limit` tokens."""
+    return min(diet.answer, limit // _ANSWER_SHARE)
+
+
 def _tokens_to_save(slim: _Slim, limit: int, answer: int, least: int) -> int:
     """How many of a chat's tokens the diet should save; 0 if it has room for its answer."""
     tokens = sum(slim.weights)
@@ -160,8 +165,7 @@ def _tokens_to_save(slim: _Slim, limit: int, answer: int, least: int) -> int:
     last = slim.messages[-1] if slim.messages else None
     is_begun = last is not None and last.role == "assistant" and not last.tool_calls
     before = tokens - slim.weights[-1] if is_begun else tokens
-    share = min(answer, limit // _ANSWER_SHARE)
-    excess = max(_context_of(before) + share, _context_of(tokens) + least) - limit
+    excess = max(_context_of(before) + answer, _context_of(tokens) + least) - limit
     if excess <= 0 or not limit:
         return 0
     block = max(limit // _BLOCKS, 1)
@@ -181,10 +185,12 @@ def _refuse_hopeless(
     # A text alone is no agent's request. Libraries that split texts look for OpenAI's code.
     if not tools and not system:
         return
+    # With less room than this, a compacted chat would be too long again after the next call.
+    answer = _SPARE + max(least, _answer_room(diet, limit))
     parts = {"system prompt": system, "tools and formats": tools, "last message": sum(turns[-1:])}
     needs = {name: math.ceil(tokens * _ESTIMATE_MARGIN) for name, tokens in parts.items()}
-    if sum(needs.values()) + _SPARE + least > limit:
-        raise ModelTooSmall(limit, needs, _SPARE + least)
+    if sum(needs.values()) + answer > limit:
+        raise ModelTooSmall(limit, needs, answer)
 
 
 @dataclass
