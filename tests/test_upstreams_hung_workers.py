@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from horde_proxy.protocol.chunks import fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.base import Accepted, Caller, Route, Sleeper, SubmitBudget, Waiting
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
+from horde_proxy.upstreams.horde.webhook import Webhook
 from tests.support import OWNER_KEY, Cable, World
 
 MODEL = "test/model"
@@ -552,3 +554,15 @@ def test_a_job_whose_end_an_outage_hid_is_no_measure(world: World) -> None:
     world.cut_between(3, 63)
     items(world, upstream, chat(), Caller(deadline=world.clock() + 300))
     assert first_expected(items(world, upstream, chat())) in (8, 9)
+
+
+def test_a_worker_that_hangs_is_noticed_in_time_where_results_are_pushed(world: World) -> None:
+    lost, good = Worker(world, "lost", [None]), Worker(world, "good", [8.0])
+    upstream = measured(world)
+    webhook = Webhook("https://proxy.invalid")
+    webhook.note_delivery()
+    upstream._horde = replace(upstream._horde, webhook=webhook)
+    # An answer in one piece sleeps for 15 s; polls are as rare.
+    caller = Caller(sleeper=Sleeper(longest=15.0, sleep=world.clock.sleep))
+    assert folded(items(world, upstream, chat(), caller))["horde"]["retries"] == 1
+    assert 20 <= good.popped[0] - lost.popped[0] <= 24

@@ -15,6 +15,7 @@ what still runs.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ BUSY_PAUSE = 5.0
 """Seconds to pause a key for which the horde has too many jobs, where it does not say how long."""
 OUTAGE_PAUSE = 5.0
 """Seconds between two submits of a chat while the horde takes none."""
+LONGEST_TURN = 0.3
+"""Seconds that one of two requests sleeps while the other may be due: its end is noticed later."""
 log = logging.getLogger(__name__)
 
 
@@ -120,7 +123,8 @@ class Lifecycle(Generic[G]):
                 return
             # Before the sleep: the first one tells how long it should take.
             yield request.waiting
-            request.step()
+            # With results that are pushed, the next poll may be long after its worker hangs.
+            request.step(request.hangs_in if request.hangs_in > 0 else math.inf)
 
     def _with_second(
         self, attempt: JobAttempt[G], payload: Mapping[str, Any]
@@ -150,7 +154,7 @@ class Lifecycle(Generic[G]):
         do, twice as much would make them slower.
         """
         [first], job = attempt.requests, self._job
-        if not first.is_hung or job.caller.is_gone or attempt.is_enough:
+        if first.hangs_in > 0 or job.caller.is_gone or attempt.is_enough:
             return None
         missing = attempt.n - len(attempt.generations()[0])
         price, spent = job.price(missing), self._cost.committed + self._cost.running_price
@@ -294,10 +298,10 @@ class Lifecycle(Generic[G]):
 
 
 def _polled(request: RunningRequest) -> Generator[RequestItem, None, None]:
-    """Waitings of a submitted request until it is final."""
+    """Waitings of one of two submitted requests, which sleep in turn, until it is final."""
     while request.status is None:
         yield request.waiting
-        request.step()
+        request.step(LONGEST_TURN)
 
 
 def _in_outage(waiting: Waiting) -> Waiting:

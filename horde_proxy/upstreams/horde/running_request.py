@@ -11,6 +11,7 @@ have come, polls become a slow fallback. Nothing here starts a thread.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -88,12 +89,14 @@ class RunningRequest:
         return self._failing_since is not None
 
     @property
-    def is_hung(self) -> bool:
-        """Whether a worker has a job of it for longer than usual. One in the queue never is."""
+    def hangs_in(self) -> float:
+        """Seconds until a worker has a job of it for longer than usual: 0 or less when it hangs.
+
+        Infinite in the queue, where it is nobody's fault, and while the horde cannot be reached.
+        """
         if not self.is_processing or self.is_out_of_reach:
-            return False
-        seconds = self._horde.clock() - self._moved_at
-        return seconds > max(LEAST_HUNG, self._expected.longest)
+            return math.inf
+        return self._moved_at + max(LEAST_HUNG, self._expected.longest) - self._horde.clock()
 
     def submit(self, make_payload: Callable[[], dict[str, Any]]) -> None:
         """POST it. Raises what the horde refuses."""
@@ -117,8 +120,10 @@ class RunningRequest:
         self._cost.add_request(self.id, job.price(self.n))
         self._begin()
 
-    def step(self) -> None:
+    def step(self, longest: float = math.inf) -> None:
         """Sleep until the next poll, or until somebody wakes us, and poll when it is due.
+
+        `longest` bounds the sleep (s), where another request waits for its turn of the thread.
 
         Raises UpstreamFailed when the request faulted or was lost, Unavailable when no worker can
         take it.
@@ -127,7 +132,7 @@ class RunningRequest:
         # A push may have come while another request of the same thread slept.
         is_pushed = self._take_news()
         if left > 0 and not is_pushed:
-            self._sleeper.wait(left)
+            self._sleeper.wait(min(left, longest))
             is_pushed = self._take_news()
         if not is_pushed and self._horde.clock() < self._next_poll:
             return
