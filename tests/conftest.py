@@ -26,6 +26,16 @@ for profile, examples in {"quick": 25, "thorough": 200}.items():
 hypothesis.settings.load_profile("quick")
 
 LIVE = Path(__file__).parent / "live"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _keep_private_hordes_in_memory() -> Iterator[None]:
+    """Private hordes of tests must not be kept in the file of the one who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("horde_proxy.config.hordes.horde_file", lambda: None)
+        yield
+
+
 # Python's audit events of what only the tests in tests/live may do: https://peps.python.org/pep-0578/
 _LIVE_EVENTS = {
     "os.exec",

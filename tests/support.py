@@ -196,6 +196,7 @@ class World:
             run=inline,
             run_later=self.clock.run_later,
             open_ledger=lambda url: None,
+            open_horde_store=lambda url: None,
         )
         self.settings: dict[str, Any] = {name: dict(of) for name, of in SETTINGS.items()}
         self.configure(**sections)

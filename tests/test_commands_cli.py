@@ -294,8 +294,8 @@ def test_the_demo_takes_a_given_model() -> None:
 def test_the_demos_key_is_as_long_as_horde_sdk_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = []
 
-    def stop(settings: Config, key: str) -> dict[str, str]:
-        keys.append(key)
+    def stop(settings: Config, kept: demo.KeptHorde) -> dict[str, str]:
+        keys.append(kept.key)
         raise demo.DemoError("enough")
 
     monkeypatch.setattr(demo, "_check_bind", lambda bind: None)
@@ -303,6 +303,24 @@ def test_the_demos_key_is_as_long_as_horde_sdk_wants_it(monkeypatch: pytest.Monk
     with pytest.raises(demo.DemoError, match="enough"):
         demo.run(load(environ={}), None, [], print)
     assert len(keys[0]) == 22
+
+
+def test_a_demo_that_is_kept_finds_its_horde_and_its_key_again(tmp_path: Path) -> None:
+    folder = tmp_path / "family" / "horde"
+    kept = demo.keep_in(load(environ={}), str(folder))
+    assert kept.database == f"sqlite:///{folder}/horde.db"
+    assert len(kept.key) == 22
+    assert demo.keep_in(load(environ={}), str(folder)) == kept
+    assert (folder / "owner.key").stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+    private = {"private_horde": {"api_key": "a-key-of-the-settings"}}
+    assert demo.keep_in(load(environ={}, flags=private), str(folder)).key == "a-key-of-the-settings"
+
+
+def test_a_demo_says_where_it_cannot_keep_its_horde(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(demo.DemoError, match="cannot keep its horde in .*file/x: Not a directory"):
+        demo.keep_in(load(environ={}), str(tmp_path / "file" / "x"))
 
 
 def test_the_demo_listens_on_no_unix_socket() -> None:
@@ -536,5 +554,5 @@ def test_the_demos_answers_are_short_unless_settings_say_otherwise(
     given: dict[str, int], tokens: str
 ) -> None:
     settings = load(environ={}, flags={"horde": given})
-    variables = demo._variables(settings, "key")
+    variables = demo._variables(settings, demo.KeptHorde("memory", "key"))
     assert variables["HORDE_PROXY_HORDE__DEFAULT_MAX_TOKENS"] == tokens

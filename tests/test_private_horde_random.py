@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,6 +23,9 @@ from horde_proxy.private_horde.records import (
     StoredGeneration,
     TextRequest,
 )
+from horde_proxy.private_horde.store.base import Store
+from horde_proxy.private_horde.store.memory import MemoryStore
+from horde_proxy.private_horde.store.opening import open_store
 
 ANONYMOUS = "0000000000"
 KEYS = ("<owner-apikey>", "<other-apikey>")
@@ -34,11 +40,17 @@ class HordeContext(RuleBasedStateMachine):
     requests = Bundle("requests")
     jobs = Bundle("jobs")
 
+    def new_store(self) -> Store:
+        """An empty store."""
+        return MemoryStore()
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 5000.0
         numbers = count()
+        self.store = self.new_store()
         self.horde = PrivateHorde(
+            store=self.store,
             clock=lambda: self.now,
             new_id=lambda: f"id-{next(numbers)}",
             job_ttl=TTL,
@@ -48,6 +60,7 @@ class HordeContext(RuleBasedStateMachine):
         for number, key in enumerate(KEYS):
             self.horde.add_account(key, "user", kudos=100.0 * number, trusted=bool(number))
         self.results: dict[str, int] = {}
+        self.wishes: dict[str, tuple[str, set[str], bool]] = {}
         self.last_active: dict[str, float] = {}
         self.cancelled: set[str] = set()
         self.popped: dict[str, tuple[str, float, str]] = {}
@@ -70,6 +83,7 @@ class HordeContext(RuleBasedStateMachine):
             assert refusal.rc in ("TooManyPrompts", "KudosUpfront")
             return multiple()
         self.results[request_id] = n
+        self.wishes[request_id] = (key, set(models), validated)
         self.last_active[request_id] = self.now
         return request_id
 
@@ -83,16 +97,32 @@ class HordeContext(RuleBasedStateMachine):
     def pop(self, key: str, models: list[str], amount: int, known: bool) -> Any:
         offer = {"name": f"worker of {key}", "models": models, "amount": amount}
         offer["bridge_agent"] = "TabbyAPI:1:x" if known else "Other:1:x"
+        expected = self.expected_request(key, models, known)
         popped = self.horde.pop(key, {**offer, "max_length": 1024})
         if popped["id"] is None:
+            assert expected is None
             return multiple()
         (request_id,) = {self.request_of(job_id) for job_id in popped["ids"]}
+        assert request_id == expected
         assert request_id not in self.cancelled
         self.last_active[request_id] = self.now
         for job_id in popped["ids"]:
             assert job_id not in self.popped
             self.popped[job_id] = (key, self.now, request_id)
         return multiple(*popped["ids"])
+
+    def expected_request(self, key: str, models: list[str], known: bool) -> str | None:
+        """The first in the queue that fits; those of the worker's owner come first."""
+        statuses = {request_id: self.status(request_id) for request_id in self.results}
+        order = [
+            (owner != key, status["queue_position"], request_id)
+            for request_id, (owner, wanted, validated) in self.wishes.items()
+            if (status := statuses[request_id]) is not None
+            and status["queue_position"]
+            and (not wanted or wanted & set(models))
+            and (known or not validated)
+        ]
+        return min(order)[2] if order else None
 
     @rule(job_id=jobs, state=st.sampled_from(("ok", "ok", "censored", "faulted")))
     def hand_in(self, job_id: str, state: str) -> None:
@@ -187,7 +217,39 @@ class HordeContext(RuleBasedStateMachine):
                 entries = tx.find(LedgerEntry, account_id=account_id)
                 assert round(sum(entry.amount for entry in entries) - account.kudos, 6) == 0.0
                 assert account.kudos >= account.floor
+        self.store.close()
+
+
+class SqliteContext(HordeContext):
+    """The same with a file, a copy of an empty one: to make its tables takes long."""
+
+    def new_store(self) -> Store:
+        self.folder = TemporaryDirectory()
+        path = Path(self.folder.name) / "horde.db"
+        path.write_bytes(empty_file())
+        return open_store(f"sqlite:///{path}")
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
+@cache
+def empty_file() -> bytes:
+    """A database with the horde's tables."""
+    with TemporaryDirectory() as folder:
+        store = open_store(f"sqlite:///{folder}/horde.db")
+        with store.snapshot() as tx:
+            assert tx.open_requests() == []
+        store.close()
+        return (Path(folder) / "horde.db").read_bytes()
 
 
 HordeContext.TestCase.settings = settings(stateful_step_count=40)
 TestPrivateHordeUnderRandomUse = HordeContext.TestCase
+SqliteContext.TestCase.settings = settings(
+    # A quarter of the examples of the profile, because each step writes to the disk.
+    max_examples=max(settings().max_examples // 4, 1),
+    stateful_step_count=20,
+)
+TestSqliteHordeUnderRandomUse = SqliteContext.TestCase

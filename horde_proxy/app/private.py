@@ -15,13 +15,15 @@ from horde_proxy.app import private_calls
 from horde_proxy.app.private_calls import FROM_OUTSIDE
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.bodies import Request
-from horde_proxy.config import Config
+from horde_proxy.config import Config, ConfigError
+from horde_proxy.database.errors import DatabaseError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from horde_proxy.private_horde import PrivateHorde
+
 _PATH = "/api/v2/"
-_OWNER = "owner"
 _OWNERS_KUDOS = 1_000_000
 """Enough for any job, since the owner of a private horde pays nobody."""
 _OWNERS_CONCURRENCY = 10_000
@@ -43,16 +45,17 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
 
     key = settings.private_horde.api_key or runtime.new_secret()
     strict = settings.private_horde.strict
+    url = settings.private_horde.database_url()
     horde = PrivateHorde(
-        clock=runtime.clock,
+        store=runtime.open_horde_store(url) if url else None,
+        clock=runtime.now,
+        ticks=runtime.clock,
         wall_clock=runtime.now,
         rate_limits=strict,
         upfront_kudos=strict,
         anonymous=is_open(settings),
     )
-    horde.add_account(
-        key, _OWNER, trusted=True, kudos=_OWNERS_KUDOS, concurrency=_OWNERS_CONCURRENCY
-    )
+    _ensure_owner(horde, key, is_from_settings=settings.private_horde.api_key is not None)
     private = Flask("private_horde", static_folder=None)
     private.request_class = Request
     private.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
@@ -60,6 +63,19 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
     private_calls.register(private, app)
     app.wsgi_app = _split(private.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
     return PrivateApp(private, key, strict)
+
+
+def _ensure_owner(horde: PrivateHorde, key: str, *, is_from_settings: bool) -> None:
+    """Let the owner's account use this key. Raises ConfigError."""
+    try:
+        horde.ensure_owner(
+            key,
+            kudos=_OWNERS_KUDOS,
+            concurrency=_OWNERS_CONCURRENCY,
+            is_from_settings=is_from_settings,
+        )
+    except (DatabaseError, ValueError) as exc:
+        raise ConfigError(str(exc)) from exc
 
 
 def is_open(settings: Config) -> bool:

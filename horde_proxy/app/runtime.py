@@ -20,6 +20,7 @@ from horde_proxy.upstreams.sessions import new_session
 
 if TYPE_CHECKING:
     from horde_proxy.ledger.database import LedgerDatabase
+    from horde_proxy.private_horde.store.base import Store
 
 
 def open_ledger(url: str) -> LedgerDatabase:
@@ -29,13 +30,20 @@ def open_ledger(url: str) -> LedgerDatabase:
     return open_ledger(url)
 
 
+def open_horde_store(url: str) -> Store | None:
+    """The database of the private horde. Imported late, as `open_ledger`."""
+    from horde_proxy.private_horde.store import opening
+
+    return opening.open_store(url)
+
+
 @dataclass(frozen=True)
 class Runtime:
     """`clock` counts seconds from any start, `now` is Unix time (s).
 
     `sleep` replaces the real sleep, which a shutdown ends early. `run` starts a call that nobody
-    waits for; `run_later` does so after some seconds. `open_ledger` may return None, so that keys
-    and usage are kept in memory.
+    waits for; `run_later` does so after some seconds. `open_ledger` and `open_horde_store` may
+    return None, so that keys and usage, or the private horde, are kept in memory.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -47,3 +55,4 @@ class Runtime:
     run: Callable[[Callable[[], None]], None] = in_background
     run_later: Callable[[float, Callable[[], None]], None] = later_in_background
     open_ledger: Callable[[str], LedgerDatabase | None] = open_ledger
+    open_horde_store: Callable[[str], Store | None] = open_horde_store

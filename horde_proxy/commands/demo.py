@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -56,10 +58,18 @@ class _Stop(Exception):
 @click.option(
     "--model", metavar="PATH|ngram", help="A GGUF file of a llama model, or the toy, instead."
 )
+@click.option(
+    "--keep", metavar="DIR", help="Keep the horde in this folder: accounts, workers and requests."
+)
 @click.option("--echo", is_flag=True, help="Also run horde-proxy/echo, which repeats the user.")
 @click.option("--echo-delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
 def demo(
-    path: str | None, bind: str | None, model: str | None, echo: bool, echo_delay: float
+    path: str | None,
+    bind: str | None,
+    model: str | None,
+    keep: str | None,
+    echo: bool,
+    echo_delay: float,
 ) -> None:
     """Serve with a private horde and a small model: nothing else is needed."""
     # As for the processes that it starts: then a file need not say where chats go.
@@ -67,10 +77,36 @@ def demo(
     settings = load_settings(path, flags)
     echoes = [["--backend", "echo", "--delay", str(echo_delay), "--threads", "50"]] if echo else []
     try:
+        kept = keep_in(settings, keep) if keep else None
         workers = [["--backend", choose_backend(model, console.echo)], *echoes]
-        run(settings, path, workers, console.echo)
+        run(settings, path, workers, console.echo, kept)
     except DemoError as exc:
         raise click.ClickException(str(exc)) from exc
+
+
+@dataclass(frozen=True)
+class KeptHorde:
+    """Where a demo keeps its horde, and the key of the horde's owner."""
+
+    database: str
+    key: str
+
+
+def keep_in(settings: Config, folder: str) -> KeptHorde:
+    """The horde of a folder, which is made if need be. Raises DemoError."""
+    directory = Path(folder).expanduser().absolute()
+    path = directory / "owner.key"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            key = settings.private_horde.api_key or secrets.token_urlsafe(KEY_BYTES)
+            # Only its owner may read it, from the moment when it is made.
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(key)
+        key = settings.private_horde.api_key or path.read_text().strip()
+    except OSError as exc:
+        raise DemoError(f"the demo cannot keep its horde in {directory}: {exc.strerror}") from exc
+    return KeptHorde(f"sqlite:///{directory / 'horde.db'}", key)
 
 
 def choose_backend(model: str | None, report: Report) -> str:
@@ -95,17 +131,25 @@ def choose_backend(model: str | None, report: Report) -> str:
 
 
 def run(
-    settings: Config, path: str | None, workers: Sequence[Sequence[str]], report: Report
+    settings: Config,
+    path: str | None,
+    workers: Sequence[Sequence[str]],
+    report: Report,
+    kept: KeptHorde | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; then every process that was started is gone.
 
-    `workers` holds the options of each worker that is started. Raises DemoError when the port is
+    `workers` holds the options of each worker that is started. Without `kept`, the horde is in
+    memory. Raises DemoError when the port is
     taken or a process ends by itself.
     """
     bind = settings.server.bind
     _check_bind(bind)
-    key = settings.private_horde.api_key or secrets.token_urlsafe(KEY_BYTES)
-    environ = {**os.environ, **_variables(settings, key)}
+    if kept is None:
+        key = settings.private_horde.api_key or secrets.token_urlsafe(KEY_BYTES)
+        kept = KeptHorde(settings.private_horde.database or "memory", key)
+    key = kept.key
+    environ = {**os.environ, **_variables(settings, kept)}
     url = f"http://{_reachable(bind)}"
     report("Starting the proxy and its workers ...")
     with _interruptible(), _processes(report) as processes:
@@ -120,7 +164,7 @@ def run(
         _watch(processes)
 
 
-def _variables(settings: Config, key: str) -> dict[str, str]:
+def _variables(settings: Config, kept: KeptHorde) -> dict[str, str]:
     """The settings of the processes that are started, as environment variables."""
     horde = settings.horde
     is_given = "default_max_tokens" in horde.model_fields_set
@@ -132,7 +176,8 @@ def _variables(settings: Config, key: str) -> dict[str, str]:
         # Ctrl-C ends a demo at once.
         "HORDE_PROXY_SERVER__GRACE": "1",
         "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true",
-        "HORDE_PROXY_PRIVATE_HORDE__API_KEY": key,
+        "HORDE_PROXY_PRIVATE_HORDE__API_KEY": kept.key,
+        "HORDE_PROXY_PRIVATE_HORDE__DATABASE": kept.database,
         # numpy's threads would compete with each other for the cores.
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
     }

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from horde_proxy.config.values import Section, SentKey, header_value, key_name
-from horde_proxy.extras import command_for
+from horde_proxy.config.values import Section, SentKey, header_value, key_name, known_database
 from horde_proxy.folders import state_folder
 from horde_proxy.key_digest import digest_of_setting
 
@@ -102,15 +100,7 @@ class AccessSettings(Section):
     @field_validator("database")
     @classmethod
     def _known_database(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        if not url.startswith(("sqlite:///", "postgresql://")):
-            raise ValueError("write it as sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
-        if url.startswith("sqlite:///:memory:") or url in ("sqlite:///", "sqlite:////"):
-            raise ValueError("name a file: sqlite:///PATH, with four slashes for one from the root")
-        if url.startswith("postgresql") and find_spec("psycopg") is None:
-            raise ValueError(f"psycopg is missing; {command_for('postgres')}")
-        return url
+        return None if url is None else known_database(url)
 
 
 def _duplicates(digests: Mapping[str, str]) -> list[str]:

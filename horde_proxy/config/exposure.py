@@ -52,12 +52,17 @@ def warn_of_exposures(settings: Config) -> None:
 
 
 def exposures(settings: Config) -> Iterator[Exposure]:
-    """What others may write or read: the settings file, its folder, and the database of keys."""
+    """What others may write or read: the settings file, its folder, and the databases."""
     if settings.file:
         yield from _of_settings(settings.file, settings)
-    url = settings.access.database_url() or ""
-    if url.startswith("sqlite:///"):
-        yield from _of_database(url.removeprefix("sqlite:///").partition("?")[0])
+    private = settings.private_horde
+    databases = {
+        "the database of keys": settings.access.database_url(),
+        "the private horde's database": private.database_url() if private.enabled else None,
+    }
+    for name, url in databases.items():
+        if url is not None and url.startswith("sqlite:///"):
+            yield from _of_database(name, url.removeprefix("sqlite:///").partition("?")[0])
 
 
 def _of_settings(file: SettingsFile, settings: Config) -> Iterator[Exposure]:
@@ -75,13 +80,13 @@ def _of_settings(file: SettingsFile, settings: Config) -> Iterator[Exposure]:
     yield from _of_folders(path)
 
 
-def _of_database(path: str) -> Iterator[Exposure]:
+def _of_database(name: str, path: str) -> Iterator[Exposure]:
     """The file of keys' digests, keys of hordes and usage: whoever writes it may add a key."""
     status = status_of(path)
     if status is None:
         return
     if others_may_read(status) or others_may_write(status):
-        what = f"others may read or write the database of keys {path}"
+        what = f"others may read or write {name} {path}"
         yield Exposure(what, _close(path, status))
     yield from _of_folders(path)
 

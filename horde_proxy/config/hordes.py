@@ -14,12 +14,23 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
-from horde_proxy.config.values import HttpUrl, Seconds, SecondsOrZero, Section, SentKey, WebhookUrl
+from horde_proxy.config.values import (
+    HttpUrl,
+    Seconds,
+    SecondsOrZero,
+    Section,
+    SentKey,
+    WebhookUrl,
+    known_database,
+)
 from horde_proxy.extras import command_for
-from horde_proxy.folders import cache_folder
+from horde_proxy.folders import cache_folder, state_folder
 
 _LIMIT = re.compile(r"[1-9][0-9]*/(?:second|minute|hour|day)")
 """A limit in the notation of the library `limits`, as in "90/minute"."""
+
+
+_MEMORY = "memory"
 
 
 class HordeSettings(Section):
@@ -91,7 +102,27 @@ class PrivateHordeSettings(Section):
     strict: bool = False
     """With the public horde's limits of submits, and kudos required upfront."""
     api_key: Annotated[Annotated[SentKey, Field(min_length=8)] | None, Field(repr=False)] = None
-    """The key of its workers. Not set: a new one at each start."""
+    """The key of its owner and of the owner's workers. Not set: a new one at each start."""
+    database: Annotated[str | None, Field(repr=False)] = None
+    """Where its accounts, workers, requests and kudos are kept: `sqlite:///PATH`,
+    `postgresql://...`, or `memory`, which is lost at a restart. Not set: `horde.db` in the state
+    folder."""
+
+    def database_url(self) -> str | None:
+        """Where the horde is kept; None: in memory."""
+        if self.database == _MEMORY:
+            return None
+        return self.database or horde_file()
+
+    @field_validator("database")
+    @classmethod
+    def _database(cls, url: str | None) -> str | None:
+        return url if url in (None, _MEMORY) else known_database(url)
+
+
+def horde_file() -> str | None:
+    """The URL of the file in which a private horde is kept without other settings."""
+    return f"sqlite:///{state_folder()}/horde.db"
 
 
 class StatsSettings(Section):

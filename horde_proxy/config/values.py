@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from horde_proxy.extras import command_for
 
 _KEY_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 """As in "laptop", "ann@example.com" and "phone-2". api.auth's other accounts have spaces."""
@@ -73,6 +76,17 @@ def http_url(url: str) -> str:
     except ValueError:
         # urllib's own message would show the part of a password that follows a slash.
         raise ValueError("the port must be a number from 1 to 65535") from None
+    return url
+
+
+def known_database(url: str) -> str:
+    """The URL of a database that can be used here. Raises ValueError."""
+    if not url.startswith(("sqlite:///", "postgresql://")):
+        raise ValueError("write it as sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+    if url.startswith("sqlite:///:memory:") or url in ("sqlite:///", "sqlite:////"):
+        raise ValueError("name a file: sqlite:///PATH, with four slashes for one from the root")
+    if url.startswith("postgresql") and find_spec("psycopg") is None:
+        raise ValueError(f"psycopg is missing; {command_for('postgres')}")
     return url
 
 

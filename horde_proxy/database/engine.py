@@ -62,9 +62,15 @@ class Database:
     @contextmanager
     def begin(self, schema: Schema) -> Iterator[Connection]:
         """A transaction on up-to-date tables. Raises DatabaseError if anything fails."""
+        with self.failures(ValueError, OverflowError), self.engine(schema).begin() as connection:
+            yield connection
+
+    @contextmanager
+    def failures(self, *others: type[Exception]) -> Iterator[None]:
+        """Within it, the errors of the database, and `others`, become DatabaseError."""
+        ours: tuple[type[Exception], ...] = (SQLAlchemyError, sqlite3.Error, *others)
         try:
-            with self._engine(schema).begin() as connection:
-                yield connection
+            yield
         except ImportError as exc:
             raise DatabaseError(f"{self._label} needs psycopg; {command_for('postgres')}") from exc
         except OSError as exc:
@@ -72,7 +78,7 @@ class Database:
                 f"The database {self._label} failed: {_reason(exc)}. Set {self._setting} to a "
                 "place that can be written."
             ) from exc
-        except (SQLAlchemyError, sqlite3.Error, ValueError, OverflowError) as exc:
+        except ours as exc:
             raise DatabaseError(f"The database {self._label} failed: {_reason(exc)}") from exc
 
     def insert(self, table: Table) -> Any:
@@ -96,7 +102,8 @@ class Database:
             self._opened = None
             self._ready.clear()
 
-    def _engine(self, schema: Schema) -> Engine:
+    def engine(self, schema: Schema) -> Engine:
+        """The connections, for owners that keep one; the tables are up to date. See `failures`."""
         with self._lock:
             if self._opened is None:
                 self._opened = self._connect() if self.is_postgresql else self._open_file()

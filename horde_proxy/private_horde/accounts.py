@@ -11,9 +11,19 @@ from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import balances
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import AccountKey, HordeAccount
+from horde_proxy.private_horde.records import AccountKey, HordeAccount, HordeSetting
 
 _ANONYMOUS_ID = 0
+
+FROM_SETTINGS = "settings"
+"""The origin of the owner's key that the settings hold. There is one."""
+FROM_START = "start"
+"""The origin of an owner's key that a process made for itself when it started."""
+
+_OWNER = "owner_account"
+"""The setting of the horde with the number of the account that its settings make."""
+_MOST_START_KEYS = 100
+"""Of keys made at starts, the newest ones stay: other processes may still use them."""
 
 
 def ensure_anonymous(op: Operation) -> None:
@@ -38,6 +48,44 @@ def add(op: Operation, api_key: str, account: HordeAccount, kudos: float) -> Non
     if kudos:
         balances.give(op, account, kudos, balances.OPENING)
     op.tx.add(AccountKey(key_digest(api_key), account.id, op.now))
+
+
+def ensure_owner(
+    op: Operation, api_key: str, owner: HordeAccount, kudos: float, origin: str
+) -> str:
+    """The username of the owner's account, which is made the first time and found again later.
+
+    It gets the key, and so many kudos at least. A key that the settings held before no longer
+    works. Raises ValueError if the key is another account's.
+    """
+    account = _owner(op, owner)
+    if account.kudos < kudos:
+        balances.give(op, account, kudos - account.kudos, balances.OPENING)
+    digest = key_digest(api_key)
+    known = op.tx.get(AccountKey, digest)
+    if known is not None and known.account_id != account.id:
+        raise ValueError("private_horde.api_key is the key of another account of this horde")
+    if known is None:
+        op.tx.add(AccountKey(digest, account.id, op.now, origin))
+    keys = [key for key in op.tx.find(AccountKey, account_id=account.id) if key.digest != digest]
+    others = [key for key in keys if key.origin == origin]
+    others.sort(key=lambda key: key.created, reverse=True)
+    for key in others[0 if origin == FROM_SETTINGS else _MOST_START_KEYS :]:
+        op.tx.delete(key)
+    return account.username
+
+
+def _owner(op: Operation, owner: HordeAccount) -> HordeAccount:
+    """The owner's account, locked; the given one if there is none yet."""
+    setting = op.tx.get(HordeSetting, _OWNER)
+    account = None if setting is None else op.tx.lock(HordeAccount, int(setting.value))
+    if account is None:
+        op.tx.add(owner)
+        op.tx.add(HordeSetting(_OWNER, str(owner.id)))
+        return owner
+    account.trusted, account.concurrency = owner.trusted, owner.concurrency
+    op.tx.save(account)
+    return account
 
 
 def find(op: Operation, api_key: str) -> HordeAccount | None:

@@ -42,7 +42,7 @@ from horde_proxy.private_horde.records import (
     TextRequest,
     Worker,
 )
-from horde_proxy.private_horde.store.base import Store
+from horde_proxy.private_horde.store.base import KeyTaken, Store
 from horde_proxy.private_horde.store.memory import MemoryStore
 from horde_proxy.private_horde.upkeep import Upkeep
 from horde_proxy.private_horde.view import QueueView
@@ -191,6 +191,23 @@ class PrivateHorde:
             accounts.add(op, api_key, account, kudos)
             return account.username
 
+    def ensure_owner(
+        self,
+        api_key: str,
+        *,
+        kudos: float,
+        concurrency: int,
+        is_from_settings: bool,
+    ) -> str:
+        """Find the owner's account, or make it, and let it use this key. Its full name.
+
+        Raises ValueError if the key is another account's.
+        """
+        origin = accounts.FROM_SETTINGS if is_from_settings else accounts.FROM_START
+        with self._changing() as op:
+            owner = HordeAccount(NEW, "owner", op.now, trusted=True, concurrency=concurrency)
+            return accounts.ensure_owner(op, api_key, owner, kudos, origin)
+
     def open_requests(self) -> list[OpenRequest]:
         """Every request that is waiting or being processed, the oldest first."""
         with self._reading() as op:
@@ -275,6 +292,13 @@ class PrivateHorde:
         A pop also checks the worker in, and registers it if its name is new.
         """
         fields = schema.read(schema.POP, body)
+        try:
+            return self._pop(api_key, fields)
+        except KeyTaken:
+            # Another thread of this worker has registered its name since we looked.
+            return self._pop(api_key, fields)
+
+    def _pop(self, api_key: str | None, fields: Body) -> Body:
         with self._changing() as op:
             owner = accounts.require(op, api_key or "")
             worker, has_news = delivery.check_in(op, fields, owner)
@@ -430,7 +454,7 @@ class PrivateHorde:
             running = op.tx.find(Job, request_id=request.id)
         return responses.status(
             request,
-            sorted(results, key=lambda result: result.number),
+            sorted(results, key=lambda result: result.number)[: request.finished],
             position=op.view.position(request),
             wait_time=op.view.wait_time(
                 request, [job for job in running if job.state == "processing"], op.now

@@ -64,11 +64,32 @@ class HordeAccount:
 
 @dataclass(eq=False)
 class AccountKey:
-    """An API key of an account, by its digest."""
+    """An API key of an account, by its digest. `origin` says who made it (see `accounts`)."""
 
     digest: str = field(repr=False)
     account_id: int
     created: float
+    origin: str = ""
+
+
+@dataclass(eq=False)
+class HordeSharedKey:
+    """A key with limits of its own that spends the kudos of an account. Its id is the key.
+
+    `kudos` is what is left to spend, -1 for no limit; `utilized` is what it has spent. The other
+    limits are -1 for none. It works until `expires`.
+    """
+
+    id: str = field(repr=False)
+    account_id: int
+    name: str
+    created: float
+    expires: float | None = None
+    kudos: float = -1.0
+    utilized: float = 0.0
+    max_text_tokens: int = -1
+    max_image_pixels: int = -1
+    max_image_steps: int = -1
 
 
 @dataclass(frozen=True)
@@ -147,6 +168,18 @@ class Worker:
         if not request.models:
             return served[0]
         return next((model for model in request.models if model in served), None)
+
+
+@dataclass(eq=False)
+class WorkerMessage:
+    """A message to a worker's owner, which its pops carry until it expires."""
+
+    id: int
+    worker_id: str
+    message: str
+    origin: str
+    created: float
+    expires: float
 
 
 @dataclass(eq=False)
@@ -311,3 +344,24 @@ class UseCount:
     jobs: int
     tokens: int
     kudos: float
+
+
+@dataclass(eq=False)
+class HordeSetting:
+    """Something that the whole horde must remember, as JSON, by its name."""
+
+    name: str
+    value: str
+
+
+@dataclass(eq=False)
+class NewsItem:
+    """An element of GET status/news."""
+
+    id: int
+    published: float
+    title: str
+    newspiece: str
+    importance: str = "Information"
+    tags: tuple[str, ...] = ()
+    more_info_urls: tuple[str, ...] = ()

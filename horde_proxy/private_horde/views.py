@@ -9,6 +9,7 @@ every second and brought nothing, `is_unknown_path` those of no route.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, NotFound
 
 from horde_proxy.content_codings import UnsupportedCoding
+from horde_proxy.database.errors import DatabaseError
 from horde_proxy.json_reading import parse_json
 from horde_proxy.private_horde import responses, x_fields
 from horde_proxy.private_horde.errors import HordeError, invalid, too_fast, unreadable
@@ -29,6 +31,10 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _NODE = f"private-horde:80:{responses.VERSION}"
 
 _NO_ROUTE = "There is no such route here: this horde serves texts only."
+
+_NO_DATABASE = "The horde's database does not answer. Send the request again in some seconds."
+
+log = logging.getLogger(__name__)
 
 View = Callable[..., tuple[Any, int]]
 
@@ -58,6 +64,7 @@ def blueprint(horde: PrivateHorde) -> Blueprint:
     for rule in ("/", "/<path:rest>"):
         routes.add_url_rule(rule, "unknown_path", _unknown_path, methods=_METHODS)
     routes.register_error_handler(HordeError, _refused)
+    routes.register_error_handler(DatabaseError, _unavailable)
     routes.register_error_handler(HTTPException, _failed)
     routes.after_request(_with_headers)
     return routes
@@ -282,6 +289,12 @@ def _allowed(route: _Route) -> str:
 def _refused(error: HordeError) -> Response:
     g.refusal = error.rc
     return _json(error.body(), error.status)
+
+
+def _unavailable(error: DatabaseError) -> Response:
+    # Its message may name files and hosts, which callers should not see.
+    log.warning("the private horde cannot answer: %s", error)
+    return _json({"message": _NO_DATABASE}, 503, {"Retry-After": "2"})
 
 
 def _failed(error: HTTPException) -> Response:

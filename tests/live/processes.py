@@ -64,6 +64,8 @@ class Processes:
             "horde__key_limits": "[]",
             "server__cancel_grace": "0",
             "server__reattach": "false",
+            # Not the file of the one who runs the tests.
+            "private_horde__database": "memory",
             **settings,
         }
         bind = f"127.0.0.1:{free_port()}"

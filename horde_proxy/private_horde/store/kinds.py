@@ -1,7 +1,7 @@
 """The kinds of records that a store keeps, each with its key, indexes and counters.
 
-A new kind is a dataclass in `records` (or in a module of its own), a line here, and a table in
-`tables`, if it is to be kept in a database.
+A new kind is a dataclass in `records` (or in a module of its own), a line here, and a migration and
+a line in `tables`.
 """
 
 from __future__ import annotations
@@ -10,36 +10,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from horde_proxy.private_horde.records import (
-    AccountKey,
-    Charge,
-    HordeAccount,
-    Job,
-    LedgerEntry,
-    Payload,
-    StoredGeneration,
-    TextRequest,
-    UseCount,
-    Worker,
-)
+from horde_proxy.private_horde import records
 
 
 @dataclass(frozen=True)
 class Kind:
     """One kind of records.
 
-    `key` are the fields that identify a record; `numbered` keys are chosen by the store. `indexes`
-    are the fields that `Tx.find` may be asked for. `due` is the field with the time when something
-    has to happen to the record; None in that field means never. `counters` are numbers that
-    transactions change at the same time: what is stored is the difference, not the new value.
+    `key` are the fields that identify a record; `numbered` keys are chosen by the store. With
+    `appended`, a record may be numbered as late as the commit, which is cheaper. `unique` are
+    fields that callers choose, so that another record may have the same already. `indexes` are the
+    fields that `Tx.find` may be asked for. `due` is the field with the time when something has to
+    happen to the record; None in that field means never. `counters` are numbers that transactions
+    change at the same time: what is stored is the difference, not the new value.
     """
 
     record: type[Any]
-    key: tuple[str, ...]
+    key: tuple[str, ...] = ("id",)
     numbered: bool = False
+    appended: bool = False
+    unique: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     due: str | None = None
-    counters: frozenset[str] = frozenset()
+    counters: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,46 +46,37 @@ class Kind:
         return tuple(getattr(record, name) for name in self.key)
 
 
+_ACCOUNT_COUNTERS = (
+    "kudos",
+    "accumulated",
+    "held",
+    "requests_sent",
+    "tokens_requested",
+    "jobs_done",
+    "tokens_made",
+)
+_WORKER_COUNTERS = ("uptime", "fulfilled", "uncompleted", "kudos")
+
+# In the order in which a commit writes them: accounts and workers, which many transactions change,
+# come late, so that they are locked for a short time only.
 _ALL = (
+    Kind(records.TextRequest, indexes=("account_id",), due="expires", counters=("kudos",)),
+    Kind(records.Payload, ("request_id",)),
+    Kind(records.Job, indexes=("request_id",), due="deadline"),
+    Kind(records.StoredGeneration, ("job_id",), indexes=("request_id",)),
+    Kind(records.AccountKey, ("digest",), unique=("digest",), indexes=("account_id",)),
+    Kind(records.HordeSharedKey, indexes=("account_id",), counters=("kudos", "utilized")),
+    Kind(records.WorkerMessage, numbered=True, indexes=("worker_id",)),
+    Kind(records.NewsItem, numbered=True),
+    Kind(records.HordeSetting, ("name",)),
+    Kind(records.LedgerEntry, numbered=True, appended=True, indexes=("account_id", "request_id")),
+    Kind(records.Charge, numbered=True, appended=True, indexes=("request_id",), due="due"),
+    Kind(records.HordeAccount, numbered=True, counters=_ACCOUNT_COUNTERS),
+    Kind(records.Worker, unique=("name",), indexes=("name", "owner_id"), counters=_WORKER_COUNTERS),
     Kind(
-        HordeAccount,
-        ("id",),
-        numbered=True,
-        counters=frozenset(
-            (
-                "kudos",
-                "accumulated",
-                "held",
-                "requests_sent",
-                "tokens_requested",
-                "jobs_done",
-                "tokens_made",
-            )
-        ),
-    ),
-    Kind(AccountKey, ("digest",), indexes=("account_id",)),
-    Kind(
-        Worker,
-        ("id",),
-        indexes=("name", "owner_id"),
-        counters=frozenset(("uptime", "fulfilled", "uncompleted", "kudos")),
-    ),
-    Kind(
-        TextRequest,
-        ("id",),
-        indexes=("account_id",),
-        due="expires",
-        counters=frozenset(("kudos",)),
-    ),
-    Kind(Payload, ("request_id",)),
-    Kind(Job, ("id",), indexes=("request_id",), due="deadline"),
-    Kind(StoredGeneration, ("job_id",), indexes=("request_id",)),
-    Kind(LedgerEntry, ("id",), numbered=True, indexes=("account_id", "request_id")),
-    Kind(Charge, ("id",), numbered=True, indexes=("request_id",), due="due"),
-    Kind(
-        UseCount,
+        records.UseCount,
         ("width", "start", "account_id", "model"),
-        counters=frozenset(("jobs", "tokens", "kudos")),
+        counters=("jobs", "tokens", "kudos"),
     ),
 )
 

@@ -20,9 +20,6 @@ from horde_proxy.private_horde.store.kinds import KINDS, Kind
 
 R = TypeVar("R")
 
-_UNIQUE = {Worker: "name"}
-"""Fields besides the key that no two records share."""
-
 
 class _Rows:
     """The stored records of one kind, by key and by each index."""
@@ -219,8 +216,8 @@ class MemoryTx(Tx):
         if rows.kind.numbered and record.id == NEW:
             record.id = rows.next_number()
         key = rows.kind.key_of(record)
-        unique = _UNIQUE.get(type(record))
-        taken = unique is not None and self.find(type(record), **{unique: getattr(record, unique)})
+        names = [name for name in rows.kind.unique if name in rows.indexes]
+        taken = any(self.find(type(record), **{name: getattr(record, name)}) for name in names)
         if taken or self.get(type(record), key) is not None:
             raise KeyTaken(f"{type(record).__name__} {key} is taken")
         self._mine[type(record), key] = self.changed[type(record), key] = record

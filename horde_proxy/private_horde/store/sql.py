@@ -1,0 +1,383 @@
+"""A transaction in a database: the same for SQLite and PostgreSQL.
+
+It reads a record once, notes what changes, and writes all of it at the end (or before a query that
+must see it): first what belongs to requests, then accounts, then workers (the order of `KINDS`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import merge
+from typing import Any, Protocol, TypeVar
+
+from horde_proxy.private_horde.records import NEW, TextRequest, UseCount, Worker
+from horde_proxy.private_horde.store.base import KeyTaken, Tx
+from horde_proxy.private_horde.store.kinds import KINDS
+from horde_proxy.private_horde.store.statements import RECORD_SQL, Row, storable
+from horde_proxy.private_horde.store.tables import WAITING
+
+R = TypeVar("R")
+
+Values = Mapping[str, Any]
+
+_PAGES = (4, 32, 256)
+"""Rows of the first, the second, and each further page of the queue: one of the first is taken."""
+
+_OPEN = "expires IS NOT NULL AND NOT faulted AND finished < n"
+"""TextRequest.open, as in the index horde_requests_open."""
+
+_ENLIST = (
+    f"INSERT INTO {WAITING} (model, request_id, account_id, rank, queued_at) "
+    "VALUES (:model, :request_id, :account_id, :rank, :queued_at)"
+)
+_DELIST = f"DELETE FROM {WAITING} WHERE request_id = :id"
+
+
+class Driver(Protocol):
+    """One connection, with a transaction begun."""
+
+    is_postgresql: bool
+
+    def rows(self, sql: str, values: Values) -> Sequence[Row]:
+        """The rows of a statement."""
+
+    def execute(self, sql: str, values: Values) -> int:
+        """The number of rows that a statement has changed."""
+
+    def execute_all(self, sql: str, values: Sequence[Values]) -> None:
+        """Execute a statement for each of these."""
+
+
+@dataclass
+class _Held:
+    """A record of a transaction: its row as it was read, None for a new one, and its state."""
+
+    record: Any
+    row: dict[str, Any] | None
+    is_locked: bool = False
+    is_changed: bool = False
+    is_deleted: bool = False
+
+
+class SqlTx(Tx):
+    """A transaction on a connection. Its caller begins and ends it, and calls `flush` before."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._held: dict[tuple[type[Any], Any], _Held] = {}
+        self._added: list[Any] = []
+        self._counts: list[UseCount] = []
+        self._is_clean = True
+        # All records that were added, saved or deleted.
+        self.changes: dict[int, Any] = {}
+
+    # Reading.
+
+    def get(self, kind: type[R], key: Any) -> R | None:
+        held = self._held.get((kind, key))
+        if held is not None:
+            return None if held.is_deleted else held.record
+        return self._read(kind, key, "")
+
+    def lock(self, kind: type[R], key: Any) -> R | None:
+        return self._lock(kind, key, "FOR UPDATE")
+
+    def try_lock(self, kind: type[R], key: Any) -> R | None:
+        return self._lock(kind, key, "FOR UPDATE SKIP LOCKED")
+
+    def lock_all(self, kind: type[R], keys: Sequence[Any]) -> dict[Any, R]:
+        records = {key: self.lock(kind, key) for key in sorted(keys)}
+        return {key: record for key, record in records.items() if record is not None}
+
+    def _lock(self, kind: type[R], key: Any, mode: str) -> R | None:
+        # A transaction of SQLite that may write keeps all others from writing.
+        if not self._driver.is_postgresql:
+            return self.get(kind, key)
+        held = self._held.get((kind, key))
+        if held is not None and (held.is_locked or held.is_deleted):
+            return None if held.is_deleted else held.record
+        # What it has changed would be lost when the row is read again.
+        self.flush()
+        record = self._read(kind, key, mode)
+        if record is not None:
+            self._held[kind, key].is_locked = True
+        return record
+
+    def _read(self, kind: type[R], key: Any, mode: str) -> R | None:
+        sql = RECORD_SQL[kind]
+        names = sql.kind.key
+        values = (key,) if len(names) == 1 else key
+        equals = {name: sql.dump(name, value) for name, value in zip(names, values, strict=True)}
+        rows = self._driver.rows(f"{sql.by_key} {mode}" if mode else sql.by_key, equals)
+        return self._hold(kind, rows[0]) if rows else None
+
+    def find(self, kind: type[R], **equals: Any) -> list[R]:
+        self.flush()
+        sql = RECORD_SQL[kind]
+        values = {name: sql.dump(name, value) for name, value in equals.items()}
+        return self._hold_all(kind, self._driver.rows(sql.find(tuple(equals)), values))
+
+    def _hold(self, kind: type[R], row: Row) -> R:
+        """The record of a row that was just read; the same object as before, if there was one."""
+        record = RECORD_SQL[kind].load(row)
+        key = KINDS[kind].key_of(record)
+        held = self._held.get((kind, key))
+        if held is None:
+            self._held[kind, key] = _Held(record, dict(record.__dict__))
+            return record  # type: ignore[no-any-return]
+        if not held.is_changed:
+            held.row = dict(record.__dict__)
+            held.record.__dict__.update(record.__dict__)
+        return held.record  # type: ignore[no-any-return]
+
+    def _hold_all(self, kind: type[R], rows: Sequence[Row]) -> list[R]:
+        return [self._hold(kind, row) for row in rows]
+
+    # Writing.
+
+    def add(self, record: Any) -> None:
+        kind = KINDS[type(record)]
+        self._is_clean = False
+        self.changes[id(record)] = record
+        if kind.appended:
+            self._added.append(record)
+            return
+        row = None
+        if kind.numbered and record.id == NEW:
+            record.id = self._insert_numbered(record)
+            row = dict(record.__dict__)
+        elif kind.unique:
+            self._insert_unless_taken(record)
+            row = dict(record.__dict__)
+        else:
+            self._added.append(record)
+        self._held[type(record), kind.key_of(record)] = _Held(record, row, is_locked=True)
+
+    def _insert_numbered(self, record: Any) -> int:
+        sql = RECORD_SQL[type(record)]
+        rows = self._driver.rows(f"{sql.insert_numbered} RETURNING id", sql.row(record))
+        return int(rows[0][0])
+
+    def _insert_unless_taken(self, record: Any) -> None:
+        sql = RECORD_SQL[type(record)]
+        if self._driver.execute(f"{sql.insert} ON CONFLICT DO NOTHING", sql.row(record)) == 0:
+            raise KeyTaken(f"this {type(record).__name__} exists already")
+
+    def save(self, record: Any) -> None:
+        held = self._held.get((type(record), KINDS[type(record)].key_of(record)))
+        assert held is not None and held.record is record, "the record is not of this transaction"
+        held.is_changed = True
+        self._is_clean = False
+        self.changes[id(record)] = record
+
+    def delete(self, record: Any) -> None:
+        self.flush()
+        sql = RECORD_SQL[type(record)]
+        held = self._held.setdefault(
+            (type(record), sql.kind.key_of(record)), _Held(record, dict(record.__dict__))
+        )
+        held.is_deleted = True
+        self.changes[id(record)] = record
+        values = {name: sql.dump(name, getattr(record, name)) for name in sql.kind.key}
+        self._driver.execute(sql.delete, values)
+        if isinstance(record, TextRequest):
+            self._driver.execute(_DELIST, values)
+
+    def count_use(self, use: UseCount) -> None:
+        self._counts.append(use)
+        self._is_clean = False
+
+    def flush(self) -> None:
+        """Write all changes."""
+        if self._is_clean:
+            return
+        self._is_clean = True
+        for kind in KINDS:
+            self._insert_all(kind)
+            self._update_all(kind)
+        self._added.clear()
+        # Sorted: two transactions that lock the same rows in different orders deadlock.
+        sql = RECORD_SQL[UseCount]
+        for use in sorted(self._counts, key=sql.kind.key_of):
+            self._driver.execute(sql.add_up, sql.row(use))
+        self._counts.clear()
+
+    def _insert_all(self, kind: type[Any]) -> None:
+        records = [record for record in self._added if type(record) is kind]
+        if not records:
+            return
+        sql = RECORD_SQL[kind]
+        text = sql.insert_numbered if sql.kind.appended else sql.insert
+        rows = [sql.row(record) for record in records]
+        if len(rows) == 1:
+            self._driver.execute(text, rows[0])
+        else:
+            self._driver.execute_all(text, rows)
+        for record in records:
+            if not sql.kind.appended:
+                self._held[kind, sql.kind.key_of(record)].row = dict(record.__dict__)
+            if kind is TextRequest and record.queued:
+                self._enlist(record)
+
+    def _update_all(self, kind: type[Any]) -> None:
+        changed = [
+            held
+            for (of, _), held in self._held.items()
+            if of is kind and held.is_changed and not held.is_deleted
+        ]
+        if len(changed) > 1:
+            changed.sort(key=lambda held: KINDS[kind].key_of(held.record))
+        for held in changed:
+            self._update(held)
+
+    def _update(self, held: _Held) -> None:
+        record, row = held.record, held.row
+        held.is_changed = False
+        assert row is not None
+        sql = RECORD_SQL[type(record)]
+        now, counters = record.__dict__, sql.kind.counters
+        names = tuple(name for name, value in now.items() if value != row[name])
+        if not names:
+            return
+        values = {
+            name: now[name] - row[name] if name in counters else sql.dump(name, now[name])
+            for name in names
+        }
+        values.update((name, sql.dump(name, now[name])) for name in sql.kind.key)
+        self._driver.execute(sql.update(names), values)
+        if isinstance(record, TextRequest):
+            self._relist(record, row)
+        held.row = dict(now)
+
+    def _enlist(self, request: TextRequest) -> None:
+        row = {
+            "request_id": request.id,
+            "account_id": request.account_id,
+            "rank": request.rank,
+            "queued_at": request.queued_at,
+        }
+        for model in dict.fromkeys(map(storable, request.models)) or ("",):
+            self._driver.execute(_ENLIST, {"model": model, **row})
+
+    def _relist(self, request: TextRequest, row: dict[str, Any]) -> None:
+        """Keep the index of the queue right for a request that has changed."""
+        before = object.__new__(TextRequest)
+        before.__dict__.update(row)
+        if before.queued and not request.queued:
+            self._driver.execute(_DELIST, {"id": request.id})
+        elif request.queued and not before.queued:
+            self._enlist(request)
+
+    # Queries.
+
+    def waiting(
+        self, models: Sequence[str], account_id: int | None = None
+    ) -> Iterator[TextRequest]:
+        self.flush()
+        wanted = self._wanted(models, account_id)
+        queues = [self._queue_of(model, account_id) for model in wanted]
+        return queues[0] if len(queues) == 1 else _distinct(merge(*queues, key=_order))
+
+    def _wanted(self, models: Sequence[str], account_id: int | None) -> list[str]:
+        """Which of these models, and of "" for any, somebody waits for."""
+        names = json.dumps(["", *map(storable, models)])
+        source = "json_each(:models) AS served"
+        if self._driver.is_postgresql:
+            source = "jsonb_array_elements_text(CAST(:models AS jsonb)) AS served (value)"
+        text = (
+            f"SELECT value FROM {source} WHERE EXISTS "
+            f"(SELECT 1 FROM {WAITING} WHERE {_of(account_id)}model = served.value)"
+        )
+        rows = self._driver.rows(text, {"models": names, "account_id": account_id})
+        return [row[0] for row in rows]
+
+    def _queue_of(self, model: str, account_id: int | None) -> Iterator[TextRequest]:
+        """The queued requests of one model, a page at a time."""
+        sql = RECORD_SQL[TextRequest]
+        values: dict[str, Any] = {"model": model, "account_id": account_id}
+        after = ""
+        for number in range(1_000_000):
+            page = _PAGES[min(number, len(_PAGES) - 1)]
+            text = sql.select(
+                f"WHERE id IN (SELECT request_id FROM {WAITING} "
+                f"WHERE {_of(account_id)}model = :model{after} "
+                "ORDER BY rank, queued_at, request_id LIMIT :page) ORDER BY rank, queued_at, id"
+            )
+            rows = self._driver.rows(text, {**values, "page": page})
+            requests = [sql.load(row) for row in rows]
+            yield from requests
+            if len(requests) < page:
+                return
+            last = requests[-1]
+            values |= {"rank": last.rank, "queued_at": last.queued_at, "id": last.id}
+            after = " AND (rank, queued_at, request_id) > (:rank, :queued_at, :id)"
+
+    def open_requests(self, account_id: int | None = None) -> list[TextRequest]:
+        self.flush()
+        sql = RECORD_SQL[TextRequest]
+        text = sql.select(f"WHERE {_of(account_id)}{_OPEN} ORDER BY queued_at, id")
+        return [sql.load(row) for row in self._driver.rows(text, {"account_id": account_id})]
+
+    def workers_since(self, last_seen: float) -> list[Worker]:
+        self.flush()
+        sql = RECORD_SQL[Worker]
+        text = sql.select("WHERE last_seen > :last_seen ORDER BY last_seen, id")
+        return [sql.load(row) for row in self._driver.rows(text, {"last_seen": last_seen})]
+
+    def due(self, kind: type[R], now: float, limit: int) -> list[R]:
+        self.flush()
+        sql = RECORD_SQL[kind]
+        due = sql.kind.due
+        text = sql.select(f"WHERE {due} <= :now ORDER BY {due} LIMIT :page")
+        return self._hold_all(kind, self._driver.rows(text, {"now": now, "page": limit}))
+
+    def next_due(self, kind: type[Any]) -> float | None:
+        self.flush()
+        sql = RECORD_SQL[kind]
+        [[first]] = self._driver.rows(f"SELECT min({sql.kind.due}) FROM {sql.table}", {})
+        return first  # type: ignore[no-any-return]
+
+    def due_after(self, kind: type[R], time: float) -> list[R]:
+        self.flush()
+        sql = RECORD_SQL[kind]
+        text = sql.select(f"WHERE {sql.kind.due} > :time ORDER BY id")
+        return self._hold_all(kind, self._driver.rows(text, {"time": time}))
+
+    def use_by_model(self, width: int, after: float) -> dict[str, tuple[int, int]]:
+        self.flush()
+        text = (
+            f"SELECT model, SUM(jobs), SUM(tokens) FROM {RECORD_SQL[UseCount].table} "
+            "WHERE width = :width AND start > :after GROUP BY model"
+        )
+        rows = self._driver.rows(text, {"width": width, "after": after})
+        return {model: (int(jobs), int(tokens)) for model, jobs, tokens in rows}
+
+    def take_use(self, width: int, until: float) -> list[UseCount]:
+        self.flush()
+        sql = RECORD_SQL[UseCount]
+        text = (
+            f"DELETE FROM {sql.table} WHERE width = :width AND start <= :until "
+            f"RETURNING {sql.columns}"
+        )
+        rows = self._driver.rows(text, {"width": width, "until": until})
+        return [sql.load(row) for row in rows]
+
+
+def _of(account_id: int | None) -> str:
+    """The beginning of a condition for one account, or for all."""
+    return "" if account_id is None else "account_id = :account_id AND "
+
+
+def _order(request: TextRequest) -> tuple[float, float, str]:
+    return request.order
+
+
+def _distinct(requests: Iterator[TextRequest]) -> Iterator[TextRequest]:
+    """Without those that came before: a request that names two models is in two queues."""
+    before = None
+    for request in requests:
+        if before is None or request.order != before.order:
+            yield request
+        before = request
