@@ -139,10 +139,10 @@ def test_a_prefill_is_the_beginning_of_a_call(style: str) -> None:
 @pytest.mark.parametrize(
     ("style", "parallel", "strings"),
     [
-        ("hermes", True, ("<tool_response>",)),
-        ("hermes", False, ("<tool_response>", "</tool_call>")),
-        ("llama3", False, ("<tool_response>",)),
-        ("mistral", False, ("<tool_response>",)),
+        ("hermes", True, ("\n<tool_response>",)),
+        ("hermes", False, ("\n<tool_response>", "\n</tool_call>")),
+        ("llama3", False, ("\n<tool_response>",)),
+        ("mistral", False, ("\n<tool_response>",)),
     ],
 )
 def test_the_stops_of_each_style(style: str, parallel: bool, strings: tuple[str, ...]) -> None:

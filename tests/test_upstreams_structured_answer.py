@@ -106,7 +106,7 @@ def test_the_model_is_told_of_the_tools_and_kept_from_inventing_results(world: W
     [payload] = worker.payloads
     assert "# Tools" in payload["prompt"]
     assert '"name":"get_weather"' in payload["prompt"]
-    assert "<tool_response>" in payload["stop_sequence"]
+    assert "\n<tool_response>" in payload["stop_sequence"]
     assert (payload["temperature"], payload["rep_pen"]) == (0.7, 1.0)
 
 

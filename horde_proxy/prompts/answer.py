@@ -13,6 +13,7 @@ from typing import Literal
 
 from horde_proxy.prompts.formats import Format, restore
 from horde_proxy.prompts.tokens import estimate, truncate
+from horde_proxy.prompts.tool_calls.markers import marked_calls
 
 END_MARKERS = (
     "</s>",
@@ -84,7 +85,7 @@ def read_answer(
     reasoning.
     """
     body = text if prefilled else without_echo(text, format)
-    body, stop = cut(body, (*stops, *format.stops))
+    body, stop = cut_turn(body, stops, format)
     if stop is None:
         body, stop = _without_end(body, format)
     ran_out = stop is None and _ran_out(body, max_length)
@@ -116,6 +117,28 @@ def cut(text: str, stops: Iterable[str]) -> tuple[str, str | None]:
         return text, None
     position, _, stop = min(matches)
     return text[:position], stop
+
+
+def cut_turn(text: str, stops: Sequence[str], format: Format) -> tuple[str, str | None]:
+    """As `cut`, at the stops and at the end of the turn.
+
+    A tag of the format within a call, as in a file about chat formats, does not end the turn.
+    """
+    body, stop = cut(text, stops)
+    tags = [tag for tag in format.stops if tag in body]
+    calls = marked_calls(text) if tags else []
+    positions = [(_position_outside(text, tag, calls), -len(tag), tag) for tag in tags]
+    position, _, tag = min(positions, default=(len(body), 0, ""))
+    return (text[:position], tag) if position < len(body) else (body, stop)
+
+
+def _position_outside(text: str, tag: str, parts: Sequence[tuple[int, int]]) -> int:
+    """Where a tag is first that is in none of the parts; the text's length without one."""
+    position = text.find(tag)
+    for start, end in parts:
+        if start <= position < end:
+            position = text.find(tag, end)
+    return position if position >= 0 else len(text)
 
 
 def without_echo(text: str, format: Format) -> str:

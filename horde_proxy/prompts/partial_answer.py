@@ -20,6 +20,7 @@ from horde_proxy.prompts.answer import (
     END_MARKERS,
     Answer,
     cut,
+    cut_turn,
     end_marker,
     ends_a_sentence,
     read_answer,
@@ -212,7 +213,7 @@ class PartialAnswer:
 
     def _stop(self) -> str | None:
         body = self.text if self._prefilled else without_echo(self.text, self._format)
-        return cut(body, self._all_stops())[1] or end_marker(body)
+        return cut_turn(body, self._stops, self._format)[1] or end_marker(body)
 
     def _final_text(self) -> str:
         """The beginning of the text that no continuation can change."""

@@ -27,12 +27,12 @@ _HARMONY = re.compile(
     r"(?:<\|start\|>)?(?:assistant)?(?:<\|channel\|>)?(?:commentary|analysis)?\s{0,9}"
     r"\bt(?:o(?:=[^{}`\n]{0,300}\n?\s{0,9})?)?\Z"
     r"|(?:<\|start\|>)?(?:assistant)?(?:<\|channel\|>)?(?:commentary|analysis)\s{0,9}\Z"
-    r"|(?:<\|(?:start|channel)\|>|\bassistant)[a-z]{0,20}(?:<\|channel\|>[a-z]{0,12})?\s{0,9}\Z"
+    r"|(?:<\|(?:start|channel)\|>|\bassistant)[a-z]{0,20}(?:<\|?[a-z]{0,7}\|?>?[a-z]{0,12})?\s{0,9}\Z"
 )
 # ReAct's and Command R's heading, also without an input yet: **Action:** bash\n\nAction In
 _ACTION = re.compile(
     r"^(?:\*{1,2}|\**A[action]{0,5}\**|\**Action\**:[^{\n]{0,150}"
-    r"(?:\n+(?:\**A[action]{0,5}(?: I?[nput]{0,4}\**:?[^{\n]{0,300})?)?)?)\Z",
+    r"(?:\n+(?:\**(?:A[action]{0,5}(?: I?[nput]{0,4}\**:?[^{\n]{0,300})?)?)?)?)\Z",
     re.MULTILINE,
 )
 # A tag that may be a tool's own: <ba
@@ -41,7 +41,7 @@ _TAG = re.compile(r"<(\|?[A-Za-z_][\w.\-]{0,127}|\|?)\Z|<(?:function|invoke)[= ]
 # Before a name: the list of Python's calls
 _BEFORE_NAME = re.compile(r"\[\s{0,9}\Z")
 _WORD = re.compile(r"[A-Za-z0-9_.\-]+")
-_FENCE = re.compile(r"`{1,3}(?:[ \t]{0,9}[\w+-]{0,20})?\s*\Z")
+_FENCE = re.compile(r"(?:```[ \t]{0,9}[\w+-]{0,20}\s*|`{1,2})\Z")
 
 
 def beginning_at(searched: SearchedText, *, after: int) -> int:
@@ -61,22 +61,33 @@ def beginning_at(searched: SearchedText, *, after: int) -> int:
     if name:
         before = _BEFORE_NAME.search(text, max(after, name.start() - 40), name.start())
         begin = before.start() if before else name.start()
-        if _may_be_call(searched, name, begin):
-            positions.append(begin)
+        positions.append(_call_at(searched, name, begin))
     # The fence before a call belongs to it: "```json\n{"
     begun = min(positions)
     fence = _FENCE.search(text, max(after, begun - 40), begun)
-    return fence.start() if fence else begun
+    return fence.start() if fence and not _ends_inline_code(text, fence) else begun
 
 
-def _may_be_call(searched: SearchedText, name: re.Match[str], begin: int) -> bool:
-    """Whether a name at the end of the text may be that of a call, which begins at `begin`."""
-    word = _WORD.match(searched.text, name.start())
-    parts = (word[0] if word else "").split(".")
-    if starts_well(searched.text, begin) and _may_be_name(searched, ".".join(parts)):
-        return True
+def _ends_inline_code(text: str, ticks: re.Match[str]) -> bool:
+    """Whether a backtick closes another one of its line: `code`."""
+    line = text[max(0, ticks.start() - _TAIL) : ticks.start()].rpartition("\n")[2]
+    return not ticks[0].startswith("```") and line.count("`") % 2 == 1
+
+
+def _call_at(searched: SearchedText, name: re.Match[str], begin: int) -> int:
+    """Where a call may begin whose name is at the end of the text; the text's length without one.
+
+    `begin`: where it begins if the whole name is its name.
+    """
+    text = searched.text
+    word = _WORD.match(text, name.start())
+    beginning = word[0] if word else ""
+    if starts_well(text, begin) and _may_be_name(searched, beginning):
+        return begin
     # Behind a full stop: "Let me look.bash"
-    return any(_may_be_name(searched, ".".join(parts[number:])) for number in range(1, len(parts)))
+    dots = [dot.end() for dot in re.finditer(r"\.", beginning)]
+    ends = (dot for dot in dots if beginning[dot:] and _may_be_name(searched, beginning[dot:]))
+    return name.start() + next(ends, len(text) - name.start())
 
 
 def _may_be_name(searched: SearchedText, beginning: str) -> bool:

@@ -106,9 +106,13 @@ def prefill(style: str, choice: str) -> str:
 
 
 def stops(style: str, *, parallel: bool) -> tuple[str, ...]:
-    """Stop strings: a model must not invent results, nor add a call if only one is allowed."""
-    ends = ("</tool_call>",) if style == "hermes" and not parallel else ()
-    return ("<tool_response>", *ends)
+    """Stop strings: a model must not invent results, nor add a call if only one is allowed.
+
+    They begin with a line break, as models were trained to write them: within a line, they belong
+    to a value, such as a file about tool calls. In JSON, a value has no line breaks at all.
+    """
+    ends = ("\n</tool_call>",) if style == "hermes" and not parallel else ()
+    return ("\n<tool_response>", *ends)
 
 
 def style_for(format_name: str) -> str:

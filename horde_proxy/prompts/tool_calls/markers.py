@@ -79,7 +79,7 @@ OPENINGS = (
     *("<|tools_prefix|>", "<|START_ACTION|>", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"),
     *("<｜DSML｜function_calls>", "<｜DSML｜invoke name=", SEPARATOR),
     *("<|tool_call|>", "<|tool_calls|>", "<|function_call|>", "<|start|>", "<|channel|>"),
-    *("<|python_tag|>", "<|python_start|>", "```tool_code"),
+    *("<|python_tag|>", "<|python_start|>"),
 )
 _PARTIAL_CLOSERS = (
     *("</tool_calls>", "</toolcall>", "</function_calls>", "</functioncall>", "</tools>"),
@@ -101,6 +101,18 @@ _SHORTEST_PARTIAL = 3
 _PREFIXES_OF_OPENINGS = _prefixes(OPENINGS)
 _PREFIXES_OF_CLOSERS = _prefixes(_PARTIAL_CLOSERS)
 _LONGEST_LITERAL = max(map(len, (*OPENINGS, *_PARTIAL_CLOSERS)))
+
+
+def marked_calls(text: str) -> list[tuple[int, int]]:
+    """The parts of a text from an opening marker to the next closing one, without empty ones."""
+    parts, position = [], 0
+    while opening := OPENING.search(text, position):
+        closing = CLOSING.search(text, opening.end())
+        if closing is None:
+            break
+        parts.append((opening.start(), closing.end()))
+        position = closing.end()
+    return parts
 
 
 def next_opening_at(text: str, position: int) -> int:

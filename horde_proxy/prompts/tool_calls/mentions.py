@@ -22,14 +22,12 @@ from horde_proxy.prompts.tool_calls.scanning import Group
 _CALL_BLOCKS = ("", "json", "tool_code", "tool_call", "tool_calls", "tool_use", "xml")
 _SPACES = re.compile(r"\s*")
 # The last word before a call in the midst of a sentence: "Models write <tool_call>"
-_MID_SENTENCE_BEFORE = re.compile(r"[^\W_][,;]?[ \t]+\Z")
-# And the first one after it: "</tool_call> for a call"
-_MID_SENTENCE_AFTER = re.compile(r"[ \t]+[a-z]")
+_MID_SENTENCE = re.compile(r"[^\W_][,;]?[ \t]+\Z")
 # The item of a list that a call stands in: "2. Writing a file:", "- To read a file:"
 _LIST_ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t][^\n]*\n?\s*\Z", re.MULTILINE)
 # A value that stands for another one: "<command>", "...", "path/to/file"
 _PLACEHOLDER = re.compile(r"<[\w .,/\-]{1,60}>|\.{3}|…|(?:/?path/to/|your[_ ])[\w./\- ]{0,60}")
-_LONGEST_ITEM = 300
+_LONGEST_ITEM, _LONGEST_WORD = 300, 80
 # A marker that a message had and the model quotes, directly before a call: "<·tool_call>\n". In the
 # prompt, it was broken up with a mark.
 _QUOTED_MARKER = re.compile(rf"[<\[]{MARK}{{1,9}}[^<>\[\]\n]{{1,60}}[>\]]?\s*\Z")
@@ -102,11 +100,13 @@ class Judge:
 
     def _is_in_sentence(self, group: Group) -> bool:
         """Whether a sentence goes on around the group."""
-        before = self._text[max(0, group.start - 80) : group.start]
-        return (
-            _MID_SENTENCE_BEFORE.search(before) is not None
-            and _MID_SENTENCE_AFTER.match(self._text, group.end) is not None
-        )
+        text = self._text
+        before = text[max(0, group.start - _LONGEST_WORD) : group.start]
+        # The spaces behind a closing marker belong to the group.
+        gap = text[max(group.start, group.end - _LONGEST_WORD) : group.end]
+        is_same_line = "\n" not in gap[len(gap.rstrip()) :]
+        goes_on = is_same_line and text[group.end : group.end + 1].islower()
+        return goes_on and _MID_SENTENCE.search(before) is not None
 
     def _is_code(self, group: Group) -> bool:
         """Whether the group is part of a program, not the whole answer."""

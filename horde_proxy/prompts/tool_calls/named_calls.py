@@ -7,10 +7,13 @@ Kimi and DeepSeek look like this.
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from horde_proxy.prompts.json_schema.keywords import properties_of
 from horde_proxy.prompts.lenient_json import loads, span
 from horde_proxy.prompts.tool_calls.arguments import make_call
-from horde_proxy.prompts.tool_calls.object_calls import OBJECT_START
+from horde_proxy.prompts.tool_calls.calls import FoundCall
+from horde_proxy.prompts.tool_calls.object_calls import OBJECT_START, calls_in
 from horde_proxy.prompts.tool_calls.searching import Context, Grammar, Passage, SearchedText
 
 # A tool's name, in ASCII since text in other scripts may precede it: bash, mcp__fs-read.file,
@@ -29,7 +32,7 @@ _BETWEEN = (
 _HEAD = re.compile(rf"(?:function<｜tool▁sep｜>)?(?P<name>{WORD}){_BETWEEN}")
 _SIGN = rf"(?:function<｜tool▁sep｜>)?{WORD}{_BETWEEN}"
 # Before a call without marker: the start of a line, a closed object or the end of a sentence.
-_GOOD_START = re.compile(r"(?:\A|\n|[.!?:…。！？：)\]}>*\"'])[ \t]*\Z")
+_GOOD_START = re.compile(r"(?:\A|\n|[.!?:…。！？：)\]}>*])[ \t]*\Z")
 _FENCE_END = re.compile(r"\)?\s*```")
 _MOST_NAME_PARTS = 6
 _LONGEST_NAME = 256
@@ -92,11 +95,22 @@ def read_object_after(
             value = loads(text[position : extent.end], repair=can_repair)
         except ValueError:
             value = None
-    call = make_call(searched, name, value) if isinstance(value, dict) else None
-    if call is not None:
-        return Passage(start, extent.end, (call,))
+    calls = _calls_of(searched, name, value) if isinstance(value, dict) else ()
+    if calls:
+        return Passage(start, extent.end, calls)
     problem = f"The arguments of '{name}' are not a JSON object." if is_call else None
     return Passage(start, extent.end, problem=problem)
+
+
+def _calls_of(searched: SearchedText, name: str, value: dict[str, Any]) -> tuple[FoundCall, ...]:
+    """The call with these arguments; or the call that the object is itself, after a heading."""
+    tool = searched.tool(name)
+    if tool is None or "name" not in properties_of(tool.parameters):
+        whole = calls_in(searched, value, marked=False)
+        if whole:
+            return tuple(whole)
+    call = make_call(searched, name, value)
+    return (call,) if call else ()
 
 
 NAMED_CALLS = Grammar("named", read_named, sign=_SIGN)

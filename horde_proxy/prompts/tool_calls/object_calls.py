@@ -50,6 +50,8 @@ _ARGUMENTS = re.compile(
     r"""["'](?:arguments|parameters|kwargs|(?:tool_)?args|(?:tool_|action_)?input)["']\s*:"""
 )
 _LIST_START = re.compile(r"(?:\[\s{0,20}){1,3}\Z")
+# {, or [ before an object or another list; [bash( is Python's
+_START = re.compile(r"\{|\[\s{0,99}(?:[{\[\]]|\Z)")
 _LONGEST_HEAD = 2_000
 _LONGEST_SEARCH = 100_000
 """Characters of one object. Without a limit, many objects would take quadratic time."""
@@ -58,7 +60,7 @@ _LONGEST_SEARCH = 100_000
 def read_objects(searched: SearchedText, start: int, context: Context) -> Passage | None:
     """Read an object or a list, of calls or of anything else."""
     text = searched.text
-    if not text.startswith(("{", "["), start):
+    if not _START.match(text, start):
         return None
     extent = span(text, start)
     if context == "bare" and text[start] == "[" and extent.state != "closed":

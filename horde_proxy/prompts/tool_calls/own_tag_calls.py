@@ -44,6 +44,9 @@ def values_in_own_tags(
     while tag := _TAG.match(searched.text, position):
         # The spaces after the tag belong to the value: it may be a file's first line.
         start, key = tag.end("name") + 1, tag["name"]
+        # An opening tag that is written twice
+        if searched.text.startswith(f"<{key}>", start):
+            start += len(key) + 2
         end = _end_of_value(searched.text, start, key) if key in properties else -1
         if end < 0:
             if key in properties:

@@ -265,9 +265,10 @@ class ChainedAnswer:
         yield self._chunk(choice, {}, choice.reason)
 
     def _deltas(self, choice: _Choice, parts: Sequence[tuple[str, str]]) -> Iterator[Chunk]:
-        """The chunks of parts of an answer, word by word in a stream."""
+        """The chunks of parts of an answer, word by word in a stream that the client reads."""
+        by_words = self.plan.request.stream and self.is_complete is None
         for part, text in parts:
-            for piece in chunks.words(text) if self.plan.request.stream else [text]:
+            for piece in chunks.words(text) if by_words else [text]:
                 yield self._chunk(choice, {_DELTAS[part]: piece})
 
     def _chunk(
