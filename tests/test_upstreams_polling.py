@@ -147,6 +147,16 @@ def test_very_many_requests_are_each_polled_less_often() -> None:
     assert pace.delay() == 1.0
 
 
+def test_very_many_requests_of_measured_models_are_polled_less_often_around_their_end() -> None:
+    clock = Clock()
+    pace, end = PollSchedule(clock, lambda: 1000), clock() + 20
+    pace.polled()
+    # A thousand of them make 333 polls a second before it, and 385 around it.
+    assert pace.delay(processing=True, expected=Expected(end, 20)) == 3.0
+    clock.seconds += 18
+    assert pace.delay(processing=True, expected=Expected(end, 20)) == pytest.approx(2.6)
+
+
 def test_a_hold_is_kept() -> None:
     clock = Clock()
     pace = PollSchedule(clock)

@@ -111,9 +111,8 @@ class PollSchedule:
         # A pushed result needs no polls; but no push tells that a worker has begun.
         least = self._least() if self._was_processing else min(self._least(), FAR)
         is_known = expected is not None and self._clock() <= _doubtful_from(expected)
-        gap = self._gap_to(expected) if expected and is_known else self._gap()
-        if self._count:
-            gap *= max(self._load() / MANY, 1.0)
+        widening = max(self._load() / MANY, 1.0) if self._count else 1.0
+        gap = self._gap_to(expected, widening) if expected and is_known else self._gap() * widening
         return max(gap, FAR if is_far else 0.0, self._until_allowed(), least)
 
     def _gap(self) -> float:
@@ -124,10 +123,13 @@ class PollSchedule:
         gap = min(SHORTEST + max(widening, 0.0), LONGEST)
         return gap if self._count < _FIRST_POLLS else max(gap, _AFTER_FIRST)
 
-    def _gap_to(self, expected: Expected) -> float:
-        """Seconds that would be best to the next poll, if the job takes as long as expected."""
+    def _gap_to(self, expected: Expected, widening: float) -> float:
+        """Seconds that would be best to the next poll, if the job takes as long as expected.
+
+        Among many requests only the polls around the end are rarer: those before it are few anyway.
+        """
         now = self._clock()
-        dense = min(_DENSE + _DENSE_WIDENING * expected.seconds, LONGEST)
+        dense = min(_DENSE + _DENSE_WIDENING * expected.seconds, LONGEST) * widening
         # A worker that is idle takes up to a second to pop a job: the free polls are for more than
         # the shortest job alone. One that is there at once is noticed by the first poll.
         if self._count and not self._was_processing:
