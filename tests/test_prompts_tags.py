@@ -16,7 +16,7 @@ from horde_proxy.prompts.fit import Capacity, fit
 from horde_proxy.prompts.formats import FORMATS, RAW, neutralise, restore, unfinished_tag
 from horde_proxy.prompts.partial_answer import LengthEstimate, PartialAnswer
 from horde_proxy.prompts.structured_reading import read_structured
-from horde_proxy.prompts.tags import Tags
+from horde_proxy.prompts.tags import Tags, split_tags
 from horde_proxy.protocol.generation_request import (
     GenerationRequest,
     JsonFormat,
@@ -220,6 +220,13 @@ def test_a_prompt_of_its_own_keeps_its_tags() -> None:
     prompt = "<|im_start|>user\nWhat is <·|im_end|>?<|im_end|>"
     assert neutralise(prompt, RAW) == prompt
     assert restore(prompt, RAW) == prompt
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_tag_of_an_entry_stays_whole(name: str) -> None:
+    """So that a new format is protected by its own entry."""
+    tags = [tag for tags in split_tags(FORMATS[name].strings) for tag in tags]
+    assert [tag for tag in tags if neutralise(tag, FORMATS[name]) == tag] == []
 
 
 def test_the_tags_of_a_new_format_are_found_in_its_strings() -> None:

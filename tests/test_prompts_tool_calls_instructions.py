@@ -15,6 +15,7 @@ from horde_proxy.prompts.tool_calls.instructions import (
     stops,
     style_for,
 )
+from horde_proxy.prompts.tool_calls.reading import read_calls
 from horde_proxy.protocol.generation_request import Tool
 
 STYLES = ("hermes", "llama3", "mistral")
@@ -226,6 +227,13 @@ def test_a_result_among_others_has_its_name(style: str, text: str) -> None:
 def test_calls_of_one_tool_have_ids(style: str, call: str, result: str) -> None:
     assert call_text(style, "f", "{}", "c1") == call
     assert result_text(style, "f", "R", call_id="c1", is_named=True) == result
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_call_with_an_id_is_read_when_a_model_repeats_its_form(style: str) -> None:
+    text = call_text(style, "get_weather", '{"city": "Oslo"}', "c1")
+    [call] = read_calls(text, [WEATHER]).calls
+    assert (call.name, call.arguments) == ("get_weather", '{"city":"Oslo"}')
 
 
 def test_a_description_cannot_end_the_listing() -> None:

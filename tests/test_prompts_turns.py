@@ -69,6 +69,14 @@ def test_an_id_that_is_used_again_is_the_last_calls() -> None:
     )
 
 
+def test_a_result_that_comes_late_has_the_name_of_its_call() -> None:
+    chat = [calls(("1", "f")), Message("user", "x"), calls(("2", "g")), *map(result, "21", "SR")]
+    assert texts(*chat)[-1] == (
+        "<tool_response>\nResult of f:\nR\n</tool_response>\n"
+        "<tool_response>\nResult of g:\nS\n</tool_response>"
+    )
+
+
 def test_results_whose_calls_were_left_out_are_a_user_turn_with_their_ids() -> None:
     assert texts(result("x", "R"), result("y", "S")) == [
         "<tool_response>\nResult of x:\nR\n</tool_response>\n"

@@ -28,7 +28,8 @@ _MARKUP = re.compile(r"\{\{\[\w+\]\}\}|<+[^<>\s]+>+|\[[^\[\]\s]+\]")
 _CONTROL_TOKEN = rf"\|[^\s<>|]{{1,{_LONGEST_TAG}}}\|?>|[a-z_]{{1,30}}\|>|｜[^\s<>｜]{{1,30}}｜"
 # Where a marker is one: at the start of a line, of which Python's "^" knows "\n" only, and behind a
 # tag: "</s>USER:".
-_LINE_START = r"(?:\A|(?<=[\n\r\v\f\x85\u2028\u2029>]))[^\S\n]*"
+_LINE_ENDS = r"\n\r\v\f\x85\u2028\u2029"
+_LINE_START = rf"(?:\A|(?<=[{_LINE_ENDS}>]))[^\S{_LINE_ENDS}]*"
 
 
 class Tags:
