@@ -6,10 +6,13 @@ Run as a program, it prints the requests of all cases: python -m tests.test_stru
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from horde_proxy.errors import ProxyError
 from horde_proxy.prompts.constrained import constrained_request
@@ -120,6 +123,8 @@ CASES = [
     Case("several: bare", SEVERAL, (TEXT,), 1, OSLO),
     Case("several: in a fence", SEVERAL, (f"```json\n{TEXT}\n```",), 1, OSLO),
     Case("several: a wrapper", SEVERAL, (f'{{"tool_input": {TEXT}}}',), 1, OSLO),
+    Case("several: a continuation", SEVERAL, (f'forecast", "arguments": {TEXT}}}',), 1, OSLO),
+    Case("several: another name", SEVERAL, (f'weather", "arguments": {TEXT}}}',), 1, OSLO),
     Case("several: the other", SEVERAL, ('{"name": "Ann", "tags": "x"}',), 1, ANN),
     *both("a leaf is missing", TEXT.replace(', "unit": "C"', ""), "Sorry.", 'C"', requests=3),
     *both("a leaf does not fit", TEXT.replace("3", '"some"'), "Sorry.", "3,", requests=3),
@@ -177,12 +182,62 @@ def is_tried_whole(case: Case) -> bool:
 def test_an_answer_that_fits_needs_no_further_request(case: Case) -> None:
     messages = [{"role": "user", "content": "Three days in Oslo?"}]
     request = read_chat({"model": "x", "messages": messages, **case.fields})
-    structure = constrained_request(request, "hermes")
+    for style in ("hermes", "llama3", "mistral"):
+        structure = constrained_request(request, style)
+        assert structure is not None
+        # Llama 3 has another word for the arguments.
+        text = case.texts[0]
+        text = text.replace('"arguments"', '"parameters"') if style == "llama3" else text
+        reading = read_structured(structure, text)
+        assert reading.problem is None
+        assert json.loads(reading.json or reading.calls[0].call.arguments) == case.value
+
+
+FORECASTS = st.fixed_dictionaries(
+    {
+        "city": st.text() | st.sampled_from(["{", "```\n", '"}', "</think>", "It's <tool_call>"]),
+        "days": st.integers(-(2**53), 2**53),
+        "unit": st.sampled_from(["C", "F"]),
+    }
+)
+WRAPPERS: list[Callable[[Any], Any]] = [
+    lambda value: {"final_result": value},
+    lambda value: {"name": "forecast", "arguments": value},
+    lambda value: {"tool_input": json.dumps(value)},
+    lambda value: [value],
+    lambda value: json.dumps(value),
+]
+SURROUNDINGS = [
+    "%s",
+    "```json\n%s\n```",
+    "Here it is:\n%s",
+    "%s\nThat is all.",
+    "<think>Hm.</think>%s",
+]
+
+
+@given(
+    FORECASTS,
+    st.lists(st.sampled_from(WRAPPERS), max_size=2),
+    st.sampled_from(SURROUNDINGS),
+    st.sampled_from([NAMED, SEVERAL, SCHEMA]),
+)
+def test_whatever_a_value_holds_it_is_found_in_its_wrappers(
+    value: Any, wrappers: list[Any], surrounding: str, fields: dict[str, Any]
+) -> None:
+    wrapped = value
+    for wrap in wrappers:
+        wrapped = wrap(wrapped)
+    messages = [{"role": "user", "content": "Three days in Oslo?"}]
+    structure = constrained_request(
+        read_chat({"model": "x", "messages": messages, **fields}), "hermes"
+    )
     assert structure is not None
-    reading = read_structured(structure, case.texts[0])
+    # A string alone is JSON only where nothing else is around it.
+    text = json.dumps(wrapped) if isinstance(wrapped, str) else surrounding % json.dumps(wrapped)
+    reading = read_structured(structure, text)
     assert reading.problem is None
-    text = reading.json or reading.calls[0].call.arguments
-    assert json.loads(text) == case.value
+    assert json.loads(reading.json or reading.calls[0].call.arguments) == value
 
 
 @pytest.mark.parametrize("stream", [False, True])

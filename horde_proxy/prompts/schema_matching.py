@@ -178,7 +178,7 @@ def _wrapped(outer: Any, names: frozenset[str]) -> Sequence[Any]:
 
 def _decoded(text: Any) -> list[Any]:
     """The value of a text that holds JSON, alone in a list; an empty list for any other value."""
-    if not isinstance(text, str) or not text.lstrip().startswith(("{", "[")):
+    if not isinstance(text, str) or not text.lstrip().startswith(("{", "[", '"')):
         return []
     try:
         return [loads(text)]

@@ -9,7 +9,7 @@ A call is looked for in any value only if it is required: the model had no other
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,7 +153,7 @@ def _read_calls(structure: ConstrainedRequest, text: str, cut_off: bool) -> Stru
     tools = callable_tools(structure.request)
     reading = _marked_calls(structure, text, cut_off)
     if structure.request.tool_choice != "auto":
-        calls = _required_calls(structure, text, reading, cut_off)
+        calls = _required_calls(structure, text, cut_off)
         problem = None if calls else reading.problem or _NO_CALL
     else:
         known = {tool.name: tool for tool in tools}
@@ -167,7 +167,7 @@ def _read_calls(structure: ConstrainedRequest, text: str, cut_off: bool) -> Stru
         reading.content,
         calls,
         problem=problem,
-        problem_count=sum(call.problem_count for call in calls) if calls else _NO_PARTS,
+        problem_count=_count(calls) if calls else _NO_PARTS,
         again=_CALL_AGAIN.format(problem=problem),
         unfinished=reading.unfinished,
     )
@@ -186,46 +186,61 @@ def _free_call(call: FoundCall, tool: Tool | None, *, is_wrong: bool) -> ReadCal
 
 
 def _marked_calls(structure: ConstrainedRequest, text: str, cut_off: bool) -> CallReading:
-    """The calls in the forms of all families, in a continuation of the prefill or alone."""
-    reading = _written_calls(structure, text, cut_off)
+    """The calls in the forms of all families, in a continuation of the prefill or a new start."""
+    if structure.prefill:
+        text = without_thought(text)
+    return _calls_in(structure, whole_text(structure, text), cut_off)
+
+
+def _calls_in(structure: ConstrainedRequest, whole: str, cut_off: bool) -> CallReading:
+    reading = read_calls(whole, callable_tools(structure.request), cut_off=cut_off)
     calls = (replace(call, arguments=restore(call.arguments)) for call in reading.calls)
     return replace(reading, content=restore(reading.content), calls=tuple(calls))
 
 
-def _written_calls(structure: ConstrainedRequest, text: str, cut_off: bool) -> CallReading:
-    tools = callable_tools(structure.request)
-    if not structure.prefill:
-        return read_calls(text, tools, cut_off=cut_off)
-    text = without_thought(text)
-    texts = [structure.prefill + text, text]
-    # A new start after the prefill would look like two calls, the first one without arguments.
-    if not _is_continued(structure, text):
-        texts.reverse()
-    readings = [read_calls(whole, tools, cut_off=cut_off) for whole in texts]
-    with_calls = [reading for reading in readings if reading.calls]
-    good = [reading for reading in with_calls if not reading.problem]
-    return next(iter([*good, *with_calls, *readings]))
-
-
 def _required_calls(
-    structure: ConstrainedRequest, text: str, reading: CallReading, cut_off: bool
+    structure: ConstrainedRequest, text: str, cut_off: bool
 ) -> tuple[ReadCall, ...]:
-    """The calls of an answer that must be one: else the object in it that fits a tool's schema."""
-    tools = callable_tools(structure.request)
+    """The calls of an answer that must be one; those with the fewest problems if none fits."""
+    best: tuple[ReadCall, ...] = ()
+    for calls in _possible_calls(structure, text, cut_off):
+        if any(call.problem is None for call in calls):
+            return calls
+        if calls and (not best or _count(calls) < _count(best)):
+            best = calls
+    return best
+
+
+def _count(calls: Sequence[ReadCall]) -> int:
+    return sum(call.problem_count for call in calls)
+
+
+def _possible_calls(
+    structure: ConstrainedRequest, text: str, cut_off: bool
+) -> Iterator[tuple[ReadCall, ...]]:
+    """The calls that an answer may mean, the likeliest first: whatever fits a tool's schema."""
+    tools, body = callable_tools(structure.request), without_thought(text)
     if len(tools) == 1 and _takes_nothing(tools[0]):
-        return (ReadCall(FoundCall(tools[0].name, "{}"), tools[0]),)
-    calls = tuple(_checked(call, tools) for call in reading.calls)
-    if any(call.problem is None for call in calls):
-        return calls
+        yield (ReadCall(FoundCall(tools[0].name, "{}"), tools[0]),)
+    wholes = [structure.prefill + body, body]
+    # A new start after the prefill would look like two calls, the first one without arguments.
+    if not _is_continued(structure, body):
+        wholes.reverse()
+    yield _checked_calls(structure, wholes[0], cut_off)
     # The prefill of a named call ends with the brace of its arguments.
     opening = "{" if structure.prefill.endswith("{") else ""
     values = json_values(opening, text, cut_off=cut_off)
     found = matching_tool(map(_restored, values), tools)
-    if found is None or not (found[1].is_declared or found[1].problem is None):
-        return calls
-    alone = _matched_call(*found)
-    is_better = alone.problem_count < sum(call.problem_count for call in calls)
-    return (alone,) if is_better or not calls else calls
+    if found is not None and (found[1].is_declared or found[1].problem is None):
+        yield (_matched_call(*found),)
+    yield _checked_calls(structure, wholes[1], cut_off)
+
+
+def _checked_calls(
+    structure: ConstrainedRequest, whole: str, cut_off: bool
+) -> tuple[ReadCall, ...]:
+    tools = callable_tools(structure.request)
+    return tuple(_checked(call, tools) for call in _calls_in(structure, whole, cut_off).calls)
 
 
 def _takes_nothing(tool: Tool) -> bool:
@@ -266,7 +281,9 @@ def whole_text(structure: ConstrainedRequest, text: str) -> str:
 def _is_continued(structure: ConstrainedRequest, text: str) -> bool:
     """Whether a text continues the prefill: the name of a call, or the inside of an object."""
     if structure.prefill.endswith('"'):
-        return text.startswith(tuple(tool.name for tool in callable_tools(structure.request)))
+        return text.lstrip().startswith(
+            tuple(tool.name for tool in callable_tools(structure.request))
+        )
     return continues(structure.prefill, text)
 
 

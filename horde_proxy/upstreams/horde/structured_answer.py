@@ -237,7 +237,10 @@ class StructuredAnswer:
             # All calls share one bound: there may be hundreds.
             left = max(0, self.most_leaves - (self.cost.guided - filled_before))
         if not calls:
-            raise ToolCallFailed(f"The model did not make the function call. {failure}")
+            raise ToolCallFailed(
+                f"The model did not make the function call. {failure} A larger model may make it, "
+                "or the model may choose with tool_choice 'auto'."
+            )
         return calls
 
     def _filled_call(self, begun: ReadCall | None, most_leaves: int) -> Steps[FoundCall]:
@@ -270,7 +273,7 @@ class StructuredAnswer:
             yield self.writer.end(index, "stop")
         else:
             said = whole_text(self.structure, answer.content).strip()
-            reason = f"No valid JSON: {problem} The model wrote: {said}"
+            reason = f"No valid JSON: {problem}" + (f" The model wrote: {said}" if said else "")
             yield from self.writer.refusal(index, answer, reason)
 
     def _filled_json(
