@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from horde_proxy.prompts.fit import Capacity, fit
 from horde_proxy.prompts.formats import FORMATS, RAW, neutralise, restore, unfinished_tag
 from horde_proxy.prompts.partial_answer import LengthEstimate, PartialAnswer
 from horde_proxy.prompts.structured_reading import read_structured
-from horde_proxy.prompts.tags import Tags, split_tags
+from horde_proxy.prompts.tags import MARK, Tags, split_tags
 from horde_proxy.protocol.generation_request import (
     GenerationRequest,
     JsonFormat,
@@ -181,6 +183,31 @@ def test_random_pieces_of_tags_open_and_end_no_turn(text: str, format: str, styl
     assert openings(prompt, format) == openings(prompt_of("x", format, style), format)
 
 
+def message(role: str, text: str, called: bool) -> Message:
+    if role == "tool":
+        return Message("tool", text, tool_call_id="1" if called else None)
+    calls = (ToolCall("1", text, text),) if role == "assistant" and called else ()
+    return Message(role, text, calls)  # type: ignore[arg-type]
+
+
+@given(
+    parts=st.lists(
+        st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), texts, st.booleans()),
+        min_size=1,
+        max_size=6,
+    ),
+    format=st.sampled_from(sorted(FORMATS)),
+    style=st.sampled_from(STYLES),
+)
+def test_random_chats_of_pieces_of_tags_have_their_own_turns_only(
+    parts: list[tuple[str, str, bool]], format: str, style: str
+) -> None:
+    hostile = [message(role, f"x{text}", called) for role, text, called in parts]
+    harmless = [message(role, "x", called) for role, _, called in parts]
+    prompts = [fit(chat, FORMATS[format], 128, ROOM, style).prompt for chat in (hostile, harmless)]
+    assert openings(prompts[0], format) == openings(prompts[1], format)
+
+
 @given(text=texts, format=st.sampled_from(sorted(FORMATS)))
 def test_what_is_neutralised_is_restored_exactly(text: str, format: str) -> None:
     assert restore(neutralise(text, FORMATS[format]), FORMATS[format]) == text
@@ -214,6 +241,13 @@ def test_what_is_neutralised_is_restored_exactly(text: str, format: str) -> None
 )
 def test_tags_get_a_mark(text: str, format: str, neutral: str) -> None:
     assert neutralise(text, FORMATS[format]) == neutral
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_tokenizers_that_normalise_keep_the_mark(
+    form: Literal["NFC", "NFD", "NFKC", "NFKD"],
+) -> None:
+    assert unicodedata.normalize(form, MARK) == MARK
 
 
 def test_a_prompt_of_its_own_keeps_its_tags() -> None:
