@@ -26,13 +26,8 @@ from horde_proxy.prompts.constrained import (
 )
 from horde_proxy.prompts.guided import NOTHING, Unfillable
 from horde_proxy.prompts.lenient_json import dumps
-from horde_proxy.prompts.structured_reading import (
-    ReadCall,
-    StructuredReading,
-    is_complete,
-    read_structured,
-    whole_text,
-)
+from horde_proxy.prompts.required_calls import ReadCall, whole_text
+from horde_proxy.prompts.structured_reading import StructuredReading, is_complete, read_structured
 from horde_proxy.prompts.tool_calls.calls import FoundCall
 from horde_proxy.prompts.tool_calls.instructions import prefill
 from horde_proxy.prompts.tool_calls.reading import certain_content
