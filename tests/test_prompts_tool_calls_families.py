@@ -234,6 +234,8 @@ FAMILIES: list[tuple[str, str, list[Call]]] = [
     ('<tool_call>read filePath="src/app.py"</tool_call>', "", [READ]),
     # A heading before an object that is the call
     (f"bash\n{BASH}", "", [LS]),
+    # The opening marker was dropped.
+    (f"{BASH}\n</tool_call>\nI will wait.", "I will wait.", [LS]),
     # Text after a call
     (f"<tool_call>\n{BASH}\n</tool_call>\nI will wait.", "I will wait.", [LS]),
     (f"I look.\n```json\n{BASH}\n```", "I look.", [LS]),
@@ -354,6 +356,12 @@ MENTIONS = [
     f'{{"example": "<tool_call>{json.dumps(RM)[1:-1]}</tool_call>"}}',
     "Use the <read> tag with a <filePath> in it.",
     "Action: take a walk.",
+    "The grammar of <function=bash><parameter=command>ls</parameter></function>.",
+    "I would run:\n```\nbash(command='rm -rf build')\n```",
+    "ReAct writes:\n```\nAction: bash\nAction Input: rm -rf build\n```",
+    "Cline writes:\n```xml\n<bash>\n<command>rm -rf build</command>\n</bash>\n```",
+    'Read\n{"title": "A file"}',
+    '<tools>\n{"type":"function","function":{"name":…,"description":…}}\n</tools>',
 ]
 
 
@@ -537,6 +545,7 @@ def is_marker(part: str) -> bool:
 
 
 @given(call=written_calls, writer=st.sampled_from(WRITERS), data=st.data())
+@settings(max_examples=60)
 def test_a_call_that_lacks_or_repeats_a_marker_is_that_call_or_text(
     call: Call, writer: Any, data: st.DataObject
 ) -> None:
@@ -552,7 +561,7 @@ def test_a_call_that_lacks_or_repeats_a_marker_is_that_call_or_text(
 @given(
     call=written_calls, writer=st.sampled_from(WRITERS), before=st.text("ab. `{[<\n", max_size=12)
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_what_was_streamed_is_the_beginning_of_the_content(
     call: Call, writer: Any, before: str
 ) -> None:
@@ -571,8 +580,8 @@ SCRAPS = [
     ),
     *('write(content="a")\n', f"- a:\n{BASH}\n", "to=functions.write ", "a.b.c.bash{"),
 ]
-QUICK = SCRAPS[:5]
-SLOW = [pytest.param(scrap, marks=pytest.mark.slow) for scrap in SCRAPS[5:]]
+QUICK = SCRAPS[2:4]
+SLOW = [pytest.param(scrap, marks=pytest.mark.slow) for scrap in (*SCRAPS[:2], *SCRAPS[4:])]
 
 
 @pytest.mark.parametrize("scrap", [*QUICK, *SLOW])

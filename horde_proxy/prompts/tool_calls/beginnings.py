@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from horde_proxy.prompts.tool_calls.code_blocks import ends_in_code
 from horde_proxy.prompts.tool_calls.markers import partial_opening_at
 from horde_proxy.prompts.tool_calls.named_calls import starts_well
 from horde_proxy.prompts.tool_calls.searching import SearchedText, plain_name
@@ -71,7 +72,7 @@ def beginning_at(searched: SearchedText, *, after: int) -> int:
 def _ends_inline_code(text: str, ticks: re.Match[str]) -> bool:
     """Whether a backtick closes another one of its line: `code`."""
     line = text[max(0, ticks.start() - _TAIL) : ticks.start()].rpartition("\n")[2]
-    return not ticks[0].startswith("```") and line.count("`") % 2 == 1
+    return not ticks[0].startswith("```") and ends_in_code(line)
 
 
 def _call_at(searched: SearchedText, name: re.Match[str], begin: int) -> int:

@@ -63,7 +63,12 @@ def inline_code(text: str, start: int, end: int) -> bool:
     if text[start - 1 : start] == "`" and text[max(0, start - 3) : start] != "```":
         return True
     line = text[max(0, start - _LONGEST_LINE) : start].rpartition("\n")[2]
-    if line.replace("```", "").count("`") % 2 == 0:
+    if not ends_in_code(line):
         return False
     rest = text[end : end + _LONGEST_LINE].partition("\n")[0]
     return "`" in rest.replace("```", "")
+
+
+def ends_in_code(line: str) -> bool:
+    """Whether backticks are open at the end of a line: one, or two for code with backticks."""
+    return sum(len(ticks) < 3 for ticks in _TICKS.findall(line)) % 2 == 1

@@ -17,10 +17,11 @@ from horde_proxy.prompts.tool_calls.code_blocks import inline_code
 from horde_proxy.prompts.tool_calls.markers import after_closers, partial_closer_at
 from horde_proxy.prompts.tool_calls.scanning import Group
 
-# Blocks that may contain a call besides other text. Gemma 3 uses tool_code, all others json, and
-# models make up the rest. A block in another language is code, unless the answer is only that.
-_CALL_BLOCKS = ("", "json", "tool_code", "tool_call", "tool_calls", "tool_use", "xml")
-_SPACES = re.compile(r"\s*")
+# Blocks that may contain a call besides other text, and those that may contain an object. Gemma 3
+# uses tool_code, most families json, and models make up the rest. A block in another language is
+# code, unless the answer is only that.
+_CALL_BLOCKS = ("tool_code", "tool_call", "tool_calls", "tool_use")
+_OBJECT_BLOCKS = ("", "json", *_CALL_BLOCKS)
 # The last word before a call in the midst of a sentence: "Models write <tool_call>"
 _MID_SENTENCE = re.compile(r"[^\W_][,;]?[ \t]+\Z")
 # The item of a list that a call stands in: "2. Writing a file:", "- To read a file:"
@@ -105,13 +106,15 @@ class Judge:
         # The spaces behind a closing marker belong to the group.
         gap = text[max(group.start, group.end - _LONGEST_WORD) : group.end]
         is_same_line = "\n" not in gap[len(gap.rstrip()) :]
-        goes_on = is_same_line and text[group.end : group.end + 1].islower()
+        after = text[group.end : group.end + 1]
+        goes_on = is_same_line and (after.islower() or after in (".", "!", "?", ":"))
         return goes_on and _MID_SENTENCE.search(before) is not None
 
     def _is_code(self, group: Group) -> bool:
         """Whether the group is part of a program, not the whole answer."""
         block = group.block
-        if block is None or block.language in _CALL_BLOCKS:
+        languages = _OBJECT_BLOCKS if group.grammar == "object" else _CALL_BLOCKS
+        if block is None or block.language in languages:
             return False
         return bool(self._text[: block.start].strip()) or group.start > block.code
 

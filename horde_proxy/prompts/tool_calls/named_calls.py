@@ -7,6 +7,7 @@ Kimi and DeepSeek look like this.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from horde_proxy.prompts.json_schema.keywords import properties_of
@@ -89,28 +90,35 @@ def read_object_after(
         if searched.may_end_early:
             return Passage(start, len(text), is_open=True, is_likely=is_call)
     can_repair = searched.may_repair and (context != "bare" or extent.state == "open")
-    value = None
+    value: Any = None
     if extent.state != "quoted":
-        try:
+        with suppress(ValueError):
             value = loads(text[position : extent.end], repair=can_repair)
-        except ValueError:
-            value = None
-    calls = _calls_of(searched, name, value) if isinstance(value, dict) else ()
-    if calls:
-        return Passage(start, extent.end, calls)
+    if isinstance(value, dict):
+        calls = _calls_of(searched, name, value, is_bare=context == "bare")
+        if calls is not None:
+            return Passage(start, extent.end, calls)
     problem = f"The arguments of '{name}' are not a JSON object." if is_call else None
     return Passage(start, extent.end, problem=problem)
 
 
-def _calls_of(searched: SearchedText, name: str, value: dict[str, Any]) -> tuple[FoundCall, ...]:
-    """The call with these arguments; or the call that the object is itself, after a heading."""
+def _calls_of(
+    searched: SearchedText, name: str, value: dict[str, Any], *, is_bare: bool
+) -> tuple[FoundCall, ...] | None:
+    """The call with these arguments, or those that the object is itself, after a heading.
+
+    None if it has no arguments; () if the name is a heading before other JSON.
+    """
     tool = searched.tool(name)
-    if tool is None or "name" not in properties_of(tool.parameters):
-        whole = calls_in(searched, value, marked=False)
-        if whole:
-            return tuple(whole)
+    properties = properties_of(tool.parameters) if tool else {}
+    whole = calls_in(searched, value, marked=False) if "name" not in properties else None
+    if whole:
+        return tuple(whole)
+    # "Task\n{"title": "A file"}"
+    if is_bare and value and properties and not properties.keys() & value.keys():
+        return ()
     call = make_call(searched, name, value)
-    return (call,) if call else ()
+    return (call,) if call else None
 
 
 NAMED_CALLS = Grammar("named", read_named, sign=_SIGN)

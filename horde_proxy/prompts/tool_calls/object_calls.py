@@ -35,6 +35,8 @@ _WRAPPERS = ("tool_calls", "tool_call", "function_call", "function")
 _BESIDES_NAME = {"name", "id", "type"}
 _MOST_CALLS = 100
 
+# A name of a tool that may be unknown: bash, functions.get_weather:0
+_NAME = re.compile(r"[A-Za-z_][\w.:\-]{0,127}")
 # An object's first key, even if the text ends in it: `{"name":`, `{'name' :`, `{ "na`.
 OBJECT_START = re.compile(
     r"""\{\s*(?:"[^"\n]{0,80}"|'[^'\n]{0,80}')\s*:|\{\s*(?:["'][^"'\n]{0,80})?\Z"""
@@ -158,12 +160,19 @@ def names_a_tool(searched: SearchedText, start: int, extent: Span) -> bool:
 
 
 def decode_calls(searched: SearchedText, text: str, *, marked: bool) -> list[FoundCall] | None:
-    """The calls in a JSON text; None if it is not JSON, or contains anything but calls."""
-    try:
-        value = loads(text, repair=searched.may_repair)
-    except ValueError:
-        return None
-    return calls_in(searched, value, marked=marked)
+    """The calls in a JSON text; None if it is not JSON, or contains anything but calls.
+
+    In a text that has to be repaired, only the names of known tools are names.
+    """
+    for repair in (False, True) if searched.may_repair else (False,):
+        try:
+            value = loads(text, repair=repair)
+        except ValueError:
+            continue
+        calls = calls_in(searched, value, marked=marked)
+        is_known = calls is not None and all(searched.tool(call.name) for call in calls)
+        return calls if is_known or not repair else None
+    return None
 
 
 def calls_in(searched: SearchedText, value: Any, *, marked: bool) -> list[FoundCall] | None:
@@ -204,7 +213,7 @@ def _object_call(
         return None
     name = str(value[name_key])
     tool = searched.tool(name)
-    if not name.strip() or (tool is None and not marked):
+    if tool is None and not (marked and _NAME.fullmatch(name.strip())):
         return None
     key = next((key for key in _ARGUMENT_KEYS if key in value), None)
     if key is not None:

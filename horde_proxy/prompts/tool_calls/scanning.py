@@ -14,6 +14,7 @@ from horde_proxy.prompts.tool_calls.calls import FoundCall
 from horde_proxy.prompts.tool_calls.code_blocks import CodeBlock, CodeBlocks
 from horde_proxy.prompts.tool_calls.families import GRAMMARS
 from horde_proxy.prompts.tool_calls.markers import (
+    CLOSING,
     OPENING,
     SIGNS_OF_MARKERS,
     after_closers,
@@ -41,8 +42,8 @@ _LONGEST_BEGINNING = 128
 class Group:
     """Neighbouring calls, from their first marker to their last one.
 
-    `inner`: the position after the markers before the first call. `block`: the code block around
-    the group. The other fields are as in a Passage.
+    `block`: the code block around the group. `grammar`: the name of the grammar of a call without
+    a marker. The other fields are as in a Passage.
     """
 
     start: int
@@ -53,6 +54,7 @@ class Group:
     problem: str | None = None
     is_open: bool = False
     is_likely: bool = True
+    grammar: str = ""
 
 
 class Scan:
@@ -99,11 +101,14 @@ class Scan:
         if passage is None:
             return None
         self._blocks.advance(passage.start)
-        group = Group(passage.start, passage.end, "bare", self._blocks.block)
+        group = Group(passage.start, passage.end, "bare", self._blocks.block, grammar=grammar.name)
         self._take(group, passage)
         is_empty = not (group.calls or group.problem or group.is_open)
         if not is_empty or passage.hides:
             self._close(group)
+            # A closing marker marks a call as well; a worker may have dropped the opening one.
+            if CLOSING.search(self._searched.text, passage.end, group.end):
+                group.context = "marked"
         else:
             self._bare_from = passage.end
         return None if is_empty else group
