@@ -108,6 +108,16 @@ def test_an_answer_in_segments_goes_on_behind_quoted_tags(world: World) -> None:
     assert f"assistant\n{neutralise(f'It says: {PAGE}')}\n" in worker.payloads[2]["prompt"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_of_the_clients_ends_the_text_also_where_it_is_a_quoted_tag(
+    world: World, stream: bool
+) -> None:
+    worker = Quoting("It says: ", " And that is all.")
+    message = completed(world, worker, stream=stream, stop=["never", "<|im_start|>"])
+    assert worker.payloads[0]["stop_sequence"][:3] == ["never", "<|im_start|>", "<·|im_start|>"]
+    assert message["content"] == "It says: Hello.<|im_end|>\n"
+
+
 def test_a_beginning_of_the_clients_opens_no_turn(world: World) -> None:
     worker = world.employ(Scripted(" more."))
     upstream = world.upstream()

@@ -478,6 +478,14 @@ def neutralise(text: str, format: Format | None = None) -> str:
     return text if format and format.is_literal else _tags().neutralise(text, _markers(format))
 
 
+def with_neutral_stops(stops: Sequence[str], format: Format) -> tuple[str, ...]:
+    """A client's stop strings, each also in the form in which a model repeats it from a message.
+
+    Agents that describe their own calls in a prompt stop at "</tool_call>", for example.
+    """
+    return tuple(dict.fromkeys([*stops, *(neutralise(stop, format) for stop in stops)]))
+
+
 def restore(text: str, format: Format | None = None) -> str:
     """What the model means with a text, in which it may repeat what was neutralised."""
     return text if format and format.is_literal else _tags().restore(text)

@@ -25,6 +25,7 @@ from horde_proxy.errors import (
 )
 from horde_proxy.printable import without_login
 from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_request, with_prefill
+from horde_proxy.prompts.formats import with_neutral_stops
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import GenerationRequest
@@ -187,6 +188,9 @@ class HordeUpstream:
         self, request: GenerationRequest, models: Sequence[str], caller: Caller
     ) -> tuple[Plan, ChainedAnswer | StructuredAnswer]:
         """The plan for a request, and the answer that follows it."""
+        if not request.raw:
+            format = self._options.format(models[0])
+            request = replace(request, stop=with_neutral_stops(request.stop, format))
         structure = constrained_request(request, self._options.tool_style(models[0]))
         if structure is None:
             plan = self._plan(request, models, caller)
