@@ -35,6 +35,8 @@ _WORDS_OF_NO_ARGUMENTS = {
 }
 _LONGEST_NAME = 64
 """Characters of a name in a sentence to the model."""
+_MOST_CHECKED = 200
+"""Calls of one answer: more do not fit into 4,096 tokens, and are a model's loop."""
 NO_PARTS = 1_000
 """Problems of an answer in which nothing was found: more than of any other."""
 
@@ -94,21 +96,24 @@ def _possible_calls(
     # A new start after the prefill would look like two calls, the first one without arguments.
     if not _is_continued(structure, body):
         wholes.reverse()
-    yield _checked_calls(structure, wholes[0], cut_off)
+    marked = _checked_calls(structure, wholes[0], cut_off)
+    yield marked
     # The prefill of a named call ends with the brace of its arguments.
     opening = "{" if structure.prefill.endswith("{") else ""
     values = json_values(opening, text, cut_off=cut_off)
     found = matching_tool(map(restored, values), tools)
     if found is not None and (found[1].is_declared or found[1].problem is None):
         yield (_matched_call(*found),)
-    yield _checked_calls(structure, wholes[1], cut_off)
+    if not marked:
+        yield _checked_calls(structure, wholes[1], cut_off)
 
 
 def _checked_calls(
     structure: ConstrainedRequest, whole: str, cut_off: bool
 ) -> tuple[ReadCall, ...]:
     tools = callable_tools(structure.request)
-    return tuple(checked(call, tools) for call in _calls_in(structure, whole, cut_off).calls)
+    calls = _calls_in(structure, whole, cut_off).calls[:_MOST_CHECKED]
+    return tuple(checked(call, tools) for call in calls)
 
 
 def _takes_nothing(tool: Tool) -> bool:
