@@ -372,6 +372,12 @@ def test_an_argument_that_the_model_does_not_say_is_a_400_that_names_it(world: W
     assert [payload.get("temperature") for payload in worker.payloads] == [0.1, 0.01, 0.7]
 
 
+def test_a_leaf_for_which_the_model_starts_over_is_requested_again(world: World) -> None:
+    world.configure(horde={"tool_retries": 0})
+    found = answer(world, "Hm.", '{"', '{"', 'Oslo"', tools=[WEATHER], tool_choice=NAMED)
+    assert calls(found) == [("get_weather", {"city": "Oslo"})]
+
+
 def test_a_model_without_tool_style_answers_in_plain_text(world: World) -> None:
     world.configure(tool_styles={"test/*": "none"})
     worker = world.employ(Lines("Hello."))

@@ -26,6 +26,9 @@ _TEXT_END = re.compile(r'(?<!\\)(?:\\\\)*"|\n')
 _ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 # 3, -12, 0.5, .5, 1e-3 anywhere: "about 3 days"
 _NUMBER = re.compile(r"-?(?:[0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
+# All that is left, up to the quote that ends it, of a model that does not go on but starts over:
+# {"city": "Oslo"}, ```json, <think>, <tool_call>
+_NEW_START = re.compile(r"[{\[]+|```\w*|<(?:think|tool_call)>")
 _SPOKEN = {"yes": "true", "1": "true", "no": "false", "0": "false"}
 
 
@@ -58,7 +61,12 @@ def _decoded(raw: str) -> str:
 
 
 def fitting_text(shape: Text, value: str) -> str | None:
-    """The value, or a part of it, if it fits the shape; else None."""
+    """The value, or a part of it, if it fits the shape; else None.
+
+    None also for what is no value but the beginning of a new answer.
+    """
+    if _NEW_START.fullmatch(value.strip()):
+        return None
     parts = list(formatted_parts(shape.format, value)) if shape.format else []
     for text in (value, shape.shortened(value), *parts):
         if text and shape.takes(text):
