@@ -192,7 +192,7 @@ PAYLOAD = {
 
 
 @responses.activate
-def test_a_kobold_server_gets_the_payload_as_it_is() -> None:
+def test_a_koboldcpp_gets_the_payload_as_it_is_and_a_key_to_abort_it() -> None:
     responses.get(f"{URL}/api/v1/model", json={"result": "koboldcpp/Some-8B"})
     responses.get(f"{URL}/api/v1/config/max_length", json={"value": 1024})
     responses.get(f"{URL}/api/v1/config/max_context_length", json={"value": 16384})
@@ -204,6 +204,16 @@ def test_a_kobold_server_gets_the_payload_as_it_is() -> None:
         16384,
     )
     assert backend.generate(PAYLOAD, never) == " upon"
+    sent = json.loads(generate.calls[0].request.body)
+    assert sent.pop("genkey").startswith("KCPP")
+    assert sent == PAYLOAD
+
+
+@responses.activate
+def test_a_koboldai_gets_the_payload_as_it_is() -> None:
+    responses.get(f"{URL}/api/v1/model", json={"result": "PygmalionAI/pygmalion-6b"})
+    generate = responses.post(f"{URL}/api/v1/generate", json={"results": [{"text": " upon"}]})
+    assert open_backend(URL).generate(PAYLOAD, never) == " upon"
     assert json.loads(generate.calls[0].request.body) == PAYLOAD
 
 

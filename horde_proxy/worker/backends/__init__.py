@@ -4,14 +4,34 @@ Each kind of backend is a module here and a line in `registry`, which opens back
 path or URL.
 """
 
-from horde_proxy.worker.backends.base import Backend, BackendError, BackendOptions, Payload
-from horde_proxy.worker.backends.registry import backend_choices, open_backend
+from horde_proxy.worker.backends.base import (
+    Backend,
+    BackendDown,
+    BackendError,
+    BackendOptions,
+    JobRefused,
+    Payload,
+    ReportsState,
+    ServerState,
+)
+from horde_proxy.worker.backends.registry import (
+    backend_choices,
+    open_backend,
+    open_backends,
+    server_kinds,
+)
 
 __all__ = [
     "Backend",
+    "BackendDown",
     "BackendError",
     "BackendOptions",
+    "JobRefused",
     "Payload",
+    "ReportsState",
+    "ServerState",
     "backend_choices",
     "open_backend",
+    "open_backends",
+    "server_kinds",
 ]

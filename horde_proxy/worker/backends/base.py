@@ -1,18 +1,50 @@
-"""The contract of a backend: it completes the payload of a popped job. It knows no horde."""
+"""The contract of a backend: it completes the payload of a popped job. It knows no horde.
+
+Each backend has the members of `Backend`. One that is a server of its own may also have those of
+`ReportsState`; all others count as up and free.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Payload = Mapping[str, Any]
 """The `payload` of a popped job: `prompt`, lengths in tokens, sampling (`aihorde.limits`)."""
 
 
 class BackendError(Exception):
-    """The backend cannot be used, or failed on a job. The message says why."""
+    """The backend cannot be used, or failed on a job. The message says why, for the log.
+
+    `reason` is what the horde gets to see: it holds no address and nothing that a server wrote.
+    """
+
+    def __init__(self, message: str, reason: str = "the backend failed") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class JobRefused(BackendError):
+    """The backend cannot do this job, and goes on with others."""
+
+
+class BackendDown(BackendError):
+    """The backend does no jobs now: it cannot be reached, or refuses whatever comes."""
+
+    def __init__(self, message: str, reason: str = "the backend is down") -> None:
+        super().__init__(message, reason)
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What a server says of itself: how many requests run or wait, of all its users.
+
+    None where it does not say.
+    """
+
+    requests: int | None = None
 
 
 def _say_nothing(sentence: str) -> None:
@@ -23,13 +55,19 @@ def _say_nothing(sentence: str) -> None:
 class BackendOptions:
     """The user's options; each backend uses those that apply to it.
 
-    `model` is the model of a server, or another name to advertise its only one under. Lengths are
+    `kind` is a word of `registry.server_kinds`; None finds it out. `api_key` is the server's.
+    `model` is the model of a server, or another name to advertise its only one under. `models` are
+    globs of several models of it, of which `denied_models` are never offered. Lengths are
     in tokens, `delay` is in seconds, `speed` in tokens a second (0 for no limit). `scenario` is a
     file of rules for the echo. `report` is called with sentences for the user: what was taken from
     a server.
     """
 
+    kind: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     model: str | None = None
+    models: Sequence[str] = ()
+    denied_models: Sequence[str] = ()
     max_length: int | None = None
     max_context_length: int | None = None
     delay: float = 0.0
@@ -58,7 +96,22 @@ class Backend(Protocol):
     def tags(self) -> Mapping[str, str] | None: ...
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        """The new text. `cancelled` returns True once the worker is being stopped."""
+        """The new text. Raises BackendError.
+
+        `cancelled` returns True once the text is not needed any more. A backend then ends within a
+        second; what it returns or raises does not matter.
+        """
+
+
+@runtime_checkable
+class ReportsState(Protocol):
+    """A backend that can be down, and that others may use besides the worker."""
+
+    def state(self) -> ServerState:
+        """The state at this moment. Raises BackendDown."""
+
+    def slots(self) -> int | None:
+        """How many requests it runs at a time; None where it does not say."""
 
 
 OpenBackend = Callable[[str, BackendOptions], Backend | None]

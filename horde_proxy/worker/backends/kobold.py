@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 
 import requests
 
 from horde_proxy.protocol.models import ModelFacts, tokens
-from horde_proxy.worker.backends.base import BackendError, Payload
+from horde_proxy.worker.backends.base import BackendError, Payload, ServerState
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.server import ModelServer, get, text_at
+from horde_proxy.worker.backends.server_state import Read, kobold_state
+
+_KOBOLDCPP = "koboldcpp/"
+"""How KoboldCpp begins its models' names. KoboldAI refuses fields that it does not know."""
 
 
 class KoboldServer(ModelServer):
@@ -37,4 +42,20 @@ class KoboldServer(ModelServer):
         return (ServerModel(name, facts),)
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        return text_at(self.post("/api/v1/generate", dict(payload)), "results", 0, "text")
+        body = dict(payload)
+        if self.model.startswith(_KOBOLDCPP):
+            body["genkey"] = f"KCPP{uuid.uuid4().hex[:8]}"
+        try:
+            answer = self.post("/api/v1/generate", body, cancelled)
+        finally:
+            # KoboldCpp goes on when its client hangs up; a key aborts one client's generation only.
+            if cancelled() and "genkey" in body:
+                get(self._session, f"{self.url}/api/extra/abort", body={"genkey": body["genkey"]})
+        return text_at(answer, "results", 0, "text")
+
+    def current_state(self, read: Read) -> ServerState | None:
+        return kobold_state(read)
+
+    def slots(self) -> int | None:
+        """One: KoboldCpp queues what comes meanwhile."""
+        return 1

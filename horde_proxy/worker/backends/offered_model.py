@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from horde_proxy.aihorde.limits import MOST_TOKENS, TEXT_PARAMETERS
 from horde_proxy.protocol.models import ModelFacts
@@ -29,10 +30,11 @@ _MOST_NAMES = 20
 
 @dataclass(frozen=True)
 class ServerModel:
-    """One model of a server, by the server's own name."""
+    """One model of a server, by the server's own name. `server` is its kind in `native_apis`."""
 
     name: str
     facts: ModelFacts
+    server: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,34 @@ def choose(models: Sequence[ServerModel], wanted: str | None, url: str) -> tuple
         f"the server at {url} has several models; add --model with one of these: "
         f"{_names(loaded or usable)}"
     )
+
+
+def choose_all(
+    models: Sequence[ServerModel], wanted: Sequence[str], denied: Sequence[str], url: str
+) -> list[ServerModel]:
+    """The models of globs, in the server's order, without those of `denied`.
+
+    Raises BackendError for a name that means none, and where nothing is left.
+    """
+    chosen = []
+    for glob in wanted:
+        named = [model for model in models if _matches(model.name, glob)]
+        if not named:
+            raise BackendError(f"the server at {url} has no model {glob}: it has {_names(models)}")
+        chosen += named
+    denials = [model for model in chosen if any(_matches(model.name, glob) for glob in denied)]
+    allowed = [model for model in models if model in chosen and model not in denials]
+    usable = [model for model in allowed if model.facts.writes_text]
+    if not usable:
+        raise BackendError(
+            f"of the models of the server at {url}, none is left that writes text: {_names(models)}"
+        )
+    return usable
+
+
+def _matches(name: str, glob: str) -> bool:
+    """Whether a model's name matches a glob, without case, and with or without ":latest"."""
+    return fnmatchcase(_plain(name), _plain(glob)) or fnmatchcase(name.casefold(), glob.casefold())
 
 
 def limits_of(facts: ModelFacts, options: BackendOptions) -> ModelLimits:

@@ -9,21 +9,11 @@ import requests
 from horde_proxy.protocol.models import as_mapping
 from horde_proxy.upstreams.openai.model_list import is_usable_id
 from horde_proxy.upstreams.openai.native_apis import ShownModels, native_facts
-from horde_proxy.worker.backends.base import Payload
+from horde_proxy.worker.backends.base import Payload, ServerState
 from horde_proxy.worker.backends.offered_model import ServerModel
-from horde_proxy.worker.backends.server import ModelServer, asking, get, renamed, text_at
-
-_OPTIONS = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "rep_pen": "repeat_penalty",
-    "stop_sequence": "stop",
-    "max_length": "num_predict",
-    "max_context_length": "num_ctx",
-}
-"""Ollama's names in `options`, by the horde's names."""
+from horde_proxy.worker.backends.samplers import OLLAMA
+from horde_proxy.worker.backends.server import ModelServer, asking, get, text_at
+from horde_proxy.worker.backends.server_state import Read, ollama_state
 
 
 class OllamaServer(ModelServer):
@@ -50,6 +40,9 @@ class OllamaServer(ModelServer):
             "prompt": payload["prompt"],
             "raw": True,
             "stream": False,
-            "options": renamed(payload, _OPTIONS),
+            "options": self.translated(payload, OLLAMA),
         }
-        return text_at(self.post("/api/generate", body), "response")
+        return text_at(self.post("/api/generate", body, cancelled), "response")
+
+    def current_state(self, read: Read) -> ServerState | None:
+        return ollama_state(read)

@@ -1,11 +1,14 @@
 """The base of all model servers: it probes a URL, keeps a session, and checks answers.
 
-A kind of server is a subclass with two methods: `probe` finds the models of the server at a URL,
-and `generate` completes a prompt. Which model, and how long its prompts may be, is offered_model's.
+A kind of server is a subclass with three methods: `probe` finds the models of the server at a URL,
+`generate` completes a prompt, and `current_state` says how busy it is. Which models, and how long
+their prompts may be, is offered_model's.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -13,16 +16,30 @@ from typing import Any, ClassVar, Self
 import requests
 
 from horde_proxy.json_reading import parse_json
-from horde_proxy.response_body import with_body
+from horde_proxy.upstreams.disconnects import WatchedAdapter
 from horde_proxy.upstreams.openai.native_apis import Ask
 from horde_proxy.upstreams.sessions import new_session
-from horde_proxy.worker.backends.base import BackendError, BackendOptions, Payload
-from horde_proxy.worker.backends.offered_model import ServerModel, choose, limits_of
+from horde_proxy.worker.backends import calls
+from horde_proxy.worker.backends.base import (
+    BackendDown,
+    BackendError,
+    BackendOptions,
+    JobRefused,
+    Payload,
+    ServerState,
+)
+from horde_proxy.worker.backends.offered_model import ServerModel, choose, choose_all, limits_of
+from horde_proxy.worker.backends.samplers import Dialect
+from horde_proxy.worker.backends.server_state import Read
 
-_CONNECT_SECONDS = 5.0
-_PROBE_SECONDS = 10.0
-# More than the time that a horde gives a job, which is 150 s unless its owner has changed it.
-_GENERATION_SECONDS = 300.0
+# What servers answer to a job that they cannot do: 400 where the prompt is too long or a value is
+# out of range, 413 for its size, 422 (FastAPI) for a field of another type.
+_REFUSALS = (400, 413, 422)
+# What concerns all jobs: a key that is wrong, a model that is gone, a server that still loads (503,
+# llama.cpp) or is full (429).
+_DOWN = (401, 403, 404, 429, 502, 503, 504)
+
+log = logging.getLogger(__name__)
 
 
 class ModelServer(ABC):
@@ -41,6 +58,9 @@ class ModelServer(ABC):
         self.name = options.model or model.name
         self.limits = limits_of(model.facts, options)
         self.max_length, self.max_context_length = self.limits.length, self.limits.context
+        # Guards the names of parameters that were logged. No I/O happens under it.
+        self._lock = threading.Lock()
+        self._left_out: set[str] = set()
 
     @classmethod
     def open(cls, name: str, options: BackendOptions) -> Self | None:
@@ -48,10 +68,7 @@ class ModelServer(ABC):
 
         Raises BackendError where no model, or more than one, is meant.
         """
-        if not is_url(name):
-            return None
-        url, session = name.rstrip("/").removesuffix("/v1"), new_session()
-        models = cls.probe(url, session)
+        url, session, models = cls._find(name, options)
         if not models:
             return None
         model, reason = choose(models, options.model, url)
@@ -62,24 +79,91 @@ class ModelServer(ABC):
         return server
 
     @classmethod
+    def open_all(cls, name: str, options: BackendOptions) -> Sequence[Self]:
+        """The backends of the models that `options.models` name; see `open`."""
+        url, session, models = cls._find(name, options)
+        if not models:
+            return ()
+        chosen = choose_all(models, options.models, options.denied_models, url)
+        servers = [cls(url, session, model, options) for model in chosen]
+        for server in servers:
+            options.report(f"{cls.label} server at {url}: model {server.model}")
+            options.report(server.limits.description())
+        return servers
+
+    @classmethod
+    def _find(
+        cls, name: str, options: BackendOptions
+    ) -> tuple[str, requests.Session, Sequence[ServerModel]]:
+        """(the root of the URL, a session for it, the models there: none for another name)."""
+        url, session = name.rstrip("/").removesuffix("/v1"), new_session(WatchedAdapter())
+        if options.api_key:
+            session.headers["Authorization"] = f"Bearer {options.api_key}"
+        return url, session, cls.probe(url, session) if is_url(name) else ()
+
+    @classmethod
     @abstractmethod
     def probe(cls, url: str, session: requests.Session) -> Sequence[ServerModel]:
         """The models of the server at a URL; none if no server of this kind answers."""
 
     @abstractmethod
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        """The new text. Raises BackendError. A request under way cannot be cancelled."""
+        """The new text. Raises BackendError."""
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+    @abstractmethod
+    def current_state(self, read: Read) -> ServerState | None:
+        """What the server says of itself; None if it does not answer."""
+
+    def state(self) -> ServerState:
+        """The server's requests at this moment. Raises BackendDown."""
+        state = self.current_state(self.read)
+        if state is None:
+            raise BackendDown(f"the backend at {self.url} does not answer")
+        return state
+
+    def slots(self) -> int | None:
+        """How many requests the server runs at a time; None where it does not say."""
+        return None
+
+    def read(self, path: str) -> str | None:
+        """The text at a path of the server; None after any failure."""
+        return calls.read_text(self._session, self.url + path)
+
+    def post(self, path: str, body: Mapping[str, Any], cancelled: Callable[[], bool]) -> Any:
         """The JSON value that the server answers with. Raises BackendError."""
-        timeout = (_CONNECT_SECONDS, _GENERATION_SECONDS)
         try:
-            response = self._session.post(self.url + path, json=body, timeout=timeout, stream=True)
-            with_body(response).raise_for_status()
+            response = calls.post(self._session, self.url + path, body, cancelled)
+        except calls.CallCancelled as exc:
+            raise BackendError("the call was cancelled", "cancelled by the worker") from exc
+        except requests.ReadTimeout as exc:
+            raise BackendError(f"the backend at {self.url} took too long") from exc
+        except requests.RequestException as exc:
+            raise BackendDown(f"the backend at {self.url} failed: {type(exc).__name__}") from exc
+        self._check_status(response)
+        try:
             return parse_json(response.content)
-        # ValueError and RecursionError: no JSON, or thousands of brackets.
-        except (requests.RequestException, ValueError, RecursionError) as exc:
-            raise BackendError(f"the backend at {self.url} failed: {type(exc).__name__}") from exc
+        # No JSON, or thousands of brackets.
+        except (ValueError, RecursionError) as exc:
+            raise BackendError(f"the backend at {self.url} sent no JSON") from exc
+
+    def translated(self, payload: Payload, dialect: Dialect) -> dict[str, Any]:
+        """The sampling of a payload in the server's words. What it does not know is logged once."""
+        body, unknown = dialect.translated(payload)
+        with self._lock:
+            new = [name for name in unknown if name not in self._left_out]
+            self._left_out.update(new)
+        for name in new:
+            log.warning("the backend at %s does not know %s: it is left out", self.url, name)
+        return body
+
+    def _check_status(self, response: requests.Response) -> None:
+        status = response.status_code
+        if response.ok:
+            return
+        message = f"the backend at {self.url} answered with status {status}"
+        if status in _REFUSALS:
+            raise JobRefused(message, f"the backend refuses the job with status {status}")
+        raise (BackendDown if status in _DOWN else BackendError)(message)
 
 
 def is_url(name: str) -> bool:
@@ -87,10 +171,15 @@ def is_url(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
-def get(session: requests.Session, url: str, *path: str | int) -> Any:
-    """The value at a path of keys and indexes in the JSON at a URL; None after any failure."""
+def get(
+    session: requests.Session, url: str, *path: str | int, body: Mapping[str, Any] | None = None
+) -> Any:
+    """The value at a path of keys and indexes in the JSON at a URL; None after any failure.
+
+    With a body, it is the answer to a POST.
+    """
     try:
-        return _value_at(_answer(session, url, None), *path)
+        return _value_at(_answer(session, url, body), *path)
     except BackendError:
         return None
 
@@ -102,11 +191,9 @@ def asking(session: requests.Session, url: str) -> Ask:
 
 def _answer(session: requests.Session, url: str, body: Mapping[str, Any] | None) -> Any:
     """The JSON that a GET, or the POST of a body, is answered with; None after any failure."""
-    method = "GET" if body is None else "POST"
-    timeout = (_CONNECT_SECONDS, _PROBE_SECONDS)
     try:
-        response = session.request(method, url, json=body, timeout=timeout, stream=True)
-        return parse_json(with_body(response).content) if response.ok else None
+        response = calls.ask(session, url, body)
+        return parse_json(response.content) if response.ok else None
     # What answers may be no model server at all, and no JSON.
     except (requests.RequestException, ValueError, RecursionError):
         return None
@@ -118,16 +205,6 @@ def text_at(answer: Any, *path: str | int) -> str:
     if not isinstance(text, str):
         raise BackendError("the backend's answer contains no text")
     return text
-
-
-def renamed(payload: Payload, names: Mapping[str, str]) -> dict[str, Any]:
-    """The fields that a payload has, under the server's names.
-
-    `names` maps the horde's names to the server's.
-    """
-    return {
-        theirs: payload[ours] for ours, theirs in names.items() if payload.get(ours) is not None
-    }
 
 
 def _value_at(value: Any, *path: str | int) -> Any:
