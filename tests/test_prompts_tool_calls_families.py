@@ -232,6 +232,26 @@ FAMILIES: list[tuple[str, str, list[Call]]] = [
     ('<tool_call>{"name": "bash", "kwargs": {"command": "ls -la"}}</tool_call>', "", [LS]),
     # GLM's attributes
     ('<tool_call>read filePath="src/app.py"</tool_call>', "", [READ]),
+    # InternLM
+    (
+        '<|action_start|><|plugin|>\n{"name": "bash", "parameters": {"command": "ls -la"}}'
+        "<|action_end|>",
+        "",
+        [LS],
+    ),
+    # OLMo 3
+    (
+        '<function_calls>\nbash(command="ls -la")\nget_weather(city="Paris", days=3)\n'
+        "</function_calls>",
+        "",
+        [LS, PARIS],
+    ),
+    # Hunyuan
+    (
+        '<tool_calls><tool_call>bash\n```json\n{"command": "ls -la"}\n```</tool_call></tool_calls>',
+        "",
+        [LS],
+    ),
     # A heading before an object that is the call
     (f"bash\n{BASH}", "", [LS]),
     # The opening marker was dropped.
@@ -291,6 +311,11 @@ BROKEN: list[tuple[str, list[Call]]] = [
         "<function=write>\n<parameter=filePath>\nd.md\n</parameter>\n<parameter=content>\n"
         "Write </parameter> here.\n</parameter>\n</function>\n</tool_call>",
         [wrote("d.md", "Write </parameter> here.")],
+    ),
+    (
+        "<function=write>\n<parameter=filePath>\nd.md\n</parameter>\n<parameter=content>\n"
+        "End it with </function> there.\n</function>\n</tool_call>",
+        [wrote("d.md", "End it with </function> there.")],
     ),
     # Without its opening tag, where the value of `content` begins is unclear.
     (
@@ -360,6 +385,9 @@ MENTIONS = [
     "I would run:\n```\nbash(command='rm -rf build')\n```",
     "ReAct writes:\n```\nAction: bash\nAction Input: rm -rf build\n```",
     "Cline writes:\n```xml\n<bash>\n<command>rm -rf build</command>\n</bash>\n```",
+    f'Write "<tool_call>{RM}</tool_call>" for it.',
+    f"He wrote:\n> <tool_call>{RM}</tool_call>\nThat was wrong.",
+    f"He wrote “{RM}”",
     'Read\n{"title": "A file"}',
     '<tools>\n{"type":"function","function":{"name":…,"description":…}}\n</tools>',
 ]

@@ -38,10 +38,10 @@ _ACTION = re.compile(
 )
 # A tag that may be a tool's own: <ba
 _TAG = re.compile(r"<(\|?[A-Za-z_][\w.\-]{0,127}|\|?)\Z|<(?:function|invoke)[= ][^<>]{0,160}\Z")
-# The beginning of a code block, which may contain a call: "```", "```json\n"
-# Before a name: the list of Python's calls
+# Before a name: the list of Python's calls, [get_wea
 _BEFORE_NAME = re.compile(r"\[\s{0,9}\Z")
 _WORD = re.compile(r"[A-Za-z0-9_.\-]+")
+# The beginning of a code block, which may contain a call: "```", "```json\n"
 _FENCE = re.compile(r"(?:```[ \t]{0,9}[\w+-]{0,20}\s*|`{1,2})\Z")
 
 

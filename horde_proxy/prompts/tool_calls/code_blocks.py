@@ -55,14 +55,15 @@ class CodeBlocks:
             self.block = CodeBlock(fence.start(), whole.end(), whole["language"].casefold())
 
 
-def inline_code(text: str, start: int, end: int) -> bool:
+def inline_code(text: str, start: int, end: int, *, after: int) -> bool:
     """Whether a part of a text is within backticks: `{"name": "bash"}`.
 
     A backtick directly before it is enough. Another one on its line counts if one follows, too.
+    Backticks before the position `after` belong to another call.
     """
     if text[start - 1 : start] == "`" and text[max(0, start - 3) : start] != "```":
         return True
-    line = text[max(0, start - _LONGEST_LINE) : start].rpartition("\n")[2]
+    line = text[max(after, start - _LONGEST_LINE) : start].rpartition("\n")[2]
     if not ends_in_code(line):
         return False
     rest = text[end : end + _LONGEST_LINE].partition("\n")[0]

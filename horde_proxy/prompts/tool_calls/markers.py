@@ -25,8 +25,10 @@ _OPENING_TEXT = (
     # Mistral: [TOOL_CALLS][{"name": ...}], since tokenizer v11 [TOOL_CALLS]name[ARGS]{...}
     r"|\[TOOL_CALLS\]"
     # Kimi K2: <|tool_calls_section_begin|><|tool_call_begin|>functions.bash:0; LFM2
-    # <|tool_call_start|>; Apertus <|tools_prefix|>; Command R7B and A <|START_ACTION|>
+    # <|tool_call_start|>; Apertus <|tools_prefix|>; Command R7B and A <|START_ACTION|>; InternLM
+    # <|action_start|><|plugin|>
     r"|<\|(?:tool_calls_section_begin|tool_call_begin|tool_call_start|tools_prefix|START_ACTION)\|>"
+    r"|<\|action_start\|>\s?(?:<\|plugin\|>)?"
     # DeepSeek V3 and R1: <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>bash
     r"|<｜tool▁calls?▁begin｜>"
     # Qwen3-Coder and Llama 3.1 begin with the tag itself, as does <invoke name="bash">
@@ -45,7 +47,7 @@ CLOSING = re.compile(
     # <|/tool_call|> Phi-4-mini; <tool_call|> Gemma 4
     r"|<\|/(?:tool_calls?|function_?call)\|>|<tool_call\|>"
     # Kimi, LFM2, Apertus, Command R7B and Llama 4
-    r"|<\|(?:tool_call_end|tool_calls_section_end|tools_suffix|END_ACTION|python_end)\|>"
+    r"|<\|(?:tool_call_end|tool_calls_section_end|tools_suffix|END_ACTION|python_end|action_end)\|>"
     r"|<｜tool▁calls?▁end｜>|\[/TOOL_CALLS\]"
 )
 # What may follow a last call besides closing markers: surplus brackets; tags of XML that are
@@ -79,7 +81,7 @@ OPENINGS = (
     *("<|tools_prefix|>", "<|START_ACTION|>", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"),
     *("<｜DSML｜function_calls>", "<｜DSML｜invoke name=", SEPARATOR),
     *("<|tool_call|>", "<|tool_calls|>", "<|function_call|>", "<|start|>", "<|channel|>"),
-    *("<|python_tag|>", "<|python_start|>"),
+    *("<|python_tag|>", "<|python_start|>", "<|action_start|><|plugin|>"),
 )
 _PARTIAL_CLOSERS = (
     *("</tool_calls>", "</toolcall>", "</function_calls>", "</functioncall>", "</tools>"),
@@ -92,7 +94,14 @@ _PARTIAL_CLOSERS = (
         "</|tool_call|>",
     ),
     *("<|tool_call_end|>", "<|tool_calls_section_end|>", "<|tools_suffix|>", "<|END_ACTION|>"),
-    *("<|python_end|>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "[/TOOL_CALLS]", "```"),
+    *(
+        "<|python_end|>",
+        "<|action_end|>",
+        "<｜tool▁call▁end｜>",
+        "<｜tool▁calls▁end｜>",
+        "[/TOOL_CALLS]",
+        "```",
+    ),
     *("<|eom_id|>", "<|eot_id|>", "<|call|>", "<|end|>", "<|im_end|>", "<|endoftext|>", "</s>"),
     "Observation:",
 )

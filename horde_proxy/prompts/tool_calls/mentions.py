@@ -28,6 +28,9 @@ _MID_SENTENCE = re.compile(r"[^\W_][,;]?[ \t]+\Z")
 _LIST_ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t][^\n]*\n?\s*\Z", re.MULTILINE)
 # A value that stands for another one: "<command>", "...", "path/to/file"
 _PLACEHOLDER = re.compile(r"<[\w .,/\-]{1,60}>|\.{3}|…|(?:/?path/to/|your[_ ])[\w./\- ]{0,60}")
+# A quotation within a line, or a quoted line: 'Write "', "> "
+_QUOTATION = re.compile(r"\S[ \t]*[\"“«「]\Z|^[ \t]*>[> \t]*\Z", re.MULTILINE)
+_QUOTES = {'"': '"', "“": "”", "«": "»", "「": "」"}
 _LONGEST_ITEM, _LONGEST_WORD = 300, 80
 # A marker that a message had and the model quotes, directly before a call: "<·tool_call>\n". In the
 # prompt, it was broken up with a mark.
@@ -87,7 +90,10 @@ class Judge:
     def _is_use(self, number: int, alive_from: int) -> bool:
         group, text = self._groups[number], self._text
         before = text[max(0, group.start - _LONGEST_MARKER) : group.start]
-        if inline_code(text, group.start, group.end) or _QUOTED_MARKER.search(before):
+        after = self._groups[number - 1].end if number else 0
+        if inline_code(text, group.start, group.end, after=after) or _QUOTED_MARKER.search(before):
+            return False
+        if _QUOTATION.search(before) and self._ends_quotation(group):
             return False
         if group.is_open:
             return True
@@ -98,6 +104,11 @@ class Judge:
         if group.context == "marked":
             return True
         return not self._is_code(group) and not self._is_example(number)
+
+    def _ends_quotation(self, group: Group) -> bool:
+        """Whether a quotation ends behind the group: with its mark, or with its line."""
+        before, after = self._text[group.start - 1], self._text[group.end : group.end + 1]
+        return after == _QUOTES.get(before, after)
 
     def _is_in_sentence(self, group: Group) -> bool:
         """Whether a sentence goes on around the group."""

@@ -14,9 +14,11 @@ from horde_proxy.prompts.tool_calls.arguments import make_call, value_of_text
 from horde_proxy.prompts.tool_calls.searching import Context, Grammar, Passage, SearchedText
 from horde_proxy.protocol.generation_request import Tool
 
-# <bash>, at the start of a line or of the call
+# <bash> or <command>, with the spaces around it
 _TAG = re.compile(r"\s*<(?P<name>[A-Za-z_][\w.\-]{0,127})>\s*")
+_SPACES = re.compile(r"\s*")
 _LONGEST_TAG = 160
+"""Characters: a longer text without ">" is not the beginning of a tag."""
 
 
 def read_own_tag(searched: SearchedText, start: int, context: Context) -> Passage | None:
@@ -71,9 +73,6 @@ def _end_of_value(text: str, start: int, key: str) -> int:
             break
         end = text.find(closing, after)
     return end
-
-
-_SPACES = re.compile(r"\s*")
 
 
 def _after_spaces(text: str, position: int) -> int:

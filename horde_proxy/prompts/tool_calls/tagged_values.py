@@ -125,7 +125,8 @@ def _end_of_value(
             depth = max(depth - 1, 0)
         else:
             calls = calls + 1 if kind == "call" else max(calls - 1, 0)
-            ends.call = ends.call or tag
+            if kind == "call" or _is_on_line_end(text, tag):
+                ends.call = ends.call or tag
     else:
         return _end_without_tag(searched, start, ends)
     searched.count_long_read()
@@ -156,11 +157,11 @@ def _begins_argument(
 
 
 def _is_on_line_end(text: str, tag: re.Match[str]) -> bool:
-    """Whether a closing tag that closes nothing stands at the end of a line, or alone on it.
+    """Whether a closing tag belongs to a call, not to a sentence about tags: it ends its line.
 
-    Then another tag is missing, and it is unclear what the value is.
+    If it closes no value, another tag is missing, and it is unclear what the value is.
     """
-    return tag.end() >= len(text) or text[tag.end()] == "\n"
+    return tag.end() >= len(text) or text[tag.end()] in "\n<"
 
 
 def _trimmed(value: str) -> str:
