@@ -24,22 +24,7 @@ CASES: list[Case] = json.loads(
     (Path(__file__).parent / "data" / "model_outputs.json").read_text(encoding="utf-8")
 )
 # Cases that are not read rightly yet.
-UNREAD = frozenset(
-    {
-        "t1-call-in-unclosed-think",
-        "t2-call-in-unclosed-think-xml",
-        "t6-think-then-text-then-think",
-        "t7-thinking-tag",
-        "t9-glm-unclosed",
-        "o5-analysis-final",
-        "o6-analysis-final-markers",
-        "o11-analysis-then-tool-tokens",
-        "z9-two-think-call",
-        "z11-call-then-think",
-        "z31-o-final-json-tool",
-        "y1-think-prose",
-    }
-)
+UNREAD: frozenset[str] = frozenset()
 
 
 def tool(name: str, required: str = "", /, **types: Any) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horde_proxy.prompts.answer import defect_in, loops
+from horde_proxy.prompts.answer import defect_in
 from horde_proxy.prompts.formats import FORMATS
+from horde_proxy.prompts.repetition import loops
 
 SENTENCE = "I am a language model, and I am here to help you with whatever you need today. "
 PARAGRAPH = (
@@ -54,11 +55,47 @@ def test_a_text_loops_that_ends_in_one_unit_over_and_over(text: str, expected: b
     assert loops(text) is expected
 
 
-@given(st.text(min_size=1, max_size=600).filter(lambda unit: unit.strip() == unit), st.text())
-def test_a_unit_with_a_letter_is_found_whatever_comes_before(unit: str, before: str) -> None:
+WORDS = st.text("bghilmnoprstuyéд漢", min_size=1, max_size=9)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=60), st.text())
+def test_repeated_words_are_a_loop_whatever_comes_before(words: list[str], before: str) -> None:
+    unit = " ".join(words)[:599] + " "
     rounds = max(12, -(-300 // len(unit))) if len(unit) <= 60 else 8
-    has_letter = any(map(str.isalnum, unit))
-    assert loops(before + unit * rounds) or not has_letter
+    assert loops(before + unit * (rounds + 1) + "x") is False
+    assert loops(before + unit * (rounds + 1))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "0",
+        "0 ",
+        "00 00 00 00 ",
+        "0x00, ",
+        "ff ff ff ff  ",
+        "\\x00",
+        "| 0 | 0 | 0 |\n",
+        "0,0,0,0\n",
+        "A",
+        "AQEB",
+        "AAEC\n",
+        "10px 0 #000, ",
+        "1fr ",
+        "1010",
+    ],
+)
+def test_numbers_and_dumps_repeat_on_purpose(unit: str) -> None:
+    assert not loops(unit * (9000 // len(unit)))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["| n/a | n/a |\n", "  margin: 0;\n  padding: 0;\n", "foo,bar\n", "<td>x</td>", "    pass;\n"],
+)
+def test_rows_of_a_table_and_code_are_a_loop_only_after_a_hundred_rounds(unit: str) -> None:
+    assert not loops(unit * 99)
+    assert loops(unit * 101)
 
 
 @pytest.mark.parametrize(

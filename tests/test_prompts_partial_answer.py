@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from horde_proxy.prompts.answer import read_answer
+from horde_proxy.prompts.end_tokens import held_back
 from horde_proxy.prompts.formats import FORMATS, PLACEHOLDERS, Format
-from horde_proxy.prompts.partial_answer import LengthEstimate, PartialAnswer, held_back
+from horde_proxy.prompts.partial_answer import LengthEstimate, PartialAnswer
 from horde_proxy.prompts.tokens import estimate
 
 CHATML = FORMATS["chatml"]
@@ -249,7 +250,7 @@ def test_joined_segments_read_as_in_one_go(
         stops=stops,
         max_length=10**6,
         prefilled=prefilled,
-        may_be_thought=not own._given["content"] or own._was_thought,
+        may_be_thought=not own._given["content"] or own._was_unopened,
     )
     assert contents(deltas) == whole.content
     reasoning = "".join(text for part, text in deltas if part == "reasoning")

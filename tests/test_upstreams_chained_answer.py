@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from horde_proxy.errors import InsufficientKudos
-from horde_proxy.prompts.answer import cut
+from horde_proxy.prompts.end_tokens import cut
 from horde_proxy.prompts.tokens import estimate, truncate
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message, Tool
@@ -679,3 +679,60 @@ def test_a_models_answers_of_a_length_that_proved_complete_are_not_doubted_again
         answer(world, chat(stream=True, max_tokens=1000), upstream)
     lengths = [payload["max_length"] for payload in worker.payloads]
     assert lengths == [128, 48, 128, 48, 128, 128, 128]
+
+
+class Thinking(Scripted):
+    """Thinks in its first job, and says `answer` in the next ones."""
+
+    def __init__(self, thought: str, answer: str, name: str = "test/model") -> None:
+        super().__init__("", name)
+        self.thought, self.answer = thought, answer
+
+    def generate(self, payload: Any, cancelled: Any) -> str:
+        super().generate(payload, cancelled)
+        return self.answer if len(self.payloads) > 1 else self.thought
+
+
+@pytest.mark.parametrize(
+    ("thought", "name", "ending"),
+    [
+        ("<think>\nTwo and two.", "test/model", "<think>\nTwo and two.\n</think>\n\n"),
+        ("<think>\nTwo and two.\n</think>\n", "test/model", "Two and two.\n</think>\n\n"),
+        ("[THINK]Two and two.", "test/model", "[THINK]Two and two.\n[/THINK]\n\n"),
+        (
+            "analysisWe need Two and two.",
+            "koboldcpp/gpt-oss-20b",
+            "analysisWe need Two and two.assistantfinal",
+        ),
+        (
+            "<|channel|>analysis<|message|>Two and two.<|end|>",
+            "aphrodite/openai/gpt-oss-20b",
+            "Two and two.<|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_only_thought_goes_on_with_its_answer(
+    world: World, thought: str, name: str, ending: str, stream: bool
+) -> None:
+    worker = world.employ(Thinking(thought, "Four.", name))
+    found = answer(world, replace(chat(stream=stream), model=name))
+    message = found["choices"][0]["message"]
+    assert (message["content"], found["choices"][0]["finish_reason"]) == ("Four.", "stop")
+    assert message["reasoning_content"].endswith("Two and two.")
+    assert worker.payloads[1]["prompt"].endswith(ending)
+    assert len(worker.payloads) == 2
+
+
+def test_a_model_that_only_thinks_goes_on_once_and_ends_with_length(world: World) -> None:
+    worker = world.employ(Thinking("<think>\nTwo and two.", "\n"))
+    found = answer(world, chat())
+    assert not content(found)
+    assert found["choices"][0]["finish_reason"] == "length"
+    assert len(worker.payloads) == 2
+
+
+def test_a_model_that_only_thought_goes_on_where_answers_are_one_job(world: World) -> None:
+    world.configure(horde={"segments": False})
+    world.employ(Thinking("<think>\nTwo and two.", "Four."))
+    assert content(answer(world, chat())) == "Four."

@@ -17,17 +17,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from horde_proxy.prompts.answer import (
-    END_MARKERS,
     Answer,
-    cut,
-    cut_turn,
-    end_marker,
+    end_of_answer,
     ends_a_sentence,
     read_answer,
-    role_names,
-    without_echo,
+    with_reasoning_closed,
 )
-from horde_proxy.prompts.formats import Format, unfinished_tag
+from horde_proxy.prompts.end_tokens import TextEnd, cut
+from horde_proxy.prompts.formats import Format
 from horde_proxy.prompts.tokens import count_within, estimate, truncate
 
 End = Literal["ended", "full", "doubtful"]
@@ -51,7 +48,6 @@ _NEW_TURN = re.compile(
     r"|<\|?(?:user|human|assistant|system|im_start|start))",
     re.IGNORECASE,
 )
-_THINK = ("<think>", "</think>")
 
 
 @dataclass(frozen=True)
@@ -100,20 +96,27 @@ class PartialAnswer:
     """The answer of one choice. `stops` are the client's own, `limit` is its max_tokens.
 
     `prefilled`: the answer continues the client's beginning, so its leading whitespace stays.
-    `text` is everything generated so far, for the prompt of the next segment.
+    `may_call`: tools are on offer, and a call ends a thought. `text` is everything
+    generated so far, for the prompt of the next segment.
     """
 
     def __init__(
-        self, format: Format, *, stops: Sequence[str], limit: int, prefilled: bool
+        self,
+        format: Format,
+        *,
+        stops: Sequence[str],
+        limit: int,
+        prefilled: bool,
+        may_call: bool = False,
     ) -> None:
         self.text = ""
         self.segments = 0
         self._format, self._stops, self._limit = format, tuple(stops), limit
-        self._prefilled = prefilled
+        self._prefilled, self._may_call = prefilled, may_call
         # Estimated tokens that the text cannot have, since its segments were not to be that long.
         self._excess = 0
         self._given = {"reasoning": "", "content": ""}
-        self._was_thought = False
+        self._was_unopened = False
 
     def left(self) -> int:
         """Tokens until the limit, estimated; 0 or less when it is reached."""
@@ -140,7 +143,7 @@ class PartialAnswer:
         self._excess += estimate(segment) - count_within(segment, max_length)
         before = len(self.text)
         self.text += segment
-        if self._stop() is not None:
+        if self._end(is_open=False).stop is not None:
             return "ended"
         end = fill.judge(segment, max_length)
         if end != "ended":
@@ -157,9 +160,22 @@ class PartialAnswer:
         return len(words) >= _LEAST_REPEATED and (words in recent or words[:_REPEATED] in recent)
 
     def final_parts(self) -> list[tuple[Literal["reasoning", "content"], str]]:
-        """The texts that have become final since the last call, as (part, text)."""
-        answer = self._read(self._final_text())
-        return [*self._new("reasoning", answer.reasoning), *self._new("content", answer.content)]
+        """The texts that have become final since the last call, as (part, text).
+
+        In formats whose prompts may open a thought, a text is content once it does not begin like a
+        thought: a `</think>` that comes later no longer makes reasoning of it.
+        """
+        return self._new(self._read(self.text, is_open=True))
+
+    def close_thought(self) -> bool:
+        """End a thought, if the text is nothing else, so that the model goes on with its answer.
+
+        Whether it was: the next segment should follow.
+        """
+        if self._prefilled or not self._read(self.text).is_only_thought:
+            return False
+        self.text = with_reasoning_closed(self.text[: self._end(is_open=False).position])
+        return True
 
     def finish(
         self, max_length: int, is_full: bool | None
@@ -172,19 +188,20 @@ class PartialAnswer:
         is_over = limit is not None and truncate(self.text, limit) != self.text
         # Several segments together are longer than a max_length: only the limit may cut them off.
         total = max(max_length, tokens) if self.segments == 1 else max(tokens, 1)
-        answer = self._read(self.text, total, limit)
+        answer = self._read(self.text, length=total, limit=limit)
         if is_over:
             answer = replace(
                 answer,
                 tokens=min(answer.tokens, self._limit),
                 reasoning_tokens=min(answer.reasoning_tokens, self._limit),
             )
-        if is_full is not None and self._stop() is None:
+        if is_full is not None and self._end(is_open=False).stop is None:
             answer = replace(answer, finish_reason="length" if is_full or is_over else "stop")
-        rest = [*self._new("reasoning", answer.reasoning), *self._new("content", answer.content)]
-        return rest, answer
+        return self._new(answer), answer
 
-    def _read(self, text: str, length: int = 10**9, limit: int | None = None) -> Answer:
+    def _read(
+        self, text: str, *, length: int = 10**9, limit: int | None = None, is_open: bool = False
+    ) -> Answer:
         return read_answer(
             text,
             self._format,
@@ -192,45 +209,42 @@ class PartialAnswer:
             max_length=length,
             max_tokens=limit,
             prefilled=self._prefilled,
-            may_be_thought=not self._given["content"] or self._was_thought,
+            may_be_thought=not self._given["content"] or self._was_unopened,
+            may_call=self._may_call,
+            is_open=is_open,
         )
 
-    def _new(
+    def _new(self, answer: Answer) -> list[tuple[Literal["reasoning", "content"], str]]:
+        """What an answer has more than was returned before, as (part, text)."""
+        # After content was returned, a later </think> must not turn it into reasoning.
+        if answer.content and not self._given["content"]:
+            self._was_unopened = answer.was_unopened
+        return [
+            *self._new_end("reasoning", answer.reasoning),
+            *self._new_end("content", answer.content),
+        ]
+
+    def _new_end(
         self, part: Literal["reasoning", "content"], text: str
     ) -> list[tuple[Literal["reasoning", "content"], str]]:
-        """The new end of a part; nothing if its beginning differs from the returned text."""
+        """The new end of a part; nothing if a limit has cut off some of what was returned."""
         given = self._given[part]
         if not text.startswith(given) or text == given:
             return []
-        # After content was returned, a later </think> must not turn it into reasoning.
-        if part == "content" and not given:
-            self._was_thought = "</think>" in self.text
         self._given[part] = text
         return [(part, text[len(given) :])]
 
     def _all_stops(self) -> tuple[str, ...]:
         return (*self._stops, *self._format.stops)
 
-    def _stop(self) -> str | None:
-        body = self.text if self._prefilled else without_echo(self.text, self._format)
-        return cut_turn(body, self._stops, self._format)[1] or end_marker(body)
-
-    def _final_text(self) -> str:
-        """The beginning of the text that no continuation can change."""
-        if self._stop() is not None:
-            return self.text
-        if not self._prefilled and self._may_be_echo():
-            return ""
-        held = held_back(self.text, (*self._all_stops(), *END_MARKERS, *_THINK))
-        # A stop would remove the whitespace before it, so whitespace at the end waits as well.
-        text = self.text[: len(self.text) - held].rstrip()
-        return text[: len(text) - unfinished_tag(text)]
-
-    def _may_be_echo(self) -> bool:
-        """Whether the text so far may be the start of a repeated opening tag."""
-        beginning = self.text.strip()
-        tags = (*role_names(self._format), self._format.opening.strip())
-        return any(tag.startswith(beginning) for tag in tags)
+    def _end(self, *, is_open: bool) -> TextEnd:
+        return end_of_answer(
+            self.text,
+            self._format,
+            stops=self._stops,
+            prefilled=self._prefilled,
+            is_open=is_open,
+        )
 
     def _without_residue(self, segment: str) -> str:
         """A continuation without a repetition of the turn's opening tag."""
@@ -240,16 +254,3 @@ class PartialAnswer:
             if tag and bare.startswith(tag):
                 return bare[len(tag) :]
         return segment
-
-
-def held_back(text: str, strings: Sequence[str]) -> int:
-    """The number of characters at the end that may be the beginning of one of the strings."""
-    return max(
-        (
-            size
-            for string in strings
-            for size in range(1, len(string))
-            if text.endswith(string[:size])
-        ),
-        default=0,
-    )

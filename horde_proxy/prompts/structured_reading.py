@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.prompts.answer import loops
 from horde_proxy.prompts.constrained import ConstrainedRequest, callable_tools
 from horde_proxy.prompts.formats import restore
 from horde_proxy.prompts.guided import NOTHING
 from horde_proxy.prompts.json_schema.work import limited_work
 from horde_proxy.prompts.json_values import continues, json_values, without_thought
 from horde_proxy.prompts.lenient_json import dumps, span
+from horde_proxy.prompts.repetition import loops
 from horde_proxy.prompts.required_calls import (
     NO_PARTS,
     ReadCall,

@@ -57,7 +57,10 @@ AnswerItem = Waiting | Submitted | Answered | Chunk
 
 @dataclass
 class _Choice:
-    """One choice; `segment`, `end`, `worker` and `max_length` are of its last segment."""
+    """One choice; `segment`, `end`, `worker` and `max_length` are of its last segment.
+
+    `went_on`: its first segments were only a thought, which was ended for the model.
+    """
 
     index: int
     partial: PartialAnswer
@@ -67,6 +70,7 @@ class _Choice:
     max_length: int = 0
     reason: FinishReason | None = None
     answer: Answer | None = None
+    went_on: bool = False
 
 
 @dataclass
@@ -97,6 +101,7 @@ class ChainedAnswer:
                     stops=request.stop,
                     limit=self.plan.max_tokens,
                     prefilled=request.messages[-1].role == "assistant",
+                    may_call=bool(request.tools),
                 ),
             )
             for index in range(request.n)
@@ -212,6 +217,8 @@ class ChainedAnswer:
             choice.end = "ended"
             yield from self._finish(choice, is_full=False)
         elif self._is_over(choice):
+            if self._goes_on(choice):
+                return
             yield from self._finish(choice, self._is_full(choice))
         elif plan.request.stream:
             yield from self._deltas(choice, partial.final_parts())
@@ -240,6 +247,14 @@ class ChainedAnswer:
         """Whether a text that must have a certain form has it."""
         return self.is_complete is not None and self.is_complete(choice.partial.text)
 
+    def _goes_on(self, choice: _Choice) -> bool:
+        """Whether the model stopped after a thought, and is to answer now. That is tried once."""
+        if choice.went_on or choice.end == "full" or choice.partial.left() <= 0:
+            return False
+        choice.went_on = choice.partial.close_thought()
+        choice.end = "full" if choice.went_on else choice.end
+        return choice.went_on
+
     def _was_one_job(self, choice: _Choice) -> bool:
         """Whether the first job might already have brought the whole answer."""
         return choice.partial.segments == 1 and choice.max_length >= self.plan.max_tokens
@@ -260,7 +275,7 @@ class ChainedAnswer:
     def _finish(self, choice: _Choice, is_full: bool | None) -> Iterator[Chunk]:
         """The rest of a choice, and its finish_reason."""
         deltas, answer = choice.partial.finish(choice.max_length, is_full)
-        choice.answer, choice.reason = answer, answer.finish_reason
+        choice.answer, choice.reason = answer, answer.reported_reason
         yield from self._deltas(choice, deltas)
         yield self._chunk(choice, {}, choice.reason)
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from horde_proxy.prompts.answer import cut, end_marker
+from horde_proxy.prompts.end_tokens import cut, text_end
 from horde_proxy.prompts.fit import LEAST_LENGTH
 from horde_proxy.prompts.formats import neutralise, restore
 from horde_proxy.prompts.guided import NOTHING, LeafPrompt, guided_fill
@@ -124,14 +124,14 @@ class GuidedValues:
         with closing(Lifecycle(self.horde, segment, self.ticket, self.cost).items()) as items:
             for item in items:
                 if isinstance(item, Finished):
-                    text = cut(item.generations[0].text, self.plan.format.stops)[0]
+                    text = item.generations[0].text
+                    text = text[: text_end(text, self.plan.format, is_open=False).position]
                     # Some workers write more than max_length.
                     if exceeds(text, segment.max_length):
                         text = truncate(text, segment.max_length)
                 else:
                     yield item
-        marker = end_marker(text)
-        return restore(text.rstrip().removesuffix(marker) if marker else text)
+        return restore(text)
 
 
 def _escaped(text: str) -> str:

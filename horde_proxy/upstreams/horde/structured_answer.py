@@ -148,7 +148,7 @@ class StructuredAnswer:
             yield from self._json(index, answer, reading)
         else:
             yield from self.writer.answer(index, answer, answer.content)
-            yield self.writer.end(index, answer.finish_reason)
+            yield self.writer.end(index, answer.reported_reason)
 
     def _is_cut_off(self, answer: Answer, reading: StructuredReading) -> bool:
         """Whether a limit ended the answer before its call or its JSON did."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from horde_proxy.aihorde import limits
 from horde_proxy.errors import InvalidRequest
+from horde_proxy.prompts.end_tokens import sent_stops
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.formats import Format
 from horde_proxy.protocol.generation_request import GenerationRequest
@@ -67,12 +68,13 @@ def stop_sequence(stops: Sequence[str], format: Format) -> list[str]:
     sent: dict[str, None] = {}
     characters = limits.MOST_STOP_CHARACTERS
     # The format's come first: without them, every answer would run on into the next turn.
-    for stop in (*format.stops, *stops):
+    own = sent_stops(format)
+    for stop in (*own, *stops):
         is_new = stop not in sent and len(sent) < limits.MOST_STOP_SEQUENCES
         if is_new and len(stop) <= characters:
             sent[stop] = None
             characters -= len(stop)
-    return [stop for stop in dict.fromkeys([*stops, *format.stops]) if stop in sent]
+    return [stop for stop in dict.fromkeys([*stops, *own]) if stop in sent]
 
 
 def to_sampling(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

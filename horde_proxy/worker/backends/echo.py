@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from horde_proxy.prompts.answer import cut
+from horde_proxy.prompts.end_tokens import cut
 from horde_proxy.prompts.tokens import estimate, truncate
 from horde_proxy.worker.backends.base import BackendError, BackendOptions, Payload
 

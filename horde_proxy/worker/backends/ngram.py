@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 
-from horde_proxy.prompts.answer import cut
+from horde_proxy.prompts.end_tokens import cut
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.worker.backends.base import BackendOptions, Payload
 
