@@ -184,8 +184,9 @@ def _check_strings(body: Any) -> None:
         level = [
             inner for value in level if isinstance(value, dict | list) for inner in _inside(value)
         ]
-    if level:
-        raise unreadable()
+        if not level:
+            return
+    raise unreadable()
 
 
 def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:

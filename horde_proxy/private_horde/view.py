@@ -148,9 +148,11 @@ class QueueView:
         A clock that was put back would put new requests before all that wait.
         """
         with self._lock:
-            # Once the queue is empty, the time may go back as well.
-            after = self._last_queued + _STEP if self._waiting else now
-            self._last_queued = max(now, after)
+            # Once the queue is empty, the time may go back as the clock did.
+            went_back = now < self._last_queued - 1.0
+            if self._waiting or not went_back:
+                now = max(now, self._last_queued + _STEP)
+            self._last_queued = now
             return self._last_queued
 
     def position(self, request: TextRequest) -> int:

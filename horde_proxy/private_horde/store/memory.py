@@ -1,8 +1,8 @@
 """Records in the memory of one process: everything is lost when it ends.
 
-One lock is held from the beginning of a transaction to its end, so nothing runs at the same time.
-No I/O happens under it. Stored records are never changed: a transaction works on copies, and its
-commit puts them in the place of the old ones.
+One lock is held from the beginning of a transaction to its end, so that one at a time changes
+records. No I/O happens under it. Stored records are never changed: a transaction works on copies,
+and its commit puts them in the place of the old ones.
 """
 
 from __future__ import annotations
@@ -138,8 +138,9 @@ class MemoryStore(Store):
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
-        with self._lock:
-            yield MemoryTx(self, copies=False)
+        # Without the lock, or polls would wait behind all workers. Stored records do not change,
+        # and each query copies what it walks through in one step.
+        yield MemoryTx(self, copies=False)
 
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
@@ -247,15 +248,15 @@ class MemoryTx(Tx):
     def open_requests(self, account_id: int | None = None) -> list[TextRequest]:
         rows = self._store.rows[TextRequest]
         if account_id is None:
-            requests: Iterator[Any] = iter(rows.by_key.values())
+            requests = list(rows.by_key.values())
         else:
-            keys = rows.indexes["account_id"].get(account_id, ())
-            requests = (rows.by_key[key] for key in keys)
+            keys = list(rows.indexes["account_id"].get(account_id, ()))
+            requests = [rows.by_key.get(key) for key in keys]
         # Requests are stored in the order of their submits.
-        return [request for request in requests if request.open]
+        return [request for request in requests if request is not None and request.open]
 
     def workers_since(self, last_seen: float) -> list[Worker]:
-        workers = self._store.rows[Worker].by_key.values()
+        workers = list(self._store.rows[Worker].by_key.values())
         online = (worker for worker in workers if worker.last_seen > last_seen)
         return sorted(online, key=lambda worker: worker.last_seen)
 
@@ -297,7 +298,7 @@ class MemoryTx(Tx):
 
     def use_by_model(self, width: int, after: float) -> dict[str, tuple[int, int]]:
         counts: dict[str, tuple[int, int]] = {}
-        for use in self._store.rows[UseCount].by_key.values():
+        for use in list(self._store.rows[UseCount].by_key.values()):
             if use.width == width and use.start > after:
                 jobs, tokens = counts.get(use.model, (0, 0))
                 counts[use.model] = (jobs + use.jobs, tokens + use.tokens)

@@ -28,6 +28,9 @@ _PAGES = (4, 32, 256)
 _OPEN = "expires IS NOT NULL AND NOT faulted AND finished < n"
 """TextRequest.open, as in the index horde_requests_open."""
 
+_RANKS = {kind: number for number, kind in enumerate(KINDS)}
+"""The place of each kind in the order of writes."""
+
 _ENLIST = (
     f"INSERT INTO {WAITING} (model, request_id, account_id, rank, queued_at) "
     "VALUES (:model, :request_id, :account_id, :rank, :queued_at)"
@@ -68,6 +71,7 @@ class SqlTx(Tx):
         self._driver = driver
         self._held: dict[tuple[type[Any], Any], _Held] = {}
         self._added: list[Any] = []
+        self._saved: list[_Held] = []
         self._counts: list[UseCount] = []
         self._is_clean = True
         # All records that were added, saved or deleted.
@@ -168,7 +172,9 @@ class SqlTx(Tx):
     def save(self, record: Any) -> None:
         held = self._held.get((type(record), KINDS[type(record)].key_of(record)))
         assert held is not None and held.record is record, "the record is not of this transaction"
-        held.is_changed = True
+        if not held.is_changed:
+            held.is_changed = True
+            self._saved.append(held)
         self._is_clean = False
         self.changes[id(record)] = record
 
@@ -194,10 +200,13 @@ class SqlTx(Tx):
         if self._is_clean:
             return
         self._is_clean = True
-        for kind in KINDS:
+        kinds = {type(record) for record in self._added}
+        kinds.update(type(held.record) for held in self._saved)
+        for kind in sorted(kinds, key=_RANKS.__getitem__):
             self._insert_all(kind)
             self._update_all(kind)
         self._added.clear()
+        self._saved.clear()
         # Sorted: two transactions that lock the same rows in different orders deadlock.
         sql = RECORD_SQL[UseCount]
         for use in sorted(self._counts, key=sql.kind.key_of):
@@ -223,9 +232,7 @@ class SqlTx(Tx):
 
     def _update_all(self, kind: type[Any]) -> None:
         changed = [
-            held
-            for (of, _), held in self._held.items()
-            if of is kind and held.is_changed and not held.is_deleted
+            held for held in self._saved if type(held.record) is kind and not held.is_deleted
         ]
         if len(changed) > 1:
             changed.sort(key=lambda held: KINDS[kind].key_of(held.record))
