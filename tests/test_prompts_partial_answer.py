@@ -226,6 +226,98 @@ def test_the_beginning_of_a_string_at_the_end_is_held_back() -> None:
     assert held_back("foo EN", ("END", "N")) == 2
 
 
+FRAGMENTS = st.sampled_from(
+    [
+        *("<think>", "</think>", "\n<think>", "<thinking>", "</thinking>", "[THINK]", "[/THINK]"),
+        *("<tool_call>", '{"name": "f"}', "</tool_call>", "[TOOL_CALLS]", "<invoke name=", "```\n"),
+        *("<|channel|>", "analysis", "final", "<|message|>", "<|end|>", "<|start|>", "assistant"),
+        *(
+            "analysisWe need",
+            "assistantfinal",
+            "assistantcommentary",
+            " to=functions.f",
+            "<|call|>",
+        ),
+        *(
+            "<|im_end|>",
+            "<|im_start|>",
+            "</s>",
+            "<s>",
+            "<eos>",
+            "\nUSER:",
+            "### Response:",
+            "model",
+        ),
+        *(
+            "\n",
+            " ",
+            "    ",
+            "`",
+            '"',
+            "Hi",
+            "the ",
+            "and",
+            "…",
+            ". ",
+            "okay, ",
+            "END",
+            "<",
+            "[",
+            "é",
+        ),
+    ]
+)
+FORMS = st.sampled_from(
+    [PLACEHOLDERS, *map(FORMATS.__getitem__, ("chatml", "vicuna", "alpaca", "harmony", "gemma"))]
+)
+
+
+@given(st.lists(FRAGMENTS, max_size=12), st.lists(st.integers(1, 9)), FORMS, st.booleans())
+def test_pieces_read_as_the_whole(
+    fragments: list[str], sizes: list[int], format: Format, may_call: bool
+) -> None:
+    own = PartialAnswer(format, stops=("END",), limit=10**6, prefilled=False, may_call=may_call)
+    text, parts = "".join(fragments), {"reasoning": "", "content": ""}
+    for size in (*sizes, len(text)):
+        own.text, text = own.text + text[:size], text[size:]
+        for part, new in own.final_parts():
+            parts[part] += new
+    for part, new in own.finish(10**6, False)[0]:
+        parts[part] += new
+    whole = read_answer(
+        own.text,
+        format,
+        stops=("END",),
+        max_length=10**6,
+        may_be_thought=not own._given["content"] or own._was_unopened,
+        may_call=may_call,
+    )
+    assert parts == {"reasoning": whole.reasoning, "content": whole.content}
+
+
+@pytest.mark.parametrize(
+    ("beginning", "is_held"),
+    [
+        ("Okay, so the user wants", True),
+        ("The user asks for", True),
+        ("Okay", True),
+        ("嗯，用户", True),
+        ("Paris is the capital", False),
+        ("I like", False),
+    ],
+)
+def test_a_text_that_begins_like_a_thought_waits_for_its_end(beginning: str, is_held: bool) -> None:
+    own = draft()
+    own.add(beginning, 2, FILL)
+    assert (own.final_parts() == []) is is_held
+    own.add(" it.\n</think>\nRome.", 2, FILL)
+    if is_held:
+        assert own.finish(2, False)[0] == [
+            ("reasoning", f"{beginning} it."),
+            ("content", "Rome."),
+        ]
+
+
 TEXTS = st.text(st.sampled_from("ab \n\t<|>_/EDNthinkmso.é漢😀{[]}`"), max_size=60)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from horde_proxy.prompts.channels import (
@@ -95,24 +95,23 @@ def read_answer(
     if max_tokens is not None:
         shortened = truncate(body, max_tokens)
         body, ran_out = shortened, ran_out or shortened != body
-    if prefilled:
-        parts, content = Separation(), body
-    else:
+    parts = Separation(texts=[body])
+    if not prefilled:
         may_be_unopened = format.thinks and may_be_thought
-        parts = _separated(
-            body, is_open=is_open, may_be_unopened=may_be_unopened, may_call=may_call
-        )
-        content = without_lead(parts.content)
-    # Before the format's own stop, whitespace belongs to the format. A client's is cut exactly.
-    if is_open or (end.stop is not None and end.stop not in stops):
+        parts = _separated(body, is_open, may_be_unopened, may_call)
+    content, reasoning = parts.content, parts.reasoning
+    if is_open:
+        content, reasoning = _certain(content), reasoning if content else _certain(reasoning)
+    elif end.stop is not None and end.stop not in stops:
+        # Before the format's own stop, whitespace belongs to the format. A client's is cut exactly.
         content = content.rstrip()
     # Only now: a quoted <|im_end|> must not end the text.
     return Answer(
         restore(content, format),
-        restore(parts.reasoning, format),
+        restore(reasoning, format),
         "length" if ran_out else "stop",
         min(estimate(body), max_length),
-        min(estimate(parts.reasoning), max_length),
+        min(estimate(reasoning), max_length),
         content,
         parts.was_unopened,
     )
@@ -126,19 +125,26 @@ def _turn(
     end = text_end(body, format, stops, is_open=is_open)
     body = body[: end.position]
     if is_open and end.stop is None:
-        body = body[: len(body) - unfinished_tag(body)]
         if not prefilled and (may_be_echo(text, format) or may_have_channels(body)):
             body = ""
     return body, end
 
 
-def _separated(text: str, *, is_open: bool, may_be_unopened: bool, may_call: bool) -> Separation:
+def _certain(text: str) -> str:
+    """A part of an open text without the end that more text may change."""
+    bare = text.rstrip()
+    return bare[: len(bare) - unfinished_tag(bare)].rstrip()
+
+
+def _separated(text: str, is_open: bool, may_be_unopened: bool, may_call: bool) -> Separation:
     """The thoughts and the answer in a text, in whichever form its model writes them."""
     if has_channels(text):
-        return separate_channels(text, is_open=is_open)
-    return separate_thoughts(
-        text, is_open=is_open, may_be_unopened=may_be_unopened, may_call=may_call
-    )
+        parts = separate_channels(text, is_open=is_open)
+    else:
+        parts = separate_thoughts(
+            text, is_open=is_open, may_be_unopened=may_be_unopened, may_call=may_call
+        )
+    return replace(parts, texts=[without_lead(parts.content)])
 
 
 def end_of_answer(
