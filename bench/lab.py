@@ -115,7 +115,7 @@ def _worker_of(master: subprocess.Popen[bytes]) -> int:
     return int(children.split()[0])
 
 
-def until(is_so: Any, seconds: float = 30) -> None:
+def until(is_so: Any, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > deadline:
