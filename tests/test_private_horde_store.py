@@ -31,6 +31,7 @@ from horde_proxy.private_horde.records import (
     UseCount,
     Worker,
 )
+from horde_proxy.private_horde.signals import QUEUE, request_topic
 from horde_proxy.private_horde.store.base import KeyTaken, Store
 from horde_proxy.private_horde.store.kinds import KINDS
 from horde_proxy.private_horde.store.memory import MemoryStore
@@ -270,6 +271,75 @@ class StoreBehaviour:
             ]
         assert [pop.result()["id"] for pop in pops] == [None] * 6
         assert [found["name"] for found in horde.workers()] == ["w"]
+
+
+class SignalBehaviour:
+    """Needs the fixture `url`, an empty database."""
+
+    @pytest.fixture
+    def hordes(self, url: str) -> Iterator[list[PrivateHorde]]:
+        hordes = [PrivateHorde(store=open_store(url)) for _ in range(2)]
+        hordes[0].add_account(OWNER, "owner")
+        yield hordes
+        for horde in hordes:
+            horde.store.close()
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_a_result_ends_the_wait_for_its_request(
+        self, hordes: list[PrivateHorde], number: int
+    ) -> None:
+        waiting = hordes[number]
+        request_id = hordes[0].submit(OWNER, {"prompt": "x", "models": ["test"]})["id"]
+        job_id = hordes[0].pop(OWNER, {"name": "w", "models": ["test"]})["id"]
+        done = threading.Event()
+
+        def wait() -> bool:
+            with waiting.signals.listen(request_topic(request_id)) as listener:
+                done.set()
+                while not waiting.status(request_id)["done"]:
+                    if not listener.wait(60):
+                        return False
+            return True
+
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(wait)
+            assert done.wait(60)
+            hordes[0].submit_generation(OWNER, {"id": job_id, "generation": "y"})
+            assert future.result(60)
+
+    def test_a_request_ends_the_wait_for_the_queue(self, hordes: list[PrivateHorde]) -> None:
+        offer = {"name": "w", "models": ["test"]}
+        listening = threading.Event()
+
+        def pop() -> Any:
+            with hordes[1].signals.listen(QUEUE) as listener:
+                listening.set()
+                while (job := hordes[1].pop(OWNER, offer))["id"] is None:
+                    if not listener.wait(60):
+                        return None
+            return job["id"]
+
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(pop)
+            assert listening.wait(60)
+            hordes[0].submit(OWNER, {"prompt": "x", "models": ["test"]})
+            assert future.result(60)
+
+
+class TestSqliteSignals(SignalBehaviour):
+    """Waiting for what another process does with a file."""
+
+
+def test_a_listener_waits_for_its_own_topic_only() -> None:
+    horde = PrivateHorde()
+    horde.add_account(OWNER, "owner")
+    with horde.signals.listen("request other") as other, horde.signals.listen(QUEUE) as listener:
+        assert listener.wait(0) is False
+        horde.submit(OWNER, {"prompt": "x"})
+        # What happened before the wait counts, and once.
+        assert [listener.wait(0), listener.wait(0), other.wait(0)] == [True, False, False]
+        horde.signals.notify("request other")
+        assert [listener.wait(0), other.wait(0)] == [False, True]
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ from horde_proxy.private_horde.records import (
     TextRequest,
     Worker,
 )
+from horde_proxy.private_horde.signals import Signals
 from horde_proxy.private_horde.store.base import KeyTaken, Store
 from horde_proxy.private_horde.store.memory import MemoryStore
 from horde_proxy.private_horde.upkeep import Upkeep
@@ -125,6 +126,7 @@ class PrivateHorde:
             anonymous=anonymous,
         )
         self._view = QueueView(self.store, offline_after, self._rules.sizes)
+        self.signals = Signals(self.store)
         self._upkeep = Upkeep(self.store, self._begin)
         self._is_prepared = False
 

@@ -55,6 +55,7 @@ class QueueView:
         # Only one thread refreshes. What is committed meanwhile is applied again afterwards.
         self._refreshing = threading.Lock()
         self._refreshed_at: float | None = None
+        self._seen_changes = -1
         self._meanwhile: list[Any] | None = None
         store.observe(self.apply)
 
@@ -74,11 +75,13 @@ class QueueView:
             # Nothing can be answered before the first time.
             with self._refreshing:
                 if self._refreshed_at is None:
+                    self._seen_changes = self._store.foreign_changes()
                     self._refresh(now)
         elif abs(now - last) >= 1.0 and self._refreshing.acquire(blocking=False):
             try:
                 self._refreshed_at = now
-                if self._store.changed_elsewhere():
+                if (changes := self._store.foreign_changes()) != self._seen_changes:
+                    self._seen_changes = changes
                     self._refresh(now)
             finally:
                 self._refreshing.release()

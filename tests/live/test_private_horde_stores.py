@@ -13,7 +13,12 @@ from horde_proxy.private_horde.store.base import Store
 from horde_proxy.private_horde.store.opening import open_store
 from tests.live.test_postgres import Server, programs, server_user
 from tests.test_private_horde_random import HordeContext
-from tests.test_private_horde_store import RestartBehaviour, StoreBehaviour, TableBehaviour
+from tests.test_private_horde_store import (
+    RestartBehaviour,
+    SignalBehaviour,
+    StoreBehaviour,
+    TableBehaviour,
+)
 
 pytest.importorskip("psycopg")
 pytestmark = [
@@ -52,6 +57,10 @@ class TestPostgresqlTables(TableBehaviour):
 
 class TestPostgresqlRestart(RestartBehaviour):
     """What a new process finds in the database."""
+
+
+class TestPostgresqlSignals(SignalBehaviour):
+    """Waiting for what another process does, through NOTIFY."""
 
 
 class PostgresqlContext(HordeContext):

@@ -28,6 +28,8 @@ R = TypeVar("R")
 Observer = Callable[[Sequence[Any]], None]
 """Called after a commit with the records that it added, saved or deleted."""
 
+Wake = Callable[[Sequence[str] | None], None]
+
 
 class Tx(ABC):
     """One transaction. Only the thread that began it may use it.
@@ -142,8 +144,19 @@ class Store(ABC):
         """Call the observer after each commit of this process. It must not call the store."""
 
     @abstractmethod
-    def changed_elsewhere(self) -> bool:
-        """Whether another process may have changed records since the last call."""
+    def foreign_changes(self) -> int:
+        """A number that is another one after another process may have changed records."""
+
+    @abstractmethod
+    def announce(self, topics: Sequence[str]) -> None:
+        """Tell other processes that something happened, if they cannot see it by themselves."""
+
+    @abstractmethod
+    def watch(self, wake: Wake, is_over: Callable[[], bool]) -> None:
+        """Call `wake` when other processes did something, until `is_over` returns true.
+
+        It gets the topics, or None where they are unknown.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from heapq import heappop, heappush, merge
 from typing import Any, TypeVar
 
 from horde_proxy.private_horde.records import NEW, TextRequest, UseCount, Worker
-from horde_proxy.private_horde.store.base import KeyTaken, Observer, Store, Tx
+from horde_proxy.private_horde.store.base import KeyTaken, Observer, Store, Tx, Wake
 from horde_proxy.private_horde.store.kinds import KINDS, Kind
 
 R = TypeVar("R")
@@ -145,8 +145,14 @@ class MemoryStore(Store):
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
 
-    def changed_elsewhere(self) -> bool:
-        return False
+    def foreign_changes(self) -> int:
+        return 0
+
+    def announce(self, topics: Sequence[str]) -> None:
+        """No other process can see these records."""
+
+    def watch(self, wake: Wake, is_over: Callable[[], bool]) -> None:
+        """No other process can change these records."""
 
     def close(self) -> None:
         """Nothing is open."""

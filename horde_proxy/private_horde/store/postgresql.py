@@ -5,13 +5,15 @@ Each transaction has a connection of its own; rows are locked by FOR UPDATE (see
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
 from horde_proxy.database.engine import Database
-from horde_proxy.private_horde.store.base import Observer, Store, Tx
+from horde_proxy.private_horde.store.base import Observer, Store, Tx, Wake
+from horde_proxy.private_horde.store.notifier import Notifier
 from horde_proxy.private_horde.store.sql import SqlTx, Values
 from horde_proxy.private_horde.store.statements import Row, for_psycopg
 from horde_proxy.private_horde.store.tables import SCHEMA
@@ -49,6 +51,8 @@ class PostgresqlStore(Store):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._observers: list[Observer] = []
+        self._looks = itertools.count()
+        self._notifier = Notifier(database)
         # The statements as psycopg takes them, by their own texts. There are some dozens.
         self._texts: dict[str, str] = {}
 
@@ -75,8 +79,16 @@ class PostgresqlStore(Store):
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
 
-    def changed_elsewhere(self) -> bool:
-        return True
+    def foreign_changes(self) -> int:
+        return next(self._looks)
+
+    def announce(self, topics: Sequence[str]) -> None:
+        self._notifier.send(topics)
+
+    def watch(self, wake: Wake, is_over: Callable[[], bool]) -> None:
+        self._notifier.watch(wake, is_over)
 
     def close(self) -> None:
+        self._notifier.close()
+        self._notifier = Notifier(self._database)
         self._database.close()

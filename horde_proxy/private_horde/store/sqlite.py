@@ -13,22 +13,28 @@ savepoint. Readers have connections of their own, and see what is committed.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 from sqlalchemy import PoolProxiedConnection
 
 from horde_proxy.database.engine import Database
-from horde_proxy.private_horde.store.base import Observer, Store, Tx
+from horde_proxy.database.errors import DatabaseError
+from horde_proxy.private_horde.store.base import Observer, Store, Tx, Wake
 from horde_proxy.private_horde.store.sql import SqlTx, Values
 from horde_proxy.private_horde.store.statements import Row
 from horde_proxy.private_horde.store.tables import SCHEMA
 
+log = logging.getLogger(__name__)
+
 _MOST = 64
 """Transactions of one commit, so that the first does not wait for long."""
+_WATCH_SECONDS = 0.1
 _BUSY_MILLISECONDS = 20_000
 """How long to wait for another process that writes."""
 
@@ -76,7 +82,7 @@ class SqliteStore(Store):
         self._writer: PoolProxiedConnection | None = None
         self._group: _Group | None = None
         self._version: int | None = None
-        self._has_changed = True
+        self._changes = 0
         # Guards the number of threads that wait for the turn.
         self._counting = threading.Lock()
         self._queued = 0
@@ -109,13 +115,29 @@ class SqliteStore(Store):
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
 
-    def changed_elsewhere(self) -> bool:
+    def foreign_changes(self) -> int:
         with self._database.failures(), self._turn:
             # Within a group, the version is that of its beginning.
             if self._group is None:
                 self._look_at_version(self._driver().connection)
-            changed, self._has_changed = self._has_changed, False
-            return changed
+            return self._changes
+
+    def announce(self, topics: Sequence[str]) -> None:
+        """Other processes see that the file has changed."""
+
+    def watch(self, wake: Wake, is_over: Callable[[], bool]) -> None:
+        seen = 0
+        while not is_over():
+            time.sleep(_WATCH_SECONDS)
+            try:
+                changes = self.foreign_changes()
+            except DatabaseError as exc:
+                log.warning("the private horde cannot look for changes: %s", exc)
+                time.sleep(1)
+                continue
+            if changes != seen:
+                seen = changes
+                wake(None)
 
     def close(self) -> None:
         with self._turn:
@@ -180,7 +202,8 @@ class SqliteStore(Store):
     def _look_at_version(self, connection: sqlite3.Connection) -> None:
         # It changes only with the commits of other connections; all of ours are this one's.
         [version] = connection.execute("PRAGMA data_version").fetchone()
-        self._has_changed = self._has_changed or version != self._version
+        if version != self._version:
+            self._changes += 1
         self._version = version
 
     def _driver(self) -> _SqliteDriver:
@@ -200,4 +223,3 @@ class SqliteStore(Store):
         if self._writer is not None:
             self._writer.invalidate()
         self._writer = self._version = None
-        self._has_changed = True
