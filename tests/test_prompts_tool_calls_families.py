@@ -376,6 +376,7 @@ MENTIONS = [
     "Action: bash\nAction Input: rm -rf build\nObservation: done\nFinal Answer: It is gone.",
     "<bash>\n<command>rm -rf build</command>\n</bash>\nis Cline's form.",
     "call:bash{command:rm -rf build} is Gemma's form.",
+    "call:bash{command:rm -rf build} is Gemma's form, as in {this}.",
     "commentary to=functions.bash json{} is a header.",
     'const call = {"name": "bash", "arguments": {"command": "rm -rf build"}};\nrun(call);',
     f'{{"example": "<tool_call>{json.dumps(RM)[1:-1]}</tool_call>"}}',

@@ -19,8 +19,8 @@ _OBJECT = re.compile(r"""(?:\[\s{0,20}){0,3}(?:\{\s*(?:"[^"\n]{0,80}"?|'[^'\n]{0
 _BRACKET = re.compile(r"[\[{]")
 # A name and half of what may follow it: `get_wea`, `bash:0`, `bash[CALL_ID]ab`, `bash\n```js`
 _NAME = re.compile(
-    r"(?<![A-Za-z0-9_.\-])[A-Za-z_][A-Za-z0-9_.\-=:]*+[ \t]*(?:\[[A-Z_]{0,9}\]?\w{0,40}){0,2}"
-    r"(?:<｜tool▁sep｜>)?[ \t]*(?:j(?:s(?:on?)?)?)?"
+    r"(?<![A-Za-z0-9_.\-])[A-Za-z_][A-Za-z0-9_.\-]*+(?::\d{0,4})?[ \t]*"
+    r"(?:\[[A-Z_]{0,9}\]?\w{0,40}){0,2}(?:<｜tool▁sep｜>)?[ \t]*(?:j(?:s(?:on?)?)?)?"
     r"\s*(?:`{1,3}(?:j(?:s(?:on?)?)?)?\s*)?\(?\s*\Z"
 )
 # gpt-oss's header: <|channel|>commentary to=functions.bash <|constrain|>json
@@ -38,8 +38,8 @@ _ACTION = re.compile(
 )
 # A tag that may be a tool's own: <ba
 _TAG = re.compile(r"<(\|?[A-Za-z_][\w.\-]{0,127}|\|?)\Z|<(?:function|invoke)[= ][^<>]{0,160}\Z")
-# Before a name: the list of Python's calls, [get_wea
-_BEFORE_NAME = re.compile(r"\[\s{0,9}\Z")
+# Before a name: the list of Python's calls, [get_wea, and Gemma's call:get_wea
+_BEFORE_NAME = re.compile(r"\[\s{0,9}\Z|\bcall:\Z")
 _WORD = re.compile(r"[A-Za-z0-9_.\-]+")
 # The beginning of a code block, which may contain a call: "```", "```json\n"
 _FENCE = re.compile(r"(?:```[ \t]{0,9}[\w+-]{0,20}\s*|`{1,2})\Z")

@@ -9,10 +9,9 @@ import re
 from dataclasses import dataclass
 
 # A fence with the name of its language: ```json
-_FENCE = re.compile(r"```+[ \t]*(?P<language>[\w+-]{0,20})[^\S\n]*\n?\s*")
+_FENCE = re.compile(r"```[ \t]*(?P<language>[\w+-]{0,20})[^\S\n]*\n?\s*")
+_TICKS_OF_FENCE = "```"
 _TICKS = re.compile(r"`+")
-_LONGEST_LINE = 1_000
-"""Characters before a call in which a backtick of the same line is searched."""
 
 
 @dataclass(frozen=True)
@@ -35,39 +34,31 @@ class CodeBlocks:
     def advance(self, position: int) -> None:
         """Move forward, and open and close blocks on the way."""
         while self.position < position:
-            ticks = _FENCE.search(self._text, self.position, max(position, self.position))
-            if ticks is None:
+            start = self._text.find(_TICKS_OF_FENCE, self.position, position)
+            if start < 0:
                 break
-            self._toggle(ticks)
-            run = _TICKS.match(self._text, ticks.start())
-            self.position = run.end() if run else ticks.end()
+            self._toggle(start)
+            self.position = start + len(_TICKS_OF_FENCE)
         self.position = max(self.position, position)
 
     def skip(self, position: int) -> None:
         """Move forward over a call."""
         self.position = max(self.position, position)
 
-    def _toggle(self, fence: re.Match[str]) -> None:
-        if self.block is not None:
-            self.block = None
-        else:
-            whole = _FENCE.match(self._text, fence.start()) or fence
-            self.block = CodeBlock(fence.start(), whole.end(), whole["language"].casefold())
+    def _toggle(self, start: int) -> None:
+        """Close the block, or open another one at a fence."""
+        fence = None if self.block else _FENCE.match(self._text, start)
+        self.block = CodeBlock(start, fence.end(), fence["language"].casefold()) if fence else None
 
 
-def inline_code(text: str, start: int, end: int, *, after: int) -> bool:
-    """Whether a part of a text is within backticks: `{"name": "bash"}`.
+def inline_code(before: str, rest: str) -> bool:
+    """Whether what is between two parts of a line is in backticks: `{"name": "bash"}`.
 
-    A backtick directly before it is enough. Another one on its line counts if one follows, too.
-    Backticks before the position `after` belong to another call.
+    A backtick directly before it is enough. Another one counts if one follows, too.
     """
-    if text[start - 1 : start] == "`" and text[max(0, start - 3) : start] != "```":
+    if before.endswith("`") and not before.endswith("```"):
         return True
-    line = text[max(after, start - _LONGEST_LINE) : start].rpartition("\n")[2]
-    if not ends_in_code(line):
-        return False
-    rest = text[end : end + _LONGEST_LINE].partition("\n")[0]
-    return "`" in rest.replace("```", "")
+    return ends_in_code(before) and "`" in rest.replace("```", "")
 
 
 def ends_in_code(line: str) -> bool:

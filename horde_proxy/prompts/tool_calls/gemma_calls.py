@@ -12,7 +12,8 @@ from typing import Any
 from horde_proxy.prompts.json_schema.keywords import properties_of
 from horde_proxy.prompts.lenient_json import loads, span
 from horde_proxy.prompts.tool_calls.arguments import make_call, value_of_text
-from horde_proxy.prompts.tool_calls.markers import next_closing, next_opening_at
+from horde_proxy.prompts.tool_calls.markers import next_opening_at
+from horde_proxy.prompts.tool_calls.named_calls import starts_well
 from horde_proxy.prompts.tool_calls.searching import Context, Grammar, Passage, SearchedText
 from horde_proxy.protocol.generation_request import Tool
 
@@ -20,7 +21,7 @@ _QUOTE = '<|"|>'
 _HEAD = re.compile(r"call:(?P<name>[A-Za-z_][\w.\-]{0,127})(?=\{)")
 # A text between tokens, or a key without quotes: <|"|>ls<|"|>, {command:
 _PART = re.compile(r'<\|"\|>(.*?)<\|"\|>|(?<=[{,])\s*([A-Za-z_][\w\-]{0,127})\s*:', re.DOTALL)
-_NEXT_CALL = "}call:"
+_BRACE = re.compile(r"[{}]")
 
 
 def read_gemma(searched: SearchedText, start: int, context: Context) -> Passage | None:
@@ -30,6 +31,8 @@ def read_gemma(searched: SearchedText, start: int, context: Context) -> Passage 
     if head is None or tool is None:
         return None
     text, begin = searched.text, head.end()
+    if context == "bare" and not starts_well(text, start):
+        return None
     limit = next_opening_at(text, begin)
     is_quoted = text.find(_QUOTE, begin, begin + 300) >= 0
     body = _body(text, begin, limit, is_quoted=is_quoted)
@@ -54,12 +57,15 @@ def _body(text: str, begin: int, limit: int, *, is_quoted: bool) -> str | None:
         # Texts may contain brackets and quotes: they count as one sign each.
         masked = _PART.sub(lambda part: "_" * len(part[0]), text[begin:limit])
         extent = span(masked)
-        return text[begin : begin + extent.end] if extent.state == "closed" else None
-    closing = next_closing(text, begin, limit)
-    end = closing.start() if closing else limit
-    next_call = text.find(_NEXT_CALL, begin, end)
-    last = next_call if next_call >= 0 else text.rfind("}", begin, end)
-    return text[begin : last + 1] if last > 0 else None
+        body = text[begin : begin + extent.end]
+        is_whole = extent.state == "closed" and body.count(_QUOTE) % 2 == 0
+        return body if is_whole else None
+    depth = 0
+    for brace in _BRACE.finditer(text, begin, limit):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return text[begin : brace.end()]
+    return None
 
 
 def _quoted_values(body: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from horde_proxy.prompts.tool_calls.named_calls import read_object_after
+from horde_proxy.prompts.tool_calls.named_calls import read_object_after, starts_well
 from horde_proxy.prompts.tool_calls.searching import Context, Grammar, Passage, SearchedText
 
 # <|start|>assistant<|channel|>commentary to=functions.bash, from its first part that is there
@@ -28,7 +28,9 @@ def read_harmony(searched: SearchedText, start: int, context: Context) -> Passag
     head = _HEAD.match(searched.text, start)
     if head is None or searched.tool(head["name"]) is None:
         return None
-    return read_object_after(searched, start, head["name"], head.end(), context="led")
+    # In the midst of a sentence, "commentary" is a word of it.
+    begin = start if starts_well(searched.text, start) else searched.text.index("to=", start)
+    return read_object_after(searched, begin, head["name"], head.end(), context="led")
 
 
 HARMONY_CALLS = Grammar("harmony", read_harmony, sign=_RECIPIENT + _REST)

@@ -17,9 +17,10 @@ SEPARATOR = "]<]minimax[>["
 _TAG_NAME = r"(?:tool_?calls?|function_?calls?|tools)"
 # MiniMax M2 <minimax:tool_call>, Seed-OSS <seed:tool_call>, DeepSeek V3.2 <｜DSML｜function_calls>
 _NAMESPACE = r"(?:[a-z]{1,20}:|｜DSML｜)?"
-# The beginning of a call or of several. A marker directly after a backtick is quoted.
+# The beginning of a call or of several. A marker directly after a backtick is quoted,
+# but not one directly after a fence.
 _OPENING_TEXT = (
-    r"(?<!`)(?:"
+    r"(?<!(?<!``)`)(?:"
     # <tool_call>; <|tool_call|> Granite, Phi-4-mini; <|tool_call> Gemma 4
     rf"<\|?{_NAMESPACE}(?i:{_TAG_NAME})\|?>"
     # Mistral: [TOOL_CALLS][{"name": ...}], since tokenizer v11 [TOOL_CALLS]name[ARGS]{...}

@@ -31,7 +31,10 @@ _PLACEHOLDER = re.compile(r"<[\w .,/\-]{1,60}>|\.{3}|…|(?:/?path/to/|your[_ ])
 # A quotation within a line, or a quoted line: 'Write "', "> "
 _QUOTATION = re.compile(r"\S[ \t]*[\"“«「]\Z|^[ \t]*>[> \t]*\Z", re.MULTILINE)
 _QUOTES = {'"': '"', "“": "”", "«": "»", "「": "」"}
-_LONGEST_ITEM, _LONGEST_WORD = 300, 80
+_LONGEST_ITEM, _LONGEST_WORD, _LONGEST_LINE = 300, 80, 1_000
+"""Characters around a call that tell what it is part of."""
+_MOST_IN_LINE = 20
+"""Calls in a line before another one."""
 # A marker that a message had and the model quotes, directly before a call: "<·tool_call>\n". In the
 # prompt, it was broken up with a mark.
 _QUOTED_MARKER = re.compile(rf"[<\[]{MARK}{{1,9}}[^<>\[\]\n]{{1,60}}[>\]]?\s*\Z")
@@ -44,6 +47,7 @@ class Judge:
     def __init__(self, text: str, groups: Sequence[Group], *, end: int | None = None) -> None:
         """`end`: from where on the text is undecided, since it grows."""
         self._text, self._groups = text, groups
+        self._is_growing = end is not None
         self._end = len(text) if end is None else end
 
     def uses(self) -> list[Group]:
@@ -57,7 +61,7 @@ class Judge:
                 uses.append(group)
                 alive_from = self.start_of(group)
         uses.reverse()
-        if any(group.context == "marked" for group in uses):
+        if any(group.is_marked for group in uses):
             return self._with_marks(uses)
         return uses
 
@@ -73,10 +77,10 @@ class Judge:
         for number, group in enumerate(uses):
             follows = bool(kept) and self._are_neighbours(kept[-1], group)
             after = uses[number + 1] if number + 1 < len(uses) else None
-            precedes = after is not None and after.context == "marked"
+            precedes = after is not None and after.is_marked
             if after is None or not self._are_neighbours(group, after):
                 precedes = False
-            if group.context == "marked" or follows or precedes:
+            if group.is_marked or follows or precedes:
                 kept.append(group)
         return kept
 
@@ -89,21 +93,36 @@ class Judge:
 
     def _is_use(self, number: int, alive_from: int) -> bool:
         group, text = self._groups[number], self._text
+        if group.is_open and self._is_growing:
+            return True
         before = text[max(0, group.start - _LONGEST_MARKER) : group.start]
-        after = self._groups[number - 1].end if number else 0
-        if inline_code(text, group.start, group.end, after=after) or _QUOTED_MARKER.search(before):
+        line, rest = self._line_around(number)
+        if inline_code(line, rest) or _QUOTED_MARKER.search(before):
             return False
         if _QUOTATION.search(before) and self._ends_quotation(group):
             return False
         if group.is_open:
             return True
-        if group.context == "marked" and group.block is None:
-            return not self._is_in_sentence(group)
-        if not self._is_gap(group.end, alive_from):
+        if group.context != "marked" and (self._is_code(group) or self._is_example(number)):
             return False
-        if group.context == "marked":
-            return True
-        return not self._is_code(group) and not self._is_example(number)
+        if group.is_marked and group.block is None:
+            return not self._is_in_sentence(group)
+        return self._is_gap(group.end, alive_from)
+
+    def _line_around(self, number: int) -> tuple[str, str]:
+        """(the line before a group, without other groups in it; the line after it)."""
+        text, group = self._text, self._groups[number]
+        start = text.rfind("\n", max(0, group.start - _LONGEST_LINE), group.start) + 1
+        start = max(start, group.start - _LONGEST_LINE)
+        parts, end = [], group.start
+        for other in reversed(self._groups[max(0, number - _MOST_IN_LINE) : number]):
+            if other.end <= start:
+                break
+            parts.append(text[other.end : end])
+            end = other.start
+        line = text[start:end] + "".join(reversed(parts))
+        rest = text[group.end : min(group.end + _LONGEST_LINE, max(self._end, group.end))]
+        return line, rest.partition("\n")[0]
 
     def _ends_quotation(self, group: Group) -> bool:
         """Whether a quotation ends behind the group: with its mark, or with its line."""

@@ -32,8 +32,9 @@ _BETWEEN = (
 # A name and what may follow it, with DeepSeek's "function<｜tool▁sep｜>" before it.
 _HEAD = re.compile(rf"(?:function<｜tool▁sep｜>)?(?P<name>{WORD}){_BETWEEN}")
 _SIGN = rf"(?:function<｜tool▁sep｜>)?{WORD}{_BETWEEN}"
-# Before a call without marker: the start of a line, a closed object or the end of a sentence.
-_GOOD_START = re.compile(r"(?:\A|\n|[.!?:…。！？：)\]}>*])[ \t]*\Z")
+# Before a call without marker: the start of a line, a closed object or block, or the end of a
+# sentence.
+_GOOD_START = re.compile(r"(?:\A|\n|[.!?:…。！？：)\]}>*]|```)[ \t]*\Z")
 _FENCE_END = re.compile(r"\)?\s*```")
 _MOST_NAME_PARTS = 6
 _LONGEST_NAME = 256

@@ -43,7 +43,8 @@ class Group:
     """Neighbouring calls, from their first marker to their last one.
 
     `block`: the code block around the group. `grammar`: the name of the grammar of a call without
-    a marker. The other fields are as in a Passage.
+    a marker; `is_closed`: a closing marker follows it, so a worker may have dropped the opening
+    one. The other fields are as in a Passage.
     """
 
     start: int
@@ -55,6 +56,12 @@ class Group:
     is_open: bool = False
     is_likely: bool = True
     grammar: str = ""
+    is_closed: bool = False
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a marker surely announces or ends a call."""
+        return self.context == "marked" or self.is_closed
 
 
 class Scan:
@@ -106,9 +113,8 @@ class Scan:
         is_empty = not (group.calls or group.problem or group.is_open)
         if not is_empty or passage.hides:
             self._close(group)
-            # A closing marker marks a call as well; a worker may have dropped the opening one.
-            if CLOSING.search(self._searched.text, passage.end, group.end):
-                group.context = "marked"
+            closing = CLOSING.search(self._searched.text, passage.end, group.end)
+            group.is_closed = closing is not None
         else:
             self._bare_from = passage.end
         return None if is_empty else group
@@ -166,7 +172,7 @@ class Scan:
         if not group.problem:
             is_fenced = self._blocks.block is not None
             group.end = after_closers(text, group.end, is_fenced=is_fenced)
-            if partial_closer_at(text) == group.end:
+            if not self._searched.is_growing and partial_closer_at(text) == group.end:
                 group.end = len(text)
             self._blocks.advance(group.end)
 

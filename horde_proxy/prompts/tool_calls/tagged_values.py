@@ -18,7 +18,7 @@ from horde_proxy.prompts.tool_calls.searching import Passage, SearchedText
 
 _LONGEST_TAIL = 40
 """Characters at the end of a cut text in which a closing tag may be missing."""
-_LONGEST_INDENT = 80
+_LONGEST_INDENT, _LONGEST_TAG = 80, 200
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ def read_tagged_call(
     text, tool = searched.text, searched.tool(name)
     values, position = _values(searched, name, position, grammar)
     closing = grammar.close.match(text, position)
-    is_near_end = position >= len(text) - _LONGEST_TAIL
+    rest = text[position : position + _LONGEST_TAG].lstrip()
+    is_in_tag = rest.startswith("<") and ">" not in rest and len(rest) < _LONGEST_TAG
+    is_near_end = is_in_tag or position >= len(text) - _LONGEST_TAIL
     if searched.may_end_early and closing is None and (values is None or is_near_end):
         return Passage(start, len(text), is_open=True)
     # Without a closing tag, it is a call only at the end of the text, where a stop may have cut it.
@@ -136,13 +138,16 @@ def _end_of_value(
 def _end_without_tag(searched: SearchedText, start: int, ends: _Ends) -> tuple[int, int] | None:
     """(the end of a value without a regular end, the position after it)."""
     searched.count_long_read()
+    # In a text that was cut off, the closing tag may have been cut off: a file would be half.
+    if searched.may_end_early:
+        return None
     if ends.late is not None:
         return ends.late.start(), ends.late.end()
     if ends.call is not None:
         return ends.call.start(), ends.call.start()
     # A line break before the end shows that the value is whole: its closing tag has its own line.
     value = searched.text[start:]
-    if searched.may_end_early or not value.strip() or not value.endswith("\n"):
+    if not value.strip() or not value.endswith("\n"):
         return None
     return len(searched.text), len(searched.text)
 
