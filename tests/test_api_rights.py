@@ -58,29 +58,46 @@ ROUTES = """
 
 # The private horde, whose keys are not the proxy's. The header is `apikey`.
 HORDE_ROUTES = """
-| | no key | an unknown key, or a client's of the proxy | anonymous, mode open | anonymous, other modes | the owner's key |
-|---|---|---|---|---|---|
-| POST /generate/text/async | 400 | 401 | yes | 401 | yes |
-| GET /generate/text/status/ID | yes | yes | yes | yes | yes |
-| DELETE /generate/text/status/ID | yes | yes | yes | yes | yes |
-| POST /generate/text/pop | 400 | 401 | 403 | 401 | yes |
-| POST /generate/text/submit | 400 | 401 | 404 | 401 | 404 |
-| GET /status/models | yes | yes | yes | yes | yes |
-| GET /status/models/NAME | yes | yes | yes | yes | yes |
-| GET /status/performance | yes | yes | yes | yes | yes |
-| GET /status/heartbeat | yes | yes | yes | yes | yes |
-| GET /status/modes | yes | yes | yes | yes | yes |
-| GET /status/news | yes | yes | yes | yes | yes |
-| GET /workers | yes | yes | yes | yes | yes |
-| GET /workers/ID | yes | yes | yes | yes | yes |
-| PUT /workers/ID | 400 | 401 | 403 | 401 | yes |
-| GET /workers/name/NAME | yes | yes | yes | yes | yes |
-| GET /find_user | 401 | 404 | yes | 404 | yes |
-| GET /stats/text/models | yes | yes | yes | yes | yes |
-| GET /stats/text/totals | yes | yes | yes | yes | yes |
-| GET /stats/img/models | yes | yes | yes | yes | yes |
-| GET /stats/img/totals | yes | yes | yes | yes | yes |
-| an unknown path, e.g. GET /nothing | 404 | 404 | 404 | 404 | 404 |
+| | no key | an unknown key, or a client's of the proxy | anonymous, mode open | anonymous, other modes | a member's key | the owner's key |
+|---|---|---|---|---|---|---|
+| POST /generate/text/async | 400 | 401 | yes | 401 | yes | yes |
+| GET /generate/text/status/ID | yes | yes | yes | yes | yes | yes |
+| DELETE /generate/text/status/ID | yes | yes | yes | yes | yes | yes |
+| POST /generate/text/pop | 400 | 401 | 403 | 401 | yes | yes |
+| POST /generate/text/submit | 400 | 401 | 404 | 401 | 404 | 404 |
+| GET /status/models | yes | yes | yes | yes | yes | yes |
+| GET /status/models/NAME | yes | yes | yes | yes | yes | yes |
+| GET /status/performance | yes | yes | yes | yes | yes | yes |
+| GET /status/heartbeat | yes | yes | yes | yes | yes | yes |
+| GET /status/modes | yes | yes | yes | yes | yes | yes |
+| GET /status/news | yes | yes | yes | yes | yes | yes |
+| GET /workers | yes | yes | yes | yes | yes | yes |
+| GET /workers/ID | yes | yes | yes | yes | yes | yes |
+| PUT /workers/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /workers/name/NAME | yes | yes | yes | yes | yes | yes |
+| GET /find_user | 401 | 404 | yes | 404 | yes | yes |
+| GET /stats/text/models | yes | yes | yes | yes | yes | yes |
+| GET /stats/text/totals | yes | yes | yes | yes | yes | yes |
+| GET /stats/img/models | yes | yes | yes | yes | yes | yes |
+| GET /stats/img/totals | yes | yes | yes | yes | yes | yes |
+| GET /users | yes | yes | yes | yes | yes | yes |
+| GET /users/ID | yes | 401 | yes | 401 | yes | yes |
+| PUT /users/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /users/ID/keys | 400 | 401 | 403 | 401 | 403 | yes |
+| POST /users/ID/keys | 400 | 401 | 403 | 401 | 403 | yes |
+| DELETE /users/ID/keys/FINGERPRINT | 400 | 401 | 403 | 401 | 403 | yes |
+| POST /kudos/transfer | 400 | 401 | 400 | 401 | yes | yes |
+| POST /kudos/award | 400 | 401 | 403 | 401 | 403 | yes |
+| PUT /sharedkeys | 400 | 401 | 403 | 401 | yes | yes |
+| GET /sharedkeys/ID | yes | yes | yes | yes | yes | yes |
+| PATCH /sharedkeys/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| DELETE /sharedkeys/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| POST /register | yes | yes | yes | yes | yes | yes |
+| GET /invitations | 400 | 401 | 403 | 401 | 403 | yes |
+| POST /invitations | 400 | 401 | 403 | 401 | 403 | yes |
+| DELETE /invitations/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| DELETE /users/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| an unknown path, e.g. GET /nothing | 404 | 404 | 404 | 404 | 404 | 404 |
 """
 
 SERVER = "http://server.invalid"
@@ -132,7 +149,8 @@ def ruled(rule: str) -> str:
     """A rule as the tables write it: "/models/<path:name>" is "/models/NAME"."""
     parts = rule.removeprefix("/v1").split("/")
     return "/".join(
-        part.strip("<>").rpartition(":")[2].removeprefix("request_").removeprefix("worker_").upper()
+        # "<worker_id>" is "ID".
+        part.strip("<>").rpartition(":")[2].rpartition("_")[2].upper()
         if part.startswith("<")
         else part
         for part in parts
@@ -300,20 +318,48 @@ def private_of(mode: str) -> tuple[Flask, FlaskClient, dict[str, str]]:
     submit = {"prompt": "Hi", "models": ["test/model"], "params": {"max_length": 16}}
     answer = http.post("/api/v2/generate/text/async", json=submit, headers=owner)
     ids = {"request": (answer.json or {})["id"], "worker": worker["id"]}
-    return private.app, http, ids
+    return private.app, http, {**ids, **members_of(http, owner)}
+
+
+def members_of(http: FlaskClient, owner: dict[str, str]) -> dict[str, str]:
+    """The key of a member, the number and a key of another, an invitation, a shared key."""
+    invite = {"uses": 3, "kudos": 10}
+    invitation: Any = http.post("/api/v2/invitations", json=invite, headers=owner).json
+    token = invitation["invitation"]
+    member, other = (
+        http.post("/api/v2/register", json={"username": name, "invitation": token}).json or {}
+        for name in ("member", "other")
+    )
+    keys = f"/api/v2/users/{other['id']}/keys"
+    [key] = http.get(keys, headers=owner).json or []
+    shared: Any = http.put("/api/v2/sharedkeys", json={}, headers=owner).json
+    return {
+        "member": member["api_key"],
+        "user": str(other["id"]),
+        "username": other["username"],
+        "fingerprint": key["fingerprint"],
+        "token": token,
+        "invitation": str(invitation["id"]),
+        "shared key": shared["id"],
+    }
 
 
 HORDE_BODIES: Mapping[str, dict[str, Any]] = {
     "POST /generate/text/async": {"prompt": "Hi", "models": ["test/model"]},
-    "POST /generate/text/pop": {"name": "worker-1", "models": ["test/model"]},
     "POST /generate/text/submit": {"id": "0" * 36, "generation": "Hi"},
     "PUT /workers/ID": {"maintenance": False},
+    "PUT /users/ID": {"contact": "x@example.invalid"},
+    "POST /users/ID/keys": {},
+    "PUT /sharedkeys": {},
+    "PATCH /sharedkeys/ID": {"name": "x"},
+    "POST /invitations": {},
 }
 COLUMNS = {
     "no key": ("open", None),
     "an unknown key, or a client's of the proxy": ("keys", "key-of-client-longer"),
     "anonymous, mode open": ("open", "0000000000"),
     "anonymous, other modes": ("keys", "0000000000"),
+    "a member's key": ("keys", "member"),
     "the owner's key": ("passthrough", OWNER),
 }
 
@@ -322,16 +368,27 @@ COLUMNS = {
 def test_the_private_horde_does_what_the_table_says(column: str) -> None:
     mode, key = COLUMNS[column]
     _, http, ids = private_of(mode)
+    key = ids["member"] if key == "member" else key
+    kudos = {"username": ids["username"], "amount": 1}
+    bodies = {
+        **HORDE_BODIES,
+        # Each owner's workers have names of their own.
+        "POST /generate/text/pop": {"name": f"of {key}", "models": ["test/model"]},
+        "POST /kudos/transfer": kudos,
+        "POST /kudos/award": kudos,
+        "POST /register": {"username": "third", "invitation": ids["token"]},
+    }
     tried = {}
     for row in HORDE_TABLE:
         method, path = named(row)
         path = path.replace("/status/ID", f"/status/{ids['request']}")
-        path = path.replace("/workers/ID", f"/workers/{ids['worker']}")
+        for room in ("worker", "user", "invitation"):
+            path = path.replace(f"/{room}s/ID", f"/{room}s/{ids[room]}")
+        path = path.replace("/sharedkeys/ID", f"/sharedkeys/{ids['shared key']}")
+        path = path.replace("FINGERPRINT", ids["fingerprint"])
         path = path.replace("/name/NAME", "/name/worker-1").replace("NAME", "test%252Fmodel")
         headers = {"apikey": key} if key else {}
-        response = http.open(
-            f"/api/v2{path}", method=method, json=HORDE_BODIES.get(row), headers=headers
-        )
+        response = http.open(f"/api/v2{path}", method=method, json=bodies.get(row), headers=headers)
         tried[row] = word(response.status_code, HORDE_TABLE[row][column])
     assert tried == {row: cells[column] for row, cells in HORDE_TABLE.items()}
 

@@ -1296,7 +1296,7 @@ def test_kudos_are_charged_every_few_seconds_where_they_settle_late() -> None:
     assert horde.status(request_id)["kudos"] == 0.0
     clock.seconds += 3
     assert horde.status(request_id)["kudos"] == 1.0
-    assert horde.find_user(ALICE)["kudos"] == 99.0
+    assert horde.people.find_user(ALICE)["kudos"] == 99.0
 
 
 # The ledger

@@ -39,6 +39,10 @@ def submitted(n: int = 1, **fields: Any) -> Setup:
     return setup
 
 
+def submitted_by(key: str) -> Setup:
+    return lambda world: world.submit(key)
+
+
 def impossible(world: World) -> str:
     return world.submit(models=["zz/none"])
 
@@ -235,6 +239,7 @@ SETUPS = {
     "err_429_ratelimit_async": over_the_rate_of_an_address,
     "err_429_ratelimit_status": over_the_rate_of_a_status,
     "find_user": submitted(),
+    "find_user_anon": cancelled(submitted_by(ANONYMOUS)),
     "text_async_202": workers_online,
     "text_async_202_service_proxied": workers_online,
     "text_delete_processing": partly_delivered(3, delivered=1, popped=3),
@@ -321,7 +326,6 @@ SETUPS = {
             "err_no_content_type",
             "find_user_401_nokey",
             "find_user_404",
-            "find_user_anon",
             "get_stats_img_models",
             "get_stats_img_totals",
             "get_status_heartbeat",

@@ -212,6 +212,15 @@ class StoreBehaviour:
         with store.snapshot() as tx:
             assert list(tx.waiting(["a", "b"])) == []
 
+    def test_pages_are_in_order_of_a_field(self, store: Store) -> None:
+        add(store, *(HordeAccount(n, "x", 1.0, kudos=kudos) for n, kudos in enumerate((5, 7, 5))))
+        with store.snapshot() as tx:
+            first = tx.page(HordeAccount, "kudos", descending=True, offset=0, limit=2)
+            rest = tx.page(HordeAccount, "kudos", descending=True, offset=2, limit=2)
+            oldest = tx.page(HordeAccount, "created", descending=False, offset=0, limit=9)
+        assert [account.id for account in (*first, *rest)] == [1, 0, 2]
+        assert [account.id for account in oldest] == [0, 1, 2]
+
     def test_what_is_due_comes_in_order_of_its_time(self, store: Store) -> None:
         add(store, job("never", None), job("late", 30.0), job("soon", 10.0), job("next", 20.0))
         with store.transaction() as tx:
@@ -387,7 +396,8 @@ class TableBehaviour:
 
 
 def column_type(hint: Any) -> str:
-    names = {int: "BIGINT", float: "FLOAT", bool: "BOOLEAN", float | None: "FLOAT"}
+    names: dict[Any, str] = {int: "BIGINT", float: "FLOAT", bool: "BOOLEAN"}
+    names |= {int | None: "BIGINT", float | None: "FLOAT"}
     return "TEXT" if get_origin(hint) in (tuple, list, dict) else names.get(hint, "TEXT")
 
 
@@ -422,10 +432,10 @@ class RestartBehaviour:
         offer = {"name": "w", "models": ["test"]}
         done, lost = (horde.pop(OWNER, offer)["id"] for _ in range(2))
         horde.submit_generation(OWNER, {"id": done, "generation": f"one {HALF}", "seed": 10**30})
-        kudos = [horde.find_user(key)["kudos"] for key in (OWNER, CLIENT)]
+        kudos = [horde.people.find_user(key)["kudos"] for key in (OWNER, CLIENT)]
 
         horde = start(1100.0)
-        assert [horde.find_user(key)["kudos"] for key in (OWNER, CLIENT)] == kudos
+        assert [horde.people.find_user(key)["kudos"] for key in (OWNER, CLIENT)] == kudos
         status = horde.status(request_id)
         expected = {"finished": 1, "processing": 1, "waiting": 1, "queue_position": 1}
         assert {name: status[name] for name in expected} == expected
@@ -493,7 +503,7 @@ class RestartBehaviour:
 
         def knows(horde: PrivateHorde, key: str) -> bool:
             try:
-                return bool(horde.find_user(key)["trusted"])
+                return bool(horde.people.find_user(key)["trusted"])
             except HordeError:
                 return False
 
@@ -501,7 +511,7 @@ class RestartBehaviour:
         horde.submit("made-1", {"prompt": "x"})
         horde = ensure("made-2", is_from_settings=False)
         assert knows(horde, "made-1") and knows(horde, "made-2")
-        assert horde.find_user("made-2")["kudos"] == 1000.0
+        assert horde.people.find_user("made-2")["kudos"] == 1000.0
         horde = ensure("set-1", is_from_settings=True)
         horde = ensure("set-2", is_from_settings=True)
         assert [knows(horde, key) for key in ("made-1", "set-1", "set-2")] == [True, False, True]

@@ -54,7 +54,7 @@ def kudos_metric(world: World, http: FlaskClient) -> float:
 
 def paid(world: World) -> float:
     """What the horde has charged the proxy's account, which began with 10,000."""
-    return round(10_000 - float(world.horde.find_user(CLIENT_KEY)["kudos"]), 2)
+    return round(10_000 - float(world.horde.people.find_user(CLIENT_KEY)["kudos"]), 2)
 
 
 def test_kudos_that_are_settled_late_reach_usage_and_metrics() -> None:

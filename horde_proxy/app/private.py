@@ -41,7 +41,7 @@ class PrivateApp:
 
 def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> PrivateApp:
     """Serve a private horde under its own path of an app."""
-    from horde_proxy.private_horde import PrivateHorde, blueprint
+    from horde_proxy.private_horde import AccessRules, PrivateHorde, blueprint
 
     key = settings.private_horde.api_key or runtime.new_secret()
     strict = settings.private_horde.strict
@@ -53,7 +53,12 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         wall_clock=runtime.now,
         rate_limits=strict,
         upfront_kudos=strict,
-        anonymous=is_open(settings),
+        access=AccessRules(
+            registration=settings.private_horde.registration,
+            anonymous=is_open(settings),
+            anonymous_concurrency=settings.private_horde.anonymous_concurrency,
+            anonymous_max_length=settings.private_horde.anonymous_max_length,
+        ),
     )
     _ensure_owner(horde, key, is_from_settings=settings.private_horde.api_key is not None)
     private = Flask("private_horde", static_folder=None)
@@ -79,7 +84,9 @@ def _ensure_owner(horde: PrivateHorde, key: str, *, is_from_settings: bool) -> N
 
 
 def is_open(settings: Config) -> bool:
-    """Whether the private horde serves clients without a key, as the proxy does."""
+    """Whether the private horde serves clients without a key. Not set: as the proxy does."""
+    if settings.private_horde.anonymous is not None:
+        return settings.private_horde.anonymous
     return settings.access.mode in (None, "open")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -103,6 +103,15 @@ class PrivateHordeSettings(Section):
     """With the public horde's limits of submits, and kudos required upfront."""
     api_key: Annotated[Annotated[SentKey, Field(min_length=8)] | None, Field(repr=False)] = None
     """The key of its owner and of the owner's workers. Not set: a new one at each start."""
+    registration: Literal["open", "invitation", "closed"] = "invitation"
+    """Who may make an account: everybody, those who were invited, or nobody; `users add` can."""
+    anonymous: bool | None = None
+    """Whether anybody may use it with the key 0000000000. Not set: only without access.mode, or
+    with "open"."""
+    anonymous_concurrency: Annotated[int, Field(ge=0, le=10_000)] = 10
+    """Results that may wait for all anonymous users of a model together."""
+    anonymous_max_length: Annotated[int, Field(ge=16, le=4096)] = 512
+    """Tokens of an anonymous request."""
     database: Annotated[str | None, Field(repr=False)] = None
     """Where its accounts, workers, requests and kudos are kept: `sqlite:///PATH`,
     `postgresql://...`, or `memory`, which is lost at a restart. Not set: `horde.db` in the state

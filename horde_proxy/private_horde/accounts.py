@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from horde_proxy.aihorde.kudos import ANONYMOUS_FLOOR
-from horde_proxy.aihorde.limits import ANONYMOUS_CONCURRENCY
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import balances
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import AccountKey, HordeAccount, HordeSetting
+from horde_proxy.private_horde.records import (
+    AccountKey,
+    HordeAccount,
+    HordeSetting,
+    HordeSharedKey,
+)
+from horde_proxy.private_horde.roles import ROLES
 
 _ANONYMOUS_ID = 0
 
@@ -25,19 +32,44 @@ _OWNER = "owner_account"
 _MOST_START_KEYS = 100
 """Of keys made at starts, the newest ones stay: other processes may still use them."""
 
+# The form of a UUID, which shared keys have, e.g. "7edd2c33-4c68-42f9-af9b-d85a7e138d3b".
+_SHARED_KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Payer:
+    """Who pays for a request: an account, and the shared key that it was sent with, if any."""
+
+    account: HordeAccount
+    shared_key: HordeSharedKey | None = None
+
+    @property
+    def username(self) -> str:
+        """The account's name, with that of the shared key (capture sharedkey_find_user)."""
+        if self.shared_key is None:
+            return self.account.username
+        return f"{self.account.username} (Shared Key: {self.shared_key.name})"
+
 
 def ensure_anonymous(op: Operation) -> None:
-    """Make the anonymous account (id 0, at its floor), if there is none yet."""
-    if op.tx.get(HordeAccount, _ANONYMOUS_ID) is None:
+    """Make the anonymous account (id 0, at its floor), or give it the settings' concurrency."""
+    account = op.tx.get(HordeAccount, _ANONYMOUS_ID)
+    if account is None:
+        # Its workers would be nobody's, so they are nobody's secret either (capture user_anon).
         account = HordeAccount(
             _ANONYMOUS_ID,
             "Anonymous",
             op.now,
             floor=ANONYMOUS_FLOOR,
-            concurrency=ANONYMOUS_CONCURRENCY,
+            concurrency=op.rules.access.anonymous_concurrency,
+            public_workers=True,
         )
         op.tx.add(account)
         balances.give(op, account, ANONYMOUS_FLOOR, balances.OPENING)
+    elif account.concurrency != op.rules.access.anonymous_concurrency:
+        op.tx.lock(HordeAccount, _ANONYMOUS_ID)
+        account.concurrency = op.rules.access.anonymous_concurrency
+        op.tx.save(account)
 
 
 def add(op: Operation, api_key: str, account: HordeAccount, kudos: float) -> None:
@@ -83,7 +115,8 @@ def _owner(op: Operation, owner: HordeAccount) -> HordeAccount:
         op.tx.add(owner)
         op.tx.add(HordeSetting(_OWNER, str(owner.id)))
         return owner
-    account.trusted, account.concurrency = owner.trusted, owner.concurrency
+    account.roles = tuple(role for role in ROLES if role in (*account.roles, *owner.roles))
+    account.concurrency = owner.concurrency
     op.tx.save(account)
     return account
 
@@ -93,18 +126,55 @@ def find(op: Operation, api_key: str) -> HordeAccount | None:
 
     A horde that is not open to everybody treats the anonymous key like any unknown key.
     """
-    if api_key == ANONYMOUS_KEY and op.rules.anonymous:
+    if api_key == ANONYMOUS_KEY and op.rules.access.anonymous:
         return op.tx.get(HordeAccount, _ANONYMOUS_ID)
     key = op.tx.get(AccountKey, key_digest(api_key))
     return None if key is None else op.tx.get(HordeAccount, key.account_id)
 
 
-def require(op: Operation, api_key: str) -> HordeAccount:
+def known(op: Operation, api_key: str) -> HordeAccount:
     """The account of a key. Raises InvalidAPIKey (401) for an unknown key."""
     account = find(op, api_key)
     if account is None:
         raise refusal("InvalidAPIKey")
     return account
+
+
+def require(op: Operation, api_key: str) -> HordeAccount:
+    """The account of a key, which may act.
+
+    Raises InvalidAPIKey (401), and DeletedUser or BlockedUser (403).
+    """
+    return _active(known(op, api_key))
+
+
+def _active(account: HordeAccount) -> HordeAccount:
+    if account.deleted is not None:
+        raise refusal("DeletedUser")
+    if account.blocked:
+        raise refusal("BlockedUser")
+    return account
+
+
+def find_payer(op: Operation, api_key: str) -> Payer | None:
+    """Who a key of an account, or a shared key, belongs to. None for an unknown key."""
+    account = find(op, api_key)
+    if account is not None:
+        return Payer(account)
+    if not _SHARED_KEY.fullmatch(api_key):
+        return None
+    key = op.tx.get(HordeSharedKey, api_key.lower())
+    owner = None if key is None else op.tx.get(HordeAccount, key.account_id)
+    return None if owner is None else Payer(owner, key)
+
+
+def require_payer(op: Operation, api_key: str) -> Payer:
+    """As `require`, also for a shared key."""
+    payer = find_payer(op, api_key)
+    if payer is None:
+        raise refusal("InvalidAPIKey")
+    _active(payer.account)
+    return payer
 
 
 def named(op: Operation, usernames: Iterable[str]) -> list[HordeAccount]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from horde_proxy.aihorde.limits import MOST_STOP_CHARACTERS, MOST_STOP_SEQUENCES, SAMPLERS
-from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.errors import HordeError, refusal
 from horde_proxy.private_horde.records import HordeAccount
 
 Fields = dict[str, Any]
@@ -53,6 +53,18 @@ def counted_models(fields: Fields, account: HordeAccount) -> set[str]:
     the same models (contract: base.py:327-332).
     """
     return set(fields["models"]) if account.anonymous else set()
+
+
+def check_anonymous(fields: Fields, account: HordeAccount, most: int | None) -> None:
+    """Refuse an anonymous request for more than `most` tokens, or cut it if it allows that."""
+    params = fields["params"]
+    if not account.anonymous or most is None or params["max_length"] <= most:
+        return
+    if not fields["allow_downgrade"]:
+        # The code of the real horde's limit for accounts without kudos, which clients know.
+        message = f"Anonymous requests may have at most {most} tokens here. Use a key of your own."
+        raise HordeError(403, message, "KudosUpfront")
+    params["max_length"] = most
 
 
 def check_params(fields: Fields, account: HordeAccount) -> None:

@@ -111,6 +111,7 @@ def deliver(op: Operation, fields: dict[str, Any], job: Job, request: TextReques
     `fields`: see `schema.GENERATION`.
     """
     accounts_of = op.tx.lock_all(HordeAccount, sorted({job.owner_id, request.account_id}))
+    balances.lock_shared_key(op, request)
     worker = op.tx.lock(Worker, job.worker_id)
     assert worker is not None
     generation = StoredGeneration(

@@ -46,6 +46,52 @@ _SENTENCES: Mapping[str, str] = {
         "fulfil."
     ),
     "AnonForbiddenWorker": "Anonymous user is forbidden from performing this operation",
+    "AnonForbidden": "Anonymous user is forbidden from performing this operation",
+    "BlockedUser": "This account is blocked. Ask a moderator of this horde.",
+    "CannotDeleteMod": ("You cannot delete a user that is a moderator. Please contact an admin."),
+    "CannotWipeActiveUser": (
+        "You cannot permanently wipe a user that was active in the last 30 days. "
+        "Try again after {until}"
+    ),
+    "DeletedUser": "This account has been scheduled for deletion and is disabled.",
+    "Forbidden": "{reason}",
+    "InvalidInvitation": (
+        "This invitation does not work: it is unknown, used up or has expired. Ask for a new one."
+    ),
+    "InvalidKudosTransferAmount": "Transfer amount must be positive.",
+    "InvalidTargetUsername": "Invalid target username.",
+    "InvitationNotFound": "There is no invitation {id}.",
+    "InvitationRequired": "This horde is joined by invitation. Ask a member for a link.",
+    "KeyNotFound": "The account has no key with the fingerprint {id}.",
+    "KudosTransferFromAnon": "You cannot transfer Kudos from Anonymous, smart-ass.",
+    "KudosTransferNotEnough": "Not enough kudos.",
+    "KudosTransferToAnon": (
+        "Tried to burn kudos via sending to Anonymous. Assuming PEBKAC and aborting."
+    ),
+    "KudosTransferToSelf": "Cannot send kudos to yourself, ya monkey!",
+    "NegativeKudosTransfer": "Nice try...",
+    "NoSharedKeyModSelected": "No shared key modification selected!",
+    "NoUserModSelected": "No usermod operations selected!",
+    "NotAdmin": "You're not an admin. Sod off!",
+    "NotAllowedAwards": (
+        "Only special people can award kudos. Now you're very special as well, just not the right "
+        "kind."
+    ),
+    "NotModerator": "You're not a mod. BTFO!",
+    "NotUserOrMod": "Only the user themselves or a moderator can delete a user",
+    "RegistrationClosed": "This horde takes no new members.",
+    "SharedKeyEmpty": "This shared key has run out of kudos.",
+    "SharedKeyExpired": "This shared key has expired.",
+    # The missing letter is the real horde's (capture err_403_SharedKeyInsufficientKudos).
+    "SharedKeyInsufficientKudos": (
+        "This shared key does not have enough remaining kudos ({left:.10g}) to fulfill this "
+        "reques ({required:.10g})."
+    ),
+    "SharedKeyLimitExceeded": "{reason}",
+    "TooFastKudosTransfers": (
+        "This user transferred kudos to you very recently. Please wait at least 1 minute."
+    ),
+    "TooLongUserName": "The specified username is too long. Please stay below 30",
     "WrongCredentials": "Wrong credentials to submit as this worker.",
     "WorkerMaintenance": "This worker has been put into maintenance mode by its owner",
     "RequestNotFound": "Text Waiting Prompt (Status) with ID '{id}' not found.",
@@ -99,6 +145,16 @@ class HordeError(Exception):
 def refusal(rc: str, **facts: object) -> HordeError:
     """The horde error of a return code; `facts` fill the placeholders in its message."""
     return HordeError(STATUS[rc], _SENTENCES[rc].format(**facts), rc)
+
+
+def user_not_found(user_id: str) -> HordeError:
+    """The refusal of a route with an account's number, if there is none (404)."""
+    return HordeError(404, f"User with ID '{user_id}' not found.", "UserNotFound")
+
+
+def shared_key_not_found() -> HordeError:
+    """The refusal for an unknown shared key (401; capture sharedkey_get_404)."""
+    return HordeError(401, "No user matching sent Shared Key.", "InvalidAPIKey")
 
 
 def invalid(errors: Mapping[str, str]) -> HordeError:

@@ -31,7 +31,8 @@ from horde_proxy.private_horde import (
 from horde_proxy.private_horde.errors import key_missing, refusal
 from horde_proxy.private_horde.matching import fits
 from horde_proxy.private_horde.model_sizes import ModelSizes
-from horde_proxy.private_horde.operation import Operation, Rulebook
+from horde_proxy.private_horde.operation import AccessRules, Operation, Rulebook
+from horde_proxy.private_horde.people import People
 from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits, RateLimitState
 from horde_proxy.private_horde.records import (
     NEW,
@@ -42,6 +43,7 @@ from horde_proxy.private_horde.records import (
     TextRequest,
     Worker,
 )
+from horde_proxy.private_horde.roles import ADMIN, ROLES
 from horde_proxy.private_horde.signals import Signals
 from horde_proxy.private_horde.store.base import KeyTaken, Store
 from horde_proxy.private_horde.store.memory import MemoryStore
@@ -80,15 +82,16 @@ class PrivateHorde:
     its running jobs may still be delivered and earn their reward; generations are in the order of
     delivery; positions, waits and `is_possible` are exact, or a second old if several processes
     use the store, instead of up to 60 s; the third failed job faults a request immediately.
-    Webhooks are accepted but never called. There are no shared keys, no styles and no images.
+    Webhooks are accepted but never called. There are no styles and no images.
 
     `clock` gives Unix time; a clock that is put back only makes things last longer. `ticks` counts
     the seconds of the rate limits, and is `clock` by default. `wall_clock` is for the time in
     X-Ratelimit-Reset. `job_ttl`, `expiry` and `offline_after` are seconds. With `upfront_kudos`, an
     account must own the kudos of a request beyond the free length; with `rate_limits`, fast callers
-    are refused; without `anonymous`, the anonymous key is unknown. `model_sizes` are billions of
-    parameters by name; a model with a size is "known". Set `maintenance` to refuse new requests,
-    and `settle_every` to charge kudos every so many seconds (the real horde: 3) and not at once.
+    are refused; `access` says who may join, and what may be done without an account. `model_sizes`
+    are billions of parameters by name; a model with a size is "known". Set `maintenance` to refuse
+    new requests, and `settle_every` to charge kudos every so many seconds (the real horde: 3) and
+    not at once.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class PrivateHorde:
         max_faults: int = limits.MOST_FAULTS,
         upfront_kudos: bool = False,
         rate_limits: bool = True,
-        anonymous: bool = True,
+        access: AccessRules | None = None,
         model_sizes: Mapping[str, float] | None = None,
     ) -> None:
         self.maintenance = False
@@ -123,12 +126,13 @@ class PrivateHorde:
             offline_after=offline_after,
             max_faults=max_faults,
             check_in_seconds=self.store.check_in_seconds,
-            anonymous=anonymous,
+            access=access or AccessRules(),
         )
         self._view = QueueView(self.store, offline_after, self._rules.sizes)
         self.signals = Signals(self.store)
         self._upkeep = Upkeep(self.store, self._begin)
         self._is_prepared = False
+        self.people = People(self._changing, self._reading)
 
     @contextmanager
     def _begin(self, now: float) -> Iterator[Operation]:
@@ -175,19 +179,20 @@ class PrivateHorde:
         kudos: float = 0.0,
         trusted: bool = False,
         service: bool = False,
+        roles: tuple[str, ...] = (),
         concurrency: int = limits.CONCURRENCY,
     ) -> str:
         """Register an account. Its full name, such as "username#1".
 
         Raises ValueError if the key is empty or taken.
         """
+        granted = {*roles, *(["trusted"] if trusted else []), *(["service"] if service else [])}
         with self._changing() as op:
             account = HordeAccount(
                 NEW,
                 username,
                 op.now,
-                trusted=trusted,
-                service=service,
+                roles=tuple(role for role in ROLES if role in granted),
                 concurrency=concurrency,
             )
             accounts.add(op, api_key, account, kudos)
@@ -207,7 +212,9 @@ class PrivateHorde:
         """
         origin = accounts.FROM_SETTINGS if is_from_settings else accounts.FROM_START
         with self._changing() as op:
-            owner = HordeAccount(NEW, "owner", op.now, trusted=True, concurrency=concurrency)
+            owner = HordeAccount(
+                NEW, "owner", op.now, roles=(ADMIN, "trusted"), concurrency=concurrency
+            )
             return accounts.ensure_owner(op, api_key, owner, kudos, origin)
 
     def open_requests(self) -> list[OpenRequest]:
@@ -233,19 +240,28 @@ class PrivateHorde:
         call = ApiCall(address, method, path, key, anonymous=api_key == ANONYMOUS_KEY)
         return self._calls.hit(kind, call)
 
-    def authenticate(self, api_key: str | None, *, as_worker: bool = False) -> str:
+    def authenticate(
+        self, api_key: str | None, *, as_worker: bool = False, shared: bool = False
+    ) -> str:
         """The username of a key's account. Call it before a body is read.
 
-        Raises HordeError: 400 without a key, InvalidAPIKey (401), and for a worker without an
-        account of its own AnonForbiddenWorker (403).
+        Raises HordeError: 400 without a key, InvalidAPIKey (401), DeletedUser and BlockedUser
+        (403), and for a worker without an account of its own AnonForbiddenWorker (403). Only with
+        `shared`, a shared key is known.
         """
+        self.check_key_sent(api_key)
+        with self._reading() as op:
+            payer = accounts.require_payer(op, api_key or "")
+        if payer.shared_key is not None and not shared:
+            raise refusal("InvalidAPIKey")
+        if as_worker and payer.account.anonymous:
+            raise refusal("AnonForbiddenWorker")
+        return payer.username
+
+    def check_key_sent(self, api_key: str | None) -> None:
+        """Raises HordeError (400) without a key."""
         if api_key is None:
             raise key_missing()
-        with self._reading() as op:
-            account = accounts.require(op, api_key)
-        if as_worker and account.anonymous:
-            raise refusal("AnonForbiddenWorker")
-        return account.username
 
     # The routes for clients.
 
@@ -257,12 +273,12 @@ class PrivateHorde:
         # Bodies are validated before the transaction begins, because a large one takes long.
         fields = schema.read(schema.SUBMIT, body)
         with self._changing() as op:
-            account = submission.admit(op, fields, api_key or "", self.maintenance)
+            payer = submission.admit(op, fields, api_key or "", self.maintenance)
             if fields["dry_run"]:
                 return {"kudos": submission.dry_run(op, fields)}
-            request = submission.submit(op, fields, account, check_kudos=self.upfront_kudos)
+            request = submission.submit(op, fields, payer, check_kudos=self.upfront_kudos)
         # Contract: base.py:319-321 and limiter_api.py:14-25.
-        if account.trusted or account.service:
+        if payer.account.trusted or payer.account.service:
             self._calls.trust(address)
         # As in the real horde, `kudos` is always 0 for text (capture text_async_202).
         answer: Body = {"id": request.id, "kudos": 0.0}
@@ -418,22 +434,6 @@ class PrivateHorde:
     def modes(self) -> Body:
         """GET status/modes: whether new requests are refused."""
         return {"maintenance_mode": self.maintenance, "invite_only_mode": False}
-
-    def find_user(self, api_key: str | None) -> Body:
-        """GET find_user: the caller's account. Raises InvalidAPIKey and UserNotFound.
-
-        The real horde repeats a wrong key in its message (capture find_user_404). This one does
-        not, so that no log or page shows the key.
-        """
-        # As captured: 401 without a key, 404 with a wrong key.
-        if api_key is None:
-            raise refusal("InvalidAPIKey")
-        with self._reading() as op:
-            account = accounts.find(op, api_key)
-            if account is None:
-                raise refusal("UserNotFound")
-            workers = op.tx.find(Worker, owner_id=account.id)
-            return responses.user(account, workers, op.tx.open_requests(account.id), op.now)
 
     def text_totals(self) -> Body:
         """GET stats/text/totals: delivered jobs and tokens by window."""

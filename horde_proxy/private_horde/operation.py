@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from horde_proxy.aihorde.limits import ANONYMOUS_CONCURRENCY
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.store.base import Tx
 from horde_proxy.private_horde.view import QueueView
+
+
+@dataclass(frozen=True)
+class AccessRules:
+    """Who may make an account, and what may be done without one.
+
+    `registration` is "open", "invitation" or "closed". With `anonymous`, the anonymous key works:
+    for requests of `anonymous_max_length` tokens at most (None: as many as others), of which
+    `anonymous_concurrency` results for one model may wait.
+    """
+
+    registration: str = "closed"
+    anonymous: bool = True
+    anonymous_concurrency: int = ANONYMOUS_CONCURRENCY
+    anonymous_max_length: int | None = None
 
 
 @dataclass
@@ -26,7 +42,7 @@ class Rulebook:
     offline_after: float
     max_faults: int
     check_in_seconds: float
-    anonymous: bool
+    access: AccessRules
     settle_every: float = 0.0
 
 

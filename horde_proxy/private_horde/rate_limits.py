@@ -7,12 +7,17 @@ This module only counts; the views decide whether to refuse a call. The limits a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
 from cachetools import TTLCache
-from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits import (
+    RateLimitItem,
+    RateLimitItemPerHour,
+    RateLimitItemPerMinute,
+    RateLimitItemPerSecond,
+)
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
@@ -22,12 +27,17 @@ from horde_proxy.windows import MemoryWindows
 _TRUST_SECONDS = 86_400.0
 _MOST_TRUSTED = 10_000
 
-_BY_ROUTE = {
-    "status": RateLimitItemPerMinute(60),
-    "worker": RateLimitItemPerMinute(30),
-    "modes": RateLimitItemPerMinute(30),
-    "default": RateLimitItemPerMinute(90),
-    "worker_queue": RateLimitItemPerSecond(60),
+_BY_ROUTE: Mapping[str, tuple[RateLimitItem, ...]] = {
+    "status": (RateLimitItemPerMinute(60),),
+    "worker": (RateLimitItemPerMinute(30),),
+    "modes": (RateLimitItemPerMinute(30),),
+    "user": (RateLimitItemPerMinute(60),),
+    "transfer": (RateLimitItemPerSecond(1), RateLimitItemPerHour(90)),
+    "new_shared_key": (RateLimitItemPerMinute(5),),
+    # The real horde has no such route. A class may join from one address within the hour.
+    "register": (RateLimitItemPerMinute(10), RateLimitItemPerHour(60)),
+    "default": (RateLimitItemPerMinute(90),),
+    "worker_queue": (RateLimitItemPerSecond(60),),
 }
 _ADDRESS_SUBMITS = (RateLimitItemPerSecond(2), RateLimitItemPerMinute(90))
 _TRUSTED_ADDRESS_SUBMITS = (RateLimitItemPerSecond(10), RateLimitItemPerMinute(300))
@@ -98,13 +108,13 @@ class RateLimits:
         by_address = (call.address, call.method, call.path)
         if kind == "async":
             trusted = self._is_trusted(call.address)
-            for limit in _TRUSTED_ADDRESS_SUBMITS if trusted else _ADDRESS_SUBMITS:
-                yield limit, by_address
+            limits = _TRUSTED_ADDRESS_SUBMITS if trusted else _ADDRESS_SUBMITS
+            yield from ((limit, by_address) for limit in limits)
             if call.key is not None:
                 wide = trusted or call.anonymous
                 yield _WIDE_KEY_SUBMITS if wide else _KEY_SUBMITS, (call.key, call.path)
         elif kind != "none":
-            yield _BY_ROUTE[kind], by_address
+            yield from ((limit, by_address) for limit in _BY_ROUTE[kind])
 
     def _count(self, limit: RateLimitItem, names: tuple[str, ...]) -> RateLimitState:
         exceeded = not self._limiter.hit(limit, *names)

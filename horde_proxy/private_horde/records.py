@@ -7,6 +7,7 @@ All times are Unix seconds. No repr shows a prompt, a generation or a key.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,10 @@ class HordeAccount:
     """An account. Its kudos never fall below `floor`; `held` kudos are reserved, but not yet paid.
 
     `kudos` is the sum of the account's ledger entries, `accumulated` that of its earnings and
-    payments, without floor adjustments and kudos given by administrators.
+    paid, `gifted` was sent to others (negative), `received` came from others, `granted` from
+    administrators, `recurring` each month, `awarded` as an award. `monthly_kudos` are next paid at
+    `monthly_due`. Its payments are multiplied by `usage_multiplier`. `deleted` is when the account
+    was marked as deleted, None for others. The names in `roles` are those of the module `roles`.
     """
 
     id: int
@@ -36,8 +40,7 @@ class HordeAccount:
     created: float
     kudos: float = 0.0
     floor: float = 0.0
-    trusted: bool = False
-    service: bool = False
+    roles: tuple[str, ...] = ()
     concurrency: int = CONCURRENCY
     accumulated: float = 0.0
     held: float = 0.0
@@ -45,6 +48,20 @@ class HordeAccount:
     tokens_requested: int = 0
     jobs_done: int = 0
     tokens_made: int = 0
+    gifted: float = 0.0
+    received: float = 0.0
+    granted: float = 0.0
+    recurring: float = 0.0
+    awarded: float = 0.0
+    monthly_kudos: int = 0
+    monthly_due: float | None = None
+    usage_multiplier: float = 1.0
+    worker_invited: int = 0
+    public_workers: bool = False
+    contact: str = field(default="", repr=False)
+    admin_comment: str = field(default="", repr=False)
+    blocked: bool = False
+    deleted: float | None = None
 
     @property
     def username(self) -> str:
@@ -57,6 +74,26 @@ class HordeAccount:
         return self.id == 0
 
     @property
+    def trusted(self) -> bool:
+        """Whether its workers may take requests that only trusted workers get."""
+        return "trusted" in self.roles
+
+    @property
+    def service(self) -> bool:
+        """Whether it sends requests for users of its own."""
+        return "service" in self.roles
+
+    @property
+    def admin(self) -> bool:
+        """Whether it may give kudos and make moderators."""
+        return "admin" in self.roles
+
+    @property
+    def moderator(self) -> bool:
+        """Whether it may change other accounts; administrators may."""
+        return "moderator" in self.roles or self.admin
+
+    @property
     def spendable(self) -> float:
         """The kudos that a new request may reserve."""
         return self.kudos - self.floor - self.held
@@ -64,20 +101,62 @@ class HordeAccount:
 
 @dataclass(eq=False)
 class AccountKey:
-    """An API key of an account, by its digest. `origin` says who made it (see `accounts`)."""
+    """An API key of an account, by its digest. `origin` says who made it (see `accounts`).
+
+    `name` is what its owner calls it, e.g. "phone".
+    """
 
     digest: str = field(repr=False)
     account_id: int
     created: float
     origin: str = ""
+    name: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """A short form of the digest, by which people tell keys apart."""
+        return self.digest[:12]
+
+
+@dataclass(eq=False)
+class Invitation:
+    """A link with which somebody may register, by the digest of its token.
+
+    It works `uses_left` times, until `expires`. New accounts get its `kudos`.
+    """
+
+    id: int
+    digest: str = field(repr=False)
+    made_by: int
+    created: float
+    expires: float | None
+    uses_left: int
+    note: str = ""
+    kudos: float = 0.0
+
+
+@dataclass(eq=False)
+class KudosTransfer:
+    """Kudos that one account sent to another.
+
+    `token` is the digest of the client's Idempotency-Key, or empty.
+    """
+
+    id: int
+    sender_id: int
+    receiver_id: int
+    at: float
+    amount: float
+    token: str = ""
 
 
 @dataclass(eq=False)
 class HordeSharedKey:
     """A key with limits of its own that spends the kudos of an account. Its id is the key.
 
-    `kudos` is what is left to spend, -1 for no limit; `utilized` is what it has spent. The other
-    limits are -1 for none. It works until `expires`.
+    It may spend `kudos` in all, has spent `utilized`, and has reserved `held`. It may send
+    `max_requests` in all and has sent `requests`. The other limits hold for each request. A limit
+    of -1 is none. The key works until `expires`.
     """
 
     id: str = field(repr=False)
@@ -90,6 +169,19 @@ class HordeSharedKey:
     max_text_tokens: int = -1
     max_image_pixels: int = -1
     max_image_steps: int = -1
+    held: float = 0.0
+    max_requests: int = -1
+    requests: int = 0
+
+    @property
+    def kudos_left(self) -> float:
+        """The kudos that it may still spend; infinite without a limit."""
+        return math.inf if self.kudos < 0 else max(self.kudos - self.utilized, 0.0)
+
+    @property
+    def requests_left(self) -> float:
+        """The requests that it may still send; infinite without a limit."""
+        return math.inf if self.max_requests < 0 else max(self.max_requests - self.requests, 0)
 
 
 @dataclass(frozen=True)
@@ -236,7 +328,8 @@ class TextRequest:
 
     `rank` and `queued_at` sort the queue and never change (see `queue`). `held` are the reserved
     kudos and `kudos` the consumed ones. `expires` is None once the request is forgotten; its row
-    stays until its last running job has ended.
+    stays until its last running job has ended. `shared_key` is the key that it was sent with, and
+    `key_held` what is reserved of that key's kudos.
     """
 
     id: str
@@ -262,6 +355,8 @@ class TextRequest:
     restarted: int = 0
     faulted: bool = False
     kudos: float = 0.0
+    shared_key: str | None = field(default=None, repr=False)
+    key_held: float = 0.0
 
     @property
     def order(self) -> tuple[float, float, str]:
@@ -305,7 +400,8 @@ class TextRequest:
 class LedgerEntry:
     """A movement of kudos, never changed. Positive amounts are earned, negative ones are paid.
 
-    `reason` is one of those in `balances`; `request_id` and `job_id` name its cause.
+    `reason` is one of those in `balances`; `request_id` and `job_id` name its cause, `partner_id`
+    the other account of a transfer.
     """
 
     id: int
@@ -315,11 +411,12 @@ class LedgerEntry:
     reason: str
     request_id: str | None = None
     job_id: str | None = None
+    partner_id: int | None = None
 
 
 @dataclass(eq=False)
 class Charge:
-    """Kudos of a request that its account will pay at `due`."""
+    """Kudos of a request that its account will pay at `due`, and its shared key if it has one."""
 
     id: int
     due: float
@@ -328,6 +425,7 @@ class Charge:
     amount: float
     reason: str
     job_id: str | None = None
+    shared_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(eq=False)

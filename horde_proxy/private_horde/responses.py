@@ -12,7 +12,6 @@ from typing import Any
 from horde_proxy.private_horde.counters import WINDOWS, Counts
 from horde_proxy.private_horde.online import OnlineWorkers
 from horde_proxy.private_horde.records import (
-    HordeAccount,
     Job,
     Payload,
     StoredGeneration,
@@ -219,50 +218,3 @@ def image_totals() -> Body:
 def image_models() -> Body:
     """GET stats/img/models: there are no images here."""
     return {"day": {}, "month": {}, "total": {}}
-
-
-def user(
-    account: HordeAccount, workers: list[Worker], requests: list[TextRequest], now: float
-) -> Body:
-    """GET find_user: the account as its owner sees it."""
-    return {
-        "username": account.username,
-        "id": account.id,
-        "kudos": round(account.kudos, 2),
-        "concurrency": account.concurrency,
-        "worker_invited": 0,
-        "moderator": False,
-        "kudos_details": {
-            "accumulated": round(account.accumulated, 2),
-            **dict.fromkeys(_KUDOS_NEVER_MOVED, 0),
-        },
-        "worker_count": len(workers),
-        "worker_ids": [worker.id for worker in workers],
-        "styles": [],
-        "sharedkey_ids": [],
-        # The real horde adds images and alchemy if there are any.
-        "active_generations": {"text": [request.id for request in requests]},
-        "trusted": account.trusted,
-        "flagged": False,
-        "vpn": False,
-        "service": account.service,
-        **dict.fromkeys(_ROLES_NOT_HERE, False),
-        "account_age": max(0, int(now - account.created)),
-        "usage": {"megapixelsteps": None, "requests": None},
-        "contributions": {"megapixelsteps": None, "fulfillments": None},
-        "records": _records(account),
-    }
-
-
-_KUDOS_NEVER_MOVED = ("gifted", "donated", "admin", "received", "recurring", "awarded", "styled")
-_ROLES_NOT_HERE = ("education", "customizer", "special", "deleted", "pseudonymous")
-
-
-def _records(account: HordeAccount) -> Body:
-    return {
-        "usage": {"megapixelsteps": 0, "tokens": account.tokens_requested},
-        "contribution": {"megapixelsteps": 0, "tokens": account.tokens_made},
-        "fulfillment": {"image": 0, "text": account.jobs_done, "interrogation": 0},
-        "request": {"image": 0, "text": account.requests_sent, "interrogation": 0},
-        "style": {"image": 0, "text": 0, "interrogation": 0},
-    }

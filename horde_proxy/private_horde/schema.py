@@ -18,6 +18,7 @@ from jsonschema import Draft4Validator
 from horde_proxy.aihorde.agents import UNKNOWN_AGENT
 from horde_proxy.aihorde.limits import TEXT_PARAMETERS, Parameter
 from horde_proxy.private_horde.errors import MOST_ERRORS, invalid, refusal, unreadable
+from horde_proxy.private_horde.roles import BY_MODERATORS, MODERATOR
 
 Body = dict[str, Any]
 Schema = dict[str, Any]
@@ -130,6 +131,72 @@ GENERATION = BodySchema(
 
 WORKER_CHANGE = BodySchema({"maintenance": {"type": "boolean"}})
 """PUT workers/{id}."""
+
+_MOST_KUDOS = 1_000_000_000
+"""Kudos of one call. A balance of many such calls still has exact cents in a double."""
+_LIMIT: Schema = {"type": "integer", "minimum": -1, "maximum": _MOST_KUDOS}
+_BOOLEAN: Schema = {"type": "boolean"}
+_LINE: Schema = {"type": "string", "maxLength": 500}
+
+USER_CHANGE = BodySchema(
+    {
+        "username": _TEXT,
+        "contact": _LINE,
+        "admin_comment": _LINE,
+        "public_workers": _BOOLEAN,
+        "concurrency": {"type": "integer", "minimum": 0, "maximum": 10_000},
+        "worker_invited": {"type": "integer", "minimum": 0, "maximum": 1_000_000},
+        "usage_multiplier": {"type": "number", "minimum": 0.1, "maximum": 10},
+        "kudos": {"type": "number", "minimum": -_MOST_KUDOS, "maximum": _MOST_KUDOS},
+        "monthly_kudos": {"type": "integer", "minimum": -_MOST_KUDOS, "maximum": _MOST_KUDOS},
+        **dict.fromkeys((MODERATOR, *BY_MODERATORS), _BOOLEAN),
+        **dict.fromkeys(("blocked", "reset_suspicion", "undelete"), _BOOLEAN),
+    }
+)
+"""PUT users/{id}."""
+
+TRANSFER = BodySchema(
+    {
+        "username": _TEXT,
+        "amount": {"type": "number", "minimum": -_MOST_KUDOS, "maximum": _MOST_KUDOS},
+    },
+    required={"username": "The user who gets the kudos.", "amount": "The kudos."},
+)
+"""POST kudos/transfer and kudos/award."""
+
+SHARED_KEY = BodySchema(
+    {
+        "name": {"type": "string", "maxLength": 255},
+        "kudos": _LIMIT,
+        # A hundred years: beyond the year 9999, there are no dates.
+        "expiry": {"type": "integer", "minimum": -1, "maximum": 36_500},
+        "max_text_tokens": _LIMIT,
+        "max_image_pixels": _LIMIT,
+        "max_image_steps": _LIMIT,
+        "max_requests": _LIMIT,
+    }
+)
+"""PUT sharedkeys and PATCH sharedkeys/{id}."""
+
+REGISTRATION = BodySchema(
+    {"username": _TEXT, "invitation": _LINE, "contact": _LINE},
+    required={"username": "The name of the new account."},
+)
+"""POST register."""
+
+INVITATION = BodySchema(
+    {
+        "uses": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1},
+        # null, like 0, is an invitation without an end.
+        "days": {"type": ["number", "null"], "minimum": 0, "maximum": 3650, "default": 7},
+        "kudos": {"type": "number", "minimum": 0, "maximum": _MOST_KUDOS, "default": 0},
+        "note": {"type": "string", "maxLength": 500, "default": ""},
+    }
+)
+"""POST invitations."""
+
+NEW_KEY = BodySchema({"name": {"type": "string", "maxLength": 60, "default": ""}, "replace": _TEXT})
+"""POST users/{id}/keys."""
 
 
 def read(schema: BodySchema, body: Any) -> Body:

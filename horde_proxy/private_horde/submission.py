@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.limits import DOWNGRADED_PRIORITY, MOST_WORKERS
-from horde_proxy.private_horde import accounts, admission, balances
+from horde_proxy.private_horde import accounts, admission, balances, shared_keys
+from horde_proxy.private_horde.accounts import Payer
 from horde_proxy.private_horde.admission import Fields
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
@@ -20,14 +21,15 @@ _UNKNOWN_UPFRONT_SIZE = 1.0
 _UNKNOWN_PRICE_SIZE = 13.0
 
 
-def admit(op: Operation, fields: Fields, api_key: str, maintenance: bool) -> HordeAccount:
-    """The account of a request. Raises HordeError if the request is not acceptable.
+def admit(op: Operation, fields: Fields, api_key: str, maintenance: bool) -> Payer:
+    """Who pays for a request. Raises HordeError if the request is not acceptable.
 
     The checks are in the real horde's order (contract: base.py:271-454), so that a request with
     two mistakes gets the same refusal here and there.
     """
     admission.check_before_account(fields, maintenance)
-    account = accounts.require(op, api_key)
+    payer = shared_keys.downgraded(op, accounts.require_payer(op, api_key), fields)
+    account = payer.account
     admission.check_account(fields, account)
     # Raises WorkerNotFound: otherwise a request with a misspelt worker would wait for 20 minutes.
     for worker_id in fields["workers"][:MOST_WORKERS]:
@@ -37,19 +39,21 @@ def admit(op: Operation, fields: Fields, api_key: str, maintenance: bool) -> Hor
     waiting = op.view.waiting_results(account.id, counted)
     admission.check_concurrency(fields, account, waiting)
     admission.check_params(fields, account)
-    return account
+    admission.check_anonymous(fields, account, op.rules.access.anonymous_max_length)
+    return payer
 
 
-def submit(
-    op: Operation, fields: Fields, account: HordeAccount, *, check_kudos: bool
-) -> TextRequest:
+def submit(op: Operation, fields: Fields, payer: Payer, *, check_kudos: bool) -> TextRequest:
     """Put an admitted request into the queue, hold its kudos and charge the tax.
 
-    With `check_kudos`, raises KudosUpfront (403).
+    With `check_kudos`, raises KudosUpfront (403). Raises the refusals of `shared_keys.reserve`.
     """
-    locked = op.tx.lock(HordeAccount, account.id)
+    locked = op.tx.lock(HordeAccount, payer.account.id)
     assert locked is not None
     request = _request(op, fields, locked, check_kudos)
+    if payer.shared_key is not None:
+        price = dry_run(op, fields) * locked.usage_multiplier
+        shared_keys.reserve(op, payer.shared_key.id, request, price)
     op.tx.add(request)
     op.tx.add(Payload(request.id, fields["prompt"], fields["params"]))
     locked.held += request.held
@@ -60,12 +64,21 @@ def submit(
     return request
 
 
+def _priority(account: HordeAccount) -> float:
+    """The priority of an account's requests: its kudos (horde-api-2.md, section 4)."""
+    if "flagged" not in account.roles:
+        return account.kudos
+    return account.kudos / 1000 if account.kudos > 10 else -100.0
+
+
 def _request(
     op: Operation, fields: Fields, account: HordeAccount, check_kudos: bool
 ) -> TextRequest:
-    held, downgraded = _upfront(op, fields, account) if check_kudos else (0.0, False)
+    # VIPs need not own the kudos of a long request.
+    is_checked = check_kudos and "special" not in account.roles
+    held, downgraded = _upfront(op, fields, account) if is_checked else (0.0, False)
     params = fields["params"]
-    priority = DOWNGRADED_PRIORITY if downgraded else account.kudos
+    priority = DOWNGRADED_PRIORITY if downgraded else _priority(account)
     queued_at = op.view.queue_time(op.now)
     # Further workers are silently ignored, as in the real horde.
     workers = fields["workers"][:MOST_WORKERS]

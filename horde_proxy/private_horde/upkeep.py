@@ -1,4 +1,4 @@
-"""Deals with everything overdue: aborts jobs, forgets expired requests, settles charges.
+"""Deals with everything overdue: late jobs, expired requests, charges, the kudos of each month.
 
 It is looked for before each call, so no background thread is needed. A process knows when the next
 thing of its own is due; what other processes began is looked for once in a second.
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from horde_proxy.private_horde import balances, counters, queue
+from horde_proxy.private_horde import balances, counters, membership, queue
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import Charge, Job, TextRequest
+from horde_proxy.private_horde.records import Charge, HordeAccount, Job, TextRequest
 from horde_proxy.private_horde.store.base import Store
 
 _LOOK_SECONDS = 1.0
@@ -25,7 +25,9 @@ _KINDS: tuple[tuple[type[Any], str], ...] = (
     (Job, "deadline"),
     (TextRequest, "expires"),
     (Charge, "due"),
+    (HordeAccount, "monthly_due"),
 )
+_MONTH = 31 * 86_400.0
 
 Begin = Callable[[float], AbstractContextManager[Operation]]
 
@@ -70,7 +72,12 @@ class Upkeep:
             self._working.release()
 
     def _work(self, now: float) -> None:
-        for kind, handle in ((Job, _abort), (TextRequest, _expire), (Charge, balances.settle)):
+        for kind, handle in (
+            (Job, _abort),
+            (TextRequest, _expire),
+            (Charge, balances.settle),
+            (HordeAccount, membership.pay_due),
+        ):
             while self._batch(kind, handle, now) == _BATCH:
                 pass
         with self._begin(now) as op:
@@ -90,7 +97,11 @@ class Upkeep:
         """Bring times near that are too far away, because the clock has been put back."""
         with self._begin(now) as op:
             for kind, name in _KINDS:
-                longest = {Job: op.rules.job_ttl, TextRequest: op.rules.expiry}.get(kind, 60.0)
+                longest = {
+                    Job: op.rules.job_ttl,
+                    TextRequest: op.rules.expiry,
+                    HordeAccount: _MONTH,
+                }.get(kind, 60.0)
                 for record in op.tx.due_after(kind, now + longest + _TOLERATED):
                     locked = op.tx.lock(kind, record.id)
                     if locked is not None and getattr(locked, name) is not None:

@@ -1,17 +1,15 @@
 """The routes of the private horde as a Flask blueprint: read, call, return.
 
-No other module of this room knows Flask. Headers and errors here are always those of AI-Horde,
-whatever the rest of the application does. For the application's log, `g` has the caller's
+Beside it, only `routing` and `people_views` know Flask. Headers and errors here are always those of
+AI-Horde, whatever the rest of the application does. For the application's log, `g` has the caller's
 `username` and the code of a `refusal`, where there are any; `is_poll` marks calls that are repeated
 every second and brought nothing, `is_unknown_path` those of no route.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,10 +18,11 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from horde_proxy.content_codings import UnsupportedCoding
 from horde_proxy.database.errors import DatabaseError
-from horde_proxy.json_reading import parse_json
 from horde_proxy.private_horde import responses, x_fields
-from horde_proxy.private_horde.errors import HordeError, invalid, too_fast, unreadable
+from horde_proxy.private_horde.errors import HordeError, too_fast
 from horde_proxy.private_horde.horde import PrivateHorde
+from horde_proxy.private_horde.people_views import PEOPLE_ROUTES
+from horde_proxy.private_horde.routing import HordeRoute, answer, api_key, body, checked_key, count
 
 # The real horde answers other methods of a known path with its own JSON, so all are routed here.
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -35,17 +34,6 @@ _NO_ROUTE = "There is no such route here: this horde serves texts only."
 _NO_DATABASE = "The horde's database does not answer. Send the request again in some seconds."
 
 log = logging.getLogger(__name__)
-
-View = Callable[..., tuple[Any, int]]
-
-
-@dataclass(frozen=True)
-class _Route:
-    """A path below /api/v2, its views by method, and the name of its rate limit."""
-
-    rule: str
-    views: Mapping[str, View]
-    rate: str = "default"
 
 
 def blueprint(horde: PrivateHorde) -> Blueprint:
@@ -70,27 +58,26 @@ def blueprint(horde: PrivateHorde) -> Blueprint:
     return routes
 
 
-def _endpoint(horde: PrivateHorde, route: _Route) -> Callable[..., Response]:
+def _endpoint(horde: PrivateHorde, route: HordeRoute) -> Callable[..., Response]:
     def endpoint(**arguments: str) -> Response:
         if request.method == "OPTIONS":
             return Response(status=200, headers={"Allow": _allowed(route)})
         view = route.views.get("GET" if request.method == "HEAD" else request.method)
         if view is None:
             message = {"message": "The method is not allowed for the requested URL."}
-            return _json(message, 405, {"Allow": _allowed(route)})
-        _check_rate(horde, route.rate)
-        body, status = view(horde, **arguments)
+            return answer(message, 405, {"Allow": _allowed(route)})
+        _check_rate(horde, route)
+        result, status = view(horde, **arguments)
         # The mask applies to successful answers only: a refusal was raised before this line.
-        return _json(x_fields.apply(request.headers.get("X-Fields"), body), status)
+        return answer(x_fields.apply(request.headers.get("X-Fields"), result), status)
 
     return endpoint
 
 
-def _check_rate(horde: PrivateHorde, rate: str) -> None:
+def _check_rate(horde: PrivateHorde, route: HordeRoute) -> None:
     """Count the call, set the rate headers for the answer, and refuse a call too many (429)."""
     address = request.remote_addr or ""
-    apikey = request.headers.get("apikey")
-    state = horde.count_call(rate, address, request.method, request.path, apikey)
+    state = horde.count_call(route.rate, address, request.method, request.path, api_key())
     if state is None:
         return
     # The real horde sends all four with every answer, even Retry-After. Clients must obey that one
@@ -101,25 +88,15 @@ def _check_rate(horde: PrivateHorde, rate: str) -> None:
         "X-Ratelimit-Remaining": str(state.remaining),
         "X-Ratelimit-Reset": str(int(horde.wall_clock() + state.reset)),
     }
-    if state.exceeded and horde.rate_limits:
+    if state.exceeded and (horde.rate_limits or route.guarded):
         raise too_fast(state.limit)
-
-
-def _checked_key(horde: PrivateHorde, *, as_worker: bool = False) -> str | None:
-    """The call's key. Raises HordeError for a wrong one, so that no stranger's body is read.
-
-    The real horde reads the body first: there, a body with a fault and a wrong key is a 400.
-    """
-    key = request.headers.get("apikey")
-    g.username = horde.authenticate(key, as_worker=as_worker)
-    return key
 
 
 def _submit(horde: PrivateHorde) -> tuple[Any, int]:
     # The answer to a dry run has no id and status 200 (capture text_dry_run).
-    key = _checked_key(horde)
-    answer = horde.submit(key, _body(), request.remote_addr or "")
-    return answer, 202 if "id" in answer else 200
+    key = checked_key(horde, shared=True)
+    result = horde.submit(key, body(), request.remote_addr or "")
+    return result, 202 if "id" in result else 200
 
 
 def _status(horde: PrivateHorde, request_id: str) -> tuple[Any, int]:
@@ -132,23 +109,23 @@ def _cancel(horde: PrivateHorde, request_id: str) -> tuple[Any, int]:
 
 
 def _pop(horde: PrivateHorde) -> tuple[Any, int]:
-    key = _checked_key(horde, as_worker=True)
-    answer = horde.pop(key, _body())
-    g.is_poll = answer["id"] is None
-    return answer, 200
+    key = checked_key(horde, as_worker=True)
+    result = horde.pop(key, body())
+    g.is_poll = result["id"] is None
+    return result, 200
 
 
 def _submit_generation(horde: PrivateHorde) -> tuple[Any, int]:
-    key = _checked_key(horde)
-    return horde.submit_generation(key, _body()), 200
+    key = checked_key(horde)
+    return horde.submit_generation(key, body()), 200
 
 
 def _models(horde: PrivateHorde) -> tuple[Any, int]:
     models = horde.models(
         request.args.get("type", "image"),
         request.args.get("model_state", "all"),
-        _count("min_count"),
-        _count("max_count"),
+        count("min_count"),
+        count("max_count"),
     )
     return models, 200
 
@@ -167,8 +144,8 @@ def _worker(horde: PrivateHorde, worker_id: str) -> tuple[Any, int]:
 
 
 def _change_worker(horde: PrivateHorde, worker_id: str) -> tuple[Any, int]:
-    key = _checked_key(horde)
-    return horde.set_maintenance(key, worker_id, _body()), 200
+    key = checked_key(horde)
+    return horde.set_maintenance(key, worker_id, body()), 200
 
 
 def _worker_named(horde: PrivateHorde, name: str) -> tuple[Any, int]:
@@ -192,12 +169,6 @@ def _news(horde: PrivateHorde) -> tuple[Any, int]:
     return [], 200
 
 
-def _find_user(horde: PrivateHorde) -> tuple[Any, int]:
-    answer = horde.find_user(request.headers.get("apikey"))
-    g.username = answer["username"]
-    return answer, 200
-
-
 def _text_models(horde: PrivateHorde) -> tuple[Any, int]:
     return horde.text_models(), 200
 
@@ -215,24 +186,24 @@ def _image_totals(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 _ROUTES = (
-    _Route("/generate/text/async", {"POST": _submit}, "async"),
-    _Route("/generate/text/status/<request_id>", {"GET": _status, "DELETE": _cancel}, "status"),
-    _Route("/generate/text/pop", {"POST": _pop}, "worker_queue"),
-    _Route("/generate/text/submit", {"POST": _submit_generation}, "worker_queue"),
-    _Route("/status/models", {"GET": _models}),
-    _Route("/status/models/<name>", {"GET": _model}),
-    _Route("/status/performance", {"GET": _performance}),
-    _Route("/status/heartbeat", {"GET": _heartbeat}, "none"),
-    _Route("/status/modes", {"GET": _modes}, "modes"),
-    _Route("/status/news", {"GET": _news}),
-    _Route("/workers", {"GET": _workers}),
-    _Route("/workers/<worker_id>", {"GET": _worker, "PUT": _change_worker}, "worker"),
-    _Route("/workers/name/<name>", {"GET": _worker_named}),
-    _Route("/find_user", {"GET": _find_user}),
-    _Route("/stats/text/models", {"GET": _text_models}),
-    _Route("/stats/text/totals", {"GET": _text_totals}),
-    _Route("/stats/img/models", {"GET": _image_models}),
-    _Route("/stats/img/totals", {"GET": _image_totals}),
+    HordeRoute("/generate/text/async", {"POST": _submit}, "async"),
+    HordeRoute("/generate/text/status/<request_id>", {"GET": _status, "DELETE": _cancel}, "status"),
+    HordeRoute("/generate/text/pop", {"POST": _pop}, "worker_queue"),
+    HordeRoute("/generate/text/submit", {"POST": _submit_generation}, "worker_queue"),
+    HordeRoute("/status/models", {"GET": _models}),
+    HordeRoute("/status/models/<name>", {"GET": _model}),
+    HordeRoute("/status/performance", {"GET": _performance}),
+    HordeRoute("/status/heartbeat", {"GET": _heartbeat}, "none"),
+    HordeRoute("/status/modes", {"GET": _modes}, "modes"),
+    HordeRoute("/status/news", {"GET": _news}),
+    HordeRoute("/workers", {"GET": _workers}),
+    HordeRoute("/workers/<worker_id>", {"GET": _worker, "PUT": _change_worker}, "worker"),
+    HordeRoute("/workers/name/<name>", {"GET": _worker_named}),
+    HordeRoute("/stats/text/models", {"GET": _text_models}),
+    HordeRoute("/stats/text/totals", {"GET": _text_totals}),
+    HordeRoute("/stats/img/models", {"GET": _image_models}),
+    HordeRoute("/stats/img/totals", {"GET": _image_totals}),
+    *PEOPLE_ROUTES,
 )
 
 
@@ -244,64 +215,31 @@ def _unknown_path(rest: str = "") -> Response:
     """
     g.is_unknown_path = True
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
-        return _json({"message": _NO_ROUTE}, 404)
+        return answer({"message": _NO_ROUTE}, 404)
     page = NotFound().get_body()
     return Response(page, 404, content_type="text/html; charset=utf-8")
 
 
-def _body() -> Any:
-    """The request's JSON. Raises HordeError (400) if it is not JSON or not declared as JSON."""
-    if not request.is_json:
-        raise unreadable()
-    try:
-        return parse_json(request.get_data(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as exc:
-        raise unreadable() from exc
-
-
-def _refuse_constant(constant: str) -> None:
-    # Python reads NaN and Infinity, which are not JSON. The real horde refuses them, too.
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _count(name: str) -> int | None:
-    """A whole number in the query string; None if it is missing. Raises HordeError (400)."""
-    text = request.args.get(name)
-    if text is None:
-        return None
-    try:
-        return int(text)
-    except ValueError as exc:
-        # flask-restx, too, answers with Python's own message.
-        raise invalid({name: str(exc)}) from exc
-
-
-def _json(body: Any, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    # Every capture has the charset and the newline.
-    content_type = "application/json; charset=utf-8"
-    return Response(json.dumps(body) + "\n", status, headers, content_type=content_type)
-
-
-def _allowed(route: _Route) -> str:
+def _allowed(route: HordeRoute) -> str:
     return ", ".join(sorted((*route.views, "OPTIONS")))
 
 
 def _refused(error: HordeError) -> Response:
     g.refusal = error.rc
-    return _json(error.body(), error.status)
+    return answer(error.body(), error.status)
 
 
 def _unavailable(error: DatabaseError) -> Response:
     # Its message may name files and hosts, which callers should not see.
     log.warning("the private horde cannot answer: %s", error)
-    return _json({"message": _NO_DATABASE}, 503, {"Retry-After": "2"})
+    return answer({"message": _NO_DATABASE}, 503, {"Retry-After": "2"})
 
 
 def _failed(error: HTTPException) -> Response:
     if isinstance(error, UnsupportedCoding):
-        return _json({"message": error.description}, 415, error.headers)
+        return answer({"message": error.description}, 415, error.headers)
     # Flask has turned an unexpected exception into a 500 already.
-    return _json({"message": error.name}, error.code or 500)
+    return answer({"message": error.name}, error.code or 500)
 
 
 def _with_headers(response: Response) -> Response:

@@ -11,7 +11,7 @@ of `waiting` and of a `snapshot` are shared: read them only.
 Transactions of other threads and processes run at the same time. To change a field that is not a
 counter (see `kinds`), lock the record first. Locks are taken in this order, or two transactions
 may wait for each other: one request (further ones only with `try_lock`), then all accounts in one
-call, then workers.
+call, then a shared key, then workers.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ class Tx(ABC):
     @abstractmethod
     def find(self, kind: type[R], **equals: Any) -> list[R]:
         """The records with these values, in order of their keys. One field must be an index."""
+
+    @abstractmethod
+    def page(
+        self, kind: type[R], order: str, *, descending: bool, offset: int, limit: int
+    ) -> list[R]:
+        """Some of all records of a kind, in order of a field; records of equal value by key."""
 
     @abstractmethod
     def add(self, record: Any) -> None:

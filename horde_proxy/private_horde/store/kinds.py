@@ -54,6 +54,11 @@ _ACCOUNT_COUNTERS = (
     "tokens_requested",
     "jobs_done",
     "tokens_made",
+    "gifted",
+    "received",
+    "granted",
+    "recurring",
+    "awarded",
 )
 _WORKER_COUNTERS = ("uptime", "fulfilled", "uncompleted", "kudos")
 
@@ -65,13 +70,19 @@ _ALL = (
     Kind(records.Job, indexes=("request_id",), due="deadline"),
     Kind(records.StoredGeneration, ("job_id",), indexes=("request_id",)),
     Kind(records.AccountKey, ("digest",), unique=("digest",), indexes=("account_id",)),
-    Kind(records.HordeSharedKey, indexes=("account_id",), counters=("kudos", "utilized")),
+    Kind(records.Invitation, numbered=True, unique=("digest",), indexes=("digest",)),
+    Kind(records.KudosTransfer, numbered=True, indexes=("sender_id",)),
+    Kind(
+        records.HordeSharedKey,
+        indexes=("account_id",),
+        counters=("utilized", "held", "requests"),
+    ),
     Kind(records.WorkerMessage, numbered=True, indexes=("worker_id",)),
     Kind(records.NewsItem, numbered=True),
     Kind(records.HordeSetting, ("name",)),
     Kind(records.LedgerEntry, numbered=True, appended=True, indexes=("account_id", "request_id")),
     Kind(records.Charge, numbered=True, appended=True, indexes=("request_id",), due="due"),
-    Kind(records.HordeAccount, numbered=True, counters=_ACCOUNT_COUNTERS),
+    Kind(records.HordeAccount, numbered=True, due="monthly_due", counters=_ACCOUNT_COUNTERS),
     Kind(records.Worker, unique=("name",), indexes=("name", "owner_id"), counters=_WORKER_COUNTERS),
     Kind(
         records.UseCount,

@@ -218,6 +218,15 @@ class MemoryTx(Tx):
             key=rows.kind.key_of,
         )
 
+    def page(
+        self, kind: type[R], order: str, *, descending: bool, offset: int, limit: int
+    ) -> list[R]:
+        rows = self._store.rows[kind]
+        keys = sorted(rows.by_key)
+        keys.sort(key=lambda key: getattr(rows.by_key[key], order), reverse=descending)
+        records = (self.get(kind, key) for key in keys[offset : offset + limit])
+        return [record for record in records if record is not None]
+
     def add(self, record: Any) -> None:
         rows = self._store.rows[type(record)]
         if rows.kind.numbered and record.id == NEW:

@@ -123,6 +123,17 @@ class SqlTx(Tx):
         values = {name: sql.dump(name, value) for name, value in equals.items()}
         return self._hold_all(kind, self._driver.rows(sql.find(tuple(equals)), values))
 
+    def page(
+        self, kind: type[R], order: str, *, descending: bool, offset: int, limit: int
+    ) -> list[R]:
+        self.flush()
+        sql = RECORD_SQL[kind]
+        assert order in sql.names
+        direction = " DESC" if descending else ""
+        keys = ", ".join(sql.kind.key)
+        text = sql.select(f"ORDER BY {order}{direction}, {keys} LIMIT :page OFFSET :offset")
+        return self._hold_all(kind, self._driver.rows(text, {"page": limit, "offset": offset}))
+
     def _hold(self, kind: type[R], row: Row) -> R:
         """The record of a row that was just read; the same object as before, if there was one."""
         record = RECORD_SQL[kind].load(row)

@@ -17,6 +17,8 @@ from horde_proxy.private_horde import records
 TABLES: Mapping[type[Any], str] = {
     records.HordeAccount: "horde_accounts",
     records.AccountKey: "horde_account_keys",
+    records.Invitation: "horde_invitations",
+    records.KudosTransfer: "horde_kudos_transfers",
     records.HordeSharedKey: "horde_shared_keys",
     records.Worker: "horde_workers",
     records.WorkerMessage: "horde_worker_messages",
@@ -43,17 +45,32 @@ _NUMBER = {
 
 _VERSION_1 = (
     "CREATE TABLE horde_accounts (id {number}, alias TEXT NOT NULL, created FLOAT NOT NULL, "
-    "kudos FLOAT NOT NULL, floor FLOAT NOT NULL, trusted BOOLEAN NOT NULL, "
-    "service BOOLEAN NOT NULL, concurrency BIGINT NOT NULL, accumulated FLOAT NOT NULL, "
+    "kudos FLOAT NOT NULL, floor FLOAT NOT NULL, roles TEXT NOT NULL, "
+    "concurrency BIGINT NOT NULL, accumulated FLOAT NOT NULL, "
     "held FLOAT NOT NULL, requests_sent BIGINT NOT NULL, tokens_requested BIGINT NOT NULL, "
-    "jobs_done BIGINT NOT NULL, tokens_made BIGINT NOT NULL)",
+    "jobs_done BIGINT NOT NULL, tokens_made BIGINT NOT NULL, gifted FLOAT NOT NULL, "
+    "received FLOAT NOT NULL, granted FLOAT NOT NULL, recurring FLOAT NOT NULL, "
+    "awarded FLOAT NOT NULL, monthly_kudos BIGINT NOT NULL, monthly_due FLOAT, "
+    "usage_multiplier FLOAT NOT NULL, worker_invited BIGINT NOT NULL, "
+    "public_workers BOOLEAN NOT NULL, contact TEXT NOT NULL, "
+    "admin_comment TEXT NOT NULL, "
+    "blocked BOOLEAN NOT NULL, deleted FLOAT)",
+    "CREATE INDEX horde_accounts_monthly ON horde_accounts (monthly_due) "
+    "WHERE monthly_due IS NOT NULL",
     "CREATE TABLE horde_account_keys (digest TEXT PRIMARY KEY, account_id BIGINT NOT NULL, "
-    "created FLOAT NOT NULL, origin TEXT NOT NULL)",
+    "created FLOAT NOT NULL, origin TEXT NOT NULL, name TEXT NOT NULL)",
     "CREATE INDEX horde_account_keys_account ON horde_account_keys (account_id)",
+    "CREATE TABLE horde_invitations (id {number}, digest TEXT NOT NULL UNIQUE, "
+    "made_by BIGINT NOT NULL, created FLOAT NOT NULL, expires FLOAT, uses_left BIGINT NOT NULL, "
+    "note TEXT NOT NULL, kudos FLOAT NOT NULL)",
+    "CREATE TABLE horde_kudos_transfers (id {number}, sender_id BIGINT NOT NULL, "
+    "receiver_id BIGINT NOT NULL, at FLOAT NOT NULL, amount FLOAT NOT NULL, token TEXT NOT NULL)",
+    "CREATE INDEX horde_kudos_transfers_sender ON horde_kudos_transfers (sender_id)",
     "CREATE TABLE horde_shared_keys (id TEXT PRIMARY KEY, account_id BIGINT NOT NULL, "
     "name TEXT NOT NULL, created FLOAT NOT NULL, expires FLOAT, kudos FLOAT NOT NULL, "
     "utilized FLOAT NOT NULL, max_text_tokens BIGINT NOT NULL, max_image_pixels BIGINT NOT NULL, "
-    "max_image_steps BIGINT NOT NULL)",
+    "max_image_steps BIGINT NOT NULL, held FLOAT NOT NULL, max_requests BIGINT NOT NULL, "
+    "requests BIGINT NOT NULL)",
     "CREATE INDEX horde_shared_keys_account ON horde_shared_keys (account_id)",
     "CREATE TABLE horde_workers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
     "owner_id BIGINT NOT NULL, created FLOAT NOT NULL, last_seen FLOAT NOT NULL, "
@@ -75,7 +92,8 @@ _VERSION_1 = (
     "validated_backends BOOLEAN NOT NULL, slow_workers BOOLEAN NOT NULL, created FLOAT NOT NULL, "
     "rank FLOAT NOT NULL, queued_at FLOAT NOT NULL, expires FLOAT, waiting BIGINT NOT NULL, "
     "held FLOAT NOT NULL, processing BIGINT NOT NULL, finished BIGINT NOT NULL, "
-    "restarted BIGINT NOT NULL, faulted BOOLEAN NOT NULL, kudos FLOAT NOT NULL)",
+    "restarted BIGINT NOT NULL, faulted BOOLEAN NOT NULL, kudos FLOAT NOT NULL, "
+    "shared_key TEXT, key_held FLOAT NOT NULL)",
     "CREATE INDEX horde_requests_expires ON horde_requests (expires)",
     "CREATE INDEX horde_requests_open ON horde_requests (account_id, queued_at) "
     "WHERE expires IS NOT NULL AND NOT faulted AND finished < n",
@@ -99,11 +117,13 @@ _VERSION_1 = (
     "worker_id TEXT NOT NULL, worker_name TEXT NOT NULL)",
     "CREATE INDEX horde_generations_request ON horde_generations (request_id)",
     "CREATE TABLE horde_kudos_ledger (id {number}, account_id BIGINT NOT NULL, at FLOAT NOT NULL, "
-    "amount FLOAT NOT NULL, reason TEXT NOT NULL, request_id TEXT, job_id TEXT)",
+    "amount FLOAT NOT NULL, reason TEXT NOT NULL, request_id TEXT, job_id TEXT, "
+    "partner_id BIGINT)",
     "CREATE INDEX horde_kudos_ledger_account ON horde_kudos_ledger (account_id)",
     "CREATE INDEX horde_kudos_ledger_request ON horde_kudos_ledger (request_id)",
     "CREATE TABLE horde_charges (id {number}, due FLOAT NOT NULL, account_id BIGINT NOT NULL, "
-    "request_id TEXT NOT NULL, amount FLOAT NOT NULL, reason TEXT NOT NULL, job_id TEXT)",
+    "request_id TEXT NOT NULL, amount FLOAT NOT NULL, reason TEXT NOT NULL, job_id TEXT, "
+    "shared_key TEXT)",
     "CREATE INDEX horde_charges_due ON horde_charges (due)",
     "CREATE INDEX horde_charges_request ON horde_charges (request_id)",
     "CREATE TABLE horde_use (width BIGINT NOT NULL, start BIGINT NOT NULL, "
