@@ -796,8 +796,8 @@ def test_a_worker_in_maintenance_gets_its_owners_jobs_only(world: World) -> None
 def test_a_change_of_a_worker_that_changes_nothing_is_refused(world: World) -> None:
     world.pop()
     path = f"/api/v2/workers/{world.worker()['id']}"
-    response = world.client.put(path, json={"info": "x"}, headers={"apikey": OWNER})
-    assert refused(response) == (400, "BadRequest")
+    response = world.client.put(path, json={"color": "x"}, headers={"apikey": OWNER})
+    assert refused(response) == (400, "NoWorkerModSelected")
 
 
 def test_a_second_account_cannot_take_a_workers_name(world: World) -> None:

@@ -279,7 +279,7 @@ class StoreBehaviour:
                 pool.submit(horde.pop, OWNER, {"name": "w", "models": ["test"]}) for _ in range(6)
             ]
         assert [pop.result()["id"] for pop in pops] == [None] * 6
-        assert [found["name"] for found in horde.workers()] == ["w"]
+        assert [found["name"] for found in horde.fleet.workers()] == ["w"]
 
 
 class SignalBehaviour:
@@ -441,7 +441,7 @@ class RestartBehaviour:
         assert {name: status[name] for name in expected} == expected
         assert status["is_possible"] is True
         assert status["generations"][0]["text"] == "one half ?"
-        assert [found["requests_fulfilled"] for found in horde.workers()] == [1]
+        assert [found["requests_fulfilled"] for found in horde.fleet.workers()] == [1]
         assert horde.text_models()["total"] == {"test": 1}
         popped = horde.pop(OWNER, offer)
         assert popped["payload"]["prompt"] == EMOJI + "half ?"
@@ -470,7 +470,7 @@ class RestartBehaviour:
         horde.submit(OWNER, body)
         horde.pop(OWNER, offer)
         horde = start(1000.0)
-        assert horde.workers() == []
+        assert horde.fleet.workers() == []
         horde.submit(OWNER, {**body, "prompt": "second"})
         assert horde.pop(OWNER, offer)["payload"]["prompt"] == "first"
         horde = start(1150.0)

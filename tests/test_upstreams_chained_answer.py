@@ -251,8 +251,10 @@ def test_a_chain_goes_on_when_the_only_other_able_worker_has_left(world: World) 
     )
     world.bridge(Reciter(WORDS, world.clock, max_length=200), "two").step(world.session)
     next(items)
-    [two] = [worker for worker in world.horde.workers("text", None) if worker["name"] == "two"]
-    world.horde.set_maintenance(OWNER_KEY, two["id"], {"maintenance": True})
+    [two] = [
+        worker for worker in world.horde.fleet.workers("text", None) if worker["name"] == "two"
+    ]
+    world.horde.fleet.change_worker(OWNER_KEY, two["id"], {"maintenance": True})
     one.failures = 1
     world.clock.seconds += 3
     began = world.clock()
@@ -266,8 +268,8 @@ def test_a_job_that_became_too_large_for_all_workers_is_sent_again_smaller(world
     upstream, began = world.upstream(), world.clock()
     items = upstream.stream(chat(max_tokens=400), Route(upstream, ("test/model",)), Caller())
     next(items)
-    [large] = world.horde.workers("text", None)
-    world.horde.set_maintenance(OWNER_KEY, large["id"], {"maintenance": True})
+    [large] = world.horde.fleet.workers("text", None)
+    world.horde.fleet.change_worker(OWNER_KEY, large["id"], {"maintenance": True})
     small = world.employ(Reciter(WORDS, world.clock, max_length=256), "small")
     found = fold(item for item in items if isinstance(item, dict))
     assert content(found) == truncate(WORDS, 400)

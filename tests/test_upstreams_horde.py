@@ -280,8 +280,8 @@ def test_what_is_offered_is_admitted_and_what_is_not_is_refused_by_its_setting(
 
 def test_a_model_whose_last_worker_is_in_maintenance_is_a_503_that_says_so(world: World) -> None:
     world.employ(Scripted("Hello."))
-    [worker] = world.horde.workers("text", None)
-    world.horde.set_maintenance(OWNER_KEY, worker["id"], {"maintenance": True})
+    [worker] = world.horde.fleet.workers("text", None)
+    world.horde.fleet.change_worker(OWNER_KEY, worker["id"], {"maintenance": True})
     [model] = world.upstream().models()
     assert model["horde"]["available"] is False
     assert model["horde"]["reason"] == "its only worker is in maintenance."
@@ -295,15 +295,15 @@ def test_a_model_whose_last_worker_is_in_maintenance_is_a_503_that_says_so(world
     body = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
     assert client.post("/v1/chat/completions", json=body).status_code == 503
     # When the worker is back, so is the model.
-    world.horde.set_maintenance(OWNER_KEY, worker["id"], {"maintenance": False})
+    world.horde.fleet.change_worker(OWNER_KEY, worker["id"], {"maintenance": False})
     world.clock.seconds += 2
     assert client.post("/v1/chat/completions", json=body).status_code == 200
 
 
 def test_a_worker_in_maintenance_takes_no_place_beside_those_that_answer(world: World) -> None:
     world.employ(Scripted("Hello.", context=32768), "resting")
-    [resting] = world.horde.workers("text", None)
-    world.horde.set_maintenance(OWNER_KEY, resting["id"], {"maintenance": True})
+    [resting] = world.horde.fleet.workers("text", None)
+    world.horde.fleet.change_worker(OWNER_KEY, resting["id"], {"maintenance": True})
     world.employ(Scripted("Hello.", context=4096), "working")
     [model] = world.upstream().models()
     assert (model["horde"]["available"], model["horde"]["workers"]) == (True, 1)
@@ -353,8 +353,8 @@ def test_a_request_that_no_worker_can_take_is_cancelled(world: World) -> None:
     world.bridge(Scripted("x")).step(world.session)
     items = stream(world, chat())
     next(items)
-    [worker] = world.horde.workers("text", None)
-    world.horde.set_maintenance(OWNER_KEY, worker["id"], {"maintenance": True})
+    [worker] = world.horde.fleet.workers("text", None)
+    world.horde.fleet.change_worker(OWNER_KEY, worker["id"], {"maintenance": True})
     start = world.clock()
     with pytest.raises(Unavailable) as raised:
         list(items)

@@ -421,7 +421,7 @@ def test_a_continuation_avoids_the_worker_that_wrote_the_beginning_and_vanished(
     assert folded(answer)["choices"][0]["message"]["content"] == f"{words} and the end."
     assert (len(good.popped), submits(cable)) == (1, 3)
     # It is known who hangs, so that nobody sends it a job where another worker can take it.
-    [lost] = [worker for worker in world.horde.workers("text") if worker["name"] == "lost"]
+    [lost] = [worker for worker in world.horde.fleet.workers("text") if worker["name"] == "lost"]
     assert upstream._horde.failures.workers() == [lost["id"]]
 
 

@@ -204,14 +204,14 @@ def test_a_horde_that_came_back_has_a_moment_until_its_workers_are_back(world: W
     bridge.step(world.session)
     stream = items(world, until(world, 1000))
     begin = world.clock()
-    [known] = world.horde.workers("text", None)
+    [known] = world.horde.fleet.workers("text", None)
     world.cut_between(50, 200)
     next(stream)
     # Before the outage no worker could take it for 45 s, and again for 30 s after it.
-    world.horde.set_maintenance("owner-key-of-the-tests", known["id"], {"maintenance": True})
+    world.horde.fleet.change_worker("owner-key-of-the-tests", known["id"], {"maintenance": True})
     while world.clock() - begin <= 230:
         next(stream)
-    world.horde.set_maintenance("owner-key-of-the-tests", known["id"], {"maintenance": False})
+    world.horde.fleet.change_worker("owner-key-of-the-tests", known["id"], {"maintenance": False})
     world.clock.every_sleep.append(lambda: bridge.step(world.session))
     assert text_of([next(stream), *stream][-4:]) == "Hello."
 

@@ -26,6 +26,9 @@ MOST_FREE = 512
 UPFRONT_WITHOUT_MODEL = 20.0
 """Needed for each result of a long request that names no model (capture err_403_KudosUpfront)."""
 
+UPTIME_SECONDS = 600.0
+"""A worker is paid each time it has been online for so long without a break."""
+
 _TYPICAL_SIZE = 13.0
 
 
@@ -91,6 +94,18 @@ def reward(
     if size is None:
         return round(tokens * context * 0.027 if trusted else context, 2)
     earned = tokens * _size_factor(size) * size / 125 * context
+    return round(earned if validated else earned * 0.3, 2)
+
+
+def uptime_reward(max_context_length: int, *, size: float | None, validated: bool) -> float:
+    """What a text worker earns for `UPTIME_SECONDS` online (horde-api.md, section 4.5).
+
+    `size` is None for a model that the horde does not know; such a worker earns half of the base.
+    """
+    base = 25 + 15 * min(max_context_length, 262_144) / 1024
+    if size is None:
+        return round(base * 0.5, 2)
+    earned = base * max(0.25, size / 7)
     return round(earned if validated else earned * 0.3, 2)
 
 

@@ -24,6 +24,8 @@ JOB = "job"
 """The price of a delivered job."""
 REWARD = "reward"
 """What a delivered job earns its worker's owner."""
+UPTIME = "uptime"
+"""What a worker earns its owner for being online."""
 FLOOR = "floor"
 """What lifts a balance to its floor (horde-api: FLOOR_ADJUSTMENT)."""
 GIFT = "gift"
@@ -71,8 +73,8 @@ def earn(
     amount: float,
     reason: str,
     *,
-    request_id: str,
-    job_id: str,
+    request_id: str | None = None,
+    job_id: str | None = None,
 ) -> None:
     """Add earned kudos."""
     account.accumulated += amount

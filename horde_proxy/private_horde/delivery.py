@@ -6,7 +6,7 @@ from typing import Any
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.limits import MOST_MODELS_OF_A_WORKER
-from horde_proxy.private_horde import balances, counters, queue
+from horde_proxy.private_horde import balances, counters, queue, reliability, uptime
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
@@ -18,13 +18,18 @@ from horde_proxy.private_horde.records import (
     WorkerOffer,
 )
 
+_MOST_WORDS, _LONGEST_WORD = 200, 100
+"""Of a worker's blacklist: every prompt is searched for all of its words."""
+
 # Without a least duration, a job that takes no time, as in tests, would have an infinite speed.
 _FASTEST_SECONDS = 0.01
 
 _BAD_MODELS = "Unfortunately we cannot accept workers serving unrecognised models at this time"
 
 
-def check_in(op: Operation, fields: dict[str, Any], owner: HordeAccount) -> tuple[Worker, bool]:
+def check_in(
+    op: Operation, fields: dict[str, Any], owner: HordeAccount, address: str = ""
+) -> tuple[Worker, bool]:
     """(the worker that sent a pop, whether it has to be saved). `fields`: see `schema.POP`.
 
     A worker with a new name is added. Another is not saved here: its row would be locked before
@@ -45,16 +50,19 @@ def check_in(op: Operation, fields: dict[str, Any], owner: HordeAccount) -> tupl
             created=op.now,
             last_seen=op.now,
             trusted=owner.trusted,
+            address=address,
             **vars(offer),
         )
         op.tx.add(worker)
         return worker, False
     if worker.owner_id != owner.id:
         raise refusal("WrongCredentials")
-    return worker, _update(op, worker, offer, owner)
+    return worker, _update(op, worker, offer, owner, address)
 
 
-def _update(op: Operation, worker: Worker, offer: WorkerOffer, owner: HordeAccount) -> bool:
+def _update(
+    op: Operation, worker: Worker, offer: WorkerOffer, owner: HordeAccount, address: str
+) -> bool:
     """Take over what a known worker offers now. Whether that is worth a write."""
     silence = op.now - worker.last_seen
     # The real horde notices changes only every 30 s (worker.py:361-403).
@@ -62,12 +70,10 @@ def _update(op: Operation, worker: Worker, offer: WorkerOffer, owner: HordeAccou
     # A clock that was put back makes a silence of less than nothing.
     if not is_new and 0 <= silence < op.rules.check_in_seconds:
         return False
-    if 0 <= silence < op.rules.offline_after:
-        # A longer pause does not count as uptime.
-        worker.uptime += silence
+    uptime.count(worker, silence, op.rules.offline_after)
     for name, value in vars(offer).items():
         setattr(worker, name, value)
-    worker.trusted, worker.last_seen = owner.trusted, op.now
+    worker.trusted, worker.last_seen, worker.address = owner.trusted, op.now, address
     return True
 
 
@@ -80,7 +86,12 @@ def _offer(fields: dict[str, Any]) -> WorkerOffer:
         threads=fields["threads"],
         nsfw=fields["nsfw"],
         bridge_agent=fields["bridge_agent"],
+        blacklist=tuple(_words(fields["blacklist"])),
     )
+
+
+def _words(blacklist: list[str]) -> list[str]:
+    return [word.strip()[:_LONGEST_WORD] for word in blacklist if word.strip()][:_MOST_WORDS]
 
 
 def find_job(op: Operation, job_id: str, account: HordeAccount) -> tuple[Job, TextRequest]:
@@ -113,7 +124,8 @@ def deliver(op: Operation, fields: dict[str, Any], job: Job, request: TextReques
     accounts_of = op.tx.lock_all(HordeAccount, sorted({job.owner_id, request.account_id}))
     balances.lock_shared_key(op, request)
     worker = op.tx.lock(Worker, job.worker_id)
-    assert worker is not None
+    if worker is None:
+        raise refusal("InvalidJobID", id=job.id)
     generation = StoredGeneration(
         job.id,
         request.id,
@@ -139,7 +151,9 @@ def deliver(op: Operation, fields: dict[str, Any], job: Job, request: TextReques
     op.tx.save(owner)
     worker.fulfilled += 1
     worker.kudos += reward
-    worker.add_speed(job.model, tokens / max(op.now - job.popped, _FASTEST_SECONDS))
+    speed = tokens / max(op.now - job.popped, _FASTEST_SECONDS)
+    worker.add_speed(job.model, speed)
+    reliability.note_speed(worker, speed)
     op.tx.save(worker)
     # Totals count requested tokens, not generated ones (contract: stats/text/totals).
     counters.record(op, request.account_id, job.model, request.max_length, cost)

@@ -77,7 +77,6 @@ _SENTENCES: Mapping[str, str] = {
         "Only special people can award kudos. Now you're very special as well, just not the right "
         "kind."
     ),
-    "NotModerator": "You're not a mod. BTFO!",
     "NotUserOrMod": "Only the user themselves or a moderator can delete a user",
     "RegistrationClosed": "This horde takes no new members.",
     "SharedKeyEmpty": "This shared key has run out of kudos.",
@@ -93,7 +92,18 @@ _SENTENCES: Mapping[str, str] = {
     ),
     "TooLongUserName": "The specified username is too long. Please stay below 30",
     "WrongCredentials": "Wrong credentials to submit as this worker.",
-    "WorkerMaintenance": "This worker has been put into maintenance mode by its owner",
+    "WorkerMaintenance": "{message}",
+    "WorkerNameAlreadyExists": "The specified worker name '{name}' is already taken!",
+    "NoWorkerModSelected": "No worker modification selected!",
+    "NotOwner": "You're not an admin. Sod off!",
+    "NotModerator": "You're not a mod. BTFO!",
+    "Locked": (
+        "Could not delete the worker at this point as it's referenced by a job it completed. "
+        "Please try again after 20 mins."
+    ),
+    "TeamNotFound": "Team with ID '{id}' not found.",
+    "TeamNameAlreadyExists": "The specified team name '{name}' is already taken!",
+    "UntrustedTeamCreation": "Only Trusted users are allowed to perform this operation",
     "RequestNotFound": "Text Waiting Prompt (Status) with ID '{id}' not found.",
     "WorkerNotFound": "Worker with ID '{id}' not found.",
     "StyleNotFound": "Style with ID '{id}' not found.",

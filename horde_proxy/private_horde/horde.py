@@ -27,9 +27,11 @@ from horde_proxy.private_horde import (
     responses,
     schema,
     submission,
+    uptime,
 )
 from horde_proxy.private_horde.errors import key_missing, refusal
-from horde_proxy.private_horde.matching import fits
+from horde_proxy.private_horde.fleet import Fleet
+from horde_proxy.private_horde.job_choice import JobChoice
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.operation import AccessRules, Operation, Rulebook
 from horde_proxy.private_horde.people import People
@@ -41,7 +43,6 @@ from horde_proxy.private_horde.records import (
     Payload,
     StoredGeneration,
     TextRequest,
-    Worker,
 )
 from horde_proxy.private_horde.roles import ADMIN, ROLES
 from horde_proxy.private_horde.signals import Signals
@@ -57,6 +58,7 @@ _NO_WORKERS = (
     "Warning: No available workers can fulfill this request. It will expire in {minutes:.0f} "
     "minutes. Consider reducing the amount of tokens to generate."
 )
+_MAINTENANCE = "This worker has been put into maintenance mode by its owner"
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class PrivateHorde:
         self._upkeep = Upkeep(self.store, self._begin)
         self._is_prepared = False
         self.people = People(self._changing, self._reading)
+        self.fleet = Fleet(self._changing, self._reading)
 
     @contextmanager
     def _begin(self, now: float) -> Iterator[Operation]:
@@ -304,26 +307,26 @@ class PrivateHorde:
 
     # The routes for workers.
 
-    def pop(self, api_key: str | None, body: Any) -> Body:
+    def pop(self, api_key: str | None, body: Any, address: str = "") -> Body:
         """POST generate/text/pop: up to `amount` jobs of one request; `id` is null without one.
 
-        A pop also checks the worker in, and registers it if its name is new.
+        A pop also checks the worker in, and registers it if its name is new. `address` is the
+        worker's.
         """
         fields = schema.read(schema.POP, body)
         try:
-            return self._pop(api_key, fields)
+            return self._pop(api_key, fields, address)
         except KeyTaken:
             # Another thread of this worker has registered its name since we looked.
-            return self._pop(api_key, fields)
+            return self._pop(api_key, fields, address)
 
-    def _pop(self, api_key: str | None, fields: Body) -> Body:
+    def _pop(self, api_key: str | None, fields: Body, address: str) -> Body:
         with self._changing() as op:
             owner = accounts.require(op, api_key or "")
-            worker, has_news = delivery.check_in(op, fields, owner)
+            worker, has_news = delivery.check_in(op, fields, owner, address)
             favoured = [owner, *accounts.named(op, fields["priority_usernames"])]
-            request = queue.next_for(
-                op, worker, favoured, lambda candidate: fits(worker, candidate, self._rules.sizes)
-            )
+            choice = JobChoice(op, worker)
+            request = queue.next_for(op, worker, favoured, choice.fits)
             jobs: list[Job] = []
             payload = None
             if request is not None:
@@ -331,10 +334,13 @@ class PrivateHorde:
                 payload = op.tx.get(Payload, request.id)
             if has_news:
                 op.tx.save(worker)
+        if uptime.is_due(worker):
+            with self._changing() as op:
+                uptime.pay(op, worker.id, worker.owner_id)
         # Not earlier: a worker in maintenance still gets its owner's requests, and is online.
         if not jobs and worker.maintenance:
-            raise refusal("WorkerMaintenance")
-        return responses.popped(jobs, payload, self._rules.job_ttl)
+            raise refusal("WorkerMaintenance", message=worker.maintenance_message or _MAINTENANCE)
+        return responses.popped(jobs, payload, self._rules.job_ttl, choice.skipped())
 
     def submit_generation(self, api_key: str | None, body: Any) -> Body:
         """POST generate/text/submit: {"reward": kudos}, 0 for a job that the worker faulted.
@@ -350,26 +356,6 @@ class PrivateHorde:
                 queue.fail(op, request, job, "faulted")
                 return {"reward": 0.0}
             return {"reward": delivery.deliver(op, fields, job, request)}
-
-    def set_maintenance(self, api_key: str | None, worker_id: str, body: Any) -> Body:
-        """PUT workers/{id}: {"maintenance": bool}, for one of the caller's workers.
-
-        Raises WrongCredentials for somebody else's worker, and WorkerNotFound.
-        """
-        fields = schema.read(schema.WORKER_CHANGE, body)
-        with self._changing() as op:
-            account = accounts.require(op, api_key or "")
-            worker = op.tx.lock(Worker, worker_id.lower())
-            if worker is None:
-                raise refusal("WorkerNotFound", id=worker_id)
-            if worker.owner_id != account.id:
-                raise refusal("WrongCredentials")
-            # The real horde can also change name, info and team.
-            if fields["maintenance"] is None:
-                raise refusal("BadRequest", reason="Only `maintenance` can be changed here.")
-            worker.maintenance = fields["maintenance"]
-            op.tx.save(worker)
-            return {"maintenance": worker.maintenance}
 
     # The public routes.
 
@@ -401,29 +387,6 @@ class PrivateHorde:
     def model(self, name: str) -> list[Body]:
         """GET status/models/{name}: a list with the one model, or [] if no worker serves it."""
         return [model for model in self._models() if model["name"] == name]
-
-    def workers(self, kind: str | None = None, name: str | None = None) -> list[Body]:
-        """GET workers: the workers that are online; [] for any kind but "text"."""
-        if kind not in (None, "text"):
-            return []
-        self._now()
-        return self._view.read(
-            lambda view: [
-                responses.worker(worker, online=True)
-                for worker in view.workers.all
-                if name in (None, worker.name)
-            ]
-        )
-
-    def worker(self, worker_id: str) -> Body:
-        """GET workers/{id}: one worker, online or not. Raises WorkerNotFound."""
-        with self._reading() as op:
-            return self._worker(op.tx.get(Worker, worker_id.lower()), worker_id)
-
-    def worker_named(self, name: str) -> Body:
-        """GET workers/name/{name}: one worker, online or not. Raises WorkerNotFound."""
-        with self._reading() as op:
-            return self._worker(next(iter(op.tx.find(Worker, name=name)), None), name)
 
     def performance(self) -> Body:
         """GET status/performance: the load of queue and workers."""
@@ -467,9 +430,3 @@ class PrivateHorde:
     def _models(self) -> list[Body]:
         self._now()
         return self._view.read(lambda view: responses.models(view.workers, view.open_requests))
-
-    def _worker(self, worker: Worker | None, searched: str) -> Body:
-        if worker is None:
-            raise refusal("WorkerNotFound", id=searched)
-        online = self._view.read(lambda view: view.workers.get(worker.id) is not None)
-        return responses.worker(worker, online=online)

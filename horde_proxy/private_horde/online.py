@@ -80,4 +80,4 @@ class OnlineWorkers:
     def _matters(self, worker: Worker) -> tuple[object, ...]:
         """What matching depends on."""
         fast = is_fast(worker, self._sizes)
-        return (worker.offer, worker.maintenance, worker.trusted, fast)
+        return (worker.offer, worker.maintenance, worker.paused, worker.trusted, fast)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 
 from horde_proxy.aihorde.limits import AGEING_KUDOS, AGEING_SECONDS
+from horde_proxy.private_horde import reliability
 from horde_proxy.private_horde.balances import release
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
@@ -153,6 +154,7 @@ def fail(op: Operation, request: TextRequest, job: Job, state: str) -> None:
     worker = op.tx.get(Worker, job.worker_id)
     if worker is not None:
         worker.uncompleted += 1
+        reliability.note_fault(worker, op.now)
         op.tx.save(worker)
 
 

@@ -194,6 +194,7 @@ class WorkerOffer:
     threads: int
     nsfw: bool
     bridge_agent: str
+    blacklist: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -201,6 +202,9 @@ class Worker:
     """A scribe: its owner, what it offers, and how it has done so far. Speeds are in tokens/s.
 
     `trusted` is its owner's trust at the last pop. `speeds` are (model, tokens/s) of its last jobs.
+    Prompts with a word of its `blacklist` do not go to it. `faults` are the times of its failed
+    jobs of the last hour. `suspicions` are sentences for moderators. `rewarded_uptime` is the
+    uptime (s) that was paid or forfeited, `uptime_kudos` what it earned. `address` is the last.
     """
 
     id: str
@@ -221,6 +225,16 @@ class Worker:
     uncompleted: int = 0
     kudos: float = 0.0
     speeds: tuple[tuple[str, float], ...] = ()
+    blacklist: tuple[str, ...] = ()
+    maintenance_message: str = ""
+    paused: bool = False
+    info: str = ""
+    team_id: str | None = None
+    faults: tuple[float, ...] = ()
+    suspicions: tuple[str, ...] = ()
+    rewarded_uptime: float = 0.0
+    uptime_kudos: float = 0.0
+    address: str = ""
 
     @property
     def offer(self) -> WorkerOffer:
@@ -232,6 +246,7 @@ class Worker:
             self.threads,
             self.nsfw,
             self.bridge_agent,
+            self.blacklist,
         )
 
     @property
@@ -264,14 +279,41 @@ class Worker:
 
 @dataclass(eq=False)
 class WorkerMessage:
-    """A message to a worker's owner, which its pops carry until it expires."""
+    """A message to a worker's owner, which its pops carry until it expires.
 
-    id: int
+    Without a `worker_id`, it is for all workers. `account_id` is its author.
+    """
+
+    id: str
     worker_id: str
     message: str
     origin: str
     created: float
     expires: float
+    account_id: int
+
+
+@dataclass(eq=False)
+class WorkerTeam:
+    """Workers that count together; `Worker.team_id` names it. Only its creator changes it."""
+
+    id: str
+    name: str
+    info: str
+    creator_id: int
+    created: float
+
+
+@dataclass(eq=False)
+class PromptFilter:
+    """A regular expression that prompts must not match, or whose matches are replaced."""
+
+    id: int
+    regex: str
+    filter_type: int
+    description: str
+    replacement: str
+    account_id: int
 
 
 @dataclass(eq=False)

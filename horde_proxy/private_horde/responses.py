@@ -66,9 +66,15 @@ def generation(result: StoredGeneration) -> Body:
     }
 
 
-def popped(jobs: list[Job], payload: Payload | None, ttl: float) -> Body:
+def popped(
+    jobs: list[Job],
+    payload: Payload | None,
+    ttl: float,
+    skipped: Mapping[str, int],
+) -> Body:
     """POST generate/text/pop: jobs of one request, or no job. `ttl` is in seconds.
 
+    `skipped` are the numbers of requests that the worker could not take, by reason.
     Without a job, the payload holds the defaults and is not null (capture text_pop_no_job).
     """
     first = jobs[0] if jobs else None
@@ -83,45 +89,9 @@ def popped(jobs: list[Job], payload: Payload | None, ttl: float) -> Body:
         "messages": [],
         "ttl": round(ttl) if first else None,
         "extra_source_images": None,
-        # The reasons why requests did not fit. For text, the real horde practically never counts
-        # any (capture text_pop_job_too_big).
-        "skipped": {},
+        "skipped": dict(skipped),
         "softprompt": None,
         "model": first.model if first else None,
-    }
-
-
-def worker(record: Worker, *, online: bool) -> Body:
-    """An element of GET workers. `performance` is a sentence, `uptime` whole seconds."""
-    speed = record.speed
-    return {
-        "requests_fulfilled": record.fulfilled,
-        "kudos_rewards": round(record.kudos, 2),
-        "kudos_details": {
-            "generated": round(record.kudos, 2) if record.fulfilled else None,
-            # Only the real horde pays for being online.
-            "uptime": None,
-        },
-        # Clients parse the number out of this sentence.
-        "performance": (
-            "No requests fulfilled yet" if speed is None else f"{speed:.1f} tokens per second"
-        ),
-        "threads": record.threads,
-        "uptime": int(record.uptime),
-        "maintenance_mode": record.maintenance,
-        "nsfw": record.nsfw,
-        "trusted": record.trusted,
-        "flagged": False,
-        "uncompleted_jobs": record.uncompleted,
-        "models": list(record.models),
-        "team": {"name": None, "id": None},
-        "bridge_agent": record.bridge_agent,
-        "max_length": record.max_length,
-        "max_context_length": record.max_context_length,
-        "type": "text",
-        "name": record.name,
-        "id": record.id,
-        "online": online,
     }
 
 

@@ -102,6 +102,7 @@ POP = BodySchema(
         "max_length": {"type": "integer", "minimum": 1, "default": 512},
         "max_context_length": {"type": "integer", "minimum": 1, "default": 2048},
         "priority_usernames": _TEXTS,
+        "blacklist": _TEXTS,
         "amount": {"type": "integer", "minimum": 1, "maximum": 20, "default": 1},
     },
     required={"name": "The worker's name, unique in the whole horde."},
@@ -129,7 +130,16 @@ GENERATION = BodySchema(
 )
 """POST generate/text/submit."""
 
-WORKER_CHANGE = BodySchema({"maintenance": {"type": "boolean"}})
+WORKER_CHANGE = BodySchema(
+    {
+        "maintenance": {"type": "boolean"},
+        "maintenance_msg": {"type": "string", "maxLength": 1000},
+        "paused": {"type": "boolean"},
+        "info": {"type": "string", "maxLength": 1000},
+        "name": {"type": "string", "minLength": 1, "maxLength": 100},
+        "team": {"type": "string", "maxLength": 36},
+    }
+)
 """PUT workers/{id}."""
 
 _MOST_KUDOS = 1_000_000_000

@@ -1,9 +1,9 @@
 """The routes of the private horde as a Flask blueprint: read, call, return.
 
-Beside it, only `routing` and `people_views` know Flask. Headers and errors here are always those of
-AI-Horde, whatever the rest of the application does. For the application's log, `g` has the caller's
-`username` and the code of a `refusal`, where there are any; `is_poll` marks calls that are repeated
-every second and brought nothing, `is_unknown_path` those of no route.
+Beside it, only `routing`, `people_views` and `fleet_views` know Flask. Headers and errors here are
+always those of AI-Horde, whatever the rest of the application does. For the application's log, `g`
+has the caller's `username` and the code of a `refusal`, where there are any; `is_poll` marks calls
+that are repeated every second and brought nothing, `is_unknown_path` those of no route.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from horde_proxy.content_codings import UnsupportedCoding
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.private_horde import responses, x_fields
 from horde_proxy.private_horde.errors import HordeError, too_fast
+from horde_proxy.private_horde.fleet_views import FLEET_ROUTES
 from horde_proxy.private_horde.horde import PrivateHorde
 from horde_proxy.private_horde.people_views import PEOPLE_ROUTES
 from horde_proxy.private_horde.routing import HordeRoute, answer, api_key, body, checked_key, count
@@ -110,7 +111,7 @@ def _cancel(horde: PrivateHorde, request_id: str) -> tuple[Any, int]:
 
 def _pop(horde: PrivateHorde) -> tuple[Any, int]:
     key = checked_key(horde, as_worker=True)
-    result = horde.pop(key, body())
+    result = horde.pop(key, body(), request.remote_addr or "")
     g.is_poll = result["id"] is None
     return result, 200
 
@@ -133,23 +134,6 @@ def _models(horde: PrivateHorde) -> tuple[Any, int]:
 def _model(horde: PrivateHorde, name: str) -> tuple[Any, int]:
     # Clients encode a slash twice (%252F), since servers read %2F as a slash of the path.
     return horde.model(unquote(name)), 200
-
-
-def _workers(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.workers(request.args.get("type"), request.args.get("name")), 200
-
-
-def _worker(horde: PrivateHorde, worker_id: str) -> tuple[Any, int]:
-    return horde.worker(worker_id), 200
-
-
-def _change_worker(horde: PrivateHorde, worker_id: str) -> tuple[Any, int]:
-    key = checked_key(horde)
-    return horde.set_maintenance(key, worker_id, body()), 200
-
-
-def _worker_named(horde: PrivateHorde, name: str) -> tuple[Any, int]:
-    return horde.worker_named(unquote(name)), 200
 
 
 def _performance(horde: PrivateHorde) -> tuple[Any, int]:
@@ -196,14 +180,12 @@ _ROUTES = (
     HordeRoute("/status/heartbeat", {"GET": _heartbeat}, "none"),
     HordeRoute("/status/modes", {"GET": _modes}, "modes"),
     HordeRoute("/status/news", {"GET": _news}),
-    HordeRoute("/workers", {"GET": _workers}),
-    HordeRoute("/workers/<worker_id>", {"GET": _worker, "PUT": _change_worker}, "worker"),
-    HordeRoute("/workers/name/<name>", {"GET": _worker_named}),
     HordeRoute("/stats/text/models", {"GET": _text_models}),
     HordeRoute("/stats/text/totals", {"GET": _text_totals}),
     HordeRoute("/stats/img/models", {"GET": _image_models}),
     HordeRoute("/stats/img/totals", {"GET": _image_totals}),
     *PEOPLE_ROUTES,
+    *FLEET_ROUTES,
 )
 
 

@@ -60,7 +60,7 @@ _ACCOUNT_COUNTERS = (
     "recurring",
     "awarded",
 )
-_WORKER_COUNTERS = ("uptime", "fulfilled", "uncompleted", "kudos")
+_WORKER_COUNTERS = ("uptime", "fulfilled", "uncompleted", "kudos", "uptime_kudos")
 
 # In the order in which a commit writes them: accounts and workers, which many transactions change,
 # come late, so that they are locked for a short time only.
@@ -77,13 +77,20 @@ _ALL = (
         indexes=("account_id",),
         counters=("utilized", "held", "requests"),
     ),
-    Kind(records.WorkerMessage, numbered=True, indexes=("worker_id",)),
+    Kind(records.WorkerMessage, indexes=("worker_id",), due="expires"),
+    Kind(records.WorkerTeam, unique=("name",), indexes=("name",)),
+    Kind(records.PromptFilter, numbered=True),
     Kind(records.NewsItem, numbered=True),
     Kind(records.HordeSetting, ("name",)),
     Kind(records.LedgerEntry, numbered=True, appended=True, indexes=("account_id", "request_id")),
     Kind(records.Charge, numbered=True, appended=True, indexes=("request_id",), due="due"),
     Kind(records.HordeAccount, numbered=True, due="monthly_due", counters=_ACCOUNT_COUNTERS),
-    Kind(records.Worker, unique=("name",), indexes=("name", "owner_id"), counters=_WORKER_COUNTERS),
+    Kind(
+        records.Worker,
+        unique=("name",),
+        indexes=("name", "owner_id", "team_id"),
+        counters=_WORKER_COUNTERS,
+    ),
     Kind(
         records.UseCount,
         ("width", "start", "account_id", "model"),

@@ -22,6 +22,8 @@ TABLES: Mapping[type[Any], str] = {
     records.HordeSharedKey: "horde_shared_keys",
     records.Worker: "horde_workers",
     records.WorkerMessage: "horde_worker_messages",
+    records.WorkerTeam: "horde_teams",
+    records.PromptFilter: "horde_filters",
     records.TextRequest: "horde_requests",
     records.Payload: "horde_payloads",
     records.Job: "horde_jobs",
@@ -78,12 +80,21 @@ _VERSION_1 = (
     "threads BIGINT NOT NULL, nsfw BOOLEAN NOT NULL, bridge_agent TEXT NOT NULL, "
     "trusted BOOLEAN NOT NULL, maintenance BOOLEAN NOT NULL, uptime FLOAT NOT NULL, "
     "fulfilled BIGINT NOT NULL, uncompleted BIGINT NOT NULL, kudos FLOAT NOT NULL, "
-    "speeds TEXT NOT NULL)",
+    "speeds TEXT NOT NULL, blacklist TEXT NOT NULL, maintenance_message TEXT NOT NULL, "
+    "paused BOOLEAN NOT NULL, info TEXT NOT NULL, team_id TEXT, faults TEXT NOT NULL, "
+    "suspicions TEXT NOT NULL, rewarded_uptime FLOAT NOT NULL, uptime_kudos FLOAT NOT NULL, "
+    "address TEXT NOT NULL)",
     "CREATE INDEX horde_workers_owner ON horde_workers (owner_id)",
+    "CREATE INDEX horde_workers_team ON horde_workers (team_id) WHERE team_id IS NOT NULL",
     "CREATE INDEX horde_workers_seen ON horde_workers (last_seen)",
-    "CREATE TABLE horde_worker_messages (id {number}, worker_id TEXT NOT NULL, "
+    "CREATE TABLE horde_worker_messages (id TEXT PRIMARY KEY, worker_id TEXT NOT NULL, "
     "message TEXT NOT NULL, origin TEXT NOT NULL, created FLOAT NOT NULL, "
-    "expires FLOAT NOT NULL)",
+    "expires FLOAT NOT NULL, account_id BIGINT NOT NULL)",
+    "CREATE INDEX horde_worker_messages_expires ON horde_worker_messages (expires)",
+    "CREATE TABLE horde_teams (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
+    "info TEXT NOT NULL, creator_id BIGINT NOT NULL, created FLOAT NOT NULL)",
+    "CREATE TABLE horde_filters (id {number}, regex TEXT NOT NULL, filter_type BIGINT NOT NULL, "
+    "description TEXT NOT NULL, replacement TEXT NOT NULL, account_id BIGINT NOT NULL)",
     "CREATE INDEX horde_worker_messages_worker ON horde_worker_messages (worker_id)",
     "CREATE TABLE horde_requests (id TEXT PRIMARY KEY, account_id BIGINT NOT NULL, "
     "n BIGINT NOT NULL, max_length BIGINT NOT NULL, max_context_length BIGINT NOT NULL, "

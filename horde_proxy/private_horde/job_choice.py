@@ -1,0 +1,36 @@
+"""Which requests one pop may take, and why it took none of the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from horde_proxy.private_horde.matching import has_listed_word, obstacle
+from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.records import Payload, TextRequest, Worker
+
+
+class JobChoice:
+    """The search of one pop. It remembers what kept the worker from each request."""
+
+    def __init__(self, op: Operation, worker: Worker) -> None:
+        self._op, self._worker = op, worker
+        # By request: a favoured account's request is looked at twice.
+        self._obstacles: dict[str, str] = {}
+
+    def fits(self, request: TextRequest) -> bool:
+        """Whether the worker may take the request."""
+        reason = obstacle(self._worker, request, self._op.rules.sizes)
+        # Last, because only this one reads the prompt.
+        if reason is None and self._worker.blacklist and self._has_listed_word(request):
+            reason = "blacklist"
+        if reason:
+            self._obstacles[request.id] = reason
+        return reason is None
+
+    def _has_listed_word(self, request: TextRequest) -> bool:
+        payload = self._op.tx.get(Payload, request.id)
+        return payload is not None and has_listed_word(self._worker, payload.prompt)
+
+    def skipped(self) -> dict[str, int]:
+        """The number of requests by reason, `skipped` of a pop."""
+        return dict(Counter(self._obstacles.values()))
