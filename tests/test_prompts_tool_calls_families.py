@@ -393,6 +393,11 @@ MENTIONS = [
     '<tools>\n{"type":"function","function":{"name":…,"description":…}}\n</tools>',
 ]
 
+# An unreadable call before a mentioned one
+MENTIONS += [
+    f"{MENTIONS[-1]}\n\n{text}" for text in (MENTIONS[6], f"`<tool_call>{RM}</tool_call>`")
+]
+
 
 @pytest.mark.parametrize("text", MENTIONS)
 def test_a_mentioned_call_is_text_whole_and_streamed(text: str) -> None:

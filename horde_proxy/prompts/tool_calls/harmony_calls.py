@@ -19,7 +19,7 @@ _RECIPIENT = (
 )
 # The rest of the header, with what a sampler may have garbled: <|channel|>commentary
 # <|constrain|>json<|message|>
-_REST = r"[^{}`\n]{0,160}\n?\s{0,9}(?=\{)"
+_REST = r"[^{}`\n]{0,120}\n?\s{0,9}(?=\{)"
 _HEAD = re.compile(_RECIPIENT.replace("(?:[A-Za-z_]", "(?P<name>[A-Za-z_]") + _REST)
 
 

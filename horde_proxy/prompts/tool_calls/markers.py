@@ -136,11 +136,6 @@ def next_closing(text: str, position: int, end: int) -> re.Match[str] | None:
     return CLOSING.search(text, position, end)
 
 
-def last_closing(text: str, position: int, end: int) -> re.Match[str] | None:
-    """The last closing marker in a part of a text."""
-    return max(CLOSING.finditer(text, position, end), key=lambda tag: tag.start(), default=None)
-
-
 def after_openings(text: str, position: int) -> int:
     """The position after all markers, leads, spaces and fences before the text of a call."""
     while True:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import Any
 
 from horde_proxy.prompts.json_schema.keywords import required_of
 from horde_proxy.prompts.lenient_json import Span, loads, span
 from horde_proxy.prompts.tool_calls.arguments import make_call
 from horde_proxy.prompts.tool_calls.calls import FoundCall
-from horde_proxy.prompts.tool_calls.markers import last_closing, next_opening_at
+from horde_proxy.prompts.tool_calls.markers import CLOSING, next_opening_at
 from horde_proxy.prompts.tool_calls.searching import (
     Context,
     Grammar,
@@ -34,6 +35,8 @@ _ARGUMENT_KEYS = (
 _WRAPPERS = ("tool_calls", "tool_call", "function_call", "function")
 _BESIDES_NAME = {"name", "id", "type"}
 _MOST_CALLS = 100
+_MOST_CLOSINGS = 10
+"""Closing markers in strings of one broken call that are looked at."""
 
 # A name of a tool that may be unknown: bash, functions.get_weather:0
 _NAME = re.compile(r"[A-Za-z_][\w.:\-]{0,127}")
@@ -122,7 +125,7 @@ def _read_by_guess(searched: SearchedText, start: int) -> Passage:
     text = searched.text
     searched.count_long_read()
     limit = next_opening_at(text, start + 1)
-    closing = last_closing(text, start, limit)
+    closing = _closing_outside_of_texts(text, start, limit)
     end, behind = (closing.start(), closing.end()) if closing else (limit, limit)
     body = text[start:end]
     # An open string at the end may be half a file. A call that writes it would destroy the file.
@@ -132,7 +135,16 @@ def _read_by_guess(searched: SearchedText, start: int) -> Passage:
     if calls:
         return Passage(start, limit, tuple(calls))
     problem = "The function call is not valid JSON with a name and arguments."
-    return Passage(start, limit, problem=problem)
+    return Passage(start, behind, problem=problem)
+
+
+def _closing_outside_of_texts(text: str, start: int, limit: int) -> re.Match[str] | None:
+    """The first closing marker that is in no string of the JSON before it; else the last one."""
+    closing = None
+    for closing in islice(CLOSING.finditer(text, start, limit), _MOST_CLOSINGS):
+        if span(text[start : closing.start()]).state != "quoted":
+            break
+    return closing
 
 
 def _is_json(text: str) -> bool:

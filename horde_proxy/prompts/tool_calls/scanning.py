@@ -168,11 +168,17 @@ class Scan:
     def _close(self, group: Group) -> None:
         """Move behind a group and its closing markers."""
         text = self._searched.text
+        if group.problem and not group.calls:
+            # What is unreadable may be text, with code blocks in it.
+            self._blocks.advance(group.end)
+            return
         self._blocks.skip(group.end)
         if not group.problem:
             is_fenced = self._blocks.block is not None
             group.end = after_closers(text, group.end, is_fenced=is_fenced)
-            if not self._searched.is_growing and partial_closer_at(text) == group.end:
+            # "</tool_c" at the end, but a backtick may end a quotation.
+            is_cut = partial_closer_at(text) == group.end and not text.endswith("`")
+            if is_cut and not self._searched.is_growing:
                 group.end = len(text)
             self._blocks.advance(group.end)
 
