@@ -165,6 +165,7 @@ FAMILIES: list[tuple[str, str, list[Call]]] = [
         [LS],
     ),
     ("Action: bash\nAction Input: ls -la\nObservation:", "", [LS]),
+    ("Action: bash\nAction Input:\n```\nls -la\n```", "", [LS]),
     ("**Action:** get_time\n**Action Input:** None", "", [NOW]),
     ('```json\n{"action": "bash", "action_input": {"command": "ls -la"}}\n```', "", [LS]),
     # A tool as its own tag
@@ -393,9 +394,10 @@ MENTIONS = [
     '<tools>\n{"type":"function","function":{"name":…,"description":…}}\n</tools>',
 ]
 
+MENTIONS += [f"{text}\n\n{text}" for text in MENTIONS if text.startswith("ReAct")]
 # An unreadable call before a mentioned one
 MENTIONS += [
-    f"{MENTIONS[-1]}\n\n{text}" for text in (MENTIONS[6], f"`<tool_call>{RM}</tool_call>`")
+    f"{MENTIONS[-2]}\n\n{text}" for text in (MENTIONS[6], f"`<tool_call>{RM}</tool_call>`")
 ]
 
 

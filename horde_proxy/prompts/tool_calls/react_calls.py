@@ -16,8 +16,10 @@ _HEAD = re.compile(
     r"\**Action\**:\**[ \t]*`?\[?(?P<name>[A-Za-z_][\w.\-]{0,127})\]?`?[ \t]*\n+"
     r"\**Action Input\**:\**[ \t]*(?P<fence>\n?```(?:json)?\s*)?\s*"
 )
-# The end of an input that is no object: the next heading or the end of the text
-_END = re.compile(r"\s*(?:^\**(?:Observation|Thought|Final Answer|Action)\**:|\Z)", re.MULTILINE)
+# The end of an input that is no object: a fence, the next heading or the end of the text
+_END = re.compile(
+    r"\s*(?:^```|^\**(?:Observation|Thought|Final Answer|Action)\**:|\Z)", re.MULTILINE
+)
 _FENCE_END = re.compile(r"\s*```")
 
 
@@ -29,7 +31,7 @@ def read_react(searched: SearchedText, start: int, context: Context) -> Passage 
     if head is None or tool is None:
         return None
     if not text.startswith("{", head.end()):
-        return _read_plain(searched, start, head.end(), tool)
+        return _read_plain(searched, start, head, tool)
     extent = span(text, head.end())
     if extent.state in ("open", "quoted"):
         searched.count_long_read()
@@ -46,9 +48,9 @@ def read_react(searched: SearchedText, start: int, context: Context) -> Passage 
     return Passage(start, end, (call,) if call else (), problem)
 
 
-def _read_plain(searched: SearchedText, start: int, position: int, tool: Tool) -> Passage:
+def _read_plain(searched: SearchedText, start: int, head: re.Match[str], tool: Tool) -> Passage:
     """Read an input that is no object: the text of the only required argument."""
-    text = searched.text
+    text, position = searched.text, head.end()
     ending = _END.search(text, position)
     end = ending.start() if ending else len(text)
     if searched.may_end_early and not text[end:].strip():
@@ -62,6 +64,8 @@ def _read_plain(searched: SearchedText, start: int, position: int, tool: Tool) -
     elif not required and written in ("", "None", "null"):
         arguments = {}
     call = make_call(searched, tool.name, arguments) if arguments is not None else None
+    fence = _FENCE_END.match(text, end) if head["fence"] else None
+    end = fence.end() if fence else end
     problem = None if call else f"The arguments of '{tool.name}' are not a JSON object."
     return Passage(start, end, (call,) if call else (), problem)
 
