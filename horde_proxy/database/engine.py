@@ -48,10 +48,11 @@ class Database:
     """
 
     def __init__(self, url: str, *, setting: str, now: Callable[[], float] = time.time) -> None:
+        self.url, self.setting = url, setting
         self._url = _read_url(url)
         # Options after the "?" may hold a password as well.
         self._label = self._url.set(query={}).render_as_string(hide_password=True)
-        self._setting, self._now = setting, now
+        self._now = now
         self.is_postgresql = self._url.drivername == _POSTGRESQL
         # Guards the engine and the set of schemas that are ready. Opening and upgrading, which do
         # I/O, happen under it on purpose: no thread can use the database before they are done.
@@ -75,7 +76,7 @@ class Database:
             raise DatabaseError(f"{self._label} needs psycopg; {command_for('postgres')}") from exc
         except OSError as exc:
             raise DatabaseError(
-                f"The database {self._label} failed: {_reason(exc)}. Set {self._setting} to a "
+                f"The database {self._label} failed: {_reason(exc)}. Set {self.setting} to a "
                 "place that can be written."
             ) from exc
         except ours as exc:

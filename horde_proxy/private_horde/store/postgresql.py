@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -20,21 +21,29 @@ from horde_proxy.private_horde.store.tables import SCHEMA
 
 
 class _PostgresqlDriver:
-    """A connection of SQLAlchemy."""
+    """A connection of psycopg itself, whose transactions SQLAlchemy begins and ends."""
 
     is_postgresql = True
 
     def __init__(self, connection: Connection, texts: dict[str, str]) -> None:
-        self._connection, self._texts = connection, texts
+        self._connection: Any = connection.connection.driver_connection
+        self._texts = texts
 
     def rows(self, sql: str, values: Values) -> Sequence[Row]:
-        return self._connection.exec_driver_sql(self._text(sql), dict(values)).fetchall()
+        rows: Sequence[Row] = self._connection.execute(self._text(sql), values).fetchall()
+        return rows
 
     def execute(self, sql: str, values: Values) -> int:
-        return self._connection.exec_driver_sql(self._text(sql), dict(values)).rowcount
+        return int(self._connection.execute(self._text(sql), values).rowcount)
 
-    def execute_all(self, sql: str, values: Sequence[Values]) -> None:
-        self._connection.exec_driver_sql(self._text(sql), [dict(row) for row in values])
+    def write(self, statements: Sequence[tuple[str, Values]]) -> None:
+        if len(statements) == 1:
+            self.execute(*statements[0])
+            return
+        # One exchange with the server for all: until the commit, the rows of accounts are locked.
+        with self._connection.pipeline():
+            for sql, values in statements:
+                self._connection.execute(self._text(sql), values)
 
     def _text(self, sql: str) -> str:
         if (text := self._texts.get(sql)) is None:
@@ -50,6 +59,8 @@ class PostgresqlStore(Store):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Polls have connections of their own, so that they do not wait behind workers.
+        self._polled = Database(database.url, setting=database.setting)
         self._observers: list[Observer] = []
         self._looks = itertools.count()
         self._notifier = Notifier(database)
@@ -58,7 +69,7 @@ class PostgresqlStore(Store):
 
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
-        with self._database.failures():
+        with self._failures():
             with self._database.engine(SCHEMA).begin() as connection:
                 tx = SqlTx(_PostgresqlDriver(connection, self._texts))
                 yield tx
@@ -70,9 +81,9 @@ class PostgresqlStore(Store):
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
-        with self._database.failures():
+        with self._failures():
             # Without a transaction, each query is one exchange with the server instead of three.
-            engine = self._database.engine(SCHEMA).execution_options(isolation_level="AUTOCOMMIT")
+            engine = self._polled.engine(SCHEMA).execution_options(isolation_level="AUTOCOMMIT")
             with engine.connect() as connection:
                 yield SqlTx(_PostgresqlDriver(connection, self._texts))
 
@@ -92,3 +103,13 @@ class PostgresqlStore(Store):
         self._notifier.close()
         self._notifier = Notifier(self._database)
         self._database.close()
+        self._polled.close()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Errors of psycopg become ours. It is imported late: it may be missing."""
+        with self._database.failures():
+            import psycopg
+
+            with self._database.failures(psycopg.Error):
+                yield

@@ -49,8 +49,8 @@ class Driver(Protocol):
     def execute(self, sql: str, values: Values) -> int:
         """The number of rows that a statement has changed."""
 
-    def execute_all(self, sql: str, values: Sequence[Values]) -> None:
-        """Execute a statement for each of these."""
+    def write(self, statements: Sequence[tuple[str, Values]]) -> None:
+        """Execute several statements, in this order."""
 
 
 @dataclass
@@ -72,6 +72,9 @@ class SqlTx(Tx):
         self._held: dict[tuple[type[Any], Any], _Held] = {}
         self._added: list[Any] = []
         self._saved: list[_Held] = []
+        self._deleted: list[Any] = []
+        # The statements of the flush that is being prepared.
+        self._writes: list[tuple[str, Values]] = []
         self._counts: list[UseCount] = []
         self._is_clean = True
         # All records that were added, saved or deleted.
@@ -190,17 +193,14 @@ class SqlTx(Tx):
         self.changes[id(record)] = record
 
     def delete(self, record: Any) -> None:
-        self.flush()
+        self._is_clean = False
         sql = RECORD_SQL[type(record)]
         held = self._held.setdefault(
             (type(record), sql.kind.key_of(record)), _Held(record, dict(record.__dict__))
         )
         held.is_deleted = True
+        self._deleted.append(record)
         self.changes[id(record)] = record
-        values = {name: sql.dump(name, getattr(record, name)) for name in sql.kind.key}
-        self._driver.execute(sql.delete, values)
-        if isinstance(record, TextRequest):
-            self._driver.execute(_DELIST, values)
 
     def count_use(self, use: UseCount) -> None:
         self._counts.append(use)
@@ -221,8 +221,21 @@ class SqlTx(Tx):
         # Sorted: two transactions that lock the same rows in different orders deadlock.
         sql = RECORD_SQL[UseCount]
         for use in sorted(self._counts, key=sql.kind.key_of):
-            self._driver.execute(sql.add_up, sql.row(use))
+            self._writes.append((sql.add_up, sql.row(use)))
+        for record in self._deleted:
+            self._delete(record)
         self._counts.clear()
+        self._deleted.clear()
+        writes, self._writes = self._writes, []
+        if writes:
+            self._driver.write(writes)
+
+    def _delete(self, record: Any) -> None:
+        sql = RECORD_SQL[type(record)]
+        values = {name: sql.dump(name, getattr(record, name)) for name in sql.kind.key}
+        self._writes.append((sql.delete, values))
+        if isinstance(record, TextRequest):
+            self._writes.append((_DELIST, values))
 
     def _insert_all(self, kind: type[Any]) -> None:
         records = [record for record in self._added if type(record) is kind]
@@ -230,12 +243,8 @@ class SqlTx(Tx):
             return
         sql = RECORD_SQL[kind]
         text = sql.insert_numbered if sql.kind.appended else sql.insert
-        rows = [sql.row(record) for record in records]
-        if len(rows) == 1:
-            self._driver.execute(text, rows[0])
-        else:
-            self._driver.execute_all(text, rows)
         for record in records:
+            self._writes.append((text, sql.row(record)))
             if not sql.kind.appended:
                 self._held[kind, sql.kind.key_of(record)].row = dict(record.__dict__)
             if kind is TextRequest and record.queued:
@@ -264,7 +273,7 @@ class SqlTx(Tx):
             for name in names
         }
         values.update((name, sql.dump(name, now[name])) for name in sql.kind.key)
-        self._driver.execute(sql.update(names), values)
+        self._writes.append((sql.update(names), values))
         if isinstance(record, TextRequest):
             self._relist(record, row)
         held.row = dict(now)
@@ -277,14 +286,14 @@ class SqlTx(Tx):
             "queued_at": request.queued_at,
         }
         for model in dict.fromkeys(map(storable, request.models)) or ("",):
-            self._driver.execute(_ENLIST, {"model": model, **row})
+            self._writes.append((_ENLIST, {"model": model, **row}))
 
     def _relist(self, request: TextRequest, row: dict[str, Any]) -> None:
         """Keep the index of the queue right for a request that has changed."""
         before = object.__new__(TextRequest)
         before.__dict__.update(row)
         if before.queued and not request.queued:
-            self._driver.execute(_DELIST, {"id": request.id})
+            self._writes.append((_DELIST, {"id": request.id}))
         elif request.queued and not before.queued:
             self._enlist(request)
 

@@ -53,8 +53,9 @@ class _SqliteDriver:
     def execute(self, sql: str, values: Values) -> int:
         return self.connection.execute(sql, values).rowcount
 
-    def execute_all(self, sql: str, values: Sequence[Values]) -> None:
-        self.connection.executemany(sql, values)
+    def write(self, statements: Sequence[tuple[str, Values]]) -> None:
+        for sql, values in statements:
+            self.connection.execute(sql, values)
 
 
 class _Group:
