@@ -1237,8 +1237,8 @@ def test_an_unexpected_failure_is_a_500_of_the_real_shape(
     def broken(horde: PrivateHorde) -> None:
         raise KeyError
 
-    monkeypatch.setattr(PrivateHorde, "modes", broken)
-    response = world.get("status/modes")
+    monkeypatch.setattr(PrivateHorde, "performance", broken)
+    response = world.get("status/performance")
     assert (response.status_code, response.json) == (500, {"message": "Internal Server Error"})
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.records import HordeAccount, LedgerEntry, Worker
+from horde_proxy.private_horde.store.opening import open_store
 from tests.test_private_horde import ALICE, BOB, OWNER, World, refused
+
+ADMIN = "<admin-apikey>"
 
 
 @pytest.fixture
 def world() -> World:
-    return World()
+    world = World()
+    world.horde.add_account(ADMIN, "admin", roles=("admin",))
+    return world
 
 
 def change(world: World, key: str = OWNER, **fields: Any) -> Any:
@@ -176,3 +183,143 @@ def test_only_owners_and_moderators_may_change_a_worker(world: World) -> None:
     world.pop()
     assert refused(change(world, ALICE, maintenance=True)) == (403, "NotOwner")
     assert refused(change(world, OWNER, paused=True)) == (403, "NotModerator")
+
+
+def call(world: World, method: str, path: str, key: str = ADMIN, **body: Any) -> Any:
+    return world.client.open(f"/api/v2/{path}", method=method, json=body, headers={"apikey": key})
+
+
+def test_a_paused_worker_gets_no_jobs_and_no_error(world: World) -> None:
+    world.pop()
+    assert change(world, ADMIN, paused=True).get_json() == {"paused": True}
+    request_id = world.submit()
+    assert world.pop() == []
+    assert world.status(request_id)["is_possible"] is False
+    change(world, ADMIN, paused=False)
+    assert len(world.pop()) == 1
+
+
+def test_moderators_see_suspicions_owner_and_address(world: World) -> None:
+    world.submit(max_length=512)
+    [job] = world.pop("doubtful", BOB)
+    world.now += 1
+    world.deliver(job, "word " * 400, BOB)
+    path = "workers/name/doubtful"
+    shown = world.get(path, apikey=ADMIN).get_json()
+    assert (shown["owner"], shown["ipaddr"], shown["suspicious"]) == ("poorbob#3", "127.0.0.1", 1)
+    for key in (BOB, ALICE):
+        assert "suspicious" not in world.get(path, apikey=key).get_json()
+
+
+def test_a_message_comes_with_each_pop_until_it_expires(world: World) -> None:
+    world.pop()
+    worker_id = world.worker()["id"]
+    body = {"worker_id": worker_id, "message": "please update", "expiry": 2}
+    sent = call(world, "POST", "workers/messages", **body).get_json()
+    expected = {
+        "id": sent["id"],
+        "message": "please update",
+        "origin": "admin#5",
+        "expiry": "Thu, 01 Jan 1970 02:16:40 -0000",
+    }
+    assert world.try_pop().get_json()["messages"] == [expected]
+    assert world.try_pop("other").get_json()["messages"] == []
+    world.now += 7201
+    assert world.try_pop().get_json()["messages"] == []
+    assert call(world, "GET", "workers/messages").get_json() == []
+
+
+def test_a_message_to_all_workers_is_for_moderators_only(world: World) -> None:
+    response = call(world, "POST", "workers/messages", OWNER, message="hello all")
+    assert refused(response) == (403, "NotModerator")
+    call(world, "POST", "workers/messages", message="hello all")
+    assert [item["message"] for item in world.try_pop().get_json()["messages"]] == ["hello all"]
+
+
+def test_a_filter_refuses_prompts_whatever_their_case(world: World) -> None:
+    call(world, "PUT", "filters", regex="bad ?word", filter_type=10)
+    response = world.post("/api/v2/generate/text/async", ALICE, {"prompt": "a BadWord here"})
+    assert refused(response) == (400, "CorruptPrompt")
+    assert world.post("/api/v2/generate/text/async", ALICE, {"prompt": "fine"}).status_code == 202
+
+
+def test_a_filter_with_a_replacement_changes_the_prompt(world: World) -> None:
+    call(world, "PUT", "filters", regex="curse(d|s)?", filter_type=20, replacement=r"fl\1wer")
+    world.submit(prompt="What a cursed curse!")
+    assert world.popped() == r"What a fl\1wer fl\1wer!"
+
+
+def test_a_filter_that_is_no_regular_expression_is_refused(world: World) -> None:
+    response = call(world, "PUT", "filters", regex="(a", filter_type=10)
+    assert refused(response) == (400, "BadRequest")
+    assert response.get_json()["message"] == "The regex is not valid: missing ): (a"
+
+
+def test_by_invitation_only_an_account_adds_as_many_workers_as_it_was_invited_for(
+    world: World,
+) -> None:
+    world.pop()
+    call(world, "PUT", "status/modes", invite_only_mode=True)
+    assert refused(world.try_pop("second")) == (403, "WorkerInviteOnly")
+    assert world.try_pop().status_code == 200
+    call(world, "PUT", "users/1", worker_invited=2)
+    assert world.try_pop("second").status_code == 200
+
+
+def test_maintenance_is_kept_in_the_store_and_ends(world: World) -> None:
+    call(world, "PUT", "status/modes", maintenance_mode=True)
+    assert world.get("status/modes").get_json()["maintenance_mode"] is True
+    response = world.post("/api/v2/generate/text/async", ALICE, {"prompt": "x"})
+    assert refused(response) == (400, "MaintenanceMode")
+    call(world, "PUT", "status/modes", maintenance_mode=False)
+    world.submit()
+
+
+def test_a_team_sums_its_workers_up(world: World) -> None:
+    team_id = call(world, "POST", "teams", OWNER, name="night owls").get_json()["id"]
+    for name in ("one", "two", "three"):
+        world.submit()
+        world.deliver(*world.pop(name))
+        if name != "three":
+            call(world, "PUT", f"workers/{world.worker(name)['id']}", OWNER, team=team_id)
+    team = world.get(f"teams/{team_id}").get_json()
+    kudos = world.worker("one")["kudos_rewards"] + world.worker("two")["kudos_rewards"]
+    assert (team["requests_fulfilled"], team["worker_count"], team["kudos"]) == (2, 2, kudos)
+    assert world.worker("one")["team"] == {"name": "night owls", "id": team_id}
+    call(world, "DELETE", f"teams/{team_id}", OWNER)
+    assert world.worker("one")["team"] == {"name": None, "id": None}
+
+
+def test_news_are_published_and_removed_by_administrators(world: World) -> None:
+    response = call(world, "POST", "status/news", ALICE, title="t", newspiece="n")
+    assert refused(response) == (403, "NotAdmin")
+    item = call(world, "POST", "status/news", title="Update", newspiece="**Now.**").get_json()
+    assert [news["title"] for news in world.get("status/news").get_json()] == ["Update"]
+    call(world, "DELETE", f"status/news/{item['id']}")
+    assert world.get("status/news").get_json() == []
+
+
+def test_a_database_keeps_teams_messages_filters_modes_and_news(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/horde.db"
+    world = World(store=open_store(url))
+    world.horde.add_account(ADMIN, "admin", roles=("admin",))
+    world.pop()
+    worker_id = world.worker()["id"]
+    team_id = call(world, "POST", "teams", name="night owls").get_json()["id"]
+    call(world, "PUT", f"workers/{worker_id}", team=team_id, info="in the attic")
+    call(world, "POST", "workers/messages", worker_id=worker_id, message="hello")
+    call(world, "PUT", "filters", regex="curse", filter_type=10)
+    call(world, "PUT", "status/modes", maintenance_mode=True)
+    call(world, "POST", "status/news", title="Update", newspiece="n", tags=["a"])
+    world.horde.store.close()
+
+    second = PrivateHorde(store=open_store(url), clock=lambda: world.now)
+    assert second.moderation.teams()[0]["workers"][0]["id"] == worker_id
+    assert second.fleet.worker(worker_id)["info"] == "in the attic"
+    assert [item["message"] for item in second.moderation.messages(ADMIN)] == ["hello"]
+    assert [item["regex"] for item in second.moderation.filters(ADMIN)] == ["curse"]
+    assert second.maintenance is True
+    assert [item["tags"] for item in second.moderation.news()] == [["a"]]
+    second.fleet.delete_worker(ADMIN, worker_id)
+    assert second.moderation.team(team_id)["worker_count"] == 0
+    second.store.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.limits import MOST_MODELS_OF_A_WORKER
-from horde_proxy.private_horde import balances, counters, queue, reliability, uptime
+from horde_proxy.private_horde import balances, counters, modes, queue, reliability, uptime
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
@@ -43,6 +43,7 @@ def check_in(
     offer = _offer(fields)
     worker = next(iter(op.tx.find(Worker, name=fields["name"])), None)
     if worker is None:
+        modes.check_new_worker(op, owner)
         worker = Worker(
             op.rules.new_id(),
             fields["name"],

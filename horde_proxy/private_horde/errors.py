@@ -103,6 +103,17 @@ _SENTENCES: Mapping[str, str] = {
     ),
     "TeamNotFound": "Team with ID '{id}' not found.",
     "TeamNameAlreadyExists": "The specified team name '{name}' is already taken!",
+    "NoTeamModSelected": "No team modification selected!",
+    "NoHordeModSelected": "No mod change selected!",
+    "CorruptPrompt": (
+        "This prompt contains words that a filter of this horde refuses. Please change it."
+    ),
+    "FilterNotFound": "Filter with ID '{id}' not found.",
+    "MessageNotFound": "Message with ID '{id}' not found.",
+    "NewsNotFound": "News with ID '{id}' not found.",
+    "WorkerInviteOnly": (
+        "This horde takes new workers by invitation only. Ask a moderator to invite yours."
+    ),
     "UntrustedTeamCreation": "Only Trusted users are allowed to perform this operation",
     "RequestNotFound": "Text Waiting Prompt (Status) with ID '{id}' not found.",
     "WorkerNotFound": "Worker with ID '{id}' not found.",

@@ -23,16 +23,19 @@ from horde_proxy.private_horde import (
     accounts,
     counters,
     delivery,
+    modes,
     queue,
     responses,
     schema,
     submission,
     uptime,
+    worker_messages,
 )
 from horde_proxy.private_horde.errors import key_missing, refusal
 from horde_proxy.private_horde.fleet import Fleet
 from horde_proxy.private_horde.job_choice import JobChoice
 from horde_proxy.private_horde.model_sizes import ModelSizes
+from horde_proxy.private_horde.moderation import Moderation
 from horde_proxy.private_horde.operation import AccessRules, Operation, Rulebook
 from horde_proxy.private_horde.people import People
 from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits, RateLimitState
@@ -113,7 +116,6 @@ class PrivateHorde:
         access: AccessRules | None = None,
         model_sizes: Mapping[str, float] | None = None,
     ) -> None:
-        self.maintenance = False
         self.upfront_kudos = upfront_kudos
         self.rate_limits = rate_limits
         self.wall_clock = wall_clock
@@ -136,6 +138,7 @@ class PrivateHorde:
         self._is_prepared = False
         self.people = People(self._changing, self._reading)
         self.fleet = Fleet(self._changing, self._reading)
+        self.moderation = Moderation(self._changing, self._reading)
 
     @contextmanager
     def _begin(self, now: float) -> Iterator[Operation]:
@@ -164,6 +167,17 @@ class PrivateHorde:
         self._upkeep.run(now)
         self._view.update(now)
         return now
+
+    @property
+    def maintenance(self) -> bool:
+        """Whether new requests are refused. It is kept in the store."""
+        with self._reading() as op:
+            return modes.current(op)["maintenance_mode"]
+
+    @maintenance.setter
+    def maintenance(self, is_on: bool) -> None:
+        with self._changing() as op:
+            modes.change(op, {"maintenance_mode": is_on})
 
     @property
     def settle_every(self) -> float:
@@ -276,7 +290,7 @@ class PrivateHorde:
         # Bodies are validated before the transaction begins, because a large one takes long.
         fields = schema.read(schema.SUBMIT, body)
         with self._changing() as op:
-            payer = submission.admit(op, fields, api_key or "", self.maintenance)
+            payer = submission.admit(op, fields, api_key or "")
             if fields["dry_run"]:
                 return {"kudos": submission.dry_run(op, fields)}
             request = submission.submit(op, fields, payer, check_kudos=self.upfront_kudos)
@@ -332,6 +346,7 @@ class PrivateHorde:
             if request is not None:
                 jobs = queue.take(op, request, worker, fields["amount"])
                 payload = op.tx.get(Payload, request.id)
+            messages = worker_messages.current(op, worker)
             if has_news:
                 op.tx.save(worker)
         if uptime.is_due(worker):
@@ -340,7 +355,7 @@ class PrivateHorde:
         # Not earlier: a worker in maintenance still gets its owner's requests, and is online.
         if not jobs and worker.maintenance:
             raise refusal("WorkerMaintenance", message=worker.maintenance_message or _MAINTENANCE)
-        return responses.popped(jobs, payload, self._rules.job_ttl, choice.skipped())
+        return responses.popped(jobs, payload, self._rules.job_ttl, choice.skipped(), messages)
 
     def submit_generation(self, api_key: str | None, body: Any) -> Body:
         """POST generate/text/submit: {"reward": kudos}, 0 for a job that the worker faulted.
@@ -393,10 +408,6 @@ class PrivateHorde:
         with self._reading() as op:
             _, past_minute = counters.totals(op, "minute")
         return self._view.read(lambda view: responses.performance(view, past_minute))
-
-    def modes(self) -> Body:
-        """GET status/modes: whether new requests are refused."""
-        return {"maintenance_mode": self.maintenance, "invite_only_mode": False}
 
     def text_totals(self) -> Body:
         """GET stats/text/totals: delivered jobs and tokens by window."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from horde_proxy.private_horde.counters import WINDOWS, Counts
+from horde_proxy.private_horde.fleet_responses import popped_message
 from horde_proxy.private_horde.online import OnlineWorkers
 from horde_proxy.private_horde.records import (
     Job,
@@ -17,6 +18,7 @@ from horde_proxy.private_horde.records import (
     StoredGeneration,
     TextRequest,
     Worker,
+    WorkerMessage,
 )
 from horde_proxy.private_horde.schema import default_params, worker_params
 from horde_proxy.private_horde.view import QueueView
@@ -71,6 +73,7 @@ def popped(
     payload: Payload | None,
     ttl: float,
     skipped: Mapping[str, int],
+    messages: Iterable[WorkerMessage] = (),
 ) -> Body:
     """POST generate/text/pop: jobs of one request, or no job. `ttl` is in seconds.
 
@@ -86,7 +89,7 @@ def popped(
         "payload": params,
         "id": first.id if first else None,
         "ids": [job.id for job in jobs],
-        "messages": [],
+        "messages": [popped_message(message) for message in messages],
         "ttl": round(ttl) if first else None,
         "extra_source_images": None,
         "skipped": dict(skipped),

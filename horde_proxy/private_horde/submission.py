@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.limits import DOWNGRADED_PRIORITY, MOST_WORKERS
-from horde_proxy.private_horde import accounts, admission, balances, shared_keys
+from horde_proxy.private_horde import (
+    accounts,
+    admission,
+    balances,
+    modes,
+    prompt_filters,
+    shared_keys,
+)
 from horde_proxy.private_horde.accounts import Payer
 from horde_proxy.private_horde.admission import Fields
 from horde_proxy.private_horde.errors import refusal
@@ -21,16 +28,17 @@ _UNKNOWN_UPFRONT_SIZE = 1.0
 _UNKNOWN_PRICE_SIZE = 13.0
 
 
-def admit(op: Operation, fields: Fields, api_key: str, maintenance: bool) -> Payer:
+def admit(op: Operation, fields: Fields, api_key: str) -> Payer:
     """Who pays for a request. Raises HordeError if the request is not acceptable.
 
     The checks are in the real horde's order (contract: base.py:271-454), so that a request with
     two mistakes gets the same refusal here and there.
     """
-    admission.check_before_account(fields, maintenance)
+    admission.check_before_account(fields, modes.current(op)["maintenance_mode"])
     payer = shared_keys.downgraded(op, accounts.require_payer(op, api_key), fields)
     account = payer.account
     admission.check_account(fields, account)
+    fields["prompt"] = prompt_filters.cleaned(op, fields["prompt"])
     # Raises WorkerNotFound: otherwise a request with a misspelt worker would wait for 20 minutes.
     for worker_id in fields["workers"][:MOST_WORKERS]:
         if op.tx.get(Worker, worker_id.lower()) is None:

@@ -1,6 +1,6 @@
 """The routes of the private horde as a Flask blueprint: read, call, return.
 
-Beside it, only `routing`, `people_views` and `fleet_views` know Flask. Headers and errors here are
+Beside it, only `routing` and the modules `*_views` know Flask. Headers and errors here are
 always those of AI-Horde, whatever the rest of the application does. For the application's log, `g`
 has the caller's `username` and the code of a `refusal`, where there are any; `is_poll` marks calls
 that are repeated every second and brought nothing, `is_unknown_path` those of no route.
@@ -22,6 +22,7 @@ from horde_proxy.private_horde import responses, x_fields
 from horde_proxy.private_horde.errors import HordeError, too_fast
 from horde_proxy.private_horde.fleet_views import FLEET_ROUTES
 from horde_proxy.private_horde.horde import PrivateHorde
+from horde_proxy.private_horde.moderation_views import MODERATION_ROUTES
 from horde_proxy.private_horde.people_views import PEOPLE_ROUTES
 from horde_proxy.private_horde.routing import HordeRoute, answer, api_key, body, checked_key, count
 
@@ -145,14 +146,6 @@ def _heartbeat(horde: PrivateHorde) -> tuple[Any, int]:
     return responses.heartbeat(), 200
 
 
-def _modes(horde: PrivateHorde) -> tuple[Any, int]:
-    return horde.modes(), 200
-
-
-def _news(horde: PrivateHorde) -> tuple[Any, int]:
-    return [], 200
-
-
 def _text_models(horde: PrivateHorde) -> tuple[Any, int]:
     return horde.text_models(), 200
 
@@ -178,14 +171,13 @@ _ROUTES = (
     HordeRoute("/status/models/<name>", {"GET": _model}),
     HordeRoute("/status/performance", {"GET": _performance}),
     HordeRoute("/status/heartbeat", {"GET": _heartbeat}, "none"),
-    HordeRoute("/status/modes", {"GET": _modes}, "modes"),
-    HordeRoute("/status/news", {"GET": _news}),
     HordeRoute("/stats/text/models", {"GET": _text_models}),
     HordeRoute("/stats/text/totals", {"GET": _text_totals}),
     HordeRoute("/stats/img/models", {"GET": _image_models}),
     HordeRoute("/stats/img/totals", {"GET": _image_totals}),
     *PEOPLE_ROUTES,
     *FLEET_ROUTES,
+    *MODERATION_ROUTES,
 )
 
 

@@ -77,7 +77,7 @@ _ALL = (
         indexes=("account_id",),
         counters=("utilized", "held", "requests"),
     ),
-    Kind(records.WorkerMessage, indexes=("worker_id",), due="expires"),
+    Kind(records.WorkerMessage, indexes=("worker_id",)),
     Kind(records.WorkerTeam, unique=("name",), indexes=("name",)),
     Kind(records.PromptFilter, numbered=True),
     Kind(records.NewsItem, numbered=True),
