@@ -33,7 +33,8 @@ from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.web.page_state import PageState
 from horde_proxy.worker.backends import Backend
-from horde_proxy.worker.bridge import Bridge, WorkerIdentity
+from horde_proxy.worker.bridge import Bridge
+from horde_proxy.worker.horde import WorkerIdentity
 
 HORDE_URL = "http://horde.invalid"
 
@@ -241,7 +242,7 @@ class World:
 
     def bridge(self, backend: Backend, name: str = "worker-1") -> Bridge:
         identity = WorkerIdentity(HORDE_URL, name, OWNER_KEY)
-        return Bridge(identity, backend, stop=Event(), pause=lambda seconds: None)
+        return Bridge([identity], [backend], stop=Event(), pause=lambda seconds: None)
 
     def employ(self, backend: Any, name: str = "worker-1") -> Any:
         """A worker that checks in now and does a job at each sleep; returns the backend."""

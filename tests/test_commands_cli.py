@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import responses
 from click.testing import CliRunner, Result
 
@@ -19,7 +17,9 @@ from horde_proxy.commands.cli import main
 from horde_proxy.config import Config, load
 from horde_proxy.ledger import ClientKey
 from horde_proxy.ledger.database import open_ledger
+from horde_proxy.upstreams.sessions import new_session
 from horde_proxy.worker import model_file
+from horde_proxy.worker.horde import HordeConnection, WorkerIdentity
 from horde_proxy.worker.model_file import ModelFileError
 
 BASE = "http://proxy.invalid/v1"
@@ -229,8 +229,9 @@ def test_a_worker_reaches_a_far_horde_through_the_proxy_that_is_named(
     sessions = []
 
     class Recorded:
-        def __init__(self, *_: Any, new_session: Callable[[], requests.Session], **__: Any) -> None:
-            sessions.append(new_session())
+        def __init__(self, identities: list[WorkerIdentity], *_: Any, **__: Any) -> None:
+            horde = HordeConnection(identities[0], clock=lambda: 0.0)
+            sessions.append(horde.with_proxy(new_session()))
 
         def run(self) -> None:
             """No job is done."""

@@ -25,7 +25,8 @@ from horde_proxy.worker.backends import (
 from horde_proxy.worker.backends.echo import Echo
 from horde_proxy.worker.backends.kobold import KoboldServer
 from horde_proxy.worker.backends.ngram import NGram
-from horde_proxy.worker.bridge import Bridge, WorkerIdentity, WorkerRejected
+from horde_proxy.worker.bridge import Bridge
+from horde_proxy.worker.horde import WorkerIdentity, WorkerRejected
 from horde_proxy.worker.placeholders import fill, fill_payload
 from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World
 
@@ -342,7 +343,7 @@ def test_a_job_is_popped_completed_and_submitted(world: World) -> None:
 def test_a_worker_that_has_long_had_no_job_pops_less_often(world: World) -> None:
     world.horde.rate_limits = False
     identity = WorkerIdentity(HORDE_URL, "worker-1", OWNER_KEY, idle=0.1)
-    bridge = Bridge(identity, Scripted("Hello."), stop=Event())
+    bridge = Bridge([identity], [Scripted("Hello.")], stop=Event())
     pauses = [bridge.step(world.session) for _ in range(310)]
     assert (pauses[0], pauses[290], pauses[-1]) == (0.1, 0.1, 0.5)
     submitted(world)
@@ -361,12 +362,12 @@ def test_of_the_idle_threads_of_a_worker_one_pops() -> None:
             stop.set()
 
     class WithoutJobs(Bridge):
-        def _pop(self, session: requests.Session) -> tuple[None, float]:
+        def _pop(self, sessions: Any) -> tuple[None, float]:
             popping[0] += 1
             return None, 0.1
 
-    identity = WorkerIdentity("http://h.invalid", "w", "key", threads=10)
-    WithoutJobs(identity, Scripted("x"), stop=stop, pause=pause).run()
+    identity = WorkerIdentity("http://h.invalid", "w", "key")
+    WithoutJobs([identity], [Scripted("x")], stop=stop, pause=pause, threads=10).run()
     # Each thread may pop once more after the last pause.
     assert most == [1]
     assert 30 <= len(pauses) <= 40
@@ -384,9 +385,14 @@ def test_threads_of_a_worker_do_jobs_at_the_same_time() -> None:
     world = World()
     for _ in range(2):
         submitted(world)
-    identity = WorkerIdentity(HORDE_URL, "w", OWNER_KEY, threads=2)
+    identity = WorkerIdentity(HORDE_URL, "w", OWNER_KEY)
     Bridge(
-        identity, Together("x"), stop=stop, new_session=lambda: world.session, pause=lambda s: None
+        [identity],
+        [Together("x")],
+        stop=stop,
+        threads=2,
+        new_session=lambda: world.session,
+        pause=lambda s: None,
     ).run()
     assert not both.broken
 
@@ -425,7 +431,7 @@ def test_a_job_with_a_malformed_stop_string_is_given_back_and_the_worker_goes_on
     backend = Scripted("Hello.")
     backend.tags = CHATML  # type: ignore[assignment]
     identity = WorkerIdentity("http://h.invalid", "w", "key")
-    assert Bridge(identity, backend, stop=Event()).step(requests.Session()) == 0.0
+    assert Bridge([identity], [backend], stop=Event()).step(requests.Session()) == 0.0
     assert json.loads(submit.calls[0].request.body)["state"] == "faulted"
 
 
@@ -450,7 +456,7 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
 
     request_id = submitted(world)
     identity = WorkerIdentity("http://horde.invalid", "worker-1", OWNER_KEY)
-    Bridge(identity, Stopped(""), stop=stop).step(world.session)
+    Bridge([identity], [Stopped("")], stop=stop).step(world.session)
     assert world.client.status(TEXT, request_id)["waiting"] == 1
 
 
@@ -470,7 +476,7 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
 def test_a_busy_horde_is_tried_again_later(answer: dict[str, Any], pause: float) -> None:
     responses.post("http://h.invalid/api/v2/generate/text/pop", **answer)
     identity = WorkerIdentity("http://h.invalid/api", "w", "key")
-    bridge = Bridge(identity, Scripted("x"), stop=Event(), pause=lambda seconds: None)
+    bridge = Bridge([identity], [Scripted("x")], stop=Event(), pause=lambda seconds: None)
     assert bridge.step(requests.Session()) == pause
 
 
@@ -481,9 +487,9 @@ def test_a_worker_that_the_horde_refuses_ends_with_the_reason() -> None:
         status=403,
         json={"message": "Wrong credentials", "rc": "WrongCredentials"},
     )
-    identity = WorkerIdentity("http://h.invalid", "w", "key", threads=3)
+    identity = WorkerIdentity("http://h.invalid", "w", "key")
     with pytest.raises(WorkerRejected, match="refuses this worker: Wrong credentials"):
-        Bridge(identity, Scripted("x"), stop=Event()).run()
+        Bridge([identity], [Scripted("x")], stop=Event(), threads=3).run()
 
 
 @responses.activate
@@ -495,7 +501,9 @@ def test_a_text_is_submitted_again_until_the_horde_has_it() -> None:
     last = responses.post(f"{base}/submit", json={"reward": 1.0})
     pauses: list[float] = []
     identity = WorkerIdentity("http://h.invalid", "w", "key")
-    Bridge(identity, Scripted("Hello."), stop=Event(), pause=pauses.append).step(requests.Session())
+    Bridge([identity], [Scripted("Hello.")], stop=Event(), pause=pauses.append).step(
+        requests.Session()
+    )
     assert json.loads(last.calls[0].request.body) == {
         "id": "1",
         "generation": "Hello.",

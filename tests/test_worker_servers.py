@@ -187,6 +187,7 @@ def test_a_name_finds_a_model_of_the_server(names: list[str], wanted: str, chose
 @responses.activate
 def test_the_command_says_what_it_took_from_the_server() -> None:
     serve("llama_cpp")
+    responses.get(f"{URL}/health", json={"status": "ok"})
     responses.post(
         "http://h.invalid/api/v2/generate/text/pop", status=403, json={"rc": "WrongCredentials"}
     )

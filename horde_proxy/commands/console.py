@@ -6,6 +6,7 @@ would obey in them is escaped here.
 
 from __future__ import annotations
 
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -21,6 +22,17 @@ def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
 def say(text: str) -> None:
     """Print a text to stderr, beside what the command is called for."""
     echo(text, err=True)
+
+
+def show_line(text: str) -> None:
+    """Show a line at the bottom of a terminal, in place of the one before.
+
+    The cursor stays at its beginning, so that whatever is printed next replaces it.
+    """
+    width = max(get_terminal_size().columns - 1, 1)
+    shown = printable.one_line(text)[:width]
+    # Erase to the end of the line, which the one before may have been longer than.
+    click.echo(f"{shown}\x1b[K\r", err=True, nl=False)
 
 
 class PrintableErrors(click.Group):

@@ -156,7 +156,17 @@ def run(
         processes.append(_start(["serve", *(["--config", path] if path else [])], environ))
         _wait_until(lambda: _get(url + "/health/live") is not None, processes)
         for options in workers:
-            arguments = ["worker", "--horde", url, "--idle", _IDLE_SECONDS, *options]
+            # Ctrl-C ends the whole demo: its chats need not be finished.
+            arguments = [
+                "worker",
+                "--horde",
+                url,
+                "--drain",
+                "0",
+                "--idle",
+                _IDLE_SECONDS,
+                *options,
+            ]
             # Only workers get this key: for the proxy, the variable is the public horde's.
             processes.append(_start(arguments, {**environ, "AI_HORDE_API_KEY": key}))
         _wait_until(lambda: _model_count(url) >= len(workers), processes)

@@ -1,39 +1,66 @@
-"""`horde-proxy worker`: a worker for any horde, in this process."""
+"""`horde-proxy worker`: a worker for any hordes, in this process."""
 
 from __future__ import annotations
 
 import os
 import platform
 import signal
-import threading
+import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from horde_proxy.commands.console import say
+from horde_proxy.commands.worker_report import report_while_running
+from horde_proxy.commands.worker_settings import (
+    DEFAULT_DRAIN,
+    LONGEST_NAME,
+    MOST_THREADS,
+    WorkerBackendSettings,
+    WorkerHordeSettings,
+    WorkerIdleSettings,
+    WorkerProcessSettings,
+    WorkerSettings,
+    read_worker_file,
+)
+from horde_proxy.config.errors import ConfigError
 from horde_proxy.upstreams.openai.described_models import is_at_home
-from horde_proxy.upstreams.sessions import new_session, with_proxy
-from horde_proxy.worker.backends import BackendError, BackendOptions, backend_choices, open_backend
-from horde_proxy.worker.bridge import Bridge, WorkerIdentity, WorkerRejected
+from horde_proxy.worker.backends import (
+    Backend,
+    BackendError,
+    BackendOptions,
+    ReportsState,
+    backend_choices,
+    open_backends,
+)
+from horde_proxy.worker.bridge import Bridge
+from horde_proxy.worker.crew import Crew, Lane, WorkerEnd
+from horde_proxy.worker.horde import WorkerIdentity, WorkerRejected
+from horde_proxy.worker.idle import IdleRules
+from horde_proxy.worker.job_rules import JobRules
 from horde_proxy.worker.model_file import ModelFileError
-
-_LONGEST_NAME = 100
-"""The longest name that AI-Horde takes for a worker."""
+from horde_proxy.worker.status import WorkerStatus
+from horde_proxy.worker.status_page import serve_status
 
 
 @click.command()
-@click.option("--horde", metavar="URL", required=True, help="The horde to work for.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="Hordes, backends and all else, in TOML (docs/worker.md). No other option goes with it.",
+)
+@click.option("--horde", metavar="URL", help="The horde to work for.")
 @click.option(
     "--backend",
-    required=True,
     metavar="NAME|PATH|URL",
     help=f"What completes the jobs: {backend_choices()}.",
 )
 @click.option(
     "--api-key",
     envvar="AI_HORDE_API_KEY",
-    required=True,
     metavar="KEY",
     help="The worker's owner's key at the horde [AI_HORDE_API_KEY].",
 )
@@ -61,13 +88,25 @@ _LONGEST_NAME = 100
     metavar="URL",
     help="The HTTP proxy on the way to the horde [HORDE_PROXY_SERVER__PROXY_URL].",
 )
-@click.option("--threads", default=1, type=click.IntRange(1, 50), help="Jobs at a time.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    help="Jobs at a time [the server's slots, else 1].",
+)
 @click.option(
     "--idle",
     default=1.0,
     metavar="SECONDS",
     show_default=True,
     help="Pause while there is no job; after half a minute at least 0.5.",
+)
+@click.option(
+    "--drain",
+    default=DEFAULT_DRAIN,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    show_default=True,
+    help="How long running jobs may go on after SIGTERM or Ctrl-C; a second one ends them.",
 )
 @click.option("--delay", default=0.0, metavar="SECONDS", help="How long an echo takes.")
 @click.option("--speed", default=0.0, metavar="TOKENS/S", help="How fast an echo writes.")
@@ -76,37 +115,182 @@ _LONGEST_NAME = 100
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help='What an echo says instead: JSON, [{"when": REGEX, "say": TEXT}, ...].',
 )
-def worker(
-    horde: str,
-    backend: str,
-    api_key: str,
-    name: str | None,
-    proxy_url: str | None,
-    threads: int,
-    idle: float,
-    **options: Any,
-) -> None:
-    """Work for a horde: pop its jobs and complete them with a model."""
-    if not horde.startswith(("http://", "https://")):
+@click.pass_context
+def worker(context: click.Context, /, config: str | None, **options: Any) -> None:
+    """Work for hordes: pop their jobs and complete them with models."""
+    try:
+        if config is None:
+            _run(_settings_of_flags(context, options), _backend_options(options), options)
+        else:
+            _refuse_other_flags(context)
+            _run(read_worker_file(config, options["api_key"]), None, options)
+    except (BackendError, ConfigError, ModelFileError, WorkerRejected) as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _settings_of_flags(context: click.Context, options: dict[str, Any]) -> WorkerSettings:
+    """The settings that the flags mean."""
+    for parameter in context.command.params:
+        if parameter.name in ("horde", "backend", "api_key") and not options[parameter.name]:
+            raise click.MissingParameter(ctx=context, param=parameter)
+    if not options["horde"].startswith(("http://", "https://")):
         # Without a scheme every call would fail, and be tried again for ever.
         raise click.BadParameter("write it with http:// or https://", param_hint="--horde")
-    stop = threading.Event()
+    # Not validated: what the flags allowed before the file existed goes on working.
+    horde = WorkerHordeSettings.model_construct(
+        url=options["horde"],
+        api_key=options["api_key"],
+        name=options["name"],
+        idle=options["idle"],
+    )
+    backend = WorkerBackendSettings.model_construct(
+        url=options["backend"], threads=options["threads"]
+    )
+    return WorkerSettings.model_construct(
+        hordes=[horde],
+        backends=[backend],
+        worker=WorkerProcessSettings.model_construct(drain=options["drain"], status=None),
+    )
+
+
+def _backend_options(options: dict[str, Any]) -> BackendOptions:
+    names = ("model", "max_length", "max_context_length", "delay", "speed", "scenario")
+    return BackendOptions(**{name: options[name] for name in names}, report=say)
+
+
+def _refuse_other_flags(context: click.Context) -> None:
+    """Raises UsageError for a flag beside --config: nobody could tell which of the two counts."""
+    given = click.core.ParameterSource.COMMANDLINE
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name != "config" and context.get_parameter_source(name) is given:
+            raise click.UsageError(
+                f"{parameter.opts[0]} cannot go with --config: write it into the file", context
+            )
+
+
+def _run(settings: WorkerSettings, options: BackendOptions | None, flags: dict[str, Any]) -> None:
+    """Work until a signal ends it. `options` are the flags' for the only backend."""
+    end = WorkerEnd(settings.worker.drain)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: end.request())
+    status = WorkerStatus()
+    lanes = [
+        Lane(
+            backend.name or backend.url,
+            partial(
+                _bridge,
+                settings,
+                backend,
+                options or _options_of(backend, settings),
+                end=end,
+                status=status,
+                proxy_url=flags["proxy_url"],
+            ),
+        )
+        for backend in settings.backends
+    ]
+    if settings.worker.status:
+        host, _, port = settings.worker.status.rpartition(":")
+        try:
+            serve_status(host.strip("[]"), int(port), status)
+        except OSError as exc:
+            raise ConfigError(
+                f"worker.status = {settings.worker.status!r}: {exc.strerror}"
+            ) from exc
+    report_while_running(status, end, sys.stderr)
     try:
-        engine = open_backend(backend, BackendOptions(**options, report=say))
-        name = name or _default_name(engine.name)
-        identity = WorkerIdentity(horde, name, api_key, threads=threads, idle=idle)
-        say(f"{name} offers {engine.name} to {horde}")
-        proxy_url = None if is_at_home(horde) else proxy_url
-        Bridge(
-            identity, engine, stop=stop, new_session=lambda: with_proxy(new_session(), proxy_url)
-        ).run()
-    except (BackendError, ModelFileError, WorkerRejected) as exc:
-        raise click.ClickException(str(exc)) from exc
+        Crew(lanes, end, is_patient=options is None).run()
+    finally:
+        # It also ends the threads that report.
+        end.now()
+
+
+def _options_of(backend: WorkerBackendSettings, settings: WorkerSettings) -> BackendOptions:
+    denied = settings.filters.denied_models
+    # One plain name may be another name for a server's only model, as with --model.
+    is_plain = len(backend.models) == 1 and not set(backend.models[0]) & set("*?[")
+    return BackendOptions(
+        kind=backend.kind,
+        api_key=backend.api_key,
+        model=backend.models[0] if is_plain and not denied else None,
+        models=() if is_plain and not denied else backend.models or (["*"] if denied else []),
+        denied_models=denied,
+        max_length=backend.max_length,
+        max_context_length=backend.max_context_length,
+        report=say,
+    )
+
+
+def _bridge(
+    settings: WorkerSettings,
+    backend: WorkerBackendSettings,
+    options: BackendOptions,
+    *,
+    end: WorkerEnd,
+    status: WorkerStatus,
+    proxy_url: str | None,
+) -> Bridge:
+    """The bridge of a backend, which is opened for it. Raises BackendError."""
+    engines = open_backends(backend.url, options)
+    names = ", ".join(engine.name for engine in engines)
+    suffix = f"-{backend.name or engines[0].name.rpartition('/')[2]}"
+    identities = []
+    for horde in settings.hordes:
+        name = horde.name or _default_name(engines[0].name)
+        # On a horde each of the backends is a worker of its own.
+        if horde.name and len(settings.backends) > 1:
+            name = (name + suffix)[:LONGEST_NAME]
+        say(f"{name} offers {names} to {horde.url}")
+        identities.append(_identity(horde, name, proxy_url))
+    threads, origin = _threads(backend.threads, engines)
+    if threads > 1:
+        say(f"{threads} jobs at a time ({origin})")
+    return Bridge(
+        identities,
+        engines,
+        stop=end.stop,
+        drain=end.drain,
+        threads=threads,
+        rules=JobRules(settings.filters.words, settings.filters.patterns),
+        idle=_idle_rules(settings.idle),
+        status=status,
+    )
+
+
+def _identity(horde: WorkerHordeSettings, name: str, proxy_url: str | None) -> WorkerIdentity:
+    default = None if is_at_home(horde.url) else proxy_url
+    return WorkerIdentity(
+        url=horde.url,
+        name=name,
+        api_key=horde.api_key or "",
+        idle=horde.idle,
+        priority_usernames=horde.priority_usernames,
+        nsfw=horde.nsfw,
+        proxy_url=horde.proxy_url or default,
+    )
+
+
+def _idle_rules(idle: WorkerIdleSettings) -> IdleRules:
+    """When to give way. Raises ConfigError where the system does not tell its load."""
+    if idle.max_load is not None:
+        try:
+            os.getloadavg()
+        except (AttributeError, OSError) as exc:
+            raise ConfigError("idle.max_load: this system does not tell its load") from exc
+    return IdleRules(idle.max_load, idle.others, idle.abort, idle.resume_after)
+
+
+def _threads(wanted: int | None, engines: Sequence[Backend]) -> tuple[int, str]:
+    """(jobs at a time, where the number comes from)."""
+    if wanted:
+        return wanted, "as set"
+    server = engines[0]
+    slots = server.slots() if isinstance(server, ReportsState) else None
+    return min(max(slots or 1, 1), MOST_THREADS), "the server's slots"
 
 
 def _default_name(model: str) -> str:
     """A name that no other worker has: of this machine, the model and this process."""
     machine = platform.node() or "home"
-    return f"{machine}-{model.rpartition('/')[2]}-{os.getpid()}"[:_LONGEST_NAME]
+    return f"{machine}-{model.rpartition('/')[2]}-{os.getpid()}"[:LONGEST_NAME]

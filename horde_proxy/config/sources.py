@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import reduce
 from typing import Any
@@ -55,7 +55,7 @@ def load(
     try:
         config = Config.model_validate(merged)
     except ValidationError as exc:
-        raise ConfigError(_explain(exc, layers)) from None
+        raise ConfigError(explain(exc, layers, _may_be_shown, _no_such)) from None
     silent = [*_silent_places(path, environ), *_silent_layers(file, layers, names)]
     if silent and not config.says_where_chats_go():
         raise ConfigError(silent[0] + _WHAT_TO_SAY)
@@ -197,8 +197,17 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(exc: ValidationError, layers: list[Layer]) -> str:
-    """A line for each error: the setting, its value, its source and the reason."""
+def explain(
+    exc: ValidationError,
+    layers: Sequence[Layer],
+    may_be_shown: Callable[[list[str], str], bool],
+    no_such: Callable[[list[str]], str],
+) -> str:
+    """A line for each error: the setting, its value, its source and the reason.
+
+    `may_be_shown` gets a setting and the kind of the error, `no_such` makes the reason for one that
+    does not exist.
+    """
     lines = []
     for error in exc.errors():
         where = [str(part) for part in error["loc"]]
@@ -207,13 +216,13 @@ def _explain(exc: ValidationError, layers: list[Layer]) -> str:
             continue
         value = repr(error["input"])
         # A URL of any setting may have a password: http://USER:PASSWORD@HOST.
-        if "@" in value or not _may_be_shown(where, error["type"]):
+        if "@" in value or not may_be_shown(where, error["type"]):
             value = "(hidden)"
         present = where[:-1] if error["type"] == "missing" else where
         source = next((name for name, tree in reversed(layers) if _has(tree, present)), "a default")
         reason = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
-            reason = _no_such(where)
+            reason = no_such(where)
         lines.append(f"setting {'.'.join(where)} = {value} from {source}: {reason}")
     return "\n".join(lines)
 

@@ -1,239 +1,280 @@
 """The loop of a worker: pop a job, let the backend complete it, submit the text.
 
-Each thread runs the loop with its own session, one job at a time. The threads share the backend,
-which must be thread-safe, and `stop`. If the horde rejects a thread for good, the thread keeps the
-reason and sets `stop`, which ends the others; `run` raises the reason when all have ended.
+A bridge serves one backend, with one model or several, to hordes in order. Each of its threads runs
+the loop with its own sessions, one job at a time. They share the backend, which must be
+thread-safe, and two signals: after `drain` nothing is popped, after `stop` running jobs are given
+back.
+
+    pop      under a lock, one thread at a time: the first horde that has a job; none while the
+             machine is needed (`idle`) or the backend is down (`health`)
+    work     checks the job (`job_rules`), completes it, formats the text
+    submit   the text, or "faulted" with a reason
+
+A horde that rejects the worker is left out. When all have, `run` raises the first reason.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import requests
 
-from horde_proxy.aihorde.rest import api_url, client_agent, json_object, retry_after
-from horde_proxy.response_body import with_body
+from horde_proxy.prompts.tokens import estimate
 from horde_proxy.upstreams.sessions import new_session
-from horde_proxy.worker.backends import Backend, BackendError
+from horde_proxy.worker.backends import (
+    Backend,
+    BackendError,
+    JobRefused,
+    Payload,
+    ReportsState,
+)
+from horde_proxy.worker.formatting import formatted
+from horde_proxy.worker.health import BackendHealth
+from horde_proxy.worker.horde import (
+    HordeConnection,
+    Offer,
+    Outcome,
+    WorkerIdentity,
+    WorkerRejected,
+)
+from horde_proxy.worker.idle import IdleGuard, IdleRules
+from horde_proxy.worker.job_rules import JobRules
 from horde_proxy.worker.placeholders import fill_payload
+from horde_proxy.worker.status import WorkerStatus
 
-_TIMEOUT = (5.0, 30.0)
-"""Seconds to connect and to wait for an answer."""
-_SUBMIT_TRIES = 5
-# Seconds. AI-Horde-Worker pauses 1 s without a job, 2 s after an answer other than 200 and 10 s
-# without a connection (its worker/jobs/poppers.py). Here 10 s follow a refusal that lasts.
-_AFTER_FAILURE = 2.0
-_AFTER_REFUSAL = 10.0
-_LONGEST_PAUSE = 60.0
-_LONG_IDLE = 30.0
-"""Seconds without a job after which a worker pops less often: a conversation's next message mostly
-comes sooner."""
-_RARE_POPS = 0.5
-"""The least pause from then on (s): the demo's workers, which pause 0.1 s, take a fifth of the
-processor time then, and the first job waits half a second at most."""
+_BUSY_SECONDS = 0.25
+"""How often a bridge that gives way looks whether it may pop again."""
+_STOPPED = Outcome("faulted", reason="the worker is being stopped")
+_NEEDED_HERE = Outcome("faulted", reason="the worker's owner needs the machine")
 
-# Refusals that end by themselves: the owner or the horde ends a maintenance, and an address's
-# time-out expires (AI-Horde's countermeasures.py).
-_PASSING_REFUSALS = ("WorkerMaintenance", "MaintenanceMode", "TimeoutIP")
+Sessions = Mapping[HordeConnection, requests.Session]
+"""The sessions of one thread."""
 
 log = logging.getLogger(__name__)
 
 
-class WorkerRejected(Exception):
-    """The horde rejects this worker for good: its key, name or models are wrong."""
-
-
 @dataclass(frozen=True)
-class WorkerIdentity:
-    """How a worker identifies itself to the horde at `url`. `idle`: seconds between empty pops.
+class PoppedJob:
+    """A job with the horde that it came from, and the session to submit it with."""
 
-    After half a minute without a job they are at least half a second apart.
-    """
+    horde: HordeConnection
+    session: requests.Session
+    job: Mapping[str, Any]
 
-    url: str
-    name: str
-    api_key: str = field(repr=False)
-    threads: int = 1
-    idle: float = 1.0
-    contact: str = "https://horde-proxy.invalid"
+    @property
+    def id(self) -> str:
+        return str(self.job["id"])
 
 
 class Bridge:
-    """Serves one backend to one horde until `stop` is set."""
+    """Serves one backend's models to hordes until `drain` or `stop` is set.
+
+    `backends` are the models of one server, one for each. Jobs are popped from the first of the
+    hordes that has one. `name` is the bridge's in the status.
+    """
 
     def __init__(
         self,
-        identity: WorkerIdentity,
-        backend: Backend,
+        identities: Sequence[WorkerIdentity],
+        backends: Sequence[Backend],
         *,
         stop: threading.Event,
+        drain: threading.Event | None = None,
+        threads: int = 1,
+        rules: JobRules | None = None,
+        idle: IdleRules | None = None,
+        status: WorkerStatus | None = None,
         new_session: Callable[[], requests.Session] = new_session,
         pause: Callable[[float], Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._identity, self._backend, self._stop = identity, backend, stop
-        self._base = api_url(identity.url)
-        self._agent = client_agent(identity.contact)
+        self._hordes = [HordeConnection(identity, clock) for identity in identities]
+        self._backends, self._threads = {backend.name: backend for backend in backends}, threads
+        self.name = ", ".join(self._backends)
+        self._stop, self._drain = stop, drain or stop
+        self._rules, self.status = rules or JobRules(), status or WorkerStatus(clock)
+        self._health = BackendHealth(backends, clock)
+        server = backends[0] if isinstance(backends[0], ReportsState) else None
+        self.guard = IdleGuard(idle or IdleRules(), server, lambda: self._running, clock=clock)
         self._new_session = new_session
-        self._pause = pause or stop.wait
-        self._rejected: WorkerRejected | None = None
+        # An idle thread must wake up for the drain; one that submits goes on until the stop.
+        self._pause_pops, self._pause = pause or self._drain.wait, pause or stop.wait
         # Held by the one thread that pops, until it has a job; the other idle threads wait for it.
         # Fifty that pop would keep a processor busy. It guards nothing, so I/O and pauses happen
         # under it.
         self._popping = threading.Lock()
-        self._idle_seconds = 0.0
+        # Guards the number of running jobs. No I/O happens under it.
+        self._counting = threading.Lock()
+        self._running = 0
 
     def run(self) -> None:
-        """Work in the identity's number of threads until `stop` is set. Raises WorkerRejected."""
+        """Work in all threads until the worker is to end. Raises WorkerRejected."""
+        self.guard.run(self._stop)
         threads = [
-            threading.Thread(target=self._work, name=f"job-{number}")
-            for number in range(self._identity.threads)
+            # What a backend that does not end must not keep: the process.
+            threading.Thread(target=self._work, name=f"job-{number}", daemon=True)
+            for number in range(self._threads)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        if self._rejected:
-            raise self._rejected
-
-    def _work(self) -> None:
-        session = self._new_session()
-        try:
-            while not self._stop.is_set():
-                with self._popping:
-                    job, pause = self._pop(session)
-                    if job is None:
-                        self._pause(pause)
-                if job is not None:
-                    self._do(session, job)
-        except WorkerRejected as exc:
-            self._rejected = exc
-        finally:
-            self._stop.set()
+        if rejection := self._rejection():
+            raise rejection
 
     def step(self, session: requests.Session) -> float:
-        """Do at most one job. The seconds to pause before the next pop; raises WorkerRejected."""
-        job, pause = self._pop(session)
-        if job is not None:
-            self._do(session, job)
+        """Do at most one job, even if hordes or the backend are to be left alone.
+
+        The seconds to pause before the next pop; raises WorkerRejected.
+        """
+        for horde in self._hordes:
+            horde.hurry(even_if_failing=True)
+        self._health.hurry()
+        popped, pause = self._pop(dict.fromkeys(self._hordes, session))
+        if popped is not None:
+            self._do(popped)
+        if rejection := self._rejection():
+            raise rejection
         return pause
 
-    def _pop(self, session: requests.Session) -> tuple[Mapping[str, Any] | None, float]:
-        """(a job, 0), or (None, seconds to pause). Raises WorkerRejected."""
-        try:
-            response = self._post(session, "pop", self._pop_body())
-        except requests.RequestException as exc:
-            log.warning("the horde cannot be reached: %s", type(exc).__name__)
-            return None, _AFTER_FAILURE
-        if response.status_code != 200:
-            return None, self._pause_after_refusal(response)
-        job = json_object(response.content)
-        # Without a job, the answer has the same shape, but its id is null.
-        if not job.get("id"):
-            return None, self._idle_pause()
-        self._idle_seconds = 0.0
-        return job, 0.0
+    def _work(self) -> None:
+        sessions = {horde: horde.with_proxy(self._new_session()) for horde in self._hordes}
+        while not self._is_ending():
+            with self._popping:
+                popped, pause = (None, 0.0) if self._is_ending() else self._pop(sessions)
+                if popped is None and pause:
+                    self._pause_pops(pause)
+            if popped is not None:
+                self._do(popped)
 
-    def _idle_pause(self) -> float:
-        """Seconds to pause where there was no job: longer when there has been none for a while."""
-        is_long = self._idle_seconds >= _LONG_IDLE
-        pause = max(self._identity.idle, _RARE_POPS) if is_long else self._identity.idle
-        self._idle_seconds += pause
+    def _is_ending(self) -> bool:
+        return self._drain.is_set() or self._stop.is_set() or self._rejection() is not None
+
+    def _rejection(self) -> WorkerRejected | None:
+        """Why the worker cannot go on: all hordes reject it."""
+        rejections = [horde.rejected for horde in self._hordes]
+        return rejections[0] if all(rejections) else None
+
+    def _pop(self, sessions: Sessions) -> tuple[PoppedJob | None, float]:
+        """(a job, 0), or (None, seconds to pause)."""
+        if pause := self._hold():
+            return None, pause
+        pauses = []
+        for horde in self._hordes:
+            if due_in := horde.due_in():
+                pauses.append(due_in)
+                continue
+            job = horde.pop(sessions[horde], self._offer())
+            self.status.failing(horde.identity.label, horde.is_failing())
+            if job is not None:
+                # After a job the first horde comes first again, however little time has passed.
+                for other in self._hordes:
+                    other.hurry()
+                return PoppedJob(horde, sessions[horde], job), 0.0
+            pauses.append(math.inf if horde.rejected else horde.pause)
+        pause = min(pauses)
+        return None, 0.0 if pause == math.inf else pause
+
+    def _hold(self) -> float:
+        """Seconds for which nothing is popped, because of the machine or the backend."""
+        reason = self.guard.reason
+        pause = _BUSY_SECONDS if reason else self._health.rest()
+        if pause and not reason:
+            reason = "the backend is down" if self._health.is_down else "the backend failed"
+        self.status.hold(self.name, reason)
         return pause
 
-    def _do(self, session: requests.Session, job: Mapping[str, Any]) -> None:
-        state, text = self._generation(job)
-        # The horde refuses a text with a NUL in it, and the job would run into its time-out.
-        text = text.replace("\0", "")
-        self._submit(session, {"id": job["id"], "generation": text, "seed": 0, "state": state})
+    def _offer(self) -> Offer:
+        """All models, with the lengths that each of them can do."""
+        backends = self._backends.values()
+        return Offer(
+            models=list(self._backends),
+            max_length=min(backend.max_length for backend in backends),
+            max_context_length=min(backend.max_context_length for backend in backends),
+            threads=self._threads,
+            refused_words=self._rules.words,
+        )
 
-    def _generation(self, job: Mapping[str, Any]) -> tuple[str, str]:
-        """(state, text) of a job; "faulted" gives it back to the queue at once."""
-        payload, tags = job.get("payload") or {}, self._backend.tags
+    def _do(self, popped: PoppedJob) -> None:
+        model = str(popped.job.get("model") or self.name)
+        payload = popped.job.get("payload")
+        length = payload.get("max_length") if isinstance(payload, Mapping) else None
+        label = popped.horde.identity.label
+        running = self.status.begin(
+            popped.id, label, model, length if isinstance(length, int) else 0
+        )
+        self._count(1)
         try:
-            if tags:
-                payload = fill_payload(payload, tags)
-            text = self._backend.generate(payload, self._stop.is_set)
+            outcome = self._outcome(popped.job)
+        finally:
+            self._count(-1)
+        kudos = popped.horde.submit(
+            popped.session, outcome.body(popped.id), self._pause, self._stop.is_set
+        )
+        self.status.end(running, outcome.state, estimate(outcome.text), kudos)
+
+    def _outcome(self, job: Mapping[str, Any]) -> Outcome:
+        """What becomes of a job. A failure gives it back to the queue at once."""
+        aborted = threading.Event()
+
+        def cancelled() -> bool:
+            # Once it is aborted it stays so, though the guard may be quiet again by then.
+            if self.guard.aborts:
+                aborted.set()
+            return self._stop.is_set() or aborted.is_set()
+
+        outcome = self._attempt(job, cancelled)
+        # A backend that is cancelled returns an incomplete text, or fails.
+        if self._stop.is_set():
+            return _STOPPED
+        return _NEEDED_HERE if aborted.is_set() else outcome
+
+    def _attempt(self, job: Mapping[str, Any], cancelled: Callable[[], bool]) -> Outcome:
+        try:
+            self._rules.check(job)
+            backend = self._backend_of(job)
+            payload: Payload = job.get("payload") or {}
+            if backend.tags:
+                payload = fill_payload(payload, backend.tags)
+            text = formatted(backend.generate(payload, cancelled), payload)
+        except JobRefused as exc:
+            log.warning("job %s is refused: %s", job["id"], exc)
+            return Outcome("faulted", reason=exc.reason)
         except BackendError as exc:
-            log.warning("job %s failed: %s", job["id"], exc)
-            return "faulted", ""
+            return self._failed(job, exc, cancelled)
         # A malformed payload must not end the worker.
         except Exception:
             log.exception("job %s failed", job["id"])
-            return "faulted", ""
-        # A backend that is being stopped returns an incomplete text.
-        return ("faulted", "") if self._stop.is_set() else ("ok", text)
+            return Outcome("faulted", reason="the worker failed on the job")
+        if not cancelled():
+            self._health.worked()
+        return Outcome("ok", text)
 
-    def _submit(self, session: requests.Session, body: Mapping[str, Any]) -> None:
-        """Submit a text. It is safe to repeat after a failure: the horde refuses a second text."""
-        for _ in range(_SUBMIT_TRIES):
-            try:
-                response = self._post(session, "submit", body)
-            except requests.RequestException as exc:
-                log.warning("job %s is not submitted yet: %s", body["id"], type(exc).__name__)
-                self._pause(_AFTER_FAILURE)
-                continue
-            if _is_busy(response):
-                self._pause(_requested_pause(response))
-                continue
-            if response.status_code != 200:
-                code = json_object(response.content).get("rc")
-                log.warning("the horde refuses the text of job %s: %s", body["id"], code)
-            return
-        log.error("job %s could not be submitted", body["id"])
+    def _failed(
+        self, job: Mapping[str, Any], error: BackendError, cancelled: Callable[[], bool]
+    ) -> Outcome:
+        if not cancelled():
+            log.warning("job %s failed: %s", job["id"], error)
+            self._health.failed(error)
+        return Outcome("faulted", reason=error.reason)
 
-    def _pause_after_refusal(self, response: requests.Response) -> float:
-        """Seconds until the next pop. Raises WorkerRejected if the refusal will never end."""
-        if _is_busy(response):
-            return _requested_pause(response)
-        body = json_object(response.content)
-        reason = body.get("errors") or body.get("rc")
-        # Without any code, the answer is the page of a proxy or load balancer between us.
-        if not reason or reason in _PASSING_REFUSALS:
-            log.warning("the horde gives no jobs right now (%s)", reason or response.status_code)
-            return _AFTER_REFUSAL
-        if reason == "InvalidAPIKey":
-            raise WorkerRejected("the horde does not know this worker's API key")
-        message = body.get("errors") or body.get("message") or response.status_code
-        raise WorkerRejected(f"the horde refuses this worker: {message}")
+    def _backend_of(self, job: Mapping[str, Any]) -> Backend:
+        """The backend of the job's model. Raises JobRefused."""
+        backends = list(self._backends.values())
+        # The only one, whatever the horde calls it.
+        if len(backends) == 1:
+            return backends[0]
+        backend = self._backends.get(str(job.get("model")))
+        if backend is None:
+            raise JobRefused("its model is not offered here", "this worker has no such model")
+        return backend
 
-    def _post(
-        self, session: requests.Session, path: str, body: Mapping[str, Any]
-    ) -> requests.Response:
-        response = session.post(
-            f"{self._base}/generate/text/{path}",
-            json=body,
-            timeout=_TIMEOUT,
-            headers={"apikey": self._identity.api_key, "Client-Agent": self._agent},
-            stream=True,
-        )
-        return with_body(response)
-
-    def _pop_body(self) -> dict[str, Any]:
-        identity, backend = self._identity, self._backend
-        return {
-            "name": identity.name,
-            "models": [backend.name],
-            "max_length": backend.max_length,
-            "max_context_length": backend.max_context_length,
-            "threads": identity.threads,
-            "nsfw": True,
-            "bridge_agent": self._agent,
-            "softprompts": [],
-            "priority_usernames": [],
-            "amount": 1,
-        }
-
-
-def _is_busy(response: requests.Response) -> bool:
-    return response.status_code == 429 or response.status_code >= 500
-
-
-def _requested_pause(response: requests.Response) -> float:
-    """Seconds to wait by a busy horde's Retry-After, at most a minute."""
-    seconds = retry_after(response.headers.get("Retry-After", ""), time.time())
-    return min(float(seconds or _AFTER_FAILURE), _LONGEST_PAUSE)
+    def _count(self, difference: int) -> None:
+        with self._counting:
+            self._running += difference

@@ -80,7 +80,16 @@ class Processes:
     def work(self, url: str, *options: str) -> subprocess.Popen[bytes]:
         """An echo worker, once its model is on offer."""
         process = self.start(
-            "worker", "--horde", url, "--backend", "echo", "--idle", "0.05", *options
+            "worker",
+            "--horde",
+            url,
+            "--backend",
+            "echo",
+            "--idle",
+            "0.05",
+            "--drain",
+            "0",
+            *options,
         )
         until(lambda: "echo" in requests.get(f"{url}/v1/models", timeout=60).text)
         return process

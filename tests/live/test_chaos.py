@@ -21,7 +21,8 @@ from requests.adapters import HTTPAdapter
 
 from horde_proxy.worker.backends import BackendError
 from horde_proxy.worker.backends.echo import Echo
-from horde_proxy.worker.bridge import Bridge, WorkerIdentity
+from horde_proxy.worker.bridge import Bridge
+from horde_proxy.worker.horde import WorkerIdentity
 from tests.live.processes import KEY, Processes, answers, free_port, running_requests, until
 
 CHATS = 2000
@@ -204,7 +205,8 @@ def test_two_thousand_chats_end_whatever_the_horde_does(
     )
     steady = [processes.work(horde, "--threads", "30") for _ in range(2)]
     stop = threading.Event()
-    shaky = Bridge(WorkerIdentity(horde, "shaky", KEY, threads=4, idle=0.05), Shaky(), stop=stop)
+    identity = WorkerIdentity(horde, "shaky", KEY, idle=0.05)
+    shaky = Bridge([identity], [Shaky()], stop=stop, threads=4)
     threading.Thread(target=shaky.run, daemon=True).start()
     until(lambda: answers(f"{url}/health/ready"))
     between.faulty = True

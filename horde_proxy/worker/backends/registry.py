@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from horde_proxy.worker.backends import built_in, echo, ngram
-from horde_proxy.worker.backends.base import Backend, BackendError, BackendOptions, OpenBackend
+from horde_proxy.worker.backends.base import (
+    Backend,
+    BackendDown,
+    BackendError,
+    BackendOptions,
+    OpenBackend,
+)
 from horde_proxy.worker.backends.kobold import KoboldServer
 from horde_proxy.worker.backends.ollama import OllamaServer
 from horde_proxy.worker.backends.openai import SERVERS, OpenAIServer
@@ -101,5 +107,5 @@ def _kinds(options: BackendOptions) -> Sequence[BackendKind]:
 
 def _unknown(name: str) -> BackendError:
     if is_url(name):
-        return BackendError(f"{name} is not {_any_server()} with a model, or it is not running")
+        return BackendDown(f"{name} is not {_any_server()} with a model, or it is not running")
     return BackendError(f"unknown backend {name!r}: use {backend_choices()}")

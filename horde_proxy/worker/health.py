@@ -1,0 +1,84 @@
+"""Whether the backends of a bridge may get jobs: after failures they are left alone for a while.
+
+States: working, and resting after a failure. Each further failure makes the rest longer. A backend
+that is down is asked for its state before the next pop, so that no job is wasted on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Sequence
+
+from horde_proxy.worker.backends import Backend, BackendDown, BackendError, ReportsState
+
+_FIRST_REST = 2.0
+_LONGEST_REST = 300.0
+"""Seconds. AI-Horde puts a worker into maintenance that fails 20 jobs within an hour; this is less
+than 20 from the fourth failure on."""
+_LONGEST_PROBE_REST = 30.0
+"""Seconds between two questions to a backend that is down, which cost nothing."""
+_CHECK_SECONDS = 10.0
+"""How often a backend without jobs is asked whether it is up."""
+
+log = logging.getLogger(__name__)
+
+
+class BackendHealth:
+    """The health of the backends of one bridge, which are one server."""
+
+    def __init__(self, backends: Sequence[Backend], clock: Callable[[], float]) -> None:
+        server = backends[0]
+        self._server = server if isinstance(server, ReportsState) else None
+        self._clock = clock
+        # Guards the times and counts below: threads of the bridge report failures at the same
+        # time. The backend is asked for its state outside of it.
+        self._lock = threading.Lock()
+        self._failures, self._probes = 0, 0
+        self._rests_until = self._checked_at = -math.inf
+        self.is_down = False
+
+    def rest(self) -> float:
+        """Seconds for which no job may be popped; 0 if the backend works. May ask the backend."""
+        now = self._clock()
+        if now < self._rests_until:
+            return self._rests_until - now
+        if self._server and (self.is_down or now - self._checked_at >= _CHECK_SECONDS):
+            self._check(self._server)
+        return max(self._rests_until - now, 0.0)
+
+    def hurry(self) -> None:
+        """Do not rest any longer."""
+        self._rests_until = -math.inf
+
+    def worked(self) -> None:
+        """A job was done."""
+        with self._lock:
+            self._failures, self._checked_at = 0, self._clock()
+
+    def failed(self, error: BackendError) -> None:
+        """A job failed, and the next one might as well."""
+        with self._lock:
+            self._failures += 1
+            self.is_down = isinstance(error, BackendDown)
+            self._rests_until = self._clock() + _doubled(self._failures, _LONGEST_REST)
+
+    def _check(self, server: ReportsState) -> None:
+        try:
+            server.state()
+        except BackendDown as exc:
+            if not self.is_down or not self._probes:
+                log.warning("no jobs are popped: %s", exc)
+            self.is_down, self._probes = True, self._probes + 1
+            self._rests_until = self._clock() + _doubled(self._probes, _LONGEST_PROBE_REST)
+        else:
+            if self._probes:
+                log.warning("the backend answers again: jobs are popped")
+            self.is_down, self._probes = False, 0
+        self._checked_at = self._clock()
+
+
+def _doubled(times: int, most: float) -> float:
+    """2, 4, 8 ... seconds, at most `most`."""
+    return float(min(_FIRST_REST * 2 ** min(times - 1, 10), most))
