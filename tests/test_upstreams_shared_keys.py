@@ -173,6 +173,52 @@ def test_a_500_that_a_limit_explains_names_the_limit(is_stream: bool, first: int
 
 
 @responses.activate
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (
+            {"max_text_tokens": 100},
+            "The shared key allows at most 100 tokens (max_text_tokens) for each request, and this "
+            "one needs 300. Ask for less, or ask its owner for more.",
+        ),
+        (
+            {"max_text_tokens": -1, "max_requests": 5, "requests": 5},
+            "The request is beyond a limit of the shared key.",
+        ),
+    ],
+)
+def test_a_private_horde_refuses_what_is_beyond_a_limit(limits: Any, message: str) -> None:
+    horde_of_a_shared_key(max_text_tokens=300)
+    refusal = {"message": "x", "rc": "SharedKeyLimitExceeded"}
+    responses.post(SUBMIT, status=403, json=refusal)
+    http = world("0000000000").configure(access={"mode": "passthrough"}).http()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    http.get("/v1/horde/account", headers=headers)
+    document = recorded("sharedkey_get_1")
+    document["json"].update(limits)
+    responses.replace(responses.GET, SHARED_KEY, **document)
+    response = http.post("/v1/chat/completions", json=CHAT, headers=headers)
+    assert response.status_code == 403
+    assert response.json is not None
+    assert response.json["error"]["message"] == message
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"max_requests": 5, "requests": 2}, 3),
+        ({"max_requests": 5, "requests": 7}, 0),
+        ({"max_requests": 5}, 5),
+        ({"max_requests": -1, "requests": 2}, None),
+        ({"max_requests": "x", "requests": "y"}, None),
+        ({}, None),
+    ],
+)
+def test_the_requests_that_a_shared_key_has_left(document: Any, expected: int | None) -> None:
+    assert read_shared_key(document).requests_left == expected
+
+
+@responses.activate
 def test_a_500_that_no_limit_explains_stays_a_fault_of_the_horde() -> None:
     horde_of_a_shared_key()
     failure = UpstreamFailed("The horde failed on this request.")
@@ -216,6 +262,7 @@ def test_the_account_shows_the_shared_key_without_the_key() -> None:
         "max_text_tokens": 100,
         "max_image_pixels": 262144,
         "max_image_steps": 20,
+        "requests_left": None,
     }
     assert KEY not in response.text
 

@@ -21,7 +21,7 @@ from horde_proxy.database.errors import DatabaseError
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from horde_proxy.private_horde import PrivateHorde
+    from horde_proxy.private_horde import AccessRules, PrivateHorde
 
 _PATH = "/api/v2/"
 _OWNERS_KUDOS = 1_000_000
@@ -41,7 +41,7 @@ class PrivateApp:
 
 def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> PrivateApp:
     """Serve a private horde under its own path of an app."""
-    from horde_proxy.private_horde import AccessRules, PrivateHorde, blueprint
+    from horde_proxy.private_horde import PrivateHorde, blueprint
 
     key = settings.private_horde.api_key or runtime.new_secret()
     strict = settings.private_horde.strict
@@ -53,12 +53,7 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         wall_clock=runtime.now,
         rate_limits=strict,
         upfront_kudos=strict,
-        access=AccessRules(
-            registration=settings.private_horde.registration,
-            anonymous=is_open(settings),
-            anonymous_concurrency=settings.private_horde.anonymous_concurrency,
-            anonymous_max_length=settings.private_horde.anonymous_max_length,
-        ),
+        access=access_rules(settings),
     )
     _ensure_owner(horde, key, is_from_settings=settings.private_horde.api_key is not None)
     private = Flask("private_horde", static_folder=None)
@@ -81,6 +76,19 @@ def _ensure_owner(horde: PrivateHorde, key: str, *, is_from_settings: bool) -> N
         )
     except (DatabaseError, ValueError) as exc:
         raise ConfigError(str(exc)) from exc
+
+
+def access_rules(settings: Config) -> AccessRules:
+    """Who may join the private horde, and what may be done without an account."""
+    from horde_proxy.private_horde import AccessRules
+
+    private = settings.private_horde
+    return AccessRules(
+        registration=private.registration,
+        anonymous=is_open(settings),
+        anonymous_concurrency=private.anonymous_concurrency,
+        anonymous_max_length=private.anonymous_max_length,
+    )
 
 
 def is_open(settings: Config) -> bool:

@@ -24,7 +24,8 @@ from horde_proxy.metrics import OTHER
 FROM_OUTSIDE = "horde_proxy.from_outside"
 """In the WSGI environ of calls that came over HTTP. No client can set it: it is no header."""
 _WRONG_KEY = frozenset({"InvalidAPIKey", "UserNotFound"})
-"""The codes of a wrong key; GET find_user answers with the second."""
+"""The codes of a wrong key; GET find_user answers with the second. Where the key was known, they
+are about a shared key or an account of the path."""
 
 
 def register(private: Flask, proxy: Flask) -> None:
@@ -55,7 +56,7 @@ def _refuse_guess(ctx: AppContext, response: Response) -> None:
     """Make a 429 of the answer to a wrong key where there were too many."""
     key = request.headers.get("apikey")
     g.record.error = g.get("refusal")
-    if key is None or g.record.error not in _WRONG_KEY:
+    if key is None or "username" in g or g.record.error not in _WRONG_KEY:
         return
     try:
         count_wrong_key(ctx, key)

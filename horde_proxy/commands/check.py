@@ -197,9 +197,12 @@ def _shared_key(what: str, shared: SharedKey, now: float) -> Finding:
     what += f"; of the shared key {left}"
     if shared.max_text_tokens is not None:
         what += f", at most {shared.max_text_tokens} tokens a request"
+    if shared.requests_left is not None:
+        what += f", {shared.requests_left} requests left"
     if shared.end is not None:
         what += f", until {shared.end}"
-    is_over = shared.kudos == 0 or (shared.expires is not None and shared.expires <= now)
+    is_over = 0 in (shared.kudos, shared.requests_left)
+    is_over = is_over or (shared.expires is not None and shared.expires <= now)
     return Finding(what, "ask the owner of the shared key to renew it" if is_over else "")
 
 

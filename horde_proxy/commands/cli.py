@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
         "models": "models:list_models",
         "opencode": "opencode:opencode",
         "serve": "serve:serve",
+        "users": "users:users",
         "worker": "worker:worker",
     }.items()
 }

@@ -31,6 +31,7 @@ from horde_proxy.private_horde import (
     uptime,
     worker_messages,
 )
+from horde_proxy.private_horde.administration import Administration
 from horde_proxy.private_horde.errors import key_missing, refusal
 from horde_proxy.private_horde.fleet import Fleet
 from horde_proxy.private_horde.job_choice import JobChoice
@@ -139,6 +140,7 @@ class PrivateHorde:
         self.people = People(self._changing, self._reading)
         self.fleet = Fleet(self._changing, self._reading)
         self.moderation = Moderation(self._changing, self._reading)
+        self.administration = Administration(self._changing, self._reading)
 
     @contextmanager
     def _begin(self, now: float) -> Iterator[Operation]:
@@ -266,7 +268,7 @@ class PrivateHorde:
         (403), and for a worker without an account of its own AnonForbiddenWorker (403). Only with
         `shared`, a shared key is known.
         """
-        self.check_key_sent(api_key)
+        self._check_key_sent(api_key)
         with self._reading() as op:
             payer = accounts.require_payer(op, api_key or "")
         if payer.shared_key is not None and not shared:
@@ -275,7 +277,16 @@ class PrivateHorde:
             raise refusal("AnonForbiddenWorker")
         return payer.username
 
-    def check_key_sent(self, api_key: str | None) -> None:
+    def identify(self, api_key: str | None) -> str:
+        """The username of a key's account, also of one that may not act.
+
+        Raises HordeError: 400 without a key, InvalidAPIKey (401).
+        """
+        self._check_key_sent(api_key)
+        with self._reading() as op:
+            return accounts.known(op, api_key or "").username
+
+    def _check_key_sent(self, api_key: str | None) -> None:
         """Raises HordeError (400) without a key."""
         if api_key is None:
             raise key_missing()

@@ -63,6 +63,9 @@ def _set(op: Operation, account: HordeAccount, name: str, value: Any) -> Body:
 
 
 def _set_role(op: Operation, account: HordeAccount, name: str, value: bool) -> Body:
+    # Everybody would have the role.
+    if account.anonymous:
+        raise refusal("AnonForbidden")
     before = concurrency_of(account.roles)
     account.roles = with_role(account.roles, name, value)
     after = concurrency_of(account.roles)

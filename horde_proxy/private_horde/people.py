@@ -22,8 +22,8 @@ from horde_proxy.private_horde import (
 )
 from horde_proxy.private_horde.errors import refusal, user_not_found
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.people_responses import AccountDetail, AccountView
-from horde_proxy.private_horde.records import HordeAccount, HordeSharedKey, Worker
+from horde_proxy.private_horde.people_responses import AccountDetail, view_of
+from horde_proxy.private_horde.records import HordeAccount, HordeSharedKey
 
 Body = dict[str, Any]
 Begin = Callable[[], AbstractContextManager[Operation]]
@@ -56,7 +56,7 @@ class People:
             if payer is None:
                 raise refusal("UserNotFound")
             detail = AccountDetail.OWN if payer.shared_key is None else AccountDetail.PUBLIC
-            body = people_responses.user(_view(op, payer.account), detail)
+            body = people_responses.user(view_of(op, payer.account), detail)
             return {**body, "username": payer.username}
 
     def users(self, page: int = 1, sort: str = "kudos") -> list[Body]:
@@ -75,7 +75,7 @@ class People:
                 offset=offset,
                 limit=_PAGE,
             )
-            return [people_responses.listed_user(_view(op, account)) for account in found]
+            return [people_responses.listed_user(view_of(op, account)) for account in found]
 
     def user(self, api_key: str | None, user_id: str) -> Body:
         """GET users/{id}: more of it for the account itself and for moderators.
@@ -85,7 +85,7 @@ class People:
         with self._reading() as op:
             caller = None if api_key is None else accounts.known(op, api_key)
             account = _numbered(op, user_id)
-            return people_responses.user(_view(op, account), _detail(caller, account))
+            return people_responses.user(view_of(op, account), _detail(caller, account))
 
     def change(self, api_key: str | None, user_id: str, body: Any) -> Body:
         """PUT users/{id}: what was changed. Raises what `membership.change` raises."""
@@ -272,16 +272,6 @@ def _detail(caller: HordeAccount | None, account: HordeAccount) -> AccountDetail
         return AccountDetail.MODERATOR
     is_own = caller.id == account.id and not caller.anonymous
     return AccountDetail.OWN if is_own else AccountDetail.PUBLIC
-
-
-def _view(op: Operation, account: HordeAccount) -> AccountView:
-    return AccountView(
-        account,
-        op.tx.find(Worker, owner_id=account.id),
-        op.tx.find(HordeSharedKey, account_id=account.id),
-        op.tx.open_requests(account.id),
-        op.now,
-    )
 
 
 def _shared_key(op: Operation, key: HordeSharedKey) -> Body:

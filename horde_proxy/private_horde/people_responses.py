@@ -12,6 +12,7 @@ from email.utils import formatdate
 from enum import IntEnum
 from typing import Any
 
+from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
     AccountKey,
     HordeAccount,
@@ -52,6 +53,17 @@ class AccountView:
         """Its open requests by kind; a kind that it never used is missing (find_user_moderator)."""
         ids = [request.id for request in self.requests]
         return {"text": ids} if ids or self.account.requests_sent else {}
+
+
+def view_of(op: Operation, account: HordeAccount) -> AccountView:
+    """An account with all that belongs to it."""
+    return AccountView(
+        account,
+        op.tx.find(Worker, owner_id=account.id),
+        op.tx.find(HordeSharedKey, account_id=account.id),
+        op.tx.open_requests(account.id),
+        op.now,
+    )
 
 
 def user(view: AccountView, detail: AccountDetail) -> Body:

@@ -22,7 +22,9 @@ def _users(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _user(horde: PrivateHorde, user_id: str) -> tuple[Any, int]:
-    return horde.people.user(api_key(), user_id), 200
+    if (key := api_key()) is not None:
+        g.username = horde.identify(key)
+    return horde.people.user(key, user_id), 200
 
 
 def _change_user(horde: PrivateHorde, user_id: str) -> tuple[Any, int]:
@@ -32,7 +34,7 @@ def _change_user(horde: PrivateHorde, user_id: str) -> tuple[Any, int]:
 
 def _delete_user(horde: PrivateHorde, user_id: str) -> tuple[Any, int]:
     # Not `checked_key`: a deleted account may wipe itself a month later.
-    horde.check_key_sent(key := api_key())
+    g.username = horde.identify(key := api_key())
     return horde.people.delete(key, user_id), 200
 
 

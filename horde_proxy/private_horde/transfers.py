@@ -32,7 +32,7 @@ def transfer(
     digest = key_digest(token) if token else ""
     if digest:
         for earlier in op.tx.find(KudosTransfer, sender_id=sender.id):
-            if earlier.token == digest:
+            if earlier.token == digest and _is_remembered(op, earlier):
                 return earlier.amount
     if _has_sent_recently(op, receiver, sender):
         raise refusal("TooFastKudosTransfers")
@@ -73,9 +73,14 @@ def _has_sent_recently(op: Operation, account: HordeAccount, to: HordeAccount) -
 def _remember(op: Operation, transfer: KudosTransfer) -> None:
     """Keep a transfer, and drop those of the same sender that are too old to matter."""
     for earlier in op.tx.find(KudosTransfer, sender_id=transfer.sender_id):
-        if abs(op.now - earlier.at) > _REMEMBERED_SECONDS:
+        if not _is_remembered(op, earlier):
             op.tx.delete(earlier)
     op.tx.add(transfer)
+
+
+def _is_remembered(op: Operation, transfer: KudosTransfer) -> bool:
+    # A clock that was put back must not keep a transfer for years.
+    return abs(op.now - transfer.at) <= _REMEMBERED_SECONDS
 
 
 def award(op: Operation, admin: HordeAccount, target: str, amount: float) -> float:

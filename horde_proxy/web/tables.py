@@ -180,6 +180,8 @@ def _shared_key(key: SharedKey) -> list[list[str]]:
     pairs = [["Kudos of the shared key", "unlimited" if key.kudos is None else number(key.kudos)]]
     if key.max_text_tokens is not None:
         pairs.append(["Tokens a request", f"at most {number(key.max_text_tokens)}"])
+    if key.requests_left is not None:
+        pairs.append(["Requests of the shared key", f"{number(key.requests_left)} left"])
     if key.end is not None:
         pairs.append(["Shared key ends", key.end])
     return pairs

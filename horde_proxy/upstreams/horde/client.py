@@ -33,6 +33,7 @@ from horde_proxy.json_reading import parse_json
 from horde_proxy.response_body import LONGEST_BODY, UnreadableBody, with_body
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.horde.jobs import JobKind
+from horde_proxy.upstreams.horde.shared_keys import SharedKeyLimit
 from horde_proxy.upstreams.lean_adapter import prepared
 
 LONGEST_RETRY_AFTER = 120
@@ -225,9 +226,13 @@ _TOO_FEW_KUDOS = "The API key does not have the kudos that this request needs."
 _SHARED_KEYS = {
     "SharedKeyEmpty": "The shared key has no kudos left.",
     "SharedKeyExpired": "The shared key has expired.",
+    "SharedKeyInsufficientKudos": "The shared key has too few kudos left for this request.",
     "SharedKeyAssignedStyles": "The shared key pays for the styles of its owner only.",
 }
-_FORBIDDEN = {"DeletedUser": "The horde account of this key was deleted."}
+_FORBIDDEN = {
+    "DeletedUser": "The horde account of this key was deleted.",
+    "BlockedUser": "The horde account of this key is blocked.",
+}
 # By code: our message, and the client's parameter that is to blame.
 _BAD_REQUESTS: dict[str, tuple[str, str | None]] = {
     "MissingPrompt": ("The messages hold no text.", "messages"),
@@ -255,6 +260,9 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
         return NotTaken("The horde takes no requests now.")
     if status == 401 or code in ("InvalidAPIKey", "UserNotFound"):
         return InvalidApiKey("The horde does not know this API key.")
+    # Of a private horde: too many tokens, or no request of the key left.
+    if code == "SharedKeyLimitExceeded":
+        return SharedKeyLimit("The request is beyond a limit of the shared key.")
     if code == "KudosUpfront" or code.startswith("SharedKey"):
         return InsufficientKudos(_SHARED_KEYS.get(code, _TOO_FEW_KUDOS))
     if code == "CorruptPrompt":

@@ -23,6 +23,7 @@ from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.jobs import Estimate, JobSpec, Progress, Status
 from horde_proxy.upstreams.horde.polling import Expected, PollSchedule
+from horde_proxy.upstreams.horde.shared_keys import SharedKeyLimit
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 from horde_proxy.upstreams.horde.webhook import PUSHED
 
@@ -113,7 +114,7 @@ class RunningRequest:
             except NotTaken:
                 job.caller.submits.give_back()
                 raise
-            except ServerFault as exc:
+            except (ServerFault, SharedKeyLimit) as exc:
                 raise self._horde.accounts.explained(exc, job.api_key, payload) from None
         if self._mailbox is not None:
             self._mailbox.expect(self.id)

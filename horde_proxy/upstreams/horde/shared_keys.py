@@ -1,7 +1,8 @@
 """What a shared key may be used for: its kudos, its limits and its end. No I/O.
 
 A shared key pays from the account of its owner. The horde answers a request beyond one of its
-limits with a plain 500 (captures text_async_sharedkey_over_limit, sharedkey_image_too_big).
+limits with a plain 500 (captures text_async_sharedkey_over_limit, sharedkey_image_too_big), a
+private horde with a 403 and the code SharedKeyLimitExceeded.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class SharedKey:
     """A shared key, without the key itself. None: unlimited, or no end.
 
     `kudos` are left, `utilized` were spent. `expires` is Unix time. The limits are those of one
-    request.
+    request. `requests_left` is how many it may still send; only a private horde limits that.
     """
 
     name: str = ""
@@ -41,6 +42,7 @@ class SharedKey:
     max_text_tokens: int | None = None
     max_image_pixels: int | None = None
     max_image_steps: int | None = None
+    requests_left: int | None = None
 
     @property
     def end(self) -> str | None:
@@ -84,7 +86,13 @@ def read_shared_key(document: Mapping[str, Any]) -> SharedKey:
         max_text_tokens=_limit(document.get("max_text_tokens")),
         max_image_pixels=_limit(document.get("max_image_pixels")),
         max_image_steps=_limit(document.get("max_image_steps")),
+        requests_left=_requests_left(document),
     )
+
+
+def _requests_left(document: Mapping[str, Any]) -> int | None:
+    most, sent = _limit(document.get("max_requests")), finite(document.get("requests"))
+    return None if most is None else max(most - int(sent or 0), 0)
 
 
 def _limit(value: object) -> int | None:
