@@ -323,3 +323,85 @@ def test_a_database_keeps_teams_messages_filters_modes_and_news(tmp_path: Path) 
     second.fleet.delete_worker(ADMIN, worker_id)
     assert second.moderation.team(team_id)["worker_count"] == 0
     second.store.close()
+
+
+# Kudos
+
+
+def sums_up(world: World) -> None:
+    """Every balance is the sum of its ledger, and every escrow what was put aside."""
+    for number in range(6):
+        entries = ledger(world, number)
+        holder = account(world, number)
+        assert holder.kudos == pytest.approx(sum(entry.amount for entry in entries))
+        aside = -sum(entry.amount for entry in entries if entry.reason == "escrow")
+        assert holder.escrow == pytest.approx(aside)
+
+
+def test_half_of_an_untrusted_owners_earnings_is_put_aside_until_it_is_trusted(
+    world: World,
+) -> None:
+    world.submit()
+    reward = world.deliver(world.pop("w", BOB)[0], key=BOB)
+    assert account(world, 3).kudos == pytest.approx(reward / 2)
+    shown = world.get("users/3", apikey=ADMIN).get_json()
+    assert shown["evaluating_kudos"] == round(reward / 2, 2)
+    sums_up(world)
+    call(world, "PUT", "users/3", trusted=True)
+    assert account(world, 3).kudos == pytest.approx(reward)
+    assert account(world, 3).escrow == 0
+    sums_up(world)
+
+
+def test_an_untrusted_owners_uptime_is_put_aside_as_a_whole(world: World) -> None:
+    world.pop("manual-text-1", BOB)
+    stay_online(world, 600, BOB)
+    assert (account(world, 3).kudos, account(world, 3).escrow) == (0, 97.14)
+    sums_up(world)
+
+
+def free_world() -> World:
+    world = World(kudos=False, upfront_kudos=True)
+    world.horde.add_account(ADMIN, "admin", roles=("admin",))
+    return world
+
+
+def test_without_kudos_nothing_is_paid_or_earned() -> None:
+    world = free_world()
+    request_id = world.submit(BOB, max_length=4000, max_context_length=4096)
+    world.deliver(*world.pop(max_length=4096))
+    assert world.status(request_id)["kudos"] == 0
+    assert (account(world, 1).kudos, account(world, 3).kudos) == (0, 0)
+    body = {"prompt": "x", "dry_run": True}
+    assert world.post("/api/v2/generate/text/async", BOB, body).get_json() == {"kudos": 0}
+    assert world.get("status/modes").get_json()["kudos"] == "off"
+
+
+def test_without_kudos_the_account_that_got_least_comes_first() -> None:
+    world = free_world()
+    for number in range(3):
+        world.submit(ALICE, prompt=f"alice {number}")
+    world.submit(BOB, prompt="bob 0")
+    world.submit(BOB, prompt="bob 1", max_length=16)
+    order = [world.popped() for _ in range(5)]
+    assert order == ["alice 0", "bob 0", "alice 1", "bob 1", "alice 2"]
+
+
+def test_without_kudos_what_was_cancelled_before_its_turn_does_not_count() -> None:
+    world = free_world()
+    for _ in range(5):
+        world.cancel(world.submit(ALICE, max_length=500))
+    world.submit(ALICE, prompt="alice")
+    world.submit(BOB, prompt="bob")
+    assert [world.popped(), world.popped()] == ["alice", "bob"]
+
+
+def test_without_kudos_an_hour_makes_all_equal_again() -> None:
+    world = free_world()
+    for _ in range(15):
+        world.submit(ALICE, max_length=500)
+        world.popped()
+    world.now += 3600
+    world.submit(ALICE, prompt="alice")
+    world.submit(BOB, prompt="bob")
+    assert [world.popped(), world.popped()] == ["alice", "bob"]

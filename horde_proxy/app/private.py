@@ -52,6 +52,7 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         ticks=runtime.clock,
         wall_clock=runtime.now,
         rate_limits=strict,
+        kudos=settings.private_horde.kudos == "on",
         upfront_kudos=strict,
         access=access_rules(settings),
     )

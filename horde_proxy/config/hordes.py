@@ -101,6 +101,9 @@ class PrivateHordeSettings(Section):
     """Whether there is one."""
     strict: bool = False
     """With the public horde's limits of submits, and kudos required upfront."""
+    kudos: Literal["on", "off"] = "on"
+    """`off`: all is free, nothing is earned, and the accounts that got least in the last hour come
+    first."""
     api_key: Annotated[Annotated[SentKey, Field(min_length=8)] | None, Field(repr=False)] = None
     """The key of its owner and of the owner's workers. Not set: a new one at each start."""
     registration: Literal["open", "invitation", "closed"] = "invitation"

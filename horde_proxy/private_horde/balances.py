@@ -26,6 +26,8 @@ REWARD = "reward"
 """What a delivered job earns its worker's owner."""
 UPTIME = "uptime"
 """What a worker earns its owner for being online."""
+ESCROW = "escrow"
+"""Earned kudos that are put aside (negative), and paid out once the account is trusted."""
 FLOOR = "floor"
 """What lifts a balance to its floor (horde-api: FLOOR_ADJUSTMENT)."""
 GIFT = "gift"
@@ -76,9 +78,29 @@ def earn(
     request_id: str | None = None,
     job_id: str | None = None,
 ) -> None:
-    """Add earned kudos."""
+    """Add earned kudos. Of an untrusted account, some go into escrow (horde-api-2.md, section 4).
+
+    The escrow is the negative sum of the entries with that reason.
+    """
+    if not op.rules.kudos:
+        return
     account.accumulated += amount
     _move(op, account, amount, reason, request_id, job_id)
+    if account.trusted:
+        release_escrow(op, account)
+        return
+    aside = amount if reason == UPTIME else amount / 2
+    account.accumulated -= aside
+    account.escrow += aside
+    _move(op, account, -aside, ESCROW, request_id, job_id)
+
+
+def release_escrow(op: Operation, account: HordeAccount) -> None:
+    """Pay out what is in escrow."""
+    if account.escrow:
+        amount, account.escrow = account.escrow, 0.0
+        account.accumulated += amount
+        _move(op, account, amount, ESCROW)
 
 
 def charge(
@@ -94,6 +116,8 @@ def charge(
     The real horde's ledger is applied every 3 s (horde-api-2.md, section 4). The caller saves the
     request.
     """
+    if not op.rules.kudos:
+        return
     every = op.rules.settle_every
     amount *= account.usage_multiplier
     key_id = request.shared_key

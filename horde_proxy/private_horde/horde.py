@@ -92,7 +92,8 @@ class PrivateHorde:
 
     `clock` gives Unix time; a clock that is put back only makes things last longer. `ticks` counts
     the seconds of the rate limits, and is `clock` by default. `wall_clock` is for the time in
-    X-Ratelimit-Reset. `job_ttl`, `expiry` and `offline_after` are seconds. With `upfront_kudos`, an
+    X-Ratelimit-Reset. `job_ttl`, `expiry` and `offline_after` are seconds. Without `kudos`, all is
+    free and who got least lately comes first. With `upfront_kudos`, an
     account must own the kudos of a request beyond the free length; with `rate_limits`, fast callers
     are refused; `access` says who may join, and what may be done without an account. `model_sizes`
     are billions of parameters by name; a model with a size is "known". Set `maintenance` to refuse
@@ -112,16 +113,15 @@ class PrivateHorde:
         expiry: float = limits.REQUEST_SECONDS,
         offline_after: float = limits.WORKER_SECONDS,
         max_faults: int = limits.MOST_FAULTS,
+        kudos: bool = True,
         upfront_kudos: bool = False,
         rate_limits: bool = True,
         access: AccessRules | None = None,
         model_sizes: Mapping[str, float] | None = None,
     ) -> None:
-        self.upfront_kudos = upfront_kudos
-        self.rate_limits = rate_limits
-        self.wall_clock = wall_clock
+        self.upfront_kudos, self.rate_limits = upfront_kudos, rate_limits
+        self._clock, self.wall_clock = clock, wall_clock
         self.store = store or MemoryStore()
-        self._clock = clock
         self._calls = RateLimits(ticks or clock)
         self._rules = Rulebook(
             new_id=new_id,
@@ -132,6 +132,7 @@ class PrivateHorde:
             max_faults=max_faults,
             check_in_seconds=self.store.check_in_seconds,
             access=access or AccessRules(),
+            kudos=kudos,
         )
         self._view = QueueView(self.store, offline_after, self._rules.sizes)
         self.signals = Signals(self.store)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from horde_proxy.private_horde import api_keys, balances
+from horde_proxy.private_horde import api_keys, balances, worker_changes
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import HordeAccount, HordeSharedKey, Worker
@@ -68,6 +68,8 @@ def _set_role(op: Operation, account: HordeAccount, name: str, value: bool) -> B
         raise refusal("AnonForbidden")
     before = concurrency_of(account.roles)
     account.roles = with_role(account.roles, name, value)
+    if account.trusted:
+        balances.release_escrow(op, account)
     after = concurrency_of(account.roles)
     if after == before:
         return {name: value}
@@ -141,9 +143,10 @@ def _wipe(op: Operation, account: HordeAccount) -> None:
     account.alias, account.contact, account.admin_comment = "deleted", "", ""
     account.roles, account.floor = (), 0.0
     account.monthly_kudos, account.monthly_due = 0, None
+    balances.release_escrow(op, account)
     balances.give(op, account, -account.kudos, balances.WIPED)
     for worker in op.tx.find(Worker, owner_id=account.id):
-        op.tx.delete(worker)
+        worker_changes.remove(op, worker)
 
 
 def pay_month(op: Operation, account: HordeAccount) -> None:

@@ -159,10 +159,14 @@ class Moderation:
     # Modes and news, for administrators.
 
     def modes(self) -> Body:
-        """GET status/modes: whether new requests and new workers are refused."""
+        """GET status/modes: whether new requests and new workers are refused.
+
+        A horde without kudos says so.
+        """
         with self._reading() as op:
             found = modes.current(op)
-        return {name: found[name] for name in ("maintenance_mode", "invite_only_mode")}
+            free = {} if op.rules.kudos else {"kudos": "off"}
+        return {name: found[name] for name in ("maintenance_mode", "invite_only_mode")} | free
 
     def change_modes(self, api_key: str, body: Any) -> Body:
         """PUT status/modes: what was changed. Raises NotAdmin and NoHordeModSelected."""

@@ -32,7 +32,8 @@ class Rulebook:
 
     `job_ttl`, `expiry` and `offline_after` are seconds. A request is faulted after `max_faults`
     failed jobs. Kudos are charged every `settle_every` seconds; 0: at once. A worker's pop is
-    saved if its last one is `check_in_seconds` ago, or its offer has changed.
+    saved if its last one is `check_in_seconds` ago, or its offer has changed. Without `kudos`,
+    nothing is paid or earned, and requests are in order of `fair_share`.
     """
 
     new_id: Callable[[], str]
@@ -44,6 +45,7 @@ class Rulebook:
     check_in_seconds: float
     access: AccessRules
     settle_every: float = 0.0
+    kudos: bool = True
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,7 @@ def _all(view: AccountView) -> Body:
         "username": account.username,
         "id": account.id,
         "kudos": round(account.kudos, 2),
-        # Escrow, which this horde does not have: rewards are paid at once.
-        "evaluating_kudos": 0.0,
+        "evaluating_kudos": round(account.escrow, 2),
         "concurrency": account.concurrency,
         "worker_invited": account.worker_invited,
         "moderator": account.moderator,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 
 from horde_proxy.aihorde.limits import AGEING_KUDOS, AGEING_SECONDS
-from horde_proxy.private_horde import reliability
+from horde_proxy.private_horde import fair_share, reliability
 from horde_proxy.private_horde.balances import release
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
@@ -170,6 +170,7 @@ def forget(op: Operation, request: TextRequest) -> None:
     payload = op.tx.get(Payload, request.id)
     if payload is not None:
         op.tx.delete(payload)
+    fair_share.give_back(op, request)
     release(op, request)
     if request.processing:
         op.tx.save(request)

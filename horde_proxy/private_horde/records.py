@@ -33,6 +33,8 @@ class HordeAccount:
     administrators, `recurring` each month, `awarded` as an award. `monthly_kudos` are next paid at
     `monthly_due`. Its payments are multiplied by `usage_multiplier`. `deleted` is when the account
     was marked as deleted, None for others. The names in `roles` are those of the module `roles`.
+    `escrow` are earned kudos that it gets once it is trusted, `turn` is its place in the order of a
+    horde without kudos (see `fair_share`).
     """
 
     id: int
@@ -62,6 +64,8 @@ class HordeAccount:
     admin_comment: str = field(default="", repr=False)
     blocked: bool = False
     deleted: float | None = None
+    escrow: float = 0.0
+    turn: float = 0.0
 
     @property
     def username(self) -> str:

@@ -11,6 +11,7 @@ from horde_proxy.private_horde import (
     accounts,
     admission,
     balances,
+    fair_share,
     modes,
     prompt_filters,
     shared_keys,
@@ -83,11 +84,15 @@ def _request(
     op: Operation, fields: Fields, account: HordeAccount, check_kudos: bool
 ) -> TextRequest:
     # VIPs need not own the kudos of a long request.
-    is_checked = check_kudos and "special" not in account.roles
+    is_checked = check_kudos and op.rules.kudos and "special" not in account.roles
     held, downgraded = _upfront(op, fields, account) if is_checked else (0.0, False)
     params = fields["params"]
-    priority = DOWNGRADED_PRIORITY if downgraded else _priority(account)
     queued_at = op.view.queue_time(op.now)
+    if op.rules.kudos:
+        place = rank(DOWNGRADED_PRIORITY if downgraded else _priority(account), queued_at)
+    else:
+        tokens = int(params["n"]) * int(params["max_length"])
+        place = fair_share.take_turn(account, tokens, queued_at)
     # Further workers are silently ignored, as in the real horde.
     workers = fields["workers"][:MOST_WORKERS]
     return TextRequest(
@@ -104,7 +109,7 @@ def _request(
         validated_backends=fields["validated_backends"],
         slow_workers=fields["slow_workers"],
         created=op.now,
-        rank=rank(priority, queued_at),
+        rank=place,
         queued_at=queued_at,
         expires=op.now + op.rules.expiry,
         waiting=int(params["n"]),
@@ -113,7 +118,9 @@ def _request(
 
 
 def dry_run(op: Operation, fields: Fields) -> float:
-    """The kudos that a request would cost, rounded to a whole number."""
+    """The kudos that a request would cost, rounded to a whole number; 0 in a free horde."""
+    if not op.rules.kudos:
+        return 0.0
     params = fields["params"]
     size = op.rules.sizes.largest(fields["models"])
     price = kudos.price(

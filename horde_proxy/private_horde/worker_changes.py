@@ -74,7 +74,12 @@ def delete(op: Operation, actor: HordeAccount, worker: Worker) -> Fields:
     running = op.tx.due_after(Job, op.now - op.rules.job_ttl)
     if any(job.worker_id == worker.id for job in running):
         raise refusal("Locked")
+    remove(op, worker)
+    return {"deleted_id": worker.id, "deleted_name": worker.name}
+
+
+def remove(op: Operation, worker: Worker) -> None:
+    """Remove a worker, whatever it is doing."""
     # So that it is offline at once for what watches the commits (see `view`).
     worker.last_seen = 0.0
     op.tx.delete(worker)
-    return {"deleted_id": worker.id, "deleted_name": worker.name}

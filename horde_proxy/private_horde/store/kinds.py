@@ -59,6 +59,7 @@ _ACCOUNT_COUNTERS = (
     "granted",
     "recurring",
     "awarded",
+    "escrow",
 )
 _WORKER_COUNTERS = ("uptime", "fulfilled", "uncompleted", "kudos", "uptime_kudos")
 

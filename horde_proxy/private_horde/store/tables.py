@@ -56,7 +56,7 @@ _VERSION_1 = (
     "usage_multiplier FLOAT NOT NULL, worker_invited BIGINT NOT NULL, "
     "public_workers BOOLEAN NOT NULL, contact TEXT NOT NULL, "
     "admin_comment TEXT NOT NULL, "
-    "blocked BOOLEAN NOT NULL, deleted FLOAT)",
+    "blocked BOOLEAN NOT NULL, deleted FLOAT, escrow FLOAT NOT NULL, turn FLOAT NOT NULL)",
     "CREATE INDEX horde_accounts_monthly ON horde_accounts (monthly_due) "
     "WHERE monthly_due IS NOT NULL",
     "CREATE TABLE horde_account_keys (digest TEXT PRIMARY KEY, account_id BIGINT NOT NULL, "

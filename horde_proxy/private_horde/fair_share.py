@@ -1,0 +1,41 @@
+"""The order of a horde without kudos: the accounts that got least lately come first. Pure.
+
+Every account has a turn, a point in time. A request is queued at its account's turn, which then
+moves on by the tokens that the request may take; the turn of an account that asks for nothing
+comes back to the present:
+
+    account A   [ 500 tokens ][ 500 tokens ]         turns: now, now + 50 s
+    account B   [ 100 tokens ]                       turn: now: before A's second request
+
+So no request waits for those of others who got more, and none for longer than `_LATELY`.
+"""
+
+from __future__ import annotations
+
+from horde_proxy.aihorde.limits import AGEING_KUDOS, AGEING_SECONDS
+from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.records import HordeAccount, TextRequest
+
+_SECONDS_PER_TOKEN = 0.1
+"""How far a token moves a turn: 10 tokens a second is the speed of a small home server."""
+_LATELY = 3600.0
+"""What an account got before so many seconds does not count any more."""
+
+
+def take_turn(account: HordeAccount, tokens: int, now: float) -> float:
+    """The rank of a new request of an account, which the caller has locked and will save."""
+    turn = min(max(now, account.turn), now + _LATELY)
+    account.turn = min(turn + tokens * _SECONDS_PER_TOKEN, now + _LATELY)
+    flagged = _LATELY if "flagged" in account.roles else 0.0
+    # In the unit of the ranks of kudos, so that a horde may change its mind (see `queue.rank`).
+    return (turn + flagged) * AGEING_KUDOS / AGEING_SECONDS
+
+
+def give_back(op: Operation, request: TextRequest) -> None:
+    """Move an account's turn back by the results of a request that no worker has begun."""
+    if op.rules.kudos or not request.waiting:
+        return
+    account = op.tx.lock(HordeAccount, request.account_id)
+    if account is not None:
+        account.turn -= request.waiting * request.max_length * _SECONDS_PER_TOKEN
+        op.tx.save(account)
