@@ -350,8 +350,16 @@ def test_several_models_of_a_server_are_offered_by_globs() -> None:
     assert offered("*", without=("qwen*",)) == ["Llama-3.2-1B"]
     with pytest.raises(BackendError, match="has no model mistral: it has Llama-3.2-1B, Qwen3"):
         offered("mistral")
-    with pytest.raises(BackendError, match="none is left that writes text"):
+    with pytest.raises(BackendError, match="has no model that writes text: bge-m3"):
         offered("bge*")
+    with pytest.raises(BackendError, match="denied_models leaves no model of .*: Llama-3.2-1B, Q"):
+        offered("*", without=("*",))
+
+
+def test_a_built_in_model_may_be_denied() -> None:
+    assert open_backends("echo", BackendOptions(denied_models=["qwen*"]))[0].name.endswith("echo")
+    with pytest.raises(BackendError, match="denied_models leaves no model of echo"):
+        open_backends("echo", BackendOptions(denied_models=["*echo"]))
 
 
 @responses.activate

@@ -183,6 +183,25 @@ def test_a_pause_grows_to_a_minute_and_is_forgotten_after_an_answer(
     ]
 
 
+@responses.activate
+def test_what_a_horde_writes_to_its_worker_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    # As in capture image_pop_with_message.
+    message = {"id": "2184b20c", "message": "please update", "origin": "lab"}
+    answer(OWN, "pop", *[{**NO_JOB, "messages": [message, None, {"id": 1}]}] * 2)
+    responses.post(
+        f"{OWN}/api/v2/generate/text/pop",
+        status=403,
+        json={"message": "Back at noon.", "rc": "WorkerMaintenance"},
+    )
+    connection = HordeConnection(identity(), Clock())
+    for _ in range(3):
+        connection.pop(requests.Session(), OFFER)
+    assert caplog.messages == [
+        "the horde http://own.invalid writes: please update",
+        "the horde http://own.invalid gives no jobs right now (WorkerMaintenance): Back at noon.",
+    ]
+
+
 def test_a_horde_that_hangs_is_waited_for_a_fifth_of_the_time_at_most() -> None:
     clock = Clock()
 
@@ -356,7 +375,23 @@ def test_a_backend_that_fails_job_after_job_gets_fewer_than_twenty_an_hour() -> 
     assert world.rounds(3600).count("own submit") == 19
 
 
-def test_a_refused_job_does_not_make_a_backend_rest() -> None:
+@responses.activate
+def test_jobs_that_filters_refuse_do_not_make_a_backend_rest() -> None:
+    answer(OWN, "pop", *[job(str(number), softprompt="x") for number in range(9)], NO_JOB)
+    answer(OWN, "submit", {"reward": 0.0})
+    assert OneBridge(hordes=(OWN,)).rounds(1).count("own submit") == 9
+
+
+def test_a_backend_that_refuses_three_jobs_in_a_row_rests() -> None:
+    health = BackendHealth([Scripted("x")], Clock())
+    rests = []
+    for _ in range(3):
+        health.failed(JobRefused("too long"))
+        rests.append(health.rest())
+    assert rests == [0, 0, 2]
+
+
+def test_each_failure_makes_a_backend_rest_longer_until_a_job_is_done() -> None:
     clock = Clock()
     health = BackendHealth([Scripted("x")], clock)
     assert health.rest() == 0
@@ -400,6 +435,18 @@ def test_the_worker_gives_way_to_the_backends_other_users() -> None:
     clock.sleep(5)
     made.look()
     assert state(made) == (None, False)
+
+
+def test_a_backend_that_does_not_tell_its_requests_is_asked_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server()
+    server.requests = None
+    made, _, _ = guard(IdleRules(others=True), server)
+    made.look()
+    made.look()
+    assert (server.asked, state(made)) == (1, (None, False))
+    assert caplog.messages == ["the backend does not tell its requests: idle.others does nothing"]
 
 
 def test_the_worker_gives_way_to_a_busy_machine() -> None:

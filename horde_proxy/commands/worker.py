@@ -207,15 +207,14 @@ def _run(settings: WorkerSettings, options: BackendOptions | None, flags: dict[s
 
 
 def _options_of(backend: WorkerBackendSettings, settings: WorkerSettings) -> BackendOptions:
-    denied = settings.filters.denied_models
     # One plain name may be another name for a server's only model, as with --model.
     is_plain = len(backend.models) == 1 and not set(backend.models[0]) & set("*?[")
     return BackendOptions(
         kind=backend.kind,
         api_key=backend.api_key,
-        model=backend.models[0] if is_plain and not denied else None,
-        models=() if is_plain and not denied else backend.models or (["*"] if denied else []),
-        denied_models=denied,
+        model=backend.models[0] if is_plain else None,
+        models=() if is_plain else backend.models,
+        denied_models=settings.filters.denied_models,
         max_length=backend.max_length,
         max_context_length=backend.max_context_length,
         report=say,

@@ -239,15 +239,19 @@ class Bridge:
         try:
             self._rules.check(job)
             backend = self._backend_of(job)
+        except JobRefused as exc:
+            log.warning("job %s is refused: %s", job["id"], exc)
+            return Outcome("faulted", reason=exc.reason)
+        try:
             payload: Payload = job.get("payload") or {}
             if backend.tags:
                 payload = fill_payload(payload, backend.tags)
             text = formatted(backend.generate(payload, cancelled), payload)
-        except JobRefused as exc:
-            log.warning("job %s is refused: %s", job["id"], exc)
-            return Outcome("faulted", reason=exc.reason)
         except BackendError as exc:
-            return self._failed(job, exc, cancelled)
+            if not cancelled():
+                log.warning("job %s failed: %s", job["id"], exc)
+                self._health.failed(exc)
+            return Outcome("faulted", reason=exc.reason)
         # A malformed payload must not end the worker.
         except Exception:
             log.exception("job %s failed", job["id"])
@@ -255,14 +259,6 @@ class Bridge:
         if not cancelled():
             self._health.worked()
         return Outcome("ok", text)
-
-    def _failed(
-        self, job: Mapping[str, Any], error: BackendError, cancelled: Callable[[], bool]
-    ) -> Outcome:
-        if not cancelled():
-            log.warning("job %s failed: %s", job["id"], error)
-            self._health.failed(error)
-        return Outcome("faulted", reason=error.reason)
 
     def _backend_of(self, job: Mapping[str, Any]) -> Backend:
         """The backend of the job's model. Raises JobRefused."""

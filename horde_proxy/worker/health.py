@@ -11,7 +11,13 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
-from horde_proxy.worker.backends import Backend, BackendDown, BackendError, ReportsState
+from horde_proxy.worker.backends import (
+    Backend,
+    BackendDown,
+    BackendError,
+    JobRefused,
+    ReportsState,
+)
 
 _FIRST_REST = 2.0
 _LONGEST_REST = 300.0
@@ -19,6 +25,9 @@ _LONGEST_REST = 300.0
 than 20 from the fourth failure on."""
 _LONGEST_PROBE_REST = 30.0
 """Seconds between two questions to a backend that is down, which cost nothing."""
+_MOST_REFUSALS = 3
+"""Jobs in a row that a server refuses before that counts as a failure: one prompt may be too long,
+but a server that refuses whatever comes is set up wrongly."""
 _CHECK_SECONDS = 10.0
 """How often a backend without jobs is asked whether it is up."""
 
@@ -35,7 +44,7 @@ class BackendHealth:
         # Guards the times and counts below: threads of the bridge report failures at the same
         # time. The backend is asked for its state outside of it.
         self._lock = threading.Lock()
-        self._failures, self._probes = 0, 0
+        self._failures, self._probes, self._refusals = 0, 0, 0
         self._rests_until = self._checked_at = -math.inf
         self.is_down = False
 
@@ -55,11 +64,15 @@ class BackendHealth:
     def worked(self) -> None:
         """A job was done."""
         with self._lock:
-            self._failures, self._checked_at = 0, self._clock()
+            self._failures, self._refusals, self._checked_at = 0, 0, self._clock()
 
     def failed(self, error: BackendError) -> None:
-        """A job failed, and the next one might as well."""
+        """A job failed, and the next one might as well; or it was refused, and others were not."""
         with self._lock:
+            if isinstance(error, JobRefused):
+                self._refusals += 1
+                if self._refusals < _MOST_REFUSALS:
+                    return
             self._failures += 1
             self.is_down = isinstance(error, BackendDown)
             self._rests_until = self._clock() + _doubled(self._failures, _LONGEST_REST)

@@ -16,7 +16,7 @@ import requests
 
 from horde_proxy.aihorde.rest import api_url, client_agent, json_object, retry_after
 from horde_proxy.numbers import finite
-from horde_proxy.printable import without_login
+from horde_proxy.printable import shortened, without_login
 from horde_proxy.response_body import with_body
 from horde_proxy.upstreams.sessions import with_proxy
 
@@ -40,6 +40,10 @@ _RARE_POPS = 0.5
 processor time then, and the first job waits half a second at most."""
 _LONGEST_REASON = 200
 """Characters. AI-Horde's field for it has 255."""
+_LONGEST_MESSAGE = 500
+"""Characters of a message of the horde that are logged."""
+_MOST_MESSAGES = 50
+"""Messages of one pop, and ids that are remembered."""
 
 # Refusals that end by themselves: the owner or the horde ends a maintenance, and an address's
 # time-out expires (AI-Horde's countermeasures.py).
@@ -120,6 +124,8 @@ class HordeConnection:
         self._base, self._agent = api_url(identity.url), client_agent(identity.contact)
         self._next_pop = -math.inf
         self._is_failing, self._idle_seconds, self._failures = False, 0.0, 0
+        # The ids of messages that were logged, the oldest first.
+        self._messages: dict[str, None] = {}
 
     def with_proxy(self, session: requests.Session) -> requests.Session:
         """The session, whose calls go through this horde's HTTP proxy."""
@@ -191,6 +197,7 @@ class HordeConnection:
             log.warning("the horde %s gives jobs again", self.identity.label)
         self._is_failing, self._failures = False, 0
         job = json_object(response.content)
+        self._log_messages(job.get("messages"))
         # Without a job, the answer has the same shape, but its id is null.
         if job.get("id"):
             self._idle_seconds = self.pause = 0.0
@@ -199,6 +206,21 @@ class HordeConnection:
         self.pause = max(self.identity.idle, _RARE_POPS) if is_long else self.identity.idle
         self._idle_seconds += self.pause
         return None
+
+    def _log_messages(self, messages: Any) -> None:
+        """Log what the horde's moderators wrote to the worker, each message once.
+
+        It comes with every pop until it expires: {"id": ..., "message": "please update"} (capture
+        image_pop_with_message).
+        """
+        for message in messages[:_MOST_MESSAGES] if isinstance(messages, list) else ():
+            text = message.get("message") if isinstance(message, Mapping) else None
+            key = str(message.get("id") or text)[:_LONGEST_REASON] if text else ""
+            if key and key not in self._messages:
+                self._messages[key] = None
+                log.warning("the horde %s writes: %s", self.identity.label, _short(text))
+        while len(self._messages) > _MOST_MESSAGES:
+            self._messages.pop(next(iter(self._messages)))
 
     def _refused(self, response: requests.Response) -> float:
         """Seconds until the next pop after a refusal; sets `rejected` if it will never end."""
@@ -214,8 +236,10 @@ class HordeConnection:
         reason = body.get("errors") or body.get("rc")
         # Without any code, the answer is the page of a proxy or load balancer between us.
         if not reason or reason in _PASSING_REFUSALS:
+            words = _short(body.get("message")) if reason else ""
             return self._failed(
-                _AFTER_REFUSAL, f"gives no jobs right now ({reason or response.status_code})"
+                _AFTER_REFUSAL,
+                f"gives no jobs right now ({reason or response.status_code}): {words}".rstrip(": "),
             )
         message = body.get("errors") or body.get("message") or response.status_code
         self.rejected = WorkerRejected(
@@ -271,6 +295,10 @@ def _reward_in(response: requests.Response, job_id: Any) -> float | None:
         return finite(answer.get("reward")) or 0.0
     log.warning("the horde refuses the text of job %s: %s", job_id, answer.get("rc"))
     return None
+
+
+def _short(text: Any) -> str:
+    return shortened(str(text or ""), _LONGEST_MESSAGE)
 
 
 def _is_busy(response: requests.Response) -> bool:

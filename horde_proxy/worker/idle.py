@@ -110,7 +110,11 @@ class IdleGuard:
         # `health` takes care of that.
         except BackendDown:
             return None
+        if requests is None:
+            log.warning("the backend does not tell its requests: idle.others does nothing")
+            self._server = None
+            return None
         # Jobs begin and end meanwhile: the larger number never takes one of ours for another's.
-        others = (requests or 0) - max(before, self._running())
+        others = requests - max(before, self._running())
         self._looks = self._looks + 1 if others > 0 else 0
         return "others use the backend" if self._looks >= _LOOKS else None

@@ -81,30 +81,34 @@ def choose(models: Sequence[ServerModel], wanted: str | None, url: str) -> tuple
     )
 
 
-def choose_all(
-    models: Sequence[ServerModel], wanted: Sequence[str], denied: Sequence[str], url: str
-) -> list[ServerModel]:
-    """The models of globs, in the server's order, without those of `denied`.
+def choose_all(models: Sequence[ServerModel], wanted: Sequence[str], url: str) -> list[ServerModel]:
+    """The models of globs that write text, in the server's order.
 
-    Raises BackendError for a name that means none, and where nothing is left.
+    Raises BackendError for a glob that matches none, and where nothing is left.
     """
     chosen = []
     for glob in wanted:
-        named = [model for model in models if _matches(model.name, glob)]
+        named = [model for model in models if matches(model.name, glob)]
         if not named:
             raise BackendError(f"the server at {url} has no model {glob}: it has {_names(models)}")
         chosen += named
-    denials = [model for model in chosen if any(_matches(model.name, glob) for glob in denied)]
-    allowed = [model for model in models if model in chosen and model not in denials]
-    usable = [model for model in allowed if model.facts.writes_text]
+    usable = [model for model in models if model in chosen and model.facts.writes_text]
     if not usable:
-        raise BackendError(
-            f"of the models of the server at {url}, none is left that writes text: {_names(models)}"
-        )
+        raise BackendError(f"the server at {url} has no model that writes text: {_names(chosen)}")
     return usable
 
 
-def _matches(name: str, glob: str) -> bool:
+def allowed(
+    models: Sequence[ServerModel], denied: Sequence[str], url: str
+) -> Sequence[ServerModel]:
+    """The models that no glob of `denied` matches. Raises BackendError if that leaves none."""
+    left = [model for model in models if not any(matches(model.name, glob) for glob in denied)]
+    if models and not left:
+        raise BackendError(f"filters.denied_models leaves no model of {url}: {_names(models)}")
+    return left
+
+
+def matches(name: str, glob: str) -> bool:
     """Whether a model's name matches a glob, without case, and with or without ":latest"."""
     return fnmatchcase(_plain(name), _plain(glob)) or fnmatchcase(name.casefold(), glob.casefold())
 

@@ -14,6 +14,7 @@ from horde_proxy.worker.backends.base import (
     OpenBackend,
 )
 from horde_proxy.worker.backends.kobold import KoboldServer
+from horde_proxy.worker.backends.offered_model import matches
 from horde_proxy.worker.backends.ollama import OllamaServer
 from horde_proxy.worker.backends.openai import SERVERS, OpenAIServer
 from horde_proxy.worker.backends.server import is_url
@@ -92,6 +93,11 @@ def open_backends(name: str, options: BackendOptions) -> Sequence[Backend]:
 
     Raises BackendError.
     """
+    if not is_url(name):
+        backend = open_backend(name, options)
+        if any(matches(backend.name, glob) for glob in options.denied_models):
+            raise BackendError(f"filters.denied_models leaves no model of {name}: {backend.name}")
+        return [backend]
     if not options.models:
         return [open_backend(name, options)]
     for kind in _kinds(options):

@@ -28,7 +28,13 @@ from horde_proxy.worker.backends.base import (
     Payload,
     ServerState,
 )
-from horde_proxy.worker.backends.offered_model import ServerModel, choose, choose_all, limits_of
+from horde_proxy.worker.backends.offered_model import (
+    ServerModel,
+    allowed,
+    choose,
+    choose_all,
+    limits_of,
+)
 from horde_proxy.worker.backends.samplers import Dialect
 from horde_proxy.worker.backends.server_state import Read
 
@@ -84,7 +90,7 @@ class ModelServer(ABC):
         url, session, models = cls._find(name, options)
         if not models:
             return ()
-        chosen = choose_all(models, options.models, options.denied_models, url)
+        chosen = choose_all(models, options.models, url)
         servers = [cls(url, session, model, options) for model in chosen]
         for server in servers:
             options.report(f"{cls.label} server at {url}: model {server.model}")
@@ -99,7 +105,8 @@ class ModelServer(ABC):
         url, session = name.rstrip("/").removesuffix("/v1"), new_session(WatchedAdapter())
         if options.api_key:
             session.headers["Authorization"] = f"Bearer {options.api_key}"
-        return url, session, cls.probe(url, session) if is_url(name) else ()
+        models = cls.probe(url, session) if is_url(name) else ()
+        return url, session, allowed(models, options.denied_models, url)
 
     @classmethod
     @abstractmethod
