@@ -31,6 +31,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.systemd import SD_LISTEN_FDS_START as LISTEN_FDS_START
 from gunicorn.systemd import listen_fds
 
+from horde_proxy.app.private import HORDE_THREADS
 from horde_proxy.config import Config, ConfigError, SettingsHandover, is_loopback
 from horde_proxy.connections.worker import (
     CONNECTIONS_WITHOUT_THREAD,
@@ -241,7 +242,8 @@ def is_local(fd: int) -> bool:
 def gunicorn_settings(settings: Config) -> dict[str, Any]:
     """gunicorn's settings by name."""
     server = settings.server
-    threads = server.places + _SPARE_THREADS
+    waiting = HORDE_THREADS if settings.private_horde.enabled else 0
+    threads = server.places + _SPARE_THREADS + waiting
     return {
         "bind": server.bind,
         # Slots, running requests and statistics are in the memory of one process.

@@ -27,6 +27,7 @@ from horde_proxy.caching.background import inline
 from horde_proxy.config import Config, load
 from horde_proxy.ledger import ClientKey
 from horde_proxy.private_horde import PrivateHorde, blueprint
+from horde_proxy.private_horde.streams import StreamRules
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.upstream import HordeUpstream
@@ -174,12 +175,16 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 class World:
     """A horde, workers, and a proxy that create_app makes from settings, as users have it.
 
-    `World(server={"places": 1})` and `configure` take the sections of a settings file.
+    `World(server={"places": 1})` and `configure` take the sections of a settings file. The horde
+    has AI-Horde's API only, or with `streams` also what a private horde adds to it.
     """
 
-    def __init__(self, **sections: Any) -> None:
+    def __init__(self, *, streams: bool = False, **sections: Any) -> None:
         self.clock = Clock()
-        self.horde = PrivateHorde(clock=self.clock)
+        self.horde = PrivateHorde(
+            clock=self.clock,
+            streaming=StreamRules(("stream", "wait") if streams else (), self.clock.sleep),
+        )
         self.horde.add_account(OWNER_KEY, "owner", trusted=True)
         self.horde.add_account(CLIENT_KEY, "client", kudos=10_000)
         private = Flask("private_horde")
@@ -192,6 +197,7 @@ class World:
             clock=self.clock,
             now=self.clock,
             sleep=self.clock.sleep,
+            horde_sleep=self.clock.sleep,
             new_id=lambda: str(next(ids)),
             new_session=lambda adapter: self.session,
             run=inline,
@@ -241,8 +247,15 @@ class World:
         return cable
 
     def bridge(self, backend: Backend, name: str = "worker-1") -> Bridge:
-        identity = WorkerIdentity(HORDE_URL, name, OWNER_KEY)
-        return Bridge([identity], [backend], stop=Event(), pause=lambda seconds: None)
+        # A worker that waited would let time pass, within which it would do its next step.
+        identity = WorkerIdentity(HORDE_URL, name, OWNER_KEY, wait=0.0)
+        return Bridge(
+            [identity],
+            [backend],
+            stop=Event(),
+            pause=lambda seconds: None,
+            start=lambda work: work(),
+        )
 
     def employ(self, backend: Any, name: str = "worker-1") -> Any:
         """A worker that checks in now and does a job at each sleep; returns the backend."""

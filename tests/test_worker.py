@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Barrier, Event
 from typing import Any
@@ -25,10 +26,12 @@ from horde_proxy.worker.backends import (
 from horde_proxy.worker.backends.echo import Echo
 from horde_proxy.worker.backends.kobold import KoboldServer
 from horde_proxy.worker.backends.ngram import NGram
+from horde_proxy.worker.backends.pieces import before_stop
 from horde_proxy.worker.bridge import Bridge
+from horde_proxy.worker.growing_job import GrowingJob, Received
 from horde_proxy.worker.horde import WorkerIdentity, WorkerRejected
 from horde_proxy.worker.placeholders import fill, fill_payload
-from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World
+from tests.support import CLIENT_KEY, HORDE_URL, OWNER_KEY, Clock, Scripted, World
 
 CHATML = {
     "SYSTEM": "<|im_start|>system\n",
@@ -515,3 +518,118 @@ def test_a_text_is_submitted_again_until_the_horde_has_it() -> None:
 
 def test_a_key_is_not_shown_in_an_identity() -> None:
     assert "secret" not in repr(WorkerIdentity("http://h.invalid", "w", "secret"))
+
+
+class Pieces(Scripted):
+    """A backend that gives its text in pieces, and counts those that were taken."""
+
+    def __init__(self, *pieces: str) -> None:
+        super().__init__("".join(pieces))
+        self.pieces, self.taken = pieces, 0
+
+    def stream(self, payload: Any, cancelled: Callable[[], bool]) -> Iterator[str]:
+        for piece in self.pieces:
+            if cancelled():
+                return
+            self.taken += 1
+            yield piece
+
+
+def test_the_worker_sends_its_text_as_it_grows_to_a_horde_that_takes_it() -> None:
+    world = World(streams=True)
+    cable = world.cable()
+    bridge = world.bridge(Pieces("Hello", " world"))
+    bridge.step(world.session)
+    payload = {"prompt": "Say hi.", "models": ["test/model"]}
+    request_id = world.client.submit(TEXT, payload, CLIENT_KEY)
+    bridge.step(world.session)
+    assert [call for call in cable.calls if call.startswith("POST")][2:] == [
+        "POST generate/text/pop",
+        "POST generate/text/progress",
+        "POST generate/text/submit",
+    ]
+    [result] = world.client.status(TEXT, request_id)["generations"]
+    assert result["text"] == "Hello world"
+
+
+class Sent:
+    """The calls of a growing job; a call is answered with what is next in `answers`."""
+
+    def __init__(self, *answers: Received) -> None:
+        self.calls: list[tuple[int, str]] = []
+        self.clock = Clock()
+        self._answers = list(answers)
+        self.job = GrowingJob(self, is_stopped=lambda: False, clock=self.clock)
+
+    def __call__(self, offset: int, text: str) -> Received:
+        self.calls.append((offset, text))
+        return self._answers.pop(0)
+
+    def after(self, seconds: float, piece: str = "") -> Sent:
+        self.clock.sleep(seconds)
+        self.job.take(piece)
+        return self
+
+
+def test_the_first_piece_goes_at_once_and_later_ones_ten_times_a_second() -> None:
+    sent = Sent(Received(False, 1), Received(False, 4))
+    sent.after(0, "a").after(0.04, "b").after(0.04, "c").after(0.04, "d").after(0.04, "e")
+    assert sent.calls == [(0, "a"), (1, "bcd")]
+
+
+def test_a_call_without_text_is_made_after_a_while_and_hears_of_a_cancel() -> None:
+    sent = Sent(Received(False, 0), Received(True, 0))
+    sent.after(0.3).after(0.1)
+    assert (sent.calls, sent.job.is_cancelled) == ([(0, "")], False)
+    sent.after(0.4)
+    assert (sent.calls, sent.job.is_cancelled) == ([(0, ""), (0, "")], True)
+
+
+def test_what_did_not_arrive_is_sent_again() -> None:
+    sent = Sent(Received(False, 0), Received(False, 1), Received(False, 3))
+    sent.after(0, "ab").after(0.1, "c").after(0.1)
+    assert sent.calls == [(0, "ab"), (0, "abc"), (1, "bc")]
+
+
+def test_a_cancelled_job_ends_its_backend_and_submits_what_there_is() -> None:
+    world = World(streams=True)
+    backend = Pieces("Hello")
+    bridge = world.bridge(backend)
+    bridge.step(world.session)
+    payload = {"prompt": "Say hi.", "models": ["test/model"]}
+    request_id = world.client.submit(TEXT, payload, CLIENT_KEY)
+
+    def stream(payload: Any, cancelled: Callable[[], bool]) -> Iterator[str]:
+        yield "Hel"
+        world.client.cancel(TEXT, request_id)
+        yield "lo"
+
+    backend.stream = stream  # type: ignore[method-assign]
+    cable = world.cable()
+    bridge.step(world.session)
+    assert cable.calls[-1] == "POST generate/text/submit"
+    assert world.horde.people.find_user(OWNER_KEY)["records"]["fulfillment"]["text"] == 1
+
+
+@pytest.mark.parametrize(
+    ("pieces", "sent"),
+    [
+        (["Hello", "\nUs", "er: x"], ["Hello"]),
+        (["Hello", "\nUs", "e it"], ["Hello", "\nUse it"]),
+        (["Hello", "\nUs"], ["Hello", "\nUs"]),
+    ],
+)
+def test_pieces_end_before_a_stop_and_hold_back_its_beginning(
+    pieces: list[str], sent: list[str]
+) -> None:
+    assert list(before_stop(pieces, ["\nUser:"])) == sent
+
+
+def test_the_toys_give_their_text_a_word_at_a_time() -> None:
+    toy = NGram("The sun is far away.", random.Random(1))
+    assert list(toy.stream({"prompt": "sun", "max_length": 80}, never))[:2] == ["The", " sun"]
+    clock = Clock()
+    echo = Echo(1.0, speed=10, clock=clock, sleep=clock.sleep)
+    payload = {"prompt": "{{[INPUT]}}one two{{[OUTPUT]}}"}
+    assert list(echo.stream(payload, never)) == ["one", " two"]
+    assert clock.seconds == pytest.approx(1001.2)

@@ -16,6 +16,9 @@ from horde_proxy.version import VERSION
 ANONYMOUS_KEY = "0000000000"
 """The API key of everybody without an account (contract: classes/__init__.py:91-100)."""
 
+EXTENSIONS_HEADER = "Horde-Extensions"
+"""With it, each answer of our private horde names what it can do beyond AI-Horde's API."""
+
 KEY_BYTES = 16
 """Random bytes of an account's API key: 22 characters in base64, as horde-sdk demands."""
 
@@ -30,6 +33,11 @@ def api_url(url: str) -> str:
     """The base URL ".../api/v2" of a horde, from the URL of its host, its /api or its /api/v2."""
     base = url.rstrip("/").removesuffix("/v2").removesuffix("/api")
     return f"{base}/api/v2"
+
+
+def extensions(value: str) -> frozenset[str]:
+    """The extensions that a horde names in its header, "stream, wait"."""
+    return frozenset(name.strip() for name in value[:200].split(",") if name.strip())
 
 
 def client_agent(contact: str) -> str:

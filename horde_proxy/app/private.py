@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from horde_proxy.private_horde import AccessRules, PrivateHorde
 
+HORDE_THREADS = 96
+"""Threads for calls of the private horde that wait: 32 pops of workers, and streams of clients."""
 _PATH = "/api/v2/"
 _OWNERS_KUDOS = 1_000_000
 """Enough for any job, since the owner of a private horde pays nobody."""
@@ -42,6 +44,7 @@ class PrivateApp:
 def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> PrivateApp:
     """Serve a private horde under its own path of an app."""
     from horde_proxy.private_horde import PrivateHorde, blueprint
+    from horde_proxy.private_horde.streams import StreamRules
 
     key = settings.private_horde.api_key or runtime.new_secret()
     strict = settings.private_horde.strict
@@ -55,6 +58,10 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         kudos=settings.private_horde.kudos == "on",
         upfront_kudos=strict,
         access=access_rules(settings),
+        streaming=StreamRules(
+            sleep=runtime.horde_sleep,
+            most_streams=settings.server.places + HORDE_THREADS // 2,
+        ),
     )
     _ensure_owner(horde, key, is_from_settings=settings.private_horde.api_key is not None)
     private = Flask("private_horde", static_folder=None)

@@ -42,8 +42,9 @@ class Runtime:
     """`clock` counts seconds from any start, `now` is Unix time (s).
 
     `sleep` replaces the real sleep, which a shutdown ends early. `run` starts a call that nobody
-    waits for; `run_later` does so after some seconds. `open_ledger` and `open_horde_store` may
-    return None, so that keys and usage, or the private horde, are kept in memory.
+    waits for; `run_later` does so after some seconds. `horde_sleep` replaces the private horde's
+    waiting for texts and jobs. `open_ledger` and `open_horde_store` may return None, so that keys
+    and usage, or the private horde, are kept in memory.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -54,5 +55,6 @@ class Runtime:
     new_session: Callable[[BaseAdapter], Session] = new_session
     run: Callable[[Callable[[], None]], None] = in_background
     run_later: Callable[[float, Callable[[], None]], None] = later_in_background
+    horde_sleep: Callable[[float], object] | None = None
     open_ledger: Callable[[str], LedgerDatabase | None] = open_ledger
     open_horde_store: Callable[[str], Store | None] = open_horde_store

@@ -6,7 +6,15 @@ from typing import Any
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.limits import MOST_MODELS_OF_A_WORKER
-from horde_proxy.private_horde import balances, counters, modes, queue, reliability, uptime
+from horde_proxy.private_horde import (
+    balances,
+    continuation,
+    counters,
+    modes,
+    queue,
+    reliability,
+    uptime,
+)
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
@@ -127,11 +135,12 @@ def deliver(op: Operation, fields: dict[str, Any], job: Job, request: TextReques
     worker = op.tx.lock(Worker, job.worker_id)
     if worker is None:
         raise refusal("InvalidJobID", id=job.id)
+    written = fields["generation"]
     generation = StoredGeneration(
         job.id,
         request.id,
         0,
-        fields["generation"],
+        continuation.whole_text(op, job, written),
         fields["seed"],
         fields["gen_metadata"],
         fields["state"],
@@ -139,13 +148,13 @@ def deliver(op: Operation, fields: dict[str, Any], job: Job, request: TextReques
         worker.id,
         worker.name,
     )
-    reward = _reward(op, worker, job, request, len(generation.text))
+    reward = _reward(op, worker, job, request, len(written))
     # A censored text earns the full reward: the worker did the work.
     cost = reward + kudos.TAX if generation.state == "ok" else kudos.CENSORED_COST
     balances.charge(op, accounts_of[request.account_id], request, cost, balances.JOB, job.id)
     queue.deliver(op, request, job, generation)
     owner = accounts_of[job.owner_id]
-    tokens = kudos.counted_tokens(len(generation.text), request.max_length)
+    tokens = kudos.counted_tokens(len(written), request.max_length)
     balances.earn(op, owner, reward, balances.REWARD, request_id=request.id, job_id=job.id)
     owner.jobs_done += 1
     owner.tokens_made += tokens

@@ -21,6 +21,7 @@ from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import (
     accounts,
+    continuation,
     counters,
     delivery,
     modes,
@@ -34,6 +35,7 @@ from horde_proxy.private_horde import (
 from horde_proxy.private_horde.administration import Administration
 from horde_proxy.private_horde.errors import key_missing, refusal
 from horde_proxy.private_horde.fleet import Fleet
+from horde_proxy.private_horde.growing_texts import GrowingTexts
 from horde_proxy.private_horde.job_choice import JobChoice
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.moderation import Moderation
@@ -52,6 +54,7 @@ from horde_proxy.private_horde.roles import ADMIN, ROLES
 from horde_proxy.private_horde.signals import Signals
 from horde_proxy.private_horde.store.base import KeyTaken, Store
 from horde_proxy.private_horde.store.memory import MemoryStore
+from horde_proxy.private_horde.streams import StreamRules, Streams, outlook
 from horde_proxy.private_horde.upkeep import Upkeep
 from horde_proxy.private_horde.view import QueueView
 
@@ -98,8 +101,10 @@ class PrivateHorde:
     are refused; `access` says who may join, and what may be done without an account. `model_sizes`
     are billions of parameters by name; a model with a size is "known". Set `maintenance` to refuse
     new requests, and `settle_every` to charge kudos every so many seconds (the real horde: 3) and
-    not at once.
+    not at once. `streaming` says what it offers beyond AI-Horde's API.
     """
+
+    _is_prepared = False
 
     def __init__(
         self,
@@ -118,6 +123,7 @@ class PrivateHorde:
         rate_limits: bool = True,
         access: AccessRules | None = None,
         model_sizes: Mapping[str, float] | None = None,
+        streaming: StreamRules | None = None,
     ) -> None:
         self.upfront_kudos, self.rate_limits = upfront_kudos, rate_limits
         self._clock, self.wall_clock = clock, wall_clock
@@ -135,18 +141,25 @@ class PrivateHorde:
             kudos=kudos,
         )
         self._view = QueueView(self.store, offline_after, self._rules.sizes)
-        self.signals = Signals(self.store)
         self._upkeep = Upkeep(self.store, self._begin)
-        self._is_prepared = False
-        self.people = People(self._changing, self._reading)
-        self.fleet = Fleet(self._changing, self._reading)
-        self.moderation = Moderation(self._changing, self._reading)
-        self.administration = Administration(self._changing, self._reading)
+        self.streams = self._open_streams(streaming or StreamRules(), ticks or clock)
+        begin = self._changing, self._reading
+        self.people, self.fleet = People(*begin), Fleet(*begin)
+        self.moderation, self.administration = Moderation(*begin), Administration(*begin)
+
+    def _open_streams(self, rules: StreamRules, clock: Callable[[], float]) -> Streams:
+        """What it offers beyond AI-Horde's API."""
+        self.signals = Signals(self.store)
+        self._texts = GrowingTexts(rules.sleep, most_watchers=rules.most_streams)
+        self.store.observe(self._texts.note)
+        begin = self._changing, self._reading
+        is_shared = self.store.is_shared
+        return Streams(begin, self._texts, self.signals, rules, clock=clock, is_shared=is_shared)
 
     @contextmanager
     def _begin(self, now: float) -> Iterator[Operation]:
         with self.store.transaction() as tx:
-            yield Operation(tx, now, self._rules, self._view)
+            yield Operation(tx, now, self._rules, self._view, self._texts)
 
     @contextmanager
     def _changing(self) -> Iterator[Operation]:
@@ -159,7 +172,7 @@ class PrivateHorde:
         """As `_changing`, for routes that change nothing."""
         now = self._now()
         with self.store.snapshot() as tx:
-            yield Operation(tx, now, self._rules, self._view)
+            yield Operation(tx, now, self._rules, self._view, self._texts)
 
     def _now(self) -> float:
         now = self._clock()
@@ -337,9 +350,12 @@ class PrivateHorde:
         """POST generate/text/pop: up to `amount` jobs of one request; `id` is null without one.
 
         A pop also checks the worker in, and registers it if its name is new. `address` is the
-        worker's.
+        worker's. A worker that sends `wait` gets its answer when there is a job.
         """
         fields = schema.read(schema.POP, body)
+        return self.streams.pop(lambda: self._pop_now(api_key, fields, address), fields["wait"])
+
+    def _pop_now(self, api_key: str | None, fields: Body, address: str) -> Body:
         try:
             return self._pop(api_key, fields, address)
         except KeyTaken:
@@ -358,6 +374,9 @@ class PrivateHorde:
             if request is not None:
                 jobs = queue.take(op, request, worker, fields["amount"])
                 payload = op.tx.get(Payload, request.id)
+                assert payload is not None
+                begun = continuation.begun_text(op, request, jobs[0].slot)
+                payload = continuation.continued(payload, begun)
             messages = worker_messages.current(op, worker)
             if has_news:
                 op.tx.save(worker)
@@ -443,11 +462,7 @@ class PrivateHorde:
         return responses.status(
             request,
             sorted(results, key=lambda result: result.number)[: request.finished],
-            position=op.view.position(request),
-            wait_time=op.view.wait_time(
-                request, [job for job in running if job.state == "processing"], op.now
-            ),
-            possible=op.view.any_fits(request),
+            **outlook(op, request, running),
         )
 
     def _models(self) -> list[Body]:

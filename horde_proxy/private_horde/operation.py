@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from horde_proxy.aihorde.limits import ANONYMOUS_CONCURRENCY
+from horde_proxy.private_horde.growing_texts import GrowingTexts
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.store.base import Tx
 from horde_proxy.private_horde.view import QueueView
@@ -56,3 +57,4 @@ class Operation:
     now: float
     rules: Rulebook
     view: QueueView
+    texts: GrowingTexts

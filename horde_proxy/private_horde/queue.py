@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 
 from horde_proxy.aihorde.limits import AGEING_KUDOS, AGEING_SECONDS
-from horde_proxy.private_horde import fair_share, reliability
+from horde_proxy.private_horde import continuation, fair_share, reliability
 from horde_proxy.private_horde.balances import release
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
@@ -97,8 +97,12 @@ def take(op: Operation, request: TextRequest, worker: Worker, amount: int) -> li
     """Up to `amount` new jobs of a waiting request, which must fit the worker."""
     model = worker.model_for(request)
     assert model is not None
-    jobs = []
-    for _ in range(min(amount, request.waiting)):
+    jobs: list[Job] = []
+    for slot in continuation.free_slots(op, request)[: min(amount, request.waiting)]:
+        begun = continuation.begun_text(op, request, slot)
+        # The jobs of one pop have one prompt, which may end with what a lost worker wrote.
+        if jobs and begun != "":
+            break
         # The time for a text job does not depend on its length (processing_generation.py:411).
         job = Job(
             op.rules.new_id(),
@@ -108,9 +112,13 @@ def take(op: Operation, request: TextRequest, worker: Worker, amount: int) -> li
             model,
             popped=op.now,
             deadline=op.now + op.rules.job_ttl,
+            slot=slot,
+            begun=len(begun),
         )
         op.tx.add(job)
         jobs.append(job)
+        if begun:
+            break
     request.waiting -= len(jobs)
     request.processing += len(jobs)
     # Pops and deliveries postpone the expiry, polls do not (contract: utils.py:110).
@@ -145,6 +153,7 @@ def fail(op: Operation, request: TextRequest, job: Job, state: str) -> None:
         _drop(op, request, job)
     else:
         op.tx.save(job)
+        continuation.keep(op, job, op.texts.text(request.id, job.slot))
         request.waiting += 1
         request.restarted += 1
         if request.restarted >= op.rules.max_faults:
@@ -171,6 +180,7 @@ def forget(op: Operation, request: TextRequest) -> None:
     if payload is not None:
         op.tx.delete(payload)
     fair_share.give_back(op, request)
+    continuation.forget(op, request)
     release(op, request)
     if request.processing:
         op.tx.save(request)

@@ -325,7 +325,9 @@ class Job:
     """One result that a worker has popped. `state` starts as "processing" and changes once.
 
     Afterwards it is ok, censored, csam, faulted (the worker gave up) or aborted (time ran out).
-    `deadline` is None from then on. `owner_id` is the account of the worker.
+    `deadline` is None from then on. `owner_id` is the account of the worker. `slot` is the place of
+    its result in the request, from 0. `begun` are the characters of this result that a worker wrote
+    that was lost; the job continues them.
     """
 
     id: str
@@ -336,6 +338,8 @@ class Job:
     popped: float
     deadline: float | None
     state: str = "processing"
+    slot: int = 0
+    begun: int = 0
 
 
 @dataclass(eq=False)
@@ -357,6 +361,15 @@ class StoredGeneration:
     model: str
     worker_id: str
     worker_name: str
+
+
+@dataclass(eq=False)
+class GrowingText:
+    """What was saved of a result that a worker is writing, by its slot in the request."""
+
+    request_id: str
+    slot: int
+    text: str = field(repr=False)
 
 
 @dataclass(eq=False)

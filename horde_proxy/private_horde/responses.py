@@ -68,6 +68,13 @@ def generation(result: StoredGeneration) -> Body:
     }
 
 
+def progress(request: TextRequest, *, position: int, wait_time: int, possible: bool) -> Body:
+    """The status without its generations: how far a request is."""
+    body = status(request, (), position=position, wait_time=wait_time, possible=possible)
+    del body["generations"]
+    return body
+
+
 def popped(
     jobs: list[Job],
     payload: Payload | None,
@@ -153,6 +160,11 @@ def performance(view: QueueView, past_minute_tokens: int) -> Body:
         "queued_tokens": float(view.queued_tokens),
         "past_minute_tokens": float(past_minute_tokens),
     }
+
+
+def capabilities(extensions: Iterable[str]) -> Body:
+    """GET status/capabilities: what this horde can do beyond AI-Horde's API."""
+    return {"extensions": list(extensions)}
 
 
 def heartbeat() -> Body:

@@ -104,6 +104,8 @@ POP = BodySchema(
         "priority_usernames": _TEXTS,
         "blacklist": _TEXTS,
         "amount": {"type": "integer", "minimum": 1, "maximum": 20, "default": 1},
+        # Ours: no worker of AI-Horde sends it (docs/private-horde.md).
+        "wait": {"type": "number", "minimum": 0, "default": 0},
     },
     required={"name": "The worker's name, unique in the whole horde."},
 )
@@ -129,6 +131,16 @@ GENERATION = BodySchema(
     required={"id": "The id of the job.", "generation": "The text that was generated."},
 )
 """POST generate/text/submit."""
+
+PROGRESS = BodySchema(
+    {
+        "id": _TEXT,
+        "offset": {"type": "integer", "minimum": 0, "default": 0},
+        "text": {"type": "string", "default": ""},
+    },
+    required={"id": "The id of the job."},
+)
+"""POST generate/text/progress, which AI-Horde does not have."""
 
 WORKER_CHANGE = BodySchema(
     {

@@ -9,13 +9,15 @@ that are repeated every second and brought nothing, `is_unknown_path` those of n
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, NotFound
 
+from horde_proxy.aihorde.rest import EXTENSIONS_HEADER
 from horde_proxy.content_codings import UnsupportedCoding
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.private_horde import responses, x_fields
@@ -25,6 +27,7 @@ from horde_proxy.private_horde.horde import PrivateHorde
 from horde_proxy.private_horde.moderation_views import MODERATION_ROUTES
 from horde_proxy.private_horde.people_views import PEOPLE_ROUTES
 from horde_proxy.private_horde.routing import HordeRoute, answer, api_key, body, checked_key, count
+from horde_proxy.private_horde.stream_views import stream_routes
 
 # The real horde answers other methods of a known path with its own JSON, so all are routed here.
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -41,7 +44,7 @@ log = logging.getLogger(__name__)
 def blueprint(horde: PrivateHorde) -> Blueprint:
     """The blueprint that serves a private horde below /api/v2, with CORS for all origins."""
     routes = Blueprint("private_horde", __name__, url_prefix="/api/v2")
-    for number, route in enumerate(_ROUTES):
+    for number, route in enumerate((*_ROUTES, *stream_routes(horde))):
         routes.add_url_rule(
             route.rule,
             f"route_{number}",
@@ -57,6 +60,8 @@ def blueprint(horde: PrivateHorde) -> Blueprint:
     routes.register_error_handler(DatabaseError, _unavailable)
     routes.register_error_handler(HTTPException, _failed)
     routes.after_request(_with_headers)
+    if horde.streams.extensions:
+        routes.after_request(partial(_announced, horde.streams.extensions))
     return routes
 
 
@@ -70,6 +75,8 @@ def _endpoint(horde: PrivateHorde, route: HordeRoute) -> Callable[..., Response]
             return answer(message, 405, {"Allow": _allowed(route)})
         _check_rate(horde, route)
         result, status = view(horde, **arguments)
+        if isinstance(result, Response):
+            return result
         # The mask applies to successful answers only: a refusal was raised before this line.
         return answer(x_fields.apply(request.headers.get("X-Fields"), result), status)
 
@@ -214,6 +221,12 @@ def _failed(error: HTTPException) -> Response:
         return answer({"message": error.description}, 415, error.headers)
     # Flask has turned an unexpected exception into a 500 already.
     return answer({"message": error.name}, error.code or 500)
+
+
+def _announced(extensions: Sequence[str], response: Response) -> Response:
+    """The response with what this horde can do: plain clients and workers ignore the header."""
+    response.headers[EXTENSIONS_HEADER] = ", ".join(extensions)
+    return response
 
 
 def _with_headers(response: Response) -> Response:

@@ -19,8 +19,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import requests
@@ -34,7 +34,9 @@ from horde_proxy.worker.backends import (
     Payload,
     ReportsState,
 )
-from horde_proxy.worker.formatting import formatted
+from horde_proxy.worker.backends.base import StreamsText
+from horde_proxy.worker.formatting import formatted, is_formatted
+from horde_proxy.worker.growing_job import GrowingJob, Received, in_thread
 from horde_proxy.worker.health import BackendHealth
 from horde_proxy.worker.horde import (
     HordeConnection,
@@ -93,8 +95,13 @@ class Bridge:
         new_session: Callable[[], requests.Session] = new_session,
         pause: Callable[[float], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        start: Callable[[Callable[[], None]], None] = in_thread,
     ) -> None:
+        # While a pop waits at one horde, no other is asked for jobs.
+        is_only = len(identities) == 1
+        identities = [i if is_only else replace(i, wait=0.0) for i in identities]
         self._hordes = [HordeConnection(identity, clock) for identity in identities]
+        self._clock, self._start = clock, start
         self._backends, self._threads = {backend.name: backend for backend in backends}, threads
         self.name = ", ".join(self._backends)
         self._stop, self._drain = stop, drain or stop
@@ -211,7 +218,7 @@ class Bridge:
         )
         self._count(1)
         try:
-            outcome = self._outcome(popped.job)
+            outcome = self._outcome(popped)
         finally:
             self._count(-1)
         kudos = popped.horde.submit(
@@ -219,7 +226,7 @@ class Bridge:
         )
         self.status.end(running, outcome.state, estimate(outcome.text), kudos)
 
-    def _outcome(self, job: Mapping[str, Any]) -> Outcome:
+    def _outcome(self, popped: PoppedJob) -> Outcome:
         """What becomes of a job. A failure gives it back to the queue at once."""
         aborted = threading.Event()
 
@@ -229,13 +236,14 @@ class Bridge:
                 aborted.set()
             return self._stop.is_set() or aborted.is_set()
 
-        outcome = self._attempt(job, cancelled)
+        outcome = self._attempt(popped, cancelled)
         # A backend that is cancelled returns an incomplete text, or fails.
         if self._stop.is_set():
             return _STOPPED
         return _NEEDED_HERE if aborted.is_set() else outcome
 
-    def _attempt(self, job: Mapping[str, Any], cancelled: Callable[[], bool]) -> Outcome:
+    def _attempt(self, popped: PoppedJob, cancelled: Callable[[], bool]) -> Outcome:
+        job = popped.job
         try:
             self._rules.check(job)
             backend = self._backend_of(job)
@@ -246,7 +254,7 @@ class Bridge:
             payload: Payload = job.get("payload") or {}
             if backend.tags:
                 payload = fill_payload(payload, backend.tags)
-            text = formatted(backend.generate(payload, cancelled), payload)
+            text = formatted(self._text(popped, backend, payload, cancelled), payload)
         except BackendError as exc:
             if not cancelled():
                 log.warning("job %s failed: %s", job["id"], exc)
@@ -259,6 +267,23 @@ class Bridge:
         if not cancelled():
             self._health.worked()
         return Outcome("ok", text)
+
+    def _text(
+        self,
+        popped: PoppedJob,
+        backend: Backend,
+        payload: Payload,
+        cancelled: Callable[[], bool],
+    ) -> str:
+        """The text of a job, which a horde that streams gets as it grows. Raises BackendError."""
+        if not popped.horde.streams:
+            return backend.generate(payload, cancelled)
+
+        def send(offset: int, text: str) -> Received:
+            return popped.horde.progress(popped.session, popped.id, offset, text)
+
+        growing = GrowingJob(send, is_stopped=cancelled, clock=self._clock, start=self._start)
+        return growing.run(lambda is_over: _pieces(backend, payload, is_over))
 
     def _backend_of(self, job: Mapping[str, Any]) -> Backend:
         """The backend of the job's model. Raises JobRefused."""
@@ -274,3 +299,11 @@ class Bridge:
     def _count(self, difference: int) -> None:
         with self._counting:
             self._running += difference
+
+
+def _pieces(backend: Backend, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
+    """The text as it grows; all at once where it cannot be had so, or is to be changed."""
+    if isinstance(backend, StreamsText) and not is_formatted(payload):
+        yield from backend.stream(payload, cancelled)
+    else:
+        yield backend.generate(payload, cancelled)

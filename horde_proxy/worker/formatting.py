@@ -26,6 +26,11 @@ def formatted(text: str, payload: Mapping[str, Any]) -> str:
     return text
 
 
+def is_formatted(payload: Mapping[str, Any]) -> bool:
+    """Whether a payload asks for changes of the finished text."""
+    return any(payload.get(name) is True for name in _CHANGES)
+
+
 def _without_incomplete_sentence(text: str) -> str:
     """Up to the end of the last whole sentence; all of it where no sentence ends."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]

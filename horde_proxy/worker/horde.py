@@ -14,11 +14,19 @@ from typing import Any
 
 import requests
 
-from horde_proxy.aihorde.rest import api_url, client_agent, json_object, retry_after
+from horde_proxy.aihorde.rest import (
+    EXTENSIONS_HEADER,
+    api_url,
+    client_agent,
+    extensions,
+    json_object,
+    retry_after,
+)
 from horde_proxy.numbers import finite
 from horde_proxy.printable import shortened, without_login
 from horde_proxy.response_body import with_body
 from horde_proxy.upstreams.sessions import with_proxy
+from horde_proxy.worker.growing_job import Received
 
 _TIMEOUT = (5.0, 30.0)
 """Seconds to connect and to wait for an answer."""
@@ -38,6 +46,8 @@ comes sooner."""
 _RARE_POPS = 0.5
 """The least pause from then on (s): the demo's workers, which pause 0.1 s, take a fifth of the
 processor time then, and the first job waits half a second at most."""
+_BETWEEN_WAITS = 0.02
+"""The pause between two pops that wait (s): a horde that is full answers at once all the same."""
 _LONGEST_REASON = 200
 """Characters. AI-Horde's field for it has 255."""
 _LONGEST_MESSAGE = 500
@@ -61,7 +71,9 @@ class WorkerIdentity:
     """How a worker identifies itself to the horde at `url`. `idle`: seconds between empty pops.
 
     After half a minute without a job they are at least half a second apart. The jobs of the owner
-    and of `priority_usernames` ("alias#id") come first. `nsfw`: whether jobs may be so.
+    and of `priority_usernames` ("alias#id") come first. `nsfw`: whether jobs may be so. A horde
+    that can let a pop wait for a job does so for `wait` seconds, after which a worker that is
+    stopped can end.
     """
 
     url: str
@@ -72,6 +84,7 @@ class WorkerIdentity:
     priority_usernames: Sequence[str] = ()
     nsfw: bool = True
     proxy_url: str | None = None
+    wait: float = 2.0
 
     @property
     def label(self) -> str:
@@ -126,6 +139,13 @@ class HordeConnection:
         self._is_failing, self._idle_seconds, self._failures = False, 0.0, 0
         # The ids of messages that were logged, the oldest first.
         self._messages: dict[str, None] = {}
+        # What the horde can do beyond AI-Horde's API, by its last answer to a pop.
+        self._extensions: frozenset[str] = frozenset()
+
+    @property
+    def streams(self) -> bool:
+        """Whether the horde takes texts as they grow."""
+        return "stream" in self._extensions
 
     def with_proxy(self, session: requests.Session) -> requests.Session:
         """The session, whose calls go through this horde's HTTP proxy."""
@@ -191,17 +211,41 @@ class HordeConnection:
         log.error("job %s could not be submitted", body["id"])
         return None
 
+    def progress(self, session: requests.Session, job_id: str, offset: int, text: str) -> Received:
+        """Send a piece of a job's text. What the horde has of it; a failure loses nothing."""
+        body = {"id": job_id, "offset": offset, "text": text}
+        try:
+            response = self._post(session, "progress", body)
+        except requests.RequestException:
+            return Received(cancelled=False, offset=offset)
+        answer = json_object(response.content)
+        if response.status_code != 200:
+            # A job that the horde does not know any more is nobody's.
+            is_gone = answer.get("rc") in ("InvalidJobID", "WrongCredentials")
+            return Received(cancelled=is_gone, offset=offset)
+        known = answer.get("offset")
+        known = known if isinstance(known, int) and known >= 0 else offset
+        return Received(answer.get("cancelled") is True, known)
+
+    def _wait(self) -> float:
+        """Seconds that the horde may wait for a job; 0 where it cannot."""
+        return self.identity.wait if "wait" in self._extensions else 0.0
+
     def _job_in(self, response: requests.Response) -> Mapping[str, Any] | None:
         """The job of a pop that was answered; sets `pause`."""
         if self._failures:
             log.warning("the horde %s gives jobs again", self.identity.label)
         self._is_failing, self._failures = False, 0
+        self._extensions = extensions(response.headers.get(EXTENSIONS_HEADER, ""))
         job = json_object(response.content)
         self._log_messages(job.get("messages"))
         # Without a job, the answer has the same shape, but its id is null.
         if job.get("id"):
             self._idle_seconds = self.pause = 0.0
             return job
+        if self._wait():
+            self.pause = min(self.identity.idle, _BETWEEN_WAITS)
+            return None
         is_long = self._idle_seconds >= _LONG_IDLE
         self.pause = max(self.identity.idle, _RARE_POPS) if is_long else self.identity.idle
         self._idle_seconds += self.pause
@@ -274,8 +318,10 @@ class HordeConnection:
     def _pop_body(self, offer: Offer) -> dict[str, Any]:
         # The private horde keeps such jobs for others; AI-Horde's text half ignores the field.
         blacklist = {"blacklist": list(offer.refused_words)} if offer.refused_words else {}
+        wait = {"wait": self._wait()} if self._wait() else {}
         return {
             **blacklist,
+            **wait,
             "name": self.identity.name,
             "models": list(offer.models),
             "max_length": offer.max_length,

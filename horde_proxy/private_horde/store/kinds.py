@@ -69,6 +69,7 @@ _ALL = (
     Kind(records.TextRequest, indexes=("account_id",), due="expires", counters=("kudos",)),
     Kind(records.Payload, ("request_id",)),
     Kind(records.Job, indexes=("request_id",), due="deadline"),
+    Kind(records.GrowingText, ("request_id", "slot"), indexes=("request_id",)),
     Kind(records.StoredGeneration, ("job_id",), indexes=("request_id",)),
     Kind(records.AccountKey, ("digest",), unique=("digest",), indexes=("account_id",)),
     Kind(records.Invitation, numbered=True, unique=("digest",), indexes=("digest",)),

@@ -27,6 +27,7 @@ TABLES: Mapping[type[Any], str] = {
     records.TextRequest: "horde_requests",
     records.Payload: "horde_payloads",
     records.Job: "horde_jobs",
+    records.GrowingText: "horde_growing_texts",
     records.StoredGeneration: "horde_generations",
     records.LedgerEntry: "horde_kudos_ledger",
     records.Charge: "horde_charges",
@@ -155,4 +156,15 @@ def _create_tables(connection: Connection) -> None:
         connection.exec_driver_sql(statement.replace("{number}", number))
 
 
-SCHEMA = Schema("private_horde", [_create_tables])
+def _add_growing_texts(connection: Connection) -> None:
+    """Version 2: texts of running jobs, which other workers continue."""
+    for statement in (
+        "ALTER TABLE horde_jobs ADD COLUMN slot BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE horde_jobs ADD COLUMN begun BIGINT NOT NULL DEFAULT 0",
+        "CREATE TABLE horde_growing_texts (request_id TEXT NOT NULL, slot BIGINT NOT NULL, "
+        "text TEXT NOT NULL, PRIMARY KEY (request_id, slot))",
+    ):
+        connection.exec_driver_sql(statement)
+
+
+SCHEMA = Schema("private_horde", [_create_tables, _add_growing_texts])

@@ -6,7 +6,7 @@ Each backend has the members of `Backend`. One that is a server of its own may a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -112,6 +112,14 @@ class ReportsState(Protocol):
 
     def slots(self) -> int | None:
         """How many requests it runs at a time; None where it does not say."""
+
+
+@runtime_checkable
+class StreamsText(Protocol):
+    """A backend that gives its text as it grows."""
+
+    def stream(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
+        """The pieces of the text that `generate` returns. Raises BackendError."""
 
 
 OpenBackend = Callable[[str, BackendOptions], Backend | None]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from horde_proxy.prompts.end_tokens import cut
 from horde_proxy.prompts.tokens import estimate, truncate
 from horde_proxy.worker.backends.base import BackendError, BackendOptions, Payload
+from horde_proxy.worker.backends.pieces import words
 
 # A user's turn, "{{[INPUT]}}Hello{{[INPUT_END]}}" or "{{[INPUT]}}Hello{{[OUTPUT]}}": clients write
 # placeholders with and without their ends.
@@ -87,6 +88,21 @@ class Echo:
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
         """At most max_length tokens (estimated), cut before the first stop string."""
+        text = self._answer(payload)
+        self._take_time(self._seconds(estimate(text)), cancelled)
+        return text
+
+    def stream(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
+        """As `generate`, a word at a time where the speed is limited."""
+        text = self._answer(payload)
+        self._take_time(self._delay, cancelled)
+        for word in words(text) if self._speed else [text]:
+            if cancelled():
+                return
+            self._take_time(self._seconds(estimate(word)) - self._delay, cancelled)
+            yield word
+
+    def _answer(self, payload: Payload) -> str:
         prompt = str(payload.get("prompt") or "")
         turns = _INPUT.findall(prompt)
         text = turns[-1] if turns else prompt
@@ -95,11 +111,12 @@ class Echo:
         if begun and text.startswith(begun.group(1)):
             text = text[len(begun.group(1)) :]
         text, _ = cut(text, payload.get("stop_sequence") or ())
-        text = truncate(text, int(payload.get("max_length") or 80))
-        self._take_time(estimate(text), cancelled)
-        return text
+        return truncate(text, int(payload.get("max_length") or 80))
 
-    def _take_time(self, tokens: int, cancelled: Callable[[], bool]) -> None:
-        until = self._clock() + self._delay + (tokens / self._speed if self._speed else 0.0)
+    def _seconds(self, tokens: int) -> float:
+        return self._delay + (tokens / self._speed if self._speed else 0.0)
+
+    def _take_time(self, seconds: float, cancelled: Callable[[], bool]) -> None:
+        until = self._clock() + seconds
         while (left := until - self._clock()) > 0 and not cancelled():
             self._sleep(min(left, _SLICE))

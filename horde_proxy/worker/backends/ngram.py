@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 
-from horde_proxy.prompts.end_tokens import cut
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.worker.backends.base import BackendOptions, Payload
+from horde_proxy.worker.backends.pieces import before_stop
 
 _WORD = re.compile(r"\S+")
 # Shorter words ("the", "and") say nothing about the topic.
 _LETTERS = re.compile(r"[a-z]{4,}")
 _SENTENCES = 3
 """Sentences in an answer: the toy model loses its topic after that."""
+_WORD_SECONDS = 0.02
+"""The time that a word takes: as fast as a good model, so that one sees how an answer grows."""
 
 
 def open_ngram(name: str, options: BackendOptions) -> NGram | None:
     """The toy model for "ngram", else None."""
-    return NGram() if name == "ngram" else None
+    return NGram(word_seconds=_WORD_SECONDS) if name == "ngram" else None
 
 
 class NGram:
@@ -32,8 +35,16 @@ class NGram:
     max_context_length = 8192
     tags = None
 
-    def __init__(self, corpus: str | None = None, generator: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        corpus: str | None = None,
+        generator: random.Random | None = None,
+        *,
+        word_seconds: float = 0.0,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         text = corpus or (files("horde_proxy.worker") / "corpus.txt").read_text(encoding="utf-8")
+        self._word_seconds, self._sleep = word_seconds, sleep
         # It chooses words, and no secrets.
         self._random = generator or random.Random()  # noqa: S311
         self._followers: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
@@ -43,14 +54,23 @@ class NGram:
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
         """A few sentences, at most max_length tokens (estimated), cut before a stop string."""
+        return "".join(self.stream(payload, cancelled))
+
+    def stream(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
+        """As `generate`, a word at a time."""
+        yield from before_stop(self._spaced(payload, cancelled), payload.get("stop_sequence") or ())
+
+    def _spaced(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
         limit = int(payload.get("max_length") or 80)
         text = ""
         for word in self._words(str(payload.get("prompt") or "")):
-            longer = f"{text} {word}".lstrip()
-            if estimate(longer) > limit or cancelled():
-                break
-            text = longer
-        return cut(text, payload.get("stop_sequence") or ())[0]
+            piece = f" {word}" if text else word
+            text += piece
+            if estimate(text) > limit or cancelled():
+                return
+            yield piece
+            if self._word_seconds:
+                self._sleep(self._word_seconds)
 
     def _learn(self, words: list[str]) -> None:
         """Count a paragraph's triples, and the first two words of each of its sentences."""

@@ -8,6 +8,7 @@ are reused.
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -97,6 +98,19 @@ class Llama:
         `payload` is the payload of a popped job. A prompt that leaves no room for max_length tokens
         loses its beginning, as on other workers.
         """
+        return "".join(self.stream(payload, cancelled))
+
+    def stream(
+        self, payload: Mapping[str, Any], cancelled: Callable[[], bool] = _never
+    ) -> Iterator[str]:
+        """As `generate`, in pieces of whole characters."""
+        decoder = getincrementaldecoder("utf-8")("replace")
+        for piece in self._pieces(payload, cancelled):
+            yield decoder.decode(piece)
+        yield decoder.decode(b"", final=True)
+
+    def _pieces(self, payload: Mapping[str, Any], cancelled: Callable[[], bool]) -> Iterator[bytes]:
+        """The text in bytes, a token at a time."""
         room = min(_integer(payload, "max_context_length", 1 << 30), self.max_context_length)
         length = min(_integer(payload, "max_length", 80), self.max_length, room - 1)
         sampler = Sampler.from_payload(payload)
@@ -112,10 +126,10 @@ class Llama:
             for token in islice(self._tokens(prompt, sampler, cancelled), max(length, 0)):
                 before = len(written)
                 written += self._vocabulary.token_bytes(token)
-                if (end := _stop_end(written, before, stops)) is not None:
-                    del written[end:]
-                    break
-        return written.decode("utf-8", "replace")
+                end = _stop_end(written, before, stops)
+                yield bytes(written[before:end])
+                if end is not None:
+                    return
 
     def _prompt_ids(self, prompt: str, room: int) -> list[int]:
         """The end of the prompt as 1 to `room` ids, with BOS first if the model uses it."""

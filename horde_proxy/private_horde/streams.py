@@ -1,0 +1,191 @@
+"""What this horde can do beyond AI-Horde's API: texts that grow, and pops that wait for a job.
+
+    worker: progress --> growing_texts (memory), continuation (store, once a second)
+    client: stream ----> text_stream over both
+
+A plain client or worker sees nothing of it. The protocol is in docs/private-horde.md.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from horde_proxy.private_horde import accounts, continuation, queue, responses, schema
+from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.growing_texts import GrowingTexts, TooManyStreams
+from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.records import GrowingText, Job, StoredGeneration, TextRequest
+from horde_proxy.private_horde.signals import QUEUE, Signals
+from horde_proxy.private_horde.text_stream import RequestState, StreamEvent, TextStream
+
+STREAM, WAIT = "stream", "wait"
+"""The names of the extensions: texts that grow, and pops that wait."""
+_LONGEST_WAIT = 30.0
+"""Seconds that a pop may wait for a job: proxies on the way give an answer up after 60."""
+_MOST_WAITING = 32
+"""Pops that may wait at a time, each with a thread of the server. Others are answered at once."""
+_LOOK_SECONDS = 2.0
+"""How often a waiting pop looks for a job without a signal, which may be lost."""
+_TOO_MANY_STREAMS = "There are too many streams. Poll the request's status instead."
+
+Body = dict[str, Any]
+Begin = Callable[[], AbstractContextManager[Operation]]
+
+
+@dataclass(frozen=True)
+class StreamRules:
+    """The extensions that a horde offers. `sleep` replaces waiting for texts and jobs, for tests.
+
+    At most `most_streams` are open at a time.
+    """
+
+    extensions: tuple[str, ...] = (STREAM, WAIT)
+    sleep: Callable[[float], object] | None = None
+    most_streams: int = 1000
+
+
+class RequestOutlook(TypedDict):
+    """The place of a request in the queue, its wait (s), and whether a worker can take it."""
+
+    position: int
+    wait_time: int
+    possible: bool
+
+
+def outlook(op: Operation, request: TextRequest, jobs: Iterable[Job]) -> RequestOutlook:
+    """When a request, with these jobs, may expect a worker and its result."""
+    running = [job for job in jobs if job.state == "processing"]
+    return {
+        "position": op.view.position(request),
+        "wait_time": op.view.wait_time(request, running, op.now),
+        "possible": op.view.any_fits(request),
+    }
+
+
+class Streams:
+    """The extension's routes. Thread-safe. `clock` counts seconds; `is_shared` is the store's."""
+
+    def __init__(
+        self,
+        begin: tuple[Begin, Begin],
+        texts: GrowingTexts,
+        signals: Signals,
+        rules: StreamRules,
+        *,
+        clock: Callable[[], float],
+        is_shared: bool,
+    ) -> None:
+        self.extensions = rules.extensions
+        self._changing, self._reading = begin
+        self._texts, self._signals, self._sleep = texts, signals, rules.sleep
+        self._clock, self._is_shared = clock, is_shared
+        self._may_wait = threading.BoundedSemaphore(_MOST_WAITING)
+
+    # The routes for workers.
+
+    def pop(self, pop: Callable[[], Body], wait: float) -> Body:
+        """The answer of `pop` with a job, or the last one after so many seconds without."""
+        answer = pop()
+        if answer["id"] or wait <= 0 or WAIT not in self.extensions:
+            return answer
+        if not self._may_wait.acquire(blocking=False):
+            return answer
+        try:
+            return self._pop_later(pop, min(wait, _LONGEST_WAIT))
+        finally:
+            self._may_wait.release()
+
+    def _pop_later(self, pop: Callable[[], Body], seconds: float) -> Body:
+        until = self._clock() + seconds
+        with self._signals.listen(QUEUE) as listener:
+            while True:
+                # Once more, now that a signal is not missed.
+                answer = pop()
+                left = until - self._clock()
+                if answer["id"] or left <= 0:
+                    return answer
+                (self._sleep or listener.wait)(min(left, _LOOK_SECONDS))
+
+    def progress(self, api_key: str | None, body: Any) -> Body:
+        """POST generate/text/progress: {"cancelled", "offset"} for the text of a running job.
+
+        `offset` is where the worker goes on: the characters that the horde has. A job is cancelled
+        when its text is not needed any more. Raises InvalidJobID and WrongCredentials.
+        """
+        fields = schema.read(schema.PROGRESS, body)
+        with self._reading() as op:
+            job = self._running_job(op, api_key or "", fields["id"])
+            now = op.now
+        if job is None:
+            return {"cancelled": True, "offset": fields["offset"]}
+        position = job.begun + fields["offset"]
+        known = self._texts.extend(job.request_id, job.slot, position, fields["text"])
+        text = self._texts.take_unsaved(job.request_id, job.slot, now)
+        if text is not None:
+            with self._changing() as op:
+                continuation.save(op, job.id, text)
+        return {"cancelled": False, "offset": max(known - job.begun, 0)}
+
+    def _running_job(self, op: Operation, api_key: str, job_id: str) -> Job | None:
+        """A job of the account that somebody still waits for; None if nobody does."""
+        account = accounts.require(op, api_key)
+        job = queue.find_job(op, job_id)
+        if job.owner_id != account.id:
+            raise refusal("WrongCredentials")
+        request = op.tx.get(TextRequest, job.request_id)
+        if request is None or request.forgotten or job.state != "processing":
+            return None
+        # The worker before it may have talked to another process.
+        if job.begun > len(self._texts.text(request.id, job.slot)):
+            begun = continuation.begun_text(op, request, job.slot)
+            self._texts.extend(request.id, job.slot, 0, begun)
+        return job
+
+    # The route for clients.
+
+    def stream(
+        self, request_id: str, sent: Mapping[int, int], keep_alive: float
+    ) -> Iterator[StreamEvent | None]:
+        """GET generate/text/stream/{id}: the events of a request; None to keep it alive.
+
+        `sent`: the characters that the client has, by result. Raises RequestNotFound at once.
+        """
+        request_id = request_id.lower()
+        self._state(request_id)
+        return self._events(request_id, dict(sent), keep_alive)
+
+    def _events(
+        self, request_id: str, sent: dict[int, int], keep_alive: float
+    ) -> Iterator[StreamEvent | None]:
+        try:
+            with self._texts.watching(request_id) as watch:
+                yield from TextStream(
+                    lambda: self._state(request_id),
+                    watch,
+                    clock=self._clock,
+                    keep_alive=keep_alive,
+                    is_shared=self._is_shared,
+                    sent=sent,
+                ).events()
+        except TooManyStreams:
+            yield StreamEvent("error", {"message": _TOO_MANY_STREAMS})
+
+    def _state(self, request_id: str) -> RequestState:
+        """What a stream shows of a request. Raises RequestNotFound."""
+        with self._reading() as op:
+            request = queue.find(op, request_id)
+            has_jobs = request.processing or request.finished
+            jobs = op.tx.find(Job, request_id=request.id) if has_jobs else []
+            slots = {job.id: job.slot for job in jobs}
+            done = op.tx.find(StoredGeneration, request_id=request.id) if request.finished else []
+            saved = op.tx.find(GrowingText, request_id=request.id) if self._is_shared else []
+            return RequestState(
+                responses.progress(request, **outlook(op, request, jobs)),
+                {slots.get(result.job_id, 0): responses.generation(result) for result in done},
+                {text.slot: text.text for text in saved},
+                request.settled,
+            )
