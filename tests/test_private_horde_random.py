@@ -17,6 +17,7 @@ from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.records import (
     HordeAccount,
+    HordeSharedKey,
     Job,
     LedgerEntry,
     Payload,
@@ -29,6 +30,7 @@ from horde_proxy.private_horde.store.opening import open_store
 
 ANONYMOUS = "0000000000"
 KEYS = ("<owner-apikey>", "<other-apikey>")
+SHARED = "the shared key"
 MODELS = ("one", "two", "three")
 EXPIRY = 1200.0
 TTL = 150.0
@@ -52,13 +54,16 @@ class HordeContext(RuleBasedStateMachine):
         self.horde = PrivateHorde(
             store=self.store,
             clock=lambda: self.now,
-            new_id=lambda: f"id-{next(numbers)}",
+            new_id=lambda: f"00000000-0000-4000-8000-{next(numbers):012x}",
             job_ttl=TTL,
             expiry=EXPIRY,
             upfront_kudos=True,
         )
         for number, key in enumerate(KEYS):
             self.horde.add_account(key, "user", kudos=100.0 * number, trusted=bool(number))
+        # Of the second account. 60 kudos are spent soon.
+        self.shared_key = self.horde.people.make_shared_key(KEYS[1], {"kudos": 60})["id"]
+        self.by_shared_key: set[str] = set()
         self.results: dict[str, int] = {}
         self.wishes: dict[str, tuple[str, set[str], bool]] = {}
         self.last_active: dict[str, float] = {}
@@ -68,7 +73,7 @@ class HordeContext(RuleBasedStateMachine):
 
     @rule(
         target=requests,
-        key=st.sampled_from((ANONYMOUS, *KEYS)),
+        key=st.sampled_from((ANONYMOUS, *KEYS, SHARED)),
         models=st.lists(st.sampled_from(MODELS), max_size=2),
         n=st.integers(1, 4),
         max_length=st.sampled_from((16, 80, 600)),
@@ -78,10 +83,17 @@ class HordeContext(RuleBasedStateMachine):
         params = {"n": n, "max_length": max_length}
         body = {"prompt": "x", "models": models, "params": params, "validated_backends": validated}
         try:
-            request_id = self.horde.submit(key, body)["id"]
+            sent = self.shared_key if key == SHARED else key
+            request_id = self.horde.submit(sent, body)["id"]
         except HordeError as refusal:
-            assert refusal.rc in ("TooManyPrompts", "KudosUpfront")
+            expected = {"TooManyPrompts", "KudosUpfront"}
+            if key == SHARED:
+                expected |= {"SharedKeyEmpty", "SharedKeyInsufficientKudos"}
+            assert refusal.rc in expected
             return multiple()
+        if key == SHARED:
+            self.by_shared_key.add(request_id)
+            key = KEYS[1]
         self.results[request_id] = n
         self.wishes[request_id] = (key, set(models), validated)
         self.last_active[request_id] = self.now
@@ -147,6 +159,27 @@ class HordeContext(RuleBasedStateMachine):
         except HordeError as refusal:
             assert refusal.rc == "RequestNotFound"
         self.cancelled.add(request_id)
+
+    @rule(
+        key=st.sampled_from((ANONYMOUS, *KEYS, SHARED)),
+        to=st.sampled_from(("user#1", "user#2", "Anonymous#0", SHARED)),
+        amount=st.sampled_from((-1, 0, 0.5, 1, 30, 10**6)),
+    )
+    def transfer(self, key: str, to: str, amount: float) -> None:
+        names = {SHARED: self.shared_key}
+        before = self.total_kudos()
+        body = {"username": names.get(to, to), "amount": amount}
+        try:
+            self.horde.people.transfer(names.get(key, key), body)
+        except HordeError as refusal:
+            assert refusal.rc == "InvalidAPIKey" if key == SHARED else refusal.status == 400
+        assert round(self.total_kudos() - before, 6) == 0.0
+
+    def total_kudos(self) -> float:
+        self.horde.people.users()
+        with self.store.snapshot() as tx:
+            accounts = tx.page(HordeAccount, "id", descending=False, offset=0, limit=99)
+            return sum(account.kudos for account in accounts)
 
     @rule(seconds=st.sampled_from((0.5, 10.0, 149.0, 151.0, 400.0, 1199.0)))
     def wait(self, seconds: float) -> None:
@@ -217,6 +250,17 @@ class HordeContext(RuleBasedStateMachine):
                 entries = tx.find(LedgerEntry, account_id=account_id)
                 assert round(sum(entry.amount for entry in entries) - account.kudos, 6) == 0.0
                 assert account.kudos >= account.floor
+            key = tx.get(HordeSharedKey, self.shared_key)
+            assert key is not None
+            assert round(key.held, 6) == 0.0
+            entries = tx.find(LedgerEntry, account_id=2)
+            paid = [
+                -entry.amount
+                for entry in entries
+                if entry.request_id in self.by_shared_key and entry.reason in ("tax", "job")
+            ]
+            assert round(sum(paid) - key.utilized, 6) == 0.0
+            assert key.requests == len(self.by_shared_key)
         self.store.close()
 
 
