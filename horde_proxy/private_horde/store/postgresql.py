@@ -6,6 +6,8 @@ Each transaction has a connection of its own; rows are locked by FOR UPDATE (see
 from __future__ import annotations
 
 import itertools
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,10 @@ from horde_proxy.private_horde.store.notifier import Notifier
 from horde_proxy.private_horde.store.sql import SqlTx, Values
 from horde_proxy.private_horde.store.statements import Row, for_psycopg
 from horde_proxy.private_horde.store.tables import SCHEMA
+
+_PLACES = 8
+"""Transactions at a time: fewer than a pool has connections (15). More would wait for each other's
+rows, and two cores of a server do not get faster by it."""
 
 
 class _PostgresqlDriver:
@@ -51,6 +57,37 @@ class _PostgresqlDriver:
         return text
 
 
+class _Line:
+    """Lets so many threads in at a time, in the order in which they came.
+
+    SQLAlchemy's pool gives a connection to whoever asks at the right moment: of 300 threads, some
+    would wait for half a minute.
+    """
+
+    def __init__(self, places: int) -> None:
+        # Guards the places and those who wait. No I/O happens under it.
+        self._lock = threading.Lock()
+        self._places = places
+        self._waiting: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._places:
+                self._places -= 1
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._places += 1
+
+
 class PostgresqlStore(Store):
     """Records in PostgreSQL."""
 
@@ -61,6 +98,7 @@ class PostgresqlStore(Store):
         self._database = database
         # Polls have connections of their own, so that they do not wait behind workers.
         self._polled = Database(database.url, setting=database.setting)
+        self._line, self._polls = _Line(_PLACES), _Line(_PLACES)
         self._observers: list[Observer] = []
         self._looks = itertools.count()
         self._notifier = Notifier(database)
@@ -69,7 +107,7 @@ class PostgresqlStore(Store):
 
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
-        with self._failures():
+        with self._line, self._failures():
             with self._database.engine(SCHEMA).begin() as connection:
                 tx = SqlTx(_PostgresqlDriver(connection, self._texts))
                 yield tx
@@ -81,7 +119,7 @@ class PostgresqlStore(Store):
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
-        with self._failures():
+        with self._polls, self._failures():
             # Without a transaction, each query is one exchange with the server instead of three.
             engine = self._polled.engine(SCHEMA).execution_options(isolation_level="AUTOCOMMIT")
             with engine.connect() as connection:

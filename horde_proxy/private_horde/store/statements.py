@@ -126,6 +126,8 @@ def _storable_number(number: int) -> int:
 
 def _tuple(text: str) -> tuple[Any, ...]:
     """A list of a column; lists in it become tuples as well, as in the speeds of a worker."""
+    if text == "[]":
+        return ()
     return tuple(tuple(item) if isinstance(item, list) else item for item in json.loads(text))
 
 
