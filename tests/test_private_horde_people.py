@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import AccessRules, PrivateHorde, blueprint
+from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.membership import month_after
 from horde_proxy.private_horde.records import (
     AccountKey,
@@ -454,6 +456,58 @@ def test_an_idempotency_key_is_known_for_a_day(store: Store) -> None:
         response = village.call("POST", "kudos/transfer", ANN, body, **headers)
         assert response.json == {"transferred": 10.0}
         assert village.kudos(ANN) == [expected]
+
+
+def test_transfers_at_the_same_time_lose_no_kudos(store: Store) -> None:
+    village = Village(store)
+    people = village.horde.people
+    ring = ((ANN, "ben#4"), (BEN, "mod#2"), (MOD, "ann#3"))
+    for name in ("ben#4", "mod#2"):
+        village.must("POST", "kudos/award", ADMIN, {"username": name, "amount": 1000})
+    before = village.kudos(ANN, BEN, MOD)
+
+    def send(number: int) -> None:
+        key, username = ring[number % 3]
+        people.transfer(key, {"username": username, "amount": 1 + number % 3})
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(send, range(30)))
+    assert before == [1000.0, 1000.0, 1000.0]
+    # Each sent ten times 1, 2 or 3, and got ten times what the one before sent.
+    assert village.kudos(ANN, BEN, MOD) == [1020.0, 990.0, 990.0]
+    assert village.sums_up()
+
+
+def test_requests_at_the_same_time_spend_no_more_than_a_shared_key_has(store: Store) -> None:
+    village = Village(store)
+    key = village.shared_key(kudos=100, max_requests=2)
+
+    def send(_: int) -> str:
+        try:
+            body = {"prompt": "x", "params": {"max_length": 80}}
+            return str(village.horde.submit(key, body)["kudos"])
+        except HordeError as error:
+            return str(error.rc)
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = sorted(pool.map(send, range(6)))
+    assert outcomes == ["0.0", "0.0", *["SharedKeyLimitExceeded"] * 4]
+
+
+def test_an_invitation_is_used_once_by_people_who_join_at_the_same_time(store: Store) -> None:
+    village = Village(store)
+    token = village.invitation()
+
+    def join(number: int) -> str:
+        try:
+            body = {"username": f"u{number}", "invitation": token}
+            return str(village.horde.people.register(body)["username"])[0]
+        except HordeError as error:
+            return str(error.rc)
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = sorted(pool.map(join, range(6)))
+    assert outcomes == [*["InvalidInvitation"] * 5, "u"]
 
 
 def test_awards_are_given_by_administrators(village: Village) -> None:
