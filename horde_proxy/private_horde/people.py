@@ -23,7 +23,7 @@ from horde_proxy.private_horde import (
 from horde_proxy.private_horde.errors import refusal, user_not_found
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.people_responses import AccountDetail, view_of
-from horde_proxy.private_horde.records import HordeAccount, HordeSharedKey
+from horde_proxy.private_horde.records import HordeAccount, HordeSharedKey, LedgerEntry
 
 Body = dict[str, Any]
 Begin = Callable[[], AbstractContextManager[Operation]]
@@ -58,6 +58,34 @@ class People:
             detail = AccountDetail.OWN if payer.shared_key is None else AccountDetail.PUBLIC
             body = people_responses.user(view_of(op, payer.account), detail)
             return {**body, "username": payer.username}
+
+    def caller(self, api_key: str) -> Body:
+        """Who a key belongs to: {"id", "username", "moderator", "admin", "state"}.
+
+        `state` is "active", "blocked" or "deleted". Raises InvalidAPIKey for all keys but those of
+        accounts, and AnonForbidden for the anonymous one.
+        """
+        with self._reading() as op:
+            account = accounts.known(op, api_key)
+            if account.anonymous:
+                raise refusal("AnonForbidden")
+            return people_responses.caller(account)
+
+    def kudos_history(self, api_key: str, limit: int = 50) -> list[Body]:
+        """The newest movements of the caller's kudos. Raises InvalidAPIKey and AnonForbidden."""
+        with self._reading() as op:
+            account = accounts.known(op, api_key)
+            # Its movements are those of many people, who are none of each other's business.
+            if account.anonymous:
+                raise refusal("AnonForbidden")
+            entries = op.tx.newest(LedgerEntry, limit, account_id=account.id)
+            partners = {entry.partner_id for entry in entries} - {None}
+            names = {
+                partner.id: partner.username
+                for number in partners
+                if (partner := op.tx.get(HordeAccount, number)) is not None
+            }
+            return [people_responses.movement(entry, names) for entry in entries]
 
     def users(self, page: int = 1, sort: str = "kudos") -> list[Body]:
         """GET users: a page of all accounts, the richest first, or with `age` the oldest.

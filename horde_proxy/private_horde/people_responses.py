@@ -6,7 +6,7 @@ What a caller sees of an account depends on who it is: see `AccountDetail`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import IntEnum
@@ -18,6 +18,7 @@ from horde_proxy.private_horde.records import (
     HordeAccount,
     HordeSharedKey,
     Invitation,
+    LedgerEntry,
     TextRequest,
     Worker,
 )
@@ -209,4 +210,27 @@ def account_key(key: AccountKey) -> Body:
         "name": key.name,
         "created": key.created,
         "origin": key.origin or None,
+    }
+
+
+def caller(account: HordeAccount) -> Body:
+    """Who signed in, and what the account may do."""
+    state = "blocked" if account.blocked else "active"
+    return {
+        "id": account.id,
+        "username": account.username,
+        "moderator": account.moderator,
+        "admin": account.admin,
+        "state": "deleted" if account.deleted is not None else state,
+    }
+
+
+def movement(entry: LedgerEntry, usernames: Mapping[int, str]) -> Body:
+    """A movement of kudos: its time (Unix s), amount, cause, and the other account of a transfer."""
+    return {
+        "at": entry.at,
+        "amount": entry.amount,
+        "reason": entry.reason,
+        "request": entry.request_id,
+        "partner": None if entry.partner_id is None else usernames.get(entry.partner_id),
     }

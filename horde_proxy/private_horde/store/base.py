@@ -19,9 +19,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from horde_proxy.private_horde.records import TextRequest, UseCount, Worker
+
+if TYPE_CHECKING:
+    from horde_proxy.database.engine import Database
 
 R = TypeVar("R")
 
@@ -59,6 +62,10 @@ class Tx(ABC):
     @abstractmethod
     def find(self, kind: type[R], **equals: Any) -> list[R]:
         """The records with these values, in order of their keys. One field must be an index."""
+
+    @abstractmethod
+    def newest(self, kind: type[R], limit: int, **equals: Any) -> list[R]:
+        """As `find` for a numbered kind: the last of these records, the newest first."""
 
     @abstractmethod
     def page(
@@ -130,10 +137,11 @@ class KeyTaken(Exception):
 class Store(ABC):
     """Keeps the records. Thread-safe.
 
-    `is_shared`: other processes may use it as well. `check_in_seconds`: workers that pop again need
+    `database` is where it is kept, None in memory. `is_shared`: other processes may use it as well. `check_in_seconds`: workers that pop again need
     not be saved more often, because a write costs much here; 0 where it costs nothing.
     """
 
+    database: Database | None = None
     is_shared: bool = False
     check_in_seconds: float = 0.0
 

@@ -218,6 +218,9 @@ class MemoryTx(Tx):
             key=rows.kind.key_of,
         )
 
+    def newest(self, kind: type[R], limit: int, **equals: Any) -> list[R]:
+        return self.find(kind, **equals)[: -limit - 1 : -1]
+
     def page(
         self, kind: type[R], order: str, *, descending: bool, offset: int, limit: int
     ) -> list[R]:

@@ -95,7 +95,7 @@ class PostgresqlStore(Store):
     check_in_seconds = 10.0
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = self._database = database
         # Polls have connections of their own, so that they do not wait behind workers.
         self._polled = Database(database.url, setting=database.setting)
         self._line, self._polls = _Line(_PLACES), _Line(_PLACES)

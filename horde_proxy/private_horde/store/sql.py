@@ -126,6 +126,13 @@ class SqlTx(Tx):
         values = {name: sql.dump(name, value) for name, value in equals.items()}
         return self._hold_all(kind, self._driver.rows(sql.find(tuple(equals)), values))
 
+    def newest(self, kind: type[R], limit: int, **equals: Any) -> list[R]:
+        self.flush()
+        sql = RECORD_SQL[kind]
+        values = {name: sql.dump(name, value) for name, value in equals.items()}
+        text = f"{sql.find(tuple(equals))} DESC LIMIT :newest"
+        return self._hold_all(kind, self._driver.rows(text, {**values, "newest": limit}))
+
     def page(
         self, kind: type[R], order: str, *, descending: bool, offset: int, limit: int
     ) -> list[R]:

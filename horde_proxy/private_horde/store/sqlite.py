@@ -75,7 +75,7 @@ class SqliteStore(Store):
     check_in_seconds = 10.0
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = self._database = database
         self._observers: list[Observer] = []
         # The turn: guards the writer's connection, the group and the version. The database's I/O
         # happens under it on purpose: SQLite lets only one write at a time anyway.
