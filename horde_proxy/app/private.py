@@ -17,6 +17,7 @@ from horde_proxy.app.runtime import Runtime
 from horde_proxy.bodies import Request
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.database.errors import DatabaseError
+from horde_proxy.web.sessions import Sessions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 HORDE_THREADS = 96
 """Threads for calls of the private horde that wait: 32 pops of workers, and streams of clients."""
-_PATH = "/api/v2/"
+_PATH, _PAGES = "/api/v2/", "/page/horde"
 _OWNERS_KUDOS = 1_000_000
 """Enough for any job, since the owner of a private horde pays nobody."""
 _OWNERS_CONCURRENCY = 10_000
@@ -69,8 +70,28 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
     private.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     private.register_blueprint(blueprint(horde))
     private_calls.register(private, app)
-    app.wsgi_app = _split(private.wsgi_app, app.wsgi_app)  # type: ignore[method-assign, assignment]
+    pages = _pages(app, horde, runtime)
+    app.wsgi_app = _split(  # type: ignore[method-assign, assignment]
+        private.wsgi_app, pages.wsgi_app, app.wsgi_app
+    )
     return PrivateApp(private, key, strict)
+
+
+def _pages(app: Flask, horde: PrivateHorde, runtime: Runtime) -> Flask:
+    """The pages of a private horde, whose sessions are in its own database."""
+    from horde_proxy.web import horde_pages
+
+    store = None
+    if horde.store.database is not None:
+        from horde_proxy.web.session_database import SessionDatabase
+
+        store = SessionDatabase(horde.store.database, now=runtime.now)
+    sessions = Sessions(store, now=runtime.now)
+    pages = Flask("horde_pages", static_folder=None)
+    pages.request_class = Request
+    pages.register_blueprint(horde_pages.blueprint(horde, private_calls.page_host(app, sessions)))
+    private_calls.register(pages, app)
+    return pages
 
 
 def _ensure_owner(horde: PrivateHorde, key: str, *, is_from_settings: bool) -> None:
@@ -106,13 +127,20 @@ def is_open(settings: Config) -> bool:
     return settings.access.mode in (None, "open")
 
 
-def _split(private: WSGIApplication, rest: WSGIApplication) -> WSGIApplication:
-    """The private horde under /api/v2, the proxy under everything else."""
+def _split(
+    private: WSGIApplication, pages: WSGIApplication, rest: WSGIApplication
+) -> WSGIApplication:
+    """The private horde under /api/v2, its pages under /page/horde, the proxy everywhere else."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if not environ.get("PATH_INFO", "").startswith(_PATH):
+        path = environ.get("PATH_INFO", "")
+        if path.startswith(_PATH):
+            served = private
+        elif path == _PAGES or path.startswith(f"{_PAGES}/"):
+            served = pages
+        else:
             return rest(environ, start_response)
         environ[FROM_OUTSIDE] = True
-        return private(environ, start_response)
+        return served(environ, start_response)
 
     return application

@@ -20,6 +20,9 @@ from horde_proxy.api.auth import client_address, count_wrong_key
 from horde_proxy.api.context import AppContext
 from horde_proxy.errors import TooManyWrongKeys
 from horde_proxy.metrics import OTHER
+from horde_proxy.web.horde_access import PageHost
+from horde_proxy.web.login import is_https
+from horde_proxy.web.sessions import Sessions
 
 FROM_OUTSIDE = "horde_proxy.from_outside"
 """In the WSGI environ of calls that came over HTTP. No client can set it: it is no header."""
@@ -29,10 +32,10 @@ are about a shared key or an account of the path."""
 
 
 def register(private: Flask, proxy: Flask) -> None:
-    """Put the hooks on the private horde's app. `proxy` is the app that it belongs to."""
+    """Put the hooks on an app of the private horde. `proxy` is the app that it belongs to."""
 
     def context() -> AppContext:
-        return cast(AppContext, proxy.extensions["horde_proxy"])
+        return _context(proxy)
 
     def begin() -> None:
         if FROM_OUTSIDE in request.environ:
@@ -50,6 +53,20 @@ def register(private: Flask, proxy: Flask) -> None:
 
     private.before_request(begin)
     private.after_request(finish)
+
+
+def page_host(proxy: Flask, sessions: Sessions) -> PageHost:
+    """What the private horde's pages need of the proxy that serves them."""
+    return PageHost(
+        sessions,
+        client_address=lambda: client_address(_context(proxy)),
+        is_https=lambda: is_https(_context(proxy)),
+        count_wrong_key=lambda key: count_wrong_key(_context(proxy), key),
+    )
+
+
+def _context(proxy: Flask) -> AppContext:
+    return cast(AppContext, proxy.extensions["horde_proxy"])
 
 
 def _refuse_guess(ctx: AppContext, response: Response) -> None:

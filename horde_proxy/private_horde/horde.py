@@ -26,6 +26,7 @@ from horde_proxy.private_horde import (
     delivery,
     modes,
     queue,
+    queue_report,
     responses,
     schema,
     submission,
@@ -261,6 +262,34 @@ class PrivateHorde:
                 )
                 for request in op.tx.open_requests()
             ]
+
+    def queue(self, api_key: str) -> Body:
+        """What waits and why, see `queue_report.report`: the caller's requests, for moderators all.
+
+        Raises InvalidAPIKey and AnonForbidden.
+        """
+        with self._reading() as op:
+            account = accounts.known(op, api_key)
+            if account.anonymous:
+                raise refusal("AnonForbidden")
+            own = None if account.moderator else account.id
+            return queue_report.report(op, op.tx.open_requests(own))
+
+    @property
+    def access(self) -> AccessRules:
+        """Who may join, and what may be done without an account."""
+        return self._rules.access
+
+    @property
+    def time_limits(self) -> Mapping[str, float]:
+        """The seconds of a job, of a request, and until a silent worker is offline; most faults."""
+        rules = self._rules
+        return {
+            "job_ttl": rules.job_ttl,
+            "expiry": rules.expiry,
+            "offline_after": rules.offline_after,
+            "max_faults": rules.max_faults,
+        }
 
     def count_call(
         self, kind: str, address: str, method: str, path: str, api_key: str | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from horde_proxy.private_horde.matching import has_listed_word, obstacle
+from horde_proxy.private_horde.matching import SKIPPED, has_listed_word, obstacle_to
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import Payload, TextRequest, Worker
 
@@ -19,11 +19,11 @@ class JobChoice:
 
     def fits(self, request: TextRequest) -> bool:
         """Whether the worker may take the request."""
-        reason = obstacle(self._worker, request, self._op.rules.sizes)
+        reason = obstacle_to(self._worker, request, self._op.rules.sizes)
         # Last, because only this one reads the prompt.
         if reason is None and self._worker.blacklist and self._has_listed_word(request):
             reason = "blacklist"
-        if reason:
+        if reason in SKIPPED:
             self._obstacles[request.id] = reason
         return reason is None
 

@@ -6,38 +6,46 @@ from horde_proxy.aihorde.limits import least_speed
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.records import TextRequest, Worker
 
-UNCOUNTED = ""
-"""The obstacle that a pop does not count in `skipped`."""
+SKIPPED = frozenset({"worker_id", "untrusted", "performance", "blacklist"})
+"""The obstacles that a pop counts in `skipped`. As in the real horde, lengths, models and
+validation are not counted (text_pop_job_too_big)."""
 
 
 def fits(worker: Worker, request: TextRequest, sizes: ModelSizes) -> bool:
     """Whether the worker may take the request, by the rules of both."""
-    return obstacle(worker, request, sizes) is None
+    return obstacle_to(worker, request, sizes) is None
 
 
-def obstacle(worker: Worker, request: TextRequest, sizes: ModelSizes) -> str | None:
-    """Why the worker may not take the request, as `skipped` of a pop names it; None if it may.
+def obstacle_to(worker: Worker, request: TextRequest, sizes: ModelSizes) -> str | None:
+    """The first rule that keeps the worker from the request; None if it may take it.
 
     The rules are the real horde's (contract: text_functions.py:36-129). Lengths are compared as
     declared, and a worker in maintenance still gets its owner's requests. A paused worker gets
-    nothing. As there, lengths, models and validation are not counted (text_pop_job_too_big).
+    nothing: it is "resting" like one in maintenance, so that its owner cannot tell them apart.
     """
-    is_its_owners = request.account_id == worker.owner_id
-    if (
-        request.max_length > worker.max_length
-        or request.max_context_length > worker.max_context_length
-        or worker.model_for(request) is None
-        or (request.validated_backends and not worker.validated)
-        or worker.paused
-        or (worker.maintenance and not is_its_owners)
-    ):
-        return UNCOUNTED
+    obstacle = _uncounted_obstacle(worker, request)
+    if obstacle is not None:
+        return obstacle
     if not _allowed(worker, request):
         return "worker_id"
     if request.trusted_workers and not worker.trusted:
         return "untrusted"
     if not request.slow_workers and not is_fast(worker, sizes):
         return "performance"
+    return None
+
+
+def _uncounted_obstacle(worker: Worker, request: TextRequest) -> str | None:
+    if worker.model_for(request) is None:
+        return "models"
+    if request.max_length > worker.max_length:
+        return "max_length"
+    if request.max_context_length > worker.max_context_length:
+        return "max_context_length"
+    if request.validated_backends and not worker.validated:
+        return "unvalidated"
+    if worker.paused or (worker.maintenance and request.account_id != worker.owner_id):
+        return "resting"
     return None
 
 

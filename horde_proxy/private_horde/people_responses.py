@@ -226,7 +226,7 @@ def caller(account: HordeAccount) -> Body:
 
 
 def movement(entry: LedgerEntry, usernames: Mapping[int, str]) -> Body:
-    """A movement of kudos: its time (Unix s), amount, cause, and the other account of a transfer."""
+    """A movement of kudos: time (Unix s), amount, cause, and the other account of a transfer."""
     return {
         "at": entry.at,
         "amount": entry.amount,

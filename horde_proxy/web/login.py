@@ -8,7 +8,6 @@ the session's.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 
 from flask import Response, g, make_response, redirect, render_template, request
@@ -23,6 +22,7 @@ from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.errors import InvalidApiKey, Refused, TooManyWrongKeys
 from horde_proxy.key_digest import key_digest
 from horde_proxy.router import EVERYTHING
+from horde_proxy.web.csrf import is_foreign, is_same_token
 from horde_proxy.web.sessions import SESSION_SECONDS, Session
 
 SESSION_COOKIE, FORM_COOKIE = "horde_proxy_page", "horde_proxy_form"
@@ -72,7 +72,9 @@ def log_in() -> Response:
     g.key, g.scope = None, EVERYTHING
     if not ctx.access.requires_key:
         return _redirect_to_page()
-    if is_foreign() or not _is_same(request.cookies.get(FORM_COOKIE), request.form.get("token")):
+    if is_foreign() or not is_same_token(
+        request.cookies.get(FORM_COOKIE), request.form.get("token")
+    ):
         return login_form(_FORM_EXPIRED, 400)
     if ctx.access.keys.find(key) is None:
         return _wrong_key(key)
@@ -108,14 +110,8 @@ def log_out() -> Response:
 
 def check_token(token: str | None) -> None:
     """Raises Refused for a request that another site has made the browser send."""
-    if is_foreign() or ("visitor" in g and not _is_same(g.page_token, token)):
+    if is_foreign() or ("visitor" in g and not is_same_token(g.page_token, token)):
         raise Refused(_FORM_EXPIRED)
-
-
-def is_foreign() -> bool:
-    """Whether the browser says that another site sent this request."""
-    # "none" is an address that the visitor typed. Old browsers and scripts send no such header.
-    return request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none")
 
 
 def login_form(message: str, status: int) -> Response:
@@ -128,13 +124,6 @@ def login_form(message: str, status: int) -> Response:
     return response
 
 
-def _is_same(one: str | None, other: str | None) -> bool:
-    # Compares in constant time, and bytes, because compare_digest accepts only ASCII in a str.
-    return bool(one and other) and hmac.compare_digest(
-        (one or "").encode("utf-8", "replace"), (other or "").encode("utf-8", "replace")
-    )
-
-
 def _redirect_to_page() -> Response:
     # The path is relative, since a reverse proxy may serve the page below another path.
     return make_response(redirect("../", 303))
@@ -142,13 +131,18 @@ def _redirect_to_page() -> Response:
 
 def _set_cookie(response: Response, name: str, value: str, seconds: int) -> None:
     response.set_cookie(
-        name, value, max_age=seconds, secure=_is_https(), httponly=True, samesite="Strict"
+        name,
+        value,
+        max_age=seconds,
+        secure=is_https(current_context()),
+        httponly=True,
+        samesite="Strict",
     )
 
 
-def _is_https() -> bool:
+def is_https(ctx: AppContext) -> bool:
     """Whether the client's own connection is encrypted, as far as trusted proxies report it."""
     forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip()
     return request.is_secure or (
-        forwarded == "https" and request.remote_addr in current_context().access.trusted_proxies
+        forwarded == "https" and request.remote_addr in ctx.access.trusted_proxies
     )

@@ -137,8 +137,9 @@ class KeyTaken(Exception):
 class Store(ABC):
     """Keeps the records. Thread-safe.
 
-    `database` is where it is kept, None in memory. `is_shared`: other processes may use it as well. `check_in_seconds`: workers that pop again need
-    not be saved more often, because a write costs much here; 0 where it costs nothing.
+    `database` is where it is kept, None in memory. `is_shared`: other processes may use it as well.
+    `check_in_seconds`: workers that pop again need not be saved more often, because a write costs
+    much here; 0 where it costs nothing.
     """
 
     database: Database | None = None

@@ -1,0 +1,187 @@
+"""What the buttons of the private horde's pages do: one line a button, each a method of the horde.
+
+Reads the form, calls, and says what to show then. The horde decides who may do what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from horde_proxy.key_digest import key_digest
+from horde_proxy.private_horde import PrivateHorde
+from horde_proxy.private_horde.errors import HordeError
+from horde_proxy.web import horde_forms as forms
+from horde_proxy.web.horde_access import HordeVisitor
+from horde_proxy.web.horde_forms import Form
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Something that is shown once: a new `api_key`, `shared_key` or `invitation`."""
+
+    kind: str
+    value: str
+
+
+Act = Callable[[PrivateHorde, HordeVisitor, Form], Secret | None]
+
+
+@dataclass(frozen=True)
+class Action:
+    """A button: the page that it is on, what it does, and the sentence that is shown then."""
+
+    page: str
+    act: Act
+    done: str = ""
+
+
+def shared_key_fingerprint(key_id: str) -> str:
+    """A short name of a shared key for pages, which must not show the key itself."""
+    return key_digest(key_id)[:12]
+
+
+def _make_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Secret:
+    body = forms.filled(name=forms.text(form, "name"), replace=forms.text(form, "replace"))
+    made = horde.people.make_key(visitor.key, str(visitor.id), body)
+    return Secret("api_key", made["api_key"])
+
+
+def _delete_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.people.delete_key(visitor.key, str(visitor.id), forms.text(form, "fingerprint"))
+
+
+def _make_shared_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Secret:
+    made = horde.people.make_shared_key(visitor.key, forms.shared_key(form))
+    return Secret("shared_key", made["id"])
+
+
+def _change_shared_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    key_id = _shared_key(horde, visitor, form)
+    horde.people.change_shared_key(visitor.key, key_id, forms.shared_key(form))
+
+
+def _delete_shared_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.people.delete_shared_key(visitor.key, _shared_key(horde, visitor, form))
+
+
+def _shared_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> str:
+    """The visitor's shared key that a form names by its fingerprint."""
+    account = horde.people.user(visitor.key, str(visitor.id))
+    for key_id in account.get("sharedkey_ids", []):
+        if shared_key_fingerprint(key_id) == form.get("fingerprint"):
+            return str(key_id)
+    raise HordeError(404, "You have no such shared key. It may have been deleted meanwhile.")
+
+
+def _send_kudos(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    body = {"username": forms.text(form, "username"), "amount": forms.number(form, "amount")}
+    # A form that is sent twice, by two clicks or a reload, sends the kudos once.
+    horde.people.transfer(visitor.key, body, forms.text(form, "once"))
+
+
+def _change_account(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    body = {
+        "contact": forms.text(form, "contact"),
+        "public_workers": "public_workers" in form,
+        **forms.filled(username=forms.text(form, "username")),
+    }
+    horde.people.change(visitor.key, str(visitor.id), body)
+
+
+def _delete_account(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.people.delete(visitor.key, str(visitor.id))
+
+
+def _cancel(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.cancel(forms.text(form, "id"))
+
+
+def _rest_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    body = {"maintenance": "on" in form, "maintenance_msg": forms.text(form, "message")}
+    horde.fleet.change_worker(visitor.key, forms.text(form, "id"), body)
+
+
+def _change_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    body = {"info": forms.text(form, "info"), **forms.filled(name=forms.text(form, "name"))}
+    horde.fleet.change_worker(visitor.key, forms.text(form, "id"), body)
+
+
+def _pause_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.fleet.change_worker(visitor.key, forms.text(form, "id"), {"paused": "on" in form})
+
+
+def _delete_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.fleet.delete_worker(visitor.key, forms.text(form, "id"))
+
+
+def _invite(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Secret:
+    return Secret(
+        "invitation", horde.people.invite(visitor.key, forms.invitation(form))["invitation"]
+    )
+
+
+def _withdraw(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.people.withdraw(visitor.key, forms.text(form, "id"))
+
+
+def _change_person(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    before = horde.people.user(visitor.key, forms.text(form, "id"))
+    horde.people.change(visitor.key, forms.text(form, "id"), forms.person(form, before))
+
+
+def _block(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.people.change(visitor.key, forms.text(form, "id"), {"blocked": "on" in form})
+
+
+def _delete_person(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.people.delete(visitor.key, forms.text(form, "id"))
+
+
+def _restore_person(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.people.change(visitor.key, forms.text(form, "id"), {"undelete": True})
+
+
+def _give_kudos(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    names = ("kudos", "monthly_kudos")
+    body = forms.filled(**{name: forms.number(form, name) for name in names})
+    horde.people.change(visitor.key, forms.text(form, "id"), body)
+
+
+def _make_persons_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> Secret:
+    made = horde.people.make_key(visitor.key, forms.text(form, "id"), {"name": "new"})
+    return Secret("api_key", made["api_key"])
+
+
+ACTIONS: Mapping[str, Action] = {
+    "make-key": Action("account", _make_key),
+    "delete-key": Action("account", _delete_key, "The key was deleted."),
+    "make-shared-key": Action("account", _make_shared_key),
+    "change-shared-key": Action("account", _change_shared_key, "The shared key was changed."),
+    "delete-shared-key": Action("account", _delete_shared_key, "The shared key was deleted."),
+    "send-kudos": Action("account", _send_kudos, "The kudos were sent."),
+    "change-account": Action("account", _change_account, "Your account was changed."),
+    "delete-account": Action("account", _delete_account, "Your account was deleted."),
+    "cancel": Action("queue", _cancel, "The request was cancelled."),
+    "rest-worker": Action("workers", _rest_worker, "The worker was changed."),
+    "change-worker": Action("workers", _change_worker, "The worker was changed."),
+    "pause-worker": Action("workers", _pause_worker, "The worker was changed."),
+    "delete-worker": Action("workers", _delete_worker, "The worker was deleted."),
+    "invite": Action("invitations", _invite),
+    "withdraw": Action("invitations", _withdraw, "The invitation was withdrawn."),
+    "change-person": Action("person", _change_person, "The account was changed."),
+    "block": Action("person", _block, "The account was changed."),
+    "delete-person": Action("person", _delete_person, "The account was deleted."),
+    "restore-person": Action("person", _restore_person, "The account was restored."),
+    "give-kudos": Action("person", _give_kudos, "The kudos were changed."),
+    "make-persons-key": Action("person", _make_persons_key),
+}
+"""All buttons, by the last part of the path that their forms are sent to."""
+
+
+def read_sentence(error: HordeError) -> str:
+    """What a refusal says, with the fields that were wrong."""
+    if not error.errors:
+        return error.message
+    faults = "; ".join(f"{field}: {reason}" for field, reason in error.errors.items())
+    return f"This form has a fault: {faults}"

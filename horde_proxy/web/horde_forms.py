@@ -1,0 +1,66 @@
+"""What the forms of the private horde's pages send, read into the bodies of its API.
+
+It checks nothing but the form itself: whether a value is allowed is decided by the horde, so a
+number that is none goes on as text and is refused there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Form = Mapping[str, str]
+
+ROLES = ("trusted", "special", "service", "education", "flagged")
+"""The roles of the form of a person, beside "moderator". The API has two more, without effect."""
+
+
+def text(form: Form, name: str) -> str:
+    """A field without spaces around it; "" if it is missing."""
+    return form.get(name, "").strip()
+
+
+def number(form: Form, name: str) -> Any:
+    """A field as a number; None if it is empty, and its text if it is no number."""
+    value = text(form, name)
+    try:
+        return int(value) if value else None
+    except ValueError:
+        pass
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def filled(**fields: Any) -> dict[str, Any]:
+    """The fields that were filled in."""
+    return {name: value for name, value in fields.items() if value not in (None, "")}
+
+
+def shared_key(form: Form) -> dict[str, Any]:
+    """The body of PUT sharedkeys and PATCH sharedkeys/{id}."""
+    names = ("kudos", "expiry", "max_text_tokens", "max_requests")
+    return filled(name=text(form, "name"), **{name: number(form, name) for name in names})
+
+
+def invitation(form: Form) -> dict[str, Any]:
+    """The body of POST invitations."""
+    numbers = {name: number(form, name) for name in ("uses", "days", "kudos")}
+    return filled(note=text(form, "note"), **numbers)
+
+
+def person(form: Form, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of PUT users/{id}: what the form of a person has changed.
+
+    Only that, because some fields are for administrators, and an unchanged one is no attempt.
+    """
+    roles = (*ROLES, *(["moderator"] if "may-appoint" in form else []))
+    wanted: dict[str, Any] = {role: role in form for role in roles}
+    wanted["concurrency"] = number(form, "concurrency")
+    wanted["admin_comment"] = text(form, "admin_comment")
+    return {
+        name: value
+        for name, value in wanted.items()
+        if value is not None and value != before.get(name, "" if name == "admin_comment" else None)
+    }

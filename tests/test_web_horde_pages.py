@@ -1,0 +1,463 @@
+"""The private horde's pages: who may see and do what, and what they never show."""
+
+# Rows of the table are lines of a page, which may be longer than those of code.
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from horde_proxy.web.horde_actions import ACTIONS
+from horde_proxy.web.horde_pages import PAGES
+from tests.support import World
+
+OWNER = "owner-key-of-a-private-horde"
+DOCS = Path(__file__).parent.parent / "docs" / "security.md"
+HOSTILE = "<script>alert(1)</script>'\"&"
+BASE = "/page/horde"
+
+# In order: what ends something comes last. "own": it shows or changes what is the visitor's own.
+TABLE = """
+| | nobody | a member | a moderator | an administrator |
+|---|---|---|---|---|
+| GET / | yes | yes | yes | yes |
+| GET /join | yes | yes | yes | yes |
+| GET /account | 401 | own | own | own |
+| GET /queue | 401 | own | yes | yes |
+| GET /workers | 401 | own | yes | yes |
+| GET /people | 401 | 403 | yes | yes |
+| GET /person | 401 | 403 | yes | yes |
+| GET /invitations | 401 | 403 | yes | yes |
+| GET /rules | 401 | 403 | yes | yes |
+| POST /make-key | 401 | own | own | own |
+| POST /delete-key | 401 | own | own | own |
+| POST /make-shared-key | 401 | own | own | own |
+| POST /change-shared-key | 401 | own | own | own |
+| POST /delete-shared-key | 401 | own | own | own |
+| POST /send-kudos | 401 | own | own | own |
+| POST /change-account | 401 | own | own | own |
+| POST /rest-worker | 401 | 403 | yes | yes |
+| POST /change-worker | 401 | 403 | yes | yes |
+| POST /pause-worker | 401 | 403 | yes | yes |
+| POST /delete-worker | 401 | 403 | yes | yes |
+| POST /cancel | 401 | yes | yes | yes |
+| POST /invite | 401 | 403 | yes | yes |
+| POST /withdraw | 401 | 403 | yes | yes |
+| POST /change-person | 401 | 403 | yes | yes |
+| POST /give-kudos | 401 | 403 | 403 | yes |
+| POST /make-persons-key | 401 | 403 | yes | yes |
+| POST /block | 401 | 403 | yes | yes |
+| POST /delete-person | 401 | 403 | yes | yes |
+| POST /restore-person | 401 | 403 | yes | yes |
+| POST /delete-account | 401 | own | 403 | 403 |
+"""
+
+
+class Home:
+    """A private horde with an administrator, a moderator, a member, another one, and their things."""
+
+    def __init__(self, **settings: Any) -> None:
+        world = World(private_horde={"enabled": True, "api_key": OWNER, **settings})
+        world.configure(access={"mode": "open"})
+        self.app = world.app()
+        self.api = self.app.test_client()
+        token = self.must("POST", "invitations", OWNER, uses=9, kudos=100)["invitation"]
+        self.people = {
+            name: self.must("POST", "register", None, username=name, invitation=token)
+            for name in ("moderator", "member", "other")
+        }
+        self.keys = {name: made["api_key"] for name, made in self.people.items()}
+        self.keys["administrator"] = OWNER
+        self.must("PUT", f"users/{self.people['moderator']['id']}", OWNER, moderator=True)
+
+    def must(self, method: str, path: str, key: str | None, **body: Any) -> Any:
+        headers = {"apikey": key} if key else {}
+        response = self.api.open(f"/api/v2/{path}", method=method, json=body, headers=headers)
+        assert response.status_code < 300, response.text
+        return response.json
+
+    def pop(self, name: str = "worker-1", owner: str = "other", **fields: Any) -> Any:
+        body = {"name": name, "models": ["a model"], "max_length": 80, **fields}
+        return self.must("POST", "generate/text/pop", self.keys[owner], **body)
+
+    def submit(self, who: str = "other", **fields: Any) -> str:
+        body = {"prompt": "my own secret", "models": ["a model"], **fields}
+        answer = self.must("POST", "generate/text/async", self.keys[who], **body)
+        return str(answer["id"])
+
+    def worker(self, name: str = "worker-1") -> str:
+        return str(self.must("GET", f"workers/name/{name}", None)["id"])
+
+    def browser(self, who: str | None) -> Browser:
+        browser = Browser(self.app.test_client())
+        if who is not None:
+            assert browser.sign_in(self.keys[who]).status_code == 303
+        return browser
+
+
+class Browser:
+    """A browser at the pages, without scripts. It sends the token of the last form that it got."""
+
+    def __init__(self, http: FlaskClient) -> None:
+        self.http, self.token = http, ""
+
+    def get(self, path: str, **arguments: Any) -> TestResponse:
+        return self._keep(self.http.get(f"{BASE}/{path}", **arguments))
+
+    def post(self, path: str, headers: dict[str, str] | None = None, **fields: Any) -> TestResponse:
+        data = {"token": self.token, **fields}
+        return self._keep(self.http.post(f"{BASE}/{path}", data=data, headers=headers))
+
+    def sign_in(self, key: str) -> TestResponse:
+        self.get("")
+        response = self.post("sign-in", key=key)
+        if response.status_code == 303:
+            self.get("account")
+        return response
+
+    def _keep(self, response: TestResponse) -> TestResponse:
+        match = re.search(r'name="token" value="([^"]+)"', response.text)
+        self.token = match[1] if match else self.token
+        return response
+
+
+@pytest.fixture
+def home() -> Home:
+    return Home()
+
+
+def secret_in(response: TestResponse) -> str:
+    match = re.search(r'id="secret" tabindex="0">([^<]+)<', response.text)
+    assert match, response.text
+    return match[1]
+
+
+def rows() -> dict[str, dict[str, str]]:
+    lines = [line.strip("|").split("|") for line in TABLE.strip().splitlines()]
+    head, _, *body = [[cell.strip() for cell in line] for line in lines]
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in body}
+
+
+def fields_of(home: Home, browser: Browser) -> dict[str, dict[str, str]]:
+    """What a form needs to be accepted, by its action."""
+    home.pop()
+    other, worker = str(home.people["other"]["id"]), home.worker()
+    invitation = home.must("POST", "invitations", OWNER)["id"]
+    made = browser.post("make-key", name="second")
+    shared = browser.post("make-shared-key", name="family")
+    page = browser.get("account").text if made.status_code == 200 == shared.status_code else ""
+    keys = re.findall(r'action="delete-key".*?fingerprint" value="(\w+)', page, re.DOTALL)
+    shared_keys = re.findall(r'action="delete-shared-key".*?value="(\w{12})"', page, re.DOTALL)
+    person = {"id": other}
+    return {
+        "delete-key": {"fingerprint": keys[-1] if keys else ""},
+        "change-shared-key": {"fingerprint": "".join(shared_keys), "kudos": "10"},
+        "delete-shared-key": {"fingerprint": "".join(shared_keys)},
+        "send-kudos": {"username": home.people["other"]["username"], "amount": "2"},
+        "cancel": {"id": home.submit()},
+        **{name: {"id": worker, "on": "1"} for name in ("rest-worker", "pause-worker")},
+        "change-worker": {"id": worker, "info": "new"},
+        "delete-worker": {"id": worker},
+        "withdraw": {"id": str(invitation)},
+        "change-person": {**person, "trusted": "on"},
+        "give-kudos": {**person, "kudos": "5"},
+        **dict.fromkeys(("make-persons-key", "delete-person", "restore-person"), person),
+        "block": {**person, "on": "1"},
+    }
+
+
+@pytest.mark.parametrize("column", ["nobody", "a member", "a moderator", "an administrator"])
+def test_everybody_may_do_what_the_table_says(home: Home, column: str) -> None:
+    browser = home.browser(None if column == "nobody" else column.split()[1])
+    fields = fields_of(home, browser)
+    tried = {}
+    for row, cells in rows().items():
+        method, path = row.split()
+        if method == "GET":
+            response = browser.get(path[1:], query_string={"id": home.people["other"]["id"]})
+        else:
+            response = browser.post(path[1:], **fields.get(path[1:], {}))
+        expected, status = cells[column], response.status_code
+        tried[row] = expected if status < 400 and not expected.isdigit() else str(status)
+    assert tried == {row: cells[column] for row, cells in rows().items()}
+
+
+def test_every_page_and_action_has_a_row_and_the_docs_have_the_table() -> None:
+    names = {row.split()[1][1:] for row in rows()}
+    assert names == {"", "join", *PAGES, *ACTIONS}
+    assert TABLE.strip() in DOCS.read_text(encoding="utf-8")
+
+
+def test_no_action_is_taken_for_another_site(home: Home) -> None:
+    browser = home.browser("administrator")
+    cross = {"Sec-Fetch-Site": "cross-site"}
+    tried = {
+        name: (
+            browser.post(name, **{"token": ""}).status_code,
+            browser.post(name, **{"token": "guess-ü"}).status_code,
+            browser.post(name, headers=cross).status_code,
+            browser.get(name).status_code,
+        )
+        for name in (*ACTIONS, "sign-out")
+    }
+    assert tried == dict.fromkeys((*ACTIONS, "sign-out"), (400, 400, 400, 404))
+    assert "sent from another site" in browser.post("invite", headers=cross).text
+
+
+def test_signing_in_and_joining_need_their_forms_token(home: Home) -> None:
+    browser = Browser(home.app.test_client())
+    for path in ("sign-in", "join"):
+        assert browser.post(path, key=OWNER, **{"token": "guess"}).status_code == 400
+        browser.get("")
+        foreign = browser.post(path, headers={"Sec-Fetch-Site": "cross-site"}, key=OWNER)
+        assert foreign.status_code == 400
+    assert browser.get("account").status_code == 401
+
+
+@pytest.mark.parametrize("key", ["", "wrong-key-0123456789", "0000000000", "shared", "digest"])
+def test_only_an_accounts_key_signs_in(home: Home, key: str) -> None:
+    from horde_proxy.key_digest import key_digest
+
+    if key == "shared":
+        key = home.must("PUT", "sharedkeys", home.keys["member"], name="x")["id"]
+    if key == "digest":
+        key = key_digest(OWNER)
+    response = Browser(home.app.test_client()).sign_in(key)
+    assert (response.status_code, "horde_page" in str(response.headers)) == (401, False)
+    assert key not in response.text or not key
+
+
+def test_guessed_keys_are_refused_like_those_of_calls(home: Home) -> None:
+    browser = Browser(home.app.test_client())
+    statuses = [browser.sign_in(f"wrong-key-{n:010}").status_code for n in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+    assert browser.sign_in(OWNER).status_code == 303
+
+
+def test_cookies_and_headers_keep_the_page_to_itself(home: Home) -> None:
+    http = home.app.test_client()
+    form = http.get(f"{BASE}/")
+    assert "HttpOnly" in form.headers["Set-Cookie"]
+    assert "SameSite=Strict" in form.headers["Set-Cookie"]
+    assert form.headers["Content-Security-Policy"] == (
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    )
+    assert form.headers["Referrer-Policy"] == "no-referrer"
+    assert form.headers["Cache-Control"] == "no-store"
+    assert "<script" not in form.text
+    with http.get(f"{BASE}/static/horde.css") as style:
+        assert (style.status_code, style.mimetype) == (200, "text/css")
+    assert http.get(f"{BASE}/static/page.js").status_code == 404
+    assert http.get(BASE).headers["Location"] == "horde/"
+
+
+def test_whoever_has_the_link_joins_and_sees_the_key_once(home: Home) -> None:
+    moderator = home.browser("moderator")
+    link = secret_in(moderator.post("invite", uses="1", days="7", note="family"))
+    assert link.startswith("http://localhost/page/horde/join?invitation=")
+    assert link.rpartition("=")[2] not in moderator.get("invitations").text
+    browser = Browser(home.app.test_client())
+    browser.get(f"join?{link.rpartition('?')[2]}")
+    welcome = browser.post("join", username=" ann ", invitation=link.rpartition("=")[2])
+    key = secret_in(welcome)
+    assert f"horde-proxy worker --horde http://localhost --api-key {key} --backend" in welcome.text
+    assert "ann#" in browser.get("account").text
+    assert key not in "".join(browser.get(name).text for name in PAGES)
+    again = Browser(home.app.test_client())
+    again.get("join")
+    refused = again.post("join", username="eve", invitation=link.rpartition("=")[2])
+    assert (refused.status_code, "This invitation does not work" in refused.text) == (403, True)
+
+
+def test_looking_at_an_invitation_does_not_use_it(home: Home) -> None:
+    token = home.must("POST", "invitations", OWNER)["invitation"]
+    for _ in range(3):
+        assert home.browser(None).get(f"join?invitation={token}").status_code == 200
+    browser = home.browser(None)
+    browser.get(f"join?invitation={token}")
+    assert browser.post("join", username="ann", invitation=token).status_code == 200
+
+
+def test_a_closed_horde_shows_no_form_to_join() -> None:
+    world = World(private_horde={"enabled": True, "api_key": OWNER, "registration": "closed"})
+    browser = Browser(world.app().test_client())
+    assert "takes no new members" in browser.get("join").text
+    browser.get("")
+    assert browser.post("join", username="eve").status_code == 403
+
+
+def test_accounts_are_not_made_in_masses() -> None:
+    world = World(private_horde={"enabled": True, "api_key": OWNER, "registration": "open"})
+    browser = Browser(world.app().test_client())
+    statuses = []
+    for number in range(12):
+        browser.get("join")
+        statuses.append(browser.post("join", username=f"bot {number}").status_code)
+        browser.http.delete_cookie("horde_page")
+    assert statuses == [200] * 10 + [429] * 2
+
+
+def test_new_keys_are_shown_once_and_work(home: Home) -> None:
+    browser = home.browser("member")
+    key = secret_in(browser.post("make-key", name="phone"))
+    shared = secret_in(browser.post("make-shared-key", name="family", kudos="50", expiry="3"))
+    pages = "".join(browser.get(name).text for name in PAGES)
+    assert "phone" in pages
+    assert "family" in pages
+    assert "50 kudos left" in pages
+    assert key not in pages
+    assert shared not in pages
+    assert home.must("GET", "find_user", key)["username"] == home.people["member"]["username"]
+    assert home.must("GET", f"sharedkeys/{shared}", None)["name"] == "family"
+
+
+def test_a_session_ends_with_its_key(home: Home) -> None:
+    browser = home.browser("member")
+    [current] = re.findall(
+        r'this session.*?action="delete-key".*?fingerprint" value="(\w+)',
+        browser.get("account").text,
+        re.DOTALL,
+    )
+    assert browser.post("delete-key", fingerprint=current).status_code == 303
+    assert browser.get("account").status_code == 401
+
+
+def test_signing_out_ends_the_session(home: Home) -> None:
+    browser = home.browser("member")
+    cookie = browser.http.get_cookie("horde_page", path="/")
+    assert cookie is not None
+    assert browser.post("sign-out").headers["Location"] == "./"
+    browser.http.set_cookie("horde_page", cookie.value)
+    assert browser.get("account").status_code == 401
+
+
+def test_a_member_sees_its_own_requests_and_a_moderator_all(home: Home) -> None:
+    home.submit("other")
+    mine = home.submit("member")
+    for who, shown in (("member", 1), ("other", 1), ("moderator", 2)):
+        page = home.browser(who).get("queue").text
+        assert (page.count('action="cancel"'), "my own secret" in page) == (shown, False)
+    assert mine in home.browser("member").get("queue").text
+    assert mine not in home.browser("other").get("queue").text
+
+
+def test_the_queue_says_why_a_request_waits(home: Home) -> None:
+    home.submit("member", params={"max_length": 100})
+    assert "No worker is online." in home.browser("member").get("queue").text
+    home.pop("small", max_length=80)
+    home.pop("foreign", models=["another"])
+    page = home.browser("member").get("queue").text
+    assert "small makes at most 80 tokens, and it needs 100." in page
+    assert "foreign serves none of its models." in page
+
+
+def test_only_moderators_see_who_owns_a_worker_and_that_it_is_paused(home: Home) -> None:
+    home.pop()
+    moderator = home.browser("moderator")
+    assert moderator.post("pause-worker", id=home.worker(), on="1").status_code == 303
+    assert (home.people["other"]["username"] in moderator.get("workers").text) is True
+    for who in ("member", "other"):
+        page = home.browser(who).get("workers").text
+        assert "worker-1" in page
+        assert "paused" not in page
+    assert home.people["other"]["username"] not in home.browser("member").get("workers").text
+
+
+def test_an_owner_rests_renames_and_deletes_a_worker(home: Home) -> None:
+    home.pop()
+    browser, worker = home.browser("other"), home.worker()
+    browser.post("rest-worker", id=worker, on="1")
+    assert home.must("GET", f"workers/{worker}", None)["maintenance_mode"] is True
+    browser.post("rest-worker", id=worker)
+    browser.post("change-worker", id=worker, name="den", info="in the den")
+    after = home.must("GET", f"workers/{worker}", None)
+    assert (after["maintenance_mode"], after["name"], after["info"]) == (False, "den", "in the den")
+    assert browser.post("delete-worker", id=worker).status_code == 303
+    assert "You have no worker yet." in browser.get("workers").text
+
+
+def test_kudos_are_sent_once_for_one_form_and_their_movements_are_shown(home: Home) -> None:
+    browser, to = home.browser("member"), home.people["other"]["username"]
+    for _ in range(2):
+        sent = browser.post("send-kudos", username=to, amount="5", once="one form")
+        assert sent.headers["Location"] == "account?done=send-kudos"
+    page = browser.get("account?done=send-kudos").text
+    assert "The kudos were sent." in page
+    assert page.count(f"sent ({to})") == 1
+    assert "<b>-5</b>" in page
+    assert "<b>+125</b> what the account began with" in page
+    assert "-5" not in home.browser("moderator").get("account").text
+
+
+def test_a_refusal_is_shown_on_the_page_of_its_form(home: Home) -> None:
+    browser = home.browser("member")
+    refused = browser.post("send-kudos", username="nobody#99", amount="5")
+    assert (refused.status_code, "Invalid target username." in refused.text) == (400, True)
+    assert "<h2" in refused.text
+    faulty = browser.post("make-shared-key", kudos="many")
+    assert (faulty.status_code, "This form has a fault: kudos" in faulty.text) == (400, True)
+
+
+def test_a_moderator_changes_blocks_and_restores_a_member(home: Home) -> None:
+    browser, number = home.browser("moderator"), str(home.people["other"]["id"])
+    changed = browser.post("change-person", id=number, trusted="on", concurrency="7")
+    assert changed.headers["Location"] == f"person?done=change-person&id={number}"
+    user = home.must("GET", f"users/{number}", None)
+    assert (user["trusted"], user["concurrency"], user["moderator"]) == (True, 7, False)
+    browser.post("block", id=number, on="1")
+    blocked = home.browser("other").get("account").text
+    assert "This account is blocked" in blocked
+    assert 'action="make-key"' not in blocked
+    browser.post("block", id=number)
+    browser.post("delete-person", id=number)
+    assert "This account is deleted" in home.browser("other").get("account").text
+    browser.post("restore-person", id=number)
+    key = secret_in(browser.post("make-persons-key", id=number))
+    assert home.must("GET", "find_user", key)["id"] == int(number)
+
+
+def test_a_moderator_appoints_nobody_and_an_administrator_does(home: Home) -> None:
+    number = str(home.people["other"]["id"])
+    form = {"id": number, "moderator": "on", "may-appoint": "1"}
+    assert home.browser("moderator").post("change-person", **form).status_code == 403
+    assert home.browser("administrator").post("change-person", **form).status_code == 303
+    assert home.must("GET", f"users/{number}", None)["moderator"] is True
+
+
+def test_foreign_texts_are_shown_as_texts(home: Home) -> None:
+    home.pop(HOSTILE, models=[HOSTILE])
+    home.submit("other", models=[HOSTILE])
+    home.must("POST", "invitations", OWNER, note=HOSTILE)
+    number = home.people["other"]["id"]
+    home.must("PUT", f"users/{number}", home.keys["other"], username="<b>'\"", contact=HOSTILE)
+    home.must("POST", f"users/{number}/keys", home.keys["other"], name=HOSTILE)
+    home.must("PUT", "sharedkeys", home.keys["other"], name=HOSTILE)
+    for who in ("other", "administrator"):
+        browser = home.browser(who)
+        pages = [browser.get(name, query_string={"id": number}).text for name in PAGES]
+        assert "&lt;script&gt;" in "".join(pages)
+        assert not any("<script" in page or "<b>'" in page for page in pages)
+    assert "<script" not in home.browser(None).get(f"join?invitation={HOSTILE}").text
+
+
+def test_an_unknown_page_person_and_form_are_errors_in_words(home: Home) -> None:
+    browser = home.browser("moderator")
+    assert browser.get("nothing").status_code == 404
+    assert browser.post("nothing").status_code == 404
+    assert browser.get("person?id=99").status_code == 404
+    assert browser.get("person?id=x").status_code == 404
+    assert browser.get("people?page=-1").status_code == 200
+    assert browser.post("invite", note="x" * 20_000).status_code == 413
+    assert browser.http.put(f"{BASE}/account").status_code == 405
+
+
+def test_a_proxy_without_a_private_horde_has_no_such_pages() -> None:
+    response = World().http().get(f"{BASE}/", headers={"Accept": "text/html"})
+    assert response.status_code == 404
