@@ -13,6 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from horde_proxy.key_digest import key_digest
 from horde_proxy.web.horde_actions import ACTIONS
 from horde_proxy.web.horde_pages import PAGES
 from tests.support import World
@@ -49,6 +50,7 @@ TABLE = """
 | POST /cancel | 401 | yes | yes | yes |
 | POST /invite | 401 | 403 | yes | yes |
 | POST /withdraw | 401 | 403 | yes | yes |
+| POST /set-mode | 401 | 403 | 403 | yes |
 | POST /change-person | 401 | 403 | yes | yes |
 | POST /give-kudos | 401 | 403 | 403 | yes |
 | POST /make-persons-key | 401 | 403 | yes | yes |
@@ -110,9 +112,14 @@ class Browser:
     def get(self, path: str, **arguments: Any) -> TestResponse:
         return self._keep(self.http.get(f"{BASE}/{path}", **arguments))
 
-    def post(self, path: str, headers: dict[str, str] | None = None, **fields: Any) -> TestResponse:
+    def post(self, path: str, **fields: str) -> TestResponse:
         data = {"token": self.token, **fields}
-        return self._keep(self.http.post(f"{BASE}/{path}", data=data, headers=headers))
+        return self._keep(self.http.post(f"{BASE}/{path}", data=data))
+
+    def post_from_elsewhere(self, path: str, **fields: str) -> TestResponse:
+        """As a form of another site would, if it knew the token."""
+        data, headers = {"token": self.token, **fields}, {"Sec-Fetch-Site": "cross-site"}
+        return self.http.post(f"{BASE}/{path}", data=data, headers=headers)
 
     def sign_in(self, key: str) -> TestResponse:
         self.get("")
@@ -152,11 +159,11 @@ def fields_of(home: Home, browser: Browser) -> dict[str, dict[str, str]]:
     made = browser.post("make-key", name="second")
     shared = browser.post("make-shared-key", name="family")
     page = browser.get("account").text if made.status_code == 200 == shared.status_code else ""
-    keys = re.findall(r'action="delete-key".*?fingerprint" value="(\w+)', page, re.DOTALL)
+    keys = re.findall(r"<b>second</b>.*?(\w{12}) · made", page, re.DOTALL)
     shared_keys = re.findall(r'action="delete-shared-key".*?value="(\w{12})"', page, re.DOTALL)
     person = {"id": other}
     return {
-        "delete-key": {"fingerprint": keys[-1] if keys else ""},
+        "delete-key": {"fingerprint": "".join(keys)},
         "change-shared-key": {"fingerprint": "".join(shared_keys), "kudos": "10"},
         "delete-shared-key": {"fingerprint": "".join(shared_keys)},
         "send-kudos": {"username": home.people["other"]["username"], "amount": "2"},
@@ -169,6 +176,7 @@ def fields_of(home: Home, browser: Browser) -> dict[str, dict[str, str]]:
         "give-kudos": {**person, "kudos": "5"},
         **dict.fromkeys(("make-persons-key", "delete-person", "restore-person"), person),
         "block": {**person, "on": "1"},
+        "set-mode": {"mode": "invite_only_mode", "on": "1"},
     }
 
 
@@ -196,34 +204,31 @@ def test_every_page_and_action_has_a_row_and_the_docs_have_the_table() -> None:
 
 def test_no_action_is_taken_for_another_site(home: Home) -> None:
     browser = home.browser("administrator")
-    cross = {"Sec-Fetch-Site": "cross-site"}
     tried = {
         name: (
-            browser.post(name, **{"token": ""}).status_code,
-            browser.post(name, **{"token": "guess-ü"}).status_code,
-            browser.post(name, headers=cross).status_code,
+            browser.post(name, token="").status_code,
+            browser.post(name, token="ü" * 43).status_code,
+            browser.post_from_elsewhere(name).status_code,
             browser.get(name).status_code,
         )
         for name in (*ACTIONS, "sign-out")
     }
     assert tried == dict.fromkeys((*ACTIONS, "sign-out"), (400, 400, 400, 404))
-    assert "sent from another site" in browser.post("invite", headers=cross).text
+    assert "sent from another site" in browser.post_from_elsewhere("invite").text
 
 
 def test_signing_in_and_joining_need_their_forms_token(home: Home) -> None:
     browser = Browser(home.app.test_client())
     for path in ("sign-in", "join"):
-        assert browser.post(path, key=OWNER, **{"token": "guess"}).status_code == 400
+        assert browser.post(path, key=OWNER, token="x" * 43).status_code == 400
         browser.get("")
-        foreign = browser.post(path, headers={"Sec-Fetch-Site": "cross-site"}, key=OWNER)
+        foreign = browser.post_from_elsewhere(path, key=OWNER)
         assert foreign.status_code == 400
     assert browser.get("account").status_code == 401
 
 
 @pytest.mark.parametrize("key", ["", "wrong-key-0123456789", "0000000000", "shared", "digest"])
 def test_only_an_accounts_key_signs_in(home: Home, key: str) -> None:
-    from horde_proxy.key_digest import key_digest
-
     if key == "shared":
         key = home.must("PUT", "sharedkeys", home.keys["member"], name="x")["id"]
     if key == "digest":
@@ -429,6 +434,18 @@ def test_a_moderator_appoints_nobody_and_an_administrator_does(home: Home) -> No
     assert home.browser("moderator").post("change-person", **form).status_code == 403
     assert home.browser("administrator").post("change-person", **form).status_code == 303
     assert home.must("GET", f"users/{number}", None)["moderator"] is True
+
+
+def test_an_administrator_switches_modes(home: Home) -> None:
+    assert 'action="set-mode"' not in home.browser("moderator").get("rules").text
+    browser = home.browser("administrator")
+    assert browser.post("set-mode", mode="maintenance_mode", on="1").status_code == 303
+    modes = home.must("GET", "status/modes", None)
+    assert (modes["maintenance_mode"], modes["invite_only_mode"]) == (True, False)
+    assert "New requests are refused" in browser.get("rules").text
+    browser.post("set-mode", mode="maintenance_mode")
+    assert home.must("GET", "status/modes", None)["maintenance_mode"] is False
+    assert browser.post("set-mode", mode="nothing", on="1").status_code == 400
 
 
 def test_foreign_texts_are_shown_as_texts(home: Home) -> None:

@@ -23,7 +23,7 @@ class JobChoice:
         # Last, because only this one reads the prompt.
         if reason is None and self._worker.blacklist and self._has_listed_word(request):
             reason = "blacklist"
-        if reason in SKIPPED:
+        if reason is not None and reason in SKIPPED:
             self._obstacles[request.id] = reason
         return reason is None
 

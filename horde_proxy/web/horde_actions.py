@@ -153,6 +153,10 @@ def _make_persons_key(horde: PrivateHorde, visitor: HordeVisitor, form: Form) ->
     return Secret("api_key", made["api_key"])
 
 
+def _set_mode(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.change_modes(visitor.key, {forms.text(form, "mode"): "on" in form})
+
+
 ACTIONS: Mapping[str, Action] = {
     "make-key": Action("account", _make_key),
     "delete-key": Action("account", _delete_key, "The key was deleted."),
@@ -169,6 +173,7 @@ ACTIONS: Mapping[str, Action] = {
     "delete-worker": Action("workers", _delete_worker, "The worker was deleted."),
     "invite": Action("invitations", _invite),
     "withdraw": Action("invitations", _withdraw, "The invitation was withdrawn."),
+    "set-mode": Action("rules", _set_mode, "The mode was changed."),
     "change-person": Action("person", _change_person, "The account was changed."),
     "block": Action("person", _block, "The account was changed."),
     "delete-person": Action("person", _delete_person, "The account was deleted."),

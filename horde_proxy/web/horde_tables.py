@@ -32,6 +32,7 @@ _REASONS = {
     "job": "a result of a request",
     "reward": "work of your workers",
     "uptime": "uptime of your workers",
+    "escrow": "put aside before, and paid now",
     "floor": "lifted to the least balance",
     "gift": "sent",
     "received": "received",
@@ -61,6 +62,7 @@ def account(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) ->
             for key_id in user.get("sharedkey_ids", [])
         ],
         "movements": horde.people.kudos_history(visitor.key),
+        "is_free": horde.moderation.modes().get("kudos") == "off",
         "once": secrets.token_urlsafe(16),
     }
 
@@ -108,7 +110,7 @@ def invitations(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments
 def rules(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
     """The modes and limits of the horde."""
     return {
-        "modes": horde.modes(),
+        "modes": horde.moderation.modes(),
         "access": horde.access,
         "limits": horde.time_limits,
         "upfront_kudos": horde.upfront_kudos,
