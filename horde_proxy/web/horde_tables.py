@@ -32,7 +32,7 @@ _REASONS = {
     "job": "a result of a request",
     "reward": "work of your workers",
     "uptime": "uptime of your workers",
-    "escrow": "put aside before, and paid now",
+    "escrow": "put aside until the account is trusted, or paid then",
     "floor": "lifted to the least balance",
     "gift": "sent",
     "received": "received",
