@@ -1,4 +1,4 @@
-"""Addresses as text, and the networks that belong to one client. Pure."""
+"""Addresses as text, the networks that belong to one client, and those of this site. Pure."""
 
 from __future__ import annotations
 
@@ -33,3 +33,21 @@ def network_of(text: str) -> str | None:
     if isinstance(address, IPv6Address):
         return str(ip_network((address.packed, _NETWORK_OF_ONE), strict=False))
     return str(address)
+
+
+_IPV4_IN_IPV6 = ip_network("64:ff9b::/96")
+"""NAT64 reaches an IPv4 address through the last 32 bits (RFC 6052)."""
+
+
+def is_public(text: str) -> bool:
+    """Whether an address belongs to the Internet, and not to this machine or its site."""
+    address = parse_address(text)
+    if address is None or not address.is_global or address.is_multicast:
+        return False
+    if isinstance(address, IPv4Address):
+        return True
+    if address in _IPV4_IN_IPV6:
+        return is_public(str(IPv4Address(address.packed[-4:])))
+    # 6to4 and Teredo carry packets to the IPv4 address that they contain.
+    inner = address.sixtofour or (address.teredo and address.teredo[1])
+    return inner is None or is_public(str(inner))

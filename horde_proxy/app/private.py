@@ -65,6 +65,7 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         ),
     )
     _ensure_owner(horde, key, is_from_settings=settings.private_horde.api_key is not None)
+    _call_webhooks(horde, settings, runtime)
     private = Flask("private_horde", static_folder=None)
     private.request_class = Request
     private.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
@@ -92,6 +93,17 @@ def _pages(app: Flask, horde: PrivateHorde, runtime: Runtime) -> Flask:
     pages.register_blueprint(horde_pages.blueprint(horde, private_calls.page_host(app, sessions)))
     private_calls.register(pages, app)
     return pages
+
+
+def _call_webhooks(horde: PrivateHorde, settings: Config, runtime: Runtime) -> None:
+    """Let the horde call the webhooks of requests, unless the settings forbid it."""
+    from horde_proxy.private_horde.webhook_sender import WebhookRunner
+    from horde_proxy.upstreams.webhook_post import WebhookPost
+
+    if settings.private_horde.webhooks != "off":
+        is_any = settings.private_horde.webhooks == "any"
+        post = runtime.post_webhook or WebhookPost(private=is_any)
+        horde.call_webhooks(WebhookRunner(post, runtime.run, runtime.run_later), plain=is_any)
 
 
 def _ensure_owner(horde: PrivateHorde, key: str, *, is_from_settings: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,8 @@ class Runtime:
     `sleep` replaces the real sleep, which a shutdown ends early. `run` starts a call that nobody
     waits for; `run_later` does so after some seconds. `horde_sleep` replaces the private horde's
     waiting for texts and jobs. `open_ledger` and `open_horde_store` may return None, so that keys
-    and usage, or the private horde, are kept in memory.
+    and usage, or the private horde, are kept in memory. `post_webhook` replaces the calls of the
+    private horde's webhooks.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -58,3 +59,4 @@ class Runtime:
     horde_sleep: Callable[[float], object] | None = None
     open_ledger: Callable[[str], LedgerDatabase | None] = open_ledger
     open_horde_store: Callable[[str], Store | None] = open_horde_store
+    post_webhook: Callable[[str, bytes, Mapping[str, str]], str | None] | None = None

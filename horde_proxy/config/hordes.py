@@ -101,6 +101,9 @@ class PrivateHordeSettings(Section):
     """Whether there is one."""
     strict: bool = False
     """With the public horde's limits of submits, and kudos required upfront."""
+    webhooks: Literal["public", "any", "off"] = "public"
+    """Which webhooks of requests are called: https on public addresses, `any`, or none. Members of
+    a horde with `any` reach http servers of its own network."""
     kudos: Literal["on", "off"] = "on"
     """`off`: all is free, nothing is earned, and the accounts that got least in the last hour come
     first."""

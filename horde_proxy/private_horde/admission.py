@@ -16,14 +16,12 @@ Fields = dict[str, Any]
 
 
 def check_before_account(fields: Fields, maintenance: bool) -> None:
-    """Refuse styles (there are none), webhooks without TLS, and everything in maintenance."""
+    """Refuse styles (there are none), and everything in maintenance."""
     # The real horde looks at the style first, because a style replaces the other fields.
     if fields["style"] is not None:
         raise refusal("StyleNotFound", id=fields["style"])
     if maintenance:
         raise refusal("MaintenanceMode")
-    if fields["webhook"] is not None and not fields["webhook"].startswith("https://"):
-        raise refusal("BadRequest", reason="webhooks need to point to an https endpoint.")
 
 
 def check_account(fields: Fields, account: HordeAccount) -> None:

@@ -31,6 +31,7 @@ from horde_proxy.private_horde import (
     schema,
     submission,
     uptime,
+    webhooks,
     worker_messages,
 )
 from horde_proxy.private_horde.administration import Administration
@@ -58,6 +59,7 @@ from horde_proxy.private_horde.store.memory import MemoryStore
 from horde_proxy.private_horde.streams import StreamRules, Streams, outlook
 from horde_proxy.private_horde.upkeep import Upkeep
 from horde_proxy.private_horde.view import QueueView
+from horde_proxy.private_horde.webhook_sender import WebhookRunner, WebhookSender
 
 Body = dict[str, Any]
 
@@ -92,20 +94,21 @@ class PrivateHorde:
     its running jobs may still be delivered and earn their reward; generations are in the order of
     delivery; positions, waits and `is_possible` are exact, or a second old if several processes
     use the store, instead of up to 60 s; the third failed job faults a request immediately.
-    Webhooks are accepted but never called. There are no styles and no images.
+    Webhooks are called after `call_webhooks`. There are no styles and no images.
 
     `clock` gives Unix time; a clock that is put back only makes things last longer. `ticks` counts
     the seconds of the rate limits, and is `clock` by default. `wall_clock` is for the time in
     X-Ratelimit-Reset. `job_ttl`, `expiry` and `offline_after` are seconds. Without `kudos`, all is
-    free and who got least lately comes first. With `upfront_kudos`, an
-    account must own the kudos of a request beyond the free length; with `rate_limits`, fast callers
-    are refused; `access` says who may join, and what may be done without an account. `model_sizes`
-    are billions of parameters by name; a model with a size is "known". Set `maintenance` to refuse
-    new requests, and `settle_every` to charge kudos every so many seconds (the real horde: 3) and
-    not at once. `streaming` says what it offers beyond AI-Horde's API.
+    free and who got least lately comes first. With `upfront_kudos`, an account must own the kudos
+    of a request beyond the free length; with `rate_limits`, fast callers are refused; `access` says
+    who may join, and what may be done without an account. `model_sizes` are billions of parameters
+    by name; a model with a size is "known". Set `maintenance` to refuse new requests, and
+    `settle_every` to charge kudos every so many seconds (the real horde: 3) and not at once.
+    `streaming` says what it offers beyond AI-Horde's API.
     """
 
     _is_prepared = False
+    _webhooks: WebhookSender | None = None
 
     def __init__(
         self,
@@ -184,6 +187,16 @@ class PrivateHorde:
         self._upkeep.run(now)
         self._view.update(now)
         return now
+
+    def call_webhooks(self, runner: WebhookRunner, *, plain: bool = False) -> None:
+        """Call the webhooks of requests from now on, also those left from before the start.
+
+        With `plain`, http URLs are accepted.
+        """
+        self._webhooks = WebhookSender(self._changing, runner)
+        self._rules.plain_webhooks = plain
+        self._rules.webhooks_are_full = self._webhooks.is_full
+        self._webhooks.wake()
 
     @property
     def maintenance(self) -> bool:
@@ -348,6 +361,8 @@ class PrivateHorde:
             if fields["dry_run"]:
                 return {"kudos": submission.dry_run(op, fields)}
             request = submission.submit(op, fields, payer, check_kudos=self.upfront_kudos)
+            if fields["webhook"] is not None:
+                webhooks.subscribe(op, request, fields["webhook"], key_digest(api_key or ""))
         # Contract: base.py:319-321 and limiter_api.py:14-25.
         if payer.account.trusted or payer.account.service:
             self._calls.trust(address)
@@ -430,7 +445,11 @@ class PrivateHorde:
             if fields["state"] == "faulted":
                 queue.fail(op, request, job, "faulted")
                 return {"reward": 0.0}
-            return {"reward": delivery.deliver(op, fields, job, request)}
+            reward = delivery.deliver(op, fields, job, request)
+            webhooks.announce(op, request, job, reward)
+        if request.webhook is not None and self._webhooks is not None:
+            self._webhooks.wake(added=1)
+        return {"reward": reward}
 
     # The public routes.
 

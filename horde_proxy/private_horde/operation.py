@@ -34,7 +34,8 @@ class Rulebook:
     `job_ttl`, `expiry` and `offline_after` are seconds. A request is faulted after `max_faults`
     failed jobs. Kudos are charged every `settle_every` seconds; 0: at once. A worker's pop is
     saved if its last one is `check_in_seconds` ago, or its offer has changed. Without `kudos`,
-    nothing is paid or earned, and requests are in order of `fair_share`.
+    nothing is paid or earned, and requests are in order of `fair_share`. With `plain_webhooks`,
+    webhooks may have http URLs. No webhook is called while `webhooks_are_full`.
     """
 
     new_id: Callable[[], str]
@@ -47,6 +48,8 @@ class Rulebook:
     access: AccessRules
     settle_every: float = 0.0
     kudos: bool = True
+    plain_webhooks: bool = False
+    webhooks_are_full: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)

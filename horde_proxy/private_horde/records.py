@@ -388,7 +388,8 @@ class TextRequest:
     `rank` and `queued_at` sort the queue and never change (see `queue`). `held` are the reserved
     kudos and `kudos` the consumed ones. `expires` is None once the request is forgotten; its row
     stays until its last running job has ended. `shared_key` is the key that it was sent with, and
-    `key_held` what is reserved of that key's kudos.
+    `key_held` what is reserved of that key's kudos. Calls of its `webhook` are signed with
+    `webhook_key`.
     """
 
     id: str
@@ -416,6 +417,8 @@ class TextRequest:
     kudos: float = 0.0
     shared_key: str | None = field(default=None, repr=False)
     key_held: float = 0.0
+    webhook: str | None = field(default=None, repr=False)
+    webhook_key: str = field(default="", repr=False)
 
     @property
     def order(self) -> tuple[float, float, str]:
@@ -485,6 +488,23 @@ class Charge:
     reason: str
     job_id: str | None = None
     shared_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(eq=False)
+class WebhookCall:
+    """A delivered job that a request's webhook has to learn of, at `due`.
+
+    `key` signs it, `kudos` is what the job earned; `attempts` have been made so far.
+    """
+
+    id: int
+    due: float
+    request_id: str
+    job_id: str
+    url: str = field(repr=False)
+    key: str = field(repr=False)
+    kudos: float
+    attempts: int = 0
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ from horde_proxy.private_horde import (
     modes,
     prompt_filters,
     shared_keys,
+    webhooks,
 )
 from horde_proxy.private_horde.accounts import Payer
 from horde_proxy.private_horde.admission import Fields
@@ -36,6 +37,8 @@ def admit(op: Operation, fields: Fields, api_key: str) -> Payer:
     two mistakes gets the same refusal here and there.
     """
     admission.check_before_account(fields, modes.current(op)["maintenance_mode"])
+    if fields["webhook"] is not None:
+        webhooks.check_url(fields["webhook"], plain=op.rules.plain_webhooks)
     payer = shared_keys.downgraded(op, accounts.require_payer(op, api_key), fields)
     account = payer.account
     admission.check_account(fields, account)

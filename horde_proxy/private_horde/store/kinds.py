@@ -86,6 +86,7 @@ _ALL = (
     Kind(records.HordeSetting, ("name",)),
     Kind(records.LedgerEntry, numbered=True, appended=True, indexes=("account_id", "request_id")),
     Kind(records.Charge, numbered=True, appended=True, indexes=("request_id",), due="due"),
+    Kind(records.WebhookCall, numbered=True, appended=True, due="due"),
     Kind(records.HordeAccount, numbered=True, due="monthly_due", counters=_ACCOUNT_COUNTERS),
     Kind(
         records.Worker,

@@ -31,6 +31,7 @@ TABLES: Mapping[type[Any], str] = {
     records.StoredGeneration: "horde_generations",
     records.LedgerEntry: "horde_kudos_ledger",
     records.Charge: "horde_charges",
+    records.WebhookCall: "horde_webhook_calls",
     records.UseCount: "horde_use",
     records.NewsItem: "horde_news",
     records.HordeSetting: "horde_settings",
@@ -105,7 +106,7 @@ _VERSION_1 = (
     "rank FLOAT NOT NULL, queued_at FLOAT NOT NULL, expires FLOAT, waiting BIGINT NOT NULL, "
     "held FLOAT NOT NULL, processing BIGINT NOT NULL, finished BIGINT NOT NULL, "
     "restarted BIGINT NOT NULL, faulted BOOLEAN NOT NULL, kudos FLOAT NOT NULL, "
-    "shared_key TEXT, key_held FLOAT NOT NULL)",
+    "shared_key TEXT, key_held FLOAT NOT NULL, webhook TEXT, webhook_key TEXT NOT NULL)",
     "CREATE INDEX horde_requests_expires ON horde_requests (expires)",
     "CREATE INDEX horde_requests_open ON horde_requests (account_id, queued_at) "
     "WHERE expires IS NOT NULL AND NOT faulted AND finished < n",
@@ -138,6 +139,10 @@ _VERSION_1 = (
     "shared_key TEXT)",
     "CREATE INDEX horde_charges_due ON horde_charges (due)",
     "CREATE INDEX horde_charges_request ON horde_charges (request_id)",
+    "CREATE TABLE horde_webhook_calls (id {number}, due FLOAT NOT NULL, request_id TEXT NOT NULL, "
+    "job_id TEXT NOT NULL, url TEXT NOT NULL, key TEXT NOT NULL, kudos FLOAT NOT NULL, "
+    "attempts BIGINT NOT NULL)",
+    "CREATE INDEX horde_webhook_calls_due ON horde_webhook_calls (due)",
     "CREATE TABLE horde_use (width BIGINT NOT NULL, start BIGINT NOT NULL, "
     "account_id BIGINT NOT NULL, model TEXT NOT NULL, jobs BIGINT NOT NULL, "
     "tokens BIGINT NOT NULL, kudos FLOAT NOT NULL, "
