@@ -171,6 +171,15 @@ def test_a_long_path_is_cut_to_a_line(style: Literal["text", "json"], capsys: Ca
     assert len(text) < 600
 
 
+def test_a_key_in_a_path_is_not_logged(capsys: Capture) -> None:
+    # SillyTavern 1.19 looks up the key of its account as if it were a shared one.
+    with log_format("text"):
+        get("/api/v2/sharedkeys/S9kHvt2atXPh0qFviDr8mw")
+    text = capsys.readouterr().err
+    assert "GET /api/v2/sharedkeys/... " in text
+    assert "S9kHvt2atXPh0qFviDr8mw" not in text
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_a_long_value_is_shortened_in_the_middle(
     style: Literal["text", "json"], capsys: Capture

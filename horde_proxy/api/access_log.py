@@ -22,6 +22,9 @@ _NOT_LOGGED = frozenset({"account", "requested", "first_text", "is_paid", "spent
 _PLAIN = re.compile(r"[\w./:@+-]+")
 _LONGEST_PATH = 300
 """Characters of a path that are shown; a stranger may send one of 64 kB."""
+# The key in "/api/v2/sharedkeys/98415ddd-...". SillyTavern asks so for its account's own key, to
+# learn whether that is a shared one.
+_KEY_IN_PATH = re.compile(r"(?<=/sharedkeys/)[^/]+")
 log = logging.getLogger("horde_proxy.requests")
 
 
@@ -124,7 +127,8 @@ def _amount(horde: object, name: str) -> float | None:
 
 
 def shown_path(path: str) -> str:
-    """A path as logs and errors show it: cut to a line."""
+    """A path as logs and errors show it: without keys, and cut to a line."""
+    path = _KEY_IN_PATH.sub("...", path)
     return path if len(path) <= _LONGEST_PATH else f"{path[: _LONGEST_PATH - 3]}..."
 
 
