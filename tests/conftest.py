@@ -71,23 +71,30 @@ _guard = _Guard()
 sys.addaudithook(_guard)
 
 
-_compile_builder = Rule._compile_builder
-_builders: dict[object, Any] = {}
+_compile = Rule.compile
+_compiled: dict[object, tuple[Any, ...]] = {}
+_COMPILED = ("_parts", "_trace", "_converters", "arguments", "_build", "_build_unknown")
+"""What werkzeug's Rule.compile sets."""
 
 
-def _remembered_builder(rule: Rule, append_unknown: bool = True) -> Any:
-    """Werkzeug's function that makes a rule's URLs, compiled once for all rules like this one.
+def _compile_once(rule: Rule) -> None:
+    """Werkzeug's Rule.compile, which does its work once for all rules like this one.
 
-    It compiles two for each route of each app. That is most of what it takes to make an app, and
-    tests make thousands of apps with the same routes.
+    It is most of what it takes to make an app, and tests make thousands of apps with the same
+    routes.
     """
-    key = rule.rule, tuple(rule._trace), repr(rule.defaults), append_unknown
-    if key not in _builders:
-        _builders[key] = _compile_builder(rule, append_unknown)
-    return _builders[key]
+    key = rule.rule, rule.subdomain, rule.merge_slashes, repr(rule.defaults)
+    if key not in _compiled:
+        _compile(rule)
+        built = [getattr(rule, name) for name in _COMPILED]
+        # The two that make URLs are methods, each bound to its rule.
+        _compiled[key] = tuple(getattr(value, "__func__", value) for value in built)
+    for name, value in zip(_COMPILED, _compiled[key], strict=True):
+        is_method = name.startswith("_build")
+        setattr(rule, name, value.__get__(rule, None) if is_method else value)
 
 
-Rule._compile_builder = _remembered_builder  # type: ignore[assignment,method-assign]
+Rule.compile = _compile_once  # type: ignore[assignment,method-assign]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

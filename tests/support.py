@@ -190,6 +190,8 @@ class World:
         private = Flask("private_horde")
         private.register_blueprint(blueprint(self.horde))
         self.session = Session()
+        # Else each call looks for proxies in the environment.
+        self.session.trust_env = False
         self.session.mount(HORDE_URL, WSGIAdapter(private))
         self.client = HordeClient(HORDE_URL, self.session, contact="test", timeout=(1, 1))
         ids = itertools.count()
