@@ -97,6 +97,29 @@ HORDE_ROUTES = """
 | POST /invitations | 400 | 401 | 403 | 401 | 403 | yes |
 | DELETE /invitations/ID | 400 | 401 | 403 | 401 | 403 | yes |
 | DELETE /users/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /teams | yes | yes | yes | yes | yes | yes |
+| POST /teams | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /teams/ID | yes | yes | yes | yes | yes | yes |
+| PATCH /teams/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| DELETE /teams/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /workers/messages | 400 | 401 | yes | 401 | yes | yes |
+| POST /workers/messages | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /workers/messages/ID | yes | yes | yes | yes | yes | yes |
+| DELETE /workers/messages/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /filters | 400 | 401 | 403 | 401 | 403 | yes |
+| POST /filters | 400 | 401 | 403 | 401 | 403 | yes |
+| PUT /filters | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /filters/regex | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /filters/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| PATCH /filters/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| DELETE /filters/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| PUT /status/modes | 400 | 401 | 403 | 401 | 403 | yes |
+| POST /status/news | 400 | 401 | 403 | 401 | 403 | yes |
+| DELETE /status/news/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /status/capabilities | yes | yes | yes | yes | yes | yes |
+| GET /generate/text/stream/ID | 404 | 404 | 404 | 404 | 404 | 404 |
+| POST /generate/text/progress | 400 | 401 | 404 | 401 | 404 | 404 |
+| DELETE /workers/ID | 400 | 401 | 403 | 401 | 403 | yes |
 | an unknown path, e.g. GET /nothing | 404 | 404 | 404 | 404 | 404 | 404 |
 """
 
@@ -334,6 +357,7 @@ def members_of(http: FlaskClient, owner: dict[str, str]) -> dict[str, str]:
     [key] = http.get(keys, headers=owner).json or []
     shared: Any = http.put("/api/v2/sharedkeys", json={}, headers=owner).json
     return {
+        **moderated(http, owner),
         "member": member["api_key"],
         "user": str(other["id"]),
         "username": other["username"],
@@ -344,6 +368,21 @@ def members_of(http: FlaskClient, owner: dict[str, str]) -> dict[str, str]:
     }
 
 
+def moderated(http: FlaskClient, owner: dict[str, str]) -> dict[str, str]:
+    """The id of a team, a message to a worker, a filter and a piece of news."""
+    [worker] = http.get("/api/v2/workers").json or []
+    message = {"worker_id": worker["id"], "message": "hi", "expiry": 5}
+    words = {"regex": "bad", "filter_type": 10, "description": "x"}
+    answers = {
+        "teams": http.post("/api/v2/teams", json={"name": "team"}, headers=owner),
+        "workers/messages": http.post("/api/v2/workers/messages", json=message, headers=owner),
+        "filters": http.put("/api/v2/filters", json=words, headers=owner),
+        "status/news": http.post("/api/v2/status/news", json=NEWS, headers=owner),
+    }
+    return {room: str((answer.json or {})["id"]) for room, answer in answers.items()}
+
+
+NEWS = {"title": "t", "newspiece": "n"}
 HORDE_BODIES: Mapping[str, dict[str, Any]] = {
     "POST /generate/text/async": {"prompt": "Hi", "models": ["test/model"]},
     "POST /generate/text/submit": {"id": "0" * 36, "generation": "Hi"},
@@ -353,6 +392,14 @@ HORDE_BODIES: Mapping[str, dict[str, Any]] = {
     "PUT /sharedkeys": {},
     "PATCH /sharedkeys/ID": {"name": "x"},
     "POST /invitations": {},
+    "POST /teams": {"name": "other"},
+    "PATCH /teams/ID": {"name": "new"},
+    "POST /filters": {"prompt": "x"},
+    "PUT /filters": {"regex": "worse", "filter_type": 11, "description": "x"},
+    "PATCH /filters/ID": {"description": "y"},
+    "PUT /status/modes": {"invite_only_mode": False},
+    "POST /status/news": NEWS,
+    "POST /generate/text/progress": {"id": "0" * 36, "text": "x"},
 }
 COLUMNS = {
     "no key": ("open", None),
@@ -374,6 +421,7 @@ def test_the_private_horde_does_what_the_table_says(column: str) -> None:
         **HORDE_BODIES,
         # Each owner's workers have names of their own.
         "POST /generate/text/pop": {"name": f"of {key}", "models": ["test/model"]},
+        "POST /workers/messages": {"worker_id": ids["worker"], "message": "x", "expiry": 5},
         "POST /kudos/transfer": kudos,
         "POST /kudos/award": kudos,
         "POST /register": {"username": "third", "invitation": ids["token"]},
@@ -382,6 +430,9 @@ def test_the_private_horde_does_what_the_table_says(column: str) -> None:
     for row in HORDE_TABLE:
         method, path = named(row)
         path = path.replace("/status/ID", f"/status/{ids['request']}")
+        for room in ("teams", "workers/messages", "filters", "status/news"):
+            path = path.replace(f"/{room}/ID", f"/{room}/{ids[room]}")
+        path = path.replace("/stream/ID", f"/stream/{'0' * 36}")
         for room in ("worker", "user", "invitation"):
             path = path.replace(f"/{room}s/ID", f"/{room}s/{ids[room]}")
         path = path.replace("/sharedkeys/ID", f"/sharedkeys/{ids['shared key']}")
@@ -412,7 +463,7 @@ def test_a_worker_is_changed_by_its_owner_only() -> None:
     path = f"/api/v2/workers/{ids['worker']}"
     change = {"maintenance": True}
     anonymous = http.put(path, json=change, headers={"apikey": "0000000000"})
-    assert (anonymous.status_code, (anonymous.json or {})["rc"]) == (403, "WrongCredentials")
+    assert (anonymous.status_code, (anonymous.json or {})["rc"]) == (403, "NotOwner")
     assert (http.get(path).json or {})["maintenance_mode"] is False
 
 
