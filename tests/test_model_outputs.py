@@ -2,7 +2,8 @@
 
 tests/data/model_outputs.json has a list of cases: the model's name, the text that its worker
 returns, the expected calls as [name, arguments], and the expected content ("*": any but empty).
-`alt` are other acceptable calls. `notools`: the client offers no tools.
+`alt` are other acceptable calls. `notools`: the client offers no tools. more_model_outputs.json
+has further ones, which are given to the readers without a horde.
 """
 
 from __future__ import annotations
@@ -14,15 +15,28 @@ from typing import Any
 
 import pytest
 
+from horde_proxy.prompts.answer import read_answer
+from horde_proxy.prompts.format_rules import choose_format
+from horde_proxy.prompts.formats import restore
+from horde_proxy.prompts.tool_calls.reading import certain_content, read_calls
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Caller, Route
 from tests.support import Scripted, World
 
 Case = Mapping[str, Any]
-CASES: list[Case] = json.loads(
-    (Path(__file__).parent / "data" / "model_outputs.json").read_text(encoding="utf-8")
-)
+
+
+def cases_in(name: str) -> list[Case]:
+    """The cases in a file of tests/data."""
+    cases: list[Case] = json.loads(
+        (Path(__file__).parent / "data" / name).read_text(encoding="utf-8")
+    )
+    return cases
+
+
+CASES = cases_in("model_outputs.json")
+MORE_CASES = cases_in("more_model_outputs.json")
 # Cases that are not read rightly yet.
 UNREAD: frozenset[str] = frozenset()
 
@@ -56,6 +70,10 @@ TOOLS = [
     tool("WeatherPlugin-GetWeather", "addressCode", addressCode="string"),
     tool("apify--rag-web-browser", "query", query="string"),
 ]
+
+OFFERED = read_chat(
+    {"model": "any", "messages": [{"role": "user", "content": "Go on."}], "tools": TOOLS}
+).tools
 
 
 class Texts(Scripted):
@@ -123,6 +141,37 @@ def test_an_output_becomes_the_message_that_was_meant(case: Case) -> None:
         return
     assert (misfit(case, whole), misfit(case, streamed)) == (None, None)
     assert whole == streamed
+
+
+@pytest.mark.parametrize("case", MORE_CASES, ids=lambda case: str(case["name"]))
+def test_the_readers_find_what_was_meant(case: Case) -> None:
+    message = _read_without_horde(case)
+    assert misfit(case, message) is None
+    # What is streamed of the text's beginnings is the beginning of the content.
+    for size in range(0, len(case["text"]), 41):
+        assert message["content"].startswith(_certain_beginning(case, size))
+
+
+def _read_without_horde(case: Case) -> dict[str, Any]:
+    format = choose_format(case["model"], placeholders=False)
+    offered = () if case.get("notools") else OFFERED
+    answer = read_answer(case["text"], format, max_length=1024, may_call=bool(offered))
+    reading = read_calls(answer.written, offered)
+    calls = reading.calls if case.get("parallel", True) else reading.calls[:1]
+    return {
+        "calls": [[call.name, json.loads(call.arguments)] for call in calls],
+        "content": restore(reading.content, format) if calls else answer.content,
+        "finish_reason": "tool_calls" if calls else answer.finish_reason,
+    }
+
+
+def _certain_beginning(case: Case, size: int) -> str:
+    format = choose_format(case["model"], placeholders=False)
+    offered = () if case.get("notools") else OFFERED
+    answer = read_answer(
+        case["text"][:size], format, max_length=1024, may_call=bool(offered), is_open=True
+    )
+    return restore(certain_content(answer.written, offered), format) if offered else answer.content
 
 
 def main() -> None:

@@ -257,8 +257,8 @@ class _ThoughtReader:
         while position < len(self._text):
             call = self._call_after(position)
             head = _LINE_HEAD.search(self._text, position, call)
-            # A call may write a file with any tags.
-            position = head.end() if head else self._marker_after(call)
+            # A call may write a file with any tags. Each step moves forward, whatever is in it.
+            position = head.end() if head else max(self._marker_after(call), position + 1)
             if head is not None and head["fence"]:
                 in_fence = not in_fence
             elif head is not None and not in_fence and head[2] not in self._unclosed:

@@ -21,8 +21,9 @@ _NAMESPACE = r"(?:[a-z]{1,20}:|｜DSML｜)?"
 # but not one directly after a fence.
 _OPENING_TEXT = (
     r"(?<!(?<!``)`)(?:"
-    # <tool_call>; <|tool_call|> Granite, Phi-4-mini; <|tool_call> Gemma 4
-    rf"<\|?{_NAMESPACE}(?i:{_TAG_NAME})\|?>"
+    # <tool_call>; <|tool_call|> Granite, Phi-4-mini; <|tool_call> Gemma 4, which ends a call with
+    # <tool_call|>
+    rf"<(?:\|{_NAMESPACE}(?i:{_TAG_NAME})\|?|{_NAMESPACE}(?i:{_TAG_NAME}))>"
     # Mistral: [TOOL_CALLS][{"name": ...}], since tokenizer v11 [TOOL_CALLS]name[ARGS]{...}
     r"|\[TOOL_CALLS\]"
     # Kimi K2: <|tool_calls_section_begin|><|tool_call_begin|>functions.bash:0; LFM2
