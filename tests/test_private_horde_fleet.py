@@ -207,8 +207,11 @@ def test_moderators_see_suspicions_owner_and_address(world: World) -> None:
     path = "workers/name/doubtful"
     shown = world.get(path, apikey=ADMIN).get_json()
     assert (shown["owner"], shown["ipaddr"], shown["suspicious"]) == ("poorbob#3", "127.0.0.1", 1)
+    assert shown["suspicions"] == ["It delivered 500 tokens per second."]
     for key in (BOB, ALICE):
-        assert "suspicious" not in world.get(path, apikey=key).get_json()
+        assert not {"suspicious", "suspicions"} & set(world.get(path, apikey=key).get_json())
+    call(world, "PUT", "users/3", reset_suspicion=True)
+    assert world.get(path, apikey=ADMIN).get_json()["suspicious"] == 0
 
 
 def test_a_message_comes_with_each_pop_until_it_expires(world: World) -> None:

@@ -44,6 +44,7 @@ def worker(view: WorkerView) -> Body:
     """
     record, team = view.worker, view.team
     is_moderator = view.privilege is Privilege.MODERATOR
+    suspects = is_moderator and record.suspicions
     messages = [popped_message(message) for message in view.messages]
     return {
         "requests_fulfilled": record.fulfilled,
@@ -61,6 +62,8 @@ def worker(view: WorkerView) -> Body:
         "trusted": record.trusted,
         "flagged": False,
         **({"suspicious": len(record.suspicions)} if is_moderator else {}),
+        # Ours: why, where there is a reason.
+        **({"suspicions": list(record.suspicions)} if suspects else {}),
         "uncompleted_jobs": record.uncompleted,
         "models": list(record.models),
         "team": {"name": team.name if team else None, "id": team.id if team else None},

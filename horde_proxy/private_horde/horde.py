@@ -410,6 +410,7 @@ class PrivateHorde:
         with self._changing() as op:
             owner = accounts.require(op, api_key or "")
             worker, has_news = delivery.check_in(op, fields, owner, address)
+            messages = worker_messages.current(op, worker)
             favoured = [owner, *accounts.named(op, fields["priority_usernames"])]
             choice = JobChoice(op, worker)
             request = queue.next_for(op, worker, favoured, choice.fits)
@@ -421,7 +422,6 @@ class PrivateHorde:
                 assert payload is not None
                 begun = continuation.begun_text(op, request, jobs[0].slot)
                 payload = continuation.continued(payload, begun)
-            messages = worker_messages.current(op, worker)
             if has_news:
                 op.tx.save(worker)
         if uptime.is_due(worker):

@@ -92,8 +92,14 @@ def _give_monthly(op: Operation, account: HordeAccount, name: str, value: int) -
 
 
 def _reset_suspicion(op: Operation, account: HordeAccount, name: str, value: bool) -> Body:
-    # This horde suspects nobody: its members are invited, or known by their address.
-    return {"new_suspicion": 0} if value else {}
+    """Forget what the account's workers are suspected of. Members themselves never are."""
+    if not value:
+        return {}
+    for worker in op.tx.find(Worker, owner_id=account.id):
+        if worker.suspicions:
+            worker.suspicions = ()
+            op.tx.save(worker)
+    return {"new_suspicion": 0}
 
 
 def _undelete(op: Operation, account: HordeAccount, name: str, value: bool) -> Body:

@@ -14,6 +14,10 @@ TO_ALL = ""
 
 def current(op: Operation, worker: Worker) -> list[WorkerMessage]:
     """The messages to a worker that have not expired, the oldest first."""
+    # Each pop comes here, and most hordes have no messages: then one row tells.
+    last = op.tx.page(WorkerMessage, "expires", descending=True, offset=0, limit=1)
+    if not last or last[0].expires <= op.now:
+        return []
     messages = [
         *op.tx.find(WorkerMessage, worker_id=worker.id),
         *op.tx.find(WorkerMessage, worker_id=TO_ALL),
