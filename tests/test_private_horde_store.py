@@ -101,6 +101,15 @@ class StoreBehaviour:
         assert stored is not None
         assert (stored.models, stored.workers, stored.faulted) == (("a", "b"), ("w",), True)
 
+    def test_the_newest_of_many_records_are_found(self, store: Store) -> None:
+        owners = enumerate((1, 2, 1, 1))
+        add(store, *(LedgerEntry(NEW, owner, 1.0, float(n), "gift") for n, owner in owners))
+        with store.snapshot() as tx:
+            newest = tx.newest(LedgerEntry, 2, account_id=1)
+            assert [entry.amount for entry in newest] == [3.0, 2.0]
+            assert len(tx.newest(LedgerEntry, 9, account_id=1)) == 3
+            assert tx.newest(LedgerEntry, 9, account_id=3) == []
+
     def test_what_fails_leaves_no_trace(self, store: Store) -> None:
         add(store, request("old"))
         with pytest.raises(KeyError), store.transaction() as tx:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from horde_proxy import create_app
+from horde_proxy.app.runtime import open_horde_store
 from horde_proxy.key_digest import key_digest
 from horde_proxy.web.horde_actions import ACTIONS
 from horde_proxy.web.horde_pages import PAGES
-from tests.support import World
+from tests.support import World, known
 
 OWNER = "owner-key-of-a-private-horde"
 DOCS = Path(__file__).parent.parent / "docs" / "security.md"
@@ -478,3 +481,26 @@ def test_an_unknown_page_person_and_form_are_errors_in_words(home: Home) -> None
 def test_a_proxy_without_a_private_horde_has_no_such_pages() -> None:
     response = World().http().get(f"{BASE}/", headers={"Accept": "text/html"})
     assert response.status_code == 404
+
+
+def test_the_proxys_page_and_its_login_form_lead_to_the_hordes_pages() -> None:
+    html = {"Accept": "text/html"}
+    private = {"enabled": True, "api_key": OWNER}
+    for access in ({"mode": "open"}, known(client="client-key-0123456789")["access"]):
+        for sections, is_linked in (({"private_horde": private}, True), ({}, False)):
+            world = World(access=access).configure(**sections)
+            page = world.http().get("/", headers=html).text
+            assert ('href="page/horde/"' in page) is is_linked
+
+
+def test_a_session_survives_a_restart_of_a_horde_with_a_database(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/horde.db"
+    world = World(private_horde={"enabled": True, "api_key": OWNER, "database": url})
+    runtime = replace(world.runtime, open_horde_store=open_horde_store)
+    browser = Browser(create_app(world.config(), runtime).test_client())
+    browser.sign_in(OWNER)
+    cookie = browser.http.get_cookie("horde_page", path="/")
+    assert cookie is not None
+    again = Browser(create_app(world.config(), runtime).test_client())
+    again.http.set_cookie("horde_page", cookie.value)
+    assert "owner#1" in again.get("account").text

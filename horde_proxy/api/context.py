@@ -39,7 +39,7 @@ class ServingOptions:
 
     `strict`: parameters that cannot be honoured are refused. `completion_tokens`: max_tokens of
     a text completion that names none. `reattach`: a retry shares the answer of the request that
-    it repeats.
+    it repeats. `has_horde_pages`: a private horde has pages of its own below /page/horde.
     """
 
     timeout: float
@@ -52,6 +52,7 @@ class ServingOptions:
     max_upload: int = 512 * 1024 * 1024
     reattach: bool = True
     version: str = ""
+    has_horde_pages: bool = False
 
 
 @dataclass(frozen=True)

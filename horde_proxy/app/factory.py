@@ -157,6 +157,7 @@ def _serving(settings: Config) -> ServingOptions:
         max_upload=server.max_upload,
         reattach=server.reattach,
         version=VERSION,
+        has_horde_pages=settings.private_horde.enabled,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -141,5 +142,10 @@ def day(time: float | None) -> str:
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-FILTERS = (number, seconds, kudos, cause, day)
+def date(text: str) -> str:
+    """A date of the API, such as "Tue, 29 Dec 2026 16:20:36 -0000", as `day` shows times."""
+    return day(parsedate_to_datetime(text).replace(tzinfo=UTC).timestamp())
+
+
+FILTERS = (number, seconds, kudos, cause, day, date)
 """The filters of the templates, by the names of the functions."""

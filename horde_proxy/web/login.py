@@ -118,7 +118,13 @@ def login_form(message: str, status: int) -> Response:
     """The login form, with a message above it."""
     token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(32)
     base = "../" if request.path.startswith("/page/") else ""
-    html = render_template("login.html", token=token, message=message, base=base)
+    html = render_template(
+        "login.html",
+        token=token,
+        message=message,
+        base=base,
+        has_horde_pages=current_context().serving.has_horde_pages,
+    )
     response = make_response(html, status)
     _set_cookie(response, FORM_COOKIE, token, _FORM_SECONDS)
     return response

@@ -199,6 +199,7 @@ def _state(ctx: AppContext) -> dict[str, Any]:
         "version": ctx.serving.version,
         "time": int(ctx.now()),
         "mode": _mode(ctx),
+        "has_horde_pages": ctx.serving.has_horde_pages,
         "name": g.key.name if g.key else None,
         "admin": is_admin(),
         "token": g.get("page_token"),
