@@ -31,8 +31,8 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.systemd import SD_LISTEN_FDS_START as LISTEN_FDS_START
 from gunicorn.systemd import listen_fds
 
-from horde_proxy.app.private import HORDE_THREADS
 from horde_proxy.config import Config, ConfigError, SettingsHandover, is_loopback
+from horde_proxy.config.hordes import HORDE_THREADS
 from horde_proxy.connections.worker import (
     CONNECTIONS_WITHOUT_THREAD,
     CollectingWorker,

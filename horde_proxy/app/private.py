@@ -16,6 +16,7 @@ from horde_proxy.app.private_calls import FROM_OUTSIDE
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.bodies import Request
 from horde_proxy.config import Config, ConfigError
+from horde_proxy.config.hordes import HORDE_THREADS
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.web.sessions import Sessions
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from horde_proxy.private_horde import AccessRules, PrivateHorde
 
-HORDE_THREADS = 96
-"""Threads for calls of the private horde that wait: 32 pops of workers, and streams of clients."""
 _PATH, _PAGES = "/api/v2/", "/page/horde"
 _OWNERS_KUDOS = 1_000_000
 """Enough for any job, since the owner of a private horde pays nobody."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flask import Flask, Response, g, request
 
@@ -20,9 +20,11 @@ from horde_proxy.api.auth import client_address, count_wrong_key
 from horde_proxy.api.context import AppContext
 from horde_proxy.errors import TooManyWrongKeys
 from horde_proxy.metrics import OTHER
-from horde_proxy.web.horde_access import PageHost
 from horde_proxy.web.login import is_https
 from horde_proxy.web.sessions import Sessions
+
+if TYPE_CHECKING:
+    from horde_proxy.web.horde_access import PageHost
 
 FROM_OUTSIDE = "horde_proxy.from_outside"
 """In the WSGI environ of calls that came over HTTP. No client can set it: it is no header."""
@@ -57,6 +59,9 @@ def register(private: Flask, proxy: Flask) -> None:
 
 def page_host(proxy: Flask, sessions: Sessions) -> PageHost:
     """What the private horde's pages need of the proxy that serves them."""
+    # It imports the private horde, which most proxies do without.
+    from horde_proxy.web.horde_access import PageHost
+
     return PageHost(
         sessions,
         client_address=lambda: client_address(_context(proxy)),

@@ -31,6 +31,8 @@ _LIMIT = re.compile(r"[1-9][0-9]*/(?:second|minute|hour|day)")
 
 
 _MEMORY = "memory"
+HORDE_THREADS = 96
+"""Threads for calls of the private horde that wait: 32 pops of workers, and streams of clients."""
 
 
 class HordeSettings(Section):
