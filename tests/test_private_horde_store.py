@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -36,6 +37,7 @@ from horde_proxy.private_horde.store.base import KeyTaken, Store
 from horde_proxy.private_horde.store.kinds import KINDS
 from horde_proxy.private_horde.store.memory import MemoryStore
 from horde_proxy.private_horde.store.opening import open_store
+from horde_proxy.private_horde.store.postgresql import _Line
 from horde_proxy.private_horde.store.tables import SCHEMA, TABLES, WAITING
 
 OWNER = "<owner-apikey>"
@@ -555,6 +557,27 @@ def test_transactions_of_several_threads_are_committed_together(url: str) -> Non
         stored = {found.id for found in tx.open_requests()}
     assert stored == {"first", "r1", "r2", "r4", "r5", "r7", "r8"}
     store.close()
+
+
+def test_threads_get_a_place_in_the_order_in_which_they_came() -> None:
+    line, order = _Line(1), []
+
+    def work(number: int) -> None:
+        with line:
+            order.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]
+    with line:
+        for count_before, thread in enumerate(threads):
+            thread.start()
+            while len(line._waiting) == count_before:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4]
+    with line:
+        order.append(5)
+    assert order[-1] == 5
 
 
 def test_a_file_that_is_locked_too_long_is_an_error_and_works_again(
