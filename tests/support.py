@@ -106,6 +106,66 @@ class Scripted:
         return self.text
 
 
+class PieceByPiece:
+    """A worker that does one call at each sleep: it pops, sends a piece of its text, or submits.
+
+    `text` gives the text for a payload. With `lost_after`, it vanishes after so many pieces of its
+    first job: it gives the job back, as when it is stopped.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        text: Callable[[Mapping[str, Any]], str],
+        size: int,
+        *,
+        model: str = "test/model",
+        lost_after: int | None = None,
+    ) -> None:
+        self.payloads: list[Mapping[str, Any]] = []
+        self.cancelled = 0
+        self._session, self._text, self._size, self._model = session, text, size, model
+        self._job, self._whole, self._sent, self._lost_after = "", "", 0, lost_after
+
+    def step(self) -> None:
+        """One call."""
+        if not self._job:
+            self._pop()
+        elif self._lost_after is not None and self._sent >= self._lost_after * self._size:
+            self._lost_after = None
+            self._submit(state="faulted", generation="")
+        elif self._sent < len(self._whole):
+            self._progress()
+        else:
+            self._submit(generation=self._whole)
+
+    def _pop(self) -> None:
+        offer = {"name": "pieces", "models": [self._model], "max_length": 1024}
+        job = self._post("pop", {**offer, "max_context_length": 8192})
+        if job.get("id"):
+            self._job, self._sent = job["id"], 0
+            self.payloads.append(job["payload"])
+            self._whole = self._text(job["payload"])
+
+    def _progress(self) -> None:
+        piece = self._whole[self._sent : self._sent + self._size]
+        answer = self._post("progress", {"id": self._job, "offset": self._sent, "text": piece})
+        self._sent += len(piece)
+        if answer["cancelled"]:
+            self.cancelled += 1
+            self._submit(generation=self._whole[: self._sent])
+
+    def _submit(self, **result: Any) -> None:
+        self._post("submit", {"id": self._job, **result})
+        self._job = ""
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        url = f"{HORDE_URL}/api/v2/generate/text/{path}"
+        response = self._session.post(url, json=body, headers={"apikey": OWNER_KEY})
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+
 class Cable(BaseAdapter):
     """Passes calls on, and notes them; while `is_cut`, no connection can be made.
 
@@ -183,6 +243,8 @@ class World:
         self.clock = Clock()
         self.horde = PrivateHorde(
             clock=self.clock,
+            # A worker that writes letter by letter makes many calls.
+            rate_limits=not streams,
             streaming=StreamRules(("stream", "wait") if streams else (), self.clock.sleep),
         )
         self.horde.add_account(OWNER_KEY, "owner", trusted=True)

@@ -167,6 +167,17 @@ class PartialAnswer:
         """
         return self._new(self._read(self.text, is_open=True))
 
+    def growing_parts(self, segment: str) -> list[tuple[Literal["reasoning", "content"], str]]:
+        """As `final_parts`, for a segment that is still being written; it is added later."""
+        before = self.text
+        segment = self._without_residue(segment) if self.segments else segment
+        self.text = before + segment.rstrip(_REPLACEMENT)
+        try:
+            # Beyond the limit, the end of the answer decides where it is cut.
+            return [] if self.left() <= 0 else self.final_parts()
+        finally:
+            self.text = before
+
     def close_thought(self) -> bool:
         """End a thought, if the text is nothing else, so that the model goes on with its answer.
 

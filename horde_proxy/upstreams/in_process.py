@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -33,10 +33,15 @@ class WSGIAdapter(BaseAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """The app's whole answer; the time-outs have nothing to measure."""
-        app_iter, status, headers = run_wsgi_app(self._app, _environ(request), buffered=True)
+        """The app's whole answer; the time-outs have nothing to measure.
+
+        An event stream is read as it comes, with `raw.read1`.
+        """
+        app_iter, status, headers = run_wsgi_app(self._app, _environ(request))
+        is_stream = headers.get("Content-Type", "").startswith("text/event-stream")
+        body = _GrowingBody(app_iter) if is_stream else BytesIO(_joined(app_iter))
         raw = HTTPResponse(
-            body=BytesIO(b"".join(app_iter)),
+            body=cast(Any, body),
             status=int(status.split()[0]),
             reason=status.partition(" ")[2],
             headers=dict(headers),
@@ -53,6 +58,37 @@ class WSGIAdapter(BaseAdapter):
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+class _GrowingBody:
+    """An app's answer as a file: a read returns the next piece, however long it is."""
+
+    closed = False
+
+    def __init__(self, pieces: Any) -> None:
+        self._pieces, self._iterator = pieces, iter(pieces)
+
+    def read1(self, size: int = -1) -> bytes:
+        """The next piece; b"" at the end. Pieces are events, which are shorter than any read."""
+        return next(self._iterator, b"")
+
+    read = read1
+
+    def close(self) -> None:
+        """End the app's work on the answer."""
+        self.closed = True
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+
+
+def _joined(pieces: Any) -> bytes:
+    try:
+        return b"".join(pieces)
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
 
 
 def _environ(request: requests.PreparedRequest) -> Any:

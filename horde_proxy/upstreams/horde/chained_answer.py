@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal
 
@@ -20,8 +20,9 @@ from horde_proxy.errors import (
     ProxyError,
     ShuttingDown,
     TimedOut,
+    UpstreamFailed,
 )
-from horde_proxy.prompts.answer import Answer
+from horde_proxy.prompts.answer import Answer, defect_in
 from horde_proxy.prompts.partial_answer import PROBE_LENGTH, End, PartialAnswer
 from horde_proxy.prompts.tokens import estimate, exceeds
 from horde_proxy.protocol import chunks
@@ -32,6 +33,7 @@ from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.lifecycle import (
     Answered,
     Finished,
+    Grown,
     Lifecycle,
     LifecycleItem,
     Submitted,
@@ -59,7 +61,8 @@ AnswerItem = Waiting | Submitted | Answered | Chunk
 class _Choice:
     """One choice; `segment`, `end`, `worker` and `max_length` are of its last segment.
 
-    `went_on`: its first segments were only a thought, which was ended for the model.
+    `went_on`: its first segments were only a thought, which was ended for the model. `grown` is
+    what has come of a segment that is still being written, `rescued` how often such a one was lost.
     """
 
     index: int
@@ -71,6 +74,8 @@ class _Choice:
     reason: FinishReason | None = None
     answer: Answer | None = None
     went_on: bool = False
+    grown: str = ""
+    rescued: int = 0
 
 
 @dataclass
@@ -79,7 +84,8 @@ class ChainedAnswer:
 
     Shortly before `deadline` it ends with what it has. None: whoever drives it looks at the clock.
     `is_complete`: whether nothing should follow a text. An answer that has to have a certain form
-    brings it; a loop in it is the model's own fault, and not tried again.
+    brings it; a loop in it is the model's own fault, and not tried again. `may_grow`: the text may
+    be given out while a worker writes it.
     """
 
     horde: HordeContext
@@ -90,6 +96,7 @@ class ChainedAnswer:
     cost: AnswerCost = field(default_factory=AnswerCost)
     is_complete: Callable[[str], bool] | None = None
     cut_off: CutOff | None = None
+    may_grow: bool = True
 
     def __post_init__(self) -> None:
         request = self.plan.request
@@ -132,12 +139,27 @@ class ChainedAnswer:
         try:
             yield
         except ProxyError as exc:
+            if self._rescue() and isinstance(exc, UpstreamFailed):
+                return
             # What was sent already is the answer; only a first segment's error is the client's.
             has_text = all(choice.partial.text or choice.reason for choice in self._choices)
             if not has_text or isinstance(exc, ShuttingDown | ClientGone):
                 raise
             reasons = (word for kind, word in _CUT_OFFS.items() if isinstance(exc, kind))
             self.cut_off = next(reasons, "failure")
+
+    def _rescue(self) -> bool:
+        """Keep the texts of segments that were lost. Whether the chain goes on from them."""
+        lost = [choice for choice in self._choices if choice.grown]
+        for choice in lost:
+            # Nobody knows how long it would have become: the next segment shows what follows.
+            choice.max_length = max(2 * estimate(choice.grown), _LEAST_BOUGHT)
+            fill = self.horde.throughput.of(self.plan.models[0]).fill
+            choice.partial.add(choice.grown, choice.max_length, fill)
+            choice.segment, choice.grown, choice.end, choice.worker = choice.grown, "", "full", None
+            choice.rescued += 1
+        is_chained = self.plan.is_chained
+        return is_chained and any(0 < c.rescued <= self.horde.retries for c in lost)
 
     def _segments(
         self, groups: Sequence[Sequence[_Choice]]
@@ -165,7 +187,18 @@ class ChainedAnswer:
             max_length=self._affordable(length, len(choices)),
             worker=first.worker,
             may_loop=self.is_complete is not None,
+            is_streamed=self._may_grow(choices),
         )
+
+    def _may_grow(self, choices: Sequence[_Choice]) -> bool:
+        """Whether the next segment may be given out as it grows.
+
+        Not a short probe, which may turn out to say nothing; nor where one of several models
+        answers, since the first chunk names it.
+        """
+        is_alone = len(choices) == 1 and len(self.plan.models) == 1
+        is_read = self.may_grow and self.plan.request.stream
+        return is_alone and is_read and choices[0].end != "doubtful"
 
     def _answered(
         self, choices: Sequence[_Choice], item: LifecycleItem[TextGeneration]
@@ -175,10 +208,22 @@ class ChainedAnswer:
             for choice, generation in zip(choices, item.generations, strict=True):
                 yield from self._add(choice, generation)
             return
+        if isinstance(item, Grown):
+            yield from self._grow(choices[0], item.text)
+            return
         yield item
         # Not after Answered: the generations are there, and come next.
         if isinstance(item, Waiting):
             check_time(self.horde.clock, self.deadline)
+
+    def _grow(self, choice: _Choice, text: str) -> Iterator[Chunk]:
+        """The chunks of what is certain of a segment that is still being written."""
+        is_first = not choice.partial.segments
+        # An answer that begins so is made again.
+        if defect_in(text, self.plan.format, is_first=is_first) in ("empty", "tags"):
+            return
+        choice.grown = text
+        yield from self._deltas(choice, choice.partial.growing_parts(text))
 
     def _affordable(self, length: int, n: int) -> int:
         """The length, or less where the client would pay too much. Raises InsufficientKudos."""
@@ -196,6 +241,8 @@ class ChainedAnswer:
     def _add(self, choice: _Choice, generation: TextGeneration) -> Iterator[Chunk]:
         """The chunks of what a generation made certain."""
         partial, plan = choice.partial, self.plan
+        generation = _continuing(choice.grown, generation)
+        choice.grown = ""
         # Later in a chain, a censored segment ends the answer with what was there before.
         if generation.is_censored and not partial.segments:
             choice.reason = "content_filter"
@@ -313,6 +360,13 @@ class ChainedAnswer:
     def answers(self) -> list[Answer | None]:
         """The whole answers, once all items are out; None for a choice that was censored."""
         return [choice.answer for choice in self._choices]
+
+
+def _continuing(grown: str, generation: TextGeneration) -> TextGeneration:
+    """The generation, whose beginning is what was given out: another worker may have begun anew."""
+    if generation.text.startswith(grown):
+        return generation
+    return replace(generation, text=grown + generation.text[len(grown) :])
 
 
 def check_time(clock: Callable[[], float], deadline: float | None) -> None:

@@ -9,14 +9,22 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError
 
-from horde_proxy.aihorde.rest import api_url, client_agent, json_object, retry_after
+from horde_proxy.aihorde.rest import (
+    EXTENSIONS_HEADER,
+    api_url,
+    client_agent,
+    extensions,
+    json_object,
+    retry_after,
+)
 from horde_proxy.errors import (
     ContentPolicyViolation,
     InMaintenance,
@@ -34,10 +42,13 @@ from horde_proxy.response_body import LONGEST_BODY, UnreadableBody, with_body
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.horde.jobs import JobKind
 from horde_proxy.upstreams.horde.shared_keys import SharedKeyLimit
+from horde_proxy.upstreams.horde.text_events import KEEP_ALIVE, BrokenStream, Events, read_events
 from horde_proxy.upstreams.lean_adapter import prepared
 
 LONGEST_RETRY_AFTER = 120
 """Seconds that a 429 may make us wait: twice the longest window of the horde's limits."""
+_PIECE = 65_536
+"""Bytes of a stream that are read at once, at most."""
 _DEFAULT_PAUSE = 5
 """Seconds to wait after a 429 that names no time."""
 
@@ -67,7 +78,8 @@ class ProxyBanned(Refused):
 class HordeClient:
     """Calls one horde through one session. `timeout` is (connect, read), in seconds.
 
-    `contact` says in our Client-Agent whom the horde's operators may ask about this proxy.
+    `extensions` is what the horde can do beyond AI-Horde's API, by its last answer. `contact` says
+    in our Client-Agent whom the horde's operators may ask about this proxy.
     """
 
     def __init__(
@@ -84,6 +96,7 @@ class HordeClient:
         self._session = session
         self._session.headers["Client-Agent"] = client_agent(contact)
         self._timeout, self._telemetry = timeout, telemetry
+        self.extensions: frozenset[str] = frozenset()
         # Made once: what the session adds (our agent, the credentials in a URL, proxies) is the
         # same for each call.
         self._headers = session.prepare_request(requests.Request("GET", self.base)).headers
@@ -113,6 +126,27 @@ class HordeClient:
     def cancel(self, kind: JobKind, request_id: str) -> dict[str, Any]:
         """Cancel a request. Returns its status as it was before."""
         return self._object("DELETE", kind.status_path, request_id=request_id)
+
+    def stream(self, kind: JobKind, request_id: str, sent: int) -> Events:
+        """A request's events, after so many characters of its text. Raises BrokenStream.
+
+        Closing it ends the call.
+        """
+        params = {"offset": str(sent), "keep_alive": str(KEEP_ALIVE)}
+        try:
+            response = self._send("GET", kind.stream_path, request_id=request_id, params=params)
+        except requests.RequestException as exc:
+            raise BrokenStream("The horde's stream cannot be had.") from exc
+        with closing(response):
+            self._telemetry.called(f"GET {kind.stream_path}", response.status_code)
+            if response.status_code != 200:
+                raise BrokenStream("The horde refuses to stream.")
+            yield from read_events(_pieces(response))
+
+    def _note_extensions(self, response: requests.Response) -> None:
+        value = response.headers.get(EXTENSIONS_HEADER)
+        if value is not None or self.extensions:
+            self.extensions = extensions(value or "")
 
     def models(self, kind: str = "text") -> list[dict[str, Any]]:
         """GET status/models for text or image: known and custom ones."""
@@ -161,6 +195,7 @@ class HordeClient:
         try:
             response = self._send(method, path, **options)
             status = response.status_code
+            self._note_extensions(response)
             with_body(response, most)
             if status < 300:
                 return parse_json(response.content)
@@ -203,6 +238,15 @@ class HordeClient:
         # Not session.send: hooks, cookies and redirects are not used, and cost a fifth of a poll.
         adapter = self._session.get_adapter(url)
         return adapter.send(request, timeout=self._timeout, **self._environment)
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """The body as it comes. Raises BrokenStream."""
+    try:
+        while piece := response.raw.read1(_PIECE, decode_content=False):
+            yield piece
+    except (HTTPError, OSError) as exc:
+        raise BrokenStream("The horde's stream broke off.") from exc
 
 
 def _unreachable(error: requests.RequestException, host: str) -> Unreachable:

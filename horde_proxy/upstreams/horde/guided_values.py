@@ -24,7 +24,7 @@ from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.upstreams.horde.chained_answer import AnswerItem
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
-from horde_proxy.upstreams.horde.lifecycle import Finished, Lifecycle
+from horde_proxy.upstreams.horde.lifecycle import Finished, Grown, Lifecycle
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.segment import Segment
 from horde_proxy.upstreams.horde.submit_queue import Ticket
@@ -129,7 +129,7 @@ class GuidedValues:
                     # Some workers write more than max_length.
                     if exceeds(text, segment.max_length):
                         text = truncate(text, segment.max_length)
-                else:
+                elif not isinstance(item, Grown):
                     yield item
         return restore(text)
 

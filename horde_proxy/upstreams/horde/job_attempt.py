@@ -60,6 +60,11 @@ class JobAttempt(Generic[G]):
         return self.is_enough or self.answering is not None
 
     @property
+    def has_text(self) -> bool:
+        """Whether a part of the text has come, which the client may have read."""
+        return any(request.text for request in self.requests)
+
+    @property
     def is_enough(self) -> bool:
         """Whether there are as many good generations as the attempt is for."""
         return len(self.generations()[0]) >= self.n

@@ -54,8 +54,9 @@ class Progress:
 class JobKind:
     """One kind of job. Paths come after /api/v2/; an id is appended to all but the first.
 
-    `check_path` is polled. Where results are at another path, `status_path` is called once, when
-    the request is final. `is_final` gets a status and the number of jobs of the request.
+    `stream_path` is "" for a kind that is only polled. `check_path` is polled. Where results are at
+    another path, `status_path` is called once, when the request is final. `is_final` gets a status
+    and the number of jobs of the request.
     """
 
     name: str
@@ -65,6 +66,7 @@ class JobKind:
     is_final: Callable[[Status, int], bool]
     progress: Callable[[Status], Progress]
     results: Callable[[Status], Sequence[Mapping[str, Any]]]
+    stream_path: str = ""
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,15 @@ class Finished(Generic[G]):
     generations: list[G]
 
 
+@dataclass(frozen=True)
+class Grown:
+    """The text of a job's only generation, as far as it has come."""
+
+    text: str
+
+
 RequestItem = Waiting | Submitted
-LifecycleItem = RequestItem | Answered | Finished[G]
+LifecycleItem = RequestItem | Grown | Answered | Finished[G]
 
 
 class Lifecycle(Generic[G]):
@@ -101,7 +108,8 @@ class Lifecycle(Generic[G]):
             if attempt.has_ended:
                 self._take(attempt)
         except (Faulted, RequestLost) as exc:
-            if not self._tries_left:
+            # What a client has read already is continued, by whoever drives this.
+            if not self._tries_left or attempt.has_text:
                 raise
             self._note_failure(exc)
         # Workers may have left since the submit; the others may take a smaller job.
@@ -112,7 +120,7 @@ class Lifecycle(Generic[G]):
         finally:
             attempt.close()
 
-    def _make(self, attempt: JobAttempt[G]) -> Generator[RequestItem, None, None]:
+    def _make(self, attempt: JobAttempt[G]) -> Generator[RequestItem | Grown, None, None]:
         """The items of an attempt. It ends early where the preferred worker is given up."""
         request = attempt.add_request()
         yield from self._submit(request)
@@ -124,7 +132,10 @@ class Lifecycle(Generic[G]):
             # Before the sleep: the first one tells how long it should take.
             yield request.waiting
             # With results that are pushed, the next poll may be long after its worker hangs.
+            length = len(request.text)
             request.step(request.hangs_in if request.hangs_in > 0 else math.inf)
+            if len(request.text) > length:
+                yield Grown(request.text)
 
     def _with_second(
         self, attempt: JobAttempt[G], payload: Mapping[str, Any]
@@ -154,7 +165,8 @@ class Lifecycle(Generic[G]):
         do, twice as much would make them slower.
         """
         [first], job = attempt.requests, self._job
-        if first.hangs_in > 0 or job.caller.is_gone or attempt.is_enough:
+        # A text that grows is another one than that of a second request.
+        if first.hangs_in > 0 or first.text or job.caller.is_gone or attempt.is_enough:
             return None
         missing = attempt.n - len(attempt.generations()[0])
         price, spent = job.price(missing), self._cost.committed + self._cost.running_price
@@ -232,6 +244,8 @@ class Lifecycle(Generic[G]):
         """Keep the generations that will do; at the last try all of them. Raises UpstreamFailed."""
         self._learn(attempt)
         good, bad = attempt.generations()
+        if attempt.has_text:
+            good, bad = [*good, *bad], []
         for generation in bad if self._tries_left else ():
             self._horde.failures.add(generation.worker)
         taken = good[: attempt.n] if self._tries_left else [*good, *bad][: attempt.n]

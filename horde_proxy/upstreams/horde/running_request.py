@@ -25,7 +25,11 @@ from horde_proxy.upstreams.horde.jobs import Estimate, JobSpec, Progress, Status
 from horde_proxy.upstreams.horde.polling import Expected, PollSchedule
 from horde_proxy.upstreams.horde.shared_keys import SharedKeyLimit
 from horde_proxy.upstreams.horde.submit_queue import Ticket
+from horde_proxy.upstreams.horde.text_events import BrokenStream, Events, longer
 from horde_proxy.upstreams.horde.webhook import PUSHED
+
+STREAM_PAUSE = 2.0
+"""Seconds until a stream that broke is opened again; until then the request is polled."""
 
 IMPOSSIBLE_PATIENCE = 65.0
 """Seconds; the horde caches is_possible for 60."""
@@ -81,6 +85,12 @@ class RunningRequest:
         self._stage: tuple[bool, int, int, int] | None = None
         self._moved_at = 0.0
         self._was_out_of_reach = False
+        # What has come of the only result, from a horde that streams.
+        self.text = ""
+        self._events: Events | None = None
+        self._streamed: list[dict[str, Any]] = []
+        self._progress: Progress | None = None
+        self._stream_from = 0.0
         self._impossible_since: float | None = None
         self._failing_since: float | None = None
 
@@ -129,6 +139,9 @@ class RunningRequest:
         Raises UpstreamFailed when the request faulted or was lost, Unavailable when no worker can
         take it.
         """
+        if self._may_stream():
+            self._follow()
+            return
         left = self._next_poll - self._horde.clock()
         # A push may have come while another request of the same thread slept.
         is_pushed = self._take_news()
@@ -151,6 +164,59 @@ class RunningRequest:
         else:
             self._note(self._kind.progress(status))
 
+    def _may_stream(self) -> bool:
+        """Whether to read its text as it grows, instead of polling."""
+        if self._events is None and self._is_streamable():
+            self._streamed = []
+            self._events = self._horde.client.stream(self._kind, self.id, len(self.text))
+        return self._events is not None
+
+    def _is_streamable(self) -> bool:
+        if not self._kind.stream_path or self.n != 1:
+            return False
+        is_offered = "stream" in self._horde.client.extensions
+        return is_offered and self._horde.clock() >= self._stream_from
+
+    def _follow(self) -> None:
+        """Wait for the next event, half a second at most. A stream that breaks is polled on."""
+        assert self._events is not None
+        try:
+            event = next(self._events)
+            if event is None:
+                self._check_still_possible()
+            else:
+                self._take_event(*event)
+        except (BrokenStream, StopIteration):
+            self._events = None
+            # At once, and again after a while: a horde that restarts has its texts again soon.
+            self._next_poll = self._horde.clock()
+            self._stream_from = self._next_poll + STREAM_PAUSE
+        # Raises what another thread ends this request with.
+        self._sleeper.wait(0.0)
+
+    def _check_still_possible(self) -> None:
+        if self._progress is not None:
+            self._check_possible(self._progress, self._horde.clock())
+
+    def _take_event(self, name: str, data: dict[str, Any]) -> None:
+        if name == "text":
+            self.text, self._moved_at = longer(self.text, data), self._horde.clock()
+        elif name == "status":
+            self._progress = self._kind.progress(data)
+            self._note(self._progress)
+        elif name == "generation":
+            self._streamed.append(data)
+        elif name == "done":
+            status = {**data, "generations": self._streamed}
+            if not self._kind.is_final(status, self.n):
+                raise BrokenStream("The horde's stream ended without a result.")
+            self._latest = status
+            self._end(status, 0.0)
+        elif name == "error":
+            if data.get("rc") == "RequestNotFound":
+                raise RequestLost("The horde has lost the request.")
+            raise BrokenStream("The horde ended its stream.")
+
     def _take_news(self) -> bool:
         """Whether a result was pushed since the last call."""
         return self._mailbox is not None and self._mailbox.take_news()
@@ -169,6 +235,8 @@ class RunningRequest:
 
     def close(self) -> None:
         """Cancel it unless it is final, and release what it held. Not to be called twice."""
+        if self._events is not None:
+            self._events.close()
         if self.id:
             self._horde.running.discard(self.id)
             self._horde.throughput.count_in_flight(self._job.models[0], -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.names import is_name
@@ -38,7 +38,7 @@ class Segment:
     """n continuations of `so_far`, each of at most `max_length` tokens.
 
     `worker`: the id of the worker that wrote `so_far`, None if the client did. `may_loop`: a text
-    that repeats itself will do as well.
+    that repeats itself will do as well. `is_streamed`: it is read as it grows where the horde can.
     """
 
     horde: HordeContext
@@ -48,13 +48,12 @@ class Segment:
     max_length: int
     worker: str | None = None
     may_loop: bool = False
+    is_streamed: bool = False
     fitted: Fitted = field(init=False)
     # The workers that could take the request when it was submitted: one of them has its job, or one
     # that came later. `_others`: the ids of those that could not, None where one worker is named.
     _asked: frozenset[str] = frozenset()
     _others: frozenset[str] | None = None
-
-    kind: ClassVar[JobKind] = text.TEXT
 
     def __post_init__(self) -> None:
         self.fitted = self.plan.fitted_to(self.so_far, self.max_length)
@@ -62,6 +61,10 @@ class Segment:
         # the midst of an answer, whoever did not fail goes on.
         if self.worker is not None:
             self._shrink_for_others()
+
+    @property
+    def kind(self) -> JobKind:
+        return text.STREAMED_TEXT if self.is_streamed else text.TEXT
 
     @property
     def models(self) -> Sequence[str]:

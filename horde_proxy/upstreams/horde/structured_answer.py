@@ -112,6 +112,7 @@ class StructuredAnswer:
             self.head,
             cost=self.cost,
             is_complete=lambda text: is_complete(self.structure, text),
+            may_grow=streams_text,
         )
         offered, written = callable_tools(self.structure.request), ""
         with closing(chain.items()) as items:

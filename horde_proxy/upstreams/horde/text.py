@@ -6,6 +6,7 @@ Pure: no I/O, no clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from horde_proxy.aihorde import limits
@@ -141,3 +142,5 @@ TEXT = JobKind(
     progress=generation_progress,
     results=generations,
 )
+STREAMED_TEXT = replace(TEXT, stream_path="generate/text/stream")
+"""The same, read as it grows where the horde streams."""

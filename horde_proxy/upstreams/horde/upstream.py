@@ -141,12 +141,15 @@ class HordeUpstream:
         each later submit up to the first answer: the last one names the request that answered.
         """
         began, is_accepted, naming = self._horde.clock(), False, _Naming()
+        has_content = False
         plan, answer = self._answer(request, route.models, caller)
         head = answer.head
         with self._own_faults_are_no_callers(caller), closing(answer.items()) as items:
             for item in items:
                 is_quiet = isinstance(item, Waiting) and self._horde.clock() - began < QUIET_SECONDS
-                if naming.is_changed_by(item) or not (is_accepted or is_quiet):
+                has_content = has_content or isinstance(item, dict)
+                is_renamed = naming.is_changed_by(item) and not has_content
+                if is_renamed or not (is_accepted or is_quiet):
                     yield self._accepted(plan, answer.cost, item)
                 if not (is_accepted or is_quiet):
                     is_accepted = True
