@@ -415,10 +415,13 @@ def test_a_refusal_is_shown_on_the_page_of_its_form(home: Home) -> None:
 
 def test_a_moderator_changes_blocks_and_restores_a_member(home: Home) -> None:
     browser, number = home.browser("moderator"), str(home.people["other"]["id"])
-    changed = browser.post("change-person", id=number, trusted="on", concurrency="7")
+    changed = browser.post(
+        "change-person", id=number, trusted="on", concurrency="7", worker_invited="2"
+    )
     assert changed.headers["Location"] == f"person?done=change-person&id={number}"
     user = home.must("GET", f"users/{number}", None)
     assert (user["trusted"], user["concurrency"], user["moderator"]) == (True, 7, False)
+    assert user["worker_invited"] == 2
     browser.post("block", id=number, on="1")
     blocked = home.browser("other").get("account").text
     assert "This account is blocked" in blocked

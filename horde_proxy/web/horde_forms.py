@@ -57,7 +57,8 @@ def person(form: Form, before: Mapping[str, Any]) -> dict[str, Any]:
     """
     roles = (*ROLES, *(["moderator"] if "may-appoint" in form else []))
     wanted: dict[str, Any] = {role: role in form for role in roles}
-    wanted["concurrency"] = number(form, "concurrency")
+    for name in ("concurrency", "worker_invited"):
+        wanted[name] = number(form, name)
     wanted["admin_comment"] = text(form, "admin_comment")
     return {
         name: value
