@@ -201,3 +201,26 @@ def test_the_command_says_what_it_took_from_the_server() -> None:
         "changes it)",
         "w offers /models/Qwen3-8B-Q4_K_M.gguf to http://h.invalid",
     ]
+
+
+@responses.activate
+def test_an_openai_server_gives_its_text_as_it_grows() -> None:
+    serve("llama_cpp")
+    responses.add(
+        "POST",
+        URL + "/v1/completions",
+        body=b'data: {"choices":[{"text":"Hello"}]}\n\ndata: {"choices":[{"text":" world"}]}\n\n'
+        b'data: {"choices":[],"usage":{}}\n\ndata: [DONE]\n\n',
+        match=[responses.matchers.json_params_matcher({"stream": True}, strict_match=False)],
+    )
+    backend, _ = opened()
+    assert list(backend.stream({"prompt": "Say hi."}, lambda: False)) == ["Hello", " world"]
+
+
+@responses.activate
+def test_an_openai_server_that_fails_in_a_stream_is_no_answer() -> None:
+    serve("llama_cpp")
+    responses.add("POST", URL + "/v1/completions", status=500)
+    backend, _ = opened()
+    with pytest.raises(BackendError, match="answered with status 500"):
+        list(backend.stream({"prompt": "Say hi."}, lambda: False))

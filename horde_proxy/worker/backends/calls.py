@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from horde_proxy.errors import ShuttingDown
 from horde_proxy.response_body import with_body
@@ -28,6 +29,8 @@ _STATE_SECONDS = 2.0
 """A server that is up says so at once, and nobody waits for its answer for long."""
 # More than the time that a horde gives a job, which is 150 s unless its owner has changed it.
 _GENERATION_SECONDS = 300.0
+_PIECE = 65_536
+"""Bytes of a stream that are read at once, at most."""
 _WATCH_SECONDS = 0.1
 """How often a call looks whether its text is still needed."""
 _LONGEST_STATE = 2_000_000
@@ -51,6 +54,33 @@ def post(
         if cancelled():
             raise CallCancelled from exc
         raise
+
+
+@contextmanager
+def stream(
+    session: requests.Session, url: str, body: Mapping[str, Any], cancelled: Callable[[], bool]
+) -> Iterator[requests.Response]:
+    """The answer to a POST, whose body is read within this context as it comes.
+
+    Raises requests' exceptions, and CallCancelled.
+    """
+    timeout = (_CONNECT_SECONDS, _GENERATION_SECONDS)
+    try:
+        with _cancellable(cancelled):
+            response = session.post(url, json=body, timeout=timeout, stream=True)
+            with closing(response):
+                yield response
+    # The watch shut the connection down, or did so before there was one.
+    except (requests.RequestException, HTTPError, OSError, ShuttingDown) as exc:
+        if cancelled():
+            raise CallCancelled from exc
+        raise requests.ConnectionError(exc) from exc
+
+
+def pieces(response: requests.Response) -> Iterator[bytes]:
+    """The body of an answer as it comes, without waiting for more."""
+    while piece := response.raw.read1(_PIECE, decode_content=True):
+        yield piece
 
 
 def ask(session: requests.Session, url: str, body: Mapping[str, Any] | None) -> requests.Response:

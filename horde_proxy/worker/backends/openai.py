@@ -5,8 +5,9 @@ They differ in the names of their samplers and in how they tell what they are do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import requests
 
@@ -68,12 +69,23 @@ class OpenAIServer(ModelServer):
         return [ServerModel(name, known, server) for name, known in facts.items()]
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        body = {
+        answer = self.post("/v1/completions", self._body(payload), cancelled)
+        return text_at(answer, "choices", 0, "text")
+
+    def stream(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
+        """As `generate`, as the server writes it."""
+        body = {**self._body(payload), "stream": True}
+        for event in self.events("/v1/completions", body, cancelled):
+            # Some servers end with an event that has the usage, and no choices.
+            if event.get("choices"):
+                yield text_at(event, "choices", 0, "text")
+
+    def _body(self, payload: Payload) -> dict[str, Any]:
+        return {
             **self.translated(payload, self._server.dialect),
             "model": self.model,
             "prompt": payload["prompt"],
         }
-        return text_at(self.post("/v1/completions", body, cancelled), "choices", 0, "text")
 
     def current_state(self, read: Read) -> ServerState | None:
         return self._server.state(read)

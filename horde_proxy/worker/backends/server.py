@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import requests
 
+from horde_proxy.errors import UpstreamFailed
 from horde_proxy.json_reading import parse_json
 from horde_proxy.upstreams.disconnects import WatchedAdapter
+from horde_proxy.upstreams.openai.events import events
 from horde_proxy.upstreams.openai.native_apis import Ask
 from horde_proxy.upstreams.sessions import new_session
 from horde_proxy.worker.backends import calls
@@ -152,6 +154,24 @@ class ModelServer(ABC):
         # No JSON, or thousands of brackets.
         except (ValueError, RecursionError) as exc:
             raise BackendError(f"the backend at {self.url} sent no JSON") from exc
+
+    def events(
+        self, path: str, body: Mapping[str, Any], cancelled: Callable[[], bool]
+    ) -> Iterator[Mapping[str, Any]]:
+        """The JSON objects of an event stream, as they come. Raises BackendError."""
+        try:
+            with calls.stream(self._session, self.url + path, body, cancelled) as response:
+                self._check_status(response)
+                for event in events(calls.pieces(response)):
+                    if event is None:
+                        return
+                    yield event
+        except calls.CallCancelled as exc:
+            raise BackendError("the call was cancelled", "cancelled by the worker") from exc
+        except UpstreamFailed as exc:
+            raise BackendError(f"the backend at {self.url} sent no text: {exc}") from exc
+        except requests.RequestException as exc:
+            raise BackendDown(f"the backend at {self.url} failed: {type(exc).__name__}") from exc
 
     def translated(self, payload: Payload, dialect: Dialect) -> dict[str, Any]:
         """The sampling of a payload in the server's words. What it does not know is logged once."""
