@@ -35,8 +35,9 @@ _BARE_BEGINNING = re.compile(r"\s*(?:assistant)?analysis(?=[\"'“]?[A-Z][\w'’
 _MAYBE_BARE = re.compile(r"\s*(?:assistant)?analysis(?:[\"'“]?[A-Z][\w'’]*[ ,.:;!?]*)?\Z|\s*\Z")
 # "…four.assistantfinalfour", "….assistantcommentary to=functions.bash json{"
 _BARE_HEAD = re.compile(r"assistant(?P<name>analysis|final|commentary)")
-# The function that a message is for. gpt-oss's own tools are to=browser.search and to=python.
-_RECIPIENT = re.compile(r"\s*to=functions\.")
+# The function that a message is for, also without its namespace: to=bash. gpt-oss's own tools are
+# to=browser.search, to=python and to=container.exec; a result is to=assistant.
+_RECIPIENT = re.compile(r"\s*to=(?!(?:browser|python|container|assistant)\b)\w")
 _LONGEST_RECIPIENT = 20
 _BARE_HEADS = ("assistantanalysis", "assistantfinal", "assistantcommentary")
 _LONGEST_HALF = 400

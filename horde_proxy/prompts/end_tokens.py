@@ -32,6 +32,8 @@ END_MARKERS = (
     "<|im_end|>",
     "<end_of_turn>",
     "<turn|>",
+    # Gemma 4 waits for its calls' results so.
+    "<|tool_response>",
     "<|end|>",
     "<|end_of_text|>",
     "<|end_of_turn|>",
@@ -60,7 +62,10 @@ _NEXT_CHANNEL = re.compile(r"\s*(?:<\|start\|>assistant|<\|channel\|>)")
 _LONGEST_NEXT_CHANNEL = 24
 # After an end token of another family, a turn is over only if a line or a tag follows, or nothing.
 _NOTHING = re.compile(r"\s*\Z")
-_AFTER_FOREIGN = re.compile(r"[ \t]*(?:[\n<\[]|\Z)")
+# A merge of Qwen2.5 that does not stop writes "<|endoftext|>Human: ".
+_AFTER_FOREIGN = re.compile(r"[ \t]*(?:[\n<\[]|(?:Human|User|Assistant):|\Z)")
+_LONGEST_ROLE = 12
+_NEXT_ROLES = ("Human:", "User:", "Assistant:")
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,8 @@ def _use(text: str, match: re.Match[str], format: Format, *, is_open: bool) -> U
 
 def _foreign_use(text: str, match: re.Match[str], *, is_open: bool) -> Use:
     """Whether an end token of another family ends the text: at its end, or behind a word."""
-    if _NOTHING.match(text, match.end()):
+    after = text[match.end() : match.end() + _LONGEST_ROLE].lstrip(" \t")
+    if _NOTHING.match(text, match.end()) or (is_open and may_become(after, _NEXT_ROLES)):
         return "open" if is_open else "use"
     follows_a_word = match.start() and not text[match.start() - 1].isspace()
     return "use" if follows_a_word and _AFTER_FOREIGN.match(text, match.end()) else "mention"

@@ -15,7 +15,8 @@ from horde_proxy.prompts.tool_calls.searching import Context, Grammar, Passage, 
 # <|start|>assistant<|channel|>commentary to=functions.bash, from its first part that is there
 _RECIPIENT = (
     r"(?:<\|start\|>)?(?:assistant)?(?:<\|channel\|>)?(?:commentary|analysis)?\s{0,9}"
-    r"\bto=functions\.(?:[A-Za-z_][\w.\-]{0,127})"
+    # The namespace may be missing: to=bash
+    r"\bto=(?:functions\.)?(?:[A-Za-z_][\w.\-]{0,127})"
 )
 # The rest of the header, with what a sampler may have garbled: <|channel|>commentary
 # <|constrain|>json<|message|>

@@ -22,15 +22,15 @@ from horde_proxy.prompts.tool_calls.scanning import Group
 # code, unless the answer is only that.
 _CALL_BLOCKS = ("tool_code", "tool_call", "tool_calls", "tool_use")
 _OBJECT_BLOCKS = ("", "json", *_CALL_BLOCKS)
-# The last word before a call in the midst of a sentence: "Models write <tool_call>"
-_MID_SENTENCE = re.compile(r"[^\W_][,;]?[ \t]+\Z")
+# The last word before a call in the midst of a sentence: "Models write <tool_call>", "1. First: "
+_MID_SENTENCE = re.compile(r"[^\W_][,;:]?[ \t]+\Z")
 # The item of a list that a call stands in: "2. Writing a file:", "- To read a file:"
 _LIST_ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t][^\n]*\n?\s*\Z", re.MULTILINE)
 # A value that stands for another one: "<command>", "...", "path/to/file"
 _PLACEHOLDER = re.compile(r"<[\w .,/\-]{1,60}>|\.{3}|…|(?:/?path/to/|your[_ ])[\w./\- ]{0,60}")
-# A quotation within a line, or a quoted line: 'Write "', "> "
-_QUOTATION = re.compile(r"\S[ \t]*[\"“«「]\Z|^[ \t]*>[> \t]*\Z", re.MULTILINE)
-_QUOTES = {'"': '"', "“": "”", "«": "»", "「": "」"}
+# A quotation within a line, a quoted line, or a line of a diff: 'Write "', "> ", "+"
+_QUOTATION = re.compile(r"\S[ \t]*[\"“«»„「]\Z|^[ \t]*>[> \t]*\Z|^[+-]\Z", re.MULTILINE)
+_QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "»": "«", "「": "」"}
 _LONGEST_ITEM, _LONGEST_WORD, _LONGEST_LINE = 300, 80, 1_000
 """Characters around a call that tell what it is part of."""
 _MOST_IN_LINE = 20
