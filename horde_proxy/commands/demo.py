@@ -305,6 +305,7 @@ def _welcome(url: str, bind: str, key: str) -> str:
         f"Models:           {', '.join(models) or 'shown to those who have a key'}",
         *_first_chat(url, models),
         f"In a browser:     {url}/",
+        f"Horde's members:  {url}/page/horde/ (sign in with the key below)",
         "Another worker (echo, or the URL of your own KoboldCpp, Ollama or llama.cpp):",
         f"  {_own_command()} worker --horde {url} --api-key {key} --backend echo",
         "Ctrl-C stops everything.",
