@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from horde_proxy.commands import demo
 from tests.live.processes import answers, free_port, until
@@ -103,3 +105,30 @@ def test_a_demo_whose_output_is_read_no_more_leaves_nothing_behind() -> None:
         demo.wait(60)
     assert len(started) >= 2
     until(lambda: not any(map(is_running, started)))
+
+
+def test_a_demo_streams_its_text_while_the_model_writes(tmp_path: Path) -> None:
+    bind, said = f"127.0.0.1:{free_port()}", tmp_path / "said"
+    command = [sys.executable, "-m", "horde_proxy", "demo", "--bind", bind, "--model", "ngram"]
+    with said.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        until(lambda: "Ctrl-C" in said.read_text(), 60)
+        body = {
+            "model": "horde-proxy/ngram-demo",
+            "messages": [{"role": "user", "content": "Tell me of the sun."}],
+            "stream": True,
+        }
+        begin = time.monotonic()
+        url = f"http://{bind}/v1/chat/completions"
+        with requests.post(url, json=body, stream=True, timeout=60) as response:
+            times = [
+                time.monotonic() - begin
+                for line in response.iter_lines()
+                if b'"content":"' in line.replace(b" ", b"")
+            ]
+        # A polled text would come all at once, at the end.
+        assert times[0] < times[-1] / 2
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
