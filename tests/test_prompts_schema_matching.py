@@ -193,3 +193,11 @@ SEVERAL = tools(person=PERSON, trip=OPTIONAL, time=NOTHING_TAKEN, any={"type": "
 def test_of_several_tools_the_only_one_that_fits_is_meant(value: Any, expected: Any) -> None:
     found = matching_tool([value], SEVERAL)
     assert (found and (found[0].name, found[1].value)) == expected
+
+
+@pytest.mark.parametrize(
+    "thought",
+    ["[THINK]a {[/THINK]", "<seed:think>{}</seed:think>", "<think>a</think>\n<think>b</think>"],
+)
+def test_json_behind_the_thought_of_any_family_is_the_value(thought: str) -> None:
+    assert next(json_values("{", f'{thought}\n{{"a": 1}}')) == {"a": 1}

@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from horde_proxy.prompts.lenient_json import dumps, loads, span
+from horde_proxy.prompts.thoughts import begins_with_thought, separate_thoughts
 
 # The first code block: ```json\n{"a": 1}\n```, even if it is cut off at the end of the text.
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _BRACKET = re.compile(r"[{\[]")
-# Reasoning at the beginning, finished or not: <think>The user wants a name.</think>
-_THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 # What may follow the last value of a text: its fence, surplus brackets, </tool_call>
 _CLOSERS = re.compile(r"(?:[\s`}\])]|</\w{1,20}>)*")
 _MOST_STARTS = 20
@@ -65,7 +64,9 @@ def continues(prefill: str, text: str) -> bool:
 
 def without_thought(text: str) -> str:
     """The text without the reasoning at its beginning; "" if that has no end."""
-    return _THOUGHT.sub("", text, count=1)
+    if not begins_with_thought(text):
+        return text
+    return separate_thoughts(text, is_open=False, may_be_unopened=False, may_call=False).content
 
 
 def _strictly(text: str) -> Iterator[Any]:

@@ -119,6 +119,11 @@ class Separation:
         return text.rstrip() if self.ends_with_thought else text
 
 
+def begins_with_thought(text: str) -> bool:
+    """Whether a text begins with the opening tag of a thought, in any family's form."""
+    return _FIRST.match(text) is not None
+
+
 def separate_thoughts(
     text: str, *, is_open: bool, may_be_unopened: bool, may_call: bool
 ) -> Separation:
