@@ -507,3 +507,21 @@ def test_a_session_survives_a_restart_of_a_horde_with_a_database(tmp_path: Path)
     again = Browser(create_app(world.config(), runtime).test_client())
     again.http.set_cookie("horde_page", cookie.value)
     assert "owner#1" in again.get("account").text
+
+
+def test_behind_a_trusted_proxy_with_https_cookies_are_secure() -> None:
+    world = World(private_horde={"enabled": True, "api_key": OWNER})
+    world.configure(server={"trusted_proxies": ["127.0.0.1"]})
+    forwarded = {"X-Forwarded-Proto": "https"}
+    form = world.http().get(f"{BASE}/", headers=forwarded)
+    assert "Secure" in form.headers["Set-Cookie"]
+    untrusting = World(private_horde={"enabled": True, "api_key": OWNER})
+    plain = untrusting.http().get(f"{BASE}/", headers=forwarded)
+    assert "Secure" not in plain.headers["Set-Cookie"]
+
+
+def test_a_horde_without_kudos_says_so() -> None:
+    world = World(private_horde={"enabled": True, "api_key": OWNER, "kudos": "off"})
+    browser = Browser(world.app().test_client())
+    browser.sign_in(OWNER)
+    assert "This horde works without kudos" in browser.get("account").text
