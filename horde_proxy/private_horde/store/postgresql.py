@@ -32,8 +32,18 @@ class _PostgresqlDriver:
     is_postgresql = True
 
     def __init__(self, connection: Connection, texts: dict[str, str]) -> None:
+        self._pooled = connection
         self._connection: Any = connection.connection.driver_connection
         self._texts = texts
+
+    def drop_if_lost(self) -> None:
+        """Take a connection that the server has closed out of the pool.
+
+        SQLAlchemy knows nothing of errors of psycopg itself. It would try to roll back, and log a
+        traceback for each connection.
+        """
+        if self._connection.closed:
+            self._pooled.invalidate()
 
     def rows(self, sql: str, values: Values) -> Sequence[Row]:
         rows: Sequence[Row] = self._connection.execute(self._text(sql), values).fetchall()
@@ -108,8 +118,7 @@ class PostgresqlStore(Store):
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
         with self._line, self._failures():
-            with self._database.engine(SCHEMA).begin() as connection:
-                tx = SqlTx(_PostgresqlDriver(connection, self._texts))
+            with self._database.engine(SCHEMA).begin() as connection, self._using(connection) as tx:
                 yield tx
                 tx.flush()
         if tx.changes:
@@ -122,8 +131,18 @@ class PostgresqlStore(Store):
         with self._polls, self._failures():
             # Without a transaction, each query is one exchange with the server instead of three.
             engine = self._polled.engine(SCHEMA).execution_options(isolation_level="AUTOCOMMIT")
-            with engine.connect() as connection:
-                yield SqlTx(_PostgresqlDriver(connection, self._texts))
+            with engine.connect() as connection, self._using(connection) as tx:
+                yield tx
+
+    @contextmanager
+    def _using(self, connection: Connection) -> Iterator[SqlTx]:
+        """The records over a connection, which is dropped if it gets lost meanwhile."""
+        driver = _PostgresqlDriver(connection, self._texts)
+        try:
+            yield SqlTx(driver)
+        except Exception:
+            driver.drop_if_lost()
+            raise
 
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
