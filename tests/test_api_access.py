@@ -373,7 +373,9 @@ class ClosingClient(FlaskClient):
 def private(clock: Clock, **sections: Any) -> FlaskClient:
     horde = {"enabled": True, "api_key": WORKERS_KEY}
     flags = {"private_horde": horde, "stats": {"hydrate": False}, **sections}
-    runtime = Runtime(clock=clock, now=clock, sleep=clock.sleep, run=inline)
+    runtime = Runtime(
+        clock=clock, now=clock, sleep=clock.sleep, run=inline, horde_sleep=clock.sleep
+    )
     app = create_app(load(environ={}, flags=flags), runtime)
     app.test_client_class = ClosingClient
     return app.test_client()

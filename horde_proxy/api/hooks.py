@@ -208,5 +208,5 @@ def _error(error: ErrorFacts) -> Response:
 
 def _bug(exc: Exception) -> Response:
     """The last guard: a fault of ours is logged with its traceback and answered without details."""
-    log.exception("%s %s failed", request.method, request.path, exc_info=exc)
+    log.exception("%s %s failed", request.method, shown_path(request.path), exc_info=exc)
     return _proxy_error(ServerBug())
