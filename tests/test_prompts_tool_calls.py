@@ -983,6 +983,12 @@ def test_the_cost_of_a_hostile_text_grows_with_its_length_only(scrap: str, cut_o
     assert growth(read_all, 100_000) < 1.5
 
 
+def test_of_very_many_calls_the_first_ones_are_read() -> None:
+    assert len(read('<tool_call>\n{"name": "get_time", ' * 3_000).calls) == 300
+    assert len(read(hermes("get_time", "{}") * 3_000).calls) == 300
+    assert len(read(hermes("get_time", "{}") * 299).calls) == 299
+
+
 def test_many_objects_with_names_are_read_in_one_go() -> None:
     text = '{"name": "Ada"}\n' * 6_000
     assert read(text) == CallReading(text, (), False, None)

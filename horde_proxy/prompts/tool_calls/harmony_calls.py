@@ -16,11 +16,12 @@ from horde_proxy.prompts.tool_calls.searching import Context, Grammar, Passage, 
 _RECIPIENT = (
     r"(?:<\|start\|>)?(?:assistant)?(?:<\|channel\|>)?(?:commentary|analysis)?\s{0,9}"
     # The namespace may be missing: to=bash
-    r"\bto=(?:functions\.)?(?:[A-Za-z_][\w.\-]{0,127})"
+    r"\bto=(?:functions\.)?(?:[A-Za-z_][\w.\-]{0,127}+)"
 )
 # The rest of the header, with what a sampler may have garbled: <|channel|>commentary
-# <|constrain|>json<|message|>
-_REST = r"[^{}`\n]{0,120}\n?\s{0,9}(?=\{)"
+# <|constrain|>json<|message|>. The quantifiers are possessive (+): a long text without a brace is
+# read once.
+_REST = r"[^{}`\n]{0,120}+\n?\s{0,9}+(?=\{)"
 _HEAD = re.compile(_RECIPIENT.replace("(?:[A-Za-z_]", "(?P<name>[A-Za-z_]") + _REST)
 
 

@@ -32,6 +32,8 @@ _ALTERNATIVES = (f"(?P<{key}>{grammar.sign})" for key, grammar in _BY_SIGN.items
 _SIGNS = re.compile(f"{_FIRST}(?:{'|'.join([SIGNS_OF_MARKERS, *_ALTERNATIVES])})", re.MULTILINE)
 _MOST_GROUPS = 2_000
 """Places that are read. A text with more is hostile; Python's parser needs 0.1 ms for a call."""
+_MOST_CALLS = 300
+"""Calls that are read; a broken one takes 0.25 ms. No answer has so many that are meant."""
 # What may become a call behind a lead: a name, a bracket, spaces
 _BEGUN = re.compile(r"""[\w.\-:\[\]({"'\s]{0,160}""")
 _LONGEST_BEGINNING = 128
@@ -72,12 +74,14 @@ class Scan:
         self._blocks = CodeBlocks(searched.text)
         # Objects before this position are parts of one that was read.
         self._bare_from = 0
+        self._call_count = 0
 
     def groups(self) -> Iterator[Group]:
         """All groups, from left to right. After an open one, nothing is read."""
         position, number, text = 0, 0, self._searched.text
         while sign := _SIGNS.search(text, position):
-            if self._searched.is_exhausted or number >= _MOST_GROUPS:
+            is_much = number >= _MOST_GROUPS or self._call_count >= _MOST_CALLS
+            if self._searched.is_exhausted or is_much:
                 break
             number += 1
             group = self._group(sign)
@@ -155,12 +159,13 @@ class Scan:
 
     def _goes_on(self, position: int) -> bool:
         """Whether another call may follow directly."""
-        return position < len(self._searched.text) and (
-            _SIGNS.match(self._searched.text, position) is not None
-        )
+        text = self._searched.text
+        may_follow = position < len(text) and self._call_count < _MOST_CALLS
+        return may_follow and _SIGNS.match(text, position) is not None
 
     def _take(self, group: Group, passage: Passage) -> None:
         group.calls.extend(passage.calls)
+        self._call_count += len(passage.calls)
         group.problem = group.problem or passage.problem
         group.is_open, group.is_likely = passage.is_open, passage.is_likely
         group.end = passage.end
