@@ -42,10 +42,10 @@ class Moderation:
     def teams(self) -> list[Body]:
         """GET teams: all teams, the oldest first."""
         with self._reading() as op:
-            found = op.tx.page(
+            page = op.tx.page(
                 WorkerTeam, "created", descending=False, offset=0, limit=teams.MOST_LISTED
             )
-            return [_team(op, team) for team in found]
+            return [_team(op, team) for team in page]
 
     def team(self, team_id: str) -> Body:
         """GET teams/{id}. Raises TeamNotFound."""
@@ -76,8 +76,8 @@ class Moderation:
     def messages(self, api_key: str) -> list[Body]:
         """GET workers/messages: the caller's own; for moderators all."""
         with self._reading() as op:
-            found = worker_messages.written_by(op, accounts.require(op, api_key))
-            return [moderation_responses.message(message) for message in found]
+            messages = worker_messages.written_by(op, accounts.require(op, api_key))
+            return [moderation_responses.message(message) for message in messages]
 
     def message(self, message_id: str) -> Body:
         """GET workers/messages/{id}. Raises MessageNotFound."""
@@ -115,8 +115,8 @@ class Moderation:
         """GET filters/regex: one expression for each type. Raises NotModerator."""
         with self._reading() as op:
             _require_moderator(op, api_key)
-            found = moderation_responses.filter_expressions(prompt_filters.listed(op))
-            return [item for item in found if filter_type in (None, item["filter_type"])]
+            expressions = moderation_responses.filter_expressions(prompt_filters.listed(op))
+            return [item for item in expressions if filter_type in (None, item["filter_type"])]
 
     def filter(self, api_key: str, filter_id: str) -> Body:
         """GET filters/{id}. Raises NotModerator and FilterNotFound."""
@@ -164,9 +164,9 @@ class Moderation:
         A horde without kudos says so.
         """
         with self._reading() as op:
-            found = modes.current(op)
+            current = modes.current(op)
             free = {} if op.rules.kudos else {"kudos": "off"}
-        return {name: found[name] for name in ("maintenance_mode", "invite_only_mode")} | free
+        return {name: current[name] for name in ("maintenance_mode", "invite_only_mode")} | free
 
     def change_modes(self, api_key: str, body: Any) -> Body:
         """PUT status/modes: what was changed. Raises NotAdmin and NoHordeModSelected."""

@@ -96,14 +96,14 @@ class People:
         # A larger number would not fit into the database's.
         offset = (min(max(page, 1), _MOST_PAGES) - 1) * _PAGE
         with self._reading() as op:
-            found = op.tx.page(
+            accounts = op.tx.page(
                 HordeAccount,
                 "created" if by_age else "kudos",
                 descending=not by_age,
                 offset=offset,
                 limit=_PAGE,
             )
-            return [people_responses.listed_user(view_of(op, account)) for account in found]
+            return [people_responses.listed_user(view_of(op, account)) for account in accounts]
 
     def user(self, api_key: str | None, user_id: str) -> Body:
         """GET users/{id}: more of it for the account itself and for moderators.

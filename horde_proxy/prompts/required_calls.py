@@ -101,9 +101,9 @@ def _possible_calls(
     # The prefill of a named call ends with the brace of its arguments.
     opening = "{" if structure.prefill.endswith("{") else ""
     values = json_values(opening, text, cut_off=cut_off)
-    found = matching_tool(map(restored, values), tools)
-    if found is not None and (found[1].is_declared or found[1].problem is None):
-        yield (_matched_call(*found),)
+    matching = matching_tool(map(restored, values), tools)
+    if matching is not None and (matching[1].is_declared or matching[1].problem is None):
+        yield (_matched_call(*matching),)
     if not marked:
         yield _checked_calls(structure, wholes[1], cut_off)
 

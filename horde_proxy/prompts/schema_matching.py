@@ -105,7 +105,7 @@ def matching_tool(values: Iterable[Any], tools: Sequence[Tool]) -> tuple[Tool, M
         if match and match.problem is None and match.is_declared
     ]
     exact = [(tool, match) for tool, match in fitting if match.is_exact]
-    return next((found[0] for found in (exact, fitting) if len(found) == 1), None)
+    return next((group[0] for group in (exact, fitting) if len(group) == 1), None)
 
 
 def _rank(match: Match) -> tuple[bool, bool, int]:

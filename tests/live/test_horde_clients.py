@@ -2,7 +2,8 @@
 
 horde-sdk is the real one. The other programs need a browser or a graphics card, so that their
 calls are replayed: SillyTavern's are those of its 1.19 (src/endpoints/horde.js and
-public/scripts/horde.js), those of the workers have the fields of the captures in tests/data.
+public/scripts/horde.js), the scribe's have the fields of the captures in tests/data, and those of
+KoboldAI Lite and of KoboldCpp's own worker are written from what is known of them.
 """
 
 from __future__ import annotations
