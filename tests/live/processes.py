@@ -108,5 +108,6 @@ class Processes:
 def running_requests(url: str) -> list[str]:
     """Ids of the requests that the private horde still has."""
     user = requests.get(f"{url}/api/v2/find_user", headers={"apikey": KEY}, timeout=60).json()
-    found: list[str] = user["active_generations"].get("text", [])
-    return found
+    # Without a request so far, the account has no such field.
+    ids: list[str] = user.get("active_generations", {}).get("text", [])
+    return ids
