@@ -145,7 +145,12 @@ def injector(processes: Processes) -> Iterator[tuple[Injector, str]]:
 
 def start_horde(processes: Processes, bind: str) -> Any:
     process = processes.start(
-        "serve", "--bind", bind, private_horde__enabled="true", private_horde__api_key=KEY
+        "serve",
+        "--bind",
+        bind,
+        private_horde__enabled="true",
+        private_horde__api_key=KEY,
+        private_horde__database="memory",
     )
     until(lambda: answers(f"http://{bind}/health/live"))
     return process
