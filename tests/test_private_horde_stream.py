@@ -202,6 +202,18 @@ def test_a_worker_learns_where_to_go_on(world: Streaming) -> None:
     assert world.progress(job, 20, "!") == {"cancelled": False, "offset": 11}
 
 
+def test_a_text_does_not_grow_beyond_a_million_characters(world: Streaming) -> None:
+    world.submit()
+    [job] = world.pop()
+    assert world.progress(job, 0, "a" * 999_999)["offset"] == 999_999
+    refused = world.post(PROGRESS, OWNER, {"id": job, "offset": 999_999, "text": "bc"})
+    assert (refused.status_code, refused.get_json()) == (
+        400,
+        {"message": "A text that grows has at most 1,000,000 characters.", "rc": "BadRequest"},
+    )
+    assert world.progress(job, 999_999, "b")["offset"] == 1_000_000
+
+
 def test_a_worker_learns_that_its_job_is_cancelled(world: Streaming) -> None:
     request_id = world.submit()
     [job] = world.pop()

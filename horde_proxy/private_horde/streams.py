@@ -30,6 +30,8 @@ _MOST_WAITING = 32
 """Pops that may wait at a time, each with a thread of the server. Others are answered at once."""
 _LOOK_SECONDS = 2.0
 """How often a waiting pop looks for a job without a signal, which may be lost."""
+_LONGEST_TEXT = 1_000_000
+"""Characters of a text that grows, which is kept in memory: 60 times what 4,096 tokens make."""
 _TOO_MANY_STREAMS = "There are too many streams. Poll the request's status instead."
 
 Body = dict[str, Any]
@@ -114,7 +116,8 @@ class Streams:
         """POST generate/text/progress: {"cancelled", "offset"} for the text of a running job.
 
         `offset` is where the worker goes on: the characters that the horde has. A job is cancelled
-        when its text is not needed any more. Raises InvalidJobID and WrongCredentials.
+        when its text is not needed any more. Raises InvalidJobID, WrongCredentials, and BadRequest
+        for a text that is too long.
         """
         fields = schema.read(schema.PROGRESS, body)
         with self._reading() as op:
@@ -123,6 +126,9 @@ class Streams:
         if job is None:
             return {"cancelled": True, "offset": fields["offset"]}
         position = job.begun + fields["offset"]
+        if position + len(fields["text"]) > _LONGEST_TEXT:
+            reason = f"A text that grows has at most {_LONGEST_TEXT:,} characters."
+            raise refusal("BadRequest", reason=reason)
         known = self._texts.extend(job.request_id, job.slot, position, fields["text"])
         text = self._texts.take_unsaved(job.request_id, job.slot, now)
         if text is not None:
