@@ -108,7 +108,7 @@ others = true
 abort = true
 resume_after = 0.5
 [worker]
-drain = 20
+drain = 600
 status = "{page}"
 """
     )
