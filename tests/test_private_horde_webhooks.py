@@ -16,7 +16,7 @@ from urllib3.exceptions import NewConnectionError
 from horde_proxy.key_digest import key_digest
 from horde_proxy.networks import is_public
 from horde_proxy.private_horde import PrivateHorde
-from horde_proxy.private_horde.records import WebhookCall
+from horde_proxy.private_horde.records import NEW, WebhookCall
 from horde_proxy.private_horde.store.opening import open_store
 from horde_proxy.private_horde.webhook_sender import WebhookRunner
 from horde_proxy.upstreams.horde.webhook import Webhook
@@ -202,6 +202,24 @@ def test_http_is_accepted_only_where_the_settings_allow_it(world: World) -> None
     Receiver(world, plain=True)
     assert world.post(ASYNC, ALICE, body).status_code == 202
     assert refused(world.post(ASYNC, ALICE, {**body, "webhook": "ftp://x"}))[0] == 400
+
+
+@pytest.mark.parametrize("url", ["https://[x", "https://", "https:///hook", "https://host:99999"])
+def test_a_url_without_a_host_is_refused(world: World, url: str) -> None:
+    Receiver(world)
+    body = {"prompt": "x", "webhook": url}
+    assert refused(world.post(ASYNC, ALICE, body)) == (400, "BadRequest")
+
+
+def test_a_call_without_a_host_that_an_older_version_stored_holds_up_no_others(
+    world: World,
+) -> None:
+    receiver = Receiver(world)
+    with world.horde.store.transaction() as tx:
+        tx.add(WebhookCall(NEW, world.now, "a-request", "a-job", "https://[x", "a-key", 1.0))
+    deliver(world)
+    assert receiver.urls() == [URL]
+    assert calls_kept(world) == []
 
 
 def test_the_proxys_own_receiver_takes_a_call(world: World) -> None:

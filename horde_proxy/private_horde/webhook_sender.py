@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.private_horde import webhooks
@@ -105,7 +104,12 @@ class WebhookSender:
         locked = op.tx.try_lock(WebhookCall, call.id)
         if locked is None or locked.due > op.now:
             return False
-        may_run = self._enter(_host(locked))
+        host = webhooks.host_of(locked.url)
+        if not host:
+            op.tx.delete(locked)
+            log.warning("the webhook of request %s has no host: not called", locked.request_id)
+            return False
+        may_run = self._enter(host)
         locked.due = op.now + (_LEASE_SECONDS if may_run else _BUSY_SECONDS)
         locked.attempts += may_run
         op.tx.save(locked)
@@ -133,7 +137,7 @@ class WebhookSender:
             log.warning("a webhook's call is repeated later: %s", exc)
         finally:
             with self._lock:
-                self._running[_host(taken)] -= 1
+                self._running[webhooks.host_of(taken.url)] -= 1
                 self._running += Counter()
         self.look()
 
@@ -154,7 +158,7 @@ class WebhookSender:
                 "attempt %d to call the webhook of request %s at %s failed: %s",
                 taken.attempts,
                 taken.request_id,
-                _host(taken),
+                webhooks.host_of(taken.url),
                 failure,
             )
 
@@ -176,7 +180,3 @@ class WebhookSender:
 
 def _sending(sender: WebhookSender, call: WebhookCall) -> Callable[[], None]:
     return lambda: sender.send(call)
-
-
-def _host(call: WebhookCall) -> str:
-    return urlsplit(call.url).netloc.rpartition("@")[2]

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from horde_proxy.private_horde import responses
 from horde_proxy.private_horde.errors import refusal
@@ -30,8 +31,20 @@ _LONGEST_URL = 2000
 def check_url(url: str, *, plain: bool) -> None:
     """Raises BadRequest (400) for a URL that is not called; with `plain`, http is."""
     allowed = ("https://", "http://") if plain else ("https://",)
-    if not url.startswith(allowed) or len(url) > _LONGEST_URL:
+    if not url.startswith(allowed) or len(url) > _LONGEST_URL or not host_of(url):
         raise refusal("BadRequest", reason="webhooks need to point to an https endpoint.")
+
+
+def host_of(url: str) -> str:
+    """The host and port of a URL; "" for a URL without a host, or one that cannot be read."""
+    try:
+        parts = urlsplit(url)
+        # Reading the port checks it, e.g. that of "https://host:99999".
+        is_readable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        # E.g. "https://[x", which begins like an IPv6 address.
+        return ""
+    return parts.netloc.rpartition("@")[2] if is_readable else ""
 
 
 def subscribe(op: Operation, request: TextRequest, url: str, key: str) -> None:
