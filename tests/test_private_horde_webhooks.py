@@ -195,6 +195,23 @@ def test_calls_that_were_not_made_before_a_restart_are_made_after_it(tmp_path: P
     second.horde.store.close()
 
 
+def test_no_further_calls_are_kept_while_too_many_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("horde_proxy.private_horde.webhook_sender._MOST_WAITING", 2)
+    receiver = Receiver(world, inline=False)
+    for _ in range(3):
+        deliver(world)
+    assert len(calls_kept(world)) == 2
+    # Calls that another process made count no more.
+    with world.horde.store.transaction() as tx:
+        for call in tx.page(WebhookCall, "id", descending=False, offset=0, limit=2):
+            tx.delete(call)
+    deliver(world)
+    assert len(calls_kept(world)) == 1
+    assert receiver.calls == []
+
+
 def test_http_is_accepted_only_where_the_settings_allow_it(world: World) -> None:
     body = {"prompt": "x", "webhook": "http://10.0.0.5/hook"}
     Receiver(world)

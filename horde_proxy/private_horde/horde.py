@@ -448,7 +448,7 @@ class PrivateHorde:
             reward = delivery.deliver(op, fields, job, request)
             webhooks.announce(op, request, job, reward)
         if request.webhook is not None and self._webhooks is not None:
-            self._webhooks.wake(added=1)
+            self._webhooks.wake()
         return {"reward": reward}
 
     # The public routes.

@@ -49,7 +49,7 @@ class Rulebook:
     settle_every: float = 0.0
     kudos: bool = True
     plain_webhooks: bool = False
-    webhooks_are_full: Callable[[], bool] = lambda: True
+    webhooks_are_full: Callable[[Operation], bool] = lambda op: True
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,12 @@ class WebhookSender:
         self._running: Counter[str] = Counter()
         self._wants_look = self._has_warned = False
         self._timer_at: float | None = None
-        self._waiting = 0
 
-    def is_full(self) -> bool:
+    def is_full(self, op: Operation) -> bool:
         """Whether so many calls wait that no more are taken; the log says so once."""
-        if self._waiting < _MOST_WAITING:
+        # Only the store knows: other processes add calls and make them as well.
+        last = _MOST_WAITING - 1
+        if not op.tx.page(WebhookCall, "id", descending=False, offset=last, limit=1):
             self._has_warned = False
             return False
         if not self._has_warned:
@@ -69,10 +70,8 @@ class WebhookSender:
             log.warning("%d calls of webhooks wait; further ones are not made", _MOST_WAITING)
         return True
 
-    def wake(self, added: int = 0) -> None:
-        """Look for due calls in the background; so many were added."""
-        with self._lock:
-            self._waiting += added
+    def wake(self) -> None:
+        """Look for due calls in the background."""
         self._runner.run(self.look)
 
     def look(self) -> None:
@@ -148,8 +147,6 @@ class WebhookSender:
                 return
             if failure is None or call.attempts > len(webhooks.RETRY_SECONDS):
                 op.tx.delete(call)
-                with self._lock:
-                    self._waiting = max(self._waiting - 1, 0)
             else:
                 call.due = op.now + webhooks.RETRY_SECONDS[call.attempts - 1]
                 op.tx.save(call)

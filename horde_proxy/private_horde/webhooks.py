@@ -55,7 +55,7 @@ def subscribe(op: Operation, request: TextRequest, url: str, key: str) -> None:
 
 def announce(op: Operation, request: TextRequest, job: Job, kudos: float) -> None:
     """Note that a delivered job's webhook is to be called, if its request has one."""
-    if request.webhook is None or request.forgotten or op.rules.webhooks_are_full():
+    if request.webhook is None or request.forgotten or op.rules.webhooks_are_full(op):
         return
     call = WebhookCall(NEW, op.now, request.id, job.id, request.webhook, request.webhook_key, kudos)
     op.tx.add(call)
