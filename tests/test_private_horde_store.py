@@ -375,6 +375,29 @@ class TestMemory(StoreBehaviour):
         return MemoryStore()
 
 
+class _Vanishing(HordeAccount):
+    """An account; another one is deleted as soon as a page looks at it."""
+
+    rows: Any = None
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "kudos" and self.rows is not None:
+            self.rows.by_key.pop(2, None)
+        return super().__getattribute__(name)
+
+
+def test_a_page_is_read_while_a_record_is_deleted() -> None:
+    store = MemoryStore()
+    accounts = [_Vanishing(number, "x", 1.0, kudos=float(number)) for number in range(4)]
+    rows = store.rows[HordeAccount]
+    for account in accounts:
+        rows.put(account.id, account)
+    accounts[0].rows = rows
+    with store.snapshot() as tx:
+        page = tx.page(HordeAccount, "kudos", descending=True, offset=0, limit=9)
+    assert [account.id for account in page] == [3, 1, 0]
+
+
 class TestSqlite(StoreBehaviour):
     """All that a store does, in a file."""
 

@@ -224,10 +224,11 @@ class MemoryTx(Tx):
     def page(
         self, kind: type[R], order: str, *, descending: bool, offset: int, limit: int
     ) -> list[R]:
-        rows = self._store.rows[kind]
-        keys = sorted(rows.by_key)
-        keys.sort(key=lambda key: getattr(rows.by_key[key], order), reverse=descending)
-        records = (self.get(kind, key) for key in keys[offset : offset + limit])
+        # A copy: a snapshot holds no lock, and records may be deleted while this sorts.
+        items = list(self._store.rows[kind].by_key.items())
+        items.sort(key=lambda item: item[0])
+        items.sort(key=lambda item: getattr(item[1], order), reverse=descending)
+        records = (self.get(kind, key) for key, _ in items[offset : offset + limit])
         return [record for record in records if record is not None]
 
     def add(self, record: Any) -> None:
