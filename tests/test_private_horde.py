@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from io import BytesIO
 from itertools import count
 from typing import Any
@@ -11,15 +12,17 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from horde_proxy.private_horde import OpenRequest, PrivateHorde, blueprint
+from horde_proxy.private_horde import OpenRequest, PrivateHorde, balances, blueprint, upkeep
 from horde_proxy.private_horde.records import (
     AccountKey,
+    Charge,
     Job,
     LedgerEntry,
     Payload,
     StoredGeneration,
     TextRequest,
 )
+from horde_proxy.private_horde.store.memory import MemoryTx
 from tests.support import Clock
 
 ANONYMOUS = "0000000000"
@@ -1384,6 +1387,77 @@ def test_workers_of_before_a_clock_was_put_back_are_offline_until_they_pop(world
     assert world.get("workers").json == []
     world.pop()
     assert len(world.get("workers").get_json()) == 1
+
+
+def committed_requests(world: World) -> list[list[str]]:
+    """The requests of each commit from now on."""
+    commits: list[list[str]] = []
+
+    def note(records: Sequence[Any]) -> None:
+        if ids := [record.id[-1] for record in records if isinstance(record, TextRequest)]:
+            commits.append(ids)
+
+    world.horde.store.observe(note)
+    return commits
+
+
+def test_each_overdue_job_and_request_has_a_transaction_of_its_own(world: World) -> None:
+    for key in (ALICE, BOB, ANONYMOUS):
+        world.submit(key)
+    assert len([world.pop() for _ in range(3)]) == 3
+    commits = committed_requests(world)
+    world.now += 151.0
+    world.performance()
+    assert sorted(commits) == [["1"], ["2"], ["3"]]
+    commits.clear()
+    world.now += 1200.0
+    world.performance()
+    assert sorted(commits) == [["1"], ["2"], ["3"]]
+
+
+def test_times_after_a_clock_was_put_back_are_changed_one_by_one(world: World) -> None:
+    world.submit(ALICE)
+    world.submit(BOB)
+    commits = committed_requests(world)
+    world.now -= 5000.0
+    world.performance()
+    assert sorted(commits) == [["1"], ["2"]]
+
+
+def test_what_others_hold_does_not_keep_a_call_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        world.submit()
+    monkeypatch.setattr(upkeep, "_BATCH", 2)
+    world.now += 1200.0
+    with monkeypatch.context() as others:
+        others.setattr(MemoryTx, "try_lock", lambda *_: None)
+        assert len(world.horde.open_requests()) == 4
+    assert world.horde.open_requests() == []
+
+
+def test_a_job_that_got_more_time_meanwhile_goes_on(world: World) -> None:
+    request_id = world.submit()
+    (job_id,) = world.pop()
+    with world.horde.store.transaction() as tx:
+        job = tx.get(Job, job_id)
+        assert job is not None
+    with world.horde._begin(world.now) as op:
+        upkeep._abort(op, job)
+    assert world.counts(request_id)["processing"] == 1
+
+
+def test_a_charge_is_billed_once(world: World) -> None:
+    world.horde.settle_every = 3.0
+    world.submit()
+    with world.horde.store.transaction() as tx:
+        [charge] = tx.due(Charge, 2000.0, 9)
+    before = world.user()["kudos"]
+    for _ in range(2):
+        with world.horde._begin(2000.0) as op:
+            balances.settle(op, charge)
+    assert before - world.user()["kudos"] == 1.0
 
 
 def test_a_clock_that_is_put_forward_gives_jobs_back(world: World) -> None:

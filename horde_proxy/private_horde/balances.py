@@ -131,10 +131,14 @@ def charge(
 
 
 def settle(op: Operation, charge: Charge) -> None:
-    """Bill a charge that is due. Locks its request and its account."""
+    """Bill a charge that is due, once. Locks its request and its account."""
     request = op.tx.lock(TextRequest, charge.request_id)
     account = op.tx.lock(HordeAccount, charge.account_id)
-    op.tx.delete(charge)
+    newest = op.tx.lock(Charge, charge.id)
+    # Another process may have billed it since it was read.
+    if newest is None:
+        return
+    op.tx.delete(newest)
     if account is not None:
         _pay(op, account, charge.amount, charge.reason, charge.request_id, charge.job_id)
     if request is not None:

@@ -165,7 +165,7 @@ def pay_month(op: Operation, account: HordeAccount) -> None:
 
 def pay_due(op: Operation, account: HordeAccount) -> None:
     """Pay the kudos of a month, unless another process has done so, or will at once."""
-    # One transaction pays many: waiting for an account, it would hold others that are waited for.
+    # An account that is locked stays due: the caller's own request need not wait for it.
     locked = op.tx.try_lock(HordeAccount, account.id)
     if locked is not None and locked.monthly_due is not None and locked.monthly_due <= op.now:
         pay_month(op, locked)

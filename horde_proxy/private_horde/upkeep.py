@@ -18,7 +18,8 @@ from horde_proxy.private_horde.store.base import Store
 
 _LOOK_SECONDS = 1.0
 _BATCH = 100
-"""Records of one transaction: others wait for its locks."""
+"""Records that are read at a time. Each is handled in a transaction of its own: one that locked
+several requests and accounts would lock them in another order than deliveries do."""
 _TOLERATED = 60.0
 """Seconds by which the clocks of several hosts may differ."""
 _KINDS: tuple[tuple[type[Any], str], ...] = (
@@ -30,6 +31,8 @@ _KINDS: tuple[tuple[type[Any], str], ...] = (
 _MONTH = 31 * 86_400.0
 
 Begin = Callable[[float], AbstractContextManager[Operation]]
+Handle = Callable[[Operation, Any], None]
+"""Deals with a record that was due when another transaction read it, if it still is."""
 
 
 class Upkeep:
@@ -78,35 +81,49 @@ class Upkeep:
             (Charge, balances.settle),
             (HordeAccount, membership.pay_due),
         ):
-            while self._batch(kind, handle, now) == _BATCH:
-                pass
+            self._handle_all(kind, handle, now)
         with self._begin(now) as op:
             counters.fold(op)
             times = [op.tx.next_due(kind) for kind, _ in _KINDS]
         with self._lock:
             self._next = min(self._next, *(time for time in times if time is not None), now + 60)
 
-    def _batch(self, kind: type[Any], handle: Callable[[Operation, Any], None], now: float) -> int:
-        with self._begin(now) as op:
-            records = op.tx.due(kind, now, _BATCH)
+    def _handle_all(self, kind: type[Any], handle: Handle, now: float) -> None:
+        """Handle what is due of a kind. What another process holds stays due."""
+        handled: set[Any] = set()
+        while True:
+            with self._begin(now) as op:
+                records = op.tx.due(kind, now, _BATCH)
             for record in records:
-                handle(op, record)
-            return len(records)
+                with self._begin(now) as op:
+                    handle(op, record)
+            ids = {record.id for record in records}
+            if len(records) < _BATCH or ids == handled:
+                return
+            handled = ids
 
     def _shorten(self, now: float) -> None:
         """Bring times near that are too far away, because the clock has been put back."""
-        with self._begin(now) as op:
-            for kind, name in _KINDS:
+        for kind, name in _KINDS:
+            with self._begin(now) as op:
                 longest = {
                     Job: op.rules.job_ttl,
                     TextRequest: op.rules.expiry,
                     HordeAccount: _MONTH,
                 }.get(kind, 60.0)
-                for record in op.tx.due_after(kind, now + longest + _TOLERATED):
-                    locked = op.tx.lock(kind, record.id)
-                    if locked is not None and getattr(locked, name) is not None:
-                        setattr(locked, name, now + longest)
-                        op.tx.save(locked)
+                records = op.tx.due_after(kind, now + longest + _TOLERATED)
+            for record in records:
+                with self._begin(now) as op:
+                    _bring_near(op, kind, record.id, name, longest)
+
+
+def _bring_near(op: Operation, kind: type[Any], record_id: Any, name: str, longest: float) -> None:
+    locked = op.tx.lock(kind, record_id)
+    when = None if locked is None else getattr(locked, name)
+    # It may have changed since it was read.
+    if when is not None and when > op.now + longest + _TOLERATED:
+        setattr(locked, name, op.now + longest)
+        op.tx.save(locked)
 
 
 def _dues(records: Sequence[Any]) -> Iterator[tuple[Any, str]]:
@@ -119,8 +136,9 @@ def _dues(records: Sequence[Any]) -> Iterator[tuple[Any, str]]:
 def _abort(op: Operation, job: Job) -> None:
     request = op.tx.try_lock(TextRequest, job.request_id)
     newest = op.tx.lock(Job, job.id)
-    # It may have been delivered meanwhile, by another process.
-    if request is not None and newest is not None and newest.state == "processing":
+    # It may have been delivered meanwhile, or got more time.
+    is_late = newest is not None and newest.deadline is not None and newest.deadline <= op.now
+    if request is not None and newest is not None and newest.state == "processing" and is_late:
         queue.fail(op, request, newest, "aborted")
 
 
