@@ -388,6 +388,23 @@ def test_a_blocked_account_may_only_look(store: Store) -> None:
     village.submit(ANN)
 
 
+def test_a_blocked_moderator_moderates_nobody(village: Village) -> None:
+    village.must("PUT", "users/3", ANN, {"contact": "ann@example.invalid"})
+    village.submit(ANN)
+    village.work(BEN)
+    village.submit(ANN)
+    [worker] = village.must("GET", "workers")
+    own = village.submit(MOD)
+    village.must("PUT", "users/2", ADMIN, {"blocked": True})
+    assert village.rc("DELETE", "users/3", MOD) == (403, "BlockedUser")
+    assert not {"contact", "sharedkey_ids"} & set(village.must("GET", "users/3", MOD))
+    assert "ipaddr" not in village.must("GET", f"workers/{worker['id']}", MOD)
+    assert "ipaddr" in village.must("GET", f"workers/{worker['id']}", ADMIN)
+    assert [entry["id"] for entry in village.horde.queue(MOD)["requests"]] == [own]
+    assert village.horde.people.caller(MOD)["moderator"] is False
+    assert village.user(MOD)["moderator"] is True
+
+
 def test_a_deleted_account_is_restored_or_wiped(store: Store) -> None:
     village = Village(store)
     village.must("DELETE", "users/3", ANN)

@@ -165,6 +165,11 @@ def _active(account: HordeAccount) -> HordeAccount:
     return account
 
 
+def moderates(account: HordeAccount) -> bool:
+    """Whether an account may act as a moderator: a blocked or deleted moderator may not."""
+    return account.moderator and not account.blocked and account.deleted is None
+
+
 def find_payer(op: Operation, api_key: str) -> Payer | None:
     """Who a key of an account, or a shared key, belongs to. None for an unknown key."""
     account = find(op, api_key)

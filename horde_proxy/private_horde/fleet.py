@@ -82,7 +82,7 @@ def _for_caller(op: Operation, worker: Worker | None, searched: str, api_key: st
         raise refusal("WorkerNotFound", id=searched)
     caller = accounts.find(op, api_key) if api_key else None
     privilege = Privilege.PUBLIC
-    if caller is not None and caller.moderator:
+    if caller is not None and accounts.moderates(caller):
         privilege = Privilege.MODERATOR
     elif caller is not None and caller.id == worker.owner_id:
         privilege = Privilege.OWNER

@@ -285,7 +285,7 @@ class PrivateHorde:
             account = accounts.known(op, api_key)
             if account.anonymous:
                 raise refusal("AnonForbidden")
-            own = None if account.moderator else account.id
+            own = None if accounts.moderates(account) else account.id
             return queue_report.report(op, op.tx.open_requests(own))
 
     @property

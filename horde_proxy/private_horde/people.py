@@ -69,7 +69,7 @@ class People:
             account = accounts.known(op, api_key)
             if account.anonymous:
                 raise refusal("AnonForbidden")
-            return people_responses.caller(account)
+            return people_responses.caller(account, accounts.moderates(account))
 
     def kudos_history(self, api_key: str, limit: int = 50) -> list[Body]:
         """The newest movements of the caller's kudos. Raises InvalidAPIKey and AnonForbidden."""
@@ -127,7 +127,11 @@ class People:
         """DELETE users/{id}: {"message": "OK"}. Raises what `membership.delete` raises."""
         with self._changing() as op:
             actor = accounts.known(op, api_key or "")
-            membership.delete(op, actor, _locked(op, user_id))
+            account = _locked(op, user_id)
+            # A deleted account may wipe itself, but a blocked moderator deletes nobody else.
+            if actor.id != account.id:
+                actor = accounts.require(op, api_key or "")
+            membership.delete(op, actor, account)
             return {"message": "OK"}
 
     # Keys.
@@ -296,7 +300,7 @@ def _manageable(op: Operation, api_key: str | None, account: HordeAccount) -> Ho
 def _detail(caller: HordeAccount | None, account: HordeAccount) -> AccountDetail:
     if caller is None:
         return AccountDetail.PUBLIC
-    if caller.moderator:
+    if accounts.moderates(caller):
         return AccountDetail.MODERATOR
     is_own = caller.id == account.id and not caller.anonymous
     return AccountDetail.OWN if is_own else AccountDetail.PUBLIC

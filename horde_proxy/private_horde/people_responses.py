@@ -213,14 +213,14 @@ def account_key(key: AccountKey) -> Body:
     }
 
 
-def caller(account: HordeAccount) -> Body:
-    """Who signed in, and what the account may do."""
+def caller(account: HordeAccount, moderates: bool) -> Body:
+    """Who signed in, and what the account may do now."""
     state = "blocked" if account.blocked else "active"
     return {
         "id": account.id,
         "username": account.username,
-        "moderator": account.moderator,
-        "admin": account.admin,
+        "moderator": moderates,
+        "admin": account.admin and moderates,
         "state": "deleted" if account.deleted is not None else state,
     }
 
