@@ -362,6 +362,21 @@ def test_what_others_see_of_an_account(village: Village) -> None:
     assert [name for name, user in seen.items() if "admin_comment" in user] == ["mod"]
 
 
+def test_the_shared_keys_of_moderators_are_no_other_moderators_business(village: Village) -> None:
+    village.horde.add_account("<mod2-key>", "mod2", roles=("moderator",))
+    key, secret = village.shared_key(MOD), village.shared_key(ADMIN)
+    seen = {
+        (number, name): village.must("GET", f"users/{number}", sent).get("sharedkey_ids")
+        for number in (1, 2)
+        for name, sent in (("ann", ANN), ("mod2", "<mod2-key>"), ("mod", MOD), ("admin", ADMIN))
+    }
+    assert {who: ids for who, ids in seen.items() if ids is not None} == {
+        (1, "admin"): [secret],
+        (2, "mod"): [key],
+        (2, "admin"): [key],
+    }
+
+
 @pytest.mark.parametrize("number", ["٣", "-1", "1e3", "9" * 30, "ann%233"])
 def test_other_numbers_are_nobody(village: Village, number: str) -> None:
     assert village.rc("GET", f"users/{number}") == (404, "UserNotFound")

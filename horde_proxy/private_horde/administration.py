@@ -148,6 +148,6 @@ def _locked(op: Operation, who: str) -> HordeAccount:
 
 
 def _shown(op: Operation, account: HordeAccount) -> Body:
-    body = people_responses.user(view_of(op, account), AccountDetail.MODERATOR)
+    body = people_responses.user(view_of(op, account), AccountDetail.FULL)
     keys = [people_responses.account_key(key) for key in api_keys.listed(op, account)]
     return {**body, "roles": list(account.roles), "blocked": account.blocked, "keys": keys}

@@ -300,9 +300,9 @@ def _manageable(op: Operation, api_key: str | None, account: HordeAccount) -> Ho
 def _detail(caller: HordeAccount | None, account: HordeAccount) -> AccountDetail:
     if caller is None:
         return AccountDetail.PUBLIC
-    if accounts.moderates(caller):
-        return AccountDetail.MODERATOR
     is_own = caller.id == account.id and not caller.anonymous
+    if accounts.moderates(caller):
+        return AccountDetail.FULL if is_own or caller.admin else AccountDetail.MODERATOR
     return AccountDetail.OWN if is_own else AccountDetail.PUBLIC
 
 

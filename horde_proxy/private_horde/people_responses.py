@@ -27,11 +27,15 @@ Body = dict[str, Any]
 
 
 class AccountDetail(IntEnum):
-    """How much a caller sees of an account: that of everybody, of itself, or of moderators."""
+    """How much a caller sees of an account: that of everybody, of itself, or of moderators.
+
+    FULL is MODERATOR with the shared keys of a moderator: for that moderator and administrators.
+    """
 
     PUBLIC = 0
     OWN = 1
     MODERATOR = 2
+    FULL = 3
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,17 @@ def view_of(op: Operation, account: HordeAccount) -> AccountView:
 def user(view: AccountView, detail: AccountDetail) -> Body:
     """GET find_user and GET users/{id}: fields that the caller may not see are missing."""
     account = view.account
-    is_own, is_moderator = detail >= AccountDetail.OWN, detail == AccountDetail.MODERATOR
+    is_own, is_moderator = detail >= AccountDetail.OWN, detail >= AccountDetail.MODERATOR
     body = {name: value for name, value in _all(view).items() if value is not None}
     hidden = []
     if not is_own:
         hidden += [*_OWN_FIELDS, *(() if account.public_workers else ("worker_ids",))]
     if not is_moderator:
         hidden += _MODERATOR_FIELDS
+    # The id of a shared key is the key. A moderator may make keys for members (and sees theirs:
+    # capture user_as_moderator), but not for other moderators and administrators.
+    if account.moderator and detail == AccountDetail.MODERATOR:
+        hidden.append("sharedkey_ids")
     if not account.contact:
         hidden.append("contact")
     if not account.admin_comment:
