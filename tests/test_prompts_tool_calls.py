@@ -983,6 +983,25 @@ def test_the_cost_of_a_hostile_text_grows_with_its_length_only(scrap: str, cut_o
     assert growth(read_all, 100_000) < 1.5
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        "Total",
+        "<tool_call>write<arg_key>",
+        "<tool_call>write<arg_key>a",
+        "Action: write\nAction Input: x",
+        "write",
+        "to=functions.write",
+    ],
+)
+@pytest.mark.parametrize("space", [" ", "\n"])
+def test_wide_spaces_as_in_tables_are_read_in_one_go(beginning: str, space: str) -> None:
+    def read_all(size: int) -> None:
+        read(f"{beginning}{space * size}12 files <x")
+
+    assert growth(read_all, 100_000) < 1.5
+
+
 def test_of_very_many_calls_the_first_ones_are_read() -> None:
     assert len(read('<tool_call>\n{"name": "get_time", ' * 3_000).calls) == 300
     assert len(read(hermes("get_time", "{}") * 3_000).calls) == 300

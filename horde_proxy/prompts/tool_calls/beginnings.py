@@ -19,9 +19,9 @@ _OBJECT = re.compile(r"""(?:\[\s{0,20}){0,3}(?:\{\s*(?:"[^"\n]{0,80}"?|'[^'\n]{0
 _BRACKET = re.compile(r"[\[{]")
 # A name and half of what may follow it: `get_wea`, `bash:0`, `bash[CALL_ID]ab`, `bash\n```js`
 _NAME = re.compile(
-    r"(?<![A-Za-z0-9_.\-])[A-Za-z_][A-Za-z0-9_.\-]*+(?::\d{0,4})?[ \t]*"
-    r"(?:\[[A-Z_]{0,9}\]?\w{0,40}){0,2}(?:<｜tool▁sep｜>)?[ \t]*(?:j(?:s(?:on?)?)?)?"
-    r"\s*(?:`{1,3}(?:j(?:s(?:on?)?)?)?\s*)?\(?\s*\Z"
+    r"(?<![A-Za-z0-9_.\-])[A-Za-z_][A-Za-z0-9_.\-]*+(?::\d{0,4})?[ \t]*+"
+    r"(?:\[[A-Z_]{0,9}\]?\w{0,40}){0,2}(?:<｜tool▁sep｜>)?[ \t]*+(?:j(?:s(?:on?)?)?)?"
+    r"\s*+(?:`{1,3}(?:j(?:s(?:on?)?)?)?\s*+)?\(?\s*+\Z"
 )
 # gpt-oss's header: <|channel|>commentary to=functions.bash <|constrain|>json
 _HARMONY = re.compile(

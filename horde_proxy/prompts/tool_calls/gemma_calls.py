@@ -34,7 +34,7 @@ def read_gemma(searched: SearchedText, start: int, context: Context) -> Passage 
     if context == "bare" and not starts_well(text, start):
         return None
     limit = next_opening_at(text, begin)
-    is_quoted = text.find(_QUOTE, begin, begin + 300) >= 0
+    is_quoted = text.find(_QUOTE, begin, limit) >= 0
     body = _body(text, begin, limit, is_quoted=is_quoted)
     if body is None:
         searched.count_long_read()

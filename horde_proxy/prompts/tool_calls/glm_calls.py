@@ -24,7 +24,7 @@ _GLM_TAGS = TagGrammar(
     # <arg_key>command</arg_key>\n<arg_value>; with a tag left out, but not two of them; with
     # </arg_key> or another tag written twice
     key=re.compile(
-        r"\s*(?:<arg_key>\s*){0,2}(?P<key>[^<>\n]{1,128}?)\s*"
+        r"\s*+(?:<arg_key>\s*+){0,2}(?P<key>[^<>\s][^<>\n]{0,127}?)\s*+"
         r"(?:(?:</arg_key>\s*){1,2}(?:<arg_value>){0,2}|(?:<arg_value>){1,2})"
     ),
     tags=re.compile(

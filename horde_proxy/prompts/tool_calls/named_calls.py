@@ -23,11 +23,12 @@ WORD = r"(?<![A-Za-z0-9_.\-])[A-Za-z_][A-Za-z0-9_.\-]*+"
 # Between the name and the object:
 # bash[ARGS]{, bash[CALL_ID]abc123[ARGS]{ (Mistral), bash<｜tool▁sep｜>{ (DeepSeek V3.1),
 # bash\n```json\n{ (DeepSeek R1), bash({, bash json{ (gpt-oss),
-# functions.bash:0<|tool_call_argument_begin|>{ (Kimi K2)
+# functions.bash:0<|tool_call_argument_begin|>{ (Kimi K2). The quantifiers are possessive (*+): four
+# of them take spaces, so a wide table would be read with the fourth power of its width.
 _BETWEEN = (
-    r"(?::\d{1,4})?[ \t]*(?:\[CALL_ID\]\w*)?"
+    r"(?::\d{1,4})?[ \t]*+(?:\[CALL_ID\]\w*+)?"
     r"(?:\[ARGS\]|<｜tool▁sep｜>|<\|tool_call_argument_begin\|>)?"
-    r"[ \t]*(?:json[ \t]*)?\s*(?:```(?:json)?\s*)?\(?\s*(?=\{)"
+    r"[ \t]*+(?:json[ \t]*+)?\s*+(?:```(?:json)?\s*+)?\(?\s*+(?=\{)"
 )
 # A name and what may follow it, with DeepSeek's "function<｜tool▁sep｜>" before it.
 _HEAD = re.compile(rf"(?:function<｜tool▁sep｜>)?(?P<name>{WORD}){_BETWEEN}")

@@ -17,9 +17,7 @@ _HEAD = re.compile(
     r"\**Action Input\**:\**[ \t]*(?P<fence>\n?```(?:json)?\s*)?\s*"
 )
 # The end of an input that is no object: a fence, the next heading or the end of the text
-_END = re.compile(
-    r"\s*(?:^```|^\**(?:Observation|Thought|Final Answer|Action)\**:|\Z)", re.MULTILINE
-)
+_END = re.compile(r"^```|^\**(?:Observation|Thought|Final Answer|Action)\**:|\Z", re.MULTILINE)
 _FENCE_END = re.compile(r"\s*```")
 
 
