@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from horde_proxy.errors import InsufficientKudos
 from horde_proxy.prompts.end_tokens import cut
+from horde_proxy.prompts.partial_answer import LengthEstimate
 from horde_proxy.prompts.tokens import estimate, truncate
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.protocol.generation_request import GenerationRequest, Message, Tool
@@ -732,6 +733,13 @@ def test_a_model_that_only_thinks_goes_on_once_and_ends_with_length(world: World
     assert not content(found)
     assert found["choices"][0]["finish_reason"] == "length"
     assert len(worker.payloads) == 2
+
+
+def test_a_thought_that_the_model_ended_itself_is_no_measure_of_full_jobs(world: World) -> None:
+    world.employ(Thinking("<think>\nTwo and two.", "Four."))
+    upstream = world.upstream()
+    assert content(answer(world, chat(), upstream)) == "Four."
+    assert upstream._horde.throughput.of("test/model").fill == LengthEstimate()
 
 
 def test_a_model_that_only_thought_goes_on_where_answers_are_one_job(world: World) -> None:

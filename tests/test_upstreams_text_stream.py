@@ -11,7 +11,7 @@ from horde_proxy.private_horde.text_stream import TextStream
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Caller, Route, StreamItem
-from horde_proxy.upstreams.horde.text_events import BrokenStream, read_events
+from horde_proxy.upstreams.horde.text_events import BrokenStream, longer, read_events
 from tests.support import Cable, PieceByPiece, Scripted, World
 from tests.test_model_outputs import CASES, TOOLS, Case
 
@@ -168,6 +168,16 @@ def message(world: World, case: Case, size: int, *, is_streamed: bool) -> dict[s
         ([b"x" * 9_000_000], "too large"),
     ],
 )
-def test_a_stream_that_is_none_is_broken(pieces: list[bytes], problem: str) -> None:
+def test_an_answer_that_is_no_event_stream_is_an_error(pieces: list[bytes], problem: str) -> None:
     with pytest.raises(BrokenStream, match=problem):
         list(read_events(iter(pieces)))
+
+
+def test_each_piece_of_an_event_is_a_sign_of_life() -> None:
+    events = read_events(iter([b"event: text\nda", b"ta: {}", b"\n\n"]))
+    assert [next(events) for _ in range(3)] == [None, None, ("text", {})]
+
+
+def test_a_text_that_grows_without_end_breaks_the_stream() -> None:
+    with pytest.raises(BrokenStream, match="too long"):
+        longer("a" * 7_999_999, {"index": 0, "offset": 7_999_999, "text": "bc"})

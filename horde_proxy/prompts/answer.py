@@ -179,10 +179,14 @@ def defect_in(text: str, format: Format, *, is_first: bool) -> Defect | None:
 
     `is_first`: nothing was generated before. A later generation may be empty, if all was said.
     """
-    if is_first and _TAGS.match(text):
+    defect = false_start(text, format) if is_first else None
+    return defect or ("loop" if loops(text) else None)
+
+
+def false_start(text: str, format: Format) -> Literal["empty", "tags"] | None:
+    """Why an answer cannot begin with this generation: empty, or unfilled tags; else None."""
+    if _TAGS.match(text):
         return "tags"
-    if is_first:
-        answer = read_answer(text, format, max_length=10**6)
-        if not answer.content.strip() and not answer.reasoning.strip():
-            return "empty"
-    return "loop" if loops(text) else None
+    answer = read_answer(text, format, max_length=10**6)
+    is_empty = not answer.content.strip() and not answer.reasoning.strip()
+    return "empty" if is_empty else None

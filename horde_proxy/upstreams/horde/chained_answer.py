@@ -22,7 +22,7 @@ from horde_proxy.errors import (
     TimedOut,
     UpstreamFailed,
 )
-from horde_proxy.prompts.answer import Answer, defect_in
+from horde_proxy.prompts.answer import Answer, false_start
 from horde_proxy.prompts.partial_answer import PROBE_LENGTH, End, PartialAnswer
 from horde_proxy.prompts.tokens import estimate, exceeds
 from horde_proxy.protocol import chunks
@@ -62,7 +62,9 @@ class _Choice:
     """One choice; `segment`, `end`, `worker` and `max_length` are of its last segment.
 
     `went_on`: its first segments were only a thought, which was ended for the model. `grown` is
-    what has come of a segment that is still being written, `rescued` how often such a one was lost.
+    what has come of a segment that is still being written; `rescued`: how many of its segments were
+    lost while they were written. `tells_length`: whether only max_length can have ended the last
+    segment, if there is more to say.
     """
 
     index: int
@@ -76,6 +78,7 @@ class _Choice:
     went_on: bool = False
     grown: str = ""
     rescued: int = 0
+    tells_length: bool = True
 
 
 @dataclass
@@ -158,6 +161,7 @@ class ChainedAnswer:
             choice.partial.add(choice.grown, choice.max_length, fill)
             choice.segment, choice.grown, choice.end, choice.worker = choice.grown, "", "full", None
             choice.rescued += 1
+            choice.tells_length = False
         is_chained = self.plan.is_chained
         return is_chained and any(0 < c.rescued <= self.horde.retries for c in lost)
 
@@ -218,9 +222,8 @@ class ChainedAnswer:
 
     def _grow(self, choice: _Choice, text: str) -> Iterator[Chunk]:
         """The chunks of what is certain of a segment that is still being written."""
-        is_first = not choice.partial.segments
         # An answer that begins so is made again.
-        if defect_in(text, self.plan.format, is_first=is_first) in ("empty", "tags"):
+        if not choice.partial.segments and false_start(text, self.plan.format):
             return
         choice.grown = text
         yield from self._deltas(choice, choice.partial.growing_parts(text))
@@ -251,13 +254,13 @@ class ChainedAnswer:
         self._adopt_model(generation)
         # An answer that seems to have ended is continued once, briefly, to see whether it had.
         adds_nothing = partial.segments > 0 and self._adds_nothing(choice, generation)
-        if partial.segments and not generation.is_censored:
+        if partial.segments and choice.tells_length and not generation.is_censored:
             self._learn_length(choice, is_full=not adds_nothing)
         if adds_nothing:
             yield from self._finish(choice, is_full=False)
             return
         choice.worker, choice.max_length = generation.worker, generation.max_length
-        choice.segment = generation.text
+        choice.segment, choice.tells_length = generation.text, True
         fill = self.horde.throughput.of(plan.models[0]).fill
         choice.end = partial.add(generation.text, generation.max_length, fill)
         if self._is_whole(choice):
@@ -299,6 +302,8 @@ class ChainedAnswer:
         if choice.went_on or choice.end == "full" or choice.partial.left() <= 0:
             return False
         choice.went_on = choice.partial.close_thought()
+        # The model ended its thought by itself.
+        choice.tells_length = not choice.went_on
         choice.end = "full" if choice.went_on else choice.end
         return choice.went_on
 

@@ -136,7 +136,7 @@ class HordeClient:
         try:
             response = self._send("GET", kind.stream_path, request_id=request_id, params=params)
         except requests.RequestException as exc:
-            raise BrokenStream("The horde's stream cannot be had.") from exc
+            raise BrokenStream("The horde's stream could not be opened.") from exc
         with closing(response):
             self._telemetry.called(f"GET {kind.stream_path}", response.status_code)
             if response.status_code != 200:

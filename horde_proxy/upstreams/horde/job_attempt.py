@@ -72,13 +72,20 @@ class JobAttempt(Generic[G]):
     @property
     def answering(self) -> RunningRequest | None:
         """The final request that has results, if there is one; rather one with good ones."""
-        ended = [one for one in self.requests if one.status is not None and one.results()]
-        return next((one for one in ended if self._read(one)[0]), ended[0] if ended else None)
+        ended = [
+            request for request in self.requests if request.status is not None and request.results()
+        ]
+        good = (request for request in ended if self._read(request)[0])
+        return next(good, ended[0] if ended else None)
 
     def generations(self) -> tuple[list[G], list[G]]:
         """(the good generations by now, those that will not do)."""
         parts = [self._read(request) for request in self.requests]
-        return [one for good, _ in parts for one in good], [one for _, bad in parts for one in bad]
+        good, bad = list[G](), list[G]()
+        for some_good, some_bad in parts:
+            good += some_good
+            bad += some_bad
+        return good, bad
 
     def _read(self, request: RunningRequest) -> tuple[list[G], list[G]]:
         """As generations, of one of the requests."""

@@ -38,7 +38,7 @@ BUSY_PAUSE = 5.0
 OUTAGE_PAUSE = 5.0
 """Seconds between two submits of a chat while the horde takes none."""
 LONGEST_TURN = 0.3
-"""Seconds that one of two requests sleeps while the other may be due: its end is noticed later."""
+"""Seconds that one of two requests sleeps: the end of the other is noticed that much later."""
 log = logging.getLogger(__name__)
 
 

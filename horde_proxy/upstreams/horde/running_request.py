@@ -178,10 +178,12 @@ class RunningRequest:
         return is_offered and self._horde.clock() >= self._stream_from
 
     def _follow(self) -> None:
-        """Wait for the next event, half a second at most. A stream that breaks is polled on."""
+        """Wait for the next event or sign of life. A stream that breaks is polled on."""
         assert self._events is not None
         try:
             event = next(self._events)
+            self._polled = self._horde.clock()
+            self._note_reached()
             if event is None:
                 self._check_still_possible()
             else:
@@ -205,7 +207,7 @@ class RunningRequest:
             self._progress = self._kind.progress(data)
             self._note(self._progress)
         elif name == "generation":
-            self._streamed.append(data)
+            self._streamed = [*self._streamed, data][: self.n]
         elif name == "done":
             status = {**data, "generations": self._streamed}
             if not self._kind.is_final(status, self.n):

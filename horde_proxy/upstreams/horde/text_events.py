@@ -1,7 +1,7 @@
 """The text of a request as it grows, from a horde that streams: events in, one growing text out.
 
 The horde's protocol is in docs/private-horde.md. Whatever does not fit it breaks the stream, and
-the request is polled as at any horde. Nothing here waits longer than the horde's keep-alives.
+the request is polled as at any horde. Each wait ends with the read time-out at the latest.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ def read_events(pieces: Iterator[bytes]) -> Iterator[Event | None]:
         if len(buffer) > _LONGEST_EVENT:
             raise BrokenStream("The horde sent an event that is too large.")
         yield from map(_event, blocks)
+        # A piece of an event is a sign of life, too: whoever reads looks at its client meanwhile.
+        if not blocks:
+            yield None
     raise BrokenStream("The horde's stream ended early.")
 
 
@@ -64,4 +67,7 @@ def longer(text: str, data: dict[str, Any]) -> str:
     if not 0 <= offset <= len(text):
         raise BrokenStream("The horde left out a piece of text.")
     # What was given to the client stays, whatever another worker wrote there.
-    return text + piece[len(text) - offset :]
+    whole = text + piece[len(text) - offset :]
+    if len(whole) > _LONGEST_EVENT:
+        raise BrokenStream("The horde sent a text that is too long.")
+    return whole

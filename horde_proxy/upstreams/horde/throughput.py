@@ -23,8 +23,8 @@ _WEIGHT = 0.3
 _SPEEDS = 9
 """Generations whose median is the speed: one that stalled does not change it, five others do."""
 _DURATIONS, _ENOUGH, _USUAL = 100, 20, 0.95
-"""Generations that tell what is usual: that share of the last 100 is. With fewer than 20, it would
-be the longest of a few."""
+"""The durations kept of a model, how many are needed, and the share of them that counts as usual.
+With fewer than 20, the 95th percentile would be the longest one."""
 UNMEASURED = 10.0
 """Tokens a second that a worker or a model is assumed to write before it was measured."""
 _ASSUMED_TOKENS = 200.0
