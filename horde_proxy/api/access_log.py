@@ -22,8 +22,8 @@ _NOT_LOGGED = frozenset({"account", "requested", "first_text", "is_paid", "spent
 _PLAIN = re.compile(r"[\w./:@+-]+")
 _LONGEST_PATH = 300
 """Characters of a path that are shown; a stranger may send one of 64 kB."""
-# The key in "/api/v2/sharedkeys/98415ddd-...". SillyTavern asks so for its account's own key, to
-# learn whether that is a shared one.
+# The key in "/api/v2/sharedkeys/98415ddd-...". SillyTavern sends its own account's key
+# here, to learn whether it is a shared key.
 _KEY_IN_PATH = re.compile(r"(?<=/sharedkeys/)[^/]+")
 log = logging.getLogger("horde_proxy.requests")
 

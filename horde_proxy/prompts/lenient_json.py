@@ -17,7 +17,7 @@ import json_repair
 
 MOST_CHARACTERS = 1_000_000
 """Longer texts are not read at all."""
-MOST_REPAIRED = 50_000
+_MOST_REPAIRED = 50_000
 """Longer texts are not repaired: json-repair is pure Python, and takes 3 seconds for a million."""
 _MOST_REPAIR_STEPS = 4_000_000
 """Length times quotes: json-repair looks from each quote up to the end of the text."""
@@ -170,7 +170,7 @@ def _guessed(text: str) -> Any:
     """The value by json-repair. It recurses, so the depth is checked first."""
     bare = text.strip()
     quotes = bare.count('"') + bare.count("'")
-    if len(bare) > MOST_REPAIRED or len(bare) * quotes > _MOST_REPAIR_STEPS:
+    if len(bare) > _MOST_REPAIRED or len(bare) * quotes > _MOST_REPAIR_STEPS:
         raise ValueError("a guess would take too long")
     if not bare.startswith(("{", "[")) or _nesting(bare) > DEEPEST:
         raise ValueError("no bracket, or too deep for a guess")

@@ -36,7 +36,7 @@ _LEAST_FILL = 0.5
 """A segment below this share of max_length was not cut off, however rough the estimate is."""
 _STEP = 0.2
 """The least weight of the newest segment in the mean and the spread, an exponential moving average.
-The first three weigh more: each as much as one of those before it, or as what was assumed."""
+The first three weigh more, so that the mean is that of the samples and the assumed value."""
 _LEAST_SPREAD = 0.02
 _REPEATED, _LEAST_REPEATED = 400, 16
 """Characters: a continuation of at least 16 that is found in the last 400 is a repetition."""

@@ -37,8 +37,8 @@ _LONGEST_NAME = 64
 """Characters of a name in a sentence to the model."""
 _MOST_CHECKED = 200
 """Calls of one answer: more do not fit into 4,096 tokens, and are a model's loop."""
-NO_PARTS = 1_000
-"""Problems of an answer in which nothing was found: more than of any other."""
+NOTHING_FOUND = 100_000
+"""Problems of an answer without a call or JSON: more than `_MOST_CHECKED` calls can have."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def checked(call: FoundCall, tools: Sequence[Tool]) -> ReadCall:
     match = matching_tool([arguments], named or tools)
     if match is None:
         problem = f"No tool named '{call.name[:_LONGEST_NAME]}' is available."
-        return ReadCall(call, problem=problem, problem_count=NO_PARTS)
+        return ReadCall(call, problem=problem, problem_count=NOTHING_FOUND)
     return _matched_call(*match)
 
 

@@ -21,7 +21,7 @@ from horde_proxy.prompts.json_values import continues, json_values, without_thou
 from horde_proxy.prompts.lenient_json import dumps, span
 from horde_proxy.prompts.repetition import loops
 from horde_proxy.prompts.required_calls import (
-    NO_PARTS,
+    NOTHING_FOUND,
     ReadCall,
     checked,
     count_problems,
@@ -105,7 +105,7 @@ def _read_json(structure: ConstrainedRequest, text: str, cut_off: bool) -> Struc
         restore(text),
         known=known_part(match),
         problem=problem,
-        problem_count=match.problem_count if match else NO_PARTS,
+        problem_count=match.problem_count if match else NOTHING_FOUND,
         again=_JSON_AGAIN.format(problem=problem),
     )
 
@@ -128,7 +128,7 @@ def _read_calls(structure: ConstrainedRequest, text: str, cut_off: bool) -> Stru
         reading.content,
         calls,
         problem=problem,
-        problem_count=count_problems(calls) if calls else NO_PARTS,
+        problem_count=count_problems(calls) if calls else NOTHING_FOUND,
         again=_CALL_AGAIN.format(problem=problem),
         unfinished=reading.unfinished,
     )
