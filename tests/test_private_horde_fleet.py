@@ -399,6 +399,28 @@ def test_without_kudos_what_was_cancelled_before_its_turn_does_not_count() -> No
     assert [world.popped(), world.popped()] == ["alice", "bob"]
 
 
+def test_without_kudos_cancelling_gives_back_what_was_taken_and_no_more() -> None:
+    world = free_world()
+    call(world, "PUT", "users/2", concurrency=100)
+    # 10 tokens are a second of the turn, which moves on by 3600 s at most.
+    largest = [world.submit(ALICE, n=20, max_length=512) for _ in range(4)]
+    assert round(account(world, 2).turn, 3) == 4600
+    taken = []
+    for request_id in reversed(largest):
+        before = account(world, 2).turn
+        world.cancel(request_id)
+        taken.append(round(before - account(world, 2).turn, 3))
+    assert taken == [528, 1024, 1024, 1024]
+    assert round(account(world, 2).turn, 3) == 1000
+
+
+def test_without_kudos_a_flagged_account_gets_nothing_back() -> None:
+    world = free_world()
+    call(world, "PUT", "users/2", flagged=True)
+    world.cancel(world.submit(ALICE, max_length=500))
+    assert round(account(world, 2).turn, 3) == 1050
+
+
 def test_without_kudos_an_hour_makes_all_equal_again() -> None:
     world = free_world()
     for _ in range(15):

@@ -37,5 +37,15 @@ def give_back(op: Operation, request: TextRequest) -> None:
         return
     account = op.tx.lock(HordeAccount, request.account_id)
     if account is not None:
-        account.turn -= request.waiting * request.max_length * _SECONDS_PER_TOKEN
+        account.turn -= _taken(request) * request.waiting / request.n
         op.tx.save(account)
+
+
+def _taken(request: TextRequest) -> float:
+    """How far `take_turn` moved the turn for a request (s): less where it reached `_LATELY`.
+
+    0 for a request of a flagged account, whose rank is an hour later than its turn.
+    """
+    begin = request.rank * AGEING_SECONDS / AGEING_KUDOS
+    tokens = request.n * request.max_length
+    return max(0.0, min(tokens * _SECONDS_PER_TOKEN, request.queued_at + _LATELY - begin))
