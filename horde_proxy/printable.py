@@ -34,6 +34,11 @@ def lines(text: str) -> str:
     return _OBEYED.sub(lambda match: _escaped(match[0]), text.replace("\r\n", "\n"))
 
 
+def encodable(text: str) -> str:
+    r"""A text that UTF-8 can hold: "?" for half a surrogate pair, which JSON can escape ("\ud83d")."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def shortened(text: str, most: int) -> str:
     """The beginning and the end of a text that is too long, with the number of what is left out."""
     if len(text) <= most:

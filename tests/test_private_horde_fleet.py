@@ -252,6 +252,14 @@ def test_a_filter_with_a_replacement_changes_the_prompt(world: World) -> None:
     assert world.popped() == r"What a fl\1wer fl\1wer!"
 
 
+def test_filters_search_prompts_with_half_a_surrogate_pair(world: World) -> None:
+    call(world, "PUT", "filters", regex="curse", filter_type=20, replacement="flower")
+    world.submit(prompt="a curse \ud83d")
+    assert world.popped() == "a flower ?"
+    tried = call(world, "POST", "filters", prompt="a curse \ud83d").get_json()
+    assert tried == {"suspicion": "1", "matches": ["curse"]}
+
+
 def test_a_filter_that_is_no_regular_expression_is_refused(world: World) -> None:
     response = call(world, "PUT", "filters", regex="(a", filter_type=10)
     assert refused(response) == (400, "BadRequest")

@@ -11,6 +11,7 @@ from typing import Any
 
 import re2
 
+from horde_proxy.printable import encodable
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import NEW, HordeAccount, PromptFilter
@@ -68,7 +69,9 @@ def change(op: Operation, filter_id: str, fields: dict[str, Any]) -> PromptFilte
 
 def matching(op: Operation, prompt: str) -> list[PromptFilter]:
     """The filters that match a prompt."""
-    return [record for record in listed(op) if _compiled(record.regex).search(prompt)]
+    # RE2 searches in UTF-8.
+    text = encodable(prompt)
+    return [record for record in listed(op) if _compiled(record.regex).search(text)]
 
 
 def cleaned(op: Operation, prompt: str) -> str:
@@ -76,6 +79,7 @@ def cleaned(op: Operation, prompt: str) -> str:
 
     Raises CorruptPrompt (400) if a filter without a replacement matches.
     """
+    prompt = encodable(prompt)
     for record in listed(op):
         expression = _compiled(record.regex)
         if not expression.search(prompt):

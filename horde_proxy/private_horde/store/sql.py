@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from heapq import merge
 from typing import Any, Protocol, TypeVar
 
+from horde_proxy.printable import encodable
 from horde_proxy.private_horde.records import NEW, TextRequest, UseCount, Worker
 from horde_proxy.private_horde.store.base import KeyTaken, Tx
 from horde_proxy.private_horde.store.kinds import KINDS
-from horde_proxy.private_horde.store.statements import RECORD_SQL, Row, storable
+from horde_proxy.private_horde.store.statements import RECORD_SQL, Row
 from horde_proxy.private_horde.store.tables import WAITING
 
 R = TypeVar("R")
@@ -292,7 +293,7 @@ class SqlTx(Tx):
             "rank": request.rank,
             "queued_at": request.queued_at,
         }
-        for model in dict.fromkeys(map(storable, request.models)) or ("",):
+        for model in dict.fromkeys(map(encodable, request.models)) or ("",):
             self._writes.append((_ENLIST, {"model": model, **row}))
 
     def _relist(self, request: TextRequest, row: dict[str, Any]) -> None:
@@ -316,7 +317,7 @@ class SqlTx(Tx):
 
     def _wanted(self, models: Sequence[str], account_id: int | None) -> list[str]:
         """Which of these models, and of "" for any, somebody waits for."""
-        names = json.dumps(["", *map(storable, models)])
+        names = json.dumps(["", *map(encodable, models)])
         source = "json_each(:models) AS served"
         if self._driver.is_postgresql:
             source = "jsonb_array_elements_text(CAST(:models AS jsonb)) AS served (value)"

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, get_origin, get_type_hints
 
+from horde_proxy.printable import encodable
 from horde_proxy.private_horde.store.kinds import KINDS, Kind
 from horde_proxy.private_horde.store.tables import TABLES
 
@@ -60,7 +61,8 @@ class RecordSql:
                 # SQLite has no booleans, only 0 and 1.
                 self._loads.append((position, bool))
             elif hint is str:
-                self._dumps[name] = storable
+                # No database stores half a surrogate pair.
+                self._dumps[name] = encodable
             elif hint is int:
                 self._dumps[name] = _storable_number
 
@@ -113,11 +115,6 @@ class RecordSql:
 def for_psycopg(sql: str) -> str:
     """A statement with its parameters as psycopg writes them: %(id)s."""
     return _PARAMETER.sub(r"%(\1)s", sql)
-
-
-def storable(text: str) -> str:
-    """A text that any database accepts: none stores half a surrogate pair."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _storable_number(number: int) -> int:
