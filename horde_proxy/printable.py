@@ -35,7 +35,7 @@ def lines(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    r"""A text that UTF-8 can hold: "?" for half a surrogate pair, which JSON can escape ("\ud83d")."""
+    r"""A text that UTF-8 can hold, with "?" for half a surrogate pair (in JSON: "\ud83d")."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

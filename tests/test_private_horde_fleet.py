@@ -266,6 +266,23 @@ def test_a_filter_that_is_no_regular_expression_is_refused(world: World) -> None
     assert response.get_json()["message"] == "The regex is not valid: missing ): (a"
 
 
+@pytest.mark.parametrize("regex", ["x*", "(curse)?", "^", "a|"])
+def test_a_filter_that_matches_an_empty_text_is_refused(world: World, regex: str) -> None:
+    response = call(world, "PUT", "filters", regex=regex, filter_type=10)
+    assert refused(response) == (400, "BadRequest")
+    made = call(world, "PUT", "filters", regex="curse", filter_type=10).get_json()
+    response = call(world, "PATCH", f"filters/{made['id']}", regex=regex)
+    assert refused(response) == (400, "BadRequest")
+
+
+def test_replacements_add_100_000_characters_to_a_prompt_at_most(world: World) -> None:
+    call(world, "PUT", "filters", regex="x", filter_type=10, replacement="y" * 500)
+    world.submit(prompt="x" * 200)
+    assert world.popped() == "y" * 100_000
+    response = world.post("/api/v2/generate/text/async", ALICE, {"prompt": "x" * 201})
+    assert refused(response) == (400, "CorruptPrompt")
+
+
 def test_by_invitation_only_an_account_adds_as_many_workers_as_it_was_invited_for(
     world: World,
 ) -> None:

@@ -21,6 +21,9 @@ TYPES = (10, 11, 20)
 _MOST = 1000
 _MEMORY = 8_000_000
 """Bytes that one expression may take when it is compiled; words need some kilobytes."""
+_MOST_ADDED = 100_000
+"""Characters that replacements may add to a prompt: as many as a long chat has. A filter that makes
+a sentence of each letter would make gigabytes of a large prompt."""
 
 
 def listed(op: Operation) -> list[PromptFilter]:
@@ -29,8 +32,8 @@ def listed(op: Operation) -> list[PromptFilter]:
 
 
 def add(op: Operation, author: HordeAccount, fields: dict[str, Any]) -> PromptFilter:
-    """A new filter. Raises BadRequest for an expression that RE2 cannot read."""
-    _compiled(fields["regex"])
+    """A new filter. Raises BadRequest for an expression that `_check` refuses."""
+    _check(fields["regex"])
     if len(listed(op)) >= _MOST:
         raise refusal("BadRequest", reason=f"There are {_MOST} filters. Delete one first.")
     record = PromptFilter(
@@ -59,7 +62,7 @@ def change(op: Operation, filter_id: str, fields: dict[str, Any]) -> PromptFilte
     """A filter with other values. Raises FilterNotFound, and BadRequest as `add`."""
     record = find(op, filter_id)
     if fields["regex"] is not None:
-        _compiled(fields["regex"])
+        _check(fields["regex"])
     for name, value in fields.items():
         if value is not None:
             setattr(record, name, value)
@@ -77,22 +80,41 @@ def matching(op: Operation, prompt: str) -> list[PromptFilter]:
 def cleaned(op: Operation, prompt: str) -> str:
     """The prompt with the matches of filters replaced.
 
-    Raises CorruptPrompt (400) if a filter without a replacement matches.
+    Raises CorruptPrompt (400) if a filter without a replacement matches, or replacements make the
+    prompt much longer.
     """
     prompt = encodable(prompt)
+    most = len(prompt) + _MOST_ADDED
     for record in listed(op):
         expression = _compiled(record.regex)
         if not expression.search(prompt):
             continue
         if not record.replacement:
             raise refusal("CorruptPrompt")
-        prompt = _replaced(expression, record.replacement, prompt)
+        prompt = _replaced(expression, record.replacement, prompt, most)
     return prompt
 
 
-def _replaced(expression: Any, replacement: str, prompt: str) -> str:
+def _replaced(expression: Any, replacement: str, prompt: str, most: int) -> str:
+    """The prompt with all matches replaced. Raises CorruptPrompt beyond `most` characters."""
+    length = len(prompt)
+
     # A function, because a backslash in a string would mean a group.
-    return str(expression.sub(lambda _: replacement, prompt))
+    def replace(match: Any) -> str:
+        nonlocal length
+        length += len(replacement) - len(match[0])
+        if length > most:
+            raise refusal("CorruptPrompt")
+        return replacement
+
+    return str(expression.sub(replace, prompt))
+
+
+def _check(regex: str) -> None:
+    """Raises BadRequest for an expression that RE2 cannot read, or that matches everywhere."""
+    if _compiled(regex).search("") is not None:
+        reason = "The regex matches an empty text, and so every prompt: let it match some character"
+        raise refusal("BadRequest", reason=reason)
 
 
 @lru_cache(_MOST)
