@@ -49,7 +49,11 @@ def shortened(text: str, most: int) -> str:
 
 def without_login(url: str) -> str:
     """A URL as it may be shown, without user, password and query, all of which may be secrets."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    # Such as http://user:password@[::1, of which nobody can say where the password ends.
+    except ValueError:
+        return "(not a valid URL)"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 

@@ -29,7 +29,7 @@ from horde_proxy.worker.backends.ngram import NGram
 from horde_proxy.worker.backends.pieces import before_stop
 from horde_proxy.worker.bridge import Bridge
 from horde_proxy.worker.growing_job import GrowingJob, Received
-from horde_proxy.worker.horde import WorkerIdentity, WorkerRejected
+from horde_proxy.worker.horde import HordeConnection, Offer, WorkerIdentity, WorkerRejected
 from horde_proxy.worker.placeholders import fill, fill_payload
 from tests.support import CLIENT_KEY, HORDE_URL, OWNER_KEY, Clock, Scripted, World
 
@@ -493,6 +493,20 @@ def test_a_worker_that_the_horde_refuses_ends_with_the_reason() -> None:
     identity = WorkerIdentity("http://h.invalid", "w", "key")
     with pytest.raises(WorkerRejected, match="refuses this worker: Wrong credentials"):
         Bridge([identity], [Scripted("x")], stop=Event(), threads=3).run()
+
+
+@responses.activate
+def test_a_hordes_refusal_is_kept_in_500_characters() -> None:
+    responses.post(
+        "http://h.invalid/api/v2/generate/text/pop",
+        status=403,
+        json={"message": "x" * 100_000, "rc": "WrongCredentials"},
+    )
+    horde = HordeConnection(WorkerIdentity("http://h.invalid", "w", "key"), Clock())
+    horde.pop(requests.Session(), Offer(["m"], 512, 4096, 1))
+    assert str(horde.rejected) == (
+        f"the horde refuses this worker: {'x' * 250}... (99500 characters left out) ...{'x' * 250}"
+    )
 
 
 @responses.activate

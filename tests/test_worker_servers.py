@@ -16,15 +16,15 @@ from click.testing import CliRunner
 
 from horde_proxy.commands.cli import main
 from horde_proxy.protocol.models import ModelFacts
-from horde_proxy.worker.backends import BackendError, BackendOptions, open_backend
+from horde_proxy.worker.backends import BackendError, BackendOptions, open_backend, open_backends
 from horde_proxy.worker.backends.offered_model import ServerModel, choose, limits_of
 
 DATA = Path(__file__).parent / "data" / "model_lists"
 URL = "http://backend.invalid:5001"
 
 
-def serve(server: str, without: str = "") -> None:
-    """What the file of a kind of server says, at URL; all else is refused."""
+def serve(server: str, without: str = "", url: str = URL) -> None:
+    """What the file of a kind of server says, at a URL; all else is refused."""
     document = json.loads((DATA / f"{server}.json").read_text())
     extra = {"GET /api/version": {"version": "0.21.0"}} if server == "ollama" else {}
     for call, body in {**extra, **document}.items():
@@ -32,7 +32,7 @@ def serve(server: str, without: str = "") -> None:
         path, _, model = path.partition(" ")
         match = [responses.matchers.json_params_matcher({"model": model})] if model else []
         if method in ("GET", "POST") and path != without:
-            responses.add(method, URL + path, json=body, match=match)
+            responses.add(method, url + path, json=body, match=match)
 
 
 def opened(**options: Any) -> tuple[Any, list[str]]:
@@ -201,6 +201,70 @@ def test_the_command_says_what_it_took_from_the_server() -> None:
         "changes it)",
         "w offers /models/Qwen3-8B-Q4_K_M.gguf to http://h.invalid",
     ]
+
+
+LOGIN_URL = "http://user:SECRET@backend.invalid:5001"
+
+
+@responses.activate
+def test_a_login_in_a_url_is_neither_printed_nor_logged(caplog: pytest.LogCaptureFixture) -> None:
+    serve("llama_cpp", url=LOGIN_URL)
+    responses.get(f"{LOGIN_URL}/health", json={"status": "ok"})
+    responses.post(
+        "http://user:SECRET@h.invalid/api/v2/generate/text/pop",
+        status=403,
+        json={"rc": "WrongCredentials"},
+    )
+    horde = "http://user:SECRET@h.invalid"
+    command = ["worker", "--horde", horde, "--backend", LOGIN_URL, "--api-key", "k", "--name", "w"]
+    result = CliRunner().invoke(main, command)
+    assert f"OpenAI-compatible server at {URL}: model /models/Qwen3" in result.output
+    assert "w offers /models/Qwen3-8B-Q4_K_M.gguf to http://h.invalid\n" in result.output
+    assert "http://h.invalid: the horde refuses this worker: 403" in caplog.text
+    assert "SECRET" not in result.output + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (LOGIN_URL, f"{URL} is not a KoboldAI"),
+        ("http://user:SECRET@[::1", "(not a valid URL) is not a KoboldAI"),
+        ("user:SECRET@backend.invalid", "unknown backend (hidden): use"),
+    ],
+)
+@responses.activate
+def test_a_login_in_the_url_of_no_backend_is_not_printed(url: str, shown: str) -> None:
+    horde = "http://h.invalid"
+    command = ["worker", "--horde", horde, "--backend", url, "--api-key", "k"]
+    result = CliRunner().invoke(main, command)
+    assert f"Error: {shown}" in result.output
+    assert "SECRET" not in result.output
+
+
+@responses.activate
+def test_a_login_in_a_backends_url_is_in_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    models = responses.get(f"{LOGIN_URL}/v1/models", json={"data": [{"id": "m"}, {"id": "bge-m3"}]})
+    errors = []
+    for options in (
+        BackendOptions(model="bge-m3"),
+        BackendOptions(models=("x",)),
+        BackendOptions(denied_models=("*",)),
+    ):
+        with pytest.raises(BackendError) as raised:
+            open_backends(LOGIN_URL, options)
+        errors.append(str(raised.value))
+    backend: Any = open_backend(LOGIN_URL)
+    responses.remove(models)
+    for call in (backend.state, lambda: backend.generate({"prompt": "x", "tfs": 0.5}, bool)):
+        with pytest.raises(BackendError) as raised:
+            call()
+        errors.append(str(raised.value))
+    responses.get(f"{LOGIN_URL}/api/v1/model", json={"result": "koboldcpp/inactive"})
+    with pytest.raises(BackendError) as raised:
+        open_backend(LOGIN_URL)
+    errors.append(str(raised.value))
+    assert all("http://backend.invalid:5001" in error for error in [*errors, caplog.text])
+    assert "SECRET" not in "".join(errors) + caplog.text
 
 
 @responses.activate

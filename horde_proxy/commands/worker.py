@@ -27,6 +27,7 @@ from horde_proxy.commands.worker_settings import (
     read_worker_file,
 )
 from horde_proxy.config.errors import ConfigError
+from horde_proxy.printable import without_login
 from horde_proxy.upstreams.openai.described_models import is_at_home
 from horde_proxy.worker.backends import (
     Backend,
@@ -36,6 +37,7 @@ from horde_proxy.worker.backends import (
     backend_choices,
     open_backends,
 )
+from horde_proxy.worker.backends.server import is_url
 from horde_proxy.worker.bridge import Bridge
 from horde_proxy.worker.crew import Crew, Lane, WorkerEnd
 from horde_proxy.worker.horde import WorkerIdentity, WorkerRejected
@@ -177,7 +179,7 @@ def _run(settings: WorkerSettings, options: BackendOptions | None, flags: dict[s
     status = WorkerStatus()
     lanes = [
         Lane(
-            backend.name or backend.url,
+            backend.name or _shown_backend(backend.url),
             partial(
                 _bridge,
                 settings,
@@ -204,6 +206,11 @@ def _run(settings: WorkerSettings, options: BackendOptions | None, flags: dict[s
     finally:
         # It also ends the threads that report.
         end.now()
+
+
+def _shown_backend(url: str) -> str:
+    """A backend in logs: a server's URL without a login; another name or path unchanged."""
+    return without_login(url) if is_url(url) else url
 
 
 def _options_of(backend: WorkerBackendSettings, settings: WorkerSettings) -> BackendOptions:
@@ -240,8 +247,9 @@ def _bridge(
         # On a horde each of the backends is a worker of its own.
         if horde.name and len(settings.backends) > 1:
             name = (name + suffix)[:LONGEST_NAME]
-        say(f"{name} offers {names} to {horde.url}")
-        identities.append(_identity(horde, name, proxy_url))
+        identity = _identity(horde, name, proxy_url)
+        say(f"{name} offers {names} to {identity.label}")
+        identities.append(identity)
     threads, origin = _threads(backend.threads, engines)
     if threads > 1:
         say(f"{threads} jobs at a time ({origin})")

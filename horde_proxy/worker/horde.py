@@ -285,7 +285,7 @@ class HordeConnection:
                 _AFTER_REFUSAL,
                 f"gives no jobs right now ({reason or response.status_code}): {words}".rstrip(": "),
             )
-        message = body.get("errors") or body.get("message") or response.status_code
+        message = _short(body.get("errors") or body.get("message") or response.status_code)
         self.rejected = WorkerRejected(
             "the horde does not know this worker's API key"
             if reason == "InvalidAPIKey"
@@ -339,7 +339,7 @@ def _reward_in(response: requests.Response, job_id: Any) -> float | None:
     answer = json_object(response.content)
     if response.status_code == 200:
         return finite(answer.get("reward")) or 0.0
-    log.warning("the horde refuses the text of job %s: %s", job_id, answer.get("rc"))
+    log.warning("the horde refuses the text of job %s: %s", job_id, _short(answer.get("rc")))
     return None
 
 

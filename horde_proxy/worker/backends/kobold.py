@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import requests
 
+from horde_proxy.printable import without_login
 from horde_proxy.protocol.models import ModelFacts, tokens
 from horde_proxy.worker.backends.base import BackendError, Payload, ServerState
 from horde_proxy.worker.backends.offered_model import ServerModel
@@ -32,7 +33,7 @@ class KoboldServer(ModelServer):
             return ()
         # KoboldCpp's name for no model, as when it only draws.
         if name.rpartition("/")[2] == "inactive":
-            raise BackendError(f"the KoboldCpp at {url} has no text model loaded")
+            raise BackendError(f"the KoboldCpp at {without_login(url)} has no text model loaded")
         # The first is what its owner grants to a horde, the second what it was started with.
         context = tokens(get(session, f"{url}/api/v1/config/max_context_length", "value"))
         length = tokens(get(session, f"{url}/api/v1/config/max_length", "value"))

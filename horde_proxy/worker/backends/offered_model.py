@@ -57,7 +57,7 @@ class ModelLimits:
 def choose(models: Sequence[ServerModel], wanted: str | None, url: str) -> tuple[ServerModel, str]:
     """(the model to offer, why it). Raises BackendError, which lists the models to choose from.
 
-    `wanted` is one of the models' names, or another name for the only possible one.
+    `wanted` is one of the models' names, or another name for the only possible one. `url` is shown.
     """
     named = _named(models, wanted) if wanted else None
     if named:
@@ -84,7 +84,7 @@ def choose(models: Sequence[ServerModel], wanted: str | None, url: str) -> tuple
 def choose_all(models: Sequence[ServerModel], wanted: Sequence[str], url: str) -> list[ServerModel]:
     """The models of globs that write text, in the server's order.
 
-    Raises BackendError for a glob that matches none, and where nothing is left.
+    Raises BackendError for a glob that matches none, and where nothing is left. `url` is shown.
     """
     chosen = []
     for glob in wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from horde_proxy.printable import without_login
 from horde_proxy.worker.backends import built_in, echo, ngram
 from horde_proxy.worker.backends.base import (
     Backend,
@@ -113,5 +114,8 @@ def _kinds(options: BackendOptions) -> Sequence[BackendKind]:
 
 def _unknown(name: str) -> BackendError:
     if is_url(name):
-        return BackendDown(f"{name} is not {_any_server()} with a model, or it is not running")
-    return BackendError(f"unknown backend {name!r}: use {backend_choices()}")
+        shown = without_login(name)
+        return BackendDown(f"{shown} is not {_any_server()} with a model, or it is not running")
+    # Perhaps a URL with a password whose http:// is missing.
+    shown = "(hidden)" if "@" in name else repr(name)
+    return BackendError(f"unknown backend {shown}: use {backend_choices()}")

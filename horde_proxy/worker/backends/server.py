@@ -17,6 +17,7 @@ import requests
 
 from horde_proxy.errors import UpstreamFailed
 from horde_proxy.json_reading import parse_json
+from horde_proxy.printable import without_login
 from horde_proxy.upstreams.disconnects import WatchedAdapter
 from horde_proxy.upstreams.openai.events import events
 from horde_proxy.upstreams.openai.native_apis import Ask
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 class ModelServer(ABC):
     """A server at `url`; `name` is advertised to the horde, `model` is the server's own name.
 
-    `label` is the word for this kind of server in messages.
+    `label` is the word for this kind of server in messages, `shown_url` the URL without a login.
     """
 
     label: ClassVar[str]
@@ -63,6 +64,7 @@ class ModelServer(ABC):
         self, url: str, session: requests.Session, model: ServerModel, options: BackendOptions
     ) -> None:
         self.url, self._session, self.model = url, session, model.name
+        self.shown_url = without_login(url)
         self.name = options.model or model.name
         self.limits = limits_of(model.facts, options)
         self.max_length, self.max_context_length = self.limits.length, self.limits.context
@@ -79,10 +81,12 @@ class ModelServer(ABC):
         url, session, models = cls._find(name, options)
         if not models:
             return None
-        model, reason = choose(models, options.model, url)
+        model, reason = choose(models, options.model, without_login(url))
         server = cls(url, session, model, options)
         other_name = f", advertised as {server.name}" if server.name != model.name else ""
-        options.report(f"{cls.label} server at {url}: model {model.name} ({reason}){other_name}")
+        options.report(
+            f"{cls.label} server at {server.shown_url}: model {model.name} ({reason}){other_name}"
+        )
         options.report(server.limits.description())
         return server
 
@@ -92,10 +96,10 @@ class ModelServer(ABC):
         url, session, models = cls._find(name, options)
         if not models:
             return ()
-        chosen = choose_all(models, options.models, url)
+        chosen = choose_all(models, options.models, without_login(url))
         servers = [cls(url, session, model, options) for model in chosen]
         for server in servers:
-            options.report(f"{cls.label} server at {url}: model {server.model}")
+            options.report(f"{cls.label} server at {server.shown_url}: model {server.model}")
             options.report(server.limits.description())
         return servers
 
@@ -108,7 +112,7 @@ class ModelServer(ABC):
         if options.api_key:
             session.headers["Authorization"] = f"Bearer {options.api_key}"
         models = cls.probe(url, session) if is_url(name) else ()
-        return url, session, allowed(models, options.denied_models, url)
+        return url, session, allowed(models, options.denied_models, without_login(url))
 
     @classmethod
     @abstractmethod
@@ -127,7 +131,7 @@ class ModelServer(ABC):
         """The server's requests at this moment. Raises BackendDown."""
         state = self.current_state(self.read)
         if state is None:
-            raise BackendDown(f"the backend at {self.url} does not answer")
+            raise BackendDown(f"the backend at {self.shown_url} does not answer")
         return state
 
     def slots(self) -> int | None:
@@ -145,15 +149,17 @@ class ModelServer(ABC):
         except calls.CallCancelled as exc:
             raise BackendError("the call was cancelled", "cancelled by the worker") from exc
         except requests.ReadTimeout as exc:
-            raise BackendError(f"the backend at {self.url} took too long") from exc
+            raise BackendError(f"the backend at {self.shown_url} took too long") from exc
         except requests.RequestException as exc:
-            raise BackendDown(f"the backend at {self.url} failed: {type(exc).__name__}") from exc
+            raise BackendDown(
+                f"the backend at {self.shown_url} failed: {type(exc).__name__}"
+            ) from exc
         self._check_status(response)
         try:
             return parse_json(response.content)
         # No JSON, or thousands of brackets.
         except (ValueError, RecursionError) as exc:
-            raise BackendError(f"the backend at {self.url} sent no JSON") from exc
+            raise BackendError(f"the backend at {self.shown_url} sent no JSON") from exc
 
     def events(
         self, path: str, body: Mapping[str, Any], cancelled: Callable[[], bool]
@@ -169,9 +175,11 @@ class ModelServer(ABC):
         except calls.CallCancelled as exc:
             raise BackendError("the call was cancelled", "cancelled by the worker") from exc
         except UpstreamFailed as exc:
-            raise BackendError(f"the backend at {self.url} sent no text: {exc}") from exc
+            raise BackendError(f"the backend at {self.shown_url} sent no text: {exc}") from exc
         except requests.RequestException as exc:
-            raise BackendDown(f"the backend at {self.url} failed: {type(exc).__name__}") from exc
+            raise BackendDown(
+                f"the backend at {self.shown_url} failed: {type(exc).__name__}"
+            ) from exc
 
     def translated(self, payload: Payload, dialect: Dialect) -> dict[str, Any]:
         """The sampling of a payload in the server's words. What it does not know is logged once."""
@@ -180,14 +188,14 @@ class ModelServer(ABC):
             new = [name for name in unknown if name not in self._left_out]
             self._left_out.update(new)
         for name in new:
-            log.warning("the backend at %s does not know %s: it is left out", self.url, name)
+            log.warning("the backend at %s does not know %s: it is left out", self.shown_url, name)
         return body
 
     def _check_status(self, response: requests.Response) -> None:
         status = response.status_code
         if response.ok:
             return
-        message = f"the backend at {self.url} answered with status {status}"
+        message = f"the backend at {self.shown_url} answered with status {status}"
         if status in _REFUSALS:
             raise JobRefused(message, f"the backend refuses the job with status {status}")
         raise (BackendDown if status in _DOWN else BackendError)(message)
