@@ -605,6 +605,45 @@ def test_what_did_not_arrive_is_sent_again() -> None:
     assert sent.calls == [(0, "ab"), (0, "abc"), (1, "bc")]
 
 
+def test_after_a_call_that_failed_the_next_one_waits_longer() -> None:
+    sent = Sent(Received(False, 0, failed=True), Received(False, 3), Received(False, 4))
+    sent.after(0, "a").after(0.1, "b").after(0.2, "c")
+    assert sent.calls == [(0, "a")]
+    sent.after(0.1).after(0.1, "d")
+    assert sent.calls == [(0, "a"), (0, "abc"), (3, "d")]
+
+
+def test_pieces_that_come_while_the_horde_is_slow_go_together() -> None:
+    class Slow(Sent):
+        def __call__(self, offset: int, text: str) -> Received:
+            self.clock.sleep(3)
+            return super().__call__(offset, text)
+
+    sent = Slow(Received(False, 1), Received(False, 4))
+    sent.after(0, "a").after(0, "b").after(0, "c").after(0.1, "d")
+    assert sent.calls == [(0, "a"), (1, "bcd")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "received"),
+    [
+        ({"body": requests.ConnectionError("x")}, Received(False, 2, failed=True)),
+        ({"body": requests.ReadTimeout("x")}, Received(False, 2, failed=True)),
+        ({"status": 429}, Received(False, 2, failed=True)),
+        ({"status": 503}, Received(False, 2, failed=True)),
+        ({"json": {"offset": 4}}, Received(False, 4)),
+    ],
+)
+@responses.activate
+def test_progress_waits_for_a_horde_for_a_few_seconds_only(
+    answer: dict[str, Any], received: Received
+) -> None:
+    call = responses.post("http://h.invalid/api/v2/generate/text/progress", **answer)
+    horde = HordeConnection(WorkerIdentity("http://h.invalid", "w", "key"), Clock())
+    assert horde.progress(requests.Session(), "1", 2, "ab") == received
+    assert call.calls[0].request.req_kwargs["timeout"] == (2.0, 3.0)
+
+
 def test_a_cancelled_job_ends_its_backend_and_submits_what_there_is() -> None:
     world = World(streams=True)
     backend = Pieces("Hello")

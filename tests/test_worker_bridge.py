@@ -406,6 +406,21 @@ def test_each_failure_makes_a_backend_rest_longer_until_a_job_is_done() -> None:
     assert health.rest() == 2
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_job_that_fails_while_the_backend_is_asked_counts(answers: bool) -> None:
+    class Asked(Server):
+        def state(self) -> ServerState:
+            for _ in range(3):
+                health.failed(BackendDown("x"))
+            if not answers:
+                raise BackendDown("x")
+            return super().state()
+
+    health = BackendHealth([Asked()], Clock())
+    assert health.rest() == 8
+    assert health.is_down
+
+
 def state(made: IdleGuard) -> tuple[str | None, bool]:
     return made.reason, made.aborts
 
@@ -437,7 +452,7 @@ def test_the_worker_gives_way_to_the_backends_other_users() -> None:
     assert state(made) == (None, False)
 
 
-def test_a_backend_that_does_not_tell_its_requests_is_asked_once(
+def test_a_backend_that_does_not_tell_its_requests_is_warned_of_once_and_asked_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server()
@@ -445,8 +460,21 @@ def test_a_backend_that_does_not_tell_its_requests_is_asked_once(
     made, _, _ = guard(IdleRules(others=True), server)
     made.look()
     made.look()
-    assert (server.asked, state(made)) == (1, (None, False))
-    assert caplog.messages == ["the backend does not tell its requests: idle.others does nothing"]
+    assert (server.asked, state(made)) == (2, (None, False))
+    assert caplog.messages == [
+        "the backend does not tell its requests: idle.others does nothing meanwhile"
+    ]
+
+
+def test_the_worker_gives_way_again_once_the_backend_tells_its_requests_again() -> None:
+    server = Server()
+    made, _, _ = guard(IdleRules(others=True), server)
+    server.requests = None
+    made.look()
+    server.requests = 1
+    made.look()
+    made.look()
+    assert state(made) == ("others use the backend", False)
 
 
 def test_the_worker_gives_way_to_a_busy_machine() -> None:

@@ -5,7 +5,7 @@
                      comes it still calls a few times a second: the answer says whether to go on
 
 What was sent is only a preview: the whole text is submitted as that of any job. A call that fails
-costs nothing, since the next one sends the same text again.
+costs nothing, since the next one sends the same text again, after the pause of a call without text.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ Pieces = Callable[[Callable[[], bool]], Iterator[str]]
 
 @dataclass(frozen=True)
 class Received:
-    """The horde's answer: whether the job is cancelled, and how many characters the horde has."""
+    """The horde's answer: whether the job is cancelled, and how many characters the horde has.
+
+    `failed`: there was no such answer.
+    """
 
     cancelled: bool
     offset: int
+    failed: bool = False
 
 
 class Send(Protocol):
@@ -59,7 +63,7 @@ class GrowingJob:
         self._send, self._is_stopped, self._clock, self._start = send, is_stopped, clock, start
         self._arrived: SimpleQueue[str | BaseException | None] = SimpleQueue()
         self._text, self._received, self._called = "", 0, clock()
-        self._has_sent_text = False
+        self._has_sent_text = self._has_failed = False
 
     def run(self, make: Pieces) -> str:
         """The whole text, or what there is of it once it is cancelled. Raises what `make` raises.
@@ -99,15 +103,18 @@ class GrowingJob:
         self._arrived.put(end)
 
     def _seconds_left(self) -> float:
-        """Seconds until the next call. The first text goes at once."""
-        is_new = len(self._text) > self._received
+        """Seconds until the next call. The first text goes at once, but not after a failure."""
+        is_new = len(self._text) > self._received and not self._has_failed
         if is_new and not self._has_sent_text:
             return 0.0
         return self._called + (_SEND_SECONDS if is_new else _SILENT_SECONDS) - self._clock()
 
     def _call(self) -> None:
         text = self._text[self._received :]
-        self._called, self._has_sent_text = self._clock(), self._has_sent_text or bool(text)
+        self._has_sent_text = self._has_sent_text or bool(text)
         received = self._send(self._received, text)
+        # The time after the call: while a slow horde answered, many pieces may have come, and each
+        # of them would be due for a call of its own.
+        self._called, self._has_failed = self._clock(), received.failed
         self._received = min(received.offset, len(self._text))
         self.is_cancelled = self.is_cancelled or received.cancelled

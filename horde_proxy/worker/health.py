@@ -41,8 +41,8 @@ class BackendHealth:
         server = backends[0]
         self._server = server if isinstance(server, ReportsState) else None
         self._clock = clock
-        # Guards the times and counts below: threads of the bridge report failures at the same
-        # time. The backend is asked for its state outside of it.
+        # Guards all that follows: threads of the bridge report failures at the same time. No I/O
+        # happens under it: the backend is asked for its state, and lines are logged, outside.
         self._lock = threading.Lock()
         self._failures, self._probes, self._refusals = 0, 0, 0
         self._rests_until = self._checked_at = -math.inf
@@ -51,15 +51,18 @@ class BackendHealth:
     def rest(self) -> float:
         """Seconds for which no job may be popped; 0 if the backend works. May ask the backend."""
         now = self._clock()
-        if now < self._rests_until:
-            return self._rests_until - now
-        if self._server and (self.is_down or now - self._checked_at >= _CHECK_SECONDS):
+        with self._lock:
+            is_resting = now < self._rests_until
+            is_due = self.is_down or now - self._checked_at >= _CHECK_SECONDS
+        if self._server and is_due and not is_resting:
             self._check(self._server)
-        return max(self._rests_until - now, 0.0)
+        with self._lock:
+            return max(self._rests_until - now, 0.0)
 
     def hurry(self) -> None:
         """Do not rest any longer."""
-        self._rests_until = -math.inf
+        with self._lock:
+            self._rests_until = -math.inf
 
     def worked(self) -> None:
         """A job was done."""
@@ -78,18 +81,38 @@ class BackendHealth:
             self._rests_until = self._clock() + _doubled(self._failures, _LONGEST_REST)
 
     def _check(self, server: ReportsState) -> None:
+        with self._lock:
+            # Each failure of a job changes it.
+            rests_until = self._rests_until
         try:
             server.state()
         except BackendDown as exc:
-            if not self.is_down or not self._probes:
+            if self._note_down():
                 log.warning("no jobs are popped: %s", exc)
-            self.is_down, self._probes = True, self._probes + 1
-            self._rests_until = self._clock() + _doubled(self._probes, _LONGEST_PROBE_REST)
         else:
-            if self._probes:
+            if self._note_up(rests_until):
                 log.warning("the backend answers again: jobs are popped")
+
+    def _note_down(self) -> bool:
+        """Note that a check failed. Whether that is news."""
+        with self._lock:
+            is_news = not self.is_down or not self._probes
+            self.is_down, self._probes, self._checked_at = True, self._probes + 1, self._clock()
+            rest = _doubled(self._probes, _LONGEST_PROBE_REST)
+            # A job that failed during the check may have begun a longer rest.
+            self._rests_until = max(self._rests_until, self._checked_at + rest)
+            return is_news
+
+    def _note_up(self, rests_until: float) -> bool:
+        """Note that the backend answered. Whether that is news."""
+        with self._lock:
+            self._checked_at = self._clock()
+            if self._rests_until != rests_until:
+                # A job failed during the check: its failure is newer than the backend's answer.
+                return False
+            is_news = self._probes > 0
             self.is_down, self._probes = False, 0
-        self._checked_at = self._clock()
+            return is_news
 
 
 def _doubled(times: int, most: float) -> float:

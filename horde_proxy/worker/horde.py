@@ -30,6 +30,9 @@ from horde_proxy.worker.growing_job import Received
 
 _TIMEOUT = (5.0, 30.0)
 """Seconds to connect and to wait for an answer."""
+_PROGRESS_TIMEOUT = (2.0, 3.0)
+"""Seconds, likewise. The job's thread waits for the answer, and its result must not come much later
+because the horde hangs. A piece that is lost is sent again with the next one."""
 _SUBMIT_TRIES = 5
 # Seconds. AI-Horde-Worker pauses 1 s without a job, 2 s after an answer other than 200 and 10 s
 # without a connection (its worker/jobs/poppers.py). Here 10 s follow a refusal that lasts. Each
@@ -215,14 +218,14 @@ class HordeConnection:
         """Send a piece of a job's text. What the horde has of it; a failure loses nothing."""
         body = {"id": job_id, "offset": offset, "text": text}
         try:
-            response = self._post(session, "progress", body)
+            response = self._post(session, "progress", body, _PROGRESS_TIMEOUT)
         except requests.RequestException:
-            return Received(cancelled=False, offset=offset)
+            return Received(cancelled=False, offset=offset, failed=True)
         answer = json_object(response.content)
         if response.status_code != 200:
             # A job that the horde does not know any more is nobody's.
             is_gone = answer.get("rc") in ("InvalidJobID", "WrongCredentials")
-            return Received(cancelled=is_gone, offset=offset)
+            return Received(cancelled=is_gone, offset=offset, failed=True)
         known = answer.get("offset")
         known = known if isinstance(known, int) and known >= 0 else offset
         return Received(answer.get("cancelled") is True, known)
@@ -304,12 +307,16 @@ class HordeConnection:
         return float(min(pause * 2 ** min(self._failures - 1, 10), _LONGEST_PAUSE))
 
     def _post(
-        self, session: requests.Session, path: str, body: Mapping[str, Any]
+        self,
+        session: requests.Session,
+        path: str,
+        body: Mapping[str, Any],
+        timeout: tuple[float, float] = _TIMEOUT,
     ) -> requests.Response:
         response = session.post(
             f"{self._base}/generate/text/{path}",
             json=body,
-            timeout=_TIMEOUT,
+            timeout=timeout,
             headers={"apikey": self.identity.api_key, "Client-Agent": self._agent},
             stream=True,
         )

@@ -62,6 +62,7 @@ class IdleGuard:
         self._clock, self._load = clock, load
         self._cores = cores or os.cpu_count() or 1
         self._looks, self._busy_at = 0, -math.inf
+        self._has_warned = False
         self.reason: str | None = None
         self.aborts = False
 
@@ -111,8 +112,12 @@ class IdleGuard:
         except BackendDown:
             return None
         if requests is None:
-            log.warning("the backend does not tell its requests: idle.others does nothing")
-            self._server = None
+            # Perhaps its answer was only too late, so that the next look asks again.
+            if not self._has_warned:
+                log.warning(
+                    "the backend does not tell its requests: idle.others does nothing meanwhile"
+                )
+            self._has_warned = True
             return None
         # Jobs begin and end meanwhile: the larger number never takes one of ours for another's.
         others = requests - max(before, self._running())
