@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +16,12 @@ from werkzeug.test import Client
 
 from horde_proxy.commands.cli import main
 from horde_proxy.commands.worker import _bridge, _options_of
-from horde_proxy.commands.worker_report import report_lines
+from horde_proxy.commands.worker_report import _say_farewell, report_lines
 from horde_proxy.commands.worker_settings import WorkerSettings, read_worker_file
 from horde_proxy.config.errors import ConfigError
 from horde_proxy.worker.crew import WorkerEnd
 from horde_proxy.worker.status import WorkerStatus
-from horde_proxy.worker.status_page import StatusPage, status_document, status_line
+from horde_proxy.worker.status_page import StatusPage, serve_status, status_document, status_line
 from tests.support import Clock
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +132,10 @@ def test_a_file_of_two_lines_is_enough(tmp_path: Path) -> None:
             MINIMAL + '[[hordes]]\nurl = "http://own.invalid"\napi_key = "b"',
             "two hordes have the same url: leave one out",
         ),
+        (
+            MINIMAL + 'name = "a"\n[[backends]]\nurl = "ngram"\nname = "a"',
+            "two backends have the name 'a': give each its own",
+        ),
         ("[[hordes]]\n", "setting backends = (hidden) from {}: Field required"),
         (
             MINIMAL.replace('url = "http://own.invalid"', ""),
@@ -190,6 +197,17 @@ def test_each_backend_is_a_worker_of_its_own_name(tmp_path: Path) -> None:
     names = [opened(text, tmp_path, index)._hordes[0].identity.name for index in range(3)]
     assert names == ["attic-echo", "attic-Big", "attic-tiny"]
     assert list(opened(text, tmp_path, 1)._backends) == ["a/Big", "small"]
+
+
+@pytest.mark.parametrize("horde", ["", 'name = "attic"', f'name = "{"a" * 100}"'])
+def test_backends_with_one_model_differ_by_their_own_names(tmp_path: Path, horde: str) -> None:
+    text = MINIMAL.replace('"a-secret"', f'"a-secret"\n{horde}') + (
+        'name = "big"\n[[backends]]\nurl = "echo"\nname = "tiny"\n'
+    )
+    names = [opened(text, tmp_path, index)._hordes[0].identity.name for index in range(2)]
+    parts = [name.removesuffix(f"-{os.getpid()}").rpartition("-")[2] for name in names]
+    assert parts == ["big", "tiny"]
+    assert max(map(len, names)) <= 100
 
 
 @responses.activate
@@ -292,7 +310,7 @@ def test_a_status_counts_jobs_kudos_tokens_and_what_runs() -> None:
 
 def test_the_status_fits_in_a_line() -> None:
     assert status_line(status().snapshot()) == (
-        "1 jobs, 2 given back, 1.5 kudos, 5.0 tokens/s, 1 running: <b>m</b> (6 s), "
+        "1 jobs, 1 given back, 1 not taken, 1.5 kudos, 5.0 tokens/s, 1 running: <b>m</b> (6 s), "
         "m: others use the backend, http://f fails"
     )
     assert status_line(WorkerStatus().snapshot()) == "0 jobs, 0.0 kudos, 0.0 tokens/s"
@@ -319,7 +337,11 @@ def test_the_status_page_shows_names_of_others_as_text() -> None:
     client = Client(StatusPage(status()))
     page = client.get("/")
     assert page.content_type == "text/html; charset=utf-8"
-    assert "&lt;b&gt;m&lt;/b&gt;" in page.get_data(as_text=True)
+    text = page.get_data(as_text=True)
+    assert "&lt;b&gt;m&lt;/b&gt;" in text
+    assert "<tr><th>Horde<th>Done<th>Given back<th>Not taken<th>Kudos" in text
+    assert "<tr><td>http://f<td>0<td>0<td>1<td>0.0" in text
+    assert "<tr><th>Running model<th>Horde<th>Running for" in text
     assert client.get("/status").json == status_document(status().snapshot())
     assert client.head("/").get_data() == b""
 
@@ -338,6 +360,32 @@ def test_the_status_page_shows_names_of_others_as_text() -> None:
 def test_the_status_page_is_for_this_machine(path: str, method: str, host: str, code: int) -> None:
     response = Client(StatusPage(status())).open(path, method=method, headers={"Host": host})
     assert response.status_code == code
+
+
+@pytest.mark.parametrize(
+    ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
+)
+def test_the_status_page_listens_at_addresses_of_both_kinds(
+    monkeypatch: pytest.MonkeyPatch, host: str, family: int
+) -> None:
+    started: list[Any] = []
+
+    def start(host: str, port: int, _app: Any, server: Any, _handler: Any) -> Any:
+        started.append((host, port, server.address_family))
+        return SimpleNamespace(serve_forever=lambda: None)
+
+    monkeypatch.setattr("horde_proxy.worker.status_page.make_server", start)
+    serve_status(host, 9180, status())
+    assert started == [(host, 9180, family)]
+
+
+def test_a_drain_says_what_runs_and_how_to_end_it(capsys: pytest.CaptureFixture[str]) -> None:
+    end = WorkerEnd(30, lambda seconds, call: None)
+    end.request()
+    _say_farewell(status(), end)
+    assert capsys.readouterr().err == (
+        "Draining: running jobs: 1. Press Ctrl-C or send SIGTERM again to give them back now.\n"
+    )
 
 
 def test_a_status_line_is_reported_when_it_has_changed() -> None:

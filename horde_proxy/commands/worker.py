@@ -47,6 +47,9 @@ from horde_proxy.worker.model_file import ModelFileError
 from horde_proxy.worker.status import WorkerStatus
 from horde_proxy.worker.status_page import serve_status
 
+_LONGEST_ENDING = 80
+"""Characters of a backend or model in a worker's name, which leaves some for the rest of it."""
+
 
 @click.command()
 @click.option(
@@ -240,13 +243,13 @@ def _bridge(
     """The bridge of a backend, which is opened for it. Raises BackendError."""
     engines = open_backends(backend.url, options)
     names = ", ".join(engine.name for engine in engines)
-    suffix = f"-{backend.name or engines[0].name.rpartition('/')[2]}"
+    own = backend.name or engines[0].name.rpartition("/")[2]
     identities = []
     for horde in settings.hordes:
-        name = horde.name or _default_name(engines[0].name)
+        name = horde.name or _default_name(own)
         # On a horde each of the backends is a worker of its own.
         if horde.name and len(settings.backends) > 1:
-            name = (name + suffix)[:LONGEST_NAME]
+            name = _name_with(name, f"-{_ending_of(own)}")
         identity = _identity(horde, name, proxy_url)
         say(f"{name} offers {names} to {identity.label}")
         identities.append(identity)
@@ -297,7 +300,19 @@ def _threads(wanted: int | None, engines: Sequence[Backend]) -> tuple[int, str]:
     return min(max(slots or 1, 1), MOST_THREADS), "the server's slots"
 
 
-def _default_name(model: str) -> str:
-    """A name that no other worker has: of this machine, the model and this process."""
-    machine = platform.node() or "home"
-    return f"{machine}-{model.rpartition('/')[2]}-{os.getpid()}"[:LONGEST_NAME]
+def _default_name(own: str) -> str:
+    """A name that no other worker has: of this machine, the backend or its model, and this process.
+
+    A process has one worker for each of its backends.
+    """
+    return _name_with(platform.node() or "home", f"-{_ending_of(own)}-{os.getpid()}")
+
+
+def _ending_of(own: str) -> str:
+    """What tells a backend from the others, short enough for a name. Quants differ at their end."""
+    return own[-_LONGEST_ENDING:]
+
+
+def _name_with(name: str, ending: str) -> str:
+    """A worker's name with an ending, which is never cut off: names must differ by it."""
+    return name[: LONGEST_NAME - len(ending)] + ending

@@ -44,4 +44,7 @@ def _say_farewell(status: WorkerStatus, end: WorkerEnd) -> None:
     end.drain.wait()
     running = len(status.snapshot().running)
     if running and not end.stop.is_set():
-        say(f"Ending: {running} running jobs may go on for a while; again gives them back now.")
+        say(
+            f"Draining: running jobs: {running}. "
+            "Press Ctrl-C or send SIGTERM again to give them back now."
+        )

@@ -127,6 +127,18 @@ class WorkerSettings(Section):
             raise ValueError("two hordes have the same url: leave one out")
         return hordes
 
+    @field_validator("backends")
+    @classmethod
+    def _differently_named(
+        cls, backends: list[WorkerBackendSettings]
+    ) -> list[WorkerBackendSettings]:
+        # A horde takes the second worker of a name for the first one.
+        names = [backend.name for backend in backends if backend.name]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two backends have the name {name!r}: give each its own")
+        return backends
+
     @model_validator(mode="after")
     def _has_limits_to_abort_for(self) -> WorkerSettings:
         if self.idle.abort and self.idle.max_load is None and not self.idle.others:

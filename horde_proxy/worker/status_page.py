@@ -8,7 +8,9 @@ and texts are never shown.
 from __future__ import annotations
 
 import json
+import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from html import escape
 from ipaddress import ip_address
@@ -95,11 +97,13 @@ def status_document(snapshot: StatusSnapshot) -> dict[str, Any]:
 
 def status_line(snapshot: StatusSnapshot) -> str:
     """A snapshot in one line, as in "12 jobs, 3.5 kudos, 41.0 tokens/s, 1 running: llama (3 s)"."""
-    done = sum(count for (_, state), count in snapshot.jobs.items() if state == "ok")
-    others = sum(snapshot.jobs.values()) - done
-    parts = [f"{done} jobs"]
-    if others:
-        parts.append(f"{others} given back")
+    jobs: Counter[str] = Counter()
+    for (_, state), count in snapshot.jobs.items():
+        jobs[state] += count
+    parts = [f"{jobs['ok']} jobs"]
+    for state, words in (("faulted", "given back"), ("lost", "not taken")):
+        if jobs[state]:
+            parts.append(f"{jobs[state]} {words}")
     parts += [f"{sum(snapshot.kudos.values()):.1f} kudos", f"{snapshot.speed:.1f} tokens/s"]
     running = sorted(snapshot.running, key=lambda pair: -pair[1])
     if running:
@@ -112,13 +116,19 @@ def status_line(snapshot: StatusSnapshot) -> str:
 
 def serve_status(host: str, port: int, status: WorkerStatus) -> WSGIServer:
     """Serve the page in a thread of its own. Raises OSError where it cannot listen."""
-    server = make_server(host, port, StatusPage(status), _StatusServer, _QuietHandler)
+    # "::1" of the setting "[::1]:9180".
+    server_class = _StatusServerIPv6 if ":" in host else _StatusServer
+    server = make_server(host, port, StatusPage(status), server_class, _QuietHandler)
     threading.Thread(target=server.serve_forever, name="status-page", daemon=True).start()
     return server
 
 
 class _StatusServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+
+class _StatusServerIPv6(_StatusServer):
+    address_family = socket.AF_INET6
 
 
 class _QuietHandler(WSGIRequestHandler):
@@ -139,8 +149,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def _page(document: dict[str, Any]) -> str:
+    states = ("ok", "faulted", "lost")
     hordes = [
-        (horde["url"], horde["jobs"].get("ok", 0), horde["jobs"].get("faulted", 0), horde["kudos"])
+        (horde["url"], *(horde["jobs"].get(state, 0) for state in states), horde["kudos"])
         for horde in document["hordes"]
     ]
     running = [
@@ -156,8 +167,8 @@ def _page(document: dict[str, Any]) -> str:
             f"<p><b>{escape(name)}</b>: {escape(reason)}</p>"
             for name, reason in document["held"].items()
         )
-        + _table(("Horde", "Done", "Given back", "Kudos"), hordes)
-        + _table(("Running", "For", "Since"), running)
+        + _table(("Horde", "Done", "Given back", "Not taken", "Kudos"), hordes)
+        + _table(("Running model", "Horde", "Running for"), running)
         + "<p><a href=/status>JSON</a> <a href=/metrics>Metrics</a></p></html>"
     )
 
