@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from horde_proxy.commands.cli import main
 from horde_proxy.private_horde import PrivateHorde
+from horde_proxy.private_horde.records import HordeAccount
 from horde_proxy.private_horde.store.opening import open_store
 
 
@@ -88,6 +90,38 @@ def test_a_running_horde_sees_each_change(shell: Shell) -> None:
     assert horde.people.find_user(key)["deleted"] is True
     shell.out("restore", "ann")
     assert horde.people.find_user(key)["deleted"] is False
+    store.close()
+
+
+def test_an_account_that_gets_the_role_trusted_gets_its_escrow(shell: Shell) -> None:
+    store = open_store(shell.url)
+    horde = PrivateHorde(store=store)
+    ann = shell.out("add", "ann").strip()
+    request = horde.submit("0000000000", {"prompt": "x", "params": {"max_length": 80}})
+    popped = horde.pop(ann, {"name": "w", "models": ["koboldcpp/one-8B"], "max_length": 512})
+    assert horde.status(request["id"])["processing"] == 1
+    horde.submit_generation(ann, {"id": popped["id"], "generation": "hello " * 40})
+    before = shell.json("show", "ann")
+    assert before["evaluating_kudos"] > 0
+    after = shell.json("grant", "ann", "--role", "trusted")
+    assert after["evaluating_kudos"] == 0
+    assert after["kudos"] == round(before["kudos"] + before["evaluating_kudos"], 2)
+    store.close()
+
+
+def test_commands_know_that_a_horde_is_without_kudos(shell: Shell) -> None:
+    store = open_store(shell.url)
+    yesterday = time.time() - 86_400
+    horde = PrivateHorde(store=store, clock=lambda: yesterday, kudos=False)
+    ann = shell.out("add", "ann").strip()
+    horde.submit(ann, {"prompt": "x", "params": {"max_length": 500, "max_context_length": 1024}})
+    shell.env["HORDE_PROXY_PRIVATE_HORDE__KUDOS"] = "off"
+    # The request has expired: the command gives back its 50 seconds of ann's turn.
+    shell.out("show", "ann")
+    with store.snapshot() as tx:
+        account = tx.get(HordeAccount, 1)
+    assert account is not None
+    assert round(account.turn - yesterday, 3) == 0
     store.close()
 
 

@@ -298,7 +298,12 @@ def _horde(path: str | None) -> Iterator[Administration]:
 
     store = open_store(url)
     try:
-        yield PrivateHorde(store=store, access=access_rules(settings)).administration
+        horde = PrivateHorde(
+            store=store,
+            access=access_rules(settings),
+            kudos=settings.private_horde.kudos == "on",
+        )
+        yield horde.administration
     except (DatabaseError, HordeError) as exc:
         raise click.ClickException(str(exc)) from exc
     finally:

@@ -15,7 +15,7 @@ from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.people_responses import AccountDetail, view_of
 from horde_proxy.private_horde.records import HordeAccount
-from horde_proxy.private_horde.roles import ROLES, concurrency_of, with_role
+from horde_proxy.private_horde.roles import ROLES
 
 Body = dict[str, Any]
 Begin = Callable[[], AbstractContextManager[Operation]]
@@ -83,12 +83,7 @@ class Administration:
         """An account after a role was given or taken; of any role, also administrators'."""
         with self._changing() as op:
             account = _locked(op, who)
-            if account.anonymous:
-                raise HordeError(403, "The anonymous account has no roles.")
-            before = concurrency_of(account.roles)
-            account.roles = with_role(account.roles, role, has_it)
-            if concurrency_of(account.roles) != before:
-                account.concurrency = concurrency_of(account.roles)
+            membership.set_role(op, account, role, has_it)
             op.tx.save(account)
             return _shown(op, account)
 

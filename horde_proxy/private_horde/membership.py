@@ -62,19 +62,22 @@ def _set(op: Operation, account: HordeAccount, name: str, value: Any) -> Body:
     return {name: value}
 
 
-def _set_role(op: Operation, account: HordeAccount, name: str, value: bool) -> Body:
-    # Everybody would have the role.
+def set_role(op: Operation, account: HordeAccount, role: str, has_it: bool) -> Body:
+    """Give or take a role, with what comes with it. What was changed; the caller saves the account.
+
+    Raises AnonForbidden (403) for the anonymous account: everybody would have the role.
+    """
     if account.anonymous:
         raise refusal("AnonForbidden")
     before = concurrency_of(account.roles)
-    account.roles = with_role(account.roles, name, value)
+    account.roles = with_role(account.roles, role, has_it)
     if account.trusted:
         balances.release_escrow(op, account)
     after = concurrency_of(account.roles)
     if after == before:
-        return {name: value}
+        return {role: has_it}
     account.concurrency = after
-    return {"concurrency": after, name: value}
+    return {"concurrency": after, role: has_it}
 
 
 def _give(op: Operation, account: HordeAccount, name: str, value: float) -> Body:
@@ -113,7 +116,7 @@ _CHANGES: Mapping[str, Callable[[Operation, HordeAccount, str, Any], Body]] = {
     "username": _rename,
     **dict.fromkeys(("contact", "public_workers", "admin_comment"), _set),
     **dict.fromkeys(("concurrency", "usage_multiplier", "worker_invited", "blocked"), _set),
-    **dict.fromkeys((*BY_MODERATORS, MODERATOR), _set_role),
+    **dict.fromkeys((*BY_MODERATORS, MODERATOR), set_role),
     "kudos": _give,
     "monthly_kudos": _give_monthly,
     "reset_suspicion": _reset_suspicion,
