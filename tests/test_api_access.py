@@ -489,6 +489,22 @@ def test_guesses_at_the_private_hordes_keys_are_slowed_and_refused(
     assert guess(WORKERS_KEY).status_code not in (401, 429)
 
 
+def test_guesses_where_no_key_is_needed_are_refused_as_well() -> None:
+    http = private(Clock())
+    http.post(POP, json=OFFER, headers={"apikey": WORKERS_KEY})
+    [worker] = http.get("/api/v2/workers").get_json()
+    by_id, by_name = f"/api/v2/workers/{worker['id']}", f"/api/v2/workers/name/{worker['name']}"
+
+    def guess(path: str, key: str) -> int:
+        return int(http.get(path, headers={"apikey": key}).status_code)
+
+    assert [guess(by_id, f"guess-{number}") for number in range(5)] == [200] * 5
+    assert [guess(by_name, f"more-{number}") for number in range(5)] == [200] * 5
+    assert [guess(by_id, "guess-10"), guess(by_name, "guess-11")] == [429, 429]
+    assert [guess(by_id, WORKERS_KEY), guess(by_name, WORKERS_KEY)] == [200, 200]
+    assert http.get(by_id).get_json() == http.get(by_id, headers={"apikey": "guess-0"}).get_json()
+
+
 def test_guesses_are_counted_for_all_fronts_together() -> None:
     keys = {"access": {"mode": "keys", "keys": {"laptop": LAPTOP}}}
     http = private(Clock(), **keys)

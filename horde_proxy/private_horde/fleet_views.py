@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote
 
-from flask import request
+from flask import g, request
 
+from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.horde import PrivateHorde
 from horde_proxy.private_horde.routing import HordeRoute, api_key, body, checked_key
 
@@ -18,7 +19,7 @@ def _workers(horde: PrivateHorde) -> Answer:
 
 
 def _worker(horde: PrivateHorde, worker_id: str) -> Answer:
-    return horde.fleet.worker(worker_id, api_key()), 200
+    return horde.fleet.worker(worker_id, _optional_key(horde)), 200
 
 
 def _change_worker(horde: PrivateHorde, worker_id: str) -> Answer:
@@ -31,7 +32,20 @@ def _delete_worker(horde: PrivateHorde, worker_id: str) -> Answer:
 
 
 def _worker_named(horde: PrivateHorde, name: str) -> Answer:
-    return horde.fleet.worker_named(unquote(name), api_key()), 200
+    return horde.fleet.worker_named(unquote(name), _optional_key(horde)), 200
+
+
+def _optional_key(horde: PrivateHorde) -> str | None:
+    """The key of a call that needs none: a wrong one gets what everybody sees.
+
+    It is noted as wrong. Otherwise keys could be guessed here, where a right one shows more.
+    """
+    if key := api_key():
+        try:
+            g.username = horde.identify(key)
+        except HordeError as exc:
+            g.refusal = exc.rc
+    return key
 
 
 FLEET_ROUTES = (
