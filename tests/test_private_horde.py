@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from itertools import count
 from typing import Any
@@ -21,6 +22,7 @@ from horde_proxy.private_horde.records import (
     Payload,
     StoredGeneration,
     TextRequest,
+    Worker,
 )
 from horde_proxy.private_horde.store.memory import MemoryTx
 from tests.support import Clock
@@ -522,6 +524,37 @@ def test_a_worker_may_name_accounts_with_priority(world: World) -> None:
     world.submit(ALICE, prompt="rich")
     world.submit(BOB, prompt="friend")
     assert world.popped(priority_usernames=["nobody#99", username]) == "friend"
+
+
+def test_only_the_first_25_accounts_with_priority_count(world: World) -> None:
+    username = world.user(BOB)["username"]
+    world.submit(ALICE, prompt="rich")
+    world.submit(BOB, prompt="friend")
+    assert world.popped(priority_usernames=["nobody#99"] * 25 + [username]) == "rich"
+    assert world.popped(priority_usernames=["nobody#99"] * 24 + [username]) == "friend"
+
+
+def test_a_request_names_at_most_a_thousand_models(world: World) -> None:
+    models = [f"model-{number}" for number in range(1001)]
+    refusal = world.post(ASYNC, ALICE, {"prompt": "x", "models": models})
+    assert refusal.status_code == 400
+    assert list(refusal.get_json()["errors"]) == ["models"]
+    assert world.submit(models=models[:1000])
+
+
+def test_an_account_has_at_most_a_thousand_workers(world: World) -> None:
+    world.pop("first")
+    with world.horde.store.transaction() as tx:
+        [first] = tx.find(Worker, name="first")
+        for number in range(999):
+            tx.add(replace(first, id=f"id-{number}", name=f"worker-{number}"))
+    refusal = world.try_pop("one too many")
+    assert refused(refusal) == (403, "Forbidden")
+    assert refusal.get_json()["message"] == (
+        "An account may have 1,000 workers. Use the name of one of them, or delete some."
+    )
+    assert world.try_pop("worker-998").status_code == 200
+    assert world.try_pop("of another", key=ALICE).status_code == 200
 
 
 def test_queue_positions_follow_the_order_of_all_models(world: World) -> None:

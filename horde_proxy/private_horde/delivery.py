@@ -7,6 +7,7 @@ from typing import Any
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.limits import MOST_MODELS_OF_A_WORKER
 from horde_proxy.private_horde import (
+    accounts,
     balances,
     continuation,
     counters,
@@ -29,10 +30,18 @@ from horde_proxy.private_horde.records import (
 _MOST_WORDS, _LONGEST_WORD = 200, 100
 """Of a worker's blacklist: every prompt is searched for all of its words."""
 
+_MOST_FAVOURED = 25
+"""Of the `priority_usernames` of a pop: the queue is searched for each of them."""
+_MOST_WORKERS = 1000
+"""Of an account: any new name in a pop makes a worker, which stays until it is deleted."""
+
 # Without a least duration, a job that takes no time, as in tests, would have an infinite speed.
 _FASTEST_SECONDS = 0.01
 
 _BAD_MODELS = "Unfortunately we cannot accept workers serving unrecognised models at this time"
+_TOO_MANY_WORKERS = (
+    f"An account may have {_MOST_WORKERS:,} workers. Use the name of one of them, or delete some."
+)
 
 
 def check_in(
@@ -41,8 +50,8 @@ def check_in(
     """(the worker that sent a pop, whether it has to be saved). `fields`: see `schema.POP`.
 
     A worker with a new name is added. Another is not saved here: its row would be locked before
-    that of a request. Raises AnonForbiddenWorker and WrongCredentials (403), and BadRequest for no
-    models or too many (captures text_pop_403_* and text_pop_400_no_models).
+    that of a request. Raises AnonForbiddenWorker, WrongCredentials and Forbidden (403), and
+    BadRequest for no models or too many (captures text_pop_403_* and text_pop_400_no_models).
     """
     if owner.anonymous:
         raise refusal("AnonForbiddenWorker")
@@ -52,6 +61,8 @@ def check_in(
     worker = next(iter(op.tx.find(Worker, name=fields["name"])), None)
     if worker is None:
         modes.check_new_worker(op, owner)
+        if len(op.tx.find(Worker, owner_id=owner.id)) >= _MOST_WORKERS:
+            raise refusal("Forbidden", reason=_TOO_MANY_WORKERS)
         worker = Worker(
             op.rules.new_id(),
             fields["name"],
@@ -67,6 +78,11 @@ def check_in(
     if worker.owner_id != owner.id:
         raise refusal("WrongCredentials")
     return worker, _update(op, worker, offer, owner, address)
+
+
+def favoured(op: Operation, fields: dict[str, Any], owner: HordeAccount) -> list[HordeAccount]:
+    """The accounts whose requests a pop gets first: the worker's owner, and those that it names."""
+    return [owner, *accounts.named(op, fields["priority_usernames"][:_MOST_FAVOURED])]
 
 
 def _update(

@@ -411,7 +411,7 @@ class PrivateHorde:
             owner = accounts.require(op, api_key or "")
             worker, has_news = delivery.check_in(op, fields, owner, address)
             messages = worker_messages.current(op, worker)
-            favoured = [owner, *accounts.named(op, fields["priority_usernames"])]
+            favoured = delivery.favoured(op, fields, owner)
             choice = JobChoice(op, worker)
             request = queue.next_for(op, worker, favoured, choice.fits)
             jobs: list[Job] = []

@@ -25,6 +25,8 @@ Schema = dict[str, Any]
 
 # Levels of JSON. No client needs more, and validating deeper JSON could exhaust the stack.
 _DEEPEST = 100
+_MOST_MODELS = 1000
+"""Models of a request: each makes a row of the queue. The real horde has no such bound."""
 _FIELD_MISSING = "Missing required parameter in the JSON body"
 
 _TEXT: Schema = {"type": "string"}
@@ -69,7 +71,7 @@ SUBMIT = BodySchema(
     {
         "prompt": _TEXT,
         "params": {"type": "object", "properties": PARAMS, "default": {}},
-        "models": _TEXTS,
+        "models": {**_TEXTS, "maxItems": _MOST_MODELS},
         "workers": _TEXTS,
         "worker_blacklist": _FLAG,
         "trusted_workers": _FLAG,
