@@ -415,6 +415,30 @@ def test_calls_of_the_private_horde_are_logged_without_keys(
     assert WORKERS_KEY not in caplog.text
 
 
+def test_behind_a_trusted_proxy_each_client_of_the_private_horde_has_its_own_limits() -> None:
+    horde = {"enabled": True, "api_key": WORKERS_KEY, "strict": True}
+    server = {"trusted_proxies": ["127.0.0.1"]}
+    http = private(Clock(), private_horde=horde, server=server)
+
+    def remaining(client: str) -> str:
+        response = http.get("/api/v2/workers", headers={"X-Forwarded-For": client})
+        return response.headers["X-Ratelimit-Remaining"]
+
+    assert [remaining("10.9.8.7"), remaining("10.9.8.7"), remaining("10.6.5.4")] == [
+        "89",
+        "88",
+        "89",
+    ]
+
+
+def test_moderators_see_a_workers_own_address_behind_a_trusted_proxy() -> None:
+    http = private(Clock(), server={"trusted_proxies": ["127.0.0.1"]})
+    headers = {"apikey": WORKERS_KEY}
+    http.post(POP, json=OFFER, headers={**headers, "X-Forwarded-For": "10.9.8.7"})
+    worker = http.get(f"/api/v2/workers/name/{OFFER['name']}", headers=headers).get_json()
+    assert worker["ipaddr"] == "10.9.8.7"
+
+
 def test_what_workers_and_waiting_clients_repeat_is_logged_only_with_a_result(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

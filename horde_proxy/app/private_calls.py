@@ -42,7 +42,7 @@ def register(private: Flask, proxy: Flask) -> None:
     def begin() -> None:
         if FROM_OUTSIDE in request.environ:
             g.began = time.monotonic()
-            client = client_address(context())
+            client = g.client_address = client_address(context())
             g.record = RequestLog(
                 uuid.uuid4().hex, request.method, shown_path(request.path), client
             )

@@ -38,6 +38,11 @@ def api_key() -> str | None:
     return request.headers.get("apikey")
 
 
+def caller_address() -> str:
+    """The caller's address, also where the application knows it from a proxy in front."""
+    return str(g.get("client_address", request.remote_addr or ""))
+
+
 def checked_key(horde: PrivateHorde, *, as_worker: bool = False, shared: bool = False) -> str:
     """The call's key. Raises HordeError for a wrong one, so that no stranger's body is read.
 

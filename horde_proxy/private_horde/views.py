@@ -1,7 +1,8 @@
 """The routes of the private horde as a Flask blueprint: read, call, return.
 
 Beside it, only `routing` and the modules `*_views` know Flask. Headers and errors here are
-always those of AI-Horde, whatever the rest of the application does. For the application's log, `g`
+always those of AI-Horde, whatever the rest of the application does. The application may set
+`g.client_address`, where a proxy in front has another address. For the application's log, `g`
 has the caller's `username` and the code of a `refusal`, where there are any; `is_poll` marks calls
 that are repeated every second and brought nothing, `is_unknown_path` those of no route.
 """
@@ -26,7 +27,15 @@ from horde_proxy.private_horde.fleet_views import FLEET_ROUTES
 from horde_proxy.private_horde.horde import PrivateHorde
 from horde_proxy.private_horde.moderation_views import MODERATION_ROUTES
 from horde_proxy.private_horde.people_views import PEOPLE_ROUTES
-from horde_proxy.private_horde.routing import HordeRoute, answer, api_key, body, checked_key, count
+from horde_proxy.private_horde.routing import (
+    HordeRoute,
+    answer,
+    api_key,
+    body,
+    caller_address,
+    checked_key,
+    count,
+)
 from horde_proxy.private_horde.stream_views import stream_routes
 
 # The real horde answers other methods of a known path with its own JSON, so all are routed here.
@@ -85,7 +94,7 @@ def _endpoint(horde: PrivateHorde, route: HordeRoute) -> Callable[..., Response]
 
 def _check_rate(horde: PrivateHorde, route: HordeRoute) -> None:
     """Count the call, set the rate headers for the answer, and refuse a call too many (429)."""
-    address = request.remote_addr or ""
+    address = caller_address()
     state = horde.count_call(route.rate, address, request.method, request.path, api_key())
     if state is None:
         return
@@ -104,7 +113,7 @@ def _check_rate(horde: PrivateHorde, route: HordeRoute) -> None:
 def _submit(horde: PrivateHorde) -> tuple[Any, int]:
     # The answer to a dry run has no id and status 200 (capture text_dry_run).
     key = checked_key(horde, shared=True)
-    result = horde.submit(key, body(), request.remote_addr or "")
+    result = horde.submit(key, body(), caller_address())
     return result, 202 if "id" in result else 200
 
 
@@ -119,7 +128,7 @@ def _cancel(horde: PrivateHorde, request_id: str) -> tuple[Any, int]:
 
 def _pop(horde: PrivateHorde) -> tuple[Any, int]:
     key = checked_key(horde, as_worker=True)
-    result = horde.pop(key, body(), request.remote_addr or "")
+    result = horde.pop(key, body(), caller_address())
     g.is_poll = result["id"] is None
     return result, 200
 
