@@ -6,7 +6,7 @@ The horde's sleep is a script of the test: what happens while a client or a work
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -38,7 +38,9 @@ class Streaming(World):
         assert response.status_code == 200, response.json
         return response.json
 
-    def events(self, request_id: str, query: str = "", **headers: str) -> Iterator[Any]:
+    def events(
+        self, request_id: str, query: str = "", **headers: str
+    ) -> Generator[Any, None, None]:
         """(name, id, data) of the events of a stream; None for a comment."""
         response = self.client.get(STREAM + request_id + query, headers=headers, buffered=False)
         assert response.status_code == 200, response.json
@@ -170,6 +172,19 @@ def test_too_many_streams_end_at_once_and_say_what_to_do() -> None:
             {"message": "There are too many streams. Poll the request's status instead."},
         )
     ]
+
+
+def test_one_request_has_four_streams_at_most_and_leaves_the_others_to_other_requests(
+    world: Streaming,
+) -> None:
+    request_id = world.submit()
+    streams = [world.events(request_id) for _ in range(4)]
+    assert [next(stream)[0] for stream in streams] == ["status"] * 4
+    message = "There are too many streams. Poll the request's status instead."
+    assert list(world.events(request_id)) == [("error", None, {"message": message})]
+    assert next(world.events(world.submit()))[0] == "status"
+    streams[0].close()
+    assert next(world.events(request_id))[0] == "status"
 
 
 def test_the_results_of_one_request_grow_side_by_side(world: Streaming) -> None:

@@ -21,6 +21,8 @@ from horde_proxy.private_horde.records import TextRequest
 
 _MOST_REQUESTS = 10_000
 """Requests whose texts are remembered: more than a horde's workers write at a time."""
+_MOST_OF_REQUEST = 4
+"""Watchers of one request: a client and its reconnections. More would take the places of others."""
 _SAVE_SECONDS = 1.0
 """The least time between two saves of a text that grows."""
 _ALIVE_SECONDS = 5.0
@@ -30,7 +32,7 @@ _FAKE_SLEEP = 0.05
 
 
 class TooManyStreams(Exception):
-    """As many threads wait for texts as may."""
+    """As many threads wait for texts as may, for all or for those of one request."""
 
 
 @dataclass(eq=False)
@@ -85,7 +87,8 @@ class Watch:
 class GrowingTexts:
     """The growing texts of all requests. Thread-safe. `sleep` replaces the waiting, for tests.
 
-    At most `most_watchers` watch at a time: each of them keeps a thread of the server.
+    At most `most_watchers` watch at a time, four of them the same request: each of them keeps a
+    thread of the server.
     """
 
     def __init__(
@@ -151,7 +154,9 @@ class GrowingTexts:
         Raises TooManyStreams.
         """
         with self._lock:
-            if self._watchers >= self._most_watchers:
+            known = self._entries.get(request_id)
+            is_crowded = known is not None and known.watchers >= _MOST_OF_REQUEST
+            if is_crowded or self._watchers >= self._most_watchers:
                 raise TooManyStreams()
             self._watchers += 1
             entry = self._entry(request_id)
