@@ -136,6 +136,11 @@ def test_keys_are_made_rotated_and_deleted(shell: Shell) -> None:
     assert shell.json("show", "ann")["keys"] == []
 
 
+def test_the_help_says_which_key_a_rotation_leaves(shell: Shell) -> None:
+    text = " ".join(shell.out("key", "--help").split())
+    assert "All other keys stop working but the settings' key, which is changed there." in text
+
+
 def test_invitations_are_made_listed_and_withdrawn(shell: Shell) -> None:
     result = shell.run("invite", "--uses", "3", "--days", "0", "--note", "family")
     assert len(result.stdout.strip()) == 22

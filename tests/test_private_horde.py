@@ -17,6 +17,7 @@ from horde_proxy.private_horde import OpenRequest, PrivateHorde, balances, bluep
 from horde_proxy.private_horde.records import (
     AccountKey,
     Charge,
+    HordeAccount,
     Job,
     LedgerEntry,
     Payload,
@@ -870,6 +871,25 @@ def test_no_key_and_no_prompt_shows_in_a_repr(world: World) -> None:
     assert shown.count(request_id) == 4
     assert not any(word in shown for word in ("a secret", "a confession"))
     assert not any(key in shown for key in (ALICE, BOB, OWNER))
+
+
+def test_a_wrong_key_is_answered_with_where_to_get_one(world: World) -> None:
+    assert world.post(ASYNC, "wrong", {"prompt": "x"}).get_json()["message"] == (
+        "No user matching sent API Key. Use the key that you got when you joined this horde."
+    )
+
+
+def test_a_blocked_account_may_be_deleted_by_itself(world: World) -> None:
+    number = world.user(BOB)["id"]
+    with world.horde.store.transaction() as tx:
+        bob = tx.lock(HordeAccount, number)
+        assert bob is not None
+        bob.blocked = True
+        tx.save(bob)
+    assert refused(world.post(ASYNC, BOB, {"prompt": "x"})) == (403, "BlockedUser")
+    deleted = world.client.delete(f"/api/v2/users/{number}", headers={"apikey": BOB})
+    assert deleted.status_code == 200
+    assert refused(world.post(ASYNC, BOB, {"prompt": "x"})) == (403, "DeletedUser")
 
 
 def test_a_wrong_key_is_not_repeated(world: World) -> None:

@@ -25,6 +25,7 @@ from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.registration import DEFAULT_DAYS, MOST_USES
 from horde_proxy.private_horde.roles import ADMIN, ROLES
 
+_ROTATE = "All other keys stop working but the settings' key, which is changed there."
 _IN_MEMORY = (
     'This horde is kept in memory (private_horde.database = "memory"), so there is nothing to '
     "change from outside. Use its API, or keep it in a database."
@@ -259,7 +260,7 @@ def delete(name: str, as_json: bool, path: str | None) -> None:
 @users.command("key")
 @click.argument("name")
 @click.option("--label", default="", help="What the key is for, such as a device.")
-@click.option("--rotate", is_flag=True, help="All other keys of the account stop working.")
+@click.option("--rotate", is_flag=True, help=_ROTATE)
 @click.option("--delete", "fingerprint", metavar="FINGERPRINT", help="Delete a key (`users show`).")
 @_json_option
 @config_option

@@ -36,9 +36,9 @@ _SENTENCES: Mapping[str, str] = {
         "aborted! Please check your worker speed - generations must complete within "
         "{ttl:.0f} seconds (minimum ~1 it/s, higher for large requests)!"
     ),
+    # The real horde's second sentence sends people to its own registration.
     "InvalidAPIKey": (
-        "No user matching sent API Key. Have you remembered to register at "
-        "https://stablehorde.net/register ?"
+        "No user matching sent API Key. Use the key that you got when you joined this horde."
     ),
     "KudosUpfront": (
         "Due to heavy demand, for requests over {limit} tokens, the client needs to "
