@@ -19,6 +19,7 @@ LONGEST_PROBE = 300.0
 """Seconds. Proxies that cut silent answers off do so within five minutes."""
 _SLICE = 0.5
 """The shortest interval, and between two looks at the client (s)."""
+_NO_WORKER = "No worker of the private horde is online."
 blueprint = Blueprint("health", __name__)
 
 
@@ -30,13 +31,20 @@ def live() -> Response:
 
 @blueprint.get("/health/ready")
 def ready() -> tuple[Response, int]:
-    """200 when some model is available, or else 503 with the reason."""
+    """200 when some model is available, or else 503 with the reason.
+
+    A private horde without a model is ready: its workers come through the load balancer that asks.
+    """
+    ctx = current_context()
     try:
-        models = sum(map(is_available, current_context().router.models()))
+        models = sum(map(is_available, ctx.router.models()))
     except ProxyError as exc:
         return jsonify({"status": "unavailable", "models": 0, "reason": exc.message}), 503
-    status = "ok" if models else "unavailable"
-    return jsonify({"status": status, "models": models}), 200 if models else 503
+    if models:
+        return jsonify({"status": "ok", "models": models}), 200
+    if ctx.serving.has_horde_pages:
+        return jsonify({"status": "ok", "models": 0, "reason": _NO_WORKER}), 200
+    return jsonify({"status": "unavailable", "models": 0}), 503
 
 
 @blueprint.get("/health/probe")

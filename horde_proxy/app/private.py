@@ -17,6 +17,7 @@ from horde_proxy.app.runtime import Runtime
 from horde_proxy.bodies import Request
 from horde_proxy.config import Config, ConfigError
 from horde_proxy.config.hordes import HORDE_THREADS
+from horde_proxy.config.owner_key import keep_owner_key
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.web.sessions import Sessions
 
@@ -46,11 +47,13 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
     from horde_proxy.private_horde import PrivateHorde, blueprint
     from horde_proxy.private_horde.streams import StreamRules
 
-    key = settings.private_horde.api_key or runtime.new_secret()
     strict = settings.private_horde.strict
     url = settings.private_horde.database_url()
+    store = runtime.open_horde_store(url) if url else None
+    kept = settings.private_horde.api_key or (_kept_key(settings) if store else None)
+    key = kept or runtime.new_secret()
     horde = PrivateHorde(
-        store=runtime.open_horde_store(url) if url else None,
+        store=store,
         clock=runtime.now,
         ticks=runtime.clock,
         wall_clock=runtime.now,
@@ -63,7 +66,7 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
             most_streams=settings.server.places + HORDE_THREADS // 2,
         ),
     )
-    _ensure_owner(horde, key, is_from_settings=settings.private_horde.api_key is not None)
+    _ensure_owner(horde, key, is_from_settings=kept is not None)
     _call_webhooks(horde, settings, runtime)
     private = Flask("private_horde", static_folder=None)
     private.request_class = Request
@@ -75,6 +78,15 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         private.wsgi_app, pages.wsgi_app, app.wsgi_app
     )
     return PrivateApp(private, key, strict)
+
+
+def _kept_key(settings: Config) -> str | None:
+    """The owner's key in its file; None where there can be none. Raises ConfigError."""
+    path = settings.private_horde.owner_key_file()
+    try:
+        return None if path is None else keep_owner_key(path)
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{exc}; or set private_horde.api_key") from exc
 
 
 def _pages(app: Flask, horde: PrivateHorde, runtime: Runtime) -> Flask:

@@ -22,6 +22,7 @@ from horde_proxy.app.assembly import Assembly, build, proxy_for
 from horde_proxy.app.runtime import Runtime
 from horde_proxy.caching.background import inline
 from horde_proxy.commands.console import echo, say
+from horde_proxy.commands.horde_database import has_file, open_horde
 from horde_proxy.commands.options import config_option, load_settings
 from horde_proxy.config import Config, ConfigError, exposures
 from horde_proxy.errors import InvalidApiKey, ProxyError
@@ -106,7 +107,7 @@ def check_horde(
     The first failure that makes the rest impossible ends the checks.
     """
     if settings.private_horde.enabled:
-        yield Finding("horde: the private one, in the proxy's own process")
+        yield _private_horde(settings)
     if not _uses_main_horde(settings):
         return
     url, shown = settings.horde.url, without_login(settings.horde.url)
@@ -124,6 +125,22 @@ def check_horde(
     client = HordeClient(url, session, contact=settings.horde.contact, timeout=_TIMEOUT)
     yield _key(client, settings.horde.api_key, now())
     yield _models(client)
+
+
+def _private_horde(settings: Config) -> Finding:
+    """Whether the private horde's database can be read, and what is in it."""
+    what = "horde: the private one, in the proxy's own process"
+    if settings.private_horde.database_url() is None:
+        return Finding(f"{what}, in memory: a restart loses everything")
+    if not has_file(settings):
+        path = settings.private_horde.database_file()
+        return Finding(f"{what}; the first start makes its database {path}")
+    try:
+        with open_horde(settings) as horde:
+            count, workers = len(horde.administration.users()), len(horde.fleet.workers())
+    except click.ClickException as exc:
+        return Finding(f"{what}: {exc.message}", "correct private_horde.database, or its server")
+    return Finding(f"{what}: {count} accounts, {workers} workers online")
 
 
 def _uses_main_horde(settings: Config) -> bool:

@@ -24,8 +24,10 @@ import requests
 
 from horde_proxy.aihorde.rest import KEY_BYTES
 from horde_proxy.commands import console
+from horde_proxy.commands.horde_welcome import own_command, reachable_url
 from horde_proxy.commands.options import bind_option, config_option, load_settings, server_flags
 from horde_proxy.config import Config
+from horde_proxy.config.owner_key import keep_owner_key
 from horde_proxy.serving import CannotListen, check_port_free
 from horde_proxy.upstreams.sessions import new_session
 from horde_proxy.worker import model_file
@@ -95,17 +97,13 @@ class KeptHorde:
 def keep_in(settings: Config, folder: str) -> KeptHorde:
     """The horde of a folder, which is made if need be. Raises DemoError."""
     directory = Path(folder).expanduser().absolute()
-    path = directory / "owner.key"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            key = settings.private_horde.api_key or secrets.token_urlsafe(KEY_BYTES)
-            # Only its owner may read it, from the moment when it is made.
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(key)
-        key = settings.private_horde.api_key or path.read_text().strip()
+        key = settings.private_horde.api_key or keep_owner_key(directory / "owner.key")
     except OSError as exc:
         raise DemoError(f"the demo cannot keep its horde in {directory}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise DemoError(str(exc)) from exc
     return KeptHorde(f"sqlite:///{directory / 'horde.db'}", key)
 
 
@@ -150,7 +148,7 @@ def run(
         kept = KeptHorde(settings.private_horde.database or "memory", key)
     key = kept.key
     environ = {**os.environ, **_variables(settings, kept)}
-    url = f"http://{_reachable(bind)}"
+    url = reachable_url(bind) or ""
     report("Starting the proxy and its workers ...")
     with _interruptible(), _processes(report) as processes:
         processes.append(_start(["serve", *(["--config", path] if path else [])], environ))
@@ -208,13 +206,6 @@ def _check_bind(bind: str) -> None:
         check_port_free(bind)
     except CannotListen as exc:
         raise DemoError(str(exc)) from exc
-
-
-def _reachable(bind: str) -> str:
-    """The HOST:PORT under which a client of this machine reaches the proxy."""
-    host, _, port = bind.rpartition(":")
-    # Nothing is bound here: it replaces the address that means all.
-    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]") else bind  # noqa: S104
 
 
 @contextmanager
@@ -307,7 +298,7 @@ def _welcome(url: str, bind: str, key: str) -> str:
         f"In a browser:     {url}/",
         f"Horde's members:  {url}/page/horde/ (sign in with the key below)",
         "Another worker (echo, or the URL of your own KoboldCpp, Ollama or llama.cpp):",
-        f"  {_own_command()} worker --horde {url} --api-key {key} --backend echo",
+        f"  {own_command()} worker --horde {url} --api-key {key} --backend echo",
         "Ctrl-C stops everything.",
     ]
     if not bind.startswith(("127.", "localhost:", "[::1]:")):
@@ -330,12 +321,6 @@ def _first_chat(url: str, models: Sequence[str]) -> list[str]:
         # Quoted, for a model's name may hold a quotation mark and a command after it.
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d {quote(body)}",
     ]
-
-
-def _own_command() -> str:
-    """The command as the user typed it, so that a printed line can be pasted."""
-    called = sys.argv[0]
-    return called if called.endswith("horde-proxy") else f"{sys.executable} -m horde_proxy"
 
 
 def _main_model(models: Sequence[str]) -> str:

@@ -13,15 +13,22 @@ config_option = click.option(
     "--config", "path", metavar="FILE", help="Settings, TOML or Python [HORDE_PROXY_CONFIG]."
 )
 bind_option = click.option("--bind", metavar="HOST:PORT", help="Where to listen.")
+log_format_option = click.option(
+    "--log-format", type=click.Choice(["text", "json"]), help="How to log to stderr."
+)
 url_option = click.option(
     "--url", metavar="URL", help="The proxy to talk to, up to /v1 [where `serve` listens]."
 )
 
 
-def load_settings(path: str | None, flags: dict[str, Any] | None = None) -> Config:
+def load_settings(
+    path: str | None,
+    flags: dict[str, Any] | None = None,
+    defaults: dict[str, Any] | None = None,
+) -> Config:
     """The settings of a file, the environment and flags. Raises ClickException."""
     try:
-        return config.load(path, flags=flags)
+        return config.load(path, flags=flags, defaults=defaults)
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from exc
 

@@ -14,22 +14,15 @@ from typing import Any
 
 import click
 
-from horde_proxy.app.private import access_rules
 from horde_proxy.commands.console import echo, say
-from horde_proxy.commands.options import config_option, load_settings
+from horde_proxy.commands.horde_database import stored_horde
+from horde_proxy.commands.options import config_option
 from horde_proxy.commands.table import aligned
-from horde_proxy.database.errors import DatabaseError
-from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.administration import Administration
-from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.registration import DEFAULT_DAYS, MOST_USES
 from horde_proxy.private_horde.roles import ADMIN, ROLES
 
 _ROTATE = "All other keys stop working but the settings' key, which is changed there."
-_IN_MEMORY = (
-    'This horde is kept in memory (private_horde.database = "memory"), so there is nothing to '
-    "change from outside. Use its API, or keep it in a database."
-)
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
 
@@ -288,27 +281,9 @@ def key(
 
 @contextmanager
 def _horde(path: str | None) -> Iterator[Administration]:
-    """The horde of the settings. Its errors end the command."""
-    settings = load_settings(path)
-    url = settings.private_horde.database_url()
-    if url is None:
-        raise click.ClickException(_IN_MEMORY)
-    if not settings.private_horde.enabled:
-        say("The private horde is off: set private_horde.enabled = true to serve its members.")
-    from horde_proxy.private_horde.store.opening import open_store
-
-    store = open_store(url)
-    try:
-        horde = PrivateHorde(
-            store=store,
-            access=access_rules(settings),
-            kudos=settings.private_horde.kudos == "on",
-        )
+    """What an operator may do in the horde of the settings. Its errors end the command."""
+    with stored_horde(path) as horde:
         yield horde.administration
-    except (DatabaseError, HordeError) as exc:
-        raise click.ClickException(str(exc)) from exc
-    finally:
-        store.close()
 
 
 def _print_user(user: dict[str, Any], as_json: bool) -> None:

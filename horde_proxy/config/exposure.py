@@ -62,7 +62,10 @@ def exposures(settings: Config) -> Iterator[Exposure]:
     }
     for name, url in databases.items():
         if url is not None and url.startswith("sqlite:///"):
-            yield from _of_database(name, url.removeprefix("sqlite:///").partition("?")[0])
+            yield from _of_private_file(name, url.removeprefix("sqlite:///").partition("?")[0])
+    key_file = private.owner_key_file() if private.enabled else None
+    if key_file is not None:
+        yield from _of_private_file("the private horde's key", str(key_file))
 
 
 def _of_settings(file: SettingsFile, settings: Config) -> Iterator[Exposure]:
@@ -80,8 +83,8 @@ def _of_settings(file: SettingsFile, settings: Config) -> Iterator[Exposure]:
     yield from _of_folders(path)
 
 
-def _of_database(name: str, path: str) -> Iterator[Exposure]:
-    """The file of keys' digests, keys of hordes and usage: whoever writes it may add a key."""
+def _of_private_file(name: str, path: str) -> Iterator[Exposure]:
+    """A file with keys, or with their digests: whoever writes it may add a key."""
     status = status_of(path)
     if status is None:
         return

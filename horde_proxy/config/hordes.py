@@ -31,6 +31,7 @@ _LIMIT = re.compile(r"[1-9][0-9]*/(?:second|minute|hour|day)")
 
 
 _MEMORY = "memory"
+_SQLITE = "sqlite:///"
 HORDE_THREADS = 96
 """Threads for calls of the private horde that wait: 32 pops of workers, and streams of clients."""
 
@@ -110,7 +111,8 @@ class PrivateHordeSettings(Section):
     """`off`: all is free, nothing is earned, and the accounts that got least in the last hour come
     first."""
     api_key: Annotated[Annotated[SentKey, Field(min_length=8)] | None, Field(repr=False)] = None
-    """The key of its owner and of the owner's workers. Not set: a new one at each start."""
+    """The key of its owner and of the owner's workers. Not set: the one in `owner.key`, a file that
+    is made beside the database's; without a file of SQLite, a new one at each start."""
     registration: Literal["open", "invitation", "closed"] = "invitation"
     """Who may make an account: everybody, those who were invited, or nobody; `users add` can."""
     anonymous: bool | None = None
@@ -130,6 +132,21 @@ class PrivateHordeSettings(Section):
         if self.database == _MEMORY:
             return None
         return self.database or horde_file()
+
+    def owner_key_file(self) -> Path | None:
+        """The file that holds the owner's key; None where `api_key` does, or there is no file.
+
+        Hosts that share a PostgreSQL do not share their files: each would end the others' keys.
+        """
+        path = self.database_file()
+        return None if path is None or self.api_key is not None else path.parent / "owner.key"
+
+    def database_file(self) -> Path | None:
+        """The file of SQLite in which the horde is kept, if it is in one."""
+        url = self.database_url() or ""
+        if not url.startswith(_SQLITE):
+            return None
+        return Path(url.removeprefix(_SQLITE).partition("?")[0]).absolute()
 
     @field_validator("database")
     @classmethod

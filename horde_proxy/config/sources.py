@@ -41,17 +41,19 @@ def load(
     path: str | None = None,
     environ: Mapping[str, str] = os.environ,
     flags: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
     """The configuration of a file (`path`, or HORDE_PROXY_CONFIG), the environment and flags.
 
-    `flags` is nested like the file: {"server": {"bind": ...}}. Raises ConfigError.
+    `flags` is nested like the file: {"server": {"bind": ...}}; so are `defaults`, which hold where
+    nothing else sets a value. Raises ConfigError.
     """
     name = file_of(path, environ)
     file, names = read_file(name) if name else (None, {})
     layers: list[Layer] = [(file.path, _settings_in(file, names))] if file else []
     layers += _environment(environ, _host(layers[0][1] if layers else {}))
     layers += [("the command line", flags or {})]
-    merged = reduce(_merge, (tree for _, tree in layers))
+    merged = reduce(_merge, (tree for _, tree in layers), defaults or {})
     try:
         config = Config.model_validate(merged)
     except ValidationError as exc:

@@ -55,6 +55,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _SEE = ["/v1/models", "/v1/endpoints", "/v1/usage", "/health/ready"]
+_SEE_OF_HORDE = ["/page/horde/", "/api/v2/status/models?type=text", "/api/v2/workers"]
 
 blueprint = Blueprint("page", __name__, template_folder="templates")
 
@@ -70,8 +71,9 @@ def _add_headers(response: Response) -> Response:
 def index() -> Response:
     """The page, or the login form; for clients that do not accept HTML, a list of routes."""
     if "text/html" not in request.headers.get("Accept", ""):
-        hint = {"object": "horde-proxy", "version": current_context().serving.version, "see": _SEE}
-        response = jsonify(hint)
+        serving = current_context().serving
+        see = _SEE + (_SEE_OF_HORDE if serving.has_horde_pages else [])
+        response = jsonify({"object": "horde-proxy", "version": serving.version, "see": see})
     elif login.visitor_is_allowed():
         response = _page(current_context())
     else:
