@@ -57,6 +57,19 @@ def events(pieces: Iterable[bytes], secrets: Iterable[str] = ()) -> Iterator[Eve
         yield _checked(event, name, secrets)
 
 
+def line_events(pieces: Iterable[bytes]) -> Iterator[Event]:
+    """The events of a body that has one JSON object in each line, as Ollama's own API writes it.
+
+    Raises UpstreamFailed as `events` does.
+    """
+    for line in _lines(_texts(pieces)):
+        if text := line.strip():
+            is_whole, event = _parsed(text)
+            if not is_whole:
+                raise UpstreamFailed("it sent a line that is not JSON, or broke it off")
+            yield _checked(event, "", ())
+
+
 def _texts(pieces: Iterable[bytes]) -> Iterator[str]:
     """The decoded pieces, without a byte order mark. Bytes that are not UTF-8 become U+FFFD."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import requests
 
 from horde_proxy.protocol.models import as_mapping
+from horde_proxy.upstreams.openai.events import line_events
 from horde_proxy.upstreams.openai.model_list import is_usable_id
 from horde_proxy.upstreams.openai.native_apis import ShownModels, native_facts
 from horde_proxy.worker.backends.base import Payload, ServerState
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.samplers import OLLAMA
-from horde_proxy.worker.backends.server import ModelServer, asking, get, text_at
+from horde_proxy.worker.backends.server import ModelServer, asking, get, text_at, value_at
 from horde_proxy.worker.backends.server_state import Read, ollama_state
 
 
@@ -35,14 +37,25 @@ class OllamaServer(ModelServer):
         return [ServerModel(name, known) for name, known in facts.items()]
 
     def generate(self, payload: Payload, cancelled: Callable[[], bool]) -> str:
-        body = {
+        body = {**self._body(payload), "stream": False}
+        return text_at(self.post("/api/generate", body, cancelled), "response")
+
+    def stream(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
+        """As `generate`, as the server writes it: a line with `done` is the last."""
+        body = {**self._body(payload), "stream": True}
+        for line in self.events("/api/generate", body, cancelled, read=line_events):
+            yield text_at(line, "response")
+            if value_at(line, "done"):
+                return
+        raise self.broken_off()
+
+    def _body(self, payload: Payload) -> dict[str, Any]:
+        return {
             "model": self.model,
             "prompt": payload["prompt"],
             "raw": True,
-            "stream": False,
             "options": self.translated(payload, OLLAMA),
         }
-        return text_at(self.post("/api/generate", body, cancelled), "response")
 
     def current_state(self, read: Read) -> ServerState | None:
         return ollama_state(read)

@@ -18,7 +18,7 @@ from horde_proxy.worker.backends import samplers, server_state
 from horde_proxy.worker.backends.base import BackendOptions, Payload, ServerState
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.samplers import Dialect
-from horde_proxy.worker.backends.server import ModelServer, asking, text_at
+from horde_proxy.worker.backends.server import ModelServer, asking, text_at, value_at
 from horde_proxy.worker.backends.server_state import Read
 
 
@@ -75,10 +75,15 @@ class OpenAIServer(ModelServer):
     def stream(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
         """As `generate`, as the server writes it."""
         body = {**self._body(payload), "stream": True}
+        is_whole = False
         for event in self.events("/v1/completions", body, cancelled):
             # Some servers end with an event that has the usage, and no choices.
-            if event.get("choices"):
+            if event and event.get("choices"):
                 yield text_at(event, "choices", 0, "text")
+                is_whole = is_whole or bool(value_at(event, "choices", 0).get("finish_reason"))
+            is_whole = is_whole or event is None
+        if not is_whole:
+            raise self.broken_off()
 
     def _body(self, payload: Payload) -> dict[str, Any]:
         return {

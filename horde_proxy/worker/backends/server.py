@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import requests
@@ -19,7 +19,7 @@ from horde_proxy.errors import UpstreamFailed
 from horde_proxy.json_reading import parse_json
 from horde_proxy.printable import without_login
 from horde_proxy.upstreams.disconnects import WatchedAdapter
-from horde_proxy.upstreams.openai.events import events
+from horde_proxy.upstreams.openai.events import Event, events
 from horde_proxy.upstreams.openai.native_apis import Ask
 from horde_proxy.upstreams.sessions import new_session
 from horde_proxy.worker.backends import calls
@@ -44,11 +44,20 @@ from horde_proxy.worker.backends.server_state import Read
 # What servers answer to a job that they cannot do: 400 where the prompt is too long or a value is
 # out of range, 413 for its size, 422 (FastAPI) for a field of another type.
 _REFUSALS = (400, 413, 422)
-# What concerns all jobs: a key that is wrong, a model that is gone, a server that still loads (503,
-# llama.cpp) or is full (429).
-_DOWN = (401, 403, 404, 429, 502, 503, 504)
+# What concerns all jobs: a key that is wrong, a server that still loads (503, llama.cpp) or is full
+# (429).
+_DOWN = (401, 403, 429, 502, 503, 504)
+# No such path (404, 405 where it is for other methods, 501), or a model that is gone (404).
+_NO_ROUTE = (404, 405, 501)
+
+ReadEvents = Callable[[Iterable[bytes]], Iterator[Event | None]]
+"""Reads the pieces of a body as events; None says that the body is complete."""
 
 log = logging.getLogger(__name__)
+
+
+class NoSuchRoute(BackendDown):
+    """The server does not know the path, or the model."""
 
 
 class ModelServer(ABC):
@@ -154,7 +163,7 @@ class ModelServer(ABC):
             raise BackendDown(
                 f"the backend at {self.shown_url} failed: {type(exc).__name__}"
             ) from exc
-        self._check_status(response)
+        self.check_status(response)
         try:
             return parse_json(response.content)
         # No JSON, or thousands of brackets.
@@ -162,16 +171,23 @@ class ModelServer(ABC):
             raise BackendError(f"the backend at {self.shown_url} sent no JSON") from exc
 
     def events(
-        self, path: str, body: Mapping[str, Any], cancelled: Callable[[], bool]
-    ) -> Iterator[Mapping[str, Any]]:
-        """The JSON objects of an event stream, as they come. Raises BackendError."""
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        cancelled: Callable[[], bool],
+        *,
+        read: ReadEvents = events,
+        check: Callable[[requests.Response], None] | None = None,
+    ) -> Iterator[Event | None]:
+        """The JSON objects of a stream, as they come; None once it says that it is complete.
+
+        `read` knows the stream's format, `check` raises BackendError for an error's status. Raises
+        BackendError.
+        """
         try:
             with calls.stream(self._session, self.url + path, body, cancelled) as response:
-                self._check_status(response)
-                for event in events(calls.pieces(response)):
-                    if event is None:
-                        return
-                    yield event
+                (check or self.check_status)(response)
+                yield from read(calls.pieces(response))
         except calls.CallCancelled as exc:
             raise BackendError("the call was cancelled", "cancelled by the worker") from exc
         except UpstreamFailed as exc:
@@ -180,6 +196,10 @@ class ModelServer(ABC):
             raise BackendDown(
                 f"the backend at {self.shown_url} failed: {type(exc).__name__}"
             ) from exc
+
+    def broken_off(self) -> BackendError:
+        """The error for a text that ended in the middle."""
+        return BackendError(f"the backend at {self.shown_url} broke the text off")
 
     def translated(self, payload: Payload, dialect: Dialect) -> dict[str, Any]:
         """The sampling of a payload in the server's words. What it does not know is logged once."""
@@ -191,13 +211,16 @@ class ModelServer(ABC):
             log.warning("the backend at %s does not know %s: it is left out", self.shown_url, name)
         return body
 
-    def _check_status(self, response: requests.Response) -> None:
+    def check_status(self, response: requests.Response) -> None:
+        """Raises BackendError for an error's status."""
         status = response.status_code
         if response.ok:
             return
         message = f"the backend at {self.shown_url} answered with status {status}"
         if status in _REFUSALS:
             raise JobRefused(message, f"the backend refuses the job with status {status}")
+        if status in _NO_ROUTE:
+            raise NoSuchRoute(message)
         raise (BackendDown if status in _DOWN else BackendError)(message)
 
 
@@ -214,7 +237,7 @@ def get(
     With a body, it is the answer to a POST.
     """
     try:
-        return _value_at(_answer(session, url, body), *path)
+        return value_at(_answer(session, url, body), *path)
     except BackendError:
         return None
 
@@ -236,13 +259,14 @@ def _answer(session: requests.Session, url: str, body: Mapping[str, Any] | None)
 
 def text_at(answer: Any, *path: str | int) -> str:
     """The text at a path in an answer. Raises BackendError."""
-    text = _value_at(answer, *path)
+    text = value_at(answer, *path)
     if not isinstance(text, str):
         raise BackendError("the backend's answer contains no text")
     return text
 
 
-def _value_at(value: Any, *path: str | int) -> Any:
+def value_at(value: Any, *path: str | int) -> Any:
+    """The value at a path in an answer. Raises BackendError."""
     try:
         for step in path:
             value = value[step]
