@@ -68,8 +68,8 @@ def texts(events: Iterator[Any]) -> list[Any]:
 
 
 def test_each_answer_announces_the_extensions(world: Streaming) -> None:
-    assert world.get("status/heartbeat").headers["Horde-Extensions"] == "stream, wait"
-    assert world.get("status/capabilities").json == {"extensions": ["stream", "wait"]}
+    assert world.get("status/heartbeat").headers["Horde-Extensions"] == "stream, wait, chat"
+    assert world.get("status/capabilities").json == {"extensions": ["stream", "wait", "chat"]}
 
 
 def test_a_horde_without_extensions_has_the_routes_of_ai_horde_only() -> None:

@@ -29,7 +29,7 @@ def check_account(fields: Fields, account: HordeAccount) -> None:
     # A service may name the user that it acts for. The name has no effect on billing or limits.
     if fields["proxied_account"] is not None and not account.service:
         raise refusal("OnlyServiceAccountProxy")
-    if fields["prompt"] == "":
+    if fields["prompt"] == "" and fields["chat"] is None:
         raise refusal("MissingPrompt")
 
 

@@ -4,13 +4,18 @@
     job of worker 2                    " France is"   `begun` = 14: the prompt ends with the text
     result             "The capital of France is"
 
+A chat goes on with the partial answer as its last message, or begins anew (see `chats.resumed`).
+
 Pure rules over the store; what readers see meanwhile is in `growing_texts`.
 """
 
 from __future__ import annotations
 
-from horde_proxy.aihorde import kudos
+from typing import Any
+
+from horde_proxy.aihorde import kudos, transcript
 from horde_proxy.aihorde.limits import TEXT_PARAMETERS
+from horde_proxy.private_horde import chats
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import GrowingText, Job, Payload, TextRequest
 
@@ -37,6 +42,21 @@ def begun_text(op: Operation, request: TextRequest, slot: int) -> str:
     # Only after a job has failed can there be any, so most pops need not look.
     text = op.tx.get(GrowingText, (request.id, slot)) if request.restarted else None
     return text.text if text else ""
+
+
+def resumed_text(op: Operation, request: TextRequest, slot: int) -> str:
+    """What the next job of a slot comes after. A chat that begins anew says so in its text."""
+    begun = begun_text(op, request, slot)
+    if not begun or not request.is_chat:
+        return begun
+    payload = op.tx.get(Payload, request.id)
+    growing = op.tx.get(GrowingText, (request.id, slot))
+    assert payload is not None and growing is not None
+    resumed = chats.resumed(begun, payload.chat)
+    if resumed != begun:
+        growing.text = resumed
+        op.tx.save(growing)
+    return resumed
 
 
 def save(op: Operation, job_id: str, text: str) -> None:
@@ -66,10 +86,13 @@ def keep(op: Operation, job: Job, text: str) -> None:
 
 def whole_text(op: Operation, job: Job, text: str) -> str:
     """The result of a job: what it continued, and its own text."""
-    if not job.begun:
-        return text
-    growing = op.tx.get(GrowingText, (job.request_id, job.slot))
-    return (growing.text[: job.begun] if growing else "") + text
+    return continued_text(op, job) + text
+
+
+def continued_text(op: Operation, job: Job) -> str:
+    """What a job continues. It does not change while the job is there."""
+    growing = op.tx.get(GrowingText, (job.request_id, job.slot)) if job.begun else None
+    return growing.text[: job.begun] if growing else ""
 
 
 def forget(op: Operation, request: TextRequest) -> None:
@@ -80,12 +103,28 @@ def forget(op: Operation, request: TextRequest) -> None:
 
 def continued(payload: Payload, text: str) -> Payload:
     """The payload of a job that goes on after this text, by fewer tokens."""
+    if payload.chat:
+        return _continued_chat(payload, text)
     if not text:
         return payload
-    length = payload.params["max_length"]
-    left = max(length - kudos.counted_tokens(len(text), length), _LEAST_TOKENS)
-    params = {**payload.params, "max_length": min(left, length)}
+    params = _shortened(payload.params, len(text))
     return Payload(payload.request_id, payload.prompt + text, params)
+
+
+def _continued_chat(payload: Payload, text: str) -> Payload:
+    """The same for a chat; its parameters have `continue` where the answer is begun."""
+    begun = transcript.fold(transcript.read(text))
+    if not begun.written:
+        return payload
+    params = {**_shortened(payload.params, begun.written), "continue": True}
+    return Payload(payload.request_id, "", params, chats.continued(payload.chat, begun))
+
+
+def _shortened(params: dict[str, Any], written: int) -> dict[str, Any]:
+    """Parameters for the rest of a text, of which so many characters are there."""
+    length = params["max_length"]
+    left = max(length - kudos.counted_tokens(written, length), _LEAST_TOKENS)
+    return {**params, "max_length": min(left, length)}
 
 
 def _texts(op: Operation, request: TextRequest) -> list[GrowingText]:

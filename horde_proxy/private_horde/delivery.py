@@ -16,7 +16,9 @@ from horde_proxy.private_horde import (
     reliability,
     uptime,
 )
+from horde_proxy.private_horde.chats import DeliveredChat
 from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
     HordeAccount,
@@ -112,6 +114,8 @@ def _offer(fields: dict[str, Any]) -> WorkerOffer:
         nsfw=fields["nsfw"],
         bridge_agent=fields["bridge_agent"],
         blacklist=tuple(_words(fields["blacklist"])),
+        # Those that nobody knows are not kept: a pop may name any number of them.
+        extensions=tuple(name for name in (CHAT,) if name in fields["extensions"]),
     )
 
 
@@ -141,36 +145,31 @@ def find_job(op: Operation, job_id: str, account: HordeAccount) -> tuple[Job, Te
     return newest, request
 
 
-def deliver(op: Operation, fields: dict[str, Any], job: Job, request: TextRequest) -> float:
+def deliver(
+    op: Operation,
+    fields: dict[str, Any],
+    job: Job,
+    request: TextRequest,
+    chat: DeliveredChat | None = None,
+) -> float:
     """Take a job's result, pay the worker's owner, bill the requester. The reward in kudos.
 
-    `fields`: see `schema.GENERATION`.
+    `fields`: see `schema.GENERATION`; `chat` is their text as it was read, for a chat.
     """
     accounts_of = op.tx.lock_all(HordeAccount, sorted({job.owner_id, request.account_id}))
     balances.lock_shared_key(op, request)
     worker = op.tx.lock(Worker, job.worker_id)
     if worker is None:
         raise refusal("InvalidJobID", id=job.id)
-    written = fields["generation"]
-    generation = StoredGeneration(
-        job.id,
-        request.id,
-        0,
-        continuation.whole_text(op, job, written),
-        fields["seed"],
-        fields["gen_metadata"],
-        fields["state"],
-        job.model,
-        worker.id,
-        worker.name,
-    )
-    reward = _reward(op, worker, job, request, len(written))
+    generation = _generation(op, fields, job, worker, chat)
+    written = chat.written if chat else len(fields["generation"])
+    reward = _reward(op, worker, job, request, written)
     # A censored text earns the full reward: the worker did the work.
     cost = reward + kudos.TAX if generation.state == "ok" else kudos.CENSORED_COST
     balances.charge(op, accounts_of[request.account_id], request, cost, balances.JOB, job.id)
     queue.deliver(op, request, job, generation)
     owner = accounts_of[job.owner_id]
-    tokens = kudos.counted_tokens(len(written), request.max_length)
+    tokens = kudos.counted_tokens(written, request.max_length)
     balances.earn(op, owner, reward, balances.REWARD, request_id=request.id, job_id=job.id)
     owner.jobs_done += 1
     owner.tokens_made += tokens
@@ -184,6 +183,29 @@ def deliver(op: Operation, fields: dict[str, Any], job: Job, request: TextReques
     # Totals count requested tokens, not generated ones (contract: stats/text/totals).
     counters.record(op, request.account_id, job.model, request.max_length, cost)
     return reward
+
+
+def _generation(
+    op: Operation,
+    fields: dict[str, Any],
+    job: Job,
+    worker: Worker,
+    chat: DeliveredChat | None,
+) -> StoredGeneration:
+    text = chat.transcript if chat else continuation.whole_text(op, job, fields["generation"])
+    return StoredGeneration(
+        job.id,
+        job.request_id,
+        0,
+        text,
+        fields["seed"],
+        fields["gen_metadata"],
+        fields["state"],
+        job.model,
+        worker.id,
+        worker.name,
+        chat.result if chat else {},
+    )
 
 
 def _reward(op: Operation, worker: Worker, job: Job, request: TextRequest, text: int) -> float:

@@ -68,6 +68,8 @@ def worker(view: WorkerView) -> Body:
         "models": list(record.models),
         "team": {"name": team.name if team else None, "id": team.id if team else None},
         "bridge_agent": record.bridge_agent,
+        # Ours: workers of AI-Horde have none.
+        **({"extensions": list(record.extensions)} if record.extensions else {}),
         "max_length": record.max_length,
         "max_context_length": record.max_context_length,
         **({"messages": messages} if messages or is_moderator else {}),

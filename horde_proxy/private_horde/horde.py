@@ -18,9 +18,11 @@ from typing import Any
 
 from horde_proxy.aihorde import limits
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
+from horde_proxy.aihorde.transcript import BadTranscript
 from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import (
     accounts,
+    chats,
     continuation,
     counters,
     delivery,
@@ -35,10 +37,12 @@ from horde_proxy.private_horde import (
     worker_messages,
 )
 from horde_proxy.private_horde.administration import Administration
+from horde_proxy.private_horde.chats import DeliveredChat
 from horde_proxy.private_horde.errors import key_missing, refusal
 from horde_proxy.private_horde.fleet import Fleet
 from horde_proxy.private_horde.growing_texts import GrowingTexts
 from horde_proxy.private_horde.job_choice import JobChoice
+from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.moderation import Moderation
 from horde_proxy.private_horde.operation import AccessRules, Operation, Rulebook
@@ -355,7 +359,8 @@ class PrivateHorde:
         `address` is the caller's. After a trusted account has used it, it may submit faster.
         """
         # Bodies are validated before the transaction begins, because a large one takes long.
-        fields = schema.read(schema.SUBMIT, body)
+        fields = schema.read(schema.SUBMIT, self._known_fields(body))
+        chats.check(fields)
         with self._changing() as op:
             payer = submission.admit(op, fields, api_key or "")
             if fields["dry_run"]:
@@ -371,6 +376,15 @@ class PrivateHorde:
         if not self._view.any_fits(request):
             answer["message"] = _NO_WORKERS.format(minutes=self._rules.expiry / 60)
         return answer
+
+    def _known_fields(self, body: Any) -> Any:
+        """The body of a request. One with a chat needs no prompt, where chats are offered."""
+        if not isinstance(body, dict) or "chat" not in body:
+            return body
+        if CHAT in self.streams.extensions:
+            return {"prompt": "", **body}
+        # AI-Horde ignores what it does not know.
+        return {name: value for name, value in body.items() if name != "chat"}
 
     def status(self, request_id: str) -> Body:
         """GET generate/text/status/{id}. Raises RequestNotFound."""
@@ -435,21 +449,43 @@ class PrivateHorde:
     def submit_generation(self, api_key: str | None, body: Any) -> Body:
         """POST generate/text/submit: {"reward": kudos}, 0 for a job that the worker faulted.
 
-        Raises InvalidJobID, WrongCredentials, DuplicateGen and AbortedGen.
+        A chat whose transcript cannot be read is given to another worker. Raises BadRequest for it,
+        InvalidJobID, WrongCredentials, DuplicateGen and AbortedGen.
         """
         fields = schema.read(schema.GENERATION, body)
+        reward, begun = self._hand_in(api_key, fields)
+        if begun is not None:
+            # Between two transactions: a long transcript would keep those of others waiting.
+            try:
+                chat = chats.delivered(begun, fields["generation"], fields["state"])
+            except BadTranscript as exc:
+                self._hand_in(api_key, {**fields, "state": "faulted"})
+                reason = f"{exc}. The job was given back, for another worker."
+                raise refusal("BadRequest", reason=reason) from exc
+            reward, _ = self._hand_in(api_key, fields, chat)
+        return {"reward": reward}
+
+    def _hand_in(
+        self, api_key: str | None, fields: Body, chat: DeliveredChat | None = None
+    ) -> tuple[float, str | None]:
+        """(the reward of a submitted job, None).
+
+        For a chat that was not read yet, nothing is changed, and it is (0, what its job continues).
+        """
         with self._changing() as op:
             account = accounts.require(op, api_key or "")
             job, request = delivery.find_job(op, fields["id"], account)
             # The worker gives the job back, and its result waits for another worker.
             if fields["state"] == "faulted":
                 queue.fail(op, request, job, "faulted")
-                return {"reward": 0.0}
-            reward = delivery.deliver(op, fields, job, request)
+                return 0.0, None
+            if request.is_chat and chat is None:
+                return 0.0, continuation.continued_text(op, job)
+            reward = delivery.deliver(op, fields, job, request, chat)
             webhooks.announce(op, request, job, reward)
         if request.webhook is not None and self._webhooks is not None:
             self._webhooks.wake()
-        return {"reward": reward}
+        return reward, None
 
     # The public routes.
 

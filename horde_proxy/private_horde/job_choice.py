@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from horde_proxy.private_horde import chats
 from horde_proxy.private_horde.matching import SKIPPED, has_listed_word, obstacle_to
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import Payload, TextRequest, Worker
@@ -29,7 +30,7 @@ class JobChoice:
 
     def _has_listed_word(self, request: TextRequest) -> bool:
         payload = self._op.tx.get(Payload, request.id)
-        return payload is not None and has_listed_word(self._worker, payload.prompt)
+        return payload is not None and has_listed_word(self._worker, chats.text_of(payload))
 
     def skipped(self) -> dict[str, int]:
         """The number of requests by reason, `skipped` of a pop."""

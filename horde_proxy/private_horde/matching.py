@@ -6,7 +6,9 @@ from horde_proxy.aihorde.limits import least_speed
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.records import TextRequest, Worker
 
-SKIPPED = frozenset({"worker_id", "untrusted", "performance", "blacklist"})
+CHAT = "chat"
+"""The extension of workers that take chats."""
+SKIPPED = frozenset({"worker_id", "untrusted", "performance", "blacklist", "bridge_version"})
 """The obstacles that a pop counts in `skipped`. As in the real horde, lengths, models and
 validation are not counted (text_pop_job_too_big)."""
 
@@ -26,6 +28,9 @@ def obstacle_to(worker: Worker, request: TextRequest, sizes: ModelSizes) -> str 
     obstacle = _uncounted_obstacle(worker, request)
     if obstacle is not None:
         return obstacle
+    # AI-Horde's word for what a worker's software cannot do.
+    if request.is_chat and CHAT not in worker.extensions:
+        return "bridge_version"
     if not _allowed(worker, request):
         return "worker_id"
     if request.trusted_workers and not worker.trusted:

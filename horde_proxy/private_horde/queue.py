@@ -99,7 +99,7 @@ def take(op: Operation, request: TextRequest, worker: Worker, amount: int) -> li
     assert model is not None
     jobs: list[Job] = []
     for slot in continuation.free_slots(op, request)[: min(amount, request.waiting)]:
-        begun = continuation.begun_text(op, request, slot)
+        begun = continuation.resumed_text(op, request, slot)
         # The jobs of one pop have one prompt, which may end with what a lost worker wrote.
         if jobs and begun != "":
             break

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from horde_proxy.private_horde import chats
 from horde_proxy.private_horde.matching import has_listed_word, obstacle_to
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import HordeAccount, Job, Payload, TextRequest, Worker
@@ -25,6 +26,7 @@ _OBSTACLES = {
     ),
     "unvalidated": "runs software that is not validated, which the request excludes",
     "resting": "rests",
+    "bridge_version": "does not offer chats with messages",
     "worker_id": "is excluded by the request's list of workers",
     "untrusted": "is not trusted, as the request demands",
     "performance": "is too slow for the request, or has not been measured yet",
@@ -99,7 +101,7 @@ def _obstacle(op: Operation, worker: Worker, request: TextRequest) -> str | None
     # Only here a prompt is read, and only for a worker with a list of words.
     if obstacle is None and worker.blacklist:
         payload = op.tx.get(Payload, request.id)
-        if payload is not None and has_listed_word(worker, payload.prompt):
+        if payload is not None and has_listed_word(worker, chats.text_of(payload)):
             return "blacklist"
     return obstacle
 

@@ -199,6 +199,7 @@ class WorkerOffer:
     nsfw: bool
     bridge_agent: str
     blacklist: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -209,6 +210,7 @@ class Worker:
     Prompts with a word of its `blacklist` do not go to it. `faults` are the times of its failed
     jobs of the last hour. `suspicions` are sentences for moderators. `rewarded_uptime` is the
     uptime (s) that was paid or forfeited, `uptime_kudos` what it earned. `address` is the last.
+    `extensions` are those beyond AI-Horde's API that decide what it gets: "chat".
     """
 
     id: str
@@ -239,6 +241,7 @@ class Worker:
     rewarded_uptime: float = 0.0
     uptime_kudos: float = 0.0
     address: str = ""
+    extensions: tuple[str, ...] = ()
 
     @property
     def offer(self) -> WorkerOffer:
@@ -251,6 +254,7 @@ class Worker:
             self.nsfw,
             self.bridge_agent,
             self.blacklist,
+            self.extensions,
         )
 
     @property
@@ -346,7 +350,8 @@ class Job:
 class StoredGeneration:
     """The text of a delivered job. `number` counts the deliveries of its request, from 1.
 
-    It keeps the worker's name of that time: a worker may be renamed or deleted.
+    It keeps the worker's name of that time: a worker may be renamed or deleted. The text of a chat
+    is its transcript, and `chat` what that amounts to (see `chats.result`); {} for other texts.
     """
 
     job_id: str
@@ -361,6 +366,7 @@ class StoredGeneration:
     model: str
     worker_id: str
     worker_name: str
+    chat: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(eq=False)
@@ -374,11 +380,15 @@ class GrowingText:
 
 @dataclass(eq=False)
 class Payload:
-    """What a worker gets of a request. It is kept apart: only a pop needs it."""
+    """What a worker gets of a request. It is kept apart: only a pop needs it.
+
+    A request has a prompt, or a `chat` (see `chats`), which is {} for those with a prompt.
+    """
 
     request_id: str
     prompt: str = field(repr=False)
     params: dict[str, Any]
+    chat: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(eq=False)
@@ -389,7 +399,7 @@ class TextRequest:
     kudos and `kudos` the consumed ones. `expires` is None once the request is forgotten; its row
     stays until its last running job has ended. `shared_key` is the key that it was sent with, and
     `key_held` what is reserved of that key's kudos. Calls of its `webhook` are signed with
-    `webhook_key`.
+    `webhook_key`. With `is_chat`, only workers that offer chats get it.
     """
 
     id: str
@@ -419,6 +429,7 @@ class TextRequest:
     key_held: float = 0.0
     webhook: str | None = field(default=None, repr=False)
     webhook_key: str = field(default="", repr=False)
+    is_chat: bool = False
 
     @property
     def order(self) -> tuple[float, float, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from horde_proxy.private_horde import chats
 from horde_proxy.private_horde.counters import WINDOWS, Counts
 from horde_proxy.private_horde.fleet_responses import popped_message
 from horde_proxy.private_horde.online import OnlineWorkers
@@ -57,8 +58,8 @@ def status(
 def generation(result: StoredGeneration) -> Body:
     """One delivered result, an element of `generations` in the status."""
     # The real horde's text generations have no id either (capture text_status_finished).
-    return {
-        "text": result.text,
+    body = {
+        "text": chats.content(result.chat) if result.chat else result.text,
         "seed": result.seed,
         "gen_metadata": result.gen_metadata,
         "worker_id": result.worker_id,
@@ -66,6 +67,7 @@ def generation(result: StoredGeneration) -> Body:
         "model": result.model,
         "state": result.state,
     }
+    return {**body, "chat": result.chat} if result.chat else body
 
 
 def progress(request: TextRequest, *, position: int, wait_time: int, possible: bool) -> Body:
@@ -92,6 +94,10 @@ def popped(
     if payload is not None:
         # A job is one result, even if the request has several.
         params = {"prompt": payload.prompt, **worker_params(payload.params), "n": 1}
+        if payload.chat:
+            params["chat"] = payload.chat
+        if payload.params.get("continue"):
+            params["continue"] = True
     return {
         "payload": params,
         "id": first.id if first else None,

@@ -70,6 +70,8 @@ PARAMS = {name: _parameter(parameter) for name, parameter in TEXT_PARAMETERS.ite
 SUBMIT = BodySchema(
     {
         "prompt": _TEXT,
+        # Ours, instead of a prompt: see CHAT.
+        "chat": {"type": "object"},
         "params": {"type": "object", "properties": PARAMS, "default": {}},
         "models": {**_TEXTS, "maxItems": _MOST_MODELS},
         "workers": _TEXTS,
@@ -90,6 +92,30 @@ SUBMIT = BodySchema(
 )
 """POST generate/text/async."""
 
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
+
+CHAT = BodySchema(
+    {
+        "messages": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["role"],
+                "properties": {
+                    "role": {"type": "string", "enum": list(_ROLES)},
+                    "content": {"type": ["string", "array", "null"], "items": {"type": "object"}},
+                    "reasoning_content": {"type": ["string", "null"]},
+                    "tool_calls": {"type": ["array", "null"], "items": {"type": "object"}},
+                },
+            },
+        },
+        "tools": _OBJECTS,
+        "continue": {"type": "boolean"},
+    }
+)
+"""The `chat` of a request. Its other fields are the worker's business."""
+
 POP = BodySchema(
     {
         "name": {"type": "string", "minLength": 1, "maxLength": 100},
@@ -106,8 +132,9 @@ POP = BodySchema(
         "priority_usernames": _TEXTS,
         "blacklist": _TEXTS,
         "amount": {"type": "integer", "minimum": 1, "maximum": 20, "default": 1},
-        # Ours: no worker of AI-Horde sends it (docs/private-horde.md).
+        # Both ours: no worker of AI-Horde sends it (docs/private-horde.md).
         "wait": {"type": "number", "minimum": 0, "default": 0},
+        "extensions": _TEXTS,
     },
     required={"name": "The worker's name, unique in the whole horde."},
 )

@@ -14,16 +14,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from horde_proxy.private_horde import accounts, continuation, queue, responses, schema
+from horde_proxy.aihorde.transcript import BadTranscript
+from horde_proxy.private_horde import accounts, chats, continuation, queue, responses, schema
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.growing_texts import GrowingTexts, TooManyStreams
+from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import GrowingText, Job, StoredGeneration, TextRequest
 from horde_proxy.private_horde.signals import QUEUE, Signals
 from horde_proxy.private_horde.text_stream import RequestState, StreamEvent, TextStream
 
 STREAM, WAIT = "stream", "wait"
-"""The names of the extensions: texts that grow, and pops that wait."""
+"""The names of two extensions: texts that grow, and pops that wait. The third is CHAT."""
 _LONGEST_WAIT = 30.0
 """Seconds that a pop may wait for a job: proxies on the way give an answer up after 60."""
 _MOST_WAITING = 32
@@ -32,6 +34,8 @@ _LOOK_SECONDS = 2.0
 """How often a waiting pop looks for a job without a signal, which may be lost."""
 _LONGEST_TEXT = 1_000_000
 """Characters of a text that grows, which is kept in memory: 60 times what 4,096 tokens make."""
+_LONGEST_TRANSCRIPT = 4_000_000
+"""The same for a chat: a token's line has 30 to 80 characters, with ten log-probabilities 900."""
 _TOO_MANY_STREAMS = "There are too many streams. Poll the request's status instead."
 
 Body = dict[str, Any]
@@ -45,7 +49,7 @@ class StreamRules:
     At most `most_streams` are open at a time.
     """
 
-    extensions: tuple[str, ...] = (STREAM, WAIT)
+    extensions: tuple[str, ...] = (STREAM, WAIT, CHAT)
     sleep: Callable[[float], object] | None = None
     most_streams: int = 1000
 
@@ -117,39 +121,57 @@ class Streams:
 
         `offset` is where the worker goes on: the characters that the horde has. A job is cancelled
         when its text is not needed any more. Raises InvalidJobID, WrongCredentials, and BadRequest
-        for a text that is too long.
+        for a text that is too long, or a line of a chat that cannot be read.
         """
         fields = schema.read(schema.PROGRESS, body)
         with self._reading() as op:
-            job = self._running_job(op, api_key or "", fields["id"])
+            job, is_chat = self._running_job(op, api_key or "", fields["id"])
             now = op.now
         if job is None:
             return {"cancelled": True, "offset": fields["offset"]}
-        position = job.begun + fields["offset"]
-        if position + len(fields["text"]) > _LONGEST_TEXT:
-            reason = f"A text that grows has at most {_LONGEST_TEXT:,} characters."
+        position, text = job.begun + fields["offset"], fields["text"]
+        most = _LONGEST_TRANSCRIPT if is_chat else _LONGEST_TEXT
+        if position + len(text) > most:
+            reason = f"A text that grows has at most {most:,} characters."
             raise refusal("BadRequest", reason=reason)
-        known = self._texts.extend(job.request_id, job.slot, position, fields["text"])
+        if is_chat:
+            position, text = self._new_lines(job, position, text)
+        known = self._texts.extend(job.request_id, job.slot, position, text)
         text = self._texts.take_unsaved(job.request_id, job.slot, now)
         if text is not None:
             with self._changing() as op:
                 continuation.save(op, job.id, text)
         return {"cancelled": False, "offset": max(known - job.begun, 0)}
 
-    def _running_job(self, op: Operation, api_key: str, job_id: str) -> Job | None:
-        """A job of the account that somebody still waits for; None if nobody does."""
+    def _new_lines(self, job: Job, position: int, text: str) -> tuple[int, str]:
+        """(position, text) of the whole lines in a piece of a chat that are not known yet.
+
+        Raises BadRequest for one that cannot be read: another worker could not go on after it.
+        """
+        known = len(self._texts.text(job.request_id, job.slot))
+        skipped = max(known - position, 0)
+        try:
+            return position + skipped, chats.new_lines(text[skipped:])
+        except BadTranscript as exc:
+            raise refusal("BadRequest", reason=str(exc)) from exc
+
+    def _running_job(self, op: Operation, api_key: str, job_id: str) -> tuple[Job | None, bool]:
+        """(a job of the account that somebody still waits for, whether it is a chat's).
+
+        None in place of the job if nobody waits for it.
+        """
         account = accounts.require(op, api_key)
         job = queue.find_job(op, job_id)
         if job.owner_id != account.id:
             raise refusal("WrongCredentials")
         request = op.tx.get(TextRequest, job.request_id)
         if request is None or request.forgotten or job.state != "processing":
-            return None
+            return None, False
         # The worker before it may have talked to another process.
         if job.begun > len(self._texts.text(request.id, job.slot)):
             begun = continuation.begun_text(op, request, job.slot)
             self._texts.extend(request.id, job.slot, 0, begun)
-        return job
+        return job, request.is_chat
 
     # The route for clients.
 
@@ -192,6 +214,7 @@ class Streams:
             return RequestState(
                 responses.progress(request, **outlook(op, request, jobs)),
                 {slots.get(result.job_id, 0): responses.generation(result) for result in done},
+                {slots.get(result.job_id, 0): result.text for result in done},
                 {text.slot: text.text for text in saved},
                 request.settled,
             )

@@ -11,6 +11,7 @@ from horde_proxy.private_horde import (
     accounts,
     admission,
     balances,
+    chats,
     fair_share,
     modes,
     prompt_filters,
@@ -42,7 +43,7 @@ def admit(op: Operation, fields: Fields, api_key: str) -> Payer:
     payer = shared_keys.downgraded(op, accounts.require_payer(op, api_key), fields)
     account = payer.account
     admission.check_account(fields, account)
-    fields["prompt"] = prompt_filters.cleaned(op, fields["prompt"])
+    _clean(op, fields)
     # Raises WorkerNotFound: otherwise a request with a misspelt worker would wait for 20 minutes.
     for worker_id in fields["workers"][:MOST_WORKERS]:
         if op.tx.get(Worker, worker_id.lower()) is None:
@@ -67,13 +68,29 @@ def submit(op: Operation, fields: Fields, payer: Payer, *, check_kudos: bool) ->
         price = dry_run(op, fields) * locked.usage_multiplier
         shared_keys.reserve(op, payer.shared_key.id, request, price)
     op.tx.add(request)
-    op.tx.add(Payload(request.id, fields["prompt"], fields["params"]))
+    op.tx.add(Payload(request.id, fields["prompt"], fields["params"], fields["chat"] or {}))
     locked.held += request.held
     locked.requests_sent += 1
     locked.tokens_requested += request.n * request.max_length
     op.tx.save(locked)
     balances.charge(op, locked, request, kudos.TAX, balances.TAX)
     return request
+
+
+def _clean(op: Operation, fields: Fields) -> None:
+    """Replace what filters replace in the prompt, or in all texts of the chat.
+
+    Raises CorruptPrompt (400).
+    """
+    if fields["chat"] is None:
+        fields["prompt"] = prompt_filters.cleaned(op, fields["prompt"])
+        return
+    text = prompt_filters.cleaned(op, chats.text(fields["chat"]))
+    cleaned = chats.with_text(fields["chat"], text)
+    if cleaned is None:
+        # What a filter replaced reached from one message into the next.
+        raise refusal("CorruptPrompt")
+    fields["chat"] = cleaned
 
 
 def _priority(account: HordeAccount) -> float:
@@ -104,7 +121,7 @@ def _request(
         n=int(params["n"]),
         max_length=int(params["max_length"]),
         max_context_length=int(params["max_context_length"]),
-        prompt_length=len(fields["prompt"]),
+        prompt_length=chats.length(chat) if (chat := fields["chat"]) else len(fields["prompt"]),
         models=tuple(fields["models"]),
         workers=tuple(worker_id.lower() for worker_id in workers),
         worker_blacklist=fields["worker_blacklist"],
@@ -117,6 +134,7 @@ def _request(
         expires=op.now + op.rules.expiry,
         waiting=int(params["n"]),
         held=held,
+        is_chat=fields["chat"] is not None,
     )
 
 

@@ -40,12 +40,14 @@ class StreamEvent:
 class RequestState:
     """What the store says of a request.
 
-    `progress` is its status without generations, `generations` are its results by slot, and `texts`
-    what was saved of those that grow. `is_settled`: nothing more will come.
+    `progress` is its status without generations, `generations` are its results by slot, `results`
+    the texts of these (of a chat, the transcript), and `texts` what was saved of those that grow.
+    `is_settled`: nothing more will come.
     """
 
     progress: Body
     generations: Mapping[int, Body]
+    results: Mapping[int, str]
     texts: Mapping[int, str]
     is_settled: bool
 
@@ -116,7 +118,7 @@ class TextStream:
         for slot, generation in sorted(state.generations.items()):
             if slot not in self._done:
                 self._done.add(slot)
-                yield from self._grown({slot: generation["text"]})
+                yield from self._grown({slot: state.results[slot]})
                 yield StreamEvent("generation", {"index": slot, **generation}, self._id())
         if state.is_settled:
             yield StreamEvent("done", state.progress, self._id())

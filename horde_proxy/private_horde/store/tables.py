@@ -172,4 +172,15 @@ def _add_growing_texts(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-SCHEMA = Schema("private_horde", [_create_tables, _add_growing_texts])
+def _add_chats(connection: Connection) -> None:
+    """Version 3: requests with messages, the workers that take them, and their results."""
+    for statement in (
+        "ALTER TABLE horde_requests ADD COLUMN is_chat BOOLEAN NOT NULL DEFAULT false",
+        "ALTER TABLE horde_payloads ADD COLUMN chat TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE horde_generations ADD COLUMN chat TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE horde_workers ADD COLUMN extensions TEXT NOT NULL DEFAULT '[]'",
+    ):
+        connection.exec_driver_sql(statement)
+
+
+SCHEMA = Schema("private_horde", [_create_tables, _add_growing_texts, _add_chats])
