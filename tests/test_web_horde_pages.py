@@ -35,9 +35,13 @@ TABLE = """
 | GET /account | 401 | own | own | own |
 | GET /queue | 401 | own | yes | yes |
 | GET /workers | 401 | own | yes | yes |
+| GET /teams | 401 | yes | yes | yes |
+| GET /messages | 401 | own | yes | yes |
+| GET /news | yes | yes | yes | yes |
 | GET /people | 401 | 403 | yes | yes |
 | GET /person | 401 | 403 | yes | yes |
 | GET /invitations | 401 | 403 | yes | yes |
+| GET /filters | 401 | 403 | yes | yes |
 | GET /rules | 401 | 403 | yes | yes |
 | POST /make-key | 401 | own | own | own |
 | POST /delete-key | 401 | own | own | own |
@@ -46,6 +50,19 @@ TABLE = """
 | POST /delete-shared-key | 401 | own | own | own |
 | POST /send-kudos | 401 | own | own | own |
 | POST /change-account | 401 | own | own | own |
+| POST /found-team | 401 | 403 | yes | yes |
+| POST /change-team | 401 | 403 | yes | yes |
+| POST /join-team | 401 | 403 | yes | yes |
+| POST /leave-team | 401 | 403 | yes | yes |
+| POST /delete-team | 401 | 403 | yes | yes |
+| POST /send-message | 401 | 403 | yes | yes |
+| POST /delete-message | 401 | 403 | yes | yes |
+| POST /publish-news | 401 | 403 | 403 | yes |
+| POST /delete-news | 401 | 403 | 403 | yes |
+| POST /add-filter | 401 | 403 | yes | yes |
+| POST /change-filter | 401 | 403 | yes | yes |
+| POST /try-prompt | 401 | 403 | yes | yes |
+| POST /delete-filter | 401 | 403 | yes | yes |
 | POST /rest-worker | 401 | 403 | yes | yes |
 | POST /change-worker | 401 | 403 | yes | yes |
 | POST /pause-worker | 401 | 403 | yes | yes |
@@ -159,13 +176,33 @@ def fields_of(home: Home, browser: Browser) -> dict[str, dict[str, str]]:
     home.pop()
     other, worker = str(home.people["other"]["id"]), home.worker()
     invitation = home.must("POST", "invitations", OWNER)["id"]
-    made = browser.post("make-key", name="second")
+    key = browser.post("make-key", name="second")
     shared = browser.post("make-shared-key", name="family")
-    page = browser.get("account").text if made.status_code == 200 == shared.status_code else ""
-    keys = re.findall(r"<b>second</b>.*?(\w{12}) · made", page, re.DOTALL)
+    page = browser.get("account").text if key.status_code == 200 == shared.status_code else ""
+    keys = re.findall(r"second</bdi>.*?(\w{12}) · made", page, re.DOTALL)
     shared_keys = re.findall(r'action="delete-shared-key".*?value="(\w{12})"', page, re.DOTALL)
     person = {"id": other}
+    made = {
+        "team": home.must("POST", "teams", OWNER, name="Owls"),
+        "message": home.must("POST", "workers/messages", OWNER, message="Hi"),
+        "news": home.must("POST", "status/news", OWNER, title="t", newspiece="n"),
+        "filter": home.must("PUT", "filters", OWNER, regex="bomb", filter_type=10),
+    }
+    ids = {name: {"id": str(thing["id"])} for name, thing in made.items()}
     return {
+        "found-team": {"name": "Larks"},
+        "change-team": {**ids["team"], "name": "Night owls", "info": "At night."},
+        "join-team": {**ids["team"], "worker": worker},
+        "leave-team": {"worker": worker},
+        "delete-team": ids["team"],
+        "send-message": {"worker_id": worker, "message": "Hi", "expiry": "1"},
+        "delete-message": ids["message"],
+        "publish-news": {"title": "t", "newspiece": "n"},
+        "delete-news": ids["news"],
+        "add-filter": {"regex": "word"},
+        "change-filter": {**ids["filter"], "regex": "bombs"},
+        "try-prompt": {"prompt": "a bomb"},
+        "delete-filter": ids["filter"],
         "delete-key": {"fingerprint": "".join(keys)},
         "change-shared-key": {"fingerprint": "".join(shared_keys), "kudos": "10"},
         "delete-shared-key": {"fingerprint": "".join(shared_keys)},
@@ -398,7 +435,7 @@ def test_kudos_are_sent_once_for_one_form_and_their_movements_are_shown(home: Ho
         assert sent.headers["Location"] == "account?done=send-kudos"
     page = browser.get("account?done=send-kudos").text
     assert "The kudos were sent." in page
-    assert page.count(f"sent ({to})") == 1
+    assert page.count(f"sent (<bdi>{to}</bdi>)") == 1
     assert "<b>-5</b>" in page
     assert "<b>+125</b> what the account began with" in page
     assert "-5" not in home.browser("moderator").get("account").text
@@ -407,10 +444,13 @@ def test_kudos_are_sent_once_for_one_form_and_their_movements_are_shown(home: Ho
 def test_a_refusal_is_shown_on_the_page_of_its_form(home: Home) -> None:
     browser = home.browser("member")
     refused = browser.post("send-kudos", username="nobody#99", amount="5")
-    assert (refused.status_code, "Invalid target username." in refused.text) == (400, True)
+    assert (refused.status_code, "There is no such account." in refused.text) == (400, True)
     assert "<h2" in refused.text
     faulty = browser.post("make-shared-key", kudos="many")
-    assert (faulty.status_code, "This form has a fault: kudos" in faulty.text) == (400, True)
+    assert (faulty.status_code, "Please correct: Kudos: write a whole number." in faulty.text) == (
+        400,
+        True,
+    )
 
 
 def test_a_moderator_changes_blocks_and_restores_a_member(home: Home) -> None:
@@ -477,7 +517,7 @@ def test_an_unknown_page_person_and_form_are_errors_in_words(home: Home) -> None
     assert browser.get("person?id=99").status_code == 404
     assert browser.get("person?id=x").status_code == 404
     assert browser.get("people?page=-1").status_code == 200
-    assert browser.post("invite", note="x" * 20_000).status_code == 413
+    assert browser.post("invite", note="x" * 140_000).status_code == 413
     assert browser.http.put(f"{BASE}/account").status_code == 405
 
 
@@ -525,3 +565,206 @@ def test_a_horde_without_kudos_says_so() -> None:
     browser = Browser(world.app().test_client())
     browser.sign_in(OWNER)
     assert "This horde works without kudos" in browser.get("account").text
+
+
+def form_in(response: TestResponse, action: str) -> str:
+    """The first form of an action, with what is in it."""
+    match = re.search(rf'<form method="post" action="{action}".*?</form>', response.text, re.DOTALL)
+    assert match, response.text
+    return match[0]
+
+
+def sent(browser: Browser, page: str, action: str, **fields: str) -> TestResponse:
+    """The answer to the first form of an action that a page shows, filled in as people do."""
+    form = form_in(browser.get(page), action)
+    hidden = dict(re.findall(r'type="hidden" name="(.+?)" value="(.*?)"', form))
+    return browser.post(action, **{**hidden, **fields})
+
+
+def test_a_refusal_is_beside_its_form_which_keeps_what_was_filled_in(home: Home) -> None:
+    browser = home.browser("member")
+    refused = sent(browser, "account", "send-kudos", username="nobody#99", amount="5")
+    form = form_in(refused, "send-kudos")
+    assert 'id="refused" role="alert" tabindex="-1" autofocus>There is no such account.' in form
+    assert 'value="nobody#99"' in form
+    assert refused.text.count("There is no such account.") == 1
+    assert re.search(r"<details open>\s*<summary>Send kudos</summary>", refused.text)
+    faulty = sent(browser, "account", "make-shared-key", name='"<b>', kudos="many")
+    form = form_in(faulty, "make-shared-key")
+    assert "Please correct: Kudos: write a whole number." in form
+    assert 'value="&#34;&lt;b&gt;"' in form
+    assert 'value="many"' in form
+    assert "refused" not in form_in(faulty, "send-kudos")
+
+
+def test_of_many_forms_of_an_action_only_the_refused_one_keeps_what_was_filled_in(
+    home: Home,
+) -> None:
+    home.pop()
+    home.pop("worker-2")
+    browser = home.browser("other")
+    refused = sent(browser, "workers", "change-worker", name="worker-2", info="new info")
+    assert "The specified worker name &#39;worker-2&#39; is already taken!" in refused.text
+    assert refused.text.count('value="new info"') == 1
+    assert refused.text.count('id="refused"') == 1
+
+
+def test_a_refusal_of_a_form_that_is_gone_is_above_the_page(home: Home) -> None:
+    refused = home.browser("moderator").post("delete-filter", id="9", form="delete-filter 9")
+    assert refused.status_code == 404
+    assert 'role="alert">There is no such filter.' in refused.text
+
+
+def test_pages_are_polite(home: Home) -> None:
+    home.pop()
+    refused = home.browser("member").post("rest-worker", id=home.worker(), on="1")
+    assert "Only the worker&#39;s owner and moderators may do this." in refused.text
+    assert "Sod off" not in refused.text
+
+
+def test_the_form_to_join_keeps_the_name_and_takes_the_whole_link(home: Home) -> None:
+    token = home.must("POST", "invitations", OWNER)["invitation"]
+    browser = home.browser(None)
+    browser.get("join")
+    refused = browser.post("join", username="Ann", invitation="wrong")
+    assert (refused.status_code, 'value="Ann"' in refused.text) == (403, True)
+    link = f"http://localhost/page/horde/join?invitation={token}"
+    assert browser.post("join", username="Ann", invitation=link).status_code == 200
+
+
+def test_a_trusted_member_founds_a_team_and_others_join_it(home: Home) -> None:
+    number = home.people["member"]["id"]
+    assert "Trusted members found teams." in home.browser("member").get("teams").text
+    home.must("PUT", f"users/{number}", OWNER, trusted=True)
+    founder = home.browser("member")
+    assert sent(founder, "teams", "found-team", name="Owls", info="At night.").status_code == 303
+    assert "The team was founded." in founder.get("teams?done=found-team").text
+    taken = sent(founder, "teams", "found-team", name="Owls", info="Again.")
+    assert "is already taken" in form_in(taken, "found-team")
+    assert 'value="Again."' in form_in(taken, "found-team")
+
+    home.pop()
+    owner = home.browser("other")
+    assert "Change …" not in owner.get("teams").text
+    assert sent(owner, "teams", "join-team", worker=home.worker()).status_code == 303
+    page = owner.get("teams").text
+    assert "with my worker" in page
+    assert "1 worker · 0 jobs · 0 kudos" in page
+    assert "team <bdi>Owls</bdi>" in owner.get("workers").text
+    assert sent(owner, "teams", "leave-team").status_code == 303
+    assert "with my worker" not in owner.get("teams").text
+
+    assert sent(founder, "teams", "change-team", name="Night owls", info="").status_code == 303
+    assert "Night owls" in owner.get("teams").text
+    assert sent(founder, "teams", "delete-team").status_code == 303
+    assert "There is no team yet." in owner.get("teams").text
+
+
+def test_owners_write_to_their_workers_and_moderators_to_all(home: Home) -> None:
+    assert "You have no worker yet." in home.browser("member").get("messages").text
+    home.pop()
+    owner, moderator = home.browser("other"), home.browser("moderator")
+    assert "all workers" not in owner.get("messages").text
+    written = sent(owner, "messages", "send-message", worker_id=home.worker(), message="One\r\nTwo")
+    assert written.status_code == 303
+    sent(moderator, "messages", "send-message", worker_id="", message="Update", expiry="1")
+    popped = home.pop()["messages"]
+    assert {message["message"] for message in popped} == {"One\nTwo", "Update"}
+    assert "2 messages to it" in owner.get("workers").text
+    assert "Update" not in owner.get("messages").text
+    page = moderator.get("messages").text
+    assert "To <b><bdi>worker-1</bdi></b>" in page
+    assert "To <b><bdi>all workers</bdi></b>" in page
+    for browser in (owner, moderator):
+        sent(browser, "messages", "delete-message")
+    assert home.must("GET", "workers/messages", OWNER) == []
+
+
+def test_everybody_reads_the_news_of_administrators(home: Home) -> None:
+    nobody = Browser(home.app.test_client())
+    assert "There is no news yet." in nobody.get("news").text
+    browser = home.browser("administrator")
+    published = sent(
+        browser,
+        "news",
+        "publish-news",
+        title=HOSTILE,
+        newspiece="One.\r\nTwo.",
+        tags="models, <b>",
+        more_info_urls="https://example.invalid/a javascript:alert(1)",
+    )
+    assert published.status_code == 303
+    [item] = home.must("GET", "status/news", None)
+    assert (item["newspiece"], item["tags"]) == ("One.\nTwo.", ["models", "<b>"])
+    for reader in (nobody, home.browser("member")):
+        page = reader.get("news").text
+        assert "&lt;script&gt;" in page
+        assert 'href="https://example.invalid/a"' in page
+        assert 'href="javascript' not in page
+        assert "-news" not in page
+    assert sent(browser, "news", "delete-news").status_code == 303
+    assert home.must("GET", "status/news", None) == []
+
+
+def test_a_moderator_adds_tries_changes_and_deletes_a_filter(home: Home) -> None:
+    browser = home.browser("moderator")
+    wrong = sent(browser, "filters", "add-filter", regex="(bomb", description="weapons")
+    assert "The regex is not valid: missing ): (bomb" in form_in(wrong, "add-filter")
+    assert 'value="weapons"' in form_in(wrong, "add-filter")
+    assert sent(browser, "filters", "add-filter", regex=" bomb ").status_code == 303
+    tried = sent(browser, "filters", "try-prompt", prompt="A bomb here\n<b>")
+    assert "This prompt is refused." in tried.text
+    assert "A bomb here\n&lt;b&gt;</textarea>" in tried.text
+    assert "No filter finds" in sent(browser, "filters", "try-prompt", prompt="a bomber").text
+    sent(browser, "filters", "change-filter", regex="bomb", replacement="flower")
+    [item] = home.must("GET", "filters", OWNER)
+    assert (item["regex"], item["replacement"], item["filter_type"]) == ("bomb", "flower", 10)
+    replaced = sent(browser, "filters", "try-prompt", prompt="a bomber")
+    assert "Words of this prompt are replaced." in replaced.text
+    assert sent(browser, "filters", "delete-filter").status_code == 303
+    assert "There is no filter" in browser.get("filters").text
+
+
+def test_a_request_that_no_worker_takes_says_so(home: Home) -> None:
+    home.submit("member", models=["unknown"])
+    home.submit("member")
+    home.pop("another", models=["another"])
+    assert home.browser("member").get("queue").text.count("no worker fits") == 2
+    home.pop("a")
+    home.submit("member")
+    page = home.browser("member").get("queue").text
+    assert page.count("no worker fits") == 1
+    assert "It waits for its turn with a." in page
+
+
+def test_no_name_turns_the_words_after_it_around(home: Home) -> None:
+    home.pop("\u202egnorw\u2066", models=["\u202elive"])
+    home.submit("member")
+    for name in ("workers", "queue"):
+        page = home.browser("member").get(name).text
+        assert "gnorw" in page
+        assert not set(page) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def test_a_moderator_finds_an_account_and_all_its_workers(home: Home) -> None:
+    home.pop()
+    moderator, number = home.browser("moderator"), home.people["other"]["id"]
+    person = moderator.get("person", query_string={"id": home.people["other"]["username"]})
+    assert f'href="workers?owner={number}"' in person.text
+    page = moderator.get(f"workers?owner={number}").text
+    assert "Workers of <bdi>other#" in page
+    assert "worker-1" in page
+    rested = sent(moderator, f"workers?owner={number}", "rest-worker")
+    assert rested.headers["Location"] == f"workers?done=rest-worker&owner={number}"
+    assert "Workers of" not in home.browser("member").get(f"workers?owner={number}").text
+
+
+def test_a_long_list_of_workers_has_pages(home: Home) -> None:
+    for number in range(51):
+        home.pop(f"worker-{number}")
+    browser = home.browser("member")
+    first, second = browser.get("workers").text, browser.get("workers?page=2").text
+    assert 'href="workers?page=2"' in first
+    assert (first.count("answers up to"), second.count("answers up to")) == (50, 1)
+    assert 'href="workers?page=1"' in second
+    assert "There is no other worker on this page." in browser.get("workers?page=3").text

@@ -179,10 +179,13 @@ class Moderation:
             modes.change(op, changes)
         return changes
 
-    def news(self) -> list[Body]:
-        """GET status/news: the newest first."""
+    def news(self, *, with_ids: bool = False) -> list[Body]:
+        """GET status/news: the newest first. The real horde's items have no id."""
         with self._reading() as op:
-            return [moderation_responses.news_item(item) for item in news.listed(op)]
+            return [
+                {**({"id": item.id} if with_ids else {}), **moderation_responses.news_item(item)}
+                for item in news.listed(op)
+            ]
 
     def publish_news(self, api_key: str, body: Any) -> Body:
         """POST status/news: the item, with its id. Raises NotAdmin."""

@@ -61,6 +61,7 @@ def _username(op: Operation, account_id: int) -> str:
 def _entry(op: Operation, request: TextRequest, workers: Sequence[Worker], username: str) -> Body:
     running = op.tx.find(Job, request_id=request.id) if request.processing else []
     jobs = [job for job in running if job.state == "processing"]
+    reasons, has_worker = _reasons(op, request, workers) if request.queued else ([], True)
     return {
         "id": request.id,
         "username": username,
@@ -75,14 +76,17 @@ def _entry(op: Operation, request: TextRequest, workers: Sequence[Worker], usern
         "expires": request.expires,
         "position": op.view.position(request),
         "wait_time": op.view.wait_time(request, jobs, op.now),
-        "reasons": _reasons(op, request, workers) if request.queued else [],
+        "reasons": reasons,
+        "has_worker": has_worker,
     }
 
 
-def _reasons(op: Operation, request: TextRequest, workers: Sequence[Worker]) -> list[str]:
-    """Sentences that say why a request waits."""
+def _reasons(
+    op: Operation, request: TextRequest, workers: Sequence[Worker]
+) -> tuple[list[str], bool]:
+    """Sentences that say why a request waits, and whether a worker that is online may take it."""
     if not workers:
-        return ["No worker is online."]
+        return ["No worker is online."], False
     obstacles = {worker.id: _obstacle(op, worker, request) for worker in workers}
     able = [worker for worker in workers if obstacles[worker.id] is None]
     reasons = []
@@ -93,7 +97,7 @@ def _reasons(op: Operation, request: TextRequest, workers: Sequence[Worker]) -> 
         reasons += [_sentence(worker, name, request) for worker in kept[:_MOST_NAMED]]
         if len(kept) > _MOST_NAMED:
             reasons.append(f"The same holds for {len(kept) - _MOST_NAMED} more.")
-    return reasons
+    return reasons, bool(able)
 
 
 def _obstacle(op: Operation, worker: Worker, request: TextRequest) -> str | None:

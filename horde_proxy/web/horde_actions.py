@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import PrivateHorde
@@ -24,7 +25,9 @@ class Secret:
     value: str
 
 
-Act = Callable[[PrivateHorde, HordeVisitor, Form], Secret | None]
+Outcome = Secret | dict[str, Any] | None
+"""What an action ends with: something shown once, facts for its page, or nothing but the change."""
+Act = Callable[[PrivateHorde, HordeVisitor, Form], Outcome]
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,64 @@ def _set_mode(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
     horde.moderation.change_modes(visitor.key, {forms.text(form, "mode"): "on" in form})
 
 
+def _found_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.create_team(visitor.key, forms.team(form))
+
+
+def _change_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.change_team(visitor.key, forms.text(form, "id"), forms.team(form))
+
+
+def _delete_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.delete_team(visitor.key, forms.text(form, "id"))
+
+
+def _join_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    body = {"team": forms.text(form, "id")}
+    horde.fleet.change_worker(visitor.key, forms.text(form, "worker"), body)
+
+
+def _leave_team(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.fleet.change_worker(visitor.key, forms.text(form, "worker"), {"team": ""})
+
+
+def _send_message(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.send_message(visitor.key, forms.message(form))
+
+
+def _delete_message(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.delete_message(visitor.key, forms.text(form, "id"))
+
+
+def _add_filter(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    body = {"filter_type": forms.ANY_TYPE, **forms.prompt_filter(form)}
+    horde.moderation.add_filter(visitor.key, body)
+
+
+def _change_filter(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.change_filter(visitor.key, forms.text(form, "id"), forms.prompt_filter(form))
+
+
+def _delete_filter(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.delete_filter(visitor.key, forms.text(form, "id"))
+
+
+def _try_prompt(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> dict[str, Any]:
+    """{"matches": the filters that a prompt matches}."""
+    found = horde.moderation.test_prompt(visitor.key, {"prompt": forms.lines(form, "prompt")})
+    expressions = set(found["matches"])
+    filters = horde.moderation.filters(visitor.key)
+    return {"matches": [item for item in filters if item["regex"] in expressions]}
+
+
+def _publish_news(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.publish_news(visitor.key, forms.news(form))
+
+
+def _delete_news(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.moderation.delete_news(visitor.key, forms.text(form, "id"))
+
+
 ACTIONS: Mapping[str, Action] = {
     "make-key": Action("account", _make_key),
     "delete-key": Action("account", _delete_key, "The key was deleted."),
@@ -171,8 +232,21 @@ ACTIONS: Mapping[str, Action] = {
     "change-worker": Action("workers", _change_worker, "The worker was changed."),
     "pause-worker": Action("workers", _pause_worker, "The worker was changed."),
     "delete-worker": Action("workers", _delete_worker, "The worker was deleted."),
+    "found-team": Action("teams", _found_team, "The team was founded."),
+    "change-team": Action("teams", _change_team, "The team was changed."),
+    "delete-team": Action("teams", _delete_team, "The team was deleted."),
+    "join-team": Action("teams", _join_team, "The worker is in the team now."),
+    "leave-team": Action("teams", _leave_team, "The worker has left the team."),
+    "send-message": Action("messages", _send_message, "The message was sent."),
+    "delete-message": Action("messages", _delete_message, "The message was deleted."),
+    "publish-news": Action("news", _publish_news, "The news was published."),
+    "delete-news": Action("news", _delete_news, "The news was deleted."),
     "invite": Action("invitations", _invite),
     "withdraw": Action("invitations", _withdraw, "The invitation was withdrawn."),
+    "add-filter": Action("filters", _add_filter, "The filter was added."),
+    "change-filter": Action("filters", _change_filter, "The filter was changed."),
+    "delete-filter": Action("filters", _delete_filter, "The filter was deleted."),
+    "try-prompt": Action("filters", _try_prompt),
     "set-mode": Action("rules", _set_mode, "The mode was changed."),
     "change-person": Action("person", _change_person, "The account was changed."),
     "block": Action("person", _block, "The account was changed."),
@@ -182,11 +256,3 @@ ACTIONS: Mapping[str, Action] = {
     "make-persons-key": Action("person", _make_persons_key),
 }
 """All buttons, by the last part of the path that their forms are sent to."""
-
-
-def read_sentence(error: HordeError) -> str:
-    """What a refusal says, with the fields that were wrong."""
-    if not error.errors:
-        return error.message
-    faults = "; ".join(f"{field}: {reason}" for field, reason in error.errors.items())
-    return f"This form has a fault: {faults}"

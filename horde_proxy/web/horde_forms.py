@@ -7,17 +7,42 @@ number that is none goes on as text and is refused there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Form = Mapping[str, str]
+
+FORM = "form"
+"""The field that says which form of a page was sent, because many have the same action."""
+ANY_TYPE = 10
+"""The API needs a type of filter, which means nothing for texts."""
 
 ROLES = ("trusted", "special", "service", "education", "flagged")
 """The roles of the form of a person, beside "moderator". The API has two more, without effect."""
 
 
+@dataclass(frozen=True)
+class SentForm:
+    """A form whose page is shown again with what was filled in: `problem` says why, if refused."""
+
+    values: Form
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """Which form of the page it is."""
+        return self.values.get(FORM, "")
+
+
 def text(form: Form, name: str) -> str:
     """A field without spaces around it; "" if it is missing."""
     return form.get(name, "").strip()
+
+
+def lines(form: Form, name: str) -> str:
+    """As `text`, for a field of several lines."""
+    # Browsers end lines with CR and LF (HTML, "constructing the entry list").
+    return text(form, name).replace("\r\n", "\n")
 
 
 def number(form: Form, name: str) -> Any:
@@ -65,3 +90,33 @@ def person(form: Form, before: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in wanted.items()
         if value is not None and value != before.get(name, "" if name == "admin_comment" else None)
     }
+
+
+def prompt_filter(form: Form) -> dict[str, Any]:
+    """The body of PATCH filters/{id}."""
+    # Spaces around an expression count: " ass " is another one than "ass".
+    exact = {name: form.get(name, "") for name in ("regex", "replacement")}
+    return {**exact, "description": text(form, "description")}
+
+
+def news(form: Form) -> dict[str, Any]:
+    """The body of POST status/news: tags are separated by commas, links by spaces or lines."""
+    tags = [tag.strip() for tag in form.get("tags", "").split(",") if tag.strip()]
+    return {
+        "title": text(form, "title"),
+        "newspiece": lines(form, "newspiece"),
+        **filled(importance=text(form, "importance")),
+        "tags": tags,
+        "more_info_urls": form.get("more_info_urls", "").split(),
+    }
+
+
+def message(form: Form) -> dict[str, Any]:
+    """The body of POST workers/messages. Without a worker, the message is for all."""
+    optional = filled(worker_id=text(form, "worker_id"), expiry=number(form, "expiry"))
+    return {"message": lines(form, "message"), **optional}
+
+
+def team(form: Form) -> dict[str, Any]:
+    """The body of POST teams and PATCH teams/{id}."""
+    return {name: text(form, name) for name in ("name", "info")}

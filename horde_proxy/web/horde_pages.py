@@ -1,4 +1,4 @@
-"""The pages of the private horde under /page/horde: join, account, queue, workers, people, rules.
+"""The pages of the private horde under /page/horde: for members, moderators and administrators.
 
     GET  PAGE    -> visitor? -> load (methods of the horde) -> template
     POST ACTION  -> visitor? -> CSRF token? -> method of the horde -> redirect to the page, or the
@@ -36,11 +36,13 @@ from horde_proxy.private_horde.errors import HordeError, too_fast
 from horde_proxy.web import horde_access as access
 from horde_proxy.web import horde_tables
 from horde_proxy.web.horde_access import HordeVisitor, PageHost
-from horde_proxy.web.horde_actions import ACTIONS, Action, Secret, read_sentence
+from horde_proxy.web.horde_actions import ACTIONS, Secret
+from horde_proxy.web.horde_forms import SentForm
+from horde_proxy.web.horde_sentences import read_sentence
 
 PATH = "/page/horde"
-_LONGEST_FORM = 16_384
-"""Bytes. The largest form has a comment of 500 characters."""
+_LONGEST_FORM = 131_072
+"""Bytes. A message has up to 10,240 characters, each of 12 bytes at most in a form."""
 _STATIC = Path(__file__).parent / "static"
 _FILES = ("page.css", "horde.css", "icon.svg")
 _HEADERS = {
@@ -64,26 +66,39 @@ Facts = dict[str, Any]
 Load = Callable[[PrivateHorde, HordeVisitor, Mapping[str, str]], Facts]
 
 
+# What turns the direction of text around, such as U+202E: somebody's name would do so to the words
+# after it. No page needs these; Hebrew and Arabic are written without them.
+_DIRECTIONS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+
+
 @dataclass(frozen=True)
 class Page:
     """A page: its title, what its template gets, and whether only moderators have it.
 
-    Without `in_menu`, it is reached from another page.
+    Without `in_menu`, it is reached from another page. `arguments` are those of its address, which
+    its forms keep.
     """
 
     title: str
     load: Load
     moderators: bool = False
     in_menu: bool = True
+    arguments: tuple[str, ...] = ()
 
 
 PAGES: Mapping[str, Page] = {
     "account": Page("My account", horde_tables.account),
     "queue": Page("Queue", horde_tables.queue),
-    "workers": Page("Workers", horde_tables.workers),
+    "workers": Page("Workers", horde_tables.workers, arguments=("owner", "page")),
+    "teams": Page("Teams", horde_tables.teams),
+    "messages": Page("Messages", horde_tables.messages, arguments=("worker",)),
+    "news": Page("News", horde_tables.news),
     "people": Page("People", horde_tables.people, moderators=True),
-    "person": Page("Account", horde_tables.person, moderators=True, in_menu=False),
+    "person": Page(
+        "Account", horde_tables.person, moderators=True, in_menu=False, arguments=("id",)
+    ),
     "invitations": Page("Invitations", horde_tables.invitations, moderators=True),
+    "filters": Page("Filters", horde_tables.filters, moderators=True),
     "rules": Page("Rules", horde_tables.rules, moderators=True),
 }
 """All pages of somebody who has signed in, by the last part of their paths."""
@@ -142,7 +157,7 @@ class _Views:
         """One of `PAGES`."""
         visitor = self._visitor()
         if visitor is None:
-            return self._sign_in_form("", 401)
+            return self._open_news() if name == "news" else self._sign_in_form("", 401)
         if name not in PAGES:
             return self._message("There is no such page.", 404)
         action = ACTIONS.get(request.args.get("done", ""))
@@ -158,14 +173,17 @@ class _Views:
         if not access.is_our_form(visitor):
             return self._message(_EXPIRED, 400)
         page = ACTIONS[name].page
-        shown = {"id": request.form.get("id", "")} if page == "person" else {}
         try:
-            secret = ACTIONS[name].act(self._horde, visitor, request.form)
+            outcome = ACTIONS[name].act(self._horde, visitor, request.form)
         except HordeError as exc:
-            return self._show_refused(ACTIONS[name], visitor, exc)
-        if secret is not None:
-            return self._show_secret(secret, horde_tables.link(page, **shown))
-        return _to(page, done=name, **shown)
+            return self._show_refused(page, visitor, exc)
+        arguments = _kept_arguments(PAGES[page], request.form)
+        if isinstance(outcome, Secret):
+            return self._show_secret(outcome, horde_tables.link(page, **arguments))
+        if outcome is not None:
+            sent = SentForm(request.form)
+            return self._show(page, visitor, request.form, sent=sent, outcome=outcome)
+        return _to(page, done=name, **arguments)
 
     def sign_in(self) -> Response:
         """Begin a session with the key of the form, or show the form again."""
@@ -196,7 +214,8 @@ class _Views:
 
     def join(self) -> Response:
         """A new account: its key, which is shown once, and a session."""
-        token = request.form.get("invitation", "").strip()
+        # Some people paste the whole link.
+        token = request.form.get("invitation", "").rpartition("invitation=")[2].strip()
         if not access.is_our_form(None):
             return self._join_form(_EXPIRED, 400, token)
         body = {"username": request.form.get("username", "")}
@@ -252,7 +271,8 @@ class _Views:
         arguments: Mapping[str, str],
         *,
         notice: str = "",
-        problem: str = "",
+        sent: SentForm | None = None,
+        outcome: Facts | None = None,
         status: int = 200,
     ) -> Response:
         page = PAGES[name]
@@ -265,19 +285,27 @@ class _Views:
             **_frame(name, page.title, visitor),
             address=self._address(),
             notice=notice,
-            problem=problem,
+            problem=sent.problem if sent else "",
+            sent=sent,
+            outcome=outcome,
+            kept=_kept_arguments(page, arguments),
             **facts,
         )
         return _html(html, status)
 
-    def _show_refused(self, action: Action, visitor: HordeVisitor, error: HordeError) -> Response:
-        """The page of a button again, with why the horde refused it."""
+    def _show_refused(self, page: str, visitor: HordeVisitor, error: HordeError) -> Response:
+        """The page of a form again, with what was filled in and why the horde refused it."""
         g.refusal = error.rc
-        if PAGES[action.page].moderators and not visitor.moderator:
-            return self._message(read_sentence(error), error.status)
-        return self._show(
-            action.page, visitor, request.form, problem=read_sentence(error), status=error.status
-        )
+        sent = SentForm(request.form, read_sentence(error))
+        if PAGES[page].moderators and not visitor.moderator:
+            return self._message(sent.problem, error.status)
+        return self._show(page, visitor, request.form, sent=sent, status=error.status)
+
+    def _open_news(self) -> Response:
+        """The news for somebody without a session."""
+        facts = horde_tables.news(self._horde, None, {})
+        html = render_template("horde/news.html", **_frame("news", "News", None), **facts)
+        return _html(html, 200)
 
     def _show_secret(self, secret: Secret, back: str, username: str = "") -> Response:
         html = render_template(
@@ -301,9 +329,8 @@ class _Views:
 
     def _join_form(self, problem: str, status: int, invitation: str) -> Response:
         registration = self._horde.access.registration
-        return self._open_form(
-            "join", problem, status, registration=registration, invitation=invitation
-        )
+        facts = {"invitation": invitation, "username": request.form.get("username", "")}
+        return self._open_form("join", problem, status, registration=registration, **facts)
 
     def _open_form(self, name: str, problem: str, status: int, **facts: Any) -> Response:
         """A form for somebody without a session, whose token is in a cookie."""
@@ -346,6 +373,10 @@ def _frame(name: str, title: str, visitor: HordeVisitor | None) -> Facts:
     return {"title": title, "menu": menu, "visitor": visitor, "token": token}
 
 
+def _kept_arguments(page: Page, arguments: Mapping[str, str]) -> dict[str, str]:
+    return {name: arguments[name] for name in page.arguments if arguments.get(name)}
+
+
 def _to(page: str, **arguments: str) -> Response:
     """A redirect to a page beside the current one."""
     return make_response(redirect(horde_tables.link(page, **arguments), 303))
@@ -353,7 +384,7 @@ def _to(page: str, **arguments: str) -> Response:
 
 def _html(html: str, status: int) -> Response:
     # A model's name may hold half a surrogate pair, which UTF-8 cannot encode.
-    return make_response(html.encode("utf-8", "replace"), status)
+    return make_response(html.translate(_DIRECTIONS).encode("utf-8", "replace"), status)
 
 
 def _limit_form() -> None:

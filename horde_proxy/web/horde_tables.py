@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from horde_proxy.private_horde import PrivateHorde
+from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.web.horde_access import HordeVisitor
 from horde_proxy.web.horde_actions import shared_key_fingerprint
 from horde_proxy.web.horde_forms import ROLES
@@ -24,8 +25,12 @@ Arguments = Mapping[str, str]
 
 _PER_PAGE = 25
 """Accounts of a page of GET users."""
-_MOST_WORKERS = 100
+_MOST_WORKERS = 50
 """Workers of other people on a page."""
+_MOST_ROWS = 100
+"""Teams, messages, filters and news on a page: the newest, but for teams and filters the oldest."""
+_MOST_OPTIONS = 500
+"""Workers that can be chosen in a form."""
 
 _REASONS = {
     "opening": "what the account began with",
@@ -74,30 +79,127 @@ def queue(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> F
 
 
 def workers(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
-    """The visitor's workers, online or not, and those of others that are online."""
-    user = horde.people.user(visitor.key, str(visitor.id))
-    own = set(user.get("worker_ids", []))
-    others = [worker["id"] for worker in horde.fleet.workers() if worker["id"] not in own]
+    """The visitor's workers, online or not, and a page of those of others that are online.
+
+    For moderators with `owner`, the number of an account: only its workers.
+    """
+    if arguments.get("owner") and visitor.moderator:
+        user = horde.people.user(visitor.key, arguments["owner"])
+        owned = _workers_of(horde, visitor, user)
+        return {"of": user["username"], "own": owned, "others": [], "count": 0, "page": 1}
+    own = _own_workers(horde, visitor)
+    ids = {worker["id"] for worker in own}
+    others = [worker["id"] for worker in horde.fleet.workers() if worker["id"] not in ids]
+    page = _page_number(arguments)
+    shown = others[(page - 1) * _MOST_WORKERS : page * _MOST_WORKERS]
     return {
-        "own": [horde.fleet.worker(worker_id, visitor.key) for worker_id in sorted(own)],
-        "others": [
-            horde.fleet.worker(worker_id, visitor.key) for worker_id in others[:_MOST_WORKERS]
-        ],
-        "more": max(len(others) - _MOST_WORKERS, 0),
+        "own": own,
+        "others": [horde.fleet.worker(worker_id, visitor.key) for worker_id in shown],
+        "count": len(others),
+        "page": page,
+        "has_more": page * _MOST_WORKERS < len(others),
+    }
+
+
+def _own_workers(horde: PrivateHorde, visitor: HordeVisitor) -> list[Facts]:
+    return _workers_of(horde, visitor, horde.people.user(visitor.key, str(visitor.id)))
+
+
+def _workers_of(horde: PrivateHorde, visitor: HordeVisitor, user: Facts) -> list[Facts]:
+    """An account's workers, those that are online first, by name."""
+    owned = [horde.fleet.worker(worker_id, visitor.key) for worker_id in user.get("worker_ids", [])]
+    return sorted(owned, key=lambda worker: (not worker["online"], worker["name"].casefold()))
+
+
+def teams(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
+    """The teams, and what the visitor may do with each."""
+    user = horde.people.user(visitor.key, str(visitor.id))
+    own = _workers_of(horde, visitor, user)
+    every_team = horde.moderation.teams()
+    for team in every_team:
+        team["is_mine"] = team["creator"] == visitor.username
+        team["mine"] = [worker for worker in own if worker["team"]["id"] == team["id"]]
+        team["joinable"] = [
+            (worker["id"], worker["name"]) for worker in own if worker["team"]["id"] != team["id"]
+        ]
+    return {
+        "teams": every_team[:_MOST_ROWS],
+        "more": max(len(every_team) - _MOST_ROWS, 0),
+        "may_found": user["trusted"] or visitor.moderator,
+        "own": own,
+    }
+
+
+def messages(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
+    """The messages that the visitor wrote, for moderators all, and to whom it may write."""
+    if visitor.state != "active":
+        return {"messages": [], "more": 0, "choices": {}, "chosen": ""}
+    written = horde.moderation.messages(visitor.key)
+    choices = {worker["id"]: worker["name"] for worker in _own_workers(horde, visitor)}
+    if visitor.moderator:
+        online = sorted(horde.fleet.workers(), key=lambda worker: worker["name"].casefold())
+        choices |= {worker["id"]: worker["name"] for worker in online[:_MOST_OPTIONS]}
+    names = dict(choices)
+    for message in written[:_MOST_ROWS]:
+        worker_id = message["worker_id"]
+        if worker_id and worker_id not in names:
+            names[worker_id] = _worker_name(horde, worker_id)
+        message["to"] = names.get(worker_id, "")
+    chosen = arguments.get("worker", "")
+    if visitor.moderator and chosen and chosen not in choices:
+        choices[chosen] = _worker_name(horde, chosen)
+    return {
+        "messages": written[:_MOST_ROWS],
+        "more": max(len(written) - _MOST_ROWS, 0),
+        "choices": choices,
+        "chosen": chosen,
+    }
+
+
+def _worker_name(horde: PrivateHorde, worker_id: str) -> str:
+    try:
+        return str(horde.fleet.worker(worker_id)["name"])
+    except HordeError:
+        return "a worker that was deleted"
+
+
+def news(horde: PrivateHorde, visitor: HordeVisitor | None, arguments: Arguments) -> Facts:
+    """What administrators have published, the newest first."""
+    items = horde.moderation.news(with_ids=True)
+    for item in items:
+        # Other schemes, such as javascript:, are shown as text.
+        urls = item["more_info_urls"]
+        item["links"] = [url for url in urls if url.startswith(("http://", "https://"))]
+        item["other_links"] = [url for url in urls if url not in item["links"]]
+    return {"news": items}
+
+
+def filters(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
+    """The filters of prompts."""
+    every_filter = horde.moderation.filters(visitor.key)
+    return {
+        "filters": every_filter[:_MOST_ROWS],
+        "more": max(len(every_filter) - _MOST_ROWS, 0),
     }
 
 
 def people(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
     """A page of all accounts, the oldest first."""
-    text = arguments.get("page", "1")
-    page = int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 1
+    page = _page_number(arguments)
     users = horde.people.users(page, "age")
     return {"users": users, "page": page, "has_more": len(users) == _PER_PAGE}
 
 
+def _page_number(arguments: Arguments) -> int:
+    text = arguments.get("page", "1")
+    return max(int(text), 1) if text.isascii() and text.isdecimal() and len(text) < 7 else 1
+
+
 def person(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
     """An account, as moderators see it."""
-    return {"user": horde.people.user(visitor.key, arguments.get("id", "")), "roles": ROLES}
+    # People search for "ann#3", and the API wants the 3.
+    number_ = arguments.get("id", "").strip().rpartition("#")[2]
+    return {"user": horde.people.user(visitor.key, number_), "roles": ROLES}
 
 
 def invitations(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
@@ -147,5 +249,15 @@ def date(text: str) -> str:
     return day(parsedate_to_datetime(text).replace(tzinfo=UTC).timestamp())
 
 
-FILTERS = (number, seconds, kudos, cause, day, date)
+def age(seconds_: float) -> str:
+    """A long time: 3 days; below two days as `seconds` writes it."""
+    return f"{seconds_ // 86_400:,.0f} days" if seconds_ >= 2 * 86_400 else seconds(seconds_)
+
+
+def form_name(action: str, hidden: Mapping[str, Any]) -> str:
+    """Which form of a page a form is: its action, and of what it changes that (see `SentForm`)."""
+    return " ".join([action, *map(str, hidden.values())])
+
+
+FILTERS = (number, seconds, kudos, cause, day, date, age, form_name)
 """The filters of the templates, by the names of the functions."""
