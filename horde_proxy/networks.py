@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-_NETWORK_OF_ONE = 64
+HOME_BITS = 64
 """Bits: providers give a home an IPv6 network of this size, in which it chooses addresses."""
 
 
@@ -31,7 +31,7 @@ def network_of(text: str) -> str | None:
     if address is None or address.is_loopback:
         return None
     if isinstance(address, IPv6Address):
-        return str(ip_network((address.packed, _NETWORK_OF_ONE), strict=False))
+        return str(ip_network((address.packed, HOME_BITS), strict=False))
     return str(address)
 
 

@@ -116,6 +116,24 @@ HORDE_ROUTES = """
 | PUT /status/modes | 400 | 401 | 403 | 401 | 403 | yes |
 | POST /status/news | 400 | 401 | 403 | 401 | 403 | yes |
 | DELETE /status/news/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /operations/ipaddr | 400 | 401 | 403 | 401 | 403 | yes |
+| POST /operations/ipaddr | 400 | 401 | 403 | 401 | 403 | yes |
+| DELETE /operations/ipaddr | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /operations/ipaddr/ADDRESS | 400 | 401 | 403 | 401 | 403 | yes |
+| PUT /operations/block_worker_ipaddr/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| DELETE /operations/block_worker_ipaddr/ID | 400 | 401 | 403 | 401 | 403 | yes |
+| GET /documents/terms | yes | yes | yes | yes | yes | yes |
+| GET /documents/privacy | yes | yes | yes | yes | yes | yes |
+| GET /documents/sponsors | yes | yes | yes | yes | yes | yes |
+| GET /styles/text | yes | yes | yes | yes | yes | yes |
+| GET /styles/image | yes | yes | yes | yes | yes | yes |
+| GET /collections | yes | yes | yes | yes | yes | yes |
+| GET /styles/text/NAME | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /styles/image/NAME | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /styles/text_by_name/NAME | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /styles/image_by_name/NAME | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /collections/NAME | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /collection_by_name/NAME | 404 | 404 | 404 | 404 | 404 | 404 |
 | GET /status/capabilities | yes | yes | yes | yes | yes | yes |
 | GET /generate/text/stream/ID | 404 | 404 | 404 | 404 | 404 | 404 |
 | POST /generate/text/progress | 400 | 401 | 404 | 401 | 404 | 404 |
@@ -336,7 +354,8 @@ def private_of(mode: str) -> tuple[Flask, FlaskClient, dict[str, str]]:
     http = app.test_client()
     owner = {"apikey": OWNER}
     pop = {"name": "worker-1", "models": ["test/model"], "max_length": 80}
-    http.post("/api/v2/generate/text/pop", json=pop, headers=owner)
+    away = {"REMOTE_ADDR": ADDRESS}
+    http.post("/api/v2/generate/text/pop", json=pop, headers=owner, environ_overrides=away)
     [worker] = http.get("/api/v2/workers").json or []
     submit = {"prompt": "Hi", "models": ["test/model"], "params": {"max_length": 16}}
     answer = http.post("/api/v2/generate/text/async", json=submit, headers=owner)
@@ -383,6 +402,7 @@ def moderated(http: FlaskClient, owner: dict[str, str]) -> dict[str, str]:
 
 
 NEWS = {"title": "t", "newspiece": "n"}
+ADDRESS = "203.0.113.9"
 HORDE_BODIES: Mapping[str, dict[str, Any]] = {
     "POST /generate/text/async": {"prompt": "Hi", "models": ["test/model"]},
     "POST /generate/text/submit": {"id": "0" * 36, "generation": "Hi"},
@@ -399,6 +419,9 @@ HORDE_BODIES: Mapping[str, dict[str, Any]] = {
     "PATCH /filters/ID": {"description": "y"},
     "PUT /status/modes": {"invite_only_mode": False},
     "POST /status/news": NEWS,
+    "POST /operations/ipaddr": {"ipaddr": ADDRESS, "hours": 1},
+    "DELETE /operations/ipaddr": {"ipaddr": ADDRESS},
+    "PUT /operations/block_worker_ipaddr/ID": {"days": 1},
     "POST /generate/text/progress": {"id": "0" * 36, "text": "x"},
 }
 COLUMNS = {
@@ -432,7 +455,8 @@ def test_the_private_horde_does_what_the_table_says(column: str) -> None:
         path = path.replace("/status/ID", f"/status/{ids['request']}")
         for room in ("teams", "workers/messages", "filters", "status/news"):
             path = path.replace(f"/{room}/ID", f"/{room}/{ids[room]}")
-        path = path.replace("/stream/ID", f"/stream/{'0' * 36}")
+        path = path.replace("/stream/ID", f"/stream/{'0' * 36}").replace("ADDRESS", ADDRESS)
+        path = path.replace("_ipaddr/ID", f"_ipaddr/{ids['worker']}")
         for room in ("worker", "user", "invitation"):
             path = path.replace(f"/{room}s/ID", f"/{room}s/{ids[room]}")
         path = path.replace("/sharedkeys/ID", f"/sharedkeys/{ids['shared key']}")

@@ -1326,7 +1326,7 @@ def test_a_mask_has_2000_characters_at_most(world: World) -> None:
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/json, */*;q=0.1"])
-@pytest.mark.parametrize("path", ["", "nope", "styles/text/x", "generate/async"])
+@pytest.mark.parametrize("path", ["", "nope", "interrogate/status/x", "generate/async"])
 def test_an_unknown_path_is_answered_in_json(world: World, path: str, accept: str | None) -> None:
     answer = world.get(path, **({"Accept": accept} if accept else {}))
     assert (answer.status_code, answer.content_type) == (404, "application/json; charset=utf-8")

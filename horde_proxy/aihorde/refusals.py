@@ -65,6 +65,7 @@ STATUS: Mapping[str, int] = {
     "WorkerInviteOnly": 403,
     "WorkerMaintenance": 403,
     "WrongCredentials": 403,
+    "CollectionNotFound": 404,
     "FilterNotFound": 404,
     "InvalidJobID": 404,
     "RequestNotFound": 404,

@@ -61,6 +61,7 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         kudos=settings.private_horde.kudos == "on",
         upfront_kudos=strict,
         access=access_rules(settings),
+        documents=_documents(settings),
         streaming=StreamRules(
             sleep=runtime.horde_sleep,
             most_streams=settings.server.places + HORDE_THREADS // 2,
@@ -78,6 +79,13 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         private.wsgi_app, pages.wsgi_app, app.wsgi_app
     )
     return PrivateApp(private, key, strict)
+
+
+def _documents(settings: Config) -> dict[str, str]:
+    """The operator's own texts, by the names of documents."""
+    from horde_proxy.private_horde.documents import NAMES
+
+    return {name: text for name in NAMES if (text := getattr(settings.private_horde, name))}
 
 
 def _kept_key(settings: Config) -> str | None:

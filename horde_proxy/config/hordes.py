@@ -122,6 +122,12 @@ class PrivateHordeSettings(Section):
     """Results that may wait for all anonymous users of a model together."""
     anonymous_max_length: Annotated[int, Field(ge=16, le=4096)] = 512
     """Tokens of an anonymous request."""
+    terms: str | None = None
+    """Its terms, in Markdown, at /api/v2/documents/terms. Not set: that there are none."""
+    privacy: str | None = None
+    """Its privacy policy, in Markdown. Not set: what this software keeps."""
+    sponsors: str | None = None
+    """Its sponsors, in Markdown. Not set: that there are none."""
     database: Annotated[str | None, Field(repr=False)] = None
     """Where its accounts, workers, requests and kudos are kept: `sqlite:///PATH`,
     `postgresql://...`, or `memory`, which is lost at a restart. Not set: `horde.db` in the state

@@ -165,6 +165,22 @@ def _active(account: HordeAccount) -> HordeAccount:
     return account
 
 
+def require_moderator(op: Operation, api_key: str) -> HordeAccount:
+    """As `require`. Raises NotModerator (403) for other accounts than moderators'."""
+    account = require(op, api_key)
+    if not account.moderator:
+        raise refusal("NotModerator")
+    return account
+
+
+def require_admin(op: Operation, api_key: str) -> HordeAccount:
+    """As `require`. Raises NotAdmin (403) for other accounts than administrators'."""
+    account = require(op, api_key)
+    if not account.admin:
+        raise refusal("NotAdmin")
+    return account
+
+
 def moderates(account: HordeAccount) -> bool:
     """Whether an account may act as a moderator: a blocked or deleted moderator may not."""
     return account.moderator and not account.blocked and account.deleted is None

@@ -114,9 +114,16 @@ _SENTENCES: Mapping[str, str] = {
     "WorkerInviteOnly": (
         "This horde takes new workers by invitation only. Ask a moderator to invite yours."
     ),
+    # The real horde's second sentence names its own place for help.
+    "TimeoutIP": (
+        "Due to abuse prevention, your IP address has been put into timeout for {seconds} more "
+        "seconds. Please try again later, or ask a moderator of this horde if you think this was "
+        "an error."
+    ),
     "UntrustedTeamCreation": "Only Trusted users are allowed to perform this operation",
     "RequestNotFound": "Text Waiting Prompt (Status) with ID '{id}' not found.",
     "WorkerNotFound": "Worker with ID '{id}' not found.",
+    "CollectionNotFound": "Collection with ID '{id}' not found.",
     "StyleNotFound": "Style with ID '{id}' not found.",
     "UserNotFound": "User with this api_key not found.",
     "InvalidJobID": "Processing Job with ID {id} does not exist.",

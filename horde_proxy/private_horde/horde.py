@@ -22,6 +22,7 @@ from horde_proxy.aihorde.transcript import BadTranscript
 from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import (
     accounts,
+    address_timeouts,
     chats,
     continuation,
     counters,
@@ -46,6 +47,7 @@ from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.moderation import Moderation
 from horde_proxy.private_horde.operation import AccessRules, Operation, Rulebook
+from horde_proxy.private_horde.operations import Operations
 from horde_proxy.private_horde.people import People
 from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits, RateLimitState
 from horde_proxy.private_horde.records import (
@@ -108,7 +110,8 @@ class PrivateHorde:
     who may join, and what may be done without an account. `model_sizes` are billions of parameters
     by name; a model with a size is "known". Set `maintenance` to refuse new requests, and
     `settle_every` to charge kudos every so many seconds (the real horde: 3) and not at once.
-    `streaming` says what it offers beyond AI-Horde's API.
+    `streaming` says what it offers beyond AI-Horde's API; `documents` are texts for those that
+    `documents` names.
     """
 
     _is_prepared = False
@@ -132,7 +135,9 @@ class PrivateHorde:
         access: AccessRules | None = None,
         model_sizes: Mapping[str, float] | None = None,
         streaming: StreamRules | None = None,
+        documents: Mapping[str, str] | None = None,
     ) -> None:
+        self.documents = documents or {}
         self.upfront_kudos, self.rate_limits = upfront_kudos, rate_limits
         self._clock, self.wall_clock = clock, wall_clock
         self.store = store or MemoryStore()
@@ -151,9 +156,14 @@ class PrivateHorde:
         self._view = QueueView(self.store, offline_after, self._rules.sizes)
         self._upkeep = Upkeep(self.store, self._begin)
         self.streams = self._open_streams(streaming or StreamRules(), ticks or clock)
+        self._open_routes()
+
+    def _open_routes(self) -> None:
+        """The routes of people and of those who look after the horde."""
         begin = self._changing, self._reading
         self.people, self.fleet = People(*begin), Fleet(*begin)
-        self.moderation, self.administration = Moderation(*begin), Administration(*begin)
+        self.moderation, self.operations = Moderation(*begin), Operations(*begin)
+        self.administration = Administration(*begin)
 
     def _open_streams(self, rules: StreamRules, clock: Callable[[], float]) -> Streams:
         """What it offers beyond AI-Horde's API."""
@@ -363,6 +373,7 @@ class PrivateHorde:
         chats.check(fields)
         with self._changing() as op:
             payer = submission.admit(op, fields, api_key or "")
+            address_timeouts.check(op, address)
             if fields["dry_run"]:
                 return {"kudos": submission.dry_run(op, fields)}
             request = submission.submit(op, fields, payer, check_kudos=self.upfront_kudos)
@@ -423,6 +434,7 @@ class PrivateHorde:
     def _pop(self, api_key: str | None, fields: Body, address: str) -> Body:
         with self._changing() as op:
             owner = accounts.require(op, api_key or "")
+            address_timeouts.check(op, address)
             worker, has_news = delivery.check_in(op, fields, owner, address)
             messages = worker_messages.current(op, worker)
             favoured = delivery.favoured(op, fields, owner)

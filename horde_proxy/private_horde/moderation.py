@@ -104,7 +104,7 @@ class Moderation:
     ) -> list[Body]:
         """GET filters: of one type, or with some text in their expression. Raises NotModerator."""
         with self._reading() as op:
-            _require_moderator(op, api_key)
+            accounts.require_moderator(op, api_key)
             return [
                 _filter(op, record)
                 for record in prompt_filters.listed(op)
@@ -114,34 +114,34 @@ class Moderation:
     def filter_expressions(self, api_key: str, filter_type: int | None = None) -> list[Body]:
         """GET filters/regex: one expression for each type. Raises NotModerator."""
         with self._reading() as op:
-            _require_moderator(op, api_key)
+            accounts.require_moderator(op, api_key)
             expressions = moderation_responses.filter_expressions(prompt_filters.listed(op))
             return [item for item in expressions if filter_type in (None, item["filter_type"])]
 
     def filter(self, api_key: str, filter_id: str) -> Body:
         """GET filters/{id}. Raises NotModerator and FilterNotFound."""
         with self._changing() as op:
-            _require_moderator(op, api_key)
+            accounts.require_moderator(op, api_key)
             return _filter(op, prompt_filters.find(op, filter_id))
 
     def add_filter(self, api_key: str, body: Any) -> Body:
         """PUT filters. Raises NotModerator, and BadRequest for a wrong expression."""
         fields = schema.read(moderation_schema.NEW_FILTER, body)
         with self._changing() as op:
-            author = _require_moderator(op, api_key)
+            author = accounts.require_moderator(op, api_key)
             return _filter(op, prompt_filters.add(op, author, fields))
 
     def change_filter(self, api_key: str, filter_id: str, body: Any) -> Body:
         """PATCH filters/{id}. Raises NotModerator, FilterNotFound and BadRequest."""
         fields = schema.read(moderation_schema.FILTER_CHANGE, body)
         with self._changing() as op:
-            _require_moderator(op, api_key)
+            accounts.require_moderator(op, api_key)
             return _filter(op, prompt_filters.change(op, filter_id, fields))
 
     def delete_filter(self, api_key: str, filter_id: str) -> Body:
         """DELETE filters/{id}. Raises NotModerator and FilterNotFound."""
         with self._changing() as op:
-            _require_moderator(op, api_key)
+            accounts.require_moderator(op, api_key)
             op.tx.delete(prompt_filters.find(op, filter_id))
             return _DONE
 
@@ -149,7 +149,7 @@ class Moderation:
         """POST filters: which filters match a prompt. Raises NotModerator."""
         fields = schema.read(moderation_schema.FILTER_TEST, body)
         with self._reading() as op:
-            _require_moderator(op, api_key)
+            accounts.require_moderator(op, api_key)
             matches = prompt_filters.matching(op, fields["prompt"])
         wanted = fields["filter_type"]
         return moderation_responses.filter_test(
@@ -173,7 +173,7 @@ class Moderation:
         fields = schema.read(moderation_schema.MODES, body)
         changes = {name: value for name, value in fields.items() if value is not None}
         with self._changing() as op:
-            _require_admin(op, api_key)
+            accounts.require_admin(op, api_key)
             if not changes:
                 raise refusal("NoHordeModSelected")
             modes.change(op, changes)
@@ -191,30 +191,16 @@ class Moderation:
         """POST status/news: the item, with its id. Raises NotAdmin."""
         fields = schema.read(moderation_schema.NEWS, body)
         with self._changing() as op:
-            _require_admin(op, api_key)
+            accounts.require_admin(op, api_key)
             item = news.publish(op, fields)
             return {"id": item.id, **moderation_responses.news_item(item)}
 
     def delete_news(self, api_key: str, item_id: str) -> Body:
         """DELETE status/news/{id}. Raises NotAdmin and NewsNotFound."""
         with self._changing() as op:
-            _require_admin(op, api_key)
+            accounts.require_admin(op, api_key)
             news.delete(op, item_id)
             return _DONE
-
-
-def _require_moderator(op: Operation, api_key: str) -> HordeAccount:
-    account = accounts.require(op, api_key)
-    if not account.moderator:
-        raise refusal("NotModerator")
-    return account
-
-
-def _require_admin(op: Operation, api_key: str) -> HordeAccount:
-    account = accounts.require(op, api_key)
-    if not account.admin:
-        raise refusal("NotAdmin")
-    return account
 
 
 def _team(op: Operation, team: WorkerTeam) -> Body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from horde_proxy.private_horde.address_timeouts import MOST_HOURS
 from horde_proxy.private_horde.schema import BodySchema, Schema
 
 _BOOLEAN: Schema = {"type": "boolean"}
@@ -52,6 +53,24 @@ FILTER_TEST = BodySchema(
     {"prompt": {"type": "string"}, "filter_type": _TYPE}, required={"prompt": "The prompt to try."}
 )
 """POST filters."""
+
+_ADDRESS: Schema = {"type": "string", "minLength": 1, "maxLength": 60}
+_ADDRESS_HELP = {"ipaddr": "An IP address, or a network such as 198.51.100.0/24."}
+
+TIMEOUT = BodySchema({"ipaddr": _ADDRESS}, required=_ADDRESS_HELP)
+"""DELETE operations/ipaddr."""
+
+NEW_TIMEOUT = BodySchema(
+    {"ipaddr": _ADDRESS, "hours": {"type": "integer", "minimum": 1, "maximum": MOST_HOURS}},
+    required={**_ADDRESS_HELP, "hours": "For how many hours."},
+)
+"""POST operations/ipaddr."""
+
+WORKER_TIMEOUT = BodySchema(
+    {"days": {"type": "integer", "minimum": 1, "maximum": MOST_HOURS // 24}},
+    required={"days": "For how many days."},
+)
+"""PUT operations/block_worker_ipaddr/{id}."""
 
 MODES = BodySchema(dict.fromkeys(("maintenance_mode", "invite_only_mode", "raid_mode"), _BOOLEAN))
 """PUT status/modes."""

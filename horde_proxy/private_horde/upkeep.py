@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from horde_proxy.private_horde import balances, counters, membership, queue
+from horde_proxy.private_horde.address_timeouts import MOST_HOURS, AddressTimeout
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import Charge, HordeAccount, Job, TextRequest
 from horde_proxy.private_horde.store.base import Store
@@ -27,6 +28,7 @@ _KINDS: tuple[tuple[type[Any], str], ...] = (
     (TextRequest, "expires"),
     (Charge, "due"),
     (HordeAccount, "monthly_due"),
+    (AddressTimeout, "expires"),
 )
 _MONTH = 31 * 86_400.0
 
@@ -80,6 +82,7 @@ class Upkeep:
             (TextRequest, _expire),
             (Charge, balances.settle),
             (HordeAccount, membership.pay_due),
+            (AddressTimeout, _end),
         ):
             self._handle_all(kind, handle, now)
         with self._begin(now) as op:
@@ -110,6 +113,7 @@ class Upkeep:
                     Job: op.rules.job_ttl,
                     TextRequest: op.rules.expiry,
                     HordeAccount: _MONTH,
+                    AddressTimeout: MOST_HOURS * 3600.0,
                 }.get(kind, 60.0)
                 records = op.tx.due_after(kind, now + longest + _TOLERATED)
             for record in records:
@@ -146,3 +150,10 @@ def _expire(op: Operation, request: TextRequest) -> None:
     newest = op.tx.try_lock(TextRequest, request.id)
     if newest is not None and newest.expires is not None and newest.expires <= op.now:
         queue.forget(op, newest)
+
+
+def _end(op: Operation, timeout: AddressTimeout) -> None:
+    newest = op.tx.lock(AddressTimeout, timeout.id)
+    # A moderator may have made it longer meanwhile.
+    if newest is not None and newest.expires <= op.now:
+        op.tx.delete(newest)

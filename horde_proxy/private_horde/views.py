@@ -26,6 +26,7 @@ from horde_proxy.private_horde.errors import HordeError, too_fast
 from horde_proxy.private_horde.fleet_views import FLEET_ROUTES
 from horde_proxy.private_horde.horde import PrivateHorde
 from horde_proxy.private_horde.moderation_views import MODERATION_ROUTES
+from horde_proxy.private_horde.operations_views import OPERATIONS_ROUTES
 from horde_proxy.private_horde.people_views import PEOPLE_ROUTES
 from horde_proxy.private_horde.routing import (
     HordeRoute,
@@ -194,6 +195,7 @@ _ROUTES = (
     *PEOPLE_ROUTES,
     *FLEET_ROUTES,
     *MODERATION_ROUTES,
+    *OPERATIONS_ROUTES,
 )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from horde_proxy.private_horde import records
+from horde_proxy.private_horde.address_timeouts import AddressTimeout
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ _ALL = (
     Kind(records.PromptFilter, numbered=True),
     Kind(records.NewsItem, numbered=True),
     Kind(records.HordeSetting, ("name",)),
+    Kind(AddressTimeout, due="expires"),
     Kind(records.LedgerEntry, numbered=True, appended=True, indexes=("account_id", "request_id")),
     Kind(records.Charge, numbered=True, appended=True, indexes=("request_id",), due="due"),
     Kind(records.WebhookCall, numbered=True, appended=True, due="due"),

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from horde_proxy.database.migrations import Schema
 from horde_proxy.private_horde import records
+from horde_proxy.private_horde.address_timeouts import AddressTimeout
 
 TABLES: Mapping[type[Any], str] = {
     records.HordeAccount: "horde_accounts",
@@ -35,6 +36,7 @@ TABLES: Mapping[type[Any], str] = {
     records.UseCount: "horde_use",
     records.NewsItem: "horde_news",
     records.HordeSetting: "horde_settings",
+    AddressTimeout: "horde_address_timeouts",
 }
 """The table of each kind of records."""
 
@@ -183,4 +185,16 @@ def _add_chats(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-SCHEMA = Schema("private_horde", [_create_tables, _add_growing_texts, _add_chats])
+def _add_address_timeouts(connection: Connection) -> None:
+    """Version 4: addresses that moderators have put into time-out."""
+    for statement in (
+        "CREATE TABLE horde_address_timeouts (id TEXT PRIMARY KEY, created FLOAT NOT NULL, "
+        "expires FLOAT NOT NULL, account_id BIGINT NOT NULL)",
+        "CREATE INDEX horde_address_timeouts_expires ON horde_address_timeouts (expires)",
+    ):
+        connection.exec_driver_sql(statement)
+
+
+SCHEMA = Schema(
+    "private_horde", [_create_tables, _add_growing_texts, _add_chats, _add_address_timeouts]
+)
