@@ -20,6 +20,10 @@ _NAMES = {
     "model_type": "an object",
     "int_from_float": "an integer",
     "model_attributes_type": "an object",
+    # Of texts in forms, where all values are texts.
+    "int_parsing": "an integer",
+    "float_parsing": "a number",
+    "bool_parsing": "a boolean",
 }
 # bool before int: in Python True is an int.
 _JSON_TYPES = (
@@ -82,6 +86,13 @@ def first_problem(exc: ValidationError, at: Sequence[str | int] = ()) -> Invalid
     if kind in ("too_short", "string_too_short"):
         return _invalid(
             f"Invalid '{param}': empty. Expected a minimum length of 1.", param, "empty_value"
+        )
+    if kind == "string_too_long":
+        most = error["ctx"]["max_length"]
+        return _invalid(
+            f"Invalid '{param}': too long. Expected a maximum length of {most} characters.",
+            param,
+            "string_above_max_length",
         )
     if error["input"] is None and len(location) == 1:
         return missing_parameter(param)
