@@ -737,6 +737,23 @@ def test_a_request_that_no_worker_takes_says_so(home: Home) -> None:
     assert "It waits for its turn with a." in page
 
 
+def test_a_chat_is_named_so_and_waits_for_a_worker_that_takes_chats(home: Home) -> None:
+    home.pop()
+    chat = {"messages": [{"role": "user", "content": "my own secret"}]}
+    home.submit("member", chat=chat, prompt="")
+    browser = home.browser("member")
+    page = browser.get("queue").text
+    assert 'class="state ">chat</span>' in page
+    assert "no worker fits" in page
+    assert "worker-1 does not offer chats with messages." in page
+    assert "my own secret" not in page
+    assert "prompts and chats" not in browser.get("workers").text
+    home.pop("worker-2", extensions=["chat"])
+    page = browser.get("queue").text
+    assert ("in work" in page, "no worker fits" in page) == (True, False)
+    assert "prompts and chats" in browser.get("workers").text
+
+
 def test_no_name_turns_the_words_after_it_around(home: Home) -> None:
     home.pop("\u202egnorw\u2066", models=["\u202elive"])
     home.submit("member")

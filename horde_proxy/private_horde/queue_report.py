@@ -65,6 +65,7 @@ def _entry(op: Operation, request: TextRequest, workers: Sequence[Worker], usern
     return {
         "id": request.id,
         "username": username,
+        "is_chat": request.is_chat,
         "models": list(request.models),
         "max_length": request.max_length,
         "max_context_length": request.max_context_length,
