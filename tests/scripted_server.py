@@ -27,7 +27,7 @@ _Server = TypeVar("_Server", bound=ModelServer)
 
 
 class ScriptedServer(BaseAdapter):
-    """Answers each call with the next body; the last one is repeated. `calls`: (path, JSON body).
+    """Answers each POST with the next body; the last one is repeated. `calls`: (path, JSON body).
 
     `end` is called where a body ends: it may raise what a connection raises there.
     """
@@ -56,8 +56,16 @@ class ScriptedServer(BaseAdapter):
     def send(
         self, request: requests.PreparedRequest, *args: Any, **options: Any
     ) -> requests.Response:
+        if request.method == "GET":
+            # It is up, as far as it is asked.
+            return self._response(request, "{}", 200)
         self.calls.append((request.path_url, json.loads(request.body or "null")))
         body, status = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return self._response(request, body, status)
+
+    def _response(
+        self, request: requests.PreparedRequest, body: str, status: int
+    ) -> requests.Response:
         response = requests.Response()
         response.status_code, response.url, response.request = status, str(request.url), request
         response.raw = HTTPResponse(_Body(body, lambda: self.end()), preload_content=False)

@@ -273,7 +273,7 @@ def test_a_worker_of_a_file_works_until_all_hordes_reject_it(tmp_path: Path) -> 
 def status() -> WorkerStatus:
     clock = Clock()
     made = WorkerStatus(clock)
-    done = made.begin("1", "http://own", "m", 80)
+    done = made.begin("1", "http://own", "m", 80, is_chat=True)
     failed = made.begin("2", "http://own", "m", 80)
     clock.sleep(4)
     made.end(done, "ok", 40, 1.5)
@@ -293,6 +293,7 @@ def test_a_status_counts_jobs_kudos_tokens_and_what_runs() -> None:
             {"url": "http://f", "jobs": {"lost": 1}, "kudos": 0.0, "failing": True},
             {"url": "http://own", "jobs": {"ok": 1, "faulted": 1}, "kudos": 1.5, "failing": False},
         ],
+        "chats": 1,
         "tokens": 50,
         "tokens_per_second": 5.0,
         "running": [
@@ -301,6 +302,7 @@ def test_a_status_counts_jobs_kudos_tokens_and_what_runs() -> None:
                 "horde": "http://own",
                 "model": "<b>m</b>",
                 "max_length": 512,
+                "chat": False,
                 "seconds": 6,
             }
         ],
@@ -325,6 +327,7 @@ def test_the_metrics_are_prometheus_text() -> None:
         'horde_worker_jobs_total{horde="http://own",state="ok"} 1.0',
         'horde_worker_kudos_total{horde="http://f"} 0.0',
         'horde_worker_kudos_total{horde="http://own"} 1.5',
+        "horde_worker_chats_total 1.0",
         "horde_worker_tokens_total 50.0",
         "horde_worker_running_jobs 1.0",
         "horde_worker_held_backends 1.0",
@@ -341,7 +344,7 @@ def test_the_status_page_shows_names_of_others_as_text() -> None:
     assert "&lt;b&gt;m&lt;/b&gt;" in text
     assert "<tr><th>Horde<th>Done<th>Given back<th>Not taken<th>Kudos" in text
     assert "<tr><td>http://f<td>0<td>0<td>1<td>0.0" in text
-    assert "<tr><th>Running model<th>Horde<th>Running for" in text
+    assert "<tr><th>Running model<th>Kind<th>Horde<th>Running for" in text
     assert client.get("/status").json == status_document(status().snapshot())
     assert client.head("/").get_data() == b""
 

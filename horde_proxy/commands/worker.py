@@ -34,6 +34,7 @@ from horde_proxy.worker.backends import (
     BackendError,
     BackendOptions,
     ReportsState,
+    StreamsChat,
     backend_choices,
     open_backends,
 )
@@ -99,6 +100,11 @@ _LONGEST_ENDING = 80
     help="Jobs at a time [the server's slots, else 1].",
 )
 @click.option(
+    "--chat/--no-chat",
+    default=None,
+    help="Whether hordes get chats from the server, too [where it has chats and a template].",
+)
+@click.option(
     "--idle",
     default=1.0,
     metavar="SECONDS",
@@ -149,7 +155,7 @@ def _settings_of_flags(context: click.Context, options: dict[str, Any]) -> Worke
         idle=options["idle"],
     )
     backend = WorkerBackendSettings.model_construct(
-        url=options["backend"], threads=options["threads"]
+        url=options["backend"], threads=options["threads"], chat=options["chat"]
     )
     return WorkerSettings.model_construct(
         hordes=[horde],
@@ -159,7 +165,7 @@ def _settings_of_flags(context: click.Context, options: dict[str, Any]) -> Worke
 
 
 def _backend_options(options: dict[str, Any]) -> BackendOptions:
-    names = ("model", "max_length", "max_context_length", "delay", "speed", "scenario")
+    names = ("model", "max_length", "max_context_length", "delay", "speed", "scenario", "chat")
     return BackendOptions(**{name: options[name] for name in names}, report=say)
 
 
@@ -227,6 +233,7 @@ def _options_of(backend: WorkerBackendSettings, settings: WorkerSettings) -> Bac
         denied_models=settings.filters.denied_models,
         max_length=backend.max_length,
         max_context_length=backend.max_context_length,
+        chat=backend.chat,
         report=say,
     )
 
@@ -253,6 +260,8 @@ def _bridge(
         identity = _identity(horde, name, proxy_url)
         say(f"{name} offers {names} to {identity.label}")
         identities.append(identity)
+    if _are_chatting(backend, engines):
+        say("Chats are taken from hordes that have them; the server's own template is used")
     threads, origin = _threads(backend.threads, engines)
     if threads > 1:
         say(f"{threads} jobs at a time ({origin})")
@@ -266,6 +275,15 @@ def _bridge(
         idle=_idle_rules(settings.idle),
         status=status,
     )
+
+
+def _are_chatting(backend: WorkerBackendSettings, engines: Sequence[Backend]) -> bool:
+    """Whether chats are offered. Raises ConfigError where they cannot be, but are set."""
+    if backend.chat and not all(isinstance(engine, StreamsChat) for engine in engines):
+        raise ConfigError(
+            f"{_shown_backend(backend.url)} has no chats: leave chat out, or use a model server"
+        )
+    return all(isinstance(engine, StreamsChat) and engine.can_chat for engine in engines)
 
 
 def _identity(horde: WorkerHordeSettings, name: str, proxy_url: str | None) -> WorkerIdentity:

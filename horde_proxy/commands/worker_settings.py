@@ -83,6 +83,7 @@ class WorkerBackendSettings(Section):
     max_length: Annotated[int, Field(ge=_LEAST_LENGTH, le=MOST_TOKENS)] | None = None
     max_context_length: Annotated[int, Field(ge=_LEAST_CONTEXT, le=_MOST_CONTEXT)] | None = None
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
+    chat: bool | None = None
     name: Annotated[str, Field(min_length=1, max_length=40)] | None = None
 
 

@@ -25,16 +25,20 @@ from typing import Any
 
 import requests
 
+from horde_proxy.aihorde import transcript
 from horde_proxy.prompts.tokens import estimate
 from horde_proxy.upstreams.sessions import new_session
 from horde_proxy.worker.backends import (
     Backend,
     BackendError,
+    ChatUnsupported,
     JobRefused,
     Payload,
     ReportsState,
+    StreamsChat,
 )
-from horde_proxy.worker.backends.base import StreamsText
+from horde_proxy.worker.backends.base import ContextExceeded, StreamsText
+from horde_proxy.worker.backends.chats import formatted_transcript, is_chat, tokens_of
 from horde_proxy.worker.formatting import formatted, is_formatted
 from horde_proxy.worker.growing_job import GrowingJob, Received, in_thread
 from horde_proxy.worker.health import BackendHealth
@@ -206,6 +210,7 @@ class Bridge:
             max_context_length=min(backend.max_context_length for backend in backends),
             threads=self._threads,
             refused_words=self._rules.words,
+            extensions=["chat"] if all(map(_can_chat, backends)) else [],
         )
 
     def _do(self, popped: PoppedJob) -> None:
@@ -214,7 +219,11 @@ class Bridge:
         length = payload.get("max_length") if isinstance(payload, Mapping) else None
         label = popped.horde.identity.label
         running = self.status.begin(
-            popped.id, label, model, length if isinstance(length, int) else 0
+            popped.id,
+            label,
+            model,
+            length if isinstance(length, int) else 0,
+            is_chat=isinstance(payload, Mapping) and is_chat(payload),
         )
         self._count(1)
         try:
@@ -224,7 +233,7 @@ class Bridge:
         kudos = popped.horde.submit(
             popped.session, outcome.body(popped.id), self._pause, self._stop.is_set
         )
-        self.status.end(running, outcome.state, estimate(outcome.text), kudos)
+        self.status.end(running, outcome.state, outcome.tokens, kudos)
 
     def _outcome(self, popped: PoppedJob) -> Outcome:
         """What becomes of a job. A failure gives it back to the queue at once."""
@@ -254,7 +263,17 @@ class Bridge:
             payload: Payload = job.get("payload") or {}
             if backend.tags:
                 payload = fill_payload(payload, backend.tags)
-            text = formatted(self._text(popped, backend, payload, cancelled), payload)
+            text = self._text(popped, backend, payload, cancelled)
+            if not is_chat(payload):
+                text = formatted(text, payload)
+            tokens = tokens_of(text) if is_chat(payload) else estimate(text)
+        except ContextExceeded as exc:
+            # No other worker could do it, so that the proxy is told at once.
+            log.warning("job %s is refused: %s", job["id"], exc)
+            return Outcome("ok", transcript.line(finish_reason="length"), exc.reason)
+        except ChatUnsupported as exc:
+            # The backend has said so in the log, and works all the same.
+            return Outcome("faulted", reason=exc.reason)
         except BackendError as exc:
             if not cancelled():
                 log.warning("job %s failed: %s", job["id"], exc)
@@ -266,7 +285,7 @@ class Bridge:
             return Outcome("faulted", reason="the worker failed on the job")
         if not cancelled():
             self._health.worked()
-        return Outcome("ok", text)
+        return Outcome("ok", text, tokens=tokens)
 
     def _text(
         self,
@@ -277,6 +296,8 @@ class Bridge:
     ) -> str:
         """The text of a job, which a horde that streams gets as it grows. Raises BackendError."""
         if not popped.horde.streams:
+            if is_chat(payload):
+                return "".join(_chat_pieces(backend, payload, cancelled))
             return backend.generate(payload, cancelled)
 
         def send(offset: int, text: str) -> Received:
@@ -303,7 +324,26 @@ class Bridge:
 
 def _pieces(backend: Backend, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
     """The text as it grows; all at once where it cannot be had so, or is to be changed."""
-    if isinstance(backend, StreamsText) and not is_formatted(payload):
+    if is_chat(payload):
+        yield from _chat_pieces(backend, payload, cancelled)
+    elif isinstance(backend, StreamsText) and not is_formatted(payload):
         yield from backend.stream(payload, cancelled)
     else:
         yield backend.generate(payload, cancelled)
+
+
+def _chat_pieces(
+    backend: Backend, payload: Payload, cancelled: Callable[[], bool]
+) -> Iterator[str]:
+    """The transcript of a chat, in whole lines. Raises BackendError."""
+    if not isinstance(backend, StreamsChat) or not _can_chat(backend):
+        raise ChatUnsupported("the backend does not chat", "this worker does not chat")
+    lines = backend.chat(payload, cancelled)
+    if is_formatted(payload):
+        yield formatted_transcript("".join(lines), payload)
+    else:
+        yield from lines
+
+
+def _can_chat(backend: Backend) -> bool:
+    return isinstance(backend, StreamsChat) and backend.can_chat

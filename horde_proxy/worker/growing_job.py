@@ -29,12 +29,13 @@ Pieces = Callable[[Callable[[], bool]], Iterator[str]]
 class Received:
     """The horde's answer: whether the job is cancelled, and how many characters the horde has.
 
-    `failed`: there was no such answer.
+    `failed`: there was no such answer. `refused`: the horde takes no more of the text.
     """
 
     cancelled: bool
     offset: int
     failed: bool = False
+    refused: bool = False
 
 
 class Send(Protocol):
@@ -63,7 +64,7 @@ class GrowingJob:
         self._send, self._is_stopped, self._clock, self._start = send, is_stopped, clock, start
         self._arrived: SimpleQueue[str | BaseException | None] = SimpleQueue()
         self._text, self._received, self._called = "", 0, clock()
-        self._has_sent_text = self._has_failed = False
+        self._has_sent_text = self._has_failed = self._is_refused = False
 
     def run(self, make: Pieces) -> str:
         """The whole text, or what there is of it once it is cancelled. Raises what `make` raises.
@@ -104,17 +105,20 @@ class GrowingJob:
 
     def _seconds_left(self) -> float:
         """Seconds until the next call. The first text goes at once, but not after a failure."""
-        is_new = len(self._text) > self._received and not self._has_failed
+        is_new = len(self._text) > self._received
+        is_new = is_new and not self._has_failed and not self._is_refused
         if is_new and not self._has_sent_text:
             return 0.0
         return self._called + (_SEND_SECONDS if is_new else _SILENT_SECONDS) - self._clock()
 
     def _call(self) -> None:
-        text = self._text[self._received :]
+        # Without text the call still says whether the job is cancelled.
+        text = "" if self._is_refused else self._text[self._received :]
         self._has_sent_text = self._has_sent_text or bool(text)
         received = self._send(self._received, text)
         # The time after the call: while a slow horde answered, many pieces may have come, and each
         # of them would be due for a call of its own.
         self._called, self._has_failed = self._clock(), received.failed
+        self._is_refused = self._is_refused or received.refused
         self._received = min(received.offset, len(self._text))
         self.is_cancelled = self.is_cancelled or received.cancelled

@@ -99,7 +99,8 @@ class WorkerIdentity:
 class Offer:
     """What a worker can do: models by name, the longest answer and context (tokens), threads.
 
-    `refused_words` are words in prompts that it takes no jobs with.
+    `refused_words` are words in prompts that it takes no jobs with. `extensions` are words of the
+    extension of the private horde; a horde is told those that it announces itself.
     """
 
     models: Sequence[str]
@@ -107,15 +108,20 @@ class Offer:
     max_context_length: int
     threads: int
     refused_words: Sequence[str] = ()
+    extensions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: "ok" with a text, or "faulted" with a reason, which gives it back."""
+    """What became of a job: "ok" with a text, or "faulted" with a reason, which gives it back.
+
+    `tokens` are those of the text.
+    """
 
     state: str
     text: str = ""
     reason: str = ""
+    tokens: int = 0
 
     def body(self, job_id: str) -> dict[str, Any]:
         """The body of POST generate/text/submit."""
@@ -225,7 +231,9 @@ class HordeConnection:
         if response.status_code != 200:
             # A job that the horde does not know any more is nobody's.
             is_gone = answer.get("rc") in ("InvalidJobID", "WrongCredentials")
-            return Received(cancelled=is_gone, offset=offset, failed=True)
+            # A text that is too long, for example: its rest is submitted with the result only.
+            is_refused = response.status_code == 400 and not is_gone
+            return Received(is_gone, offset, failed=True, refused=is_refused)
         known = answer.get("offset")
         known = known if isinstance(known, int) and known >= 0 else offset
         return Received(answer.get("cancelled") is True, known)
@@ -326,9 +334,11 @@ class HordeConnection:
         # The private horde keeps such jobs for others; AI-Horde's text half ignores the field.
         blacklist = {"blacklist": list(offer.refused_words)} if offer.refused_words else {}
         wait = {"wait": self._wait()} if self._wait() else {}
+        known = [name for name in offer.extensions if name in self._extensions]
         return {
             **blacklist,
             **wait,
+            **({"extensions": known} if known else {}),
             "name": self.identity.name,
             "models": list(offer.models),
             "max_length": offer.max_length,

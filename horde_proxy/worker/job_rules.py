@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import re2
@@ -12,6 +12,7 @@ from horde_proxy.worker.backends import JobRefused
 
 _REGEX_MEMORY = 8 << 20
 """Bytes for one compiled pattern: a word list of a few thousand words takes one or two MB."""
+_NOT_TEXTS = frozenset({"image_url", "input_audio", "file", "id", "tool_call_id", "type"})
 _NOT_WORD = r"[^\pL\pN_]"
 """What ends a word, in any language: RE2's own \\b knows ASCII letters only."""
 
@@ -40,10 +41,40 @@ class JobRules:
         prompt = payload.get("prompt") or ""
         if not isinstance(prompt, str):
             raise JobRefused("its prompt is no text", "the prompt is not a text")
-        if self._words and self._words.search(prompt):
+        for text in (prompt, *_chat_texts(payload.get("chat"))):
+            self._check_text(text)
+
+    def _check_text(self, text: str) -> None:
+        if self._words and self._words.search(text):
             raise JobRefused("a refused word", "the prompt has a word that this worker refuses")
-        if any(pattern.search(prompt) for pattern in self._patterns):
+        if any(pattern.search(text) for pattern in self._patterns):
             raise JobRefused("a refused pattern", "this worker refuses such prompts")
+
+
+def _chat_texts(chat: Any) -> Iterator[str]:
+    """The texts in the messages of a chat. Raises JobRefused for what is no chat."""
+    if chat is None:
+        return
+    messages = chat.get("messages") if isinstance(chat, Mapping) else None
+    if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages):
+        raise JobRefused("its chat has no messages", "the chat has no list of messages")
+    for message in messages:
+        # Whatever is said, by whom and in which field: contents and their parts, reasoning, the
+        # arguments of calls. A name has no words, and the data of an image are none.
+        yield from _texts_in({**message, "role": None})
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """The texts in a JSON value, but for those of images, audio and files."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            pending += [inner for name, inner in value.items() if name not in _NOT_TEXTS]
+        elif isinstance(value, list):
+            pending += value
 
 
 def _of_words(words: Sequence[str]) -> Any:

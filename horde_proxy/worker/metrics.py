@@ -40,7 +40,12 @@ class _SnapshotCollector(Collector):
             kudos.add_metric([horde], earned)
         yield kudos
         yield CounterMetricFamily(
-            "horde_worker_tokens", "Tokens written (estimated).", value=snapshot.tokens
+            "horde_worker_chats", "Jobs done that were chats.", value=snapshot.chats
+        )
+        yield CounterMetricFamily(
+            "horde_worker_tokens",
+            "Tokens written (estimated where the server does not count).",
+            value=snapshot.tokens,
         )
         gauges = {
             "running_jobs": ("Jobs that run now.", len(snapshot.running)),

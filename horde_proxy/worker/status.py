@@ -25,13 +25,15 @@ class RunningJob:
     model: str
     max_length: int
     since: float
+    is_chat: bool = False
 
 
 @dataclass(frozen=True)
 class StatusSnapshot:
     """A worker at one moment. `jobs` counts by (horde, state), `kudos` by horde.
 
-    `tokens` is estimated, `speed` in tokens/s over the last minute, `uptime` in seconds. `holds`
+    `chats` are those of the jobs that were chats and ended "ok". `tokens` is estimated where the
+    server does not count, `speed` in tokens/s over the last minute, `uptime` in seconds. `holds`
     are the reasons why bridges pop nothing, by their names; `failing` are hordes that fail.
     """
 
@@ -43,6 +45,7 @@ class StatusSnapshot:
     running: Sequence[tuple[RunningJob, float]]
     holds: Mapping[str, str]
     failing: Sequence[str]
+    chats: int = 0
 
 
 class WorkerStatus:
@@ -54,15 +57,17 @@ class WorkerStatus:
         self._lock = threading.Lock()
         self._jobs: Counter[tuple[str, str]] = Counter()
         self._kudos: defaultdict[str, float] = defaultdict(float)
-        self._tokens = 0
+        self._tokens = self._chats = 0
         self._recent: deque[tuple[float, int]] = deque()
         self._running: set[RunningJob] = set()
         self._holds: dict[str, str] = {}
         self._failing: set[str] = set()
 
-    def begin(self, job_id: str, horde: str, model: str, max_length: int) -> RunningJob:
+    def begin(
+        self, job_id: str, horde: str, model: str, max_length: int, *, is_chat: bool = False
+    ) -> RunningJob:
         """Note a job that was popped."""
-        job = RunningJob(job_id, horde, model, max_length, self._clock())
+        job = RunningJob(job_id, horde, model, max_length, self._clock(), is_chat)
         with self._lock:
             self._running.add(job)
         return job
@@ -72,6 +77,7 @@ class WorkerStatus:
         with self._lock:
             self._running.discard(job)
             self._jobs[job.horde, state if kudos is not None else "lost"] += 1
+            self._chats += job.is_chat and state == "ok" and kudos is not None
             self._kudos[job.horde] += kudos or 0.0
             self._tokens += tokens
             self._recent.append((self._clock(), tokens))
@@ -105,6 +111,7 @@ class WorkerStatus:
                 running=[(job, now - job.since) for job in self._running],
                 holds=dict(self._holds),
                 failing=sorted(self._failing),
+                chats=self._chats,
             )
 
     def _forget_old(self) -> None:

@@ -79,6 +79,7 @@ def status_document(snapshot: StatusSnapshot) -> dict[str, Any]:
             }
             for horde in sorted({url for url, _ in snapshot.jobs} | set(snapshot.failing))
         ],
+        "chats": snapshot.chats,
         "tokens": snapshot.tokens,
         "tokens_per_second": round(snapshot.speed, 1),
         "running": [
@@ -87,6 +88,7 @@ def status_document(snapshot: StatusSnapshot) -> dict[str, Any]:
                 "horde": job.horde,
                 "model": job.model,
                 "max_length": job.max_length,
+                "chat": job.is_chat,
                 "seconds": round(seconds, 1),
             }
             for job, seconds in sorted(snapshot.running, key=lambda pair: -pair[1])
@@ -155,20 +157,21 @@ def _page(document: dict[str, Any]) -> str:
         for horde in document["hordes"]
     ]
     running = [
-        (job["model"], job["horde"], f"{job['seconds']:.0f} s") for job in document["running"]
+        (job["model"], "chat" if job["chat"] else "text", job["horde"], f"{job['seconds']:.0f} s")
+        for job in document["running"]
     ]
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Worker</title>"
         "<style>body{font:1rem sans-serif;margin:2rem}td,th{padding:.2rem 1rem;text-align:left}"
         "</style><h1>Worker</h1>"
         f"<p>{document['tokens_per_second']} tokens/s in the last minute, "
-        f"{document['tokens']} tokens since the start.</p>"
+        f"{document['tokens']} tokens and {document['chats']} chats since the start.</p>"
         + "".join(
             f"<p><b>{escape(name)}</b>: {escape(reason)}</p>"
             for name, reason in document["held"].items()
         )
         + _table(("Horde", "Done", "Given back", "Not taken", "Kudos"), hordes)
-        + _table(("Running model", "Horde", "Running for"), running)
+        + _table(("Running model", "Kind", "Horde", "Running for"), running)
         + "<p><a href=/status>JSON</a> <a href=/metrics>Metrics</a></p></html>"
     )
 

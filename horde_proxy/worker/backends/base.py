@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 Payload = Mapping[str, Any]
-"""The `payload` of a popped job: `prompt`, lengths in tokens, sampling (`aihorde.limits`)."""
+"""The `payload` of a job: `prompt` or `chat`, lengths in tokens, sampling (`aihorde.limits`)."""
 
 
 class BackendError(Exception):
@@ -37,6 +37,14 @@ class BackendDown(BackendError):
         super().__init__(message, reason)
 
 
+class ContextExceeded(JobRefused):
+    """The chat is too long for the model."""
+
+
+class ChatUnsupported(BackendError):
+    """The backend does no chats, or no tools: it goes on with jobs that have a prompt."""
+
+
 @dataclass(frozen=True)
 class ServerState:
     """What a server says of itself: how many requests run or wait, of all its users.
@@ -59,8 +67,8 @@ class BackendOptions:
     `model` is the model of a server, or another name to advertise its only one under. `models` are
     globs of several models of it, of which `denied_models` are never offered. Lengths are
     in tokens, `delay` is in seconds, `speed` in tokens a second (0 for no limit). `scenario` is a
-    file of rules for the echo. `report` is called with sentences for the user: what was taken from
-    a server.
+    file of rules for the echo. `chat`: whether chats are offered; None finds it out. `report` is
+    called with sentences for the user: what was taken from a server.
     """
 
     kind: str | None = None
@@ -73,6 +81,7 @@ class BackendOptions:
     delay: float = 0.0
     speed: float = 0.0
     scenario: Path | None = None
+    chat: bool | None = None
     report: Callable[[str], None] = _say_nothing
 
 
@@ -120,6 +129,21 @@ class StreamsText(Protocol):
 
     def stream(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
         """The pieces of the text that `generate` returns. Raises BackendError."""
+
+
+@runtime_checkable
+class StreamsChat(Protocol):
+    """A backend that may know its model's chat template: it writes the answers of chats."""
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether it does so, as far as is known."""
+
+    def chat(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
+        """The lines of the transcript (`aihorde.transcript`) of a payload's `chat`.
+
+        Each piece is one line or several. Raises BackendError.
+        """
 
 
 OpenBackend = Callable[[str, BackendOptions], Backend | None]

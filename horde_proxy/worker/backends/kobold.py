@@ -12,9 +12,13 @@ import requests
 
 from horde_proxy.printable import without_login
 from horde_proxy.protocol.models import ModelFacts, tokens
+from horde_proxy.upstreams.openai.events import Event
 from horde_proxy.worker.backends.base import BackendError, BackendOptions, Payload, ServerState
+from horde_proxy.worker.backends.chat_server import ChatServer
+from horde_proxy.worker.backends.chats import BegunAnswer
 from horde_proxy.worker.backends.offered_model import ServerModel
-from horde_proxy.worker.backends.server import ModelServer, NoSuchRoute, get, text_at
+from horde_proxy.worker.backends.samplers import KOBOLDCPP_CHAT
+from horde_proxy.worker.backends.server import NoSuchRoute, get, text_at
 from horde_proxy.worker.backends.server_state import Read, kobold_state
 
 _KOBOLDCPP = "koboldcpp/"
@@ -24,7 +28,7 @@ _KOBOLDCPP = "koboldcpp/"
 log = logging.getLogger(__name__)
 
 
-class KoboldServer(ModelServer):
+class KoboldServer(ChatServer):
     """POST /api/v1/generate, and KoboldCpp's /api/extra/generate/stream.
 
     The payload is sent unchanged: the horde uses KoboldAI's names. KoboldCpp fills in placeholders
@@ -32,6 +36,8 @@ class KoboldServer(ModelServer):
     """
 
     label = "KoboldAI"
+    # It uses the model's own template only if it was started with --jinja, and does not tell.
+    chats_by_default = False
 
     def __init__(
         self, url: str, session: requests.Session, model: ServerModel, options: BackendOptions
@@ -82,6 +88,16 @@ class KoboldServer(ModelServer):
                 is_whole = bool(event.get("finish_reason", True)) if event else is_whole
         if not is_whole:
             raise self.broken_off()
+
+    def continues(self, begun: BegunAnswer) -> bool:
+        return False
+
+    def chat_events(
+        self, payload: Payload, cancelled: Callable[[], bool]
+    ) -> Iterator[Event | None]:
+        """The events of KoboldCpp's POST /v1/chat/completions, which reads its own samplers."""
+        with self._abortable(self.chat_body(payload, KOBOLDCPP_CHAT), cancelled) as body:
+            yield from self.call("/v1/chat/completions", body, cancelled)
 
     @contextmanager
     def _abortable(

@@ -8,18 +8,21 @@ from typing import Any
 import requests
 
 from horde_proxy.protocol.models import as_mapping
-from horde_proxy.upstreams.openai.events import line_events
+from horde_proxy.upstreams.openai.events import Event, line_events
 from horde_proxy.upstreams.openai.model_list import is_usable_id
 from horde_proxy.upstreams.openai.native_apis import ShownModels, native_facts
 from horde_proxy.worker.backends.base import Payload, ServerState
+from horde_proxy.worker.backends.chat_server import ChatServer
+from horde_proxy.worker.backends.chats import BegunAnswer, request_fields
 from horde_proxy.worker.backends.offered_model import ServerModel
+from horde_proxy.worker.backends.ollama_chats import as_events, chat_fields
 from horde_proxy.worker.backends.samplers import OLLAMA
-from horde_proxy.worker.backends.server import ModelServer, asking, get, text_at, value_at
+from horde_proxy.worker.backends.server import asking, get, text_at, value_at
 from horde_proxy.worker.backends.server_state import Read, ollama_state
 
 
-class OllamaServer(ModelServer):
-    """POST /api/generate with raw: true, so that Ollama does not add its template."""
+class OllamaServer(ChatServer):
+    """POST /api/generate with raw: true, so that Ollama adds no template; /api/chat for chats."""
 
     label = "Ollama"
 
@@ -48,6 +51,26 @@ class OllamaServer(ModelServer):
             if value_at(line, "done"):
                 return
         raise self.broken_off()
+
+    def continues(self, begun: BegunAnswer) -> bool:
+        """It goes on with a last message of the assistant; an empty one is an answer of its own."""
+        return bool(begun.content)
+
+    def chat_events(
+        self, payload: Payload, cancelled: Callable[[], bool]
+    ) -> Iterator[Event | None]:
+        """The lines of POST /api/chat, as OpenAI's chunks."""
+        fields, unknown = chat_fields(request_fields(payload), self.model)
+        self.note_left_out(unknown)
+        body = {
+            **fields,
+            "model": self.model,
+            "stream": True,
+            # Otherwise it leaves out the oldest messages of a chat that is too long.
+            "truncate": False,
+            "options": {**self.translated(payload, OLLAMA), **fields["options"]},
+        }
+        return as_events(self.call("/api/chat", body, cancelled, line_events))
 
     def _body(self, payload: Payload) -> dict[str, Any]:
         return {

@@ -12,39 +12,79 @@ from typing import Any
 import requests
 
 from horde_proxy.errors import UpstreamFailed
+from horde_proxy.upstreams.openai.events import Event
 from horde_proxy.upstreams.openai.model_list import model_objects
 from horde_proxy.upstreams.openai.native_apis import ShownModels, kind_of, native_facts
 from horde_proxy.worker.backends import samplers, server_state
 from horde_proxy.worker.backends.base import BackendOptions, Payload, ServerState
+from horde_proxy.worker.backends.chat_server import ChatServer
+from horde_proxy.worker.backends.chats import BegunAnswer, begun_answer
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.samplers import Dialect
-from horde_proxy.worker.backends.server import ModelServer, asking, text_at, value_at
+from horde_proxy.worker.backends.server import asking, text_at, value_at
 from horde_proxy.worker.backends.server_state import Read
+
+
+def _as_last_message(begun: BegunAnswer, body: dict[str, Any]) -> dict[str, Any] | None:
+    """llama.cpp goes on with a message of the assistant that is the last."""
+    return body if begun.content else None
+
+
+def _as_final_message(begun: BegunAnswer, body: dict[str, Any]) -> dict[str, Any] | None:
+    """vLLM and SGLang: their flags. A template does not show where an empty content ends."""
+    if not begun.content:
+        return None
+    *messages, last = body["messages"]
+    # Its newer versions call the reasoning so.
+    last = {**last, "reasoning": begun.reasoning} if begun.reasoning else last
+    flags = {"continue_final_message": True, "add_generation_prompt": False}
+    return {**body, **flags, "messages": [*messages, last]}
+
+
+def _as_prefix(begun: BegunAnswer, body: dict[str, Any]) -> dict[str, Any] | None:
+    """TabbyAPI writes a prefix of the answer after the template, which may have begun to think."""
+    if begun.reasoning or not begun.content:
+        return None
+    return {**body, "messages": body["messages"][:-1], "response_prefix": begun.content}
+
+
+def _not_at_all(begun: BegunAnswer, body: dict[str, Any]) -> dict[str, Any] | None:
+    return None
 
 
 @dataclass(frozen=True)
 class OpenAIDialect:
-    """One server with this API. `state` says what it is doing, `slots` how much at a time."""
+    """One server with this API. `state` says what it is doing, `slots` how much at a time.
+
+    `continued` is the body of a chat whose answer has begun; None if it cannot be continued.
+    """
 
     dialect: Dialect
     state: Callable[[Read], ServerState | None] = server_state.listing_state
     slots: Callable[[Read], int | None] = server_state.unknown_slots
+    continued: Callable[[BegunAnswer, dict[str, Any]], dict[str, Any] | None] = _not_at_all
 
 
 SERVERS: Mapping[str, OpenAIDialect] = {
     "openai": OpenAIDialect(samplers.OPENAI_COMPATIBLE),
     "llama.cpp": OpenAIDialect(
-        samplers.LLAMA_CPP, server_state.llama_cpp_state, server_state.llama_cpp_slots
+        samplers.LLAMA_CPP,
+        server_state.llama_cpp_state,
+        server_state.llama_cpp_slots,
+        _as_last_message,
     ),
-    "vllm": OpenAIDialect(samplers.VLLM, server_state.vllm_state),
-    "tabbyapi": OpenAIDialect(samplers.TABBY_API),
+    "vllm": OpenAIDialect(samplers.VLLM, server_state.vllm_state, continued=_as_final_message),
+    "tabbyapi": OpenAIDialect(samplers.TABBY_API, continued=_as_prefix),
     "lm-studio": OpenAIDialect(samplers.LM_STUDIO),
 }
 """By the words that users write. The first is a server of unknown kind."""
 
 
-class OpenAIServer(ModelServer):
-    """POST /v1/completions with the raw prompt: for a chat, the server would add its template."""
+class OpenAIServer(ChatServer):
+    """POST /v1/completions with a raw prompt, /v1/chat/completions with a chat.
+
+    Only for the latter, the server adds its template.
+    """
 
     label = "OpenAI-compatible"
 
@@ -84,6 +124,19 @@ class OpenAIServer(ModelServer):
             is_whole = is_whole or event is None
         if not is_whole:
             raise self.broken_off()
+
+    def continues(self, begun: BegunAnswer) -> bool:
+        return self._server.continued(begun, {"messages": [begun.message]}) is not None
+
+    def chat_events(
+        self, payload: Payload, cancelled: Callable[[], bool]
+    ) -> Iterator[Event | None]:
+        """The events of POST /v1/chat/completions."""
+        body = self.chat_body(payload, self._server.dialect)
+        begun = begun_answer(payload)
+        if begun is not None:
+            body = self._server.continued(begun, body) or body
+        return self.call("/v1/chat/completions", body, cancelled)
 
     def _body(self, payload: Payload) -> dict[str, Any]:
         return {

@@ -38,6 +38,8 @@ _OFF: Mapping[str, tuple[Any, ...]] = {
 _OTHER_FIELDS = frozenset(
     {
         "prompt",
+        "chat",
+        "continue",
         "n",
         "max_context_length",
         "singleline",
@@ -208,6 +210,16 @@ OLLAMA = Dialect(
     }
 )
 """Ollama's names in `options` (docs/modelfile.md)."""
+
+KOBOLDCPP_CHAT = Dialect(
+    names={
+        **{name: name for name in (*_OFF, "rep_pen_range", "dynatemp_exponent", "temperature")},
+        "max_length": "max_tokens",
+        "use_default_badwordsids": "ban_eos_token",
+        "stop_sequence": "stop",
+    }
+)
+"""KoboldCpp's chats read its own samplers under KoboldAI's names, beside OpenAI's fields."""
 
 OPENAI_COMPATIBLE = Dialect(
     names=_OPENAI,

@@ -204,12 +204,16 @@ class ModelServer(ABC):
     def translated(self, payload: Payload, dialect: Dialect) -> dict[str, Any]:
         """The sampling of a payload in the server's words. What it does not know is logged once."""
         body, unknown = dialect.translated(payload)
+        self.note_left_out(unknown)
+        return body
+
+    def note_left_out(self, unknown: Iterable[str]) -> None:
+        """Log the parameters that the server does not know, each once."""
         with self._lock:
             new = [name for name in unknown if name not in self._left_out]
             self._left_out.update(new)
         for name in new:
             log.warning("the backend at %s does not know %s: it is left out", self.shown_url, name)
-        return body
 
     def check_status(self, response: requests.Response) -> None:
         """Raises BackendError for an error's status."""

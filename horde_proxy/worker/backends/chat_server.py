@@ -1,0 +1,293 @@
+"""The base of model servers that know their model's chat template: they write the answers of chats.
+
+    chat() -> chat_events() of the kind of server -> call() -> transcript lines
+
+What a server cannot do is learned from its refusals: a field that it does not know is left out from
+then on, and a server without chats, templates or tools is offered for no chat any more. Job
+threads share what was learned; it only grows.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import requests
+
+from horde_proxy.aihorde.transcript import AGAIN
+from horde_proxy.errors import UpstreamFailed
+from horde_proxy.response_body import with_body
+from horde_proxy.upstreams.openai.error_signs import (
+    NO_MODEL,
+    NO_PATH,
+    OVERFLOW,
+    OVERFLOW_STATUSES,
+)
+from horde_proxy.upstreams.openai.events import Event, events
+from horde_proxy.worker.backends.base import (
+    BackendError,
+    BackendOptions,
+    ChatUnsupported,
+    ContextExceeded,
+    JobRefused,
+    Payload,
+)
+from horde_proxy.worker.backends.chats import (
+    BegunAnswer,
+    begins_anew,
+    begun_answer,
+    request_fields,
+    transcript_lines,
+)
+from horde_proxy.worker.backends.offered_model import ServerModel
+from horde_proxy.worker.backends.samplers import Dialect
+from horde_proxy.worker.backends.server import ModelServer, NoSuchRoute, ReadEvents
+
+_LONGEST_REFUSAL = 100_000
+"""Bytes of a refusal. FastAPI repeats the value of each field that it does not take."""
+_MOST_TRIES = 5
+"""Calls of one chat. Each but the last was refused for fields that the next leaves out."""
+
+# vLLM: "default chat template is no longer allowed, so you must provide a chat template"; its older
+# and SGLang's "does not support Chat Completions API". TabbyAPI: "Chat completions are disabled
+# because a prompt template is not set." Ollama: '"all-minilm" does not support chat'. Others: "no
+# chat template".
+_NO_TEMPLATE = re.compile(
+    r"chat template is (?:no longer allowed|not (?:set|defined|found|available))"
+    r"|(?:no|without a|provide a|not (?:have|define) a) (?:chat|prompt) template"
+    r"|prompt template is not set|not support chat",
+    re.IGNORECASE,
+)
+# llama.cpp: "tools param requires --jinja flag". vLLM: '"auto" tool choice requires
+# --enable-auto-tool-choice and --tool-call-parser to be set'. Ollama: '"m" does not support tools'.
+_NO_TOOLS = re.compile(
+    r"requires --jinja|requires --enable-auto-tool-choice|requires --tool-call-parser"
+    r"|not support tools",
+    re.IGNORECASE,
+)
+# FastAPI (Mistral, older vLLM): "extra_forbidden", "Extra inputs are not permitted". OpenAI:
+# "Unrecognized request argument supplied: top_k", "Unknown parameter: 'min_p'.",
+# "Unsupported parameter: 'logprobs' ...". Groq: "property 'min_p' is unsupported". JSON schemas:
+# "Additional properties are not allowed".
+_UNKNOWN_FIELD = re.compile(
+    r"extra_forbidden|extra (?:inputs|fields) (?:are )?not permitted|unrecogni[sz]ed"
+    r"|unknown (?:parameter|field|argument|name)|unsupported|not supported"
+    r"|additional properties are not allowed|unexpected keyword",
+    re.IGNORECASE,
+)
+_ESSENTIAL = frozenset(
+    {"model", "messages", "stream", "tools", "tool_choice", "response_format", "format", "options"}
+)
+"""Without these the answer would be another one: such a job is refused."""
+CONTEXT_EXCEEDED = "context_length_exceeded"
+"""The reason by which the proxy knows that a chat is too long: OpenAI's code."""
+_NO_CHATS = "the backend has no chats"
+_RENAMED = {"max_tokens": "max_completion_tokens"}
+"""OpenAI's own server refuses the older name for models that reason."""
+
+log = logging.getLogger(__name__)
+
+
+class ChatServer(ModelServer):
+    """A server that may chat. Whether it is offered for chats is the user's choice, or automatic.
+
+    Where the user does not choose, `chats_by_default` decides.
+    """
+
+    chats_by_default = True
+
+    def __init__(
+        self, url: str, session: requests.Session, model: ServerModel, options: BackendOptions
+    ) -> None:
+        super().__init__(url, session, model, options)
+        self._may_chat = self.chats_by_default if options.chat is None else options.chat
+        # Guards what was learned from refusals: `_may_chat` and the names of fields. No I/O happens
+        # under it.
+        self._learning = threading.Lock()
+        self._refused: set[str] = set()
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether chats are offered: False once the server has refused one as such."""
+        return self._may_chat
+
+    def chat(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
+        """The lines of the transcript of a job's chat.
+
+        A begun answer is continued where the server can; otherwise the first line says that the
+        answer begins anew. Raises BackendError.
+        """
+        begun = begun_answer(payload)
+        if begun is None:
+            yield from self._transcript(payload, cancelled)
+            return
+        if self.continues(begun):
+            try:
+                yield from self._transcript(payload, cancelled)
+                return
+            # It comes before the first line. llama.cpp: "Assistant response prefill is incompatible
+            # with enable_thinking."
+            except JobRefused as exc:
+                if begun.is_clients:
+                    raise
+                log.info("an answer begins anew: %s", exc)
+        if begun.is_clients:
+            raise JobRefused("it continues an answer", "the backend cannot continue an answer")
+        is_first = True
+        for line in self._transcript(begins_anew(payload), cancelled):
+            yield AGAIN + line if is_first else line
+            is_first = False
+
+    @abstractmethod
+    def continues(self, begun: BegunAnswer) -> bool:
+        """Whether the server can go on with an answer that another one has begun."""
+
+    @abstractmethod
+    def chat_events(
+        self, payload: Payload, cancelled: Callable[[], bool]
+    ) -> Iterator[Event | None]:
+        """The answer as the events of OpenAI's chunks. Raises BackendError."""
+
+    def chat_body(self, payload: Payload, dialect: Dialect) -> dict[str, Any]:
+        """OpenAI's body of a chat: what the chat sets comes before the horde's own sampling."""
+        sampling = {
+            name: value for name, value in self.translated(payload, dialect).items() if value != []
+        }
+        length = payload.get("max_length")
+        return {
+            **sampling,
+            **request_fields(payload),
+            "model": self.model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **({"max_tokens": length} if length else {}),
+        }
+
+    def call(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        cancelled: Callable[[], bool],
+        read: ReadEvents = events,
+    ) -> Iterator[Event | None]:
+        """The events that the server answers a chat with, without the fields that it refuses.
+
+        Raises BackendError.
+        """
+        for _ in range(_MOST_TRIES):
+            sent = self._without_refused(body)
+            check = partial(self._check, sent)
+            try:
+                yield from self.events(path, sent, cancelled, read=read, check=check)
+                return
+            # No event has come then.
+            except _FieldsRefused as exc:
+                self._leave_out(exc.names)
+        raise JobRefused(f"the backend at {self.shown_url} refuses field after field of a chat")
+
+    def _transcript(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
+        has_begun = False
+        try:
+            for line in transcript_lines(self.chat_events(payload, cancelled)):
+                yield line
+                has_begun = True
+        except ChatUnsupported as exc:
+            self._stop_chatting(str(exc))
+            raise
+        except UpstreamFailed as exc:
+            raise BackendError(f"the backend at {self.shown_url} sent no text: {exc}") from exc
+        except BackendError as exc:
+            # Some refuse with status 200, such as LM Studio a path that it does not know.
+            if has_begun or isinstance(exc, JobRefused):
+                raise
+            if OVERFLOW.search(str(exc)):
+                raise ContextExceeded(str(exc), CONTEXT_EXCEEDED) from exc
+            if not (reason := _lacks(str(exc))):
+                raise
+            self._stop_chatting(reason)
+            raise ChatUnsupported(reason, reason) from exc
+
+    def _check(self, body: Mapping[str, Any], response: requests.Response) -> None:
+        """Raises BackendError for an error's status, by what the server says."""
+        if response.ok:
+            return
+        words, status = _words_of(response), response.status_code
+        if status in OVERFLOW_STATUSES and OVERFLOW.search(words):
+            raise ContextExceeded("the chat is too long for the model", CONTEXT_EXCEEDED)
+        if reason := _lacks(words):
+            raise ChatUnsupported(reason, reason)
+        if status in (400, 422) and (names := _fields_in(words, body)):
+            raise _FieldsRefused(names)
+        try:
+            self.check_status(response)
+        except NoSuchRoute as exc:
+            if NO_MODEL.search(words):
+                raise
+            raise ChatUnsupported(_NO_CHATS, _NO_CHATS) from exc
+
+    def _stop_chatting(self, reason: str) -> None:
+        with self._learning:
+            is_news, self._may_chat = self._may_chat, False
+        if is_news:
+            log.warning(
+                "the backend at %s is offered for no chat any more: %s", self.shown_url, reason
+            )
+
+    def _leave_out(self, names: Iterable[str]) -> None:
+        with self._learning:
+            new = set(names) - self._refused
+            self._refused |= new
+        for name in sorted(new):
+            log.warning("the backend at %s refuses %s: it is left out", self.shown_url, name)
+
+    def _without_refused(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        with self._learning:
+            refused = set(self._refused)
+        sent = {name: value for name, value in body.items() if name not in refused}
+        for name in refused & _RENAMED.keys() & body.keys():
+            sent[_RENAMED[name]] = body[name]
+        return sent
+
+
+class _FieldsRefused(BackendError):
+    """The server does not take these fields of a body."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__("it refuses fields")
+        self.names = names
+
+
+def _lacks(words: str) -> str:
+    """What a server that refuses a chat lacks, as a sentence; "" for another reason."""
+    if NO_PATH.search(words):
+        return _NO_CHATS
+    if _NO_TEMPLATE.search(words):
+        return "the backend has no chat template"
+    return "the backend cannot call tools" if _NO_TOOLS.search(words) else ""
+
+
+def _words_of(response: requests.Response) -> str:
+    """The body of a refusal; "" where it cannot be read."""
+    try:
+        return with_body(response, _LONGEST_REFUSAL).text
+    except requests.RequestException:
+        return ""
+
+
+def _fields_in(words: str, body: Mapping[str, Any]) -> list[str]:
+    """The fields of a body that a refusal names as unknown, but for the essential ones.
+
+    A name that is an English word, too, must be quoted or come after a colon: "supplied: stop".
+    """
+    if not _UNKNOWN_FIELD.search(words):
+        return []
+    return [
+        name
+        for name in body.keys() - _ESSENTIAL
+        if re.search((r"(?<!\w)" if "_" in name else r"(?:['\"`]|: )") + name + r"(?!\w)", words)
+    ]

@@ -1,0 +1,767 @@
+"""Chats: what each kind of server gets of a job, and the transcript of what it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from horde_proxy.aihorde.transcript import fold, read
+from horde_proxy.worker.backends import (
+    BackendDown,
+    BackendError,
+    ChatUnsupported,
+    JobRefused,
+    calls,
+)
+from horde_proxy.worker.backends.base import ContextExceeded
+from horde_proxy.worker.backends.chat_server import ChatServer
+from tests.scripted_server import URL, ScriptedServer, koboldcpp, ollama, openai
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+PAYLOAD: dict[str, Any] = {
+    "prompt": "",
+    "chat": {"messages": MESSAGES},
+    "max_length": 80,
+    "max_context_length": 4096,
+}
+CHAT_PATH = "/v1/chat/completions"
+DONE = "data: [DONE]\n\n"
+
+
+def never() -> bool:
+    return False
+
+
+def event(**fields: Any) -> str:
+    """One event of a stream of chat completion chunks."""
+    return f"data: {json.dumps(fields)}\n\n"
+
+
+def delta(finish_reason: str | None = None, **fields: Any) -> str:
+    """The event of one delta."""
+    return event(choices=[{"index": 0, "delta": fields, "finish_reason": finish_reason}])
+
+
+def chat(backend: ChatServer, payload: dict[str, Any] = PAYLOAD) -> list[Any]:
+    """The lines of the transcript."""
+    text = "".join(backend.chat(payload, never))
+    assert text.endswith("\n")
+    read(text)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+HELLO = delta(content="Hello") + delta("stop") + DONE
+
+# llama-server, build of 2026: role first, reasoning apart, timings and usage in the last event.
+LLAMA_CPP = (
+    'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant",'
+    '"content":null}}],"created":1,"id":"chatcmpl-a","model":"m","system_fingerprint":"b1","object":'
+    '"chat.completion.chunk"}\n\n'
+    'data: {"choices":[{"finish_reason":null,"index":0,"delta":'
+    '{"reasoning_content":"The user"}}]}\n\n'
+    'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":"Héllo"}}]}\n\n'
+    'data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}]}\n\n'
+    'data: {"choices":[],"usage":{"completion_tokens":9,"prompt_tokens":12,"total_tokens":21},'
+    '"timings":{"cache_n":7,"prompt_n":5}}\n\n' + DONE
+)
+# vLLM: `reasoning`, usage null until its own event, calls in pieces.
+VLLM = (
+    'data: {"id":"chatcmpl-b","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    '[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],'
+    '"prompt_token_ids":null}\n\n'
+    'data: {"choices":[{"index":0,"delta":{"reasoning":"Look","reasoning_content":"Look"},'
+    '"logprobs":null,"finish_reason":null}]}\n\n'
+    'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"id":"chatcmpl-tool-1","type":"function",'
+    '"index":0,"function":{"name":"weather","arguments":""}}]},"finish_reason":null}]}\n\n'
+    'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":'
+    '"{\\"city\\": "}}]},"finish_reason":null}]}\n\n'
+    'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":'
+    '"\\"Oslo\\"}"}}]},"finish_reason":null}]}\n\n'
+    'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"tool_calls",'
+    '"stop_reason":null}]}\n\n'
+    'data: {"choices":[],"usage":{"prompt_tokens":30,"total_tokens":51,"completion_tokens":21,'
+    '"prompt_tokens_details":{"cached_tokens":16}}}\n\n' + DONE
+)
+# TabbyAPI: pings between the events.
+TABBY = (
+    ": ping - 2026-08-21\r\n\r\n"
+    'data: {"id":"chatcmpl-c","choices":[{"index":0,"finish_reason":null,"delta":'
+    '{"role":"assistant","content":"Hel"}}],"created":1,"object":"chat.completion.chunk"}\r\n\r\n'
+    'data: {"choices":[{"index":0,"finish_reason":null,"delta":{"content":"lo"}}]}\r\n\r\n'
+    'data: {"choices":[{"index":0,"finish_reason":"length","delta":{}}]}\r\n\r\n'
+    'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}\r\n\r\n'
+    "data: [DONE]\r\n\r\n"
+)
+# LM Studio.
+LM_STUDIO = (
+    'data: {"id":"chatcmpl-d","object":"chat.completion.chunk","created":1,"model":"m",'
+    '"system_fingerprint":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"Hi"},'
+    '"logprobs":null,"finish_reason":null}]}\n\n'
+    'data: {"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n'
+    'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":40,"total_tokens":49,'
+    '"completion_tokens_details":{"reasoning_tokens":37}}}\n\n' + DONE
+)
+# A server that does not stream, and makes neither ids nor indexes of calls.
+WHOLE = json.dumps(
+    {
+        "choices": [
+            {
+                "message": {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {"id": "a", "function": {"name": "weather", "arguments": {"city": "Oslo"}}},
+                        {"id": "b", "function": {"name": "time", "arguments": "{}"}},
+                    ],
+                },
+                "finish_reason": "stop",
+            }
+        ]
+    }
+)
+KOBOLDCPP = (
+    'data: {"id": "koboldcpp", "object": "chat.completion.chunk", "created": 1, "model": "m", '
+    '"choices": [{"index": 0, "finish_reason": null, "delta": {"role": "assistant", "content": '
+    '"Hi"}}]}\n\n'
+    'data: {"id": "koboldcpp", "object": "chat.completion.chunk", "created": 1, "model": "m", '
+    '"choices": [{"index": 0, "finish_reason": "stop", "delta": {"content": ""}}]}\n\n' + DONE
+)
+OLLAMA = (
+    '{"model":"m","created_at":"2026-08-21T10:00:00.1Z","message":{"role":"assistant","content":"",'
+    '"thinking":"Look"},"done":false}\n'
+    '{"model":"m","created_at":"2026-08-21T10:00:00.2Z","message":{"role":"assistant","content":'
+    '"It is "},"done":false}\n'
+    '{"model":"m","created_at":"2026-08-21T10:00:00.3Z","message":{"role":"assistant","content":"",'
+    '"tool_calls":[{"id":"call_1","function":{"index":0,"name":"time","arguments":{}}},'
+    '{"id":"call_2","function":{"index":1,"name":"time","arguments":{"zone":"Å"}}}]},"done":false}\n'
+    '{"model":"m","created_at":"2026-08-21T10:00:00.4Z","message":{"role":"assistant","content":""},'
+    '"done":true,"done_reason":"stop","total_duration":9,"load_duration":1,"prompt_eval_count":26,'
+    '"prompt_eval_duration":1,"eval_count":31,"eval_duration":5}\n'
+)
+OLLAMA_LINE = OLLAMA.splitlines(keepends=True)[0]
+
+
+def call(index: int, **fields: Any) -> dict[str, Any]:
+    return {"delta": {"tool_calls": [{"index": index, **fields}]}}
+
+
+def begun(index: int, call_id: str, name: str) -> dict[str, Any]:
+    return call(index, id=call_id, type="function", function={"name": name, "arguments": ""})
+
+
+def arguments(index: int, text: str) -> dict[str, Any]:
+    return call(index, function={"arguments": text})
+
+
+@pytest.mark.parametrize("size", [1, 5, 65_536])
+@pytest.mark.parametrize(
+    ("opened", "body", "lines"),
+    [
+        (
+            openai,
+            LLAMA_CPP,
+            [
+                {"delta": {"reasoning_content": "The user"}},
+                {"delta": {"content": "Héllo"}},
+                {
+                    "finish_reason": "stop",
+                    "usage": {"prompt_tokens": 12, "completion_tokens": 9, "cached_tokens": 7},
+                },
+            ],
+        ),
+        (
+            openai,
+            VLLM,
+            [
+                {"delta": {"reasoning_content": "Look"}},
+                begun(0, "chatcmpl-tool-1", "weather"),
+                arguments(0, '{"city": '),
+                arguments(0, '"Oslo"}'),
+                {
+                    "finish_reason": "tool_calls",
+                    "usage": {"prompt_tokens": 30, "completion_tokens": 21, "cached_tokens": 16},
+                },
+            ],
+        ),
+        (
+            openai,
+            TABBY,
+            [
+                {"delta": {"content": "Hel"}},
+                {"delta": {"content": "lo"}},
+                {
+                    "finish_reason": "length",
+                    "usage": {"prompt_tokens": 5, "completion_tokens": 2},
+                },
+            ],
+        ),
+        (
+            openai,
+            LM_STUDIO,
+            [
+                {"delta": {"content": "Hi"}},
+                {
+                    "finish_reason": "stop",
+                    "usage": {"prompt_tokens": 9, "completion_tokens": 40, "reasoning_tokens": 37},
+                },
+            ],
+        ),
+        (
+            openai,
+            WHOLE,
+            [
+                begun(0, "a", "weather"),
+                arguments(0, '{"city": "Oslo"}'),
+                begun(1, "b", "time"),
+                arguments(1, "{}"),
+                {"finish_reason": "tool_calls"},
+            ],
+        ),
+        (koboldcpp, KOBOLDCPP, [{"delta": {"content": "Hi"}}, {"finish_reason": "stop"}]),
+        (
+            ollama,
+            OLLAMA,
+            [
+                {"delta": {"reasoning_content": "Look"}},
+                {"delta": {"content": "It is "}},
+                begun(0, "call_1", "time"),
+                arguments(0, "{}"),
+                begun(1, "call_2", "time"),
+                arguments(1, '{"zone": "Å"}'),
+                {
+                    "finish_reason": "tool_calls",
+                    "usage": {"prompt_tokens": 26, "completion_tokens": 31},
+                },
+            ],
+        ),
+    ],
+    ids=["llama.cpp", "vLLM", "TabbyAPI", "LM Studio", "not streamed", "KoboldCpp", "Ollama"],
+)
+def test_what_a_server_writes_becomes_a_transcript(
+    opened: Callable[..., ChatServer],
+    body: str,
+    lines: list[Any],
+    size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "_PIECE", size)
+    assert chat(opened(ScriptedServer(body), chat=True)) == lines
+
+
+def test_a_call_without_an_id_gets_one() -> None:
+    body = delta("tool_calls", tool_calls=[{"function": {"name": "f", "arguments": "{}"}}])
+    result = fold(read("".join(openai(ScriptedServer(body)).chat(PAYLOAD, never))))
+    [made] = result.calls.values()
+    assert (made.id[:5], made.name, made.arguments) == ("call_", "f", "{}")
+
+
+def test_log_probabilities_and_refusals_are_passed_on() -> None:
+    hi, no = {"token": "Hi", "logprob": -0.1}, {"token": "!", "logprob": -0.2}
+    choices = [
+        {"index": 0, "delta": {"content": "Hi"}, "logprobs": {"content": [hi]}},
+        {"index": 0, "delta": {"refusal": "No."}, "logprobs": {"content": [no]}},
+    ]
+    body = "".join(event(choices=[choice]) for choice in choices) + delta("content_filter") + DONE
+    assert chat(openai(ScriptedServer(body))) == [
+        {"delta": {"content": "Hi"}, "logprobs": {"content": [hi]}},
+        {"delta": {"refusal": "No."}, "logprobs": {"content": [no]}},
+        {"finish_reason": "content_filter"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "finish_reason"),
+    [("eos", "stop"), ("max_tokens", "length"), ("STOP", "stop"), ("safety", "content_filter")],
+)
+def test_finish_reasons_become_openais(theirs: str, finish_reason: str) -> None:
+    assert chat(openai(ScriptedServer(delta(content="x") + delta(theirs) + DONE)))[-1] == {
+        "finish_reason": finish_reason
+    }
+
+
+def test_a_nul_in_an_answer_is_left_out() -> None:
+    body = delta(content="a\0b\\u0000") + delta("stop") + DONE
+    assert chat(openai(ScriptedServer(body)))[0] == {"delta": {"content": "ab\\u0000"}}
+
+
+@pytest.mark.parametrize(
+    ("opened", "body", "message"),
+    [
+        (openai, LLAMA_CPP[:460], "it broke the answer off"),
+        (openai, LLAMA_CPP[:430], "it broke the answer off in the middle of an event"),
+        (openai, delta(content="x"), "it broke the answer off"),
+        (openai, delta(content="x") + 'data: {"error":{"message":"boom","code":500}}\n\n', "boom"),
+        # SGLang and vLLM when a request is ended from outside.
+        (openai, delta(content="x") + delta("abort") + DONE, "it broke the answer off: abort"),
+        (openai, "", "its answer is empty"),
+        (ollama, OLLAMA_LINE, "it broke the answer off"),
+        (ollama, OLLAMA_LINE[:100], "a line that is not JSON, or broke it off"),
+        (ollama, OLLAMA_LINE + '{"error":"model runner has stopped"}\n', "model runner has stop"),
+    ],
+)
+def test_an_answer_that_breaks_off_gives_the_job_back(
+    opened: Callable[..., ChatServer], body: str, message: str
+) -> None:
+    with pytest.raises(BackendError, match=message) as raised:
+        list(opened(ScriptedServer(body)).chat(PAYLOAD, never))
+    assert (raised.value.reason, opened(ScriptedServer("")).can_chat) == (
+        "the backend failed",
+        True,
+    )
+
+
+def test_an_answer_whose_connection_is_lost_gives_what_came_first() -> None:
+    server = ScriptedServer(delta(content="x"), end=ConnectionResetError("reset"))
+    lines = openai(server).chat(PAYLOAD, never)
+    assert next(lines) == '{"delta": {"content": "x"}}\n'
+    with pytest.raises(BackendDown):
+        next(lines)
+
+
+@pytest.mark.parametrize(
+    ("opened", "start"),
+    [(openai, delta(content="x")), (koboldcpp, delta(content="x")), (ollama, OLLAMA_LINE)],
+)
+def test_a_slow_server_hears_of_a_cancelled_chat(
+    opened: Callable[..., ChatServer], start: str
+) -> None:
+    server = ScriptedServer(start)
+    server.end = server.wait_for_hang_up
+    cancelled: list[bool] = []
+    lines = opened(server, chat=True).chat(PAYLOAD, lambda: bool(cancelled))
+    next(lines)
+    cancelled.append(True)
+    with pytest.raises(BackendError, match="cancelled"):
+        list(lines)
+    if opened is koboldcpp:
+        [(_, sent), (path, abort)] = server.calls
+        assert (path, abort) == ("/api/extra/abort", {"genkey": sent["genkey"]})
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+SAMPLING = {"top_k": 40, "min_p": 0.0, "rep_pen": 1.1, "temperature": 0.5, "stop_sequence": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "samplers"),
+    [
+        ("llama.cpp", {"top_k": 40, "min_p": 0.0, "repeat_penalty": 1.1}),
+        ("vLLM", {"top_k": 40, "min_p": 0.0, "repetition_penalty": 1.1}),
+        ("TabbyAPI", {"top_k": 40, "min_p": 0.0, "repetition_penalty": 1.1}),
+        ("LM Studio", {"top_k": 40, "repeat_penalty": 1.1}),
+        ("", {"top_k": 40, "min_p": 0.0, "repeat_penalty": 1.1, "repetition_penalty": 1.1}),
+    ],
+)
+def test_a_server_gets_the_chat_as_it_is_and_the_hordes_sampling_in_its_words(
+    kind: str, samplers: dict[str, Any]
+) -> None:
+    server = ScriptedServer(HELLO)
+    fields = {
+        "messages": MESSAGES,
+        "tools": TOOLS,
+        "tool_choice": "required",
+        "response_format": {"type": "json_object"},
+        "temperature": 0.9,
+        "top_p": None,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    chat(openai(server, kind), {**PAYLOAD, **SAMPLING, "chat": fields})
+    assert server.calls == [
+        (
+            CHAT_PATH,
+            {
+                **samplers,
+                "messages": MESSAGES,
+                "tools": TOOLS,
+                "tool_choice": "required",
+                "response_format": {"type": "json_object"},
+                "temperature": 0.9,
+                "chat_template_kwargs": {"enable_thinking": False},
+                "model": "some-8b",
+                "stream": True,
+                "stream_options": {"include_usage": True},
+                "max_tokens": 80,
+            },
+        )
+    ]
+
+
+def test_a_koboldcpp_gets_its_own_samplers_and_a_key_to_abort_it() -> None:
+    server = ScriptedServer(HELLO)
+    chat(koboldcpp(server, chat=True), {**PAYLOAD, **SAMPLING, "rep_pen_range": 320})
+    [(path, sent)] = server.calls
+    assert (path, sent.pop("genkey")[:4]) == (CHAT_PATH, "KCPP")
+    assert sent == {
+        "top_k": 40,
+        "min_p": 0.0,
+        "rep_pen": 1.1,
+        "rep_pen_range": 320,
+        "temperature": 0.5,
+        "messages": MESSAGES,
+        "model": "koboldcpp/Some-8B",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 80,
+    }
+
+
+def test_an_ollama_gets_a_chat_in_the_words_of_its_own_api(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = ScriptedServer(OLLAMA)
+    backend = ollama(server)
+    fields = {
+        "messages": [
+            {"role": "developer", "content": "Be short."},
+            {"role": "user", "content": [{"type": "text", "text": "Oslo?"}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "Look",
+                "tool_calls": [
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
+                    }
+                ],
+            },
+            {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
+        ],
+        "tools": TOOLS,
+        "tool_choice": "auto",
+        "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
+        "temperature": 0.9,
+        "seed": 7,
+        "stop": "END",
+        "presence_penalty": 0.5,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "reasoning_effort": "none",
+        "logit_bias": {"5": 1},
+        "parallel_tool_calls": False,
+    }
+    for _ in range(2):
+        chat(backend, {**PAYLOAD, **SAMPLING, "chat": fields})
+    assert server.calls[0] == (
+        "/api/chat",
+        {
+            "messages": [
+                {"role": "system", "content": "Be short."},
+                {"role": "user", "content": "Oslo?"},
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "thinking": "Look",
+                    "tool_calls": [
+                        {
+                            "id": "call_1",
+                            "function": {"name": "weather", "arguments": {"city": "Oslo"}},
+                        }
+                    ],
+                },
+                {
+                    "role": "tool",
+                    "content": "rain",
+                    "tool_name": "weather",
+                    "tool_call_id": "call_1",
+                },
+            ],
+            "tools": TOOLS,
+            "format": {"type": "object"},
+            "logprobs": True,
+            "top_logprobs": 2,
+            "think": False,
+            "model": "llama3.2:1b",
+            "stream": True,
+            "truncate": False,
+            "options": {
+                "top_k": 40,
+                "min_p": 0.0,
+                "repeat_penalty": 1.1,
+                "temperature": 0.9,
+                "stop": ["END"],
+                "num_predict": 80,
+                "num_ctx": 4096,
+                "seed": 7,
+                "presence_penalty": 0.5,
+            },
+        },
+    )
+    assert sorted(caplog.messages) == [
+        f"the backend at {URL} does not know {name}: it is left out"
+        for name in ("logit_bias", "parallel_tool_calls")
+    ]
+
+
+def test_an_ollamas_log_probabilities_are_as_openais() -> None:
+    token = {"token": "Hi", "logprob": -0.1, "top_logprobs": []}
+    line = {
+        "message": {"content": "Hi"},
+        "logprobs": [token],
+        "done": True,
+        "done_reason": "length",
+    }
+    assert chat(ollama(ScriptedServer(json.dumps(line) + "\n"))) == [
+        {"delta": {"content": "Hi"}, "logprobs": {"content": [token]}},
+        {"finish_reason": "length"},
+    ]
+
+
+def test_an_ollama_refuses_images() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    payload = {**PAYLOAD, "chat": {"messages": [{"role": "user", "content": [image]}]}}
+    with pytest.raises(JobRefused) as raised:
+        chat(ollama(ScriptedServer(OLLAMA)), payload)
+    assert raised.value.reason == "this worker reads no images or files"
+
+
+def continued(
+    reasoning: str = "", content: str = "Hel", *, is_clients: bool = False
+) -> dict[str, Any]:
+    last = {"role": "assistant", "content": content}
+    last = {**last, "reasoning_content": reasoning} if reasoning else last
+    fields: dict[str, Any] = {"messages": [*MESSAGES, last]}
+    if is_clients:
+        return {**PAYLOAD, "chat": {**fields, "continue": True}}
+    return {**PAYLOAD, "chat": fields, "continue": True}
+
+
+LAST = {"role": "assistant", "content": "Hel"}
+THOUGHT = {"role": "assistant", "content": "Hel", "reasoning_content": "The"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "sent"),
+    [
+        ("llama.cpp", continued(), {"messages": [*MESSAGES, LAST]}),
+        ("llama.cpp", continued("The"), {"messages": [*MESSAGES, THOUGHT]}),
+        (
+            "vLLM",
+            continued("The"),
+            {
+                "messages": [*MESSAGES, {**THOUGHT, "reasoning": "The"}],
+                "continue_final_message": True,
+                "add_generation_prompt": False,
+            },
+        ),
+        ("TabbyAPI", continued(), {"messages": MESSAGES, "response_prefix": "Hel"}),
+        # A client continues an answer.
+        ("llama.cpp", continued(is_clients=True), {"messages": [*MESSAGES, LAST]}),
+    ],
+)
+def test_a_begun_answer_is_continued(
+    kind: str, payload: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    server = ScriptedServer(delta(content="lo") + delta("stop") + DONE)
+    assert chat(openai(server, kind), payload) == [
+        {"delta": {"content": "lo"}},
+        {"finish_reason": "stop"},
+    ]
+    common = ("model", "stream", "stream_options", "max_tokens")
+    body = {name: value for name, value in server.calls[0][1].items() if name not in common}
+    assert body == sent
+
+
+def test_an_ollama_continues_an_answer_with_its_thoughts() -> None:
+    server = ScriptedServer(OLLAMA)
+    chat(ollama(server), continued("The"))
+    assert server.calls[0][1]["messages"][-1] == {
+        "role": "assistant",
+        "content": "Hel",
+        "thinking": "The",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("LM Studio", continued()),
+        ("", continued()),
+        ("TabbyAPI", continued("The")),
+        ("vLLM", continued("The", "")),
+        ("llama.cpp", continued("The", "")),
+    ],
+)
+def test_an_answer_that_cannot_be_continued_begins_anew(kind: str, payload: dict[str, Any]) -> None:
+    server = ScriptedServer(HELLO)
+    assert chat(openai(server, kind), payload) == [
+        {"again": True},
+        {"delta": {"content": "Hello"}},
+        {"finish_reason": "stop"},
+    ]
+    assert server.calls[0][1]["messages"] == MESSAGES
+
+
+def test_an_answer_that_the_server_refuses_to_continue_begins_anew() -> None:
+    refusal = {"message": "Assistant response prefill is incompatible with enable_thinking."}
+    server = ScriptedServer(json.dumps({"error": {"code": 400, **refusal}}), 400).then(HELLO)
+    assert chat(openai(server, "llama.cpp"), continued())[0] == {"again": True}
+    assert [body["messages"] for _, body in server.calls] == [[*MESSAGES, LAST], MESSAGES]
+
+
+def test_an_answer_of_a_client_that_cannot_be_continued_is_refused() -> None:
+    with pytest.raises(JobRefused) as raised:
+        chat(openai(ScriptedServer(HELLO)), continued(is_clients=True))
+    assert raised.value.reason == "the backend cannot continue an answer"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (404, '{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}', ""),
+        (404, '{"detail":"Not Found"}', ""),
+        (404, "404 page not found", ""),
+        (405, '{"detail":"Method Not Allowed"}', ""),
+        (501, '{"error":{"message":"not implemented"}}', ""),
+        # LM Studio.
+        (200, '{"error":"Unexpected endpoint or method. (POST /v1/chat/completions)"}', ""),
+        (
+            400,
+            '{"object":"error","message":"As of transformers v4.44, default chat template is no '
+            "longer allowed, so you must provide a chat template if the tokenizer does not define "
+            'one.","type":"BadRequestError","param":null,"code":400}',
+            "the backend has no chat template",
+        ),
+        (
+            422,
+            '{"detail":{"error":{"message":"Chat completions are disabled because a prompt '
+            'template is not set."}}}',
+            "the backend has no chat template",
+        ),
+        (
+            400,
+            '{"error":"\\"all-minilm\\" does not support chat"}',
+            "the backend has no chat template",
+        ),
+        (
+            500,
+            '{"error":{"code":500,"message":"tools param requires --jinja flag"}}',
+            "the backend cannot call tools",
+        ),
+        (
+            400,
+            '{"error":{"message":"\\"auto\\" tool choice requires --enable-auto-tool-choice and '
+            '--tool-call-parser to be set"}}',
+            "the backend cannot call tools",
+        ),
+        (
+            400,
+            '{"error":"registry.ollama.ai/library/gemma:2b does not support tools"}',
+            "the backend cannot call tools",
+        ),
+    ],
+)
+def test_a_server_that_cannot_chat_is_learned_and_logged_once(
+    status: int, body: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = openai(ScriptedServer(body, status))
+    assert backend.can_chat
+    for _ in range(2):
+        with pytest.raises(ChatUnsupported) as raised:
+            list(backend.chat(PAYLOAD, never))
+    reason = reason or "the backend has no chats"
+    assert (raised.value.reason, backend.can_chat) == (reason, False)
+    assert caplog.messages == [f"the backend at {URL} is offered for no chat any more: {reason}"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (404, '{"error":"model \\"m\\" not found, try pulling it first"}', BackendDown),
+        (404, '{"message":"The model `m` does not exist.","type":"NotFoundError"}', BackendDown),
+        (503, '{"error":{"message":"Loading model"}}', BackendDown),
+        (
+            400,
+            '{"error":{"message":"Conversation roles must alternate user/assistant"}}',
+            JobRefused,
+        ),
+        (400, '{"error":{"message":"Unsupported parameter: \'tools\'"}}', JobRefused),
+        (500, "Internal Server Error", BackendError),
+    ],
+)
+def test_other_failures_do_not_end_the_chats(
+    status: int, body: str, kind: type[BackendError]
+) -> None:
+    backend = openai(ScriptedServer(body, status))
+    with pytest.raises(BackendError) as raised:
+        list(backend.chat({**PAYLOAD, "chat": {"messages": MESSAGES, "tools": TOOLS}}, never))
+    assert isinstance(raised.value, kind) and not isinstance(raised.value, ChatUnsupported)
+    assert backend.can_chat
+
+
+@pytest.mark.parametrize(
+    ("opened", "status", "body"),
+    [
+        (
+            openai,
+            400,
+            '{"error":{"code":400,"message":"request (9001 tokens) exceeds the available context '
+            'size (4096 tokens), try increasing it","type":"exceed_context_size_error"}}',
+        ),
+        (openai, 400, '{"message":"This model\'s maximum context length is 4096 tokens."}'),
+        (ollama, 400, '{"error":"the input length exceeds the context length"}'),
+        (
+            openai,
+            200,
+            'event: error\ndata: {"error":{"message":"The number of tokens to keep from the '
+            'initial prompt is greater than the context length."}}\n\n',
+        ),
+    ],
+)
+def test_a_chat_that_is_too_long_says_so(
+    opened: Callable[..., ChatServer], status: int, body: str
+) -> None:
+    with pytest.raises(ContextExceeded) as raised:
+        list(opened(ScriptedServer(body, status)).chat(PAYLOAD, never))
+    assert raised.value.reason == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"detail":[{"type":"extra_forbidden","loc":["body","min_p"],"msg":"Extra inputs are not '
+        'permitted","input":0.1}]}',
+        '{"error":{"message":"Unrecognized request argument supplied: min_p"}}',
+        '{"error":{"message":"property \'min_p\' is unsupported"}}',
+    ],
+)
+def test_a_field_that_a_server_refuses_is_left_out_from_then_on(
+    body: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = ScriptedServer(body, 400).then(HELLO)
+    backend = openai(server)
+    payload = {**PAYLOAD, "chat": {"messages": MESSAGES, "min_p": 0.1, "seed": 1}}
+    for _ in range(2):
+        assert chat(backend, payload)[0] == {"delta": {"content": "Hello"}}
+    fields = [{"min_p", "seed"} & sent.keys() for _, sent in server.calls]
+    assert fields == [{"min_p", "seed"}, {"seed"}, {"seed"}]
+    assert caplog.messages == [f"the backend at {URL} refuses min_p: it is left out"]
+
+
+def test_openais_newer_name_of_the_length_is_used_where_it_is_wanted() -> None:
+    message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    server = ScriptedServer(json.dumps({"error": {"message": message}}), 400).then(HELLO)
+    chat(openai(server))
+    assert server.calls[1][1]["max_completion_tokens"] == 80
+    assert "max_tokens" not in server.calls[1][1]
+
+
+def test_a_server_that_refuses_field_after_field_is_given_up() -> None:
+    fields = dict.fromkeys(("a_1", "b_1", "c_1", "d_1", "e_1", "f_1"), 1)
+    server = ScriptedServer('{"message":"unknown field a_1"}', 400)
+    for name in list(fields)[1:]:
+        server.then(f'{{"message":"unknown field {name}"}}', 400)
+    with pytest.raises(JobRefused, match="field after field"):
+        chat(openai(server), {**PAYLOAD, "chat": {"messages": MESSAGES, **fields}})
+    assert len(server.calls) == 5
+
+
+def test_a_koboldcpp_is_offered_for_chats_only_if_its_owner_says_so() -> None:
+    server = ScriptedServer(HELLO)
+    assert (koboldcpp(server).can_chat, koboldcpp(server, chat=True).can_chat) == (False, True)
+    assert (openai(server).can_chat, openai(server, chat=False).can_chat) == (True, False)
+    assert (ollama(server).can_chat, ollama(server, chat=False).can_chat) == (True, False)
