@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live.processes import Processes
+from bench import llama_cpp
+from tests.live.processes import Processes, answers, free_port, until
 
 HERE = Path(__file__).parent
 
@@ -38,3 +40,19 @@ def processes() -> Iterator[Processes]:
     started = Processes()
     yield started
     started.end()
+
+
+@pytest.fixture
+def llama(processes: Processes) -> str:
+    """The URL of a real llama.cpp that has SmolLM2 under the name smol; see bench/llama_cpp.py."""
+    port = free_port()
+    try:
+        command = llama_cpp.command("127.0.0.1", port)
+    except llama_cpp.NoLlamaCpp as exc:
+        pytest.skip(str(exc))
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    processes.started.append(server)
+    url = f"http://127.0.0.1:{port}"
+    until(lambda: server.poll() is not None or answers(f"{url}/health"))
+    assert server.poll() is None, "llama.cpp ended by itself"
+    return url

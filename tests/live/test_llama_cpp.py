@@ -1,0 +1,184 @@
+"""A real llama.cpp that a worker lends to a private horde: chats, cancels, killed workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from tests.live.processes import KEY, Processes, until
+from tests.live.test_horde_clients import ForeignWorker
+
+MODEL = "smol"
+PLAIN = "tests/plain"
+SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+QUESTION = [SYSTEM, {"role": "user", "content": "What is the capital of France?"}]
+ENDLESS = [SYSTEM, {"role": "user", "content": "Write down the word story one thousand times."}]
+PATIENCE = 600
+"""Seconds: a busy machine writes a few tokens a second."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+class Home:
+    """A private horde behind a proxy, and llama.cpp with a worker for it."""
+
+    def __init__(self, processes: Processes, llama: str) -> None:
+        self._processes, self.llama = processes, llama
+        self.url = processes.serve_horde()
+        self.worker = self.employ("first")
+        until(lambda: MODEL in requests.get(f"{self.url}/v1/models", timeout=60).text)
+
+    def employ(self, name: str) -> subprocess.Popen[bytes]:
+        options = ["--idle", "0.05", "--drain", "0", "--threads", "1", "--max-length", "1024"]
+        return self._processes.start(
+            "worker", "--horde", self.url, "--backend", self.llama, "--name", name, *options
+        )
+
+    def workers(self) -> set[str]:
+        answer = requests.get(f"{self.url}/api/v2/workers?type=text", timeout=60)
+        return {worker["name"] for worker in answer.json()}
+
+    def is_busy(self) -> bool:
+        slots = requests.get(f"{self.llama}/slots", timeout=60).json()
+        return any(slot["is_processing"] for slot in slots)
+
+    def submit(self, model: str, prompt: str, tokens: int) -> str:
+        """The id of a request of a plain client of AI-Horde."""
+        body = {"prompt": prompt, "models": [model], "params": {"max_length": tokens}}
+        answer = requests.post(
+            f"{self.url}/api/v2/generate/text/async", json=body, headers={"apikey": KEY}, timeout=60
+        )
+        request_id: str = answer.json()["id"]
+        return request_id
+
+    def result(self, request_id: str) -> dict[str, Any]:
+        """The only result of a plain client's request, which it polls for."""
+        address = f"{self.url}/api/v2/generate/text/status/{request_id}"
+        status = until(
+            lambda: (now := requests.get(address, timeout=60).json())["done"] and now, PATIENCE
+        )
+        [result] = status["generations"]
+        assert isinstance(result, dict)
+        return result
+
+
+@pytest.fixture
+def home(processes: Processes, llama: str) -> Home:
+    return Home(processes, llama)
+
+
+class Chat:
+    """A streamed chat completion. `text`, `reasons` and `usage` are what has come of it."""
+
+    def __init__(self, url: str, messages: list[dict[str, str]], **body: Any) -> None:
+        self.text = ""
+        self.reasons: list[str] = []
+        self.usage: dict[str, Any] = {}
+        self.answer = requests.post(
+            f"{url}/v1/chat/completions",
+            json={"model": MODEL, "messages": messages, "stream": True, "temperature": 0, **body},
+            stream=True,
+            timeout=PATIENCE,
+        )
+        assert self.answer.status_code == 200, self.answer.text
+        self._lines = self.answer.iter_lines(chunk_size=1)
+
+    def __enter__(self) -> Chat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.answer.close()
+
+    def pieces(self) -> Iterator[str]:
+        """The pieces of the content that are still to come."""
+        for line in self._lines:
+            if not line.startswith(b"data: {"):
+                continue
+            chunk = json.loads(line[6:])
+            assert "error" not in chunk, chunk
+            self.usage = chunk.get("usage") or self.usage
+            for choice in chunk["choices"]:
+                self.reasons += [choice["finish_reason"]] if choice.get("finish_reason") else []
+                if piece := choice["delta"].get("content"):
+                    self.text += piece
+                    yield piece
+
+    def read(self, characters: int | None = None) -> str:
+        """The content once it has so many characters, or all of it."""
+        for _ in self.pieces():
+            if characters is not None and len(self.text) >= characters:
+                break
+        return self.text
+
+
+def test_a_chat_streams_what_llama_cpp_answers_when_asked_directly(home: Home) -> None:
+    with Chat(home.url, QUESTION, max_tokens=40) as through_horde:
+        through_horde.read()
+    with Chat(home.llama, QUESTION, max_tokens=40) as direct:
+        direct.read()
+    assert "Paris" in direct.text
+    assert (through_horde.text, through_horde.reasons) == (direct.text, direct.reasons)
+
+
+def test_a_client_that_hangs_up_stops_llama_cpp(home: Home) -> None:
+    with Chat(home.url, ENDLESS, max_tokens=1000) as chat:
+        chat.read(10)
+        assert home.is_busy()
+    until(lambda: not home.is_busy())
+
+
+def test_a_cancel_of_a_plain_client_stops_llama_cpp(home: Home) -> None:
+    request_id = home.submit(MODEL, "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,", 1000)
+    until(home.is_busy)
+    address = f"{home.url}/api/v2/generate/text/status/{request_id}"
+    assert requests.delete(address, timeout=60).status_code == 200
+    until(lambda: not home.is_busy())
+
+
+def test_another_worker_goes_on_where_a_killed_one_stopped(home: Home) -> None:
+    with Chat(home.url, ENDLESS, max_tokens=200) as chat:
+        before = chat.read(30)
+        home.employ("second")
+        until(lambda: "second" in home.workers())
+        os.killpg(home.worker.pid, signal.SIGKILL)
+        chat.read()
+    assert chat.text.startswith(before)
+    assert len(chat.text) > 2 * len(before)
+    assert chat.reasons == ["length"]
+
+
+def test_a_plain_client_and_a_plain_worker_are_beside_it_unharmed(home: Home) -> None:
+    offer = {
+        "name": "plain-worker",
+        "models": [PLAIN],
+        "max_length": 512,
+        "max_context_length": 4096,
+        "softprompts": [],
+    }
+    plain = ForeignWorker(home.url, KEY, offer, "KoboldCppEmbedWorker:2:https://example.invalid")
+    try:
+        until(lambda: "plain-worker" in home.workers())
+        with Chat(home.url, QUESTION, max_tokens=40) as chat:
+            texts = [home.submit(PLAIN, f"text {number}", 40) for number in range(3)]
+            lent = home.submit(MODEL, "The capital of France is", 16)
+            answers = [home.result(request_id) for request_id in texts]
+            assert "Paris" in chat.read()
+        result = home.result(lent)
+    finally:
+        plain.end()
+    assert [answer["text"] for answer in answers] == [
+        f"{PLAIN} got text {number}" for number in range(3)
+    ]
+    assert result["text"].strip()
+    assert (result["worker_name"], result["model"]) == ("first", MODEL)
+    # Nothing but what AI-Horde sends came to it.
+    assert plain.faults == []
+    assert [job["model"] for job in plain.jobs] == [PLAIN] * 3
+    assert all(not {"chat", "continue"} & set(job["payload"]) for job in plain.jobs)
