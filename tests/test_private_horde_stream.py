@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.growing_texts import GrowingTexts
+from horde_proxy.private_horde.operation import AccessRules
+from horde_proxy.private_horde.store.base import Store
+from horde_proxy.private_horde.store.opening import open_store
 from horde_proxy.private_horde.streams import StreamRules
 from horde_proxy.private_horde.text_stream import read_position
-from tests.test_private_horde import BOB, OWNER, World
+from tests.test_private_horde import BOB, NOVA, OWNER, World
 
 PROGRESS = "/api/v2/generate/text/progress"
 STREAM = "/api/v2/generate/text/stream/"
@@ -23,10 +28,12 @@ STREAM = "/api/v2/generate/text/stream/"
 class Streaming(World):
     """A private horde whose time passes when it waits; then the next of `steps` happens."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(
+        self, store: Store | None = None, access: AccessRules | None = None, **settings: Any
+    ) -> None:
         self.steps: list[Callable[[], Any]] = []
         rules = StreamRules(sleep=self._sleep, **settings)
-        super().__init__(ticks=lambda: self.now, streaming=rules)
+        super().__init__(ticks=lambda: self.now, streaming=rules, store=store, access=access)
 
     def _sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -345,6 +352,44 @@ def test_one_of_several_results_is_continued_and_the_others_begin_anew(world: St
     assert (answer["payload"]["prompt"], len(answer["ids"])) == ("Say hi.Two", 1)
     answer = world.try_pop(amount=2).get_json()
     assert (answer["payload"]["prompt"], len(answer["ids"])) == ("Say hi.", 1)
+
+
+def test_a_text_whose_end_only_another_process_knew_is_not_mixed_with_what_follows(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/horde.db"
+    world = Streaming(store=open_store(url))
+    other = PrivateHorde(store=open_store(url), clock=lambda: world.now)
+    request_id = world.submit()
+    jobs = world.pop("first")
+    world.progress(jobs[0], 0, "The cap")
+    world.now += 2
+    world.progress(jobs[0], 7, "ital")
+    # Nobody saves this: the worker falls silent, and another process ends its job.
+    world.progress(jobs[0], 11, " of")
+
+    def lose() -> None:
+        world.now += 30
+        offer = {"name": "second", "models": [NOVA], "max_length": 512}
+        popped = other.pop(OWNER, offer)
+        assert popped["payload"]["prompt"] == "Say hi.The capital"
+        jobs.append(popped["id"])
+
+    def go_on() -> None:
+        assert world.progress(jobs[1], 0, " was") == {"cancelled": False, "offset": 4}
+
+    world.steps = [lose, go_on]
+    events = [event for event in world.events(request_id) if event]
+    assert texts(iter(events)) == [("0:14", 0, 0, "The capital of")]
+    message = "The text is another one now. Poll the request's status instead."
+    assert events[-1] == ("error", None, {"message": message})
+    world.deliver(jobs[1], " was Bonn")
+    assert texts(world.events(request_id)) == [
+        ("0:15", 0, 0, "The capital was"),
+        ("0:20", 0, 15, " Bonn"),
+    ]
+    other.store.close()
+    world.horde.store.close()
 
 
 # Pops that wait

@@ -40,12 +40,13 @@ class _RequestTexts:
     """The texts of one request by slot. `version` changes whenever there is something to see.
 
     `commits` counts the changes of what is stored. `saved` has the time and the length of the last
-    save of each slot.
+    save of each slot, `writers` the id of the job that writes it.
     """
 
     changed: threading.Condition
     texts: dict[int, str] = field(default_factory=dict)
     saved: dict[int, tuple[float, int]] = field(default_factory=dict)
+    writers: dict[int, str] = field(default_factory=dict)
     version: int = 0
     commits: int = 0
     watchers: int = 0
@@ -113,6 +114,25 @@ class GrowingTexts:
                 entry.texts[slot] = known + new
                 self._wake(entry)
             return len(known) + len(new)
+
+    def writer(self, request_id: str, slot: int) -> str | None:
+        """The job that writes a slot's text, as far as this process knows."""
+        with self._lock:
+            entry = self._entries.get(request_id)
+            return entry.writers.get(slot) if entry else None
+
+    def take_over(self, request_id: str, slot: int, job_id: str, text: str) -> None:
+        """Let another job write a slot's text, from what it goes on with.
+
+        What the one before wrote beyond that is dropped: another process ended its job, and knew
+        only what was saved.
+        """
+        with self._lock:
+            entry = self._entry(request_id)
+            entry.writers[slot] = job_id
+            if entry.texts.get(slot, "") != text:
+                entry.texts[slot] = text
+                self._wake(entry)
 
     def text(self, request_id: str, slot: int) -> str:
         """The text of a slot as far as this process knows it."""

@@ -167,10 +167,10 @@ class Streams:
         request = op.tx.get(TextRequest, job.request_id)
         if request is None or request.forgotten or job.state != "processing":
             return None, False
-        # The worker before it may have talked to another process.
-        if job.begun > len(self._texts.text(request.id, job.slot)):
+        # The worker before it may have talked to this process, or to another one.
+        if self._texts.writer(request.id, job.slot) != job.id:
             begun = continuation.begun_text(op, request, job.slot)
-            self._texts.extend(request.id, job.slot, 0, begun)
+            self._texts.take_over(request.id, job.slot, job.id, begun)
         return job, request.is_chat
 
     # The route for clients.

@@ -21,6 +21,9 @@ _LOOK_SECONDS = 2.0
 """How often the status of a request that has not changed is read: its place in the queue has."""
 _SHARED_LOOK_SECONDS = 0.5
 """The same where another process may have changed it, or has its text."""
+_COMPARED = 64
+"""Characters of what was sent that must still be there: as many are hardly equal by chance."""
+_CHANGED = "The text is another one now. Poll the request's status instead."
 # "120" for the only result, or "0:120,1:35".
 _PART = re.compile(r"(?:(\d{1,2}):)?(\d{1,8})", re.ASCII)
 
@@ -77,6 +80,8 @@ class TextStream:
         self._commits, self._looked = -1, float("-inf")
         self._progress: Body = {}
         self._done: set[int] = set()
+        # The end of what was sent, by slot.
+        self._last: dict[int, str] = {}
 
     def events(self) -> Iterator[StreamEvent | None]:
         """The events up to "done" or "error", and None where nothing came for a while."""
@@ -127,11 +132,18 @@ class TextStream:
             yield StreamEvent("status", state.progress)
 
     def _grown(self, texts: Mapping[int, str]) -> Iterator[StreamEvent]:
-        """What of these texts was not sent yet."""
+        """What of these texts was not sent yet, or an error for one that does not go on from there.
+
+        That is so after a worker was lost whose last second only another process knew.
+        """
         for slot, text in sorted(texts.items()):
-            offset = self.sent.get(slot, 0)
+            offset, last = self.sent.get(slot, 0), self._last.get(slot, "")
             if len(text) > offset:
+                if not text.startswith(last, offset - len(last)):
+                    yield StreamEvent("error", {"message": _CHANGED})
+                    return
                 self.sent[slot] = len(text)
+                self._last[slot] = text[max(offset - len(last), len(text) - _COMPARED) :]
                 data = {"index": slot, "offset": offset, "text": text[offset:]}
                 yield StreamEvent("text", data, self._id())
 
