@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from horde_proxy.aihorde.transcript import AGAIN, line
-from horde_proxy.private_horde import chats, prompt_filters
-from tests.test_private_horde import ALICE, ASYNC, NOVA, OWNER, SUBMIT
+from horde_proxy.private_horde import accounts, chats, prompt_filters
+from horde_proxy.private_horde.operation import AccessRules
+from tests.test_private_horde import ALICE, ANONYMOUS, ASYNC, NOVA, OWNER
 from tests.test_private_horde_stream import PROGRESS, Streaming, texts
+from tests.test_private_horde_webhooks import URL, Receiver
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Greet me."}]
 CHAT: dict[str, Any] = {"messages": MESSAGES, "temperature": 0.5, "stop": ["###"]}
@@ -176,10 +178,14 @@ def test_a_chat_has_a_bound_in_size_and_depth(world: Chats) -> None:
 # Filters and words
 
 
-def test_filters_replace_words_in_every_text_of_a_chat(world: Chats) -> None:
-    fields = {"regex": "rose", "filter_type": 10, "description": None, "replacement": "x"}
+def add_filter(world: Chats, regex: str, replacement: str | None = None) -> None:
+    fields = {"regex": regex, "filter_type": 10, "description": None, "replacement": replacement}
     with world.horde._changing() as op:
-        prompt_filters.add(op, accounts_owner(op), fields)
+        prompt_filters.add(op, accounts.require(op, OWNER), fields)
+
+
+def test_filters_replace_words_in_every_text_of_a_chat(world: Chats) -> None:
+    add_filter(world, "rose", "x")
     messages = [
         {"role": "user", "content": "A rose is", "name": "rose"},
         {"role": "user", "content": [{"type": "text", "text": "a Rose"}]},
@@ -213,24 +219,6 @@ def test_filters_replace_words_in_every_text_of_a_chat(world: Chats) -> None:
         ],
         "tools": [{"type": "function", "function": {"name": "rose", "description": "makes a x"}}],
     }
-
-
-def accounts_owner(op: Any) -> Any:
-    """The account that writes filters."""
-    from horde_proxy.private_horde import accounts
-
-    return accounts.require(op, OWNER)
-
-
-def add_filter(world: Chats, regex: str, replacement: str | None = None) -> None:
-    fields = {
-        "regex": regex,
-        "filter_type": 10,
-        "description": None,
-        "replacement": replacement,
-    }
-    with world.horde._changing() as op:
-        prompt_filters.add(op, accounts_owner(op), fields)
 
 
 def test_a_filter_refuses_a_word_in_the_result_of_a_tool(world: Chats) -> None:
@@ -300,6 +288,36 @@ def test_a_result_without_any_text_is_taken(world: Chats) -> None:
     [result] = world.status(request_id)["generations"]
     assert (result["text"], result["gen_metadata"]) == ("", [entry])
     assert result["chat"]["finish_reason"] == "length"
+    request_id = world.chat()
+    [job] = world.take()["ids"]
+    world.deliver(job, "")
+    assert world.status(request_id)["generations"][0]["text"] == ""
+
+
+def test_a_webhook_has_the_message(world: Chats) -> None:
+    receiver = Receiver(world)
+    world.chat(webhook=URL)
+    [job] = world.take()["ids"]
+    world.deliver(job, HELLO + END)
+    [(_, content, _)] = receiver.calls
+    sent = json.loads(content)
+    assert sent["text"] == "Hello"
+    assert sent["chat"]["message"] == {"role": "assistant", "content": "Hello"}
+
+
+def test_a_shared_key_sends_chats_within_its_limits(world: Chats) -> None:
+    shared = world.horde.people.make_shared_key(ALICE, {"max_text_tokens": 100})["id"]
+    world.chat(key=shared, max_length=100)
+    refused = world.post(ASYNC, shared, {"chat": CHAT, "params": {"max_length": 101}})
+    assert (refused.status_code, refused.get_json()["rc"]) == (403, "SharedKeyLimitExceeded")
+
+
+def test_anonymous_chats_are_cut_or_refused_as_prompts_are() -> None:
+    world = Chats(access=AccessRules(anonymous_max_length=50))
+    refused = world.post(ASYNC, ANONYMOUS, {"chat": CHAT, "params": {"max_length": 80}})
+    assert (refused.status_code, refused.get_json()["rc"]) == (403, "KudosUpfront")
+    world.chat(key=ANONYMOUS, allow_downgrade=True)
+    assert world.take()["payload"]["max_length"] == 50
 
 
 def test_a_chat_costs_and_earns_as_a_prompt_and_a_text_of_its_characters(world: Chats) -> None:
@@ -548,6 +566,11 @@ def test_the_report_says_who_takes_no_chats(world: Chats) -> None:
     assert "words refuses a word of the prompt." in entry["reasons"]
 
 
+def test_a_transcript_that_cannot_be_read_is_not_handed_on() -> None:
+    assert chats.resumed(HELLO + "lo}\n", CHAT) == AGAIN
+    assert chats.resumed(CALL + AGAIN, CHAT) == CALL + AGAIN
+
+
 def test_texts_and_words_of_a_chat_are_found_and_put_back() -> None:
     chat = {"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": ""}]}
     assert chats.text(chat) == "a\n\0\n"
@@ -557,12 +580,4 @@ def test_texts_and_words_of_a_chat_are_found_and_put_back() -> None:
     assert chats.with_text(chat, "b") is None
     silent = {"messages": [{"role": "assistant", "content": None}]}
     assert chats.with_text(silent, chats.text(silent)) == silent
-    assert json.dumps(chats.length(chat)) == "1"
-
-
-def test_the_worker_may_submit_nothing(world: Chats) -> None:
-    request_id = world.chat()
-    [job] = world.take()["ids"]
-    response = world.post(SUBMIT, OWNER, {"id": job, "generation": ""})
-    assert response.status_code == 200
-    assert world.status(request_id)["generations"][0]["text"] == ""
+    assert chats.length(chat) == 1

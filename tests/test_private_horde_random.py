@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
+from horde_proxy.aihorde.transcript import line
 from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.records import (
@@ -34,6 +35,7 @@ SHARED = "the shared key"
 MODELS = ("one", "two", "three")
 EXPIRY = 1200.0
 TTL = 150.0
+CHAT = {"messages": [{"role": "user", "content": "x"}], "seed": 1}
 
 
 class HordeContext(RuleBasedStateMachine):
@@ -66,10 +68,12 @@ class HordeContext(RuleBasedStateMachine):
         self.by_shared_key: set[str] = set()
         self.results: dict[str, int] = {}
         self.wishes: dict[str, tuple[str, set[str], bool]] = {}
+        self.chats: set[str] = set()
         self.last_active: dict[str, float] = {}
         self.cancelled: set[str] = set()
         self.popped: dict[str, tuple[str, float, str]] = {}
         self.handed_in: set[str] = set()
+        self.written: set[str] = set()
 
     @rule(
         target=requests,
@@ -78,10 +82,19 @@ class HordeContext(RuleBasedStateMachine):
         n=st.integers(1, 4),
         max_length=st.sampled_from((16, 80, 600)),
         validated=st.booleans(),
+        words=st.sampled_from(({"prompt": "x"}, {"prompt": "x"}, {"chat": CHAT})),
     )
-    def submit(self, key: str, models: list[str], n: int, max_length: int, validated: bool) -> Any:
+    def submit(
+        self,
+        key: str,
+        models: list[str],
+        n: int,
+        max_length: int,
+        validated: bool,
+        words: dict[str, Any],
+    ) -> Any:
         params = {"n": n, "max_length": max_length}
-        body = {"prompt": "x", "models": models, "params": params, "validated_backends": validated}
+        body = {**words, "models": models, "params": params, "validated_backends": validated}
         try:
             sent = self.shared_key if key == SHARED else key
             request_id = self.horde.submit(sent, body)["id"]
@@ -94,6 +107,8 @@ class HordeContext(RuleBasedStateMachine):
         if key == SHARED:
             self.by_shared_key.add(request_id)
             key = KEYS[1]
+        if "chat" in words:
+            self.chats.add(request_id)
         self.results[request_id] = n
         self.wishes[request_id] = (key, set(models), validated)
         self.last_active[request_id] = self.now
@@ -105,11 +120,15 @@ class HordeContext(RuleBasedStateMachine):
         models=st.lists(st.sampled_from(MODELS), min_size=1, max_size=3),
         amount=st.integers(1, 3),
         known=st.booleans(),
+        extensions=st.sampled_from(([], ["chat"])),
     )
-    def pop(self, key: str, models: list[str], amount: int, known: bool) -> Any:
+    def pop(
+        self, key: str, models: list[str], amount: int, known: bool, extensions: list[str]
+    ) -> Any:
         offer = {"name": f"worker of {key}", "models": models, "amount": amount}
         offer["bridge_agent"] = "TabbyAPI:1:x" if known else "Other:1:x"
-        expected = self.expected_request(key, models, known)
+        offer["extensions"] = extensions
+        expected = self.expected_request(key, models, known, bool(extensions))
         popped = self.horde.pop(key, {**offer, "max_length": 1024})
         if popped["id"] is None:
             assert expected is None
@@ -117,13 +136,16 @@ class HordeContext(RuleBasedStateMachine):
         (request_id,) = {self.request_of(job_id) for job_id in popped["ids"]}
         assert request_id == expected
         assert request_id not in self.cancelled
+        assert popped["payload"].get("chat", {}).get("seed") == (
+            1 if request_id in self.chats else None
+        )
         self.last_active[request_id] = self.now
         for job_id in popped["ids"]:
             assert job_id not in self.popped
             self.popped[job_id] = (key, self.now, request_id)
         return multiple(*popped["ids"])
 
-    def expected_request(self, key: str, models: list[str], known: bool) -> str | None:
+    def expected_request(self, key: str, models: list[str], known: bool, chats: bool) -> str | None:
         """The first in the queue that fits; those of the worker's owner come first."""
         statuses = {request_id: self.status(request_id) for request_id in self.results}
         order = [
@@ -133,14 +155,17 @@ class HordeContext(RuleBasedStateMachine):
             and status["queue_position"]
             and (not wanted or wanted & set(models))
             and (known or not validated)
+            and (chats or request_id not in self.chats)
         ]
         return min(order)[2] if order else None
 
     @rule(job_id=jobs, state=st.sampled_from(("ok", "ok", "censored", "faulted")))
     def hand_in(self, job_id: str, state: str) -> None:
         key, popped, request_id = self.popped[job_id]
-        late = self.now >= popped + TTL or job_id in self.handed_in
-        result = {"id": job_id, "generation": job_id, "state": state}
+        late = self.now >= self.deadline(job_id, popped + TTL) or job_id in self.handed_in
+        is_chat = request_id in self.chats
+        text = line({"content": job_id}) if is_chat and state == "ok" else job_id
+        result = {"id": job_id, "generation": text, "state": state}
         if late:
             with pytest.raises(HordeError) as refusal:
                 self.horde.submit_generation(key, result)
@@ -151,6 +176,28 @@ class HordeContext(RuleBasedStateMachine):
         self.handed_in.add(job_id)
         if state != "faulted":
             self.last_active[request_id] = self.now
+
+    def deadline(self, job_id: str, usual: float) -> float:
+        """When a job is taken away: 20 s after its last progress that was saved, if it had any."""
+        if job_id not in self.written:
+            return usual
+        with self.store.snapshot() as tx:
+            job = tx.get(Job, job_id)
+        return 0.0 if job is None or job.deadline is None else job.deadline
+
+    @rule(job_id=jobs, size=st.integers(0, 3), has_call=st.booleans())
+    def write(self, job_id: str, size: int, has_call: bool) -> None:
+        """Progress of a job: its text so far, or for a chat also a tool call."""
+        key, _, request_id = self.popped[job_id]
+        lines = [line({"content": f"{number}"}) for number in range(size)]
+        if has_call:
+            lines.append(line({"tool_calls": [{"index": 0, "function": {"name": "f"}}]}))
+        text = "".join(lines) if request_id in self.chats else "a" * size
+        try:
+            self.horde.streams.progress(key, {"id": job_id, "text": text})
+        except HordeError as refusal:
+            assert refusal.rc == "InvalidJobID"
+        self.written.add(job_id)
 
     @rule(request_id=requests)
     def cancel(self, request_id: str) -> None:

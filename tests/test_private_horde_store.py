@@ -18,6 +18,7 @@ from typing import Any, get_origin, get_type_hints
 import pytest
 from sqlalchemy import inspect
 
+from horde_proxy.aihorde.transcript import line
 from horde_proxy.database.engine import Database
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.private_horde import PrivateHorde
@@ -480,6 +481,32 @@ class RestartBehaviour:
         popped = horde.pop(OWNER, offer)
         assert popped["payload"]["prompt"] == EMOJI + "half ?"
         horde.submit_generation(OWNER, {"id": popped["id"], "generation": "two"})
+
+        # A chat and what was written of it are there as well.
+        chat = {"messages": [{"role": "user", "content": EMOJI + HALF}], "seed": 1}
+        chat_id = horde.submit(CLIENT, {"chat": chat, "models": ["chats"]})["id"]
+        chats = {"name": "c", "models": ["chats"], "extensions": ["chat"]}
+        begun = horde.pop(OWNER, chats)["id"]
+        text = line({"content": EMOJI})
+        horde.streams.progress(OWNER, {"id": begun, "text": text})
+        given_back = {"id": begun, "generation": "", "state": "faulted"}
+        horde.submit_generation(OWNER, given_back)
+        horde = start(1101.0)
+        popped = horde.pop(OWNER, chats)
+        assert popped["payload"]["chat"] == {
+            "messages": [
+                {"role": "user", "content": EMOJI + "half ?"},
+                {"role": "assistant", "content": EMOJI},
+            ],
+            "seed": 1,
+        }
+        horde.submit_generation(OWNER, {"id": popped["id"], "generation": text})
+        horde = start(1102.0)
+        [found] = horde.status(chat_id)["generations"]
+        assert found["text"] == EMOJI * 2
+        assert found["chat"]["message"] == {"role": "assistant", "content": EMOJI * 2}
+        [found] = [found for found in horde.fleet.workers() if found["name"] == "c"]
+        assert found["extensions"] == ["chat"]
 
         # The job that was out when the process ended is popped again after its time.
         horde = start(1149.0)
