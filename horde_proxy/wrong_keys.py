@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from limits.storage import MovingWindowSupport
+
 from horde_proxy.key_digest import key_digest
 from horde_proxy.windows import CallWindows
 
@@ -27,16 +29,20 @@ _MINUTE = 60
 
 
 class WrongKeys:
-    """The wrong keys of the last minute. Thread-safe; the windows bound the memory."""
+    """The wrong keys of the last minute. Thread-safe; the windows bound the memory.
+
+    `storage` counts them for several processes; `clock` must be its clock then.
+    """
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
+        storage: MovingWindowSupport | None = None,
     ) -> None:
         self._sleep = sleep
-        self._different = CallWindows("wrong keys", _MINUTE, clock=clock)
-        self._same = CallWindows("same wrong key", _MINUTE, clock=clock)
+        self._different = CallWindows("wrong keys", _MINUTE, clock=clock, storage=storage)
+        self._same = CallWindows("same wrong key", _MINUTE, clock=clock, storage=storage)
         self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
 
     def count(self, address: str, key: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flask import Flask
 
@@ -30,6 +30,7 @@ from horde_proxy.app.assembly import Assembly
 from horde_proxy.app.ledger import Ledger, build_ledger
 from horde_proxy.app.private import PrivateApp, add_private_horde, is_open
 from horde_proxy.app.runtime import Runtime
+from horde_proxy.app.windows import shared_windows
 from horde_proxy.bodies import Request
 from horde_proxy.config import Config, ConfigError, reasons_to_restart
 from horde_proxy.metrics import Metrics
@@ -40,6 +41,9 @@ from horde_proxy.version import VERSION
 from horde_proxy.web.history import History
 from horde_proxy.web.page_state import PageState
 from horde_proxy.wrong_keys import WrongKeys
+
+if TYPE_CHECKING:
+    from horde_proxy.caching.shared_windows import SharedWindows
 
 _STILL_USED = "the old settings stay in use: correct the new ones, or restart to apply them"
 _ONLY_AT_START = ("bind", "grace", "log_format")
@@ -83,9 +87,10 @@ def create_app(settings: Config | None = None, runtime: Runtime | None = None) -
     # Clients and tests read answers in the order in which they are written, as OpenAI's are.
     app.json.sort_keys = False  # type: ignore[attr-defined]
     is_private = settings.private_horde.enabled
-    private = add_private_horde(app, settings, runtime) if is_private else None
+    windows = shared_windows(settings.cache, runtime)
+    private = add_private_horde(app, settings, runtime, windows) if is_private else None
     ledger = build_ledger(settings.access, runtime, None)
-    live = _live(settings, runtime, ledger)
+    live = _live(settings, runtime, ledger, windows)
     assembly = Assembly(runtime, live.shutdown, private, live.disconnects, live.metrics)
     parts = Composition(runtime, settings, private, live, assembly, ledger, settings)
     app.extensions["composition"] = parts
@@ -174,7 +179,9 @@ def _access(settings: Config, ledger: Ledger) -> Access:
     )
 
 
-def _live(settings: Config, runtime: Runtime, ledger: Ledger) -> LiveState:
+def _live(
+    settings: Config, runtime: Runtime, ledger: Ledger, windows: SharedWindows | None
+) -> LiveState:
     server = settings.server
     return LiveState(
         shutdown=Shutdown(runtime.sleep),
@@ -190,7 +197,9 @@ def _live(settings: Config, runtime: Runtime, ledger: Ledger) -> LiveState:
             sessions=ledger.sessions,
         ),
         settings=SettingsStatus(runtime.now()),
-        wrong_keys=WrongKeys(runtime.clock, runtime.sleep or time.sleep),
+        wrong_keys=WrongKeys(
+            runtime.now if windows else runtime.clock, runtime.sleep or time.sleep, windows
+        ),
     )
 
 
@@ -226,6 +235,8 @@ def _needs_restart(before: Config, after: Config) -> list[str]:
         for name in type(before.private_horde).model_fields
         if getattr(before.private_horde, name) != getattr(after.private_horde, name)
     ]
+    if before.cache != after.cache:
+        names.append("cache, for counts of calls")
     if before.private_horde.enabled and is_open(before) != is_open(after):
         names.append("access.mode, for the private horde")
     return names

@@ -23,6 +23,7 @@ from horde_proxy.web.sessions import Sessions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from limits.storage import Storage
 
     from horde_proxy.private_horde import AccessRules, PrivateHorde
 
@@ -42,8 +43,10 @@ class PrivateApp:
     strict: bool
 
 
-def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> PrivateApp:
-    """Serve a private horde under its own path of an app."""
+def add_private_horde(
+    app: Flask, settings: Config, runtime: Runtime, windows: Storage | None
+) -> PrivateApp:
+    """Serve a private horde under its own path of an app. It counts its calls in `windows`."""
     from horde_proxy.private_horde import PrivateHorde, blueprint
     from horde_proxy.private_horde.streams import StreamRules
 
@@ -62,6 +65,7 @@ def add_private_horde(app: Flask, settings: Config, runtime: Runtime) -> Private
         upfront_kudos=strict,
         access=access_rules(settings),
         documents=_documents(settings),
+        windows=windows,
         streaming=StreamRules(
             sleep=runtime.horde_sleep,
             most_streams=settings.server.places + HORDE_THREADS // 2,

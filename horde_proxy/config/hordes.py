@@ -195,7 +195,7 @@ class StatsSettings(Section):
 
 
 class CacheSettings(Section):
-    """What several proxies share through a Redis: pace, documents."""
+    """What several proxies share through a Redis: pace, documents, counts of calls."""
 
     redis_url: Annotated[str | None, Field(repr=False)] = None
     """`redis://HOST:PORT/DATABASE`; needs the extra `redis`."""

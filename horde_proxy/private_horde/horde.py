@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from limits.storage import Storage
+
 from horde_proxy.aihorde import limits
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.aihorde.transcript import BadTranscript
@@ -111,7 +113,8 @@ class PrivateHorde:
     by name; a model with a size is "known". Set `maintenance` to refuse new requests, and
     `settle_every` to charge kudos every so many seconds (the real horde: 3) and not at once.
     `streaming` says what it offers beyond AI-Horde's API; `documents` are texts for those that
-    `documents` names.
+    `documents` names. Several processes count their calls together in `windows`, a storage of the
+    library `limits` under `clock`.
     """
 
     _is_prepared = False
@@ -136,12 +139,12 @@ class PrivateHorde:
         model_sizes: Mapping[str, float] | None = None,
         streaming: StreamRules | None = None,
         documents: Mapping[str, str] | None = None,
+        windows: Storage | None = None,
     ) -> None:
-        self.documents = documents or {}
         self.upfront_kudos, self.rate_limits = upfront_kudos, rate_limits
         self._clock, self.wall_clock = clock, wall_clock
         self.store = store or MemoryStore()
-        self._calls = RateLimits(ticks or clock)
+        self._calls = RateLimits(clock if windows else ticks or clock, windows)
         self._rules = Rulebook(
             new_id=new_id,
             sizes=ModelSizes(model_sizes or {}),
@@ -156,10 +159,11 @@ class PrivateHorde:
         self._view = QueueView(self.store, offline_after, self._rules.sizes)
         self._upkeep = Upkeep(self.store, self._begin)
         self.streams = self._open_streams(streaming or StreamRules(), ticks or clock)
-        self._open_routes()
+        self._open_routes(documents or {})
 
-    def _open_routes(self) -> None:
+    def _open_routes(self, documents: Mapping[str, str]) -> None:
         """The routes of people and of those who look after the horde."""
+        self.documents = documents
         begin = self._changing, self._reading
         self.people, self.fleet = People(*begin), Fleet(*begin)
         self.moderation, self.operations = Moderation(*begin), Operations(*begin)

@@ -126,3 +126,41 @@ def test_a_proxy_with_redis_serves(server: RedisServer, tmp_path: Path) -> None:
         },
     )
     assert create_app(settings).test_client().get("/health/live").status_code == 200
+
+
+def test_several_processes_count_calls_together_also_after_an_outage(server: RedisServer) -> None:
+    from dataclasses import replace
+
+    from horde_proxy.app.runtime import Runtime
+    from horde_proxy.app.windows import shared_windows
+    from horde_proxy.caching.background import inline
+    from horde_proxy.config import load
+    from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits
+    from horde_proxy.wrong_keys import WrongKeys
+
+    cache = load(environ={}, flags={"cache": {"redis_url": server.url}}).cache
+    runtime = replace(Runtime(), run=inline)
+    windows = [shared_windows(cache, runtime) for _ in range(2)]
+    limits = [RateLimits(time.time, one) for one in windows]
+    call = ApiCall("203.0.113.9", "GET", "/modes")
+    states = [limits[number % 2].hit("modes", call) for number in range(32)]
+    assert [state is not None and state.exceeded for state in states] == [False] * 30 + [True] * 2
+    assert 0 < min(state.retry_after for state in states if state) <= 60
+    wrong = [WrongKeys(time.time, lambda seconds: None, one) for one in windows]
+    waits = [wrong[number % 2].count("203.0.113.9", str(number)) for number in range(12)]
+    assert waits[:10] == [0] * 10
+    assert all(0 < wait <= 60 for wait in waits[10:])
+
+    server.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    hanging = [limits[0].hit("modes", call) for _ in range(20)]
+    # A Redis that hangs costs one wait of half a second.
+    assert time.monotonic() - began < 3
+    assert not any(state is None or state.exceeded for state in hanging)
+    server.process.send_signal(signal.SIGCONT)
+
+    def is_shared_again() -> bool:
+        state = limits[0].hit("modes", call)
+        return state is not None and state.exceeded
+
+    until(is_shared_again, seconds=60)
