@@ -40,8 +40,8 @@ from horde_proxy.upstreams.horde.lifecycle import (
     too_expensive,
 )
 from horde_proxy.upstreams.horde.plan import Plan
-from horde_proxy.upstreams.horde.segment import Segment, TextGeneration
 from horde_proxy.upstreams.horde.submit_queue import Ticket
+from horde_proxy.upstreams.horde.text_segment import TextGeneration, TextSegment
 from horde_proxy.upstreams.interleave import take_turns
 
 CutOff = Literal["time", "context", "kudos", "failure"]
@@ -175,7 +175,7 @@ class ChainedAnswer:
         ]
         return take_turns(running, len(running))
 
-    def _segment(self, choices: Sequence[_Choice]) -> Segment:
+    def _segment(self, choices: Sequence[_Choice]) -> TextSegment:
         """The next segment of choices that have the same text so far, by who is online now."""
         first = choices[0]
         self.plan = self.plan.updated(self.horde.catalog.models())
@@ -183,7 +183,7 @@ class ChainedAnswer:
         # A short probe: most answers that look complete are.
         if first.end == "doubtful":
             length = min(PROBE_LENGTH, length)
-        return Segment(
+        return TextSegment(
             self.horde,
             self.plan,
             n=len(choices),

@@ -26,8 +26,8 @@ from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.lifecycle import Finished, Grown, Lifecycle
 from horde_proxy.upstreams.horde.plan import Plan
-from horde_proxy.upstreams.horde.segment import Segment
 from horde_proxy.upstreams.horde.submit_queue import Ticket
+from horde_proxy.upstreams.horde.text_segment import TextSegment
 
 _SAMPLING = {"temperature": 0.0, "rep_pen": 1.0}
 """A value is copied, not made up; a repetition penalty would forbid to copy it."""
@@ -112,7 +112,7 @@ class GuidedValues:
         again = {"temperature": _TEMPERATURE_AGAIN} if leaf.is_again else {}
         sampling = {**self.request.sampling, **_SAMPLING, **again}
         request = replace(self.request, stop=leaf.stops, n=1, messages=messages, sampling=sampling)
-        segment = Segment(
+        segment = TextSegment(
             self.horde,
             replace(self.plan, request=request),
             n=1,

@@ -4,7 +4,7 @@ A `JobKind` says where requests go, when they are final and how a status is read
 thing to be made: what is submitted for it, what that costs, and whether a generation will do. The
 lifecycle (submit queue, submit, poll, webhook, retry, cancel) works with these two alone.
 
-Adding a kind is one module with both, as text.py and segment.py are for text:
+Adding a kind is one module with both, as text.py and text_segment.py are for text:
 
     kind     submit                  polled                      results, and DELETE to cancel
     text     generate/text/async     generate/text/status/{id}   generate/text/status/{id}

@@ -1,70 +1,89 @@
-"""One segment of an answer: the text job that continues what was written so far."""
+"""A segment of an answer as a job: who may write it, how long it may be, and what it costs.
+
+What is submitted, and how a result is read, is the matter of its kinds: text_segment.py.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypedDict
 
 from horde_proxy.aihorde import kudos
 from horde_proxy.aihorde.names import is_name
-from horde_proxy.prompts.answer import defect_in
 from horde_proxy.prompts.fit import Fitted
-from horde_proxy.prompts.tokens import estimate
 from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde import text
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.failures import dropped_by
-from horde_proxy.upstreams.horde.jobs import Estimate, Generation, JobKind
+from horde_proxy.upstreams.horde.jobs import Estimate, G, JobKind
 from horde_proxy.upstreams.horde.plan import Plan
 from horde_proxy.upstreams.horde.throughput import UNMEASURED
 from horde_proxy.upstreams.horde.workers import LEAST_SHORTENED
 
-_LONGEST_TOKEN = 256
-"""Characters: the longest tokens of today's models are runs of 128 spaces or signs."""
 
+class Maker(TypedDict):
+    """The fields of every Generation."""
 
-@dataclass(frozen=True)
-class TextGeneration(Generation):
-    """A text, and the max_length of the request that it came from."""
-
-    text: str
-    max_length: int
+    model: str
+    worker: str
+    worker_name: str
+    is_censored: bool
 
 
 @dataclass(eq=False)
-class Segment:
-    """n continuations of `so_far`, each of at most `max_length` tokens.
+class Segment(ABC, Generic[G]):
+    """n continuations of what was written so far, each of at most `max_length` tokens.
 
-    `worker`: the id of the worker that wrote `so_far`, None if the client did. `may_loop`: a text
-    that repeats itself will do as well. `is_streamed`: it is read as it grows where the horde can.
+    `worker`: the id of the worker that wrote what there is so far, None if the client did.
+    `is_streamed`: it is read as it grows where the horde can.
     """
 
     horde: HordeContext
     plan: Plan
     n: int
-    so_far: str
     max_length: int
     worker: str | None = None
-    may_loop: bool = False
     is_streamed: bool = False
     fitted: Fitted = field(init=False)
     # The workers that could take the request when it was submitted: one of them has its job, or one
     # that came later. `_others`: the ids of those that could not, None where one worker is named.
-    _asked: frozenset[str] = frozenset()
-    _others: frozenset[str] | None = None
+    _asked: frozenset[str] = field(default=frozenset(), init=False)
+    _others: frozenset[str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.fitted = self.plan.fitted_to(self.so_far, self.max_length)
+        self.fitted = self._fitted(self.max_length)
         # A first segment is tried by those who can take all of it, though they failed of late. In
         # the midst of an answer, whoever did not fail goes on.
         if self.worker is not None:
             self._shrink_for_others()
 
     @property
+    @abstractmethod
     def kind(self) -> JobKind:
-        return text.STREAMED_TEXT if self.is_streamed else text.TEXT
+        """Where its requests go, and how they are read."""
+
+    @abstractmethod
+    def read(self, result: Mapping[str, Any]) -> G:
+        """A generation from one of the results."""
+
+    @abstractmethod
+    def is_good(self, generation: G) -> bool:
+        """Whether a generation will do."""
+
+    @abstractmethod
+    def tokens(self, generation: G) -> int:
+        """The tokens of a generation."""
+
+    @abstractmethod
+    def _fitted(self, max_length: int) -> Fitted:
+        """The prompt for a job of so many tokens. Raises ContextLengthExceeded."""
+
+    @abstractmethod
+    def _payload(self, n: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a submit. `options` are its fields about workers."""
 
     @property
     def models(self) -> Sequence[str]:
@@ -115,10 +134,6 @@ class Segment:
         """Whether a worker that came after the submit may have its job."""
         return self._others is not None and not able <= self._asked | self._others
 
-    def _payload(self, n: int, options: Mapping[str, Any]) -> dict[str, Any]:
-        plan = self.plan
-        return text.to_payload(plan.request, plan.models, plan.format, self.fitted, options, n)
-
     def price(self, n: int) -> float:
         fitted = self.fitted
         return kudos.price(fitted.max_length, fitted.max_context_length, self.plan.size, n)
@@ -134,7 +149,7 @@ class Segment:
         return self.horde.throughput.expected(entry, self.fitted.max_length)
 
     def preferred_worker(self) -> str | None:
-        """The worker that wrote `so_far`, whose cache is warm, unless others are far faster."""
+        """The worker that wrote so far, whose cache is warm, unless others are far faster."""
         throughput = self.horde.throughput
         wanted = self.plan.pool.wanted(self.fitted, self.horde.failures.workers())
         others = [
@@ -148,25 +163,15 @@ class Segment:
         speed = throughput.of(self.worker).per_second
         return self.worker if speed is None or speed >= max(others) / 2 else None
 
-    def read(self, result: Mapping[str, Any]) -> TextGeneration:
+    def maker(self, result: Mapping[str, Any]) -> Maker:
+        """Who made a result, tidied."""
         model, worker, worker_name = map(result.get, ("model", "worker_id", "worker_name"))
-        most = self.fitted.max_length * _LONGEST_TOKEN
-        return TextGeneration(
-            model=model if is_name(model) else self.plan.models[0],
-            worker=worker if is_name(worker) else "",
-            worker_name=worker_name if is_name(worker_name) else "",
-            is_censored=text.is_censored(result),
-            text=str(result.get("text") or "")[:most],
-            max_length=self.fitted.max_length,
-        )
-
-    def is_good(self, generation: TextGeneration) -> bool:
-        defect = defect_in(generation.text, self.plan.format, is_first=not self.so_far)
-        is_loop = defect == "loop" and not self.may_loop
-        return not (generation.is_censored or defect in ("empty", "tags") or is_loop)
-
-    def tokens(self, generation: TextGeneration) -> int:
-        return min(estimate(generation.text), generation.max_length)
+        return {
+            "model": model if is_name(model) else self.plan.models[0],
+            "worker": worker if is_name(worker) else "",
+            "worker_name": worker_name if is_name(worker_name) else "",
+            "is_censored": text.is_censored(result),
+        }
 
     def shrink_to_free(self) -> bool:
         if self.fitted.max_length <= kudos.LEAST_FREE:
@@ -203,4 +208,4 @@ class Segment:
                 self._shorten(length)
 
     def _shorten(self, max_length: int) -> None:
-        self.fitted = self.plan.fitted_to(self.so_far, max_length)
+        self.fitted = self._fitted(max_length)
