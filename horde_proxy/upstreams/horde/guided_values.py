@@ -21,7 +21,7 @@ from horde_proxy.prompts.leaf_texts import TEXT_STOPS, quoted_from
 from horde_proxy.prompts.lenient_json import dumps
 from horde_proxy.prompts.tokens import exceeds, truncate
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
-from horde_proxy.upstreams.horde.chained_answer import AnswerItem
+from horde_proxy.upstreams.horde.answer_chain import AnswerItem
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.lifecycle import Finished, Grown, Lifecycle

@@ -34,7 +34,8 @@ from horde_proxy.prompts.tool_calls.reading import certain_content
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import Message
 from horde_proxy.upstreams.base import Waiting
-from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer, CutOff, check_time
+from horde_proxy.upstreams.horde.answer_chain import CutOff, check_time
+from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer
 from horde_proxy.upstreams.horde.choice_writer import ChoiceWriter
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost

@@ -41,8 +41,9 @@ from horde_proxy.upstreams.base import (
     Waiting,
 )
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
+from horde_proxy.upstreams.horde.answer_chain import AnswerItem
 from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
-from horde_proxy.upstreams.horde.chained_answer import AnswerItem, ChainedAnswer
+from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer
 from horde_proxy.upstreams.horde.choice_writer import ChoiceWriter
 from horde_proxy.upstreams.horde.client import HordeClient, ProxyBanned
 from horde_proxy.upstreams.horde.context import HordeContext
