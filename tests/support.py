@@ -110,7 +110,8 @@ class PieceByPiece:
     """A worker that does one call at each sleep: it pops, sends a piece of its text, or submits.
 
     `text` gives the text for a payload. With `lost_after`, it vanishes after so many pieces of its
-    first job: it gives the job back, as when it is stopped.
+    first job: it gives the job back, as when it is stopped. With `is_chat` it takes chats, and
+    `text` gives the transcript.
     """
 
     def __init__(
@@ -121,17 +122,27 @@ class PieceByPiece:
         *,
         model: str = "test/model",
         lost_after: int | None = None,
+        name: str = "pieces",
+        max_length: int = 1024,
+        is_chat: bool = False,
     ) -> None:
         self.payloads: list[Mapping[str, Any]] = []
         self.cancelled = 0
         self._session, self._text, self._size, self._model = session, text, size, model
         self._job, self._whole, self._sent, self._lost_after = "", "", 0, lost_after
+        self._pieces = 0
+        self._offer: dict[str, Any] = {
+            "name": name,
+            "max_length": max_length,
+            "max_context_length": 8192,
+        }
+        self._is_chat = is_chat
 
     def step(self) -> None:
         """One call."""
         if not self._job:
             self._pop()
-        elif self._lost_after is not None and self._sent >= self._lost_after * self._size:
+        elif self._lost_after is not None and self._pieces >= self._lost_after:
             self._lost_after = None
             self._submit(state="faulted", generation="")
         elif self._sent < len(self._whole):
@@ -140,15 +151,20 @@ class PieceByPiece:
             self._submit(generation=self._whole)
 
     def _pop(self) -> None:
-        offer = {"name": "pieces", "models": [self._model], "max_length": 1024}
-        job = self._post("pop", {**offer, "max_context_length": 8192})
+        extensions = {"extensions": ["chat"]} if self._is_chat else {}
+        job = self._post("pop", {**self._offer, "models": [self._model], **extensions})
         if job.get("id"):
-            self._job, self._sent = job["id"], 0
+            self._job, self._sent, self._pieces = job["id"], 0, 0
             self.payloads.append(job["payload"])
             self._whole = self._text(job["payload"])
 
     def _progress(self) -> None:
-        piece = self._whole[self._sent : self._sent + self._size]
+        size = self._size
+        # A transcript is sent in whole lines.
+        if self._is_chat:
+            size = len(self._whole[self._sent :].partition("\n")[0]) + 1
+        piece = self._whole[self._sent : self._sent + size]
+        self._pieces += 1
         answer = self._post("progress", {"id": self._job, "offset": self._sent, "text": piece})
         self._sent += len(piece)
         if answer["cancelled"]:
@@ -236,16 +252,20 @@ class World:
     """A horde, workers, and a proxy that create_app makes from settings, as users have it.
 
     `World(server={"places": 1})` and `configure` take the sections of a settings file. The horde
-    has AI-Horde's API only, or with `streams` also what a private horde adds to it.
+    has AI-Horde's API only, or with `streams` also what a private horde adds to it for texts, with
+    `chats` all of that.
     """
 
-    def __init__(self, *, streams: bool = False, **sections: Any) -> None:
+    def __init__(self, *, streams: bool = False, chats: bool = False, **sections: Any) -> None:
         self.clock = Clock()
         self.horde = PrivateHorde(
             clock=self.clock,
             # A worker that writes letter by letter makes many calls.
-            rate_limits=not streams,
-            streaming=StreamRules(("stream", "wait") if streams else (), self.clock.sleep),
+            rate_limits=not (streams or chats),
+            streaming=StreamRules(
+                ("stream", "wait", "chat") if chats else ("stream", "wait") if streams else (),
+                self.clock.sleep,
+            ),
         )
         self.horde.add_account(OWNER_KEY, "owner", trusted=True)
         self.horde.add_account(CLIENT_KEY, "client", kudos=10_000)

@@ -56,6 +56,7 @@ _SHARED_BY_ALL_HORDES = (
     "tool_retries",
     "guided_leaves",
     "placeholders",
+    "chat_jobs",
 )
 """What the private horde takes over from [horde]: how chats are made into requests.
 
@@ -253,6 +254,7 @@ def _options(setup: _HordeSetup) -> HordeOptions:
         first_segment=horde.first_segment,
         retries=horde.retries,
         max_kudos=horde.max_kudos_per_request,
+        chat_jobs=horde.chat_jobs,
         accepts_callers_keys=_accepts_callers_keys(setup),
     )
 

@@ -63,6 +63,8 @@ class HordeSettings(Section):
     """How often a wrong tool call, or JSON that does not fit, is corrected."""
     guided_leaves: Annotated[int, Field(ge=0, le=100)] = 12
     """The most values that guided filling asks for one by one; 0 turns it off."""
+    chat_jobs: bool = True
+    """Whether chats go as chats to workers of your own horde that know their model's template."""
     max_kudos_per_request: Annotated[float, Field(gt=0)] | None = None
     """The most kudos that one answer may cost."""
     placeholders: bool = True

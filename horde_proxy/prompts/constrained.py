@@ -65,6 +65,25 @@ def instruction(request: GenerationRequest, style: str, detail: Detail = FULL) -
     return "" if request.json_format is None else _json_rule(request.json_format, detail)
 
 
+def refuse_broken_schemas(request: GenerationRequest) -> None:
+    """Raise InvalidRequest for a schema that the answer must fit, but cannot."""
+    if request.tools:
+        _refuse_broken_tools(request)
+    if request.json_format is not None:
+        _refuse_broken_format(request.json_format)
+
+
+def with_tools_told(request: GenerationRequest) -> GenerationRequest:
+    """The request with its tools in the first system message, as a template tells of them.
+
+    So they are counted, and shortened, with the messages.
+    """
+    if not request.tools:
+        return request
+    told = instruction(replace(request, json_format=None), "hermes")
+    return replace(request, messages=tuple(_with_instruction(request.messages, told)))
+
+
 def with_correction(messages: Sequence[Message], written: str, again: str) -> list[Message]:
     """The chat with the model's last answer, as it wrote it, and a turn that requests another."""
     return [*continued(messages, written), Message("user", again)]
@@ -84,10 +103,8 @@ def callable_tools(request: GenerationRequest) -> list[Tool]:
 
 def _for_tools(request: GenerationRequest, style: str) -> ConstrainedRequest:
     choice, parallel = request.tool_choice, request.parallel_tool_calls
-    is_free, tools = choice in ("auto", "required"), callable_tools(request)
-    if choice != "auto":
-        for tool in tools:
-            _refuse_broken(tool.parameters, "tools")
+    is_free = choice in ("auto", "required")
+    _refuse_broken_tools(request)
     return ConstrainedRequest(
         replace(
             request,
@@ -118,9 +135,7 @@ def _for_calls(request: GenerationRequest, style: str, detail: Detail) -> str:
 
 def _for_json(request: GenerationRequest) -> ConstrainedRequest:
     assert request.json_format is not None
-    schema = request.json_format.schema
-    if schema is not None:
-        _refuse_broken(schema, "response_format.json_schema.schema")
+    _refuse_broken_format(request.json_format)
     return ConstrainedRequest(
         replace(
             request,
@@ -128,12 +143,24 @@ def _for_json(request: GenerationRequest) -> ConstrainedRequest:
             stop=(),
             sampling=_careful(request.sampling),
         ),
-        _opening(schema),
+        _opening(request.json_format.schema),
     )
 
 
 def _json_rule(format: JsonFormat, detail: Detail) -> str:
     return _JSON if format.schema is None else _JSON_OF_SCHEMA + _schema_text(format.schema, detail)
+
+
+def _refuse_broken_tools(request: GenerationRequest) -> None:
+    """A tool that the model is free to call is the agent's own matter."""
+    if request.tool_choice != "auto":
+        for tool in callable_tools(request):
+            _refuse_broken(tool.parameters, "tools")
+
+
+def _refuse_broken_format(json_format: JsonFormat) -> None:
+    if json_format.schema is not None:
+        _refuse_broken(json_format.schema, "response_format.json_schema.schema")
 
 
 def _refuse_broken(schema: Mapping[str, Any], param: str) -> None:

@@ -59,6 +59,12 @@ class Diet:
         """The text about tools and formats after all steps."""
         return self.instruction(LESS_DETAIL[-1] if self.is_on else FULL)
 
+    def detail_of(self, message: Message) -> Detail:
+        """How much of tools and formats is still told in a message with an instruction."""
+        told = message.suffix.lstrip()
+        details = (FULL, *LESS_DETAIL)
+        return next((detail for detail in details if self.instruction(detail) == told), FULL)
+
     def steps(self, messages: Sequence[Message]) -> Iterator[Step]:
         """All steps, in the order in which they are taken. Later ones of a message replace it."""
         if not self.is_on:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from horde_proxy.errors import ContextLengthExceeded, ModelTooSmall
@@ -29,6 +29,10 @@ _NOTE = 32
 """Tokens of a tool result that was replaced by LEFT_OUT, with its tags."""
 _TAGS_OF_A_TOOL = 20
 """Tokens of the tags and the JSON around one call or one result."""
+_TEMPLATE = 96
+"""Tokens that an unknown template adds to a chat: gpt-oss's begins with about 80 of its own."""
+_TEMPLATE_TAGS = 8
+"""Tokens that it adds to a message: those of Llama 3 are five, with the line ends."""
 _ESTIMATE_MARGIN = 1.1
 _SPARE = 32
 """Tokens, like the margin in case the estimate is too low: workers silently cut the beginning of a
@@ -63,7 +67,8 @@ class Fitted:
     """The prompt, and the lengths to request of the horde.
 
     `dropped` is the number of dropped messages, `blanked` that of tool results replaced by a note.
-    `steps` counts the messages that the diet shortened, which saved so many tokens.
+    `steps` counts the messages that the diet shortened, which saved so many tokens. A chat for a
+    server with the model's own template has `messages` instead of a prompt.
     """
 
     prompt: str
@@ -74,6 +79,16 @@ class Fitted:
     blanked: int = 0
     steps: Mapping[StepKind, int] = field(default_factory=dict)
     saved: int = 0
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether the chat has lost anything."""
+        return bool(self.dropped or self.blanked or self.steps)
+
+
+Measure = Callable[[Sequence[Message]], tuple[str, int]]
+"""The prompt of some messages, and its tokens."""
 
 
 def fit(
@@ -92,7 +107,36 @@ def fit(
     and the newest turn always stay. `style` is the style of tool calls. Raises
     ContextLengthExceeded, or ModelTooSmall where a shorter history would not help.
     """
-    tags = _tags(format)
+
+    def measure(kept: Sequence[Message]) -> tuple[str, int]:
+        prompt = render(format, to_turns(kept, format, style))
+        return prompt, estimate(prompt)
+
+    fitted, _ = _fit(messages, measure, _tags(format), length, capacities, diet)
+    return fitted
+
+
+def fit_chat(
+    messages: Sequence[Message], length: int, capacities: Sequence[Capacity], diet: Diet = _NO_DIET
+) -> Fitted:
+    """The same for a server that renders the messages itself, by a template that is not known."""
+
+    def measure(kept: Sequence[Message]) -> tuple[str, int]:
+        return "", _TEMPLATE + sum(_weight(message, _TEMPLATE_TAGS) for message in kept)
+
+    fitted, kept = _fit(messages, measure, _TEMPLATE_TAGS, length, capacities, diet)
+    return replace(fitted, messages=tuple(kept))
+
+
+def _fit(
+    messages: Sequence[Message],
+    measure: Measure,
+    tags: int,
+    length: int,
+    capacities: Sequence[Capacity],
+    diet: Diet,
+) -> tuple[Fitted, list[Message]]:
+    """(as fit, the messages that are left). `tags` are the tokens around a message."""
     slim = _Slim.of(messages, tags)
     compared = sum(slim.weights)
     least = max(LEAST_LENGTH, min(length, LEAST_ANSWER))
@@ -102,14 +146,14 @@ def fit(
         # Rendering takes the most time, so it waits until there is room by the weights.
         if room(trimmed.tokens, capacities) < least:
             continue
-        prompt = render(format, to_turns(trimmed.messages(), format, style))
-        tokens = estimate(prompt)
+        kept = trimmed.messages()
+        prompt, tokens = measure(kept)
         if room(tokens, capacities) >= least:
             fitted = _fitted(prompt, tokens, length, capacities)
             blanked = len(trimmed.blanked - trimmed.dropped)
             steps, saved = slim.steps, slim.saved
             fitted = replace(fitted, blanked=blanked, steps=steps, saved=saved)
-            return replace(fitted, dropped=len(trimmed.dropped))
+            return replace(fitted, dropped=len(trimmed.dropped)), kept
         compared = max(compared, tokens)
     _refuse_hopeless(messages, tags, diet, limit, least)
     raise ContextLengthExceeded(limit, _context_of(compared) + least)
@@ -162,9 +206,8 @@ def _tokens_to_save(slim: _Slim, limit: int, answer: int, least: int) -> int:
     """How many of a chat's tokens the diet should save; 0 if it has room for its answer."""
     tokens = sum(slim.weights)
     # What is written of the answer has its room already. So all segments share one prompt.
-    last = slim.messages[-1] if slim.messages else None
-    is_begun = last is not None and last.role == "assistant" and not last.tool_calls
-    before = tokens - slim.weights[-1] if is_begun else tokens
+    has_beginning = bool(slim.messages) and is_begun(slim.messages[-1])
+    before = tokens - slim.weights[-1] if has_beginning else tokens
     excess = max(_context_of(before) + answer, _context_of(tokens) + least) - limit
     if excess <= 0 or not limit:
         return 0
@@ -272,7 +315,13 @@ def _weight(message: Message, tags: int) -> int:
     """The tokens of a message with its tags, without rendering it."""
     calls = "".join(call.name + call.arguments for call in message.tool_calls)
     tool_tags = _TAGS_OF_A_TOOL * (len(message.tool_calls) + (message.role == "tool"))
-    return estimate(message.text + message.suffix + calls) + tags + tool_tags
+    text = message.reasoning + message.text + message.suffix
+    return estimate(text + calls) + tags + tool_tags
+
+
+def is_begun(last: Message) -> bool:
+    """Whether the last message of a chat is the beginning of the answer."""
+    return last.role == "assistant" and not last.tool_calls
 
 
 def _context_of(tokens: int) -> int:
@@ -302,9 +351,7 @@ def _droppable(messages: Sequence[Message]) -> list[tuple[int, ...]]:
     # An agent's whole work may be one exchange: one user turn, then rounds of calls and results.
     last = exchanges.pop()
     rounds = _grouped([messages[index] for index in last], starts=("user", "assistant"))
-    newest = messages[last[-1]]
-    is_begun = newest.role == "assistant" and not newest.tool_calls
-    old_rounds = rounds[1 : -2 if is_begun else -1]
+    old_rounds = rounds[1 : -2 if is_begun(messages[last[-1]]) else -1]
     finished = [tuple(last[index] for index in turns) for turns in old_rounds]
     return exchanges + finished
 

@@ -8,9 +8,10 @@ Where nothing fits, there is a problem for the model to correct, and the parts t
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from horde_proxy.prompts.constrained import ConstrainedRequest, callable_tools
@@ -32,7 +33,7 @@ from horde_proxy.prompts.required_calls import (
 )
 from horde_proxy.prompts.schema_matching import best_match
 from horde_proxy.prompts.tool_calls.calls import FoundCall
-from horde_proxy.protocol.generation_request import Tool
+from horde_proxy.protocol.generation_request import GenerationRequest, Tool
 
 # Short, for small models: what is wrong, and what to do.
 _CALL_AGAIN = "Your function call was invalid: {problem} Reply only with a valid function call."
@@ -90,6 +91,66 @@ def read_structured(
         reading = _read_calls(structure, text, cut_off)
     is_json = request.json_format is not None and not (reading.calls or reading.problem)
     return _read_json(structure, text, cut_off) if is_json else reading
+
+
+def read_server_answer(
+    request: GenerationRequest, content: str, calls: Sequence[FoundCall], *, cut_off: bool = False
+) -> StructuredReading:
+    """The same of an answer whose calls a server has read: nothing is found in its text but JSON.
+
+    What the server should have made fit by its grammar is checked all the same: not each server
+    has one.
+    """
+    if request.tools and (calls or request.tool_choice != "auto"):
+        with limited_work():
+            return _checked_calls(request, content, calls)
+    if request.json_format is None:
+        return StructuredReading(content)
+    reading = _read_json(ConstrainedRequest(request, ""), content, cut_off)
+    # The server's own spaces and numbers, where nothing had to be mended.
+    is_same = bool(reading.json) and _strict_json(content) == _strict_json(reading.json)
+    return replace(reading, json=content if is_same else reading.json)
+
+
+def _checked_calls(
+    request: GenerationRequest, content: str, calls: Sequence[FoundCall]
+) -> StructuredReading:
+    tools = callable_tools(request)
+    is_free = request.tool_choice == "auto"
+    read = tuple(_server_call(call, tools, is_free=is_free) for call in calls)
+    problem = next((call.problem for call in read if call.problem), None if read else _NO_CALL)
+    return StructuredReading(
+        content,
+        read,
+        problem=problem,
+        problem_count=count_problems(read) if read else NOTHING_FOUND,
+        again=_CALL_AGAIN.format(problem=problem),
+    )
+
+
+def _server_call(call: FoundCall, tools: Sequence[Tool], *, is_free: bool) -> ReadCall:
+    """A call of a server. One that the model was free to make need fit only if its tool is strict.
+
+    Its name has to be that of a tool, and its arguments an object, in any case.
+    """
+    tool = next((tool for tool in tools if tool.name == call.name), None)
+    # Servers write no arguments as "", and llama.cpp as "{}".
+    call = replace(call, arguments=call.arguments.strip() or "{}")
+    fitted = checked(call, [tool] if tool else ())
+    arguments = _strict_json(call.arguments)
+    if tool is None or (is_free and not tool.strict and isinstance(arguments, dict)):
+        return replace(fitted, call=call) if tool is None else ReadCall(call, tool)
+    # The server's own text, where nothing had to be mended.
+    is_same = fitted.problem is None and _strict_json(fitted.call.arguments) == arguments
+    return replace(fitted, call=call) if is_same else fitted
+
+
+def _strict_json(text: str) -> Any:
+    """The value of a JSON text; NOTHING for what is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return NOTHING
 
 
 def _read_json(structure: ConstrainedRequest, text: str, cut_off: bool) -> StructuredReading:

@@ -49,6 +49,8 @@ class ChatMessage(LenientModel):
     function_call: dict[str, Any] | None = None
     tool_call_id: Annotated[str | None, BeforeValidator(_identifier)] = None
     refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
     images: Any = None
     audio: Any = None
 
@@ -104,7 +106,8 @@ def _read(
     name = _name(message, param, leniency)
     if is_assistant:
         calls = _with_others(list(_calls(message, param, leniency)), content.calls)
-        yield Message("assistant", _spoken(name, content), calls)
+        spoken = _spoken(name, content)
+        yield Message("assistant", spoken, calls, reasoning=_reasoning(message))
     # Anthropic's user messages begin with the results of the calls before them.
     yield from content.results
     if not is_assistant and (content.texts or not content.results):
@@ -115,6 +118,12 @@ def _content(message: ChatMessage) -> Any:
     # OpenAI's answers that refuse have no content, and come back as they were.
     is_refusal = not message.content and isinstance(message.refusal, str)
     return message.refusal if is_refusal else message.content
+
+
+def _reasoning(message: ChatMessage) -> str:
+    """What the model thought: "reasoning" is the word of OpenRouter, Ollama and newer vLLMs."""
+    given = message.reasoning_content or message.reasoning
+    return given if isinstance(given, str) else ""
 
 
 def _media_beside(message: ChatMessage) -> Iterator[Mapping[str, Any]]:

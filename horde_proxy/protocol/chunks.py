@@ -7,7 +7,7 @@ Source: the chat completion and chunk objects of OpenAI's API reference.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,9 +39,15 @@ def chunk(
     *,
     index: int = 0,
     finish_reason: FinishReason | None = None,
+    logprobs: Sequence[Any] = (),
 ) -> Chunk:
-    """A chat completion chunk with one choice."""
-    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    """A chat completion chunk with one choice. `logprobs` are those of the delta's tokens."""
+    choice = {
+        "index": index,
+        "delta": delta,
+        "logprobs": {"content": [*logprobs], "refusal": None} if logprobs else None,
+        "finish_reason": finish_reason,
+    }
     return {
         "id": head.id,
         "object": "chat.completion.chunk",
@@ -229,6 +235,10 @@ def _add(choice: dict[str, Any], part: dict[str, Any]) -> None:
             message[key] = message.get(key, "") + part["delta"][key]
     if part["delta"].get("refusal"):
         message["refusal"] = (message["refusal"] or "") + part["delta"]["refusal"]
+    if part["logprobs"]:
+        logprobs = choice["logprobs"] or {"content": [], "refusal": None}
+        logprobs["content"] += part["logprobs"]["content"]
+        choice["logprobs"] = logprobs
     for call in part["delta"].get("tool_calls", ()):
         _add_call(message.setdefault("tool_calls", []), call)
     if "function_call" in part["delta"]:

@@ -43,8 +43,10 @@ class Message:
     """One turn of a chat.
 
     `tool_calls` are the calls of an assistant's turn; `tool_call_id` is the call that a tool's
-    turn answers. `suffix` follows the text, and is not the client's: instructions of this proxy, or
-    the beginning of the answer. So tags of the chat's format stay tags in it, and only in it.
+    turn answers. `reasoning` is what the model thought before an assistant's turn: a server with
+    the model's own template may show it the model again. `suffix` follows the text, and is not the
+    client's: instructions of this proxy, or the beginning of the answer. So tags of the chat's
+    format stay tags in it, and only in it.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -52,6 +54,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     suffix: str = ""
+    reasoning: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

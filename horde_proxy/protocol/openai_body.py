@@ -7,6 +7,7 @@ case it has nothing that is meant for a horde.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from horde_proxy.protocol.generation_request import GenerationRequest, JsonFormat, Message, Tool
@@ -33,6 +34,22 @@ _HORDE_SAMPLERS = frozenset(
 _OPEN_SAMPLERS = frozenset(
     {"top_k", "min_p", "typical_p", "repetition_penalty", "repeat_penalty"},
 )
+_SAMPLERS_OF_SERVERS = {
+    "rep_pen": ("repeat_penalty", "repetition_penalty"),  # llama.cpp; vLLM and TabbyAPI
+    "typical": ("typical_p",),
+}
+"""The names of our samplers in servers with OpenAI's API, where they are not the same."""
+_PASSED_ON: Mapping[str, type] = {
+    "seed": int,
+    "logit_bias": dict,
+    "logprobs": bool,
+    "top_logprobs": int,
+    "reasoning_effort": str,
+    "chat_template_kwargs": dict,
+}
+"""Fields with their types that only a server with the model's own template understands.
+
+The last one is that of llama.cpp, vLLM and SGLang: {"enable_thinking": false}."""
 # best_of: OpenAI streams no completion with it. echo: this proxy puts the prompt before the text.
 _NOT_STREAMED = frozenset({"best_of", "echo"})
 
@@ -45,6 +62,55 @@ def openai_body(request: GenerationRequest, *, is_strict: bool = False) -> Mappi
     left_out = {OURS, *fields_left_out(request, is_strict=is_strict), *_NOT_STREAMED}
     body = _written(request)
     return {name: value for name, value in body.items() if name not in left_out}
+
+
+def chat_fields(request: GenerationRequest) -> dict[str, Any]:
+    """The fields of a chat for a server that knows the model's own template.
+
+    That is the body of a chat without model, length and number of choices. Messages are as they
+    were read, so that any template knows their roles and parts. A named tool is offered alone and
+    required: not every server understands its name.
+    """
+    fields: dict[str, Any] = {"messages": [_with_reasoning(msg) for msg in request.messages]}
+    fields |= passed_on(request) | _server_sampling(request.sampling)
+    if request.stop:
+        fields["stop"] = list(request.stop)
+    if request.tools:
+        is_free = request.tool_choice in ("auto", "required")
+        tools = [tool for tool in request.tools if is_free or tool.name == request.tool_choice]
+        choice = request.tool_choice if is_free else "required"
+        fields |= _tools(replace(request, tools=tuple(tools), tool_choice=choice))
+    if request.json_format is not None:
+        fields["response_format"] = _response_format(request.json_format)
+    return fields
+
+
+def passed_on(request: GenerationRequest) -> dict[str, Any]:
+    """Fields of the client's own body that the horde's texts do not have, but chat_fields has."""
+    return {
+        name: value
+        for name, kind in _PASSED_ON.items()
+        if type(value := request.source.get(name)) is kind
+    }
+
+
+def chat_fields_left_out(request: GenerationRequest) -> tuple[str, ...]:
+    """The samplers of a request that chat_fields leaves out, in order: for a warning."""
+    return tuple(sorted(request.sampling.keys() & _HORDE_SAMPLERS - _SAMPLERS_OF_SERVERS.keys()))
+
+
+def _server_sampling(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """The samplers by the names of servers with OpenAI's API."""
+    known = {
+        name: value
+        for name, value in sampling.items()
+        if name not in _HORDE_SAMPLERS or name in _SAMPLERS_OF_SERVERS
+    }
+    return {
+        theirs: value
+        for name, value in known.items()
+        for theirs in _SAMPLERS_OF_SERVERS.get(name, (name,))
+    }
 
 
 def fields_left_out(request: GenerationRequest, *, is_strict: bool = False) -> tuple[str, ...]:
@@ -76,6 +142,11 @@ def _written(request: GenerationRequest) -> Mapping[str, Any]:
     if request.json_format is not None:
         body["response_format"] = _response_format(request.json_format)
     return body
+
+
+def _with_reasoning(message: Message) -> dict[str, Any]:
+    written = _message(message)
+    return {**written, "reasoning_content": message.reasoning} if message.reasoning else written
 
 
 def _message(message: Message) -> dict[str, Any]:

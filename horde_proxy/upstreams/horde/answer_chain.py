@@ -58,7 +58,7 @@ AnswerItem = Waiting | Submitted | Answered | Chunk
 
 
 @dataclass
-class Choice:
+class ChainedChoice:
     """One choice; `worker` is that of its last segment. `reason` is None while it goes on.
 
     `grown` is what has come of a segment that is still being written; `rescued`: how many of its
@@ -72,7 +72,7 @@ class Choice:
     rescued: int = 0
 
 
-C = TypeVar("C", bound=Choice)
+C = TypeVar("C", bound=ChainedChoice)
 
 
 @dataclass

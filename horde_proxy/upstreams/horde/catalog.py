@@ -22,6 +22,8 @@ from horde_proxy.numbers import finite
 from horde_proxy.prompts.fit import Capacity
 from horde_proxy.upstreams.horde.documents import HordeDocuments
 
+CHAT = "chat"
+"""The horde's extension for chats; see docs/private-horde.md."""
 # A smaller speed would make times that JSON cannot hold.
 _LEAST = 1e-9
 # What AI-Horde assumes of a text worker that names no limits, and so what such a worker gets.
@@ -34,8 +36,9 @@ class CatalogWorker:
 
     `uncompleted`: the number of jobs that it dropped. `validated`: whether the horde trusts its
     software. `is_slow`: whether the horde gives it no request with `slow_workers` false.
-    `in_maintenance`: its owner, or the horde after many failures, has it take no requests. What is
-    unknown of a worker counts for it.
+    `in_maintenance`: its owner, or the horde after many failures, has it take no requests.
+    `takes_chats`: it can do what the horde's extension `chat` needs. What else is unknown of a
+    worker counts for it.
     """
 
     id: str
@@ -48,6 +51,7 @@ class CatalogWorker:
     validated: bool = True
     is_slow: bool = False
     in_maintenance: bool = False
+    takes_chats: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,7 @@ def _read_worker(worker: Mapping[str, Any]) -> CatalogWorker:
         validated=agent is None or is_validated(str(agent)),
         is_slow=speed < least_speed(largest),
         in_maintenance=bool(worker.get("maintenance_mode")),
+        takes_chats=CHAT in _names(worker.get("extensions")),
     )
 
 

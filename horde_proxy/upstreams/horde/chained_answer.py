@@ -17,7 +17,7 @@ from horde_proxy.upstreams.horde.answer_chain import (
     LEAST_BOUGHT,
     AnswerChain,
     AnswerItem,
-    Choice,
+    ChainedChoice,
 )
 from horde_proxy.upstreams.horde.text_segment import TextGeneration, TextSegment
 
@@ -26,7 +26,7 @@ _DELTAS = {"reasoning": "reasoning_content", "content": "content"}
 
 
 @dataclass
-class _TextChoice(Choice):
+class _TextChoice(ChainedChoice):
     """`segment`, `end` and `max_length` are of its last segment.
 
     `went_on`: its first segments were only a thought, which was ended for the model.

@@ -45,6 +45,10 @@ class ChoiceWriter:
         yield from self._new("reasoning_content", answer.reasoning, index)
         yield from self.content(content, index)
 
+    def reasoning(self, text: str, index: int) -> Iterator[Chunk]:
+        """The chunks of what is new in the reasoning of a choice."""
+        yield from self._new("reasoning_content", text, index)
+
     def content(self, text: str, index: int) -> Iterator[Chunk]:
         """The chunks of what is new in the content of a choice."""
         yield from self._new("content", text, index)
@@ -60,12 +64,18 @@ class ChoiceWriter:
         yield self._chunk({"refusal": reason}, index)
         yield self.end(index, "stop")
 
-    def calls(self, index: int, calls: Sequence[FoundCall]) -> Iterator[Chunk]:
-        """The chunks of the calls, and the end of the choice; the older form has only one."""
+    def calls(
+        self, index: int, calls: Sequence[FoundCall], ids: Sequence[str] = ()
+    ) -> Iterator[Chunk]:
+        """The chunks of the calls, and the end of the choice; the older form has only one.
+
+        `ids` are those of the calls, where they have any.
+        """
         is_legacy = self.structure.request.legacy_functions
         for number, call in enumerate(calls[:1] if is_legacy else calls):
             self.tokens += estimate(call.name + call.arguments)
-            for delta in chunks.call_deltas(number, new_call_id(), call.name, call.arguments):
+            call_id = ids[number] if number < len(ids) else new_call_id()
+            for delta in chunks.call_deltas(number, call_id, call.name, call.arguments):
                 yield self._chunk(chunks.as_legacy(delta) if is_legacy else delta, index)
         yield self.end(index, "function_call" if is_legacy else "tool_calls")
 

@@ -13,6 +13,8 @@ from horde_proxy.protocol.sampled_body import SAMPLING_NAMES
 from horde_proxy.upstreams.horde.catalog import ModelEntry
 from horde_proxy.upstreams.horde.options import HordeOptions
 
+_OF_CHATS = ("seed", "logit_bias", "logprobs", "top_logprobs")
+"""What a worker that takes chats can do beside those below."""
 SUPPORTED_PARAMETERS = (
     "max_tokens",
     "max_completion_tokens",
@@ -23,16 +25,20 @@ SUPPORTED_PARAMETERS = (
     "structured_outputs",
 )
 """What protocol.chat reads and workers are given. "structured_outputs" is OpenRouter's word for
-response_format with a JSON schema. `seed`, `logit_bias` and `logprobs` are only warned of."""
+response_format with a JSON schema. `seed`, `logit_bias` and `logprobs` are only warned of where no
+worker takes chats."""
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _REASONING = ("reasoning", "include_reasoning")
 
 
-def model_facts(entry: ModelEntry, options: HordeOptions) -> ModelFacts:
-    """The facts of a model with its online workers."""
+def model_facts(
+    entry: ModelEntry, options: HordeOptions, *, takes_chats: bool = False
+) -> ModelFacts:
+    """The facts of a model with its online workers. `takes_chats`: chats go to one as chats."""
     capacity = entry.largest_context_worker().capacity
     context = capacity.max_context_length
-    has_tools, is_reasoning = options.tool_style(entry.name) != "none", thinks(entry.name)
+    has_tools = takes_chats or options.tool_style(entry.name) != "none"
+    is_reasoning = thinks(entry.name)
     # A chain of jobs may be as long as the context. Clients subtract this from the context to see
     # what is left for a prompt, so that half of it is the most that can be told.
     longest = context // 2
@@ -47,6 +53,7 @@ def model_facts(entry: ModelEntry, options: HordeOptions) -> ModelFacts:
         reasoning=is_reasoning,
         supported_parameters=(
             *SUPPORTED_PARAMETERS,
+            *(_OF_CHATS if takes_chats else ()),
             *(_TOOLS if has_tools else ()),
             *(_REASONING if is_reasoning else ()),
         ),

@@ -20,6 +20,7 @@ class HordeOptions:
     segment, `max_kudos` those of a whole answer, `tool_retries` corrections of one choice.
     `most_leaves`: values that guided filling may write. `formats`, `tool_styles` and
     `context_diets` are by glob.
+    `chat_jobs`: chats go as chats to workers that take them.
     `accepts_callers_keys`: a caller's own key is one of this horde's.
     """
 
@@ -37,6 +38,7 @@ class HordeOptions:
     tool_retries: int = 1
     most_leaves: int = 12
     accepts_callers_keys: bool = True
+    chat_jobs: bool = True
 
     def key_for(self, callers_key: str | None) -> str:
         """The key that pays for a caller who may have one of its own."""

@@ -14,14 +14,15 @@ from horde_proxy.aihorde import kudos, limits
 from horde_proxy.errors import ModelNotFound, NoEligibleWorker, Unavailable
 from horde_proxy.prompts.constrained import instruction
 from horde_proxy.prompts.diet import Diet, diet_warning
-from horde_proxy.prompts.fit import LEAST_LENGTH, Fitted, common_length, fit
+from horde_proxy.prompts.fit import LEAST_LENGTH, Fitted, common_length, fit, fit_chat, is_begun
 from horde_proxy.prompts.formats import RAW, Format
 from horde_proxy.prompts.turns import continued
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.protocol.leniency import warnings_header
+from horde_proxy.protocol.openai_body import chat_fields_left_out, passed_on
 from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde import text
-from horde_proxy.upstreams.horde.catalog import CatalogWorker, ModelEntry
+from horde_proxy.upstreams.horde.catalog import CHAT, CatalogWorker, ModelEntry
 from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.throughput import UNMEASURED
 from horde_proxy.upstreams.horde.workers import Filters, WorkerPool
@@ -39,12 +40,30 @@ _SLACK = 8
 
 
 @dataclass(frozen=True)
+class PromptWriter:
+    """How messages become a prompt that some worker has room for.
+
+    `format` is None for workers that take chats: they get the messages. `style` is that of tool
+    calls, `diet` how prompts that are too long are shortened.
+    """
+
+    format: Format | None
+    style: str
+    diet: Diet
+
+    def fitted(self, messages: Sequence[Message], max_length: int, pool: WorkerPool) -> Fitted:
+        """The prompt for a job of so many tokens. Raises ContextLengthExceeded."""
+        if self.format is None:
+            return fit_chat(messages, max_length, pool.capacities, self.diet)
+        return fit(messages, self.format, max_length, pool.capacities, self.style, self.diet)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is known before the first submit.
 
     `entry` is one catalog entry for all of the models. `max_tokens` are those of the whole answer,
     `longest_job` and `first_length` those of one job and of the first segment (0: no shorter).
-    `style` is that of tool calls, `diet` how prompts that are too long are shortened.
     """
 
     request: GenerationRequest
@@ -61,8 +80,17 @@ class Plan:
     max_kudos: float | None
     fitted: Fitted
     warnings: tuple[str, ...]
-    style: str = "hermes"
-    diet: Diet = field(default_factory=Diet)
+    writer: PromptWriter
+
+    @property
+    def style(self) -> str:
+        """The style of tool calls."""
+        return self.writer.style
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether workers get the messages, because their servers know the model's template."""
+        return self.writer.format is None
 
     @property
     def size(self) -> float:
@@ -80,15 +108,30 @@ class Plan:
         is_fitted = not so_far and max_length == self.fitted.max_length
         if is_fitted and self.pool.able(self.fitted):
             return self.fitted
-        messages = continued(self.request.messages, so_far)
-        return fit(messages, self.format, max_length, self.pool.capacities, self.style, self.diet)
+        return self._fit(continued(self.request.messages, so_far), max_length)
+
+    def chat_fitted_to(self, content: str, reasoning: str, max_length: int) -> Fitted:
+        """The messages that make a model go on with an answer. Raises ContextLengthExceeded."""
+        messages = self.request.messages
+        if content or reasoning:
+            messages = (*messages, Message("assistant", content, reasoning=reasoning))
+            # What the client began itself goes on.
+            if len(messages) > 1 and is_begun(messages[-2]):
+                begun = messages[-2]
+                reasoning = begun.reasoning + reasoning
+                whole = replace(begun, text=begun.text + content, reasoning=reasoning)
+                messages = (*messages[:-2], whole)
+        return self._fit(messages, max_length)
 
     def with_messages(self, messages: Sequence[Message], n: int) -> Plan:
         """The same plan for n answers to other messages. Raises ContextLengthExceeded."""
         first = _first_length(self.max_tokens, self.longest_job, self.first_length)
-        fitted = fit(messages, self.format, first, self.pool.capacities, self.style, self.diet)
+        fitted = self._fit(messages, first)
         request = replace(self.request, messages=tuple(messages), n=n)
         return replace(self, request=request, fitted=fitted)
+
+    def _fit(self, messages: Sequence[Message], max_length: int) -> Fitted:
+        return self.writer.fitted(messages, max_length, self.pool)
 
     def updated(self, catalog: Mapping[str, ModelEntry]) -> Plan:
         """The same plan with the workers that are online now, as long as one of them is eligible.
@@ -106,7 +149,7 @@ class Plan:
         headers = {
             "X-Horde-Request-Id": request_id or "",
             "X-Horde-Model": ", ".join(self.models),
-            "X-Horde-Format": self.format.name,
+            "X-Horde-Format": CHAT if self.is_chat else self.format.name,
             "X-Horde-Warnings": warnings_header(self.warnings),
         }
         return {name: value for name, value in headers.items() if value}
@@ -148,8 +191,10 @@ def make_plan(
     options: HordeOptions,
     affordable_length: int,
     fast_only_affordable: bool,
+    *,
+    is_chat: bool = False,
 ) -> Plan:
-    """The plan for a chat.
+    """The plan for an answer; with `is_chat`, by workers that take chats.
 
     `affordable_length`: tokens of one job that the key's kudos permit. `fast_only_affordable`:
     whether they suffice to leave slow workers out. Raises ModelNotFound, Unavailable or
@@ -158,14 +203,15 @@ def make_plan(
     # The prompt has one format: only models that read it may share the request.
     served = tuple(name for name in same_format(models, options) if name in catalog)
     entry = merged_entry(served or models, catalog)
-    filters, warnings = _filters(request, options, fast_only_affordable)
+    filters, warnings = _filters(request, options, fast_only_affordable, is_chat)
     pool = _pool(served[0], entry, filters)
     format = RAW if request.raw else options.format(served[0])
-    style = options.tool_style(served[0])
-    lengths = _lengths(request, options, pool.eligible, affordable_length)
-    first = _first_length(lengths.max_tokens, lengths.longest_job, lengths.first)
-    diet = _diet(request, options, served[0], lengths.max_tokens)
-    fitted = fit(request.messages, format, first, pool.capacities, style, diet)
+    # A server with the model's own template knows how the model writes calls.
+    style = "hermes" if is_chat else options.tool_style(served[0])
+    lengths = _lengths(request, options, pool.eligible, affordable_length, is_chat)
+    diet = _diet(request, options, served[0], style, lengths.max_tokens)
+    writer = PromptWriter(None if is_chat else format, style, diet)
+    fitted = writer.fitted(request.messages, lengths.first_job, pool)
     return Plan(
         request=request,
         caller=caller,
@@ -180,9 +226,8 @@ def make_plan(
         is_chained=lengths.is_chained,
         max_kudos=request.horde.get("max_kudos", options.max_kudos),
         fitted=fitted,
-        warnings=(*_warnings(request, fitted, lengths.max_tokens, style), *warnings),
-        style=style,
-        diet=diet,
+        warnings=(*_warnings(request, fitted, lengths.max_tokens, writer), *warnings),
+        writer=writer,
     )
 
 
@@ -196,9 +241,11 @@ def _pool(model: str, entry: ModelEntry, filters: Filters) -> WorkerPool:
     return pool
 
 
-def _diet(request: GenerationRequest, options: HordeOptions, model: str, answer: int) -> Diet:
+def _diet(
+    request: GenerationRequest, options: HordeOptions, model: str, style: str, answer: int
+) -> Diet:
     """The diet of a model's prompts, with room for an answer of so many tokens."""
-    text = cache(partial(instruction, request, options.tool_style(model)))
+    text = cache(partial(instruction, request, style))
     return Diet(
         answer, instruction=text, is_on=request.horde.get("context_diet", options.diets(model))
     )
@@ -212,19 +259,28 @@ class _Lengths(NamedTuple):
     first: int
     is_chained: bool
 
+    @property
+    def first_job(self) -> int:
+        """The max_length of the first segment."""
+        return _first_length(self.max_tokens, self.longest_job, self.first)
+
 
 def _lengths(
     request: GenerationRequest,
     options: HordeOptions,
     workers: Sequence[CatalogWorker],
     affordable_length: int,
+    is_chat: bool,
 ) -> _Lengths:
     max_tokens = request.max_tokens or options.default_max_tokens
     # Without a chain, what one job may not write is not written at all.
     if not request.horde.get("segments", options.segments):
         longest = _longest_single(workers, affordable_length)
         return _Lengths(min(max_tokens, longest), longest, 0, is_chained=False)
-    longest = _longest_segment(workers, affordable_length)
+    longest = _longest_segment(workers, affordable_length, is_chat)
+    # A chat is read as it grows, however long its job is, and a tool call cannot be continued.
+    if is_chat:
+        return _Lengths(max_tokens, longest, 0, is_chained=True)
     # Only a stream gains from a first text that comes early.
     first = request.horde.get("first_segment", options.first_segment if request.stream else 0)
     return _Lengths(max_tokens, longest, _quick_first_length(first, workers), is_chained=True)
@@ -236,9 +292,14 @@ def _longest_single(workers: Sequence[CatalogWorker], affordable_length: int) ->
     return max(LEAST_LENGTH, min(limits.MOST_TOKENS, affordable_length, longest))
 
 
-def _longest_segment(workers: Sequence[CatalogWorker], affordable_length: int) -> int:
-    """Tokens of one job of a chain: any of the workers may do it, and in time."""
-    speeds = [worker.speed for worker in workers if worker.speed]
+def _longest_segment(
+    workers: Sequence[CatalogWorker], affordable_length: int, is_chat: bool
+) -> int:
+    """Tokens of one job of a chain: any of the workers may do it, and in time.
+
+    Workers that take chats send them as they grow, and so have all the time that they need.
+    """
+    speeds = [] if is_chat else [worker.speed for worker in workers if worker.speed]
     in_time = limits.MOST_TOKENS
     if speeds:
         in_time = max(int(min(speeds) * _IN_TIME_SECONDS), _SLOWEST_LENGTH)
@@ -266,26 +327,39 @@ def _first_length(max_tokens: int, longest: int, first: int) -> int:
 
 
 def _filters(
-    request: GenerationRequest, options: HordeOptions, fast_only_affordable: bool
+    request: GenerationRequest, options: HordeOptions, fast_only_affordable: bool, is_chat: bool
 ) -> tuple[Filters, list[str]]:
     """The filters of settings and request, and warnings of what of them could not be kept."""
-    filters = options.filters.overridden(request.horde)
+    filters = replace(options.filters.overridden(request.horde), chats=is_chat)
     # To leave slow workers out always needs kudos upfront; a refusal would be worse than they are.
     if filters.slow or fast_only_affordable:
         return filters, []
     return replace(filters, slow=True), ["slow_workers: leaving them out needs more kudos"]
 
 
+def _text_warnings(request: GenerationRequest) -> list[str]:
+    """What of a request could not be read, and which parameters a horde has no word for."""
+    approximated = text.to_sampling(request.sampling)[1]
+    return [*request.warnings, *(f"{name}: approximated" for name in approximated)]
+
+
+def _chat_warnings(request: GenerationRequest) -> list[str]:
+    """What of a request a server with the model's own template cannot do."""
+    supported = {f"{name}: not supported" for name in passed_on(request)}
+    warnings = [warning for warning in request.warnings if warning not in supported]
+    return [*warnings, *(f"{name}: not sent" for name in chat_fields_left_out(request))]
+
+
 def _warnings(
-    request: GenerationRequest, fitted: Fitted, max_tokens: int, style: str
+    request: GenerationRequest, fitted: Fitted, max_tokens: int, writer: PromptWriter
 ) -> tuple[str, ...]:
-    warnings = list(request.warnings)
-    warnings += [f"{name}: approximated" for name in text.to_sampling(request.sampling)[1]]
+    is_chat = writer.format is None
+    warnings = _chat_warnings(request) if is_chat else _text_warnings(request)
     if fitted.steps:
         warnings.append(diet_warning(fitted.steps, fitted.saved))
     if fitted.dropped:
         warnings.append(f"messages: the {fitted.dropped} oldest were left out to fit the context")
-    if request.tools and style == "none":
+    if request.tools and writer.style == "none":
         warnings.append("tools: not supported for this model")
     if fitted.blanked:
         warnings.append(f"messages: {fitted.blanked} old tool results were left out")

@@ -10,13 +10,12 @@ choice_writer.py.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.errors import ContextLengthExceeded, ToolCallFailed, UpstreamFailed
+from horde_proxy.errors import ToolCallFailed
 from horde_proxy.prompts.answer import Answer
 from horde_proxy.prompts.constrained import (
     ConstrainedRequest,
@@ -34,34 +33,23 @@ from horde_proxy.prompts.tool_calls.reading import certain_content
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.generation_request import Message
 from horde_proxy.upstreams.base import Waiting
-from horde_proxy.upstreams.horde.answer_chain import CutOff, check_time
+from horde_proxy.upstreams.horde.answer_chain import check_time
 from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer
+from horde_proxy.upstreams.horde.checked_answer import CheckedAnswer
 from horde_proxy.upstreams.horde.choice_writer import ChoiceWriter
-from horde_proxy.upstreams.horde.context import HordeContext
-from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.guided_values import GuidedValues, Steps
-from horde_proxy.upstreams.horde.plan import Plan
-from horde_proxy.upstreams.horde.submit_queue import Ticket
-
-log = logging.getLogger(__name__)
 
 
-@dataclass
-class StructuredAnswer:
+@dataclass(kw_only=True)
+class StructuredAnswer(CheckedAnswer[Answer]):
     """The answer to one plan, which was made for `structure`.
 
-    `retries`: corrections of one choice. `most_leaves`: those that guided filling may request.
+    `most_leaves`: those that guided filling may request.
     """
 
-    horde: HordeContext
-    plan: Plan
-    ticket: Ticket
     structure: ConstrainedRequest
     writer: ChoiceWriter
-    retries: int
     most_leaves: int
-    cost: AnswerCost = field(default_factory=AnswerCost)
-    cut_off: CutOff | None = None
 
     @property
     def head(self) -> Head:
@@ -153,7 +141,6 @@ class StructuredAnswer:
             yield self.writer.end(index, answer.reported_reason)
 
     def _is_cut_off(self, answer: Answer, reading: StructuredReading) -> bool:
-        """Whether a limit ended the answer before its call or its JSON did."""
         request = self.structure.request
         is_full = answer.finish_reason == "length"
         if request.tools and request.tool_choice == "auto" and reading.unfinished:
@@ -166,52 +153,19 @@ class StructuredAnswer:
 
     # Corrections
 
-    def _read(self, answer: Answer) -> Steps[tuple[Answer, StructuredReading]]:
-        """The best of the answer and its corrections, as many as are allowed, with its reading."""
-        best = latest = answer, self._reading(answer)
-        for _ in range(self.retries):
-            answer, reading = latest
-            if not reading.problem or self._is_cut_off(answer, reading):
-                break
-            again = self._corrected(answer, reading)
-            corrected = (yield from self._ask_again(again)) if self._has_room(again) else None
-            if corrected is None:
-                break
-            latest = corrected, self._reading(corrected)
-            # A correction may be worse, such as an apology after a call that lacks an argument.
-            best = max(latest, best, key=lambda candidate: candidate[1].quality)
-        return best
+    def _generated(self, messages: Sequence[Message]) -> Steps[Answer | None]:
+        [answer] = yield from self._answers([*messages], 1)
+        return answer
 
     def _reading(self, answer: Answer) -> StructuredReading:
         cut_off = answer.finish_reason == "length"
         return read_structured(self.structure, answer.written, cut_off=cut_off)
 
     def _corrected(self, answer: Answer, reading: StructuredReading) -> list[Message]:
-        """The chat that requests a corrected answer, with the beginning of it."""
+        # With the beginning of the answer.
         written = whole_text(self.structure, answer.written)
         again = with_correction(self.structure.request.messages, written, reading.again)
         return with_prefill(again, self.structure.prefill)
-
-    def _has_room(self, messages: list[Message]) -> bool:
-        """Whether a correction fits without leaving out the question itself."""
-        try:
-            dropped = self.plan.with_messages(messages, 1).fitted.dropped
-        except ContextLengthExceeded:
-            return False
-        turns = [msg for msg in self.structure.request.messages if msg.role != "system"]
-        return not turns or dropped < len(turns)
-
-    def _ask_again(self, messages: list[Message]) -> Steps[Answer | None]:
-        """The answer to a correction; None when that failed, or was censored."""
-        self.cost.retries += 1
-        self.horde.telemetry.retried("misfit")
-        try:
-            [corrected] = yield from self._answers(messages, 1)
-        except UpstreamFailed as exc:
-            # A faulty answer is better than none: agents can handle it.
-            log.info("a correction failed, and the answer stays as it was: %s", exc)
-            return None
-        return corrected
 
     # What the model did not give by itself
 

@@ -15,20 +15,28 @@ from typing import Any
 from horde_proxy.aihorde import kudos
 from horde_proxy.caching.derived import Derived
 from horde_proxy.errors import (
+    ContextLengthExceeded,
     InMaintenance,
     InsufficientKudos,
     InvalidApiKey,
     ProxyError,
     Refused,
+    Unavailable,
     Unreachable,
     UpstreamRefused,
 )
 from horde_proxy.printable import without_login
-from horde_proxy.prompts.constrained import ConstrainedRequest, constrained_request, with_prefill
+from horde_proxy.prompts.constrained import (
+    ConstrainedRequest,
+    constrained_request,
+    refuse_broken_schemas,
+    with_prefill,
+    with_tools_told,
+)
 from horde_proxy.prompts.formats import with_neutral_stops
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Head
-from horde_proxy.protocol.generation_request import GenerationRequest
+from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.protocol.models import entry_fields
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.base import (
@@ -42,8 +50,9 @@ from horde_proxy.upstreams.base import (
 )
 from horde_proxy.upstreams.horde.accounts import Account, Accounts
 from horde_proxy.upstreams.horde.answer_chain import AnswerItem
-from horde_proxy.upstreams.horde.catalog import Catalog, ModelEntry
+from horde_proxy.upstreams.horde.catalog import CHAT, Catalog, ModelEntry
 from horde_proxy.upstreams.horde.chained_answer import ChainedAnswer
+from horde_proxy.upstreams.horde.chat_answer import ChatAnswer, TextAnswer
 from horde_proxy.upstreams.horde.choice_writer import ChoiceWriter
 from horde_proxy.upstreams.horde.client import HordeClient, ProxyBanned
 from horde_proxy.upstreams.horde.context import HordeContext
@@ -143,7 +152,7 @@ class HordeUpstream:
         """
         began, is_accepted, naming = self._horde.clock(), False, _Naming()
         has_content = False
-        plan, answer = self._answer(request, route.models, caller)
+        answer = self._answer(request, route.models, caller)
         head = answer.head
         with self._own_faults_are_no_callers(caller), closing(answer.items()) as items:
             for item in items:
@@ -151,7 +160,7 @@ class HordeUpstream:
                 has_content = has_content or isinstance(item, dict)
                 is_renamed = naming.is_changed_by(item) and not has_content
                 if is_renamed or not (is_accepted or is_quiet):
-                    yield self._accepted(plan, answer.cost, item)
+                    yield self._accepted(answer.plan, answer.cost, item)
                 if not (is_accepted or is_quiet):
                     is_accepted = True
                     yield from (chunks.role_chunk(head, index) for index in range(request.n))
@@ -190,26 +199,79 @@ class HordeUpstream:
 
     def _answer(
         self, request: GenerationRequest, models: Sequence[str], caller: Caller
-    ) -> tuple[Plan, ChainedAnswer | StructuredAnswer]:
-        """The plan for a request, and the answer that follows it."""
+    ) -> ChatAnswer | TextAnswer:
+        """The answer to a request: a chat where workers take chats, else a text."""
+        if request.raw or not self._offers_chats():
+            return self._text_answer(request, models, caller)
+        try:
+            chat = self._chat_answer(request, models, caller)
+        # Of the workers that take chats, none is there, or has room for this one.
+        except (Unavailable, ContextLengthExceeded):
+            return self._text_answer(request, models, caller)
+        if chat.plan.fitted.is_shortened:
+            text = self._text_answer(request, models, caller)
+            return chat if text.plan.fitted.is_shortened else text
+        return chat
+
+    def _offers_chats(self) -> bool:
+        """Whether the settings permit chats, and the horde did not stop to announce them.
+
+        Before the first answer, only the list of workers says that it does.
+        """
+        announced = self._horde.client.extensions
+        return self._options.chat_jobs and (not announced or CHAT in announced)
+
+    def _chat_answer(
+        self, request: GenerationRequest, models: Sequence[str], caller: Caller
+    ) -> ChatAnswer:
+        refuse_broken_schemas(request)
+        plan = self._plan(with_tools_told(request), models, caller, is_chat=True)
+
+        def as_text(chat: ChatAnswer, so_far: str) -> TextAnswer:
+            begun = (Message("assistant", so_far),) if so_far else ()
+            rest = replace(request, messages=(*request.messages, *begun))
+            text = self._text_answer(rest, models, caller, chat.ticket, chat.head)
+            text.cost = chat.cost
+            return text
+
+        return ChatAnswer(
+            horde=self._horde,
+            plan=plan,
+            ticket=self._ticket(plan),
+            request=request,
+            writer=ChoiceWriter(self._head(plan), ConstrainedRequest(request, "")),
+            retries=self._options.tool_retries,
+            as_text=as_text,
+        )
+
+    def _text_answer(
+        self,
+        request: GenerationRequest,
+        models: Sequence[str],
+        caller: Caller,
+        ticket: Ticket | None = None,
+        head: Head | None = None,
+    ) -> TextAnswer:
+        """The answer as a text, with the ticket and head of another one where it replaces that."""
+        request = replace(request, messages=tuple(map(_without_reasoning, request.messages)))
         if not request.raw:
             format = self._options.format(models[0])
             request = replace(request, stop=with_neutral_stops(request.stop, format))
         structure = constrained_request(request, self._options.tool_style(models[0]))
         if structure is None:
             plan = self._plan(request, models, caller)
-            ticket, head = self._ticket(plan), self._head(plan)
-            return plan, ChainedAnswer(self._horde, plan, ticket, head, caller.deadline)
+            ticket, head = ticket or self._ticket(plan), head or self._head(plan)
+            return ChainedAnswer(self._horde, plan, ticket, head, caller.deadline)
         begun = with_prefill(structure.request.messages, structure.prefill)
         plan = self._plan(replace(structure.request, messages=tuple(begun)), models, caller)
         # The answer adds the beginning itself, to each of its attempts.
         plan = replace(plan, request=structure.request, first_length=_first_length(structure))
-        return plan, StructuredAnswer(
-            self._horde,
-            plan,
-            self._ticket(plan),
-            structure,
-            ChoiceWriter(self._head(plan), structure),
+        return StructuredAnswer(
+            horde=self._horde,
+            plan=plan,
+            ticket=ticket or self._ticket(plan),
+            structure=structure,
+            writer=ChoiceWriter(head or self._head(plan), structure),
             retries=self._options.tool_retries,
             most_leaves=self._options.most_leaves,
         )
@@ -222,7 +284,14 @@ class HordeUpstream:
         """What all of its chunks have in common."""
         return Head(self._new_id(), int(self._now()), plan.models[0])
 
-    def _plan(self, request: GenerationRequest, models: Sequence[str], caller: Caller) -> Plan:
+    def _plan(
+        self,
+        request: GenerationRequest,
+        models: Sequence[str],
+        caller: Caller,
+        *,
+        is_chat: bool = False,
+    ) -> Plan:
         api_key = self._options.key_for(caller.api_key)
         size = max(map(kudos.assumed_size, models))
         accounts = self._horde.accounts
@@ -236,6 +305,7 @@ class HordeUpstream:
             self._options,
             affordable_length=longest,
             fast_only_affordable=fast_only_affordable,
+            is_chat=is_chat,
         )
 
     def _derived_models(
@@ -263,6 +333,7 @@ class HordeUpstream:
         )
         entry = replace(entry, workers=eligible or entry.workers)
         capacity = entry.largest_context_worker().capacity
+        takes_chats = self._offers_chats() and any(worker.takes_chats for worker in eligible)
         expected = self._horde.throughput.expected(entry, capacity.max_length)
         return {
             "id": entry.name,
@@ -272,7 +343,7 @@ class HordeUpstream:
             "root": entry.name,
             "parent": None,
             "per_request_limits": None,
-            **entry_fields(model_facts(entry, self._options)),
+            **entry_fields(model_facts(entry, self._options, takes_chats=takes_chats)),
             "horde": {
                 **is_available,
                 "workers": len(eligible),
@@ -284,6 +355,7 @@ class HordeUpstream:
                 "expected_seconds": round(expected.queue + expected.generation, 1),
                 "format": self._options.format(entry.name).name,
                 "tools": self._options.tool_style(entry.name),
+                **({"chat": True} if takes_chats else {}),
             },
         }
 
@@ -301,6 +373,11 @@ class _Naming:
         before, self._request_id = self._request_id, item.request_id
         self._has_answered = isinstance(item, Answered)
         return self._request_id != before
+
+
+def _without_reasoning(message: Message) -> Message:
+    """A message of a text: models are trained without their past reasoning."""
+    return replace(message, reasoning="") if message.reasoning else message
 
 
 def _first_length(structure: ConstrainedRequest) -> int:

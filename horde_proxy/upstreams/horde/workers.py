@@ -24,12 +24,13 @@ from horde_proxy.upstreams.horde.catalog import CatalogWorker
 LEAST_SHORTENED = 64
 """Tokens: a job this short did not fail because it was too long for its workers."""
 
-_OF_THE_HORDE = frozenset({"validated_backends", "trusted_workers", "slow_workers"})
+_OF_THE_HORDE = frozenset({"validated_backends", "trusted_workers", "slow_workers", "chat_jobs"})
 """The filters that the horde has itself, see `Filters.options`."""
 _REMEDIES = {
     "validated_backends": "`validated_backends` to false",
     "trusted_workers": "`trusted_workers` to false",
     "slow_workers": "`slow_workers` to true",
+    "chat_jobs": "`chat_jobs` to false",
     "least_speed": "a lower `least_speed`",
     "allow_workers": "other `allow_workers` (in a request: `workers`)",
     "deny_workers": "other `deny_workers`",
@@ -42,7 +43,8 @@ class Filters:
     """The workers that may answer. `allow` and `deny` hold ids or names; an empty `allow` is all.
 
     `least_speed` is in tokens a second. `trusted` and `validated` leave all others out, `slow`
-    leaves nobody out: the horde has these three filters itself.
+    leaves nobody out: the horde has these three filters itself. `chats` leaves out those that take
+    no chats, to whom the horde gives none.
     """
 
     allow: Sequence[str] = ()
@@ -51,6 +53,7 @@ class Filters:
     trusted: bool = False
     slow: bool = True
     validated: bool = True
+    chats: bool = False
 
     def overridden(self, options: Mapping[str, Any]) -> Filters:
         """These filters, where the `horde` object of a request has no others."""
@@ -63,6 +66,7 @@ class Filters:
             trusted=options.get("trusted_workers", self.trusted),
             slow=options.get("slow_workers", self.slow),
             validated=options.get("validated_backends", self.validated),
+            chats=self.chats,
         )
 
     def admits(self, worker: CatalogWorker) -> bool:
@@ -76,6 +80,7 @@ class Filters:
             "validated_backends": self.validated and not worker.validated,
             "trusted_workers": self.trusted and not worker.trusted,
             "slow_workers": worker.is_slow and not self.slow,
+            "chat_jobs": self.chats and not worker.takes_chats,
             "least_speed": 0 < worker.speed < self.least_speed,
             "allow_workers": bool(self.allow) and names.isdisjoint(self.allow),
             "deny_workers": not names.isdisjoint(self.deny),
@@ -85,7 +90,7 @@ class Filters:
     def must_name(self, worker: CatalogWorker) -> bool:
         """Whether a submit has to name a worker for the horde to leave it out.
 
-        The horde has three of the filters itself. The others count also for workers that are in
+        The horde has four of the filters itself. The others count also for workers that are in
         maintenance or too small now: they may come back, or grow, while the request waits.
         """
         return not _OF_THE_HORDE.issuperset(self.exclusions(worker))
@@ -104,6 +109,7 @@ class Filters:
             "trusted_workers = true": self.trusted,
             "slow_workers = false": not self.slow,
             "validated_backends = true": self.validated,
+            "for chats": self.chats,
         }
         return ", ".join(setting for setting, is_active in active.items() if is_active)
 
@@ -149,6 +155,11 @@ class WorkerPool:
     def capacities(self) -> list[Capacity]:
         """The lengths that each of the eligible workers offers."""
         return [worker.capacity for worker in self.eligible]
+
+    @property
+    def largest_context(self) -> int:
+        """The largest context of the eligible workers, in tokens."""
+        return max((capacity.max_context_length for capacity in self.capacities), default=0)
 
     def able(self, job: Fitted) -> list[CatalogWorker]:
         """The eligible workers that offer the lengths of a job."""

@@ -1,0 +1,105 @@
+"""The chat kind of job: a chat as the body of a submit, and a chat's result read.
+
+It is the horde's extension `chat`, see docs/private-horde.md: workers whose server knows the
+model's own template get the messages, and write a transcript (aihorde/transcript.py) instead of a
+text. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from horde_proxy.aihorde import transcript
+from horde_proxy.aihorde.transcript import BadTranscript, ChatResult
+from horde_proxy.prompts.diet import Diet
+from horde_proxy.prompts.fit import Fitted, is_begun
+from horde_proxy.prompts.json_schema.slimming import FULL, Detail, shortened, slimmed
+from horde_proxy.protocol.generation_request import GenerationRequest, Message, Tool
+from horde_proxy.protocol.openai_body import chat_fields
+from horde_proxy.upstreams.horde.text import STREAMED_TEXT, TEXT
+
+CHAT_JOB = replace(TEXT, name="chat")
+STREAMED_CHAT_JOB = replace(STREAMED_TEXT, name="chat")
+"""The same, read as it grows."""
+_TOO_LONG = "context_length_exceeded"
+"""What a worker writes into the metadata of a result where the chat had no room at its server."""
+
+
+def to_payload(
+    request: GenerationRequest,
+    models: Sequence[str],
+    fitted: Fitted,
+    diet: Diet,
+    options: Mapping[str, Any],
+    n: int,
+) -> dict[str, Any]:
+    """The body of a submit. `options` are its fields about workers."""
+    messages = [_client_message(message) for message in fitted.messages]
+    # A first message that only had the tools is none of the client's.
+    messages = [msg for msg in messages if msg.text or msg.role != "system"]
+    detail = FULL
+    if request.tools and fitted.messages:
+        detail = diet.detail_of(fitted.messages[0])
+    tools = tuple(_with_detail(tool, detail) for tool in request.tools)
+    fields = chat_fields(replace(request, messages=tuple(messages), tools=tools))
+    if messages and is_begun(messages[-1]):
+        fields["continue"] = True
+    return {
+        "chat": fields,
+        "params": {
+            "n": n,
+            "max_length": fitted.max_length,
+            "max_context_length": fitted.max_context_length,
+        },
+        "models": list(models),
+        **options,
+    }
+
+
+def _client_message(message: Message) -> Message:
+    """A message without what this proxy added: tools have a field of their own."""
+    return replace(message, suffix="") if message.suffix else message
+
+
+def _with_detail(tool: Tool, detail: Detail) -> Tool:
+    """The tool as the diet leaves it; the whole one where there is room for it."""
+    if detail == FULL:
+        return tool
+    description = shortened(tool.description, detail.longest_tool)
+    return replace(tool, description=description, parameters=slimmed(tool.parameters, detail))
+
+
+def chat_result(result: Mapping[str, Any]) -> ChatResult:
+    """What the model wrote, in one of the results of a final status."""
+    chat = result.get("chat")
+    chat = chat if isinstance(chat, dict) else {}
+    message = chat.get("message")
+    message = message if isinstance(message, dict) else {"content": result.get("text")}
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        numbered = [
+            {**call, "index": index}
+            for index, call in enumerate(calls[: transcript.MOST_CALLS])
+            if isinstance(call, dict)
+        ]
+        message = {**message, "tool_calls": numbered}
+    # As one line of a transcript it is checked like all others.
+    line = {**chat, "delta": message}
+    if chat.get("finish_reason") not in transcript.FINISH_REASONS:
+        line["finish_reason"] = None
+    try:
+        return transcript.fold(transcript.read(json.dumps(line) + "\n"))
+    except BadTranscript:
+        return ChatResult()
+
+
+def is_too_long(result: Mapping[str, Any]) -> bool:
+    """Whether the worker's server had no room for the chat."""
+    metadata = result.get("gen_metadata")
+    return any(
+        isinstance(entry, dict) and entry.get("ref") == _TOO_LONG
+        for entry in (metadata if isinstance(metadata, list) else [])
+    )
