@@ -12,10 +12,14 @@ import pytest
 import requests
 import responses
 from click.testing import CliRunner
+from flask import Flask
 
 from horde_proxy.commands.cli import main
 from horde_proxy.commands.worker import _options_of
 from horde_proxy.commands.worker_settings import read_worker_file
+from horde_proxy.private_horde import PrivateHorde, blueprint
+from horde_proxy.private_horde.streams import StreamRules
+from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.worker.backends import BackendError, ChatUnsupported, JobRefused
 from horde_proxy.worker.backends.base import ContextExceeded
 from horde_proxy.worker.bridge import Bridge
@@ -217,6 +221,15 @@ def test_words_are_refused_in_every_text_of_a_chat(message: dict[str, Any]) -> N
     assert backend.payloads == []
 
 
+@responses.activate
+def test_words_are_refused_in_the_descriptions_of_tools() -> None:
+    parameters = {"properties": {"a": {"type": "string", "description": "dragons"}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "tools": tools}
+    with pytest.raises(JobRefused):
+        JobRules(words=["dragons"]).check(job(chat=chat))
+
+
 def test_a_picture_has_no_words() -> None:
     image = {"type": "image_url", "image_url": {"url": "https://h.invalid/dragons"}}
     chat = {"messages": [{"role": "user", "content": [image]}]}
@@ -299,6 +312,117 @@ def test_a_horde_that_refuses_a_piece_gets_the_rest_with_the_result() -> None:
         clock.sleep(0.4)
     growing.take("ab")
     assert (calls[:2], growing.is_cancelled) == ([(0, "ab"), (0, "")], True)
+
+
+# With the private horde itself.
+
+
+class PrivateWorld:
+    """A private horde, and a session that leads to it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.horde = PrivateHorde(
+            clock=self.clock, rate_limits=False, streaming=StreamRules(sleep=self.clock.sleep)
+        )
+        self.horde.add_account("owner-key-of-the-tests", "owner", trusted=True)
+        app = Flask("private_horde")
+        app.register_blueprint(blueprint(self.horde))
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.mount(HORDE, WSGIAdapter(app))
+
+    def worker(self, backend: Any, name: str) -> Bridge:
+        """A worker that has checked in twice, so that the horde knows that it takes chats."""
+        made = Bridge(
+            [WorkerIdentity(HORDE, name, "owner-key-of-the-tests", wait=0.0)],
+            [backend],
+            stop=Event(),
+            pause=lambda seconds: None,
+            start=lambda work: work(),
+        )
+        for _ in range(2):
+            made.step(self.session)
+        return made
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        response = self.session.request(
+            method,
+            f"{HORDE}/api/v2/generate/text/{path}",
+            json=body,
+            headers={"apikey": "owner-key-of-the-tests"},
+        )
+        assert response.ok, response.text
+        return response.json()
+
+    def submit(self, **fields: Any) -> str:
+        chat = {"messages": [{"role": "user", "content": "Hi"}], **fields}
+        body = {"chat": chat, "models": ["some-8b"], "params": {"max_length": 80}}
+        return str(self.call("POST", "async", body)["id"])
+
+    def results(self, request_id: str) -> Any:
+        return self.call("GET", f"status/{request_id}")["generations"]
+
+
+def delta(**fields: Any) -> str:
+    return f"data: {json.dumps({'choices': [{'delta': fields}]})}\n\n"
+
+
+END = (
+    'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+    'data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":9}}\n\ndata: [DONE]\n\n'
+)
+
+
+def test_the_private_horde_gives_a_chat_and_takes_its_transcript() -> None:
+    world = PrivateWorld()
+    server = ScriptedServer(delta(reasoning_content="Hm") + delta(content="Hello") + END)
+    worker = world.worker(openai(server, "vLLM"), "w")
+    request_id = world.submit(temperature=0.9)
+    worker.step(world.session)
+    [result] = world.results(request_id)
+    assert (result["text"], result["chat"]) == (
+        "Hello",
+        {
+            "message": {"role": "assistant", "content": "Hello", "reasoning_content": "Hm"},
+            "finish_reason": "stop",
+            "usage": {"prompt_tokens": 12, "completion_tokens": 9},
+        },
+    )
+    assert server.calls[0][1]["temperature"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("kind", "last", "rest", "content"),
+    [
+        ("vLLM", {"role": "assistant", "content": "Hel"}, "lo", "Hello"),
+        ("LM Studio", {"role": "user", "content": "Hi"}, "Good day", "Good day"),
+    ],
+)
+def test_a_lost_workers_answer_is_continued_or_begins_anew(
+    kind: str, last: Any, rest: str, content: str
+) -> None:
+    world = PrivateWorld()
+    broken = ScriptedServer(delta(content="Hel"))
+    first = world.worker(openai(broken, "vLLM"), "first")
+    request_id = world.submit()
+    first.step(world.session)
+    server = ScriptedServer(delta(content=rest) + END)
+    second = world.worker(openai(server, kind), "second")
+    second.step(world.session)
+    assert [result["text"] for result in world.results(request_id)] == [content]
+    assert server.calls[0][1]["messages"][-1] == last
+
+
+def test_a_server_without_chats_gives_its_chat_to_another_worker() -> None:
+    world = PrivateWorld()
+    first = world.worker(openai(ScriptedServer("404 page not found", 404)), "first")
+    request_id = world.submit()
+    for _ in range(3):
+        first.step(world.session)
+    assert world.results(request_id) == []
+    world.worker(openai(ScriptedServer(delta(content="Hello") + END)), "second")
+    assert [result["text"] for result in world.results(request_id)] == ["Hello"]
 
 
 MINIMAL = """

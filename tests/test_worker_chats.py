@@ -306,7 +306,7 @@ def test_an_answer_that_breaks_off_gives_the_job_back(
     opened: Callable[..., ChatServer], body: str, message: str
 ) -> None:
     with pytest.raises(BackendError, match=message) as raised:
-        list(opened(ScriptedServer(body)).chat(PAYLOAD, never))
+        list(opened(ScriptedServer(body), chat=True).chat(PAYLOAD, never))
     assert (raised.value.reason, opened(ScriptedServer("")).can_chat) == (
         "the backend failed",
         True,
@@ -412,7 +412,7 @@ def test_an_ollama_gets_a_chat_in_the_words_of_its_own_api(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = ScriptedServer(OLLAMA)
-    backend = ollama(server)
+    backend = ollama(server, chat=True)
     fields = {
         "messages": [
             {"role": "developer", "content": "Be short."},
@@ -505,7 +505,7 @@ def test_an_ollamas_log_probabilities_are_as_openais() -> None:
         "done": True,
         "done_reason": "length",
     }
-    assert chat(ollama(ScriptedServer(json.dumps(line) + "\n"))) == [
+    assert chat(ollama(ScriptedServer(json.dumps(line) + "\n"), chat=True)) == [
         {"delta": {"content": "Hi"}, "logprobs": {"content": [token]}},
         {"finish_reason": "length"},
     ]
@@ -515,7 +515,7 @@ def test_an_ollama_refuses_images() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     payload = {**PAYLOAD, "chat": {"messages": [{"role": "user", "content": [image]}]}}
     with pytest.raises(JobRefused) as raised:
-        chat(ollama(ScriptedServer(OLLAMA)), payload)
+        chat(ollama(ScriptedServer(OLLAMA), chat=True), payload)
     assert raised.value.reason == "this worker reads no images or files"
 
 
@@ -568,7 +568,7 @@ def test_a_begun_answer_is_continued(
 
 def test_an_ollama_continues_an_answer_with_its_thoughts() -> None:
     server = ScriptedServer(OLLAMA)
-    chat(ollama(server), continued("The"))
+    chat(ollama(server, chat=True), continued("The"))
     assert server.calls[0][1]["messages"][-1] == {
         "role": "assistant",
         "content": "Hel",
@@ -716,7 +716,7 @@ def test_a_chat_that_is_too_long_says_so(
     opened: Callable[..., ChatServer], status: int, body: str
 ) -> None:
     with pytest.raises(ContextExceeded) as raised:
-        list(opened(ScriptedServer(body, status)).chat(PAYLOAD, never))
+        list(opened(ScriptedServer(body, status), chat=True).chat(PAYLOAD, never))
     assert raised.value.reason == "context_length_exceeded"
 
 
@@ -760,8 +760,42 @@ def test_a_server_that_refuses_field_after_field_is_given_up() -> None:
     assert len(server.calls) == 5
 
 
+@pytest.mark.parametrize(
+    ("shown", "can_chat"),
+    [
+        ({"template": "{{ .Prompt }}"}, False),
+        ({"template": "{{ .Prompt }}", "renderer": "qwen3-coder"}, True),
+        ({"template": "{{ .System }} {{ .Prompt }}"}, True),
+        ({}, True),
+    ],
+)
+def test_a_model_of_ollama_without_a_template_is_offered_for_no_chat(
+    shown: dict[str, str], can_chat: bool
+) -> None:
+    server = ScriptedServer(json.dumps(shown))
+    assert ollama(server).can_chat is can_chat
+    assert server.calls == [("/api/show", {"model": "llama3.2:1b"})]
+    assert ollama(server, chat=True).can_chat
+
+
+def test_parts_of_an_answer_follow_each_other_and_those_of_a_user_are_lines() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": parts}]
+    server = ScriptedServer(OLLAMA)
+    backend = ollama(server, chat=True)
+    chat(backend, {**PAYLOAD, "chat": {"messages": messages, "continue": True}})
+    assert [message["content"] for message in server.calls[0][1]["messages"]] == ["a\nb", "ab"]
+
+
+def test_more_calls_than_a_transcript_may_have_are_an_error() -> None:
+    calls = [{"index": n, "id": f"c{n}", "function": {"name": "f"}} for n in range(301)]
+    server = ScriptedServer(delta("tool_calls", tool_calls=calls) + DONE)
+    with pytest.raises(BackendError, match="more tool calls than a transcript may have"):
+        list(openai(server).chat(PAYLOAD, never))
+
+
 def test_a_koboldcpp_is_offered_for_chats_only_if_its_owner_says_so() -> None:
     server = ScriptedServer(HELLO)
     assert (koboldcpp(server).can_chat, koboldcpp(server, chat=True).can_chat) == (False, True)
     assert (openai(server).can_chat, openai(server, chat=False).can_chat) == (True, False)
-    assert (ollama(server).can_chat, ollama(server, chat=False).can_chat) == (True, False)
+    assert not ollama(server, chat=False).can_chat

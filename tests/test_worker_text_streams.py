@@ -93,7 +93,7 @@ def test_a_connection_that_is_lost_in_a_text_is_a_backend_that_is_down() -> None
 
 def test_an_ollama_gets_a_raw_prompt_and_is_asked_to_stream() -> None:
     server = ScriptedServer(OLLAMA)
-    list(ollama(server).stream({"prompt": "Once", "max_length": 80}, never))
+    list(ollama(server, chat=False).stream({"prompt": "Once", "max_length": 80}, never))
     assert server.calls == [
         (
             "/api/generate",

@@ -64,6 +64,9 @@ class GrowingJob:
         self._send, self._is_stopped, self._clock, self._start = send, is_stopped, clock, start
         self._arrived: SimpleQueue[str | BaseException | None] = SimpleQueue()
         self._text, self._received, self._called = "", 0, clock()
+        # What came since the last call: added piece by piece, a long text would be copied as often.
+        self._new: list[str] = []
+        self._length = 0
         self._has_sent_text = self._has_failed = self._is_refused = False
 
     def run(self, make: Pieces) -> str:
@@ -80,15 +83,16 @@ class GrowingJob:
             if isinstance(piece, BaseException):
                 # A backend that was told to end may well fail.
                 if self.is_cancelled:
-                    return self._text
+                    return self._whole()
                 raise piece
             if piece is None:
-                return self._text
+                return self._whole()
             self.take(piece)
 
     def take(self, piece: str) -> None:
         """Take a piece, or "" when none came for a while, and make the call that is due."""
-        self._text += piece
+        self._new.append(piece)
+        self._length += len(piece)
         if self._seconds_left() <= 0:
             self._call()
 
@@ -103,9 +107,14 @@ class GrowingJob:
             end = exc
         self._arrived.put(end)
 
+    def _whole(self) -> str:
+        """The text so far."""
+        self._text, self._new = "".join([self._text, *self._new]), []
+        return self._text
+
     def _seconds_left(self) -> float:
         """Seconds until the next call. The first text goes at once, but not after a failure."""
-        is_new = len(self._text) > self._received
+        is_new = self._length > self._received
         is_new = is_new and not self._has_failed and not self._is_refused
         if is_new and not self._has_sent_text:
             return 0.0
@@ -113,12 +122,12 @@ class GrowingJob:
 
     def _call(self) -> None:
         # Without text the call still says whether the job is cancelled.
-        text = "" if self._is_refused else self._text[self._received :]
+        text = "" if self._is_refused else self._whole()[self._received :]
         self._has_sent_text = self._has_sent_text or bool(text)
         received = self._send(self._received, text)
         # The time after the call: while a slow horde answered, many pieces may have come, and each
         # of them would be due for a call of its own.
         self._called, self._has_failed = self._clock(), received.failed
         self._is_refused = self._is_refused or received.refused
-        self._received = min(received.offset, len(self._text))
+        self._received = min(received.offset, self._length)
         self.is_cancelled = self.is_cancelled or received.cancelled

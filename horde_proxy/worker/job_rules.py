@@ -12,7 +12,10 @@ from horde_proxy.worker.backends import JobRefused
 
 _REGEX_MEMORY = 8 << 20
 """Bytes for one compiled pattern: a word list of a few thousand words takes one or two MB."""
-_NOT_TEXTS = frozenset({"image_url", "input_audio", "file", "id", "tool_call_id", "type"})
+_NOT_TEXTS = frozenset(
+    {"role", "type", "id", "tool_call_id", "image_url", "input_audio", "file", "detail"}
+)
+"""Fields of messages that no model reads as words: names of kinds, ids, and media in base64."""
 _NOT_WORD = r"[^\pL\pN_]"
 """What ends a word, in any language: RE2's own \\b knows ASCII letters only."""
 
@@ -60,8 +63,9 @@ def _chat_texts(chat: Any) -> Iterator[str]:
         raise JobRefused("its chat has no messages", "the chat has no list of messages")
     for message in messages:
         # Whatever is said, by whom and in which field: contents and their parts, reasoning, the
-        # arguments of calls. A name has no words, and the data of an image are none.
-        yield from _texts_in({**message, "role": None})
+        # arguments of calls.
+        yield from _texts_in(message)
+    yield from _descriptions_in(chat.get("tools"))
 
 
 def _texts_in(value: Any) -> Iterator[str]:
@@ -73,6 +77,20 @@ def _texts_in(value: Any) -> Iterator[str]:
             yield value
         elif isinstance(value, Mapping):
             pending += [inner for name, inner in value.items() if name not in _NOT_TEXTS]
+        elif isinstance(value, list):
+            pending += value
+
+
+def _descriptions_in(tools: Any) -> Iterator[str]:
+    """The descriptions of tools and of their parameters, which a model reads, too."""
+    pending = [tools]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            description = value.get("description")
+            if isinstance(description, str):
+                yield description
+            pending += value.values()
         elif isinstance(value, list):
             pending += value
 

@@ -99,17 +99,19 @@ class ChatServer(ModelServer):
     Where the user does not choose, `chats_by_default` decides.
     """
 
-    chats_by_default = True
-
     def __init__(
         self, url: str, session: requests.Session, model: ServerModel, options: BackendOptions
     ) -> None:
         super().__init__(url, session, model, options)
-        self._may_chat = self.chats_by_default if options.chat is None else options.chat
+        self._may_chat = self.chats_by_default() if options.chat is None else options.chat
         # Guards what was learned from refusals: `_may_chat` and the names of fields. No I/O happens
         # under it.
         self._learning = threading.Lock()
         self._refused: set[str] = set()
+
+    def chats_by_default(self) -> bool:
+        """Whether the server seems to know its model's template. May ask the server."""
+        return True
 
     @property
     def can_chat(self) -> bool:
@@ -243,7 +245,8 @@ class ChatServer(ModelServer):
             new = set(names) - self._refused
             self._refused |= new
         for name in sorted(new):
-            log.warning("the backend at %s refuses %s: it is left out", self.shown_url, name)
+            instead = f"sent as {_RENAMED[name]}" if name in _RENAMED else "left out"
+            log.warning("the backend at %s refuses %s: it is %s", self.shown_url, name, instead)
 
     def _without_refused(self, body: Mapping[str, Any]) -> dict[str, Any]:
         with self._learning:

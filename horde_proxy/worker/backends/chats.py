@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.aihorde.transcript import fold, line, read
+from horde_proxy.aihorde.transcript import MOST_CALLS, fold, line, read
+from horde_proxy.errors import UpstreamFailed
 from horde_proxy.numbers import finite
 from horde_proxy.protocol.chunks import Head
 from horde_proxy.protocol.models import as_mapping
@@ -42,7 +43,10 @@ class BegunAnswer:
 
     @property
     def content(self) -> str:
-        return str(self.message.get("content") or "")
+        """Its text; that of all parts, where a client wrote parts."""
+        content = self.message.get("content")
+        parts = content if isinstance(content, list) else [{"text": content}]
+        return "".join(str(as_mapping(part).get("text") or "") for part in parts)
 
     @property
     def reasoning(self) -> str:
@@ -89,6 +93,8 @@ def transcript_lines(events: Iterable[Event | None]) -> Iterator[str]:
         for choice in chunk["choices"]:
             finish_reason = choice["finish_reason"] or finish_reason
             if delta := _written(choice["delta"]):
+                if any(part["index"] >= MOST_CALLS for part in delta.get("tool_calls", ())):
+                    raise UpstreamFailed("it made more tool calls than a transcript may have")
                 yield line(delta, logprobs=seen.new_logprobs())
     yield line(finish_reason=finish_reason, usage=seen.usage(), logprobs=seen.new_logprobs())
 

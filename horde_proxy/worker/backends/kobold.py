@@ -36,8 +36,6 @@ class KoboldServer(ChatServer):
     """
 
     label = "KoboldAI"
-    # It uses the model's own template only if it was started with --jinja, and does not tell.
-    chats_by_default = False
 
     def __init__(
         self, url: str, session: requests.Session, model: ServerModel, options: BackendOptions
@@ -88,6 +86,10 @@ class KoboldServer(ChatServer):
                 is_whole = bool(event.get("finish_reason", True)) if event else is_whole
         if not is_whole:
             raise self.broken_off()
+
+    def chats_by_default(self) -> bool:
+        """False: it uses the model's template only with --jinja, which it does not tell."""
+        return False
 
     def continues(self, begun: BegunAnswer) -> bool:
         return False

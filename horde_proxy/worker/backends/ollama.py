@@ -20,6 +20,8 @@ from horde_proxy.worker.backends.samplers import OLLAMA
 from horde_proxy.worker.backends.server import asking, get, text_at, value_at
 from horde_proxy.worker.backends.server_state import Read, ollama_state
 
+_BARE_TEMPLATE = "{{ .Prompt }}"
+
 
 class OllamaServer(ChatServer):
     """POST /api/generate with raw: true, so that Ollama adds no template; /api/chat for chats."""
@@ -51,6 +53,15 @@ class OllamaServer(ChatServer):
             if value_at(line, "done"):
                 return
         raise self.broken_off()
+
+    def chats_by_default(self) -> bool:
+        """A model that was imported without a template has Ollama's bare one.
+
+        Models with a renderer, such as qwen3-coder, have it, too, and do not use it.
+        """
+        shown = get(self._session, f"{self.url}/api/show", body={"model": self.model})
+        template = str(as_mapping(shown).get("template") or "").strip()
+        return template != _BARE_TEMPLATE or bool(as_mapping(shown).get("renderer"))
 
     def continues(self, begun: BegunAnswer) -> bool:
         """It goes on with a last message of the assistant; an empty one is an answer of its own."""

@@ -28,9 +28,8 @@ _OPTIONS: Mapping[str, str] = {
     "repeat_penalty": "repeat_penalty",
     "repeat_last_n": "repeat_last_n",
 }
-_OTHER_FIELDS = frozenset(
-    {"messages", "tools", "tool_choice", "response_format", "reasoning_effort", "think"}
-)
+_OTHER_FIELDS = frozenset({"messages", "tools", "tool_choice", "response_format"})
+_OTHER_FIELDS |= {"reasoning_effort", "think", "chat_template_kwargs"}
 _SAME_NAMES = ("logprobs", "top_logprobs")
 _IDLE_FIELDS = frozenset(
     {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
@@ -130,7 +129,10 @@ def _message(
     role = str(message.get("role"))
     # "developer" is OpenAI's newer name of the role, "function" the older one of "tool".
     role = {"developer": "system", "function": "tool"}.get(role, role)
-    translated: dict[str, Any] = {"role": role, "content": _text(message.get("content"))}
+    # Parts of an answer follow each other; those of a user, as other servers have them, are lines.
+    between = "" if role == "assistant" else "\n"
+    content = between.join(_texts(message.get("content")))
+    translated: dict[str, Any] = {"role": role, "content": content}
     if thinking := message.get("reasoning_content"):
         translated["thinking"] = thinking
     if calls:
@@ -157,15 +159,15 @@ def _called(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**named, "function": {"name": function.get("name"), "arguments": value}}
 
 
-def _text(content: Any) -> str:
-    """The text of a content, which may be a list of parts. Raises JobRefused."""
+def _texts(content: Any) -> list[str]:
+    """The texts of a content, which may be a list of parts. Raises JobRefused."""
     if content is None or isinstance(content, str):
-        return content or ""
+        return [content or ""]
     parts = content if isinstance(content, list) else [content]
     texts = [part if isinstance(part, str) else as_mapping(part).get("text") for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise JobRefused("its chat has images or files", "this worker reads no images or files")
-    return "\n".join(map(str, texts))
+    return list(map(str, texts))
 
 
 def _format(response_format: Any) -> Any:
@@ -181,7 +183,9 @@ def _think(chat: Mapping[str, Any], model: str) -> Any:
     if "think" in chat:
         return chat["think"]
     effort = chat.get("reasoning_effort")
-    if effort in _NO_THINKING:
+    # The second is vLLM's and llama.cpp's way to turn it off.
+    switch = as_mapping(chat.get("chat_template_kwargs")).get("enable_thinking")
+    if effort in _NO_THINKING or switch is False:
         return False
     # Only gpt-oss has levels. Other models that think do so anyway, and those that do not
     # would refuse it.
