@@ -646,12 +646,17 @@ def test_a_trusted_member_founds_a_team_and_others_join_it(home: Home) -> None:
     home.pop()
     owner = home.browser("other")
     assert "Change …" not in owner.get("teams").text
-    assert sent(owner, "teams", "join-team", worker=home.worker()).status_code == 303
+    [team] = home.must("GET", "teams", None)
+    assert f'href="teams?join={team["id"]}#join">Join …' in owner.get("teams").text
+    chosen = f'value="{team["id"]}" selected'
+    assert chosen in form_in(owner.get(f"teams?join={team['id']}"), "join-team")
+    joined = sent(owner, "teams", "join-team", id=team["id"], worker=home.worker())
+    assert joined.status_code == 303
     page = owner.get("teams").text
     assert "with my worker" in page
     assert "1 worker · 0 jobs · 0 kudos" in page
     assert "team <bdi>Owls</bdi>" in owner.get("workers").text
-    assert sent(owner, "teams", "leave-team").status_code == 303
+    assert sent(owner, "teams", "leave-team", worker=home.worker()).status_code == 303
     assert "with my worker" not in owner.get("teams").text
 
     assert sent(founder, "teams", "change-team", name="Night owls", info="").status_code == 303
@@ -785,3 +790,18 @@ def test_a_long_list_of_workers_has_pages(home: Home) -> None:
     assert (first.count("answers up to"), second.count("answers up to")) == (50, 1)
     assert 'href="workers?page=1"' in second
     assert "There is no other worker on this page." in browser.get("workers?page=3").text
+    owner = home.browser("other")
+    first, second = owner.get("workers").text, owner.get("workers?own=2").text
+    assert 'href="workers?own=2"' in first
+    assert (first.count("answers up to"), second.count("answers up to")) == (50, 1)
+
+
+def test_the_newest_filter_comes_first_and_older_ones_have_pages(home: Home) -> None:
+    for number in range(101):
+        home.must("PUT", "filters", OWNER, regex=f"word-{number:03}", filter_type=10)
+    browser = home.browser("moderator")
+    first, second = browser.get("filters").text, browser.get("filters?page=2").text
+    assert ("word-100" in first, "word-000" in first) == (True, False)
+    assert "word-000" in second
+    changed = sent(browser, "filters?page=2", "change-filter", regex="word")
+    assert changed.headers["Location"] == "filters?done=change-filter&page=2"

@@ -34,11 +34,13 @@ from horde_proxy.errors import ProxyError, TooManyWrongKeys
 from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.errors import HordeError, too_fast
 from horde_proxy.web import horde_access as access
-from horde_proxy.web import horde_tables
+from horde_proxy.web import horde_tables, horde_worker_tables
 from horde_proxy.web.horde_access import HordeVisitor, PageHost
 from horde_proxy.web.horde_actions import ACTIONS, Secret
 from horde_proxy.web.horde_forms import SentForm
+from horde_proxy.web.horde_paging import PAGE
 from horde_proxy.web.horde_sentences import read_sentence
+from horde_proxy.web.horde_worker_tables import OWN_PAGE
 
 PATH = "/page/horde"
 _LONGEST_FORM = 131_072
@@ -89,16 +91,16 @@ class Page:
 PAGES: Mapping[str, Page] = {
     "account": Page("My account", horde_tables.account),
     "queue": Page("Queue", horde_tables.queue),
-    "workers": Page("Workers", horde_tables.workers, arguments=("owner", "page")),
-    "teams": Page("Teams", horde_tables.teams),
-    "messages": Page("Messages", horde_tables.messages, arguments=("worker",)),
+    "workers": Page("Workers", horde_worker_tables.workers, arguments=("owner", OWN_PAGE, PAGE)),
+    "teams": Page("Teams", horde_worker_tables.teams, arguments=(PAGE,)),
+    "messages": Page("Messages", horde_worker_tables.messages, arguments=("worker", PAGE)),
     "news": Page("News", horde_tables.news),
     "people": Page("People", horde_tables.people, moderators=True),
     "person": Page(
         "Account", horde_tables.person, moderators=True, in_menu=False, arguments=("id",)
     ),
     "invitations": Page("Invitations", horde_tables.invitations, moderators=True),
-    "filters": Page("Filters", horde_tables.filters, moderators=True),
+    "filters": Page("Filters", horde_tables.filters, moderators=True, arguments=(PAGE,)),
     "rules": Page("Rules", horde_tables.rules, moderators=True),
 }
 """All pages of somebody who has signed in, by the last part of their paths."""
@@ -377,7 +379,7 @@ def _kept_arguments(page: Page, arguments: Mapping[str, str]) -> dict[str, str]:
     return {name: arguments[name] for name in page.arguments if arguments.get(name)}
 
 
-def _to(page: str, **arguments: str) -> Response:
+def _to(page: str, /, **arguments: str) -> Response:
     """A redirect to a page beside the current one."""
     return make_response(redirect(horde_tables.link(page, **arguments), 303))
 

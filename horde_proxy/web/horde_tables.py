@@ -14,10 +14,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from horde_proxy.private_horde import PrivateHorde
-from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.web.horde_access import HordeVisitor
 from horde_proxy.web.horde_actions import shared_key_fingerprint
 from horde_proxy.web.horde_forms import ROLES
+from horde_proxy.web.horde_paging import page_number, page_of
 from horde_proxy.web.tables import number, seconds
 
 Facts = dict[str, Any]
@@ -25,12 +25,8 @@ Arguments = Mapping[str, str]
 
 _PER_PAGE = 25
 """Accounts of a page of GET users."""
-_MOST_WORKERS = 50
-"""Workers of other people on a page."""
 _MOST_ROWS = 100
-"""Teams, messages, filters and news on a page: the newest, but for teams and filters the oldest."""
-_MOST_OPTIONS = 500
-"""Workers that can be chosen in a form."""
+"""Filters of a page: each has forms of its own."""
 
 _REASONS = {
     "opening": "what the account began with",
@@ -78,91 +74,6 @@ def queue(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> F
     return horde.queue(visitor.key)
 
 
-def workers(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
-    """The visitor's workers, online or not, and a page of those of others that are online.
-
-    For moderators with `owner`, the number of an account: only its workers.
-    """
-    if arguments.get("owner") and visitor.moderator:
-        user = horde.people.user(visitor.key, arguments["owner"])
-        owned = _workers_of(horde, visitor, user)
-        return {"of": user["username"], "own": owned, "others": [], "count": 0, "page": 1}
-    own = _own_workers(horde, visitor)
-    ids = {worker["id"] for worker in own}
-    others = [worker["id"] for worker in horde.fleet.workers() if worker["id"] not in ids]
-    page = _page_number(arguments)
-    shown = others[(page - 1) * _MOST_WORKERS : page * _MOST_WORKERS]
-    return {
-        "own": own,
-        "others": [horde.fleet.worker(worker_id, visitor.key) for worker_id in shown],
-        "count": len(others),
-        "page": page,
-        "has_more": page * _MOST_WORKERS < len(others),
-    }
-
-
-def _own_workers(horde: PrivateHorde, visitor: HordeVisitor) -> list[Facts]:
-    return _workers_of(horde, visitor, horde.people.user(visitor.key, str(visitor.id)))
-
-
-def _workers_of(horde: PrivateHorde, visitor: HordeVisitor, user: Facts) -> list[Facts]:
-    """An account's workers, those that are online first, by name."""
-    owned = [horde.fleet.worker(worker_id, visitor.key) for worker_id in user.get("worker_ids", [])]
-    return sorted(owned, key=lambda worker: (not worker["online"], worker["name"].casefold()))
-
-
-def teams(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
-    """The teams, and what the visitor may do with each."""
-    user = horde.people.user(visitor.key, str(visitor.id))
-    own = _workers_of(horde, visitor, user)
-    every_team = horde.moderation.teams()
-    for team in every_team:
-        team["is_mine"] = team["creator"] == visitor.username
-        team["mine"] = [worker for worker in own if worker["team"]["id"] == team["id"]]
-        team["joinable"] = [
-            (worker["id"], worker["name"]) for worker in own if worker["team"]["id"] != team["id"]
-        ]
-    return {
-        "teams": every_team[:_MOST_ROWS],
-        "more": max(len(every_team) - _MOST_ROWS, 0),
-        "may_found": user["trusted"] or visitor.moderator,
-        "own": own,
-    }
-
-
-def messages(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
-    """The messages that the visitor wrote, for moderators all, and to whom it may write."""
-    if visitor.state != "active":
-        return {"messages": [], "more": 0, "choices": {}, "chosen": ""}
-    written = horde.moderation.messages(visitor.key)
-    choices = {worker["id"]: worker["name"] for worker in _own_workers(horde, visitor)}
-    if visitor.moderator:
-        online = sorted(horde.fleet.workers(), key=lambda worker: worker["name"].casefold())
-        choices |= {worker["id"]: worker["name"] for worker in online[:_MOST_OPTIONS]}
-    names = dict(choices)
-    for message in written[:_MOST_ROWS]:
-        worker_id = message["worker_id"]
-        if worker_id and worker_id not in names:
-            names[worker_id] = _worker_name(horde, worker_id)
-        message["to"] = names.get(worker_id, "")
-    chosen = arguments.get("worker", "")
-    if visitor.moderator and chosen and chosen not in choices:
-        choices[chosen] = _worker_name(horde, chosen)
-    return {
-        "messages": written[:_MOST_ROWS],
-        "more": max(len(written) - _MOST_ROWS, 0),
-        "choices": choices,
-        "chosen": chosen,
-    }
-
-
-def _worker_name(horde: PrivateHorde, worker_id: str) -> str:
-    try:
-        return str(horde.fleet.worker(worker_id)["name"])
-    except HordeError:
-        return "a worker that was deleted"
-
-
 def news(horde: PrivateHorde, visitor: HordeVisitor | None, arguments: Arguments) -> Facts:
     """What administrators have published, the newest first."""
     items = horde.moderation.news(with_ids=True)
@@ -175,24 +86,16 @@ def news(horde: PrivateHorde, visitor: HordeVisitor | None, arguments: Arguments
 
 
 def filters(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
-    """The filters of prompts."""
-    every_filter = horde.moderation.filters(visitor.key)
-    return {
-        "filters": every_filter[:_MOST_ROWS],
-        "more": max(len(every_filter) - _MOST_ROWS, 0),
-    }
+    """The filters of prompts, the newest first."""
+    newest = horde.moderation.filters(visitor.key)[::-1]
+    return {"page": page_of(newest, arguments, _MOST_ROWS)}
 
 
 def people(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
     """A page of all accounts, the oldest first."""
-    page = _page_number(arguments)
+    page = page_number(arguments)
     users = horde.people.users(page, "age")
     return {"users": users, "page": page, "has_more": len(users) == _PER_PAGE}
-
-
-def _page_number(arguments: Arguments) -> int:
-    text = arguments.get("page", "1")
-    return max(int(text), 1) if text.isascii() and text.isdecimal() and len(text) < 7 else 1
 
 
 def person(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
@@ -222,7 +125,7 @@ def rules(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> F
     }
 
 
-def link(page: str, **arguments: str) -> str:
+def link(page: str, /, **arguments: str) -> str:
     """A relative link to a page."""
     return f"{page}?{urlencode(arguments)}" if arguments else page
 
@@ -259,5 +162,10 @@ def form_name(action: str, hidden: Mapping[str, Any]) -> str:
     return " ".join([action, *map(str, hidden.values())])
 
 
-FILTERS = (number, seconds, kudos, cause, day, date, age, form_name)
+def page_link(page: str, kept: Mapping[str, str], name: str, number_: int) -> str:
+    """A link to another page of a list; `kept` are the arguments of the current one."""
+    return link(page, **{**kept, name: str(number_)})
+
+
+FILTERS = (number, seconds, kudos, cause, day, date, age, form_name, page_link)
 """The filters of the templates, by the names of the functions."""
