@@ -97,7 +97,7 @@ def _raise(error: Exception | None) -> None:
 
 
 def koboldcpp(server: ScriptedServer, **options: Any) -> KoboldServer:
-    """The backend of a KoboldCpp."""
+    """The backend of a KoboldCpp. `tools` is what the server says of its model's."""
     return _backend(KoboldServer, server, "koboldcpp/Some-8B", "", options)
 
 
@@ -116,4 +116,6 @@ def _backend(
 ) -> _Server:
     session = requests.Session()
     session.mount("http://", server)
-    return kind(URL, session, ServerModel(model, ModelFacts(), name), BackendOptions(**options))
+    facts = ModelFacts(tools=options.get("tools"))
+    others = {key: value for key, value in options.items() if key != "tools"}
+    return kind(URL, session, ServerModel(model, facts, name), BackendOptions(**others))

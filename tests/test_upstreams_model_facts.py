@@ -27,7 +27,12 @@ from horde_proxy.protocol.models import (
 )
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.openai.described_models import is_at_home
-from horde_proxy.upstreams.openai.native_apis import MOST_SHOWS, ShownModels, native_facts
+from horde_proxy.upstreams.openai.native_apis import (
+    MOST_SHOWS,
+    ShownModels,
+    facts_in_props,
+    native_facts,
+)
 from horde_proxy.upstreams.openai.ocf import OCFUpstream
 from horde_proxy.upstreams.openai.upstream import OpenAIUpstream
 from tests.support import Clock
@@ -321,6 +326,35 @@ def test_what_was_written_is_read_back() -> None:
         size=5_000_000_000,
     )
     assert facts_in(with_facts({"id": "a"}, facts)) == facts
+
+
+@pytest.mark.parametrize(
+    ("props", "tools"),
+    [
+        # llama.cpp of October 2026 with SmolLM2, and with Qwen2.5.
+        (
+            {
+                "chat_template": "{% for message in messages %}{{ message.content }}{% endfor %}",
+                "chat_template_caps": {"supports_tool_calls": False, "supports_tools": False},
+            },
+            False,
+        ),
+        (
+            {
+                "chat_template": "{%- if tools %}{{ tools }}{%- endif %}",
+                "chat_template_caps": {"supports_tool_calls": True, "supports_tools": True},
+            },
+            True,
+        ),
+        # Its older versions describe tools to any model.
+        ({"chat_template": "{{ messages }}"}, None),
+        ({"chat_template_caps": [False]}, None),
+    ],
+)
+def test_a_llama_cpp_tells_whether_its_template_has_tools(
+    props: dict[str, Any], tools: bool | None
+) -> None:
+    assert facts_in_props(props).tools is tools
 
 
 def test_an_image_model_is_told_apart() -> None:

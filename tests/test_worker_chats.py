@@ -799,3 +799,61 @@ def test_a_koboldcpp_is_offered_for_chats_only_if_its_owner_says_so() -> None:
     assert (koboldcpp(server).can_chat, koboldcpp(server, chat=True).can_chat) == (False, True)
     assert (openai(server).can_chat, openai(server, chat=False).can_chat) == (True, False)
     assert not ollama(server, chat=False).can_chat
+
+
+@pytest.mark.parametrize(
+    ("backend", "can_chat"),
+    [
+        (openai(ScriptedServer(HELLO), "llama.cpp", tools=False), False),
+        (openai(ScriptedServer(HELLO), "llama.cpp", tools=True), True),
+        (openai(ScriptedServer(HELLO), "llama.cpp"), True),
+        (openai(ScriptedServer(HELLO), "llama.cpp", tools=False, chat=True), True),
+        (ollama(ScriptedServer(OLLAMA), tools=False), False),
+        # It describes the tools to a model without any.
+        (openai(ScriptedServer(HELLO), "LM Studio", tools=False), True),
+    ],
+)
+def test_a_model_that_cannot_call_tools_is_offered_for_chats_only_if_its_owner_says_so(
+    backend: ChatServer, can_chat: bool
+) -> None:
+    assert backend.can_chat is can_chat
+
+
+def test_a_llama_cpp_that_would_leave_tools_out_gives_the_chat_back() -> None:
+    server = ScriptedServer(HELLO)
+    backend = openai(server, "llama.cpp", tools=False, chat=True)
+    uncalled = {"messages": MESSAGES, "tools": TOOLS, "tool_choice": "none"}
+    assert chat(backend, {**PAYLOAD, "chat": uncalled})[0] == {"delta": {"content": "Hello"}}
+    with pytest.raises(ChatUnsupported) as raised:
+        list(backend.chat({**PAYLOAD, "chat": {"messages": MESSAGES, "tools": TOOLS}}, never))
+    assert (raised.value.reason, len(server.calls)) == ("the backend cannot call tools", 1)
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        (tool("b"), (["b"], "required")),
+        (
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": [tool("c"), tool("a")]},
+            },
+            (["a", "c"], "auto"),
+        ),
+        ("required", (["a", "b", "c"], "required")),
+    ],
+)
+def test_a_llama_cpp_gets_only_the_tools_that_may_be_called(
+    choice: Any, sent: tuple[list[str], str]
+) -> None:
+    """Another choice than a word is "auto" for it."""
+    server = ScriptedServer(HELLO)
+    fields = {"messages": MESSAGES, "tools": [tool(name) for name in "abc"], "tool_choice": choice}
+    chat(openai(server, "llama.cpp"), {**PAYLOAD, "chat": fields})
+    body = server.calls[0][1]
+    names = [each["function"]["name"] for each in body["tools"]]
+    assert (names, body["tool_choice"]) == sent

@@ -144,10 +144,21 @@ def facts_in_props(props: Mapping[str, Any]) -> ModelFacts:
         # -1 is no limit.
         max_output=tokens(parameters.get("n_predict")) or tokens(settings.get("n_predict")),
         inputs=("text", *inputs) if modalities else (),
-        # Where the template has no tools, llama.cpp describes them itself: never False.
-        tools=True if "tools" in template else None,
+        tools=_tools_of(template, as_mapping(props.get("chat_template_caps"))),
         reasoning=True if "<think>" in template or "enable_thinking" in template else None,
     )
+
+
+def _tools_of(template: str, capabilities: Mapping[str, Any]) -> bool | None:
+    """Whether llama.cpp calls tools: False where it says that its template cannot.
+
+    Then it leaves the tools out without a word. Its versions before those of 2026, which do not say
+    it, describe the tools themselves (common/chat.cpp, "generic").
+    """
+    if "tools" in template:
+        return True
+    can = [capabilities.get(name) for name in ("supports_tools", "supports_tool_calls")]
+    return False if can == [False, False] else None
 
 
 def _of_kind(facts: ModelFacts, kind: ServerKind) -> ModelFacts:

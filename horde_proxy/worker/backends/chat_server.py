@@ -86,6 +86,7 @@ _ESSENTIAL = frozenset(
 """Without these the answer would be another one: such a job is refused."""
 CONTEXT_EXCEEDED = "context_length_exceeded"
 """The reason by which the proxy knows that a chat is too long: OpenAI's code."""
+NO_TOOLS = "the backend cannot call tools"
 _NO_CHATS = "the backend has no chats"
 _RENAMED = {"max_tokens": "max_completion_tokens"}
 """OpenAI's own server refuses the older name for models that reason."""
@@ -96,14 +97,20 @@ log = logging.getLogger(__name__)
 class ChatServer(ModelServer):
     """A server that may chat. Whether it is offered for chats is the user's choice, or automatic.
 
-    Where the user does not choose, `chats_by_default` decides.
+    Where the user does not choose, `chats_by_default` decides, and whether the server calls tools:
+    a chat may have some, and the prompt of a text describes them to any model. `lacks_tools` is
+    True where it is known that it cannot.
     """
 
     def __init__(
         self, url: str, session: requests.Session, model: ServerModel, options: BackendOptions
     ) -> None:
         super().__init__(url, session, model, options)
-        self._may_chat = self.chats_by_default() if options.chat is None else options.chat
+        self.lacks_tools = model.facts.tools is False and self.tells_tools(model, options)
+        if options.chat is None:
+            self._may_chat = not self.lacks_tools and self.chats_by_default()
+        else:
+            self._may_chat = options.chat
         # Guards what was learned from refusals: `_may_chat` and the names of fields. No I/O happens
         # under it.
         self._learning = threading.Lock()
@@ -112,6 +119,11 @@ class ChatServer(ModelServer):
     def chats_by_default(self) -> bool:
         """Whether the server seems to know its model's template. May ask the server."""
         return True
+
+    @classmethod
+    def tells_tools(cls, model: ServerModel, options: BackendOptions) -> bool:
+        """Whether such a server knows for sure that a model cannot call tools."""
+        return False
 
     @property
     def can_chat(self) -> bool:
@@ -271,7 +283,7 @@ def _lacks(words: str) -> str:
         return _NO_CHATS
     if _NO_TEMPLATE.search(words):
         return "the backend has no chat template"
-    return "the backend cannot call tools" if _NO_TOOLS.search(words) else ""
+    return NO_TOOLS if _NO_TOOLS.search(words) else ""
 
 
 def _words_of(response: requests.Response) -> str:

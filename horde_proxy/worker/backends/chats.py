@@ -81,6 +81,31 @@ def request_fields(payload: Payload) -> dict[str, Any]:
     }
 
 
+def with_plain_choice(body: dict[str, Any]) -> dict[str, Any]:
+    """The body of a chat whose tool choice is a word: only the tools that may be called are left.
+
+    llama.cpp takes any other choice for "auto", and only logs it ("Wrong type supplied for
+    parameter 'tool_choice'").
+    """
+    choice = as_mapping(body.get("tool_choice"))
+    # {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [...]}}, or
+    # {"type": "function", "function": {"name": "f"}}.
+    allowed = as_mapping(choice.get("allowed_tools"))
+    listed, mode = (
+        (allowed.get("tools"), allowed.get("mode")) if allowed else ([choice], "required")
+    )
+    names = [_tool_name(tool) for tool in listed] if isinstance(listed, list) else []
+    tools = body.get("tools")
+    if not any(names) or not isinstance(tools, list):
+        return body
+    left = [tool for tool in tools if _tool_name(tool) in names]
+    return {**body, "tools": left, "tool_choice": mode}
+
+
+def _tool_name(tool: Any) -> Any:
+    return as_mapping(as_mapping(tool).get("function")).get("name")
+
+
 def transcript_lines(events: Iterable[Event | None]) -> Iterator[str]:
     """The transcript of an answer in OpenAI's chunks, or as one chat completion.
 

@@ -11,7 +11,7 @@ from horde_proxy.protocol.models import as_mapping
 from horde_proxy.upstreams.openai.events import Event, line_events
 from horde_proxy.upstreams.openai.model_list import is_usable_id
 from horde_proxy.upstreams.openai.native_apis import ShownModels, native_facts
-from horde_proxy.worker.backends.base import Payload, ServerState
+from horde_proxy.worker.backends.base import BackendOptions, Payload, ServerState
 from horde_proxy.worker.backends.chat_server import ChatServer
 from horde_proxy.worker.backends.chats import BegunAnswer, request_fields
 from horde_proxy.worker.backends.offered_model import ServerModel
@@ -62,6 +62,11 @@ class OllamaServer(ChatServer):
         shown = get(self._session, f"{self.url}/api/show", body={"model": self.model})
         template = str(as_mapping(shown).get("template") or "").strip()
         return template != _BARE_TEMPLATE or bool(as_mapping(shown).get("renderer"))
+
+    @classmethod
+    def tells_tools(cls, model: ServerModel, options: BackendOptions) -> bool:
+        """Yes, among the capabilities of /api/show: it refuses tools for all other models."""
+        return True
 
     def continues(self, begun: BegunAnswer) -> bool:
         """It goes on with a last message of the assistant; an empty one is an answer of its own."""

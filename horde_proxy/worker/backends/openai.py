@@ -16,9 +16,14 @@ from horde_proxy.upstreams.openai.events import Event
 from horde_proxy.upstreams.openai.model_list import model_objects
 from horde_proxy.upstreams.openai.native_apis import ShownModels, kind_of, native_facts
 from horde_proxy.worker.backends import samplers, server_state
-from horde_proxy.worker.backends.base import BackendOptions, Payload, ServerState
-from horde_proxy.worker.backends.chat_server import ChatServer
-from horde_proxy.worker.backends.chats import BegunAnswer, begun_answer
+from horde_proxy.worker.backends.base import (
+    BackendOptions,
+    ChatUnsupported,
+    Payload,
+    ServerState,
+)
+from horde_proxy.worker.backends.chat_server import NO_TOOLS, ChatServer
+from horde_proxy.worker.backends.chats import BegunAnswer, begun_answer, with_plain_choice
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.samplers import Dialect
 from horde_proxy.worker.backends.server import asking, text_at, value_at
@@ -48,21 +53,32 @@ def _as_prefix(begun: BegunAnswer, body: dict[str, Any]) -> dict[str, Any] | Non
     return {**body, "messages": body["messages"][:-1], "response_prefix": begun.content}
 
 
+def _unchanged(body: dict[str, Any]) -> dict[str, Any]:
+    return body
+
+
 def _not_at_all(begun: BegunAnswer, body: dict[str, Any]) -> dict[str, Any] | None:
     return None
+
+
+def _kind(model: ServerModel, options: BackendOptions) -> str:
+    """The user's word, or the one for what `native_apis` calls "llama.cpp", "vLLM", "LM Studio"."""
+    return options.kind or model.server.lower().replace(" ", "-")
 
 
 @dataclass(frozen=True)
 class OpenAIDialect:
     """One server with this API. `state` says what it is doing, `slots` how much at a time.
 
-    `continued` is the body of a chat whose answer has begun; None if it cannot be continued.
+    `chosen` is the body of a chat with a tool choice that the server reads, `continued` that of a
+    chat whose answer has begun; None if it cannot be continued.
     """
 
     dialect: Dialect
     state: Callable[[Read], ServerState | None] = server_state.listing_state
     slots: Callable[[Read], int | None] = server_state.unknown_slots
     continued: Callable[[BegunAnswer, dict[str, Any]], dict[str, Any] | None] = _not_at_all
+    chosen: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
 
 
 SERVERS: Mapping[str, OpenAIDialect] = {
@@ -72,6 +88,7 @@ SERVERS: Mapping[str, OpenAIDialect] = {
         server_state.llama_cpp_state,
         server_state.llama_cpp_slots,
         _as_last_message,
+        with_plain_choice,
     ),
     "vllm": OpenAIDialect(samplers.VLLM, server_state.vllm_state, continued=_as_final_message),
     "tabbyapi": OpenAIDialect(samplers.TABBY_API, continued=_as_prefix),
@@ -92,9 +109,7 @@ class OpenAIServer(ChatServer):
         self, url: str, session: requests.Session, model: ServerModel, options: BackendOptions
     ) -> None:
         super().__init__(url, session, model, options)
-        # `native_apis` calls them "llama.cpp", "vLLM", "TabbyAPI" and "LM Studio".
-        kind = options.kind or model.server.lower().replace(" ", "-")
-        self._server = SERVERS.get(kind, SERVERS["openai"])
+        self._server = SERVERS.get(_kind(model, options), SERVERS["openai"])
 
     @classmethod
     def probe(cls, url: str, session: requests.Session) -> Sequence[ServerModel]:
@@ -125,6 +140,11 @@ class OpenAIServer(ChatServer):
         if not is_whole:
             raise self.broken_off()
 
+    @classmethod
+    def tells_tools(cls, model: ServerModel, options: BackendOptions) -> bool:
+        """Only llama.cpp: LM Studio describes tools to models that were not trained for them."""
+        return _kind(model, options) == "llama.cpp"
+
     def continues(self, begun: BegunAnswer) -> bool:
         return self._server.continued(begun, {"messages": [begun.message]}) is not None
 
@@ -132,7 +152,9 @@ class OpenAIServer(ChatServer):
         self, payload: Payload, cancelled: Callable[[], bool]
     ) -> Iterator[Event | None]:
         """The events of POST /v1/chat/completions."""
-        body = self.chat_body(payload, self._server.dialect)
+        body = self._server.chosen(self.chat_body(payload, self._server.dialect))
+        if self.lacks_tools and body.get("tools") and body.get("tool_choice") != "none":
+            raise ChatUnsupported(NO_TOOLS, NO_TOOLS)
         begun = begun_answer(payload)
         if begun is not None:
             body = self._server.continued(begun, body) or body
