@@ -9,6 +9,7 @@ import pytest
 
 from horde_proxy.aihorde.transcript import AGAIN, line
 from horde_proxy.private_horde import accounts, chats, prompt_filters
+from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.operation import AccessRules
 from tests.test_private_horde import ALICE, ANONYMOUS, ASYNC, NOVA, OWNER
 from tests.test_private_horde_stream import PROGRESS, Streaming, texts
@@ -119,27 +120,36 @@ def test_a_horde_without_the_extension_knows_no_chats() -> None:
 @pytest.mark.parametrize(
     ("chat", "errors"),
     [
-        ({}, {"chat.messages": "A chat has one message at least."}),
-        ({"messages": []}, {"chat.messages": "A chat has one message at least."}),
-        ({"messages": "Hi"}, {"chat.messages": "'Hi' is not of type 'array'"}),
-        ({"messages": ["Hi"]}, {"chat.messages.0": "'Hi' is not of type 'object'"}),
-        ({"messages": [{}]}, {"chat.messages.0": "'role' is a required property"}),
+        ({}, {"chat.messages": "It is a list of one message or more."}),
+        ({"messages": []}, {"chat.messages": "It is a list of one message or more."}),
+        ({"messages": "Hi"}, {"chat.messages": "It is a list of one message or more."}),
+        ({"messages": ["Hi"]}, {"chat.messages.0": "A message is an object."}),
         (
-            {"messages": [{"role": "robot"}]},
+            {"messages": [*MESSAGES, {}, {"role": ["user"]}]},
             {
-                "chat.messages.0.role": "'robot' is not one of ['system', 'developer', 'user', "
-                "'assistant', 'tool', 'function']"
+                "chat.messages.2.role": "It is one of "
+                "system, developer, user, assistant, tool, function.",
+                "chat.messages.3.role": "It is one of "
+                "system, developer, user, assistant, tool, function.",
             },
         ),
         (
             {"messages": [{"role": "user", "content": ["Hi"]}]},
-            {"chat.messages.0.content.0": "'Hi' is not of type 'object'"},
+            {"chat.messages.0.content": "It is a text, a list of objects, or null."},
         ),
         (
-            {"messages": [{"role": "user", "content": 1}]},
-            {"chat.messages.0.content": "1 is not of type 'string', 'array', 'null'"},
+            {"messages": [{"role": "user", "content": 1, "tool_calls": {}}]},
+            {
+                "chat.messages.0.content": "It is a text, a list of objects, or null.",
+                "chat.messages.0.tool_calls": "It is a list of objects.",
+            },
         ),
-        ({**CHAT, "tools": {}}, {"chat.tools": "{} is not of type 'array'"}),
+        (
+            {"messages": [{"role": "user", "reasoning_content": 1}]},
+            {"chat.messages.0.reasoning_content": "It is a text or null."},
+        ),
+        ({**CHAT, "tools": {}}, {"chat.tools": "It is a list of objects."}),
+        ({**CHAT, "continue": 1}, {"chat.continue": "It is true or false."}),
         ({**CHAT, "n": 5}, {"chat.n": "Put it into params.n of the request."}),
         (
             {**CHAT, "max_tokens": 5},
@@ -169,6 +179,11 @@ def test_a_chat_has_a_bound_in_size_and_depth(world: Chats) -> None:
     }
     # Characters, and not the escapes that ASCII needs for them.
     world.chat({"messages": [{"role": "user", "content": "\u4e2d" * 3_000_000}]})
+    many = {**CHAT, "logit_bias": {str(number): 1 for number in range(200_000)}}
+    assert world.refuse(many) == {
+        "message": "A chat has at most 200,000 values of JSON.",
+        "rc": "BadRequest",
+    }
     deep: Any = {}
     for _ in range(100):
         deep = {"a": deep}
@@ -571,13 +586,20 @@ def test_a_transcript_that_cannot_be_read_is_not_handed_on() -> None:
     assert chats.resumed(CALL + AGAIN, CHAT) == CALL + AGAIN
 
 
-def test_texts_and_words_of_a_chat_are_found_and_put_back() -> None:
-    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": ""}]}
-    assert chats.text(chat) == "a\n\0\n"
-    assert chats.with_text(chat, "b\n\0\nc") == {
+def test_the_texts_of_a_chat_are_found_and_put_back() -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "tool", "content": ""}]
+    chat = read({"messages": messages})
+    assert (chat.text, chat.length) == ("a\n\0\n", 1)
+    assert chat.with_text("b\n\0\nc").body == {
         "messages": [{"role": "user", "content": "b"}, {"role": "tool", "content": "c"}]
     }
-    assert chats.with_text(chat, "b") is None
-    silent = {"messages": [{"role": "assistant", "content": None}]}
-    assert chats.with_text(silent, chats.text(silent)) == silent
-    assert chats.length(chat) == 1
+    with pytest.raises(HordeError):
+        chat.with_text("b")
+    silent = read({"messages": [{"role": "assistant", "content": None}]})
+    assert silent.with_text(silent.text).body == silent.body
+
+
+def read(chat: Any) -> chats.SubmittedChat:
+    found = chats.read({"prompt": "", "chat": chat})
+    assert found is not None
+    return found

@@ -1,6 +1,6 @@
 """Requests with messages instead of a prompt: their checks, their texts, and their results.
 
-    submit   chat {"messages", "tools", ...}   check(), texts for filters and prices
+    submit   chat {"messages", "tools", ...}   read(): checks, texts for filters and prices
     pop      chat, and after a lost worker the partial answer: continued()
     submit of a result   a transcript (aihorde.transcript) --> delivered()
 
@@ -10,14 +10,14 @@ A chat is passed on as it came: a worker's model server reads it. Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from horde_proxy.aihorde import transcript
 from horde_proxy.aihorde.transcript import BadTranscript, ChatResult
-from horde_proxy.private_horde import schema
-from horde_proxy.private_horde.errors import invalid, refusal
+from horde_proxy.private_horde.errors import MOST_ERRORS, invalid, refusal
 from horde_proxy.private_horde.records import Payload
 
 Chat = dict[str, Any]
@@ -25,6 +25,10 @@ Replace = Callable[[str], str]
 
 LARGEST = 4_000_000
 """Characters of a chat's JSON: the longest context, a million tokens, has about as many."""
+MOST_VALUES = 200_000
+"""Values in a chat's JSON: 5,000 messages with calls and 200 large tools have half as many. Each
+walk through so many takes a tenth of a second."""
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 _BETWEEN = "\n\0\n"
 """What separates the texts of a chat where they are searched: no text contains NUL, and hardly a
@@ -49,67 +53,121 @@ _GRAMMAR_PREFIX = "guided_"
 """Fields that make a server write by a grammar: llama.cpp's, and those of vLLM."""
 
 
-def check(fields: Mapping[str, Any]) -> None:
-    """Refuse (400) a request with a chat that cannot be read, or with a prompt beside it."""
+@dataclass(frozen=True)
+class SubmittedChat:
+    """A chat that was checked. `text`: its texts as one, which can be searched (see `text_of`).
+
+    `length` are the characters of the messages' texts, for which it pays as for a prompt.
+    """
+
+    body: Chat = field(repr=False)
+    text: str = field(repr=False)
+    length: int
+
+    def with_text(self, new: str) -> SubmittedChat:
+        """The chat with other texts. Raises CorruptPrompt (400) if they are not as many."""
+        if new == self.text:
+            return self
+        texts = new.split(_BETWEEN)
+        count = 0
+
+        def replace(part: str) -> str:
+            nonlocal count
+            count += 1
+            return texts[count - 1] if count <= len(texts) else part
+
+        changed = _mapped(self.body, replace)
+        # What was replaced may reach from one message into the next.
+        if len(texts) != count:
+            raise refusal("CorruptPrompt")
+        return _searchable(changed)
+
+
+def read(fields: Mapping[str, Any]) -> SubmittedChat | None:
+    """The chat of a request; None for one with a prompt. Raises HordeError (400).
+
+    `fields`: see `schema.SUBMIT`. It takes long for a large chat, so no transaction is open.
+    """
     chat = fields["chat"]
     if chat is None:
-        return
+        return None
     if fields["prompt"]:
         reason = "A request has a prompt or a chat. Leave one of them out."
         raise refusal("BadRequest", reason=reason)
-    errors = schema.CHAT.errors(chat)
-    errors |= {name: hint for name, hint in _ELSEWHERE.items() if name in chat}
-    if chat.get("messages", []) == []:
-        errors["messages"] = "A chat has one message at least."
-    if errors:
-        raise invalid({f"chat.{name}".rstrip("."): text for name, text in errors.items()})
+    if _has_too_many_values(chat):
+        raise refusal("BadRequest", reason=f"A chat has at most {MOST_VALUES:,} values of JSON.")
     if len(json.dumps(chat, ensure_ascii=False)) > LARGEST:
         raise refusal("BadRequest", reason=f"A chat has at most {LARGEST:,} characters of JSON.")
+    if faults := dict(islice(_faults(chat), MOST_ERRORS)):
+        raise invalid(faults)
+    return _searchable(chat)
 
 
-def text(chat: Chat) -> str:
-    """The texts of messages, and the descriptions of tools, as one text that can be searched."""
+def _has_too_many_values(chat: Chat) -> bool:
+    left, level = MOST_VALUES, list(chat.values())
+    while level and left >= 0:
+        left -= len(level)
+        containers = (value for value in level if isinstance(value, dict | list))
+        inner = (value.values() if isinstance(value, dict) else value for value in containers)
+        level = [value for values in inner for value in values]
+    return left < 0
+
+
+def _faults(chat: Chat) -> Iterator[tuple[str, str]]:
+    """(dotted field, what is wrong with it). By hand: a schema takes a second for many messages."""
+    for name in _ELSEWHERE.keys() & chat.keys():
+        yield f"chat.{name}", _ELSEWHERE[name]
+    if not (chat.get("tools") is None or _is_list_of_objects(chat["tools"])):
+        yield "chat.tools", "It is a list of objects."
+    if not isinstance(chat.get("continue"), bool | None):
+        yield "chat.continue", "It is true or false."
+    messages = chat.get("messages", [])
+    if not isinstance(messages, list) or not messages:
+        yield "chat.messages", "It is a list of one message or more."
+        return
+    for number, message in enumerate(messages):
+        for name, fault in _message_faults(message):
+            yield f"chat.messages.{number}{name}", fault
+
+
+def _message_faults(message: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(message, dict):
+        yield "", "A message is an object."
+        return
+    if message.get("role") not in _ROLES:
+        yield ".role", f"It is one of {', '.join(_ROLES)}."
+    content, reasoning = message.get("content"), message.get("reasoning_content")
+    if not (content is None or isinstance(content, str) or _is_list_of_objects(content)):
+        yield ".content", "It is a text, a list of objects, or null."
+    if not (reasoning is None or isinstance(reasoning, str)):
+        yield ".reasoning_content", "It is a text or null."
+    if not (message.get("tool_calls") is None or _is_list_of_objects(message["tool_calls"])):
+        yield ".tool_calls", "It is a list of objects."
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(element, dict) for element in value)
+
+
+def _searchable(chat: Chat) -> SubmittedChat:
     texts: list[str] = []
 
     def note(part: str) -> str:
         texts.append(part)
         return part
 
-    _mapped(chat, note)
-    return _BETWEEN.join(texts)
-
-
-def with_text(chat: Chat, new: str) -> Chat | None:
-    """The chat with the texts of one that `text` made; None where they are not as many."""
-    texts = new.split(_BETWEEN)
-    count = 0
-
-    def replace(part: str) -> str:
-        nonlocal count
-        count += 1
-        return texts[count - 1] if count <= len(texts) else part
-
-    changed = _mapped(chat, replace)
-    # A chat without any text makes one empty text.
-    return changed if len(texts) == max(count, 1) else None
+    _message_texts(chat["messages"], note)
+    length = sum(map(len, texts))
+    _descriptions(chat.get("tools"), note)
+    return SubmittedChat(chat, _BETWEEN.join(texts), length)
 
 
 def text_of(payload: Payload) -> str:
-    """What of a payload can be searched for words: its prompt, or the texts of its chat."""
-    return text(payload.chat) if payload.chat else payload.prompt
+    """What of a payload can be searched for words: its prompt, or the texts of its chat.
 
-
-def length(chat: Chat) -> int:
-    """The characters of the messages' texts, for which a request pays as for a prompt."""
-    total = 0
-
-    def count(part: str) -> str:
-        nonlocal total
-        total += len(part)
-        return part
-
-    _message_texts(chat["messages"], count)
-    return total
+    Those are the texts of the messages and the descriptions of tools.
+    """
+    return _searchable(payload.chat).text if payload.chat else payload.prompt
 
 
 def _mapped(chat: Chat, replace: Replace) -> Chat:

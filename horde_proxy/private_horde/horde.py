@@ -374,7 +374,7 @@ class PrivateHorde:
         """
         # Bodies are validated before the transaction begins, because a large one takes long.
         fields = schema.read(schema.SUBMIT, self._known_fields(body))
-        chats.check(fields)
+        fields["chat"] = chats.read(fields)
         with self._changing() as op:
             payer = submission.admit(op, fields, api_key or "")
             address_timeouts.check(op, address)

@@ -70,7 +70,7 @@ PARAMS = {name: _parameter(parameter) for name, parameter in TEXT_PARAMETERS.ite
 SUBMIT = BodySchema(
     {
         "prompt": _TEXT,
-        # Ours, instead of a prompt: see CHAT.
+        # Ours, instead of a prompt: see `chats`.
         "chat": {"type": "object"},
         "params": {"type": "object", "properties": PARAMS, "default": {}},
         "models": {**_TEXTS, "maxItems": _MOST_MODELS},
@@ -91,30 +91,6 @@ SUBMIT = BodySchema(
     required={"prompt": "The prompt to generate from."},
 )
 """POST generate/text/async."""
-
-_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
-
-CHAT = BodySchema(
-    {
-        "messages": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["role"],
-                "properties": {
-                    "role": {"type": "string", "enum": list(_ROLES)},
-                    "content": {"type": ["string", "array", "null"], "items": {"type": "object"}},
-                    "reasoning_content": {"type": ["string", "null"]},
-                    "tool_calls": {"type": ["array", "null"], "items": {"type": "object"}},
-                },
-            },
-        },
-        "tools": _OBJECTS,
-        "continue": {"type": "boolean"},
-    }
-)
-"""The `chat` of a request. Its other fields are the worker's business."""
 
 POP = BodySchema(
     {

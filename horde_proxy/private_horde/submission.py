@@ -1,6 +1,6 @@
 """Accepts a request: the checks in order, the kudos that it needs, and its record.
 
-`fields` is a body that was read with `schema.SUBMIT`.
+`fields` is a body that was read with `schema.SUBMIT`, its chat with `chats.read`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from horde_proxy.private_horde import (
     accounts,
     admission,
     balances,
-    chats,
     fair_share,
     modes,
     prompt_filters,
@@ -20,6 +19,7 @@ from horde_proxy.private_horde import (
 )
 from horde_proxy.private_horde.accounts import Payer
 from horde_proxy.private_horde.admission import Fields
+from horde_proxy.private_horde.chats import SubmittedChat
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.queue import rank
@@ -68,7 +68,9 @@ def submit(op: Operation, fields: Fields, payer: Payer, *, check_kudos: bool) ->
         price = dry_run(op, fields) * locked.usage_multiplier
         shared_keys.reserve(op, payer.shared_key.id, request, price)
     op.tx.add(request)
-    op.tx.add(Payload(request.id, fields["prompt"], fields["params"], fields["chat"] or {}))
+    chat = fields["chat"]
+    body = chat.body if chat else {}
+    op.tx.add(Payload(request.id, fields["prompt"], fields["params"], body))
     locked.held += request.held
     locked.requests_sent += 1
     locked.tokens_requested += request.n * request.max_length
@@ -85,12 +87,8 @@ def _clean(op: Operation, fields: Fields) -> None:
     if fields["chat"] is None:
         fields["prompt"] = prompt_filters.cleaned(op, fields["prompt"])
         return
-    text = prompt_filters.cleaned(op, chats.text(fields["chat"]))
-    cleaned = chats.with_text(fields["chat"], text)
-    if cleaned is None:
-        # What a filter replaced reached from one message into the next.
-        raise refusal("CorruptPrompt")
-    fields["chat"] = cleaned
+    chat: SubmittedChat = fields["chat"]
+    fields["chat"] = chat.with_text(prompt_filters.cleaned(op, chat.text))
 
 
 def _priority(account: HordeAccount) -> float:
@@ -121,7 +119,7 @@ def _request(
         n=int(params["n"]),
         max_length=int(params["max_length"]),
         max_context_length=int(params["max_context_length"]),
-        prompt_length=chats.length(chat) if (chat := fields["chat"]) else len(fields["prompt"]),
+        prompt_length=chat.length if (chat := fields["chat"]) else len(fields["prompt"]),
         models=tuple(fields["models"]),
         workers=tuple(worker_id.lower() for worker_id in workers),
         worker_blacklist=fields["worker_blacklist"],
