@@ -20,7 +20,7 @@ from horde_proxy.private_horde.records import NEW, WebhookCall
 from horde_proxy.private_horde.store.opening import open_store
 from horde_proxy.private_horde.webhook_sender import WebhookRunner
 from horde_proxy.upstreams.horde.webhook import Webhook
-from horde_proxy.upstreams.webhook_post import PublicTlsConnection, public_address
+from horde_proxy.upstreams.public_addresses import PublicTlsConnection, public_address
 from tests.test_private_horde import ALICE, ASYNC, World, refused
 
 URL = "https://receiver.example/hook"
@@ -295,7 +295,7 @@ def test_a_connection_goes_to_the_checked_address_and_keeps_the_name(
 
     found = [(0, 0, 0, "", ("8.8.8.8", 443))]
     monkeypatch.setattr(
-        "horde_proxy.upstreams.webhook_post.public_address.__defaults__",
+        "horde_proxy.upstreams.public_addresses.public_address.__defaults__",
         (lambda *args, **kwargs: found,),
     )
     monkeypatch.setattr("urllib3.util.connection.create_connection", connect)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from horde_proxy.aihorde.image_limits import UpfrontLimit
 from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
 from horde_proxy.upstreams.base import Caller, Sleeper, SubmitBudget, SubmitsUsedUp, Waiting
 from horde_proxy.upstreams.horde.context import HordeContext
@@ -107,7 +108,7 @@ class Job:
     def tokens(self, generation: Generation) -> int:
         return 0
 
-    def shrink_to_free(self) -> bool:
+    def shrink_to_free(self, limit: UpfrontLimit | None = None) -> bool:
         may_shrink, self.may_shrink = self.may_shrink, False
         return may_shrink
 

@@ -28,6 +28,7 @@ from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.documents import HordeDocuments
+from horde_proxy.upstreams.horde.links import PictureLinks
 from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.settlements import Settlements
 from horde_proxy.upstreams.horde.shared_pace import SharedPace
@@ -36,6 +37,7 @@ from horde_proxy.upstreams.horde.upstream import HordeUpstream
 from horde_proxy.upstreams.horde.workers import Filters
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.upstreams.lean_adapter import LeanAdapter
+from horde_proxy.upstreams.public_addresses import PublicAdapter
 from horde_proxy.upstreams.sessions import with_proxy
 
 PRIVATE_HORDE_URL = "http://private-horde.invalid/api"
@@ -81,6 +83,10 @@ class _HordeSetup:
             session.mount(PRIVATE_HORDE_URL, WSGIAdapter(self.private.app))
         return session
 
+    def link_session(self, is_own: bool) -> Session:
+        """A session for one picture: of the horde's own host, or of a public address only."""
+        return self.session() if is_own else self.services.new_session(PublicAdapter())
+
     def client(self, session: Session, read_seconds: float) -> HordeClient:
         return HordeClient(
             self.horde.url,
@@ -107,6 +113,7 @@ def build(endpoint: EndpointSettings, services: AppServices) -> HordeUpstream:
         accounts,
         _submit_queue(setup, accounts),
         name=setup.name,
+        links=PictureLinks(client.base, open_session=setup.link_session),
         clock=services.clock,
         sleep=services.sleep,
         now=services.now,

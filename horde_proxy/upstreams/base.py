@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from horde_proxy.errors import ProxyError, TimedOut, UpstreamFailed
 from horde_proxy.protocol.chunks import Chunk
 from horde_proxy.protocol.generation_request import GenerationRequest
+from horde_proxy.protocol.image_request import ImageRequest, Picture
 from horde_proxy.upstreams.proxying import ProxyRequest, ProxyResponse
 
 
@@ -228,6 +229,7 @@ class Waiting:
 
 
 StreamItem = Accepted | Waiting | Chunk
+ImageItem = Accepted | Waiting | Picture
 
 
 Proxy = Callable[[ProxyRequest, str | None], ProxyResponse]
@@ -235,6 +237,24 @@ Proxy = Callable[[ProxyRequest, str | None], ProxyResponse]
 
 Returns the response once its first bytes are there. Raises a ProxyError when there is none.
 """
+
+
+class ImageSource(Protocol):
+    """What makes pictures, as a part of an upstream."""
+
+    def models(self) -> Sequence[dict[str, Any]]:
+        """Model objects of all image models that are available now, with `type` "image"."""
+
+    def refresh(self) -> None:
+        """Load the list of models anew; the next call of models() waits for it a moment."""
+
+    def error(self) -> ProxyError | None:
+        """Why the last load of the models failed; None when it did not."""
+
+    def stream(
+        self, request: ImageRequest, model: str, caller: Caller
+    ) -> Generator[ImageItem, None, None]:
+        """Accepted, Waitings and pictures. Closing it cancels what still runs."""
 
 
 class Upstream(Protocol):

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import requests
 from urllib3.exceptions import HTTPError, NewConnectionError
 
+from horde_proxy.aihorde.image_limits import UpfrontLimit, upfront_limit
 from horde_proxy.aihorde.rest import (
     EXTENSIONS_HEADER,
     api_url,
@@ -69,6 +70,14 @@ class NotTaken(Unreachable):
 
 class ServerFault(UpstreamFailed):
     """The horde answered a call with a 500: a fault of its own, or a limit of a shared key."""
+
+
+class TooFewKudos(InsufficientKudos):
+    """The account lacks kudos. `limit`: what it could request without, where the horde says so."""
+
+    def __init__(self, message: str, limit: UpfrontLimit | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class ProxyBanned(Refused):
@@ -308,7 +317,8 @@ def horde_error(response: requests.Response, api_key: str | None = None) -> Prox
     if code == "SharedKeyLimitExceeded":
         return SharedKeyLimit("The request is beyond a limit of the shared key.")
     if code == "KudosUpfront" or code.startswith("SharedKey"):
-        return InsufficientKudos(_SHARED_KEYS.get(code, _TOO_FEW_KUDOS))
+        limit = upfront_limit(str(body.get("message", "")))
+        return TooFewKudos(_SHARED_KEYS.get(code, _TOO_FEW_KUDOS), limit)
     if code == "CorruptPrompt":
         return ContentPolicyViolation("The horde refuses this prompt.", param="messages")
     if status == 429:

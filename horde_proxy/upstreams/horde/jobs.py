@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from horde_proxy.aihorde.image_limits import UpfrontLimit
 from horde_proxy.aihorde.limits import JOB_SECONDS
 from horde_proxy.upstreams.base import Caller
 
@@ -183,8 +184,11 @@ class JobSpec(Protocol[G]):
     def tokens(self, generation: G) -> int:
         """The tokens of a generation, 0 for a kind that has none."""
 
-    def shrink_to_free(self) -> bool:
-        """Ask for so little that it needs no kudos; False where it is that little already."""
+    def shrink_to_free(self, limit: UpfrontLimit | None = None) -> bool:
+        """Ask for so little that it needs no kudos; False where it is that little already.
+
+        `limit`: what the horde's refusal named, for pictures.
+        """
 
     def note_fault(self) -> None:
         """The workers failed on it: remember which, and ask for less next time."""

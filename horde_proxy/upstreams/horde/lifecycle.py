@@ -75,13 +75,13 @@ LifecycleItem = RequestItem | Grown | Answered | Finished[G]
 
 
 class Lifecycle(Generic[G]):
-    """Makes one job. `cost` is added to."""
+    """Makes one job. `cost` is added to. `generations` are those by now, also when it failed."""
 
     def __init__(
         self, horde: HordeContext, job: JobSpec[G], ticket: Ticket, cost: AnswerCost
     ) -> None:
         self._horde, self._job, self._ticket, self._cost = horde, job, ticket, cost
-        self._generations: list[G] = []
+        self.generations: list[G] = []
         self._tries_left = horde.retries
         self._preferred = job.preferred_worker()
 
@@ -91,12 +91,12 @@ class Lifecycle(Generic[G]):
         Raises UpstreamFailed when there are too few generations after the last try, and whatever
         the horde refuses.
         """
-        while (missing := self._job.n - len(self._generations)) > 0:
+        while (missing := self._job.n - len(self.generations)) > 0:
             with self._attempt(missing) as attempt:
                 yield from self._make(attempt)
-            if len(self._generations) > self._job.n - missing and attempt.answering:
+            if len(self.generations) > self._job.n - missing and attempt.answering:
                 yield Answered(attempt.answering.id)
-        yield Finished(self._generations[: self._job.n])
+        yield Finished(self.generations[: self._job.n])
 
     @contextmanager
     def _attempt(self, n: int) -> Iterator[JobAttempt[G]]:
@@ -205,8 +205,8 @@ class Lifecycle(Generic[G]):
             except RateLimited as exc:
                 horde.submit_queue.hold_key(self._ticket, exc.retry_after or BUSY_PAUSE)
             # The balance that we know may be a minute old.
-            except InsufficientKudos:
-                if second or not job.shrink_to_free():
+            except InsufficientKudos as exc:
+                if second or not job.shrink_to_free(getattr(exc, "limit", None)):
                     raise
                 horde.accounts.note_refusal(job.api_key)
         yield Submitted(request.id)
@@ -249,11 +249,11 @@ class Lifecycle(Generic[G]):
         for generation in bad if self._tries_left else ():
             self._horde.failures.add(generation.worker)
         taken = good[: attempt.n] if self._tries_left else [*good, *bad][: attempt.n]
-        self._generations += taken
+        self.generations += taken
         for generation in (*taken, *bad):
             self._cost.workers.setdefault(generation.worker, generation.worker_name)
         # Fewer than n may come without a fault: a job of several may be given up.
-        if len(self._generations) < self._job.n:
+        if len(self.generations) < self._job.n:
             self._cost.retries += 1
             if not self._tries_left:
                 raise UpstreamFailed("The horde's workers failed on some of the choices.")

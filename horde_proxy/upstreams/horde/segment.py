@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypedDict
 
 from horde_proxy.aihorde import kudos
+from horde_proxy.aihorde.image_limits import UpfrontLimit
 from horde_proxy.aihorde.names import is_name
 from horde_proxy.prompts.fit import Fitted
 from horde_proxy.upstreams.base import Caller
@@ -173,7 +174,7 @@ class Segment(ABC, Generic[G]):
             "is_censored": text.is_censored(result),
         }
 
-    def shrink_to_free(self) -> bool:
+    def shrink_to_free(self, limit: UpfrontLimit | None = None) -> bool:
         if self.fitted.max_length <= kudos.LEAST_FREE:
             return False
         self._shorten(kudos.LEAST_FREE)

@@ -58,7 +58,10 @@ from horde_proxy.upstreams.horde.client import HordeClient, ProxyBanned
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.failures import Failures
+from horde_proxy.upstreams.horde.image_catalog import ImageCatalog
+from horde_proxy.upstreams.horde.image_upstream import HordeImages
 from horde_proxy.upstreams.horde.lifecycle import Answered, Submitted
+from horde_proxy.upstreams.horde.links import PictureLinks
 from horde_proxy.upstreams.horde.model_facts import model_facts
 from horde_proxy.upstreams.horde.options import HordeOptions
 from horde_proxy.upstreams.horde.plan import Plan, make_plan, same_format
@@ -94,6 +97,7 @@ class HordeUpstream:
         submit_queue: SubmitQueue,
         *,
         name: str = "horde",
+        links: PictureLinks | None = None,
         webhook: Webhook | None = None,
         settlements: Settlements | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -120,6 +124,7 @@ class HordeUpstream:
             settlements=settlements,
             telemetry=telemetry,
         )
+        self.images = self._images(links or PictureLinks(client.base))
 
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects for the models with online workers, by name."""
@@ -307,6 +312,10 @@ class HordeUpstream:
             fast_only_affordable=fast_only_affordable,
             is_chat=is_chat,
         )
+
+    def _images(self, links: PictureLinks) -> HordeImages:
+        catalog = ImageCatalog(self.documents, now=self._now)
+        return HordeImages(self._horde, catalog, self._options, links, name=self.name)
 
     def _derived_models(
         self, catalog: Catalog, clock: Callable[[], float]

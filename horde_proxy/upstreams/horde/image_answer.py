@@ -1,0 +1,121 @@
+"""The pictures for one request: made by one job, fetched at once, in the format that was wanted.
+
+    job --> generations --> fetch each link --> the format of the request --> Picture
+
+What has come is never lost: fewer pictures than were asked for are an answer, and so are those
+that were finished when the rest failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from horde_proxy.errors import ClientGone, ContentPolicyViolation, ProxyError, ShuttingDown
+from horde_proxy.pictures import Raster
+from horde_proxy.protocol.image_request import ImageRequest, Picture
+from horde_proxy.upstreams.base import DeadlinePassed, Waiting
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.image_job import ImageGeneration, ImageJob
+from horde_proxy.upstreams.horde.lifecycle import (
+    Answered,
+    Lifecycle,
+    Submitted,
+)
+from horde_proxy.upstreams.horde.links import PictureLinks, PictureLost
+from horde_proxy.upstreams.horde.submit_queue import Ticket
+
+ImageAnswerItem = Waiting | Submitted | Answered | Picture
+
+
+@dataclass
+class ImageAnswer:
+    """The answer to one plan. `deadline` as the caller's; `cost` is added to."""
+
+    horde: HordeContext
+    job: ImageJob
+    ticket: Ticket
+    links: PictureLinks
+    deadline: float | None = None
+    cost: AnswerCost = field(default_factory=AnswerCost)
+
+    def items(self) -> Generator[ImageAnswerItem, None, None]:
+        """Waitings, what was submitted, and the pictures.
+
+        Raises ContentPolicyViolation where all were censored, a ProxyError where there is none.
+        """
+        lifecycle = Lifecycle(self.horde, self.job, self.ticket, self.cost)
+        error: ProxyError | None = None
+        try:
+            with closing(lifecycle.items()) as items:
+                for item in items:
+                    if isinstance(item, Waiting | Submitted | Answered):
+                        yield item
+                        self._check_time(item)
+        # Those that are there already are the answer.
+        except (ClientGone, ShuttingDown):
+            raise
+        except ProxyError as exc:
+            error = exc
+        yield from self._pictures(lifecycle.generations, error)
+
+    def _pictures(
+        self, generations: list[ImageGeneration], error: ProxyError | None
+    ) -> Iterator[Picture]:
+        count = 0
+        for generation in generations:
+            if generation.is_censored:
+                continue
+            try:
+                picture = self._picture(generation)
+            except PictureLost as exc:
+                error = error or exc
+                continue
+            count += 1
+            yield picture
+        if count:
+            return
+        if any(generation.is_censored for generation in generations):
+            raise ContentPolicyViolation("The horde censored the image.", param="prompt")
+        raise error or PictureLost("The horde made no picture.")
+
+    def _picture(self, generation: ImageGeneration) -> Picture:
+        """The picture of a generation. Raises PictureLost."""
+        data, raster = self.links.fetch(generation.image)
+        request = self.job.plan.request
+        width, height = raster.size
+        return Picture(
+            in_format(data, raster, request),
+            request.output_format,
+            width,
+            height,
+            model=generation.model,
+            seed=generation.seed,
+            worker=generation.worker,
+            worker_name=generation.worker_name,
+        )
+
+    def _check_time(self, item: ImageAnswerItem) -> None:
+        """Raises DeadlinePassed when the caller's time is over."""
+        is_over = self.deadline is not None and self.horde.clock() >= self.deadline
+        if isinstance(item, Waiting) and is_over:
+            raise DeadlinePassed()
+
+
+def in_format(data: bytes, raster: Raster, request: ImageRequest) -> bytes:
+    """The bytes of a picture in the format of a request: as they came where that is it."""
+    is_so = raster.kind == request.output_format and request.compression is None
+    # What came as it should still has its metadata, such as a model's prompt.
+    if is_so and not raster.is_animated and not _has_metadata(data):
+        return data
+    return raster.encoded(request.output_format, quality=request.compression)
+
+
+# The names of parts of PNG and WebP files, and the marker of JPEG, that hold more than pixels.
+_METADATA = (b"tEXt", b"iTXt", b"zTXt", b"eXIf", b"EXIF", b"XMP ", b"Exif\0\0", b"http://ns.adobe")
+
+
+def _has_metadata(data: bytes) -> bool:
+    return any(name in data for name in _METADATA)

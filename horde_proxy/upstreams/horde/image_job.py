@@ -1,0 +1,437 @@
+"""The image kind of job: a request for pictures as the body of a submit, and its results read.
+
+Pure but for the catalog, which it looks at again when workers fail. See jobs.py for the contract.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from horde_proxy.aihorde import image_kudos, image_limits, kudos
+from horde_proxy.aihorde.baselines import Baseline, legal_size
+from horde_proxy.aihorde.image_limits import UpfrontLimit
+from horde_proxy.aihorde.names import is_name
+from horde_proxy.errors import InvalidRequest, NoEligibleWorker, Unavailable
+from horde_proxy.protocol.image_request import ImageRequest
+from horde_proxy.upstreams.base import Caller
+from horde_proxy.upstreams.horde import text
+from horde_proxy.upstreams.horde.context import HordeContext
+from horde_proxy.upstreams.horde.image_catalog import ImageModel, ImageWorker
+from horde_proxy.upstreams.horde.jobs import (
+    Estimate,
+    Generation,
+    JobKind,
+    generation_progress,
+    generations,
+)
+
+IMAGE = JobKind(
+    name="image",
+    submit_path="generate/async",
+    check_path="generate/check",
+    status_path="generate/status",
+    is_final=text.is_final,
+    progress=generation_progress,
+    results=generations,
+)
+_STRENGTH = 0.6
+"""How much of a source changes where the client does not say (images-api.md 4.2)."""
+_UPSCALER = "RealESRGAN_x2plus"
+_SOURCE_QUALITY = 95
+"""Of a source that goes to the horde as WebP: a loss that no model notices."""
+# Parameters of a request that the horde has under the same name.
+_PASSED = (
+    "seed",
+    "seed_variation",
+    "clip_skip",
+    "tiling",
+    "hires_fix",
+    "hires_fix_denoising_strength",
+    "control_type",
+    "image_is_control",
+    "return_control_map",
+    "facefixer_strength",
+    "loras",
+    "tis",
+)
+
+
+@dataclass(frozen=True)
+class ImageGeneration(Generation):
+    """A picture of the horde: a link to it, or base64. `seed` is a text."""
+
+    image: str = field(repr=False)
+    seed: str
+    is_csam: bool
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """What is decided before the first submit.
+
+    `size` is the legal size that is made, which may be another one than was asked for; `warnings`
+    say so. `most_pixels`: what the model's workers make at most.
+    """
+
+    request: ImageRequest
+    model: ImageModel
+    workers: tuple[ImageWorker, ...]
+    size: tuple[int, int]
+    steps: int
+    sampler: str
+    cfg_scale: float
+    post_processing: tuple[str, ...]
+    is_transparent: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def baseline(self) -> Baseline:
+        """The family of the model."""
+        return self.model.baseline
+
+    def kudos(self) -> float:
+        """What one picture costs, without taxes."""
+        parameters = self.request.parameters
+        return image_kudos.image(
+            *self.size,
+            self.steps,
+            self.baseline,
+            sampler=self.sampler,
+            has_source=bool(self.request.sources),
+            has_control="control_type" in parameters,
+            post_processing=self.post_processing,
+            loras=len(parameters.get("loras", ())),
+            inversions=len(parameters.get("tis", ())),
+        )
+
+    def within(self, limit: UpfrontLimit) -> ImagePlan:
+        """The same plan, as small as needs no kudos."""
+        size = legal_size(*self.size, min(limit.side, image_limits.MOST_SIDE) ** 2)
+        steps = max(min(self.steps, _single_steps(limit.steps, self.sampler)), 1)
+        return replace(self, size=size, steps=steps)
+
+
+def make_image_plan(
+    request: ImageRequest, model: ImageModel, *, most_pixels: int, trusted: bool, validated: bool
+) -> ImagePlan:
+    """The plan for a request. `most_pixels`: what the key's kudos permit.
+
+    Raises InvalidRequest for what the model cannot do, Unavailable where no worker can.
+    """
+    _check_possible(request, model)
+    workers = _workers(request, model, trusted=trusted, validated=validated)
+    baseline, parameters = model.baseline, request.parameters
+    largest = min(max(worker.max_pixels for worker in workers), most_pixels)
+    size, wanted = _size(request, baseline, largest)
+    post_processing = list(parameters.get("post_processing", ()))
+    is_transparent = request.is_transparent and baseline.can_be_transparent
+    if request.is_transparent and not is_transparent:
+        post_processing.append(image_limits.STRIP_BACKGROUND)
+    if request.is_upscaled and not any(name in image_limits.UPSCALERS for name in post_processing):
+        post_processing.append(_UPSCALER)
+    warnings = list(request.warnings)
+    if wanted is not None and size != wanted:
+        warnings.append(f"size: {size[0]}x{size[1]} is made")
+    if "negative_prompt" in parameters and not baseline.has_negative:
+        warnings.append("negative_prompt: has no effect on this model")
+    return ImagePlan(
+        request,
+        model,
+        workers,
+        size,
+        steps=parameters.get("steps", baseline.steps_for(request.quality)),
+        sampler=parameters.get("sampler_name", baseline.sampler),
+        cfg_scale=parameters.get("cfg_scale", baseline.cfg_scale),
+        post_processing=tuple(dict.fromkeys(post_processing)),
+        is_transparent=is_transparent,
+        warnings=tuple(warnings),
+    )
+
+
+@dataclass(eq=False)
+class ImageJob:
+    """n pictures of one plan."""
+
+    horde: HordeContext
+    plan: ImagePlan
+    n: int
+    api_key: str = field(repr=False)
+    caller: Caller
+    max_kudos: float | None
+    slow_workers: bool = True
+    trusted_workers: bool = False
+
+    @property
+    def kind(self) -> JobKind:
+        return IMAGE
+
+    @property
+    def models(self) -> Sequence[str]:
+        return (self.plan.model.name,)
+
+    @property
+    def description(self) -> str:
+        width, height = self.plan.size
+        return f"{self.plan.model.name} with {width}x{height} pixels"
+
+    def payload(self, n: int, worker: str | None) -> dict[str, Any]:
+        plan, request = self.plan, self.plan.request
+        return {
+            "prompt": _prompt(request, plan.baseline),
+            "params": _params(plan, n),
+            "models": [plan.model.name],
+            # Both default to true in the real horde (images-api.md 3.1).
+            "nsfw": request.allows_nsfw,
+            "censor_nsfw": not request.allows_nsfw,
+            "trusted_workers": self.trusted_workers,
+            "slow_workers": self.slow_workers,
+            # Without it, a suspicious word puts the address of this proxy into time-out.
+            "replacement_filter": True,
+            "r2": True,
+            "shared": False,
+            **_worker_fields(request.horde, worker),
+            **_sources(plan),
+        }
+
+    def second_payload(self, n: int) -> dict[str, Any] | None:
+        return None
+
+    def note_hung(self, answered_by: str) -> None:
+        """No second request is made for pictures: they cost too much."""
+
+    def price(self, n: int) -> float:
+        return image_kudos.request(self.plan.kudos(), n, slow_workers=self.slow_workers)
+
+    def upfront(self, n: int) -> float:
+        width, height = self.plan.size
+        steps = image_limits.accurate_steps(self.plan.steps, self.plan.sampler)
+        is_free = (
+            width * height <= image_limits.MOST_PIXELS_FREE
+            and steps <= image_limits.MOST_STEPS_FREE
+            and self.slow_workers
+        )
+        return 0.0 if is_free else self.price(n)
+
+    def estimate(self) -> Estimate:
+        width, height = self.plan.size
+        work = width * height * image_limits.accurate_steps(self.plan.steps, self.plan.sampler)
+        threads = sum(worker.threads for worker in self.plan.workers) or 1
+        rounds = -(-self.n // threads)
+        seconds = work / self.plan.model.speed * rounds
+        return Estimate(self.plan.model.queue_seconds(), seconds)
+
+    def preferred_worker(self) -> str | None:
+        return None
+
+    def read(self, result: Mapping[str, Any]) -> ImageGeneration:
+        model, worker, worker_name = map(result.get, ("model", "worker_id", "worker_name"))
+        metadata = result.get("gen_metadata")
+        entries = metadata if isinstance(metadata, list) else []
+        reasons = [entry.get("value") for entry in entries if isinstance(entry, dict)]
+        seed = result.get("seed")
+        return ImageGeneration(
+            model=model if is_name(model) else self.plan.model.name,
+            worker=worker if is_name(worker) else "",
+            worker_name=worker_name if is_name(worker_name) else "",
+            # `state` is "ok" for censored pictures too (images-api.md 3.6).
+            is_censored=bool(result.get("censored")) or text.is_censored(result),
+            image=str(result.get("img") or ""),
+            seed=str(seed)[:100] if isinstance(seed, str | int) else "",
+            is_csam="csam" in reasons,
+        )
+
+    def is_good(self, generation: ImageGeneration) -> bool:
+        """Another seed may do, but a prompt that was censored is so again: it is not repeated.
+
+        "N/A" is what the horde gives for a picture that its worker never stored.
+        """
+        return generation.is_censored or generation.image not in ("", "N/A")
+
+    def tokens(self, generation: ImageGeneration) -> int:
+        return 0
+
+    def shrink_to_free(self, limit: UpfrontLimit | None = None) -> bool:
+        if limit is None:
+            return False
+        smaller = self.plan.within(limit)
+        is_smaller = (smaller.size, smaller.steps) != (self.plan.size, self.plan.steps)
+        if is_smaller:
+            warning = f"size: {smaller.size[0]}x{smaller.size[1]} is made, for too few kudos"
+            smaller = replace(smaller, warnings=(*self.plan.warnings, warning))
+        is_smaller = is_smaller or not self.slow_workers
+        self.plan, self.slow_workers = smaller, True
+        return is_smaller
+
+    def note_fault(self) -> None:
+        """The horde does not say which worker failed, and counts none that could be compared."""
+
+    def adapt_to_workers(self) -> bool:
+        return False
+
+
+def most_pixels(spendable: float, is_known: bool) -> int:
+    """The pixels of a picture that a key may ask for: more than the free ones costs kudos upfront.
+
+    `is_known`: whether the key's kudos are known, and it is no anonymous one.
+    """
+    has_kudos = is_known and spendable - kudos.REGISTERED_FLOOR > _RICH
+    return image_limits.MOST_SIDE**2 if has_kudos else image_limits.MOST_PIXELS_FREE
+
+
+_RICH = 500.0
+"""Kudos with which a larger picture is tried. If they do not suffice, the horde names its limit."""
+
+
+def _check_possible(request: ImageRequest, model: ImageModel) -> None:
+    """Raises InvalidRequest for what the horde refuses of a model (images-api.md 3.3)."""
+    baseline, parameters = model.baseline, request.parameters
+    if len(request.sources) > 1:
+        raise InvalidRequest(
+            "The horde changes one image at a time: send one `image`.",
+            param="image",
+            code="invalid_value",
+        )
+    if "control_type" in parameters and not baseline.can_control:
+        raise _impossible("control_type", model)
+    if "control_type" in parameters and not request.sources:
+        raise InvalidRequest(
+            "'control_type' needs an image: use POST /v1/images/edits.",
+            param="control_type",
+            code="invalid_value",
+        )
+    if parameters.get("hires_fix") and not baseline.can_fix_hires:
+        raise _impossible("hires_fix", model)
+
+
+def _impossible(name: str, model: ImageModel) -> InvalidRequest:
+    return InvalidRequest(
+        f"Invalid value for '{name}': the model `{model.name}` cannot do that.",
+        param=name,
+        code="invalid_value",
+    )
+
+
+def _workers(
+    request: ImageRequest, model: ImageModel, *, trusted: bool, validated: bool
+) -> tuple[ImageWorker, ...]:
+    """The workers that can take a request. Raises Unavailable."""
+    active = [worker for worker in model.workers if not worker.in_maintenance]
+    if not active:
+        raise Unavailable(f"`{model.name}` cannot be used now: its workers are in maintenance.")
+    able = tuple(
+        worker
+        for worker in active
+        if _can_do(worker, request)
+        and (worker.trusted or not trusted)
+        and (worker.validated or not validated)
+    )
+    if not able:
+        raise NoEligibleWorker(
+            f"`{model.name}` cannot be used for this now: none of its {len(active)} online workers "
+            "takes such a request."
+        )
+    return able
+
+
+def _can_do(worker: ImageWorker, request: ImageRequest) -> bool:
+    parameters = request.parameters
+    needs = (
+        (worker.takes_sources, bool(request.sources)),
+        (worker.can_inpaint, request.mask is not None),
+        (worker.can_control, "control_type" in parameters),
+        (worker.can_use_loras, bool(parameters.get("loras"))),
+        (worker.can_post_process, bool(parameters.get("post_processing")) or request.is_upscaled),
+        (worker.takes_nsfw, request.allows_nsfw),
+    )
+    return all(is_able or not is_needed for is_able, is_needed in needs)
+
+
+def _size(
+    request: ImageRequest, baseline: Baseline, most: int
+) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """(the legal size that is made, the size that was asked for or None)."""
+    wanted = request.size
+    if wanted is None and request.sources:
+        wanted = request.sources[0].size
+    if wanted is None:
+        return legal_size(baseline.side, baseline.side, most), None
+    return legal_size(*wanted, most), wanted
+
+
+def _prompt(request: ImageRequest, baseline: Baseline) -> str:
+    prompt = image_limits.without_negative(request.prompt)
+    negative = request.parameters.get("negative_prompt", "")
+    if not negative or not baseline.has_negative:
+        return prompt
+    return f"{prompt} {image_limits.NEGATIVE} {image_limits.without_negative(negative)}"
+
+
+def _params(plan: ImagePlan, n: int) -> dict[str, Any]:
+    request, parameters = plan.request, plan.request.parameters
+    width, height = plan.size
+    params: dict[str, Any] = {
+        "n": n,
+        "width": width,
+        "height": height,
+        "steps": plan.steps,
+        "cfg_scale": plan.cfg_scale,
+        "sampler_name": plan.sampler,
+        "karras": parameters.get("karras", plan.baseline.karras),
+        "clip_skip": plan.baseline.clip_skip,
+        **{name: parameters[name] for name in _PASSED if name in parameters},
+    }
+    if plan.post_processing:
+        params["post_processing"] = list(plan.post_processing)
+    if plan.is_transparent:
+        params["transparent"] = True
+    if request.sources:
+        params["denoising_strength"] = request.strength or _STRENGTH
+        # A mask says what may change: there, everything may.
+        if request.mask is not None and request.strength is None:
+            params["denoising_strength"] = 1.0
+    return params
+
+
+def _sources(plan: ImagePlan) -> dict[str, Any]:
+    """The fields of a submit about what is to be changed."""
+    request = plan.request
+    if not request.sources:
+        return {}
+    source = request.sources[0]
+    mask = request.mask or (source if source.has_alpha else None)
+    fields: dict[str, Any] = {
+        "source_image": _as_base64(
+            source.opaque().resized(*plan.size).encoded("webp", quality=_SOURCE_QUALITY)
+        ),
+        "source_processing": "img2img" if mask is None else "inpainting",
+    }
+    if mask is not None:
+        # The horde's white is what OpenAI's transparency is: painted anew.
+        fields["source_mask"] = _as_base64(
+            mask.repaint_mask().resized(*plan.size).encoded("webp", quality=100)
+        )
+    return fields
+
+
+def _as_base64(data: bytes) -> str:
+    # The horde wants it bare, without the head of a data URL.
+    return base64.b64encode(data).decode("ascii")
+
+
+def _worker_fields(options: Mapping[str, Any], worker: str | None) -> dict[str, Any]:
+    if worker is not None:
+        return {"workers": [worker], "worker_blacklist": False}
+    if not options.get("workers"):
+        return {}
+    return {
+        "workers": options["workers"],
+        "worker_blacklist": bool(options.get("worker_blacklist")),
+    }
+
+
+def _single_steps(accurate: int, sampler: str) -> int:
+    """The steps of a sampler that count as so many."""
+    return accurate // 2 if sampler in image_limits.SECOND_ORDER else accurate

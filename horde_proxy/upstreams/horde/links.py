@@ -1,0 +1,102 @@
+"""Fetches the pictures that the horde's results link to, within bounds.
+
+A link is whatever the horde says: it is fetched from the horde's own host, or from a public address
+of the Internet, never from another host of this site. No key goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import requests
+
+from horde_proxy.errors import UpstreamFailed
+from horde_proxy.networks import is_public, parse_address
+from horde_proxy.pictures import BadPicture, Raster, decoded
+from horde_proxy.response_body import with_body
+from horde_proxy.upstreams.public_addresses import PublicAdapter
+from horde_proxy.upstreams.sessions import new_session, with_proxy
+from horde_proxy.version import VERSION
+
+_MOST_BYTES = 30_000_000
+"""Of one picture: the largest of the horde, 3072x3072 pixels as PNG, has less."""
+_TIMEOUT = (5.0, 20.0)
+_TRIES = 3
+_AGENT = f"horde-proxy/{VERSION}"
+
+
+class PictureLost(UpstreamFailed):
+    """A picture was made, and cannot be fetched."""
+
+    code = "picture_lost"
+
+
+class PictureLinks:
+    """Fetches pictures of one horde, whose API is at `base`. Thread-safe.
+
+    `open_session` makes a session for one picture: True for the horde's own host.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        proxy_url: str | None = None,
+        open_session: Callable[[bool], requests.Session] | None = None,
+    ) -> None:
+        self._own, self._proxy_url = urlsplit(base), proxy_url
+        self._open_session = open_session or self._session
+
+    def fetch(self, image: str) -> tuple[bytes, Raster]:
+        """(the bytes, the picture) of a result: a link, or base64. Raises PictureLost."""
+        try:
+            data = self._download(image) if "://" in image[:10] else decoded(image)
+            return data, Raster.read(data, most_bytes=_MOST_BYTES)
+        except BadPicture as exc:
+            raise PictureLost(f"The horde's picture cannot be used. {exc}") from exc
+
+    def _download(self, url: str) -> bytes:
+        is_own = self._is_own(url)
+        error: Exception | None = None
+        for _ in range(_TRIES):
+            # A session of its own: links are rare, and sessions are not made for several threads.
+            with self._open_session(is_own) as session:
+                try:
+                    response = session.get(
+                        url,
+                        headers={"User-Agent": _AGENT},
+                        timeout=_TIMEOUT,
+                        allow_redirects=False,
+                        stream=True,
+                    )
+                    content = with_body(response, _MOST_BYTES).content
+                except (requests.RequestException, ValueError) as exc:
+                    error = exc
+                    continue
+            if response.status_code == 200:
+                return content
+            error = None
+        # The exception's text may contain the link, whose signature lets anybody read the picture.
+        reason = type(error).__name__ if error else f"status {response.status_code}"
+        raise PictureLost(f"The horde's picture cannot be fetched ({reason}).")
+
+    def _is_own(self, url: str) -> bool:
+        """Whether a link leads to the horde's own host. Raises PictureLost for one to nowhere.
+
+        An address in a link is looked at here, that of a name where the connection is made.
+        """
+        try:
+            parts = urlsplit(url)
+            hostname, _ = parts.hostname, parts.port
+        except ValueError as exc:
+            raise PictureLost("The horde's link to a picture is not valid.") from exc
+        if parts.scheme not in ("http", "https") or not hostname:
+            raise PictureLost("The horde's link to a picture is not valid.")
+        is_own = hostname == self._own.hostname
+        if not is_own and parse_address(hostname) is not None and not is_public(hostname):
+            raise PictureLost("The horde's link to a picture leads to a private address.")
+        return is_own
+
+    def _session(self, is_own: bool) -> requests.Session:
+        return with_proxy(new_session(None if is_own else PublicAdapter()), self._proxy_url)
