@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -742,12 +743,34 @@ def test_a_field_that_a_server_refuses_is_left_out_from_then_on(
     assert caplog.messages == [f"the backend at {URL} refuses min_p: it is left out"]
 
 
-def test_openais_newer_name_of_the_length_is_used_where_it_is_wanted() -> None:
+def test_a_server_that_refuses_chat_after_chat_gets_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refusal = '{"error":{"message":"System role not supported"}}'
+    server = ScriptedServer(refusal, 400).then(refusal, 400).then(HELLO).then(refusal, 400)
+    backend = openai(server)
+    can_chat = []
+    for _ in range(6):
+        with suppress(JobRefused):
+            list(backend.chat(PAYLOAD, never))
+        can_chat.append(backend.can_chat)
+    assert can_chat == [True, True, True, True, True, False]
+    assert caplog.messages == [
+        f"the backend at {URL} is offered for no chat any more: it refuses chat after chat"
+    ]
+
+
+def test_openais_newer_name_of_the_length_is_used_where_it_is_wanted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     server = ScriptedServer(json.dumps({"error": {"message": message}}), 400).then(HELLO)
     chat(openai(server))
     assert server.calls[1][1]["max_completion_tokens"] == 80
     assert "max_tokens" not in server.calls[1][1]
+    assert caplog.messages == [
+        f"the backend at {URL} refuses max_tokens: it is sent as max_completion_tokens"
+    ]
 
 
 def test_a_server_that_refuses_field_after_field_is_given_up() -> None:

@@ -30,6 +30,7 @@ from horde_proxy.upstreams.openai.error_signs import (
 )
 from horde_proxy.upstreams.openai.events import Event, events
 from horde_proxy.worker.backends.base import (
+    BackendDown,
     BackendError,
     BackendOptions,
     ChatUnsupported,
@@ -50,6 +51,9 @@ from horde_proxy.worker.backends.server import ModelServer, NoSuchRoute, ReadEve
 
 _LONGEST_REFUSAL = 100_000
 """Bytes of a refusal. FastAPI repeats the value of each field that it does not take."""
+_MOST_REFUSALS = 3
+"""Chats in a row that a server refuses before it is offered for no more. Templates that know no
+system role (Gemma 2) refuse most of them, and a horde stops a worker that fails 20 in an hour."""
 _MOST_TRIES = 5
 """Calls of one chat. Each but the last was refused for fields that the next leaves out."""
 
@@ -111,9 +115,10 @@ class ChatServer(ModelServer):
             self._may_chat = not self.lacks_tools and self.chats_by_default()
         else:
             self._may_chat = options.chat
-        # Guards what was learned from refusals: `_may_chat` and the names of fields. No I/O happens
-        # under it.
+        # Guards what was learned from refusals: `_may_chat`, how many there were in a row, and the
+        # names of fields. No I/O happens under it.
         self._learning = threading.Lock()
+        self._refusals = 0
         self._refused: set[str] = set()
 
     def chats_by_default(self) -> bool:
@@ -210,21 +215,18 @@ class ChatServer(ModelServer):
             for line in transcript_lines(self.chat_events(payload, cancelled)):
                 yield line
                 has_begun = True
-        except ChatUnsupported as exc:
-            self._stop_chatting(str(exc))
-            raise
         except UpstreamFailed as exc:
             raise BackendError(f"the backend at {self.shown_url} sent no text: {exc}") from exc
         except BackendError as exc:
-            # Some refuse with status 200, such as LM Studio a path that it does not know.
-            if has_begun or isinstance(exc, JobRefused):
+            error = exc if has_begun or cancelled() else _explained(exc)
+            if isinstance(error, ChatUnsupported):
+                self._stop_chatting(str(error))
+            elif not (has_begun or cancelled() or isinstance(error, BackendDown | ContextExceeded)):
+                self._note_refusal()
+            if error is exc:
                 raise
-            if OVERFLOW.search(str(exc)):
-                raise ContextExceeded(str(exc), CONTEXT_EXCEEDED) from exc
-            if not (reason := _lacks(str(exc))):
-                raise
-            self._stop_chatting(reason)
-            raise ChatUnsupported(reason, reason) from exc
+            raise error from exc
+        self._note_success()
 
     def _check(self, body: Mapping[str, Any], response: requests.Response) -> None:
         """Raises BackendError for an error's status, by what the server says."""
@@ -243,6 +245,17 @@ class ChatServer(ModelServer):
             if NO_MODEL.search(words):
                 raise
             raise ChatUnsupported(_NO_CHATS, _NO_CHATS) from exc
+
+    def _note_refusal(self) -> None:
+        with self._learning:
+            self._refusals += 1
+            is_last = self._refusals >= _MOST_REFUSALS
+        if is_last:
+            self._stop_chatting("it refuses chat after chat")
+
+    def _note_success(self) -> None:
+        with self._learning:
+            self._refusals = 0
 
     def _stop_chatting(self, reason: str) -> None:
         with self._learning:
@@ -275,6 +288,19 @@ class _FieldsRefused(BackendError):
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__("it refuses fields")
         self.names = names
+
+
+def _explained(error: BackendError) -> BackendError:
+    """What the first event of an answer means, where it is an error: the status was a success's.
+
+    LM Studio refuses a path that it does not know like this.
+    """
+    if isinstance(error, JobRefused | ChatUnsupported):
+        return error
+    if OVERFLOW.search(str(error)):
+        return ContextExceeded(str(error), CONTEXT_EXCEEDED)
+    reason = _lacks(str(error))
+    return ChatUnsupported(reason, reason) if reason else error
 
 
 def _lacks(words: str) -> str:
