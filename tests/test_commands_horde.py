@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from horde_proxy.app.runtime import open_horde_store
 from horde_proxy.commands import check
 from horde_proxy.commands.cli import main
 from horde_proxy.commands.horde_welcome import horde_lines, reachable_url
 from horde_proxy.config import Config, exposures, load
 from horde_proxy.config.owner_key import keep_owner_key
+from horde_proxy.private_horde import PrivateHorde
+from horde_proxy.private_horde.store.opening import open_store
 from tests.support import World
 
 KEY = "0123456789abcdefghijkl"
@@ -156,10 +162,6 @@ def test_a_key_file_that_others_may_read_is_found(tmp_path: Path) -> None:
 
 
 def test_the_owner_comes_in_with_the_key_of_the_file_until_it_is_replaced(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from horde_proxy.app.runtime import open_horde_store
-
     world = World(private_horde={"enabled": True, "database": f"sqlite:///{tmp_path}/horde.db"})
     world.runtime = replace(world.runtime, open_horde_store=open_horde_store)
 
@@ -215,3 +217,121 @@ def test_options_of_serving_go_with_no_command(environ: dict[str, str]) -> None:
     result = run("--bind", "127.0.0.1:1", "news", "list", env=environ)
     assert result.exit_code == 2
     assert "--bind and --log-format go with no command" in result.stderr
+
+
+class Shell:
+    """Runs `horde-proxy horde ...` for a horde in a file."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.env = env
+
+    def out(self, *words: str, text: str = "") -> str:
+        """What a command writes to stdout. It must succeed."""
+        result = CliRunner().invoke(main, ["horde", *words], env=self.env, input=text)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.out(*words, "--json"))
+
+    def error(self, *words: str) -> str:
+        """The error of a command that fails."""
+        result = CliRunner().invoke(main, ["horde", *words], env=self.env)
+        assert result.exit_code == 1, result.output
+        return result.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def shell(environ: dict[str, str]) -> Shell:
+    return Shell({**environ, "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true"})
+
+
+@pytest.fixture
+def running(environ: dict[str, str]) -> Iterator[PrivateHorde]:
+    """The horde while it runs in another process."""
+    store = open_store(environ["HORDE_PROXY_PRIVATE_HORDE__DATABASE"])
+    yield PrivateHorde(store=store)
+    store.close()
+
+
+def test_news_are_published_listed_and_deleted(shell: Shell, running: PrivateHorde) -> None:
+    shell.out("news", "add", "First", "words")
+    shell.out("news", "add", "Second", "-", "--tag", "a", "--link", "https://x", text="of stdin\n")
+    [second, first] = running.moderation.news()
+    assert (first["title"], first["newspiece"], first["importance"]) == (
+        "First",
+        "words",
+        "Information",
+    )
+    assert (second["newspiece"], second["tags"], second["more_info_urls"]) == (
+        "of stdin",
+        ["a"],
+        ["https://x"],
+    )
+    rows = [line.split() for line in shell.out("news", "list").splitlines()]
+    assert [(row[0], row[-1]) for row in rows] == [("ID", "TITLE"), ("2", "Second"), ("1", "First")]
+    shell.out("news", "delete", "1")
+    assert [item["id"] for item in shell.json("news", "list")] == [2]
+    assert shell.error("news", "delete", "1") == "Error: News with ID '1' not found."
+
+
+def test_a_field_that_a_route_would_refuse_is_named(shell: Shell) -> None:
+    assert shell.error("news", "add", "", "words").startswith("title: ")
+
+
+def test_filters_are_added_tried_and_deleted(shell: Shell, running: PrivateHorde) -> None:
+    shell.out("filters", "add", "bad(word|phrase)", "--replacement", "nice")
+    shell.out("filters", "add", "worse", "--type", "20", "--description", "insults")
+    [nice, worse] = shell.json("filters", "list")
+    assert (nice["regex"], nice["replacement"], nice["filter_type"]) == (
+        "bad(word|phrase)",
+        "nice",
+        10,
+    )
+    assert (worse["id"], worse["filter_type"], worse["description"]) == ("2", 20, "insults")
+    assert [match["id"] for match in shell.json("filters", "test", "a BADWORD")] == ["1"]
+    running.add_account(KEY, "ann", roles=("moderator",))
+    assert running.moderation.test_prompt(KEY, {"prompt": "worse"})["matches"] == ["worse"]
+    shell.out("filters", "delete", "1")
+    lines = shell.out("filters", "list").splitlines()
+    assert [line.split()[0] for line in lines] == ["ID", "2"]
+    assert shell.error("filters", "add", "(") == "Error: The regex is not valid: missing ): ("
+
+
+def test_modes_are_shown_and_switched(shell: Shell, running: PrivateHorde) -> None:
+    assert shell.out("modes").split() == [
+        "maintenance_mode",
+        "off",
+        "invite_only_mode",
+        "off",
+        "raid_mode",
+        "off",
+    ]
+    shell.out("modes", "--maintenance", "on")
+    assert running.maintenance
+    assert shell.json("modes", "--maintenance", "off", "--invite-only", "on") == {
+        "maintenance_mode": False,
+        "invite_only_mode": True,
+        "raid_mode": False,
+    }
+
+
+def test_addresses_are_put_into_time_out(shell: Shell, running: PrivateHorde) -> None:
+    shell.out("timeouts", "add", "198.51.100.0/24", "--hours", "2")
+    running.add_account(KEY, "ann", roles=("moderator",))
+    [timeout] = running.operations.timeouts_of(KEY, "198.51.100.7")
+    assert (timeout["ipaddr"], 7190 < timeout["seconds"] <= 7200) == ("198.51.100.0/24", True)
+    assert shell.out("timeouts", "list").splitlines()[1].split()[0] == "198.51.100.0/24"
+    assert shell.error("timeouts", "add", "nowhere") == "Error: Invalid IP Address"
+    shell.out("timeouts", "delete", "198.51.100.0/24")
+    assert shell.json("timeouts", "list") == []
+
+
+def test_a_file_before_the_command_is_the_commands(environ: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        f"[private_horde]\nenabled = true\ndatabase = 'sqlite:///{tmp_path}/other.db'\n"
+    )
+    Shell({}).out("--config", str(file), "news", "add", "t", "words")
+    assert Shell({}).json("--config", str(file), "news", "list")[0]["title"] == "t"
+    assert Shell(environ).json("news", "list") == []

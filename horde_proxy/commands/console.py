@@ -6,6 +6,7 @@ would obey in them is escaped here.
 
 from __future__ import annotations
 
+import json
 from shutil import get_terminal_size
 from typing import Any
 
@@ -17,6 +18,11 @@ from horde_proxy import printable
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
     """Print a text, which may have lines, to stdout or stderr."""
     click.echo(printable.lines(text), err=err, nl=nl)
+
+
+def print_json(body: Any) -> None:
+    """Print a JSON document to stdout."""
+    echo(json.dumps(body, indent=2))
 
 
 def say(text: str) -> None:

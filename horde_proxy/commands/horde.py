@@ -29,7 +29,8 @@ _DEFAULTS = {"access": {"mode": "passthrough"}}
 address without further settings: a client without a key gets no answers."""
 
 _SUBCOMMANDS = {
-    name: f"horde_proxy.commands.horde_rules:{name}" for name in ("filters", "modes", "news")
+    name: f"horde_proxy.commands.horde_rules:{name}"
+    for name in ("filters", "modes", "news", "timeouts")
 }
 
 

@@ -60,7 +60,10 @@ def open_horde(settings: Config) -> Iterator[PrivateHorde]:
             access=access_rules(settings),
             kudos=settings.private_horde.kudos == "on",
         )
-    except (DatabaseError, HordeError) as exc:
+    except HordeError as exc:
+        fields = "".join(f"\n{name}: {reason}" for name, reason in (exc.errors or {}).items())
+        raise click.ClickException(f"{exc}{fields}") from exc
+    except DatabaseError as exc:
         raise click.ClickException(str(exc)) from exc
     finally:
         store.close()

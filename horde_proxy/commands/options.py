@@ -13,6 +13,7 @@ config_option = click.option(
     "--config", "path", metavar="FILE", help="Settings, TOML or Python [HORDE_PROXY_CONFIG]."
 )
 bind_option = click.option("--bind", metavar="HOST:PORT", help="Where to listen.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
 log_format_option = click.option(
     "--log-format", type=click.Choice(["text", "json"]), help="How to log to stderr."
 )

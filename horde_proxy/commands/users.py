@@ -5,7 +5,6 @@ They work beside a running horde, which sees each change with the next call.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -14,17 +13,15 @@ from typing import Any
 
 import click
 
-from horde_proxy.commands.console import echo, say
+from horde_proxy.commands.console import echo, print_json, say
 from horde_proxy.commands.horde_database import stored_horde
-from horde_proxy.commands.options import config_option
+from horde_proxy.commands.options import config_option, json_option
 from horde_proxy.commands.table import aligned
 from horde_proxy.private_horde.administration import Administration
 from horde_proxy.private_horde.registration import DEFAULT_DAYS, MOST_USES
 from horde_proxy.private_horde.roles import ADMIN, ROLES
 
 _ROTATE = "All other keys stop working but the settings' key, which is changed there."
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
 
 
 def _finite(_: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -49,7 +46,7 @@ def users() -> None:
 @click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Also this role.")
 @_kudos_option
 @click.option("--contact", default="", help="Where its moderators find the person.")
-@_json_option
+@json_option
 @config_option
 def add_user(
     name: str,
@@ -65,21 +62,21 @@ def add_user(
     with _horde(path) as horde:
         user = horde.add(name, roles=roles, kudos=kudos or 0.0, contact=contact)
     if as_json:
-        _print_json(user)
+        print_json(user)
         return
     echo(user["api_key"])
     say(f"This is the key of {user['username']}. It cannot be shown again.")
 
 
 @users.command("list")
-@_json_option
+@json_option
 @config_option
 def list_users(as_json: bool, path: str | None) -> None:
     """List all accounts, the oldest first."""
     with _horde(path) as horde:
         accounts = horde.users()
     if as_json:
-        _print_json(accounts)
+        print_json(accounts)
         return
     rows = [("NAME", "SINCE", "KUDOS", "WORKERS", "REQUESTS", "KEYS", "ROLES", "STATE")]
     rows += [_row(user) for user in accounts]
@@ -107,7 +104,7 @@ def _state(user: dict[str, Any]) -> str:
 
 @users.command("show")
 @click.argument("name")
-@_json_option
+@json_option
 @config_option
 def show_user(name: str, as_json: bool, path: str | None) -> None:
     """Show an account: NAME is its name, its name with number (ann#3), or its number."""
@@ -131,7 +128,7 @@ def show_user(name: str, as_json: bool, path: str | None) -> None:
 @click.option("--note", default="", help="What it is for.")
 @click.option("--list", "is_list", is_flag=True, help="List the invitations that still work.")
 @click.option("--withdraw", type=int, metavar="ID", help="Make an invitation useless.")
-@_json_option
+@json_option
 @config_option
 def invite(
     uses: int,
@@ -157,7 +154,7 @@ def invite(
 
 def _print_invitation(invitation: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        _print_json(invitation)
+        print_json(invitation)
         return
     echo(invitation["invitation"])
     end = "It has no end" if invitation["expires"] is None else f"It ends {_time(invitation)}"
@@ -170,7 +167,7 @@ def _print_invitation(invitation: dict[str, Any], as_json: bool) -> None:
 
 def _print_invitations(invitations: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        _print_json(invitations)
+        print_json(invitations)
         return
     rows = [("ID", "USES LEFT", "ENDS", "KUDOS", "NOTE")]
     for one in invitations:
@@ -185,7 +182,7 @@ def _print_invitations(invitations: list[dict[str, Any]], as_json: bool) -> None
 @_kudos_option
 @click.option("--monthly", type=int, metavar="N", help="Kudos to add to those of each month.")
 @click.option("--concurrency", type=click.IntRange(0, 10_000), help="Results that may wait.")
-@_json_option
+@json_option
 @config_option
 def grant(
     name: str,
@@ -212,7 +209,7 @@ def grant(
 @users.command("revoke")
 @click.argument("name")
 @click.argument("role", type=click.Choice(ROLES))
-@_json_option
+@json_option
 @config_option
 def revoke(name: str, role: str, as_json: bool, path: str | None) -> None:
     """Take a role from an account."""
@@ -226,7 +223,7 @@ def _changing_command(command: str, sentence: str, fields: dict[str, Any]) -> No
 
     @users.command(command, help=sentence)
     @click.argument("name")
-    @_json_option
+    @json_option
     @config_option
     def change(name: str, as_json: bool, path: str | None) -> None:
         with _horde(path) as horde:
@@ -241,7 +238,7 @@ _changing_command("restore", "Take back a deletion.", {"undelete": True})
 
 @users.command("delete")
 @click.argument("name")
-@_json_option
+@json_option
 @config_option
 def delete(name: str, as_json: bool, path: str | None) -> None:
     """Mark an account as deleted; a month later, the same command wipes it."""
@@ -255,7 +252,7 @@ def delete(name: str, as_json: bool, path: str | None) -> None:
 @click.option("--label", default="", help="What the key is for, such as a device.")
 @click.option("--rotate", is_flag=True, help=_ROTATE)
 @click.option("--delete", "fingerprint", metavar="FINGERPRINT", help="Delete a key (`users show`).")
-@_json_option
+@json_option
 @config_option
 def key(
     name: str,
@@ -273,7 +270,7 @@ def key(
             return
         made = horde.make_key(name, label, rotate=rotate)
     if as_json:
-        _print_json(made)
+        print_json(made)
         return
     echo(made["api_key"])
     say(f"This is a key of {made['username']}. It cannot be shown again.")
@@ -288,7 +285,7 @@ def _horde(path: str | None) -> Iterator[Administration]:
 
 def _print_user(user: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        _print_json(user)
+        print_json(user)
         return
     monthly = user["monthly_kudos"]
     rows = [
@@ -313,10 +310,6 @@ def _key(one: dict[str, Any]) -> str:
     made = f"{one['fingerprint']}, made {_day(one['created'])}"
     name = one["name"] or (f"of the {one['origin']}" if one["origin"] else "")
     return f"{made}, {name}" if name else made
-
-
-def _print_json(body: Any) -> None:
-    echo(json.dumps(body, indent=2))
 
 
 def _day(seconds: float) -> str:

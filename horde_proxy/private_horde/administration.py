@@ -23,7 +23,7 @@ Begin = Callable[[], AbstractContextManager[Operation]]
 _PAGE = 500
 """Accounts that are read at a time."""
 
-_OPERATOR = HordeAccount(-1, "operator", 0.0, roles=ROLES)
+OPERATOR = HordeAccount(-1, "operator", 0.0, roles=ROLES)
 """Whoever may write to the database has all rights."""
 _MADE_BY_OPERATOR = 0
 """The account that made the operator's invitations: nobody's."""
@@ -76,7 +76,7 @@ class Administration:
         """An account after changes as PUT users/{id} makes them."""
         with self._changing() as op:
             account = _locked(op, who)
-            membership.change(op, _OPERATOR, account, fields)
+            membership.change(op, OPERATOR, account, fields)
             return _shown(op, account)
 
     def set_role(self, who: str, role: str, has_it: bool) -> Body:
@@ -91,7 +91,7 @@ class Administration:
         """An account after it was marked as deleted, or wiped a month later."""
         with self._changing() as op:
             account = _locked(op, who)
-            membership.delete(op, _OPERATOR, account)
+            membership.delete(op, OPERATOR, account)
             return _shown(op, account)
 
     def make_key(self, who: str, name: str = "", *, rotate: bool = False) -> Body:

@@ -50,6 +50,7 @@ from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.moderation import Moderation
 from horde_proxy.private_horde.operation import AccessRules, Operation, Rulebook
 from horde_proxy.private_horde.operations import Operations
+from horde_proxy.private_horde.operator_rules import OperatorRules
 from horde_proxy.private_horde.people import People
 from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits, RateLimitState
 from horde_proxy.private_horde.records import (
@@ -167,7 +168,7 @@ class PrivateHorde:
         begin = self._changing, self._reading
         self.people, self.fleet = People(*begin), Fleet(*begin)
         self.moderation, self.operations = Moderation(*begin), Operations(*begin)
-        self.administration = Administration(*begin)
+        self.administration, self.operator_rules = Administration(*begin), OperatorRules(*begin)
 
     def _open_streams(self, rules: StreamRules, clock: Callable[[], float]) -> Streams:
         """What it offers beyond AI-Horde's API."""
