@@ -35,10 +35,10 @@ from horde_proxy.private_horde.records import (
 )
 from horde_proxy.private_horde.signals import QUEUE, request_topic
 from horde_proxy.private_horde.store.base import KeyTaken, Store
+from horde_proxy.private_horde.store.connections import Line
 from horde_proxy.private_horde.store.kinds import KINDS
 from horde_proxy.private_horde.store.memory import MemoryStore
 from horde_proxy.private_horde.store.opening import open_store
-from horde_proxy.private_horde.store.postgresql import _Line
 from horde_proxy.private_horde.store.tables import SCHEMA, TABLES, WAITING
 
 OWNER = "<owner-apikey>"
@@ -610,7 +610,7 @@ def test_transactions_of_several_threads_are_committed_together(url: str) -> Non
 
 
 def test_threads_get_a_place_in_the_order_in_which_they_came() -> None:
-    line, order = _Line(1), []
+    line, order = Line(1), []
 
     def work(number: int) -> None:
         with line:

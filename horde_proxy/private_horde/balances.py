@@ -163,12 +163,6 @@ def release(op: Operation, request: TextRequest) -> None:
         request.key_held = 0.0
 
 
-def lock_shared_key(op: Operation, request: TextRequest) -> None:
-    """Lock the shared key of a request, if it has one: its row comes before those of workers."""
-    if request.shared_key is not None:
-        op.tx.lock(HordeSharedKey, request.shared_key)
-
-
 def _spend(
     op: Operation,
     key_id: str | None,

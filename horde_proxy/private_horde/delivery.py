@@ -22,6 +22,7 @@ from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
     HordeAccount,
+    HordeSharedKey,
     Job,
     StoredGeneration,
     TextRequest,
@@ -131,9 +132,8 @@ def find_job(op: Operation, job_id: str, account: HordeAccount) -> tuple[Job, Te
     job = queue.find_job(op, job_id)
     if job.owner_id != account.id:
         raise refusal("WrongCredentials")
-    request = op.tx.lock(TextRequest, job.request_id)
     # Another process may have ended it since.
-    newest = op.tx.lock(Job, job.id)
+    request, newest = op.tx.lock_each((TextRequest, job.request_id), (Job, job.id))
     if request is None or newest is None:
         raise refusal("InvalidJobID", id=job_id)
     overdue = newest.deadline is not None and newest.deadline <= op.now
@@ -156,8 +156,9 @@ def deliver(
 
     `fields`: see `schema.GENERATION`; `chat` is their text as it was read, for a chat.
     """
+    # All at once: many transactions wait for the accounts, as long as this one holds them.
+    op.tx.lock_each(*_rows_of(job, request))
     accounts_of = op.tx.lock_all(HordeAccount, sorted({job.owner_id, request.account_id}))
-    balances.lock_shared_key(op, request)
     worker = op.tx.lock(Worker, job.worker_id)
     if worker is None:
         raise refusal("InvalidJobID", id=job.id)
@@ -206,6 +207,16 @@ def _generation(
         worker.name,
         chat.result if chat else {},
     )
+
+
+def _rows_of(job: Job, request: TextRequest) -> list[tuple[type[Any], Any]]:
+    """What a delivery changes besides its request, in the order of locks."""
+    rows: list[tuple[type[Any], Any]] = [
+        (HordeAccount, account_id) for account_id in sorted({job.owner_id, request.account_id})
+    ]
+    if request.shared_key is not None:
+        rows.append((HordeSharedKey, request.shared_key))
+    return [*rows, (Worker, job.worker_id)]
 
 
 def _reward(op: Operation, worker: Worker, job: Job, request: TextRequest, text: int) -> float:

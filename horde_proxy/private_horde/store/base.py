@@ -55,6 +55,10 @@ class Tx(ABC):
     def try_lock(self, kind: type[R], key: Any) -> R | None:
         """As `lock`, but None if another transaction holds the record."""
 
+    def lock_each(self, *wanted: tuple[type[Any], Any]) -> list[Any]:
+        """As `lock` for several records (kind, key), in this order; in one exchange if possible."""
+        return [self.lock(kind, key) for kind, key in wanted]
+
     @abstractmethod
     def lock_all(self, kind: type[R], keys: Sequence[Any]) -> dict[Any, R]:
         """As `lock` for several records, by key. They are locked in order of their keys."""

@@ -23,7 +23,9 @@ class Kind:
     fields that callers choose, so that another record may have the same already. `indexes` are the
     fields that `Tx.find` may be asked for. `due` is the field with the time when something has to
     happen to the record; None in that field means never. `counters` are numbers that transactions
-    change at the same time: what is stored is the difference, not the new value.
+    change at the same time: what is stored is the difference, not the new value. `parent` is the
+    kind and the field with the key of a record that callers of `Tx.get` need next; a store may
+    read both at once.
     """
 
     record: type[Any]
@@ -34,6 +36,7 @@ class Kind:
     indexes: tuple[str, ...] = ()
     due: str | None = None
     counters: tuple[str, ...] = ()
+    parent: tuple[type[Any], str] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,7 +75,13 @@ _ALL = (
     Kind(records.Job, indexes=("request_id",), due="deadline"),
     Kind(records.GrowingText, ("request_id", "slot"), indexes=("request_id",)),
     Kind(records.StoredGeneration, ("job_id",), indexes=("request_id",)),
-    Kind(records.AccountKey, ("digest",), unique=("digest",), indexes=("account_id",)),
+    Kind(
+        records.AccountKey,
+        ("digest",),
+        unique=("digest",),
+        indexes=("account_id",),
+        parent=(records.HordeAccount, "account_id"),
+    ),
     Kind(records.Invitation, numbered=True, unique=("digest",), indexes=("digest",)),
     Kind(records.KudosTransfer, numbered=True, indexes=("sender_id",)),
     Kind(

@@ -26,6 +26,9 @@ Values = Mapping[str, Any]
 _PAGES = (4, 32, 256)
 """Rows of the first, the second, and each further page of the queue: one of the first is taken."""
 
+_FEW = 4
+"""Models of a worker, with "" for any."""
+
 _OPEN = "expires IS NOT NULL AND NOT faulted AND finished < n"
 """TextRequest.open, as in the index horde_requests_open."""
 
@@ -46,6 +49,9 @@ class Driver(Protocol):
 
     def rows(self, sql: str, values: Values) -> Sequence[Row]:
         """The rows of a statement."""
+
+    def read(self, statements: Sequence[tuple[str, Values]]) -> list[Sequence[Row]]:
+        """The rows of several statements, in one exchange."""
 
     def execute(self, sql: str, values: Values) -> int:
         """The number of rows that a statement has changed."""
@@ -87,38 +93,59 @@ class SqlTx(Tx):
         held = self._held.get((kind, key))
         if held is not None:
             return None if held.is_deleted else held.record
-        return self._read(kind, key, "")
+        return self._read(kind, key)
 
     def lock(self, kind: type[R], key: Any) -> R | None:
-        return self._lock(kind, key, "FOR UPDATE")
+        return self._lock_each([(kind, key)], "FOR UPDATE")[0]  # type: ignore[no-any-return]
 
     def try_lock(self, kind: type[R], key: Any) -> R | None:
-        return self._lock(kind, key, "FOR UPDATE SKIP LOCKED")
+        mode = "FOR UPDATE SKIP LOCKED"
+        return self._lock_each([(kind, key)], mode)[0]  # type: ignore[no-any-return]
+
+    def lock_each(self, *wanted: tuple[type[Any], Any]) -> list[Any]:
+        return self._lock_each(wanted, "FOR UPDATE")
 
     def lock_all(self, kind: type[R], keys: Sequence[Any]) -> dict[Any, R]:
-        records = {key: self.lock(kind, key) for key in sorted(keys)}
-        return {key: record for key, record in records.items() if record is not None}
+        keys = sorted(keys)
+        records = self.lock_each(*((kind, key) for key in keys))
+        return {key: record for key, record in zip(keys, records, strict=True) if record}
 
-    def _lock(self, kind: type[R], key: Any, mode: str) -> R | None:
+    def _lock_each(self, wanted: Sequence[tuple[type[Any], Any]], mode: str) -> list[Any]:
         # A transaction of SQLite that may write keeps all others from writing.
         if not self._driver.is_postgresql:
-            return self.get(kind, key)
-        held = self._held.get((kind, key))
-        if held is not None and (held.is_locked or held.is_deleted):
-            return None if held.is_deleted else held.record
-        # What it has changed would be lost when the row is read again.
-        self.flush()
-        record = self._read(kind, key, mode)
-        if record is not None:
-            self._held[kind, key].is_locked = True
-        return record
+            return [self.get(kind, key) for kind, key in wanted]
+        new = [pair for pair in wanted if not self._is_locked(pair)]
+        if new:
+            # What it has changed would be lost when the rows are read again.
+            self.flush()
+            statements = [self._by_key(kind, key, mode) for kind, key in new]
+            for (kind, _), rows in zip(new, self._driver.read(statements), strict=True):
+                for record in self._hold_all(kind, rows):
+                    self._held[kind, KINDS[kind].key_of(record)].is_locked = True
+        held = (self._held.get(pair) for pair in wanted)
+        return [None if h is None or not h.is_locked or h.is_deleted else h.record for h in held]
 
-    def _read(self, kind: type[R], key: Any, mode: str) -> R | None:
+    def _is_locked(self, pair: tuple[type[Any], Any]) -> bool:
+        held = self._held.get(pair)
+        return held is not None and (held.is_locked or held.is_deleted)
+
+    def _by_key(self, kind: type[Any], key: Any, mode: str = "") -> tuple[str, Values]:
+        """The statement that reads one row."""
         sql = RECORD_SQL[kind]
         names = sql.kind.key
         values = (key,) if len(names) == 1 else key
         equals = {name: sql.dump(name, value) for name, value in zip(names, values, strict=True)}
-        rows = self._driver.rows(f"{sql.by_key} {mode}" if mode else sql.by_key, equals)
+        return f"{sql.by_key} {mode}" if mode else sql.by_key, equals
+
+    def _read(self, kind: type[R], key: Any) -> R | None:
+        text, equals = self._by_key(kind, key)
+        parent = KINDS[kind].parent
+        if parent is None:
+            rows = self._driver.rows(text, equals)
+        else:
+            statements = [(text, equals), (RECORD_SQL[kind].parent_by_key, equals)]
+            rows, parents = self._driver.read(statements)
+            self._hold_all(parent[0], parents)
         return self._hold(kind, rows[0]) if rows else None
 
     def find(self, kind: type[R], **equals: Any) -> list[R]:
@@ -216,8 +243,13 @@ class SqlTx(Tx):
 
     def flush(self) -> None:
         """Write all changes."""
+        if writes := self.take_writes():
+            self._driver.write(writes)
+
+    def take_writes(self) -> Sequence[tuple[str, Values]]:
+        """The statements that write all changes; the caller executes them."""
         if self._is_clean:
-            return
+            return ()
         self._is_clean = True
         kinds = {type(record) for record in self._added}
         kinds.update(type(held.record) for held in self._saved)
@@ -235,8 +267,7 @@ class SqlTx(Tx):
         self._counts.clear()
         self._deleted.clear()
         writes, self._writes = self._writes, []
-        if writes:
-            self._driver.write(writes)
+        return writes
 
     def _delete(self, record: Any) -> None:
         sql = RECORD_SQL[type(record)]
@@ -311,13 +342,20 @@ class SqlTx(Tx):
         self, models: Sequence[str], account_id: int | None = None
     ) -> Iterator[TextRequest]:
         self.flush()
-        wanted = self._wanted(models, account_id)
-        queues = [self._queue_of(model, account_id) for model in wanted]
+        names = dict.fromkeys(["", *map(encodable, models)])
+        # To look whether anybody waits for these models costs as much as a page of some of them.
+        wanted = list(names) if len(names) <= _FEW else self._wanted(list(names), account_id)
+        first = _PAGES[0]
+        pages = self._driver.read([_page(model, account_id, first) for model in wanted])
+        queues = [
+            self._queue_of(model, account_id, page)
+            for model, page in zip(wanted, pages, strict=True)
+            if page
+        ]
         return queues[0] if len(queues) == 1 else _distinct(merge(*queues, key=_order))
 
     def _wanted(self, models: Sequence[str], account_id: int | None) -> list[str]:
-        """Which of these models, and of "" for any, somebody waits for."""
-        names = json.dumps(["", *map(encodable, models)])
+        """Which of these models somebody waits for."""
         source = "json_each(:models) AS served"
         if self._driver.is_postgresql:
             source = "jsonb_array_elements_text(CAST(:models AS jsonb)) AS served (value)"
@@ -325,29 +363,21 @@ class SqlTx(Tx):
             f"SELECT value FROM {source} WHERE EXISTS "
             f"(SELECT 1 FROM {WAITING} WHERE {_of(account_id)}model = served.value)"
         )
-        rows = self._driver.rows(text, {"models": names, "account_id": account_id})
-        return [row[0] for row in rows]
+        values = {"models": json.dumps(models), "account_id": account_id}
+        return [row[0] for row in self._driver.rows(text, values)]
 
-    def _queue_of(self, model: str, account_id: int | None) -> Iterator[TextRequest]:
-        """The queued requests of one model, a page at a time."""
+    def _queue_of(
+        self, model: str, account_id: int | None, rows: Sequence[Row]
+    ) -> Iterator[TextRequest]:
+        """The queued requests of one model, a page at a time; `rows` is the first one."""
         sql = RECORD_SQL[TextRequest]
-        values: dict[str, Any] = {"model": model, "account_id": account_id}
-        after = ""
         for number in range(1_000_000):
-            page = _PAGES[min(number, len(_PAGES) - 1)]
-            text = sql.select(
-                f"WHERE id IN (SELECT request_id FROM {WAITING} "
-                f"WHERE {_of(account_id)}model = :model{after} "
-                "ORDER BY rank, queued_at, request_id LIMIT :page) ORDER BY rank, queued_at, id"
-            )
-            rows = self._driver.rows(text, {**values, "page": page})
             requests = [sql.load(row) for row in rows]
             yield from requests
-            if len(requests) < page:
+            if len(requests) < _PAGES[min(number, len(_PAGES) - 1)]:
                 return
-            last = requests[-1]
-            values |= {"rank": last.rank, "queued_at": last.queued_at, "id": last.id}
-            after = " AND (rank, queued_at, request_id) > (:rank, :queued_at, :id)"
+            size = _PAGES[min(number + 1, len(_PAGES) - 1)]
+            rows = self._driver.rows(*_page(model, account_id, size, after=requests[-1]))
 
     def open_requests(self, account_id: int | None = None) -> list[TextRequest]:
         self.flush()
@@ -403,6 +433,23 @@ class SqlTx(Tx):
 def _of(account_id: int | None) -> str:
     """The beginning of a condition for one account, or for all."""
     return "" if account_id is None else "account_id = :account_id AND "
+
+
+def _page(
+    model: str, account_id: int | None, size: int, after: TextRequest | None = None
+) -> tuple[str, Values]:
+    """The statement that reads a page of the queue of a model."""
+    values = {"model": model, "account_id": account_id, "page": size}
+    rest = ""
+    if after is not None:
+        values |= {"rank": after.rank, "queued_at": after.queued_at, "id": after.id}
+        rest = " AND (rank, queued_at, request_id) > (:rank, :queued_at, :id)"
+    text = RECORD_SQL[TextRequest].select(
+        f"WHERE id IN (SELECT request_id FROM {WAITING} "
+        f"WHERE {_of(account_id)}model = :model{rest} "
+        "ORDER BY rank, queued_at, request_id LIMIT :page) ORDER BY rank, queued_at, id"
+    )
+    return text, values
 
 
 def _order(request: TextRequest) -> tuple[float, float, str]:

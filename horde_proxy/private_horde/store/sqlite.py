@@ -50,6 +50,9 @@ class _SqliteDriver:
     def rows(self, sql: str, values: Values) -> Sequence[Row]:
         return self.connection.execute(sql, values).fetchall()
 
+    def read(self, statements: Sequence[tuple[str, Values]]) -> list[Sequence[Row]]:
+        return [self.rows(sql, values) for sql, values in statements]
+
     def execute(self, sql: str, values: Values) -> int:
         return self.connection.execute(sql, values).rowcount
 

@@ -38,6 +38,7 @@ class RecordSql:
         self.columns = ", ".join(self.names)
         self.is_it = " AND ".join(f"{name} = :{name}" for name in kind.key)
         self.by_key = self.select(f"WHERE {self.is_it}")
+        self.parent_by_key = self._parent_by_key()
         self.delete = f"DELETE FROM {self.table} WHERE {self.is_it}"
         self.insert = self._insert(self.names)
         self.insert_numbered = self._insert(tuple(name for name in self.names if name != "id"))
@@ -69,6 +70,15 @@ class RecordSql:
     def select(self, condition: str) -> str:
         """All columns of the rows with this condition."""
         return f"SELECT {self.columns} FROM {self.table} {condition}"
+
+    def _parent_by_key(self) -> str:
+        """All columns of the parent of the row with this key; "" for a kind without a parent."""
+        if self.kind.parent is None:
+            return ""
+        parent, field = self.kind.parent
+        names, table = ", ".join(KINDS[parent].names), TABLES[parent]
+        key = f"SELECT {field} FROM {self.table} WHERE {self.is_it}"
+        return f"SELECT {names} FROM {table} WHERE id = ({key})"
 
     def find(self, names: tuple[str, ...]) -> str:
         """All columns of the rows with some values, in order of their keys."""
@@ -112,9 +122,10 @@ class RecordSql:
         return record
 
 
-def for_psycopg(sql: str) -> str:
-    """A statement with its parameters as psycopg writes them: %(id)s."""
-    return _PARAMETER.sub(r"%(\1)s", sql)
+def numbered(sql: str) -> tuple[str, tuple[str, ...]]:
+    """A statement with its parameters as PostgreSQL writes them ($1), and their names."""
+    names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
+    return _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql), names
 
 
 def _storable_number(number: int) -> int:
