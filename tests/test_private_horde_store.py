@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields
 from itertools import count
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, cast, get_origin, get_type_hints
 
 import pytest
 from sqlalchemy import inspect
@@ -35,10 +36,13 @@ from horde_proxy.private_horde.records import (
 )
 from horde_proxy.private_horde.signals import QUEUE, request_topic
 from horde_proxy.private_horde.store.base import KeyTaken, Store
-from horde_proxy.private_horde.store.connections import Line
+from horde_proxy.private_horde.store.connections import Connections, Line
+from horde_proxy.private_horde.store.durability import Durability
 from horde_proxy.private_horde.store.kinds import KINDS
+from horde_proxy.private_horde.store.libpq import encoded, type_of
 from horde_proxy.private_horde.store.memory import MemoryStore
 from horde_proxy.private_horde.store.opening import open_store
+from horde_proxy.private_horde.store.statements import numbered
 from horde_proxy.private_horde.store.tables import SCHEMA, TABLES, WAITING
 
 OWNER = "<owner-apikey>"
@@ -628,6 +632,99 @@ def test_threads_get_a_place_in_the_order_in_which_they_came() -> None:
     with line:
         order.append(5)
     assert order[-1] == 5
+
+
+class SlowServer:
+    """A server whose flushes, one at a time, end when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun, self._ends = count(1), threading.Semaphore(0)
+        self.flushes = 0
+        self.failure: Exception | None = None
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def lend(self) -> Iterator[SlowServer]:
+        yield self
+
+    def rows(self, sql: str, values: Any) -> None:
+        self.flushes = next(self.begun)
+        assert self._ends.acquire(timeout=60)
+        if self.failure is not None:
+            raise self.failure
+
+    def end_flush(self) -> None:
+        self._ends.release()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.001)
+
+
+def waiting_flushes(durability: Durability) -> int:
+    return len(durability._changed._waiters)  # type: ignore[attr-defined]
+
+
+def test_a_flush_covers_those_who_came_before_it_began_and_no_others() -> None:
+    server = SlowServer()
+    durability = Durability(cast(Connections, server))
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(durability.flush)
+        wait_until(lambda: server.flushes == 1)
+        # They have committed while the first one was running, which may not have seen that.
+        later = [pool.submit(durability.flush) for _ in range(3)]
+        wait_until(lambda: waiting_flushes(durability) == 3)
+        server.end_flush()
+        first.result(60)
+        wait_until(lambda: server.flushes == 2)
+        assert not any(future.done() for future in later)
+        server.end_flush()
+        for future in later:
+            future.result(60)
+    assert server.flushes == 2
+
+
+def test_a_flush_that_fails_is_an_error_of_all_who_wait_for_it() -> None:
+    server = SlowServer()
+    durability = Durability(cast(Connections, server))
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(durability.flush)
+        wait_until(lambda: server.flushes == 1)
+        later = [pool.submit(durability.flush) for _ in range(2)]
+        wait_until(lambda: waiting_flushes(durability) == 2)
+        server.end_flush()
+        first.result(60)
+        server.failure = DatabaseError("the server is gone")
+        server.end_flush()
+        assert [str(future.exception(60)) for future in later] == ["the server is gone"] * 2
+    server.failure = None
+    server.end_flush()
+    durability.flush()
+
+
+def test_values_go_to_postgresql_with_their_types() -> None:
+    values = [None, "ü\0", True, 5, 5.0, 0.1]
+    assert [encoded(value) for value in values] == [
+        None,
+        "ü\ufffd".encode(),
+        b"True",
+        b"5",
+        b"5.0",
+        b"0.1",
+    ]
+    assert [type_of(value) for value in values] == [0, 0, 16, 20, 701, 701]
+
+
+def test_parameters_are_numbered_by_their_names() -> None:
+    sql = "SELECT CAST(:b AS x), a::text FROM t WHERE a = :a AND c = :b"
+    assert numbered(sql) == (
+        "SELECT CAST($1 AS x), a::text FROM t WHERE a = $2 AND c = $1",
+        ("b", "a"),
+    )
 
 
 def test_a_file_that_is_locked_too_long_is_an_error_and_works_again(

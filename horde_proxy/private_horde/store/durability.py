@@ -6,8 +6,8 @@
 
 A transaction that waits for the disk while it commits keeps its rows locked for some ms more, and
 all others need the rows of accounts. So transactions commit without waiting (`synchronous_commit`
-off): the server writes its log in order, and ends their locks at once. Then their threads wait here,
-and only then anybody gets an answer. What is lost with the server before that was confirmed to
+off): the server writes its log in order, and ends their locks at once. Then threads wait here, and
+only then anybody gets an answer. What is lost with the server before that was confirmed to
 nobody.
 """
 

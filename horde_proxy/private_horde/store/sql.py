@@ -439,7 +439,7 @@ def _page(
     model: str, account_id: int | None, size: int, after: TextRequest | None = None
 ) -> tuple[str, Values]:
     """The statement that reads a page of the queue of a model."""
-    values = {"model": model, "account_id": account_id, "page": size}
+    values: dict[str, Any] = {"model": model, "account_id": account_id, "page": size}
     rest = ""
     if after is not None:
         values |= {"rank": after.rank, "queued_at": after.queued_at, "id": after.id}
