@@ -42,6 +42,7 @@ TABLE = """
 | GET /person | 401 | 403 | yes | yes |
 | GET /invitations | 401 | 403 | yes | yes |
 | GET /filters | 401 | 403 | yes | yes |
+| GET /timeouts | 401 | 403 | yes | yes |
 | GET /rules | 401 | 403 | yes | yes |
 | POST /make-key | 401 | own | own | own |
 | POST /delete-key | 401 | own | own | own |
@@ -63,6 +64,9 @@ TABLE = """
 | POST /change-filter | 401 | 403 | yes | yes |
 | POST /try-prompt | 401 | 403 | yes | yes |
 | POST /delete-filter | 401 | 403 | yes | yes |
+| POST /add-timeout | 401 | 403 | yes | yes |
+| POST /delete-timeout | 401 | 403 | yes | yes |
+| POST /block-worker | 401 | 403 | yes | yes |
 | POST /rest-worker | 401 | 403 | yes | yes |
 | POST /change-worker | 401 | 403 | yes | yes |
 | POST /pause-worker | 401 | 403 | yes | yes |
@@ -98,9 +102,16 @@ class Home:
         self.keys["administrator"] = OWNER
         self.must("PUT", f"users/{self.people['moderator']['id']}", OWNER, moderator=True)
 
-    def must(self, method: str, path: str, key: str | None, **body: Any) -> Any:
-        headers = {"apikey": key} if key else {}
-        response = self.api.open(f"/api/v2/{path}", method=method, json=body, headers=headers)
+    def must(
+        self, method: str, path: str, key: str | None, address: str = "127.0.0.1", **body: Any
+    ) -> Any:
+        response = self.api.open(
+            f"/api/v2/{path}",
+            method=method,
+            json=body,
+            headers={"apikey": key} if key else {},
+            environ_overrides={"REMOTE_ADDR": address},
+        )
         assert response.status_code < 300, response.text
         return response.json
 
@@ -173,7 +184,7 @@ def rows() -> dict[str, dict[str, str]]:
 
 def fields_of(home: Home, browser: Browser) -> dict[str, dict[str, str]]:
     """What a form needs to be accepted, by its action."""
-    home.pop()
+    home.pop(address="203.0.113.9")
     other, worker = str(home.people["other"]["id"]), home.worker()
     invitation = home.must("POST", "invitations", OWNER)["id"]
     key = browser.post("make-key", name="second")
@@ -203,6 +214,9 @@ def fields_of(home: Home, browser: Browser) -> dict[str, dict[str, str]]:
         "change-filter": {**ids["filter"], "regex": "bombs"},
         "try-prompt": {"prompt": "a bomb"},
         "delete-filter": ids["filter"],
+        "add-timeout": {"ipaddr": "198.51.100.7", "hours": "2"},
+        "delete-timeout": {"ipaddr": "198.51.100.7"},
+        "block-worker": {"id": worker, "days": "1"},
         "delete-key": {"fingerprint": "".join(keys)},
         "change-shared-key": {"fingerprint": "".join(shared_keys), "kudos": "10"},
         "delete-shared-key": {"fingerprint": "".join(shared_keys)},
@@ -728,6 +742,26 @@ def test_a_moderator_adds_tries_changes_and_deletes_a_filter(home: Home) -> None
     assert "Words of this prompt are replaced." in replaced.text
     assert sent(browser, "filters", "delete-filter").status_code == 303
     assert "There is no filter" in browser.get("filters").text
+
+
+def test_a_moderator_keeps_addresses_out(home: Home) -> None:
+    home.pop(address="203.0.113.9")
+    browser = home.browser("moderator")
+    wrong = sent(browser, "timeouts", "add-timeout", ipaddr="nowhere", hours="3")
+    form = form_in(wrong, "add-timeout")
+    assert "Write an address such as 203.0.113.9, or a network, 198.51.100.0/24." in form
+    assert ('value="nowhere"' in form, 'value="3"' in form) == (True, True)
+    begun = sent(browser, "timeouts", "add-timeout", ipaddr="198.51.100.7/24", hours="72")
+    assert begun.status_code == 303
+    assert re.search(
+        r"198\.51\.100\.0/24</b> <span.*?>for 3 days more", browser.get("timeouts").text
+    )
+    assert "from 203.0.113.9" in browser.get("workers").text
+    assert "203.0.113.9" not in home.browser("other").get("workers").text
+    assert sent(browser, "workers", "block-worker", days="1").status_code == 303
+    for _ in range(2):
+        assert sent(browser, "timeouts", "delete-timeout").status_code == 303
+    assert "There is none." in browser.get("timeouts").text
 
 
 def test_a_request_that_no_worker_takes_says_so(home: Home) -> None:

@@ -210,6 +210,20 @@ def _try_prompt(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> dict[
     return {"matches": [item for item in filters if item["regex"] in expressions]}
 
 
+def _add_timeout(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    body = {"ipaddr": forms.text(form, "ipaddr"), **forms.filled(hours=forms.number(form, "hours"))}
+    horde.operations.add_timeout(visitor.key, body)
+
+
+def _delete_timeout(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    horde.operations.delete_timeout(visitor.key, {"ipaddr": forms.text(form, "ipaddr")})
+
+
+def _block_worker(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
+    body = forms.filled(days=forms.number(form, "days"))
+    horde.operations.block_worker(visitor.key, forms.text(form, "id"), body)
+
+
 def _publish_news(horde: PrivateHorde, visitor: HordeVisitor, form: Form) -> None:
     horde.moderation.publish_news(visitor.key, forms.news(form))
 
@@ -247,6 +261,9 @@ ACTIONS: Mapping[str, Action] = {
     "change-filter": Action("filters", _change_filter, "The filter was changed."),
     "delete-filter": Action("filters", _delete_filter, "The filter was deleted."),
     "try-prompt": Action("filters", _try_prompt),
+    "add-timeout": Action("timeouts", _add_timeout, "The time-out has begun."),
+    "delete-timeout": Action("timeouts", _delete_timeout, "The time-out has ended."),
+    "block-worker": Action("workers", _block_worker, "The time-out of its address has begun."),
     "set-mode": Action("rules", _set_mode, "The mode was changed."),
     "change-person": Action("person", _change_person, "The account was changed."),
     "block": Action("person", _block, "The account was changed."),

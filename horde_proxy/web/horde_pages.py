@@ -101,6 +101,7 @@ PAGES: Mapping[str, Page] = {
     ),
     "invitations": Page("Invitations", horde_tables.invitations, moderators=True),
     "filters": Page("Filters", horde_tables.filters, moderators=True, arguments=(PAGE,)),
+    "timeouts": Page("Time-outs", horde_tables.timeouts, moderators=True, arguments=(PAGE,)),
     "rules": Page("Rules", horde_tables.rules, moderators=True),
 }
 """All pages of somebody who has signed in, by the last part of their paths."""

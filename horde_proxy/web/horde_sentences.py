@@ -37,9 +37,10 @@ _SENTENCES: Mapping[str, str] = {
     "RequestNotFound": "There is no such request. It may have ended meanwhile.",
     "TeamNotFound": "There is no such team. It may have been deleted meanwhile.",
     "WorkerNotFound": "There is no such worker. It may have been deleted meanwhile.",
+    "Invalid IP Address": "Write an address such as 203.0.113.9, or a network, 198.51.100.0/24.",
     "UntrustedTeamCreation": "Only trusted members found teams. Ask a moderator to trust you.",
 }
-"""What pages say instead of the API's message, by its code (rc)."""
+"""What pages say instead of the API's message, by its code (rc), or by the message itself."""
 
 _LABELS: Mapping[str, str] = {
     "admin_comment": "Comment",
@@ -48,9 +49,11 @@ _LABELS: Mapping[str, str] = {
     "days": "Days",
     "description": "What it is for",
     "expiry": "How long",
+    "hours": "Hours",
     "importance": "Kind",
     "info": "Info",
     "invitation": "Invitation",
+    "ipaddr": "Address",
     "kudos": "Kudos",
     "max_requests": "Requests",
     "max_text_tokens": "Tokens of a request",
@@ -92,7 +95,7 @@ def read_sentence(error: HordeError) -> str:
     if error.errors:
         faults = "; ".join(_fault(field, text) for field, text in error.errors.items())
         return f"Please correct: {faults}."
-    return _SENTENCES.get(error.rc or "", error.message)
+    return _SENTENCES.get(error.rc or "") or _SENTENCES.get(error.message, error.message)
 
 
 def _fault(field: str, text: str) -> str:

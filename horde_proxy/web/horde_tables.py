@@ -26,7 +26,7 @@ Arguments = Mapping[str, str]
 _PER_PAGE = 25
 """Accounts of a page of GET users."""
 _MOST_ROWS = 100
-"""Filters of a page: each has forms of its own."""
+"""Filters or time-outs of a page: each has forms of its own."""
 
 _REASONS = {
     "opening": "what the account began with",
@@ -89,6 +89,11 @@ def filters(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) ->
     """The filters of prompts, the newest first."""
     newest = horde.moderation.filters(visitor.key)[::-1]
     return {"page": page_of(newest, arguments, _MOST_ROWS)}
+
+
+def timeouts(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
+    """The addresses that are in time-out, the longest first."""
+    return {"page": page_of(horde.operations.timeouts(visitor.key), arguments, _MOST_ROWS)}
 
 
 def people(horde: PrivateHorde, visitor: HordeVisitor, arguments: Arguments) -> Facts:
