@@ -13,7 +13,7 @@ from horde_proxy.errors import ContextLengthExceeded, ProxyError
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem
-from tests.support import PieceByPiece, Scripted, World
+from tests.support import HORDE_URL, OWNER_KEY, PieceByPiece, Scripted, World
 
 Payload = Mapping[str, Any]
 USAGE = {"prompt_tokens": 21, "completion_tokens": 5}
@@ -524,6 +524,56 @@ def test_a_long_chat_loses_its_oldest_messages_first(world: World) -> None:
     assert len(sent) < len(turns)
     accepted = [item for item in items if isinstance(item, Accepted)][-1]
     assert "oldest were left out" in accepted.headers["X-Horde-Warnings"]
+
+
+def test_an_answer_that_its_server_cannot_continue_goes_on_as_a_text(world: World) -> None:
+    class Stubborn(PieceByPiece):
+        def step(self) -> None:
+            if self._job and self.payloads[-1].get("chat", {}).get("continue"):
+                self._submit(state="faulted", generation="")
+            else:
+                super().step()
+
+    def write(payload: Payload) -> str:
+        return words("It |rains", "length", length) if "chat" in payload else " in Oslo."
+
+    length = {"prompt_tokens": 21, "completion_tokens": 64}
+    worker = Stubborn(world.session, write, 6, is_chat=True, max_length=64)
+    worker.step()
+    world.clock.every_sleep.append(worker.step)
+    for is_streamed in (True, False):
+        whole = answer(world, max_tokens=500, stream=is_streamed)
+        [choice] = whole["choices"]
+        assert choice["message"]["content"] == "It rains in Oslo."
+        assert choice["finish_reason"] == "stop"
+        assert whole["usage"]["completion_tokens"] == 64 + 3
+
+
+def test_a_correction_in_words_comes_after_what_was_sent(world: World) -> None:
+    hire(world, transcript.line({"content": "I look."}) + call("{}", "news"), words("It rains."))
+    [choice] = answer(world, tools=[WEATHER])["choices"]
+    # A call of a tool that does not exist is worse than words.
+    assert choice["message"]["content"] == "I look.\n\nIt rains."
+    assert choice["finish_reason"] == "stop"
+
+
+def test_a_worker_that_leaves_before_the_first_word_leaves_it_to_texts(world: World) -> None:
+    worker = PieceByPiece(world.session, lambda _: "", 0, is_chat=True)
+    worker.step()
+    world.employ(Scripted("It rains.", name="test/model"), name="plain")
+    begin, owner = world.clock(), {"apikey": OWNER_KEY}
+    items = stream(world)
+    [entry] = [each for each in _workers(world) if each["name"] == "pieces"]
+    url = f"{HORDE_URL}/api/v2/workers/{entry['id']}"
+    world.session.put(url, json={"maintenance": True}, headers=owner)
+    whole = fold([item for item in items if isinstance(item, dict)])
+    assert whole["choices"][0]["message"]["content"] == "It rains."
+    assert world.clock() - begin < 60
+
+
+def _workers(world: World) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = world.session.get(f"{HORDE_URL}/api/v2/workers?type=text").json()
+    return found
 
 
 def test_a_client_that_leaves_cancels_the_worker(world: World) -> None:

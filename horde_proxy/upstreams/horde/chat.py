@@ -21,8 +21,10 @@ from horde_proxy.protocol.generation_request import GenerationRequest, Message, 
 from horde_proxy.protocol.openai_body import chat_fields
 from horde_proxy.upstreams.horde.text import STREAMED_TEXT, TEXT
 
-CHAT_JOB = replace(TEXT, name="chat")
-STREAMED_CHAT_JOB = replace(STREAMED_TEXT, name="chat")
+_IMPOSSIBLE_PATIENCE = 10.0
+"""Seconds; a private horde's is_possible is exact, and without such a worker a text is quicker."""
+CHAT_JOB = replace(TEXT, name="chat", impossible_patience=_IMPOSSIBLE_PATIENCE)
+STREAMED_CHAT_JOB = replace(STREAMED_TEXT, name="chat", impossible_patience=_IMPOSSIBLE_PATIENCE)
 """The same, read as it grows."""
 _TOO_LONG = "context_length_exceeded"
 """What a worker writes into the metadata of a result where the chat had no room at its server."""

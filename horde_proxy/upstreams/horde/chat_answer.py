@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import starmap
 from typing import Any
 
 from horde_proxy.errors import ProxyError, ToolCallFailed
@@ -43,12 +44,12 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
     """The answer to one plan for a chat.
 
     `as_text` makes the answer that is given instead where workers cannot give this one: it goes on
-    after the content that the client has.
+    after the content that the client has, with so many tokens.
     """
 
     request: GenerationRequest
     writer: ChoiceWriter
-    as_text: Callable[[ChatAnswer, str], TextAnswer]
+    as_text: Callable[[ChatAnswer, str, int | None], TextAnswer]
 
     @property
     def head(self) -> Head:
@@ -59,15 +60,17 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
         """Waitings, Submitteds, and the chunks after the role's; the last one has the usage."""
         try:
             outcomes = yield from self._outcomes()
-        # Before anything was written: workers of texts may do it.
+        # Nothing was written: workers of texts may do it.
         except (NotPossible, Faulted) as exc:
-            text = self._text_answer("")
+            text = self._text_answer()
             if text is None:
                 raise exc
-        else:
-            text = self._text_instead(outcomes)
-        if text is not None:
             yield from text.items()
+            return
+        begun = self._begun(outcomes)
+        text = self._text_answer(begun) if begun or self._is_to_be_text(outcomes) else None
+        if text is not None:
+            yield from self._continued(begun, text)
             return
         for index, outcome in enumerate(outcomes):
             if outcome is None:
@@ -78,17 +81,17 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
 
     def _outcomes(self) -> Steps[list[_Outcome]]:
         """All choices, read, and corrected where they do not fit."""
-        request = self.request
-        is_free = request.tool_choice in ("none", "auto") and request.json_format is None
-        choices = yield from self._answers(self.plan, sends_content=is_free)
+        choices = yield from self._answers(self.plan, sends_content=not self._has_form())
         outcomes: list[_Outcome] = []
         for choice in choices:
             if choice.reason == "content_filter" and not choice.segments:
                 outcomes.append(None)
                 continue
             best, reading = yield from self._read(choice)
-            # What the client has read of the first answer.
-            outcomes.append((replace(best, index=choice.index, sent=choice.sent), reading))
+            if best is not choice:
+                # What the client has read of the first answer.
+                best = replace(best, index=choice.index, sent=choice.sent, is_correction=True)
+            outcomes.append((best, reading))
         return outcomes
 
     def _answers(self, plan: Plan, *, sends_content: bool) -> Steps[list[ChatChoice]]:
@@ -119,10 +122,9 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
         return read_server_answer(self.request, answer.content, calls, cut_off=is_cut)
 
     def _is_cut_off(self, answer: ChatChoice, reading: StructuredReading) -> bool:
-        request = self.request
-        is_form = bool(request.json_format) or request.tool_choice not in ("none", "auto")
         # Half a call is never repaired: an agent would run it.
-        return answer.reason == "length" and bool(reading.calls or (is_form and reading.problem))
+        is_half = bool(reading.calls or (self._has_form() and reading.problem))
+        return answer.reason == "length" and is_half
 
     def _corrected(self, answer: ChatChoice, reading: StructuredReading) -> list[Message]:
         calls = [
@@ -140,37 +142,73 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
 
     # A text instead
 
-    def _text_instead(self, outcomes: Sequence[_Outcome]) -> TextAnswer | None:
-        """The answer as a text, where the chat's is none; None where it is to be sent."""
-        if self.cut_off:
-            return None
-        read = [outcome for outcome in outcomes if outcome is not None]
-        sent = [choice.sent.get("content", "") for choice, _ in read]
-        if len(outcomes) == 1 and read and read[0][0].is_form_cut:
-            # Texts go on in the middle of a call, which may be longer than any job.
-            return self._text_answer(sent[0])
-        is_form = bool(self.request.json_format) or self.request.tool_choice not in ("none", "auto")
-        is_misfit = is_form and any(
-            reading.problem and not self._is_cut_off(choice, reading) for choice, reading in read
-        )
-        return self._text_answer("") if is_misfit and not any(sent) else None
+    def _begun(self, outcomes: Sequence[_Outcome]) -> ChatChoice | None:
+        """The only choice, where just a text can go on with it."""
+        [outcome, *others] = outcomes
+        choice = outcome[0] if outcome and not others else None
+        return choice if choice and self._goes_on_as_text(choice) else None
 
-    def _text_answer(self, so_far: str) -> TextAnswer | None:
+    def _is_to_be_text(self, outcomes: Sequence[_Outcome]) -> bool:
+        """Whether the answer is not what was required, and none of it was sent."""
+        read = [outcome for outcome in outcomes if outcome is not None]
+        is_sent = any(choice.sent.get("content") for choice, _ in read)
+        return not (self.cut_off or is_sent) and any(starmap(self._is_misfit, read))
+
+    def _goes_on_as_text(self, choice: ChatChoice) -> bool:
+        """Whether only a text can go on with a choice.
+
+        Texts go on in the middle of a call, which may be longer than any job; and some servers
+        cannot continue a message.
+        """
+        is_broken = self.cut_off == "failure" and not choice.is_astray and not choice.calls
+        return (choice.is_form_cut and not self.cut_off) or is_broken
+
+    def _is_misfit(self, choice: ChatChoice, reading: StructuredReading) -> bool:
+        """Whether an answer of a required form has another one, which no limit explains."""
+        is_cut = self._is_cut_off(choice, reading)
+        return self._has_form() and bool(reading.problem) and not is_cut
+
+    def _has_form(self) -> bool:
+        """Whether the answer must be calls or JSON."""
+        request = self.request
+        return bool(request.json_format) or request.tool_choice not in ("none", "auto")
+
+    def _text_answer(self, begun: ChatChoice | None = None) -> TextAnswer | None:
+        """The text that goes on after a choice; None where no worker can write it."""
+        content, tokens = "", self.request.max_tokens
+        # What has a form begins anew: nothing of it was sent.
+        if begun and begun.content and not self._has_form():
+            content, tokens = begun.content, max(self.plan.max_tokens - begun.tokens, 1)
         try:
-            answer = self.as_text(self, so_far)
+            answer = self.as_text(self, content, tokens)
         # No worker for texts either, or one whose context is too small.
         except ProxyError:
             return None
         # Headers and costs are those of the text from now on.
-        self.plan = answer.plan
+        self.plan, self.cut_off = answer.plan, None
         return answer
+
+    def _continued(self, choice: ChatChoice | None, text: TextAnswer) -> Steps[None]:
+        """The chunks of a text, after the rest of what it goes on with."""
+        if choice is None or self._has_form():
+            yield from text.items()
+            return
+        self._note_sent(choice)
+        if not choice.sent.get("reasoning_content"):
+            yield from self.writer.reasoning(choice.reasoning, choice.index)
+        yield from self._text(choice, choice.content)
+        with closing(text.items()) as items:
+            for item in items:
+                if isinstance(item, dict) and item.get("usage"):
+                    item = _with_more_tokens(item, choice)
+                yield item
 
     # What is sent
 
     def _choice(self, choice: ChatChoice, reading: StructuredReading) -> Iterator[Chunk]:
         """The rest of a choice, and its end."""
         request, index = self.request, choice.index
-        self.writer.sent |= {(name, index): text for name, text in choice.sent.items()}
+        self._note_sent(choice)
         if not choice.sent.get("reasoning_content"):
             yield from self.writer.reasoning(choice.reasoning, index)
         is_required = bool(request.tools) and request.tool_choice != "auto"
@@ -190,6 +228,10 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
             yield from self._json(choice, reading)
         else:
             yield from self._plain(choice)
+
+    def _note_sent(self, choice: ChatChoice) -> None:
+        """Tell the writer what the client has."""
+        self.writer.sent |= {(name, choice.index): text for name, text in choice.sent.items()}
 
     def _text(self, choice: ChatChoice, content: str) -> Iterator[Chunk]:
         """The rest of the content; nothing where the client has read another beginning."""
@@ -240,6 +282,16 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
         if self.cut_off:
             summary["cut_off_by"] = self.cut_off
         return chunks.usage_chunk(self.head, usage, summary)
+
+
+def _with_more_tokens(last: Chunk, choice: ChatChoice) -> Chunk:
+    """The last chunk of a text, with the tokens of the choice that it went on with."""
+    usage = last["usage"]
+    details = usage["completion_tokens_details"]
+    details["reasoning_tokens"] += choice.reasoning_tokens
+    usage["completion_tokens"] += choice.tokens
+    usage["total_tokens"] += choice.tokens
+    return last
 
 
 def _unique_ids(choice: ChatChoice) -> list[str]:

@@ -39,7 +39,8 @@ class ChatChoice(ChainedChoice):
 
     `sent` are the texts that the client has, by their names in a delta. `tokens` were written,
     `reasoning_tokens` of them as reasoning. `is_form_cut`: its last job was too short for a tool
-    call or JSON, which cannot be continued.
+    call or JSON, which cannot be continued. `is_correction`: the client may have read a part of
+    another answer, which this one corrects.
     """
 
     content: str = ""
@@ -54,6 +55,7 @@ class ChatChoice(ChainedChoice):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     is_form_cut: bool = False
+    is_correction: bool = False
     # Of the segment that is being written: what has come by now.
     growing: _Growing | None = None
 
@@ -64,8 +66,8 @@ class ChatChoice(ChainedChoice):
 
     @property
     def is_astray(self) -> bool:
-        """Whether the client has read content that is not the answer's."""
-        return not self.content.startswith(self.sent.get("content", ""))
+        """Whether the client has read content of which this is no continuation."""
+        return not self.is_correction and not self.content.startswith(self.sent.get("content", ""))
 
 
 @dataclass
@@ -124,6 +126,8 @@ class ChatChain(AnswerChain[ChatChoice, ChatGeneration]):
             reasoning=first.reasoning,
             max_length=self._affordable(length, len(choices)),
             worker=first.worker,
+            # A loop within a form is the model's own fault, and not tried again.
+            may_loop=self._has_grammar(),
             # A shorter answer than the horde allows is cut here, as a whole.
             is_streamed=self._is_read_growing(choices) and not self._is_short(),
         )

@@ -51,10 +51,14 @@ def reasoning_tokens(result: ChatResult, tokens: int) -> int:
 
 @dataclass(eq=False)
 class ChatSegment(Segment[ChatGeneration]):
-    """n continuations of `content` and `reasoning`, the answer so far."""
+    """n continuations of `content` and `reasoning`, the answer so far.
+
+    `may_loop`: content that repeats itself will do as well.
+    """
 
     content: str = ""
     reasoning: str = ""
+    may_loop: bool = False
 
     @property
     def kind(self) -> JobKind:
@@ -73,7 +77,8 @@ class ChatSegment(Segment[ChatGeneration]):
             return True
         is_first = not (self.content or self.reasoning)
         is_empty = is_first and not generation.result.written
-        return not (generation.is_censored or is_empty or loops(generation.result.content))
+        is_loop = not self.may_loop and loops(generation.result.content)
+        return not (generation.is_censored or is_empty or is_loop)
 
     def tokens(self, generation: ChatGeneration) -> int:
         return generation.tokens

@@ -24,6 +24,7 @@ from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.guided_values import Steps
 from horde_proxy.upstreams.horde.plan import Plan
+from horde_proxy.upstreams.horde.running_request import NotPossible
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
 A = TypeVar("A")
@@ -88,7 +89,7 @@ class CheckedAnswer(ABC, Generic[A]):
         self.horde.telemetry.retried("misfit")
         try:
             return (yield from self._generated(messages))
-        except UpstreamFailed as exc:
+        except (UpstreamFailed, NotPossible) as exc:
             # A faulty answer is better than none: agents can handle it.
             log.info("a correction failed, and the answer stays as it was: %s", exc)
             return None

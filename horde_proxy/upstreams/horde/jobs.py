@@ -24,6 +24,8 @@ from horde_proxy.aihorde.image_limits import UpfrontLimit
 from horde_proxy.aihorde.limits import JOB_SECONDS
 from horde_proxy.upstreams.base import Caller
 
+_IMPOSSIBLE_PATIENCE = 65.0
+"""Seconds; AI-Horde caches is_possible for 60."""
 UNUSUAL = 3.0
 """A job that takes so many times as long as expected is unusual, where little was measured: one of
 a model's longest answers takes about twice as long as its mean."""
@@ -57,7 +59,8 @@ class JobKind:
 
     `stream_path` is "" for a kind that is only polled. `check_path` is polled. Where results are at
     another path, `status_path` is called once, when the request is final. `is_final` gets a status
-    and the number of jobs of the request.
+    and the number of jobs of the request. `impossible_patience`: the seconds that no worker may be
+    there for a request.
     """
 
     name: str
@@ -68,6 +71,7 @@ class JobKind:
     progress: Callable[[Status], Progress]
     results: Callable[[Status], Sequence[Mapping[str, Any]]]
     stream_path: str = ""
+    impossible_patience: float = _IMPOSSIBLE_PATIENCE
 
 
 @dataclass(frozen=True)

@@ -112,16 +112,7 @@ class Plan:
 
     def chat_fitted_to(self, content: str, reasoning: str, max_length: int) -> Fitted:
         """The messages that make a model go on with an answer. Raises ContextLengthExceeded."""
-        messages = self.request.messages
-        if content or reasoning:
-            messages = (*messages, Message("assistant", content, reasoning=reasoning))
-            # What the client began itself goes on.
-            if len(messages) > 1 and is_begun(messages[-2]):
-                begun = messages[-2]
-                reasoning = begun.reasoning + reasoning
-                whole = replace(begun, text=begun.text + content, reasoning=reasoning)
-                messages = (*messages[:-2], whole)
-        return self._fit(messages, max_length)
+        return self._fit(begun_messages(self.request.messages, content, reasoning), max_length)
 
     def with_messages(self, messages: Sequence[Message], n: int) -> Plan:
         """The same plan for n answers to other messages. Raises ContextLengthExceeded."""
@@ -161,6 +152,20 @@ class Plan:
             f"{', '.join(self.models)} with a context of {fitted.max_context_length} "
             f"and a length of {fitted.max_length} tokens{f' ({filters})' if filters else ''}"
         )
+
+
+def begun_messages(
+    messages: Sequence[Message], content: str, reasoning: str = ""
+) -> tuple[Message, ...]:
+    """The messages with the beginning of an answer, if there is one."""
+    if not (content or reasoning):
+        return tuple(messages)
+    last = messages[-1]
+    # What the client began itself goes on.
+    if is_begun(last):
+        reasoning = last.reasoning + reasoning
+        return (*messages[:-1], replace(last, text=last.text + content, reasoning=reasoning))
+    return (*messages, Message("assistant", content, reasoning=reasoning))
 
 
 def same_format(models: Sequence[str], options: HordeOptions) -> tuple[str, ...]:

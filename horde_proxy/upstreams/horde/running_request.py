@@ -31,8 +31,6 @@ from horde_proxy.upstreams.horde.webhook import PUSHED
 STREAM_PAUSE = 2.0
 """Seconds until a stream that broke is opened again; until then the request is polled."""
 
-IMPOSSIBLE_PATIENCE = 65.0
-"""Seconds; the horde caches is_possible for 60."""
 FAILURE_PATIENCE = 60.0
 """Seconds that polls may fail before the request is given up, if its caller does not wait longer
 for a horde that cannot be reached: see Caller.waits_until."""
@@ -393,7 +391,7 @@ class RunningRequest:
             self._impossible_since = None
             return
         self._impossible_since = self._impossible_since or now
-        if now - self._impossible_since > IMPOSSIBLE_PATIENCE:
+        if now - self._impossible_since > self._kind.impossible_patience:
             raise NotPossible(f"No worker of the horde offers {self._job.description} now.")
 
     def _count_popped(self, waiting: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -64,7 +64,7 @@ from horde_proxy.upstreams.horde.lifecycle import Answered, Submitted
 from horde_proxy.upstreams.horde.links import PictureLinks
 from horde_proxy.upstreams.horde.model_facts import model_facts
 from horde_proxy.upstreams.horde.options import HordeOptions
-from horde_proxy.upstreams.horde.plan import Plan, make_plan, same_format
+from horde_proxy.upstreams.horde.plan import Plan, begun_messages, make_plan, same_format
 from horde_proxy.upstreams.horde.settlements import Settlements
 from horde_proxy.upstreams.horde.structured_answer import StructuredAnswer
 from horde_proxy.upstreams.horde.submit_queue import SubmitQueue, Ticket
@@ -214,8 +214,9 @@ class HordeUpstream:
         except (Unavailable, ContextLengthExceeded):
             return self._text_answer(request, models, caller)
         if chat.plan.fitted.is_shortened:
-            text = self._text_answer(request, models, caller)
-            return chat if text.plan.fitted.is_shortened else text
+            with suppress(ProxyError):
+                text = self._text_answer(request, models, caller)
+                return chat if text.plan.fitted.is_shortened else text
         return chat
 
     def _offers_chats(self) -> bool:
@@ -232,9 +233,9 @@ class HordeUpstream:
         refuse_broken_schemas(request)
         plan = self._plan(with_tools_told(request), models, caller, is_chat=True)
 
-        def as_text(chat: ChatAnswer, so_far: str) -> TextAnswer:
-            begun = (Message("assistant", so_far),) if so_far else ()
-            rest = replace(request, messages=(*request.messages, *begun))
+        def as_text(chat: ChatAnswer, so_far: str, tokens: int | None) -> TextAnswer:
+            messages = begun_messages(request.messages, so_far)
+            rest = replace(request, messages=messages, max_tokens=tokens)
             text = self._text_answer(rest, models, caller, chat.ticket, chat.head)
             text.cost = chat.cost
             return text
