@@ -532,26 +532,25 @@ def continued(
 
 
 LAST = {"role": "assistant", "content": "Hel"}
+FLAGS = {"continue_final_message": True, "add_generation_prompt": False}
 THOUGHT = {"role": "assistant", "content": "Hel", "reasoning_content": "The"}
 
 
 @pytest.mark.parametrize(
     ("kind", "payload", "sent"),
     [
-        ("llama.cpp", continued(), {"messages": [*MESSAGES, LAST]}),
-        ("llama.cpp", continued("The"), {"messages": [*MESSAGES, THOUGHT]}),
+        ("llama.cpp", continued(), {"messages": [*MESSAGES, LAST], **FLAGS}),
         (
             "vLLM",
             continued("The"),
             {
                 "messages": [*MESSAGES, {**THOUGHT, "reasoning": "The"}],
-                "continue_final_message": True,
-                "add_generation_prompt": False,
+                **FLAGS,
             },
         ),
         ("TabbyAPI", continued(), {"messages": MESSAGES, "response_prefix": "Hel"}),
         # A client continues an answer.
-        ("llama.cpp", continued(is_clients=True), {"messages": [*MESSAGES, LAST]}),
+        ("llama.cpp", continued(is_clients=True), {"messages": [*MESSAGES, LAST], **FLAGS}),
     ],
 )
 def test_a_begun_answer_is_continued(
@@ -584,7 +583,6 @@ def test_an_ollama_continues_an_answer_with_its_thoughts() -> None:
         ("", continued()),
         ("TabbyAPI", continued("The")),
         ("vLLM", continued("The", "")),
-        ("llama.cpp", continued("The", "")),
     ],
 )
 def test_an_answer_that_cannot_be_continued_begins_anew(kind: str, payload: dict[str, Any]) -> None:
@@ -595,6 +593,40 @@ def test_an_answer_that_cannot_be_continued_begins_anew(kind: str, payload: dict
         {"finish_reason": "stop"},
     ]
     assert server.calls[0][1]["messages"] == MESSAGES
+
+
+CHATML = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "prompt"),
+    [("", CHATML + "<think>\nThe user"), ("Hel", CHATML + "<think>\nThe user\n</think>\n\nHel")],
+)
+def test_a_llama_cpp_continues_reasoning_that_its_template_keeps(content: str, prompt: str) -> None:
+    # As llama.cpp b11549 answered.
+    server = ScriptedServer(json.dumps({"prompt": prompt})).then(HELLO)
+    assert chat(openai(server, "llama.cpp"), continued("The user", content))[0] == {
+        "delta": {"content": "Hello"}
+    }
+    [(path, asked), (_, sent)] = server.calls
+    assert (path, asked) == ("/apply-template", sent)
+    assert sent["continue_final_message"] is True
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (200, {"prompt": CHATML}),
+        (200, {"prompt": CHATML + "<think>\nHel"}),
+        (200, {"prompt": CHATML + "<think>\nThe user\n</think>\n\nHel<|im_end|>"}),
+        (400, {"error": "Assistant response prefill is incompatible with enable_thinking."}),
+        (404, {}),
+    ],
+)
+def test_a_llama_cpp_that_loses_the_reasoning_begins_anew(status: int, answer: Any) -> None:
+    server = ScriptedServer(json.dumps(answer), status).then(HELLO)
+    assert chat(openai(server, "llama.cpp"), continued("The user"))[0] == {"again": True}
+    assert server.calls[1][1]["messages"] == MESSAGES
 
 
 def test_an_answer_that_the_server_refuses_to_continue_begins_anew() -> None:

@@ -145,7 +145,7 @@ class ChatServer(ModelServer):
         if begun is None:
             yield from self._transcript(payload, cancelled)
             return
-        if self.continues(begun):
+        if self.continues(begun, payload):
             try:
                 yield from self._transcript(payload, cancelled)
                 return
@@ -163,8 +163,11 @@ class ChatServer(ModelServer):
             is_first = False
 
     @abstractmethod
-    def continues(self, begun: BegunAnswer) -> bool:
-        """Whether the server can go on with an answer that another one has begun."""
+    def continues(self, begun: BegunAnswer, payload: Payload) -> bool:
+        """Whether the server can go on with an answer that another one has begun.
+
+        May ask the server.
+        """
 
     @abstractmethod
     def chat_events(

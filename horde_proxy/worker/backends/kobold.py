@@ -91,7 +91,7 @@ class KoboldServer(ChatServer):
         """False: it uses the model's template only with --jinja, which it does not tell."""
         return False
 
-    def continues(self, begun: BegunAnswer) -> bool:
+    def continues(self, begun: BegunAnswer, payload: Payload) -> bool:
         return False
 
     def chat_events(

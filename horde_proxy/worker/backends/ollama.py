@@ -68,7 +68,7 @@ class OllamaServer(ChatServer):
         """Yes, among the capabilities of /api/show: it refuses tools for all other models."""
         return True
 
-    def continues(self, begun: BegunAnswer) -> bool:
+    def continues(self, begun: BegunAnswer, payload: Payload) -> bool:
         """It goes on with a last message of the assistant; an empty one is an answer of its own."""
         return bool(begun.content)
 

@@ -26,24 +26,29 @@ from horde_proxy.worker.backends.chat_server import NO_TOOLS, ChatServer
 from horde_proxy.worker.backends.chats import BegunAnswer, begun_answer, with_plain_choice
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.samplers import Dialect
-from horde_proxy.worker.backends.server import asking, text_at, value_at
+from horde_proxy.worker.backends.server import asking, get, text_at, value_at
 from horde_proxy.worker.backends.server_state import Read
+
+_FLAGS = {"continue_final_message": True, "add_generation_prompt": False}
+"""vLLM's way to continue the last message, which is llama.cpp's, too."""
 
 
 def _as_last_message(begun: BegunAnswer, body: dict[str, Any]) -> dict[str, Any] | None:
-    """llama.cpp goes on with a message of the assistant that is the last."""
-    return body if begun.content else None
+    """llama.cpp goes on with a message of the assistant that is the last, since 2026 by flags.
+
+    Versions that read the flags go on with mere reasoning, too (common/chat.cpp).
+    """
+    return {**body, **_FLAGS}
 
 
 def _as_final_message(begun: BegunAnswer, body: dict[str, Any]) -> dict[str, Any] | None:
-    """vLLM and SGLang: their flags. A template does not show where an empty content ends."""
+    """vLLM and SGLang. A template does not show where an empty content ends."""
     if not begun.content:
         return None
     *messages, last = body["messages"]
     # Its newer versions call the reasoning so.
     last = {**last, "reasoning": begun.reasoning} if begun.reasoning else last
-    flags = {"continue_final_message": True, "add_generation_prompt": False}
-    return {**body, **flags, "messages": [*messages, last]}
+    return {**body, **_FLAGS, "messages": [*messages, last]}
 
 
 def _as_prefix(begun: BegunAnswer, body: dict[str, Any]) -> dict[str, Any] | None:
@@ -71,7 +76,8 @@ class OpenAIDialect:
     """One server with this API. `state` says what it is doing, `slots` how much at a time.
 
     `chosen` is the body of a chat with a tool choice that the server reads, `continued` that of a
-    chat whose answer has begun; None if it cannot be continued.
+    chat whose answer has begun; None if it cannot be continued. `shows_prompts`: it has
+    llama.cpp's POST /apply-template.
     """
 
     dialect: Dialect
@@ -79,6 +85,7 @@ class OpenAIDialect:
     slots: Callable[[Read], int | None] = server_state.unknown_slots
     continued: Callable[[BegunAnswer, dict[str, Any]], dict[str, Any] | None] = _not_at_all
     chosen: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
+    shows_prompts: bool = False
 
 
 SERVERS: Mapping[str, OpenAIDialect] = {
@@ -89,6 +96,7 @@ SERVERS: Mapping[str, OpenAIDialect] = {
         server_state.llama_cpp_slots,
         _as_last_message,
         with_plain_choice,
+        shows_prompts=True,
     ),
     "vllm": OpenAIDialect(samplers.VLLM, server_state.vllm_state, continued=_as_final_message),
     "tabbyapi": OpenAIDialect(samplers.TABBY_API, continued=_as_prefix),
@@ -145,20 +153,31 @@ class OpenAIServer(ChatServer):
         """Only llama.cpp: LM Studio describes tools to models that were not trained for them."""
         return _kind(model, options) == "llama.cpp"
 
-    def continues(self, begun: BegunAnswer) -> bool:
-        return self._server.continued(begun, {"messages": [begun.message]}) is not None
+    def continues(self, begun: BegunAnswer, payload: Payload) -> bool:
+        """Whether it can; llama.cpp shows whether its template keeps the reasoning."""
+        body = self._server.continued(begun, self._chat_body(payload))
+        if body is None or not (self._server.shows_prompts and begun.reasoning):
+            return body is not None
+        prompt = get(self._session, f"{self.url}/apply-template", "prompt", body=body)
+        # Older versions leave the reasoning out, or begin it again.
+        end = (begun.content or begun.reasoning).strip()
+        shown = prompt if isinstance(prompt, str) else ""
+        return begun.reasoning.strip() in shown and shown.rstrip().endswith(end)
 
     def chat_events(
         self, payload: Payload, cancelled: Callable[[], bool]
     ) -> Iterator[Event | None]:
         """The events of POST /v1/chat/completions."""
-        body = self._server.chosen(self.chat_body(payload, self._server.dialect))
+        body = self._chat_body(payload)
         if self.lacks_tools and body.get("tools") and body.get("tool_choice") != "none":
             raise ChatUnsupported(NO_TOOLS, NO_TOOLS)
         begun = begun_answer(payload)
         if begun is not None:
             body = self._server.continued(begun, body) or body
         return self.call("/v1/chat/completions", body, cancelled)
+
+    def _chat_body(self, payload: Payload) -> dict[str, Any]:
+        return self._server.chosen(self.chat_body(payload, self._server.dialect))
 
     def _body(self, payload: Payload) -> dict[str, Any]:
         return {
