@@ -31,12 +31,20 @@ class NoLlamaCpp(Exception):
     """There is no llama.cpp, or no model for it. The message says how to get them."""
 
 
-def command(host: str, port: int, *, slots: int = 2, context: int = 4096) -> list[str]:
+def command(
+    host: str,
+    port: int,
+    *,
+    slots: int = 2,
+    context: int = 4096,
+    template: Path | None = None,
+) -> list[str]:
     """The command that starts llama.cpp with one thread. Raises NoLlamaCpp.
 
-    `context` is in tokens, for all slots together.
+    `context` is in tokens, for all slots together. `template` is the file of a chat template, where
+    it is not to be the model's own.
     """
-    options = {
+    options: dict[str, object] = {
         "-m": model(),
         "--alias": ALIAS,
         "--host": host,
@@ -49,6 +57,7 @@ def command(host: str, port: int, *, slots: int = 2, context: int = 4096) -> lis
         "-fa": "off",
         "-ctk": "f32",
         "-ctv": "f32",
+        **({"--chat-template-file": template} if template else {}),
     }
     return [*program(), *(str(word) for option in options.items() for word in option)]
 
@@ -98,6 +107,7 @@ def _serve(arguments: Sequence[str]) -> None:
     parser.add_argument("-fa", choices=["off"], required=True)
     for name in ("-ctk", "-ctv"):
         parser.add_argument(name, choices=["f32"], required=True)
+    parser.add_argument("--chat-template-file", type=Path)
     options = parser.parse_args(arguments)
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias = options.m, {options.alias}
@@ -106,6 +116,8 @@ def _serve(arguments: Sequence[str]) -> None:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.t
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    if options.chat_template_file:
+        params.chat_template = options.chat_template_file.read_text()
     # It serves as long as it is referenced.
     server = xllamacpp.Server(params)
     print(f"llama.cpp listens at {server.listening_address}", flush=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench import llama_cpp
-from tests.live.processes import Processes, answers, free_port, until
+from tests.live.processes import Processes
 
 HERE = Path(__file__).parent
 
@@ -44,15 +42,5 @@ def processes() -> Iterator[Processes]:
 
 @pytest.fixture
 def llama(processes: Processes) -> str:
-    """The URL of a real llama.cpp that has SmolLM2 under the name smol; see bench/llama_cpp.py."""
-    port = free_port()
-    try:
-        command = llama_cpp.command("127.0.0.1", port)
-    except llama_cpp.NoLlamaCpp as exc:
-        pytest.skip(str(exc))
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    processes.started.append(server)
-    url = f"http://127.0.0.1:{port}"
-    until(lambda: server.poll() is not None or answers(f"{url}/health"))
-    assert server.poll() is None, "llama.cpp ended by itself"
-    return url
+    """The URL of a real llama.cpp that has SmolLM2 under the name smol."""
+    return processes.llama_cpp()

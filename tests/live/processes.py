@@ -9,9 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
+
+from bench import llama_cpp
 
 KEY = "live-tests-owner-key"
 
@@ -93,6 +97,23 @@ class Processes:
         )
         until(lambda: "echo" in requests.get(f"{url}/v1/models", timeout=60).text)
         return process
+
+    def llama_cpp(self, template: Path | None = None) -> str:
+        """The URL of a real llama.cpp, by bench/llama_cpp.py; skips where there is none.
+
+        `template` is a chat template, where it is not to be the model's own.
+        """
+        port = free_port()
+        try:
+            command = llama_cpp.command("127.0.0.1", port, template=template)
+        except llama_cpp.NoLlamaCpp as exc:
+            pytest.skip(str(exc))
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        self.started.append(server)
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: server.poll() is not None or answers(f"{url}/health"))
+        assert server.poll() is None, "llama.cpp ended by itself"
+        return url
 
     def end(self) -> None:
         for process in reversed(self.started):
