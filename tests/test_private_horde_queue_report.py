@@ -87,7 +87,7 @@ def test_it_names_workers_that_rest_exclude_or_are_excluded(horde: PrivateHorde)
     horde.fleet.change_worker(ADMIN, ids["paused"], {"paused": True})
     submit(horde, workers=[ids["excluded"]], worker_blacklist=True)
     assert reasons(horde) == [
-        "paused rests.",
+        "paused takes no jobs of others now.",
         "excluded is excluded by the request's list of workers.",
         "prude refuses a word of the prompt.",
     ]

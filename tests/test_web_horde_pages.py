@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 from horde_proxy import create_app
 from horde_proxy.app.runtime import open_horde_store
 from horde_proxy.key_digest import key_digest
+from horde_proxy.web import horde_pages
 from horde_proxy.web.horde_actions import ACTIONS
 from horde_proxy.web.horde_pages import PAGES
 from tests.support import World, known
@@ -839,3 +840,37 @@ def test_the_newest_filter_comes_first_and_older_ones_have_pages(home: Home) -> 
     assert "word-000" in second
     changed = sent(browser, "filters?page=2", "change-filter", regex="word")
     assert changed.headers["Location"] == "filters?done=change-filter&page=2"
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of a colour such as #f4f6f8 (WCAG 2.2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_texts_have_the_contrast_that_people_need(scheme: str) -> None:
+    style = Path(horde_pages.__file__).parent.joinpath("static", "page.css").read_text("utf-8")
+    light, dark = re.findall(r":root {(.*?)}", style, re.DOTALL)[:2]
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", light))
+    if scheme == "dark":
+        colours |= dict(re.findall(r"--([\w-]+): (#\w{6})", dark))
+    texts = [
+        (text, ground) for text in ("text", "quiet") for ground in ("ground", "surface", "raised")
+    ]
+    texts += [(tone, f"{tone}-ground") for tone in ("good", "warn", "bad")]
+    texts += [
+        ("accent", "surface"),
+        ("on-accent", "accent"),
+        ("bad", "surface"),
+        ("text", "calm-ground"),
+    ]
+    pale = {}
+    for text, ground in texts:
+        low, high = sorted(luminance(colours[name]) for name in (text, ground))
+        if (high + 0.05) / (low + 0.05) < 4.5:
+            pale[text] = ground
+    assert pale == {}

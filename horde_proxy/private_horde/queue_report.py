@@ -25,7 +25,7 @@ _OBSTACLES = {
         "reads at most {max_context_length} tokens, and it needs {needed_context}"
     ),
     "unvalidated": "runs software that is not validated, which the request excludes",
-    "resting": "rests",
+    "resting": "takes no jobs of others now",
     "bridge_version": "does not offer chats with messages",
     "worker_id": "is excluded by the request's list of workers",
     "untrusted": "is not trusted, as the request demands",
