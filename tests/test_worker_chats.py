@@ -498,6 +498,29 @@ def test_an_ollama_gets_a_chat_in_the_words_of_its_own_api(
     ]
 
 
+NAMED = {"type": "function", "function": {"name": "weather"}}
+MORE_TOOLS = [*TOOLS, {"type": "function", "function": {"name": "time"}}]
+
+
+@pytest.mark.parametrize(
+    ("opened", "options", "body", "tools", "choice"),
+    [
+        (openai, {"kind": "llama.cpp"}, HELLO, TOOLS, "required"),
+        (openai, {"kind": "LM Studio"}, HELLO, TOOLS, "required"),
+        (openai, {"kind": "vLLM"}, HELLO, MORE_TOOLS, NAMED),
+        (ollama, {"chat": True}, OLLAMA, TOOLS, None),
+    ],
+)
+def test_a_server_that_reads_no_named_tool_gets_it_as_the_only_one(
+    opened: Callable[..., ChatServer], options: Any, body: str, tools: Any, choice: Any
+) -> None:
+    server = ScriptedServer(body)
+    fields = {"messages": MESSAGES, "tools": MORE_TOOLS, "tool_choice": NAMED}
+    chat(opened(server, **options), {**PAYLOAD, "chat": fields})
+    sent = server.calls[0][1]
+    assert (sent["tools"], sent.get("tool_choice")) == (tools, choice)
+
+
 def test_an_ollamas_log_probabilities_are_as_openais() -> None:
     token = {"token": "Hi", "logprob": -0.1, "top_logprobs": []}
     line = {
@@ -627,6 +650,18 @@ def test_a_llama_cpp_that_loses_the_reasoning_begins_anew(status: int, answer: A
     server = ScriptedServer(json.dumps(answer), status).then(HELLO)
     assert chat(openai(server, "llama.cpp"), continued("The user"))[0] == {"again": True}
     assert server.calls[1][1]["messages"] == MESSAGES
+
+
+@pytest.mark.parametrize(
+    ("max_length", "written", "expected"),
+    [(80, "Hel", 100), (40, "x" * 160, 80), (500, "x" * 400, 512), (600, "Hel", 600)],
+)
+def test_an_answer_that_begins_anew_has_its_whole_length(
+    max_length: int, written: str, expected: int
+) -> None:
+    server = ScriptedServer(HELLO)
+    chat(openai(server), {**continued(content=written), "max_length": max_length})
+    assert server.calls[0][1]["max_tokens"] == expected
 
 
 def test_an_answer_that_the_server_refuses_to_continue_begins_anew() -> None:

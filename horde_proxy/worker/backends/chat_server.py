@@ -158,7 +158,8 @@ class ChatServer(ModelServer):
         if begun.is_clients:
             raise JobRefused("it continues an answer", "the backend cannot continue an answer")
         is_first = True
-        for line in self._transcript(begins_anew(payload), cancelled):
+        anew = begins_anew(payload, begun, self.max_length)
+        for line in self._transcript(anew, cancelled):
             yield AGAIN + line if is_first else line
             is_first = False
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from horde_proxy.aihorde.kudos import counted_tokens
 from horde_proxy.aihorde.transcript import MOST_CALLS, fold, line, read
 from horde_proxy.errors import UpstreamFailed
 from horde_proxy.numbers import finite
@@ -67,10 +68,18 @@ def begun_answer(payload: Payload) -> BegunAnswer | None:
     return BegunAnswer(last, is_clients) if is_begun and last.get("role") == "assistant" else None
 
 
-def begins_anew(payload: Payload) -> Payload:
-    """The payload of a job that continues an answer, without the answer's beginning."""
+def begins_anew(payload: Payload, begun: BegunAnswer, most: int) -> Payload:
+    """The payload of a job that continues an answer, without the answer's beginning.
+
+    Its length was made shorter by the tokens of the beginning; `most` is the longest that can be
+    written.
+    """
     chat = {**payload["chat"], "messages": payload["chat"]["messages"][:-1]}
-    return {**payload, "chat": chat, "continue": False}
+    anew = {**payload, "chat": chat, "continue": False}
+    if length := payload.get("max_length"):
+        written = counted_tokens(len(begun.content) + len(begun.reasoning), most)
+        anew["max_length"] = max(length, min(length + written, most))
+    return anew
 
 
 def request_fields(payload: Payload) -> dict[str, Any]:
@@ -85,7 +94,7 @@ def with_plain_choice(body: dict[str, Any]) -> dict[str, Any]:
     """The body of a chat whose tool choice is a word: only the tools that may be called are left.
 
     llama.cpp takes any other choice for "auto", and only logs it ("Wrong type supplied for
-    parameter 'tool_choice'").
+    parameter 'tool_choice'"). LM Studio refuses it, and Ollama reads no choice at all.
     """
     choice = as_mapping(body.get("tool_choice"))
     # {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [...]}}, or

@@ -13,7 +13,7 @@ from horde_proxy.upstreams.openai.model_list import is_usable_id
 from horde_proxy.upstreams.openai.native_apis import ShownModels, native_facts
 from horde_proxy.worker.backends.base import BackendOptions, Payload, ServerState
 from horde_proxy.worker.backends.chat_server import ChatServer
-from horde_proxy.worker.backends.chats import BegunAnswer, request_fields
+from horde_proxy.worker.backends.chats import BegunAnswer, request_fields, with_plain_choice
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.ollama_chats import as_events, chat_fields
 from horde_proxy.worker.backends.samplers import OLLAMA
@@ -76,7 +76,8 @@ class OllamaServer(ChatServer):
         self, payload: Payload, cancelled: Callable[[], bool]
     ) -> Iterator[Event | None]:
         """The lines of POST /api/chat, as OpenAI's chunks."""
-        fields, unknown = chat_fields(request_fields(payload), self.model)
+        chat = with_plain_choice(request_fields(payload))
+        fields, unknown = chat_fields(chat, self.model)
         self.note_left_out(unknown)
         body = {
             **fields,

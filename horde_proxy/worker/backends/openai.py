@@ -100,7 +100,8 @@ SERVERS: Mapping[str, OpenAIDialect] = {
     ),
     "vllm": OpenAIDialect(samplers.VLLM, server_state.vllm_state, continued=_as_final_message),
     "tabbyapi": OpenAIDialect(samplers.TABBY_API, continued=_as_prefix),
-    "lm-studio": OpenAIDialect(samplers.LM_STUDIO),
+    # It refuses an object: "Invalid tool_choice type: 'object'. Supported string values: ...".
+    "lm-studio": OpenAIDialect(samplers.LM_STUDIO, chosen=with_plain_choice),
 }
 """By the words that users write. The first is a server of unknown kind."""
 
