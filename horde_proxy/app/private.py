@@ -66,6 +66,7 @@ def add_private_horde(
         access=access_rules(settings),
         documents=_documents(settings),
         windows=windows,
+        ledger_days=settings.private_horde.ledger_days,
         streaming=StreamRules(
             sleep=runtime.horde_sleep,
             most_streams=settings.server.places + HORDE_THREADS // 2,

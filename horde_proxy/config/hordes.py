@@ -124,6 +124,9 @@ class PrivateHordeSettings(Section):
     """Results that may wait for all anonymous users of a model together."""
     anonymous_max_length: Annotated[int, Field(ge=16, le=4096)] = 512
     """Tokens of an anonymous request."""
+    ledger_days: Annotated[int, Field(ge=0, le=36_500)] = 400
+    """Days for which each movement of kudos is kept; older ones become one sum for each account and
+    reason. 0: all are kept."""
     terms: str | None = None
     """Its terms, in Markdown, at /api/v2/documents/terms. Not set: that there are none."""
     privacy: str | None = None

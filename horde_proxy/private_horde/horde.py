@@ -115,7 +115,7 @@ class PrivateHorde:
     `settle_every` to charge kudos every so many seconds (the real horde: 3) and not at once.
     `streaming` says what it offers beyond AI-Horde's API; `documents` are texts for those that
     `documents` names. Several processes count their calls together in `windows`, a storage of the
-    library `limits` under `clock`.
+    library `limits` under `clock`. Movements of kudos are folded into sums after `ledger_days`.
     """
 
     _is_prepared = False
@@ -141,6 +141,7 @@ class PrivateHorde:
         streaming: StreamRules | None = None,
         documents: Mapping[str, str] | None = None,
         windows: Storage | None = None,
+        ledger_days: float = 0.0,
     ) -> None:
         self.upfront_kudos, self.rate_limits = upfront_kudos, rate_limits
         self._clock, self.wall_clock = clock, wall_clock
@@ -156,15 +157,16 @@ class PrivateHorde:
             check_in_seconds=self.store.check_in_seconds,
             access=access or AccessRules(),
             kudos=kudos,
+            ledger_days=ledger_days,
         )
-        self._view = QueueView(self.store, offline_after, self._rules.sizes)
-        self._upkeep = Upkeep(self.store, self._begin)
-        self.streams = self._open_streams(streaming or StreamRules(), ticks or clock)
         self._open_routes(documents or {})
+        self.streams = self._open_streams(streaming or StreamRules(), ticks or clock)
 
     def _open_routes(self, documents: Mapping[str, str]) -> None:
-        """The routes of people and of those who look after the horde."""
+        """The routes of people and of those who look after the horde; its view and its upkeep."""
         self.documents = documents
+        self._view = QueueView(self.store, self._rules.offline_after, self._rules.sizes)
+        self._upkeep = Upkeep(self.store, self._begin)
         begin = self._changing, self._reading
         self.people, self.fleet = People(*begin), Fleet(*begin)
         self.moderation, self.operations = Moderation(*begin), Operations(*begin)

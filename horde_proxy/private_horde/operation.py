@@ -35,7 +35,8 @@ class Rulebook:
     failed jobs. Kudos are charged every `settle_every` seconds; 0: at once. A worker's pop is
     saved if its last one is `check_in_seconds` ago, or its offer has changed. Without `kudos`,
     nothing is paid or earned, and requests are in order of `fair_share`. With `plain_webhooks`,
-    webhooks may have http URLs. No webhook is called while `webhooks_are_full`.
+    webhooks may have http URLs. No webhook is called while `webhooks_are_full`. Movements of kudos
+    older than `ledger_days` are folded into sums; 0: all are kept.
     """
 
     new_id: Callable[[], str]
@@ -49,6 +50,7 @@ class Rulebook:
     settle_every: float = 0.0
     kudos: bool = True
     plain_webhooks: bool = False
+    ledger_days: float = 0.0
     webhooks_are_full: Callable[[Operation], bool] = lambda op: True
 
 

@@ -471,7 +471,9 @@ class TextRequest:
 
 @dataclass(eq=False)
 class LedgerEntry:
-    """A movement of kudos, never changed. Positive amounts are earned, negative ones are paid.
+    """A movement of kudos. Positive amounts are earned, negative ones are paid.
+
+    It never changes, until it is old: then it becomes a part of a sum (see `ledger_folding`).
 
     `reason` is one of those in `balances`; `request_id` and `job_id` name its cause, `partner_id`
     the other account of a transfer.

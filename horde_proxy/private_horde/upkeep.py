@@ -1,5 +1,7 @@
 """Deals with everything overdue: late jobs, expired requests, charges, the kudos of each month.
 
+It also folds what is old: counts of jobs, and movements of kudos.
+
 It is looked for before each call, so no background thread is needed. A process knows when the next
 thing of its own is due; what other processes began is looked for once in a second.
 """
@@ -13,6 +15,7 @@ from typing import Any
 
 from horde_proxy.private_horde import balances, counters, membership, queue
 from horde_proxy.private_horde.address_timeouts import MOST_HOURS, AddressTimeout
+from horde_proxy.private_horde.ledger_folding import LedgerFolding
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import Charge, HordeAccount, Job, TextRequest
 from horde_proxy.private_horde.store.base import Store
@@ -42,6 +45,8 @@ class Upkeep:
 
     def __init__(self, store: Store, begin: Begin) -> None:
         self._store, self._begin = store, begin
+        # Used by the thread that holds `_working`.
+        self._ledger = LedgerFolding()
         # Held by the thread that does the work; others go on without it.
         self._working = threading.Lock()
         # Guards the two times. No I/O happens under it.
@@ -69,6 +74,7 @@ class Upkeep:
         try:
             self._last = now
             if went_back:
+                self._ledger.due = now
                 self._shorten(now)
             with self._lock:
                 self._next = now + _LOOK_SECONDS if self._store.is_shared else float("inf")
@@ -88,8 +94,12 @@ class Upkeep:
         with self._begin(now) as op:
             counters.fold(op)
             times = [op.tx.next_due(kind) for kind, _ in _KINDS]
+        if now >= self._ledger.due:
+            with self._begin(now) as op:
+                self._ledger.fold(op)
+        times += [self._ledger.due, now + 60]
         with self._lock:
-            self._next = min(self._next, *(time for time in times if time is not None), now + 60)
+            self._next = min(self._next, *(time for time in times if time is not None))
 
     def _handle_all(self, kind: type[Any], handle: Handle, now: float) -> None:
         """Handle what is due of a kind. What another process holds stays due."""
