@@ -111,7 +111,8 @@ def test_a_horde_without_the_extension_knows_no_chats() -> None:
         "prompt": "The prompt to generate from. Missing required parameter in the JSON body"
     }
     world.submit(chat="no object")
-    assert world.popped() == "Say hi."
+    assert world.popped(extensions=["chat"]) == "Say hi."
+    assert "extensions" not in world.worker()
 
 
 # What is refused
@@ -433,6 +434,18 @@ def test_a_transcript_grows_to_four_million_characters(world: Chats) -> None:
     refused = world.post(PROGRESS, OWNER, {"id": job, "text": long + "{"})
     assert refused.get_json()["message"] == "A text that grows has at most 4,000,000 characters."
     assert world.progress(job, 0, long)["offset"] == 4_000_000
+
+
+def test_a_transcript_has_a_bound_in_lines(world: Chats) -> None:
+    request_id = world.chat()
+    [job] = world.take()["ids"]
+    world.progress(job, 0, "{}\n" * 100_000)
+    message = "a transcript has at most 100,000 lines"
+    refused = world.post(PROGRESS, OWNER, {"id": job, "offset": 300_000, "text": "{}\n"})
+    assert refused.get_json()["message"] == message
+    refused = world.try_deliver(job, "{}\n" * 100_001)
+    assert refused.get_json()["message"].startswith(message)
+    assert world.counts(request_id)["waiting"] == 1
 
 
 # Lost workers

@@ -33,6 +33,11 @@ ANONYMOUS = "0000000000"
 KEYS = ("<owner-apikey>", "<other-apikey>")
 SHARED = "the shared key"
 MODELS = ("one", "two", "three")
+LINES = [
+    line({"reasoning_content": "Hm."}),
+    line({"content": "One"}),
+    line({"tool_calls": [{"index": 0, "function": {"name": "f"}}]}),
+]
 EXPIRY = 1200.0
 TTL = 150.0
 CHAT = {"messages": [{"role": "user", "content": "x"}], "seed": 1}
@@ -185,14 +190,11 @@ class HordeContext(RuleBasedStateMachine):
             job = tx.get(Job, job_id)
         return 0.0 if job is None or job.deadline is None else job.deadline
 
-    @rule(job_id=jobs, size=st.integers(0, 3), has_call=st.booleans())
-    def write(self, job_id: str, size: int, has_call: bool) -> None:
-        """Progress of a job: its text so far, or for a chat also a tool call."""
+    @rule(job_id=jobs, size=st.integers(0, 3))
+    def write(self, job_id: str, size: int) -> None:
+        """Progress of a job: so much of its text. That of a chat ends with a tool call."""
         key, _, request_id = self.popped[job_id]
-        lines = [line({"content": f"{number}"}) for number in range(size)]
-        if has_call:
-            lines.append(line({"tool_calls": [{"index": 0, "function": {"name": "f"}}]}))
-        text = "".join(lines) if request_id in self.chats else "a" * size
+        text = "".join(LINES[:size]) if request_id in self.chats else "a" * size
         try:
             self.horde.streams.progress(key, {"id": job_id, "text": text})
         except HordeError as refusal:

@@ -28,6 +28,8 @@ LARGEST = 4_000_000
 MOST_VALUES = 200_000
 """Values in a chat's JSON: 5,000 messages with calls and 200 large tools have half as many. Each
 walk through so many takes a tenth of a second."""
+MOST_LINES = 100_000
+"""Lines of a transcript. A line has a token or more, and a job 4,096 tokens; some jobs may fail."""
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 _BETWEEN = "\n\0\n"
@@ -228,6 +230,7 @@ def delivered(begun: str, own: str, state: str) -> DeliveredChat:
     if own and not own.endswith("\n"):
         own += "\n"
     try:
+        _check_lines(own.count("\n"))
         entries = transcript.read(own)
     except BadTranscript:
         if state == "ok":
@@ -255,11 +258,20 @@ def content(chat: Mapping[str, Any]) -> str:
     return chat["message"]["content"] or ""
 
 
-def new_lines(piece: str) -> str:
-    """The whole lines of a transcript's piece. Raises BadTranscript."""
+def new_lines(known: str, piece: str) -> str:
+    """The whole lines of the piece of a transcript that comes after this one.
+
+    Raises BadTranscript for one that cannot be read, or for too many.
+    """
     lines = transcript.whole_lines(piece)
+    _check_lines(known.count("\n") + lines.count("\n"))
     transcript.read(lines)
     return lines
+
+
+def _check_lines(count: int) -> None:
+    if count > MOST_LINES:
+        raise BadTranscript(f"a transcript has at most {MOST_LINES:,} lines")
 
 
 # Answers that a lost worker has begun.

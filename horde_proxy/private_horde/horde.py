@@ -429,6 +429,8 @@ class PrivateHorde:
         worker's. A worker that sends `wait` gets its answer when there is a job.
         """
         fields = schema.read(schema.POP, body)
+        if CHAT not in self.streams.extensions:
+            fields["extensions"] = []
         return self.streams.pop(lambda: self._pop_now(api_key, fields, address), fields["wait"])
 
     def _pop_now(self, api_key: str | None, fields: Body, address: str) -> Body:

@@ -153,7 +153,9 @@ def fail(op: Operation, request: TextRequest, job: Job, state: str) -> None:
         _drop(op, request, job)
     else:
         op.tx.save(job)
-        continuation.keep(op, job, op.texts.text(request.id, job.slot))
+        # What this process knows may also be the text of a job before it, of another process.
+        if op.texts.writer(request.id, job.slot) == job.id:
+            continuation.keep(op, job, op.texts.text(request.id, job.slot))
         request.waiting += 1
         request.restarted += 1
         if request.restarted >= op.rules.max_faults:

@@ -148,10 +148,10 @@ class Streams:
 
         Raises BadRequest for one that cannot be read: another worker could not go on after it.
         """
-        known = len(self._texts.text(job.request_id, job.slot))
-        skipped = max(known - position, 0)
+        known = self._texts.text(job.request_id, job.slot)
+        skipped = max(len(known) - position, 0)
         try:
-            return position + skipped, chats.new_lines(text[skipped:])
+            return position + skipped, chats.new_lines(known, text[skipped:])
         except BadTranscript as exc:
             raise refusal("BadRequest", reason=str(exc)) from exc
 
