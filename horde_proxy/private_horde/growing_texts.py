@@ -115,6 +115,26 @@ class GrowingTexts:
                 self._wake(entry)
             return len(known) + len(new)
 
+    def texts(self, request_id: str) -> Mapping[int, str]:
+        """The texts of a request by slot, as far as this process knows them."""
+        with self._lock:
+            entry = self._entries.get(request_id)
+            return dict(entry.texts) if entry else {}
+
+    def is_watched(self, request_id: str) -> bool:
+        """Whether a thread of this process watches a request."""
+        with self._lock:
+            entry = self._entries.get(request_id)
+            return entry is not None and entry.watchers > 0
+
+    def touch(self, request_id: str) -> None:
+        """Wake those who watch a request, which another process has changed."""
+        with self._lock:
+            entry = self._entries.get(request_id)
+            if entry is not None and entry.watchers:
+                entry.commits += 1
+                self._wake(entry)
+
     def writer(self, request_id: str, slot: int) -> str | None:
         """The job that writes a slot's text, as far as this process knows."""
         with self._lock:

@@ -62,6 +62,7 @@ from horde_proxy.private_horde.records import (
     TextRequest,
 )
 from horde_proxy.private_horde.roles import ADMIN, ROLES
+from horde_proxy.private_horde.shared_texts import SharedTexts
 from horde_proxy.private_horde.signals import Signals
 from horde_proxy.private_horde.store.base import KeyTaken, Store
 from horde_proxy.private_horde.store.memory import MemoryStore
@@ -178,8 +179,16 @@ class PrivateHorde:
         self._texts = GrowingTexts(rules.sleep, most_watchers=rules.most_streams)
         self.store.observe(self._texts.note)
         begin = self._changing, self._reading
-        is_shared = self.store.is_shared
-        return Streams(begin, self._texts, self.signals, rules, clock=clock, is_shared=is_shared)
+        shared = SharedTexts(self._texts, self.signals, clock) if self.store.sends_topics else None
+        return Streams(
+            begin,
+            self._texts,
+            self.signals,
+            rules,
+            clock=clock,
+            is_shared=self.store.is_shared,
+            shared=shared,
+        )
 
     @contextmanager
     def _begin(self, now: float) -> Iterator[Operation]:

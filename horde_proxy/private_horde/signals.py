@@ -12,7 +12,7 @@ miss a signal from another process, so nobody waits for longer than some seconds
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,11 +21,17 @@ from horde_proxy.private_horde.store.base import Store
 
 QUEUE = "queue"
 """The topic of requests that can be popped."""
+_REQUEST = "request "
 
 
 def request_topic(request_id: str) -> str:
     """The topic of one request: its jobs, its results, its end."""
-    return f"request {request_id}"
+    return f"{_REQUEST}{request_id}"
+
+
+def request_id_of(topic: str) -> str | None:
+    """The request of its topic; None for other topics."""
+    return topic.removeprefix(_REQUEST) if topic.startswith(_REQUEST) else None
 
 
 class Listener:
@@ -54,6 +60,8 @@ class Signals:
         self._lock = threading.Lock()
         self._listeners: dict[str, set[Listener]] = {}
         self._watcher: threading.Thread | None = None
+        self._stays = False
+        self._receivers: list[Callable[[str], None]] = []
         store.observe(self._observe)
 
     @contextmanager
@@ -62,9 +70,7 @@ class Signals:
         listener = Listener()
         with self._lock:
             self._listeners.setdefault(topic, set()).add(listener)
-            if self._store.is_shared and self._watcher is None:
-                self._watcher = threading.Thread(target=self._watch, daemon=True)
-                self._watcher.start()
+            self._start_watcher()
         try:
             yield listener
         finally:
@@ -73,6 +79,26 @@ class Signals:
                 listeners.discard(listener)
                 if not listeners:
                     del self._listeners[topic]
+
+    def receive(self, receiver: Callable[[str], None]) -> None:
+        """Call it with each topic of another process, while this one listens. It must not wait."""
+        self._receivers.append(receiver)
+
+    def stay(self) -> None:
+        """Listen to other processes from now on, also while nobody waits."""
+        if not self._stays:
+            with self._lock:
+                self._stays = True
+                self._start_watcher()
+
+    def _start_watcher(self) -> None:
+        if self._store.is_shared and self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+
+    def announce(self, topic: str) -> None:
+        """Send a topic to the receivers of other processes, if the store can; it may get lost."""
+        self._store.announce([topic])
 
     def notify(self, *topics: str) -> None:
         """Wake the listeners of these topics, in all processes."""
@@ -94,12 +120,18 @@ class Signals:
                     listener.wake()
 
     def _watch(self) -> None:
-        self._store.watch(self._wake, self._end_watch)
+        self._store.watch(self._take, self._end_watch)
+
+    def _take(self, topics: Sequence[str] | None) -> None:
+        for topic in topics or ():
+            for receiver in self._receivers:
+                receiver(topic)
+        self._wake(topics)
 
     def _end_watch(self) -> bool:
         """Whether nobody listens any more; then the watcher ends."""
         with self._lock:
-            if self._listeners:
+            if self._listeners or self._stays:
                 return False
             self._watcher = None
             return True

@@ -1,7 +1,8 @@
 """What this horde can do beyond AI-Horde's API: texts that grow, and pops that wait for a job.
 
-    worker: progress --> growing_texts (memory), continuation (store, once a second)
-    client: stream ----> text_stream over both
+    worker: progress --> growing_texts (memory), continuation (store, once a second),
+                         shared_texts (other processes)
+    client: stream ----> text_stream over growing_texts and the store
 
 A plain client or worker sees nothing of it. The protocol is in docs/private-horde.md.
 """
@@ -21,7 +22,8 @@ from horde_proxy.private_horde.growing_texts import GrowingTexts, TooManyStreams
 from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import GrowingText, Job, StoredGeneration, TextRequest
-from horde_proxy.private_horde.signals import QUEUE, Signals
+from horde_proxy.private_horde.shared_texts import SharedTexts
+from horde_proxy.private_horde.signals import QUEUE, Signals, request_topic
 from horde_proxy.private_horde.text_stream import RequestState, StreamEvent, TextStream
 
 STREAM, WAIT = "stream", "wait"
@@ -73,7 +75,10 @@ def outlook(op: Operation, request: TextRequest, jobs: Iterable[Job]) -> Request
 
 
 class Streams:
-    """The extension's routes. Thread-safe. `clock` counts seconds; `is_shared` is the store's."""
+    """The extension's routes. Thread-safe. `clock` counts seconds; `is_shared` is the store's.
+
+    `shared` are the texts of other processes, None where nothing of them comes.
+    """
 
     def __init__(
         self,
@@ -84,18 +89,19 @@ class Streams:
         *,
         clock: Callable[[], float],
         is_shared: bool,
+        shared: SharedTexts | None = None,
     ) -> None:
         self.extensions = rules.extensions
         self._changing, self._reading = begin
         self._texts, self._signals, self._sleep = texts, signals, rules.sleep
-        self._clock, self._is_shared = clock, is_shared
+        self._clock, self._is_shared, self._shared = clock, is_shared, shared
         self._may_wait = threading.BoundedSemaphore(_MOST_WAITING)
 
     # The routes for workers.
 
     def pop(self, pop: Callable[[], Body], wait: float) -> Body:
         """The answer of `pop` with a job, or the last one after so many seconds without."""
-        answer = pop()
+        answer = self._pop_at_once(pop)
         if answer["id"] or wait <= 0 or WAIT not in self.extensions:
             return answer
         if not self._may_wait.acquire(blocking=False):
@@ -105,12 +111,18 @@ class Streams:
         finally:
             self._may_wait.release()
 
+    def _pop_at_once(self, pop: Callable[[], Body]) -> Body:
+        answer = pop()
+        if answer["id"] and self._shared is not None:
+            self._shared.expect()
+        return answer
+
     def _pop_later(self, pop: Callable[[], Body], seconds: float) -> Body:
         until = self._clock() + seconds
         with self._signals.listen(QUEUE) as listener:
             while True:
                 # Once more, now that a signal is not missed.
-                answer = pop()
+                answer = self._pop_at_once(pop)
                 left = until - self._clock()
                 if answer["id"] or left <= 0:
                     return answer
@@ -136,7 +148,11 @@ class Streams:
             raise refusal("BadRequest", reason=reason)
         if is_chat:
             position, text = self._new_lines(job, position, text)
+        before = len(self._texts.text(job.request_id, job.slot))
         known = self._texts.extend(job.request_id, job.slot, position, text)
+        if self._shared is not None:
+            new = text[max(before - position, 0) :] if known > before else ""
+            self._shared.extended(job.request_id, job.slot, before, new)
         text = self._texts.take_unsaved(job.request_id, job.slot, now)
         if text is not None:
             with self._changing() as op:
@@ -190,9 +206,12 @@ class Streams:
         self, request_id: str, sent: dict[int, int], keep_alive: float
     ) -> Iterator[StreamEvent | None]:
         try:
-            with self._texts.watching(request_id) as watch:
+            with (
+                self._signals.listen(request_topic(request_id)),
+                self._texts.watching(request_id) as watch,
+            ):
                 yield from TextStream(
-                    lambda: self._state(request_id),
+                    lambda: self._shared_state(request_id),
                     watch,
                     clock=self._clock,
                     keep_alive=keep_alive,
@@ -201,6 +220,13 @@ class Streams:
                 ).events()
         except TooManyStreams:
             yield StreamEvent("error", {"message": _TOO_MANY_STREAMS})
+
+    def _shared_state(self, request_id: str) -> RequestState:
+        """As `_state`, for a reader: other processes send it what they know beyond that."""
+        state = self._state(request_id)
+        if self._shared is not None and not state.is_settled:
+            self._shared.watch(request_id, state.texts)
+        return state
 
     def _state(self, request_id: str) -> RequestState:
         """What a stream shows of a request. Raises RequestNotFound."""

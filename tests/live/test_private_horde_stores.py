@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.store.base import Store
 from horde_proxy.private_horde.store.opening import open_store
 from tests.live.test_postgres import Server, programs, server_user
@@ -79,3 +80,26 @@ def test_a_horde_in_postgresql_under_random_use(server: Server) -> None:
         max_examples=15, stateful_step_count=30, phases=[Phase.generate], database=None
     )
     case("runTest").runTest()
+
+
+@pytest.mark.parametrize("reading", [0, 1])
+def test_a_text_reaches_a_reader_in_another_process_before_it_is_saved(
+    url: str, reading: int
+) -> None:
+    hordes = [PrivateHorde(store=open_store(url)) for _ in range(2)]
+    key = "k" * 22
+    hordes[0].add_account(key, "owner")
+    request_id = hordes[0].submit(key, {"prompt": "x", "models": ["test"]})["id"]
+    job_id = hordes[0].pop(key, {"name": "w", "models": ["test"]})["id"]
+    events = hordes[reading].streams.stream(request_id, {}, 0.2)
+    texts = (event for event in events if event is not None and event.name == "text")
+    # The reader's first look, and that of the process that has a worker.
+    assert next(event for event in events if event is not None).name == "status"
+    for number, piece in enumerate(("Hello", " worl", "d 🦙")):
+        body = {"id": job_id, "offset": 5 * number, "text": piece}
+        hordes[0].streams.progress(key, body)
+        assert next(texts).data == {"index": 0, "offset": 5 * number, "text": piece}
+    hordes[0].submit_generation(key, {"id": job_id, "generation": "Hello world 🦙"})
+    assert [event.name for event in events if event is not None][-2:] == ["generation", "done"]
+    for horde in hordes:
+        horde.store.close()

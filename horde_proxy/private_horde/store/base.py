@@ -143,12 +143,13 @@ class Store(ABC):
 
     `database` is where it is kept, None in memory. `is_shared`: other processes may use it as well.
     `check_in_seconds`: workers that pop again need not be saved more often, because a write costs
-    much here; 0 where it costs nothing.
+    much here; 0 where it costs nothing. `sends_topics`: what is announced reaches other processes.
     """
 
     database: Database | None = None
     is_shared: bool = False
     check_in_seconds: float = 0.0
+    sends_topics: bool = False
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[Tx]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from sqlalchemy import Connection
 from horde_proxy.database.engine import Database
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.private_horde.store.base import Wake
+from horde_proxy.private_horde.store.connections import Connections
 from horde_proxy.private_horde.store.tables import SCHEMA
 
 log = logging.getLogger(__name__)
@@ -27,11 +29,31 @@ log = logging.getLogger(__name__)
 _CHANNEL = "private_horde"
 _PAUSE = 0.02
 """Seconds between two NOTIFYs."""
-_MOST_TOPICS = 100
-"""Topics of one NOTIFY, whose payload may have 8,000 bytes; more wake everybody instead."""
+_MOST_BYTES = 7900
+"""Of the topics of one NOTIFY, whose payload may have 8,000 bytes with the sender."""
+_MOST_PAYLOADS = 20
+"""NOTIFYs at a time. For more topics, everybody is woken instead."""
 _LISTEN_SECONDS = 0.5
 """How often the watcher looks whether anybody listens."""
 _RETRY_SECONDS = 1.0
+
+
+_NOTIFY = f"SELECT pg_notify('{_CHANNEL}', CAST(:payload AS text))"
+
+
+def payloads_of(sender: str, topics: Sequence[str]) -> list[str]:
+    """The payloads of NOTIFYs, in JSON: the sender, and some topics, or null for all."""
+    groups: list[list[str]] = [[]]
+    size = 0
+    for topic in topics:
+        size += len(json.dumps(topic)) + len(", ")
+        if size > _MOST_BYTES:
+            groups.append([])
+            size = len(json.dumps(topic))
+        groups[-1].append(topic)
+    if len(groups) > _MOST_PAYLOADS:
+        return [json.dumps([sender, None])]
+    return [json.dumps([sender, group]) for group in groups if group]
 
 
 class Notifier:
@@ -39,9 +61,14 @@ class Notifier:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # A process is told by the server what it has sent itself.
+        self._id = secrets.token_hex(4)
+        # It does not wait for the disk: a NOTIFY is not written there.
+        self._sending = Connections(database, 1)
         # Guards the topics and the sender. No I/O happens under it.
         self._lock = threading.Lock()
-        self._topics: set[str] = set()
+        # In the order in which they came, each once.
+        self._topics: dict[str, None] = {}
         self._sender: threading.Thread | None = None
         self._has_topics = threading.Event()
         self._is_closed = threading.Event()
@@ -51,7 +78,7 @@ class Notifier:
     def send(self, topics: Sequence[str]) -> None:
         """Tell other processes. Returns at once."""
         with self._lock:
-            self._topics.update(topics)
+            self._topics.update(dict.fromkeys(topics))
             if self._sender is None and not self._is_closed.is_set():
                 self._sender = threading.Thread(target=self._send_all, daemon=True)
                 self._sender.start()
@@ -62,18 +89,13 @@ class Notifier:
             self._has_topics.wait()
             self._has_topics.clear()
             with self._lock:
-                topics, self._topics = self._topics, set()
+                topics, self._topics = list(self._topics), {}
             if not topics:
                 continue
-            payload = json.dumps(sorted(topics) if len(topics) <= _MOST_TOPICS else None)
+            payloads = payloads_of(self._id, topics)
             try:
-                with self._database.failures(), self._database.engine(SCHEMA).begin() as connection:
-                    # There is nothing to be written to the disk.
-                    connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
-                    connection.exec_driver_sql(
-                        "SELECT pg_notify(%(channel)s, %(payload)s)",
-                        {"channel": _CHANNEL, "payload": payload},
-                    )
+                with self._sending.failures(), self._sending.lend() as driver:
+                    driver.write([(_NOTIFY, {"payload": payload}) for payload in payloads])
             except DatabaseError as exc:
                 # Others look at the database by themselves, only later.
                 log.debug("no NOTIFY: %s", exc)
@@ -88,6 +110,7 @@ class Notifier:
             sender = self._sender
         if sender is not None:
             sender.join(2 * _LISTEN_SECONDS)
+        self._sending.close()
         if self._watching.acquire(timeout=2 * _LISTEN_SECONDS):
             self._watching.release()
 
@@ -118,7 +141,9 @@ class Notifier:
         try:
             while not is_over():
                 for notification in connection.notifies(timeout=_LISTEN_SECONDS, stop_after=1):
-                    wake(json.loads(notification.payload))
+                    sender, topics = json.loads(notification.payload)
+                    if sender != self._id:
+                        wake(topics)
         except psycopg.Error as exc:
             raise DatabaseError(f"the connection that listens is lost: {exc}") from exc
 

@@ -30,6 +30,7 @@ class PostgresqlStore(Store):
 
     is_shared = True
     check_in_seconds = 10.0
+    sends_topics = True
 
     def __init__(self, database: Database) -> None:
         self.database = self._database = database
