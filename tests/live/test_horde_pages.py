@@ -27,7 +27,7 @@ SMALL = """[...document.querySelectorAll('button, summary, nav a')]
 
 pytestmark = [
     pytest.mark.skipif(not PROGRAM, reason="chromium is not installed"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
 ]
 
 
