@@ -43,6 +43,10 @@ class ScriptedServer(BaseAdapter):
         self._answers.append((body, status))
         return self
 
+    def from_now_on(self, body: str) -> None:
+        """The only answer."""
+        self._answers = [(body, 200)]
+
     def wait_for_hang_up(self) -> None:
         """As a server that writes nothing more: the read fails once the call is ended."""
         guard = disconnects._CURRENT.guard

@@ -20,6 +20,7 @@ from horde_proxy.worker.backends import (
 from horde_proxy.worker.backends.base import ContextExceeded
 from horde_proxy.worker.backends.chat_server import ChatServer
 from tests.scripted_server import URL, ScriptedServer, koboldcpp, ollama, openai
+from tests.support import Clock
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 PAYLOAD: dict[str, Any] = {
@@ -402,6 +403,8 @@ def test_a_koboldcpp_gets_its_own_samplers_and_a_key_to_abort_it() -> None:
         "rep_pen_range": 320,
         "temperature": 0.5,
         "messages": MESSAGES,
+        # Else KoboldCpp would take "{{[INPUT]}}" in a message for the beginning of a turn.
+        "replace_instruct_placeholders": False,
         "model": "koboldcpp/Some-8B",
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -733,7 +736,9 @@ def test_a_server_that_cannot_chat_is_learned_and_logged_once(
             list(backend.chat(PAYLOAD, never))
     reason = reason or "the backend has no chats"
     assert (raised.value.reason, backend.can_chat) == (reason, False)
-    assert caplog.messages == [f"the backend at {URL} is offered for no chat any more: {reason}"]
+    assert caplog.messages == [
+        f"the backend at {URL} gets no chats for 60 minutes, each time: {reason}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -815,7 +820,8 @@ def test_a_server_that_refuses_chat_after_chat_gets_no_more(
 ) -> None:
     refusal = '{"error":{"message":"System role not supported"}}'
     server = ScriptedServer(refusal, 400).then(refusal, 400).then(HELLO).then(refusal, 400)
-    backend = openai(server)
+    backend, clock = openai(server), Clock()
+    backend.clock = clock
     can_chat = []
     for _ in range(6):
         with suppress(JobRefused):
@@ -823,8 +829,28 @@ def test_a_server_that_refuses_chat_after_chat_gets_no_more(
         can_chat.append(backend.can_chat)
     assert can_chat == [True, True, True, True, True, False]
     assert caplog.messages == [
-        f"the backend at {URL} is offered for no chat any more: it refuses chat after chat"
+        f"the backend at {URL} gets no chats for 10 minutes, each time: it refuses chat after chat"
     ]
+    # After ten minutes it is tried with one.
+    clock.sleep(600)
+    assert backend.can_chat
+    with suppress(JobRefused):
+        list(backend.chat(PAYLOAD, never))
+    assert not backend.can_chat
+
+
+def test_a_refusal_that_repeats_a_clients_words_teaches_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refusal = "invalid tool name: \"unknown parameter 'seed'\""
+    server = ScriptedServer(json.dumps({"error": {"message": refusal}}), 400)
+    backend = openai(server)
+    payload = {**PAYLOAD, "chat": {"messages": MESSAGES, "seed": 1}}
+    with pytest.raises(JobRefused):
+        list(backend.chat(payload, never))
+    server.from_now_on(HELLO)
+    list(backend.chat(payload, never))
+    assert (server.calls[-1][1]["seed"], caplog.messages) == (1, [])
 
 
 def test_openais_newer_name_of_the_length_is_used_where_it_is_wanted(

@@ -3,15 +3,17 @@
     chat() -> chat_events() of the kind of server -> call() -> transcript lines
 
 What a server cannot do is learned from its refusals: a field that it does not know is left out from
-then on, and a server without chats, templates or tools is offered for no chat any more. Job
-threads share what was learned; it only grows.
+then on, and a server without chats, templates or tools is offered for no chat for a while. Job
+threads share what was learned.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -52,8 +54,13 @@ from horde_proxy.worker.backends.server import ModelServer, NoSuchRoute, ReadEve
 _LONGEST_REFUSAL = 100_000
 """Bytes of a refusal. FastAPI repeats the value of each field that it does not take."""
 _MOST_REFUSALS = 3
-"""Chats in a row that a server refuses before it is offered for no more. Templates that know no
-system role (Gemma 2) refuse most of them, and a horde stops a worker that fails 20 in an hour."""
+"""Chats in a row that a server refuses before it gets no more for a while. Templates that know no
+system role (Gemma 2) refuse most of them."""
+_REFUSED_SECONDS = 600.0
+"""How long it gets none then. After that, each refusal counts at once: these are nine jobs an hour,
+and a horde stops a worker that fails more than 20."""
+_LACKING_SECONDS = 3600.0
+"""How long a server without chats gets none: perhaps it is started anew with a template."""
 _MOST_TRIES = 5
 """Calls of one chat. Each but the last was refused for fields that the next leaves out."""
 
@@ -106,6 +113,8 @@ class ChatServer(ModelServer):
     True where it is known that it cannot.
     """
 
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+
     def __init__(
         self, url: str, session: requests.Session, model: ServerModel, options: BackendOptions
     ) -> None:
@@ -115,10 +124,11 @@ class ChatServer(ModelServer):
             self._may_chat = not self.lacks_tools and self.chats_by_default()
         else:
             self._may_chat = options.chat
-        # Guards what was learned from refusals: `_may_chat`, how many there were in a row, and the
-        # names of fields. No I/O happens under it.
+        # Guards what was learned from refusals: until when no chat is offered, how many there were
+        # in a row, the reasons that were logged, and the names of fields. No I/O happens under it.
         self._learning = threading.Lock()
-        self._refusals = 0
+        self._rests_until, self._refusals = -math.inf, 0
+        self._reasons: set[str] = set()
         self._refused: set[str] = set()
 
     def chats_by_default(self) -> bool:
@@ -132,8 +142,8 @@ class ChatServer(ModelServer):
 
     @property
     def can_chat(self) -> bool:
-        """Whether chats are offered: False once the server has refused one as such."""
-        return self._may_chat
+        """Whether chats are offered: False for a while after the server has refused them."""
+        return self._may_chat and self.clock() >= self._rests_until
 
     def chat(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
         """The lines of the transcript of a job's chat.
@@ -202,16 +212,22 @@ class ChatServer(ModelServer):
 
         Raises BackendError.
         """
+        refused: set[str] = set()
         for _ in range(_MOST_TRIES):
-            sent = self._without_refused(body)
+            sent = self._without_refused(body, refused)
             check = partial(self._check, sent)
             try:
-                yield from self.events(path, sent, cancelled, read=read, check=check)
+                for event in self.events(path, sent, cancelled, read=read, check=check):
+                    # Only an answer shows that they were at fault: a refusal repeats what a client
+                    # wrote, as well.
+                    self._leave_out(refused)
+                    yield event
                 return
             # No event has come then.
             except _FieldsRefused as exc:
-                self._leave_out(exc.names)
-        raise JobRefused(f"the backend at {self.shown_url} refuses field after field of a chat")
+                refused.update(exc.names)
+        message = f"the backend at {self.shown_url} refuses field after field of a chat"
+        raise JobRefused(message, "the backend refuses the fields of the chat")
 
     def _transcript(self, payload: Payload, cancelled: Callable[[], bool]) -> Iterator[str]:
         has_begun = False
@@ -224,7 +240,7 @@ class ChatServer(ModelServer):
         except BackendError as exc:
             error = exc if has_begun or cancelled() else _explained(exc)
             if isinstance(error, ChatUnsupported):
-                self._stop_chatting(str(error))
+                self._stop_chatting(str(error), _LACKING_SECONDS)
             elif not (has_begun or cancelled() or isinstance(error, BackendDown | ContextExceeded)):
                 self._note_refusal()
             if error is exc:
@@ -255,18 +271,24 @@ class ChatServer(ModelServer):
             self._refusals += 1
             is_last = self._refusals >= _MOST_REFUSALS
         if is_last:
-            self._stop_chatting("it refuses chat after chat")
+            self._stop_chatting("it refuses chat after chat", _REFUSED_SECONDS)
 
     def _note_success(self) -> None:
         with self._learning:
             self._refusals = 0
 
-    def _stop_chatting(self, reason: str) -> None:
+    def _stop_chatting(self, reason: str, seconds: float) -> None:
         with self._learning:
-            is_news, self._may_chat = self._may_chat, False
+            self._rests_until = self.clock() + seconds
+            is_news = reason not in self._reasons
+            self._reasons.add(reason)
         if is_news:
+            minutes = round(seconds / 60)
             log.warning(
-                "the backend at %s is offered for no chat any more: %s", self.shown_url, reason
+                "the backend at %s gets no chats for %d minutes, each time: %s",
+                self.shown_url,
+                minutes,
+                reason,
             )
 
     def _leave_out(self, names: Iterable[str]) -> None:
@@ -277,9 +299,9 @@ class ChatServer(ModelServer):
             instead = f"sent as {_RENAMED[name]}" if name in _RENAMED else "left out"
             log.warning("the backend at %s refuses %s: it is %s", self.shown_url, name, instead)
 
-    def _without_refused(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _without_refused(self, body: Mapping[str, Any], more: set[str]) -> dict[str, Any]:
         with self._learning:
-            refused = set(self._refused)
+            refused = self._refused | more
         sent = {name: value for name, value in body.items() if name not in refused}
         for name in refused & _RENAMED.keys() & body.keys():
             sent[_RENAMED[name]] = body[name]

@@ -98,7 +98,10 @@ class KoboldServer(ChatServer):
         self, payload: Payload, cancelled: Callable[[], bool]
     ) -> Iterator[Event | None]:
         """The events of KoboldCpp's POST /v1/chat/completions, which reads its own samplers."""
-        with self._abortable(self.chat_body(payload, KOBOLDCPP_CHAT), cancelled) as body:
+        sent = self.chat_body(payload, KOBOLDCPP_CHAT)
+        # In a message, a placeholder is text: KoboldCpp would open a turn there by default.
+        sent["replace_instruct_placeholders"] = False
+        with self._abortable(sent, cancelled) as body:
             yield from self.call("/v1/chat/completions", body, cancelled)
 
     @contextmanager
