@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.live.chromium import Chromium
+from tests.live.postgresql import Postgresql
 from tests.live.processes import Processes
 
 HERE = Path(__file__).parent
@@ -44,3 +48,34 @@ def processes() -> Iterator[Processes]:
 def llama(processes: Processes) -> str:
     """The URL of a real llama.cpp that has SmolLM2 under the name smol."""
     return processes.llama_cpp()
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Chromium]:
+    chromium = Chromium(tmp_path / "profile")
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture
+def artefacts(tmp_path: Path) -> Path:
+    """The folder for screenshots: the one that HORDE_PROXY_ARTEFACTS names is kept."""
+    folder = Path(os.environ.get("HORDE_PROXY_ARTEFACTS") or tmp_path / "screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Postgresql]:
+    # Not in tmp_path, which only its owner may enter: the server may run as another user.
+    with tempfile.TemporaryDirectory() as directory:
+        server = Postgresql(Path(directory))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def url(postgresql: Postgresql) -> str:
+    """The URL of a new database in PostgreSQL."""
+    return postgresql.new_database()

@@ -5,9 +5,7 @@ Screenshots go to the folder in HORDE_PROXY_ARTEFACTS, at 390 and 1280 px, light
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +27,6 @@ pytestmark = [
     pytest.mark.skipif(not PROGRAM, reason="chromium is not installed"),
     pytest.mark.timeout(400),
 ]
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chromium]:
-    chromium = Chromium(tmp_path / "profile")
-    yield chromium
-    chromium.close()
-
-
-@pytest.fixture
-def artefacts(tmp_path: Path) -> Path:
-    folder = Path(os.environ.get("HORDE_PROXY_ARTEFACTS") or tmp_path / "screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def call(url: str, method: str, path: str, key: str | None = KEY, **body: Any) -> Any:

@@ -1,20 +1,8 @@
-"""The ledger over a real PostgreSQL, on a loopback port and in a directory of its own.
-
-The server refuses to run as root; then it runs as the user that Debian's package made for it.
-"""
+"""The ledger over a real PostgreSQL."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import pwd
-import shutil
-import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,133 +10,17 @@ from horde_proxy.database.errors import DatabaseError
 from horde_proxy.ledger.database import open_ledger
 from horde_proxy.ledger.records import DayUsage
 from horde_proxy.ledger.usage import UsageRecorder
-from tests.live.processes import free_port, until
+from tests.live.postgresql import PASSWORD, Postgresql, needs_postgresql
+from tests.live.processes import until
 from tests.test_database import MigrationBehaviour
 from tests.test_ledger_database import ANN, DAY, LedgerBehaviour
 from tests.test_web_sessions import SharedSessions, clock, processes
 
-psycopg = pytest.importorskip("psycopg")
 __all__ = ["clock", "processes"]
-PASSWORD = "password-of-the-tests"
 NOON = 1_769_860_800.0
 
 
-def programs() -> Path | None:
-    """Where the server's programs are; Debian keeps them out of the PATH."""
-    found = shutil.which("initdb")
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return Path(found).parent if found else debian[-1].parent if debian else None
-
-
-def server_user() -> pwd.struct_passwd | None:
-    if os.geteuid() != 0:
-        return pwd.getpwuid(os.geteuid())
-    return next((user for user in pwd.getpwall() if user.pw_name == "postgres"), None)
-
-
-pytestmark = [
-    pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed"),
-    pytest.mark.skipif(server_user() is None, reason="there is no user postgres to run it"),
-]
-
-
-class Server:
-    """A server that can be stopped and started again."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port, self.data = free_port(), directory / "data"
-        self.numbers = itertools.count()
-        password = directory / "password"
-        password.write_text(PASSWORD)
-        self.own(directory, password)
-        subprocess.run(
-            [
-                *self.program("initdb"),
-                "--username",
-                "tests",
-                "--auth",
-                "scram-sha-256",
-                "--pwfile",
-                str(password),
-                "--no-sync",
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            **self.identity(),
-        )
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def own(self, *paths: Path) -> None:
-        user = server_user()
-        assert user is not None
-        for path in paths:
-            os.chown(path, user.pw_uid, user.pw_gid)
-
-    def identity(self) -> dict[str, Any]:
-        user = server_user()
-        if user is None or os.geteuid() != 0:
-            return {}
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
-
-    def program(self, name: str) -> list[str]:
-        where = programs()
-        assert where is not None
-        return [str(where / name), "-D", str(self.data)]
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                *self.program("postgres"),
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(self.port),
-                "-F",
-                "-c",
-                "unix_socket_directories=",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            **self.identity(),
-        )
-        until(self.answers)
-
-    def stop(self) -> None:
-        """A fast shutdown: who is connected is cut off."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGINT)
-            self.process.wait(20)
-            self.process = None
-
-    def answers(self) -> bool:
-        try:
-            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    def url(self, database: str) -> str:
-        return f"postgresql://tests:{PASSWORD}@127.0.0.1:{self.port}/{database}"
-
-    def new_database(self) -> str:
-        name = f"ledger{next(self.numbers)}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as directory:
-        server = Server(Path(directory))
-        server.start()
-        yield server
-        server.stop()
-
-
-@pytest.fixture
-def url(server: Server) -> str:
-    return server.new_database()
+pytestmark = needs_postgresql
 
 
 class TestPostgreSQL(LedgerBehaviour):
@@ -202,16 +74,16 @@ def test_two_recorders_with_threads_come_to_the_same_totals(url: str) -> None:
 
 
 def test_usage_is_written_when_a_stopped_server_is_back(
-    server: Server, recorders: tuple[UsageRecorder, UsageRecorder]
+    postgresql: Postgresql, recorders: tuple[UsageRecorder, UsageRecorder]
 ) -> None:
     one, two = recorders
     one.add("ann", "m", "chat", prompt_tokens=10)
     one.flush()
-    server.stop()
+    postgresql.stop()
     one.add("ann", "m", "chat", prompt_tokens=5)
     one.flush()
     assert one.used_today("ann") == DayUsage(15, 0.0)
-    server.start()
+    postgresql.start()
     one.flush()
     two.flush()
     assert (one.used_today("ann"), two.used_today("ann")) == (DayUsage(15, 0.0), DayUsage(15, 0.0))
@@ -224,6 +96,6 @@ def test_a_wrong_password_is_an_error_that_does_not_show_it(url: str) -> None:
     assert "wrong-secret" not in str(caught.value)
 
 
-def test_a_missing_database_is_named(server: Server) -> None:
+def test_a_missing_database_is_named(postgresql: Postgresql) -> None:
     with pytest.raises(DatabaseError, match='database "nowhere" does not exist'):
-        open_ledger(server.url("nowhere")).valid_keys()
+        open_ledger(postgresql.url("nowhere")).valid_keys()

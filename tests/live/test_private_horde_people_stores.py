@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from horde_proxy.private_horde.store.base import Store
 from horde_proxy.private_horde.store.opening import open_store
 from tests import test_private_horde_people as people
-from tests.live.test_postgres import Server, programs, server_user
+from tests.live.postgresql import Postgresql, needs_postgresql
 
-pytest.importorskip("psycopg")
-pytestmark = [
-    pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed"),
-    pytest.mark.skipif(server_user() is None, reason="there is no user postgres to run it"),
-]
+pytestmark = needs_postgresql
 
 # The tests with the fixture `store`; the fixture is the one below here.
 globals().update(
@@ -28,18 +22,9 @@ globals().update(
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as directory:
-        server = Server(Path(directory))
-        server.start()
-        yield server
-        server.stop()
-
-
 @pytest.fixture
-def store(server: Server) -> Iterator[Store]:
-    store = open_store(server.new_database())
+def store(postgresql: Postgresql) -> Iterator[Store]:
+    store = open_store(postgresql.new_database())
     yield store
     store.close()
 

@@ -6,22 +6,17 @@ import itertools
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
 
+from tests.live.postgresql import Postgresql, needs_postgresql
 from tests.live.processes import KEY, Processes, until
-from tests.live.test_postgres import Server, programs, server_user
 
-needs_postgresql = pytest.mark.skipif(
-    programs() is None or server_user() is None, reason="PostgreSQL is not installed"
-)
 HEADERS = {"apikey": KEY}
 MODEL = "tests/model"
 
@@ -132,15 +127,6 @@ class Crowd:
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as directory:
-        server = Server(Path(directory))
-        server.start()
-        yield server
-        server.stop()
-
-
 def run_crowd(servers: Servers, interrupt: Callable[[], None]) -> None:
     """Every request that was accepted is done once, whatever `interrupt` does meanwhile."""
     crowd = Crowd(servers)
@@ -179,7 +165,7 @@ def test_two_servers_with_one_file_lose_nothing_when_one_is_killed(
 
 @needs_postgresql
 def test_two_servers_with_one_postgresql_lose_nothing_when_one_is_killed(
-    processes: Processes, postgresql: Server
+    processes: Processes, postgresql: Postgresql
 ) -> None:
     servers = Servers(processes, postgresql.new_database())
     run_crowd(servers, killing(servers))
@@ -187,7 +173,7 @@ def test_two_servers_with_one_postgresql_lose_nothing_when_one_is_killed(
 
 @needs_postgresql
 def test_two_servers_go_on_when_postgresql_is_restarted(
-    processes: Processes, postgresql: Server
+    processes: Processes, postgresql: Postgresql
 ) -> None:
     servers = Servers(processes, postgresql.new_database())
 

@@ -12,20 +12,14 @@ import threading
 import time
 from typing import Any
 
-import psycopg
 import pytest
 import requests
 
+from tests.live.postgresql import Postgresql, needs_postgresql
 from tests.live.processes import KEY, Processes, until
-from tests.live.test_postgres import Server
-from tests.live.test_private_horde_processes import (
-    MODEL,
-    Servers,
-    needs_postgresql,
-    postgresql,
-)
+from tests.live.test_private_horde_processes import MODEL, Servers
 
-__all__ = ["postgresql"]
+psycopg = pytest.importorskip("psycopg")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), needs_postgresql]
 NAMES = ("ann", "bob", "cid")
 GIFT = 3
@@ -185,7 +179,7 @@ def check_ledger(database: str) -> None:
 
 @pytest.mark.parametrize("seed", [1])
 def test_random_use_of_two_servers_that_are_killed_loses_and_doubles_nothing(
-    processes: Processes, postgresql: Server, seed: int, capfd: pytest.CaptureFixture[str]
+    processes: Processes, postgresql: Postgresql, seed: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     database = postgresql.new_database()
     servers = Servers(processes, database)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
@@ -12,7 +10,7 @@ from hypothesis import Phase, settings
 from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.store.base import Store
 from horde_proxy.private_horde.store.opening import open_store
-from tests.live.test_postgres import Server, programs, server_user
+from tests.live.postgresql import Postgresql, needs_postgresql
 from tests.test_private_horde_random import HordeContext
 from tests.test_private_horde_store import (
     RestartBehaviour,
@@ -21,25 +19,7 @@ from tests.test_private_horde_store import (
     TableBehaviour,
 )
 
-pytest.importorskip("psycopg")
-pytestmark = [
-    pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed"),
-    pytest.mark.skipif(server_user() is None, reason="there is no user postgres to run it"),
-]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as directory:
-        server = Server(Path(directory))
-        server.start()
-        yield server
-        server.stop()
-
-
-@pytest.fixture
-def url(server: Server) -> str:
-    return server.new_database()
+pytestmark = needs_postgresql
 
 
 class TestPostgresql(StoreBehaviour):
@@ -67,14 +47,14 @@ class TestPostgresqlSignals(SignalBehaviour):
 class PostgresqlContext(HordeContext):
     """Random use of a horde in PostgreSQL."""
 
-    server: Server
+    server: Postgresql
 
     def new_store(self) -> Store:
         return open_store(self.server.new_database())
 
 
-def test_a_horde_in_postgresql_under_random_use(server: Server) -> None:
-    PostgresqlContext.server = server
+def test_a_horde_in_postgresql_under_random_use(postgresql: Postgresql) -> None:
+    PostgresqlContext.server = postgresql
     case = PostgresqlContext.TestCase
     case.settings = settings(
         max_examples=15, stateful_step_count=30, phases=[Phase.generate], database=None
