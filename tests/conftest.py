@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 from werkzeug.routing import Rule
+from xdist.remote import Producer
+from xdist.scheduler import Scheduling, WorkStealingScheduling
 
-from tests.support import World
+if TYPE_CHECKING:
+    from tests.support import World
+
+# The modules of the tests are hundreds of thousands of objects that stay. Python's collector of
+# garbage would look through them again and again, so it does not run until they are all there.
+gc.disable()
 
 # A few examples while one works, and many in CI: pytest --hypothesis-profile thorough. Neither
 # depends on the speed of the machine, so there is no deadline and no check of how long data take.
-for profile, examples in {"quick": 25, "thorough": 200}.items():
+# support.is_thorough() tells other tests of very many cases which run this is.
+for profile, examples in {"quick": 15, "thorough": 200}.items():
     hypothesis.settings.register_profile(
         profile,
         max_examples=examples,
@@ -51,24 +60,26 @@ _LIVE_EVENTS = {
 }
 
 
-class _Guard:
-    """Lets no process start and no socket connect while `active`.
+_guarded = threading.Event()
+"""Set while a test runs that may do none of this."""
+
+
+def _refuse_live_events(event: str, arguments: object) -> None:
+    """Let no process start and no socket connect while `_guarded`.
 
     A thread may outlive its test: to one of those, the network is just down.
     """
-
-    active = False
-
-    def __call__(self, event: str, arguments: object) -> None:
-        if self.active and event in _LIVE_EVENTS:
-            is_test = threading.current_thread() is threading.main_thread()
-            error = RuntimeError if is_test else OSError
-            raise error(f"{event}{arguments}: a test that does this belongs to tests/live")
+    # Python calls this at each id() too, so most calls must end here.
+    if event not in _LIVE_EVENTS:
+        return
+    if _guarded.is_set():
+        is_test = threading.current_thread() is threading.main_thread()
+        error = RuntimeError if is_test else OSError
+        raise error(f"{event}{arguments}: a test that does this belongs to tests/live")
 
 
 # An audit hook stays for the life of the process, so there is one, switched on by each test.
-_guard = _Guard()
-sys.addaudithook(_guard)
+sys.addaudithook(_refuse_live_events)
 
 
 _compile = Rule.compile
@@ -99,18 +110,44 @@ Rule.compile = _compile_once  # type: ignore[assignment,method-assign]
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave tests/live out where its marker is: to import it takes as long as all other tests."""
-    is_excluded = "not live" in (config.getoption("markexpr") or "")
-    return True if is_excluded and collection_path == LIVE else None
+    return True if _leaves_live_out(config) and collection_path == LIVE else None
+
+
+def _leaves_live_out(config: pytest.Config) -> bool:
+    return "not live" in (config.getoption("markexpr") or "")
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector run again, for what comes after the collection only."""
+    gc.collect()
+    gc.freeze()
+    # As often as from Python 3.14 on or less: its 700 of before are for much smaller programs.
+    gc.set_threshold(10_000)
+    gc.enable()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Groups of tests only for tests/live, where one group shares its processes.
+
+    xdist's scheduler of groups searches the list of all tests for each of them.
+    """
+    if _leaves_live_out(config) and config.getoption("dist") == "loadgroup":
+        return WorkStealingScheduling(config, log)
+    return None
 
 
 @pytest.fixture(autouse=True)
 def only_this_process(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails what starts a process or opens a connection outside tests/live."""
-    _guard.active = request.node.get_closest_marker("live") is None
+    if request.node.get_closest_marker("live") is None:
+        _guarded.set()
     yield
-    _guard.active = False
+    _guarded.clear()
 
 
 @pytest.fixture
 def world() -> World:
+    # Imported here, because xdist's first process imports this file too and runs no test.
+    from tests.support import World
+
     return World()

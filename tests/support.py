@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings
 from requests import ConnectionError, PreparedRequest, ReadTimeout, Response, Session
 from requests.adapters import BaseAdapter
 from urllib3.connection import HTTPConnection
@@ -67,13 +68,20 @@ class Clock:
         self._later.append((self.seconds + seconds, call))
 
 
+def is_thorough() -> bool:
+    """Whether this is the run of all cases and of many random examples: see conftest.py."""
+    return settings().max_examples >= 200
+
+
 def growth(work: Callable[[int], object], largest: int) -> float:
     """How the cost of `work(size)` grows: 1 in proportion to the size, 2 with its square.
 
     The processor time of this thread for `largest` is compared with that for a sixteenth of it, so
     neither the speed of the machine nor what else it does matters. Of a few measurements the
-    smallest counts, because whatever disturbs one only adds to it.
+    smallest counts, because whatever disturbs one only adds to it. The quick run has a quarter of
+    the largest size.
     """
+    largest = largest if is_thorough() else largest // 4
     small = min(_cost(work, largest // 16) for _ in range(3))
     exponents = []
     for _ in range(5):
@@ -269,7 +277,7 @@ class World:
         )
         self.horde.add_account(OWNER_KEY, "owner", trusted=True)
         self.horde.add_account(CLIENT_KEY, "client", kudos=10_000)
-        private = Flask("private_horde")
+        private = Flask("private_horde", static_folder=None)
         private.register_blueprint(blueprint(self.horde))
         self.session = Session()
         # Else each call looks for proxies in the environment.

@@ -11,10 +11,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
-# In one process, which reads the modules once.
-pytestmark = pytest.mark.xdist_group("house")
 PACKAGE = Path(__file__).parent.parent / "horde_proxy"
 
 
@@ -32,8 +28,8 @@ def statements() -> list[tuple[str, ast.stmt]]:
 
 
 def statements_in(node: ast.AST) -> Iterator[ast.stmt]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, field, ()):
             if isinstance(child, ast.stmt):
                 yield child
             yield from statements_in(child)

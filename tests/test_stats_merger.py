@@ -483,7 +483,7 @@ def horde_of(models: int) -> tuple[list[str], Indexes]:
 
 
 def test_the_cost_of_merging_grows_with_the_models_only() -> None:
-    hordes = {size: horde_of(size) for size in (125, 2000)}
+    hordes = {size: horde_of(size) for size in (31, 125, 500, 2000)}
 
     def merge(size: int) -> dict[str, Any]:
         names, indexes = hordes[size]

@@ -12,7 +12,7 @@ from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.chunks import fold
 from horde_proxy.upstreams.base import Caller, Route, StreamItem
 from horde_proxy.upstreams.horde.text_events import BrokenStream, longer, read_events
-from tests.support import Cable, PieceByPiece, Scripted, World
+from tests.support import Cable, PieceByPiece, Scripted, World, is_thorough
 from tests.test_model_outputs import CASES, TOOLS, Case
 
 
@@ -132,7 +132,7 @@ TEXTS = [case for case in CASES if isinstance(case["text"], str)]
 
 def size_of(number: int, text: str) -> int:
     """The characters of a piece: 1, 3 or 40, but more for a text that would take long."""
-    return max((1, 3, 40)[number % 3], len(text) // 25)
+    return max((1, 3, 40)[number % 3], len(text) // (25 if is_thorough() else 8))
 
 
 @pytest.mark.parametrize(
