@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+from flask import Flask
+from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.routing import Rule
 from xdist.remote import Producer
 from xdist.scheduler import Scheduling, WorkStealingScheduling
@@ -106,6 +108,23 @@ def _compile_once(rule: Rule) -> None:
 
 
 Rule.compile = _compile_once  # type: ignore[assignment,method-assign]
+
+
+class _CompiledTemplates(BytecodeCache):
+    """The templates of all apps, compiled once for them all, as the routes are."""
+
+    def __init__(self) -> None:
+        self._bytecode: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self._bytecode:
+            bucket.bytecode_from_string(self._bytecode[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._bytecode[bucket.key] = bucket.bytecode_to_string()
+
+
+Flask.jinja_options = {"bytecode_cache": _CompiledTemplates()}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
