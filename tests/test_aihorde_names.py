@@ -31,7 +31,7 @@ NAMES = st.text(st.sampled_from("aB8b-_./:#qQ4v1 "), max_size=20) | st.text(max_
         "koboldcpp/Cydonia-24B-v4.3::some/user#1234",
     ],
 )
-def test_engine_author_user_and_quantisation_are_no_part_of_a_model(name: str) -> None:
+def test_a_models_key_leaves_out_engine_author_user_and_quantisation(name: str) -> None:
     assert canonical(name).key == "cydonia-24b-v4.3"
 
 
@@ -74,7 +74,7 @@ def test_a_name_has_parts(name: str, backend: str, author: str, bare: str) -> No
     assert canonical(name)[1:] == (backend, author, bare)
 
 
-def test_a_name_of_nothing_is_a_model_of_its_own() -> None:
+def test_names_without_a_model_stay_different() -> None:
     assert len({canonical(name).key for name in ("/", "koboldcpp/", "aphrodite/", "::u#1")}) == 4
 
 

@@ -135,7 +135,7 @@ def test_however_an_endpoint_misbehaves_the_other_one_answers(
 
 
 @pytest.mark.parametrize(("way", "stream"), WAYS)
-def test_without_another_endpoint_the_client_is_not_told_of_a_fault_of_its_own(
+def test_a_fault_of_the_only_endpoint_is_not_reported_as_the_clients(
     servers: responses.RequestsMock, way: str, stream: bool
 ) -> None:
     servers.post(f"{HOME}{CHAT}", **(ALWAYS | STREAMED)[way])

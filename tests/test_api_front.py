@@ -121,7 +121,7 @@ def test_a_front_writes_its_own_errors_into_a_stream(world: World) -> None:
     assert all(comment.startswith(": queued") for comment in comments)
 
 
-def test_a_front_needs_no_stage_of_its_own(world: World) -> None:
+def test_a_new_front_gets_keys_streams_and_usage_from_the_pipeline(world: World) -> None:
     world.employ(Scripted("Roses are red."))
     world.configure(**known(ann="key-of-ann-longer"))
     http = client(world)

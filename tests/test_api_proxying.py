@@ -724,7 +724,7 @@ BROKEN = (
     ],
 )
 @pytest.mark.parametrize("kind", ["text/event-stream", "Text/Event-Stream; charset=utf-8"])
-def test_the_error_of_a_stream_that_breaks_off_is_an_event_of_its_own(
+def test_a_stream_that_breaks_off_ends_with_a_separate_error_event(
     servers: responses.RequestsMock,
     monkeypatch: pytest.MonkeyPatch,
     pieces: list[bytes],

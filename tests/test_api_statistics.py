@@ -84,7 +84,7 @@ def test_the_live_models_are_merged_under_one_name(world: World) -> None:
     assert found["data"][0]["reference"] is None
 
 
-def test_workers_and_variations_are_told_on_demand_only(world: World) -> None:
+def test_a_models_workers_and_variations_are_listed_on_request_only(world: World) -> None:
     serve(world, "a/Big-8B", "koboldcpp/Big-8B")
     client = world.http()
     [plain] = got(client, "/horde/models")["data"]

@@ -151,7 +151,7 @@ def test_invitations_are_made_listed_and_withdrawn(shell: Shell) -> None:
     assert shell.json("invite", "--list") == []
 
 
-def test_names_that_fit_none_or_several_are_explained(shell: Shell) -> None:
+def test_unknown_and_ambiguous_usernames_are_explained(shell: Shell) -> None:
     shell.out("add", "ann")
     shell.out("add", "ann")
     assert shell.error("show", "ann") == (

@@ -601,9 +601,7 @@ def test_a_file_may_be_empty_where_another_source_says_where_chats_go(
         ),
     ],
 )
-def test_a_variable_that_was_meant_to_name_servers_and_is_empty_is_refused(
-    environ: dict[str, str], said: str
-) -> None:
+def test_an_empty_variable_for_endpoints_is_refused(environ: dict[str, str], said: str) -> None:
     """As of ENDPOINTS=$UNSET in a shell, or in a compose file."""
     assert refused(environ=environ) == said + SAY
     assert load(environ={**environ, "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true"})

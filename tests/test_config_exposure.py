@@ -269,7 +269,7 @@ def test_the_database_of_keys_is_named(folder: Path) -> None:
     assert shown(path) == []
 
 
-def test_a_group_of_the_service_alone_may_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_group_of_the_service_may_read_a_file_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: SERVICE)
     assert not permissions.others_may_read(status(0o640, ROOT, SERVICE))
     assert permissions.others_may_read(status(0o640, ROOT, OTHERS))

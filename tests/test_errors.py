@@ -119,7 +119,7 @@ def test_a_context_error_keeps_its_numbers() -> None:
         (502_000, 505_000),
     ],
 )
-def test_a_number_with_commas_is_no_status(number: int, harmless: int) -> None:
+def test_numbers_that_look_like_a_status_are_changed_by_one(number: int, harmless: int) -> None:
     assert harmless_number(number) == harmless
     assert without_retry_triggers(f"{harmless:,}") == f"{harmless:,}"
 

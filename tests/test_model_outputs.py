@@ -134,7 +134,7 @@ def misfit(case: Case, message: Mapping[str, Any]) -> str | None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
-def test_an_output_becomes_the_message_that_was_meant(case: Case) -> None:
+def test_an_output_of_a_model_becomes_the_expected_message(case: Case) -> None:
     whole, streamed = messages_of(case)
     if case["name"] in UNREAD:
         assert misfit(case, whole) or misfit(case, streamed), "delete this case from UNREAD"
@@ -144,7 +144,7 @@ def test_an_output_becomes_the_message_that_was_meant(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", MORE_CASES, ids=lambda case: str(case["name"]))
-def test_the_readers_find_what_was_meant(case: Case) -> None:
+def test_thoughts_calls_and_content_of_an_output_are_separated(case: Case) -> None:
     message = _read_without_horde(case)
     assert misfit(case, message) is None
     # What is streamed of the text's beginnings is the beginning of the content.

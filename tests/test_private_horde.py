@@ -1088,7 +1088,7 @@ def test_models_can_be_filtered_by_type_state_and_count(
 
 
 @pytest.mark.parametrize("text", ["many", "--5", "9" * 5000])
-def test_a_count_that_is_no_number_is_named(world: World, text: str) -> None:
+def test_a_min_count_that_is_not_a_number_is_refused_by_name(world: World, text: str) -> None:
     response = world.get(f"status/models?min_count={text}")
     assert (response.status_code, list(response.get_json()["errors"])) == (400, ["min_count"])
 

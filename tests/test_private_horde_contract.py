@@ -533,6 +533,6 @@ def test_where_the_private_horde_differs_it_means_to(world: World, name: str) ->
     assert (response.status_code, actual) == (status, expected)
 
 
-def test_a_service_account_may_name_whom_it_stands_for(world: World) -> None:
+def test_a_service_account_may_name_the_account_it_proxies(world: World) -> None:
     body = load("err_400_OnlyServiceAccountProxy")["request"]["body"]
     assert world.post(ASYNC, SERVICE, body).status_code == 202

@@ -298,7 +298,7 @@ def test_moderators_leave_each_other_alone(village: Village) -> None:
     assert village.rc("POST", "invitations", MOD, {}) == (403, "BlockedUser")
 
 
-def test_everybody_is_no_moderator(village: Village) -> None:
+def test_the_anonymous_account_cannot_become_a_moderator(village: Village) -> None:
     refused = village.rc("PUT", "users/0", ADMIN, {"moderator": True})
     assert refused == (403, "AnonForbidden")
     assert village.rc("PUT", "users/0", ANONYMOUS, {"username": "x"}) == (403, "NotModerator")
@@ -362,7 +362,7 @@ def test_what_others_see_of_an_account(village: Village) -> None:
     assert [name for name, user in seen.items() if "admin_comment" in user] == ["mod"]
 
 
-def test_the_shared_keys_of_moderators_are_no_other_moderators_business(village: Village) -> None:
+def test_moderators_do_not_see_shared_keys_of_other_moderators(village: Village) -> None:
     village.horde.add_account("<mod2-key>", "mod2", roles=("moderator",))
     key, secret = village.shared_key(MOD), village.shared_key(ADMIN)
     seen = {

@@ -158,7 +158,7 @@ def test_engines_and_quantisations_change_no_format(variant: str) -> None:
     assert formats == expected
 
 
-def test_an_authors_name_is_no_family() -> None:
+def test_a_format_is_not_chosen_by_the_authors_name() -> None:
     assert choose_format("Gemma-Fans/Some-Llama-3-8B").name == "llama3"
 
 

@@ -273,7 +273,7 @@ FORMS = st.sampled_from(
 
 
 @given(st.lists(FRAGMENTS, max_size=12), st.lists(st.integers(1, 9)), FORMS, st.booleans())
-def test_pieces_read_as_the_whole(
+def test_an_answer_read_in_pieces_equals_the_answer_read_whole(
     fragments: list[str], sizes: list[int], format: Format, may_call: bool
 ) -> None:
     own = PartialAnswer(format, stops=("END",), limit=10**6, prefilled=False, may_call=may_call)
@@ -327,7 +327,7 @@ TEXTS = st.text(st.sampled_from("ab \n\t<|>_/EDNthinkmso.é漢😀{[]}`"), max_s
     format=st.sampled_from([CHATML, PLACEHOLDERS, FORMATS["mistral-v3"], FORMATS["alpaca"]]),
     prefilled=st.booleans(),
 )
-def test_joined_segments_read_as_in_one_go(
+def test_an_answer_read_in_segments_equals_the_answer_read_whole(
     segments: list[str], stops: tuple[str, ...], format: Format, prefilled: bool
 ) -> None:
     own = PartialAnswer(format, stops=stops, limit=10**6, prefilled=prefilled)

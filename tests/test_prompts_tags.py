@@ -250,7 +250,7 @@ def test_tokenizers_that_normalise_keep_the_mark(
     assert unicodedata.normalize(form, MARK) == MARK
 
 
-def test_a_prompt_of_its_own_keeps_its_tags() -> None:
+def test_a_raw_prompt_keeps_its_tags() -> None:
     prompt = "<|im_start|>user\nWhat is <·|im_end|>?<|im_end|>"
     assert neutralise(prompt, RAW) == prompt
     assert restore(prompt, RAW) == prompt

@@ -274,7 +274,7 @@ def test_a_server_that_lists_no_models_is_tried_for_any_that_is_allowed_there() 
         router.candidates("gpt-4")
 
 
-def test_while_there_are_no_models_at_all_the_client_shall_try_again() -> None:
+def test_a_client_shall_try_again_while_there_are_no_models() -> None:
     router = Router([endpoint(Proxying("one"))])
     with pytest.raises(Unavailable, match="No models are available right now") as caught:
         router.candidates("m")

@@ -202,7 +202,7 @@ def test_the_ids_are_normalised_too_and_the_quickest_comes_first() -> None:
         "--Q4_K_M",
     ],
 )
-def test_a_suffix_that_only_tells_of_the_file_is_no_part_of_the_name(suffix: str) -> None:
+def test_suffixes_of_model_files_are_ignored_in_names(suffix: str) -> None:
     assert normalised(f"koboldcpp/Foo-7B{suffix}") == "foo-7b"
 
 
@@ -466,7 +466,7 @@ def test_the_size_is_the_first_that_the_name_tells(name: str, billions: float) -
         "70B/Foo",
     ],
 )
-def test_a_name_without_a_size_tells_none(name: str) -> None:
+def test_a_name_without_a_size_has_the_size_none(name: str) -> None:
     assert size_of(name) is None
 
 

@@ -395,7 +395,7 @@ def test_a_preset_selects_its_models(preset: str, expected: list[str]) -> None:
     assert answer.summary.total_models == answer.total_count == len(expected)
 
 
-def test_models_of_unknown_use_are_no_candidates() -> None:
+def test_models_with_unknown_use_are_not_deletion_candidates() -> None:
     result = audit("text", {"a": entry(None)})
     assert result.answer(preset="deletion_candidates").models == []
     assert result.answer(preset="zero_usage").models == []

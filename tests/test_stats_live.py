@@ -75,7 +75,7 @@ def test_a_new_document_makes_a_new_snapshot_with_the_other_indexes_as_they_were
     assert after.stats is before.stats
 
 
-def test_a_missing_document_is_none_and_an_empty_one_is_not() -> None:
+def test_a_snapshot_distinguishes_missing_documents_from_empty_ones() -> None:
     horde, clock = StubHorde(), Clock()
     snapshot = live(horde, clock).snapshot("text")
     assert snapshot.workers is not None and len(snapshot.workers) == 0

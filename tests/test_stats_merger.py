@@ -233,7 +233,7 @@ def test_a_status_that_came_twice_counts_once() -> None:
         ({"day": {KOBOLD: 1, APHRODITE: 2}, "month": {KOBOLD: 3}}, UsageStats(3, 3, 0), True),
     ],
 )
-def test_the_use_is_summed_and_none_when_there_was_none(
+def test_the_use_of_all_names_is_summed_and_unknown_without_any(
     stats: Any, usage: UsageStats | None, usage_known: bool
 ) -> None:
     result = merged(BARE, None, stats)

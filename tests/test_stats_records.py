@@ -206,7 +206,7 @@ def test_bad_uses_are_left_out_and_counted(
     assert read_stats(document) == (HordeModelStatsResponse(day=day), left_out)
 
 
-def test_records_are_read_as_they_are() -> None:
+def test_records_that_are_read_already_are_returned_unchanged() -> None:
     statuses, workers = [HordeModelStatus(name="a")], [HordeWorker(id="w")]
     assert read_statuses(statuses).value[0] is statuses[0]
     assert read_workers(workers).value[0] is workers[0]

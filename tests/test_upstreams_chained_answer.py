@@ -588,7 +588,7 @@ def test_an_answer_is_cut_at_the_clients_limit_whatever_a_worker_sends(
     assert found["usage"]["completion_tokens"] == 2 * estimate(truncate(SENTENCES, 50))
 
 
-def test_what_a_worker_writes_beyond_its_job_counts_and_is_no_measure(world: World) -> None:
+def test_tokens_beyond_a_jobs_max_length_are_delivered_and_counted(world: World) -> None:
     """The client's limit leaves room for all of it, so all of it is given out."""
     text = "This is a short sentence about rain. " * 100 + "The end.<|im_end|>"
     world.employ(Scripted(text, max_length=128))
@@ -735,7 +735,7 @@ def test_a_model_that_only_thinks_goes_on_once_and_ends_with_length(world: World
     assert len(worker.payloads) == 2
 
 
-def test_a_thought_that_the_model_ended_itself_is_no_measure_of_full_jobs(world: World) -> None:
+def test_a_thought_that_the_model_ended_is_not_measured_as_a_full_job(world: World) -> None:
     world.employ(Thinking("<think>\nTwo and two.", "Four."))
     upstream = world.upstream()
     assert content(answer(world, chat(), upstream)) == "Four."

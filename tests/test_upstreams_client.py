@@ -268,9 +268,7 @@ def test_a_compressed_answer_is_decoded(client: HordeClient) -> None:
 
 @responses.activate
 @pytest.mark.parametrize("request_id", ["", "a/b", "a\nb", "\ud800", "x" * 101, 7, None, ["1"]])
-def test_an_id_that_is_no_id_is_a_failure_of_the_horde(
-    client: HordeClient, request_id: Any
-) -> None:
+def test_a_horde_that_sends_an_unusable_id_has_failed(client: HordeClient, request_id: Any) -> None:
     responses.post(SUBMIT, status=202, json={"id": request_id})
     with pytest.raises(UpstreamFailed, match="without a usable id"):
         client.submit(TEXT, {"prompt": "x"}, KEY)

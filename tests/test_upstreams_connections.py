@@ -243,7 +243,7 @@ def test_a_chunk_is_passed_on_before_it_is_complete(serve: Callable[..., Server]
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-def test_an_answer_without_a_body_has_none_whatever_its_headers_say(
+def test_an_answer_without_a_body_is_empty_whatever_its_headers_announce(
     serve: Callable[..., Server], status: bytes
 ) -> None:
     server = serve(b"HTTP/1.1 %s\r\nTransfer-Encoding: chunked\r\n\r\n" % status, OK)

@@ -654,7 +654,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", [*SUPPORTED_PARAMETERS, "tools", "tool_choice"])
-def test_a_parameter_that_is_told_is_read_and_given_to_workers(name: str) -> None:
+def test_every_supported_parameter_changes_the_request_without_a_warning(name: str) -> None:
     if name == "structured_outputs":  # the same field as response_format
         return
     tools = {"tools": VALUES["tools"]} if name == "tool_choice" else {}

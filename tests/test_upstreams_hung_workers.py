@@ -547,7 +547,7 @@ def test_after_a_job_that_was_restarted_the_expected_seconds_are_the_usual_ones(
     assert first_expected(items(world, upstream, chat())) in (8, 9)
 
 
-def test_a_job_whose_end_an_outage_hid_is_no_measure(world: World) -> None:
+def test_a_job_that_ended_in_an_outage_is_not_measured(world: World) -> None:
     Worker(world, "only", [8.0], (WORDS,))
     upstream = world.upstream()
     items(world, upstream, chat())

@@ -288,7 +288,7 @@ def test_results_that_will_not_do_are_made_again_by_themselves(world: World) -> 
     assert (cost.retries, context.failures.workers()) == (1, ["w"])
 
 
-def test_a_fault_is_told_to_the_job_and_tried_again_until_no_try_is_left(world: World) -> None:
+def test_a_faulted_job_is_notified_and_retried_until_its_last_try(world: World) -> None:
     faulted = {**CHECK, "faulted": True, "done": True}
     client = Client([faulted] * 3, [faulted] * 3)
     job = Job()
@@ -334,7 +334,7 @@ def test_each_submit_counts_against_the_callers_budget(world: World) -> None:
     assert context.submit_queue._sending == {}
 
 
-def test_a_status_of_nonsense_is_no_progress(world: World) -> None:
+def test_unreadable_fields_of_a_status_count_as_missing(world: World) -> None:
     nonsense = {"waiting": "x", "processing": None, "queue_position": -3, "generations": {"a": 1}}
     assert generation_progress(nonsense) == Progress(0, False, 0, True)
     assert generations(nonsense) == []

@@ -35,7 +35,7 @@ def test_a_list_without_models_is_empty(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [b"null", b"{}", b'{"data": {}}', b'{"data": "a"}', b"3"])
-def test_what_is_no_list_is_an_error(text: bytes) -> None:
+def test_json_that_is_not_openais_list_is_an_error(text: bytes) -> None:
     with pytest.raises(UpstreamFailed, match="is not OpenAI's"):
         ids(text)
 

@@ -252,7 +252,7 @@ TOO_LONG: dict[str, tuple[int, Any]] = {
 
 
 @pytest.mark.parametrize("server", TOO_LONG)
-def test_a_chat_that_is_too_long_is_recognised_whoever_says_so(server: str) -> None:
+def test_every_servers_error_for_a_chat_that_is_too_long_is_recognised(server: str) -> None:
     status, body = TOO_LONG[server]
     assert isinstance(server_error(response(body, status)), UpstreamContextExceeded)
 

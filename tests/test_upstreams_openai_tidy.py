@@ -206,7 +206,7 @@ def test_an_error_shows_no_key_of_the_endpoint() -> None:
 
 
 @pytest.mark.parametrize("error", [None, "", {}, False, []])
-def test_an_error_that_says_nothing_is_none(error: Any) -> None:
+def test_an_empty_error_in_an_event_is_ignored(error: Any) -> None:
     stream = sse(event({"content": "Hi"}, error=error), event({}, "stop", error=error))
     assert completion(stream)["choices"][0]["message"]["content"] == "Hi"
 
@@ -463,7 +463,7 @@ def test_foreign_reasons_become_openais_five(reason: str, expected: str) -> None
 
 
 @pytest.mark.parametrize("reason", [1, True, ["stop"], {"type": "stop"}])
-def test_a_reason_that_is_no_text_is_stop(reason: Any) -> None:
+def test_a_finish_reason_that_is_not_a_string_becomes_stop(reason: Any) -> None:
     answer = completion(sse(event({"content": "Hi"}, reason)))
     assert answer["choices"][0]["finish_reason"] == "stop"
 

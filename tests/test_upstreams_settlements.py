@@ -97,7 +97,7 @@ def test_a_limit_of_kudos_a_day_counts_what_was_settled_late() -> None:
     assert "has used 2.65" in response.json["error"]["message"]  # type: ignore[index]
 
 
-def test_what_was_told_of_forty_answers_is_what_they_cost() -> None:
+def test_the_usage_of_forty_answers_is_the_kudos_that_were_paid() -> None:
     world = late_world()
     http = world.http()
     for number in range(40):
@@ -147,7 +147,7 @@ def test_the_private_horde_in_this_process_is_settled_at_once() -> None:
     assert cost.summary("test/model")["kudos_settled"] is True
 
 
-def test_a_request_that_the_horde_forgot_keeps_what_was_told(
+def test_a_request_that_the_horde_forgot_keeps_its_last_kudos(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)

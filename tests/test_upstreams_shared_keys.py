@@ -87,17 +87,17 @@ def test_a_shared_key_is_a_uuid(key: str, expected: bool) -> None:
     assert is_shared_key(key) is expected
 
 
-def test_what_the_horde_tells_of_a_shared_key() -> None:
+def test_a_recorded_shared_key_is_read() -> None:
     assert read_shared_key(recorded("sharedkey_get_1")["json"]) == FAMILY
     assert FAMILY.end == "2026-12-02 05:35 UTC"
 
 
-def test_minus_one_is_no_limit_and_no_expiry_no_end() -> None:
+def test_a_shared_key_may_have_no_token_limit_and_no_end() -> None:
     assert read_shared_key(recorded("sharedkey_put_bad_expiry")["json"]) == SharedKey(kudos=5000)
 
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, True, float("nan"), -2, 10**400])
-def test_anything_else_is_no_limit(value: Any) -> None:
+def test_unreadable_limits_of_a_shared_key_are_ignored(value: Any) -> None:
     names = ("name", "kudos", "utilized", "expiry", "max_text_tokens", "max_image_pixels")
     found = read_shared_key(dict.fromkeys(names, value))
     assert (found.kudos, found.utilized, found.expires) == (None, 0.0, None)

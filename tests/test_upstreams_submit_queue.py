@@ -69,7 +69,7 @@ def test_two_a_second_in_the_order_of_arrival() -> None:
     assert [at for at, _ in sent] == [0.1, 0.1, 1.1, 1.1, 2.1, 2.1]
 
 
-def test_ninety_a_minute() -> None:
+def test_ninety_requests_are_submitted_in_a_minute() -> None:
     line = Line()
     for number in range(100):
         line.arrive(str(number))

@@ -138,7 +138,7 @@ WARNING = (
 )
 
 
-def test_a_webhook_that_never_comes_costs_nothing_and_is_told_once(
+def test_missing_webhooks_delay_nothing_and_are_logged_once(
     world: World, pushing: Pushing, caplog: pytest.LogCaptureFixture
 ) -> None:
     pushing.pushes = False

@@ -136,7 +136,7 @@ class SharedSessions:
         assert count == 1
         assert len(sessions._ended_here) == 1
 
-    def test_ending_no_session_is_no_error(self, processes: Processes) -> None:
+    def test_a_session_that_has_ended_may_be_ended_again(self, processes: Processes) -> None:
         sessions = processes.sessions()
         cookie = sessions.begin(DIGEST)
         sessions.end(cookie)

@@ -71,7 +71,7 @@ def test_model_context_and_length_come_from_the_server(
 
 
 @responses.activate
-def test_koboldcpps_own_context_counts_where_its_owner_grants_none() -> None:
+def test_koboldcpps_loaded_context_is_used_when_its_owner_sets_no_other() -> None:
     serve("koboldcpp", without="/api/v1/config/max_context_length")
     backend, _ = opened()
     assert backend.max_context_length == 16384
@@ -139,7 +139,7 @@ def test_a_koboldcpp_without_a_model_says_so() -> None:
 
 @responses.activate
 @pytest.mark.parametrize("document", [{"data": None}, {"data": "x"}, [], {"data": [{"id": ""}]}, 3])
-def test_a_list_that_is_none_is_no_server(document: Any) -> None:
+def test_a_server_without_a_list_of_models_is_refused(document: Any) -> None:
     responses.get(f"{URL}/v1/models", json=document)
     with pytest.raises(BackendError, match="is not a KoboldAI, Ollama or OpenAI-compatible"):
         opened()
@@ -282,7 +282,7 @@ def test_an_openai_server_gives_its_text_as_it_grows() -> None:
 
 
 @responses.activate
-def test_an_openai_server_that_fails_in_a_stream_is_no_answer() -> None:
+def test_a_server_that_fails_in_a_stream_raises_an_error() -> None:
     serve("llama_cpp")
     responses.add("POST", URL + "/v1/completions", status=500)
     backend, _ = opened()

@@ -189,7 +189,7 @@ def test_a_stranger_costs_little(served: Served, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(OWNERS))
-def test_the_owner_of_a_key_costs_no_more_than_one_may(served: Served, name: str) -> None:
+def test_a_hostile_request_with_a_key_stays_within_the_budget(served: Served, name: str) -> None:
     case = OWNERS[name]
     cost, status = measured(served, case, {"Authorization": f"Bearer {CLIENT}", **case.headers})
     assert status < 500 or status in (502, 503, 504), status
@@ -246,7 +246,7 @@ AT_THE_LIMIT = {
 
 
 @pytest.mark.parametrize("name", list(AT_THE_LIMIT))
-def test_what_is_just_allowed_costs_no_more_than_one_may(served: Served, name: str) -> None:
+def test_a_request_just_below_a_limit_stays_within_the_budget(served: Served, name: str) -> None:
     case = AT_THE_LIMIT[name]
     cost, status = measured(served, case, {"Authorization": f"Bearer {CLIENT}", **case.headers})
     assert status not in (413, 431, 500), status
@@ -266,7 +266,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", list(FORMS))
-def test_a_form_costs_no_more_than_one_may(processes: Processes, name: str) -> None:
+def test_a_hostile_form_stays_within_the_budget(processes: Processes, name: str) -> None:
     url, master = processes.serve(endpoints='[{"url": "http://127.0.0.1:9"}]')
     served = Served(url, worker_of(master.pid))
     cost, status = measured(served, Case("/v1/files", FORMS[name], _FORM), _FORM)
@@ -323,7 +323,7 @@ def hostile() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/horde/models", "/v1/opencode.json"])
-def test_what_a_horde_answers_costs_no_more_than_one_may(
+def test_a_hostile_answer_of_a_horde_stays_within_the_budget(
     processes: Processes, hostile: str, path: str
 ) -> None:
     url, master = processes.serve(horde__url=hostile)
@@ -331,14 +331,16 @@ def test_what_a_horde_answers_costs_no_more_than_one_may(
     within(cost, OWNER)
 
 
-def test_a_servers_list_costs_no_more_than_one_may(processes: Processes, hostile: str) -> None:
+def test_a_hostile_list_of_models_stays_within_the_budget(
+    processes: Processes, hostile: str
+) -> None:
     url, master = processes.serve(endpoints=json.dumps([{"url": hostile}]))
     served = Served(url, worker_of(master.pid))
     cost, _ = measured(served, Case("/v1/models", bytes), {}, "GET")
     within(cost, OWNER)
 
 
-def test_the_longest_list_of_models_costs_no_more_than_one_may(
+def test_the_longest_list_of_models_stays_within_the_budget(
     processes: Processes, hostile: str
 ) -> None:
     url, master = processes.serve(endpoints=json.dumps([{"url": f"{hostile}/large/v1"}]))
@@ -349,7 +351,7 @@ def test_the_longest_list_of_models_costs_no_more_than_one_may(
 
 
 @pytest.mark.parametrize("path", [_CHAT, _COMPLETIONS])
-def test_what_a_server_answers_costs_no_more_than_one_may(
+def test_a_hostile_answer_of_a_server_stays_within_the_budget(
     processes: Processes, hostile: str, path: str
 ) -> None:
     url, master = processes.serve(endpoints=json.dumps([{"url": f"{hostile}/listed/v1"}]))

@@ -187,7 +187,7 @@ def test_plain_gunicorn_serves_the_wsgi_module(processes: Processes) -> None:
     until(lambda: answers(f"http://{bind}/health/live"))
 
 
-def test_a_port_that_is_taken_is_told(processes: Processes) -> None:
+def test_a_demo_on_a_used_port_ends_with_an_error(processes: Processes) -> None:
     url, _ = processes.serve()
     ended = subprocess.run(
         [
