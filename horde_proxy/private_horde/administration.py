@@ -6,19 +6,17 @@ its number, its full name ("ann#3"), or its alias where only one account has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import Any
 
 from horde_proxy.private_horde import api_keys, membership, people_responses, registration
 from horde_proxy.private_horde.errors import HordeError
-from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.operation import Begin, Operation
 from horde_proxy.private_horde.people_responses import AccountDetail, view_of
 from horde_proxy.private_horde.records import HordeAccount
 from horde_proxy.private_horde.roles import ROLES
 
 Body = dict[str, Any]
-Begin = Callable[[], AbstractContextManager[Operation]]
 
 _PAGE = 500
 """Accounts that are read at a time."""

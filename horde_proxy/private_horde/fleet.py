@@ -6,8 +6,6 @@ in worker_changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from horde_proxy.private_horde import (
@@ -19,11 +17,10 @@ from horde_proxy.private_horde import (
 )
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.fleet_responses import Privilege, WorkerView
-from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.operation import Begin, Operation
 from horde_proxy.private_horde.records import HordeAccount, Worker, WorkerTeam
 
 Body = dict[str, Any]
-Begin = Callable[[], AbstractContextManager[Operation]]
 
 
 class Fleet:

@@ -6,8 +6,6 @@ in teams, worker_messages, prompt_filters, modes and news.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from horde_proxy.private_horde import (
@@ -22,11 +20,10 @@ from horde_proxy.private_horde import (
     worker_messages,
 )
 from horde_proxy.private_horde.errors import refusal
-from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.operation import Begin, Operation
 from horde_proxy.private_horde.records import HordeAccount, PromptFilter, Worker, WorkerTeam
 
 Body = dict[str, Any]
-Begin = Callable[[], AbstractContextManager[Operation]]
 
 _DONE = {"message": "OK"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from horde_proxy.aihorde.limits import ANONYMOUS_CONCURRENCY
@@ -63,3 +64,7 @@ class Operation:
     rules: Rulebook
     view: QueueView
     texts: GrowingTexts
+
+
+Begin = Callable[[], AbstractContextManager[Operation]]
+"""Begins a transaction: one that may change records, or one that only reads."""

@@ -6,18 +6,15 @@ in address_timeouts. Only here may a caller see addresses of others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from horde_proxy.private_horde import accounts, address_timeouts, moderation_schema, schema
 from horde_proxy.private_horde.address_timeouts import AddressTimeout
 from horde_proxy.private_horde.errors import refusal
-from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.operation import Begin, Operation
 from horde_proxy.private_horde.records import Worker
 
 Body = dict[str, Any]
-Begin = Callable[[], AbstractContextManager[Operation]]
 
 _DONE = {"message": "OK"}
 _HOUR, _DAY = 3600.0, 86_400.0

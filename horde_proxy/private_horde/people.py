@@ -6,8 +6,6 @@ in membership, registration, api_keys, transfers and shared_keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from horde_proxy.private_horde import (
@@ -21,12 +19,11 @@ from horde_proxy.private_horde import (
     transfers,
 )
 from horde_proxy.private_horde.errors import refusal, user_not_found
-from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.operation import Begin, Operation
 from horde_proxy.private_horde.people_responses import AccountDetail, view_of
 from horde_proxy.private_horde.records import HordeAccount, HordeSharedKey, LedgerEntry
 
 Body = dict[str, Any]
-Begin = Callable[[], AbstractContextManager[Operation]]
 
 _PAGE = 25
 """Accounts of a page of GET users (contract: apis/v2/base.py, Users)."""

@@ -18,6 +18,7 @@ from horde_proxy.private_horde import continuation, fair_share, reliability
 from horde_proxy.private_horde.balances import release
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.queue_order import order_of
 from horde_proxy.private_horde.records import (
     HordeAccount,
     Job,
@@ -28,10 +29,6 @@ from horde_proxy.private_horde.records import (
 )
 
 Fits = Callable[[TextRequest], bool]
-
-
-def _order(request: TextRequest) -> tuple[float, float, str]:
-    return request.order
 
 
 def rank(priority: float, queued_at: float) -> float:
@@ -89,7 +86,7 @@ def _candidates(
     op: Operation, worker: Worker, favoured: Iterable[HordeAccount]
 ) -> Iterator[TextRequest]:
     ids = dict.fromkeys(account.id for account in favoured)
-    yield from merge(*(op.tx.waiting(worker.models, id) for id in ids), key=_order)
+    yield from merge(*(op.tx.waiting(worker.models, id) for id in ids), key=order_of)
     yield from op.tx.waiting(worker.models)
 
 

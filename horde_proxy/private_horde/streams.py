@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -20,7 +19,7 @@ from horde_proxy.private_horde import accounts, chats, continuation, queue, resp
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.growing_texts import GrowingTexts, TooManyStreams
 from horde_proxy.private_horde.matching import CHAT
-from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.operation import Begin, Operation
 from horde_proxy.private_horde.records import GrowingText, Job, StoredGeneration, TextRequest
 from horde_proxy.private_horde.shared_texts import SharedTexts
 from horde_proxy.private_horde.signals import QUEUE, Signals, request_topic
@@ -41,7 +40,6 @@ _LONGEST_TRANSCRIPT = 4_000_000
 _TOO_MANY_STREAMS = "There are too many streams. Poll the request's status instead."
 
 Body = dict[str, Any]
-Begin = Callable[[], AbstractContextManager[Operation]]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from horde_proxy.private_horde.forecast import Forecast
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.online import OnlineWorkers
+from horde_proxy.private_horde.queue_order import order_of
 from horde_proxy.private_horde.records import Job, TextRequest, Worker
 from horde_proxy.private_horde.store.base import Store
 
@@ -28,10 +29,6 @@ _FORECAST_SECONDS = 1.0
 
 _STEP = 1e-6
 """Seconds between two requests of one moment. A double has room for four such steps in 2026."""
-
-
-def _order(request: TextRequest) -> tuple[float, float, str]:
-    return request.order
 
 
 class QueueView:
@@ -99,7 +96,7 @@ class QueueView:
             self._of_account.clear()
             self._waiting_of.clear()
             self._queued_results = self._queued_tokens = 0
-            self._waiting = sorted((r for r in requests if r.queued), key=_order)
+            self._waiting = sorted((r for r in requests if r.queued), key=order_of)
             for request in requests:
                 self._add(request)
             self._possible = {id: p for id, p in self._possible.items() if id in self._open}
@@ -125,11 +122,11 @@ class QueueView:
             self._queued_tokens -= old.waiting * old.max_length * old.queued
         if was_queued != request.queued:
             if request.queued:
-                insort(self._waiting, request, key=_order)
+                insort(self._waiting, request, key=order_of)
             else:
-                del self._waiting[bisect_left(self._waiting, request.order, key=_order)]
+                del self._waiting[bisect_left(self._waiting, request.order, key=order_of)]
         elif request.queued:
-            self._waiting[bisect_left(self._waiting, request.order, key=_order)] = request
+            self._waiting[bisect_left(self._waiting, request.order, key=order_of)] = request
         if request.open:
             self._add(request)
         else:
@@ -163,7 +160,7 @@ class QueueView:
         if not request.queued:
             return 0
         with self._lock:
-            return bisect_left(self._waiting, request.order, key=_order) + 1
+            return bisect_left(self._waiting, request.order, key=order_of) + 1
 
     def wait_time(self, request: TextRequest, running: Iterable[Job], now: float) -> int:
         """Seconds until all results should be there, by a forecast that is at most a second old."""

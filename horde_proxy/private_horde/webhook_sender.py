@@ -15,15 +15,12 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.private_horde import webhooks
-from horde_proxy.private_horde.operation import Operation
+from horde_proxy.private_horde.operation import Begin, Operation
 from horde_proxy.private_horde.records import WebhookCall
-
-Begin = Callable[[], AbstractContextManager[Operation]]
 
 _MOST_RUNNING, _MOST_OF_A_HOST = 8, 2
 _MOST_WAITING = 10_000

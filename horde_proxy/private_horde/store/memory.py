@@ -11,9 +11,10 @@ import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from heapq import heappop, heappush, merge
+from heapq import heappop, heappush
 from typing import Any, TypeVar
 
+from horde_proxy.private_horde.queue_order import merged, order_of
 from horde_proxy.private_horde.records import NEW, TextRequest, UseCount, Worker
 from horde_proxy.private_horde.store.base import KeyTaken, Observer, Store, Tx, Wake
 from horde_proxy.private_horde.store.kinds import KINDS, Kind
@@ -78,10 +79,6 @@ def _move(index: dict[Any, dict[Any, None]], key: Any, before: Any, after: Any) 
         index.setdefault(after, {})[key] = None
 
 
-def _order(request: TextRequest) -> tuple[float, float, str]:
-    return request.order
-
-
 class _Waiting:
     """The queued requests, in order, by model and by account and model; "" is any model."""
 
@@ -95,7 +92,7 @@ class _Waiting:
             assert old is not None
             for key in _lists_of(old):
                 requests = self.lists[key]
-                position = bisect_left(requests, old.order, key=_order)
+                position = bisect_left(requests, old.order, key=order_of)
                 if is_queued:
                     assert new is not None
                     requests[position] = new
@@ -106,7 +103,7 @@ class _Waiting:
         elif is_queued:
             assert new is not None
             for key in _lists_of(new):
-                insort(self.lists.setdefault(key, []), new, key=_order)
+                insort(self.lists.setdefault(key, []), new, key=order_of)
 
 
 def _lists_of(request: TextRequest) -> Iterator[tuple[int | None, str]]:
@@ -262,7 +259,7 @@ class MemoryTx(Tx):
         filled = [queue for queue in queues if queue]
         if len(filled) == 1:
             return iter(filled[0])
-        return _distinct(merge(*filled, key=_order))
+        return merged(filled)
 
     def open_requests(self, account_id: int | None = None) -> list[TextRequest]:
         rows = self._store.rows[TextRequest]
@@ -329,12 +326,3 @@ class MemoryTx(Tx):
         for use in taken:
             self.delete(use)
         return taken
-
-
-def _distinct(requests: Iterator[TextRequest]) -> Iterator[TextRequest]:
-    """Without those that came before: a request that names two models is in two lists."""
-    before = None
-    for request in requests:
-        if before is None or request.order != before.order:
-            yield request
-        before = request

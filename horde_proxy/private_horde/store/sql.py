@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import merge
 from typing import Any, Protocol, TypeVar
 
 from horde_proxy.printable import encodable
+from horde_proxy.private_horde.queue_order import merged
 from horde_proxy.private_horde.records import NEW, TextRequest, UseCount, Worker
 from horde_proxy.private_horde.store.base import KeyTaken, Tx
 from horde_proxy.private_horde.store.kinds import KINDS
@@ -352,7 +352,7 @@ class SqlTx(Tx):
             for model, page in zip(wanted, pages, strict=True)
             if page
         ]
-        return queues[0] if len(queues) == 1 else _distinct(merge(*queues, key=_order))
+        return queues[0] if len(queues) == 1 else merged(queues)
 
     def _wanted(self, models: Sequence[str], account_id: int | None) -> list[str]:
         """Which of these models somebody waits for."""
@@ -450,16 +450,3 @@ def _page(
         "ORDER BY rank, queued_at, request_id LIMIT :page) ORDER BY rank, queued_at, id"
     )
     return text, values
-
-
-def _order(request: TextRequest) -> tuple[float, float, str]:
-    return request.order
-
-
-def _distinct(requests: Iterator[TextRequest]) -> Iterator[TextRequest]:
-    """Without those that came before: a request that names two models is in two queues."""
-    before = None
-    for request in requests:
-        if before is None or request.order != before.order:
-            yield request
-        before = request
