@@ -23,7 +23,10 @@ _HEAD = re.compile(
     r"(?P<rest>(?:(?!<\|message\|>).){0,200})<\|message\|>)",
     re.DOTALL,
 )
+# "<|channel|>analysis", and with the end of the prompt, "<|start|>assistant<|channel|>final"
 _BEGINNING = re.compile(r"\s*(?:<\|start\|>assistant[^<]{0,80})?<\|channel\|>")
+# What a text ends in that may become a _HEAD: "<|end|><|start|>assistant",
+# "<|start|>assistant to=functions.bash<|channel|>comm"
 _HALF_HEAD = re.compile(
     r"(?:<\|end\|>\s*)?(?:<\|start\|>[^<]{0,90})?"
     r"(?:<\|channel\|>(?:(?!<\|message\|>).){0,220})?\Z",
@@ -39,6 +42,7 @@ _BARE_HEAD = re.compile(r"assistant(?P<name>analysis|final|commentary)")
 # to=browser.search, to=python and to=container.exec; a result is to=assistant.
 _RECIPIENT = re.compile(r"\s*to=(?!(?:browser|python|container|assistant)\b)\w")
 _LONGEST_RECIPIENT = 20
+"""Characters at the beginning of a message that are compared with "to=functions.", which has 13."""
 _BARE_HEADS = ("assistantanalysis", "assistantfinal", "assistantcommentary")
 _LONGEST_HALF = 400
 """Characters at the end of a text in which a head may have begun."""

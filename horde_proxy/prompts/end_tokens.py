@@ -17,7 +17,7 @@ from functools import cache, cached_property
 from typing import Literal
 
 from horde_proxy.prompts.formats import Format
-from horde_proxy.prompts.tool_calls.markers import marked_calls, next_opening_at
+from horde_proxy.prompts.tool_calls.markers import marked_call_spans, next_opening_at
 
 Use = Literal["use", "mention", "open"]
 
@@ -60,11 +60,13 @@ _GOES_ON = re.compile(r"[.,;:!?)]|[ ]?[\w|(=–—-]")
 # After <|end|> and <|call|> of gpt-oss, the same turn goes on in another channel.
 _NEXT_CHANNEL = re.compile(r"\s*(?:<\|start\|>assistant|<\|channel\|>)")
 _LONGEST_NEXT_CHANNEL = 24
+"""Characters: <|start|>assistant has 18, and spaces may come before it."""
 # After an end token of another family, a turn is over only if a line or a tag follows, or nothing.
 _NOTHING = re.compile(r"\s*\Z")
 # A merge of Qwen2.5 that does not stop writes "<|endoftext|>Human: ".
 _AFTER_FOREIGN = re.compile(r"[ \t]*(?:[\n<\[]|(?:Human|User|Assistant):|\Z)")
 _LONGEST_ROLE = 12
+"""Characters: "Assistant:" has 10, and spaces may come before it."""
 _NEXT_ROLES = ("Human:", "User:", "Assistant:")
 
 
@@ -159,7 +161,7 @@ class _Calls:
 
     @cached_property
     def _parts(self) -> list[tuple[int, int]]:
-        return marked_calls(self._text)
+        return marked_call_spans(self._text)
 
     def contain(self, position: int) -> bool:
         """Whether a position is within a call."""

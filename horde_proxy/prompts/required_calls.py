@@ -75,12 +75,12 @@ def required_calls(structure: ConstrainedRequest, text: str, cut_off: bool) -> t
     for calls in _possible_calls(structure, text, cut_off):
         if any(call.problem is None for call in calls):
             return calls
-        if calls and (not best or count_problems(calls) < count_problems(best)):
+        if calls and (not best or count_call_problems(calls) < count_call_problems(best)):
             best = calls
     return best
 
 
-def count_problems(calls: Sequence[ReadCall]) -> int:
+def count_call_problems(calls: Sequence[ReadCall]) -> int:
     """The problems of all calls together."""
     return sum(call.problem_count for call in calls)
 

@@ -25,7 +25,7 @@ from horde_proxy.prompts.required_calls import (
     NOTHING_FOUND,
     ReadCall,
     checked,
-    count_problems,
+    count_call_problems,
     known_part,
     marked_calls,
     required_calls,
@@ -123,7 +123,7 @@ def _checked_calls(
         content,
         read,
         problem=problem,
-        problem_count=count_problems(read) if read else NOTHING_FOUND,
+        problem_count=count_call_problems(read) if read else NOTHING_FOUND,
         again=_CALL_AGAIN.format(problem=problem),
     )
 
@@ -189,7 +189,7 @@ def _read_calls(structure: ConstrainedRequest, text: str, cut_off: bool) -> Stru
         reading.content,
         calls,
         problem=problem,
-        problem_count=count_problems(calls) if calls else NOTHING_FOUND,
+        problem_count=count_call_problems(calls) if calls else NOTHING_FOUND,
         again=_CALL_AGAIN.format(problem=problem),
         unfinished=reading.unfinished,
     )

@@ -22,9 +22,12 @@ _NAME = re.compile(
     r"""(?:<(?:｜DSML｜)?(?:function|invoke)(?:=|\s+name=)["']?(?P<name>[^"'<>\n]{1,128}?)["']?\s*"""
     r"""(?:>|(?=\n))\s*?){1,2}"""
 )
+# How all of these begin: "<function=", "<function ", "<｜DSML｜invoke "
 _BEGINNING = re.compile(r"<(?:｜DSML｜)?(?:function|invoke)[= ]")
+# The arguments of <function=bash>{"command": "ls"}</function>, which may begin on another line
 _OBJECT = re.compile(r"\s{0,20}(?=\{)")
 _END_OF_OBJECT = re.compile(r"\s*</(?:｜DSML｜)?(?:function|invoke)>")
+# What may come after the last value of an <invoke>: its end, the end of what it is in, or nothing
 _END_OF_INVOKE = re.compile(r"\s*</(?:function|invoke)>|\s*(?=</)|\s*\Z")
 # </function>\n</tool_call>, either of them alone, or </invoke>, with any namespace
 _CALL_END = r"</(?:｜DSML｜)?(?:function|invoke)>|</(?:[a-z]{1,20}:)?tool_call>"
@@ -46,6 +49,7 @@ _FUNCTION_TAGS = TagGrammar(
     trims=True,
 )
 _LONGEST_TAG = 160
+"""Characters: <｜DSML｜function name="…"> with a name of 128 has 152. A longer one is text."""
 
 
 def read_function(searched: SearchedText, start: int, context: Context) -> Passage | None:

@@ -114,8 +114,8 @@ _PREFIXES_OF_CLOSERS = _prefixes(_PARTIAL_CLOSERS)
 _LONGEST_LITERAL = max(map(len, (*OPENINGS, *_PARTIAL_CLOSERS)))
 
 
-def marked_calls(text: str) -> list[tuple[int, int]]:
-    """The parts of a text from an opening marker to the next closing one, without empty ones."""
+def marked_call_spans(text: str) -> list[tuple[int, int]]:
+    """(start, end) of each part of a text from an opening marker to the next closing one."""
     parts, position = [], 0
     while opening := OPENING.search(text, position):
         closing = CLOSING.search(text, opening.end())

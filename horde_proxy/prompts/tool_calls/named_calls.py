@@ -38,7 +38,11 @@ _SIGN = rf"(?:function<｜tool▁sep｜>)?{WORD}{_BETWEEN}"
 _GOOD_START = re.compile(r"(?:\A|\n|[.!?:…。！？：)\]}>*]|```)[ \t]*\Z")
 _FENCE_END = re.compile(r"\)?\s*```")
 _MOST_NAME_PARTS = 6
+"""The last parts between dots, in which a known name is looked for: a.a.a… may have any number."""
 _LONGEST_NAME = 256
+"""Characters of a word in which a name is looked for. No grammar reads names of more than 128."""
+_LONGEST_GAP = 40
+"""Characters before a name that are looked at, for what _GOOD_START matches and spaces after it."""
 
 
 def name_in(searched: SearchedText, word: str) -> str | None:
@@ -56,7 +60,7 @@ def name_in(searched: SearchedText, word: str) -> str | None:
 
 def starts_well(text: str, start: int) -> bool:
     """Whether a name at this position may be a call: it does not continue a sentence."""
-    return _GOOD_START.search(text, max(0, start - 40), start) is not None
+    return _GOOD_START.search(text, max(0, start - _LONGEST_GAP), start) is not None
 
 
 def read_named(searched: SearchedText, start: int, context: Context) -> Passage | None:

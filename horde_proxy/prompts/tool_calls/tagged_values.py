@@ -18,7 +18,13 @@ from horde_proxy.prompts.tool_calls.searching import Passage, SearchedText
 
 _LONGEST_TAIL = 40
 """Characters at the end of a cut text in which a closing tag may be missing."""
-_LONGEST_INDENT, _LONGEST_TAG = 80, 200
+_LONGEST_INDENT = 80
+"""Spaces and tabs before a tag that still begins its line."""
+_LONGEST_TAG = 200
+"""Characters: <｜DSML｜parameter name="…" string="true"> with a name of 128 has 167."""
+_LONGEST_SPACE = 1000
+"""Characters after the last value that are looked at. A text of many calls without end tags would
+be read with the square of its length if each of them looked at all that follows."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def read_tagged_call(
     if searched.may_end_early and closing is None and (values is None or is_near_end):
         return Passage(start, len(text), is_open=True)
     # Without a closing tag, it is a call only at the end of the text, where a stop may have cut it.
-    at_end = not text[position : position + 1000].strip()
+    at_end = not text[position : position + _LONGEST_SPACE].strip()
     if values is None or (closing is None and not (at_end and (values or tool))):
         problem = f"The call of '{name[:64]}' has no end." if values is None or tool else None
         return Passage(start, max(position, start + 1), problem=problem)
