@@ -11,7 +11,7 @@ from horde_proxy.aihorde.transcript import AGAIN, line
 from horde_proxy.private_horde import accounts, chats, prompt_filters
 from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.operation import AccessRules
-from tests.test_private_horde import ALICE, ANONYMOUS, ASYNC, NOVA, OWNER
+from tests.test_private_horde import ALICE, ANONYMOUS, ASYNC, BOB, NOVA, OWNER
 from tests.test_private_horde_stream import PROGRESS, Streaming, texts
 from tests.test_private_horde_webhooks import URL, Receiver
 
@@ -215,7 +215,8 @@ def test_filters_replace_words_in_every_text_of_a_chat(world: Chats) -> None:
         {"role": "tool", "tool_call_id": "rose", "content": "is a rose."},
     ]
     tool = {"type": "function", "function": {"name": "rose", "description": "makes a rose"}}
-    world.chat({"messages": messages, "tools": [tool]})
+    documents = [{"title": "A rose", "id": "rose"}]
+    world.chat({"messages": messages, "tools": [tool], "documents": documents, "user": "rose"})
     assert world.take()["payload"]["chat"] == {
         "messages": [
             {"role": "user", "content": "A x is", "name": "x"},
@@ -234,6 +235,8 @@ def test_filters_replace_words_in_every_text_of_a_chat(world: Chats) -> None:
             {"role": "tool", "tool_call_id": "rose", "content": "is a x."},
         ],
         "tools": [{"type": "function", "function": {"name": "rose", "description": "makes a x"}}],
+        "documents": [{"title": "A x", "id": "rose"}],
+        "user": "rose",
     }
 
 
@@ -334,6 +337,15 @@ def test_anonymous_chats_are_cut_or_refused_as_prompts_are() -> None:
     assert (refused.status_code, refused.get_json()["rc"]) == (403, "KudosUpfront")
     world.chat(key=ANONYMOUS, allow_downgrade=True)
     assert world.take()["payload"]["max_length"] == 50
+
+
+def test_a_long_chat_without_kudos_is_cut_where_the_client_allows_it() -> None:
+    world = Chats(upfront_kudos=True)
+    body = {"chat": CHAT, "models": [NOVA], "params": {"max_length": 1024}}
+    refused = world.post(ASYNC, BOB, body)
+    assert (refused.status_code, refused.get_json()["rc"]) == (403, "KudosUpfront")
+    assert world.post(ASYNC, BOB, {**body, "allow_downgrade": True}).status_code == 202
+    assert world.take()["payload"]["max_length"] == 512
 
 
 def test_a_chat_costs_and_earns_as_a_prompt_and_a_text_of_its_characters(world: Chats) -> None:

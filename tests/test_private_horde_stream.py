@@ -29,11 +29,22 @@ class Streaming(World):
     """A private horde whose time passes when it waits; then the next of `steps` happens."""
 
     def __init__(
-        self, store: Store | None = None, access: AccessRules | None = None, **settings: Any
+        self,
+        store: Store | None = None,
+        access: AccessRules | None = None,
+        *,
+        upfront_kudos: bool = False,
+        **settings: Any,
     ) -> None:
         self.steps: list[Callable[[], Any]] = []
         rules = StreamRules(sleep=self._sleep, **settings)
-        super().__init__(ticks=lambda: self.now, streaming=rules, store=store, access=access)
+        super().__init__(
+            ticks=lambda: self.now,
+            streaming=rules,
+            store=store,
+            access=access,
+            upfront_kudos=upfront_kudos,
+        )
 
     def _sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -388,6 +399,28 @@ def test_a_text_whose_end_only_another_process_knew_is_not_mixed_with_what_follo
         ("0:15", 0, 0, "The capital was"),
         ("0:20", 0, 15, " Bonn"),
     ]
+    other.store.close()
+    world.horde.store.close()
+
+
+def test_a_failed_job_leaves_its_own_text_and_not_that_of_a_job_before_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/horde.db"
+    world = Streaming(store=open_store(url))
+    other = PrivateHorde(store=open_store(url), clock=lambda: world.now)
+    world.submit()
+    [first] = world.pop("first")
+    world.progress(first, 0, "The cap")
+    world.now += 2
+    world.progress(first, 7, "ital")
+    world.progress(first, 11, " of all that nobody has saved")
+    world.now += 30
+    offer = {"name": "second", "models": [NOVA], "max_length": 512}
+    second = other.pop(OWNER, offer)["id"]
+    other.streams.progress(OWNER, {"id": second, "text": " was"})
+    world.now += 2
+    other.streams.progress(OWNER, {"id": second, "offset": 4, "text": " Bonn"})
+    world.deliver(second, "", state="faulted")
+    assert world.popped(name="third") == "Say hi.The capital was Bonn"
     other.store.close()
     world.horde.store.close()
 

@@ -160,14 +160,15 @@ def _searchable(chat: Chat) -> SubmittedChat:
 
     _message_texts(chat["messages"], note)
     length = sum(map(len, texts))
-    _descriptions(chat.get("tools"), note)
+    for name, mapped in _OTHER_TEXTS.items():
+        mapped(chat.get(name), note)
     return SubmittedChat(chat, _BETWEEN.join(texts), length)
 
 
 def text_of(payload: Payload) -> str:
     """What of a payload can be searched for words: its prompt, or the texts of its chat.
 
-    Those are the texts of the messages and the descriptions of tools.
+    Those are the texts of messages, descriptions of tools, and what templates put beside them.
     """
     return _searchable(payload.chat).text if payload.chat else payload.prompt
 
@@ -175,8 +176,9 @@ def text_of(payload: Payload) -> str:
 def _mapped(chat: Chat, replace: Replace) -> Chat:
     """The chat with each text replaced, always in the same order."""
     changed = {**chat, "messages": _message_texts(chat["messages"], replace)}
-    if "tools" in chat:
-        changed["tools"] = _descriptions(chat["tools"], replace)
+    for name, mapped in _OTHER_TEXTS.items():
+        if name in chat:
+            changed[name] = mapped(chat[name], replace)
     return changed
 
 
@@ -205,6 +207,16 @@ def _descriptions(value: Any, replace: Replace) -> Any:
         else _descriptions(inner, replace)
         for name, inner in value.items()
     }
+
+
+_OTHER_TEXTS: Mapping[str, Callable[[Any, Replace], Any]] = {
+    "tools": _descriptions,
+    # Of llama.cpp and vLLM: what their templates put into the prompt.
+    "documents": _message_texts,
+    "chat_template": _message_texts,
+    "chat_template_kwargs": _message_texts,
+}
+"""How the texts in further fields of a chat are replaced."""
 
 
 # Results.
