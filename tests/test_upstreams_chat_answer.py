@@ -549,6 +549,16 @@ def test_an_answer_that_its_server_cannot_continue_goes_on_as_a_text(world: Worl
         assert whole["usage"]["completion_tokens"] == 64 + 3
 
 
+def test_a_thought_longer_than_a_job_is_written_as_a_text(world: World) -> None:
+    length = {"prompt_tokens": 21, "completion_tokens": 64}
+    thought = transcript.line({"reasoning_content": "Hm."}) + words("", "length", length)
+    worker = hire(world, thought, plain="It rains.", max_length=64)
+    [choice] = answer(world, max_tokens=500)["choices"]
+    assert choice["message"]["content"] == "It rains."
+    # No server goes on with a thought alone.
+    assert not [each for each in worker.payloads if each.get("chat", {}).get("continue")]
+
+
 def test_a_correction_in_words_comes_after_what_was_sent(world: World) -> None:
     hire(world, transcript.line({"content": "I look."}) + call("{}", "news"), words("It rains."))
     [choice] = answer(world, tools=[WEATHER])["choices"]

@@ -80,7 +80,7 @@ class AnswerChain(ABC, Generic[C, G]):
     """The choices of an answer to one plan. Its chunks have the id and time of `head`.
 
     Shortly before `deadline` it ends with what it has. None: whoever drives it looks at the clock.
-    `may_grow`: a segment may be given out while a worker writes it.
+    `may_grow`: a segment may be given out while a worker writes it. `failure` is what cut it off.
     """
 
     horde: HordeContext
@@ -90,6 +90,7 @@ class AnswerChain(ABC, Generic[C, G]):
     deadline: float | None = None
     cost: AnswerCost = field(default_factory=AnswerCost)
     cut_off: CutOff | None = None
+    failure: ProxyError | None = field(init=False, default=None)
     may_grow: bool = True
     _choices: list[C] = field(init=False, default_factory=list)
 
@@ -155,7 +156,7 @@ class AnswerChain(ABC, Generic[C, G]):
             if not has_text or isinstance(exc, ShuttingDown | ClientGone):
                 raise
             reasons = (word for kind, word in _CUT_OFFS.items() if isinstance(exc, kind))
-            self.cut_off = next(reasons, "failure")
+            self.cut_off, self.failure = next(reasons, "failure"), exc
 
     def _rescue(self) -> bool:
         """Keep the texts of segments that were lost. Whether the chain goes on from them."""
@@ -172,10 +173,14 @@ class AnswerChain(ABC, Generic[C, G]):
     ) -> Generator[tuple[int, LifecycleItem[G]], None, None]:
         """The items of each group's next segment, with the position of the group."""
         running = [
-            Lifecycle(self.horde, self._segment(group), self.ticket, self.cost).items()
+            Lifecycle(self._horde_for(group), self._segment(group), self.ticket, self.cost).items()
             for group in groups
         ]
         return take_turns(running, len(running))
+
+    def _horde_for(self, choices: Sequence[C]) -> HordeContext:
+        """The horde, with the retries of the next segment of these choices."""
+        return self.horde
 
     def _answered(self, choices: Sequence[C], item: LifecycleItem[G]) -> Iterator[AnswerItem]:
         """What an item of the segment of these choices means for the client. Raises TimedOut."""

@@ -107,6 +107,8 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
         )
         with closing(chain.run()) as items:
             yield from items
+        if isinstance(chain.failure, Faulted) and any(choice.content for choice in chain.choices):
+            self.horde.uncontinued.add(plan.models[0])
         self.writer.head, self.cut_off = chain.head, chain.cut_off or self.cut_off
         return chain.choices
 

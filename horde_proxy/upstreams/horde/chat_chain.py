@@ -10,7 +10,7 @@ long as it is the same; where it is not, nothing more of it is sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from horde_proxy.aihorde import transcript
@@ -26,6 +26,7 @@ from horde_proxy.upstreams.horde.chat_segment import (
     ChatSegment,
     reasoning_tokens,
 )
+from horde_proxy.upstreams.horde.context import HordeContext
 
 _SENT = ("reasoning_content", "content")
 """The texts that are sent as they grow, by their names in a delta."""
@@ -39,8 +40,8 @@ class ChatChoice(ChainedChoice):
 
     `sent` are the texts that the client has, by their names in a delta. `tokens` were written,
     `reasoning_tokens` of them as reasoning. `is_form_cut`: its last job was too short for a tool
-    call or JSON, which cannot be continued. `is_correction`: the client may have read a part of
-    another answer, which this one corrects.
+    call, JSON or a thought, which cannot be continued. `is_correction`: the client may have read a
+    part of another answer, which this one corrects.
     """
 
     content: str = ""
@@ -228,8 +229,16 @@ class ChatChain(AnswerChain[ChatChoice, ChatGeneration]):
         # A rest that is shorter than any job is not written.
         if not self.plan.is_chained or self._left(choice) < LEAST_LENGTH:
             choice.reason = "length"
-        elif choice.calls or self._has_grammar():
+        elif choice.calls or self._has_grammar() or not self._is_continued(choice):
             choice.reason, choice.is_form_cut = "length", True
+
+    def _is_continued(self, choice: ChatChoice) -> bool:
+        """Whether servers go on with what was written: content, and not with a thought alone."""
+        return bool(choice.content) and self.horde.uncontinued.isdisjoint(self.plan.models)
+
+    def _horde_for(self, choices: Sequence[ChatChoice]) -> HordeContext:
+        # Where a server cannot go on with an answer, it will not learn it; a text goes on instead.
+        return replace(self.horde, retries=0) if choices[0].content else self.horde
 
     def _cut(self, choice: ChatChoice) -> None:
         """Cut an answer that is to be shorter than the shortest job."""

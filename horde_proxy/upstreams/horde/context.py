@@ -20,6 +20,7 @@ from horde_proxy.upstreams.horde.webhook import Webhook
 class HordeContext:
     """What the requests of all chats share. `retries` are those of one segment.
 
+    `uncontinued`: models whose workers go on with no chat that has begun; names are only added.
     `running`: ids of the requests that run now. Threads add and remove their own id only, and read
     nothing but the size, so it needs no lock. `settlements`: None for a horde that charges at once.
     """
@@ -34,6 +35,7 @@ class HordeContext:
     sleep: Callable[[float], None]
     retries: int
     running: set[str] = field(default_factory=set)
+    uncontinued: set[str] = field(default_factory=set)
     webhook: Webhook | None = None
     settlements: Settlements | None = None
     telemetry: Telemetry = NO_TELEMETRY
