@@ -335,3 +335,20 @@ def test_a_file_before_the_command_is_the_commands(environ: dict[str, str], tmp_
     Shell({}).out("--config", str(file), "news", "add", "t", "words")
     assert Shell({}).json("--config", str(file), "news", "list")[0]["title"] == "t"
     assert Shell(environ).json("news", "list") == []
+
+
+def test_serve_says_nothing_where_the_settings_hold_the_key(
+    served: list[Config], environ: dict[str, str]
+) -> None:
+    key = {"HORDE_PROXY_PRIVATE_HORDE__API_KEY": KEY}
+    env = {**environ, **key, "HORDE_PROXY_PRIVATE_HORDE__ENABLED": "true"}
+    assert len(CliRunner().invoke(main, ["serve"], env=env).stderr.splitlines()) == 1
+
+
+def test_the_api_without_a_route_is_the_hordes_own_404() -> None:
+    http = World(private_horde={"enabled": True}).http()
+    answers = {path: http.get(path) for path in ("/api/v2", "/api/v2/")}
+    assert {path: (answer.status_code, answer.json) for path, answer in answers.items()} == {
+        path: (404, {"message": "There is no such route here: this horde serves texts only."})
+        for path in answers
+    }

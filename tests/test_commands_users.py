@@ -138,7 +138,8 @@ def test_keys_are_made_rotated_and_deleted(shell: Shell) -> None:
 
 def test_the_help_says_which_key_a_rotation_leaves(shell: Shell) -> None:
     text = " ".join(shell.out("key", "--help").split())
-    assert "All other keys stop working but the settings' key, which is changed there." in text
+    assert "All other keys stop working but the settings' key, which is changed there, or" in text
+    assert "the one in owner.key: delete the file and restart." in text
 
 
 def test_invitations_are_made_listed_and_withdrawn(shell: Shell) -> None:

@@ -170,7 +170,7 @@ def _split(
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
-        if path.startswith(_PATH):
+        if path.startswith(_PATH) or path == _PATH.rstrip("/"):
             served = private
         elif path == _PAGES or path.startswith(f"{_PAGES}/"):
             served = pages

@@ -62,8 +62,8 @@ def run_server(
 
 
 def _of_private_horde(settings: Config) -> list[str]:
-    """Where the private horde's data and its owner's key are, if there is one."""
-    if not settings.private_horde.enabled:
+    """Where the private horde's data and its owner's key are; nothing where settings say it."""
+    if not settings.private_horde.enabled or settings.private_horde.api_key is not None:
         return []
     return horde_lines(settings, reachable_url(settings.server.bind))
 

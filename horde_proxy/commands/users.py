@@ -21,7 +21,10 @@ from horde_proxy.private_horde.administration import Administration
 from horde_proxy.private_horde.registration import DEFAULT_DAYS, MOST_USES
 from horde_proxy.private_horde.roles import ADMIN, ROLES
 
-_ROTATE = "All other keys stop working but the settings' key, which is changed there."
+_ROTATE = (
+    "All other keys stop working but the settings' key, which is changed there, or the one in "
+    "owner.key: delete the file and restart."
+)
 
 
 def _finite(_: click.Context, option: click.Parameter, value: float | None) -> float | None:

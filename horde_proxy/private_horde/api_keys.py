@@ -58,7 +58,10 @@ def _find(op: Operation, account: HordeAccount, fingerprint: str) -> AccountKey:
     for key in op.tx.find(AccountKey, account_id=account.id):
         if key.fingerprint == fingerprint.lower():
             if key.origin:
-                reason = "This key is that of the settings: change private_horde.api_key there."
+                reason = (
+                    "This key is that of the settings or of owner.key: change "
+                    "private_horde.api_key, or delete that file, and restart."
+                )
                 raise refusal("Forbidden", reason=reason)
             return key
     raise refusal("KeyNotFound", id=fingerprint)

@@ -64,7 +64,7 @@ def blueprint(horde: PrivateHorde) -> Blueprint:
             provide_automatic_options=False,
         )
     # Flask would answer an unknown path with the application's own error pages.
-    for rule in ("/", "/<path:rest>"):
+    for rule in ("", "/", "/<path:rest>"):
         routes.add_url_rule(rule, "unknown_path", _unknown_path, methods=_METHODS)
     routes.register_error_handler(HordeError, _refused)
     routes.register_error_handler(DatabaseError, _unavailable)
