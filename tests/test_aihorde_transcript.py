@@ -105,6 +105,11 @@ def test_unknown_fields_and_impossible_counts_are_left_out() -> None:
     assert counted.usage == {"prompt_tokens": 1, "completion_tokens": 3}
 
 
+def test_numbers_that_are_no_json_become_null() -> None:
+    text = '{"logprobs": {"content": [{"logprob": -Infinity}, {"logprob": 1e999}]}}\n'
+    assert fold(read(text)).logprobs == [{"logprob": None}, {"logprob": None}]
+
+
 def test_logprobs_are_collected() -> None:
     token = {"token": "a", "logprob": -0.5}
     text = line({"content": "a"}, logprobs={"content": [token]}) * 2

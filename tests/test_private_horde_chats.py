@@ -313,6 +313,17 @@ def test_a_result_without_any_text_is_taken(world: Chats) -> None:
     assert world.status(request_id)["generations"][0]["text"] == ""
 
 
+def test_a_result_may_have_many_log_probabilities(world: Chats) -> None:
+    request_id = world.chat()
+    [job] = world.take()["ids"]
+    top = [{"token": "a", "logprob": -1.5, "bytes": [97, 98, 99]}] * 20
+    token = line({"content": "a"}, logprobs={"content": [{"token": "a", "top_logprobs": top}]})
+    world.progress(job, 0, token * 1000)
+    world.deliver(job, token * 4096)
+    [result] = world.status(request_id)["generations"]
+    assert len(result["chat"]["logprobs"]["content"]) == 4096
+
+
 def test_a_webhook_has_the_message(world: Chats) -> None:
     receiver = Receiver(world)
     world.chat(webhook=URL)

@@ -15,6 +15,7 @@ Workers write it, the private horde checks and folds it, the proxy makes chunks 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,7 +156,8 @@ def fold(entries: Iterable[Entry]) -> ChatResult:
 
 def _entry(content: str, number: int) -> Entry:
     try:
-        value = json.loads(content)
+        # vLLM writes -Infinity for a token that cannot come, which is no JSON.
+        value = json.loads(content, parse_constant=lambda name: None, parse_float=_finite_float)
     except (ValueError, RecursionError) as exc:
         raise BadTranscript(f"line {number} of the transcript is not JSON") from exc
     if not isinstance(value, dict):
@@ -172,6 +174,11 @@ def _entry(content: str, number: int) -> Entry:
         _logprobs(value.get("logprobs")),
         value.get("again") is True,
     )
+
+
+def _finite_float(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _delta(delta: dict[str, Any], number: int) -> dict[str, Any]:

@@ -43,7 +43,7 @@ _NO_TEXTS = frozenset(
 
 _ELSEWHERE = {
     "model": "Name the models in the field models of the request.",
-    "stream": "Leave it out. The stream of a request needs no wish.",
+    "stream": "Leave it out. Every request can be read as a stream.",
     "n": "Put it into params.n of the request.",
     "max_tokens": "Put it into params.max_length of the request.",
     "max_completion_tokens": "Put it into params.max_length of the request.",

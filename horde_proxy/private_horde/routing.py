@@ -12,12 +12,17 @@ from typing import Any
 
 from flask import Response, g, request
 
-from horde_proxy.json_reading import parse_json
+from horde_proxy.json_reading import MOST_VALUES, parse_json
 from horde_proxy.private_horde.errors import invalid, unreadable
 from horde_proxy.private_horde.horde import PrivateHorde
 
 View = Callable[..., tuple[Any, int]]
 """Takes the horde and the arguments of the path; returns the body and the status."""
+
+
+MOST_VALUES_OF_A_TEXT = 1_000_000
+"""Values in a body with what a worker wrote. Signs in a text count as values, and the transcript of
+4,096 tokens has 700,000 of them with twenty log-probabilities for each."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,12 @@ def checked_key(horde: PrivateHorde, *, as_worker: bool = False, shared: bool = 
     return key or ""
 
 
-def body() -> Any:
+def body(most_values: int = MOST_VALUES) -> Any:
     """The request's JSON. Raises HordeError (400) if it is not JSON or not declared as JSON."""
     if not request.is_json:
         raise unreadable()
     try:
-        return parse_json(request.get_data(), parse_constant=_refuse_constant)
+        return parse_json(request.get_data(), most_values, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
         raise unreadable() from exc
 

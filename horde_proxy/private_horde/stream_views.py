@@ -9,7 +9,12 @@ from flask import Response, g, request
 
 from horde_proxy.private_horde import responses
 from horde_proxy.private_horde.horde import PrivateHorde
-from horde_proxy.private_horde.routing import HordeRoute, body, checked_key
+from horde_proxy.private_horde.routing import (
+    MOST_VALUES_OF_A_TEXT,
+    HordeRoute,
+    body,
+    checked_key,
+)
 from horde_proxy.private_horde.streams import STREAM
 from horde_proxy.private_horde.text_stream import StreamEvent, read_position
 
@@ -45,7 +50,7 @@ def _event(event: StreamEvent | None) -> bytes:
 def _progress(horde: PrivateHorde) -> tuple[Any, int]:
     g.is_poll = True
     key = checked_key(horde)
-    return horde.streams.progress(key, body()), 200
+    return horde.streams.progress(key, body(MOST_VALUES_OF_A_TEXT)), 200
 
 
 def _capabilities(horde: PrivateHorde) -> tuple[Any, int]:

@@ -29,6 +29,7 @@ from horde_proxy.private_horde.moderation_views import MODERATION_ROUTES
 from horde_proxy.private_horde.operations_views import OPERATIONS_ROUTES
 from horde_proxy.private_horde.people_views import PEOPLE_ROUTES
 from horde_proxy.private_horde.routing import (
+    MOST_VALUES_OF_A_TEXT,
     HordeRoute,
     answer,
     api_key,
@@ -136,7 +137,7 @@ def _pop(horde: PrivateHorde) -> tuple[Any, int]:
 
 def _submit_generation(horde: PrivateHorde) -> tuple[Any, int]:
     key = checked_key(horde)
-    return horde.submit_generation(key, body()), 200
+    return horde.submit_generation(key, body(MOST_VALUES_OF_A_TEXT)), 200
 
 
 def _models(horde: PrivateHorde) -> tuple[Any, int]:
