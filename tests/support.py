@@ -20,6 +20,7 @@ from requests import ConnectionError, PreparedRequest, ReadTimeout, Response, Se
 from requests.adapters import BaseAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import MaxRetryError, NewConnectionError
+from werkzeug.test import TestResponse
 
 from horde_proxy import create_app
 from horde_proxy.app.assembly import Assembly
@@ -243,6 +244,25 @@ def with_page(app: Flask, page: PageState) -> Flask:
     return app
 
 
+class HordeCalls:
+    """Calls of a private horde behind a test client."""
+
+    client: FlaskClient
+
+    def call(
+        self, method: str, path: str, key: str | None = None, body: Any = None, **headers: str
+    ) -> TestResponse:
+        if key is not None:
+            headers["apikey"] = key
+        return self.client.open(f"/api/v2/{path}", method=method, json=body, headers=headers)
+
+    def must(self, method: str, path: str, key: str | None = None, body: Any = None) -> Any:
+        """The JSON of an answer that is no error."""
+        response = self.call(method, path, key, body)
+        assert response.status_code < 300, response.json
+        return response.json
+
+
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "server": {"places": 100, "max_body": 1_000_000},
     "horde": {
@@ -348,6 +368,26 @@ class World:
             pause=lambda seconds: None,
             start=lambda work: work(),
         )
+
+    def employ_faulty(self, model: str = "test/model", name: str = "worker-1") -> None:
+        """A worker that checks in now and faults a job at each sleep."""
+        self.bridge(Scripted("x", name=model), name).step(self.session)
+        offer = {
+            "name": name,
+            "models": [model],
+            "bridge_agent": "AI Horde Worker:1:x",
+            "max_length": 512,
+            "max_context_length": 8192,
+            "threads": 1,
+        }
+
+        def fault() -> None:
+            job = self.horde.pop(OWNER_KEY, offer)
+            if job["id"]:
+                faulted = {"id": job["id"], "generation": "", "state": "faulted"}
+                self.horde.submit_generation(OWNER_KEY, faulted)
+
+        self.clock.every_sleep.append(fault)
 
     def employ(self, backend: Any, name: str = "worker-1") -> Any:
         """A worker that checks in now and does a job at each sleep; returns the backend."""

@@ -17,7 +17,7 @@ from horde_proxy.protocol.generation_request import GenerationRequest, Message
 from horde_proxy.router import Router
 from horde_proxy.upstreams.base import Accepted, Caller, Route, Sleeper, Spent, StreamItem, Waiting
 from horde_proxy.worker.backends import BackendError
-from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known
+from tests.support import HORDE_URL, Clock, Scripted, World, known
 from tests.test_router import Offering, endpoint
 
 INFO = RequestInfo("id", "ann", "m", False, 0.0)
@@ -496,24 +496,7 @@ def test_the_served_models_real_name_is_in_the_answer(world: World) -> None:
 
 def test_the_second_of_a_list_answers_when_the_first_cannot(world: World) -> None:
     world.employ(Scripted("Hello.", name="good"))
-    world.bridge(Scripted("x", name="faulty"), "faulty").step(world.session)
-    offer = {
-        "name": "faulty",
-        "models": ["faulty"],
-        "bridge_agent": "AI Horde Worker:1:x",
-        "max_length": 512,
-        "max_context_length": 8192,
-        "threads": 1,
-    }
-
-    def fault() -> None:
-        job = world.horde.pop(OWNER_KEY, offer)
-        if job["id"]:
-            world.horde.submit_generation(
-                OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"}
-            )
-
-    world.clock.every_sleep.append(fault)
+    world.employ_faulty("faulty", "faulty")
     chat = {**CHAT, "model": "gone, faulty, good"}
     answer = world.http().post("/v1/chat/completions", json=chat).get_json()
     assert answer["model"] == "good"

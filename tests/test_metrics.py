@@ -30,7 +30,7 @@ from horde_proxy.upstreams.base import Accepted
 from horde_proxy.upstreams.horde.client import HordeClient
 from horde_proxy.upstreams.horde.submit_queue import Limits, SubmitQueue
 from horde_proxy.upstreams.horde.text import TEXT
-from tests.support import HORDE_URL, OWNER_KEY, Clock, Scripted, World, known
+from tests.support import HORDE_URL, Clock, Scripted, World, known
 
 DASHBOARD = Path(__file__).parent.parent / "systemd" / "grafana-dashboard.json"
 CHAT = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
@@ -335,24 +335,7 @@ def test_a_request_that_the_horde_lost_is_a_retry(world: World) -> None:
 
 
 def test_faulted_requests_are_retried_as_often_as_allowed(world: World) -> None:
-    world.bridge(Scripted("x")).step(world.session)
-    offer = {
-        "name": "worker-1",
-        "models": ["test/model"],
-        "bridge_agent": "AI Horde Worker:1:x",
-        "max_length": 512,
-        "max_context_length": 8192,
-        "threads": 1,
-    }
-
-    def fault() -> None:
-        job = world.horde.pop(OWNER_KEY, offer)
-        if job["id"]:
-            world.horde.submit_generation(
-                OWNER_KEY, {"id": job["id"], "generation": "", "state": "faulted"}
-            )
-
-    world.clock.every_sleep.append(fault)
+    world.employ_faulty()
     http = Http(world.app())
     assert http.post("/v1/chat/completions", json=CHAT).status_code == 502
     assert counted(http, "retries_total") == {'{reason="faulted"}': world.config().horde.retries}

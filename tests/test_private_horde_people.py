@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from horde_proxy.key_digest import key_digest
 from horde_proxy.private_horde import AccessRules, PrivateHorde, blueprint
@@ -26,6 +25,7 @@ from horde_proxy.private_horde.records import (
 from horde_proxy.private_horde.store.base import Store
 from horde_proxy.private_horde.store.memory import MemoryStore
 from horde_proxy.private_horde.store.opening import open_store
+from tests.support import HordeCalls
 
 ADMIN, MOD, ANN, BEN = "<admin-key>", "<mod-key>", "<ann-key>", "<ben-key>"
 ANONYMOUS = "0000000000"
@@ -35,7 +35,7 @@ SUBMIT = "generate/text/async"
 START = 1_795_953_600.0
 
 
-class Village:
+class Village(HordeCalls):
     """A horde with an administrator, a moderator and two members, behind a test client."""
 
     def __init__(self, store: Store, **rules: Any) -> None:
@@ -54,18 +54,6 @@ class Village:
         app = Flask("people")
         app.register_blueprint(blueprint(self.horde))
         self.client = app.test_client()
-
-    def call(
-        self, method: str, path: str, key: str | None = None, body: Any = None, **headers: str
-    ) -> TestResponse:
-        if key is not None:
-            headers["apikey"] = key
-        return self.client.open(f"/api/v2/{path}", method=method, json=body, headers=headers)
-
-    def must(self, method: str, path: str, key: str | None = None, body: Any = None) -> Any:
-        response = self.call(method, path, key, body)
-        assert response.status_code < 300, response.json
-        return response.json
 
     def rc(self, method: str, path: str, key: str | None = None, body: Any = None) -> Any:
         """(status, rc) of a refusal."""

@@ -16,6 +16,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from horde_proxy.private_horde import AccessRules, PrivateHorde, blueprint
+from tests.support import HordeCalls
 from tests.test_private_horde_contract import sentence_of, unlike
 
 CAPTURES = Path(__file__).parent / "data" / "captures" / "people"
@@ -37,7 +38,7 @@ USERS = (
 MOD, ALICE, TRUSTED, POOR, WTEXT, _, _, _, SERVICE, LEAVER = (user[0] for user in USERS)
 
 
-class Lab:
+class Lab(HordeCalls):
     """A private horde with the lab's users behind a test client."""
 
     def __init__(self) -> None:
@@ -49,18 +50,6 @@ class Lab:
         app = Flask("people-contract")
         app.register_blueprint(blueprint(self.horde))
         self.client = app.test_client()
-
-    def call(
-        self, method: str, path: str, key: str | None = None, body: Any = None, **headers: str
-    ) -> TestResponse:
-        if key is not None:
-            headers["apikey"] = key
-        return self.client.open(f"/api/v2/{path}", method=method, json=body, headers=headers)
-
-    def must(self, method: str, path: str, key: str | None = None, body: Any = None) -> Any:
-        response = self.call(method, path, key, body)
-        assert response.status_code < 300, response.json
-        return response.json
 
     def shared_key(self, key: str = ALICE, **fields: Any) -> str:
         return str(self.must("PUT", "sharedkeys", key, fields)["id"])
