@@ -59,7 +59,7 @@ class ScriptedImages:
         self.app = Flask("images")
         for rule, view, method in (
             ("/api/v2/status/models", self._models, "GET"),
-            ("/api/v2/workers", lambda: jsonify(self.workers), "GET"),
+            ("/api/v2/workers", self._workers, "GET"),
             ("/api/v2/find_user", self._user, "GET"),
             ("/api/v2/generate/async", self._submit, "POST"),
             ("/api/v2/generate/check/<key>", self._check, "GET"),
@@ -70,7 +70,9 @@ class ScriptedImages:
             self.app.add_url_rule(rule, f"{method} {rule}", view, methods=[method])
 
     def _models(self) -> Response:
-        names = {name for worker in self.workers for name in worker["models"]}
+        is_image = request.args.get("type") == "image"
+        workers = self.workers if is_image else []
+        names = {name for worker in workers for name in worker["models"]}
         return jsonify(
             [
                 {
@@ -85,6 +87,9 @@ class ScriptedImages:
                 for name in sorted(names)
             ]
         )
+
+    def _workers(self) -> Response:
+        return jsonify(self.workers if request.args.get("type") == "image" else [])
 
     def _user(self) -> Response:
         return jsonify({"username": "alice#2", "kudos": self.kudos, "concurrency": 30})

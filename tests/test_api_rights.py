@@ -26,6 +26,10 @@ ROUTES = """
 |---|---|---|---|---|---|---|---|---|---|---|
 | POST /chat/completions | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | POST /completions | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /images/generations | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /images/edits | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /images/variations | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| GET /files/images/NAME | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 |
 | a proxied path, e.g. POST /embeddings | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | a proxied path, e.g. GET /files | yes | yes | 401 | 401 | yes | 403 | yes | yes | yes | yes |
 | GET /models | yes | yes | 401 | 401 | yes | own | yes | yes | yes | yes |
@@ -151,6 +155,9 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "POST /chat/completions": {"json": CHAT},
     "POST /completions": {"json": {"model": "test/model", "prompt": "Hi", "max_tokens": 16}},
     "POST /embeddings": {"json": {"model": "served", "input": "Hi"}},
+    "POST /images/generations": {"json": {"model": "served", "prompt": "Hi"}},
+    "POST /images/edits": {"json": {"model": "served", "prompt": "Hi"}},
+    "POST /images/variations": {"json": {"model": "served"}},
     "POST /horde/webhook/SECRET": {"json": {"id": "x"}},
     "GET /health/probe": {"query_string": {"seconds": 0.5, "interval": 0.5}},
     "GET /": {"headers": {"Accept": "text/html"}},

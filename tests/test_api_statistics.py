@@ -312,6 +312,8 @@ def test_a_hundred_requests_at_once_make_one_fetch_of_each_endpoint(
         "/api/v2/status/models?type=text&model_state=all": 1,
         "/api/v2/stats/text/models?model_state=all": 1,
         "/api/v2/workers?type=text": 1,
+        "/api/v2/status/models?type=image&model_state=all": 1,
+        "/api/v2/workers?type=image": 1,
     }
 
 

@@ -23,7 +23,9 @@ ADD = (
 USE_CHATS = (
     " is not served here. Let the client use chat completions: POST /v1/chat/completions." + ADD
 )
-NOT_FROM_HORDES = " is not served here: hordes answer chats and completions only." + ADD
+NOT_FROM_HORDES = (
+    " is not served here: hordes answer chats and completions, and make pictures, only." + ADD
+)
 CHOOSE_OPENAI = (
     " is not served here, and no setting adds it. Choose an OpenAI-compatible server in the "
     "client, with this address and /v1 as its base URL."
@@ -75,8 +77,7 @@ UNSERVED: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/v1/messages/count_tokens", no_messages("/v1/messages/count_tokens")),
     ("POST", "/v1/complete", no_messages("/v1/complete")),
     ("POST", "/v1/embeddings", openai("/v1/embeddings" + NOT_FROM_HORDES)),
-    ("POST", "/v1/images/generations", openai("/v1/images/generations" + NOT_FROM_HORDES)),
-    ("POST", "/v1/images/edits", openai("/v1/images/edits" + NOT_FROM_HORDES)),
+    ("POST", "/v1/videos", openai("/v1/videos" + NOT_FROM_HORDES)),
     ("POST", "/v1/audio/speech", openai("/v1/audio/speech" + NOT_FROM_HORDES)),
     ("POST", "/v1/moderations", openai("/v1/moderations" + NOT_FROM_HORDES)),
     ("POST", "/v1/rerank", openai("/v1/rerank" + NOT_FROM_HORDES)),

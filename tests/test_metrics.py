@@ -407,10 +407,14 @@ def test_the_list_of_models_is_a_cache(world: World) -> None:
     assert counted(http, "cache_refreshes_total") == {
         '{cache="status:text:horde",result="ok"}': 1,
         '{cache="workers:text:horde",result="ok"}': 1,
+        '{cache="status:image:horde",result="ok"}': 1,
+        '{cache="workers:image:horde",result="ok"}': 1,
     }
     assert counted(http, "cache_age_seconds") == {
         '{cache="status:text:horde"}': 0,
         '{cache="workers:text:horde"}': 0,
+        '{cache="status:image:horde"}': 0,
+        '{cache="workers:image:horde"}': 0,
     }
 
 
@@ -741,6 +745,8 @@ def test_new_settings_keep_what_was_counted() -> None:
     assert counted(http, "cache_refreshes_total") == {
         '{cache="status:text:private",result="ok"}': 2,
         '{cache="workers:text:private",result="ok"}': 2,
+        '{cache="status:image:private",result="ok"}': 2,
+        '{cache="workers:image:private",result="ok"}': 2,
     }
 
 

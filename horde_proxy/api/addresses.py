@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import ip_network
+from urllib.parse import urlsplit
 
 from werkzeug.datastructures import Headers
 
@@ -57,6 +58,20 @@ def is_local(peer: str, headers: Headers, trusted: TrustedProxies) -> bool:
         address = _named_client(peer, headers, trusted) or "unknown"
     parsed = parse_address(address)
     return parsed.is_loopback if parsed else not address
+
+
+def public_base(peer: str, headers: Headers, host_url: str, trusted: TrustedProxies) -> str:
+    """The address under which the client reached us, without a slash at the end.
+
+    A trusted proxy says it in X-Forwarded-Proto and X-Forwarded-Host, the last entries of which are
+    its own; otherwise the request's Host does.
+    """
+    base = urlsplit(host_url)
+    scheme, host = base.scheme, base.netloc
+    if peer in trusted:
+        scheme = headers.get("X-Forwarded-Proto", scheme).rpartition(",")[2].strip() or scheme
+        host = headers.get("X-Forwarded-Host", host).rpartition(",")[2].strip() or host
+    return f"{scheme if scheme in ('http', 'https') else base.scheme}://{host}"
 
 
 def _named_client(peer: str, headers: Headers, trusted: TrustedProxies) -> str | None:

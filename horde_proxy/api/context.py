@@ -21,6 +21,7 @@ from horde_proxy.ledger import KeyLimits, KeyRing, UsageRecorder
 from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Shutdown
+from horde_proxy.store import PictureStore
 from horde_proxy.upstreams.base import Sleeper
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.web.page_state import PageState
@@ -40,6 +41,7 @@ class ServingOptions:
     `strict`: parameters that cannot be honoured are refused. `completion_tokens`: max_tokens of
     a text completion that names none. `reattach`: a retry shares the answer of the request that
     it repeats. `has_horde_pages`: a private horde has pages of its own below /page/horde.
+    `public_url`: where clients reach this proxy, for links in answers.
     """
 
     timeout: float
@@ -53,6 +55,7 @@ class ServingOptions:
     reattach: bool = True
     version: str = ""
     has_horde_pages: bool = False
+    public_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,14 @@ class HordeEndpoint:
 class AppContext:
     """Everything that a view may use. `hordes` are by the names of their endpoints.
 
+    `image_router` finds who makes pictures, `router` who writes texts.
+
     `clock` counts seconds from any start, `now` is Unix time (s).
     """
 
     router: Router
+    image_router: Router
+    pictures: PictureStore
     serving: ServingOptions
     access: Access
     live: LiveState

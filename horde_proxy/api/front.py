@@ -14,18 +14,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from horde_proxy.api.context import ServingOptions
+from horde_proxy.api.context import AppContext, ServingOptions
 from horde_proxy.errors import ProxyError
 from horde_proxy.protocol.chunks import Chunk
-from horde_proxy.protocol.generation_request import GenerationRequest
+from horde_proxy.router import Candidates
 
 
 class Question(Protocol):
     """What a front read: one request, or several whose answers become one."""
 
     @property
-    def requests(self) -> Sequence[GenerationRequest]:
-        """At least one. All have the same n and model; the first says how to answer."""
+    def requests(self) -> Sequence[Any]:
+        """At least one. All have the same n and model; the first says how to answer.
+
+        They are GenerationRequests, or ImageRequests of a front that makes pictures.
+        """
 
 
 class EventWriter(Protocol):
@@ -70,6 +73,9 @@ class Front(Generic[Q]):
     e.g. "chat/completions"; bodies are proxied there unchanged. None: no such server takes them,
     so every endpoint answers what `read` made of them. `is_optional`: many servers do not have
     that path, e.g. "responses"; one that does not answers what `read` made of the body.
+    `takes_forms`: a body may be a multipart form, which `read` gets as an uploads.Form.
+    `candidates` finds who may answer a request where that is not who writes texts; `may_proxy` then
+    tells by the model's name, or None, whether a body is proxied.
     """
 
     read: Callable[[Any, ServingOptions], Q]
@@ -77,3 +83,6 @@ class Front(Generic[Q]):
     stream: Callable[[Q], EventWriter]
     proxied_to: str | None = None
     is_optional: bool = False
+    takes_forms: bool = False
+    candidates: Callable[[AppContext, Any], Candidates] | None = None
+    may_proxy: Callable[[AppContext, str | None], bool] | None = None

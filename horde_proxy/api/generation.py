@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from flask import Response, g, jsonify, request
 
@@ -23,7 +23,7 @@ from horde_proxy.api.access_log import RequestLog
 from horde_proxy.api.auth import authenticate, check_limits, client_key, client_name, read_json
 from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.front import Front, Q
-from horde_proxy.api.proxying import candidates_for, client_socket, try_proxy
+from horde_proxy.api.proxying import candidates_for, client_socket, read_body, try_proxy
 from horde_proxy.api.shared_answer import AnswerReader, RequestInfo
 from horde_proxy.api.stream import CONTENT_TYPE, HEADERS, EventStream, KeepAliveOptions
 from horde_proxy.errors import UpstreamFailed
@@ -32,7 +32,7 @@ from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.router import Candidates
 from horde_proxy.upstreams.base import ANSWER_MARGIN, Accepted, Caller, StreamItem, Waiting
 from horde_proxy.upstreams.interleave import interleave
-from horde_proxy.upstreams.proxying import header_text
+from horde_proxy.upstreams.proxying import JsonBody, header_text
 
 _STREAM_SLEEP = 2.0
 """The longest sleep for a stream (s): a keep-alive is due every few seconds."""
@@ -47,15 +47,17 @@ def run_generation(front: Front[Q]) -> Response:
     if "key" not in g:
         authenticate()
     check_limits()
-    body = read_json()
+    body = read_body(ctx) if front.takes_forms else read_json()
     proxied, candidates = try_proxy(ctx, body, front)
     if proxied is not None:
         return proxied
-    question = front.read(body.document, ctx.serving)
-    routes = [candidates or candidates_for(ctx, question.requests[0].model)]
+    document, content = (body.document, body.content) if isinstance(body, JsonBody) else body.read()
+    question = front.read(document, ctx.serving)
+    find = front.candidates or _candidates_by_model
+    routes = [candidates or find(ctx, question.requests[0])]
     # Candidates are used up while they are tried, so that each further prompt has its own.
-    routes += [candidates_for(ctx, other.model) for other in question.requests[1:]]
-    items = _items(ctx, question.requests, routes, body.content)
+    routes += [find(ctx, other) for other in question.requests[1:]]
+    items = _items(ctx, question.requests, routes, content)
     # The first item comes when an upstream has accepted: until then a refusal keeps its status.
     accepted = cast(Accepted, next(items))
     if question.requests[0].stream:
@@ -75,9 +77,13 @@ def run_generation(front: Front[Q]) -> Response:
     return response
 
 
+def _candidates_by_model(ctx: AppContext, generation: GenerationRequest) -> Candidates:
+    return candidates_for(ctx, generation.model)
+
+
 def _items(
     ctx: AppContext,
-    requests: Sequence[GenerationRequest],
+    requests: Sequence[Any],
     routes: Sequence[Candidates],
     content: bytes,
 ) -> Generator[StreamItem, None, None]:
@@ -91,12 +97,13 @@ def _items(
     callers = [with_caller(ctx, generation) for generation in requests]
     client, is_accepted = callers[0].client, False
     short_ids = ctx.router.short_ids(g.scope)
-    ctx.live.loop_guard.check(first, client)
+    guard = ctx.live.loop_guard
+    guard.check(first, client)
     log.requested = log.requested or first.model
     with (
         log.recording(ctx.clock),
         ctx.live.slots.held(),
-        ctx.live.loop_guard.running(first, client),
+        guard.running(first, client),
         ctx.live.disconnects.watch_client(socket) as watch,
         _joined(ctx, requests, routes, callers, content) as reader,
     ):
@@ -120,7 +127,7 @@ def _with_short_id(item: StreamItem, short_ids: Mapping[str, str]) -> StreamItem
     return item
 
 
-def with_caller(ctx: AppContext, generation: GenerationRequest) -> Caller:
+def with_caller(ctx: AppContext, generation: Any) -> Caller:
     """Who sent the current request, whose key pays, and how long the client waits."""
     seconds = ctx.serving.stream_timeout if generation.stream else ctx.serving.timeout
     deadline = ctx.clock() + seconds
@@ -140,7 +147,7 @@ def horde_key(ctx: AppContext) -> str | None:
 
 def _joined(
     ctx: AppContext,
-    requests: Sequence[GenerationRequest],
+    requests: Sequence[Any],
     routes: Sequence[Candidates],
     callers: Sequence[Caller],
     content: bytes,
@@ -161,7 +168,7 @@ def _joined(
     return ctx.live.in_flight.join(key, info, start, sleeper)
 
 
-def _info(generation: GenerationRequest, client: str) -> RequestInfo:
+def _info(generation: Any, client: str) -> RequestInfo:
     """What is known of the current request. Stainless' SDKs, OpenAI's among them, count retries."""
     retries = request.headers.get("X-Stainless-Retry-Count", "")
     return RequestInfo(

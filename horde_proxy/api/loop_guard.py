@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.generation_request import GenerationRequest, Message
+from horde_proxy.protocol.image_request import ImageRequest
 from horde_proxy.windows import CallWindows
 
 _WINDOW = 60
@@ -51,21 +52,21 @@ class LoopGuard:
         """Change the limit; what has been counted stays."""
         self._limit = limit
 
-    def check(self, request: GenerationRequest, client: str) -> None:
+    def check(self, request: GenerationRequest | ImageRequest, client: str) -> None:
         """Raises RequestLoop when an equal request was answered too often within the minute."""
-        if not self._limit:
+        key = self._key(request, client)
+        if key is None:
             return
-        key = _digest(request, client)
         if self._answered.wait(key, self._limit) and key not in self._running:
             raise RequestLoop()
 
     @contextmanager
-    def running(self, request: GenerationRequest, client: str) -> Iterator[None]:
+    def running(self, request: GenerationRequest | ImageRequest, client: str) -> Iterator[None]:
         """A context around the answer to a request, which counts when it ends."""
-        if not self._limit:
+        key = self._key(request, client)
+        if key is None:
             yield
             return
-        key = _digest(request, client)
         with self._lock:
             self._running[key] += 1
         try:
@@ -73,6 +74,15 @@ class LoopGuard:
         finally:
             if self._is_last(key):
                 self._answered.hit(key, self._limit)
+
+    def _key(self, request: GenerationRequest | ImageRequest, client: str) -> str | None:
+        """What equal requests have in common; None for one that is not counted.
+
+        The same words for a picture again make another picture, and people look at them.
+        """
+        if not self._limit or isinstance(request, ImageRequest):
+            return None
+        return _digest(request, client)
 
     def _is_last(self, key: str) -> bool:
         """Whether the last of several equal requests ended that ran at once: they count as one."""

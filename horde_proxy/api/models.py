@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response, g, jsonify, request
 
 from horde_proxy import opencode
 from horde_proxy.api.auth import authenticate
-from horde_proxy.api.context import current_context
+from horde_proxy.api.context import AppContext, current_context
 from horde_proxy.api.query import whole_number
-from horde_proxy.errors import Unavailable
+from horde_proxy.errors import ProxyError, Unavailable
 from horde_proxy.protocol.leniency import warnings_header
 from horde_proxy.upstreams.proxying import header_text
 
@@ -18,8 +20,17 @@ blueprint.before_request(authenticate)
 
 @blueprint.get("/models")
 def models() -> Response:
-    """All models that are available now."""
-    return jsonify({"object": "list", "data": current_context().router.models(g.scope)})
+    """All models that are available now: those of texts, then those of pictures."""
+    ctx = current_context()
+    return jsonify({"object": "list", "data": [*ctx.router.models(g.scope), *_image_models(ctx)]})
+
+
+def _image_models(ctx: AppContext) -> list[dict[str, Any]]:
+    """The models of pictures; none while they cannot be listed."""
+    try:
+        return ctx.image_router.models(g.scope)
+    except ProxyError:
+        return []
 
 
 @blueprint.get("/opencode.json")
@@ -46,4 +57,11 @@ def opencode_json() -> Response:
 @blueprint.get("/models/<path:name>")
 def model(name: str) -> Response:
     """One model; its name may contain slashes, escaped or not."""
-    return jsonify(current_context().router.model(name, g.scope))
+    ctx = current_context()
+    image_models = {model["id"]: model for model in _image_models(ctx)}
+    try:
+        return jsonify(ctx.router.model(name, g.scope))
+    except ProxyError:
+        if name not in image_models:
+            raise
+        return jsonify(image_models[name])

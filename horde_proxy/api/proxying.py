@@ -23,7 +23,15 @@ from horde_proxy.api.front import Front
 from horde_proxy.api.shared_answer import RequestInfo
 from horde_proxy.api.unserved import is_wrong_base_url
 from horde_proxy.api.uploads import Upload, read_upload
-from horde_proxy.errors import ClientGone, InvalidRequest, ProxyError, Refused, UpstreamFailed
+from horde_proxy.errors import (
+    ClientGone,
+    InvalidRequest,
+    ModelNotFound,
+    ProxyError,
+    Refused,
+    Unavailable,
+    UpstreamFailed,
+)
 from horde_proxy.protocol import sse
 from horde_proxy.protocol.usage import estimate_prompt
 from horde_proxy.protocol.usage_reader import UsageReader
@@ -73,6 +81,19 @@ _OTHER_MODELS = frozenset({"models", "fallbacks"})
 _Kind = TypeVar("_Kind", bound=Body)
 
 
+class MakesImagesOnly(ProxyError):
+    """A chat names a model that makes pictures."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "unsupported_endpoint"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The model `{name}` makes pictures: use it with POST /v1/images/generations."
+        )
+
+
 class UnsupportedEndpoint(ProxyError):
     """None of the model's endpoints can proxy."""
 
@@ -107,7 +128,7 @@ def proxy_unrouted() -> Response | None:
 
 
 def try_proxy(
-    ctx: AppContext, body: JsonBody, front: Front[Any]
+    ctx: AppContext, body: JsonBody | Upload, front: Front[Any]
 ) -> tuple[Response | None, Candidates | None]:
     """(the response of the first candidates, if they can proxy; the candidates that are left).
 
@@ -115,19 +136,36 @@ def try_proxy(
     request names no model.
     """
     name = _model(body)
-    if not ctx.router.can_proxy or front.proxied_to is None or name is None:
+    if not ctx.router.can_proxy or front.proxied_to is None:
+        return None, None
+    if not (front.may_proxy(ctx, name) if front.may_proxy else name):
         return None, None
     call = _proxy_request(_unambiguous(body), front.proxied_to, is_optional=front.is_optional)
     candidates = candidates_for(ctx, name)
-    return proxy(ctx, call, candidates), candidates
+    response = proxy(ctx, call, candidates)
+    # Who is left here writes texts.
+    return response, None if front.candidates else candidates
 
 
 def candidates_for(ctx: AppContext, name: str | None) -> Candidates:
     """The candidates for a model, for the current request. Raises ModelNotFound and the like."""
     g.record.requested = name
-    candidates = ctx.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
+    try:
+        candidates = ctx.router.candidates(name, g.scope, request.headers.get("X-Endpoint"))
+    except (ModelNotFound, Unavailable):
+        if name is not None and _makes_images(ctx, name):
+            raise MakesImagesOnly(name) from None
+        raise
     g.record.requested = candidates.best
     return candidates
+
+
+def _makes_images(ctx: AppContext, name: str) -> bool:
+    """Whether a model that writes no texts is one of those that make pictures."""
+    try:
+        return any(model["id"] == name for model in ctx.image_router.models(g.scope))
+    except ProxyError:
+        return False
 
 
 def route_family() -> str | None:
@@ -320,6 +358,13 @@ def _path() -> str | None:
     # Some servers take what follows a semicolon for parameters of a part.
     parts = [part.partition(";")[0] for part in unquote(path).replace("\\", "/").split("/")]
     return path if parts[0] and not {".", ".."} & set(parts) else None
+
+
+def read_body(ctx: AppContext) -> JsonBody | Upload:
+    """The body of a front that takes forms as well. Raises what `read_json` does."""
+    body = _body(ctx)
+    # It says that an empty body is no JSON.
+    return read_json() if body is NO_BODY else cast("JsonBody | Upload", body)
 
 
 def _body(ctx: AppContext) -> Body:

@@ -14,6 +14,7 @@ from horde_proxy.api import (
     health,
     hooks,
     horde,
+    images,
     metrics,
     models,
     statistics,
@@ -31,6 +32,8 @@ def register(app: Flask, context: AppContext) -> None:
     for blueprint in (
         chat.blueprint,
         completions.blueprint,
+        images.blueprint,
+        images.pictures_blueprint,
         models.blueprint,
         horde.blueprint,
         endpoints.blueprint,

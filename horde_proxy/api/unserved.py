@@ -40,7 +40,8 @@ _NO_MESSAGES = (
     "/v1/chat/completions." + _ADD_ENDPOINT
 )
 _NOT_FROM_HORDES = (
-    "{path} is not served here: hordes answer chats and completions only." + _ADD_ENDPOINT
+    "{path} is not served here: hordes answer chats and completions, and make pictures, only."
+    + _ADD_ENDPOINT
 )
 _USE_ENGINE = (
     "{path} is OpenAI's older way to choose a model, which is not served here. GET /v1/models "
@@ -69,7 +70,6 @@ _TABLE = (
     _Family("messages", error_shapes.anthropic, _NO_MESSAGES),
     _Family("complete", error_shapes.anthropic, _NO_MESSAGES),
     _Family("embeddings", error_shapes.openai, _NOT_FROM_HORDES),
-    _Family("images", error_shapes.openai, _NOT_FROM_HORDES),
     _Family("videos", error_shapes.openai, _NOT_FROM_HORDES),
     _Family("audio", error_shapes.openai, _NOT_FROM_HORDES),
     _Family("realtime", error_shapes.openai, _NOT_FROM_HORDES),

@@ -5,10 +5,11 @@ Only what is proxied comes here: forms with audio or pictures, and files.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from shutil import copyfileobj
 from tempfile import SpooledTemporaryFile
-from typing import IO
+from typing import IO, Any
 
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -32,6 +33,8 @@ _PIECE = 65_536
 """Bytes that are read at a time."""
 _LONGEST_NAME = 1000
 """Bytes of a model's name; a form may name anything, and names are logged."""
+_MOST_IN_MEMORY = 100_000_000
+"""Bytes of a form that is read here and not proxied: two of the largest pictures."""
 _MOST_PARTS = 1000
 """Parts of a form: each costs time, and OpenAI's largest form has a dozen."""
 
@@ -61,6 +64,29 @@ class Upload:
         except (ValueError, RecursionError):
             return None
         return JsonBody(content, document) if document is not None else None
+
+    def read(self) -> tuple[Form, bytes]:
+        """(the form, what tells it apart from others). It can be read once: its file is deleted.
+
+        Raises InvalidRequest for another body.
+        """
+        try:
+            return self._read()
+        finally:
+            self.close()
+
+    def _read(self) -> tuple[Form, bytes]:
+        if not self._boundary:
+            raise InvalidRequest(
+                "The request body must be a JSON object, or a form of the type multipart/form-data."
+            )
+        form, digest = Form(), hashlib.sha256()
+        for event, _ in self._events():
+            form.add(event)
+        self._file.seek(0)
+        while piece := self._file.read(_PIECE):
+            digest.update(piece)
+        return form, digest.digest()
 
     def close(self) -> None:
         """Delete the file and its copies."""
@@ -122,6 +148,47 @@ class Upload:
                     return
         except (ValueError, RequestEntityTooLarge) as exc:
             raise InvalidRequest("The form in the request body is malformed.") from exc
+
+
+class Form:
+    """The parts of a multipart form in memory: `fields` are its texts by name.
+
+    A part with a file's name, or whose name is asked for as a file, is a file.
+    """
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+        self._parts: list[tuple[str, bool, bytearray]] = []
+        self._size = 0
+
+    def add(self, event: Event) -> None:
+        """Take in the next event of the form. Raises InvalidRequest for too much of it."""
+        if isinstance(event, Field | File):
+            self._parts.append((event.name, isinstance(event, File), bytearray()))
+        elif isinstance(event, Data) and self._parts:
+            self._size += len(event.data)
+            if self._size > _MOST_IN_MEMORY:
+                most = _MOST_IN_MEMORY // 1_000_000
+                raise InvalidRequest(f"The form has more than {most} MB.", code="request_too_large")
+            name, is_file, content = self._parts[-1]
+            content += event.data
+            if not event.more_data and not is_file:
+                self.fields[name] = content.decode("utf-8", "replace")
+
+    def files(self, name: str) -> tuple[bytes, ...]:
+        """The files of a name. OpenAI's clients write `image` for one, and `image[]` for several.
+
+        A text of that name may be a data URL: it is left to whoever reads the fields.
+        """
+        names = (name, f"{name}[]")
+        return tuple(bytes(data) for own, is_file, data in self._parts if own in names and is_file)
+
+    def file(self, name: str) -> bytes | None:
+        """The only file of a name, or None. Raises InvalidRequest for several."""
+        files = self.files(name)
+        if len(files) > 1:
+            raise InvalidRequest(f"The form has several files '{name}'.", param=name)
+        return files[0] if files else None
 
 
 def read_upload(request: Request, most: int) -> Upload:

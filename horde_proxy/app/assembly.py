@@ -5,7 +5,7 @@ It makes objects and calls nothing. Kinds of upstreams are in horde_proxy.upstre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -17,9 +17,11 @@ from horde_proxy.router.circuit_breaker import CircuitBreaker
 from horde_proxy.router.endpoint import Endpoint
 from horde_proxy.shutdown import Shutdown
 from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
+from horde_proxy.upstreams.base import MakesImages
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 from horde_proxy.upstreams.kinds import KINDS, Services, WrongOption, build_upstream
 from horde_proxy.upstreams.openai.described_models import is_at_home
+from horde_proxy.upstreams.picture_upstream import PictureUpstream
 from horde_proxy.upstreams.sessions import with_proxy
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Assembly:
         self._runtime, self._shutdown = runtime, shutdown
         self._private, self._telemetry = private, telemetry
         self._endpoints: dict[str, Endpoint] = {}
+        self._image_endpoints: dict[Endpoint, Endpoint] = {}
         self._webhooks: dict[str, Webhook] = {}
         self._hordes: dict[str, HordeEndpoint] = {}
         self._stats_settings: StatsSettings | None = None
@@ -85,6 +88,27 @@ class Assembly:
             )
         self._endpoints = endpoints
         return list(endpoints.values())
+
+    def image_endpoints(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """The same endpoints as makers of pictures, but for those that make none themselves."""
+        before, self._image_endpoints = self._image_endpoints, {}
+        for endpoint in endpoints:
+            upstream = endpoint.upstream
+            if isinstance(upstream, MakesImages):
+                self._image_endpoints[endpoint] = before.get(endpoint) or Endpoint(
+                    PictureUpstream(
+                        upstream,
+                        upstream.images,
+                        now=self._runtime.now,
+                        new_id=self._runtime.new_id,
+                    ),
+                    endpoint.breaker,
+                    endpoint.priority,
+                    endpoint.weight,
+                    endpoint.globs,
+                    endpoint.prefix,
+                )
+        return list(self._image_endpoints.values())
 
     def services(self, settings: Config) -> AppServices:
         """What the builders of upstreams are given."""

@@ -36,6 +36,7 @@ from horde_proxy.config import Config, ConfigError, reasons_to_restart
 from horde_proxy.metrics import Metrics
 from horde_proxy.router import Router
 from horde_proxy.shutdown import Shutdown
+from horde_proxy.store import PictureStore
 from horde_proxy.upstreams.base import Sleeper
 from horde_proxy.version import VERSION
 from horde_proxy.web.history import History
@@ -140,6 +141,13 @@ def _context(app: Flask, parts: Composition, settings: Config) -> AppContext:
             settings.routing.max_wait,
             short_ids=settings.models.ids == "short",
         ),
+        Router(
+            parts.assembly.image_endpoints(endpoints),
+            settings.aliases,
+            settings.fallbacks,
+            settings.routing.max_wait,
+        ),
+        PictureStore(parts.runtime.pictures_folder(), now=parts.runtime.now),
         _serving(settings),
         _access(settings, parts.ledger),
         parts.live,
@@ -163,6 +171,7 @@ def _serving(settings: Config) -> ServingOptions:
         reattach=server.reattach,
         version=VERSION,
         has_horde_pages=settings.private_horde.enabled,
+        public_url=server.public_url and server.public_url.rstrip("/"),
     )
 
 

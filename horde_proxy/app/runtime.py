@@ -10,12 +10,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from requests import Session
 from requests.adapters import BaseAdapter
 
 from horde_proxy.caching.background import in_background, later_in_background
+from horde_proxy.folders import cache_folder
 from horde_proxy.upstreams.sessions import new_session
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ def open_horde_store(url: str) -> Store | None:
     return opening.open_store(url)
 
 
+def pictures_folder() -> Path:
+    """The folder of the pictures that answers link to."""
+    return cache_folder() / "pictures"
+
+
 @dataclass(frozen=True)
 class Runtime:
     """`clock` counts seconds from any start, `now` is Unix time (s).
@@ -45,7 +52,7 @@ class Runtime:
     waits for; `run_later` does so after some seconds. `horde_sleep` replaces the private horde's
     waiting for texts and jobs. `open_ledger` and `open_horde_store` may return None, so that keys
     and usage, or the private horde, are kept in memory. `post_webhook` replaces the calls of the
-    private horde's webhooks.
+    private horde's webhooks. `pictures_folder` is where the pictures that answers link to are kept.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -60,3 +67,4 @@ class Runtime:
     open_ledger: Callable[[str], LedgerDatabase | None] = open_ledger
     open_horde_store: Callable[[str], Store | None] = open_horde_store
     post_webhook: Callable[[str, bytes, Mapping[str, str]], str | None] | None = None
+    pictures_folder: Callable[[], Path] = pictures_folder

@@ -48,6 +48,9 @@ class ServerSettings(Section):
     """How to log to stderr: lines of text or of JSON."""
     trusted_proxies: list[str] = []
     """Addresses and networks (`10.0.0.0/8`, or `*`) whose `X-Forwarded-For` is believed."""
+    public_url: HttpUrl | None = None
+    """Where clients reach this proxy, for links to pictures, `https://ai.example.org`. Not needed
+    where `trusted_proxies` says it by `X-Forwarded-Proto` and `-Host`."""
     proxy_url: Annotated[HttpUrl | None, Field(repr=False)] = None
     """The HTTP proxy for outgoing calls, `http://[USER:PASSWORD@]HOST:PORT`; servers of the home
     network are called directly. `HTTP_PROXY` and the like are not read."""

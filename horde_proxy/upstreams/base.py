@@ -15,7 +15,7 @@ import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from horde_proxy.errors import ProxyError, TimedOut, UpstreamFailed
 from horde_proxy.protocol.chunks import Chunk
@@ -255,6 +255,14 @@ class ImageSource(Protocol):
         self, request: ImageRequest, model: str, caller: Caller
     ) -> Generator[ImageItem, None, None]:
         """Accepted, Waitings and pictures. Closing it cancels what still runs."""
+
+
+@runtime_checkable
+class MakesImages(Protocol):
+    """An upstream that makes pictures as well."""
+
+    @property
+    def images(self) -> ImageSource: ...
 
 
 class Upstream(Protocol):

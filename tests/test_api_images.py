@@ -1,0 +1,232 @@
+"""The images API from end to end, on a scripted horde: what clients send and get."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from horde_proxy.pictures import Raster
+from horde_proxy.upstreams.in_process import WSGIAdapter
+from tests.scripted_images import MODEL, WORKER, ScriptedImages
+from tests.support import HORDE_URL, World
+
+PNG = Raster.plain(64, 64, (1, 2, 3)).encoded("png")
+
+
+@pytest.fixture
+def horde(world: World, tmp_path: Path) -> ScriptedImages:
+    scripted = ScriptedImages()
+    world.session.mount(HORDE_URL, WSGIAdapter(scripted.app))
+    world.runtime = replace(world.runtime, pictures_folder=lambda: tmp_path / "pictures")
+    return scripted
+
+
+@pytest.fixture
+def http(world: World, horde: ScriptedImages) -> FlaskClient:
+    return world.http()
+
+
+def generate(http: FlaskClient, **body: Any) -> Any:
+    return http.post("/v1/images/generations", json={"prompt": "a fox", **body})
+
+
+def events(response: Any) -> list[tuple[str, dict[str, Any]]]:
+    blocks = response.get_data(as_text=True).strip().split("\n\n")
+    parts = [block.split("\n") for block in blocks if block.startswith("event: ")]
+    return [(name[7:], json.loads(data[6:])) for name, data in parts]
+
+
+def test_a_generation_gives_a_png_in_base64(http: FlaskClient, horde: ScriptedImages) -> None:
+    response = generate(http, model=MODEL)
+    assert response.status_code == 200
+    body = response.get_json()
+    assert Raster.read(base64.b64decode(body["data"][0]["b64_json"])).kind == "png"
+    assert (body["size"], body["output_format"], body["quality"]) == ("64x64", "png", "medium")
+    assert body["horde"] == {
+        "kudos": 17.0,
+        "model": MODEL,
+        "seeds": ["42"],
+        "workers": [{"id": "worker-1", "name": "painter"}],
+    }
+    assert response.headers["X-Horde-Model"] == MODEL
+    assert response.headers["X-Endpoint"] == "horde"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [None, "", "auto", "gpt-image-1", "gpt-image-2.6-flare", "dall-e-3", "chatgpt-image-latest"],
+)
+def test_names_that_no_horde_has_mean_the_best_model(
+    http: FlaskClient, horde: ScriptedImages, name: str | None
+) -> None:
+    response = generate(http, model=name, response_format="b64_json")
+    assert response.status_code == 200, response.get_json()
+    assert horde.submits[0]["models"] == [MODEL]
+
+
+@pytest.mark.parametrize("name", ["sdxl 1.0", "SDXL 1.0"])
+def test_a_model_is_found_as_people_write_it(
+    http: FlaskClient, horde: ScriptedImages, name: str
+) -> None:
+    assert generate(http, model=name).status_code == 200
+    assert horde.submits[0]["models"] == [MODEL]
+
+
+def test_an_alias_of_the_settings_counts(world: World, horde: ScriptedImages) -> None:
+    http = world.configure(aliases={"painter": "stable_diffusion"}).http()
+    assert generate(http, model="painter").status_code == 200
+    assert horde.submits[0]["models"] == ["stable_diffusion"]
+
+
+def test_an_unknown_model_is_a_404_that_names_some(http: FlaskClient) -> None:
+    response = generate(http, model="SDXL 9")
+    assert response.status_code == 404
+    assert MODEL in response.get_json()["error"]["message"]
+
+
+def test_without_image_workers_the_error_says_so(http: FlaskClient, horde: ScriptedImages) -> None:
+    horde.workers = []
+    response = generate(http)
+    assert response.status_code == 503
+    assert "No image model is available" in response.get_json()["error"]["message"]
+
+
+def test_a_form_with_a_picture_and_a_mask_is_an_edit(
+    http: FlaskClient, horde: ScriptedImages
+) -> None:
+    form = {
+        "prompt": "a hat",
+        "n": "1",
+        "image": (io.BytesIO(PNG), "blob", "application/octet-stream"),
+        "mask": (io.BytesIO(PNG), "mask.png"),
+    }
+    response = http.post("/v1/images/edits", data=form)
+    assert response.status_code == 200, response.get_json()
+    [submit] = horde.submits
+    assert submit["source_processing"] == "inpainting"
+    assert submit["models"] == ["Deliberate Inpainting"]
+
+
+def test_several_pictures_of_a_form_are_refused_with_a_reason(http: FlaskClient) -> None:
+    form = {
+        "prompt": "both",
+        "image[]": [(io.BytesIO(PNG), "a.png"), (io.BytesIO(PNG), "b.png")],
+    }
+    response = http.post("/v1/images/edits", data=form)
+    assert response.status_code == 400
+    assert "one image at a time" in response.get_json()["error"]["message"]
+
+
+def test_an_edit_may_be_json(http: FlaskClient, horde: ScriptedImages) -> None:
+    url = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    body = {"prompt": "a hat", "images": [{"image_url": url}]}
+    assert http.post("/v1/images/edits", json=body).status_code == 200
+    assert horde.submits[0]["source_processing"] == "img2img"
+
+
+def test_a_variation_needs_a_picture_only(http: FlaskClient, horde: ScriptedImages) -> None:
+    form = {"image": (io.BytesIO(PNG), "a.png")}
+    assert http.post("/v1/images/variations", data=form).status_code == 200
+    assert horde.submits[0]["prompt"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b"\x89PNG", "image/png"), (b"x=1", "application/x-www-form-urlencoded")],
+)
+def test_another_body_is_refused(http: FlaskClient, data: bytes, kind: str) -> None:
+    response = http.post("/v1/images/edits", data=data, content_type=kind)
+    assert response.status_code == 400
+
+
+def test_a_stream_has_an_event_for_each_picture(http: FlaskClient) -> None:
+    response = generate(http, n=2, stream=True, partial_images=2)
+    assert response.mimetype == "text/event-stream"
+    assert [(name, event["type"]) for name, event in events(response)] == [
+        ("image_generation.completed", "image_generation.completed")
+    ] * 2
+
+
+def test_an_error_of_a_stream_is_an_event(http: FlaskClient, horde: ScriptedImages) -> None:
+    horde.censored = True
+    [(name, event)] = events(generate(http, stream=True))
+    assert name == "error"
+    assert event["error"]["code"] == "content_policy_violation"
+
+
+def test_a_link_works_for_anybody_and_for_some_hours(
+    world: World, http: FlaskClient, horde: ScriptedImages
+) -> None:
+    response = generate(http, model="dall-e-3", output_format="webp", n=2)
+    links = [entry["url"] for entry in response.get_json()["data"]]
+    assert len(set(links)) == 2
+    assert links[0].startswith("http://localhost/v1/files/images/")
+    path = links[0].removeprefix("http://localhost")
+    assert path.endswith(".webp")
+    picture = http.get(path)
+    assert picture.status_code == 200
+    assert picture.mimetype == "image/webp"
+    assert Raster.read(picture.data).size == (64, 64)
+    assert picture.headers["Access-Control-Allow-Origin"] == "*"
+    assert picture.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_link_that_never_was_is_a_404(http: FlaskClient) -> None:
+    for name in ("x.png", "..%2f..%2fetc%2fpasswd", "A" * 32 + ".png", "A" * 32 + ".svg"):
+        assert http.get(f"/v1/files/images/{name}").status_code == 404
+
+
+def test_links_name_the_address_that_the_client_knows(world: World, horde: ScriptedImages) -> None:
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "ai.example.org"}
+
+    def link(http: FlaskClient) -> str:
+        body = {"prompt": "a fox", "response_format": "url"}
+        response = http.post("/v1/images/generations", json=body, headers=forwarded)
+        return str(response.get_json()["data"][0]["url"]).partition("/v1/")[0]
+
+    assert link(world.http()) == "http://localhost"
+    trusting = {"trusted_proxies": ["127.0.0.1"]}
+    assert link(world.configure(server=trusting).http()) == "https://ai.example.org"
+    public = {"public_url": "https://pictures.example.org/"}
+    assert link(world.configure(server=public).http()) == "https://pictures.example.org"
+
+
+def test_image_models_are_listed_after_those_of_texts(http: FlaskClient) -> None:
+    models = http.get("/v1/models").get_json()["data"]
+    listed = [model["id"] for model in models if model.get("type") == "image"]
+    assert listed == ["Deliberate Inpainting", MODEL, "stable_diffusion"]
+    assert http.get(f"/v1/models/{MODEL}").get_json()["type"] == "image"
+
+
+def test_an_image_model_writes_no_texts(http: FlaskClient) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+    response = http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 404
+    assert response.get_json()["error"]["message"] == (
+        f"The model `{MODEL}` makes pictures: use it with POST /v1/images/generations."
+    )
+
+
+def test_a_bomb_is_a_400_and_reaches_no_horde(http: FlaskClient, horde: ScriptedImages) -> None:
+    from tests.test_pictures import png_of_claimed_size
+
+    form = {"prompt": "x", "image": (io.BytesIO(png_of_claimed_size(60_000, 60_000)), "a.png")}
+    response = http.post("/v1/images/edits", data=form)
+    assert response.status_code == 400
+    assert response.get_json()["error"]["param"] == "image"
+    assert horde.submits == []
+
+
+def test_a_worker_that_takes_no_nsfw_is_not_asked_for_it(
+    http: FlaskClient, horde: ScriptedImages
+) -> None:
+    horde.workers = [{**WORKER, "nsfw": False}]
+    response = generate(http, model=MODEL, moderation="low")
+    assert response.status_code == 503
