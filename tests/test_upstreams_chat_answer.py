@@ -11,11 +11,13 @@ import pytest
 from horde_proxy.aihorde import transcript
 from horde_proxy.errors import ContextLengthExceeded, ProxyError
 from horde_proxy.protocol.chat import read_chat
-from horde_proxy.protocol.chunks import fold
+from horde_proxy.protocol.chunks import Head, fold, role_chunk
 from horde_proxy.upstreams.base import Accepted, Caller, Route, StreamItem
+from horde_proxy.upstreams.horde.chat import chat_result
 from tests.support import HORDE_URL, OWNER_KEY, PieceByPiece, Scripted, World
 
 Payload = Mapping[str, Any]
+ROLE = [role_chunk(Head("1", 1, "test/model"))]
 USAGE = {"prompt_tokens": 21, "completion_tokens": 5}
 WEATHER = {
     "type": "function",
@@ -357,6 +359,28 @@ def test_a_worker_lost_in_a_call_begins_anew_and_the_client_reads_one_call(world
     assert [each["function"]["arguments"] for each in message["tool_calls"]] == ['{"city": "Oslo"}']
 
 
+def test_calls_of_a_request_that_failed_are_forgotten(world: World) -> None:
+    class Failing(PieceByPiece):
+        def step(self) -> None:
+            # The horde gives a job three times before the request has failed.
+            is_last = self._job and self._sent and len(self.payloads) <= 3
+            if is_last and self._pieces >= 2:
+                self._submit(state="faulted", generation="")
+            else:
+                super().step()
+
+    def write(payload: Payload) -> str:
+        return call('{"city": "Oslo"}', call_id=f"call_{len(worker.payloads)}")
+
+    worker = Failing(world.session, write, 0, is_chat=True)
+    worker.step()
+    world.clock.every_sleep.append(worker.step)
+    [choice] = answer(world, tools=[WEATHER])["choices"]
+    [made] = choice["message"]["tool_calls"]
+    assert made["function"]["arguments"] == '{"city": "Oslo"}'
+    assert made["id"] == f"call_{len(worker.payloads)}"
+
+
 def test_other_words_before_the_call_of_a_new_beginning_are_left_out(world: World) -> None:
     first = transcript.line({"content": "I look."}) + call('{"city": "Oslo"}')
     again = transcript.line({"content": "Let me see."}) + call('{"city": "Oslo"}')
@@ -584,6 +608,76 @@ def test_a_worker_that_leaves_before_the_first_word_leaves_it_to_texts(world: Wo
 def _workers(world: World) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = world.session.get(f"{HORDE_URL}/api/v2/workers?type=text").json()
     return found
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_an_empty_answer_is_requested_again(world: World, is_streamed: bool) -> None:
+    worker = hire(world, words(""), words("Fine."))
+    whole = answer(world, stream=is_streamed)
+    assert whole["choices"][0]["message"]["content"] == "Fine."
+    assert (len(worker.payloads), whole["horde"]["retries"]) == (2, 1)
+
+
+def test_a_worker_that_hangs_gets_company(world: World) -> None:
+    class Hanging(PieceByPiece):
+        def step(self) -> None:
+            if not self._job:
+                self._pop()
+
+    hanging = Hanging(world.session, lambda _: "", 0, is_chat=True, name="hanging")
+    hanging.step()
+    items = stream(world)
+    for item in items:
+        hanging.step()
+        if hanging.payloads:
+            break
+        assert not isinstance(item, dict) or not item["choices"][0]["delta"].get("content")
+    hire(world, words("Fine."), name="quick")
+    whole = fold([*ROLE, *(item for item in items if isinstance(item, dict))])
+    assert whole["choices"][0]["message"]["content"] == "Fine."
+    assert [worker["name"] for worker in whole["horde"]["workers"]] == ["quick"]
+
+
+def test_tools_that_take_too_much_room_are_slimmed(world: World) -> None:
+    worker = hire(world, words("Fine."))
+    long = {"type": "string", "description": "A long sentence about it. " * 100}
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": f"tool_{number}",
+                "description": "It does something. " * 60,
+                "parameters": {"type": "object", "properties": {"value": long}},
+            },
+        }
+        for number in range(12)
+    ]
+    items = list(stream(world, tools=tools))
+    accepted = [item for item in items if isinstance(item, Accepted)][-1]
+    assert accepted.headers["X-Horde-Warnings"].startswith("context diet: schemas shortened")
+    [payload] = worker.payloads
+    assert payload["chat"]["messages"] == [{"role": "user", "content": "How is Oslo?"}]
+    assert len(payload["chat"]["tools"]) == 12
+    assert len(json.dumps(payload["chat"]["tools"])) < len(json.dumps(tools)) / 2
+
+
+@pytest.mark.parametrize(
+    ("chat", "content", "finish_reason"),
+    [
+        ({"message": {"content": "Hi"}, "finish_reason": "stop"}, "Hi", "stop"),
+        ({"message": {"content": "Hi"}, "finish_reason": "eos"}, "Hi", None),
+        ({"message": {"content": "Hi"}, "usage": {"prompt_tokens": -1}}, "Hi", None),
+        ({"message": {"content": 7}}, "", None),
+        ({"message": "Hi"}, "the text", None),
+        ([], "the text", None),
+        (None, "the text", None),
+    ],
+)
+def test_a_result_is_tidied_at_the_border(
+    chat: Any, content: str, finish_reason: str | None
+) -> None:
+    result = chat_result({"text": "the text", "chat": chat})
+    assert (result.content, result.finish_reason, result.usage) == (content, finish_reason, None)
 
 
 def test_a_client_that_leaves_cancels_the_worker(world: World) -> None:

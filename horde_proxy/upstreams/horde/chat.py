@@ -23,11 +23,22 @@ from horde_proxy.upstreams.horde.text import STREAMED_TEXT, TEXT
 
 _IMPOSSIBLE_PATIENCE = 10.0
 """Seconds; a private horde's is_possible is exact, and without such a worker a text is quicker."""
-CHAT_JOB = replace(TEXT, name="chat", impossible_patience=_IMPOSSIBLE_PATIENCE)
-STREAMED_CHAT_JOB = replace(STREAMED_TEXT, name="chat", impossible_patience=_IMPOSSIBLE_PATIENCE)
-"""The same, read as it grows."""
 _TOO_LONG = "context_length_exceeded"
 """What a worker writes into the metadata of a result where the chat had no room at its server."""
+
+
+def has_words(text: str) -> bool:
+    """Whether a transcript has content or reasoning, which are sent before a job's end."""
+    try:
+        entries = transcript.read(text)
+    except BadTranscript:
+        return True
+    return any(entry.delta.keys() & {"content", "reasoning_content"} for entry in entries)
+
+
+CHAT_JOB = replace(TEXT, name="chat", impossible_patience=_IMPOSSIBLE_PATIENCE, has_words=has_words)
+STREAMED_CHAT_JOB = replace(CHAT_JOB, stream_path=STREAMED_TEXT.stream_path)
+"""The same, read as it grows."""
 
 
 def to_payload(

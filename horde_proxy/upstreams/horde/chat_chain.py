@@ -73,21 +73,24 @@ class ChatChoice(ChainedChoice):
 
 @dataclass
 class _Growing:
-    """What has come of a segment, after so many characters of its transcript."""
+    """What has come of a segment; `seen` is what was read of its transcript."""
 
-    length: int = 0
+    seen: str = ""
     content: str = ""
     reasoning: str = ""
 
     def entries(self, text: str) -> Iterator[Entry]:
         """The new entries of a transcript, each after it was added. None of a broken one."""
-        new = transcript.whole_lines(text[self.length :])
+        # Another request for the same segment: the first one failed before it had any words.
+        if not text.startswith(self.seen):
+            self.seen = self.content = self.reasoning = ""
+        new = transcript.whole_lines(text[len(self.seen) :])
         try:
             entries = transcript.read(new)
         # The result, which the horde has read, will show what it was.
         except BadTranscript:
             return
-        self.length += len(new)
+        self.seen += new
         for entry in entries:
             if entry.again:
                 self.content = self.reasoning = ""

@@ -62,7 +62,8 @@ class JobAttempt(Generic[G]):
     @property
     def has_text(self) -> bool:
         """Whether a part of the text has come, which the client may have read."""
-        return any(request.text for request in self.requests)
+        has_words = self._job.kind.has_words
+        return any(has_words(request.text) for request in self.requests)
 
     @property
     def is_enough(self) -> bool:

@@ -60,7 +60,7 @@ class JobKind:
     `stream_path` is "" for a kind that is only polled. `check_path` is polled. Where results are at
     another path, `status_path` is called once, when the request is final. `is_final` gets a status
     and the number of jobs of the request. `impossible_patience`: the seconds that no worker may be
-    there for a request.
+    there for a request. `has_words`: whether a client reads anything in a growing text.
     """
 
     name: str
@@ -72,6 +72,7 @@ class JobKind:
     results: Callable[[Status], Sequence[Mapping[str, Any]]]
     stream_path: str = ""
     impossible_patience: float = _IMPOSSIBLE_PATIENCE
+    has_words: Callable[[str], bool] = bool
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,8 @@ def _lengths(
     if not request.horde.get("segments", options.segments):
         longest = _longest_single(workers, affordable_length)
         return _Lengths(min(max_tokens, longest), longest, 0, is_chained=False)
-    longest = _longest_segment(workers, affordable_length, is_chat)
+    grows = is_chat and request.stream and request.n == 1
+    longest = _longest_segment(workers, affordable_length, grows=grows)
     # A chat is read as it grows, however long its job is, and a tool call cannot be continued.
     if is_chat:
         return _Lengths(max_tokens, longest, 0, is_chained=True)
@@ -298,13 +299,14 @@ def _longest_single(workers: Sequence[CatalogWorker], affordable_length: int) ->
 
 
 def _longest_segment(
-    workers: Sequence[CatalogWorker], affordable_length: int, is_chat: bool
+    workers: Sequence[CatalogWorker], affordable_length: int, *, grows: bool
 ) -> int:
     """Tokens of one job of a chain: any of the workers may do it, and in time.
 
-    Workers that take chats send them as they grow, and so have all the time that they need.
+    `grows`: it is read as it grows, and so has all the time that it needs. Nobody sees whether the
+    worker of another one hangs.
     """
-    speeds = [] if is_chat else [worker.speed for worker in workers if worker.speed]
+    speeds = [] if grows else [worker.speed for worker in workers if worker.speed]
     in_time = limits.MOST_TOKENS
     if speeds:
         in_time = max(int(min(speeds) * _IN_TIME_SECONDS), _SLOWEST_LENGTH)
