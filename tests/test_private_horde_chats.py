@@ -63,6 +63,22 @@ def test_a_chat_goes_to_a_worker_that_takes_chats_as_it_was_sent(world: Chats) -
     assert popped["model"] == NOVA
 
 
+@pytest.mark.parametrize(
+    ("chat", "seeds"),
+    [
+        ({**CHAT, "seed": 7}, [7, 8, 9]),
+        ({**CHAT, "seed": -1}, [-1, -1, -1]),
+        (CHAT, [None, None, None]),
+    ],
+)
+def test_the_results_of_a_chat_have_seeds_of_their_own(
+    world: Chats, chat: Any, seeds: list[int | None]
+) -> None:
+    """The same seed would give the same text several times."""
+    world.chat(chat, n=3)
+    assert [world.take()["payload"]["chat"].get("seed") for _ in seeds] == seeds
+
+
 def test_a_plain_worker_gets_no_chat_and_counts_it_as_skipped(world: Chats) -> None:
     request_id = world.chat()
     plain = world.try_pop().get_json()

@@ -306,6 +306,18 @@ def resumed(begun: str, chat: Chat) -> str:
     return begun
 
 
+def of_slot(chat: Chat, slot: int) -> Chat:
+    """The chat for one of several results. Each has a seed of its own.
+
+    With the same seed, a server writes the same text for all of them. One below 0 means a random
+    one to llama.cpp.
+    """
+    seed = chat.get("seed")
+    if not slot or not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        return chat
+    return {**chat, "seed": seed + slot}
+
+
 def continued(chat: Chat, begun: ChatResult) -> Chat:
     """The chat with the partial answer as its last message, for the worker that goes on."""
     messages, partial = list(chat["messages"]), begun.message()

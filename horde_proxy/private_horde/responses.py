@@ -95,7 +95,7 @@ def popped(
         # A job is one result, even if the request has several.
         params = {"prompt": payload.prompt, **worker_params(payload.params), "n": 1}
         if payload.chat:
-            params["chat"] = payload.chat
+            params["chat"] = chats.of_slot(payload.chat, first.slot if first else 0)
         if payload.params.get("continue"):
             params["continue"] = True
     return {

@@ -79,6 +79,10 @@ class Home:
         self.worker = self.employ("first")
         self.entry = until(self._entry)
 
+    def wait_for_chats(self) -> None:
+        """Wait until the proxy knows that the worker takes chats: it says so in its second pop."""
+        until(lambda: (entry := self._entry()) and entry["horde"].get("chat"))
+
     def employ(self, name: str) -> subprocess.Popen[bytes]:
         options = ["--idle", "0.05", "--drain", "0", "--threads", "1", "--max-length", "1024"]
         return self._processes.start(
@@ -129,13 +133,18 @@ class Home:
 @pytest.fixture(params=["--chat", "--no-chat"])
 def home(processes: Processes, llama: str, request: pytest.FixtureRequest) -> Home:
     """One whose worker takes chats, and one whose worker takes prompts."""
-    return Home(processes, llama, request.param)
+    home = Home(processes, llama, request.param)
+    if request.param == "--chat":
+        home.wait_for_chats()
+    return home
 
 
 @pytest.fixture
 def chat_home(processes: Processes) -> Home:
     """One whose llama.cpp has a template with tools. Its worker finds out that it may chat."""
-    return Home(processes, processes.llama_cpp(TEMPLATE))
+    home = Home(processes, processes.llama_cpp(TEMPLATE))
+    home.wait_for_chats()
+    return home
 
 
 class Chat:
@@ -208,7 +217,6 @@ def test_a_chat_streams_what_llama_cpp_answers_when_asked_directly(home: Home) -
 
 
 def test_a_chat_has_llama_cpps_own_token_counts(chat_home: Home) -> None:
-    assert chat_home.entry["horde"]["chat"] is True
     with Chat(chat_home.url, QUESTION, max_tokens=40) as through_horde:
         through_horde.read()
     with Chat(chat_home.llama, QUESTION, max_tokens=40) as direct:
@@ -275,6 +283,28 @@ def test_another_worker_goes_on_where_a_killed_one_stopped(home: Home) -> None:
     assert chat.text.startswith(before)
     assert len(chat.text) > 2 * len(before)
     assert chat.reasons == ["length"]
+
+
+def test_a_plain_worker_of_the_same_model_gets_prompts_alone(chat_home: Home) -> None:
+    offer = {"name": "plain-worker", "models": [MODEL], "max_length": 512, "softprompts": []}
+    plain = ForeignWorker(
+        chat_home.url,
+        KEY,
+        {**offer, "max_context_length": 4096},
+        "KoboldCppEmbedWorker:2:https://example.invalid",
+    )
+    try:
+        until(lambda: "plain-worker" in chat_home.workers())
+        for _ in range(3):
+            with Chat(chat_home.url, QUESTION, max_tokens=40) as chat:
+                assert "Paris" in chat.read()
+        assert plain.jobs == []
+        lent = [chat_home.submit(MODEL, "The capital of France is", 16) for _ in range(4)]
+        assert all(chat_home.result(request_id)["text"] for request_id in lent)
+    finally:
+        plain.end()
+    assert {job["payload"]["prompt"] for job in plain.jobs} <= {"The capital of France is"}
+    assert plain.faults == []
 
 
 def test_a_plain_client_and_a_plain_worker_are_beside_it_unharmed(chat_home: Home) -> None:
