@@ -170,6 +170,25 @@ def test_a_time_out_refuses_submits_and_pops_of_its_network(
     assert (refused["rc"], "for 3600 more seconds" in refused["message"]) == ("TimeoutIP", True)
 
 
+def test_one_of_many_time_outs_holds_as_one_of_few_does(world: World) -> None:
+    for number in range(40):
+        time_out(world, f"192.0.2.{number}", hours=100 + number)
+    time_out(world, NETWORK)
+    time_out(world, "2001:db8::1")
+    time_out(world, "198.51.100.7", hours=3)
+    inside = ["192.0.2.0", "192.0.2.39", "198.51.100.9", "2001:db8::2"]
+    assert [statuses(world, address) for address in inside] == [[403, 403]] * 4
+    assert [statuses(world, address) for address in ("192.0.2.40", "2001:db9::1")] == [
+        [202, 200]
+    ] * 2
+    assert call(world, "GET", "ipaddr/198.51.100.7").json == [
+        {"ipaddr": "198.51.100.7", "seconds": 10_800},
+        {"ipaddr": NETWORK, "seconds": 3600},
+    ]
+    world.now += 3600
+    assert statuses(world, "198.51.100.9") == [202, 200]
+
+
 def test_an_expired_time_out_is_gone(world: World) -> None:
     time_out(world)
     world.now += 3599

@@ -7,7 +7,7 @@ is for a /64 at least, in which one home chooses its addresses. Rules over the s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from horde_proxy.networks import HOME_BITS, parse_address
 from horde_proxy.private_horde.errors import refusal
@@ -15,7 +15,9 @@ from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import HordeAccount, Worker
 
 MOST_TIMEOUTS = 1000
-"""Time-outs at a time: all of them are read for each submit and pop while there is one."""
+"""Time-outs at a time: more are no list that a moderator reads."""
+_FEW = 30
+"""So many are read at once; of more, those of an address are looked up by their networks."""
 MOST_HOURS = 8760
 """A year. Who is to be kept out for good is blocked by the account."""
 
@@ -53,8 +55,7 @@ def canonical(text: str) -> str:
         raise refusal("BadRequest", reason="Invalid IP Address") from exc
     if isinstance(network, IPv6Network) and network.prefixlen > HOME_BITS:
         network = network.supernet(new_prefix=HOME_BITS)
-    is_single = network.prefixlen == network.max_prefixlen
-    return str(network.network_address) if is_single else str(network)
+    return _written(network)
 
 
 def listed(op: Operation) -> list[AddressTimeout]:
@@ -69,12 +70,15 @@ def matching(op: Operation, address: str) -> list[AddressTimeout]:
     This machine's addresses are in none, nor is text that is no address, as clients of a Unix
     socket have.
     """
-    # Most hordes have none: then one row tells. Each submit and each pop comes here.
-    last = op.tx.page(AddressTimeout, "expires", descending=True, offset=0, limit=1)
-    if not last or last[0].expires <= op.now:
+    # Each submit and each pop comes here, and most hordes have none: then one query tells.
+    longest = op.tx.page(AddressTimeout, "expires", descending=True, offset=0, limit=_FEW)
+    if not longest or longest[0].expires <= op.now or _is_loopback(address):
         return []
-    around = set() if _is_loopback(address) else _networks_around(address)
-    return [timeout for timeout in listed(op) if timeout.id in around]
+    around = _networks_around(address)
+    if len(longest) == _FEW:
+        found = (op.tx.get(AddressTimeout, network) for network in around)
+        longest = sorted(filter(None, found), key=lambda timeout: -timeout.expires)
+    return [timeout for timeout in longest if timeout.id in around and timeout.expires > op.now]
 
 
 def _is_loopback(text: str) -> bool:
@@ -89,8 +93,16 @@ def _networks_around(text: str) -> set[str]:
     parsed = parse_address(address)
     if parsed is None:
         return set()
-    longest = int(bits) if slash else parsed.max_prefixlen
-    return {canonical(f"{parsed}/{prefix}") for prefix in range(longest + 1)}
+    length = int(bits) if slash else parsed.max_prefixlen
+    if isinstance(parsed, IPv6Address):
+        length = min(length, HOME_BITS)
+    networks = (ip_network((parsed.packed, prefix), strict=False) for prefix in range(length + 1))
+    return {_written(network) for network in networks}
+
+
+def _written(network: IPv4Network | IPv6Network) -> str:
+    is_single = network.prefixlen == network.max_prefixlen
+    return str(network.network_address) if is_single else str(network)
 
 
 def check(op: Operation, address: str) -> None:
