@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
         "check": "check:check",
         "demo": "demo:demo",
         "horde": "horde:horde",
+        "image": "image:image",
         "keys": "keys:keys",
         "model": "model:model",
         "models": "models:list_models",

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import requests
 
+from horde_proxy.aihorde.rest import json_object
 from horde_proxy.commands.options import load_settings
 from horde_proxy.errors import UpstreamFailed
 from horde_proxy.protocol.chunks import Head
@@ -66,6 +67,47 @@ def chat_deltas(base: str, model: str, text: str) -> Iterator[tuple[str, str | N
         raise click.ClickException(str(exc).removeprefix(ERROR_EVENT)) from exc
     except requests.RequestException as exc:
         raise _unreachable(base) from exc
+
+
+def pictures(
+    base: str, fields: dict[str, Any], sources: dict[str, bytes]
+) -> Iterator[str | dict[str, Any]]:
+    """How the wait goes, as texts, and the event of each picture. Raises ClickException.
+
+    `sources` are the files of an edit by the names of their fields.
+    """
+    options: dict[str, Any] = {"headers": _headers(), "stream": True, "timeout": _TIMEOUT}
+    files = {name: (name, data) for name, data in sources.items()}
+    try:
+        if files:
+            texts = {name: _as_form(value) for name, value in fields.items()}
+            response = new_session().post(
+                f"{base}/images/edits", data=texts, files=files, **options
+            )
+        else:
+            response = new_session().post(f"{base}/images/generations", json=fields, **options)
+        with response:
+            _raise_for_error(response)
+            yield from _picture_events(response)
+    except requests.RequestException as exc:
+        raise _unreachable(base) from exc
+
+
+def _as_form(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _picture_events(response: requests.Response) -> Iterator[str | dict[str, Any]]:
+    """The comments and events of a stream of pictures. Raises ClickException for an error event."""
+    for line in response.iter_lines(chunk_size=65_536, delimiter=b"\n"):
+        if line.startswith(b":"):
+            yield line[1:].decode("utf-8", "replace").strip()
+        elif line.startswith(b"data:"):
+            event = json_object(line[5:])
+            if isinstance(event.get("error"), dict):
+                raise click.ClickException(str(event["error"].get("message")))
+            if event.get("b64_json"):
+                yield event
 
 
 def no_models(base: str) -> str:
