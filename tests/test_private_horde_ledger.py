@@ -156,9 +156,8 @@ def test_all_movements_are_kept_without_a_limit() -> None:
 
 
 def test_what_fails_in_the_middle_leaves_the_ledger_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    horde: Horde, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    horde = Horde(open_store(f"sqlite:///{tmp_path}/horde.db"))
     horde.write((1, "job", -2.0), (1, "job", -3.0))
     horde.live(DAYS - 1)
 
@@ -172,7 +171,6 @@ def test_what_fails_in_the_middle_leaves_the_ledger_as_it_was(
     assert len(horde.entries()) == 3
     horde.live(2)
     assert [shown(entry) for entry in horde.entries()[1:]] == [(1, "job", -5.0)]
-    horde.store.close()
 
 
 @given(

@@ -79,6 +79,11 @@ class Upkeep:
             with self._lock:
                 self._next = now + _LOOK_SECONDS if self._store.is_shared else float("inf")
             self._work(now)
+        except Exception:
+            # What was not done is still due; in a store of one process, nothing else would say so.
+            with self._lock:
+                self._next = now + _LOOK_SECONDS
+            raise
         finally:
             self._working.release()
 
