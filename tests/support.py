@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from threading import Event
 from typing import Any, cast
@@ -37,7 +37,10 @@ from horde_proxy.upstreams.in_process import WSGIAdapter
 from horde_proxy.web.page_state import PageState
 from horde_proxy.worker.backends import Backend
 from horde_proxy.worker.bridge import Bridge
+from horde_proxy.worker.growing_job import in_thread
 from horde_proxy.worker.horde import WorkerIdentity
+from horde_proxy.worker.job_rules import JobRules
+from horde_proxy.worker.scribe import Scribe
 
 HORDE_URL = "http://horde.invalid"
 
@@ -113,6 +116,20 @@ class Scripted:
     def generate(self, payload: Any, cancelled: Callable[[], bool]) -> str:
         self.payloads.append(dict(payload))
         return self.text
+
+
+def text_bridge(
+    identities: Sequence[WorkerIdentity],
+    backends: Sequence[Backend],
+    *,
+    rules: JobRules | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    start: Callable[[Callable[[], None]], None] = in_thread,
+    **options: Any,
+) -> Bridge:
+    """A bridge of a scribe with these backends."""
+    scribe = Scribe(backends, rules=rules, clock=clock, start=start)
+    return Bridge(identities, scribe, clock=clock, **options)
 
 
 class PieceByPiece:
@@ -361,7 +378,7 @@ class World:
     def bridge(self, backend: Backend, name: str = "worker-1") -> Bridge:
         # A worker that waited would let time pass, within which it would do its next step.
         identity = WorkerIdentity(HORDE_URL, name, OWNER_KEY, wait=0.0)
-        return Bridge(
+        return text_bridge(
             [identity],
             [backend],
             stop=Event(),

@@ -29,9 +29,11 @@ from horde_proxy.worker.backends.ngram import NGram
 from horde_proxy.worker.backends.pieces import before_stop
 from horde_proxy.worker.bridge import Bridge
 from horde_proxy.worker.growing_job import GrowingJob, Received
-from horde_proxy.worker.horde import HordeConnection, Offer, WorkerIdentity, WorkerRejected
+from horde_proxy.worker.horde import HordeConnection, WorkerIdentity, WorkerRejected
+from horde_proxy.worker.kinds import PoppedJob
 from horde_proxy.worker.placeholders import fill, fill_payload
-from tests.support import CLIENT_KEY, HORDE_URL, OWNER_KEY, Clock, Scripted, World
+from horde_proxy.worker.scribe import Scribe, text_offer
+from tests.support import CLIENT_KEY, HORDE_URL, OWNER_KEY, Clock, Scripted, World, text_bridge
 
 CHATML = {
     "SYSTEM": "<|im_start|>system\n",
@@ -346,7 +348,7 @@ def test_a_job_is_popped_completed_and_submitted(world: World) -> None:
 def test_a_worker_that_has_long_had_no_job_pops_less_often(world: World) -> None:
     world.horde.rate_limits = False
     identity = WorkerIdentity(HORDE_URL, "worker-1", OWNER_KEY, idle=0.1)
-    bridge = Bridge([identity], [Scripted("Hello.")], stop=Event())
+    bridge = text_bridge([identity], [Scripted("Hello.")], stop=Event())
     pauses = [bridge.step(world.session) for _ in range(310)]
     assert (pauses[0], pauses[290], pauses[-1]) == (0.1, 0.1, 0.5)
     submitted(world)
@@ -365,12 +367,12 @@ def test_of_the_idle_threads_of_a_worker_one_pops() -> None:
             stop.set()
 
     class WithoutJobs(Bridge):
-        def _pop(self, sessions: Any) -> tuple[None, float]:
+        def _pop(self, sessions: Any) -> tuple[list[PoppedJob], float]:
             popping[0] += 1
-            return None, 0.1
+            return [], 0.1
 
     identity = WorkerIdentity("http://h.invalid", "w", "key")
-    WithoutJobs([identity], [Scripted("x")], stop=stop, pause=pause, threads=10).run()
+    WithoutJobs([identity], Scribe([Scripted("x")]), stop=stop, pause=pause, threads=10).run()
     # Each thread may pop once more after the last pause.
     assert most == [1]
     assert 30 <= len(pauses) <= 40
@@ -389,7 +391,7 @@ def test_threads_of_a_worker_do_jobs_at_the_same_time() -> None:
     for _ in range(2):
         submitted(world)
     identity = WorkerIdentity(HORDE_URL, "w", OWNER_KEY)
-    Bridge(
+    text_bridge(
         [identity],
         [Together("x")],
         stop=stop,
@@ -434,7 +436,7 @@ def test_a_job_with_a_malformed_stop_string_is_given_back_and_the_worker_goes_on
     backend = Scripted("Hello.")
     backend.tags = CHATML  # type: ignore[assignment]
     identity = WorkerIdentity("http://h.invalid", "w", "key")
-    assert Bridge([identity], [backend], stop=Event()).step(requests.Session()) == 0.0
+    assert text_bridge([identity], [backend], stop=Event()).step(requests.Session()) == 0.0
     assert json.loads(submit.calls[0].request.body)["state"] == "faulted"
 
 
@@ -459,7 +461,7 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
 
     request_id = submitted(world)
     identity = WorkerIdentity("http://horde.invalid", "worker-1", OWNER_KEY)
-    Bridge([identity], [Stopped("")], stop=stop).step(world.session)
+    text_bridge([identity], [Stopped("")], stop=stop).step(world.session)
     assert world.client.status(TEXT, request_id)["waiting"] == 1
 
 
@@ -479,7 +481,7 @@ def test_a_worker_that_is_being_stopped_hands_its_job_back(world: World) -> None
 def test_a_busy_horde_is_tried_again_later(answer: dict[str, Any], pause: float) -> None:
     responses.post("http://h.invalid/api/v2/generate/text/pop", **answer)
     identity = WorkerIdentity("http://h.invalid/api", "w", "key")
-    bridge = Bridge([identity], [Scripted("x")], stop=Event(), pause=lambda seconds: None)
+    bridge = text_bridge([identity], [Scripted("x")], stop=Event(), pause=lambda seconds: None)
     assert bridge.step(requests.Session()) == pause
 
 
@@ -492,7 +494,7 @@ def test_a_worker_that_the_horde_refuses_ends_with_the_reason() -> None:
     )
     identity = WorkerIdentity("http://h.invalid", "w", "key")
     with pytest.raises(WorkerRejected, match="refuses this worker: Wrong credentials"):
-        Bridge([identity], [Scripted("x")], stop=Event(), threads=3).run()
+        text_bridge([identity], [Scripted("x")], stop=Event(), threads=3).run()
 
 
 @responses.activate
@@ -503,7 +505,7 @@ def test_a_hordes_refusal_is_kept_in_500_characters() -> None:
         json={"message": "x" * 100_000, "rc": "WrongCredentials"},
     )
     horde = HordeConnection(WorkerIdentity("http://h.invalid", "w", "key"), Clock())
-    horde.pop(requests.Session(), Offer(["m"], 512, 4096, 1))
+    horde.pop(requests.Session(), text_offer(["m"], 512, 4096, 1))
     assert str(horde.rejected) == (
         f"the horde refuses this worker: {'x' * 250}... (99500 characters left out) ...{'x' * 250}"
     )
@@ -518,7 +520,7 @@ def test_a_text_is_submitted_again_until_the_horde_has_it() -> None:
     last = responses.post(f"{base}/submit", json={"reward": 1.0})
     pauses: list[float] = []
     identity = WorkerIdentity("http://h.invalid", "w", "key")
-    Bridge([identity], [Scripted("Hello.")], stop=Event(), pause=pauses.append).step(
+    text_bridge([identity], [Scripted("Hello.")], stop=Event(), pause=pauses.append).step(
         requests.Session()
     )
     assert json.loads(last.calls[0].request.body) == {

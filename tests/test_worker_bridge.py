@@ -24,18 +24,18 @@ from horde_proxy.worker.crew import Crew, Lane, WorkerEnd
 from horde_proxy.worker.health import BackendHealth
 from horde_proxy.worker.horde import (
     HordeConnection,
-    Offer,
     Outcome,
     WorkerIdentity,
     WorkerRejected,
 )
 from horde_proxy.worker.idle import IdleGuard, IdleRules
 from horde_proxy.worker.job_rules import JobRules
-from tests.support import Clock, Scripted
+from horde_proxy.worker.scribe import Scribe, text_offer
+from tests.support import Clock, Scripted, text_bridge
 
 OWN, FRIEND = "http://own.invalid", "http://friend.invalid"
 NO_JOB: dict[str, Any] = {"id": None, "payload": {}}
-OFFER = Offer(["m"], 512, 4096, 1)
+OFFER = text_offer(["m"], 512, 4096, 1)
 
 
 def job(name: str, **fields: Any) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class OneBridge:
 
     def __init__(self, *backends: Any, hordes: tuple[str, ...] = (OWN, FRIEND), **options: Any):
         self.clock, self.stop, self.drain = Clock(), Event(), Event()
-        self.bridge = Bridge(
+        self.bridge = text_bridge(
             [identity(url) for url in hordes],
             backends or [Scripted("Hello.")],
             stop=self.stop,
@@ -134,7 +134,7 @@ def test_each_horde_gets_its_own_key_and_priorities() -> None:
     connection = HordeConnection(
         identity(priority_usernames=["ann#2"], nsfw=False), clock=lambda: 0.0
     )
-    connection.pop(requests.Session(), Offer(["a", "b"], 300, 8192, 4))
+    connection.pop(requests.Session(), text_offer(["a", "b"], 300, 8192, 4))
     request = pop.calls[0].request
     body = json.loads(request.body or "")
     assert request.headers["apikey"] == "key of http://own.invalid"
@@ -383,7 +383,7 @@ def test_jobs_that_filters_refuse_do_not_make_a_backend_rest() -> None:
 
 
 def test_a_backend_that_refuses_three_jobs_in_a_row_rests() -> None:
-    health = BackendHealth([Scripted("x")], Clock())
+    health = BackendHealth(Scripted("x"), Clock())
     rests = []
     for _ in range(3):
         health.failed(JobRefused("too long"))
@@ -393,7 +393,7 @@ def test_a_backend_that_refuses_three_jobs_in_a_row_rests() -> None:
 
 def test_each_failure_makes_a_backend_rest_longer_until_a_job_is_done() -> None:
     clock = Clock()
-    health = BackendHealth([Scripted("x")], clock)
+    health = BackendHealth(Scripted("x"), clock)
     assert health.rest() == 0
     health.failed(BackendError("x"))
     assert health.rest() == 2
@@ -416,7 +416,7 @@ def test_a_job_that_fails_while_the_backend_is_asked_counts(answers: bool) -> No
                 raise BackendDown("x")
             return super().state()
 
-    health = BackendHealth([Asked()], Clock())
+    health = BackendHealth(Asked(), Clock())
     assert health.rest() == 8
     assert health.is_down
 
@@ -595,7 +595,7 @@ class Lanes:
             if error:
                 raise error
             backend: Backend = Scripted("x")
-            return Short([identity()], [backend], stop=Event())
+            return Short([identity()], Scribe([backend]), stop=Event())
 
         return Lane(name, open_it)
 

@@ -27,7 +27,7 @@ from horde_proxy.worker.growing_job import GrowingJob, Received
 from horde_proxy.worker.horde import HordeConnection, WorkerIdentity
 from horde_proxy.worker.job_rules import JobRules
 from tests.scripted_server import ScriptedServer, openai
-from tests.support import Clock, Scripted
+from tests.support import Clock, Scripted, text_bridge
 
 HORDE = "http://h.invalid"
 BASE = f"{HORDE}/api/v2/generate/text"
@@ -67,7 +67,9 @@ def job(**payload: Any) -> dict[str, Any]:
 def bridge(*backends: Any, **options: Any) -> Bridge:
     clock = Clock()
     identity = WorkerIdentity(HORDE, "w", "key")
-    return Bridge([identity], backends, stop=Event(), pause=clock.sleep, clock=clock, **options)
+    return text_bridge(
+        [identity], backends, stop=Event(), pause=clock.sleep, clock=clock, **options
+    )
 
 
 def horde(*jobs: Any, extensions: str = "stream, wait, chat") -> None:
@@ -175,7 +177,7 @@ def test_a_chat_counts_by_its_usage() -> None:
     worker = bridge(Chatting(*LINES))
     worker.step(requests.Session())
     snapshot = worker.status.snapshot()
-    assert (snapshot.jobs, snapshot.chats, snapshot.tokens) == ({(HORDE, "ok"): 1}, 1, 40)
+    assert (snapshot.jobs, snapshot.done["chat"], snapshot.tokens) == ({(HORDE, "ok"): 1}, 1, 40)
 
 
 @responses.activate
@@ -334,7 +336,7 @@ class PrivateWorld:
 
     def worker(self, backend: Any, name: str) -> Bridge:
         """A worker that has checked in twice, so that the horde knows that it takes chats."""
-        made = Bridge(
+        made = text_bridge(
             [WorkerIdentity(HORDE, name, "owner-key-of-the-tests", wait=0.0)],
             [backend],
             stop=Event(),

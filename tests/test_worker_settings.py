@@ -20,6 +20,7 @@ from horde_proxy.commands.worker_report import _say_farewell, report_lines
 from horde_proxy.commands.worker_settings import WorkerSettings, read_worker_file
 from horde_proxy.config.errors import ConfigError
 from horde_proxy.worker.crew import WorkerEnd
+from horde_proxy.worker.kinds import JobSummary
 from horde_proxy.worker.status import WorkerStatus
 from horde_proxy.worker.status_page import StatusPage, serve_status, status_document, status_line
 from tests.support import Clock
@@ -182,7 +183,7 @@ def test_threads_models_and_lengths_are_the_servers(
     text = MINIMAL.replace('"echo"', f'"{URL}"')
     bridge = opened(text, tmp_path)
     assert bridge._threads == 4
-    assert bridge._offer().max_context_length == 8192
+    assert bridge._kind.offer(1).fields["max_context_length"] == 8192
     assert "4 jobs at a time (the server's slots)" in capsys.readouterr().err
     assert opened(text + "threads = 2\nmax_length = 99\n", tmp_path)._threads == 2
 
@@ -273,13 +274,13 @@ def test_a_worker_of_a_file_works_until_all_hordes_reject_it(tmp_path: Path) -> 
 def status() -> WorkerStatus:
     clock = Clock()
     made = WorkerStatus(clock)
-    done = made.begin("1", "http://own", "m", 80, is_chat=True)
-    failed = made.begin("2", "http://own", "m", 80)
+    done = made.begin("1", "http://own", JobSummary("chat", "m", 80))
+    failed = made.begin("2", "http://own", JobSummary("text", "m", 80))
     clock.sleep(4)
     made.end(done, "ok", 40, 1.5)
     made.end(failed, "faulted", 0, 0.0)
-    made.end(made.begin("3", "http://f", "m", 80), "ok", 10, None)
-    made.begin("4", "http://own", "<b>m</b>", 512)
+    made.end(made.begin("3", "http://f", JobSummary("text", "m", 80)), "ok", 10, None)
+    made.begin("4", "http://own", JobSummary("text", "<b>m</b>", 512))
     clock.sleep(6)
     made.hold("m", "others use the backend")
     made.failing("http://f", True)
@@ -303,6 +304,7 @@ def test_a_status_counts_jobs_kudos_tokens_and_what_runs() -> None:
                 "model": "<b>m</b>",
                 "max_length": 512,
                 "chat": False,
+                "kind": "text",
                 "seconds": 6,
             }
         ],
@@ -398,7 +400,7 @@ def test_a_status_line_is_reported_when_it_has_changed() -> None:
     def report(line: str) -> None:
         lines.append(line)
         if len(lines) == 1:
-            made.begin("1", "http://own", "m", 80)
+            made.begin("1", "http://own", JobSummary("text", "m", 80))
         else:
             end.now()
 

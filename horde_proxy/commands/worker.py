@@ -45,6 +45,7 @@ from horde_proxy.worker.horde import WorkerIdentity, WorkerRejected
 from horde_proxy.worker.idle import IdleRules
 from horde_proxy.worker.job_rules import JobRules
 from horde_proxy.worker.model_file import ModelFileError
+from horde_proxy.worker.scribe import Scribe
 from horde_proxy.worker.status import WorkerStatus
 from horde_proxy.worker.status_page import serve_status
 
@@ -265,13 +266,13 @@ def _bridge(
     threads, origin = _threads(backend.threads, engines)
     if threads > 1:
         say(f"{threads} jobs at a time ({origin})")
+    rules = JobRules(settings.filters.words, settings.filters.patterns)
     return Bridge(
         identities,
-        engines,
+        Scribe(engines, rules=rules),
         stop=end.stop,
         drain=end.drain,
         threads=threads,
-        rules=JobRules(settings.filters.words, settings.filters.patterns),
         idle=_idle_rules(settings.idle),
         status=status,
     )

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from horde_proxy.worker.backends import (
-    Backend,
     BackendDown,
     BackendError,
     JobRefused,
@@ -35,10 +34,9 @@ log = logging.getLogger(__name__)
 
 
 class BackendHealth:
-    """The health of the backends of one bridge, which are one server."""
+    """The health of one bridge's backend, which may be a server that reports its state."""
 
-    def __init__(self, backends: Sequence[Backend], clock: Callable[[], float]) -> None:
-        server = backends[0]
+    def __init__(self, server: object, clock: Callable[[], float]) -> None:
         self._server = server if isinstance(server, ReportsState) else None
         self._clock = clock
         # Guards all that follows: threads of the bridge report failures at the same time. No I/O

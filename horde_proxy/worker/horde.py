@@ -28,6 +28,8 @@ from horde_proxy.response_body import with_body
 from horde_proxy.upstreams.sessions import with_proxy
 from horde_proxy.worker.growing_job import Received
 
+TEXT_PATH = "generate/text"
+"""Of the API for texts; see horde-api.md, 4."""
 _TIMEOUT = (5.0, 30.0)
 """Seconds to connect and to wait for an answer."""
 _PROGRESS_TIMEOUT = (2.0, 3.0)
@@ -95,51 +97,76 @@ class WorkerIdentity:
         return without_login(self.url)
 
 
+Job = Mapping[str, Any]
+"""A job as the horde gave it; its `id` is a text."""
+
+
+def only_job(answer: Mapping[str, Any]) -> Sequence[Job]:
+    """The job in an answer to a pop. Without a job it has the same shape, but its id is null."""
+    return [answer] if answer.get("id") else ()
+
+
 @dataclass(frozen=True)
 class Offer:
-    """What a worker can do: models by name, the longest answer and context (tokens), threads.
+    """What a worker can do: the fields of a pop's body that are particular to its kind.
 
-    `refused_words` are words in prompts that it takes no jobs with. `extensions` are words of the
-    extension of the private horde; a horde is told those that it announces itself.
+    `extensions` are words of the extension of the private horde; a horde is told those that it
+    announces itself. `jobs_in` finds the jobs in the answer.
     """
 
-    models: Sequence[str]
-    max_length: int
-    max_context_length: int
-    threads: int
-    refused_words: Sequence[str] = ()
+    fields: Mapping[str, Any]
     extensions: Sequence[str] = ()
+    jobs_in: Callable[[Mapping[str, Any]], Sequence[Job]] = only_job
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: "ok" with a text, or "faulted" with a reason, which gives it back.
+    """What became of a job: "ok" with a result, or "faulted" with a reason, which gives it back.
 
-    `tokens` are those of the text.
+    `text` is what was generated, as a text; `tokens` are those of the text. `seed` and `metadata`
+    are what an image was made with. `result` is that of alchemy.
     """
 
     state: str
     text: str = ""
     reason: str = ""
     tokens: int = 0
+    seed: int = 0
+    metadata: Sequence[Mapping[str, str]] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self, job_id: str) -> dict[str, Any]:
-        """The body of POST generate/text/submit."""
+        """The body of POST generate/submit and generate/text/submit."""
         # The horde refuses a text with a NUL in it, and the job would run into its time-out.
         text = self.text.replace("\0", "")
-        body: dict[str, Any] = {"id": job_id, "generation": text, "seed": 0, "state": self.state}
+        body: dict[str, Any] = {
+            "id": job_id,
+            "generation": text,
+            "seed": self.seed,
+            "state": self.state,
+        }
+        metadata = [*self.metadata]
         if self.reason:
-            # AI-Horde takes fixed words only, and a free text in `ref` (horde-api-2, section 2).
-            reference = self.reason[:_LONGEST_REASON]
-            body["gen_metadata"] = [{"type": "information", "value": "see_ref", "ref": reference}]
-        return body
+            metadata.append(information(self.reason))
+        return {**body, "gen_metadata": metadata} if metadata else body
+
+
+def information(sentence: str) -> Mapping[str, str]:
+    """The entry of `gen_metadata` with a sentence for the requester."""
+    # AI-Horde takes fixed words only, and a free text in `ref` (horde-api-2, section 2).
+    return {"type": "information", "value": "see_ref", "ref": sentence[:_LONGEST_REASON]}
 
 
 class HordeConnection:
-    """Pops and submits at one horde. After a pop, `pause` is the seconds until the next one."""
+    """Pops and submits at one horde. After a pop, `pause` is the seconds until the next one.
 
-    def __init__(self, identity: WorkerIdentity, clock: Callable[[], float]) -> None:
-        self.identity = identity
+    `path` is that of the API for one kind of jobs.
+    """
+
+    def __init__(
+        self, identity: WorkerIdentity, clock: Callable[[], float], path: str = TEXT_PATH
+    ) -> None:
+        self.identity, self._path = identity, path
         self.rejected: WorkerRejected | None = None
         self.pause = 0.0
         self._clock = clock
@@ -173,17 +200,17 @@ class HordeConnection:
         if even_if_failing or not self._is_failing:
             self._next_pop = -math.inf
 
-    def pop(self, session: requests.Session, offer: Offer) -> Mapping[str, Any] | None:
-        """A job, if there is one. A horde that refuses the worker for good sets `rejected`."""
+    def pop(self, session: requests.Session, offer: Offer) -> Sequence[Job]:
+        """The jobs, if there are any. A horde that refuses the worker for good sets `rejected`."""
         begin = self._clock()
-        job = None
+        jobs: Sequence[Job] = ()
         try:
             response = self._post(session, "pop", self._pop_body(offer))
         except requests.RequestException as exc:
             self.pause = self._failed(_AFTER_FAILURE, f"cannot be reached: {type(exc).__name__}")
         else:
             if response.status_code == 200:
-                job = self._job_in(response)
+                jobs = self._jobs_in(response, offer)
             else:
                 self.pause = self._refused(response)
         if self._is_failing:
@@ -191,7 +218,7 @@ class HordeConnection:
             # Where time does not pass, as in tests, this changes nothing.
             self.pause = max(self.pause, round(waited * _PAUSE_BY_WAIT))
         self._next_pop = self._clock() + self.pause
-        return job
+        return jobs
 
     def submit(
         self,
@@ -200,9 +227,9 @@ class HordeConnection:
         pause: Callable[[float], Any],
         is_last_try: Callable[[], bool],
     ) -> float | None:
-        """The kudos earned; None if the horde did not take the text.
+        """The kudos earned; None if the horde did not take the result.
 
-        It is safe to repeat after a failure: the horde refuses a second text.
+        It is safe to repeat after a failure: the horde refuses a second result.
         """
         for _ in range(_SUBMIT_TRIES):
             try:
@@ -242,25 +269,24 @@ class HordeConnection:
         """Seconds that the horde may wait for a job; 0 where it cannot."""
         return self.identity.wait if "wait" in self._extensions else 0.0
 
-    def _job_in(self, response: requests.Response) -> Mapping[str, Any] | None:
-        """The job of a pop that was answered; sets `pause`."""
+    def _jobs_in(self, response: requests.Response, offer: Offer) -> Sequence[Job]:
+        """The jobs of a pop that was answered; sets `pause`."""
         if self._failures:
             log.warning("the horde %s gives jobs again", self.identity.label)
         self._is_failing, self._failures = False, 0
         self._extensions = extensions(response.headers.get(EXTENSIONS_HEADER, ""))
-        job = json_object(response.content)
-        self._log_messages(job.get("messages"))
-        # Without a job, the answer has the same shape, but its id is null.
-        if job.get("id"):
+        answer = json_object(response.content)
+        self._log_messages(answer.get("messages"))
+        if jobs := offer.jobs_in(answer):
             self._idle_seconds = self.pause = 0.0
-            return job
+            return jobs
         if self._wait():
             self.pause = min(self.identity.idle, _BETWEEN_WAITS)
-            return None
+            return ()
         is_long = self._idle_seconds >= _LONG_IDLE
         self.pause = max(self.identity.idle, _RARE_POPS) if is_long else self.identity.idle
         self._idle_seconds += self.pause
-        return None
+        return ()
 
     def _log_messages(self, messages: Any) -> None:
         """Log what the horde's moderators wrote to the worker, each message once.
@@ -322,7 +348,7 @@ class HordeConnection:
         timeout: tuple[float, float] = _TIMEOUT,
     ) -> requests.Response:
         response = session.post(
-            f"{self._base}/generate/text/{path}",
+            f"{self._base}/{self._path}/{path}",
             json=body,
             timeout=timeout,
             headers={"apikey": self.identity.api_key, "Client-Agent": self._agent},
@@ -331,24 +357,16 @@ class HordeConnection:
         return with_body(response)
 
     def _pop_body(self, offer: Offer) -> dict[str, Any]:
-        # The private horde keeps such jobs for others; AI-Horde's text half ignores the field.
-        blacklist = {"blacklist": list(offer.refused_words)} if offer.refused_words else {}
         wait = {"wait": self._wait()} if self._wait() else {}
         known = [name for name in offer.extensions if name in self._extensions]
         return {
-            **blacklist,
             **wait,
             **({"extensions": known} if known else {}),
             "name": self.identity.name,
-            "models": list(offer.models),
-            "max_length": offer.max_length,
-            "max_context_length": offer.max_context_length,
-            "threads": offer.threads,
             "nsfw": self.identity.nsfw,
             "bridge_agent": self._agent,
-            "softprompts": [],
             "priority_usernames": list(self.identity.priority_usernames),
-            "amount": 1,
+            **offer.fields,
         }
 
 
@@ -356,7 +374,7 @@ def _reward_in(response: requests.Response, job_id: Any) -> float | None:
     answer = json_object(response.content)
     if response.status_code == 200:
         return finite(answer.get("reward")) or 0.0
-    log.warning("the horde refuses the text of job %s: %s", job_id, _short(answer.get("rc")))
+    log.warning("the horde refuses the result of job %s: %s", job_id, _short(answer.get("rc")))
     return None
 
 

@@ -40,7 +40,7 @@ class _SnapshotCollector(Collector):
             kudos.add_metric([horde], earned)
         yield kudos
         yield CounterMetricFamily(
-            "horde_worker_chats", "Jobs done that were chats.", value=snapshot.chats
+            "horde_worker_chats", "Jobs done that were chats.", value=snapshot.done.get("chat", 0)
         )
         yield CounterMetricFamily(
             "horde_worker_tokens",

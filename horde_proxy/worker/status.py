@@ -9,7 +9,9 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from horde_proxy.worker.kinds import JobSummary
 
 _SPEED_SECONDS = 60.0
 """The time over which tokens a second are counted."""
@@ -22,19 +24,17 @@ class RunningJob:
 
     id: str
     horde: str
-    model: str
-    max_length: int
+    summary: JobSummary
     since: float
-    is_chat: bool = False
 
 
 @dataclass(frozen=True)
 class StatusSnapshot:
     """A worker at one moment. `jobs` counts by (horde, state), `kudos` by horde.
 
-    `chats` are those of the jobs that were chats and ended "ok". `tokens` is estimated where the
-    server does not count, `speed` in tokens/s over the last minute, `uptime` in seconds. `holds`
-    are the reasons why bridges pop nothing, by their names; `failing` are hordes that fail.
+    `done` counts the jobs that ended "ok" by kind, as in {"chat": 2}. `tokens` is estimated where
+    the server does not count, `speed` in tokens/s over the last minute, `uptime` in seconds.
+    `holds` are the reasons why bridges pop nothing, by their names; `failing` are hordes that fail.
     """
 
     jobs: Mapping[tuple[str, str], int]
@@ -45,7 +45,7 @@ class StatusSnapshot:
     running: Sequence[tuple[RunningJob, float]]
     holds: Mapping[str, str]
     failing: Sequence[str]
-    chats: int = 0
+    done: Mapping[str, int] = field(default_factory=dict)
 
 
 class WorkerStatus:
@@ -57,17 +57,17 @@ class WorkerStatus:
         self._lock = threading.Lock()
         self._jobs: Counter[tuple[str, str]] = Counter()
         self._kudos: defaultdict[str, float] = defaultdict(float)
-        self._tokens = self._chats = 0
+        # Jobs that were done and taken, by kind.
+        self._done: Counter[str] = Counter()
+        self._tokens = 0
         self._recent: deque[tuple[float, int]] = deque()
         self._running: set[RunningJob] = set()
         self._holds: dict[str, str] = {}
         self._failing: set[str] = set()
 
-    def begin(
-        self, job_id: str, horde: str, model: str, max_length: int, *, is_chat: bool = False
-    ) -> RunningJob:
+    def begin(self, job_id: str, horde: str, summary: JobSummary) -> RunningJob:
         """Note a job that was popped."""
-        job = RunningJob(job_id, horde, model, max_length, self._clock(), is_chat)
+        job = RunningJob(job_id, horde, summary, self._clock())
         with self._lock:
             self._running.add(job)
         return job
@@ -77,7 +77,8 @@ class WorkerStatus:
         with self._lock:
             self._running.discard(job)
             self._jobs[job.horde, state if kudos is not None else "lost"] += 1
-            self._chats += job.is_chat and state == "ok" and kudos is not None
+            if state == "ok" and kudos is not None:
+                self._done[job.summary.kind] += 1
             self._kudos[job.horde] += kudos or 0.0
             self._tokens += tokens
             self._recent.append((self._clock(), tokens))
@@ -111,7 +112,7 @@ class WorkerStatus:
                 running=[(job, now - job.since) for job in self._running],
                 holds=dict(self._holds),
                 failing=sorted(self._failing),
-                chats=self._chats,
+                done=dict(self._done),
             )
 
     def _forget_old(self) -> None:

@@ -79,16 +79,17 @@ def status_document(snapshot: StatusSnapshot) -> dict[str, Any]:
             }
             for horde in sorted({url for url, _ in snapshot.jobs} | set(snapshot.failing))
         ],
-        "chats": snapshot.chats,
+        "chats": snapshot.done.get("chat", 0),
         "tokens": snapshot.tokens,
         "tokens_per_second": round(snapshot.speed, 1),
         "running": [
             {
                 "id": job.id,
                 "horde": job.horde,
-                "model": job.model,
-                "max_length": job.max_length,
-                "chat": job.is_chat,
+                "model": job.summary.model,
+                "max_length": job.summary.max_length,
+                "chat": job.summary.kind == "chat",
+                "kind": job.summary.kind,
                 "seconds": round(seconds, 1),
             }
             for job, seconds in sorted(snapshot.running, key=lambda pair: -pair[1])
@@ -110,7 +111,7 @@ def status_line(snapshot: StatusSnapshot) -> str:
     running = sorted(snapshot.running, key=lambda pair: -pair[1])
     if running:
         job, seconds = running[0]
-        parts.append(f"{len(running)} running: {job.model} ({seconds:.0f} s)")
+        parts.append(f"{len(running)} running: {job.summary.model} ({seconds:.0f} s)")
     parts += [f"{name}: {reason}" for name, reason in sorted(snapshot.holds.items())]
     parts += [f"{horde} fails" for horde in snapshot.failing]
     return printable.one_line(", ".join(parts))
@@ -157,7 +158,7 @@ def _page(document: dict[str, Any]) -> str:
         for horde in document["hordes"]
     ]
     running = [
-        (job["model"], "chat" if job["chat"] else "text", job["horde"], f"{job['seconds']:.0f} s")
+        (job["model"], job["kind"], job["horde"], f"{job['seconds']:.0f} s")
         for job in document["running"]
     ]
     return (

@@ -21,9 +21,9 @@ from requests.adapters import HTTPAdapter
 
 from horde_proxy.worker.backends import BackendError
 from horde_proxy.worker.backends.echo import Echo
-from horde_proxy.worker.bridge import Bridge
 from horde_proxy.worker.horde import WorkerIdentity
 from tests.live.processes import KEY, Processes, answers, free_port, running_requests, until
+from tests.support import text_bridge
 
 CHATS = 2000
 AT_ONCE = 100
@@ -211,7 +211,7 @@ def test_two_thousand_chats_end_whatever_the_horde_does(
     steady = [processes.work(horde, "--threads", "30") for _ in range(2)]
     stop = threading.Event()
     identity = WorkerIdentity(horde, "shaky", KEY, idle=0.05)
-    shaky = Bridge([identity], [Shaky()], stop=stop, threads=4)
+    shaky = text_bridge([identity], [Shaky()], stop=stop, threads=4)
     threading.Thread(target=shaky.run, daemon=True).start()
     until(lambda: answers(f"{url}/health/ready"))
     between.faulty = True
