@@ -502,6 +502,33 @@ def test_a_chat_that_all_workers_fail_on_is_answered_as_a_text(world: World) -> 
     assert accepted.headers["X-Horde-Format"] != "chat"
 
 
+def test_a_server_that_refuses_all_chats_is_left_alone_for_an_hour(world: World) -> None:
+    class Refusing(PieceByPiece):
+        def step(self) -> None:
+            if self._job and "chat" in self.payloads[-1]:
+                self._submit(state="faulted", generation="")
+            else:
+                super().step()
+
+    worker = Refusing(world.session, lambda _: "It rains.", 9, is_chat=True)
+    worker.step()
+    world.clock.every_sleep.append(worker.step)
+    upstream = world.upstream()
+    upstream.models()
+    body = {"model": "test/model", "messages": [{"role": "user", "content": "Hi"}]}
+    for chats in (3, 6, 6):
+        route = Route(upstream, ("test/model",))
+        items = list(upstream.stream(read_chat(body), route, Caller()))
+        whole = fold([item for item in items if isinstance(item, dict)])
+        assert whole["choices"][0]["message"]["content"] == "It rains."
+        assert sum("chat" in payload for payload in worker.payloads) == chats
+    world.clock.seconds += 3601
+    worker.step()
+    upstream.refresh()
+    list(upstream.stream(read_chat(body), Route(upstream, ("test/model",)), Caller()))
+    assert sum("chat" in payload for payload in worker.payloads) > 6
+
+
 def test_a_model_without_such_a_worker_is_answered_as_a_text(world: World) -> None:
     plain = world.employ(Scripted("It rains.", name="test/model"))
     assert answer(world)["choices"][0]["message"]["content"] == "It rains."
@@ -571,6 +598,32 @@ def test_an_answer_that_its_server_cannot_continue_goes_on_as_a_text(world: Worl
         assert choice["message"]["content"] == "It rains in Oslo."
         assert choice["finish_reason"] == "stop"
         assert whole["usage"]["completion_tokens"] == 64 + 3
+
+
+def test_a_beginning_that_no_server_continues_is_tried_once_and_then_a_text(world: World) -> None:
+    class Stubborn(PieceByPiece):
+        def step(self) -> None:
+            if self._job and "chat" in self.payloads[-1]:
+                self._submit(state="faulted", generation="")
+            else:
+                super().step()
+
+    worker = Stubborn(world.session, lambda _: " rains.", 9, is_chat=True)
+    worker.step()
+    world.clock.every_sleep.append(worker.step)
+    upstream = world.upstream()
+    upstream.models()
+    messages = [
+        {"role": "user", "content": "How is Oslo?"},
+        {"role": "assistant", "content": "It"},
+    ]
+    body = {"model": "test/model", "messages": messages, "stream": True}
+    for chats in (3, 3):
+        route = Route(upstream, ("test/model",))
+        items = list(upstream.stream(read_chat(body), route, Caller()))
+        whole = fold([item for item in items if isinstance(item, dict)])
+        assert whole["choices"][0]["message"]["content"] == " rains."
+        assert sum("chat" in payload for payload in worker.payloads) == chats
 
 
 def test_a_thought_longer_than_a_job_is_written_as_a_text(world: World) -> None:

@@ -173,14 +173,10 @@ class AnswerChain(ABC, Generic[C, G]):
     ) -> Generator[tuple[int, LifecycleItem[G]], None, None]:
         """The items of each group's next segment, with the position of the group."""
         running = [
-            Lifecycle(self._horde_for(group), self._segment(group), self.ticket, self.cost).items()
+            Lifecycle(self.horde, self._segment(group), self.ticket, self.cost).items()
             for group in groups
         ]
         return take_turns(running, len(running))
-
-    def _horde_for(self, choices: Sequence[C]) -> HordeContext:
-        """The horde, with the retries of the next segment of these choices."""
-        return self.horde
 
     def _answered(self, choices: Sequence[C], item: LifecycleItem[G]) -> Iterator[AnswerItem]:
         """What an item of the segment of these choices means for the client. Raises TimedOut."""

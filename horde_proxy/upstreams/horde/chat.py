@@ -36,7 +36,15 @@ def has_words(text: str) -> bool:
     return any(entry.delta.keys() & {"content", "reasoning_content"} for entry in entries)
 
 
-CHAT_JOB = replace(TEXT, name="chat", impossible_patience=_IMPOSSIBLE_PATIENCE, has_words=has_words)
+CHAT_JOB = replace(
+    TEXT,
+    name="chat",
+    impossible_patience=_IMPOSSIBLE_PATIENCE,
+    has_words=has_words,
+    # Its server refused it, three times, and would again: a text is the answer instead. A horde
+    # puts a worker with too many faults into maintenance.
+    retries_faults=False,
+)
 STREAMED_CHAT_JOB = replace(CHAT_JOB, stream_path=STREAMED_TEXT.stream_path)
 """The same, read as it grows."""
 

@@ -17,6 +17,7 @@ from itertools import starmap
 from typing import Any
 
 from horde_proxy.errors import ProxyError, ToolCallFailed
+from horde_proxy.prompts.fit import is_begun
 from horde_proxy.prompts.structured_reading import StructuredReading, read_server_answer
 from horde_proxy.prompts.tool_calls.calls import FoundCall
 from horde_proxy.protocol import chunks
@@ -62,11 +63,14 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
             outcomes = yield from self._outcomes()
         # Nothing was written: workers of texts may do it.
         except (NotPossible, Faulted) as exc:
+            if isinstance(exc, Faulted):
+                self._note_refusal()
             text = self._text_answer()
             if text is None:
                 raise exc
             yield from text.items()
             return
+        self.horde.refused_chats.clear(self.plan.models[0])
         begun = self._begun(outcomes)
         text = self._text_answer(begun) if begun or self._is_to_be_text(outcomes) else None
         if text is not None:
@@ -78,6 +82,13 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
             else:
                 yield from self._choice(*outcome)
         yield self._usage([outcome[0] for outcome in outcomes if outcome])
+
+    def _note_refusal(self) -> None:
+        """Remember that servers refused this chat, so that the next ones become texts sooner."""
+        if is_begun(self.request.messages[-1]):
+            self.horde.uncontinued.update(self.plan.models)
+        else:
+            self.horde.refused_chats.add(self.plan.models[0])
 
     def _outcomes(self) -> Steps[list[_Outcome]]:
         """All choices, read, and corrected where they do not fit."""
@@ -108,7 +119,7 @@ class ChatAnswer(CheckedAnswer[ChatChoice]):
         with closing(chain.run()) as items:
             yield from items
         if isinstance(chain.failure, Faulted) and any(choice.content for choice in chain.choices):
-            self.horde.uncontinued.add(plan.models[0])
+            self.horde.uncontinued.update(plan.models)
         self.writer.head, self.cut_off = chain.head, chain.cut_off or self.cut_off
         return chain.choices
 

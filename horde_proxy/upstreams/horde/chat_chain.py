@@ -10,7 +10,7 @@ long as it is the same; where it is not, nothing more of it is sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.aihorde import transcript
@@ -26,7 +26,6 @@ from horde_proxy.upstreams.horde.chat_segment import (
     ChatSegment,
     reasoning_tokens,
 )
-from horde_proxy.upstreams.horde.context import HordeContext
 
 _SENT = ("reasoning_content", "content")
 """The texts that are sent as they grow, by their names in a delta."""
@@ -238,10 +237,6 @@ class ChatChain(AnswerChain[ChatChoice, ChatGeneration]):
     def _is_continued(self, choice: ChatChoice) -> bool:
         """Whether servers go on with what was written: content, and not with a thought alone."""
         return bool(choice.content) and self.horde.uncontinued.isdisjoint(self.plan.models)
-
-    def _horde_for(self, choices: Sequence[ChatChoice]) -> HordeContext:
-        # Where a server cannot go on with an answer, it will not learn it; a text goes on instead.
-        return replace(self.horde, retries=0) if choices[0].content else self.horde
 
     def _cut(self, choice: ChatChoice) -> None:
         """Cut an answer that is to be shorter than the shortest job."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from horde_proxy.telemetry import NO_TELEMETRY, Telemetry
 from horde_proxy.upstreams.horde.accounts import Accounts
 from horde_proxy.upstreams.horde.catalog import Catalog
 from horde_proxy.upstreams.horde.client import HordeClient
-from horde_proxy.upstreams.horde.failures import Failures
+from horde_proxy.upstreams.horde.failures import Failures, RefusedChats
 from horde_proxy.upstreams.horde.settlements import Settlements
 from horde_proxy.upstreams.horde.submit_queue import SubmitQueue
 from horde_proxy.upstreams.horde.throughput import Throughput
@@ -36,6 +37,7 @@ class HordeContext:
     retries: int
     running: set[str] = field(default_factory=set)
     uncontinued: set[str] = field(default_factory=set)
+    refused_chats: RefusedChats = field(default_factory=lambda: RefusedChats(time.monotonic))
     webhook: Webhook | None = None
     settlements: Settlements | None = None
     telemetry: Telemetry = NO_TELEMETRY

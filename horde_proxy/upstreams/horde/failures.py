@@ -13,6 +13,9 @@ from horde_proxy.upstreams.horde.catalog import CatalogWorker
 
 MEMORY = 3600.0
 """Seconds that a failure is remembered: a worker that was restarted may be well again."""
+_MOST_REFUSED = 2
+"""Chats in a row that workers may refuse; each costs a worker three faults of the 20 that a private
+horde tolerates in an hour."""
 _MOST = 10_000
 """Failures that are remembered: a memory of that size is small, and an hour has fewer."""
 
@@ -38,6 +41,29 @@ class Failures:
                 self._seen.popleft()
             counts = Counter(worker_id for _, worker_id in self._seen)
             return [worker_id for worker_id, _ in counts.most_common()]
+
+
+class RefusedChats:
+    """Models whose servers refuse chats, as far as the last ones tell."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        # By model: the refusals since the last answer, and when the last one was. Each change is
+        # one assignment, so that no lock is needed; a refusal may be lost between two threads.
+        self._last: dict[str, tuple[int, float]] = {}
+
+    def add(self, model: str) -> None:
+        """Note that workers failed on a chat before its first word."""
+        self._last[model] = self._last.get(model, (0, 0.0))[0] + 1, self._clock()
+
+    def clear(self, model: str) -> None:
+        """Note that a chat was answered."""
+        self._last.pop(model, None)
+
+    def is_refusing(self, model: str) -> bool:
+        """Whether the last chats of a model failed, within the hour."""
+        count, when = self._last.get(model, (0, 0.0))
+        return count >= _MOST_REFUSED and self._clock() < when + MEMORY
 
 
 def dropped_by(before: Sequence[CatalogWorker], after: Sequence[CatalogWorker]) -> list[str]:

@@ -61,6 +61,7 @@ class JobKind:
     another path, `status_path` is called once, when the request is final. `is_final` gets a status
     and the number of jobs of the request. `impossible_patience`: the seconds that no worker may be
     there for a request. `has_words`: whether a client reads anything in a growing text.
+    `retries_faults`: a request on which workers failed is submitted again.
     """
 
     name: str
@@ -73,6 +74,7 @@ class JobKind:
     stream_path: str = ""
     impossible_patience: float = _IMPOSSIBLE_PATIENCE
     has_words: Callable[[str], bool] = bool
+    retries_faults: bool = True
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ class Lifecycle(Generic[G]):
                 self._take(attempt)
         except (Faulted, RequestLost) as exc:
             # What a client has read already is continued, by whoever drives this.
-            if not self._tries_left or attempt.has_text:
+            is_final = isinstance(exc, Faulted) and not self._job.kind.retries_faults
+            if is_final or not self._tries_left or attempt.has_text:
                 raise
             self._note_failure(exc)
         # Workers may have left since the submit; the others may take a smaller job.

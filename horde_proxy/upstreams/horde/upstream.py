@@ -33,6 +33,7 @@ from horde_proxy.prompts.constrained import (
     with_prefill,
     with_tools_told,
 )
+from horde_proxy.prompts.fit import is_begun
 from horde_proxy.prompts.formats import with_neutral_stops
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Head
@@ -57,7 +58,7 @@ from horde_proxy.upstreams.horde.choice_writer import ChoiceWriter
 from horde_proxy.upstreams.horde.client import HordeClient, ProxyBanned
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
-from horde_proxy.upstreams.horde.failures import Failures
+from horde_proxy.upstreams.horde.failures import Failures, RefusedChats
 from horde_proxy.upstreams.horde.image_catalog import ImageCatalog
 from horde_proxy.upstreams.horde.image_upstream import HordeImages
 from horde_proxy.upstreams.horde.lifecycle import Answered, Submitted
@@ -117,6 +118,7 @@ class HordeUpstream:
             submit_queue=submit_queue,
             throughput=Throughput(),
             failures=Failures(clock),
+            refused_chats=RefusedChats(clock),
             clock=clock,
             sleep=sleep,
             retries=options.retries,
@@ -206,7 +208,10 @@ class HordeUpstream:
         self, request: GenerationRequest, models: Sequence[str], caller: Caller
     ) -> ChatAnswer | TextAnswer:
         """The answer to a request: a chat where workers take chats, else a text."""
-        if request.raw or not self._offers_chats():
+        is_refused = self._horde.refused_chats.is_refusing(models[0]) or (
+            is_begun(request.messages[-1]) and models[0] in self._horde.uncontinued
+        )
+        if request.raw or is_refused or not self._offers_chats():
             return self._text_answer(request, models, caller)
         try:
             chat = self._chat_answer(request, models, caller)
