@@ -83,14 +83,15 @@ class Home:
         """Wait until the proxy knows that the worker takes chats: it says so in its second pop."""
         until(lambda: (entry := self._entry()) and entry["horde"].get("chat"))
 
-    def employ(self, name: str) -> subprocess.Popen[bytes]:
+    def employ(self, name: str, llama: str | None = None) -> subprocess.Popen[bytes]:
+        """A worker for the llama.cpp, or for another one."""
         options = ["--idle", "0.05", "--drain", "0", "--threads", "1", "--max-length", "1024"]
         return self._processes.start(
             "worker",
             "--horde",
             self.url,
             "--backend",
-            self.llama,
+            llama or self.llama,
             "--name",
             name,
             *options,
@@ -279,6 +280,22 @@ def test_another_worker_goes_on_where_a_killed_one_stopped(home: Home) -> None:
         home.employ("second")
         until(lambda: "second" in home.workers())
         os.killpg(home.worker.pid, signal.SIGKILL)
+        chat.read()
+    assert chat.text.startswith(before)
+    assert len(chat.text) > 2 * len(before)
+    assert chat.reasons == ["length"]
+
+
+def test_another_llama_cpp_goes_on_where_a_killed_one_stopped(processes: Processes) -> None:
+    first = processes.llama_cpp()
+    server, second = processes.started[-1], processes.llama_cpp()
+    home = Home(processes, first, "--chat")
+    home.wait_for_chats()
+    with Chat(home.url, ENDLESS, max_tokens=100) as chat:
+        before = chat.read(30)
+        home.employ("second", second)
+        until(lambda: "second" in home.workers())
+        server.kill()
         chat.read()
     assert chat.text.startswith(before)
     assert len(chat.text) > 2 * len(before)
