@@ -197,7 +197,7 @@ def test_each_backend_is_a_worker_of_its_own_name(tmp_path: Path) -> None:
     )
     names = [opened(text, tmp_path, index)._hordes[0].identity.name for index in range(3)]
     assert names == ["attic-echo", "attic-Big", "attic-tiny"]
-    assert list(opened(text, tmp_path, 1)._backends) == ["a/Big", "small"]
+    assert opened(text, tmp_path, 1)._kind.offer(1).fields["models"] == ["a/Big", "small"]
 
 
 @pytest.mark.parametrize("horde", ["", 'name = "attic"', f'name = "{"a" * 100}"'])
@@ -216,7 +216,7 @@ def test_denied_models_are_never_offered(tmp_path: Path) -> None:
     responses.get(f"{URL}/v1/models", json={"data": [{"id": "Qwen"}, {"id": "evil-8b"}]})
     text = MINIMAL.replace('"echo"', f'"{URL}"\nkind = "openai"')
     bridge = opened(text + '[filters]\ndenied_models = ["evil*"]\n', tmp_path)
-    assert list(bridge._backends) == ["Qwen"]
+    assert bridge._kind.offer(1).fields["models"] == ["Qwen"]
 
 
 def test_a_proxy_is_for_hordes_that_are_not_at_home(tmp_path: Path) -> None:
