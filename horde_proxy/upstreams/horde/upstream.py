@@ -208,10 +208,7 @@ class HordeUpstream:
         self, request: GenerationRequest, models: Sequence[str], caller: Caller
     ) -> ChatAnswer | TextAnswer:
         """The answer to a request: a chat where workers take chats, else a text."""
-        is_refused = self._horde.refused_chats.is_refusing(models[0]) or (
-            is_begun(request.messages[-1]) and models[0] in self._horde.uncontinued
-        )
-        if request.raw or is_refused or not self._offers_chats():
+        if not self._may_chat(request, models):
             return self._text_answer(request, models, caller)
         try:
             chat = self._chat_answer(request, models, caller)
@@ -223,6 +220,17 @@ class HordeUpstream:
                 text = self._text_answer(request, models, caller)
                 return chat if text.plan.fitted.is_shortened else text
         return chat
+
+    def _may_chat(self, request: GenerationRequest, models: Sequence[str]) -> bool:
+        """Whether a worker of the models takes chats, and its server probably this one."""
+        horde = self._horde
+        if request.raw or not self._offers_chats() or horde.refused_chats.is_refusing(models[0]):
+            return False
+        if is_begun(request.messages[-1]) and models[0] in horde.uncontinued:
+            return False
+        catalog = horde.catalog.models()
+        entries = [catalog[name] for name in models if name in catalog]
+        return any(worker.takes_chats for entry in entries for worker in entry.workers)
 
     def _offers_chats(self) -> bool:
         """Whether the settings permit chats, and the horde did not stop to announce them.
