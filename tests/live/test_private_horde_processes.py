@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -206,3 +207,27 @@ def test_a_chat_that_waits_is_answered_after_the_server_was_killed(
     assert [found["text"] for found in after["generations"]] == ["hi"]
     _, workers = call(url, "GET", "workers")
     assert [(found["name"], found["requests_fulfilled"]) for found in workers] == [("w", 1)]
+
+
+@needs_postgresql
+def test_a_text_reaches_a_reader_at_the_other_server_before_it_is_saved(
+    processes: Processes, postgresql: Server
+) -> None:
+    servers = Servers(processes, postgresql.new_database())
+    worker, reader = servers.urls
+    body = {"prompt": "x", "models": [MODEL]}
+    request_id = call(worker, "POST", "generate/text/async", body)[1]["id"]
+    job_id = call(worker, "POST", "generate/text/pop", {"name": "w", "models": [MODEL]})[1]["id"]
+    url = f"{reader}/api/v2/generate/text/stream/{request_id}"
+    pieces = ["The", " capital", " of France"]
+    with requests.get(url, headers=HEADERS, stream=True, timeout=60) as answer:
+        lines = answer.iter_lines(decode_unicode=True)
+        assert next(lines) == "event: status"
+        for number, piece in enumerate(pieces):
+            offset = len("".join(pieces[:number]))
+            progress = {"id": job_id, "offset": offset, "text": piece}
+            assert call(worker, "POST", "generate/text/progress", progress)[0] == 200
+            text = {"index": 0, "offset": offset, "text": piece}
+            assert next(line for line in lines if '"text"' in line) == f"data: {json.dumps(text)}"
+        call(worker, "POST", "generate/text/submit", {"id": job_id, "generation": "".join(pieces)})
+        assert "event: done" in lines
