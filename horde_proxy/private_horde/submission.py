@@ -29,6 +29,8 @@ from horde_proxy.private_horde.records import HordeAccount, Payload, TextRequest
 _UNKNOWN_UPFRONT_SIZE = 1.0
 # Billions of parameters that a dry run assumes if no model is known.
 _UNKNOWN_PRICE_SIZE = 13.0
+_NEAR_THE_FLOOR = 1000.0
+"""Kudos that the taxes of a moment's requests do not use up: several may be charged at once."""
 
 
 def admit(op: Operation, fields: Fields, api_key: str) -> Payer:
@@ -61,7 +63,7 @@ def submit(op: Operation, fields: Fields, payer: Payer, *, check_kudos: bool) ->
 
     With `check_kudos`, raises KudosUpfront (403). Raises the refusals of `shared_keys.reserve`.
     """
-    locked = op.tx.lock(HordeAccount, payer.account.id)
+    locked = _paying_account(op, payer, check_kudos)
     assert locked is not None
     request = _request(op, fields, locked, check_kudos)
     if payer.shared_key is not None:
@@ -89,6 +91,18 @@ def _clean(op: Operation, fields: Fields) -> None:
         return
     chat: SubmittedChat = fields["chat"]
     fields["chat"] = chat.with_text(prompt_filters.cleaned(op, chat.text))
+
+
+def _paying_account(op: Operation, payer: Payer, check_kudos: bool) -> HordeAccount | None:
+    """The account that a request changes, locked if what it decides must be exact.
+
+    A lock keeps all other requests of the account waiting, and a sum needs none (see `kinds`).
+    """
+    account = payer.account
+    is_exact = check_kudos or not op.rules.kudos or payer.shared_key is not None
+    if is_exact or account.kudos - account.floor < _NEAR_THE_FLOOR:
+        return op.tx.lock(HordeAccount, account.id)
+    return op.tx.get(HordeAccount, account.id)
 
 
 def _priority(account: HordeAccount) -> float:
