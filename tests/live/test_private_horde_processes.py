@@ -211,7 +211,7 @@ def test_a_chat_that_waits_is_answered_after_the_server_was_killed(
 
 @needs_postgresql
 def test_a_text_reaches_a_reader_at_the_other_server_before_it_is_saved(
-    processes: Processes, postgresql: Server
+    processes: Processes, postgresql: Postgresql
 ) -> None:
     servers = Servers(processes, postgresql.new_database())
     worker, reader = servers.urls
