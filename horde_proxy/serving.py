@@ -71,6 +71,8 @@ class GunicornWorker(CollectingWorker):
     """
 
     _reloader: Reloader | None = None
+    # gunicorn sets it once the app is loaded, which takes a second; a signal may come before.
+    wsgi: Any = None
 
     def init_process(self) -> None:
         for listener in self.sockets:

@@ -1036,6 +1036,9 @@ def test_workers_can_be_filtered_by_type_and_name(world: World) -> None:
     assert names("?type=image") == names("?type=interrogation") == []
     assert refused(world.get("workers/nope")) == (404, "WorkerNotFound")
     assert refused(world.get("workers/name/nope")) == (404, "WorkerNotFound")
+    # Workers may be called after their models.
+    world.pop(name="koboldcpp/Tiny")
+    assert world.get("workers/name/koboldcpp/Tiny").get_json()["name"] == "koboldcpp/Tiny"
 
 
 def test_models_are_those_served_with_what_waits_for_them(world: World) -> None:

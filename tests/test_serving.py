@@ -140,3 +140,15 @@ def test_new_settings_without_access_mode_do_not_open_a_reachable_socket(
         "the settings were not reloaded: this address is reachable from other machines: "
         "set access.mode"
     ]
+
+
+def test_a_signal_may_come_before_the_app_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = object.__new__(GunicornWorker)
+    begun: list[object] = []
+    worker.cfg, worker.alive = SimpleNamespace(graceful_timeout=30), True
+    worker.method_queue = SimpleNamespace(defer=lambda call: None)
+    monkeypatch.setattr(worker, "_in_background", lambda *call: begun.append(call))
+    worker.handle_exit(15, None)
+    worker._end_chats()
+    assert not worker.alive
+    assert len(begun) == 1

@@ -55,6 +55,6 @@ FLEET_ROUTES = (
         {"GET": _worker, "PUT": _change_worker, "DELETE": _delete_worker},
         "worker",
     ),
-    HordeRoute("/workers/name/<name>", {"GET": _worker_named}),
+    HordeRoute("/workers/name/<path:name>", {"GET": _worker_named}),
 )
 """The routes of workers."""
