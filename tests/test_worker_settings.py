@@ -62,7 +62,8 @@ def test_the_example_of_the_documentation_has_every_setting(tmp_path: Path) -> N
 
     assert unset(settings) == []
     assert [name for name in unset(settings.hordes[0]) if name != "proxy_url"] == []
-    assert unset(settings.backends[0]) == []
+    # No backend does both texts and images.
+    assert set(unset(settings.backends[0])) & set(unset(settings.backends[1])) == set()
     assert [horde.url for horde in settings.hordes] == [
         "http://127.0.0.1:8080",
         "https://horde.example.org",
@@ -295,6 +296,7 @@ def test_a_status_counts_jobs_kudos_tokens_and_what_runs() -> None:
             {"url": "http://own", "jobs": {"ok": 1, "faulted": 1}, "kudos": 1.5, "failing": False},
         ],
         "chats": 1,
+        "images": 0,
         "tokens": 50,
         "tokens_per_second": 5.0,
         "running": [
@@ -330,6 +332,7 @@ def test_the_metrics_are_prometheus_text() -> None:
         'horde_worker_kudos_total{horde="http://f"} 0.0',
         'horde_worker_kudos_total{horde="http://own"} 1.5',
         "horde_worker_chats_total 1.0",
+        "horde_worker_images_total 0.0",
         "horde_worker_tokens_total 50.0",
         "horde_worker_running_jobs 1.0",
         "horde_worker_held_backends 1.0",

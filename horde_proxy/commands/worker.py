@@ -6,7 +6,6 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import click
 
 from horde_proxy.commands.console import say
+from horde_proxy.commands.worker_backends import opened_backend, shown_backend
 from horde_proxy.commands.worker_report import report_while_running
 from horde_proxy.commands.worker_settings import (
     DEFAULT_DRAIN,
@@ -27,28 +27,23 @@ from horde_proxy.commands.worker_settings import (
     read_worker_file,
 )
 from horde_proxy.config.errors import ConfigError
-from horde_proxy.printable import without_login
 from horde_proxy.upstreams.openai.described_models import is_at_home
 from horde_proxy.worker.backends import (
-    Backend,
     BackendError,
     BackendOptions,
     ReportsState,
-    StreamsChat,
     backend_choices,
-    open_backends,
 )
-from horde_proxy.worker.backends.server import is_url
+from horde_proxy.worker.backends.images import image_choices
 from horde_proxy.worker.bridge import Bridge
 from horde_proxy.worker.crew import Crew, Lane, WorkerEnd
 from horde_proxy.worker.horde import WorkerIdentity, WorkerRejected
 from horde_proxy.worker.idle import IdleRules
-from horde_proxy.worker.job_rules import JobRules
 from horde_proxy.worker.model_file import ModelFileError
-from horde_proxy.worker.scribe import Scribe
 from horde_proxy.worker.status import WorkerStatus
 from horde_proxy.worker.status_page import serve_status
 
+IMAGE_BACKENDS = f"or for images {', '.join(image_choices())}"
 _LONGEST_ENDING = 80
 """Characters of a backend or model in a worker's name, which leaves some for the rest of it."""
 
@@ -63,7 +58,7 @@ _LONGEST_ENDING = 80
 @click.option(
     "--backend",
     metavar="NAME|PATH|URL",
-    help=f"What completes the jobs: {backend_choices()}.",
+    help=f"What does the jobs: {backend_choices()}; {IMAGE_BACKENDS}.",
 )
 @click.option(
     "--api-key",
@@ -129,7 +124,7 @@ _LONGEST_ENDING = 80
 )
 @click.pass_context
 def worker(context: click.Context, /, config: str | None, **options: Any) -> None:
-    """Work for hordes: pop their jobs and complete them with models."""
+    """Work for hordes: pop their jobs and do them with models."""
     try:
         if config is None:
             _run(_settings_of_flags(context, options), _backend_options(options), options)
@@ -189,7 +184,7 @@ def _run(settings: WorkerSettings, options: BackendOptions | None, flags: dict[s
     status = WorkerStatus()
     lanes = [
         Lane(
-            backend.name or _shown_backend(backend.url),
+            backend.name or shown_backend(backend.url),
             partial(
                 _bridge,
                 settings,
@@ -218,11 +213,6 @@ def _run(settings: WorkerSettings, options: BackendOptions | None, flags: dict[s
         end.now()
 
 
-def _shown_backend(url: str) -> str:
-    """A backend in logs: a server's URL without a login; another name or path unchanged."""
-    return without_login(url) if is_url(url) else url
-
-
 def _options_of(backend: WorkerBackendSettings, settings: WorkerSettings) -> BackendOptions:
     # One plain name may be another name for a server's only model, as with --model.
     is_plain = len(backend.models) == 1 and not set(backend.models[0]) & set("*?[")
@@ -249,9 +239,8 @@ def _bridge(
     proxy_url: str | None,
 ) -> Bridge:
     """The bridge of a backend, which is opened for it. Raises BackendError."""
-    engines = open_backends(backend.url, options)
-    names = ", ".join(engine.name for engine in engines)
-    own = backend.name or engines[0].name.rpartition("/")[2]
+    opened = opened_backend(backend, options, settings.filters)
+    offers, own = ", ".join(opened.offers), opened.own
     identities = []
     for horde in settings.hordes:
         name = horde.name or _default_name(own)
@@ -259,32 +248,22 @@ def _bridge(
         if horde.name and len(settings.backends) > 1:
             name = _name_with(name, f"-{_ending_of(own)}")
         identity = _identity(horde, name, proxy_url)
-        say(f"{name} offers {names} to {identity.label}")
+        say(f"{name} offers {offers} to {identity.label}")
         identities.append(identity)
-    if _are_chatting(backend, engines):
+    if opened.is_chatting:
         say("Chats are taken from hordes that have them; the server's own template is used")
-    threads, origin = _threads(backend.threads, engines)
+    threads, origin = _threads(backend.threads, opened.kind.server)
     if threads > 1:
         say(f"{threads} jobs at a time ({origin})")
-    rules = JobRules(settings.filters.words, settings.filters.patterns)
     return Bridge(
         identities,
-        Scribe(engines, rules=rules),
+        opened.kind,
         stop=end.stop,
         drain=end.drain,
         threads=threads,
         idle=_idle_rules(settings.idle),
         status=status,
     )
-
-
-def _are_chatting(backend: WorkerBackendSettings, engines: Sequence[Backend]) -> bool:
-    """Whether chats are offered. Raises ConfigError where they cannot be, but are set."""
-    if backend.chat and not all(isinstance(engine, StreamsChat) for engine in engines):
-        raise ConfigError(
-            f"{_shown_backend(backend.url)} has no chats: leave chat out, or use a model server"
-        )
-    return all(isinstance(engine, StreamsChat) and engine.can_chat for engine in engines)
 
 
 def _identity(horde: WorkerHordeSettings, name: str, proxy_url: str | None) -> WorkerIdentity:
@@ -310,11 +289,10 @@ def _idle_rules(idle: WorkerIdleSettings) -> IdleRules:
     return IdleRules(idle.max_load, idle.others, idle.abort, idle.resume_after)
 
 
-def _threads(wanted: int | None, engines: Sequence[Backend]) -> tuple[int, str]:
+def _threads(wanted: int | None, server: object) -> tuple[int, str]:
     """(jobs at a time, where the number comes from)."""
     if wanted:
         return wanted, "as set"
-    server = engines[0]
     slots = server.slots() if isinstance(server, ReportsState) else None
     return min(max(slots or 1, 1), MOST_THREADS), "the server's slots"
 

@@ -7,10 +7,16 @@ the setting, its value and its source in the same way.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
+from horde_proxy.aihorde.image_limits import (
+    LEAST_SIDE,
+    MOST_IMAGES,
+    MOST_PIXELS_FREE,
+    MOST_SIDE,
+)
 from horde_proxy.aihorde.limits import MOST_TOKENS, TEXT_PARAMETERS
 from horde_proxy.config.errors import ConfigError
 from horde_proxy.config.file import read_file
@@ -25,6 +31,7 @@ from horde_proxy.config.values import (
     is_loopback,
 )
 from horde_proxy.worker.backends import server_kinds
+from horde_proxy.worker.backends.images import image_kinds
 from horde_proxy.worker.job_rules import JobRules
 
 LONGEST_NAME = 100
@@ -33,14 +40,17 @@ DEFAULT_DRAIN = 30.0
 """Seconds: a job has 150, most take less than 30, and systemd waits 90."""
 MOST_THREADS = 50
 """AI-Horde's bound for a worker's threads."""
+_LEAST_PIXELS = LEAST_SIDE * LEAST_SIDE
+_OF_IMAGES = ("names", "max_pixels", "workflow", "censor", "batch")
 _MOST_CONTEXT = int(TEXT_PARAMETERS["max_context_length"].most or 0)
 _LEAST_CONTEXT = int(TEXT_PARAMETERS["max_context_length"].least or 0)
 _LEAST_LENGTH = int(TEXT_PARAMETERS["max_length"].least or 0)
 
 
 def _known_kind(kind: str) -> str:
-    if kind not in server_kinds():
-        raise ValueError(f"use one of {', '.join(server_kinds())}")
+    kinds = (*server_kinds(), *image_kinds())
+    if kind not in kinds:
+        raise ValueError(f"use one of {', '.join(kinds)}")
     return kind
 
 
@@ -74,9 +84,13 @@ class WorkerHordeSettings(Section):
 
 
 class WorkerBackendSettings(Section):
-    """One of [[backends]]: a server's URL, "smollm2", "echo" or the like, or a GGUF file's path."""
+    """One of [[backends]]: a server's URL, "smollm2", "painter" or the like, or a file's path.
+
+    `names`, `max_pixels`, `workflow`, `censor` and `batch` are for images.
+    """
 
     url: Text
+    jobs: Literal["text", "image"] | None = None
     kind: Annotated[str, AfterValidator(_known_kind)] | None = None
     api_key: SentKey | None = None
     models: list[Text] = Field(default_factory=list)
@@ -84,7 +98,25 @@ class WorkerBackendSettings(Section):
     max_context_length: Annotated[int, Field(ge=_LEAST_CONTEXT, le=_MOST_CONTEXT)] | None = None
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     chat: bool | None = None
+    names: dict[Text, Text] = Field(default_factory=dict)
+    max_pixels: Annotated[int, Field(ge=_LEAST_PIXELS, le=MOST_SIDE * MOST_SIDE)] = MOST_PIXELS_FREE
+    workflow: Text | None = None
+    censor: bool = False
+    batch: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 1
     name: Annotated[str, Field(min_length=1, max_length=40)] | None = None
+
+    def jobs_by_kind(self) -> str | None:
+        """The jobs that the backend does, as its kind says; None where both are possible."""
+        if self.jobs or self.kind is None:
+            return self.jobs
+        return "image" if self.kind in image_kinds() else "text"
+
+    @model_validator(mode="after")
+    def _has_settings_of_its_jobs(self) -> WorkerBackendSettings:
+        given = self.model_fields_set & set(_OF_IMAGES)
+        if given and self.jobs_by_kind() == "text":
+            raise ValueError(f"{sorted(given)[0]} is for a backend of images: leave it out")
+        return self
 
 
 class WorkerIdleSettings(Section):

@@ -33,14 +33,18 @@ class JobRules:
         self._patterns = [_compiled(pattern) for pattern in patterns]
 
     def check(self, job: Mapping[str, Any]) -> None:
-        """Raises JobRefused with the reason, which does not repeat the prompt."""
-        payload = job.get("payload") or {}
-        if not isinstance(payload, Mapping):
-            raise JobRefused("the job's payload is no object", "the payload is not an object")
+        """Check a job for a text. Raises JobRefused; the reason does not repeat the prompt."""
         if job.get("extra_source_images") or job.get("source_image"):
             raise JobRefused("it comes with images", "this worker reads no images")
         if job.get("softprompt"):
             raise JobRefused("it needs a soft prompt", "this worker has no soft prompts")
+        self.check_prompt(job)
+
+    def check_prompt(self, job: Mapping[str, Any]) -> None:
+        """Check the texts of any job. Raises JobRefused."""
+        payload = job.get("payload") or {}
+        if not isinstance(payload, Mapping):
+            raise JobRefused("the job's payload is no object", "the payload is not an object")
         prompt = payload.get("prompt") or ""
         if not isinstance(prompt, str):
             raise JobRefused("its prompt is no text", "the prompt is not a text")

@@ -43,6 +43,9 @@ class _SnapshotCollector(Collector):
             "horde_worker_chats", "Jobs done that were chats.", value=snapshot.done.get("chat", 0)
         )
         yield CounterMetricFamily(
+            "horde_worker_images", "Images made.", value=snapshot.done.get("image", 0)
+        )
+        yield CounterMetricFamily(
             "horde_worker_tokens",
             "Tokens written (estimated where the server does not count).",
             value=snapshot.tokens,

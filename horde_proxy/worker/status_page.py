@@ -80,6 +80,7 @@ def status_document(snapshot: StatusSnapshot) -> dict[str, Any]:
             for horde in sorted({url for url, _ in snapshot.jobs} | set(snapshot.failing))
         ],
         "chats": snapshot.done.get("chat", 0),
+        "images": snapshot.done.get("image", 0),
         "tokens": snapshot.tokens,
         "tokens_per_second": round(snapshot.speed, 1),
         "running": [
@@ -107,7 +108,10 @@ def status_line(snapshot: StatusSnapshot) -> str:
     for state, words in (("faulted", "given back"), ("lost", "not taken")):
         if jobs[state]:
             parts.append(f"{jobs[state]} {words}")
-    parts += [f"{sum(snapshot.kudos.values()):.1f} kudos", f"{snapshot.speed:.1f} tokens/s"]
+    parts.append(f"{sum(snapshot.kudos.values()):.1f} kudos")
+    # A worker that only makes pictures writes no tokens.
+    if snapshot.tokens or not snapshot.done.get("image"):
+        parts.append(f"{snapshot.speed:.1f} tokens/s")
     running = sorted(snapshot.running, key=lambda pair: -pair[1])
     if running:
         job, seconds = running[0]
@@ -166,7 +170,8 @@ def _page(document: dict[str, Any]) -> str:
         "<style>body{font:1rem sans-serif;margin:2rem}td,th{padding:.2rem 1rem;text-align:left}"
         "</style><h1>Worker</h1>"
         f"<p>{document['tokens_per_second']} tokens/s in the last minute, "
-        f"{document['tokens']} tokens and {document['chats']} chats since the start.</p>"
+        f"{document['tokens']} tokens, {document['chats']} chats and {document['images']} images "
+        "since the start.</p>"
         + "".join(
             f"<p><b>{escape(name)}</b>: {escape(reason)}</p>"
             for name, reason in document["held"].items()

@@ -6,7 +6,8 @@ of the Internet, never from another host of this site. No key goes with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -22,6 +23,8 @@ from horde_proxy.version import VERSION
 _MOST_BYTES = 30_000_000
 """Of one picture: the largest of the horde, 3072x3072 pixels as PNG, has less."""
 _TIMEOUT = (5.0, 20.0)
+_OPTIONS: Mapping[str, Any] = {"timeout": _TIMEOUT, "allow_redirects": False, "stream": True}
+"""Of each call. Redirects are not followed: they could lead to a host of this site."""
 _TRIES = 3
 _AGENT = f"horde-proxy/{VERSION}"
 
@@ -56,30 +59,43 @@ class PictureLinks:
         except BadPicture as exc:
             raise PictureLost(f"The horde's picture cannot be used. {exc}") from exc
 
+    def upload(self, url: str, data: bytes, media_type: str) -> None:
+        """Send a picture to a link that takes it. Raises PictureLost."""
+        headers = {"User-Agent": _AGENT, "Content-Type": media_type}
+        self._answer(
+            url,
+            "uploaded",
+            lambda session: session.put(url, data=data, headers=headers, **_OPTIONS),
+        )
+
     def _download(self, url: str) -> bytes:
+        headers = {"User-Agent": _AGENT}
+        return self._answer(
+            url, "fetched", lambda session: session.get(url, headers=headers, **_OPTIONS)
+        )
+
+    def _answer(
+        self, url: str, word: str, send: Callable[[requests.Session], requests.Response]
+    ) -> bytes:
+        """The body that a link is answered with. `word` is for the error. Raises PictureLost."""
         is_own = self._is_own(url)
         error: Exception | None = None
         for _ in range(_TRIES):
             # A session of its own: links are rare, and sessions are not made for several threads.
             with self._open_session(is_own) as session:
                 try:
-                    response = session.get(
-                        url,
-                        headers={"User-Agent": _AGENT},
-                        timeout=_TIMEOUT,
-                        allow_redirects=False,
-                        stream=True,
-                    )
+                    response = send(session)
                     content = with_body(response, _MOST_BYTES).content
                 except (requests.RequestException, ValueError) as exc:
                     error = exc
                     continue
-            if response.status_code == 200:
+            # A redirect is none: it could lead to a host of this site.
+            if 200 <= response.status_code < 300:
                 return content
             error = None
         # The exception's text may contain the link, whose signature lets anybody read the picture.
         reason = type(error).__name__ if error else f"status {response.status_code}"
-        raise PictureLost(f"The horde's picture cannot be fetched ({reason}).")
+        raise PictureLost(f"The horde's picture cannot be {word} ({reason}).")
 
     def _is_own(self, url: str) -> bool:
         """Whether a link leads to the horde's own host. Raises PictureLost for one to nowhere.

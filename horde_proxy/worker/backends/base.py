@@ -55,7 +55,7 @@ class ServerState:
     requests: int | None = None
 
 
-def _say_nothing(sentence: str) -> None:
+def say_nothing(sentence: str) -> None:
     """The report where nobody listens."""
 
 
@@ -82,7 +82,7 @@ class BackendOptions:
     speed: float = 0.0
     scenario: Path | None = None
     chat: bool | None = None
-    report: Callable[[str], None] = _say_nothing
+    report: Callable[[str], None] = say_nothing
 
 
 class Backend(Protocol):
