@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from PIL import Image
 
 from horde_proxy.pictures import Raster
 from horde_proxy.upstreams.in_process import WSGIAdapter
@@ -18,6 +19,9 @@ from tests.scripted_images import MODEL, WORKER, ScriptedImages
 from tests.support import HORDE_URL, World
 
 PNG = Raster.plain(64, 64, (1, 2, 3)).encoded("png")
+_TRANSPARENT = io.BytesIO()
+Image.new("RGBA", (64, 64)).save(_TRANSPARENT, "PNG")
+MASK = _TRANSPARENT.getvalue()
 
 
 @pytest.fixture
@@ -105,7 +109,7 @@ def test_a_form_with_a_picture_and_a_mask_is_an_edit(
         "prompt": "a hat",
         "n": "1",
         "image": (io.BytesIO(PNG), "blob", "application/octet-stream"),
-        "mask": (io.BytesIO(PNG), "mask.png"),
+        "mask": (io.BytesIO(MASK), "mask.png"),
     }
     response = http.post("/v1/images/edits", data=form)
     assert response.status_code == 200, response.get_json()

@@ -186,6 +186,24 @@ def test_transparency_is_kept_and_jpeg_gets_white_behind_it() -> None:
     assert min(jpeg.pixels()) > 250
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif"])
+def test_nothing_that_a_file_says_beside_its_pixels_is_written_again(kind: PictureType) -> None:
+    fields = {"comment": b"secret", "icc_profile": b"profile" * 30}
+    picture = Raster.read(file(Image.new("RGB", (64, 64)), "JPEG", **fields))
+    written = picture.encoded(kind)
+    assert b"secret" not in written
+    assert b"iCCP" not in written
+    assert b"ICC_PROFILE" not in written
+
+
+def test_a_jpeg_may_have_fewer_scans_the_larger_it_is() -> None:
+    large = file(Image.new("RGB", (4000, 2000)), "JPEG", progressive=True)
+    last = large[large.rfind(b"\xff\xda") : -2]
+    assert Raster.read(large[:-2] + last * 30 + large[-2:]).size == (4000, 2000)
+    with pytest.raises(BadPicture, match="too many scans"):
+        Raster.read(large[:-2] + last * 60 + large[-2:])
+
+
 @given(st.binary(min_size=12, max_size=12))
 def test_a_mask_is_inverted_to_the_pixel(alpha: bytes) -> None:
     image = Image.new("RGBA", (4, 3))

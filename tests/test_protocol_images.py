@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.pictures import Raster, as_data_url
-from horde_proxy.protocol.image_request import ImageRequest, Picture
+from horde_proxy.pictures import PictureType, Raster, as_data_url
+from horde_proxy.protocol.image_request import ImageKind, ImageRequest, Picture
 from horde_proxy.protocol.images import (
     ImageFiles,
     answer,
@@ -24,6 +26,14 @@ PNG = Raster.plain(64, 64, (10, 20, 30)).encoded("png")
 WEBP = Raster.plain(64, 64, (10, 20, 30)).encoded("webp")
 SMALL = Raster.plain(32, 64, (0, 0, 0)).encoded("png")
 URL = as_data_url(PNG, "png")
+EDIT = {"prompt": "a hat"}
+
+
+def hole(width: int, height: int) -> Raster:
+    """A picture whose pixels are all transparent."""
+    content = io.BytesIO()
+    Image.new("RGBA", (width, height)).save(content, "PNG")
+    return Raster.read(content.getvalue())
 
 
 def generation(**fields: Any) -> ImageRequest:
@@ -204,7 +214,7 @@ def test_an_edit_in_json_refers_to_its_pictures(body: Any) -> None:
 
 
 def test_a_mask_belongs_to_the_first_picture_and_has_its_size() -> None:
-    request = read_images({"prompt": "a hat"}, "edit", ImageFiles((PNG,), WEBP))
+    request = read_images(EDIT, "edit", ImageFiles((PNG,), hole(64, 64).encoded("webp")))
     assert request.mask is not None
     assert refusal("edit", ImageFiles((PNG,), SMALL)) == ("mask", "invalid_value")
 
@@ -281,3 +291,48 @@ def test_any_body_is_read_or_refused(body: dict[str, Any]) -> None:
         read_images(body, "generation")
     except InvalidRequest as exc:
         assert exc.status == 400
+
+
+def of_size(width: int, height: int, kind: PictureType = "png") -> bytes:
+    return Raster.plain(width, height, (1, 2, 3)).encoded(kind)
+
+
+def test_pictures_of_a_request_have_a_bound_together() -> None:
+    half = of_size(7680, 2160)
+    assert len(read_images(EDIT, "edit", ImageFiles((half, half))).sources) == 2
+    with pytest.raises(InvalidRequest, match="at most 0 pixels"):
+        read_images(EDIT, "edit", ImageFiles((half, half, of_size(8, 8))))
+
+
+def test_a_webp_has_half_the_pixels_because_its_decoder_needs_more_memory() -> None:
+    assert read_images(EDIT, "edit", ImageFiles((of_size(3840, 4320, "webp"),)))
+    with pytest.raises(InvalidRequest, match="at most 16,588,800 pixels"):
+        read_images(EDIT, "edit", ImageFiles((of_size(3904, 4320, "webp"),)))
+
+
+def test_a_picture_is_held_no_larger_than_a_horde_takes_it() -> None:
+    mask = Raster.plain(6000, 3000, (0, 0, 0)).with_alpha_of(hole(6000, 3000)).encoded("png")
+    request = read_images(EDIT, "edit", ImageFiles((of_size(6000, 3000),), mask))
+    assert request.sources[0].size == (4344, 2172)
+    assert request.mask is not None and request.mask.size == (4344, 2172)
+
+
+def test_a_mask_without_transparency_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="no transparent pixels") as caught:
+        read_images(EDIT, "edit", ImageFiles((of_size(64, 64),), of_size(64, 64)))
+    assert caught.value.param == "mask"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "repaints"),
+    [
+        ("edit", {}, True),
+        ("edit", {"control_type": "canny"}, False),
+        ("variation", {}, False),
+    ],
+)
+def test_transparent_parts_are_painted_anew_by_edits_only(
+    kind: ImageKind, fields: dict[str, Any], repaints: bool
+) -> None:
+    source = hole(64, 64).encoded("png")
+    assert read_images({**EDIT, **fields}, kind, ImageFiles((source,))).repaints is repaints

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -365,3 +366,49 @@ def test_a_failing_link_is_tried_again_and_its_signature_is_not_told() -> None:
         links.fetch("https://pictures.example/x?signature=secret")
     assert Broken.tries == 3
     assert "secret" not in str(caught.value)
+
+
+def transparent() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGBA", (64, 64)).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_what_a_request_needs_without_saying_so_is_asked_of_workers_too(
+    make: Callable[..., list[Any]], horde: ScriptedImages
+) -> None:
+    flux = "Flux.1-Schnell"
+    horde.workers = [{**WORKER, "models": [flux], "post-processing": False, "painting": False}]
+    needs_stripping = read_images({"prompt": "a fox", "background": "transparent"}, "generation")
+    with pytest.raises(Unavailable, match="none of its 1 online workers"):
+        make(needs_stripping, flux)
+    with pytest.raises(Unavailable, match="none of its 1 online workers"):
+        make(edit(image=transparent()), flux)
+    make(read_images({"prompt": "a hat"}, "variation", ImageFiles((transparent(),))), flux)
+    assert horde.submits[0]["source_processing"] == "img2img"
+    assert "source_mask" not in horde.submits[0]
+
+
+def test_a_picture_to_be_enlarged_is_small_enough_to_be_read_afterwards(
+    make: Callable[..., list[Any]], horde: ScriptedImages
+) -> None:
+    horde.workers = [{**WORKER, "max_pixels": 3072 * 3072}]
+    make(size="3072x3072", quality="max")
+    make(size="3072x3072", post_processing=["RealESRGAN_x4plus"])
+    sizes = [(sent["params"]["width"], sent["params"]["height"]) for sent in horde.submits]
+    assert sizes == [(2880, 2880), (1408, 1408)]
+
+
+def test_a_control_and_a_mask_are_refused_together(make: Callable[..., list[Any]]) -> None:
+    request = edit(mask=Raster.read(transparent()).resized(640, 448).encoded("png"))
+    controlled = replace(request, parameters={"control_type": "canny"})
+    with pytest.raises(InvalidRequest, match="cannot be used with a mask"):
+        make(controlled, "stable_diffusion")
+
+
+def test_fewer_steps_are_told_as_such(
+    make: Callable[..., list[Any]], horde: ScriptedImages
+) -> None:
+    horde.refusals = [(403, TOO_FEW)]
+    items = make(size="512x512", steps=60)
+    assert items[0].headers["X-Horde-Warnings"] == "steps: 50 are made, for too few kudos"

@@ -6,6 +6,7 @@ changes while requests run (`live`).
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from horde_proxy.stats.service import StatsService
     from horde_proxy.upstreams.horde.upstream import HordeUpstream
 
+_DECODING = 2
+"""Requests whose pictures are decoded at the same time: one of 8K needs 250 MB for a moment."""
 KeepAlive = Literal["chunk", "comment", "off"]
 
 
@@ -91,7 +94,8 @@ class SettingsStatus:
 class LiveState:
     """What changes while requests run; each object guards itself with its own lock.
 
-    `new_sleeper(longest, time_left)` makes the sleeper of one answer.
+    `new_sleeper(longest, time_left)` makes the sleeper of one answer. Whoever decodes pictures of
+    clients holds `decoding` meanwhile: no I/O happens under it.
     """
 
     shutdown: Shutdown
@@ -104,6 +108,7 @@ class LiveState:
     page: PageState = field(default_factory=PageState)
     settings: SettingsStatus = field(default_factory=SettingsStatus)
     wrong_keys: WrongKeys = field(default_factory=WrongKeys)
+    decoding: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_DECODING))
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,7 @@ def default_models(request: ImageRequest, models: Sequence[Mapping[str, Any]]) -
 
     `models` are model objects. One that paints parts anew comes first for a mask, and last else.
     """
-    wants_inpainting = request.mask is not None or any(
-        source.has_alpha for source in request.sources
-    )
+    wants_inpainting = request.repaints
     preferred = _PREFERRED_INPAINTING if wants_inpainting else _PREFERRED
     available = [model for model in models if is_available(dict(model))]
 

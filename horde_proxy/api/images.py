@@ -44,7 +44,8 @@ def _read(kind: ImageKind, body: Any, serving: ServingOptions) -> _ImageQuestion
     if isinstance(body, Form):
         body, files = body.fields, images.ImageFiles(body.files("image"), body.file("mask"))
     # More than server.max_n is refused for chats; here OpenAI's own bound counts.
-    request = images.read_images(body, kind, files, strict=serving.strict)
+    with current_context().live.decoding:
+        request = images.read_images(body, kind, files, strict=serving.strict)
     return _ImageQuestion((request,))
 
 

@@ -4,7 +4,15 @@ Whatever comes from clients, workers and servers is a `Raster` only after its ty
 were checked. Nothing else in the house touches Pillow. Pure: no I/O, no clock.
 """
 
-from horde_proxy.pictures.raster import BadPicture, PictureType, Raster, sniffed_type
+from horde_proxy.pictures.raster import MOST_PIXELS, BadPicture, PictureType, Raster, sniffed_type
 from horde_proxy.pictures.transport import as_data_url, decoded
 
-__all__ = ["BadPicture", "PictureType", "Raster", "as_data_url", "decoded", "sniffed_type"]
+__all__ = [
+    "MOST_PIXELS",
+    "BadPicture",
+    "PictureType",
+    "Raster",
+    "as_data_url",
+    "decoded",
+    "sniffed_type",
+]

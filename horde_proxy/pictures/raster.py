@@ -26,8 +26,10 @@ MOST_PIXELS = 7680 * 4320
 _MOST_SIDE = 16_384
 """Pixels; WebP cannot have more."""
 _MOST_SCANS = 100
-"""Of a progressive JPEG, which has about ten. Each is decoded over all pixels, so that a small file
-with thousands of scans keeps a processor busy for minutes."""
+"""Of a progressive JPEG, which has about ten."""
+_MOST_SCANNED = 12 * MOST_PIXELS
+"""Pixels of a progressive JPEG times its scans. Each scan is decoded over all pixels: 100 of them,
+of a few bytes each, would keep a processor busy for three seconds with 8K."""
 _JPEG_SCAN = b"\xff\xda"
 _FORMATS: dict[PictureType, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP", "gif": "GIF"}
 _QUALITY = 90
@@ -73,12 +75,12 @@ class Raster:
         kind = sniffed_type(data)
         if kind is None:
             raise BadPicture("The image is not a PNG, JPEG, WebP or GIF.")
-        if kind == "jpeg" and data.count(_JPEG_SCAN) > _MOST_SCANS:
-            raise BadPicture("The JPEG has too many scans.")
         with _foreign_errors():
             # Nothing is decoded yet: this reads the header only.
             image = Image.open(io.BytesIO(data), formats=[_FORMATS[kind]])
             _check_size(image.size, most_pixels)
+            if kind == "jpeg":
+                _check_scans(data.count(_JPEG_SCAN), image.width * image.height)
             is_animated = getattr(image, "is_animated", False)
             image.load()
             return cls(_upright(image), kind, is_animated=is_animated)
@@ -197,16 +199,28 @@ def _check_size(size: tuple[int, int], most_pixels: int) -> None:
         )
 
 
+def _check_scans(scans: int, pixels: int) -> None:
+    if scans > _MOST_SCANS or scans * pixels > _MOST_SCANNED:
+        raise BadPicture("The JPEG has too many scans: save it as one that is not progressive.")
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    """The image as RGB or RGBA, turned as its camera was held."""
-    image = ImageOps.exif_transpose(image)
+    """The image as RGB or RGBA, turned as its camera was held; it may be the same object.
+
+    Copies are made only where something changes: a large picture has more than 100 MB.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I") or image.mode == "F":
         # 16 bits a pixel: converting cuts off everything above 255.
         image = image.convert("I").point(lambda value: value / 256).convert("L")
     is_transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or (
         "transparency" in image.info
     )
-    return image.convert("RGBA" if is_transparent else "RGB")
+    mode = "RGBA" if is_transparent else "RGB"
+    pixels = image if image.mode == mode else image.convert(mode)
+    # Pillow would write the comment, the colour profile and the like of a file into the next one.
+    pixels.info = {}
+    return pixels
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class ImageRequest:
     painted anew. `strength` from 0 to 1: how much of a source may change, None for the default.
     `parameters` are those of image models that OpenAI's API does not have, under the horde's names
     and within its ranges; `negative_prompt` is one of them. `horde`: as in a chat. `compression`
-    from 0 to 100 is OpenAI's, the quality of JPEG and WebP. `source` is the client's own body.
+    from 0 to 100 is OpenAI's, the quality of JPEG and WebP.
     """
 
     model: str
@@ -48,7 +48,17 @@ class ImageRequest:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     horde: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def repaints(self) -> bool:
+        """Whether parts of a picture are painted anew: those of a mask, or its transparent ones.
+
+        A variation is one of the whole picture, and so is what a control makes of it.
+        """
+        if self.mask is not None:
+            return True
+        is_edit = self.kind == "edit" and "control_type" not in self.parameters
+        return is_edit and bool(self.sources) and self.sources[0].has_alpha
 
 
 @dataclass(frozen=True)

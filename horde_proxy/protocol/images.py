@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from horde_proxy.aihorde import image_limits
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.pictures import BadPicture, Raster, decoded
+from horde_proxy.pictures import MOST_PIXELS, BadPicture, Raster, decoded, sniffed_type
 from horde_proxy.protocol import sse
 from horde_proxy.protocol.image_request import ImageKind, ImageRequest, OutputFormat, Picture
 from horde_proxy.protocol.leniency import Leniency, plain_name
@@ -26,6 +26,8 @@ from horde_proxy.protocol.validation import validated
 MOST_PROMPT = 32_000
 """Characters, as OpenAI's API."""
 MOST_SOURCES = 16
+_MOST_WEBP_PIXELS = MOST_PIXELS // 2
+"""WebP's decoder takes 15 bytes a pixel, however few bytes the file has; others take 4 to 7."""
 _DEFAULT_PROMPT = "image"
 """Of a variation, which has none: a horde refuses an empty one."""
 # "1024x1024", "1792X1024" and "1024*768" of careless scripts. Longer numbers are no sizes, and are
@@ -172,7 +174,6 @@ def read_images(
         stream=bool(fields.stream),
         parameters=_parameters(fields),
         horde=fields.horde.model_dump(exclude_none=True) if fields.horde else {},
-        source=body,
     )
     return replace(_with_output(request, fields), warnings=leniency.warnings())
 
@@ -263,15 +264,32 @@ def _sources(
             "image",
             "array_above_max_length",
         )
-    sources = tuple(_raster(data, "image") for data in files.images)
-    if files.mask is None:
-        return sources, None
-    mask = _raster(files.mask, "mask")
-    if mask.size != sources[0].size:
+    sources, left = list[Raster](), MOST_PIXELS
+    for data in files.images:
+        source = _raster(data, "image", left)
+        left -= source.size[0] * source.size[1]
+        sources.append(source)
+    mask = None if files.mask is None else _mask(files.mask, sources[0])
+    # A horde takes no larger ones, and each is held while its request waits.
+    shrunk = tuple(source.within(image_limits.MOST_SIDE**2) for source in sources)
+    return shrunk, mask.within(image_limits.MOST_SIDE**2) if mask else None
+
+
+def _mask(data: bytes, source: Raster) -> Raster:
+    """The mask of a picture. Raises InvalidRequest."""
+    mask = _raster(data, "mask")
+    if mask.size != source.size:
         raise _invalid(
             "The mask must have the same size as the (first) image.", "mask", "invalid_value"
         )
-    return sources, mask
+    # Scripts of other APIs send black and white masks, which would leave everything unchanged.
+    if not mask.has_alpha:
+        raise _invalid(
+            "The mask has no transparent pixels: those mark what is to be changed.",
+            "mask",
+            "invalid_value",
+        )
+    return mask
 
 
 def _referenced(body: Mapping[str, Any]) -> Iterator[bytes]:
@@ -305,9 +323,12 @@ def _one(reference: Any, param: str) -> bytes | None:
         raise _invalid(str(exc), param, "invalid_image") from exc
 
 
-def _raster(data: bytes, param: str) -> Raster:
+def _raster(data: bytes, param: str, most_pixels: int = MOST_PIXELS) -> Raster:
+    """The picture that the bytes are, of so many pixels at most. Raises InvalidRequest."""
+    if sniffed_type(data) == "webp":
+        most_pixels = min(most_pixels, _MOST_WEBP_PIXELS)
     try:
-        return Raster.read(data)
+        return Raster.read(data, most_pixels=max(most_pixels, 0))
     except BadPicture as exc:
         raise _invalid(str(exc), param, "invalid_image") from exc
 

@@ -15,6 +15,7 @@ from horde_proxy.aihorde.baselines import Baseline, legal_size
 from horde_proxy.aihorde.image_limits import UpfrontLimit
 from horde_proxy.aihorde.names import is_name
 from horde_proxy.errors import InvalidRequest, NoEligibleWorker, Unavailable
+from horde_proxy.pictures import MOST_PIXELS
 from horde_proxy.protocol.image_request import ImageRequest
 from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde import text
@@ -124,14 +125,12 @@ def make_image_plan(
     _check_possible(request, model)
     workers = _workers(request, model, trusted=trusted, validated=validated)
     baseline, parameters = model.baseline, request.parameters
-    largest = min(max(worker.max_pixels for worker in workers), most_pixels)
+    is_transparent = request.is_transparent and _can_be_transparent(request, baseline)
+    post_processing = _post_processing(request, baseline)
+    largest = min(
+        max(worker.max_pixels for worker in workers), most_pixels, _most_before(post_processing)
+    )
     size, wanted = _size(request, baseline, largest)
-    post_processing = list(parameters.get("post_processing", ()))
-    is_transparent = request.is_transparent and baseline.can_be_transparent
-    if request.is_transparent and not is_transparent:
-        post_processing.append(image_limits.STRIP_BACKGROUND)
-    if request.is_upscaled and not any(name in image_limits.UPSCALERS for name in post_processing):
-        post_processing.append(_UPSCALER)
     warnings = list(request.warnings)
     if wanted is not None and size != wanted:
         warnings.append(f"size: {size[0]}x{size[1]} is made")
@@ -145,10 +144,31 @@ def make_image_plan(
         steps=parameters.get("steps", baseline.steps_for(request.quality)),
         sampler=parameters.get("sampler_name", baseline.sampler),
         cfg_scale=parameters.get("cfg_scale", baseline.cfg_scale),
-        post_processing=tuple(dict.fromkeys(post_processing)),
+        post_processing=post_processing,
         is_transparent=is_transparent,
         warnings=tuple(warnings),
     )
+
+
+def _can_be_transparent(request: ImageRequest, baseline: Baseline) -> bool:
+    """Whether the model itself can leave the background out: never with a control."""
+    return baseline.can_be_transparent and "control_type" not in request.parameters
+
+
+def _post_processing(request: ImageRequest, baseline: Baseline) -> tuple[str, ...]:
+    """The post-processors that a request needs, those that it names first."""
+    names = list(request.parameters.get("post_processing", ()))
+    if request.is_transparent and not _can_be_transparent(request, baseline):
+        names.append(image_limits.STRIP_BACKGROUND)
+    if request.is_upscaled and not any(name in image_limits.UPSCALERS for name in names):
+        names.append(_UPSCALER)
+    return tuple(dict.fromkeys(names))
+
+
+def _most_before(post_processing: Sequence[str]) -> int:
+    """The pixels of a picture that is not too large to be read when it was enlarged."""
+    factor = max((image_limits.UPSCALERS.get(name, 1) for name in post_processing), default=1)
+    return MOST_PIXELS // factor**2
 
 
 @dataclass(eq=False)
@@ -258,9 +278,13 @@ class ImageJob:
             return False
         smaller = self.plan.within(limit)
         is_smaller = (smaller.size, smaller.steps) != (self.plan.size, self.plan.steps)
-        if is_smaller:
-            warning = f"size: {smaller.size[0]}x{smaller.size[1]} is made, for too few kudos"
-            smaller = replace(smaller, warnings=(*self.plan.warnings, warning))
+        warnings = list(self.plan.warnings)
+        if smaller.size != self.plan.size:
+            width, height = smaller.size
+            warnings.append(f"size: {width}x{height} is made, for too few kudos")
+        if smaller.steps != self.plan.steps:
+            warnings.append(f"steps: {smaller.steps} are made, for too few kudos")
+        smaller = replace(smaller, warnings=tuple(warnings))
         is_smaller = is_smaller or not self.slow_workers
         self.plan, self.slow_workers = smaller, True
         return is_smaller
@@ -302,6 +326,12 @@ def _check_possible(request: ImageRequest, model: ImageModel) -> None:
             param="control_type",
             code="invalid_value",
         )
+    if "control_type" in parameters and request.mask is not None:
+        raise InvalidRequest(
+            "'control_type' cannot be used with a mask: send one of the two.",
+            param="control_type",
+            code="invalid_value",
+        )
     if parameters.get("hires_fix") and not baseline.can_fix_hires:
         raise _impossible("hires_fix", model)
 
@@ -324,7 +354,7 @@ def _workers(
     able = tuple(
         worker
         for worker in active
-        if _can_do(worker, request)
+        if _can_do(worker, request, model.baseline)
         and (worker.trusted or not trusted)
         and (worker.validated or not validated)
     )
@@ -336,14 +366,14 @@ def _workers(
     return able
 
 
-def _can_do(worker: ImageWorker, request: ImageRequest) -> bool:
+def _can_do(worker: ImageWorker, request: ImageRequest, baseline: Baseline) -> bool:
     parameters = request.parameters
     needs = (
         (worker.takes_sources, bool(request.sources)),
-        (worker.can_inpaint, request.mask is not None),
+        (worker.can_inpaint, request.repaints),
         (worker.can_control, "control_type" in parameters),
         (worker.can_use_loras, bool(parameters.get("loras"))),
-        (worker.can_post_process, bool(parameters.get("post_processing")) or request.is_upscaled),
+        (worker.can_post_process, bool(_post_processing(request, baseline))),
         (worker.takes_nsfw, request.allows_nsfw),
     )
     return all(is_able or not is_needed for is_able, is_needed in needs)
@@ -390,7 +420,7 @@ def _params(plan: ImagePlan, n: int) -> dict[str, Any]:
     if request.sources:
         params["denoising_strength"] = request.strength or _STRENGTH
         # A mask says what may change: there, everything may.
-        if request.mask is not None and request.strength is None:
+        if request.repaints and request.strength is None:
             params["denoising_strength"] = 1.0
     return params
 
@@ -401,7 +431,7 @@ def _sources(plan: ImagePlan) -> dict[str, Any]:
     if not request.sources:
         return {}
     source = request.sources[0]
-    mask = request.mask or (source if source.has_alpha else None)
+    mask = (request.mask or source) if request.repaints else None
     fields: dict[str, Any] = {
         "source_image": _as_base64(
             source.opaque().resized(*plan.size).encoded("webp", quality=_SOURCE_QUALITY)
