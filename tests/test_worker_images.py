@@ -50,7 +50,8 @@ def request_of(name: str) -> dict[str, Any]:
 class ScriptedPainter:
     """A backend that keeps its jobs and makes pictures of one colour, or raises an error."""
 
-    features = frozenset({"img2img", "painting", "post_processing"})
+    features = frozenset({"img2img", "painting"})
+    post_processors = frozenset({"RealESRGAN_x4plus", "GFPGAN"})
     max_pixels = 1024 * 1024
 
     def __init__(self, error: Exception | None = None, models: Sequence[str] = MODELS) -> None:
@@ -182,6 +183,11 @@ def test_a_failure_gives_the_job_back_with_a_reason() -> None:
         ({"payload": {"prompt": "two dragons"}}, "has a word that this worker refuses"),
         ({"payload": {"prompt": "x", "loras": [{"name": "1"}]}}, "no ControlNets, LoRAs"),
         ({"payload": {"prompt": "x", "control_type": "canny"}}, "no ControlNets, LoRAs"),
+        ({"payload": {"prompt": "x", "transparent": True}}, "makes no transparent images"),
+        (
+            {"payload": {"prompt": "x", "post_processing": ["GFPGAN", "NMKD_Siax"]}},
+            "this worker has no NMKD_Siax",
+        ),
         ({"payload": {"prompt": "x", "width": 99_999}}, "a number of the job is out of range"),
         ({"payload": {"prompt": "x", "width": 2048, "height": 2048}}, "of this size"),
         ({"model": "another"}, "this worker has no such model"),

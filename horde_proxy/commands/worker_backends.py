@@ -17,8 +17,8 @@ from horde_proxy.worker.backends import (
     StreamsChat,
     open_backends,
 )
+from horde_proxy.worker.backends.http_server import is_url
 from horde_proxy.worker.backends.images import ImageBackend, ImageOptions, open_images
-from horde_proxy.worker.backends.server import is_url
 from horde_proxy.worker.dreamer import Dreamer
 from horde_proxy.worker.job_rules import JobRules
 from horde_proxy.worker.kinds import WorkerKind

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from horde_proxy.aihorde.image_limits import (
     IMAGE_PARAMETERS,
+    LEAST_SIDE,
     MOST_CFG,
     MOST_SIDE,
     MOST_STEPS,
@@ -25,7 +26,7 @@ from horde_proxy.pictures import BadPicture, Raster
 from horde_proxy.upstreams.horde.links import PictureLinks, PictureLost
 from horde_proxy.worker.backends import BackendError, JobRefused
 from horde_proxy.worker.backends.images import ImageBackend, MadePicture, PictureJob
-from horde_proxy.worker.backends.images.base import IMG2IMG, PAINTING, POST_PROCESSING
+from horde_proxy.worker.backends.images.base import IMG2IMG, PAINTING, TRANSPARENT
 from horde_proxy.worker.horde import Job, Offer, Outcome, information
 from horde_proxy.worker.job_rules import JobRules
 from horde_proxy.worker.kinds import JobSummary, PoppedJob
@@ -79,7 +80,9 @@ class Dreamer:
             "threads": threads,
             "amount": self._batch,
             "blacklist": list(self._rules.words),
-            **{f"allow_{word}": word in features for word in (IMG2IMG, PAINTING, POST_PROCESSING)},
+            "allow_img2img": IMG2IMG in features,
+            "allow_painting": PAINTING in features,
+            "allow_post_processing": bool(self._backend.post_processors),
             # These need files that a backend has not, and would have to download.
             "allow_controlnet": False,
             "allow_lora": False,
@@ -95,9 +98,9 @@ class Dreamer:
     def check(self, job: Job) -> None:
         """Raises JobRefused for a job that the filters or the backend's models exclude."""
         self._rules.check_prompt(job)
-        if job.get("extra_source_images"):
-            raise JobRefused("it mixes images", "this worker takes one source image only")
         self._model_of(job)
+        if reason := self._obstacle(job):
+            raise JobRefused(reason, reason)
 
     def work(self, popped: PoppedJob, cancelled: Callable[[], bool]) -> Outcome:
         """The picture of a job, delivered. Raises BackendError."""
@@ -107,7 +110,6 @@ class Dreamer:
         except PictureLost as exc:
             log.warning("job %s: %s", popped.id, exc)
             return Outcome("faulted", reason="the source image cannot be fetched")
-        self._check_features(job)
         made = self._backend.paint(job, cancelled)
         if cancelled():
             # Nobody sees it, so nothing is uploaded.
@@ -131,17 +133,25 @@ class Dreamer:
             return models[0]
         raise JobRefused("its model is not offered here", "this worker has no such model")
 
-    def _check_features(self, job: PictureJob) -> None:
-        """Raises JobRefused for a job that no horde should have given."""
-        features = self._backend.features
-        if job.source is not None and IMG2IMG not in features:
-            raise JobRefused("it has a source image", "this worker takes no source images")
-        if job.mask is not None and PAINTING not in features:
-            raise JobRefused("it has a mask", "this worker takes no masks")
-        if job.post_processing and POST_PROCESSING not in features:
-            raise JobRefused("it is post-processed", "this worker does no post-processing")
-        if job.width * job.height > self._backend.max_pixels:
-            raise JobRefused("it is too large", "this worker makes no pictures of this size")
+    def _obstacle(self, job: Job) -> str:
+        """Why the backend cannot do a job, which a horde should not have given; "" if it can."""
+        payload, features = job.get("payload") or {}, self._backend.features
+        width, height = size_of(payload)
+        unknown = set(_post_processing(payload)) - self._backend.post_processors
+        obstacles = {
+            "this worker takes one source image only": job.get("extra_source_images"),
+            "this worker takes no source images": job.get("source_image")
+            and IMG2IMG not in features,
+            "this worker takes no masks": job.get("source_mask") and PAINTING not in features,
+            "this worker makes no transparent images": payload.get("transparent") is True
+            and TRANSPARENT not in features,
+            f"this worker has no {', '.join(sorted(unknown))}": unknown,
+            "this worker makes no images of this size": width * height > self._backend.max_pixels,
+            "this worker has no ControlNets, LoRAs and workflows": any(
+                payload.get(name) for name in ("control_type", "loras", "tis", "workflow")
+            ),
+        }
+        return next((reason for reason, applies in obstacles.items() if applies), "")
 
 
 def jobs_of_batch(answer: Mapping[str, Any]) -> Sequence[Job]:
@@ -169,9 +179,7 @@ def read_job(job: Job, model: str, links: PictureLinks) -> PictureJob:
     """The picture to make. Raises JobRefused, and PictureLost for a source."""
     payload = job.get("payload")
     payload = payload if isinstance(payload, Mapping) else {}
-    if payload.get("control_type") or payload.get("loras") or payload.get("workflow"):
-        raise JobRefused("it needs files", "this worker has no ControlNets, LoRAs or workflows")
-    width, height = (_whole(payload.get(name), 64, MOST_SIDE, 512) for name in ("width", "height"))
+    width, height = size_of(payload)
     prompt, _, negative = str(payload.get("prompt") or "").partition(NEGATIVE)
     source, mask = _sources(job, links, width, height)
     variation = _whole(payload.get("seed_variation"), 1, 1000, 1)
@@ -197,10 +205,18 @@ def read_job(job: Job, model: str, links: PictureLinks) -> PictureJob:
         strength=_share(payload.get("denoising_strength"), 0.75 if mask is None else 1.0),
         source=source,
         mask=mask,
-        post_processing=_post_processing(payload.get("post_processing")),
+        post_processing=_post_processing(payload),
         facefixer_strength=_share(payload.get("facefixer_strength"), 0.75),
         censors=payload.get("use_nsfw_censor") is True,
     )
+
+
+def size_of(payload: Mapping[str, Any]) -> tuple[int, int]:
+    """(width, height) of the picture to make. Raises JobRefused beyond the horde's bounds."""
+    width, height = (
+        _whole(payload.get(name), LEAST_SIDE, MOST_SIDE, 512) for name in ("width", "height")
+    )
+    return width, height
 
 
 def seed_of(value: Any) -> int:
@@ -253,7 +269,8 @@ def _delivered(made: MadePicture, upload: Any, links: PictureLinks) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _post_processing(value: Any) -> tuple[str, ...]:
+def _post_processing(payload: Mapping[str, Any]) -> tuple[str, ...]:
+    value = payload.get("post_processing")
     names = value if isinstance(value, list) else []
     return tuple(name for name in names if name in POST_PROCESSORS)
 

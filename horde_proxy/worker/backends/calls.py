@@ -1,6 +1,6 @@
 """Calls to a model server that can be ended from another thread. Knows nothing of models.
 
-    job thread     post() ----> waits in the socket for the server's answer
+    job thread     send() ----> waits in the socket for the server's answer
     watch thread   asks `cancelled` ten times a second; once it is true:
                    shuts the connection down, so that the server notices and stops
     job thread     its read fails; CallCancelled
@@ -20,7 +20,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from horde_proxy.errors import ShuttingDown
-from horde_proxy.response_body import with_body
+from horde_proxy.response_body import LONGEST_BODY, with_body
 from horde_proxy.upstreams.disconnects import DisconnectMonitor
 
 _CONNECT_SECONDS = 5.0
@@ -41,14 +41,25 @@ class CallCancelled(Exception):
     """The call was ended because its text is not needed any more."""
 
 
-def post(
-    session: requests.Session, url: str, body: Mapping[str, Any], cancelled: Callable[[], bool]
+def send(
+    session: requests.Session,
+    method: str,
+    url: str,
+    cancelled: Callable[[], bool],
+    *,
+    most: int = LONGEST_BODY,
+    **content: Any,
 ) -> requests.Response:
-    """The answer to a POST with its body. Raises requests' exceptions, and CallCancelled."""
+    """The answer to a call with its body, of at most `most` bytes.
+
+    `content` is what requests takes as the call's body. Raises requests' exceptions, and
+    CallCancelled.
+    """
     timeout = (_CONNECT_SECONDS, _GENERATION_SECONDS)
     try:
         with _cancellable(cancelled):
-            return with_body(session.post(url, json=body, timeout=timeout, stream=True))
+            response = session.request(method, url, timeout=timeout, stream=True, **content)
+            return with_body(response, most)
     # The watch shut the connection down, or did so before there was one.
     except (requests.RequestException, ShuttingDown) as exc:
         if cancelled():

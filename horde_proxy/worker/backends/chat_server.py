@@ -47,9 +47,10 @@ from horde_proxy.worker.backends.chats import (
     request_fields,
     transcript_lines,
 )
+from horde_proxy.worker.backends.http_server import NoSuchRoute
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.samplers import Dialect
-from horde_proxy.worker.backends.server import ModelServer, NoSuchRoute, ReadEvents
+from horde_proxy.worker.backends.server import ModelServer, ReadEvents
 
 _LONGEST_REFUSAL = 100_000
 """Bytes of a refusal. FastAPI repeats the value of each field that it does not take."""

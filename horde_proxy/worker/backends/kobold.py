@@ -16,9 +16,9 @@ from horde_proxy.upstreams.openai.events import Event
 from horde_proxy.worker.backends.base import BackendError, BackendOptions, Payload, ServerState
 from horde_proxy.worker.backends.chat_server import ChatServer
 from horde_proxy.worker.backends.chats import BegunAnswer
+from horde_proxy.worker.backends.http_server import NoSuchRoute, get, text_at
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.samplers import KOBOLDCPP_CHAT
-from horde_proxy.worker.backends.server import NoSuchRoute, get, text_at
 from horde_proxy.worker.backends.server_state import Read, kobold_state
 
 _KOBOLDCPP = "koboldcpp/"

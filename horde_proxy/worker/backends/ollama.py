@@ -14,10 +14,10 @@ from horde_proxy.upstreams.openai.native_apis import ShownModels, native_facts
 from horde_proxy.worker.backends.base import BackendOptions, Payload, ServerState
 from horde_proxy.worker.backends.chat_server import ChatServer
 from horde_proxy.worker.backends.chats import BegunAnswer, request_fields, with_plain_choice
+from horde_proxy.worker.backends.http_server import asking, get, text_at, value_at
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.ollama_chats import as_events, chat_fields
 from horde_proxy.worker.backends.samplers import OLLAMA
-from horde_proxy.worker.backends.server import asking, get, text_at, value_at
 from horde_proxy.worker.backends.server_state import Read, ollama_state
 
 _BARE_TEMPLATE = "{{ .Prompt }}"

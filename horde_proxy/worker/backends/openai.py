@@ -24,9 +24,9 @@ from horde_proxy.worker.backends.base import (
 )
 from horde_proxy.worker.backends.chat_server import NO_TOOLS, ChatServer
 from horde_proxy.worker.backends.chats import BegunAnswer, begun_answer, with_plain_choice
+from horde_proxy.worker.backends.http_server import asking, get, text_at, value_at
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.samplers import Dialect
-from horde_proxy.worker.backends.server import asking, get, text_at, value_at
 from horde_proxy.worker.backends.server_state import Read
 
 _FLAGS = {"continue_final_message": True, "add_generation_prompt": False}

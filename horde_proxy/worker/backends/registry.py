@@ -14,11 +14,11 @@ from horde_proxy.worker.backends.base import (
     BackendOptions,
     OpenBackend,
 )
+from horde_proxy.worker.backends.http_server import is_url
 from horde_proxy.worker.backends.kobold import KoboldServer
 from horde_proxy.worker.backends.offered_model import matches
 from horde_proxy.worker.backends.ollama import OllamaServer
 from horde_proxy.worker.backends.openai import SERVERS, OpenAIServer
-from horde_proxy.worker.backends.server import is_url
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from horde_proxy.aihorde.image_limits import MOST_PIXELS_FREE
 from horde_proxy.pictures import Raster
 from horde_proxy.worker.backends.base import say_nothing
 
-IMG2IMG, PAINTING, POST_PROCESSING = "img2img", "painting", "post_processing"
+IMG2IMG, PAINTING, TRANSPARENT = "img2img", "painting", "transparent"
 """What a backend can do besides making pictures of words: change a source, paint within a mask,
-enlarge pictures or mend faces. The horde's flags of a pop are these words after "allow_"."""
+leave the background out. The horde's flags of a pop are the first two after "allow_"."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,19 @@ class ImageOptions:
 
 
 class ImageBackend(Protocol):
-    """Makes pictures. `models` are advertised to the horde, `features` are words as `IMG2IMG`."""
+    """Makes pictures. `models` are advertised to the horde, `features` are words as `IMG2IMG`.
+
+    `post_processors` are those of the horde that it has: upscalers, fixers of faces.
+    """
 
     @property
     def models(self) -> Sequence[str]: ...
 
     @property
     def features(self) -> frozenset[str]: ...
+
+    @property
+    def post_processors(self) -> frozenset[str]: ...
 
     @property
     def max_pixels(self) -> int: ...

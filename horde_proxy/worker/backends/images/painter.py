@@ -13,13 +13,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from horde_proxy.aihorde.image_limits import MOST_SIDE, STRIP_BACKGROUND, UPSCALERS
+from horde_proxy.aihorde.image_limits import MOST_SIDE, POST_PROCESSORS, STRIP_BACKGROUND, UPSCALERS
 from horde_proxy.pictures import BadPicture, Raster
 from horde_proxy.worker.backends.base import BackendError, JobRefused
 from horde_proxy.worker.backends.images.base import (
     IMG2IMG,
     PAINTING,
-    POST_PROCESSING,
+    TRANSPARENT,
     ImageOptions,
     MadePicture,
     PictureJob,
@@ -58,7 +58,8 @@ class Painter:
     """Draws the prompt. It understands sources, masks, transparency and upscalers, simply."""
 
     models = (_MODEL,)
-    features = frozenset({IMG2IMG, PAINTING, POST_PROCESSING})
+    features = frozenset({IMG2IMG, PAINTING, TRANSPARENT})
+    post_processors = frozenset(POST_PROCESSORS)
     max_pixels = MOST_SIDE * MOST_SIDE
 
     def paint(self, job: PictureJob, cancelled: Callable[[], bool]) -> MadePicture:

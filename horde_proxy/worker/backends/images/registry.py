@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from horde_proxy.printable import without_login
 from horde_proxy.worker.backends.base import BackendDown, BackendError
+from horde_proxy.worker.backends.http_server import is_url
 from horde_proxy.worker.backends.images.base import ImageBackend, ImageOptions, OpenImages
+from horde_proxy.worker.backends.images.comfyui import ComfyServer
 from horde_proxy.worker.backends.images.painter import open_painter
-from horde_proxy.worker.backends.server import is_url
+from horde_proxy.worker.backends.images.sdapi import SdapiServer
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,11 @@ class ImageKind:
     is_found: bool = True
 
 
-KINDS: tuple[ImageKind, ...] = (ImageKind("painter", open_painter, "painter"),)
+KINDS: tuple[ImageKind, ...] = (
+    ImageKind("sdapi", SdapiServer.open),
+    ImageKind("comfyui", ComfyServer.open),
+    ImageKind("painter", open_painter, "painter"),
+)
 """The first that recognises the name wins."""
 
 
