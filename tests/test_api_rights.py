@@ -69,6 +69,14 @@ HORDE_ROUTES = """
 | DELETE /generate/text/status/ID | yes | yes | yes | yes | yes | yes |
 | POST /generate/text/pop | 400 | 401 | 403 | 401 | yes | yes |
 | POST /generate/text/submit | 400 | 401 | 404 | 401 | 404 | 404 |
+| POST /generate/async | 400 | 401 | yes | 401 | yes | yes |
+| GET /generate/check/ID | 404 | 404 | 404 | 404 | 404 | 404 |
+| GET /generate/status/ID | 404 | 404 | 404 | 404 | 404 | 404 |
+| DELETE /generate/status/ID | 404 | 404 | 404 | 404 | 404 | 404 |
+| POST /generate/pop | 400 | 401 | 403 | 401 | yes | yes |
+| POST /generate/submit | 400 | 401 | 404 | 401 | 404 | 404 |
+| GET /pictures/ID | 403 | 403 | 403 | 403 | 403 | 403 |
+| PUT /pictures/ID | 403 | 403 | 403 | 403 | 403 | 403 |
 | GET /status/models | yes | yes | yes | yes | yes | yes |
 | GET /status/models/NAME | yes | yes | yes | yes | yes | yes |
 | GET /status/performance | yes | yes | yes | yes | yes | yes |
@@ -412,6 +420,8 @@ NEWS = {"title": "t", "newspiece": "n"}
 ADDRESS = "203.0.113.9"
 HORDE_BODIES: Mapping[str, dict[str, Any]] = {
     "POST /generate/text/async": {"prompt": "Hi", "models": ["test/model"]},
+    "POST /generate/async": {"prompt": "Hi", "nsfw": False},
+    "POST /generate/submit": {"id": "0" * 36, "generation": "R2", "seed": 1},
     "POST /generate/text/submit": {"id": "0" * 36, "generation": "Hi"},
     "PUT /workers/ID": {"maintenance": False},
     "PUT /users/ID": {"contact": "x@example.invalid"},
@@ -451,6 +461,7 @@ def test_the_private_horde_does_what_the_table_says(column: str) -> None:
         **HORDE_BODIES,
         # Each owner's workers have names of their own.
         "POST /generate/text/pop": {"name": f"of {key}", "models": ["test/model"]},
+        "POST /generate/pop": {"name": f"painter of {key}", "models": ["stable_diffusion"]},
         "POST /workers/messages": {"worker_id": ids["worker"], "message": "x", "expiry": 5},
         "POST /kudos/transfer": kudos,
         "POST /kudos/award": kudos,

@@ -365,7 +365,7 @@ DIFFERS: dict[str, tuple[int, Any]] = {
             "get_status_models_name_known",
             "get_status_models_name_slash",
         ),
-        (404, {"message": "There is no such route here: this horde serves texts only."}),
+        (404, {"message": "There is no such route here."}),
     ),
     "get_status_models__type-image": (200, []),
     "get_workers__type-image": (200, []),

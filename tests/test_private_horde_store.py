@@ -428,7 +428,8 @@ class TableBehaviour:
                     column["name"]: str(column["type"]).replace("DOUBLE PRECISION", "FLOAT")
                     for column in inspector.get_columns(table)
                 }
-                columns = {n: "BIGINT" if t == "INTEGER" else t for n, t in columns.items()}
+                alike = {"INTEGER": "BIGINT", "BYTEA": "BLOB"}
+                columns = {name: alike.get(kind, kind) for name, kind in columns.items()}
                 hints = get_type_hints(record)
                 assert columns == {f.name: column_type(hints[f.name]) for f in fields(record)}
         database.close()
@@ -436,7 +437,7 @@ class TableBehaviour:
 
 def column_type(hint: Any) -> str:
     names: dict[Any, str] = {int: "BIGINT", float: "FLOAT", bool: "BOOLEAN"}
-    names |= {int | None: "BIGINT", float | None: "FLOAT"}
+    names |= {int | None: "BIGINT", float | None: "FLOAT", bytes: "BLOB"}
     return "TEXT" if get_origin(hint) in (tuple, list, dict) else names.get(hint, "TEXT")
 
 

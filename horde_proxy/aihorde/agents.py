@@ -34,3 +34,12 @@ def is_validated(agent: str) -> bool:
     """
     version = agent.split(":")[1] if ":" in agent else ""
     return software(agent) in VALIDATED_BACKENDS and version.replace(".", "").isdecimal()
+
+
+def can_make_images(agent: str) -> bool:
+    """Whether the horde gives images to this worker software.
+
+    It gives none to the first one, "AI Horde Worker:1:...", which knows nothing of today's jobs
+    (capture image_pop_skipped_bridge_version); its successor is "AI Horde Worker reGen".
+    """
+    return software(agent) != "AI Horde Worker"

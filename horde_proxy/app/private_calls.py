@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from flask import Flask, Response, g, request
 
 from horde_proxy.api.access_log import RequestLog, shown_path
+from horde_proxy.api.addresses import public_base
 from horde_proxy.api.auth import client_address, count_wrong_key
 from horde_proxy.api.context import AppContext
 from horde_proxy.errors import TooManyWrongKeys
@@ -43,6 +44,7 @@ def register(private: Flask, proxy: Flask) -> None:
         if FROM_OUTSIDE in request.environ:
             g.began = time.monotonic()
             client = g.client_address = client_address(context())
+            g.public_base = _public_base(context())
             g.record = RequestLog(
                 uuid.uuid4().hex, request.method, shown_path(request.path), client
             )
@@ -72,6 +74,14 @@ def page_host(proxy: Flask, sessions: Sessions) -> PageHost:
 
 def _context(proxy: Flask) -> AppContext:
     return cast(AppContext, proxy.extensions["horde_proxy"])
+
+
+def _public_base(ctx: AppContext) -> str:
+    """The root of the URL that the client used, by which it reaches links of the horde."""
+    peer, headers = request.remote_addr or "", request.headers
+    return ctx.serving.public_url or public_base(
+        peer, headers, request.host_url, ctx.access.trusted_proxies
+    )
 
 
 def _refuse_guess(ctx: AppContext, response: Response) -> None:

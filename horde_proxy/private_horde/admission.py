@@ -29,28 +29,29 @@ def check_account(fields: Fields, account: HordeAccount) -> None:
     # A service may name the user that it acts for. The name has no effect on billing or limits.
     if fields["proxied_account"] is not None and not account.service:
         raise refusal("OnlyServiceAccountProxy")
-    if fields["prompt"] == "" and fields["chat"] is None:
+    # Schemas of other bodies than those of texts demand what is needed.
+    if fields.get("prompt") == "" and fields["chat"] is None:
         raise refusal("MissingPrompt")
 
 
-def check_concurrency(fields: Fields, account: HordeAccount, waiting: int) -> None:
+def check_concurrency(n: int, account: HordeAccount, waiting: int) -> None:
     """Refuse more waiting results than the account may have (429, TooManyPrompts).
 
-    `waiting` are those that count (see `counted_models`). Only waiting results do, not those being
-    processed (contract: base.py:351-366).
+    `n` are new, `waiting` are those that count (see `counted_models`). Only waiting results do, not
+    those being processed (contract: base.py:351-366).
     """
-    count = waiting + fields["params"]["n"]
+    count = waiting + n
     if count > account.concurrency:
         raise refusal("TooManyPrompts", count=count, limit=account.concurrency)
 
 
-def counted_models(fields: Fields, account: HordeAccount) -> set[str]:
+def counted_models(models: list[str], account: HordeAccount) -> set[str]:
     """The models whose waiting results count for the concurrency; empty: all results do.
 
     Many people share the anonymous account, so of its requests only those count that name one of
     the same models (contract: base.py:327-332).
     """
-    return set(fields["models"]) if account.anonymous else set()
+    return set(models) if account.anonymous else set()
 
 
 def check_anonymous(fields: Fields, account: HordeAccount, most: int | None) -> None:

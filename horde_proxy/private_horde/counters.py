@@ -1,4 +1,4 @@
-"""Counts of delivered jobs and tokens: for an hour by second, for a month by hour, then by day.
+"""Counts of delivered jobs and their work: for an hour by second, for a month by hour, then by day.
 
 `fold` makes coarse counts of fine ones, so their number stays small however many jobs there are.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import UseCount
+from horde_proxy.private_horde.queue_order import model_of, queue_name
+from horde_proxy.private_horde.records import TEXT, TextRequest, UseCount
 
 _HOUR, _DAY = 3600, 86_400
 WINDOWS = {"minute": 60.0, "hour": float(_HOUR), "day": float(_DAY), "month": 30.0 * _DAY}
@@ -18,27 +19,31 @@ _WIDTHS = ((1, float(_HOUR), _HOUR), (_HOUR, WINDOWS["month"], _DAY))
 """(width of a count in seconds, for how long it is kept, the width that follows)."""
 
 Counts = dict[str, tuple[int, int]]
-"""(jobs, tokens) by model."""
+"""(jobs, work) by model. Work are tokens, pixel-steps, or forms."""
 
 
-def record(op: Operation, account_id: int, model: str, tokens: int, kudos: float) -> None:
+def record(op: Operation, request: TextRequest, model: str, kudos: float) -> None:
     """Count one delivered job. As in the real horde, tokens are requested ones."""
-    op.tx.count_use(UseCount(1, int(op.now), account_id, model, 1, tokens, kudos))
+    name = queue_name(request.kind, model)
+    op.tx.count_use(UseCount(1, int(op.now), request.account_id, name, 1, request.work, kudos))
 
 
-def models(op: Operation, window: str) -> Counts:
-    """(jobs, tokens) by model; `window` is minute, hour, day, month or total."""
+def models(op: Operation, window: str, kind: str = TEXT) -> Counts:
+    """(jobs, work) by model; `window` is minute, hour, day, month or total."""
     counts: Counts = {}
     for width, after in _spans(window, op.now):
-        for model, (jobs, tokens) in op.tx.use_by_model(width, after).items():
+        for name, (jobs, tokens) in op.tx.use_by_model(width, after).items():
+            model = model_of(kind, name)
+            if model is None:
+                continue
             jobs_before, tokens_before = counts.get(model, (0, 0))
             counts[model] = (jobs_before + jobs, tokens_before + tokens)
     return counts
 
 
-def totals(op: Operation, window: str) -> tuple[int, int]:
-    """(jobs, tokens) of all models; `window` as in `models`."""
-    counts = models(op, window).values()
+def totals(op: Operation, window: str, kind: str = TEXT) -> tuple[int, int]:
+    """(jobs, work) of all models; `window` as in `models`."""
+    counts = models(op, window, kind).values()
     return sum(jobs for jobs, _ in counts), sum(tokens for _, tokens in counts)
 
 

@@ -18,9 +18,13 @@ from horde_proxy.private_horde import (
 )
 from horde_proxy.private_horde.chats import DeliveredChat
 from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.image_needs import ImageNeeds
 from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
+    ALCHEMY,
+    IMAGE,
+    TEXT,
     HordeAccount,
     HordeSharedKey,
     Job,
@@ -48,27 +52,24 @@ _TOO_MANY_WORKERS = (
 
 
 def check_in(
-    op: Operation, fields: dict[str, Any], owner: HordeAccount, address: str = ""
+    op: Operation, name: str, offer: WorkerOffer, owner: HordeAccount, address: str = ""
 ) -> tuple[Worker, bool]:
-    """(the worker that sent a pop, whether it has to be saved). `fields`: see `schema.POP`.
+    """(the worker of this name that sent a pop, whether it has to be saved).
 
     A worker with a new name is added. Another is not saved here: its row would be locked before
     that of a request. Raises AnonForbiddenWorker, WrongCredentials and Forbidden (403), and
-    BadRequest for no models or too many (captures text_pop_403_* and text_pop_400_no_models).
+    WorkerNameAlreadyExists (400) for a name of another kind of worker (captures text_pop_403_*).
     """
     if owner.anonymous:
         raise refusal("AnonForbiddenWorker")
-    if not 0 < len(fields["models"]) <= MOST_MODELS_OF_A_WORKER:
-        raise refusal("BadRequest", reason=_BAD_MODELS)
-    offer = _offer(fields)
-    worker = next(iter(op.tx.find(Worker, name=fields["name"])), None)
+    worker = next(iter(op.tx.find(Worker, name=name)), None)
     if worker is None:
         modes.check_new_worker(op, owner)
         if len(op.tx.find(Worker, owner_id=owner.id)) >= _MOST_WORKERS:
             raise refusal("Forbidden", reason=_TOO_MANY_WORKERS)
         worker = Worker(
             op.rules.new_id(),
-            fields["name"],
+            name,
             owner.id,
             created=op.now,
             last_seen=op.now,
@@ -80,12 +81,14 @@ def check_in(
         return worker, False
     if worker.owner_id != owner.id:
         raise refusal("WrongCredentials")
+    if worker.kind != offer.kind:
+        raise refusal("WorkerNameAlreadyExists", name=name)
     return worker, _update(op, worker, offer, owner, address)
 
 
-def favoured(op: Operation, fields: dict[str, Any], owner: HordeAccount) -> list[HordeAccount]:
+def favoured(op: Operation, usernames: list[str], owner: HordeAccount) -> list[HordeAccount]:
     """The accounts whose requests a pop gets first: the worker's owner, and those that it names."""
-    return [owner, *accounts.named(op, fields["priority_usernames"][:_MOST_FAVOURED])]
+    return [owner, *accounts.named(op, usernames[:_MOST_FAVOURED])]
 
 
 def _update(
@@ -105,7 +108,13 @@ def _update(
     return True
 
 
-def _offer(fields: dict[str, Any]) -> WorkerOffer:
+def text_offer(fields: dict[str, Any]) -> WorkerOffer:
+    """What a text worker offers. `fields`: see `schema.POP`.
+
+    Raises BadRequest (400) for no models or too many (capture text_pop_400_no_models).
+    """
+    if not 0 < len(fields["models"]) <= MOST_MODELS_OF_A_WORKER:
+        raise refusal("BadRequest", reason=_BAD_MODELS)
     return WorkerOffer(
         # Without duplicates, in the worker's order: its first model serves requests without models.
         models=tuple(dict.fromkeys(fields["models"])),
@@ -114,17 +123,20 @@ def _offer(fields: dict[str, Any]) -> WorkerOffer:
         threads=fields["threads"],
         nsfw=fields["nsfw"],
         bridge_agent=fields["bridge_agent"],
-        blacklist=tuple(_words(fields["blacklist"])),
+        blacklist=listed_words(fields["blacklist"]),
         # Those that nobody knows are not kept: a pop may name any number of them.
         extensions=tuple(name for name in (CHAT,) if name in fields["extensions"]),
     )
 
 
-def _words(blacklist: list[str]) -> list[str]:
-    return [word.strip()[:_LONGEST_WORD] for word in blacklist if word.strip()][:_MOST_WORDS]
+def listed_words(blacklist: list[str]) -> tuple[str, ...]:
+    """The words of a worker's blacklist that count."""
+    return tuple([word.strip()[:_LONGEST_WORD] for word in blacklist if word.strip()][:_MOST_WORDS])
 
 
-def find_job(op: Operation, job_id: str, account: HordeAccount) -> tuple[Job, TextRequest]:
+def find_job(
+    op: Operation, job_id: str, account: HordeAccount, kind: str
+) -> tuple[Job, TextRequest]:
     """A running job, popped by a worker of the account, and its request; the request is locked.
 
     Raises InvalidJobID (404), WrongCredentials (403), AbortedGen and DuplicateGen (400).
@@ -134,12 +146,13 @@ def find_job(op: Operation, job_id: str, account: HordeAccount) -> tuple[Job, Te
         raise refusal("WrongCredentials")
     # Another process may have ended it since.
     request, newest = op.tx.lock_each((TextRequest, job.request_id), (Job, job.id))
-    if request is None or newest is None:
+    if request is None or newest is None or request.kind != kind:
         raise refusal("InvalidJobID", id=job_id)
     overdue = newest.deadline is not None and newest.deadline <= op.now
     # The code tells a late worker whether its job was taken away or is already submitted.
     if newest.state in ("faulted", "aborted") or overdue:
-        raise refusal("AbortedGen", id=job.id, ttl=op.rules.job_ttl)
+        ttl = max(op.rules.job_ttl, request.needs.get("seconds", 0.0))
+        raise refusal("AbortedGen", id=job.id, ttl=ttl)
     if newest.state != "processing":
         raise refusal("DuplicateGen", id=job.id)
     return newest, request
@@ -170,20 +183,33 @@ def deliver(
     balances.charge(op, accounts_of[request.account_id], request, cost, balances.JOB, job.id)
     queue.deliver(op, request, job, generation)
     owner = accounts_of[job.owner_id]
-    tokens = kudos.counted_tokens(written, request.max_length)
+    is_text = request.kind == TEXT
+    done = kudos.counted_tokens(written, request.max_length) if is_text else request.work
     balances.earn(op, owner, reward, balances.REWARD, request_id=request.id, job_id=job.id)
-    owner.jobs_done += 1
-    owner.tokens_made += tokens
+    _count(owner, request, done)
     op.tx.save(owner)
     worker.fulfilled += 1
+    worker.work_done += 0 if is_text else done
     worker.kudos += reward
-    speed = tokens / max(op.now - job.popped, _FASTEST_SECONDS)
+    speed = done / max(op.now - job.popped, _FASTEST_SECONDS)
     worker.add_speed(job.model, speed)
     reliability.note_speed(worker, speed)
     op.tx.save(worker)
     # Totals count requested tokens, not generated ones (contract: stats/text/totals).
-    counters.record(op, request.account_id, job.model, request.max_length, cost)
+    counters.record(op, request, job.model, cost)
     return reward
+
+
+def _count(owner: HordeAccount, request: TextRequest, done: int) -> None:
+    """Count a delivered job at its worker's owner; `done` is its work."""
+    if request.kind == TEXT:
+        owner.jobs_done += 1
+        owner.tokens_made += done
+    elif request.kind == IMAGE:
+        owner.images_made += 1
+        owner.pixelsteps_made += done
+    else:
+        owner.forms_made += 1
 
 
 def _generation(
@@ -220,6 +246,10 @@ def _rows_of(job: Job, request: TextRequest) -> list[tuple[type[Any], Any]]:
 
 
 def _reward(op: Operation, worker: Worker, job: Job, request: TextRequest, text: int) -> float:
+    if request.kind == IMAGE:
+        return ImageNeeds.of(request).kudos(job.model)
+    if request.kind == ALCHEMY:
+        return float(request.needs["kudos"])
     return kudos.reward(
         prompt=request.prompt_length,
         text=text,

@@ -45,6 +45,48 @@ _SENTENCES: Mapping[str, str] = {
         "already have the required kudos. This request requires {required:.10g} kudos to "
         "fulfil."
     ),
+    "ImageKudosUpfront": (
+        "Due to heavy demand, for requests over {side}x{side} or over {steps} steps (10 steps for "
+        "LCM work, 30 steps for Stable Cascade, and half those steps for k_heun, dpmpp_sde, and "
+        "dpm_2*) the client needs to already have the required kudos. This request requires "
+        "{required:.10g} kudos to fulfil."
+    ),
+    "BadCFGDecimals": "cfg_scale must be rounded to 2 decimal places",
+    "BadLoraVersion": "explicit LoRa version requests have to be a version ID (i.e integer).",
+    "ControlNetInpaintingMismatch": "ControlNet does not work with inpainting currently.",
+    "ControlNetMismatch": "ControlNet does not work with {family} currently.",
+    "ControlNetSourceMissing": "Controlnet Requires a source image.",
+    "ControlNetUnsupported": "ControlNet does not work with SD2.x currently.",
+    "HiResMismatch": "HiRes Fix does not work with {family} currently.",
+    "ImageValidationFailed": "Image validation failed. {reason}",
+    "InpaintingMissingMask": (
+        "Image validation failed. Inpainting requests must either include a mask, or an alpha "
+        "channel."
+    ),
+    "InvalidExtraTexts.": "This request type does not accept extra texts.",
+    "InvalidRemix": "Image Remix is only available for Stable Cascade models.",
+    "InvalidTransparencyCN": (
+        "Generating Transparent images is not supported during controlnet workflows currently."
+    ),
+    "InvalidTransparencyImg2Img": (
+        "Generating Transparent images is not supported with extra source images currently."
+    ),
+    "InvalidTransparencyModel": (
+        "Generating Transparent images is only possible with Stable Diffusion 1 and SDXL, and not "
+        "with {family}."
+    ),
+    "MissingExtraTexts.": (
+        "This request requires you pass the required extra texts for this workflow."
+    ),
+    "SourceImageRequiredForModel": "The model {model} needs a source image.",
+    "SourceImageUrlInvalid": "Image validation failed. Url does not contain a valid image.",
+    "SourceMaskUnnecessary": (
+        "Please do not pass a source_mask unless you are sending a source_image as well"
+    ),
+    "TooManyLoras": "You cannot request more than {most} loras per generation.",
+    "TooManyTIs": "You cannot request more than {most} Textual Inversions per generation.",
+    "TooManyUpscalers": "Cannot use more than 1 upscaler at a time.",
+    "UnexpectedModelName": "{model} is a post-processor and no model. Name it in post_processing.",
     "AnonForbiddenWorker": "Anonymous user is forbidden from performing this operation",
     "AnonForbidden": "Anonymous user is forbidden from performing this operation",
     "BlockedUser": "This account is blocked. Ask a moderator of this horde.",
@@ -121,7 +163,6 @@ _SENTENCES: Mapping[str, str] = {
         "an error."
     ),
     "UntrustedTeamCreation": "Only Trusted users are allowed to perform this operation",
-    "RequestNotFound": "Text Waiting Prompt (Status) with ID '{id}' not found.",
     "WorkerNotFound": "Worker with ID '{id}' not found.",
     "CollectionNotFound": "Collection with ID '{id}' not found.",
     "StyleNotFound": "Style with ID '{id}' not found.",
@@ -132,6 +173,8 @@ _SENTENCES: Mapping[str, str] = {
         "later or request to increase your concurrency."
     ),
 }
+_IMAGE_UPFRONT = "ImageKudosUpfront"
+"""Not a code of its own: KudosUpfront, of which the real horde says something else for images."""
 MOST_ERRORS = 5
 """Errors of one body that are reported."""
 _LONGEST = 500
@@ -172,7 +215,22 @@ class HordeError(Exception):
 
 def refusal(rc: str, **facts: object) -> HordeError:
     """The horde error of a return code; `facts` fill the placeholders in its message."""
-    return HordeError(STATUS[rc], _SENTENCES[rc].format(**facts), rc)
+    sentence = _SENTENCES[rc].format(**facts)
+    code = "KudosUpfront" if rc == _IMAGE_UPFRONT else rc
+    return HordeError(STATUS[code], sentence, code)
+
+
+_REQUESTS = {
+    "text": "Text Waiting Prompt (Status)",
+    "image": "Image Waiting Prompt (Status)",
+    "interrogation": "Interrogation",
+}
+
+
+def request_not_found(request_id: str, kind: str) -> HordeError:
+    """The refusal for an unknown request of a kind (404)."""
+    message = f"{_REQUESTS[kind]} with ID '{request_id}' not found."
+    return HordeError(404, message, "RequestNotFound")
 
 
 def user_not_found(user_id: str) -> HordeError:

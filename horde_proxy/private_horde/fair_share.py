@@ -14,18 +14,20 @@ from __future__ import annotations
 
 from horde_proxy.aihorde.limits import AGEING_KUDOS, AGEING_SECONDS
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import HordeAccount, TextRequest
+from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, HordeAccount, TextRequest
 
-_SECONDS_PER_TOKEN = 0.1
-"""How far a token moves a turn: 10 tokens a second is the speed of a small home server."""
+_SECONDS_PER_WORK = {TEXT: 0.1, IMAGE: 1e-6, ALCHEMY: 5.0}
+"""How far a token, a pixel-step or a form moves a turn: 10 tokens a second is the speed of a small
+home server, and a million pixel-steps are that of a small graphics card."""
 _LATELY = 3600.0
 """What an account got before so many seconds does not count any more."""
 
 
-def take_turn(account: HordeAccount, tokens: int, now: float) -> float:
+def take_turn(account: HordeAccount, request: TextRequest) -> float:
     """The rank of a new request of an account, which the caller has locked and will save."""
+    now = request.queued_at
     turn = min(max(now, account.turn), now + _LATELY)
-    account.turn = min(turn + tokens * _SECONDS_PER_TOKEN, now + _LATELY)
+    account.turn = min(turn + _whole(request), now + _LATELY)
     flagged = _LATELY if "flagged" in account.roles else 0.0
     # In the unit of the ranks of kudos, so that a horde may change its mind (see `queue.rank`).
     return (turn + flagged) * AGEING_KUDOS / AGEING_SECONDS
@@ -47,5 +49,9 @@ def _taken(request: TextRequest) -> float:
     0 for a request of a flagged account, whose rank is an hour later than its turn.
     """
     begin = request.rank * AGEING_SECONDS / AGEING_KUDOS
-    tokens = request.n * request.max_length
-    return max(0.0, min(tokens * _SECONDS_PER_TOKEN, request.queued_at + _LATELY - begin))
+    return max(0.0, min(_whole(request), request.queued_at + _LATELY - begin))
+
+
+def _whole(request: TextRequest) -> float:
+    """How long all results of a request keep a small server busy (s)."""
+    return request.n * request.work * _SECONDS_PER_WORK[request.kind]

@@ -30,12 +30,14 @@ class Fleet:
         self._changing, self._reading = changing, reading
 
     def workers(self, kind: str | None = None, name: str | None = None) -> list[Body]:
-        """GET workers: the workers that are online; [] for any kind but "text"."""
-        if kind not in (None, "text"):
-            return []
+        """GET workers: the workers that are online; [] for a kind that there is not."""
         with self._reading() as op:
             workers = op.view.read(lambda view: list(view.workers.all))
-            named = [worker for worker in workers if name in (None, worker.name)]
+            named = [
+                worker
+                for worker in workers
+                if name in (None, worker.name) and kind in (None, worker.kind)
+            ]
             return [_view(op, worker, Privilege.PUBLIC) for worker in named]
 
     def worker(self, worker_id: str, api_key: str | None = None) -> Body:

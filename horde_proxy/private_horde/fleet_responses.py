@@ -11,7 +11,14 @@ from email.utils import formatdate
 from enum import Enum
 from typing import Any
 
-from horde_proxy.private_horde.records import HordeAccount, Worker, WorkerMessage, WorkerTeam
+from horde_proxy.private_horde.records import (
+    ALCHEMY,
+    IMAGE,
+    HordeAccount,
+    Worker,
+    WorkerMessage,
+    WorkerTeam,
+)
 
 Body = dict[str, Any]
 
@@ -43,6 +50,8 @@ def worker(view: WorkerView) -> Body:
     fields without a value are left out, as in the real horde.
     """
     record, team = view.worker, view.team
+    # The models of an alchemist are forms.
+    offered = "forms" if record.kind == ALCHEMY else "models"
     is_moderator = view.privilege is Privilege.MODERATOR
     suspects = is_moderator and record.suspicions
     messages = [popped_message(message) for message in view.messages]
@@ -65,15 +74,14 @@ def worker(view: WorkerView) -> Body:
         # Ours: why, where there is a reason.
         **({"suspicions": list(record.suspicions)} if suspects else {}),
         "uncompleted_jobs": record.uncompleted,
-        "models": list(record.models),
+        offered: list(record.models),
         "team": {"name": team.name if team else None, "id": team.id if team else None},
         "bridge_agent": record.bridge_agent,
         # Ours: workers of AI-Horde have none.
         **({"extensions": list(record.extensions)} if record.extensions else {}),
-        "max_length": record.max_length,
-        "max_context_length": record.max_context_length,
+        **_abilities(record),
         **({"messages": messages} if messages or is_moderator else {}),
-        "type": "text",
+        "type": record.kind,
         "name": record.name,
         "id": record.id,
         "online": view.online,
@@ -102,4 +110,32 @@ def _kudos_details(record: Worker) -> Body:
 def _performance(record: Worker) -> str:
     # Clients parse the number out of this sentence.
     speed = record.speed
-    return "No requests fulfilled yet" if speed is None else f"{speed:.1f} tokens per second"
+    if speed is None:
+        return "No requests fulfilled yet"
+    if record.kind == IMAGE:
+        return f"{speed / 1_000_000:.1f} megapixelsteps per second"
+    if record.kind == ALCHEMY:
+        return f"{1 / speed:.1f} seconds per form"
+    return f"{speed:.1f} tokens per second"
+
+
+def _abilities(record: Worker) -> Body:
+    """What only workers of one kind have."""
+    can = record.abilities
+    if record.kind == IMAGE:
+        return {
+            "max_pixels": can["max_pixels"],
+            "megapixelsteps_generated": round(record.work_done / 1_000_000, 2),
+            "img2img": can["allow_img2img"],
+            "painting": can["allow_painting"],
+            "post-processing": can["allow_post_processing"],
+            "lora": can["allow_lora"],
+            "controlnet": can["allow_controlnet"],
+            "sdxl_controlnet": can["allow_sdxl_controlnet"],
+        }
+    if record.kind == ALCHEMY:
+        return {}
+    return {
+        "max_length": record.max_length,
+        "max_context_length": record.max_context_length,
+    }

@@ -1,4 +1,4 @@
-"""The private horde: the text half of AI-Horde's /api/v2, one method for each route.
+"""The private horde: AI-Horde's /api/v2, one method for each route. Images have theirs in `images`.
 
 Plain Python; it knows no Flask and nothing of the proxy. Bodies come in as parsed JSON, answers go
 out as plain dicts, refusals as HordeError. Each method reads its body, begins one transaction of
@@ -30,21 +30,21 @@ from horde_proxy.private_horde import (
     counters,
     delivery,
     modes,
+    popping,
     queue,
     queue_report,
     responses,
     schema,
+    stored_pictures,
     submission,
-    uptime,
     webhooks,
-    worker_messages,
 )
 from horde_proxy.private_horde.administration import Administration
 from horde_proxy.private_horde.chats import DeliveredChat
 from horde_proxy.private_horde.errors import key_missing, refusal
 from horde_proxy.private_horde.fleet import Fleet
 from horde_proxy.private_horde.growing_texts import GrowingTexts
-from horde_proxy.private_horde.job_choice import JobChoice
+from horde_proxy.private_horde.images import Images
 from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.moderation import Moderation
@@ -52,21 +52,24 @@ from horde_proxy.private_horde.operation import AccessRules, Operation, Rulebook
 from horde_proxy.private_horde.operations import Operations
 from horde_proxy.private_horde.operator_rules import OperatorRules
 from horde_proxy.private_horde.people import People
+from horde_proxy.private_horde.popping import WorkerCall
 from horde_proxy.private_horde.rate_limits import ApiCall, RateLimits, RateLimitState
 from horde_proxy.private_horde.records import (
+    IMAGE,
     NEW,
+    TEXT,
     HordeAccount,
     Job,
-    Payload,
     StoredGeneration,
     TextRequest,
 )
 from horde_proxy.private_horde.roles import ADMIN, ROLES
 from horde_proxy.private_horde.shared_texts import SharedTexts
 from horde_proxy.private_horde.signals import Signals
-from horde_proxy.private_horde.store.base import KeyTaken, Store
+from horde_proxy.private_horde.store.base import Store
 from horde_proxy.private_horde.store.memory import MemoryStore
 from horde_proxy.private_horde.streams import StreamRules, Streams, outlook
+from horde_proxy.private_horde.submission import Submission
 from horde_proxy.private_horde.upkeep import Upkeep
 from horde_proxy.private_horde.view import QueueView
 from horde_proxy.private_horde.webhook_sender import WebhookRunner, WebhookSender
@@ -78,7 +81,6 @@ _NO_WORKERS = (
     "Warning: No available workers can fulfill this request. It will expire in {minutes:.0f} "
     "minutes. Consider reducing the amount of tokens to generate."
 )
-_MAINTENANCE = "This worker has been put into maintenance mode by its owner"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,14 @@ class OpenRequest:
     state: str
 
 
+@dataclass(frozen=True)
+class AcceptedRequest:
+    """A submitted request, None for a dry run, and what it costs in all (kudos)."""
+
+    request: TextRequest | None
+    kudos: float
+
+
 def _uuid() -> str:
     return str(uuid.uuid4())
 
@@ -104,7 +114,7 @@ class PrivateHorde:
     its running jobs may still be delivered and earn their reward; generations are in the order of
     delivery; positions, waits and `is_possible` are exact, or a second old if several processes
     use the store, instead of up to 60 s; the third failed job faults a request immediately.
-    Webhooks are called after `call_webhooks`. There are no styles and no images.
+    Webhooks are called after `call_webhooks`. There are no styles.
 
     `clock` gives Unix time; a clock that is put back only makes things last longer. `ticks` counts
     the seconds of the rate limits, and is `clock` by default. `wall_clock` is for the time in
@@ -171,6 +181,7 @@ class PrivateHorde:
         begin = self._changing, self._reading
         self.people, self.fleet = People(*begin), Fleet(*begin)
         self.moderation, self.operations = Moderation(*begin), Operations(*begin)
+        self.images = Images(self, *begin, self._wake_webhooks)
         self.administration, self.operator_rules = Administration(*begin), OperatorRules(*begin)
 
     def _open_streams(self, rules: StreamRules, clock: Callable[[], float]) -> Streams:
@@ -213,6 +224,7 @@ class PrivateHorde:
         if not self._is_prepared:
             with self._begin(now) as op:
                 accounts.ensure_anonymous(op)
+                self._rules.links.secret = stored_pictures.link_secret(op)
             self._is_prepared = True
         self._upkeep.run(now)
         self._view.update(now)
@@ -247,6 +259,15 @@ class PrivateHorde:
     @settle_every.setter
     def settle_every(self, seconds: float) -> None:
         self._rules.settle_every = seconds
+
+    @property
+    def most_picture_bytes(self) -> int:
+        """How many bytes of pictures are kept; beyond that, the oldest go."""
+        return self._rules.most_picture_bytes
+
+    @most_picture_bytes.setter
+    def most_picture_bytes(self, most: int) -> None:
+        self._rules.most_picture_bytes = most
 
     def add_account(
         self,
@@ -387,22 +408,39 @@ class PrivateHorde:
         # Bodies are validated before the transaction begins, because a large one takes long.
         fields = schema.read(schema.SUBMIT, self._known_fields(body))
         fields["chat"] = chats.read(fields)
+        accepted = self.accept(submission.TextSubmission(fields), api_key or "", address)
+        request = accepted.request
+        if request is None:
+            return {"kudos": accepted.kudos}
+        # As in the real horde, `kudos` is always 0 for text (capture text_async_202).
+        answer: Body = {"id": request.id, "kudos": 0.0}
+        if not self.has_worker(request):
+            answer["message"] = _NO_WORKERS.format(minutes=self._rules.expiry / 60)
+        return answer
+
+    def accept(self, new: Submission, api_key: str, address: str) -> AcceptedRequest:
+        """Put a submission of any kind into the queue, unless it is a dry run.
+
+        Raises the refusals of `submission`, and TimeoutIP (403).
+        """
+        fields = new.fields
         with self._changing() as op:
-            payer = submission.admit(op, fields, api_key or "")
+            payer = submission.admit(op, new, api_key)
             address_timeouts.check(op, address)
+            kudos = submission.dry_run(op, new)
             if fields["dry_run"]:
-                return {"kudos": submission.dry_run(op, fields)}
-            request = submission.submit(op, fields, payer, check_kudos=self.upfront_kudos)
+                return AcceptedRequest(None, kudos)
+            request = submission.submit(op, new, payer, check_kudos=self.upfront_kudos)
             if fields["webhook"] is not None:
-                webhooks.subscribe(op, request, fields["webhook"], key_digest(api_key or ""))
+                webhooks.subscribe(op, request, fields["webhook"], key_digest(api_key))
         # Contract: base.py:319-321 and limiter_api.py:14-25.
         if payer.account.trusted or payer.account.service:
             self._calls.trust(address)
-        # As in the real horde, `kudos` is always 0 for text (capture text_async_202).
-        answer: Body = {"id": request.id, "kudos": 0.0}
-        if not self._view.any_fits(request):
-            answer["message"] = _NO_WORKERS.format(minutes=self._rules.expiry / 60)
-        return answer
+        return AcceptedRequest(request, kudos)
+
+    def has_worker(self, request: TextRequest) -> bool:
+        """Whether a worker that is online may take the request."""
+        return self._view.any_fits(request)
 
     def _known_fields(self, body: Any) -> Any:
         """The body of a request. One with a chat needs no prompt, where chats are offered."""
@@ -416,7 +454,7 @@ class PrivateHorde:
     def status(self, request_id: str) -> Body:
         """GET generate/text/status/{id}. Raises RequestNotFound."""
         with self._reading() as op:
-            return self._status(op, queue.find(op, request_id))
+            return self._status(op, queue.find(op, request_id, TEXT))
 
     def cancel(self, request_id: str) -> Body:
         """DELETE generate/text/status/{id}: forget the request. Its last status.
@@ -424,7 +462,7 @@ class PrivateHorde:
         Workers may still submit its running jobs; their texts are dropped. Raises RequestNotFound.
         """
         with self._changing() as op:
-            request = queue.find_locked(op, request_id)
+            request = queue.find_locked(op, request_id, TEXT)
             body = self._status(op, request)
             queue.forget(op, request)
             return body
@@ -440,41 +478,12 @@ class PrivateHorde:
         fields = schema.read(schema.POP, body)
         if CHAT not in self.streams.extensions:
             fields["extensions"] = []
-        return self.streams.pop(lambda: self._pop_now(api_key, fields, address), fields["wait"])
+        call = WorkerCall(api_key or "", fields, delivery.text_offer(fields), address)
+        return self.streams.pop(lambda: self._pop(call), fields["wait"])
 
-    def _pop_now(self, api_key: str | None, fields: Body, address: str) -> Body:
-        try:
-            return self._pop(api_key, fields, address)
-        except KeyTaken:
-            # Another thread of this worker has registered its name since we looked.
-            return self._pop(api_key, fields, address)
-
-    def _pop(self, api_key: str | None, fields: Body, address: str) -> Body:
-        with self._changing() as op:
-            owner = accounts.require(op, api_key or "")
-            address_timeouts.check(op, address)
-            worker, has_news = delivery.check_in(op, fields, owner, address)
-            messages = worker_messages.current(op, worker)
-            favoured = delivery.favoured(op, fields, owner)
-            choice = JobChoice(op, worker)
-            request = queue.next_for(op, worker, favoured, choice.fits)
-            jobs: list[Job] = []
-            payload = None
-            if request is not None:
-                jobs = queue.take(op, request, worker, fields["amount"])
-                payload = op.tx.get(Payload, request.id)
-                assert payload is not None
-                begun = continuation.begun_text(op, request, jobs[0].slot)
-                payload = continuation.continued(payload, begun)
-            if has_news:
-                op.tx.save(worker)
-        if uptime.is_due(worker):
-            with self._changing() as op:
-                uptime.pay(op, worker.id, worker.owner_id)
-        # Not earlier: a worker in maintenance still gets its owner's requests, and is online.
-        if not jobs and worker.maintenance:
-            raise refusal("WorkerMaintenance", message=worker.maintenance_message or _MAINTENANCE)
-        return responses.popped(jobs, payload, self._rules.job_ttl, choice.skipped(), messages)
+    def _pop(self, call: WorkerCall) -> Body:
+        taken = popping.pop(self._changing, call)
+        return responses.popped(taken, self._rules.job_ttl)
 
     def submit_generation(self, api_key: str | None, body: Any) -> Body:
         """POST generate/text/submit: {"reward": kudos}, 0 for a job that the worker faulted.
@@ -504,7 +513,7 @@ class PrivateHorde:
         """
         with self._changing() as op:
             account = accounts.require(op, api_key or "")
-            job, request = delivery.find_job(op, fields["id"], account)
+            job, request = delivery.find_job(op, fields["id"], account, TEXT)
             # The worker gives the job back, and its result waits for another worker.
             if fields["state"] == "faulted":
                 queue.fail(op, request, job, "faulted")
@@ -513,9 +522,13 @@ class PrivateHorde:
                 return 0.0, continuation.continued_text(op, job)
             reward = delivery.deliver(op, fields, job, request, chat)
             webhooks.announce(op, request, job, reward)
-        if request.webhook is not None and self._webhooks is not None:
-            self._webhooks.wake()
+        if request.webhook is not None:
+            self._wake_webhooks()
         return reward, None
+
+    def _wake_webhooks(self) -> None:
+        if self._webhooks is not None:
+            self._webhooks.wake()
 
     # The public routes.
 
@@ -526,33 +539,38 @@ class PrivateHorde:
         min_count: int | None = None,
         max_count: int | None = None,
     ) -> list[Body]:
-        """GET status/models: the models that online workers serve; [] for any kind but "text".
+        """GET status/models: the models of online workers; [] for a kind but "text" and "image".
 
         `kind` defaults to "image", as in the real horde.
         """
         if model_state not in _MODEL_STATES:
             reason = f"'model_state' needs to be one of {_MODEL_STATES}"
             raise refusal("BadRequest", reason=reason)
-        if kind != "text":
+        if kind not in (TEXT, IMAGE):
             return []
         knows = self._rules.sizes.knows
+        # There is no list of image models: whatever workers serve is known.
         return [
             model
-            for model in self._models()
-            if (model_state == "all" or knows(model["name"]) == (model_state == "known"))
+            for model in self._models(kind)
+            if (
+                model_state == "all"
+                or (kind == IMAGE or knows(model["name"])) == (model_state == "known")
+            )
             and (min_count is None or model["count"] >= min_count)
             and (max_count is None or model["count"] <= max_count)
         ]
 
     def model(self, name: str) -> list[Body]:
         """GET status/models/{name}: a list with the one model, or [] if no worker serves it."""
-        return [model for model in self._models() if model["name"] == name]
+        models = [*self._models(TEXT), *self._models(IMAGE)]
+        return [model for model in models if model["name"] == name]
 
     def performance(self) -> Body:
         """GET status/performance: the load of queue and workers."""
         with self._reading() as op:
-            _, past_minute = counters.totals(op, "minute")
-        return self._view.read(lambda view: responses.performance(view, past_minute))
+            minute = {kind: counters.totals(op, "minute", kind)[1] for kind in (TEXT, IMAGE)}
+        return self._view.read(lambda view: responses.performance(view, minute))
 
     def text_totals(self) -> Body:
         """GET stats/text/totals: delivered jobs and tokens by window."""
@@ -565,6 +583,21 @@ class PrivateHorde:
         with self._reading() as op:
             windows = ("day", "month", "total")
             return responses.text_models({name: counters.models(op, name) for name in windows})
+
+    def image_totals(self) -> Body:
+        """GET stats/img/totals: delivered images and pixel-steps by window."""
+        with self._reading() as op:
+            windows = (*counters.WINDOWS, "total")
+            totals = {name: counters.totals(op, name, IMAGE) for name in windows}
+            return responses.image_totals(totals)
+
+    def image_models(self) -> Body:
+        """GET stats/img/models: delivered images by window and model."""
+        with self._reading() as op:
+            windows = ("day", "month", "total")
+            return responses.text_models(
+                {name: counters.models(op, name, IMAGE) for name in windows}
+            )
 
     def _status(self, op: Operation, request: TextRequest) -> Body:
         results, running = [], []
@@ -579,6 +612,6 @@ class PrivateHorde:
             **outlook(op, request, running),
         )
 
-    def _models(self) -> list[Body]:
+    def _models(self, kind: str) -> list[Body]:
         self._now()
-        return self._view.read(lambda view: responses.models(view.workers, view.open_requests))
+        return self._view.read(lambda view: responses.models(view, kind))

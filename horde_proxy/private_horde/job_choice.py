@@ -7,7 +7,11 @@ from collections import Counter
 from horde_proxy.private_horde import chats
 from horde_proxy.private_horde.matching import SKIPPED, has_listed_word, obstacle_to
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import Payload, TextRequest, Worker
+from horde_proxy.private_horde.records import IMAGE, Payload, TextRequest, Worker
+from horde_proxy.private_horde.view import QueueView
+
+_MOST_COUNTED = 1000
+"""Requests for other models that an empty pop counts: each pop of each worker looks at them."""
 
 
 class JobChoice:
@@ -34,4 +38,15 @@ class JobChoice:
 
     def skipped(self) -> dict[str, int]:
         """The number of requests by reason, `skipped` of a pop."""
-        return dict(Counter(self._obstacles.values()))
+        counts = Counter(self._obstacles.values())
+        if self._worker.kind == IMAGE and (others := self._op.view.read(self._of_other_models)):
+            counts["models"] = others
+        return dict(counts)
+
+    def _of_other_models(self, view: QueueView) -> int:
+        """The images that wait for models which the worker has not; it never sees these requests.
+
+        The real horde counts them for images only (capture image_pop_skipped_model).
+        """
+        waiting = view.waiting_requests(IMAGE)[:_MOST_COUNTED]
+        return sum(self._worker.model_for(request) is None for request in waiting)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, ValuesView
 
 from horde_proxy.private_horde.matching import fits, is_fast
 from horde_proxy.private_horde.model_sizes import ModelSizes
-from horde_proxy.private_horde.records import TextRequest, Worker
+from horde_proxy.private_horde.records import TEXT, TextRequest, Worker
 
 
 class OnlineWorkers:
@@ -60,17 +60,21 @@ class OnlineWorkers:
         """An online worker by its id."""
         return self._workers.get(worker_id)
 
-    def threads(self) -> int:
-        """The number of jobs that all online workers can run at once."""
-        return sum(worker.threads for worker in self.all)
+    def of_kind(self, kind: str) -> list[Worker]:
+        """Those of a kind, in order of their last pop."""
+        return [worker for worker in self.all if worker.kind == kind]
 
-    def serving(self, model: str) -> list[Worker]:
-        """The online workers with a model, except those in maintenance."""
-        return [w for w in self.all if not w.maintenance and model in w.models]
+    def threads(self, kind: str = TEXT) -> int:
+        """The number of jobs that all online workers of a kind can run at once."""
+        return sum(worker.threads for worker in self.of_kind(kind))
 
-    def served(self) -> list[str]:
-        """The models of the online workers that are not in maintenance, without duplicates."""
-        offered = (worker.models for worker in self.all if not worker.maintenance)
+    def serving(self, model: str, kind: str = TEXT) -> list[Worker]:
+        """The online workers of a kind with a model, except those in maintenance."""
+        return [w for w in self.of_kind(kind) if not w.maintenance and model in w.models]
+
+    def served(self, kind: str = TEXT) -> list[str]:
+        """The models of a kind's workers that are not in maintenance, without duplicates."""
+        offered = (worker.models for worker in self.of_kind(kind) if not worker.maintenance)
         return list(dict.fromkeys(model for models in offered for model in models))
 
     def any_fits(self, request: TextRequest) -> bool:

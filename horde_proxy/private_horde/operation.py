@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from horde_proxy.aihorde.limits import ANONYMOUS_CONCURRENCY
 from horde_proxy.private_horde.growing_texts import GrowingTexts
 from horde_proxy.private_horde.model_sizes import ModelSizes
+from horde_proxy.private_horde.picture_links import SignedLinks
 from horde_proxy.private_horde.store.base import Tx
 from horde_proxy.private_horde.view import QueueView
+
+MOST_PICTURE_BYTES = 1_000_000_000
+"""Of all pictures of a horde: 10,000 pictures of 1024x1024 pixels, which stay for 20 minutes."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Rulebook:
     saved if its last one is `check_in_seconds` ago, or its offer has changed. Without `kudos`,
     nothing is paid or earned, and requests are in order of `fair_share`. With `plain_webhooks`,
     webhooks may have http URLs. No webhook is called while `webhooks_are_full`. Movements of kudos
-    older than `ledger_days` are folded into sums; 0: all are kept.
+    older than `ledger_days` are folded into sums; 0: all are kept. Of all pictures, at most
+    `most_picture_bytes` are kept; `links` lead to them.
     """
 
     new_id: Callable[[], str]
@@ -52,6 +57,8 @@ class Rulebook:
     kudos: bool = True
     plain_webhooks: bool = False
     ledger_days: float = 0.0
+    most_picture_bytes: int = MOST_PICTURE_BYTES
+    links: SignedLinks = field(default_factory=SignedLinks)
     webhooks_are_full: Callable[[Operation], bool] = lambda op: True
 
 

@@ -14,6 +14,9 @@ from typing import Any
 
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
+    ALCHEMY,
+    IMAGE,
+    TEXT,
     AccountKey,
     HordeAccount,
     HordeSharedKey,
@@ -56,8 +59,13 @@ class AccountView:
     @property
     def active_generations(self) -> Body:
         """Its open requests by kind; a kind that it never used is missing (find_user_moderator)."""
-        ids = [request.id for request in self.requests]
-        return {"text": ids} if ids or self.account.requests_sent else {}
+        sent = {
+            TEXT: self.account.requests_sent,
+            IMAGE: self.account.images_requested,
+            ALCHEMY: self.account.forms_requested,
+        }
+        ids = {kind: [r.id for r in self.requests if r.kind == kind] for kind in sent}
+        return {kind: ids[kind] for kind in sent if ids[kind] or sent[kind]}
 
 
 def view_of(op: Operation, account: HordeAccount) -> AccountView:
@@ -168,12 +176,30 @@ def _monthly(account: HordeAccount) -> Body:
     return {"amount": account.monthly_kudos, "next": formatdate(account.monthly_due)}
 
 
+def _mega(pixelsteps: int) -> float:
+    return round(pixelsteps / 1_000_000, 2)
+
+
 def _records(account: HordeAccount) -> Body:
     return {
-        "usage": {"megapixelsteps": 0, "tokens": account.tokens_requested},
-        "contribution": {"megapixelsteps": 0, "tokens": account.tokens_made},
-        "fulfillment": {"image": 0, "text": account.jobs_done, "interrogation": 0},
-        "request": {"image": 0, "text": account.requests_sent, "interrogation": 0},
+        "usage": {
+            "megapixelsteps": _mega(account.pixelsteps_requested),
+            "tokens": account.tokens_requested,
+        },
+        "contribution": {
+            "megapixelsteps": _mega(account.pixelsteps_made),
+            "tokens": account.tokens_made,
+        },
+        "fulfillment": {
+            "image": account.images_made,
+            "text": account.jobs_done,
+            "interrogation": account.forms_made,
+        },
+        "request": {
+            "image": account.images_requested,
+            "text": account.requests_sent,
+            "interrogation": account.forms_requested,
+        },
         "style": {"image": 0, "text": 0, "interrogation": 0},
     }
 

@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 
 from horde_proxy.aihorde.limits import AGEING_KUDOS, AGEING_SECONDS
-from horde_proxy.private_horde import continuation, fair_share, reliability
+from horde_proxy.private_horde import continuation, fair_share, reliability, stored_pictures
 from horde_proxy.private_horde.balances import release
-from horde_proxy.private_horde.errors import refusal
+from horde_proxy.private_horde.errors import refusal, request_not_found
+from horde_proxy.private_horde.image_needs import ImageNeeds
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.queue_order import order_of
 from horde_proxy.private_horde.records import (
+    IMAGE,
+    TEXT,
     HordeAccount,
     Job,
     Payload,
@@ -39,18 +42,19 @@ def rank(priority: float, queued_at: float) -> float:
     return AGEING_KUDOS * (queued_at // AGEING_SECONDS) - priority
 
 
-def find(op: Operation, request_id: str) -> TextRequest:
+def find(op: Operation, request_id: str, kind: str) -> TextRequest:
     """A request by its id, in upper or lower case. Raises RequestNotFound (404)."""
     request = op.tx.get(TextRequest, request_id.lower())
-    if request is None or request.expires is None or request.expires <= op.now:
-        raise refusal("RequestNotFound", id=request_id)
+    is_gone = request is None or request.expires is None or request.expires <= op.now
+    if request is None or is_gone or request.kind != kind:
+        raise request_not_found(request_id, kind)
     return request
 
 
-def find_locked(op: Operation, request_id: str) -> TextRequest:
+def find_locked(op: Operation, request_id: str, kind: str) -> TextRequest:
     """As `find`, for a request that is to be changed."""
     op.tx.lock(TextRequest, request_id.lower())
-    return find(op, request_id)
+    return find(op, request_id, kind)
 
 
 def find_job(op: Operation, job_id: str) -> Job:
@@ -86,8 +90,9 @@ def _candidates(
     op: Operation, worker: Worker, favoured: Iterable[HordeAccount]
 ) -> Iterator[TextRequest]:
     ids = dict.fromkeys(account.id for account in favoured)
-    yield from merge(*(op.tx.waiting(worker.models, id) for id in ids), key=order_of)
-    yield from op.tx.waiting(worker.models)
+    models, kind = worker.models, worker.kind
+    yield from merge(*(op.tx.waiting(models, id, kind) for id in ids), key=order_of)
+    yield from op.tx.waiting(models, None, kind)
 
 
 def take(op: Operation, request: TextRequest, worker: Worker, amount: int) -> list[Job]:
@@ -95,12 +100,15 @@ def take(op: Operation, request: TextRequest, worker: Worker, amount: int) -> li
     model = worker.model_for(request)
     assert model is not None
     jobs: list[Job] = []
-    for slot in continuation.free_slots(op, request)[: min(amount, request.waiting)]:
+    most = min(_batch(request, worker, amount), request.waiting)
+    for slot in continuation.free_slots(op, request)[:most]:
+        # A worker counts the seeds of its images up.
+        if jobs and request.kind == IMAGE and slot != jobs[-1].slot + 1:
+            break
         begun = continuation.resumed_text(op, request, slot)
         # The jobs of one pop have one prompt, which may end with what a lost worker wrote.
         if jobs and begun != "":
             break
-        # The time for a text job does not depend on its length (processing_generation.py:411).
         job = Job(
             op.rules.new_id(),
             request.id,
@@ -108,7 +116,7 @@ def take(op: Operation, request: TextRequest, worker: Worker, amount: int) -> li
             worker.owner_id,
             model,
             popped=op.now,
-            deadline=op.now + op.rules.job_ttl,
+            deadline=op.now + _seconds(op, request, worker),
             slot=slot,
             begun=len(begun),
         )
@@ -122,6 +130,22 @@ def take(op: Operation, request: TextRequest, worker: Worker, amount: int) -> li
     request.expires = op.now + op.rules.expiry
     op.tx.save(request)
     return jobs
+
+
+def _batch(request: TextRequest, worker: Worker, amount: int) -> int:
+    """The jobs that one pop may take: images of one batch are in memory at the same time."""
+    if request.kind != IMAGE:
+        return amount
+    needs = ImageNeeds.of(request)
+    if not needs.batches or needs.seed_variation > 1:
+        return 1
+    return min(amount, max(int(worker.abilities["max_pixels"]) // needs.pixels, 1))
+
+
+def _seconds(op: Operation, request: TextRequest, worker: Worker) -> float:
+    """The time for a job. That of a text does not depend on its length (kobold, :411)."""
+    seconds = max(op.rules.job_ttl, request.needs.get("seconds", 0.0))
+    return float(seconds * (3 if worker.abilities.get("extra_slow_worker") else 1))
 
 
 def deliver(op: Operation, request: TextRequest, job: Job, generation: StoredGeneration) -> None:
@@ -178,6 +202,8 @@ def forget(op: Operation, request: TextRequest) -> None:
     payload = op.tx.get(Payload, request.id)
     if payload is not None:
         op.tx.delete(payload)
+    if request.kind != TEXT:
+        stored_pictures.forget(op, request.id)
     fair_share.give_back(op, request)
     continuation.forget(op, request)
     release(op, request)

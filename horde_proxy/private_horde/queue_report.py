@@ -11,7 +11,16 @@ from typing import Any
 from horde_proxy.private_horde import chats
 from horde_proxy.private_horde.matching import has_listed_word, obstacle_to
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import HordeAccount, Job, Payload, TextRequest, Worker
+from horde_proxy.private_horde.records import (
+    ALCHEMY,
+    IMAGE,
+    TEXT,
+    HordeAccount,
+    Job,
+    Payload,
+    TextRequest,
+    Worker,
+)
 
 Body = dict[str, Any]
 
@@ -27,12 +36,24 @@ _OBSTACLES = {
     "unvalidated": "runs software that is not validated, which the request excludes",
     "resting": "takes no jobs of others now",
     "bridge_version": "does not offer chats with messages",
+    "software": "runs software that cannot make images",
+    "max_pixels": "makes images of at most {max_pixels:,} pixels, and it needs {needed_pixels:,}",
+    "img2img": "does not change images",
+    "painting": "does not paint parts of images anew",
+    "post-processing": "does not post-process images",
+    "controlnet": "does not take control types",
+    "lora": "does not take LoRAs",
+    "nsfw": "makes only images that are safe for work",
+    "step_count": "makes images with fewer steps only",
+    "kudos": "takes only requests whose kudos are held",
+    "tiles": "takes smaller images only",
     "worker_id": "is excluded by the request's list of workers",
     "untrusted": "is not trusted, as the request demands",
     "performance": "is too slow for the request, or has not been measured yet",
     "blacklist": "refuses a word of the prompt",
 }
 """What follows a worker's name, by the obstacles of `matching` and "blacklist"."""
+_KINDS = {TEXT: "texts", IMAGE: "images", ALCHEMY: "alchemy"}
 _MOST_NAMED = 3
 """Workers of one sentence that are named."""
 
@@ -65,8 +86,10 @@ def _entry(op: Operation, request: TextRequest, workers: Sequence[Worker], usern
     return {
         "id": request.id,
         "username": username,
+        "kind": request.kind,
         "is_chat": request.is_chat,
         "models": list(request.models),
+        "size": _size(request),
         "max_length": request.max_length,
         "max_context_length": request.max_context_length,
         "n": request.n,
@@ -82,12 +105,24 @@ def _entry(op: Operation, request: TextRequest, workers: Sequence[Worker], usern
     }
 
 
+def _size(request: TextRequest) -> str:
+    """What one result of a request is, for people."""
+    if request.kind == IMAGE:
+        return f"{request.needs['width']} x {request.needs['height']} pixels"
+    if request.kind == ALCHEMY:
+        return f"{request.models[0]} of an image"
+    return f"up to {request.max_length:,} tokens"
+
+
 def _reasons(
     op: Operation, request: TextRequest, workers: Sequence[Worker]
 ) -> tuple[list[str], bool]:
     """Sentences that say why a request waits, and whether a worker that is online may take it."""
     if not workers:
         return ["No worker is online."], False
+    workers = [worker for worker in workers if worker.kind == request.kind]
+    if not workers:
+        return [f"No worker for {_KINDS[request.kind]} is online."], False
     obstacles = {worker.id: _obstacle(op, worker, request) for worker in workers}
     able = [worker for worker in workers if obstacles[worker.id] is None]
     reasons = []
@@ -112,11 +147,15 @@ def _obstacle(op: Operation, worker: Worker, request: TextRequest) -> str | None
 
 
 def _sentence(worker: Worker, obstacle: str, request: TextRequest) -> str:
+    if obstacle == "bridge_version" and request.kind == IMAGE:
+        obstacle = "software"
     facts = {
         "max_length": worker.max_length,
         "max_context_length": worker.max_context_length,
         "needed_length": request.max_length,
         "needed_context": request.max_context_length,
+        "max_pixels": worker.abilities.get("max_pixels", 0),
+        "needed_pixels": request.needs.get("width", 0) * request.needs.get("height", 0),
     }
     return f"{worker.name} {_OBSTACLES[obstacle].format(**facts)}."
 

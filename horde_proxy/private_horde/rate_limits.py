@@ -29,6 +29,9 @@ _MOST_TRUSTED = 10_000
 
 _BY_ROUTE: Mapping[str, tuple[RateLimitItem, ...]] = {
     "status": (RateLimitItemPerMinute(60),),
+    # A status of images makes new links, and `check` tells the rest.
+    "image_status": (RateLimitItemPerMinute(10),),
+    "check": (RateLimitItemPerSecond(10),),
     "worker": (RateLimitItemPerMinute(30),),
     "modes": (RateLimitItemPerMinute(30),),
     "user": (RateLimitItemPerMinute(60),),

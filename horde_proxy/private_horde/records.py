@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.aihorde.agents import is_validated
+from horde_proxy.aihorde.baselines import is_inpainting
 from horde_proxy.aihorde.limits import CONCURRENCY
+
+TEXT, IMAGE, ALCHEMY = "text", "image", "interrogation"
+"""The kinds of requests, and of the workers that take them: AI-Horde's names of the latter."""
 
 NEW = -1
 """The id of a record whose number the store chooses when it is added."""
@@ -34,7 +38,8 @@ class HordeAccount:
     `monthly_due`. Its payments are multiplied by `usage_multiplier`. `deleted` is when the account
     was marked as deleted, None for others. The names in `roles` are those of the module `roles`.
     `escrow` are earned kudos that it gets once it is trusted, `turn` is its place in the order of a
-    horde without kudos (see `fair_share`).
+    horde without kudos (see `fair_share`). Pixel-steps are width x height x steps. `requests_sent`
+    and `jobs_done` count texts only.
     """
 
     id: int
@@ -66,6 +71,12 @@ class HordeAccount:
     deleted: float | None = None
     escrow: float = 0.0
     turn: float = 0.0
+    images_requested: int = 0
+    pixelsteps_requested: int = 0
+    images_made: int = 0
+    pixelsteps_made: int = 0
+    forms_requested: int = 0
+    forms_made: int = 0
 
     @property
     def username(self) -> str:
@@ -190,7 +201,11 @@ class HordeSharedKey:
 
 @dataclass(frozen=True)
 class WorkerOffer:
-    """What a worker declares at a pop; lengths are in tokens."""
+    """What a worker declares at a pop; lengths are in tokens.
+
+    The models of an alchemist are the forms that it takes. `abilities` are what else decides about
+    images and alchemy, by the names of the pop: max_pixels, allow_img2img, max_tiles.
+    """
 
     models: tuple[str, ...]
     max_length: int
@@ -200,17 +215,22 @@ class WorkerOffer:
     bridge_agent: str
     blacklist: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ()
+    kind: str = TEXT
+    abilities: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Worker:
-    """A scribe: its owner, what it offers, and how it has done so far. Speeds are in tokens/s.
+    """A worker: its owner, what it offers, and how it has done so far. See `WorkerOffer`.
+
+    Its speeds are in tokens/s, for images in pixel-steps/s, for alchemy in forms/s.
 
     `trusted` is its owner's trust at the last pop. `speeds` are (model, tokens/s) of its last jobs.
     Prompts with a word of its `blacklist` do not go to it. `faults` are the times of its failed
     jobs of the last hour. `suspicions` are sentences for moderators. `rewarded_uptime` is the
     uptime (s) that was paid or forfeited, `uptime_kudos` what it earned. `address` is the last.
-    `extensions` are those beyond AI-Horde's API that decide what it gets: "chat".
+    `extensions` are those beyond AI-Horde's API that decide what it gets: "chat". `work_done` are
+    the pixel-steps or forms that it has delivered.
     """
 
     id: str
@@ -242,6 +262,9 @@ class Worker:
     uptime_kudos: float = 0.0
     address: str = ""
     extensions: tuple[str, ...] = ()
+    kind: str = TEXT
+    abilities: dict[str, Any] = field(default_factory=dict)
+    work_done: int = 0
 
     @property
     def offer(self) -> WorkerOffer:
@@ -255,6 +278,8 @@ class Worker:
             self.bridge_agent,
             self.blacklist,
             self.extensions,
+            self.kind,
+            self.abilities,
         )
 
     @property
@@ -264,22 +289,27 @@ class Worker:
 
     @property
     def speed(self) -> float | None:
-        """Mean tokens per second of its last jobs; None before the first."""
+        """Mean speed of its last jobs; None before the first."""
         if not self.speeds:
             return None
         return sum(speed for _, speed in self.speeds) / len(self.speeds)
 
     def add_speed(self, model: str, speed: float) -> None:
-        """Remember the tokens per second of a delivered job."""
+        """Remember the speed of a delivered job."""
         self.speeds = (*self.speeds, (model, speed))[-_SPEEDS_KEPT:]
 
     def model_for(self, request: TextRequest) -> str | None:
         """The model for a request: the first of the request's models that this worker serves.
 
         For a request without models, it is the worker's first model. None if no model matches.
+        Images are inpainted by models for that, and these do nothing else unless a client names
+        them.
         """
         # The real horde draws one at random. Here, the client's order decides.
         served = self.models
+        if request.kind == IMAGE and not request.models:
+            paints = request.needs.get("processing") == "inpainting"
+            return next((model for model in served if is_inpainting(model) == paints), None)
         if not request.models:
             return served[0]
         return next((model for model in request.models if model in served), None)
@@ -351,7 +381,9 @@ class StoredGeneration:
     """The text of a delivered job. `number` counts the deliveries of its request, from 1.
 
     It keeps the worker's name of that time: a worker may be renamed or deleted. The text of a chat
-    is its transcript, and `chat` what that amounts to (see `chats.result`); {} for other texts.
+    is its transcript, and `chat` what that amounts to (see `chats.result`); {} for other texts. An
+    image has no text: it is a stored picture with the id of the job. That of a form of alchemy is
+    its result as JSON.
     """
 
     job_id: str
@@ -393,13 +425,15 @@ class Payload:
 
 @dataclass(eq=False)
 class TextRequest:
-    """A client's request. Always n == finished + processing + waiting.
+    """A client's request, of any kind. Always n == finished + processing + waiting.
 
     `rank` and `queued_at` sort the queue and never change (see `queue`). `held` are the reserved
     kudos and `kudos` the consumed ones. `expires` is None once the request is forgotten; its row
     stays until its last running job has ended. `shared_key` is the key that it was sent with, and
     `key_held` what is reserved of that key's kudos. Calls of its `webhook` are signed with
-    `webhook_key`. With `is_chat`, only workers that offer chats get it.
+    `webhook_key`. With `is_chat`, only workers that offer chats get it. `needs` are what decides
+    about an image (see `image_needs`) or alchemy (see `alchemy_forms`), and `work`, what one result
+    takes of a worker: pixel-steps, forms. Their lengths are 0.
     """
 
     id: str
@@ -430,6 +464,13 @@ class TextRequest:
     webhook: str | None = field(default=None, repr=False)
     webhook_key: str = field(default="", repr=False)
     is_chat: bool = False
+    kind: str = TEXT
+    needs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def work(self) -> int:
+        """What one result takes of a worker: tokens, pixel-steps, or a form."""
+        return int(self.needs.get("work", self.max_length))
 
     @property
     def order(self) -> tuple[float, float, str]:

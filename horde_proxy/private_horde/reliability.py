@@ -6,13 +6,15 @@ them is lost then; the limit is no exact one.
 
 from __future__ import annotations
 
-from horde_proxy.private_horde.records import Worker
+from math import inf
+
+from horde_proxy.private_horde.records import IMAGE, TEXT, Worker
 
 _HOUR = 3600.0
 _MOST_FAULTS = 20
 """Failed jobs of an hour; with one more, the worker goes into maintenance (worker.py:527-556)."""
-_UNBELIEVABLE = 150.0
-"""Tokens a second of a text worker that the real horde suspects of cheating (horde-api-2.md)."""
+_UNBELIEVABLE = {TEXT: (150.0, "tokens"), IMAGE: (20_000_000.0, "pixel-steps")}
+"""What a worker does in a second that the real horde suspects of cheating (horde-api-2.md)."""
 _MOST_SUSPICIONS = 20
 
 FAULTY = (
@@ -36,9 +38,10 @@ def note_fault(worker: Worker, now: float) -> None:
 
 
 def note_speed(worker: Worker, speed: float) -> None:
-    """Suspect an untrusted worker that delivered faster than any does (tokens/s)."""
-    if speed > _UNBELIEVABLE and not worker.trusted:
-        _suspect(worker, f"It delivered {speed:.0f} tokens per second.")
+    """Suspect an untrusted worker that delivered faster than any does."""
+    most, unit = _UNBELIEVABLE.get(worker.kind, (inf, ""))
+    if speed > most and not worker.trusted:
+        _suspect(worker, f"It delivered {speed:.0f} {unit} per second.")
 
 
 def _suspect(worker: Worker, sentence: str) -> None:

@@ -10,19 +10,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from horde_proxy.private_horde import chats
-from horde_proxy.private_horde.counters import WINDOWS, Counts
+from horde_proxy.private_horde.counters import Counts
 from horde_proxy.private_horde.fleet_responses import popped_message
-from horde_proxy.private_horde.online import OnlineWorkers
+from horde_proxy.private_horde.popping import TakenJobs
 from horde_proxy.private_horde.records import (
-    Job,
-    Payload,
+    ALCHEMY,
+    IMAGE,
+    TEXT,
     StoredGeneration,
     TextRequest,
     Worker,
-    WorkerMessage,
 )
 from horde_proxy.private_horde.schema import default_params, worker_params
 from horde_proxy.private_horde.view import QueueView
+
+_MEGA = 1_000_000
 
 VERSION = "5.1.5"
 """The version of AI-Horde that these answers imitate."""
@@ -77,18 +79,12 @@ def progress(request: TextRequest, *, position: int, wait_time: int, possible: b
     return body
 
 
-def popped(
-    jobs: list[Job],
-    payload: Payload | None,
-    ttl: float,
-    skipped: Mapping[str, int],
-    messages: Iterable[WorkerMessage] = (),
-) -> Body:
+def popped(taken: TakenJobs, ttl: float) -> Body:
     """POST generate/text/pop: jobs of one request, or no job. `ttl` is in seconds.
 
-    `skipped` are the numbers of requests that the worker could not take, by reason.
     Without a job, the payload holds the defaults and is not null (capture text_pop_no_job).
     """
+    jobs, payload = taken.jobs, taken.payload
     first = jobs[0] if jobs else None
     params = default_params()
     if payload is not None:
@@ -102,34 +98,36 @@ def popped(
         "payload": params,
         "id": first.id if first else None,
         "ids": [job.id for job in jobs],
-        "messages": [popped_message(message) for message in messages],
+        "messages": [popped_message(message) for message in taken.messages],
         "ttl": round(ttl) if first else None,
         "extra_source_images": None,
-        "skipped": dict(skipped),
+        "skipped": dict(taken.skipped),
         "softprompt": None,
         "model": first.model if first else None,
     }
 
 
-def models(workers: OnlineWorkers, requests: Iterable[TextRequest]) -> list[Body]:
-    """GET status/models?type=text: the models that are served, each with its queue.
+def models(view: QueueView, kind: str) -> list[Body]:
+    """GET status/models: the models of a kind that are served, each with its queue.
 
-    As in the real horde, `queued` sums the max_length of the requests that name a model, without
-    their `n`, and `jobs` sums their open jobs.
+    As in the real horde, `queued` sums the max_length or the pixel-steps of the requests that name
+    a model, without their `n`, and `jobs` sums their open jobs.
     """
+    workers = view.workers
     queued: dict[str, tuple[int, int]] = {}
-    for request in requests:
+    for request in view.open_requests(kind):
         open_jobs = request.waiting + request.processing
         # A request for any model is not counted; one that names a model twice is counted once.
         for name in set(request.models):
-            tokens, jobs = queued.get(name, (0, 0))
-            queued[name] = (tokens + request.max_length, jobs + open_jobs)
+            work, jobs = queued.get(name, (0, 0))
+            queued[name] = (work + request.work, jobs + open_jobs)
     return [
-        _model(name, workers.serving(name), *queued.get(name, (0, 0))) for name in workers.served()
+        {**_model(workers.serving(name, kind), name, *queued.get(name, (0, 0))), "type": kind}
+        for name in workers.served(kind)
     ]
 
 
-def _model(name: str, serving: list[Worker], queued: int, jobs: int) -> Body:
+def _model(serving: list[Worker], name: str, queued: int, jobs: int) -> Body:
     speeds = [speed for worker in serving for model, speed in worker.speeds if model == name]
     performance = round(sum(speeds) / len(speeds), 1) if speeds else 0.0
     count = sum(worker.threads for worker in serving)
@@ -148,23 +146,27 @@ def _model(name: str, serving: list[Worker], queued: int, jobs: int) -> Body:
     }
 
 
-def performance(view: QueueView, past_minute_tokens: int) -> Body:
-    """GET status/performance; all figures of images and alchemy are zero."""
+def performance(view: QueueView, past_minute: Mapping[str, int]) -> Body:
+    """GET status/performance. `past_minute` are delivered tokens and pixel-steps, by kind."""
+    workers = view.workers
+    texts, tokens = view.queued(TEXT)
+    images, pixelsteps = view.queued(IMAGE)
+    forms, _ = view.queued(ALCHEMY)
     return {
-        "queued_requests": 0,
-        # In spite of the name, these are results and not requests; the free length depends on them.
-        "queued_text_requests": view.queued_results,
-        "worker_count": 0,
-        "text_worker_count": len(view.workers.all),
-        "thread_count": 0,
-        "text_thread_count": view.workers.threads(),
-        "queued_megapixelsteps": 0.0,
-        "past_minute_megapixelsteps": 0.0,
-        "queued_forms": 0.0,
-        "interrogator_count": 0,
-        "interrogator_thread_count": 0,
-        "queued_tokens": float(view.queued_tokens),
-        "past_minute_tokens": float(past_minute_tokens),
+        # In spite of the names, these are results and not requests; what is free depends on them.
+        "queued_requests": images,
+        "queued_text_requests": texts,
+        "worker_count": len(workers.of_kind(IMAGE)),
+        "text_worker_count": len(workers.of_kind(TEXT)),
+        "thread_count": workers.threads(IMAGE),
+        "text_thread_count": workers.threads(TEXT),
+        "queued_megapixelsteps": round(pixelsteps / _MEGA, 2),
+        "past_minute_megapixelsteps": round(past_minute[IMAGE] / _MEGA, 2),
+        "queued_forms": float(forms),
+        "interrogator_count": len(workers.of_kind(ALCHEMY)),
+        "interrogator_thread_count": workers.threads(ALCHEMY),
+        "queued_tokens": float(tokens),
+        "past_minute_tokens": float(past_minute[TEXT]),
     }
 
 
@@ -194,18 +196,16 @@ def text_totals(totals: Mapping[str, tuple[int, int]]) -> Body:
 
 
 def text_models(counts: Mapping[str, Counts]) -> Body:
-    """GET stats/text/models: delivered jobs by model, from the counts by window."""
+    """GET stats/text/models and stats/img/models: delivered jobs by model, from the counts."""
     return {
         window: {name: jobs for name, (jobs, _) in models.items()}
         for window, models in counts.items()
     }
 
 
-def image_totals() -> Body:
-    """GET stats/img/totals: there are no images here."""
-    return {window: {"images": 0, "ps": 0} for window in (*WINDOWS, "total")}
-
-
-def image_models() -> Body:
-    """GET stats/img/models: there are no images here."""
-    return {"day": {}, "month": {}, "total": {}}
+def image_totals(totals: Mapping[str, tuple[int, int]]) -> Body:
+    """GET stats/img/totals, from (images, pixel-steps) by window."""
+    return {
+        window: {"images": images, "ps": pixelsteps}
+        for window, (images, pixelsteps) in totals.items()
+    }

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from jsonschema import Draft4Validator
+from jsonschema import Draft4Validator, ValidationError
 
 from horde_proxy.aihorde.agents import UNKNOWN_AGENT
 from horde_proxy.aihorde.limits import TEXT_PARAMETERS, Parameter
@@ -36,10 +36,15 @@ _FLAG: Schema = {"type": "boolean", "default": False}
 
 @dataclass(frozen=True)
 class BodySchema:
-    """The fields of a body by name; `required` holds the descriptions of the required fields."""
+    """The fields of a body by name; `required` holds the descriptions of the required fields.
+
+    The real horde says of some that they are missing in the words of JSON schemas: those that are
+    `demanded` (capture image_err_no_prompt).
+    """
 
     fields: Mapping[str, Schema]
     required: Mapping[str, str] = field(default_factory=dict)
+    demanded: tuple[str, ...] = ()
 
     def errors(self, body: Any) -> dict[str, str]:
         """Messages by dotted field name, "" for the body itself; {} for a valid body.
@@ -47,11 +52,22 @@ class BodySchema:
         Validation stops after a few: a list of a million wrong elements has a million errors.
         """
         errors = islice(self._validator.iter_errors(body), MOST_ERRORS)
-        return {".".join(map(str, error.absolute_path)): error.message for error in errors}
+        return {_path_of(error): error.message for error in errors}
 
     @cached_property
     def _validator(self) -> Draft4Validator:
-        return Draft4Validator({"type": "object", "properties": self.fields})
+        schema: Schema = {"type": "object", "properties": self.fields}
+        if self.demanded:
+            schema["required"] = list(self.demanded)
+        return Draft4Validator(schema)
+
+
+def _path_of(error: ValidationError) -> str:
+    path = list(map(str, error.absolute_path))
+    if error.validator == "required":
+        # "'prompt' is a required property" has the path of the object.
+        path.append(error.message.split("'")[1])
+    return ".".join(path)
 
 
 def _parameter(parameter: Parameter) -> Schema:
@@ -263,7 +279,7 @@ def _value(schema: Schema, value: Any) -> Any:
     """A value with its fields filled in. In elements of lists, no defaults are filled in."""
     if value is not None and "properties" in schema:
         return _filled(schema["properties"], value)
-    if "properties" in schema.get("items", {}):
+    if value is not None and "properties" in schema.get("items", {}):
         known = schema["items"]["properties"]
         return [{name: item[name] for name in known if name in item} for item in value]
     return value

@@ -12,8 +12,9 @@ from typing import Any
 from horde_proxy.private_horde import accounts
 from horde_proxy.private_horde.accounts import Payer
 from horde_proxy.private_horde.errors import refusal, shared_key_not_found
+from horde_proxy.private_horde.image_needs import ImageNeeds
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import HordeAccount, HordeSharedKey, TextRequest
+from horde_proxy.private_horde.records import IMAGE, HordeAccount, HordeSharedKey, TextRequest
 
 MOST_KEYS, MOST_KEYS_TRUSTED, MOST_KEYS_EDUCATION = 3, 10, 1000
 """Shared keys of one account (contract: user.py)."""
@@ -65,12 +66,24 @@ def _check(op: Operation, key: HordeSharedKey, request: TextRequest) -> None:
     if key.requests_left < 1:
         reason = f"This shared key has sent all of its {key.max_requests} requests."
         raise refusal("SharedKeyLimitExceeded", reason=reason)
+    if request.kind == IMAGE:
+        _check_image(key, ImageNeeds.of(request))
     if 0 <= key.max_text_tokens < request.max_length:
         reason = (
             f"This shared key allows at most {key.max_text_tokens} tokens for each request, and "
             f"this one needs {request.max_length}."
         )
         raise refusal("SharedKeyLimitExceeded", reason=reason)
+
+
+def _check_image(key: HordeSharedKey, needs: ImageNeeds) -> None:
+    for name, most, needed in (
+        ("pixels", key.max_image_pixels, needs.pixels),
+        ("steps", key.max_image_steps, needs.plain_steps),
+    ):
+        if 0 <= most < needed:
+            reason = f"This shared key allows at most {most} {name}, and this image needs {needed}."
+            raise refusal("SharedKeyLimitExceeded", reason=reason)
 
 
 def find(op: Operation, key_id: str) -> HordeSharedKey:

@@ -20,7 +20,7 @@ from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.growing_texts import GrowingTexts, TooManyStreams
 from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.operation import Begin, Operation
-from horde_proxy.private_horde.records import GrowingText, Job, StoredGeneration, TextRequest
+from horde_proxy.private_horde.records import TEXT, GrowingText, Job, StoredGeneration, TextRequest
 from horde_proxy.private_horde.shared_texts import SharedTexts
 from horde_proxy.private_horde.signals import QUEUE, Signals, request_topic
 from horde_proxy.private_horde.text_stream import RequestState, StreamEvent, TextStream
@@ -229,7 +229,7 @@ class Streams:
     def _state(self, request_id: str) -> RequestState:
         """What a stream shows of a request. Raises RequestNotFound."""
         with self._reading() as op:
-            request = queue.find(op, request_id)
+            request = queue.find(op, request_id, TEXT)
             has_jobs = request.processing or request.finished
             jobs = op.tx.find(Job, request_id=request.id) if has_jobs else []
             slots = {job.id: job.slot for job in jobs}

@@ -9,7 +9,11 @@ from __future__ import annotations
 from horde_proxy.aihorde import kudos
 from horde_proxy.private_horde import balances
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import HordeAccount, Worker
+from horde_proxy.private_horde.records import ALCHEMY, IMAGE, HordeAccount, Worker
+
+_IMAGE_KUDOS, _MODEL_KUDOS, _LORA_KUDOS, _ALCHEMY_KUDOS = 50.0, 2.0, 30.0, 40.0
+"""What UPTIME_SECONDS of an image worker earn, with what for each model and for LoRAs, and what
+those of an alchemist do (horde-api-2.md, section 4)."""
 
 
 def count(worker: Worker, silence: float, offline_after: float) -> None:
@@ -32,13 +36,22 @@ def pay(op: Operation, worker_id: str, owner_id: int) -> None:
     worker = op.tx.lock(Worker, worker_id)
     if owner is None or worker is None or not is_due(worker):
         return
-    amount = kudos.uptime_reward(
-        worker.max_context_length,
-        size=op.rules.sizes.largest(worker.models),
-        validated=worker.validated,
-    )
+    amount = _reward(op, worker)
     worker.rewarded_uptime = worker.uptime
     worker.kudos += amount
     worker.uptime_kudos += amount
     op.tx.save(worker)
     balances.earn(op, owner, amount, balances.UPTIME)
+
+
+def _reward(op: Operation, worker: Worker) -> float:
+    if worker.kind == IMAGE:
+        has_loras = bool(worker.abilities.get("allow_lora"))
+        return _IMAGE_KUDOS + _MODEL_KUDOS * len(worker.models) + _LORA_KUDOS * has_loras
+    if worker.kind == ALCHEMY:
+        return _ALCHEMY_KUDOS
+    return kudos.uptime_reward(
+        worker.max_context_length,
+        size=op.rules.sizes.largest(worker.models),
+        validated=worker.validated,
+    )

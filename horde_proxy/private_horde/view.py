@@ -19,7 +19,7 @@ from horde_proxy.private_horde.forecast import Forecast
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.online import OnlineWorkers
 from horde_proxy.private_horde.queue_order import order_of
-from horde_proxy.private_horde.records import Job, TextRequest, Worker
+from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, Job, TextRequest, Worker
 from horde_proxy.private_horde.store.base import Store
 
 R = TypeVar("R")
@@ -29,6 +29,47 @@ _FORECAST_SECONDS = 1.0
 
 _STEP = 1e-6
 """Seconds between two requests of one moment. A double has room for four such steps in 2026."""
+
+
+class _KindQueue:
+    """The open requests of one kind. Its owner holds the lock."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.waiting: list[TextRequest] = []
+        self.waiting_of: Counter[int] = Counter()
+        self.results = self.work = 0
+        self.forecast: Forecast | None = None
+        self.forecast_at = 0.0
+
+    def replace(self, requests: Iterable[TextRequest]) -> None:
+        """Take these open requests instead of those that are here."""
+        mine = [request for request in requests if request.kind == self.kind]
+        self.waiting = sorted((r for r in mine if r.queued), key=order_of)
+        self.waiting_of.clear()
+        self.results = self.work = 0
+        for request in mine:
+            self.count(request, 1)
+
+    def count(self, request: TextRequest, sign: int) -> None:
+        """Count an open request that came (1) or went (-1)."""
+        self.waiting_of[request.account_id] += sign * request.waiting
+        self.results += sign * request.waiting * request.queued
+        self.work += sign * request.waiting * request.work * request.queued
+
+    def put(self, request: TextRequest, was_queued: bool) -> None:
+        """Take the newest state of a request into the list of those that wait."""
+        if was_queued != request.queued:
+            if request.queued:
+                insort(self.waiting, request, key=order_of)
+            else:
+                del self.waiting[self.place(request)]
+        elif request.queued:
+            self.waiting[self.place(request)] = request
+
+    def place(self, request: TextRequest) -> int:
+        """The number of requests before it. O(log n)."""
+        return bisect_left(self.waiting, request.order, key=order_of)
 
 
 class QueueView:
@@ -41,14 +82,10 @@ class QueueView:
         self.workers = OnlineWorkers(offline_after, sizes)
         self._open: dict[str, TextRequest] = {}
         self._of_account: dict[int, dict[str, TextRequest]] = {}
-        self._waiting_of: Counter[int] = Counter()
-        self._waiting: list[TextRequest] = []
-        self._queued_results = self._queued_tokens = 0
+        self._queues = {kind: _KindQueue(kind) for kind in (TEXT, IMAGE, ALCHEMY)}
         self._last_queued = 0.0
         # (version of the workers, whether any fits) by request.
         self._possible: dict[str, tuple[int, bool]] = {}
-        self._forecast: Forecast | None = None
-        self._forecast_at = 0.0
         # Only one thread refreshes. What is committed meanwhile is applied again afterwards.
         self._refreshing = threading.Lock()
         self._refreshed_at: float | None = None
@@ -94,11 +131,10 @@ class QueueView:
         with self._lock:
             self._open.clear()
             self._of_account.clear()
-            self._waiting_of.clear()
-            self._queued_results = self._queued_tokens = 0
-            self._waiting = sorted((r for r in requests if r.queued), key=order_of)
+            for queue in self._queues.values():
+                queue.replace(requests)
             for request in requests:
-                self._add(request)
+                self._list(request)
             self._possible = {id: p for id, p in self._possible.items() if id in self._open}
             self.workers.replace(workers)
             self._apply(self._meanwhile)
@@ -113,32 +149,23 @@ class QueueView:
                 self.workers.put(record)
 
     def _put(self, request: TextRequest) -> None:
+        queue = self._queues[request.kind]
         old = self._open.pop(request.id, None)
         was_queued = old is not None and old.queued
         if old is not None:
             del self._of_account[old.account_id][old.id]
-            self._waiting_of[old.account_id] -= old.waiting
-            self._queued_results -= old.waiting * old.queued
-            self._queued_tokens -= old.waiting * old.max_length * old.queued
-        if was_queued != request.queued:
-            if request.queued:
-                insort(self._waiting, request, key=order_of)
-            else:
-                del self._waiting[bisect_left(self._waiting, request.order, key=order_of)]
-        elif request.queued:
-            self._waiting[bisect_left(self._waiting, request.order, key=order_of)] = request
+            queue.count(old, -1)
+        queue.put(request, was_queued)
         if request.open:
-            self._add(request)
+            self._list(request)
+            queue.count(request, 1)
         else:
             self._possible.pop(request.id, None)
 
-    def _add(self, request: TextRequest) -> None:
+    def _list(self, request: TextRequest) -> None:
         self._open[request.id] = request
         self._of_account.setdefault(request.account_id, {})[request.id] = request
-        self._waiting_of[request.account_id] += request.waiting
         self._last_queued = max(self._last_queued, request.queued_at)
-        self._queued_results += request.waiting * request.queued
-        self._queued_tokens += request.waiting * request.max_length * request.queued
 
     # Questions.
 
@@ -150,25 +177,26 @@ class QueueView:
         with self._lock:
             # Once the queue is empty, the time may go back as the clock did.
             went_back = now < self._last_queued - 1.0
-            if self._waiting or not went_back:
+            if any(queue.waiting for queue in self._queues.values()) or not went_back:
                 now = max(now, self._last_queued + _STEP)
             self._last_queued = now
             return self._last_queued
 
     def position(self, request: TextRequest) -> int:
-        """A request's place in the whole queue, from 1; 0 if it is not waiting. O(log n)."""
+        """A request's place in the queue of its kind, from 1; 0 if it is not waiting. O(log n)."""
         if not request.queued:
             return 0
         with self._lock:
-            return bisect_left(self._waiting, request.order, key=order_of) + 1
+            return self._queues[request.kind].place(request) + 1
 
     def wait_time(self, request: TextRequest, running: Iterable[Job], now: float) -> int:
         """Seconds until all results should be there, by a forecast that is at most a second old."""
         with self._lock:
-            forecast = self._forecast
-            if forecast is None or abs(now - self._forecast_at) >= _FORECAST_SECONDS:
-                forecast = self._forecast = Forecast(self._waiting, self.workers)
-                self._forecast_at = now
+            queue = self._queues[request.kind]
+            forecast = queue.forecast
+            if forecast is None or abs(now - queue.forecast_at) >= _FORECAST_SECONDS:
+                forecast = queue.forecast = Forecast(queue.waiting, self.workers, queue.kind)
+                queue.forecast_at = now
             return forecast.wait_time(request, running, now)
 
     def any_fits(self, request: TextRequest) -> bool:
@@ -182,38 +210,40 @@ class QueueView:
                     self._possible[request.id] = (self.workers.version, possible)
             return possible
 
-    def waiting_results(self, account_id: int, models: set[str] | None = None) -> int:
-        """The results of an account that no worker has popped yet.
+    def waiting_results(
+        self, account_id: int, models: set[str] | None = None, kind: str = TEXT
+    ) -> int:
+        """The results of an account and a kind that no worker has popped yet.
 
         With `models`, only of its requests that name one of them.
         """
         with self._lock:
             if not models:
-                return self._waiting_of[account_id]
+                return self._queues[kind].waiting_of[account_id]
             requests = self._of_account.get(account_id, {}).values()
-            return sum(r.waiting for r in requests if not models.isdisjoint(r.models))
+            return sum(
+                r.waiting for r in requests if r.kind == kind and not models.isdisjoint(r.models)
+            )
 
-    def load(self) -> tuple[int, int]:
-        """(results that no worker has popped yet, threads of the online workers)."""
+    def load(self, kind: str = TEXT) -> tuple[int, int]:
+        """(results of a kind that no worker has popped yet, threads of its online workers)."""
         with self._lock:
-            return self._queued_results, self.workers.threads()
+            return self._queues[kind].results, self.workers.threads(kind)
 
     def read(self, question: Callable[[QueueView], R]) -> R:
         """The answer of a function that reads `workers` and `open_requests`."""
         with self._lock:
             return question(self)
 
-    @property
-    def open_requests(self) -> Iterable[TextRequest]:
-        """The open requests; for `read`."""
-        return self._open.values()
+    def open_requests(self, kind: str) -> list[TextRequest]:
+        """The open requests of a kind; for `read`."""
+        return [request for request in self._open.values() if request.kind == kind]
 
-    @property
-    def queued_results(self) -> int:
-        """The results that no worker has popped yet; for `read`."""
-        return self._queued_results
+    def waiting_requests(self, kind: str) -> Sequence[TextRequest]:
+        """The requests of a kind that wait, in order; for `read`."""
+        return self._queues[kind].waiting
 
-    @property
-    def queued_tokens(self) -> int:
-        """The tokens of the results that no worker has popped yet; for `read`."""
-        return self._queued_tokens
+    def queued(self, kind: str) -> tuple[int, int]:
+        """(results of a kind that no worker has popped yet, their work); for `read`."""
+        queue = self._queues[kind]
+        return queue.results, queue.work

@@ -25,6 +25,7 @@ from horde_proxy.private_horde import responses, x_fields
 from horde_proxy.private_horde.errors import HordeError, too_fast
 from horde_proxy.private_horde.fleet_views import FLEET_ROUTES
 from horde_proxy.private_horde.horde import PrivateHorde
+from horde_proxy.private_horde.image_views import IMAGE_ROUTES
 from horde_proxy.private_horde.moderation_views import MODERATION_ROUTES
 from horde_proxy.private_horde.operations_views import OPERATIONS_ROUTES
 from horde_proxy.private_horde.people_views import PEOPLE_ROUTES
@@ -45,7 +46,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # "host:port:version", as in the real horde. Here, there is only one node.
 _NODE = f"private-horde:80:{responses.VERSION}"
 
-_NO_ROUTE = "There is no such route here: this horde serves texts only."
+_NO_ROUTE = "There is no such route here."
 
 _NO_DATABASE = "The horde's database does not answer. Send the request again in some seconds."
 
@@ -173,11 +174,11 @@ def _text_totals(horde: PrivateHorde) -> tuple[Any, int]:
 
 
 def _image_models(horde: PrivateHorde) -> tuple[Any, int]:
-    return responses.image_models(), 200
+    return horde.image_models(), 200
 
 
 def _image_totals(horde: PrivateHorde) -> tuple[Any, int]:
-    return responses.image_totals(), 200
+    return horde.image_totals(), 200
 
 
 _ROUTES = (
@@ -193,6 +194,7 @@ _ROUTES = (
     HordeRoute("/stats/text/totals", {"GET": _text_totals}),
     HordeRoute("/stats/img/models", {"GET": _image_models}),
     HordeRoute("/stats/img/totals", {"GET": _image_totals}),
+    *IMAGE_ROUTES,
     *PEOPLE_ROUTES,
     *FLEET_ROUTES,
     *MODERATION_ROUTES,

@@ -12,10 +12,11 @@ import json
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from horde_proxy.private_horde import responses
+from horde_proxy.private_horde import image_responses, responses
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
+    IMAGE,
     NEW,
     Job,
     StoredGeneration,
@@ -67,10 +68,15 @@ def body(op: Operation, call: WebhookCall) -> bytes | None:
     None if the result is gone: the request was cancelled, or has expired.
     """
     generation = op.tx.get(StoredGeneration, call.job_id)
-    if generation is None:
+    request = op.tx.get(TextRequest, call.request_id)
+    if generation is None or request is None:
         return None
+    if request.kind == IMAGE:
+        result = image_responses.generation(op, request, generation, request.needs["base"])
+    else:
+        result = responses.generation(generation)
     fields = {
-        **responses.generation(generation),
+        **result,
         "id": call.job_id,
         "request": call.request_id,
         "kudos": call.kudos,

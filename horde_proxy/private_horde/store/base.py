@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from horde_proxy.private_horde.records import TextRequest, UseCount, Worker
+from horde_proxy.private_horde.records import TEXT, TextRequest, UseCount, Worker
 
 if TYPE_CHECKING:
     from horde_proxy.database.engine import Database
@@ -94,9 +94,9 @@ class Tx(ABC):
 
     @abstractmethod
     def waiting(
-        self, models: Sequence[str], account_id: int | None = None
+        self, models: Sequence[str], account_id: int | None = None, kind: str = TEXT
     ) -> Iterator[TextRequest]:
-        """The queued requests, in order, that name one of these models or none.
+        """The queued requests of a kind, in order, that name one of these models or none.
 
         Of one account, or of all. They are read as they are needed, a page at a time.
         """
@@ -120,6 +120,10 @@ class Tx(ABC):
     @abstractmethod
     def due_after(self, kind: type[R], time: float) -> list[R]:
         """The records that are due after this time."""
+
+    @abstractmethod
+    def total(self, kind: type[Any], name: str) -> int:
+        """The sum of a field over all records of a kind that are stored."""
 
     @abstractmethod
     def count_use(self, use: UseCount) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from horde_proxy.private_horde import records
 from horde_proxy.private_horde.address_timeouts import AddressTimeout
+from horde_proxy.private_horde.stored_pictures import PictureBytes, StoredPicture
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,14 @@ _ACCOUNT_COUNTERS = (
     "recurring",
     "awarded",
     "escrow",
+    "images_requested",
+    "pixelsteps_requested",
+    "images_made",
+    "pixelsteps_made",
+    "forms_requested",
+    "forms_made",
 )
-_WORKER_COUNTERS = ("uptime", "fulfilled", "uncompleted", "kudos", "uptime_kudos")
+_WORKER_COUNTERS = ("uptime", "fulfilled", "uncompleted", "kudos", "uptime_kudos", "work_done")
 
 # In the order in which a commit writes them: accounts and workers, which many transactions change,
 # come late, so that they are locked for a short time only.
@@ -75,6 +82,8 @@ _ALL = (
     Kind(records.Job, indexes=("request_id",), due="deadline"),
     Kind(records.GrowingText, ("request_id", "slot"), indexes=("request_id",)),
     Kind(records.StoredGeneration, ("job_id",), indexes=("request_id",)),
+    Kind(StoredPicture, indexes=("request_id",)),
+    Kind(PictureBytes),
     Kind(
         records.AccountKey,
         ("digest",),

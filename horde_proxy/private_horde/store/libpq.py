@@ -4,8 +4,8 @@
 
 A horde sends thousands of statements a second. psycopg's cursors, which know any type and any way
 to wait, take 50 us of Python for a statement, and so does each exchange of its own. Here a value is
-text, number, bool or None, as the columns of `tables` are. psycopg opens the connection, and its
-module `pq` is libpq. It knows no record and no transaction.
+text, number, bool, bytes or None, as the columns of `tables` are. psycopg opens the connection, and
+its module `pq` is libpq. It knows no record and no transaction.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ def encoded(value: Any) -> bytes | None:
     if isinstance(value, str):
         # A text of PostgreSQL holds no NUL, and libpq would end it there.
         return value.replace("\0", "\ufffd").encode()
+    if isinstance(value, bytes):
+        # The text of a BYTEA, as its documentation writes it: \\x00ff.
+        return b"\\x" + value.hex().encode()
     return repr(value).encode()
 
 

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from heapq import heappop, heappush
 from typing import Any, TypeVar
 
-from horde_proxy.private_horde.queue_order import merged, order_of
-from horde_proxy.private_horde.records import NEW, TextRequest, UseCount, Worker
+from horde_proxy.private_horde.queue_order import merged, order_of, queue_name, queues_of
+from horde_proxy.private_horde.records import NEW, TEXT, TextRequest, UseCount, Worker
 from horde_proxy.private_horde.store.base import KeyTaken, Observer, Store, Tx, Wake
 from horde_proxy.private_horde.store.kinds import KINDS, Kind
 
@@ -80,7 +80,7 @@ def _move(index: dict[Any, dict[Any, None]], key: Any, before: Any, after: Any) 
 
 
 class _Waiting:
-    """The queued requests, in order, by model and by account and model; "" is any model."""
+    """The queued requests, in order, by queue, and by account and queue."""
 
     def __init__(self) -> None:
         self.lists: dict[tuple[int | None, str], list[TextRequest]] = {}
@@ -107,9 +107,9 @@ class _Waiting:
 
 
 def _lists_of(request: TextRequest) -> Iterator[tuple[int | None, str]]:
-    for model in set(request.models) or ("",):
-        yield None, model
-        yield request.account_id, model
+    for name in queues_of(request):
+        yield None, name
+        yield request.account_id, name
 
 
 class MemoryStore(Store):
@@ -252,10 +252,11 @@ class MemoryTx(Tx):
         self.deleted.append(record)
 
     def waiting(
-        self, models: Sequence[str], account_id: int | None = None
+        self, models: Sequence[str], account_id: int | None = None, kind: str = TEXT
     ) -> Iterator[TextRequest]:
         lists = self._store.waiting.lists
-        queues = [lists.get((account_id, model), ()) for model in ("", *models)]
+        names = dict.fromkeys(queue_name(kind, model) for model in ("", *models))
+        queues = [lists.get((account_id, name), ()) for name in names]
         filled = [queue for queue in queues if queue]
         if len(filled) == 1:
             return iter(filled[0])
@@ -301,6 +302,9 @@ class MemoryTx(Tx):
         records = (self.get(kind, key) for key in dict.fromkeys(late))
         name = str(rows.kind.due)
         return [r for r in records if r is not None and (getattr(r, name) or 0.0) > time]
+
+    def total(self, kind: type[Any], name: str) -> int:
+        return sum(getattr(record, name) for record in list(self._store.rows[kind].by_key.values()))
 
     def count_use(self, use: UseCount) -> None:
         record = self.get(UseCount, KINDS[UseCount].key_of(use))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from horde_proxy.printable import encodable
-from horde_proxy.private_horde.queue_order import merged
-from horde_proxy.private_horde.records import NEW, TextRequest, UseCount, Worker
+from horde_proxy.private_horde.queue_order import merged, queue_name, queues_of
+from horde_proxy.private_horde.records import NEW, TEXT, TextRequest, UseCount, Worker
 from horde_proxy.private_horde.store.base import KeyTaken, Tx
 from horde_proxy.private_horde.store.kinds import KINDS
 from horde_proxy.private_horde.store.statements import RECORD_SQL, Row
@@ -324,7 +324,7 @@ class SqlTx(Tx):
             "rank": request.rank,
             "queued_at": request.queued_at,
         }
-        for model in dict.fromkeys(map(encodable, request.models)) or ("",):
+        for model in dict.fromkeys(map(encodable, queues_of(request))):
             self._writes.append((_ENLIST, {"model": model, **row}))
 
     def _relist(self, request: TextRequest, row: dict[str, Any]) -> None:
@@ -339,10 +339,10 @@ class SqlTx(Tx):
     # Queries.
 
     def waiting(
-        self, models: Sequence[str], account_id: int | None = None
+        self, models: Sequence[str], account_id: int | None = None, kind: str = TEXT
     ) -> Iterator[TextRequest]:
         self.flush()
-        names = dict.fromkeys(["", *map(encodable, models)])
+        names = dict.fromkeys(encodable(queue_name(kind, model)) for model in ("", *models))
         # To look whether anybody waits for these models costs as much as a page of some of them.
         wanted = list(names) if len(names) <= _FEW else self._wanted(list(names), account_id)
         first = _PAGES[0]
@@ -409,6 +409,13 @@ class SqlTx(Tx):
         sql = RECORD_SQL[kind]
         text = sql.select(f"WHERE {sql.kind.due} > :time ORDER BY id")
         return self._hold_all(kind, self._driver.rows(text, {"time": time}))
+
+    def total(self, kind: type[Any], name: str) -> int:
+        self.flush()
+        sql = RECORD_SQL[kind]
+        assert name in sql.names
+        [[total]] = self._driver.rows(f"SELECT SUM({name}) FROM {sql.table}", {})
+        return int(total or 0)
 
     def use_by_model(self, width: int, after: float) -> dict[str, tuple[int, int]]:
         self.flush()

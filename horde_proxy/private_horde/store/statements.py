@@ -58,6 +58,9 @@ class RecordSql:
                 self._dumps[name] = json.dumps
                 read = _tuple if get_origin(hint) is tuple else json.loads
                 self._loads.append((position, read))
+            elif hint is bytes:
+                # A driver may give a view of its own memory.
+                self._loads.append((position, bytes))
             elif hint is bool:
                 # SQLite has no booleans, only 0 and 1.
                 self._loads.append((position, bool))

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from horde_proxy.database.migrations import Schema
 from horde_proxy.private_horde import records
 from horde_proxy.private_horde.address_timeouts import AddressTimeout
+from horde_proxy.private_horde.stored_pictures import PictureBytes, StoredPicture
 
 TABLES: Mapping[type[Any], str] = {
     records.HordeAccount: "horde_accounts",
@@ -37,11 +38,13 @@ TABLES: Mapping[type[Any], str] = {
     records.NewsItem: "horde_news",
     records.HordeSetting: "horde_settings",
     AddressTimeout: "horde_address_timeouts",
+    StoredPicture: "horde_pictures",
+    PictureBytes: "horde_picture_bytes",
 }
 """The table of each kind of records."""
 
 WAITING = "horde_waiting"
-"""The queue's index: a row for each model of a queued request; the model "" is any."""
+"""The queue's index: a row for each queue of a queued request (see `queue_order.queue_name`)."""
 
 _NUMBER = {
     # AUTOINCREMENT: the number of a deleted account never comes back.
@@ -195,6 +198,42 @@ def _add_address_timeouts(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+_BYTES = {"sqlite": "BLOB", "postgresql": "BYTEA"}
+_NEW_COUNTERS = (
+    "images_requested",
+    "pixelsteps_requested",
+    "images_made",
+    "pixelsteps_made",
+    "forms_requested",
+    "forms_made",
+)
+
+
+def _add_images(connection: Connection) -> None:
+    """Version 5: images and alchemy, with their workers and their pictures."""
+    data = _BYTES[connection.dialect.name]
+    for statement in (
+        "ALTER TABLE horde_requests ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'",
+        "ALTER TABLE horde_requests ADD COLUMN needs TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE horde_workers ADD COLUMN kind TEXT NOT NULL DEFAULT 'text'",
+        "ALTER TABLE horde_workers ADD COLUMN abilities TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE horde_workers ADD COLUMN work_done BIGINT NOT NULL DEFAULT 0",
+        *(
+            f"ALTER TABLE horde_accounts ADD COLUMN {name} BIGINT NOT NULL DEFAULT 0"
+            for name in _NEW_COUNTERS
+        ),
+        "CREATE TABLE horde_pictures (id TEXT PRIMARY KEY, request_id TEXT NOT NULL, "
+        "type TEXT NOT NULL, size BIGINT NOT NULL, width BIGINT NOT NULL, "
+        "height BIGINT NOT NULL, created FLOAT NOT NULL)",
+        "CREATE INDEX horde_pictures_request ON horde_pictures (request_id)",
+        "CREATE INDEX horde_pictures_created ON horde_pictures (created, id)",
+        # Apart from what is looked through to find the oldest pictures.
+        f"CREATE TABLE horde_picture_bytes (id TEXT PRIMARY KEY, data {data} NOT NULL)",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 SCHEMA = Schema(
-    "private_horde", [_create_tables, _add_growing_texts, _add_chats, _add_address_timeouts]
+    "private_horde",
+    [_create_tables, _add_growing_texts, _add_chats, _add_address_timeouts, _add_images],
 )
