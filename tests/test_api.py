@@ -292,7 +292,10 @@ def test_in_strict_mode_it_is_refused(fields: dict[str, Any], param: str, code: 
     assert worker.payloads == []
 
 
-def test_an_image_that_the_question_is_about_is_refused(world: World) -> None:
+def test_an_image_that_the_question_is_about_is_refused_where_none_is_described(
+    world: World,
+) -> None:
+    world.configure(horde={"describe_images": False})
     worker = world.employ(Scripted("Hello there.<|im_end|>"))
     response = post(world.http(), messages=OLD_IMAGE[:1])
     assert response.status_code == 400

@@ -18,6 +18,31 @@ from horde_proxy.protocol.generation_request import (
 )
 from horde_proxy.protocol.openai_body import fields_left_out, openai_body
 
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+
+
+def test_pictures_are_parts_at_their_places() -> None:
+    parts = [
+        {"type": "text", "text": "a\n"},
+        {"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}},
+        {"type": "image_url", "image_url": {"url": "https://example.com/b.png"}},
+        {"type": "text", "text": "\nb"},
+    ]
+    body = {"model": "m", "messages": [{"role": "user", "name": "Ann", "content": parts}]}
+    request = replace(read_chat(body, keeps_pictures=True), source={})
+    assert openai_body(request)["messages"] == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Ann: a\n"},
+                {"type": "image_url", "image_url": {"url": PICTURE}},
+                {"type": "image_url", "image_url": {"url": "https://example.com/b.png"}},
+                {"type": "text", "text": "\nb"},
+            ],
+        }
+    ]
+
+
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}}
 CALL = ToolCall("call-1", "weather", '{"city": "Oslo"}')
 CHAT = GenerationRequest(

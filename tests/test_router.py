@@ -195,6 +195,22 @@ def test_the_lowest_priority_number_goes_first_however_busy_it_is() -> None:
     assert [name for name, _ in tried_in_order(Router([idle, busy]), "m")] == ["busy", "idle"]
 
 
+def test_a_candidate_that_sees_goes_first_but_no_fallback_does() -> None:
+    def seeing(*inputs: str) -> dict[str, Any]:
+        return {"architecture": {"input_modalities": list(inputs)}}
+
+    endpoints = [
+        Endpoint(Offering("a", "m", architecture=None)),
+        Endpoint(Offering("b", "m", architecture={"input_modalities": 1}), priority=1),
+        Endpoint(Offering("c", "m", **seeing("text", "image")), priority=2),
+        Endpoint(Offering("d", "other", **seeing("text", "image")), priority=0),
+    ]
+    router = Router(endpoints, fallbacks={"m": ["other"]}, chance=lambda: 0.0)
+    candidates = router.candidates("m")
+    candidates.prefer_seeing()
+    assert [candidate.endpoint.name for candidate, _ in candidates] == ["c", "a", "b", "d"]
+
+
 def test_within_a_priority_requests_are_shared_by_weight() -> None:
     one, two = endpoint(Proxying("one", "m")), endpoint(Proxying("two", "m"), weight=3)
     router = Router([one, two], chance=lambda: 0.5)

@@ -24,7 +24,13 @@ class _Chat:
 
 
 def _read(body: Any, serving: ServingOptions) -> _Chat:
-    return _Chat((read_chat(body, max_n=serving.max_n, strict=serving.strict),))
+    request = read_chat(
+        body,
+        max_n=serving.max_n,
+        strict=serving.strict,
+        keeps_pictures=serving.keeps_pictures,
+    )
+    return _Chat((request,))
 
 
 def _fold(chat: _Chat, chunks: Sequence[Chunk]) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class ServingOptions:
 
     `strict`: parameters that cannot be honoured are refused. `completion_tokens`: max_tokens of
     a text completion that names none. `reattach`: a retry shares the answer of the request that
-    it repeats. `has_horde_pages`: a private horde has pages of its own below /page/horde.
+    it repeats. `keeps_pictures`: chats keep their pictures, for models that see and for
+    descriptions. `has_horde_pages`: a private horde has pages of its own below /page/horde.
     `public_url`: where clients reach this proxy, for links in answers.
     """
 
@@ -56,6 +57,7 @@ class ServingOptions:
     completion_tokens: int = 256
     max_upload: int = 512 * 1024 * 1024
     reattach: bool = True
+    keeps_pictures: bool = False
     version: str = ""
     has_horde_pages: bool = False
     public_url: str | None = None

@@ -6,7 +6,9 @@
       -> front.fold, or front.stream                                  one answer, or its events
 
 A stage is added here, never in a front. What happens while an answer is waited for is one loop,
-_items; below it are only the shared answer, the router and the upstream.
+_items; below it are only the shared answer, the router and the upstream. A chat with
+pictures goes to a candidate that sees, if there is one (try_proxy); else the horde that answers has
+them described first, within its stream, so that keep-alives and cancelling are those of any wait.
 """
 
 from __future__ import annotations

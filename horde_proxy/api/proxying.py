@@ -33,6 +33,7 @@ from horde_proxy.errors import (
     UpstreamFailed,
 )
 from horde_proxy.protocol import sse
+from horde_proxy.protocol.content_parts import shows_pictures
 from horde_proxy.protocol.usage import estimate_prompt
 from horde_proxy.protocol.usage_reader import UsageReader
 from horde_proxy.router import Candidates
@@ -142,6 +143,8 @@ def try_proxy(
         return None, None
     call = _proxy_request(_unambiguous(body), front.proxied_to, is_optional=front.is_optional)
     candidates = candidates_for(ctx, name)
+    if isinstance(body, JsonBody) and shows_pictures(body.document):
+        candidates.prefer_seeing()
     response = proxy(ctx, call, candidates)
     # Who is left here writes texts.
     return response, None if front.candidates else candidates

@@ -169,6 +169,7 @@ def _serving(settings: Config) -> ServingOptions:
         completion_tokens=settings.horde.default_completion_tokens,
         max_upload=server.max_upload,
         reattach=server.reattach,
+        keeps_pictures=settings.horde.describe_images,
         version=VERSION,
         has_horde_pages=settings.private_horde.enabled,
         public_url=server.public_url and server.public_url.rstrip("/"),

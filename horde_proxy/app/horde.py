@@ -59,6 +59,8 @@ _SHARED_BY_ALL_HORDES = (
     "guided_leaves",
     "placeholders",
     "chat_jobs",
+    "describe_images",
+    "describe_seconds",
 )
 """What the private horde takes over from [horde]: how chats are made into requests.
 
@@ -262,6 +264,8 @@ def _options(setup: _HordeSetup) -> HordeOptions:
         retries=horde.retries,
         max_kudos=horde.max_kudos_per_request,
         chat_jobs=horde.chat_jobs,
+        describe_images=horde.describe_images,
+        describe_seconds=horde.describe_seconds,
         accepts_callers_keys=_accepts_callers_keys(setup),
     )
 

@@ -65,6 +65,11 @@ class HordeSettings(Section):
     """The most values that guided filling asks for one by one; 0 turns it off."""
     chat_jobs: bool = True
     """Whether chats go as chats to workers of your own horde that know their model's template."""
+    describe_images: bool = True
+    """Whether the horde's alchemists describe the pictures in chats for models that see none.
+    `false`: older pictures are left out, and one in the newest message is a 400."""
+    describe_seconds: Seconds = 60
+    """Seconds that the descriptions of a chat's pictures may take; without them it goes on."""
     max_kudos_per_request: Annotated[float, Field(gt=0)] | None = None
     """The most kudos that one answer may cost."""
     placeholders: bool = True

@@ -51,12 +51,16 @@ class _ChatBody(SampledBody):
     response_format: Any = None
 
 
-def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> GenerationRequest:
+def read_chat(
+    body: Any, *, max_n: int = 4, strict: bool = False, keeps_pictures: bool = False
+) -> GenerationRequest:
     """The GenerationRequest in a decoded JSON body. Raises InvalidRequest with param and code.
 
     `max_n`: the most choices allowed. `strict`: what cannot be used is refused, instead of being
-    left out with a warning.
+    left out with a warning. `keeps_pictures`: messages have their pictures, which whoever answers
+    looks at, has described, or leaves out; strict reading refuses them all the same.
     """
+    keeps_pictures = keeps_pictures and not strict
     chat, leniency = validated(_ChatBody, body), Leniency(strict=strict)
     _check_modalities(chat, leniency)
     warn_of_unsupported(chat, _UNSUPPORTED, leniency)
@@ -64,7 +68,7 @@ def read_chat(body: Any, *, max_n: int = 4, strict: bool = False) -> GenerationR
     offered, is_legacy = _tools(chat, leniency)
     return replace(
         request,
-        messages=read_messages(chat.messages, leniency),
+        messages=read_messages(chat.messages, leniency, keeps_pictures=keeps_pictures),
         # The newer name wins: clients that send both send the older one for older servers.
         max_tokens=positive(chat, "max_completion_tokens", leniency) or request.max_tokens,
         tools=offered.tools,

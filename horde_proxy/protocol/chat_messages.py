@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator
 
 from horde_proxy.protocol.content_parts import Content, ContentReader, has_results
-from horde_proxy.protocol.generation_request import Message, ToolCall
+from horde_proxy.protocol.generation_request import Message, MessagePicture, ToolCall
 from horde_proxy.protocol.leniency import Leniency
 from horde_proxy.protocol.sampled_body import MOST_ELEMENTS, LenientModel, Objects
 from horde_proxy.protocol.tool_call_shapes import read_call, text_id
@@ -55,13 +55,29 @@ class ChatMessage(LenientModel):
     audio: Any = None
 
 
-def read_messages(messages: Sequence[ChatMessage], leniency: Leniency) -> tuple[Message, ...]:
-    """The messages. Raises InvalidRequest for what the answer cannot do without."""
+def read_messages(
+    messages: Sequence[ChatMessage], leniency: Leniency, *, keeps_pictures: bool = False
+) -> tuple[Message, ...]:
+    """The messages. Raises InvalidRequest for what the answer cannot do without.
+
+    `keeps_pictures`: pictures are none of that; they stay beside the notes in the text.
+    """
     current = _current(messages)
+    readers = (
+        ContentReader(
+            f"messages.[{index}].content",
+            leniency,
+            is_current=index == current,
+            is_result=message.role in _TOOLS,
+            has_calls=message.role == "assistant",
+            keeps_pictures=keeps_pictures,
+        )
+        for index, message in enumerate(messages)
+    )
     return tuple(
         neutral
-        for index, message in enumerate(messages)
-        for neutral in _read(message, index, leniency, is_current=index == current)
+        for index, (message, reader) in enumerate(zip(messages, readers, strict=True))
+        for neutral in _read(message, index, reader)
     )
 
 
@@ -85,29 +101,20 @@ def _current(messages: Sequence[ChatMessage]) -> int | None:
     return None if follows_result else index
 
 
-def _read(
-    message: ChatMessage, index: int, leniency: Leniency, *, is_current: bool
-) -> Iterator[Message]:
+def _read(message: ChatMessage, index: int, reader: ContentReader) -> Iterator[Message]:
     """The message, and before or after it the results of tools that it contains."""
-    param = f"messages.[{index}]"
+    param, leniency = f"messages.[{index}]", reader.leniency
     if message.role in _SPEAKERS and "content" not in message.model_fields_set:
         raise missing_parameter(f"{param}.content")
     is_assistant = message.role == "assistant"
-    reader = ContentReader(
-        f"{param}.content",
-        leniency,
-        is_current=is_current,
-        is_result=message.role in _TOOLS,
-        has_calls=is_assistant,
-    )
     content = reader.read(_content(message))
     for part in _media_beside(message):
         reader.add(part, param, content)
     name = _name(message, param, leniency)
     if is_assistant:
         calls = _with_others(list(_calls(message, param, leniency)), content.calls)
-        spoken = _spoken(name, content)
-        yield Message("assistant", spoken, calls, reasoning=_reasoning(message))
+        spoken, pictures = _spoken(name, content)
+        yield Message("assistant", spoken, calls, reasoning=_reasoning(message), pictures=pictures)
     # Anthropic's user messages begin with the results of the calls before them.
     yield from content.results
     if not is_assistant and (content.texts or not content.results):
@@ -129,7 +136,8 @@ def _reasoning(message: ChatMessage) -> str:
 def _media_beside(message: ChatMessage) -> Iterator[Mapping[str, Any]]:
     """What a message has beside its content, as parts: Ollama's images, OpenAI's spoken answers."""
     if isinstance(message.images, list):
-        yield from [{"type": "image"}] * len(message.images[:MOST_ELEMENTS])
+        for image in message.images[:MOST_ELEMENTS]:
+            yield {"type": "image", "image": image}
     if message.audio:
         yield {"type": "audio"}
 
@@ -137,16 +145,20 @@ def _media_beside(message: ChatMessage) -> Iterator[Mapping[str, Any]]:
 def _other_turn(message: ChatMessage, name: str | None, content: Content) -> Message:
     """A turn of anyone but the assistant."""
     if message.role == "user":
-        return Message("user", _spoken(name, content))
+        spoken, pictures = _spoken(name, content)
+        return Message("user", spoken, pictures=pictures)
     if message.role in _TOOLS:
-        return Message("tool", content.text, tool_call_id=message.tool_call_id or name)
+        call_id = message.tool_call_id or name
+        return Message("tool", content.text, tool_call_id=call_id, pictures=content.placed())
     # "developer" is OpenAI's newer name of the system role. No open model knows it.
-    return Message("system", content.text)
+    return Message("system", content.text, pictures=content.placed())
 
 
-def _spoken(name: str | None, content: Content) -> str:
+def _spoken(name: str | None, content: Content) -> tuple[str, tuple[MessagePicture, ...]]:
+    """(what somebody of this name says, with which pictures)."""
     # SillyTavern sends the speakers of a group chat as names, but templates have no names.
-    return f"{name}: {content.text}" if name else content.text
+    before = f"{name}: " if name else ""
+    return before + content.text, content.placed(len(before))
 
 
 def _name(message: ChatMessage, param: str, leniency: Leniency) -> str | None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.errors import InvalidRequest
-from horde_proxy.protocol.generation_request import Message, ToolCall
+from horde_proxy.protocol.generation_request import Message, MessagePicture, ToolCall
 from horde_proxy.protocol.leniency import Leniency, plain_name
+from horde_proxy.protocol.picture_parts import picture_url
 from horde_proxy.protocol.sampled_body import MOST_ELEMENTS
 from horde_proxy.protocol.tool_call_shapes import json_text, read_call, text_id
 from horde_proxy.protocol.validation import invalid_type, missing_parameter
@@ -69,9 +70,13 @@ _LEAST_MEDIA = 1000
 
 @dataclass
 class Content:
-    """What a message contains. `results` are tool turns; `texts` follow each other as lines."""
+    """What a message contains. `results` are tool turns; `texts` follow each other as lines.
+
+    `pictures` are data URLs and links, by the index of the text that holds the picture's place.
+    """
 
     texts: list[str] = field(default_factory=list)
+    pictures: dict[int, str] = field(default_factory=dict)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[Message] = field(default_factory=list)
 
@@ -79,6 +84,16 @@ class Content:
     def text(self) -> str:
         """All texts."""
         return "\n".join(self.texts)
+
+    def placed(self, offset: int = 0) -> tuple[MessagePicture, ...]:
+        """The pictures with their places in a text that has `offset` characters before ours."""
+        pictures, start = [], offset
+        for index, text in enumerate(self.texts):
+            end = start + len(text)
+            if index in self.pictures:
+                pictures.append(MessagePicture(start, end, self.pictures[index]))
+            start = end + 1
+        return tuple(pictures)
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,7 @@ class ContentReader:
     `is_current`: the message is what the answer is about, so what cannot be read is refused.
     Elsewhere it becomes a note such as "[image left out]", and a warning. `is_result`: the content
     is a tool's, which may be any JSON. `has_calls`: an assistant's content, which may call tools.
+    `keeps_pictures`: pictures stay beside their notes, for models that see and for descriptions.
     `is_nested`: the content is a result among the parts of another content; there are none in it,
     which could else be nested without end.
     """
@@ -98,6 +114,7 @@ class ContentReader:
     is_result: bool = False
     has_calls: bool = False
     is_nested: bool = False
+    keeps_pictures: bool = False
 
     def read(self, value: Any) -> Content:
         """The content in a string, a part or a list of parts. Raises InvalidRequest."""
@@ -144,11 +161,21 @@ class ContentReader:
             self._add_call(part, param, content)
         elif kind == "result" and not self.is_nested:
             content.results.append(self._result(part, param))
-        elif kind in _MEDIA:
-            self._leave_out(part, f"{kind} left out")
-            content.texts.append(f"[{kind} left out]")
+        elif kind is not None and kind in _MEDIA:
+            self._add_media(part, kind, content)
         elif kind != "reasoning":
             self._read_unknown(part, content)
+
+    def _add_media(self, part: Mapping[str, Any], kind: str, content: Content) -> None:
+        """A note of what is left out; a picture may be kept beside it."""
+        may_be_picture = self.keeps_pictures and kind in ("image", "file")
+        url = picture_url(part, is_file=kind == "file") if may_be_picture else None
+        if url is None:
+            self._leave_out(part, f"{kind} left out")
+        else:
+            kind = "image"
+            content.pictures[len(content.texts)] = url
+        content.texts.append(f"[{kind} left out]")
 
     def _add_call(self, part: Mapping[str, Any], param: str, content: Content) -> None:
         call = read_call(part, param)
@@ -161,12 +188,23 @@ class ContentReader:
     def _result(self, part: Mapping[str, Any], param: str) -> Message:
         """A tool's turn: Anthropic has its text in `content`, responses have it in `output`."""
         key = "content" if "content" in part else "output"
-        reader = ContentReader(f"{param}.{key}", self.leniency, is_result=True, is_nested=True)
-        text = reader.read(part.get(key)).text
+        reader = ContentReader(
+            f"{param}.{key}",
+            self.leniency,
+            is_result=True,
+            is_nested=True,
+            keeps_pictures=self.keeps_pictures,
+        )
+        content = reader.read(part.get(key))
         # Anthropic's is_error is all that tells a failure from a result.
-        text = f"Error: {text}" if part.get("is_error") is True else text
+        before = "Error: " if part.get("is_error") is True else ""
         call_id = text_id(part.get("tool_use_id")) or text_id(part.get("call_id"))
-        return Message("tool", text, tool_call_id=call_id)
+        return Message(
+            "tool",
+            before + content.text,
+            tool_call_id=call_id,
+            pictures=content.placed(len(before)),
+        )
 
     def _read_unknown(self, part: Mapping[str, Any], content: Content) -> None:
         shown = plain_name(_type(part))
@@ -190,6 +228,28 @@ def has_results(value: Any) -> bool:
     return any(
         isinstance(element, dict) and PART_KINDS.get(_type(element)) == "result"
         for element in elements
+    )
+
+
+def shows_pictures(document: Any) -> bool:
+    """Whether a body has a picture in a message, by the types of its parts; it may be any JSON.
+
+    Chats and Anthropic's API have `messages`, responses `input`.
+    """
+    if not isinstance(document, dict):
+        return False
+    messages = document.get("messages") or document.get("input")
+    return any(map(_shows_picture, messages)) if isinstance(messages, list) else False
+
+
+def _shows_picture(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return False
+    content = message.get("content")
+    # Ollama's pictures are beside the content.
+    return bool(message.get("images")) or any(
+        isinstance(part, dict) and PART_KINDS.get(_own_type(part)) == "image"
+        for part in (content if isinstance(content, list) else ())
     )
 
 

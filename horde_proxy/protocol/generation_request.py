@@ -6,8 +6,8 @@ and how long that client waits, is upstreams.base.Caller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -39,6 +39,18 @@ class JsonFormat:
 
 
 @dataclass(frozen=True)
+class MessagePicture:
+    """A picture in a message. `url` is a data URL, or a link that nobody has followed.
+
+    In the message's text, a note holds its place from `start` to `end`: "[image left out]".
+    """
+
+    start: int
+    end: int
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Message:
     """One turn of a chat.
 
@@ -46,7 +58,7 @@ class Message:
     turn answers. `reasoning` is what the model thought before an assistant's turn: a server with
     the model's own template may show it the model again. `suffix` follows the text, and is not the
     client's: instructions of this proxy, or the beginning of the answer. So tags of the chat's
-    format stay tags in it, and only in it.
+    format stay tags in it, and only in it. `pictures` are in the order of their places in the text.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -55,6 +67,16 @@ class Message:
     tool_call_id: str | None = None
     suffix: str = ""
     reasoning: str = field(default="", compare=False)
+    pictures: tuple[MessagePicture, ...] = ()
+
+    def with_notes(self, notes: Sequence[str | None]) -> Message:
+        """The message without its pictures: each note is replaced, where there is another one."""
+        text = self.text
+        # From the last to the first: the places of the earlier ones stay right.
+        for picture, note in reversed(list(zip(self.pictures, notes, strict=True))):
+            if note is not None:
+                text = text[: picture.start] + note + text[picture.end :]
+        return replace(self, text=text, pictures=())
 
 
 @dataclass(frozen=True)
@@ -86,3 +108,8 @@ class GenerationRequest:
     json_format: JsonFormat | None = None
     raw: bool = False
     source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether a message has a picture that some models can look at."""
+        return any(message.pictures for message in self.messages)

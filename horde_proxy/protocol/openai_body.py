@@ -150,7 +150,7 @@ def _with_reasoning(message: Message) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    written: dict[str, Any] = {"role": message.role, "content": message.text}
+    written: dict[str, Any] = {"role": message.role, "content": _content(message)}
     if message.tool_calls:
         written["tool_calls"] = [
             {
@@ -163,6 +163,24 @@ def _message(message: Message) -> dict[str, Any]:
     if message.tool_call_id is not None:
         written["tool_call_id"] = message.tool_call_id
     return written
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """The text; or parts, in which each picture is at its place."""
+    if not message.pictures:
+        return message.text
+    parts: list[dict[str, Any]] = []
+    position = 0
+    for picture in message.pictures:
+        # The line ends before and after a picture's note are those between parts.
+        parts += _text_part(message.text[position : picture.start].removesuffix("\n"))
+        parts.append({"type": "image_url", "image_url": {"url": picture.url}})
+        position = picture.end + 1
+    return [*parts, *_text_part(message.text[position:])]
+
+
+def _text_part(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}] if text else []
 
 
 def _tools(request: GenerationRequest) -> dict[str, Any]:

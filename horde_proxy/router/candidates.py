@@ -47,6 +47,14 @@ class Candidate:
         """The best model by the name that clients see; None if the request names no model."""
         return self.endpoint.prefix + self.models[0] if self.models[0] else None
 
+    @property
+    def sees(self) -> bool:
+        """Whether the best model looks at pictures, as far as its endpoint says."""
+        architecture = self.endpoint.last_models().get(self.model or "", {}).get("architecture")
+        # The list is a foreign server's, so that it may hold anything.
+        inputs = architecture.get("input_modalities") if isinstance(architecture, dict) else None
+        return isinstance(inputs, list) and "image" in inputs
+
 
 class Candidates:
     """The candidates that were not tried yet. One thread uses it, for one request.
@@ -93,6 +101,12 @@ class Candidates:
                 self.put_back(candidate)
                 return
             yield candidate, attempt
+
+    def prefer_seeing(self) -> None:
+        """Put the candidates that look at pictures before the others for the same models."""
+        self._left = deque(
+            sorted(self._left, key=lambda other: other.is_fallback or not other.sees)
+        )
 
     def put_back(self, candidate: Candidate) -> None:
         """Keep a candidate that cannot proxy: the caller translates the request for it."""

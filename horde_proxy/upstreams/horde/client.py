@@ -162,7 +162,7 @@ class HordeClient:
         return self._list("status/models", {"type": kind, "model_state": "all"})
 
     def workers(self, kind: str = "text") -> list[dict[str, Any]]:
-        """GET workers for text or image."""
+        """GET workers for text, image or interrogation."""
         return self._list("workers", {"type": kind})
 
     def model_stats(self, kind: str = "text") -> dict[str, Any]:

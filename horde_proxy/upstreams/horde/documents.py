@@ -168,6 +168,8 @@ class KindDocuments:
 class HordeDocuments:
     """All documents of one horde. Nothing is fetched before its first use.
 
+    `alchemists` are the workers that look at pictures.
+
     `ttl` (s) is for what changes fast, `stats_ttl` (s) for all else. `name` is the horde's
     endpoint, for the metrics.
     """
@@ -199,6 +201,7 @@ class HordeDocuments:
 
         slow_ttl = ttl if stats_ttl is None else stats_ttl
         self._shared = shared
+        self.alchemists = live(_alchemists(client, ttl, name))
         self._by_kind = {
             kind: KindDocuments(*map(live, _sources(client, kind, ttl, slow_ttl, name)))
             for kind in KINDS
@@ -213,13 +216,27 @@ class HordeDocuments:
         return self._shared is None or self._shared.try_lead(seconds)
 
 
+def _alchemists(client: HordeClient, ttl: float, name: str) -> DocumentSource:
+    return DocumentSource(
+        f"workers:type=interrogation:{_horde_digest(client)}",
+        lambda: client.workers("interrogation"),
+        ttl,
+        f"workers:interrogation:{name}",
+    )
+
+
+def _horde_digest(client: HordeClient) -> str:
+    """A part of the names of documents, which are keys in Redis: no two hordes share one."""
+    return hashlib.sha256(client.base.encode()).hexdigest()[:_URL_DIGITS]
+
+
 def _sources(
     client: HordeClient, kind: str, ttl: float, slow_ttl: float, name: str
 ) -> tuple[DocumentSource, ...]:
     """Status, stats and workers. Image models are fetched less often: no chat depends on them."""
     # The names are keys in Redis: with the parameters and the horde in them, no document is taken
     # for another one.
-    horde = hashlib.sha256(client.base.encode()).hexdigest()[:_URL_DIGITS]
+    horde = _horde_digest(client)
     fast_ttl = min(ttl, slow_ttl) if kind == "text" else slow_ttl
     stats = "stats/img/models" if kind == "image" else "stats/text/models"
     return (

@@ -75,7 +75,10 @@ LifecycleItem = RequestItem | Grown | Answered | Finished[G]
 
 
 class Lifecycle(Generic[G]):
-    """Makes one job. `cost` is added to. `generations` are those by now, also when it failed."""
+    """Makes one job. `cost` is added to.
+
+    `generations` are those by now, also when it failed or was closed early.
+    """
 
     def __init__(
         self, horde: HordeContext, job: JobSpec[G], ticket: Ticket, cost: AnswerCost
@@ -107,6 +110,10 @@ class Lifecycle(Generic[G]):
             # Not so when the preferred worker was given up, which uses up no try.
             if attempt.has_ended:
                 self._take(attempt)
+        except GeneratorExit:
+            # Whoever closes it early may use what is there: the caption without the tags.
+            self.generations += attempt.generations()[0]
+            raise
         except (Faulted, RequestLost) as exc:
             # What a client has read already is continued, by whoever drives this.
             is_final = isinstance(exc, Faulted) and not self._job.kind.retries_faults

@@ -20,7 +20,8 @@ class HordeOptions:
     segment, `max_kudos` those of a whole answer, `tool_retries` corrections of one choice.
     `most_leaves`: values that guided filling may write. `formats`, `tool_styles` and
     `context_diets` are by glob.
-    `chat_jobs`: chats go as chats to workers that take them.
+    `chat_jobs`: chats go as chats to workers that take them. `describe_images`: pictures in chats
+    are put into words, which may take `describe_seconds`.
     `accepts_callers_keys`: a caller's own key is one of this horde's.
     """
 
@@ -39,6 +40,8 @@ class HordeOptions:
     most_leaves: int = 12
     accepts_callers_keys: bool = True
     chat_jobs: bool = True
+    describe_images: bool = True
+    describe_seconds: float = 60.0
 
     def key_for(self, callers_key: str | None) -> str:
         """The key that pays for a caller who may have one of its own."""

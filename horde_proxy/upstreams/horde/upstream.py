@@ -58,6 +58,7 @@ from horde_proxy.upstreams.horde.choice_writer import ChoiceWriter
 from horde_proxy.upstreams.horde.client import HordeClient, ProxyBanned
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.described_pictures import PictureDescriber
 from horde_proxy.upstreams.horde.failures import Failures, RefusedChats
 from horde_proxy.upstreams.horde.image_catalog import ImageCatalog
 from horde_proxy.upstreams.horde.image_upstream import HordeImages
@@ -127,6 +128,7 @@ class HordeUpstream:
             telemetry=telemetry,
         )
         self.images = self._images(links or PictureLinks(client.base))
+        self._describer = PictureDescriber(self._horde, options, name)
 
     def models(self) -> Sequence[dict[str, Any]]:
         """OpenAI's model objects for the models with online workers, by name."""
@@ -157,10 +159,13 @@ class HordeUpstream:
         the submit is held back for longer than a client should hear nothing. It comes again with
         each later submit up to the first answer: the last one names the request that answered.
         """
-        began, is_accepted, naming = self._horde.clock(), False, _Naming()
-        has_content = False
-        answer = self._answer(request, route.models, caller)
-        head = answer.head
+        began, naming, has_content = self._horde.clock(), _Naming(), False
+        opened: Head | None = None
+        cost = AnswerCost()
+        if request.has_pictures:
+            request, opened, cost = yield from self._described(request, route.models, caller)
+        answer, is_accepted = self._answer(request, route.models, caller), opened is not None
+        answer.cost, head = cost, answer.head
         with self._own_faults_are_no_callers(caller), closing(answer.items()) as items:
             for item in items:
                 is_quiet = isinstance(item, Waiting) and self._horde.clock() - began < QUIET_SECONDS
@@ -173,6 +178,29 @@ class HordeUpstream:
                     yield from (chunks.role_chunk(head, index) for index in range(request.n))
                 if is_accepted and not isinstance(item, Submitted | Answered):
                     yield item
+
+    def _described(
+        self, request: GenerationRequest, models: Sequence[str], caller: Caller
+    ) -> Generator[StreamItem, None, tuple[GenerationRequest, Head | None, AnswerCost]]:
+        """Accepted and Waitings while the chat's pictures are put into words.
+
+        It returns the chat in words, the head of the stream where that was accepted meanwhile, and
+        what it cost. What no description would mend is refused before.
+        """
+        began, head = self._horde.clock(), None
+        chat = self._describer.begin(request, caller)
+        answer = self._answer(chat.request(), models, caller)
+        with self._own_faults_are_no_callers(caller), closing(chat.items()) as items:
+            for waiting in items:
+                if head is None and self._horde.clock() - began >= QUIET_SECONDS:
+                    head = answer.head
+                    warnings = (*request.warnings, "messages: images are being described")
+                    plan = replace(answer.plan, warnings=warnings)
+                    yield self._accepted(plan, chat.cost, waiting)
+                    yield from (chunks.role_chunk(head, index) for index in range(request.n))
+                if head is not None:
+                    yield waiting
+        return chat.request(), head, chat.cost
 
     @contextmanager
     def _own_faults_are_no_callers(self, caller: Caller) -> Iterator[None]:
