@@ -412,3 +412,53 @@ def test_fewer_steps_are_told_as_such(
     horde.refusals = [(403, TOO_FEW)]
     items = make(size="512x512", steps=60)
     assert items[0].headers["X-Horde-Warnings"] == "steps: 50 are made, for too few kudos"
+
+
+OTHER = {**WORKER, "id": "worker-2", "name": "other", "trusted": False, "bridge_agent": "mine:1:x"}
+
+
+ANY = {"validated_backends": False}
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields"),
+    [
+        (ANY, {}),
+        ({}, {"workers": ["worker-2"], "worker_blacklist": True}),
+        ({**ANY, "deny_workers": ["painter"]}, {"workers": ["worker-1"], "worker_blacklist": True}),
+        ({"allow_workers": ["painter"]}, {"workers": ["worker-1"], "worker_blacklist": False}),
+        ({**ANY, "trusted_workers": True}, {"trusted_workers": True}),
+        ({**ANY, "slow_workers": False}, {"slow_workers": False}),
+        ({**ANY, "least_speed": 10.0**9}, {}),
+    ],
+)
+def test_the_filters_of_the_settings_hold_for_pictures(
+    world: World, horde: ScriptedImages, settings: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    horde.workers = [WORKER, OTHER]
+    images = world.configure(horde={"validated_backends": True, **settings}).upstream().images
+    list(images.stream(read_images({"prompt": "a fox"}, "generation"), MODEL, CALLER))
+    usual = {"trusted_workers": False, "slow_workers": True}
+    names = ("workers", "worker_blacklist", *usual)
+    sent = {name: horde.submits[0][name] for name in names if name in horde.submits[0]}
+    assert sent == {**usual, **fields}
+
+
+def test_a_model_whose_workers_the_settings_leave_out_is_not_available(
+    world: World, horde: ScriptedImages
+) -> None:
+    images = world.configure(horde={"deny_workers": ["painter"]}).upstream().images
+    assert {model["horde"]["available"] for model in images.models()} == {False}
+    with pytest.raises(Unavailable, match=r"leave out all of its 1 online workers \(`deny_wor"):
+        list(images.stream(read_images({"prompt": "a fox"}, "generation"), MODEL, CALLER))
+
+
+def test_the_workers_of_a_request_go_over_those_of_the_settings(
+    make: Callable[..., list[Any]], horde: ScriptedImages
+) -> None:
+    horde.workers = [WORKER, OTHER]
+    make(horde={"workers": ["other"], "validated_backends": False})
+    assert (horde.submits[0]["workers"], horde.submits[0]["worker_blacklist"]) == (
+        ["worker-2"],
+        False,
+    )

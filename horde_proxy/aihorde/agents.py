@@ -43,3 +43,12 @@ def can_make_images(agent: str) -> bool:
     (capture image_pop_skipped_bridge_version); its successor is "AI Horde Worker reGen".
     """
     return software(agent) != "AI Horde Worker"
+
+
+_DREAMER = "AI Horde Worker reGen"
+"""The software of image workers that the horde rewards in full (images-api.md 3.10)."""
+
+
+def is_validated_dreamer(agent: str) -> bool:
+    """Whether the horde trusts this software of an image worker."""
+    return software(agent) == _DREAMER

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from horde_proxy.aihorde.agents import is_validated
+from horde_proxy.aihorde.agents import is_validated_dreamer
 from horde_proxy.aihorde.baselines import Baseline, baseline_of, is_inpainting
 from horde_proxy.aihorde.image_limits import MOST_PIXELS_FREE
 from horde_proxy.aihorde.names import is_name
@@ -24,6 +24,9 @@ from horde_proxy.upstreams.horde.documents import HordeDocuments
 
 _ASSUMED_SPEED = 1_000_000.0
 """Pixel-steps a second of a worker that was not measured: 512x512 pixels, 20 steps, in 5 s."""
+
+_SLOW = 500_000.0
+"""Pixel-steps a second: requests without `slow_workers` go to faster ones (images-api.md 3.6)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,16 @@ class ImageWorker:
     can_use_loras: bool = True
     can_control: bool = True
     in_maintenance: bool = False
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the horde calls it slow. One that was not measured is not."""
+        return 0 < self.speed < _SLOW
+
+    @property
+    def takes_chats(self) -> bool:
+        """Never; see workers.Filters."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -173,7 +186,7 @@ def _read_worker(worker: Mapping[str, Any]) -> ImageWorker:
         threads=int(number(worker.get("threads"), 1)),
         speed=_speed(worker.get("performance")),
         trusted=bool(worker.get("trusted")),
-        validated=agent is None or is_validated(str(agent)),
+        validated=agent is None or is_validated_dreamer(str(agent)),
         takes_nsfw=worker.get("nsfw") is not False,
         takes_sources=worker.get("img2img") is not False,
         can_inpaint=worker.get("painting") is not False,

@@ -28,6 +28,7 @@ from horde_proxy.upstreams.horde.jobs import (
     generation_progress,
     generations,
 )
+from horde_proxy.upstreams.horde.workers import Filters, exclusion, worker_list
 
 IMAGE = JobKind(
     name="image",
@@ -80,6 +81,7 @@ class ImagePlan:
     request: ImageRequest
     model: ImageModel
     workers: tuple[ImageWorker, ...]
+    filters: Filters
     size: tuple[int, int]
     steps: int
     sampler: str
@@ -116,14 +118,14 @@ class ImagePlan:
 
 
 def make_image_plan(
-    request: ImageRequest, model: ImageModel, *, most_pixels: int, trusted: bool, validated: bool
+    request: ImageRequest, model: ImageModel, *, most_pixels: int, filters: Filters
 ) -> ImagePlan:
-    """The plan for a request. `most_pixels`: what the key's kudos permit.
+    """The plan for a request. `most_pixels`: what the key's kudos permit. `filters`: for images.
 
     Raises InvalidRequest for what the model cannot do, Unavailable where no worker can.
     """
     _check_possible(request, model)
-    workers = _workers(request, model, trusted=trusted, validated=validated)
+    workers = _workers(request, model, filters)
     baseline, parameters = model.baseline, request.parameters
     is_transparent = request.is_transparent and _can_be_transparent(request, baseline)
     post_processing = _post_processing(request, baseline)
@@ -140,6 +142,7 @@ def make_image_plan(
         request,
         model,
         workers,
+        filters,
         size,
         steps=parameters.get("steps", baseline.steps_for(request.quality)),
         sampler=parameters.get("sampler_name", baseline.sampler),
@@ -182,7 +185,6 @@ class ImageJob:
     caller: Caller
     max_kudos: float | None
     slow_workers: bool = True
-    trusted_workers: bool = False
 
     @property
     def kind(self) -> JobKind:
@@ -206,13 +208,13 @@ class ImageJob:
             # Both default to true in the real horde (images-api.md 3.1).
             "nsfw": request.allows_nsfw,
             "censor_nsfw": not request.allows_nsfw,
-            "trusted_workers": self.trusted_workers,
+            "trusted_workers": plan.filters.trusted,
             "slow_workers": self.slow_workers,
             # Without it, a suspicious word puts the address of this proxy into time-out.
             "replacement_filter": True,
             "r2": True,
             "shared": False,
-            **_worker_fields(request.horde, worker),
+            **_worker_fields(plan),
             **_sources(plan),
         }
 
@@ -344,24 +346,19 @@ def _impossible(name: str, model: ImageModel) -> InvalidRequest:
     )
 
 
-def _workers(
-    request: ImageRequest, model: ImageModel, *, trusted: bool, validated: bool
-) -> tuple[ImageWorker, ...]:
+def _workers(request: ImageRequest, model: ImageModel, filters: Filters) -> tuple[ImageWorker, ...]:
     """The workers that can take a request. Raises Unavailable."""
     active = [worker for worker in model.workers if not worker.in_maintenance]
     if not active:
         raise Unavailable(f"`{model.name}` cannot be used now: its workers are in maintenance.")
-    able = tuple(
-        worker
-        for worker in active
-        if _can_do(worker, request, model.baseline)
-        and (worker.trusted or not trusted)
-        and (worker.validated or not validated)
-    )
+    eligible = [worker for worker in active if filters.admits(worker)]
+    if not eligible:
+        raise NoEligibleWorker(f"`{model.name}` cannot be used now: {exclusion(active, filters)}.")
+    able = tuple(worker for worker in eligible if _can_do(worker, request, model.baseline))
     if not able:
         raise NoEligibleWorker(
-            f"`{model.name}` cannot be used for this now: none of its {len(active)} online workers "
-            "takes such a request."
+            f"`{model.name}` cannot be used for this now: none of its {len(eligible)} online "
+            "workers takes such a request."
         )
     return able
 
@@ -451,15 +448,15 @@ def _as_base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _worker_fields(options: Mapping[str, Any], worker: str | None) -> dict[str, Any]:
-    if worker is not None:
-        return {"workers": [worker], "worker_blacklist": False}
-    if not options.get("workers"):
-        return {}
-    return {
-        "workers": options["workers"],
-        "worker_blacklist": bool(options.get("worker_blacklist")),
-    }
+def _worker_fields(plan: ImagePlan) -> dict[str, Any]:
+    """The fields of a submit that keep out whom the filters do not admit."""
+    filters = plan.filters
+    unwanted = [
+        worker.id
+        for worker in plan.model.workers
+        if worker.id and filters.must_name(worker, is_image=True)
+    ]
+    return worker_list(plan.workers, unwanted, must_list=bool(filters.allow))
 
 
 def _single_steps(accurate: int, sampler: str) -> int:

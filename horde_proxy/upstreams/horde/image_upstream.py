@@ -27,6 +27,7 @@ from horde_proxy.upstreams.horde.image_job import (
 from horde_proxy.upstreams.horde.lifecycle import Answered, Submitted
 from horde_proxy.upstreams.horde.links import PictureLinks
 from horde_proxy.upstreams.horde.options import HordeOptions
+from horde_proxy.upstreams.horde.workers import Filters
 
 
 class HordeImages:
@@ -46,7 +47,8 @@ class HordeImages:
 
     def models(self) -> Sequence[dict[str, Any]]:
         """Model objects of the image models with online workers, by name, with a `horde` object."""
-        return [_model_object(model) for model in self._catalog.models().values()]
+        filters = self._options.filters.for_images()
+        return [_model_object(model, filters) for model in self._catalog.models().values()]
 
     def refresh(self) -> None:
         """Load the image models anew; the next call of models() waits for it a moment."""
@@ -85,21 +87,19 @@ class HordeImages:
             api_key,
             caller,
             request.horde.get("max_kudos", options.max_kudos),
-            slow_workers=request.horde.get("slow_workers", True),
-            trusted_workers=request.horde.get("trusted_workers", options.filters.trusted),
+            slow_workers=plan.filters.slow,
         )
         ticket = self._horde.submit_queue.new_ticket(api_key, caller.client)
         return ImageAnswer(self._horde, job, ticket, self._links, caller.deadline)
 
     def _plan(self, request: ImageRequest, model: ImageModel, api_key: str) -> ImagePlan:
-        account, filters = self._horde.accounts.of(api_key), self._options.filters
+        account = self._horde.accounts.of(api_key)
         is_known = bool(account.name) and api_key != ANONYMOUS_KEY
         return make_image_plan(
             request,
             model,
             most_pixels=most_pixels(account.spendable, is_known),
-            trusted=request.horde.get("trusted_workers", filters.trusted),
-            validated=request.horde.get("validated_backends", False),
+            filters=self._options.filters.overridden(request.horde).for_images(),
         )
 
     def _accepted(self, answer: ImageAnswer, request_id: str) -> Accepted:
@@ -118,9 +118,14 @@ class HordeImages:
         )
 
 
-def _model_object(model: ImageModel) -> dict[str, Any]:
-    """The entry of GET /v1/models. `type` tells pickers that it makes pictures."""
-    active = [worker for worker in model.workers if not worker.in_maintenance]
+def _model_object(model: ImageModel, filters: Filters) -> dict[str, Any]:
+    """The entry of GET /v1/models. `type` tells pickers that it makes pictures.
+
+    Only workers that the settings admit count.
+    """
+    active = [
+        worker for worker in model.workers if not worker.in_maintenance and filters.admits(worker)
+    ]
     baseline = model.baseline
     return {
         "id": model.name,

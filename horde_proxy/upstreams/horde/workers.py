@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from horde_proxy.aihorde.limits import MOST_WORKERS
 from horde_proxy.prompts.fit import Capacity, Fitted, room
@@ -26,6 +26,8 @@ LEAST_SHORTENED = 64
 
 _OF_THE_HORDE = frozenset({"validated_backends", "trusted_workers", "slow_workers", "chat_jobs"})
 """The filters that the horde has itself, see `Filters.options`."""
+_OF_IMAGES = _OF_THE_HORDE - {"validated_backends"}
+"""The same for image requests, whose API has no such field."""
 _REMEDIES = {
     "validated_backends": "`validated_backends` to false",
     "trusted_workers": "`trusted_workers` to false",
@@ -36,6 +38,25 @@ _REMEDIES = {
     "deny_workers": "other `deny_workers`",
 }
 """What to change for each setting that leaves workers out."""
+
+
+class FilteredWorker(Protocol):
+    """What filters look at. `speed` is in tokens a second, 0 for one that was never measured."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def speed(self) -> float: ...
+    @property
+    def trusted(self) -> bool: ...
+    @property
+    def validated(self) -> bool: ...
+    @property
+    def is_slow(self) -> bool: ...
+    @property
+    def takes_chats(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -69,11 +90,15 @@ class Filters:
             chats=self.chats,
         )
 
-    def admits(self, worker: CatalogWorker) -> bool:
+    def for_images(self) -> Filters:
+        """These filters without those that say something of texts only."""
+        return replace(self, least_speed=0.0, chats=False)
+
+    def admits(self, worker: FilteredWorker) -> bool:
         """Whether a worker may answer. One that was never measured counts as fast enough."""
         return not self.exclusions(worker)
 
-    def exclusions(self, worker: CatalogWorker) -> list[str]:
+    def exclusions(self, worker: FilteredWorker) -> list[str]:
         """The settings that leave a worker out; none for one that may answer."""
         names = {worker.id, worker.name} - {""}
         excludes = {
@@ -87,13 +112,14 @@ class Filters:
         }
         return [setting for setting, is_excluded in excludes.items() if is_excluded]
 
-    def must_name(self, worker: CatalogWorker) -> bool:
+    def must_name(self, worker: FilteredWorker, *, is_image: bool = False) -> bool:
         """Whether a submit has to name a worker for the horde to leave it out.
 
         The horde has four of the filters itself. The others count also for workers that are in
         maintenance or too small now: they may come back, or grow, while the request waits.
         """
-        return not _OF_THE_HORDE.issuperset(self.exclusions(worker))
+        own = _OF_IMAGES if is_image else _OF_THE_HORDE
+        return not own.issuperset(self.exclusions(worker))
 
     def options(self) -> dict[str, bool]:
         """The fields of a submit for the horde's own filters."""
@@ -112,6 +138,35 @@ class Filters:
             "for chats": self.chats,
         }
         return ", ".join(setting for setting, is_active in active.items() if is_active)
+
+
+def exclusion(active: Sequence[FilteredWorker], filters: Filters) -> str:
+    """Which filters leave all of these workers out, and what to change; a part of a sentence."""
+    counts = Counter(name for worker in active for name in filters.exclusions(worker))
+    settings = ", ".join(f"`{setting}` {count}" for setting, count in counts.items())
+    remedies = ", ".join(_REMEDIES[setting] for setting in counts)
+    return (
+        f"the settings leave out all of its {len(active)} online workers ({settings}). "
+        f"To use them, set {remedies} under [horde], or in the request's object `horde`"
+    )
+
+
+def worker_list(
+    choice: Sequence[FilteredWorker], unwanted: Sequence[str], *, must_list: bool
+) -> dict[str, Any]:
+    """The fields {"workers", "worker_blacklist"} of a submit, or {} when any worker will do.
+
+    `choice` are the workers that may take it, `unwanted` the ids of others, `must_list`: none but
+    those of the choice, whoever comes while the request waits.
+    """
+    if not unwanted and not must_list:
+        return {}
+    # The horde reads no more than five: a deny list where that is enough, since it leaves more
+    # workers to choose from. Else the five fastest.
+    if len(unwanted) <= MOST_WORKERS and not must_list:
+        return {"workers": list(unwanted), "worker_blacklist": True}
+    best = sorted(choice, key=lambda worker: (-worker.speed, worker.id))[:MOST_WORKERS]
+    return {"workers": [worker.id for worker in best], "worker_blacklist": False}
 
 
 @dataclass(frozen=True)
@@ -143,13 +198,7 @@ class WorkerPool:
             several = len(self.serving) > 1
             who = f"all of its {len(self.serving)} workers are" if several else "its only worker is"
             return f"{who} in maintenance"
-        counts = Counter(name for one in self.active for name in self.filters.exclusions(one))
-        settings = ", ".join(f"`{setting}` {count}" for setting, count in counts.items())
-        remedies = ", ".join(_REMEDIES[setting] for setting in counts)
-        return (
-            f"the settings leave out all of its {len(self.active)} online workers ({settings}). "
-            f"To use them, set {remedies} under [horde], or in the request's object `horde`"
-        )
+        return exclusion(self.active, self.filters)
 
     @property
     def capacities(self) -> list[Capacity]:
@@ -186,23 +235,16 @@ class WorkerPool:
             return {"workers": [preferred], "worker_blacklist": False}
         excluded = [worker for worker in self.serving if self.filters.must_name(worker)]
         failing = [worker for worker in self.able(job) if worker not in wanted]
-        unwanted = [worker for worker in (*excluded, *failing) if worker.id]
+        unwanted = [worker.id for worker in (*excluded, *failing) if worker.id]
         # With a deny list, a worker that comes while the request waits could take it.
         must_list = bool(self.filters.allow)
-        if not unwanted and not must_list:
-            return {}
-        # The horde reads no more than five: a deny list where that is enough, since it leaves more
-        # workers to choose from. Else the five fastest, or, where only failures count and not a
-        # filter, the worst five denied.
-        if len(unwanted) <= MOST_WORKERS and not must_list:
-            return {"workers": [worker.id for worker in unwanted], "worker_blacklist": True}
         choice = wanted or self.eligible
-        if len(choice) <= MOST_WORKERS or excluded or must_list:
-            best = sorted(choice, key=lambda worker: (-worker.speed, worker.id))[:MOST_WORKERS]
-            return {"workers": [worker.id for worker in best], "worker_blacklist": False}
-        unwanted_ids = {worker.id for worker in unwanted}
-        worst = [worker_id for worker_id in failed if worker_id in unwanted_ids]
-        return {"workers": worst[:MOST_WORKERS], "worker_blacklist": True}
+        only_failed = not excluded and not must_list
+        # Where only failures count and not a filter, the worst five are denied.
+        if only_failed and min(len(unwanted), len(choice)) > MOST_WORKERS:
+            worst = [worker_id for worker_id in failed if worker_id in set(unwanted)]
+            return {"workers": worst[:MOST_WORKERS], "worker_blacklist": True}
+        return worker_list(choice, unwanted, must_list=must_list)
 
     def shorter_length(self, job: Fitted, failed: Collection[str]) -> int | None:
         """The max_length that lets a worker take a job which only failed ones, or none, can take.
