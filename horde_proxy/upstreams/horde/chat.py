@@ -8,6 +8,7 @@ text. Pure: no I/O, no clock.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,9 +17,11 @@ from horde_proxy.aihorde import transcript
 from horde_proxy.aihorde.transcript import BadTranscript, ChatResult
 from horde_proxy.prompts.diet import Diet
 from horde_proxy.prompts.fit import Fitted, is_begun
+from horde_proxy.prompts.formats import Format, neutralise, with_neutral_stops
 from horde_proxy.prompts.json_schema.slimming import FULL, Detail, shortened, slimmed
 from horde_proxy.protocol.generation_request import GenerationRequest, Message, Tool
 from horde_proxy.protocol.openai_body import chat_fields
+from horde_proxy.upstreams.horde.chat_tags import neutral_message, neutral_tool
 from horde_proxy.upstreams.horde.text import STREAMED_TEXT, TEXT
 
 _IMPOSSIBLE_PATIENCE = 10.0
@@ -26,14 +29,15 @@ _IMPOSSIBLE_PATIENCE = 10.0
 _TOO_LONG = "context_length_exceeded"
 """What a worker writes into the metadata of a result where the chat had no room at its server."""
 
+# {"delta": {"content": "It "}}, but not {"logprobs": {"content": [...]}}, nor, in the arguments of
+# a call, "{\"content\": \"...".
+_WORDS = re.compile(r'"(?:reasoning_)?content"\s*:\s*"[^"]')
+
 
 def has_words(text: str) -> bool:
     """Whether a transcript has content or reasoning, which are sent before a job's end."""
-    try:
-        entries = transcript.read(text)
-    except BadTranscript:
-        return True
-    return any(entry.delta.keys() & {"content", "reasoning_content"} for entry in entries)
+    # It is not read: this is called at each look at a call that grows for minutes.
+    return _WORDS.search(text) is not None
 
 
 CHAT_JOB = replace(
@@ -52,20 +56,31 @@ STREAMED_CHAT_JOB = replace(CHAT_JOB, stream_path=STREAMED_TEXT.stream_path)
 def to_payload(
     request: GenerationRequest,
     models: Sequence[str],
+    format: Format,
     fitted: Fitted,
     diet: Diet,
     options: Mapping[str, Any],
     n: int,
 ) -> dict[str, Any]:
-    """The body of a submit. `options` are its fields about workers."""
-    messages = [_client_message(message) for message in fitted.messages]
+    """The body of a submit. `options` are its fields about workers.
+
+    Tags of chat formats are broken up in all texts that a template may show a model; of markers of
+    plain text, such as "USER:", those of `format`.
+    """
+    messages = [neutral_message(_client_message(msg), format) for msg in fitted.messages]
     # A first message that only had the tools is none of the client's.
     messages = [msg for msg in messages if msg.text or msg.role != "system"]
     detail = FULL
     if request.tools and fitted.messages:
         detail = diet.detail_of(fitted.messages[0])
-    tools = tuple(_with_detail(tool, detail) for tool in request.tools)
-    fields = chat_fields(replace(request, messages=tuple(messages), tools=tools))
+    shown = replace(
+        request,
+        messages=tuple(messages),
+        tools=tuple(neutral_tool(_with_detail(tool, detail)) for tool in request.tools),
+        tool_choice=neutralise(request.tool_choice),
+        stop=with_neutral_stops(request.stop, format),
+    )
+    fields = chat_fields(shown)
     if messages and is_begun(messages[-1]):
         fields["continue"] = True
     return {

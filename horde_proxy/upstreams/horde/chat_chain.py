@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from horde_proxy.aihorde import transcript
-from horde_proxy.aihorde.transcript import BadTranscript, Call, ChatResult, Entry
+from horde_proxy.aihorde.transcript import BadTranscript, Call, ChatResult
 from horde_proxy.errors import ContextLengthExceeded
 from horde_proxy.prompts.fit import LEAST_LENGTH
+from horde_proxy.prompts.formats import Format
 from horde_proxy.prompts.tokens import estimate, truncate
 from horde_proxy.protocol import chunks
 from horde_proxy.protocol.chunks import Chunk
@@ -26,11 +27,15 @@ from horde_proxy.upstreams.horde.chat_segment import (
     ChatSegment,
     reasoning_tokens,
 )
+from horde_proxy.upstreams.horde.chat_tags import RestoredText
 
 _SENT = ("reasoning_content", "content")
 """The texts that are sent as they grow, by their names in a delta."""
 _MOST_COUNTED = 4
 """A server's count of a prompt may be so many times our estimate: scripts and templates differ."""
+_LONG = 100_000
+"""Characters of a text beyond which lines that come together are sent together. Answers of 20,000
+tokens have as many; a worker may write 4,000,000, in 100,000 lines."""
 
 
 @dataclass
@@ -70,32 +75,41 @@ class ChatChoice(ChainedChoice):
         return not self.is_correction and not self.content.startswith(self.sent.get("content", ""))
 
 
-@dataclass
 class _Growing:
-    """What has come of a segment; `seen` is what was read of its transcript."""
+    """What has come of a segment."""
 
-    seen: str = ""
-    content: str = ""
-    reasoning: str = ""
+    def __init__(self, format: Format) -> None:
+        self._format, self._seen = format, ""
+        self._begin()
 
-    def entries(self, text: str) -> Iterator[Entry]:
-        """The new entries of a transcript, each after it was added. None of a broken one."""
+    def _begin(self) -> None:
+        self.content, self.reasoning = RestoredText(self._format), RestoredText(self._format)
+
+    def parts(self, text: str) -> Iterator[list[Any]]:
+        """Add what is new of a transcript, line by line. The log probabilities of each line.
+
+        Nothing of a broken transcript is added.
+        """
         # Another request for the same segment: the first one failed before it had any words.
-        if not text.startswith(self.seen):
-            self.seen = self.content = self.reasoning = ""
-        new = transcript.whole_lines(text[len(self.seen) :])
+        if not text.startswith(self._seen):
+            self._seen = ""
+            self._begin()
+        new = transcript.whole_lines(text[len(self._seen) :])
         try:
             entries = transcript.read(new)
         # The result, which the horde has read, will show what it was.
         except BadTranscript:
             return
-        self.seen += new
-        for entry in entries:
-            if entry.again:
-                self.content = self.reasoning = ""
-            self.content += entry.delta.get("content", "")
-            self.reasoning += entry.delta.get("reasoning_content", "")
-            yield entry
+        self._seen += new
+        # Each line is compared with all that was sent, which takes long for a long text.
+        is_long = len(self.content) + len(self.reasoning) + len(new) > _LONG
+        for lines in [entries] if is_long else [[entry] for entry in entries]:
+            if any(entry.again for entry in lines):
+                self._begin()
+            part = transcript.fold(lines)
+            self.content.add(part.content)
+            self.reasoning.add(part.reasoning)
+            yield part.logprobs
 
 
 @dataclass
@@ -149,13 +163,13 @@ class ChatChain(AnswerChain[ChatChoice, ChatGeneration]):
 
     def _grow(self, choice: ChatChoice, text: str) -> Iterator[Chunk]:
         choice.grown = text
-        choice.growing = growing = choice.growing or _Growing()
-        for entry in growing.entries(text):
+        choice.growing = growing = choice.growing or _Growing(self.plan.format)
+        for logprobs in growing.parts(text):
             yield from self._send(
                 choice,
-                choice.content + growing.content,
-                choice.reasoning + growing.reasoning,
-                entry.logprobs["content"] if entry.logprobs else (),
+                choice.content + growing.content.restored,
+                choice.reasoning + growing.reasoning.restored,
+                logprobs,
             )
 
     def _send(
@@ -179,14 +193,15 @@ class ChatChain(AnswerChain[ChatChoice, ChatGeneration]):
                 is_content = False
 
     def _keep(self, choice: ChatChoice) -> None:
-        growing = choice.growing or _Growing()
+        growing = choice.growing or _Growing(self.plan.format)
+        content, reasoning = growing.content.restored, growing.reasoning.restored
         # In the middle of its text, a grammar would begin anew.
         if self._has_grammar():
             return
-        choice.content += growing.content
-        choice.reasoning += growing.reasoning
-        choice.tokens += estimate(growing.reasoning + growing.content)
-        choice.segments += bool(growing.content or growing.reasoning)
+        choice.content += content
+        choice.reasoning += reasoning
+        choice.tokens += estimate(reasoning + content)
+        choice.segments += bool(content or reasoning)
 
     def _add(self, choice: ChatChoice, generation: ChatGeneration) -> Iterator[Chunk]:
         choice.grown, result = "", generation.result

@@ -11,6 +11,7 @@ from horde_proxy.prompts.fit import Fitted
 from horde_proxy.prompts.repetition import loops
 from horde_proxy.prompts.tokens import count_within, estimate
 from horde_proxy.upstreams.horde import chat
+from horde_proxy.upstreams.horde.chat_tags import restored_result
 from horde_proxy.upstreams.horde.jobs import Generation, JobKind
 from horde_proxy.upstreams.horde.segment import Segment
 
@@ -67,7 +68,7 @@ class ChatSegment(Segment[ChatGeneration]):
     def read(self, result: Mapping[str, Any]) -> ChatGeneration:
         return ChatGeneration(
             **self.maker(result),
-            result=chat.chat_result(result),
+            result=restored_result(chat.chat_result(result), self.plan.format),
             max_length=self.fitted.max_length,
             is_too_long=chat.is_too_long(result),
         )
@@ -88,4 +89,7 @@ class ChatSegment(Segment[ChatGeneration]):
 
     def _payload(self, n: int, options: Mapping[str, Any]) -> dict[str, Any]:
         plan = self.plan
-        return chat.to_payload(plan.request, plan.models, self.fitted, plan.writer.diet, options, n)
+        diet = plan.writer.diet
+        return chat.to_payload(
+            plan.request, plan.models, plan.format, self.fitted, diet, options, n
+        )
