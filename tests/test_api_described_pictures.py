@@ -253,6 +253,7 @@ def test_what_is_no_picture_is_left_out_and_the_chat_goes_on(
         ([alchemist("caption", online=False)], {}, {}, "no alchemist is online"),
         ([alchemist("caption", maintenance_mode=True)], {}, {}, "no alchemist is online"),
         ([{"online": True, "forms": None}], {}, {}, "no alchemist is online"),
+        ([{"online": True, "forms": 1}, 1, None], {}, {}, "no alchemist is online"),
         (
             [alchemist("caption", trusted=False)],
             {},
@@ -302,6 +303,25 @@ def test_a_description_that_does_not_come_in_time_is_cancelled(
     assert len(alchemists.submits) == 1
     post(http, user(part()))
     assert len(alchemists.submits) == 2
+
+
+def test_half_of_the_time_is_left_for_the_answer(
+    world: World, alchemists: ScriptedAlchemists, worker: Scripted
+) -> None:
+    alchemists.results = {}
+    world.configure(server={"timeout": 40})
+    response = post(world.http(), user(part()))
+    assert response.json["choices"][0]["message"]["content"] == "It is blue."
+    assert alchemists.deleted == ["alchemy-1"]
+
+
+def test_alchemy_is_polled_where_texts_are_pushed(
+    world: World, alchemists: ScriptedAlchemists, worker: Scripted
+) -> None:
+    world.configure(horde={"webhook_url": "https://proxy.example"})
+    response = post(world.http(), user(part()))
+    assert response.headers["X-Horde-Warnings"] == DESCRIBED
+    assert "webhook" not in alchemists.submits[0]
 
 
 def test_a_caption_is_used_when_the_tags_do_not_come(

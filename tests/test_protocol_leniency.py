@@ -415,6 +415,53 @@ def test_a_picture_elsewhere_does_not_end_the_chat(messages: list[Any]) -> None:
     assert "[image left out]" in [message.text for message in request.messages]
 
 
+PNG_HEAD = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAAB"
+KEPT = {"type": "image_url", "image_url": {"url": PNG_HEAD}}
+PART = st.sampled_from(
+    [
+        KEPT,
+        IMAGE,
+        {"type": "file", "file": {"file_data": PNG_HEAD}},
+        {"type": "image_file", "image_file": {"file_id": "f"}},
+        {"type": "image_url", "image_url": "file:///etc/passwd"},
+        {"type": "image", "source": {"type": "url", "url": "https://example.com/a"}},
+        {"type": "text", "text": "[image left out]"},
+        {"type": "tool_result", "is_error": True, "content": [{"type": "text", "text": "a"}, KEPT]},
+        {"type": "thinking", "thinking": "hm"},
+        "a\nb",
+        "",
+    ]
+)
+ROLE = st.sampled_from(["user", "assistant", "system", "tool"])
+
+
+@given(st.lists(st.tuples(ROLE, st.sampled_from(["", "Ann"]), st.lists(PART, max_size=6))))
+def test_each_picture_that_is_kept_has_its_place(
+    messages: list[tuple[str, str, list[Any]]],
+) -> None:
+    document = chat(*({"role": role, "name": name, "content": c} for role, name, c in messages))
+    request = read_chat(document, keeps_pictures=True)
+    pictures = [
+        (message.text[picture.start : picture.end], picture.url)
+        for message in request.messages
+        for picture in message.pictures
+    ]
+    kept = {
+        f"data:image/png;base64,{PNG_HEAD}",
+        "data:image/png;base64,AAAA",
+        "https://example.com/a",
+    }
+    assert all(note == "[image left out]" and url in kept for note, url in pictures)
+    written = sum(str(part).count(PNG_HEAD) for _, _, parts in messages for part in parts)
+    assert sum(PNG_HEAD in url for _, url in pictures) <= written
+    # Without what is kept, it reads as it always did, but that a file may be seen to be a picture.
+    plain = [message.with_notes([None] * len(message.pictures)) for message in request.messages]
+    assert [message.text for message in plain] == [
+        message.text.replace("[file left out]", "[image left out]")
+        for message in read_chat(document).messages
+    ]
+
+
 def test_the_refusal_says_what_to_do() -> None:
     with pytest.raises(InvalidRequest) as raised:
         read_chat(body(messages=[PICTURE]))

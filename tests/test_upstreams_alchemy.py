@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from horde_proxy.upstreams.base import Caller
 from horde_proxy.upstreams.horde.alchemy import ALCHEMY, DescriptionJob, description_words
@@ -45,6 +47,33 @@ def test_the_states_of_the_real_horde(
     assert ALCHEMY.is_final(status, 1) is is_final
     assert ALCHEMY.progress(status).is_processing is is_processing
     assert ALCHEMY.results(status) == results
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(["done", "partial", "caption", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["forms", "form", "state", "result", "caption", "interrogation", "tags"]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["forms", "state"]), JSON))
+def test_any_status_can_be_read(status: dict[str, Any]) -> None:
+    ALCHEMY.is_final(status, 1)
+    ALCHEMY.progress(status)
+    for result in ALCHEMY.results(status):
+        assert "\n" not in description_words(result)
 
 
 def test_it_costs_a_kudos_a_form_three_for_tags_and_two_in_taxes() -> None:

@@ -23,6 +23,8 @@ from horde_proxy.upstreams.horde.jobs import Estimate, Generation, JobKind, Prog
 DESCRIBE, CAPTION, TAGS = "describe", "caption", "interrogation"
 WORDS = (DESCRIBE, CAPTION, TAGS)
 """The forms of alchemy that say what a picture shows."""
+NOBODY = "alchemist"
+"""Stands for the id of the worker, which the horde does not tell."""
 _OVER = frozenset({"done", "partial", "faulted", "cancelled"})
 """States of a request, and of its forms, that do not change any more. A request is `partial` where
 some of its forms have no result (capture interrogate_status_cancelled)."""
@@ -44,7 +46,7 @@ def is_final(status: Status, n: int) -> bool:
     forms = _forms(status)
     # A request without forms is faulted at once (capture interrogate_status_no_forms).
     states = [form.get("state") for form in forms] or [status.get("state")]
-    return all(state in _OVER for state in states)
+    return all(isinstance(state, str) and state in _OVER for state in states)
 
 
 def _progress(status: Status) -> Progress:
@@ -145,7 +147,8 @@ class DescriptionJob:
         return None
 
     def read(self, result: Mapping[str, Any]) -> Description:
-        return Description("alchemy", "", "", is_censored=False, words=description_words(result))
+        words = description_words(result)
+        return Description("alchemy", NOBODY, "", is_censored=False, words=words)
 
     def is_good(self, generation: Description) -> bool:
         return bool(generation.words)

@@ -18,9 +18,10 @@ import hashlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Set
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from cachetools import LRUCache, TTLCache
 
@@ -28,7 +29,14 @@ from horde_proxy.errors import ClientGone, InsufficientKudos, ProxyError, Shutti
 from horde_proxy.pictures import BadPicture, Raster, decoded
 from horde_proxy.protocol.generation_request import GenerationRequest
 from horde_proxy.upstreams.base import Caller, Waiting
-from horde_proxy.upstreams.horde.alchemy import CAPTION, DESCRIBE, TAGS, WORDS, DescriptionJob
+from horde_proxy.upstreams.horde.alchemy import (
+    CAPTION,
+    DESCRIBE,
+    NOBODY,
+    TAGS,
+    WORDS,
+    DescriptionJob,
+)
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
 from horde_proxy.upstreams.horde.lifecycle import Lifecycle, Submitted
@@ -101,29 +109,45 @@ class PictureDescriber:
     def forms(self, filters: Filters) -> tuple[Forms, str]:
         """(the forms to request, why there are none)."""
         document = self._alchemists.recent()
-        # Of a worker that offers none of them, nothing matters here.
-        offers = [
-            (worker, {str(form) for form in worker.get("forms") or ()} & set(WORDS))
-            for worker in (document.value if document else ())
-            if worker.get("online") and not worker.get("maintenance_mode")
-        ]
-        able = [
-            (worker, forms)
-            for worker, forms in offers
-            if forms and (worker.get("trusted") or not filters.trusted)
-        ]
+        entries = document.value if document and isinstance(document.value, list) else []
+        able = [worker for worker in map(_read_alchemist, entries) if worker.forms]
+        if filters.trusted:
+            able = [worker for worker in able if worker.trusted]
         if not able:
             return (), "no alchemist is online"
-        for worker, _ in able:
-            names = {worker.get("id"), worker.get("name")}
-            is_allowed = not filters.allow or not names.isdisjoint(filters.allow)
-            # A request for alchemy cannot name workers.
-            if not is_allowed or not names.isdisjoint(filters.deny):
-                return (), "the settings leave out some of the online alchemists"
-        return _forms_of(set().union(*(forms for _, forms in able))), ""
+        # A request for alchemy cannot name workers: any of them may get it.
+        allowed, denied = set(filters.allow), set(filters.deny)
+        if any(
+            (allowed and not worker.names & allowed) or worker.names & denied for worker in able
+        ):
+            return (), "the settings leave out some of the online alchemists"
+        return _forms_of(frozenset().union(*(worker.forms for worker in able))), ""
 
 
-def _forms_of(offered: set[str]) -> Forms:
+@dataclass(frozen=True)
+class _Alchemist:
+    """An online worker, by id and name, with those of its forms that say what a picture shows."""
+
+    names: frozenset[str]
+    forms: frozenset[str]
+    trusted: bool
+
+
+def _read_alchemist(worker: Any) -> _Alchemist:
+    """An entry of the list of workers; without forms where it cannot be used."""
+    entry = worker if isinstance(worker, dict) else {}
+    forms = entry.get("forms")
+    is_active = entry.get("online") and not entry.get("maintenance_mode")
+    return _Alchemist(
+        frozenset({str(entry.get("id")), str(entry.get("name"))}),
+        frozenset(
+            form for form in WORDS if is_active and isinstance(forms, list) and form in forms
+        ),
+        bool(entry.get("trusted")),
+    )
+
+
+def _forms_of(offered: Set[str]) -> Forms:
     """The best forms first: a text, else a sentence and tags."""
     best = (DESCRIBE,) if DESCRIBE in offered else ()
     other = tuple(form for form in (CAPTION, TAGS) if form in offered)
@@ -142,7 +166,8 @@ class DescribedChat:
         options, now = describer.options, describer.horde.clock()
         self._deadline = now + options.describe_seconds
         if caller.deadline is not None:
-            self._deadline = min(self._deadline, caller.deadline)
+            # The answer itself needs the other half of the time.
+            self._deadline = min(self._deadline, now + (caller.deadline - now) / 2)
 
     def items(self) -> Generator[Waiting, None, None]:
         """Waitings, until each picture is described or left out. Closing it cancels the rest."""
@@ -161,8 +186,7 @@ class DescribedChat:
         with closing(take_turns(jobs, MOST_AT_ONCE)) as turns:
             for _, waiting in turns:
                 yield waiting
-        # Nobody knows who did them.
-        self.cost.workers.pop("", None)
+        self.cost.workers.pop(NOBODY, None)
 
     def request(self) -> GenerationRequest:
         """The request with words for pictures, as far as they are known, and with warnings."""
