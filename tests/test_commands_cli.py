@@ -286,6 +286,12 @@ def test_a_failed_download_of_the_model_is_reported(monkeypatch: pytest.MonkeyPa
     assert (result.exit_code, result.output) == (1, "Error: no network\n")
 
 
+def test_the_demos_first_picture_can_be_pasted() -> None:
+    [line] = demo._first_image("http://127.0.0.1:8080", ["horde-proxy/painter"])
+    assert line.endswith('image "a fox in snow" -o fox.png --url http://127.0.0.1:8080/v1')
+    assert demo._first_image("http://127.0.0.1:8080", []) == []
+
+
 def test_the_demo_takes_a_given_model() -> None:
     assert demo.choose_backend(__file__, print) == __file__
     with pytest.raises(demo.DemoError, match="there is no model file /nowhere.gguf"):

@@ -1,5 +1,7 @@
 """`horde-proxy demo`: the proxy with its private horde, and workers, each a process of its own.
 
+One worker writes texts, one draws pictures: a painter that is no image model.
+
 This process only starts the others, watches them and ends them; it serves nothing itself.
 """
 
@@ -40,6 +42,9 @@ _POLL_SECONDS = 0.1
 _ANSWER_SECONDS = 5.0
 _MAX_TOKENS = 512
 """A small model goes on and on, so that its answers are shorter than other models' here."""
+_PAINTER = ["--backend", "painter"]
+"""The worker for images. It draws the words of prompts, which needs no model."""
+_IMAGE_MODELS = "/api/v2/status/models?type=image"
 _IDLE_SECONDS = "0.1"
 """How long the demo's workers pause while there is no job: their horde is next door."""
 
@@ -73,7 +78,7 @@ def demo(
     echo: bool,
     echo_delay: float,
 ) -> None:
-    """Serve with a private horde and a small model: nothing else is needed."""
+    """Serve with a private horde, a small model and a painter: nothing else is needed."""
     # As for the processes that it starts: then a file need not say where chats go.
     flags = {**server_flags(bind=bind), "private_horde": {"enabled": True}}
     settings = load_settings(path, flags)
@@ -153,7 +158,7 @@ def run(
     with _interruptible(), _processes(report) as processes:
         processes.append(_start(["serve", *(["--config", path] if path else [])], environ))
         _wait_until(lambda: _get(url + "/health/live") is not None, processes)
-        for options in workers:
+        for options in [*workers, _PAINTER]:
             # Ctrl-C ends the whole demo: its chats need not be finished.
             arguments = [
                 "worker",
@@ -168,6 +173,7 @@ def run(
             # Only workers get this key: for the proxy, the variable is the public horde's.
             processes.append(_start(arguments, {**environ, "AI_HORDE_API_KEY": key}))
         _wait_until(lambda: _model_count(url) >= len(workers), processes)
+        _wait_until(lambda: bool(_get(url + _IMAGE_MODELS)), processes)
         report(_welcome(url, bind, key))
         _watch(processes)
 
@@ -289,12 +295,16 @@ def _raise_if_ended(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _welcome(url: str, bind: str, key: str) -> str:
-    models = [model["id"] for model in (_get(url + "/v1/models") or {"data": []})["data"]]
+    listed = (_get(url + "/v1/models") or {"data": []})["data"]
+    models = [model["id"] for model in listed if model.get("type") != "image"]
+    images = [model["id"] for model in listed if model.get("type") == "image"]
     lines = [
         "",
         f"OpenAI base URL:  {url}/v1",
         f"Models:           {', '.join(models) or 'shown to those who have a key'}",
+        *([f"For images:       {', '.join(images)} (a placeholder)"] if images else []),
         *_first_chat(url, models),
+        *_first_image(url, images),
         f"In a browser:     {url}/",
         f"Horde's members:  {url}/page/horde/ (sign in with the key below)",
         "Another worker (echo, or the URL of your own KoboldCpp, Ollama or llama.cpp):",
@@ -321,6 +331,13 @@ def _first_chat(url: str, models: Sequence[str]) -> list[str]:
         # Quoted, for a model's name may hold a quotation mark and a command after it.
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d {quote(body)}",
     ]
+
+
+def _first_image(url: str, models: Sequence[str]) -> list[str]:
+    """A command to paste for a picture; nothing without a model."""
+    if not models:
+        return []
+    return [f'  {own_command()} image "a fox in snow" -o fox.png --url {url}/v1']
 
 
 def _main_model(models: Sequence[str]) -> str:

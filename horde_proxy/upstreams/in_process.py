@@ -119,7 +119,8 @@ def _environ(request: requests.PreparedRequest) -> dict[str, Any]:
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "localhost",
+        # Links in the answer lead to where the request went.
+        "HTTP_HOST": parts.netloc.rpartition("@")[2],
         **{_variable(name): value for name, value in request.headers.items()},
         **_SERVER,
         "wsgi.input": BytesIO(content),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -75,8 +76,12 @@ def test_the_printed_curl_line_answers_and_a_signal_ends_everything(
         answer = json.loads(pasted.stdout)
         assert answer["model"] == "horde-proxy/ngram-demo"
         assert re.search(r"\w+", answer["choices"][0]["message"]["content"])
+        body = {"prompt": "a fox in snow", "size": "512x512"}
+        made = requests.post(f"http://{bind}/v1/images/generations", json=body, timeout=60).json()
+        image = base64.b64decode(made["data"][0]["b64_json"])
+        assert image.startswith(b"\x89PNG")
         started = children(demo.pid)
-        assert len(started) >= 3
+        assert len(started) >= 4
     finally:
         demo.send_signal(number)
         assert demo.wait(20) == 0

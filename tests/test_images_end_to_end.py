@@ -1,0 +1,91 @@
+"""Pictures from a client of the proxy through the private horde to a worker's painter, and back."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from flask import Flask, request
+from flask.testing import FlaskClient
+from PIL import Image
+from requests import Session
+
+from horde_proxy.pictures import Raster
+from horde_proxy.upstreams.horde.links import PictureLinks
+from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.worker.backends.images.painter import Painter
+from horde_proxy.worker.bridge import Bridge
+from horde_proxy.worker.dreamer import Dreamer
+from horde_proxy.worker.horde import WorkerIdentity
+from tests.support import HORDE_URL, OWNER_KEY, World
+
+
+@pytest.fixture
+def http(world: World, tmp_path: Path) -> FlaskClient:
+    """A proxy whose horde has a painter."""
+    links = PictureLinks(HORDE_URL, open_session=lambda is_own: world.session)
+    painter = Bridge(
+        [WorkerIdentity(HORDE_URL, "painter", OWNER_KEY, wait=0.0)],
+        Dreamer(Painter(), batch=2, links=lambda popped: links),
+        stop=Event(),
+        pause=lambda seconds: None,
+    )
+    painter.step(world.session)
+    world.clock.every_sleep.append(lambda: painter.step(world.session))
+    world.runtime = replace(world.runtime, pictures_folder=lambda: tmp_path / "pictures")
+    return world.http()
+
+
+def pictures(response: Any) -> list[Raster]:
+    assert response.status_code == 200, response.get_data(as_text=True)
+    return [
+        Raster.read(base64.b64decode(entry["b64_json"])) for entry in response.get_json()["data"]
+    ]
+
+
+def test_a_picture_is_painted_for_a_client(http: FlaskClient) -> None:
+    body = {"prompt": "a fox in snow", "size": "512x512", "seed": 42}
+    response = http.post("/v1/images/generations", json=body)
+    [picture] = pictures(response)
+    assert (picture.kind, picture.size) == ("png", (512, 512))
+    assert response.get_json()["horde"]["model"] == "horde-proxy/painter"
+    assert response.get_json()["horde"]["seeds"] == ["42"]
+
+
+def test_several_pictures_have_seeds_of_their_own(http: FlaskClient) -> None:
+    body = {"prompt": "a fox", "size": "256x256", "n": 3, "seed": 42}
+    response = http.post("/v1/images/generations", json=body)
+    assert len({picture.pixels() for picture in pictures(response)}) == 3
+
+
+def test_what_a_mask_does_not_show_as_transparent_is_kept(http: FlaskClient) -> None:
+    mask, source = io.BytesIO(), Raster.plain(512, 512, (0, 200, 0)).encoded("png")
+    image = Image.new("RGBA", (512, 512), (0, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (256, 0, 512, 512))
+    image.save(mask, "PNG")
+    response = http.post(
+        "/v1/images/edits",
+        data={
+            "prompt": "a moon",
+            "image": (io.BytesIO(source), "a.png"),
+            "mask": (io.BytesIO(mask.getvalue()), "mask.png"),
+        },
+    )
+    [picture] = pictures(response)
+    row = picture.pixels()[512 * 3 * 200 : 512 * 3 * 201]
+    # WebP changes colours a little.
+    assert max(abs(row[0] - 0), abs(row[1] - 200), abs(row[2] - 0)) < 12
+    assert abs(row[-2] - 200) > 12 or abs(row[-3]) > 12
+
+
+def test_links_in_an_answer_in_this_process_lead_to_where_the_request_went() -> None:
+    app, session = Flask("links"), Session()
+    app.add_url_rule("/api/x", "x", lambda: f"{request.host_url}picture")
+    session.mount("http://private-horde.invalid/api", WSGIAdapter(app))
+    answer = session.get("http://private-horde.invalid/api/x")
+    assert answer.text == "http://private-horde.invalid/picture"
