@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from horde_proxy.aihorde import transcript
-from horde_proxy.aihorde.transcript import AGAIN, BadTranscript, ChatResult, fold, line, read
+from horde_proxy.aihorde.transcript import AGAIN, BadTranscript, Call, ChatResult, fold, line, read
 
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "read"}}
 
@@ -114,3 +116,25 @@ def test_logprobs_are_collected() -> None:
     token = {"token": "a", "logprob": -0.5}
     text = line({"content": "a"}, logprobs={"content": [token]}) * 2
     assert fold(read(text)).logprobs == [token, token]
+
+
+def test_what_hordes_refuse_in_texts_is_left_out() -> None:
+    """A client sends an answer back as a message of its next chat."""
+    function = {"name": "f\0", "arguments": "{\0}"}
+    text = line(
+        {"content": "a\0b", "tool_calls": [{"index": 0, "id": "\0c", "function": function}]}
+    )
+    result = fold(read(text))
+    assert result.content == "ab"
+    assert result.calls == {0: Call("c", "f", "{}")}
+
+
+def test_logprobs_that_are_none_are_left_out() -> None:
+    deep: Any = "a"
+    for _ in range(500):
+        deep = [deep]
+    top = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "bytes": [98]}]}
+    texts = [line({"content": "a"}, logprobs={"content": [value]}) for value in (deep, 1, top)]
+    assert fold(read("".join(texts))).logprobs == [top]
+    inner = line({"content": "a"}, logprobs={"content": [{"token": deep}]})
+    assert fold(read(inner)).logprobs == []

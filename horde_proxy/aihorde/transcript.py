@@ -27,6 +27,10 @@ _TEXTS = ("content", "reasoning_content", "refusal")
 _MOST_TOKENS = 100_000_000
 """Of a usage: beyond it, a number is nonsense, and sums of it would not be exact in JSON."""
 
+_MOST_LEVELS = 4
+"""Of log-probabilities: [{"top_logprobs": [{"bytes": [104]}]}]. JSON of hundreds of levels can be
+read, but not written where the stack is deeper."""
+
 
 class BadTranscript(ValueError):
     """A text that is no transcript. The message says what is wrong, and in which line."""
@@ -189,7 +193,7 @@ def _delta(delta: dict[str, Any], number: int) -> dict[str, Any]:
         if text is not None and not isinstance(text, str):
             raise BadTranscript(f"line {number} of the transcript has a {name} that is no text")
         if text:
-            tidied[name] = text
+            tidied[name] = _without_nul(text)
     parts = delta.get("tool_calls")
     if parts is not None:
         tidied["tool_calls"] = _parts(parts, number)
@@ -214,9 +218,18 @@ def _is_part(part: Any) -> bool:
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
     given = part.get("function", {})
-    function = {name: given[name] for name in ("name", "arguments") if given.get(name) is not None}
-    named = {"id": part["id"], "type": "function"} if part.get("id") else {}
+    function = {
+        name: _without_nul(given[name])
+        for name in ("name", "arguments")
+        if given.get(name) is not None
+    }
+    named = {"id": _without_nul(part["id"]), "type": "function"} if part.get("id") else {}
     return {"index": part["index"], **named, "function": function}
+
+
+def _without_nul(text: str) -> str:
+    """A text that a client may send back: hordes refuse NUL, which JSON may escape."""
+    return text.replace("\0", "")
 
 
 def _usage(usage: Any) -> dict[str, int] | None:
@@ -236,6 +249,18 @@ def _usage(usage: Any) -> dict[str, int] | None:
 
 
 def _logprobs(logprobs: Any) -> dict[str, Any] | None:
+    """Log-probabilities, one object for each token; None for anything else."""
     if not isinstance(logprobs, dict) or not isinstance(logprobs.get("content"), list):
         return None
-    return {"content": logprobs["content"]}
+    tokens = logprobs["content"]
+    is_known = all(isinstance(token, dict) for token in tokens) and not _is_deep(tokens)
+    return {"content": tokens} if is_known else None
+
+
+def _is_deep(values: Iterable[Any]) -> bool:
+    """Whether values have more levels of lists and objects than log-probabilities have."""
+    for _ in range(_MOST_LEVELS):
+        containers = [value for value in values if isinstance(value, dict | list)]
+        inner = (value.values() if isinstance(value, dict) else value for value in containers)
+        values = [value for some in inner for value in some]
+    return any(isinstance(value, dict | list) for value in values)

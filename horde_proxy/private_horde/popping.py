@@ -81,20 +81,21 @@ def _pop(changing: Begin, call: WorkerCall) -> tuple[Worker, TakenJobs]:
         usernames = call.fields["priority_usernames"]
         choice = JobChoice(op, worker)
         request = queue.next_for(op, worker, delivery.favoured(op, usernames, owner), choice.fits)
-        jobs, payload = _taken(op, request, worker, call.fields["amount"])
+        jobs, payload, begun = _taken(op, request, worker, call.fields["amount"])
         if has_news:
             op.tx.save(worker)
-        return worker, TakenJobs(jobs, request, payload, choice.skipped(), messages)
+    # After the transaction: others would wait while a long transcript is read.
+    payload = payload and continuation.continued(payload, begun)
+    return worker, TakenJobs(jobs, request, payload, choice.skipped(), messages)
 
 
 def _taken(
     op: Operation, request: TextRequest | None, worker: Worker, amount: int
-) -> tuple[list[Job], Payload | None]:
-    """The jobs that a worker gets of a request, and their payload."""
+) -> tuple[list[Job], Payload | None, str]:
+    """The jobs that a worker gets of a request, their payload, and what they go on with."""
     if request is None:
-        return [], None
+        return [], None, ""
     jobs = queue.take(op, request, worker, amount)
     payload = op.tx.get(Payload, request.id)
     assert payload is not None
-    begun = continuation.begun_text(op, request, jobs[0].slot)
-    return jobs, continuation.continued(payload, begun)
+    return jobs, payload, continuation.begun_text(op, request, jobs[0].slot)
