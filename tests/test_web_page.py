@@ -104,7 +104,7 @@ def test_every_answer_of_the_page_has_security_headers(world: World, path: str) 
 def test_the_page_has_no_inline_script_or_style(world: World) -> None:
     world.employ(Scripted("Hello."))
     text = world.http().get("/", headers=HTML).text
-    assert re.findall(r"<script[^>]*>", text) == ['<script src="page/static/page.js" defer>']
+    assert re.findall(r"<script[^>]*>", text) == ['<script src="page/static/page.js" type="module">']
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|https?://(?!www\.w3)", text)
 
 
