@@ -56,6 +56,8 @@ ROUTES = """
 | POST /page/login | yes | yes | 400 | 400 | 400 | 400 | 400 | yes | yes | yes |
 | POST /page/logout | yes | yes | 401 | 401 | yes | yes | yes | yes | yes | yes |
 | POST /page/chat | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /page/images/generations | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
+| POST /page/images/edits | yes | yes | 401 | 401 | yes | 404 | yes | yes | yes | yes |
 | an unknown path, e.g. GET /nothing | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 | 404 |
 | OPTIONS of any path | yes | yes | yes | yes | yes | yes | yes | yes | yes | yes |
 """
@@ -170,6 +172,8 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "GET /health/probe": {"query_string": {"seconds": 0.5, "interval": 0.5}},
     "GET /": {"headers": {"Accept": "text/html"}},
     "POST /page/chat": {"json": CHAT},
+    "POST /page/images/generations": {"json": {"model": "served", "prompt": "Hi"}},
+    "POST /page/images/edits": {"json": {"model": "served", "prompt": "Hi"}},
 }
 NAMES = {
     "/models/NAME": "/models/test/model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from horde_proxy.protocol.images import (
     ImageFiles,
     answer,
     completed_event,
+    makers,
     read_images,
 )
 
@@ -283,6 +285,17 @@ def test_a_stream_ends_with_one_event_for_each_picture(kind: Any, name: str) -> 
     assert event["type"] == name
     assert event["b64_json"] == base64.b64encode(PNG).decode()
     assert (event["size"], event["output_format"], event["created_at"]) == ("64x64", "png", 5)
+    assert event["horde"] == makers([PICTURE])
+
+
+def test_makers_name_each_worker_once_and_each_seed() -> None:
+    both = [replace(PICTURE, seed=seed, worker="w-1", worker_name="painter") for seed in ("7", "8")]
+    other = replace(PICTURE, seed="9", worker="w-2", worker_name="")
+    assert makers([*both, other]) == {
+        "model": PICTURE.model,
+        "seeds": ["7", "8", "9"],
+        "workers": [{"id": "w-1", "name": "painter"}, {"id": "w-2", "name": ""}],
+    }
 
 
 @given(st.dictionaries(st.text(max_size=12), st.text(max_size=12) | st.integers() | st.none()))

@@ -35,7 +35,7 @@ ADMIN, GUEST, NARROW = "admin-key-0123456789", "guest-key-0123456789", "key-of-n
 HOSTILE = "<script>alert(1)</script>'\"&"
 BODY = {"model": "test/model", "messages": [{"role": "user", "content": "my own secret"}]}
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
@@ -104,7 +104,9 @@ def test_every_answer_of_the_page_has_security_headers(world: World, path: str) 
 def test_the_page_has_no_inline_script_or_style(world: World) -> None:
     world.employ(Scripted("Hello."))
     text = world.http().get("/", headers=HTML).text
-    assert re.findall(r"<script[^>]*>", text) == ['<script src="page/static/page.js" type="module">']
+    assert re.findall(r"<script[^>]*>", text) == [
+        '<script src="page/static/page.js" type="module">'
+    ]
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|https?://(?!www\.w3)", text)
 
 

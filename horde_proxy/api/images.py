@@ -111,15 +111,7 @@ def _fold(question: _ImageQuestion, chunks: Sequence[Chunk]) -> dict[str, Any]:
 
 def _cost(chunk: Chunk, pictures: Sequence[Picture]) -> dict[str, Any]:
     """The `horde` object of an answer: who made the pictures, from which seeds, for how much."""
-    return {
-        **chunk["horde"],
-        "model": pictures[0].model,
-        "seeds": [picture.seed for picture in pictures],
-        "workers": [
-            {"id": worker, "name": name}
-            for worker, name in dict.fromkeys((p.worker, p.worker_name) for p in pictures)
-        ],
-    }
+    return {**chunk["horde"], **images.makers(pictures)}
 
 
 def _links(ctx: AppContext, question: _ImageQuestion, pictures: Sequence[Picture]) -> Sequence[str]:

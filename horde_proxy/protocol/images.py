@@ -209,8 +209,19 @@ def completed_event(request: ImageRequest, picture: Picture, url: str, created: 
         "background": "transparent" if request.is_transparent else "opaque",
         "output_format": picture.kind,
         "usage": usage(request),
+        "horde": makers([picture]),
     }
     return sse.event(data, name)
+
+
+def makers(pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Who made the pictures, and from which seeds: fields of the `horde` object."""
+    workers = dict.fromkeys((picture.worker, picture.worker_name) for picture in pictures)
+    return {
+        "model": pictures[0].model,
+        "seeds": [picture.seed for picture in pictures],
+        "workers": [{"id": worker, "name": name} for worker, name in workers],
+    }
 
 
 def usage(request: ImageRequest) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The views of the page at /: requests, models, endpoints, the last day, and a box to chat in.
+"""The views of the page at /: requests, models, endpoints, the last day, chatting and pictures.
 
 If the proxy requires no key, a visitor sees everything; if it does, only the requests of the
 visitor's key. If each client brings its own horde key, only public facts are shown.
@@ -22,6 +22,7 @@ from flask import (
     send_from_directory,
 )
 
+from horde_proxy.api import images
 from horde_proxy.api.auth import client_key, client_name, is_admin
 from horde_proxy.api.chat import chat_completions
 from horde_proxy.api.context import AppContext, current_context
@@ -31,6 +32,8 @@ from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import ProxyError, Refused, ShuttingDown
 from horde_proxy.key_digest import key_digest
 from horde_proxy.protocol import sse
+from horde_proxy.protocol.models import is_available
+from horde_proxy.router import EVERYTHING, Scope
 from horde_proxy.upstreams.disconnects import is_open
 from horde_proxy.web import charts, login, tables
 
@@ -44,8 +47,10 @@ _KEEPALIVE = 15.0
 _RETRY = b"retry: 3000\n\n"
 _STATIC = Path(__file__).parent / "static"
 _HEADERS = {
+    # Pictures are blobs that the page's scripts have made, or files of this proxy: what a model
+    # writes loads nothing from other servers.
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -123,9 +128,28 @@ def log_out() -> Response:
 @blueprint.post("/page/chat")
 def chat() -> Response:
     """/v1/chat/completions, with the key of the visitor's session."""
+    _act_for_visitor()
+    return chat_completions()
+
+
+@blueprint.post("/page/images/generations")
+def generate_pictures() -> Response:
+    """/v1/images/generations, with the key of the visitor's session."""
+    _act_for_visitor()
+    return images.generations()
+
+
+@blueprint.post("/page/images/edits")
+def edit_picture() -> Response:
+    """/v1/images/edits, with the key of the visitor's session."""
+    _act_for_visitor()
+    return images.edits()
+
+
+def _act_for_visitor() -> None:
+    """Give the request the rights of the visitor. Raises InvalidApiKey, and Refused by a token."""
     login.require_visitor()
     login.check_token(request.headers.get(login.TOKEN_HEADER))
-    return chat_completions()
 
 
 @blueprint.get("/page/static/<name>")
@@ -196,6 +220,7 @@ def _owner() -> str | None:
 def _state(ctx: AppContext) -> dict[str, Any]:
     """All sections of the page. Sections that the visitor may not see are None."""
     models, problem = _models(ctx)
+    image_models = _image_models(ctx)
     sections: dict[str, Any] = {
         "object": "page.state",
         "version": ctx.serving.version,
@@ -205,8 +230,11 @@ def _state(ctx: AppContext) -> dict[str, Any]:
         "name": g.key.name if g.key else None,
         "admin": is_admin(),
         "token": g.get("page_token"),
+        "public_url": ctx.serving.public_url,
         "models": tables.models(models),
         "models_error": problem,
+        "image_models": tables.image_models(image_models),
+        "image_models_missing": None if image_models else _missing_image_models(ctx),
         "endpoints": tables.endpoints(ctx.router.states(g.scope)),
         "settings_problem": settings_problem(ctx),
         "running": None,
@@ -232,6 +260,26 @@ def _models(ctx: AppContext) -> tuple[list[dict[str, Any]], str | None]:
         return ctx.router.models(g.scope), None
     except ProxyError as exc:
         return [], exc.message
+
+
+def _image_models(ctx: AppContext, scope: Scope | None = None) -> list[dict[str, Any]]:
+    """The models that make pictures for the visitor; none while they cannot be listed."""
+    try:
+        models = ctx.image_router.models(scope or g.scope)
+    except ProxyError:
+        return []
+    return list(filter(is_available, models))
+
+
+def _missing_image_models(ctx: AppContext) -> dict[str, str]:
+    """Why the visitor has no model that makes pictures, and a command that helps; "" for none."""
+    if not ctx.image_router.endpoints:
+        return tables.no_image_endpoint()
+    if _image_models(ctx, EVERYTHING):
+        return tables.no_image_model_for_key()
+    # The private horde is at the page's own address.
+    own = ctx.serving.public_url or request.host_url
+    return tables.no_image_worker(own if ctx.serving.has_horde_pages else "URL")
 
 
 def _private_sections(ctx: AppContext) -> dict[str, Any]:

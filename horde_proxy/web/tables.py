@@ -89,6 +89,37 @@ def models(offered: Iterable[Mapping[str, Any]]) -> Table:
     )
 
 
+def image_models(offered: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The models that make pictures, by name, each with a label that tells its wait."""
+    ordered = sorted(offered, key=lambda model: str(model["id"]).casefold())
+    return [_image_model(str(model["id"]), model.get("horde")) for model in ordered]
+
+
+def no_image_endpoint() -> dict[str, str]:
+    """What to say where no endpoint makes pictures: a text and a command, which may be ""."""
+    text = "Pictures are made by hordes, and none is among the endpoints. Add one to the settings:"
+    return {"text": text, "command": '[[endpoints]] type = "horde"'}
+
+
+def no_image_model_for_key() -> dict[str, str]:
+    """What to say to a key that is limited to other models."""
+    return {"text": "This key may use none of the models that make pictures.", "command": ""}
+
+
+def no_image_worker(horde_url: str) -> dict[str, str]:
+    """What to say where no image worker is online at any horde."""
+    return {
+        "text": (
+            "No model makes pictures right now, because no image worker is online. Start one with "
+            "the command below. It draws the words of a prompt. For real pictures, give it the "
+            "address of an image server (AUTOMATIC1111, ComfyUI) in place of painter."
+        ),
+        "command": (
+            f"horde-proxy worker --horde {horde_url.rstrip('/')} --api-key KEY --backend painter"
+        ),
+    }
+
+
 def endpoints(states: Iterable[Mapping[str, Any]]) -> Table:
     """The endpoints and their states."""
     return _table(
@@ -237,6 +268,13 @@ def _model_row(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:
             text_cell(", ".join(model["endpoints"])),
         ],
     )
+
+
+def _image_model(name: str, horde: Any) -> dict[str, Any]:
+    stats = horde if isinstance(horde, Mapping) else {}
+    expected = finite(stats.get("expected_seconds"))
+    label = name if expected is None else f"{name}, about {seconds(expected)}"
+    return {"id": name, "label": label, "expected_seconds": expected}
 
 
 def _hour_row(hour: TimeBucket) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def is_from(browser: Chromium, url: str) -> bool:
     return {
         each.split("/page")[0].split("/v1")[0].rstrip("/")
         for each in browser.requests
-        if not each.startswith(("data:", "about:"))
+        if not each.startswith(("data:", "about:", "blob:"))
     } == {url}
 
 

@@ -1,6 +1,7 @@
-// The chat. What a model answers is set as text.
+// The chat. What a model answers is set as text, but for links to pictures of this proxy.
 import { eventsOf, post } from "./answers.js";
 import { $, make, tell } from "./elements.js";
+import { showPictures } from "./picture_links.js";
 
 const messages = [];
 let stopping = null;
@@ -53,6 +54,7 @@ async function send() {
   const isAnswer = place.textContent && !place.parentElement.classList.contains("failed");
   if (isAnswer) messages.push({ role: "assistant", content: place.textContent });
   else messages.pop();
+  if (isAnswer) showPictures(place);
 }
 
 function setBusy(isBusy) {

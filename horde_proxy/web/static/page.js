@@ -1,9 +1,10 @@
-// Keeps the page up to date, sorts, searches and copies; chat.js chats.
+// Keeps the page up to date, sorts, searches and copies; chat.js chats, pictures.js makes pictures.
 //
 // The server draws everything. Elements with "data-live" get the content that the same element has
 // in a newer page (page/live) or in an event (page/events). Only the server's templates make
 // markup; what a model answers is set as text.
 import "./chat.js";
+import "./pictures.js";
 import { $, copy, make, tell } from "./elements.js";
 
 const REFRESH = 15000;
@@ -31,6 +32,8 @@ function swap(html) {
 function update(fresh) {
   const element = $(fresh.id);
   if (!element || drawn[fresh.id] === fresh.innerHTML) return;
+  // A list that is open would be closed. It is updated when the focus has left it.
+  if (element.options && element === document.activeElement) return;
   drawn[fresh.id] = fresh.innerHTML;
   const choice = element.value;
   const focus = element.contains(document.activeElement) && document.activeElement.dataset.focus;
