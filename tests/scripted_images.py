@@ -38,7 +38,8 @@ WORKER: dict[str, Any] = {
 class ScriptedImages:
     """What it was sent is in `submits`; each further one is refused as `refusals` say.
 
-    `polls` are the checks until a request is done. `images` are what its results have as `img`.
+    `polls` are the checks until a request is done; of one that is cancelled before, so many results
+    come as `finished` says. `images` are what its results have as `img`.
     """
 
     def __init__(self) -> None:
@@ -51,6 +52,7 @@ class ScriptedImages:
         self.metadata: list[dict[str, str]] = []
         self.censored = False
         self.deleted: list[str] = []
+        self.finished = 0
         self.status_calls = 0
         self.kudos = 10_000.0
         self._left: dict[str, int] = {}
@@ -124,7 +126,9 @@ class ScriptedImages:
 
     def _status(self, key: str) -> Response:
         self.status_calls += 1
-        n = self._n[key]
+        return self._results(key, self._n[key])
+
+    def _results(self, key: str, n: int) -> Response:
         images = self.images or [f"{HORDE_URL}/pictures/{key}-{at}" for at in range(n)]
         generations = [
             {
@@ -144,6 +148,9 @@ class ScriptedImages:
 
     def _delete(self, key: str) -> Response:
         self.deleted.append(key)
+        return self._results(key, self.finished) if self.finished else self._nothing(key)
+
+    def _nothing(self, key: str) -> Response:
         return jsonify({**self._progress(key), "generations": []})
 
     def _picture(self, name: str) -> Response:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask, request
 from flask.testing import FlaskClient
 from PIL import Image
 
+from horde_proxy.api.uploads import read_upload
 from horde_proxy.pictures import Raster
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from tests.scripted_images import MODEL, WORKER, ScriptedImages
@@ -234,3 +236,82 @@ def test_a_worker_that_takes_no_nsfw_is_not_asked_for_it(
     horde.workers = [{**WORKER, "nsfw": False}]
     response = generate(http, model=MODEL, moderation="low")
     assert response.status_code == 503
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_pictures_that_are_finished_when_the_time_is_over_are_the_answer(
+    world: World, horde: ScriptedImages, stream: bool
+) -> None:
+    times = {"timeout": 60, "stream_timeout": 60}
+    horde.polls, horde.finished = 1000, 1
+    response = generate(world.configure(server=times).http(), model=MODEL, n=3, stream=stream)
+    assert response.status_code == 200
+    if stream:
+        assert [name for name, _ in events(response)] == ["image_generation.completed"]
+    else:
+        assert len(response.get_json()["data"]) == 1
+        assert response.headers["X-Horde-Warnings"] == "n: 1 of 3 pictures came"
+    assert horde.deleted == ["image-1"]
+
+
+def test_without_a_picture_the_end_of_the_time_is_an_error(
+    world: World, horde: ScriptedImages
+) -> None:
+    horde.polls = 1000
+    response = generate(world.configure(server={"timeout": 60}).http(), model=MODEL)
+    assert response.status_code == 504
+    assert horde.deleted == ["image-1"]
+
+
+def multipart(boundary: str, *parts: tuple[str, bytes]) -> dict[str, Any]:
+    """The arguments of a POST of a form. A part whose name is "image" is a file."""
+    body = b""
+    for name, content in parts:
+        file = '; filename="a"' if name == "image" else ""
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
+        body += head.encode() + content + b"\r\n"
+    kind = f"multipart/form-data; boundary={boundary}"
+    return {"data": body + f"--{boundary}--\r\n".encode(), "content_type": kind}
+
+
+def test_a_form_that_is_sent_again_is_the_same_whatever_its_boundary_is() -> None:
+    def digest(boundary: str, prompt: bytes) -> bytes:
+        form = multipart(boundary, ("prompt", prompt), ("image", PNG))
+        with Flask("test").test_request_context("/", method="POST", **form):
+            return read_upload(request, 1_000_000).read()[1]
+
+    assert digest("one", b"a hat") == digest("two", b"a hat")
+    assert digest("one", b"a hat") != digest("one", b"a cap")
+
+
+def test_a_form_has_objects_and_lists_as_the_sdks_write_them(
+    http: FlaskClient, horde: ScriptedImages
+) -> None:
+    form = multipart(
+        "one",
+        ("prompt", b"a hat"),
+        ("image", PNG),
+        ("loras[][name]", b"first"),
+        ("loras[][model]", b"0.5"),
+        ("loras[][name]", b"second"),
+        ("post_processing[]", b"GFPGAN"),
+        ("horde[slow_workers]", b"false"),
+        ("tis", b'[{"name": "7"}]'),
+    )
+    response = http.post("/v1/images/edits", **form)
+    assert response.status_code == 200, response.get_json()
+    [submit] = horde.submits
+    assert submit["params"]["loras"] == [{"name": "first", "model": 0.5}, {"name": "second"}]
+    assert submit["params"]["post_processing"] == ["GFPGAN"]
+    assert submit["params"]["tis"] == [{"name": "7"}]
+    assert submit["slow_workers"] is False
+
+
+@pytest.mark.parametrize("name", ["image[]", "images[]", "images"])
+def test_a_form_may_have_a_data_url_for_a_file(
+    http: FlaskClient, horde: ScriptedImages, name: str
+) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(PNG).decode()}".encode()
+    response = http.post("/v1/images/edits", **multipart("one", ("prompt", b"x"), (name, url)))
+    assert response.status_code == 200, response.get_json()
+    assert horde.submits[0]["source_processing"] == "img2img"

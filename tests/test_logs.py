@@ -14,6 +14,7 @@ import pytest
 
 from horde_proxy import logs, serving
 from horde_proxy.api.access_log import RequestLog
+from horde_proxy.upstreams.base import Accepted, Spent
 from tests.support import World
 
 Capture = pytest.CaptureFixture[str]
@@ -255,3 +256,11 @@ def test_the_error_that_ends_a_command_is_escaped(
     text = capsys.readouterr().err
     assert is_plain(text)
     assert text.endswith(f"\nValueError: {ESCAPED}\n")
+
+
+def test_kudos_of_pictures_that_nobody_waited_for_are_noted() -> None:
+    record = RequestLog("id", "POST", "/v1/images/generations", "ann")
+    with pytest.raises(GeneratorExit), record.recording():
+        record.note(Accepted(spent=lambda: Spent(0, 0, 17.0)))
+        raise GeneratorExit
+    assert (record.kudos, record.completion_tokens) == (17.0, 0)

@@ -108,7 +108,8 @@ class RequestLog:
     def _settle(self) -> None:
         """Count what was generated for an answer that ended before its usage came."""
         spent = self.spent()
-        if spent.completion_tokens:
+        # Pictures have no tokens.
+        if spent.completion_tokens or spent.kudos:
             self.prompt_tokens, self.completion_tokens, kudos = spent
             self.kudos = round(kudos, 2)
 

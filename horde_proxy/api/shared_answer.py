@@ -233,7 +233,7 @@ class SharedAnswer:
             if self.readers or self._is_paid:
                 return Spent()
             cost = spent()
-            self._is_paid = cost.completion_tokens > 0
+            self._is_paid = cost.completion_tokens > 0 or cost.kudos > 0
             if self._is_paid:
                 # A client that comes back for the answer must not pay again.
                 self.items = [

@@ -6,6 +6,8 @@ Only what is proxied comes here: forms with audio or pictures, and files.
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterator
 from shutil import copyfileobj
 from tempfile import SpooledTemporaryFile
@@ -37,6 +39,9 @@ _MOST_IN_MEMORY = 100_000_000
 """Bytes of a form that is read here and not proxied: two of the largest pictures."""
 _MOST_PARTS = 1000
 """Parts of a form: each costs time, and OpenAI's largest form has a dozen."""
+
+# "post_processing[]", "horde[max_kudos]", "loras[][name]"; of all other names, none is a place.
+_NESTED = re.compile(r"(?P<first>\w{1,50})(?P<list>\[\])?(?:\[(?P<key>\w{1,50})\])?")
 
 
 class Upload:
@@ -80,13 +85,10 @@ class Upload:
             raise InvalidRequest(
                 "The request body must be a JSON object, or a form of the type multipart/form-data."
             )
-        form, digest = Form(), hashlib.sha256()
+        form = Form()
         for event, _ in self._events():
             form.add(event)
-        self._file.seek(0)
-        while piece := self._file.read(_PIECE):
-            digest.update(piece)
-        return form, digest.digest()
+        return form, form.digest()
 
     def close(self) -> None:
         """Delete the file and its copies."""
@@ -151,13 +153,9 @@ class Upload:
 
 
 class Form:
-    """The parts of a multipart form in memory: `fields` are its texts by name.
-
-    A part with a file's name, or whose name is asked for as a file, is a file.
-    """
+    """The parts of a multipart form in memory: texts, and files, which have a file's name."""
 
     def __init__(self) -> None:
-        self.fields: dict[str, Any] = {}
         self._parts: list[tuple[str, bool, bytearray]] = []
         self._size = 0
 
@@ -170,10 +168,32 @@ class Form:
             if self._size > _MOST_IN_MEMORY:
                 most = _MOST_IN_MEMORY // 1_000_000
                 raise InvalidRequest(f"The form has more than {most} MB.", code="request_too_large")
-            name, is_file, content = self._parts[-1]
-            content += event.data
-            if not event.more_data and not is_file:
-                self.fields[name] = content.decode("utf-8", "replace")
+            self._parts[-1][2].extend(event.data)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The texts by name. A name with brackets is a place in an object or a list.
+
+        OpenAI's SDKs write `extra_body` of a form so: "horde[max_kudos]", "post_processing[]",
+        "loras[][name]".
+        """
+        fields: dict[str, Any] = {}
+        for name, is_file, content in self._parts:
+            if not is_file:
+                _put(fields, name, content.decode("utf-8", "replace"))
+        return fields
+
+    def digest(self) -> bytes:
+        """What tells this form apart from others: its parts without the boundary.
+
+        Clients make up another boundary each time that they send the same form again.
+        """
+        digest = hashlib.sha256()
+        for name, is_file, content in self._parts:
+            head = json.dumps([name, is_file, len(content)])
+            digest.update(head.encode())
+            digest.update(content)
+        return digest.digest()
 
     def files(self, name: str) -> tuple[bytes, ...]:
         """The files of a name. OpenAI's clients write `image` for one, and `image[]` for several.
@@ -189,6 +209,38 @@ class Form:
         if len(files) > 1:
             raise InvalidRequest(f"The form has several files '{name}'.", param=name)
         return files[0] if files else None
+
+
+def _put(fields: dict[str, Any], name: str, text: str) -> None:
+    """Put a text where its name says. What else stands there already is replaced."""
+    match = _NESTED.fullmatch(name)
+    if match is None or name == match["first"]:
+        fields[name] = text
+        return
+    first, key, is_list = match["first"], match["key"], match["list"] is not None
+    # Within an object or a list, a text may be a number or a boolean, as in JSON.
+    value = _scalar(text)
+    if not is_list:
+        target = fields.get(first)
+        fields[first] = {**(target if isinstance(target, dict) else {}), key: value}
+        return
+    target = fields.get(first)
+    items = target if isinstance(target, list) else []
+    fields[first] = items
+    if key is None:
+        items.append(value)
+    elif items and isinstance(items[-1], dict) and key not in items[-1]:
+        items[-1][key] = value
+    else:
+        items.append({key: value})
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = parse_json(text.encode())
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def read_upload(request: Request, most: int) -> Upload:

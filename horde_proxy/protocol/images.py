@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 
 from horde_proxy.aihorde import image_limits
 from horde_proxy.errors import InvalidRequest
+from horde_proxy.json_reading import parse_json
 from horde_proxy.pictures import MOST_PIXELS, BadPicture, Raster, decoded, sniffed_type
 from horde_proxy.protocol import sse
 from horde_proxy.protocol.image_request import ImageKind, ImageRequest, OutputFormat, Picture
@@ -81,6 +82,8 @@ _PARAMETERS = (
     "tis",
 )
 """All parameters beyond OpenAI's that are passed on."""
+_STRUCTURED = frozenset({"horde", "loras", "tis", "post_processing"})
+"""Fields that are objects or lists; forms have them as JSON."""
 
 
 class _ImageBody(LenientModel):
@@ -252,9 +255,21 @@ def _with_known_names(body: Any) -> Any:
         given = next((known[other] for other in others if known.get(other) is not None), None)
         if known.get(name) is None and given is not None:
             known[name] = given
+    for name in _STRUCTURED.intersection(known):
+        known[name] = _from_text(known[name])
     if isinstance(known.get("post_processing"), str):
         known["post_processing"] = [known["post_processing"]]
     return known
+
+
+def _from_text(value: Any) -> Any:
+    """An object or list that a form has as JSON text; anything else stays."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+        return value
+    try:
+        return parse_json(value.encode())
+    except (ValueError, RecursionError):
+        return value
 
 
 def _sources(
@@ -263,8 +278,12 @@ def _sources(
     """(the pictures to change, the mask of the first). Raises InvalidRequest."""
     if kind == "generation":
         return (), None
-    if files is None:
-        files = ImageFiles(tuple(_referenced(body)), _one(body.get("mask"), "mask"))
+    files = files or ImageFiles()
+    # A form may have a data URL for a file.
+    files = ImageFiles(
+        files.images or tuple(_referenced(body)),
+        _one(body.get("mask") or None, "mask") if files.mask is None else files.mask,
+    )
     if not files.images:
         raise _invalid(
             "Missing required parameter: 'image'.", "image", "missing_required_parameter"

@@ -27,6 +27,8 @@ from horde_proxy.upstreams.horde.lifecycle import (
 from horde_proxy.upstreams.horde.links import PictureLinks, PictureLost
 from horde_proxy.upstreams.horde.submit_queue import Ticket
 
+_FETCH_SECONDS = 10.0
+"""How long before the caller's deadline the pictures that are there are fetched (s)."""
 ImageAnswerItem = Waiting | Submitted | Answered | Picture
 
 
@@ -44,7 +46,8 @@ class ImageAnswer:
     def items(self) -> Generator[ImageAnswerItem, None, None]:
         """Waitings, what was submitted, and the pictures.
 
-        Raises ContentPolicyViolation where all were censored, a ProxyError where there is none.
+        Shortly before `deadline` it ends with what there is. Raises ContentPolicyViolation where
+        all were censored, a ProxyError where there is none.
         """
         lifecycle = Lifecycle(self.horde, self.job, self.ticket, self.cost)
         error: ProxyError | None = None
@@ -52,8 +55,9 @@ class ImageAnswer:
             with closing(lifecycle.items()) as items:
                 for item in items:
                     if isinstance(item, Waiting | Submitted | Answered):
-                        yield item
+                        # Before the front looks at the clock, which would end all of it.
                         self._check_time(item)
+                        yield item
         # Those that are there already are the answer.
         except (ClientGone, ShuttingDown):
             raise
@@ -68,6 +72,8 @@ class ImageAnswer:
         for generation in generations:
             if generation.is_censored:
                 continue
+            if count and self._is_late(0.0):
+                return
             try:
                 picture = self._picture(generation)
             except PictureLost as exc:
@@ -99,9 +105,12 @@ class ImageAnswer:
 
     def _check_time(self, item: ImageAnswerItem) -> None:
         """Raises DeadlinePassed when the caller's time is over."""
-        is_over = self.deadline is not None and self.horde.clock() >= self.deadline
-        if isinstance(item, Waiting) and is_over:
+        if isinstance(item, Waiting) and self._is_late(_FETCH_SECONDS):
             raise DeadlinePassed()
+
+    def _is_late(self, margin: float) -> bool:
+        """Whether the caller's time is over but for so many seconds."""
+        return self.deadline is not None and self.horde.clock() >= self.deadline - margin
 
 
 def in_format(data: bytes, raster: Raster, request: ImageRequest) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from horde_proxy.aihorde.rest import ANONYMOUS_KEY
 from horde_proxy.errors import ModelNotFound, ProxyError
-from horde_proxy.protocol.image_request import ImageRequest
+from horde_proxy.protocol.image_request import ImageRequest, Picture
 from horde_proxy.protocol.leniency import warnings_header
 from horde_proxy.upstreams.base import Accepted, Caller, ImageItem, Spent
 from horde_proxy.upstreams.horde.context import HordeContext
@@ -67,12 +67,18 @@ class HordeImages:
         ContentPolicyViolation for a censored picture, and whatever the horde refuses.
         """
         answer = self._answer(request, model, caller)
+        count, request_id = 0, ""
         with closing(answer.items()) as items:
             for item in items:
                 if isinstance(item, Submitted):
-                    yield self._accepted(answer, item.request_id)
+                    request_id = item.request_id
+                    yield self._accepted(answer, request_id)
                 elif not isinstance(item, Answered):
+                    count += isinstance(item, Picture)
                     yield item
+        if count < request.n:
+            warning = f"n: {count} of {request.n} pictures came"
+            yield self._accepted(answer, request_id, warning)
 
     def _answer(self, request: ImageRequest, name: str, caller: Caller) -> ImageAnswer:
         model = self._catalog.models().get(name)
@@ -102,12 +108,12 @@ class HordeImages:
             filters=self._options.filters.overridden(request.horde).for_images(),
         )
 
-    def _accepted(self, answer: ImageAnswer, request_id: str) -> Accepted:
+    def _accepted(self, answer: ImageAnswer, request_id: str, *warnings: str) -> Accepted:
         plan, cost = answer.job.plan, answer.cost
         headers = {
             "X-Horde-Request-Id": request_id,
             "X-Horde-Model": plan.model.name,
-            "X-Horde-Warnings": warnings_header(plan.warnings),
+            "X-Horde-Warnings": warnings_header((*plan.warnings, *warnings)),
             "X-Endpoint": self._name,
         }
         return Accepted(

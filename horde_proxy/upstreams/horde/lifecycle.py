@@ -111,7 +111,9 @@ class Lifecycle(Generic[G]):
             if attempt.has_ended:
                 self._take(attempt)
         except GeneratorExit:
-            # Whoever closes it early may use what is there: the caption without the tags.
+            # Whoever closes it early may use what is there: the caption without the tags, or the
+            # pictures that the horde gives with the cancelling.
+            attempt.close()
             self.generations += attempt.generations()[0]
             raise
         except (Faulted, RequestLost) as exc:
@@ -334,6 +336,6 @@ def _in_outage(waiting: Waiting) -> Waiting:
 def too_expensive() -> InsufficientKudos:
     """The error for what would cost more than the client allows."""
     return InsufficientKudos(
-        "Even a short answer would cost more kudos than max_kudos allows.",
+        "This would cost more kudos than max_kudos allows. Ask for less, or set it higher.",
         param="horde.max_kudos",
     )

@@ -242,7 +242,10 @@ class RunningRequest:
             self._horde.throughput.count_in_flight(self._job.models[0], -1)
             self._horde.accounts.hold_kudos(self._job.api_key, -self._held)
             self._ended = self._ended or self._horde.clock()
-            self._tell_kudos(self._cancel() if self.status is None else self.status)
+            if self.status is None:
+                # Results that were finished come with the answer.
+                self._latest = self._cancel() or {}
+            self._tell_kudos(self._latest or None)
         if self._mailbox is not None:
             self._mailbox.close()
 
