@@ -897,6 +897,16 @@ def test_words_are_what_a_client_reads_before_the_end(text: str, is_read: bool) 
     assert has_words(text) is is_read
 
 
+def test_an_emoji_may_come_in_halves(world: World) -> None:
+    halves = [
+        transcript.line({"content": half}) for half in ("Rain ", "\ud83c", "\udf27", "\ud83c")
+    ]
+    hire(world, "".join(halves) + words(""))
+    [choice] = answer(world)["choices"]
+    assert choice["message"]["content"] == "Rain \U0001f327\ufffd"
+    assert choice["finish_reason"] == "stop"
+
+
 def test_a_text_that_grows_is_restored_up_to_what_may_change() -> None:
     text = RestoredText(FORMATS["chatml"])
     text.add("a" * 20_000 + "\n<")

@@ -16,6 +16,7 @@ from horde_proxy.aihorde.transcript import ChatResult
 from horde_proxy.prompts.formats import Format, neutralise, restore, unfinished_tag
 from horde_proxy.prompts.required_calls import restored
 from horde_proxy.protocol.generation_request import Message, Tool
+from horde_proxy.upstreams.openai.texts import HalfPairs, whole_characters
 
 _LONGEST_REST = 10_000
 """Characters of a text that are restored anew with each piece: more than a line has."""
@@ -63,9 +64,9 @@ def restored_result(result: ChatResult, format: Format) -> ChatResult:
     """What the model means with an answer, in which it may repeat what was neutralised."""
     return replace(
         result,
-        content=restore(result.content, format),
-        reasoning=restore(result.reasoning, format),
-        refusal=restore(result.refusal, format),
+        content=restore(whole_characters(result.content), format),
+        reasoning=restore(whole_characters(result.reasoning), format),
+        refusal=restore(whole_characters(result.refusal), format),
         calls={
             index: replace(
                 call, name=restore(call.name), arguments=_restored_arguments(call.arguments)
@@ -83,10 +84,11 @@ class RestoredText:
 
     def __init__(self, format: Format) -> None:
         self._format, self._done, self._rest = format, "", ""
+        self._halves = HalfPairs()
 
     def add(self, piece: str) -> None:
         """Add what the model wrote next."""
-        self._rest += piece
+        self._rest += self._halves.add(piece)
         if len(self._rest) > _LONGEST_REST:
             # No tag has a line end. A line that is still longer has no model written.
             end = self._rest.rfind("\n") + 1 or len(self._rest) - _LONGEST_REST // 2
