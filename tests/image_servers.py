@@ -189,3 +189,48 @@ class FakeComfyUI:
     def _interrupt(self) -> Any:
         self.interrupted.append(request.get_json())
         return "", 200
+
+
+class FakeOpenAIImages:
+    """A server with OpenAI's images and chat APIs. `fields` are all that it knows of a body.
+
+    `answers` are what its model says in chats, one after another.
+    """
+
+    def __init__(self, *models: str, fields: frozenset[str] | None = None) -> None:
+        self.models, self.fields = models or ("dreamshaper_8",), fields
+        self.bodies: list[dict[str, Any]] = []
+        self.files: list[dict[str, Raster]] = []
+        self.chats: list[dict[str, Any]] = []
+        self.answers: list[str] = []
+        self.size = (64, 128)
+        self.app = Flask("openai")
+        for rule, view, method in (
+            ("/v1/models", self._models, "GET"),
+            ("/v1/images/generations", self._generate, "POST"),
+            ("/v1/images/edits", self._edit, "POST"),
+            ("/v1/chat/completions", self._chat, "POST"),
+        ):
+            self.app.add_url_rule(rule, f"{method} {rule}", view, methods=[method])
+
+    def _models(self) -> Any:
+        return jsonify(data=[{"id": model, "object": "model"} for model in self.models])
+
+    def _generate(self) -> Any:
+        return self._made(request.get_json())
+
+    def _edit(self) -> Any:
+        files = {name: Raster.read(file.read()) for name, file in request.files.items()}
+        self.files.append(files)
+        return self._made(dict(request.form))
+
+    def _made(self, body: dict[str, Any]) -> Any:
+        self.bodies.append(body)
+        if self.fields is not None and set(body) - self.fields:
+            return jsonify(error={"message": "Unknown parameter"}), 400
+        return jsonify(created=1, data=[{"b64_json": picture(*self.size)}])
+
+    def _chat(self) -> Any:
+        self.chats.append(request.get_json())
+        message = {"role": "assistant", "content": self.answers.pop(0)}
+        return jsonify(choices=[{"index": 0, "message": message, "finish_reason": "stop"}])

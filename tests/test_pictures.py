@@ -277,3 +277,14 @@ def test_what_is_no_base64_says_so(text: str, reason: str) -> None:
 
 def test_a_data_url_comes_back_as_it_was() -> None:
     assert decoded(as_data_url(PNG, "png")) == PNG
+
+
+def test_a_mask_of_the_horde_becomes_openais_and_back_again() -> None:
+    image = Image.new("RGB", (8, 1))
+    image.paste((255, 255, 255), (4, 0, 8, 1))
+    source, mask = Raster.plain(8, 1, (1, 2, 3)), Raster(image, "png")
+    turned = source.with_repaint_mask(mask)
+    assert turned.alpha() == b"\xff" * 4 + b"\0" * 4
+    assert turned.repaint_mask().pixels() == mask.pixels()
+    with pytest.raises(BadPicture, match="same size"):
+        source.with_repaint_mask(Raster.plain(9, 1, (0, 0, 0)))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import responses
+from PIL import Image
 
 from horde_proxy.pictures import Raster, decoded
 from horde_proxy.worker.backends import BackendDown, BackendError, JobRefused, ServerState
@@ -16,7 +17,7 @@ from horde_proxy.worker.backends.images import ImageOptions, PictureJob, open_im
 from horde_proxy.worker.backends.images.comfyui import ComfyServer
 from horde_proxy.worker.backends.images.sdapi import SdapiServer
 from horde_proxy.worker.backends.images.workflow import filled, read_workflow
-from tests.image_servers import COLOUR, FakeComfyUI, FakeWebUI, serve
+from tests.image_servers import COLOUR, FakeComfyUI, FakeOpenAIImages, FakeWebUI, serve
 from tests.support import Clock
 
 URL = "http://images.invalid:7860"
@@ -338,6 +339,74 @@ def test_comfyui_tells_how_many_workflows_there_are() -> None:
     backend = opened(fake, models=["dream*"])
     fake.running = [[1, "x"]]
     assert backend.state() == ServerState(1)
+
+
+# OpenAI's images API.
+
+OPENAI = frozenset({"model", "prompt", "n", "size", "response_format"})
+
+
+def test_a_server_with_openais_api_gets_what_others_of_its_kind_know() -> None:
+    fake = FakeOpenAIImages()
+    made = opened(fake, kind="openai-images").paint(job(negative="blurry", steps=4), never)
+    assert fake.bodies == [
+        {
+            "model": "dreamshaper_8",
+            "prompt": "a fox",
+            "n": 1,
+            "size": "64x128",
+            "response_format": "b64_json",
+            "seed": 7,
+            "steps": 4,
+            "cfg_scale": 5.0,
+            "negative_prompt": "blurry",
+        }
+    ]
+    assert (made.raster.size, made.seed) == ((64, 128), 7)
+
+
+def test_a_server_that_refuses_further_fields_gets_none_from_then_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fake = FakeOpenAIImages(fields=OPENAI)
+    backend = opened(fake, kind="openai-images")
+    for _ in range(2):
+        backend.paint(job(), never)
+    assert [set(body) == OPENAI for body in fake.bodies] == [False, True, True]
+    assert f"the backend at {URL} does not know seed: it is left out" in caplog.messages
+
+
+def test_stable_diffusion_cpp_gets_its_settings_within_the_prompt() -> None:
+    fake = FakeOpenAIImages("sd-cpp-local")
+    opened(fake, kind="openai-images").paint(job(model="sd-cpp-local", steps=4), never)
+    [body] = fake.bodies
+    assert body["prompt"] == (
+        'a fox<sd_cpp_extra_args>{"seed": 7, "steps": 4, "cfg_scale": 5.0}</sd_cpp_extra_args>'
+    )
+    assert set(body) == OPENAI
+
+
+def test_a_mask_is_turned_into_openais_and_another_size_fitted() -> None:
+    fake = FakeOpenAIImages()
+    fake.size = (128, 128)
+    image = Image.new("RGB", (64, 128))
+    image.paste((255, 255, 255), (32, 0, 64, 128))
+    source = Raster.plain(64, 128, (1, 2, 3))
+    made = opened(fake, kind="openai-images").paint(
+        job(source=source, mask=Raster(image, "png")), never
+    )
+    [files] = fake.files
+    assert files["image"].pixels() == source.pixels()
+    # White is painted anew; OpenAI means by it what is transparent.
+    assert files["mask"].alpha()[:64] == b"\xff" * 32 + b"\0" * 32
+    assert made.raster.size == (64, 128)
+
+
+def test_several_models_are_offered_by_name() -> None:
+    backend = opened(FakeOpenAIImages("llm", "flux", "sdxl"), kind="openai-images", models=["f*"])
+    assert backend.models == ("flux",)
+    with pytest.raises(BackendError, match="it has flux, llm"):
+        opened(FakeOpenAIImages("llm", "flux"), kind="openai-images")
 
 
 # Which server it is.

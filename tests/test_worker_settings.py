@@ -23,6 +23,7 @@ from horde_proxy.worker.crew import WorkerEnd
 from horde_proxy.worker.kinds import JobSummary
 from horde_proxy.worker.status import WorkerStatus
 from horde_proxy.worker.status_page import StatusPage, serve_status, status_document, status_line
+from tests.image_servers import FakeOpenAIImages, FakeWebUI, serve
 from tests.support import Clock
 
 ROOT = Path(__file__).parent.parent
@@ -297,6 +298,7 @@ def test_a_status_counts_jobs_kudos_tokens_and_what_runs() -> None:
         ],
         "chats": 1,
         "images": 0,
+        "forms": 0,
         "tokens": 50,
         "tokens_per_second": 5.0,
         "running": [
@@ -333,6 +335,7 @@ def test_the_metrics_are_prometheus_text() -> None:
         'horde_worker_kudos_total{horde="http://own"} 1.5',
         "horde_worker_chats_total 1.0",
         "horde_worker_images_total 0.0",
+        "horde_worker_forms_total 0.0",
         "horde_worker_tokens_total 50.0",
         "horde_worker_running_jobs 1.0",
         "horde_worker_held_backends 1.0",
@@ -437,3 +440,45 @@ def test_the_workers_unit_is_hardened_as_the_proxys() -> None:
         "ProcSubset=pid",
         "StateDirectory=horde-proxy",
     ]
+
+
+@pytest.mark.parametrize(
+    ("backend", "reason"),
+    [
+        ('url = "http://x"\nkind = "llama.cpp"\nbatch = 2', "batch is for a backend of images"),
+        ('url = "http://x"\njobs = "text"\nkind = "sdapi"', "the kind sdapi does no jobs of text"),
+        ('url = "http://x"\njobs = "image"\nkind = "vllm"', "the kind vllm does no jobs of image"),
+        ('url = "x"\nkind = "a1111"', "use one of koboldai, .*, sdapi, comfyui, openai-images, "),
+        ('url = "x"\nmax_pixels = 1', "greater than or equal to 4096"),
+    ],
+)
+def test_settings_of_images_go_with_backends_of_images(
+    tmp_path: Path, backend: str, reason: str
+) -> None:
+    text = MINIMAL.replace('url = "echo"', backend)
+    with pytest.raises(ConfigError, match=reason):
+        read_worker_file(written(tmp_path, text))
+
+
+def test_a_painter_is_a_worker_for_images(tmp_path: Path) -> None:
+    text = MINIMAL.replace('"echo"', '"painter"\nbatch = 3\n')
+    bridge = opened(text, tmp_path)
+    assert (bridge._kind.path, bridge._kind.offer(1).fields["amount"]) == ("generate", 3)
+
+
+@responses.activate
+def test_a_url_that_serves_no_texts_may_serve_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(URL, FakeWebUI().app)
+    bridge = opened(MINIMAL.replace('"echo"', f'"{URL}"'), tmp_path)
+    assert bridge._kind.offer(1).fields["models"] == ["dreamshaper_8"]
+    assert "dreamshaper_8 to http://own.invalid" in capsys.readouterr().err
+
+
+@responses.activate
+def test_a_vision_model_is_an_alchemist_where_the_settings_say_so(tmp_path: Path) -> None:
+    serve(URL, FakeOpenAIImages("qwen-vl").app)
+    text = MINIMAL.replace('"echo"', f'"{URL}"\njobs = "alchemy"\nmodels = ["qwen*"]')
+    bridge = opened(text, tmp_path)
+    assert (bridge._kind.path, bridge.name) == ("interrogate", "qwen-vl")

@@ -61,6 +61,11 @@ _LONGEST_ENDING = 80
     help=f"What does the jobs: {backend_choices()}; {IMAGE_BACKENDS}.",
 )
 @click.option(
+    "--jobs",
+    type=click.Choice(["text", "image", "alchemy"]),
+    help="What it does for hordes [what the backend is for].",
+)
+@click.option(
     "--api-key",
     envvar="AI_HORDE_API_KEY",
     metavar="KEY",
@@ -151,7 +156,10 @@ def _settings_of_flags(context: click.Context, options: dict[str, Any]) -> Worke
         idle=options["idle"],
     )
     backend = WorkerBackendSettings.model_construct(
-        url=options["backend"], threads=options["threads"], chat=options["chat"]
+        url=options["backend"],
+        jobs=options["jobs"],
+        threads=options["threads"],
+        chat=options["chat"],
     )
     return WorkerSettings.model_construct(
         hordes=[horde],

@@ -1,4 +1,4 @@
-"""Opens a worker's backend for the kind of jobs that it does: texts or images."""
+"""Opens a worker's backend for the kind of jobs that it does: texts, images or alchemy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from horde_proxy.commands.console import say
 from horde_proxy.commands.worker_settings import WorkerBackendSettings, WorkerFilterSettings
 from horde_proxy.config.errors import ConfigError
 from horde_proxy.printable import without_login
+from horde_proxy.worker.alchemist import Alchemist
 from horde_proxy.worker.backends import (
     Backend,
     BackendDown,
@@ -17,6 +18,7 @@ from horde_proxy.worker.backends import (
     StreamsChat,
     open_backends,
 )
+from horde_proxy.worker.backends.alchemy import open_alchemy
 from horde_proxy.worker.backends.http_server import is_url
 from horde_proxy.worker.backends.images import ImageBackend, ImageOptions, open_images
 from horde_proxy.worker.dreamer import Dreamer
@@ -44,6 +46,8 @@ def opened_backend(
     """
     rules = JobRules(filters.words, filters.patterns)
     jobs = backend.jobs_by_kind()
+    if jobs == "alchemy":
+        return _transforming(backend, options)
     if jobs == "image" or (jobs is None and not is_url(backend.url)):
         images = open_images(backend.url, _image_options(backend, options))
         if images is not None:
@@ -80,6 +84,12 @@ def _dreaming(
     own = backend.name or images.models[0].rpartition("/")[2]
     kind = Dreamer(images, rules=rules, batch=backend.batch)
     return OpenedBackend(kind, images.models, own)
+
+
+def _transforming(backend: WorkerBackendSettings, options: BackendOptions) -> OpenedBackend:
+    alchemy = open_alchemy(backend.url, _image_options(backend, options))
+    own = backend.name or "alchemist"
+    return OpenedBackend(Alchemist(alchemy, batch=backend.batch), sorted(alchemy.forms), own)
 
 
 def _image_options(backend: WorkerBackendSettings, options: BackendOptions) -> ImageOptions:

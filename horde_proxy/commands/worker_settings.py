@@ -90,7 +90,7 @@ class WorkerBackendSettings(Section):
     """
 
     url: Text
-    jobs: Literal["text", "image"] | None = None
+    jobs: Literal["text", "image", "alchemy"] | None = None
     kind: Annotated[str, AfterValidator(_known_kind)] | None = None
     api_key: SentKey | None = None
     models: list[Text] = Field(default_factory=list)
@@ -113,6 +113,9 @@ class WorkerBackendSettings(Section):
 
     @model_validator(mode="after")
     def _has_settings_of_its_jobs(self) -> WorkerBackendSettings:
+        kinds = image_kinds() if self.jobs == "text" else server_kinds()
+        if self.jobs in ("text", "image") and self.kind in kinds:
+            raise ValueError(f"the kind {self.kind} does no jobs of {self.jobs}")
         given = self.model_fields_set & set(_OF_IMAGES)
         if given and self.jobs_by_kind() == "text":
             raise ValueError(f"{sorted(given)[0]} is for a backend of images: leave it out")

@@ -150,6 +150,18 @@ class Raster:
         alpha = Image.frombytes("L", self.size, self.alpha())
         return Raster(ImageChops.invert(alpha).convert("RGB"), "png")
 
+    def with_repaint_mask(self, mask: Raster) -> Raster:
+        """The picture, transparent where the horde's mask is white: OpenAI's mask.
+
+        Raises BadPicture for a mask of another size.
+        """
+        if mask.size != self.size:
+            raise BadPicture("The mask must have the same size as the image.")
+        white = Image.frombytes("RGB", self.size, mask.pixels()).convert("L")
+        image = self._image.convert("RGB")
+        image.putalpha(ImageChops.invert(white))
+        return Raster(image, "png")
+
     def with_alpha_of(self, mask: Raster) -> Raster:
         """The picture with the transparency of a mask of the same size, as OpenAI's masks have.
 

@@ -22,32 +22,23 @@ from horde_proxy.aihorde.image_limits import (
     POST_PROCESSORS,
 )
 from horde_proxy.numbers import finite
-from horde_proxy.pictures import BadPicture, Raster
+from horde_proxy.pictures import Raster
 from horde_proxy.upstreams.horde.links import PictureLinks, PictureLost
-from horde_proxy.worker.backends import BackendError, JobRefused
+from horde_proxy.worker.backends import JobRefused
 from horde_proxy.worker.backends.images import ImageBackend, MadePicture, PictureJob
 from horde_proxy.worker.backends.images.base import IMG2IMG, PAINTING, TRANSPARENT
+from horde_proxy.worker.delivery import OpenLinks, links_of, webp_of
 from horde_proxy.worker.horde import Job, Offer, Outcome, information
 from horde_proxy.worker.job_rules import JobRules
 from horde_proxy.worker.kinds import JobSummary, PoppedJob
 
 PATH = "generate"
-_QUALITY = 95
-"""Of WebP, as AI-Horde's own image worker has it."""
 _SEEDS = 2**32
 """AI-Horde's seeds are below this."""
 _MOST_BATCH = 20
 """Jobs of one pop: AI-Horde's bound for `amount`."""
 
-OpenLinks = Callable[[PoppedJob], PictureLinks]
-
 log = logging.getLogger(__name__)
-
-
-def links_of(popped: PoppedJob) -> PictureLinks:
-    """The links of the horde that a job came from."""
-    identity = popped.horde.identity
-    return PictureLinks(identity.url, proxy_url=identity.proxy_url)
 
 
 class Dreamer:
@@ -256,10 +247,7 @@ def _fetched(image: Any, links: PictureLinks) -> Raster | None:
 
 def _delivered(made: MadePicture, upload: Any, links: PictureLinks) -> str:
     """The `generation` of the submit, after the picture was uploaded. Raises BackendError."""
-    try:
-        data = made.raster.encoded("webp", quality=_QUALITY)
-    except (BadPicture, OSError, ValueError) as exc:
-        raise BackendError(f"the picture cannot be written: {exc}") from exc
+    data = webp_of(made.raster)
     if isinstance(upload, str) and upload:
         try:
             links.upload(upload, data, "image/webp")

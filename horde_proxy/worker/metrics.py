@@ -46,6 +46,9 @@ class _SnapshotCollector(Collector):
             "horde_worker_images", "Images made.", value=snapshot.done.get("image", 0)
         )
         yield CounterMetricFamily(
+            "horde_worker_forms", "Forms of alchemy done.", value=snapshot.forms
+        )
+        yield CounterMetricFamily(
             "horde_worker_tokens",
             "Tokens written (estimated where the server does not count).",
             value=snapshot.tokens,

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from horde_proxy.aihorde.image_limits import ALCHEMY_FORMS
 from horde_proxy.worker.kinds import JobSummary
 
 _SPEED_SECONDS = 60.0
@@ -46,6 +47,11 @@ class StatusSnapshot:
     holds: Mapping[str, str]
     failing: Sequence[str]
     done: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def forms(self) -> int:
+        """How many forms of alchemy were done: each form is a kind of its own."""
+        return sum(count for kind, count in self.done.items() if kind in ALCHEMY_FORMS)
 
 
 class WorkerStatus:

@@ -81,6 +81,7 @@ def status_document(snapshot: StatusSnapshot) -> dict[str, Any]:
         ],
         "chats": snapshot.done.get("chat", 0),
         "images": snapshot.done.get("image", 0),
+        "forms": snapshot.forms,
         "tokens": snapshot.tokens,
         "tokens_per_second": round(snapshot.speed, 1),
         "running": [
@@ -110,7 +111,7 @@ def status_line(snapshot: StatusSnapshot) -> str:
             parts.append(f"{jobs[state]} {words}")
     parts.append(f"{sum(snapshot.kudos.values()):.1f} kudos")
     # A worker that only makes pictures writes no tokens.
-    if snapshot.tokens or not snapshot.done.get("image"):
+    if snapshot.tokens or not (snapshot.done.get("image") or snapshot.forms):
         parts.append(f"{snapshot.speed:.1f} tokens/s")
     running = sorted(snapshot.running, key=lambda pair: -pair[1])
     if running:
@@ -170,8 +171,8 @@ def _page(document: dict[str, Any]) -> str:
         "<style>body{font:1rem sans-serif;margin:2rem}td,th{padding:.2rem 1rem;text-align:left}"
         "</style><h1>Worker</h1>"
         f"<p>{document['tokens_per_second']} tokens/s in the last minute, "
-        f"{document['tokens']} tokens, {document['chats']} chats and {document['images']} images "
-        "since the start.</p>"
+        f"{document['tokens']} tokens, {document['chats']} chats, {document['images']} images and "
+        f"{document['forms']} forms of alchemy since the start.</p>"
         + "".join(
             f"<p><b>{escape(name)}</b>: {escape(reason)}</p>"
             for name, reason in document["held"].items()

@@ -15,11 +15,12 @@ from urllib.parse import urlencode
 
 import requests
 
-from horde_proxy.pictures import BadPicture, Raster
+from horde_proxy.pictures import Raster
 from horde_proxy.printable import without_login
 from horde_proxy.protocol.models import as_mapping
 from horde_proxy.worker.backends.base import BackendDown, BackendError, JobRefused, ServerState
 from horde_proxy.worker.backends.http_server import HttpServer, get, is_url, new_server_session
+from horde_proxy.worker.backends.images.answers import MOST_BYTES, picture_in
 from horde_proxy.worker.backends.images.base import (
     IMG2IMG,
     PAINTING,
@@ -36,7 +37,6 @@ from horde_proxy.worker.backends.images.workflow import (
     read_workflow,
 )
 
-_MOST_BYTES = 100_000_000
 _POLL_SECONDS = 0.3
 _MOST_SECONDS = 1800.0
 """After which a picture is given up: a horde gives a job some minutes."""
@@ -180,11 +180,8 @@ class ComfyServer(HttpServer):
     def _viewed(self, output: Mapping[str, Any], cancelled: Callable[[], bool]) -> Raster:
         names = ("filename", "subfolder", "type")
         query = urlencode({name: str(output.get(name) or "") for name in names})
-        response = self.send(f"/view?{query}", cancelled, method="GET", most=_MOST_BYTES)
-        try:
-            return Raster.read(response.content, most_bytes=_MOST_BYTES)
-        except BadPicture as exc:
-            raise BackendError(f"the backend's picture cannot be used: {exc}") from exc
+        response = self.send(f"/view?{query}", cancelled, method="GET", most=MOST_BYTES)
+        return picture_in(response.content)
 
     def _cancel(self, key: str) -> None:
         """Take a workflow out of the queue, or end it while it runs, and never another one."""

@@ -10,6 +10,7 @@ from horde_proxy.worker.backends.base import BackendDown, BackendError
 from horde_proxy.worker.backends.http_server import is_url
 from horde_proxy.worker.backends.images.base import ImageBackend, ImageOptions, OpenImages
 from horde_proxy.worker.backends.images.comfyui import ComfyServer
+from horde_proxy.worker.backends.images.openai_images import OpenAIImagesServer
 from horde_proxy.worker.backends.images.painter import open_painter
 from horde_proxy.worker.backends.images.sdapi import SdapiServer
 
@@ -30,6 +31,8 @@ class ImageKind:
 KINDS: tuple[ImageKind, ...] = (
     ImageKind("sdapi", SdapiServer.open),
     ImageKind("comfyui", ComfyServer.open),
+    # It would also be recognised as a server of texts, and the other way round.
+    ImageKind("openai-images", OpenAIImagesServer.open, is_found=False),
     ImageKind("painter", open_painter, "painter"),
 )
 """The first that recognises the name wins."""

@@ -15,11 +15,12 @@ import requests
 
 from horde_proxy.aihorde.baselines import baseline_of, legal_size
 from horde_proxy.aihorde.image_limits import FACE_FIXERS, STRIP_BACKGROUND, UPSCALERS
-from horde_proxy.pictures import BadPicture, Raster, decoded
+from horde_proxy.pictures import Raster
 from horde_proxy.printable import without_login
 from horde_proxy.protocol.models import as_mapping
 from horde_proxy.worker.backends.base import BackendDown, BackendError, JobRefused, ServerState
 from horde_proxy.worker.backends.http_server import HttpServer, get, is_url, new_server_session
+from horde_proxy.worker.backends.images.answers import MOST_BYTES, picture_in
 from horde_proxy.worker.backends.images.base import (
     IMG2IMG,
     PAINTING,
@@ -30,8 +31,6 @@ from horde_proxy.worker.backends.images.base import (
 )
 from horde_proxy.worker.backends.images.checkpoints import Checkpoint, chosen
 
-MOST_BYTES = 150_000_000
-"""Of an answer: 3072x3072 pixels, enlarged twice, are a PNG of 100 MB in base64."""
 _SAMPLERS: Mapping[str, str] = {
     "k_lms": "LMS",
     "k_heun": "Heun",
@@ -108,6 +107,9 @@ class SdapiServer(HttpServer):
             for entry in map(as_mapping, entries)
             if entry.get("model_name")
         ]
+        if not checkpoints:
+            # KoboldCpp without an image model.
+            return None
         loaded = as_mapping(get(session, f"{url}/sdapi/v1/options")).get("sd_model_checkpoint")
         server = cls(
             url, session, chosen(checkpoints, loaded, options, without_login(url)), options
@@ -133,7 +135,8 @@ class SdapiServer(HttpServer):
             answer = self._made("txt2img", self._body(job), job.id, cancelled)
         else:
             answer = self._made("img2img", self._body(job) | _source(job), job.id, cancelled)
-        raster = _picture(answer.get("images"))
+        images = answer.get("images")
+        raster = picture_in(images[0] if isinstance(images, list) and images else None)
         notes = []
         is_cut_out = job.transparent and STRIP_BACKGROUND not in job.post_processing
         for name in (*job.post_processing, *([STRIP_BACKGROUND] if is_cut_out else [])):
@@ -152,7 +155,7 @@ class SdapiServer(HttpServer):
         note = ""
         if name == STRIP_BACKGROUND:
             answer = self.post(_REMBG, {"input_image": body["image"], "model": "u2net"}, cancelled)
-            return _picture([as_mapping(answer).get("image")]), note
+            return picture_in(as_mapping(answer).get("image")), note
         if name in UPSCALERS:
             upscaler = self._upscaler(name)
             if _UPSCALERS.get(name, name) not in upscaler:
@@ -165,7 +168,7 @@ class SdapiServer(HttpServer):
             note = "GFPGAN was used for RestoreFormer" if name == "RestoreFormer" else ""
             body |= {"gfpgan_visibility": strength}
         answer = self.post("/sdapi/v1/extra-single-image", body, cancelled, most=MOST_BYTES)
-        return _picture([as_mapping(answer).get("image")]), note
+        return picture_in(as_mapping(answer).get("image")), note
 
     def state(self) -> ServerState:
         """Whether it makes a picture. Raises BackendDown."""
@@ -285,17 +288,6 @@ def _source(job: PictureJob) -> dict[str, Any]:
         "inpaint_full_res": False,
         "mask_blur": 4,
     }
-
-
-def _picture(images: Any) -> Raster:
-    """The first of an answer's pictures in base64. Raises BackendError."""
-    image = images[0] if isinstance(images, list) and images else None
-    if not isinstance(image, str):
-        raise BackendError("the backend's answer contains no picture")
-    try:
-        return Raster.read(decoded(image, most_bytes=MOST_BYTES), most_bytes=MOST_BYTES)
-    except BadPicture as exc:
-        raise BackendError(f"the backend's picture cannot be used: {exc}") from exc
 
 
 def _encoded(raster: Raster) -> str:
