@@ -461,3 +461,29 @@ def test_a_chat_with_a_picture_goes_to_the_endpoint_that_sees(
     assert chat(http, messages=[message]).headers["X-Endpoint"] == endpoint
     # It passes as the client wrote it.
     assert json.loads(servers.calls[-1].request.body or "")["messages"] == [message]
+
+
+def test_a_horde_without_alchemy_answers_all_the_same(world: World, worker: Scripted) -> None:
+    response = post(world.http(), user(text("What is it?"), part()))
+    assert response.headers["X-Horde-Warnings"] == (
+        "messages: image left out, no alchemist is online"
+    )
+    assert "What is it?\n[image left out]<|im_end|>" in prompt(worker)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_required_answer_knows_the_words_too(
+    world: World, alchemists: ScriptedAlchemists, stream: bool
+) -> None:
+    worker = world.employ(Scripted('{"colour": "blue"}<|im_end|>'))
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+    response = post(
+        world.http(),
+        user(text("Which colour?"), part()),
+        response_format={"type": "json_schema", "json_schema": {"name": "c", "schema": schema}},
+        n=2,
+        stream=stream,
+    )
+    assert response.text.count("blue") >= 2
+    assert NOTE in prompt(worker)
+    assert len(alchemists.submits) == 1

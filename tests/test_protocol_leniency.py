@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from horde_proxy.errors import InvalidRequest
 from horde_proxy.protocol.chat import read_chat
 from horde_proxy.protocol.completions import read_completion
-from horde_proxy.protocol.generation_request import JsonFormat, Message, Tool, ToolCall
+from horde_proxy.protocol.generation_request import (
+    JsonFormat,
+    Message,
+    MessagePicture,
+    Tool,
+    ToolCall,
+)
 from horde_proxy.protocol.leniency import Leniency, plain_name, warnings_header
+from tests.support import growth
 
 ASKED = Message("user", "Go on.")
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -460,6 +467,15 @@ def test_each_picture_that_is_kept_has_its_place(
         message.text.replace("[file left out]", "[image left out]")
         for message in read_chat(document).messages
     ]
+
+
+def test_many_pictures_of_one_message_are_put_into_words_in_linear_time() -> None:
+    def work(size: int) -> None:
+        pictures = tuple(MessagePicture(at, at + 1, "x") for at in range(0, size, 2))
+        message = Message("user", "x" * size, pictures=pictures)
+        assert len(message.with_notes(["ab"] * len(pictures)).text) >= size
+
+    assert growth(work, 400_000) < 1.5
 
 
 def test_the_refusal_says_what_to_do() -> None:

@@ -71,12 +71,12 @@ class Message:
 
     def with_notes(self, notes: Sequence[str | None]) -> Message:
         """The message without its pictures: each note is replaced, where there is another one."""
-        text = self.text
-        # From the last to the first: the places of the earlier ones stay right.
-        for picture, note in reversed(list(zip(self.pictures, notes, strict=True))):
+        pieces, position = [], 0
+        for picture, note in zip(self.pictures, notes, strict=True):
             if note is not None:
-                text = text[: picture.start] + note + text[picture.end :]
-        return replace(self, text=text, pictures=())
+                pieces += [self.text[position : picture.start], note]
+                position = picture.end
+        return replace(self, text="".join([*pieces, self.text[position:]]), pictures=())
 
 
 @dataclass(frozen=True)

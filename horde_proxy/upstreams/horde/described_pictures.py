@@ -160,9 +160,11 @@ class DescribedChat:
     def __init__(self, describer: PictureDescriber, request: GenerationRequest, caller: Caller):
         self.cost = AnswerCost()
         self._describer, self._request, self._caller = describer, request, caller
-        self._words: dict[str, str] = {}  # by the digest
-        self._digests: dict[str, str] = {}  # by the data URL
-        self._reasons: dict[str, str] = {}  # why it is left out, by the URL
+        # By URL: the digest of a picture's bytes, or the URL where it has none.
+        self._keys: dict[str, str] = {}
+        # By key: what is seen in a picture, or why it is left out.
+        self._words: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
         options, now = describer.options, describer.horde.clock()
         self._deadline = now + options.describe_seconds
         if caller.deadline is not None:
@@ -180,7 +182,7 @@ class DescribedChat:
         filters = self._describer.options.filters.overridden(self._request.horde)
         forms, reason = self._describer.forms(filters)
         if not forms:
-            self._reasons |= dict.fromkeys(wanted.values(), reason)
+            self._reasons |= dict.fromkeys(wanted, reason)
             return
         jobs = [self._described(*pair, forms, filters) for pair in wanted.items()]
         with closing(take_turns(jobs, MOST_AT_ONCE)) as turns:
@@ -207,31 +209,30 @@ class DescribedChat:
 
     def _note(self, url: str, counts: Counter[str]) -> str | None:
         """What stands for a picture; None: it is left out. The warning is counted."""
-        words = self._words.get(self._digests.get(url, ""))
+        key = self._keys.get(url, url)
+        words = self._words.get(key)
         if words:
             counts[f"messages: image described by alchemists of {self._describer.name}"] += 1
             return f"[image: {words}]"
-        reason = self._reasons.get(url)
+        reason = self._reasons.get(key)
         counts["messages: image left out" + (f", {reason}" if reason else "")] += 1
         return None
 
     def _read_urls(self) -> None:
-        """Note the digest of each picture, and the words that are known."""
-        for url in self._urls():
-            if url in self._digests or url in self._reasons:
-                continue
+        """Note the key of each picture, and the words that are known."""
+        for url in dict.fromkeys(self._urls()):
             if url[:5].lower() != "data:":
                 self._reasons[url] = "links are not fetched"
                 continue
             try:
-                digest = hashlib.sha256(decoded(url, most_bytes=_MOST_BYTES)).hexdigest()
+                key = hashlib.sha256(decoded(url, most_bytes=_MOST_BYTES)).hexdigest()
             except BadPicture:
                 self._reasons[url] = ""
                 continue
-            self._digests[url] = digest
-            words = self._describer.known(digest)
+            self._keys[url] = key
+            words = self._describer.known(key)
             if words is not None:
-                self._words[digest] = words
+                self._words[key] = words
 
     def _urls(self, *, is_new: bool = False) -> Iterator[str]:
         """The pictures, the newest first; with `is_new` those since the last answer."""
@@ -242,23 +243,24 @@ class DescribedChat:
                 yield picture.url
 
     def _wanted(self) -> dict[str, str]:
-        """The newest pictures that are not known, as digest -> data URL."""
-        new = {self._digests.get(url) for url in self._urls(is_new=True)}
+        """The newest pictures that are not known, as key -> data URL."""
+        new = {self._keys.get(url) for url in self._urls(is_new=True)}
         unknown: dict[str, str] = {}
         for url in self._urls():
-            digest = self._digests.get(url)
-            if digest is None or digest in self._words:
+            key = self._keys.get(url)
+            if key is None or key in self._words:
                 continue
-            if digest in new or not self._describer.has_failed(digest):
-                unknown.setdefault(digest, url)
+            if key in new or not self._describer.has_failed(key):
+                unknown.setdefault(key, url)
         return dict(list(unknown.items())[:MOST_AT_ONCE])
 
     def _described(
-        self, digest: str, url: str, forms: Forms, filters: Filters
+        self, key: str, url: str, forms: Forms, filters: Filters
     ) -> Generator[Waiting, None, None]:
         """Waitings until one picture is described, or cannot be."""
         job = self._job(url, forms, filters)
         if job is None:
+            self._describer.learn(key, "")
             return
         horde = self._describer.horde
         ticket = horde.submit_queue.new_ticket(job.api_key, job.caller.client)
@@ -281,11 +283,11 @@ class DescribedChat:
             reason = "too few kudos for a description" if is_dear else "nobody described it"
         words = lifecycle.generations[0].words if lifecycle.generations else ""
         if words:
-            self._words[digest] = words
+            self._words[key] = words
             self.cost.add_kudos(request_id, job.price(1), None)
         else:
-            self._reasons[url] = reason
-        self._describer.learn(digest, words)
+            self._reasons[key] = reason
+        self._describer.learn(key, words)
 
     def _job(self, url: str, forms: Forms, filters: Filters) -> DescriptionJob | None:
         """The job for a picture; None for bytes that are no picture, or one beyond the bounds."""
