@@ -15,7 +15,7 @@ LEAST_SIDE, MOST_SIDE, SIDE_STEP = 64, 3072, 64
 MOST_IMAGES = 20
 """Images of one request (`n`)."""
 MOST_STEPS = 500
-MOST_CFG = 100.0
+MOST_CFG = 100
 MOST_LORAS = 5
 MOST_INVERSIONS = 20
 """Textual inversions (`tis`) of one request."""
