@@ -230,8 +230,8 @@ SETUPS.update(
     if path.stem.startswith(("image_async_", "image_dry_run_", "image_err_"))
 )
 
-# A cancelled request is gone at once. After two faults, an image waits for a third attempt: the real
-# horde calls it done without an image.
+# A cancelled request is gone at once. After two faults, an image waits for a third attempt: the
+# real horde calls it done without an image.
 DIFFERS: dict[str, tuple[int, Any]] = {
     "image_delete_again": (404, {"rc": "RequestNotFound"}),
     "image_status_after_delete": (404, {"rc": "RequestNotFound"}),

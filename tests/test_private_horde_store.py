@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any, cast, get_origin, get_type_hints
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from sqlalchemy import inspect
@@ -22,6 +24,7 @@ from sqlalchemy import inspect
 from horde_proxy.aihorde.transcript import line
 from horde_proxy.database.engine import Database
 from horde_proxy.database.errors import DatabaseError
+from horde_proxy.pictures import Raster
 from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.records import (
@@ -44,6 +47,7 @@ from horde_proxy.private_horde.store.memory import MemoryStore
 from horde_proxy.private_horde.store.opening import open_store
 from horde_proxy.private_horde.store.statements import numbered
 from horde_proxy.private_horde.store.tables import SCHEMA, TABLES, WAITING
+from horde_proxy.private_horde.stored_pictures import PictureBytes, StoredPicture
 
 OWNER = "<owner-apikey>"
 CLIENT = "<client-apikey>"
@@ -107,6 +111,41 @@ class StoreBehaviour:
         assert (found.maintenance, found.trusted, found.last_seen) == (True, False, 1.0)
         assert stored is not None
         assert (stored.models, stored.workers, stored.faulted) == (("a", "b"), ("w",), True)
+
+    def test_a_picture_comes_back_with_all_of_its_bytes(self, store: Store) -> None:
+        data = bytes(range(256)) * 10
+        add(store, PictureBytes("p", data), PictureBytes("empty", b""))
+        with store.snapshot() as tx:
+            stored, empty = (tx.get(PictureBytes, name) for name in ("p", "empty"))
+        assert stored is not None
+        assert empty is not None
+        assert (stored.data, empty.data) == (data, b"")
+
+    def test_a_field_is_summed_up(self, store: Store) -> None:
+        with store.snapshot() as tx:
+            assert tx.total(StoredPicture, "size") == 0
+        pictures = [StoredPicture(f"p{n}", "r", "webp", n, 64, 64, 1.0) for n in (1, 20, 300)]
+        add(store, *pictures)
+        with store.transaction() as tx:
+            assert tx.total(StoredPicture, "size") == 321
+            tx.delete(pictures[1])
+        with store.snapshot() as tx:
+            assert tx.total(StoredPicture, "size") == 301
+
+    def test_each_kind_of_requests_has_its_own_queue(self, store: Store) -> None:
+        image: Any = {"kind": "image", "needs": {"work": 5}}
+        add(
+            store,
+            request("text"),
+            request("image", **image),
+            request("any text", models=()),
+            request("any image", models=(), **image),
+        )
+        with store.snapshot() as tx:
+            texts = [found.id for found in tx.waiting(["a"])]
+            images = [found.id for found in tx.waiting(["a"], None, "image")]
+            assert tx.get(TextRequest, "image").needs == {"work": 5}  # type: ignore[union-attr]
+        assert (texts, images) == (["any text", "text"], ["any image", "image"])
 
     def test_the_newest_of_many_records_are_found(self, store: Store) -> None:
         owners = enumerate((1, 2, 1, 1))
@@ -435,6 +474,14 @@ class TableBehaviour:
         database.close()
 
 
+def parts_of(link: str) -> tuple[str, str, str]:
+    """The id, the expiry and the signature of a link to a picture."""
+    parts = urlsplit(link)
+    query = dict(parse_qsl(parts.query))
+    name = parts.path.rpartition("/")[2].partition(".")[0]
+    return name, query["expires"], query["signature"]
+
+
 def column_type(hint: Any) -> str:
     names: dict[Any, str] = {int: "BIGINT", float: "FLOAT", bool: "BOOLEAN"}
     names |= {int | None: "BIGINT", float | None: "FLOAT", bytes: "BLOB"}
@@ -462,6 +509,39 @@ class RestartBehaviour:
         yield start
         for store in stores:
             store.close()
+
+    def test_images_and_their_links_outlast_a_restart(
+        self, start: Callable[[float], PrivateHorde]
+    ) -> None:
+        picture = Raster.plain(64, 64, (1, 2, 3)).encoded("png")
+        source = base64.b64encode(picture).decode("ascii")
+        horde = start(1000.0)
+        horde.add_account(OWNER, "owner", trusted=True)
+        horde.add_account(CLIENT, "client", kudos=100.0)
+        body = {"prompt": EMOJI + HALF, "params": {"n": 3}, "nsfw": False, "source_image": source}
+        request_id = horde.images.submit(CLIENT, body, "", "http://h")["id"]
+        offer = {"name": "w", "models": ["stable_diffusion"]}
+        first = horde.images.pop(OWNER, offer, "", "http://h")
+        assert horde.images.picture(*parts_of(first["source_image"]))[0] == "webp"
+        horde.images.upload(*parts_of(first["r2_upload"]), picture)
+
+        horde = start(1010.0)
+        horde.images.submit_generation(OWNER, {"id": first["id"], "generation": "R2", "seed": 1})
+        second = horde.images.pop(OWNER, offer, "", "http://h")
+        assert second["payload"]["prompt"] == EMOJI + "half ?"
+
+        horde = start(1020.0)
+        horde.images.upload(*parts_of(second["r2_upload"]), picture)
+        horde.images.submit_generation(OWNER, {"id": second["id"], "generation": "R2", "seed": 2})
+        status = horde.images.status(request_id, "http://h")
+        assert (status["finished"], status["waiting"]) == (2, 1)
+        links = [parts_of(found["img"]) for found in status["generations"]]
+
+        horde = start(1030.0)
+        assert {horde.images.picture(*link)[0] for link in links} == {"webp"}
+        horde.images.cancel(request_id, "http://h")
+        with pytest.raises(HordeError, match="gone"):
+            horde.images.picture(*links[0])
 
     def test_nothing_is_lost_at_a_restart(self, start: Callable[[float], PrivateHorde]) -> None:
         horde = start(1000.0)
