@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, jsonify
 from flask.testing import FlaskClient
 from PIL import Image
 
@@ -119,7 +119,7 @@ def test_the_models_are_shown_with_their_seconds(guest: FlaskClient) -> None:
     assert shown["image_models_missing"] is None
     text = guest.get("/", headers=HTML).text
     assert "The best that is available" in text
-    assert f'<option value="{MODEL}" data-seconds="' in text
+    assert f'<option value="{MODEL}" data-horde data-seconds="' in text
 
 
 def test_a_label_tells_the_seconds_where_they_are_known() -> None:
@@ -129,6 +129,21 @@ def test_a_label_tells_the_seconds_where_they_are_known() -> None:
         {"id": "c"},
     ]
     assert [model["label"] for model in image_models(models)] == ["A", "b, about 12 s", "c"]
+
+
+def test_image_models_of_other_endpoints_are_offered(world: World) -> None:
+    server = Flask("server")
+    names = ["dall-e-3", "gpt-4o", "whisper-1"]
+    server.add_url_rule("/v1/models", view_func=lambda: jsonify(data=[{"id": n} for n in names]))
+    world.session.mount("http://server.invalid", WSGIAdapter(server))
+    http = world.configure(endpoints=[{"type": "openai", "url": "http://server.invalid"}]).http()
+    shown = state(http)
+    assert [(model["id"], model["is_of_horde"]) for model in shown["image_models"]] == [
+        ("dall-e-3", False)
+    ]
+    assert shown["image_models_missing"] is None
+    # Without a horde's model, nothing chooses among those of endpoints.
+    assert "The best that is available" not in http.get("/", headers=HTML).text
 
 
 def test_a_hostile_name_of_an_image_model_stays_a_text(

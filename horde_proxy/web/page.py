@@ -32,7 +32,7 @@ from horde_proxy.api.stream import CONTENT_TYPE, HEADERS
 from horde_proxy.errors import ProxyError, Refused, ShuttingDown
 from horde_proxy.key_digest import key_digest
 from horde_proxy.protocol import sse
-from horde_proxy.protocol.models import is_available
+from horde_proxy.protocol.models import facts_of, is_available
 from horde_proxy.router import EVERYTHING, Scope
 from horde_proxy.upstreams.disconnects import is_open
 from horde_proxy.web import charts, login, tables
@@ -263,20 +263,25 @@ def _models(ctx: AppContext) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def _image_models(ctx: AppContext, scope: Scope | None = None) -> list[dict[str, Any]]:
-    """The models that make pictures for the visitor; none while they cannot be listed."""
-    try:
-        models = ctx.image_router.models(scope or g.scope)
-    except ProxyError:
-        return []
-    return list(filter(is_available, models))
+    """The models that make pictures for the visitor: of hordes, then those of other endpoints."""
+    models: dict[str, dict[str, Any]] = {}
+    for router in (ctx.image_router, ctx.router):
+        try:
+            listed = router.models(scope or g.scope)
+        except ProxyError:
+            continue
+        for model in filter(is_available, listed):
+            if router is ctx.image_router or "image" in facts_of(model).outputs:
+                models.setdefault(model["id"], model)
+    return list(models.values())
 
 
 def _missing_image_models(ctx: AppContext) -> dict[str, str]:
     """Why the visitor has no model that makes pictures, and a command that helps; "" for none."""
-    if not ctx.image_router.endpoints:
-        return tables.no_image_endpoint()
     if _image_models(ctx, EVERYTHING):
         return tables.no_image_model_for_key()
+    if not ctx.image_router.endpoints:
+        return tables.no_image_endpoint()
     # The private horde is at the page's own address.
     own = ctx.serving.public_url or request.host_url
     return tables.no_image_worker(own if ctx.serving.has_horde_pages else "URL")

@@ -90,14 +90,17 @@ def models(offered: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def image_models(offered: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The models that make pictures, by name, each with a label that tells its wait."""
+    """The models that make pictures, by name, each with a label that tells its wait.
+
+    `is_of_horde`: a horde makes the pictures; False: an endpoint that takes requests as they come.
+    """
     ordered = sorted(offered, key=lambda model: str(model["id"]).casefold())
-    return [_image_model(str(model["id"]), model.get("horde")) for model in ordered]
+    return [_image_model(model, model.get("horde")) for model in ordered]
 
 
 def no_image_endpoint() -> dict[str, str]:
     """What to say where no endpoint makes pictures: a text and a command, which may be ""."""
-    text = "Pictures are made by hordes, and none is among the endpoints. Add one to the settings:"
+    text = "No endpoint makes pictures. Add a horde, whose image workers do, to the settings:"
     return {"text": text, "command": '[[endpoints]] type = "horde"'}
 
 
@@ -270,11 +273,17 @@ def _model_row(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:
     )
 
 
-def _image_model(name: str, horde: Any) -> dict[str, Any]:
-    stats = horde if isinstance(horde, Mapping) else {}
+def _image_model(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:
+    name, stats = str(model["id"]), horde if isinstance(horde, Mapping) else {}
     expected = finite(stats.get("expected_seconds"))
     label = name if expected is None else f"{name}, about {seconds(expected)}"
-    return {"id": name, "label": label, "expected_seconds": expected}
+    is_of_horde = model.get("type") == "image"
+    return {
+        "id": name,
+        "label": label,
+        "expected_seconds": expected,
+        "is_of_horde": is_of_horde,
+    }
 
 
 def _hour_row(hour: TimeBucket) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, jsonify
+from flask import Flask, jsonify, request
 from PIL import Image
 
 from horde_proxy import create_app
@@ -26,6 +26,7 @@ from tests.scripted_images import MODEL, ScriptedImages
 
 __all__ = ["axe"]
 
+PNG = base64.b64encode(Raster.plain(64, 64, (9, 9, 9)).encoded("png")).decode()
 GUEST = "guest-key-0123456789"
 PROMPT = "a fox in snow"
 COUNT = "document.querySelectorAll('#gallery li').length"
@@ -113,6 +114,7 @@ def test_pictures_are_made_kept_changed_and_saved(
     assert is_near(colour_of(browser, 0), 200, 80, 20)
     check_edit(browser, scripted)
     check_mask(browser, scripted)
+    click(browser, "#picture-form summary")
     assert looked_at(browser, axe, artefacts, "pictures") == []
     check_download(browser, tmp_path)
     check_full_size(browser)
@@ -208,6 +210,30 @@ def check_removal(browser: Chromium, url: str) -> None:
     browser.until(f"{SHOWN} === 2")
 
 
+def test_several_pictures_come_at_once_and_the_last_24_are_kept(
+    processes: Processes, browser: Chromium, horde: tuple[ScriptedImages, str]
+) -> None:
+    scripted, horde_url = horde
+    scripted.polls = 1
+    assert scripted.images
+    scripted.images *= 9
+    url = serve(processes, horde_url)
+    browser.open(url)
+    until_ready(browser)
+    for count in (9, 18, 24):
+        browser.evaluate("document.getElementById('picture-n').value = 9")
+        make(browser, f"a fox after {count}")
+        status = "document.getElementById('picture-status').textContent"
+        browser.until(f"{status} === '9 pictures are ready.'", 60)
+        assert browser.evaluate(COUNT) == count
+        browser.evaluate("document.getElementById('picture-status').textContent = ''")
+    assert scripted.submits[-1]["params"]["n"] == 9
+    seeds = text_of(browser, "#gallery")
+    assert seeds.count("seed 42") == 2, "the three oldest are gone"
+    browser.open(url)
+    browser.until(f"{COUNT} === 24")
+
+
 def test_a_stop_cancels_and_an_error_is_shown(
     processes: Processes, browser: Chromium, horde: tuple[ScriptedImages, str]
 ) -> None:
@@ -282,10 +308,17 @@ def test_an_answer_shows_pictures_of_this_proxy_and_no_others(
     """A hostile answer cannot make the browser call another server."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     server, answer = Flask("server"), {"text": ""}
+    drawn: list[Any] = []
+    pictures = [{"b64_json": PNG}, {"url": "http://127.0.0.1:9/x.png"}]
 
     @server.get("/v1/models")
     def models() -> Any:
-        return jsonify(data=[{"id": "m", "object": "model"}])
+        return jsonify(data=[{"id": "m", "object": "model"}, {"id": "dall-e-3"}])
+
+    @server.post("/v1/images/generations")
+    def generations() -> Any:
+        drawn.append(request.get_json())
+        return jsonify(data=[pictures.pop(0)])
 
     @server.post("/v1/chat/completions")
     def chat() -> Any:
@@ -327,6 +360,14 @@ def test_an_answer_shows_pictures_of_this_proxy_and_no_others(
             browser.look(1280, "light", artefacts / "chat-picture.png")
             assert is_from(browser, url)
             assert browser.evaluate("typeof hacked") == "undefined"
+            make(browser, PROMPT)
+            browser.until(f"{SHOWN} === 1")
+            assert drawn == [{"prompt": PROMPT, "model": "dall-e-3", "response_format": "b64_json"}]
+            assert text_of(browser, "#gallery .quiet") == "dall-e-3 · made by s"
+            make(browser, PROMPT)
+            browser.until("!document.getElementById('picture-problem').hidden")
+            assert "a link to another server" in text_of(browser, "#picture-problem")
+            assert is_from(browser, url)
             # The policy holds as well where a script of the page would be tricked.
             browser.evaluate(f"new Image().src = '{foreign}/z.png'")
             browser.until("true")

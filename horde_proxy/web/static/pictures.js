@@ -8,25 +8,32 @@ const PATIENCE = 20;  // seconds that a picture is assumed to take where no mode
 let stopping = null;
 let ticking = 0;
 
+const choice = () => $("picture-model").selectedOptions[0];
+const isOfHorde = () => "horde" in choice().dataset;
+
+// What differs from a default is sent: other servers refuse what they do not know.
 function valuesOf() {
-  const values = {
-    prompt: $("picture-prompt").value.trim(),
-    model: $("picture-model").value,
-    size: $("picture-size").value,
-    quality: $("picture-quality").value,
-    n: Number($("picture-n").value),
-    output_format: $("picture-format").value,
-    response_format: "b64_json",
-    stream: true,
-  };
-  const negative = $("picture-negative").value.trim();
-  const seed = $("picture-seed").value.trim();
-  return { ...values, ...(negative && { negative_prompt: negative }), ...(seed && { seed }) };
+  const values = { prompt: $("picture-prompt").value.trim(), model: $("picture-model").value };
+  for (const [name, value, usual] of [
+    ["size", $("picture-size").value, "auto"],
+    ["quality", $("picture-quality").value, "medium"],
+    ["n", Number($("picture-n").value), 1],
+    ["output_format", $("picture-format").value, "png"],
+    ["negative_prompt", $("picture-negative").value.trim(), ""],
+    ["seed", $("picture-seed").value.trim(), ""],
+  ]) {
+    if (value !== usual) values[name] = value;
+  }
+  if (isOfHorde()) values.stream = true;
+  // OpenAI's newer models always answer in base64, and refuse the field.
+  if (!/gpt-image/.test(values.model)) values.response_format = "b64_json";
+  return values;
 }
 
 async function request(values, signal) {
   const edited = await pictureSource.fields();
   if (!edited) return post("generation", values, signal);
+  if (!isOfHorde()) delete edited.strength;  // OpenAI's API has no such field
   const form = new FormData();
   for (const [name, value] of Object.entries({ ...values, ...edited })) {
     form.append(name, ...(Array.isArray(value) ? value : [String(value)]));
@@ -50,7 +57,10 @@ async function* picturesOf(response) {
 function pictureOf(answer, image, place) {
   if (!image.b64_json) throw new Error("The answer has a link to another server, which is not loaded.");
   const { model, seeds = [], workers = [] } = answer.horde || {};
-  const bytes = Uint8Array.from(atob(image.b64_json), (letter) => letter.charCodeAt(0));
+  // A loop, because Uint8Array.from takes seconds for a picture of some megabytes.
+  const text = atob(image.b64_json);
+  const bytes = new Uint8Array(text.length);
+  for (let index = 0; index < bytes.length; index += 1) bytes[index] = text.charCodeAt(index);
   const kind = ["png", "jpeg", "webp"].find((name) => name === answer.output_format) || "png";
   return {
     blob: new Blob([bytes], { type: `image/${kind}` }),
@@ -85,8 +95,7 @@ function setBusy(isBusy) {
   clearInterval(ticking);
   $("picture-time").textContent = "";
   if (!isBusy) return;
-  const [choice] = $("picture-model").selectedOptions;
-  Object.assign(wait, { began: Date.now(), left: Number(choice?.dataset.seconds) || PATIENCE });
+  Object.assign(wait, { began: Date.now(), left: Number(choice().dataset.seconds) || PATIENCE });
   tell("picture-status", "Sent; waiting for a worker.");
   tick();
   ticking = setInterval(tick, 500);
