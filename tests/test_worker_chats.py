@@ -538,6 +538,16 @@ def test_an_ollamas_log_probabilities_are_as_openais() -> None:
     ]
 
 
+def test_an_ollama_gets_no_calls_that_are_no_list_and_gives_none() -> None:
+    """Neither a horde nor a server is trusted to send what it should."""
+    line = {"message": {"content": "Hi", "tool_calls": 5}, "done": True, "done_reason": "stop"}
+    server = ScriptedServer(json.dumps(line) + "\n")
+    message = {"role": "assistant", "content": "x", "tool_calls": 5}
+    written = chat(ollama(server, chat=True), {**PAYLOAD, "chat": {"messages": [message]}})
+    assert written == [{"delta": {"content": "Hi"}}, {"finish_reason": "stop"}]
+    assert server.calls[-1][1]["messages"] == [{"role": "assistant", "content": "x"}]
+
+
 def test_an_ollama_refuses_images() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     payload = {**PAYLOAD, "chat": {"messages": [{"role": "user", "content": [image]}]}}
@@ -959,6 +969,10 @@ def tool(name: str) -> dict[str, Any]:
                 "allowed_tools": {"mode": "auto", "tools": [tool("c"), tool("a")]},
             },
             (["a", "c"], "auto"),
+        ),
+        (
+            {"type": "allowed_tools", "allowed_tools": {"tools": [tool("a")]}},
+            (["a"], "auto"),
         ),
         ("required", (["a", "b", "c"], "required")),
     ],

@@ -136,10 +136,7 @@ def fold(entries: Iterable[Entry]) -> ChatResult:
     texts: dict[str, list[str]] = {name: [] for name in _TEXTS}
     arguments: dict[int, list[str]] = {}
     result = ChatResult()
-    for entry in entries:
-        if entry.again:
-            texts, arguments = {name: [] for name in _TEXTS}, {}
-            result = ChatResult()
+    for entry in _since_again(list(entries)):
         for name in _TEXTS:
             texts[name].append(entry.delta.get(name, ""))
         for part in entry.delta.get("tool_calls", ()):
@@ -156,6 +153,12 @@ def fold(entries: Iterable[Entry]) -> ChatResult:
     for index, pieces in arguments.items():
         result.calls[index].arguments = "".join(pieces)
     return result
+
+
+def _since_again(entries: list[Entry]) -> list[Entry]:
+    """The entries that count: those from the last one on with which the model began anew."""
+    last = next((n for n in range(len(entries) - 1, 0, -1) if entries[n].again), 0)
+    return entries[last:]
 
 
 def _entry(content: str, number: int) -> Entry:

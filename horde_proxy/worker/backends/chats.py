@@ -108,7 +108,7 @@ def with_plain_choice(body: dict[str, Any]) -> dict[str, Any]:
     if not any(names) or not isinstance(tools, list):
         return body
     left = [tool for tool in tools if _tool_name(tool) in names]
-    return {**body, "tools": left, "tool_choice": mode}
+    return {**body, "tools": left, "tool_choice": mode or "auto"}
 
 
 def _tool_name(tool: Any) -> Any:

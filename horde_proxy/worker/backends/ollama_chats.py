@@ -69,7 +69,7 @@ def ollama_messages(messages: Any) -> list[dict[str, Any]]:
     translated = []
     for message in messages if isinstance(messages, list) else ():
         message = as_mapping(message)
-        calls = [as_mapping(call) for call in message.get("tool_calls") or ()]
+        calls = _calls_of(message)
         for call in calls:
             names[str(call.get("id"))] = str(as_mapping(call.get("function")).get("name"))
         translated.append(_message(message, calls, names))
@@ -82,7 +82,7 @@ def as_events(lines: Iterable[Event | None]) -> Iterator[Event | None]:
     for reply in lines:
         message = as_mapping(as_mapping(reply).get("message"))
         delta = {name: message.get(name) for name in ("content", "thinking")}
-        new = [as_mapping(call) for call in message.get("tool_calls") or ()]
+        new = _calls_of(message)
         if new:
             # They are whole, and counted anew in each line.
             delta["tool_calls"] = [_call(call, calls + place) for place, call in enumerate(new)]
@@ -91,6 +91,11 @@ def as_events(lines: Iterable[Event | None]) -> Iterator[Event | None]:
         if as_mapping(reply).get("done"):
             yield None
             return
+
+
+def _calls_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    calls = message.get("tool_calls")
+    return [as_mapping(call) for call in calls] if isinstance(calls, list) else []
 
 
 def _chunk(reply: Mapping[str, Any], delta: Mapping[str, Any]) -> Event:
