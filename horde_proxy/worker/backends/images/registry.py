@@ -13,6 +13,7 @@ from horde_proxy.worker.backends.images.comfyui import ComfyServer
 from horde_proxy.worker.backends.images.openai_images import OpenAIImagesServer
 from horde_proxy.worker.backends.images.painter import open_painter
 from horde_proxy.worker.backends.images.sdapi import SdapiServer
+from horde_proxy.worker.backends.images.terrain import open_terrain
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ KINDS: tuple[ImageKind, ...] = (
     # It would also be recognised as a server of texts, and the other way round.
     ImageKind("openai-images", OpenAIImagesServer.open, is_found=False),
     ImageKind("painter", open_painter, "painter"),
+    ImageKind("terrain", open_terrain, "terrain"),
 )
 """The first that recognises the name wins."""
 
