@@ -487,3 +487,16 @@ def test_a_required_answer_knows_the_words_too(
     assert response.text.count("blue") >= 2
     assert NOTE in prompt(worker)
     assert len(alchemists.submits) == 1
+
+
+def test_the_headers_of_a_whole_answer_say_what_became_of_a_slow_description(
+    world: World, alchemists: ScriptedAlchemists, worker: Scripted
+) -> None:
+    alchemists.polls = 20
+    response = post(world.http(), user(part()))
+    assert response.headers["X-Horde-Warnings"] == DESCRIBED
+    assert response.headers["X-Horde-Request-Id"] != "alchemy-1"
+    assert response.json["horde"]["request_ids"] == [
+        "alchemy-1",
+        response.headers["X-Horde-Request-Id"],
+    ]
