@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from flask.testing import FlaskClient
 
 from horde_proxy.app.factory import composition_of
 from horde_proxy.ledger import ClientKey
+from horde_proxy.pictures import Raster
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from tests.support import CLIENT_KEY, Scripted, World, known
 
@@ -79,6 +81,11 @@ HORDE_ROUTES = """
 | POST /generate/submit | 400 | 401 | 404 | 401 | 404 | 404 |
 | GET /pictures/ID | 403 | 403 | 403 | 403 | 403 | 403 |
 | PUT /pictures/ID | 403 | 403 | 403 | 403 | 403 | 403 |
+| POST /interrogate/async | 400 | 401 | yes | 401 | yes | yes |
+| GET /interrogate/status/ID | 404 | 404 | 404 | 404 | 404 | 404 |
+| DELETE /interrogate/status/ID | 404 | 404 | 404 | 404 | 404 | 404 |
+| POST /interrogate/pop | 400 | 401 | 403 | 401 | yes | yes |
+| POST /interrogate/submit | 400 | 401 | 404 | 401 | 404 | 404 |
 | GET /status/models | yes | yes | yes | yes | yes | yes |
 | GET /status/models/NAME | yes | yes | yes | yes | yes | yes |
 | GET /status/performance | yes | yes | yes | yes | yes | yes |
@@ -422,9 +429,12 @@ def moderated(http: FlaskClient, owner: dict[str, str]) -> dict[str, str]:
 
 NEWS = {"title": "t", "newspiece": "n"}
 ADDRESS = "203.0.113.9"
+PICTURE = base64.b64encode(Raster.plain(64, 64, (1, 2, 3)).encoded("png")).decode("ascii")
 HORDE_BODIES: Mapping[str, dict[str, Any]] = {
     "POST /generate/text/async": {"prompt": "Hi", "models": ["test/model"]},
     "POST /generate/async": {"prompt": "Hi", "nsfw": False},
+    "POST /interrogate/async": {"source_image": PICTURE, "forms": [{"name": "caption"}]},
+    "POST /interrogate/submit": {"id": "0" * 36, "result": {"caption": "x"}},
     "POST /generate/submit": {"id": "0" * 36, "generation": "R2", "seed": 1},
     "POST /generate/text/submit": {"id": "0" * 36, "generation": "Hi"},
     "PUT /workers/ID": {"maintenance": False},
@@ -466,6 +476,7 @@ def test_the_private_horde_does_what_the_table_says(column: str) -> None:
         # Each owner's workers have names of their own.
         "POST /generate/text/pop": {"name": f"of {key}", "models": ["test/model"]},
         "POST /generate/pop": {"name": f"painter of {key}", "models": ["stable_diffusion"]},
+        "POST /interrogate/pop": {"name": f"alchemist of {key}"},
         "POST /workers/messages": {"worker_id": ids["worker"], "message": "x", "expiry": 5},
         "POST /kudos/transfer": kudos,
         "POST /kudos/award": kudos,

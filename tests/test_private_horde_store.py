@@ -537,6 +537,18 @@ class RestartBehaviour:
         assert (status["finished"], status["waiting"]) == (2, 1)
         links = [parts_of(found["img"]) for found in status["generations"]]
 
+        asked = {"source_image": source, "forms": [{"name": "caption"}, {"name": "nsfw"}]}
+        alchemy_id = horde.alchemy.submit(CLIENT, asked, "", "http://h")["id"]
+        alchemist = {"name": "a", "forms": ["caption", "nsfw"]}
+        [form] = horde.alchemy.pop(OWNER, alchemist, "", "http://h")["forms"]
+        horde = start(1025.0)
+        horde.alchemy.submit_result(OWNER, {"id": form["id"], "result": {"caption": EMOJI}})
+        horde = start(1028.0)
+        caption, nsfw = horde.alchemy.status(alchemy_id, "http://h")["forms"]
+        assert (caption["result"], nsfw["state"]) == ({"caption": EMOJI}, "waiting")
+        [form] = horde.alchemy.pop(OWNER, alchemist, "", "http://h")["forms"]
+        assert horde.images.picture(*parts_of(form["source_image"]))[0] == "webp"
+
         horde = start(1030.0)
         assert {horde.images.picture(*link)[0] for link in links} == {"webp"}
         horde.images.cancel(request_id, "http://h")

@@ -34,15 +34,15 @@ def check_account(fields: Fields, account: HordeAccount) -> None:
         raise refusal("MissingPrompt")
 
 
-def check_concurrency(n: int, account: HordeAccount, waiting: int) -> None:
+def check_concurrency(n: int, account: HordeAccount, waiting: int, factor: int = 1) -> None:
     """Refuse more waiting results than the account may have (429, TooManyPrompts).
 
     `n` are new, `waiting` are those that count (see `counted_models`). Only waiting results do, not
-    those being processed (contract: base.py:351-366).
+    those being processed (contract: base.py:351-366). `factor` multiplies what it may have.
     """
-    count = waiting + n
-    if count > account.concurrency:
-        raise refusal("TooManyPrompts", count=count, limit=account.concurrency)
+    count, limit = waiting + n, account.concurrency * factor
+    if count > limit:
+        raise refusal("TooManyPrompts", count=count, limit=limit)
 
 
 def counted_models(models: list[str], account: HordeAccount) -> set[str]:

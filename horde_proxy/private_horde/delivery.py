@@ -179,7 +179,9 @@ def deliver(
     written = chat.written if chat else len(fields["generation"])
     reward = _reward(op, worker, job, request, written)
     # A censored text earns the full reward: the worker did the work.
-    cost = reward + kudos.TAX if generation.state == "ok" else kudos.CENSORED_COST
+    # The tax of alchemy is charged once, at the submit.
+    tax = 0.0 if request.kind == ALCHEMY else kudos.TAX
+    cost = reward + tax if generation.state == "ok" else kudos.CENSORED_COST
     balances.charge(op, accounts_of[request.account_id], request, cost, balances.JOB, job.id)
     queue.deliver(op, request, job, generation)
     owner = accounts_of[job.owner_id]

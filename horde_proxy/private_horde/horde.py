@@ -40,6 +40,7 @@ from horde_proxy.private_horde import (
     webhooks,
 )
 from horde_proxy.private_horde.administration import Administration
+from horde_proxy.private_horde.alchemy import Alchemy
 from horde_proxy.private_horde.chats import DeliveredChat
 from horde_proxy.private_horde.errors import key_missing, refusal
 from horde_proxy.private_horde.fleet import Fleet
@@ -182,6 +183,7 @@ class PrivateHorde:
         self.people, self.fleet = People(*begin), Fleet(*begin)
         self.moderation, self.operations = Moderation(*begin), Operations(*begin)
         self.images = Images(self, *begin, self._wake_webhooks)
+        self.alchemy = Alchemy(self, *begin, self._wake_webhooks)
         self.administration, self.operator_rules = Administration(*begin), OperatorRules(*begin)
 
     def _open_streams(self, rules: StreamRules, clock: Callable[[], float]) -> Streams:

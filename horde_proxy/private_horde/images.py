@@ -196,7 +196,8 @@ class Images:
                 return
             before = stored_pictures.data_of(op, picture_id)
             if before is None:
-                stored_pictures.add(op, picture_id, request.id, picture)
+                owner = request.needs.get("group", request.id)
+                stored_pictures.add(op, picture_id, owner, picture)
             elif before != picture.data:
                 raise refusal("Forbidden", reason=_TAKEN)
 

@@ -64,7 +64,12 @@ class AccountView:
             IMAGE: self.account.images_requested,
             ALCHEMY: self.account.forms_requested,
         }
-        ids = {kind: [r.id for r in self.requests if r.kind == kind] for kind in sent}
+        ids: dict[str, list[str]] = {kind: [] for kind in sent}
+        # The forms of alchemy are requests of their own, which clients know by their group.
+        for request in self.requests:
+            request_id = request.needs.get("group", request.id)
+            if request_id not in ids[request.kind]:
+                ids[request.kind].append(request_id)
         return {kind: ids[kind] for kind in sent if ids[kind] or sent[kind]}
 
 

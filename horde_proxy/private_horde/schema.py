@@ -253,7 +253,7 @@ def read(schema: BodySchema, body: Any) -> Body:
         raise invalid(errors)
     for name, description in schema.required.items():
         if name not in body:
-            raise invalid({name: f"{description} {_FIELD_MISSING}"})
+            raise invalid({name: f"{description} {_FIELD_MISSING}".lstrip()})
     return _filled(schema.fields, body)
 
 

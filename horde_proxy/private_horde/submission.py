@@ -44,6 +44,8 @@ class Submission(ABC):
     """
 
     kind: str
+    concurrency_factor = 1
+    """How many times as many results as an account's concurrency may wait."""
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
@@ -57,6 +59,11 @@ class Submission(ABC):
     def models(self) -> list[str]:
         """The models that it names."""
         return list(self.fields["models"])
+
+    @property
+    def tax(self) -> float:
+        """The kudos that are charged at once."""
+        return kudos.TAX
 
     @abstractmethod
     def clean(self, op: Operation) -> None:
@@ -115,7 +122,7 @@ def admit(op: Operation, new: Submission, api_key: str) -> Payer:
             raise refusal("WorkerNotFound", id=worker_id)
     counted = admission.counted_models(new.models, account)
     waiting = op.view.waiting_results(account.id, counted, new.kind)
-    admission.check_concurrency(new.n, account, waiting)
+    admission.check_concurrency(new.n, account, waiting, new.concurrency_factor)
     new.check(op, account)
     return payer
 
@@ -136,7 +143,8 @@ def submit(op: Operation, new: Submission, payer: Payer, *, check_kudos: bool) -
     locked.held += request.held
     new.count(locked, request)
     op.tx.save(locked)
-    balances.charge(op, locked, request, kudos.TAX, balances.TAX)
+    if new.tax:
+        balances.charge(op, locked, request, new.tax, balances.TAX)
     return request
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from horde_proxy.private_horde import balances, counters, membership, queue
+from horde_proxy.private_horde import alchemy_requests, balances, counters, membership, queue
 from horde_proxy.private_horde.address_timeouts import MOST_HOURS, AddressTimeout
+from horde_proxy.private_horde.alchemy_requests import AlchemyRequest
 from horde_proxy.private_horde.ledger_folding import LedgerFolding
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import Charge, HordeAccount, Job, TextRequest
@@ -32,6 +33,7 @@ _KINDS: tuple[tuple[type[Any], str], ...] = (
     (Charge, "due"),
     (HordeAccount, "monthly_due"),
     (AddressTimeout, "expires"),
+    (AlchemyRequest, "expires"),
 )
 _MONTH = 31 * 86_400.0
 
@@ -94,6 +96,7 @@ class Upkeep:
             (Charge, balances.settle),
             (HordeAccount, membership.pay_due),
             (AddressTimeout, _end),
+            (AlchemyRequest, alchemy_requests.expire),
         ):
             self._handle_all(kind, handle, now)
         with self._begin(now) as op:
@@ -127,6 +130,7 @@ class Upkeep:
                 longest = {
                     Job: op.rules.job_ttl,
                     TextRequest: op.rules.expiry,
+                    AlchemyRequest: op.rules.expiry,
                     HordeAccount: _MONTH,
                     AddressTimeout: MOST_HOURS * 3600.0,
                 }.get(kind, 60.0)

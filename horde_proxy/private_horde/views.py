@@ -22,6 +22,7 @@ from horde_proxy.aihorde.rest import EXTENSIONS_HEADER
 from horde_proxy.content_codings import UnsupportedCoding
 from horde_proxy.database.errors import DatabaseError
 from horde_proxy.private_horde import responses, x_fields
+from horde_proxy.private_horde.alchemy_views import ALCHEMY_ROUTES
 from horde_proxy.private_horde.errors import HordeError, too_fast
 from horde_proxy.private_horde.fleet_views import FLEET_ROUTES
 from horde_proxy.private_horde.horde import PrivateHorde
@@ -195,6 +196,7 @@ _ROUTES = (
     HordeRoute("/stats/img/models", {"GET": _image_models}),
     HordeRoute("/stats/img/totals", {"GET": _image_totals}),
     *IMAGE_ROUTES,
+    *ALCHEMY_ROUTES,
     *PEOPLE_ROUTES,
     *FLEET_ROUTES,
     *MODERATION_ROUTES,

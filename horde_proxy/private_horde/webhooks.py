@@ -10,12 +10,14 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
-from horde_proxy.private_horde import image_responses, responses
+from horde_proxy.private_horde import alchemy_requests, image_responses, responses
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.records import (
+    ALCHEMY,
     IMAGE,
     NEW,
     Job,
@@ -73,6 +75,8 @@ def body(op: Operation, call: WebhookCall) -> bytes | None:
         return None
     if request.kind == IMAGE:
         result = image_responses.generation(op, request, generation, request.needs["base"])
+    elif request.kind == ALCHEMY:
+        return json.dumps(_form(op, call, request, generation)).encode()
     else:
         result = responses.generation(generation)
     fields = {
@@ -82,6 +86,21 @@ def body(op: Operation, call: WebhookCall) -> bytes | None:
         "kudos": call.kudos,
     }
     return json.dumps(fields).encode()
+
+
+def _form(
+    op: Operation, call: WebhookCall, request: TextRequest, generation: StoredGeneration
+) -> dict[str, Any]:
+    """What a call sends of a form: as in its status, with the id of the whole request."""
+    name, result = generation.model, json.loads(generation.text)
+    return {
+        "form": name,
+        "state": alchemy_requests.DONE,
+        "result": alchemy_requests.shown(op, name, result, request.needs["base"]),
+        "id": call.job_id,
+        "request": request.needs["group"],
+        "kudos": call.kudos,
+    }
 
 
 def headers(call: WebhookCall, content: bytes, now: float) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from horde_proxy.private_horde import records
 from horde_proxy.private_horde.address_timeouts import AddressTimeout
+from horde_proxy.private_horde.alchemy_requests import AlchemyRequest
 from horde_proxy.private_horde.stored_pictures import PictureBytes, StoredPicture
 
 
@@ -82,6 +83,7 @@ _ALL = (
     Kind(records.Job, indexes=("request_id",), due="deadline"),
     Kind(records.GrowingText, ("request_id", "slot"), indexes=("request_id",)),
     Kind(records.StoredGeneration, ("job_id",), indexes=("request_id",)),
+    Kind(AlchemyRequest, due="expires"),
     Kind(StoredPicture, indexes=("request_id",)),
     Kind(PictureBytes),
     Kind(

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from horde_proxy.database.migrations import Schema
 from horde_proxy.private_horde import records
 from horde_proxy.private_horde.address_timeouts import AddressTimeout
+from horde_proxy.private_horde.alchemy_requests import AlchemyRequest
 from horde_proxy.private_horde.stored_pictures import PictureBytes, StoredPicture
 
 TABLES: Mapping[type[Any], str] = {
@@ -38,6 +39,7 @@ TABLES: Mapping[type[Any], str] = {
     records.NewsItem: "horde_news",
     records.HordeSetting: "horde_settings",
     AddressTimeout: "horde_address_timeouts",
+    AlchemyRequest: "horde_alchemy",
     StoredPicture: "horde_pictures",
     PictureBytes: "horde_picture_bytes",
 }
@@ -233,7 +235,25 @@ def _add_images(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _add_alchemy(connection: Connection) -> None:
+    """Version 6: requests for alchemy, whose forms are requests of their own."""
+    for statement in (
+        "CREATE TABLE horde_alchemy (id TEXT PRIMARY KEY, account_id BIGINT NOT NULL, "
+        "created FLOAT NOT NULL, expires FLOAT, forms TEXT NOT NULL, form_ids TEXT NOT NULL, "
+        "results TEXT NOT NULL, is_cancelled BOOLEAN NOT NULL)",
+        "CREATE INDEX horde_alchemy_expires ON horde_alchemy (expires)",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 SCHEMA = Schema(
     "private_horde",
-    [_create_tables, _add_growing_texts, _add_chats, _add_address_timeouts, _add_images],
+    [
+        _create_tables,
+        _add_growing_texts,
+        _add_chats,
+        _add_address_timeouts,
+        _add_images,
+        _add_alchemy,
+    ],
 )
