@@ -36,7 +36,8 @@ WORKER: dict[str, Any] = {
 
 
 class ScriptedImages:
-    """What it was sent is in `submits`; each further one is refused as `refusals` say.
+    """What it was sent is in `submits`, and the keys in `keys`. Each further submit is refused as
+    `refusals` say.
 
     `polls` are the checks until a request is done; of one that is cancelled before, so many results
     come as `finished` says. `images` are what its results have as `img`.
@@ -44,6 +45,7 @@ class ScriptedImages:
 
     def __init__(self) -> None:
         self.submits: list[dict[str, Any]] = []
+        self.keys: list[str] = []
         self.refusals: list[tuple[int, dict[str, Any]]] = []
         self.polls = 2
         self.workers: list[dict[str, Any]] = [WORKER]
@@ -98,6 +100,7 @@ class ScriptedImages:
 
     def _submit(self) -> tuple[Response, int]:
         self.submits.append(request.get_json())
+        self.keys.append(request.headers.get("apikey", ""))
         if self.refusals:
             status, body = self.refusals.pop(0)
             return jsonify(body), status

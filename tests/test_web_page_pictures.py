@@ -142,6 +142,7 @@ def test_image_models_of_other_endpoints_are_offered(world: World) -> None:
         ("dall-e-3", False)
     ]
     assert shown["image_models_missing"] is None
+    assert shown["chat_models"] == ["gpt-4o"]
     # Without a horde's model, nothing chooses among those of endpoints.
     assert "The best that is available" not in http.get("/", headers=HTML).text
 

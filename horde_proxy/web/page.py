@@ -233,6 +233,7 @@ def _state(ctx: AppContext) -> dict[str, Any]:
         "public_url": ctx.serving.public_url,
         "models": tables.models(models),
         "models_error": problem,
+        "chat_models": tables.chat_models(models),
         "image_models": tables.image_models(image_models),
         "image_models_missing": None if image_models else _missing_image_models(ctx),
         "endpoints": tables.endpoints(ctx.router.states(g.scope)),

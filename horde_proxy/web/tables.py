@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from horde_proxy.ledger import ClientKey, DayUsage
 from horde_proxy.numbers import finite
-from horde_proxy.protocol.models import is_available
+from horde_proxy.protocol.models import is_available, writes_text
 from horde_proxy.web.history import ErrorRecord, TimeBucket, summing_bucket
 
 if TYPE_CHECKING:
@@ -79,14 +79,17 @@ def running(requests: Iterable[Mapping[str, Any]], now: float) -> Table:
 
 def models(offered: Iterable[Mapping[str, Any]]) -> Table:
     """The available models, by name."""
-    usable = filter(is_available, offered)
-    ordered = sorted(usable, key=lambda model: str(model["id"]).casefold())
     return _table(
         "models",
         ("Model", "#Workers", "#Tokens/s", "#Queue (tokens)", "#Context", "#Expected", "Endpoints"),
-        [_model_row(model, model.get("horde")) for model in ordered],
+        [_model_row(model, model.get("horde")) for model in _usable(offered)],
         "No models are available right now.",
     )
+
+
+def chat_models(offered: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names of the available models that may answer a chat."""
+    return [str(model["id"]) for model in _usable(offered) if writes_text(model)]
 
 
 def image_models(offered: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -94,8 +97,7 @@ def image_models(offered: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     `is_of_horde`: a horde makes the pictures; False: an endpoint that takes requests as they come.
     """
-    ordered = sorted(offered, key=lambda model: str(model["id"]).casefold())
-    return [_image_model(model, model.get("horde")) for model in ordered]
+    return [_image_model(model, model.get("horde")) for model in _usable(offered)]
 
 
 def no_image_endpoint() -> dict[str, str]:
@@ -254,6 +256,12 @@ def _time_cell(at: float) -> Cell:
         "value": at,
         "iso": _clock_time(at, "%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def _usable(offered: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The available models, by name."""
+    available = filter(is_available, offered)
+    return sorted(available, key=lambda model: str(model["id"]).casefold())
 
 
 def _model_row(model: Mapping[str, Any], horde: Any) -> dict[str, Any]:

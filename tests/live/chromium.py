@@ -103,8 +103,8 @@ class Chromium:
         text = self.evaluate("document.body.innerText")
         raise AssertionError(f"{expression} did not come within {seconds} s; {text}")
 
-    def press(self, key: str, text: str = "") -> None:
-        """One key; `text` is what it writes."""
+    def press(self, key: str, text: str = "", modifiers: int = 0) -> None:
+        """One key; `text` is what it writes. `modifiers` are those of the DevTools Protocol."""
         code = {"Tab": 9, "Enter": 13, " ": 32}.get(key, 0)
         for kind in ("keyDown", "keyUp"):
             self.call(
@@ -112,6 +112,7 @@ class Chromium:
                 type=kind,
                 key=key,
                 windowsVirtualKeyCode=code,
+                modifiers=modifiers,
                 **({"text": text} if text and kind == "keyDown" else {}),
             )
 

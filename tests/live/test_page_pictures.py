@@ -22,13 +22,15 @@ from horde_proxy.pictures import Raster
 from tests.live.chromium import PROGRAM, Chromium
 from tests.live.processes import Processes, free_port
 from tests.live.test_page import axe, click, is_from, log_in, looked_at, serving, text_of, write
-from tests.scripted_images import MODEL, ScriptedImages
+from tests.scripted_images import MODEL, WORKER, ScriptedImages
 
 __all__ = ["axe"]
 
 PNG = base64.b64encode(Raster.plain(64, 64, (9, 9, 9)).encoded("png")).decode()
 GUEST = "guest-key-0123456789"
 PROMPT = "a fox in snow"
+CONTROL = 2
+"""The control key, among the modifiers of Chromium's Input.dispatchKeyEvent."""
 COUNT = "document.querySelectorAll('#gallery li').length"
 SHOWN = (
     "[...document.querySelectorAll('#gallery img')]"
@@ -284,6 +286,40 @@ def test_one_who_logs_in_with_another_key_does_not_see_the_pictures(
     assert browser.console == []
 
 
+def test_each_brings_a_horde_key_and_a_picture_of_ones_own(
+    processes: Processes, browser: Chromium, horde: tuple[ScriptedImages, str], tmp_path: Path
+) -> None:
+    scripted, horde_url = horde
+    model = "Flux.1-Schnell fp8 (Compact)"
+    scripted.polls, scripted.workers = 1, [{**WORKER, "models": [model]}]
+    browser.open(serve(processes, horde_url, access__mode="passthrough"))
+    browser.until("document.documentElement.classList.contains('js')")
+    browser.until("document.querySelector('#picture-model option') !== null")
+    write(browser, "picture-key", "key-of-a-member")
+    assert browser.evaluate("document.getElementById('chat-key').value") == "key-of-a-member"
+    choose_file(browser, tmp_path / "text.png", b"no picture")
+    status = "document.getElementById('picture-status').textContent"
+    browser.until(f"{status}.startsWith('This file is not a picture')")
+    choose_file(browser, tmp_path / "own.png", base64.b64decode(PNG))
+    browser.until("document.getElementById('source-image').naturalWidth === 64")
+    click(browser, "#picture-form summary")
+    write(browser, "picture-negative", "snow")
+    write(browser, "picture-prompt", "a hat")
+    browser.evaluate("document.getElementById('picture-prompt').focus()")
+    browser.press("Enter", "\r", modifiers=CONTROL)
+    browser.until(f"{SHOWN} === 1", 60)
+    told = browser.until("document.getElementById('picture-problem').textContent")
+    assert told == "negative_prompt: has no effect on this model"
+    assert scripted.submits[0]["source_processing"] == "img2img"
+    assert scripted.keys == ["key-of-a-member"]
+
+
+def choose_file(browser: Chromium, path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    field = browser.call("Runtime.evaluate", expression="document.getElementById('picture-file')")
+    browser.call("DOM.setFileInputFiles", files=[str(path)], objectId=field["result"]["objectId"])
+
+
 def test_without_image_models_the_page_says_what_is_missing(
     processes: Processes,
     browser: Chromium,
@@ -309,7 +345,7 @@ def test_an_answer_shows_pictures_of_this_proxy_and_no_others(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     server, answer = Flask("server"), {"text": ""}
     drawn: list[Any] = []
-    pictures = [{"b64_json": PNG}, {"url": "http://127.0.0.1:9/x.png"}]
+    pictures = [{"b64_json": PNG}, {"url": "http://127.0.0.1:9/x.png"}, {"b64_json": PNG}]
 
     @server.get("/v1/models")
     def models() -> Any:
@@ -367,6 +403,11 @@ def test_an_answer_shows_pictures_of_this_proxy_and_no_others(
             make(browser, PROMPT)
             browser.until("!document.getElementById('picture-problem').hidden")
             assert "a link to another server" in text_of(browser, "#picture-problem")
+            browser.evaluate("document.getElementById('picture-n').value = 2")
+            make(browser, PROMPT)
+            browser.until(f"{SHOWN} === 2")
+            problem = "document.getElementById('picture-problem').textContent"
+            browser.until(f"{problem} === 'Only 1 of 2 pictures came. '")
             assert is_from(browser, url)
             # The policy holds as well where a script of the page would be tricked.
             browser.evaluate(f"new Image().src = '{foreign}/z.png'")

@@ -121,8 +121,11 @@ async function send() {
       await gallery.add({ ...picture, model, maker, prompt: values.prompt });
       count += 1;
     }
+    if (!count) throw new Error("The answer has no picture.");
     tell("picture-status", count === 1 ? "The picture is ready." : `${count} pictures are ready.`);
-    problem(warningOf(response));
+    const wanted = values.n || 1;
+    const missing = count < wanted ? `Only ${count} of ${wanted} pictures came. ` : "";
+    problem(missing + warningOf(response));
   } catch (error) {
     const isStopped = error.name === "AbortError";
     tell("picture-status", isStopped ? "Stopped." : "It failed.");
