@@ -6,7 +6,6 @@ They check what they are sent, and make pictures of one colour in the size that 
 from __future__ import annotations
 
 import base64
-import io
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -176,8 +175,9 @@ class FakeComfyUI:
 
     def _upload(self) -> Any:
         file = request.files["image"]
-        self.uploads[str(file.filename)] = io.BytesIO(file.read()).getvalue()
-        return jsonify(name=file.filename, subfolder="", type="input")
+        kind = request.form.get("type", "input")
+        self.uploads[f"{file.filename} [{kind}]"] = file.read()
+        return jsonify(name=file.filename, subfolder="", type=kind)
 
     def _queue(self) -> Any:
         return jsonify(queue_running=self.running, queue_pending=[])

@@ -263,6 +263,7 @@ def test_sources_and_masks_are_uploaded_for_the_workflow() -> None:
     files = [workflow["source"]["inputs"]["image"], workflow["mask"]["inputs"]["image"]]
     pixels = [Raster.read(fake.uploads[file]).pixels() for file in files]
     assert pixels == [source.pixels(), mask.pixels()]
+    assert all(file.endswith(".png [temp]") for file in files)
     assert workflow["mask"]["inputs"]["channel"] == "red"
     assert workflow["sampled"]["inputs"]["latent_image"] == ["masked", 0]
     assert workflow["sampled"]["inputs"]["denoise"] == 0.5

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import requests
 import responses
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from horde_proxy.pictures import Raster, sniffed_type
@@ -218,6 +220,24 @@ def test_nothing_is_uploaded_for_a_worker_that_was_stopped() -> None:
 
 
 @responses.activate
+def test_the_rest_of_a_batch_is_given_back_at_once_by_a_worker_that_is_stopped() -> None:
+    job = captured("image_pop_job_n2_amount2")
+    horde(job)
+    responses.put(job["r2_uploads"][0], status=200)
+
+    class Stopped(ScriptedPainter):
+        def paint(self, job: PictureJob, cancelled: Callable[[], bool]) -> MadePicture:
+            worker._stop.set()
+            return super().paint(job, cancelled)
+
+    backend = Stopped()
+    worker = bridge(backend, batch=2)
+    worker.step(requests.Session())
+    assert [body["state"] for body in submits()] == ["faulted", "faulted"]
+    assert len(backend.jobs) == 1
+
+
+@responses.activate
 @pytest.mark.parametrize(
     "link", ["http://10.0.0.5/x.webp", "file:///etc/passwd", "http://169.254.169.254/latest"]
 )
@@ -304,6 +324,42 @@ def test_post_processing_is_kept_in_order() -> None:
 )
 def test_a_seed_is_a_number_below_two_to_the_32nd(seed: Any, number: int) -> None:
     assert seed_of(seed) == number < 2**32
+
+
+NAMES = [
+    "width",
+    "height",
+    "ddim_steps",
+    "cfg_scale",
+    "seed",
+    "seed_variation",
+    "sampler_name",
+    "clip_skip",
+    "denoising_strength",
+    "post_processing",
+    "hires_fix_denoising_strength",
+    "facefixer_strength",
+    "prompt",
+    "karras",
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), JSON))
+def test_whatever_a_payload_holds_it_is_read_within_bounds_or_refused(
+    payload: dict[str, Any],
+) -> None:
+    try:
+        job = read_job({"id": "1", "payload": payload}, "m", links())
+    except JobRefused:
+        return
+    assert 64 <= job.width <= 3072 and 64 <= job.height <= 3072
+    assert 0 <= job.seed < 2**32 and 1 <= job.steps <= 500
+    assert 0 <= job.strength <= 1 and 0 <= job.cfg_scale <= 100
 
 
 def test_a_pop_without_a_job_has_none() -> None:

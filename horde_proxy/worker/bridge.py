@@ -184,13 +184,22 @@ class Bridge:
                 aborted.set()
             return self._stop.is_set() or aborted.is_set()
 
-        outcome = self._attempt(popped, cancelled)
+        # Others of a batch were popped with it, and may have taken until now.
+        outcome = _STOPPED if cancelled() else self._attempt(popped, cancelled)
         # A backend that is cancelled returns an incomplete text, or fails.
         if self._stop.is_set():
             return _STOPPED
         return _NEEDED_HERE if aborted.is_set() else outcome
 
     def _attempt(self, popped: PoppedJob, cancelled: Callable[[], bool]) -> Outcome:
+        try:
+            return self._checked_and_done(popped, cancelled)
+        # A malformed job must not end the worker.
+        except Exception:
+            log.exception("job %s failed", popped.id)
+            return Outcome("faulted", reason="the worker failed on the job")
+
+    def _checked_and_done(self, popped: PoppedJob, cancelled: Callable[[], bool]) -> Outcome:
         try:
             self._kind.check(popped.job)
         except JobRefused as exc:
@@ -203,10 +212,6 @@ class Bridge:
                 log.warning("job %s failed: %s", popped.id, exc)
                 self._health.failed(exc)
             return Outcome("faulted", reason=exc.reason)
-        # A malformed payload must not end the worker.
-        except Exception:
-            log.exception("job %s failed", popped.id)
-            return Outcome("faulted", reason="the worker failed on the job")
         if not cancelled() and not outcome.reason:
             self._health.worked()
         return outcome

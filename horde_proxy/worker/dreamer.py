@@ -174,7 +174,9 @@ def read_job(job: Job, model: str, links: PictureLinks) -> PictureJob:
     prompt, _, negative = str(payload.get("prompt") or "").partition(NEGATIVE)
     source, mask = _sources(job, links, width, height)
     variation = _whole(payload.get("seed_variation"), 1, 1000, 1)
-    seed = seed_of(payload.get("seed")) + int(job.get("seed_offset") or 0) * variation
+    seed = (
+        seed_of(payload.get("seed")) + _whole(job.get("seed_offset"), 0, _MOST_BATCH, 0) * variation
+    )
     return PictureJob(
         id=str(job["id"]),
         model=model,

@@ -155,12 +155,17 @@ class ComfyServer(HttpServer):
         """The name under which the server has a picture. Raises BackendError."""
         # A name of its own: two jobs must not overwrite each other's sources.
         file = (f"horde-{random.getrandbits(64):016x}.png", raster.encoded("png"), "image/png")
-        response = self.send("/upload/image", cancelled, files={"image": file})
+        # Temporary files end with the server's next start: others' pictures must not stay.
+        response = self.send(
+            "/upload/image", cancelled, data={"type": "temp"}, files={"image": file}
+        )
         answer = as_mapping(self.json_of(response))
-        folder, name = answer.get("subfolder"), answer.get("name")
+        folder, name, kind = (answer.get(word) for word in ("subfolder", "name", "type"))
         if not isinstance(name, str):
             raise BackendError(f"ComfyUI at {self.shown_url} takes no pictures")
-        return f"{folder}/{name}" if folder else name
+        path = f"{folder}/{name}" if folder else name
+        # LoadImage reads "a.png [temp]" from that folder.
+        return f"{path} [temp]" if kind == "temp" else path
 
     def _output(self, key: str, cancelled: Callable[[], bool]) -> Mapping[str, Any]:
         """The first picture of a workflow that has ended. Raises BackendError."""
