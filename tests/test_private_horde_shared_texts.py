@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
+
+import pytest
 
 from horde_proxy.private_horde.growing_texts import GrowingTexts
 from horde_proxy.private_horde.shared_texts import SharedTexts
 from horde_proxy.private_horde.signals import Signals
-from horde_proxy.private_horde.store.notifier import payloads_of
+from horde_proxy.private_horde.store.notifier import payloads_of, read_payload
 
 
 class Process:
@@ -142,3 +144,35 @@ def test_topics_are_sent_in_as_many_signals_as_they_need() -> None:
     payloads = payloads_of("me", ["x" * 3000, "y" * 3000, "z" * 3000])
     assert [len(payload) for payload in payloads] == [6016, 3012]
     assert payloads_of("me", ["x" * 7000] * 30) == ['["me", null]']
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ['text ["r"]', "text 5", "watch x", 'watch ["r", 5]', 'text ["r", 0, "job", "0", "a"]'],
+)
+def test_a_signal_of_another_version_is_passed_over(topic: str) -> None:
+    """An error would end the thread that hears the other processes."""
+    pair = Pair()
+    with pair.reader.texts.watching("r") as watch:
+        pair.reader.shared.watch("r", {})
+        pair.worker.write(0, "Hello")
+        pair.reader.receiver(topic)
+        pair.worker.receiver(topic)
+        pair.worker.write(5, " world")
+        assert watch.texts() == {0: "Hello world"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "sender", "topics"),
+    [
+        ('["a1", ["queue", "request r"]]', "a1", ["queue", "request r"]),
+        ('["a1", null]', "a1", None),
+        ('["a1", 5]', "a1", None),
+        ('["a1", [5]]', "a1", None),
+        ('["a1"]', "", None),
+        ("5", "", None),
+        ("", "", None),
+    ],
+)
+def test_a_notify_of_another_program_wakes_all(payload: str, sender: str, topics: Any) -> None:
+    assert read_payload(payload) == (sender, topics)

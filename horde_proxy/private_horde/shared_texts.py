@@ -11,6 +11,7 @@ the store, where texts are saved once a second. So nothing depends on signals bu
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Mapping
 
@@ -24,6 +25,8 @@ _LONGEST_TOPIC = 7000
 """Bytes of a piece in JSON: PostgreSQL's signals have 8,000."""
 _MOST_WATCHED = 10_000
 """Requests that others read, of which those that nobody reads any more are forgotten then."""
+
+log = logging.getLogger(__name__)
 
 
 class SharedTexts:
@@ -64,6 +67,14 @@ class SharedTexts:
             self._signals.announce(topic)
 
     def _receive(self, topic: str) -> None:
+        try:
+            self._read(topic)
+        # Another version of this program, while one process after the other is replaced, may send
+        # other fields. An error would end the thread that hears the others.
+        except (ValueError, TypeError, AttributeError) as exc:
+            log.debug("a signal of another process cannot be read: %s", exc)
+
+    def _read(self, topic: str) -> None:
         if topic.startswith(_TEXT):
             self._take(*json.loads(topic.removeprefix(_TEXT)))
         elif topic.startswith(_WATCH):

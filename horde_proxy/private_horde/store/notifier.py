@@ -56,6 +56,19 @@ def payloads_of(sender: str, topics: Sequence[str]) -> list[str]:
     return [json.dumps([sender, group]) for group in groups if group]
 
 
+def read_payload(payload: str) -> tuple[str, list[str] | None]:
+    """(sender, topics) of a NOTIFY; None for all topics, also where it cannot be read.
+
+    The channel is the database's: any program that has it may send something there.
+    """
+    try:
+        sender, topics = json.loads(payload)
+    except (ValueError, TypeError):
+        return "", None
+    is_known = isinstance(topics, list) and all(isinstance(topic, str) for topic in topics)
+    return str(sender), topics if is_known else None
+
+
 class Notifier:
     """Sends the topics of this process, and receives those of others. Thread-safe."""
 
@@ -141,7 +154,7 @@ class Notifier:
         try:
             while not is_over():
                 for notification in connection.notifies(timeout=_LISTEN_SECONDS, stop_after=1):
-                    sender, topics = json.loads(notification.payload)
+                    sender, topics = read_payload(notification.payload)
                     if sender != self._id:
                         wake(topics)
         except psycopg.Error as exc:
