@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from flask import Flask, jsonify, request
 from PIL import Image
 
@@ -20,7 +21,7 @@ from horde_proxy import create_app
 from horde_proxy.config import load
 from horde_proxy.pictures import Raster
 from tests.live.chromium import PROGRAM, Chromium
-from tests.live.processes import Processes, free_port
+from tests.live.processes import KEY, Processes, free_port, until
 from tests.live.test_page import axe, click, is_from, log_in, looked_at, serving, text_of, write
 from tests.scripted_images import MODEL, WORKER, ScriptedImages
 
@@ -318,6 +319,29 @@ def choose_file(browser: Chromium, path: Path, data: bytes) -> None:
     path.write_bytes(data)
     field = browser.call("Runtime.evaluate", expression="document.getElementById('picture-file')")
     browser.call("DOM.setFileInputFiles", files=[str(path)], objectId=field["result"]["objectId"])
+
+
+def test_the_command_that_the_page_names_brings_pictures(
+    processes: Processes, browser: Chromium, axe: str, artefacts: Path
+) -> None:
+    """A private horde without workers, then with the painter."""
+    url = processes.serve_horde(server__keepalive_interval="1")
+    browser.size(1280)
+    browser.open(url)
+    command = browser.until("document.querySelector('#pictures-missing code')?.textContent")
+    assert command == f"horde-proxy worker --horde {url} --api-key KEY --backend painter"
+    arguments = command.replace("KEY", KEY).split()[1:]
+    processes.start(*arguments, "--idle", "0.05")
+    until(lambda: "painter" in requests.get(f"{url}/v1/models", timeout=60).text)
+    browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    until_ready(browser)
+    assert browser.evaluate("document.getElementById('pictures-missing').hidden") is True
+    for count, prompt in enumerate((PROMPT, "a lighthouse in a storm"), 1):
+        make(browser, prompt)
+        browser.until(f"{SHOWN} === {count}", 60)
+    assert text_of(browser, "#gallery .quiet").startswith("horde-proxy/painter · ")
+    assert looked_at(browser, axe, artefacts, "painter") == []
+    assert browser.console == []
 
 
 def test_without_image_models_the_page_says_what_is_missing(
