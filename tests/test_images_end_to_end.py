@@ -10,19 +10,24 @@ from threading import Event
 from typing import Any
 
 import pytest
+import responses
 from flask import Flask, request
 from flask.testing import FlaskClient
 from PIL import Image
 from requests import Session
 
-from horde_proxy.pictures import Raster
+from horde_proxy.pictures import Raster, as_data_url
 from horde_proxy.upstreams.horde.links import PictureLinks
 from horde_proxy.upstreams.in_process import WSGIAdapter
+from horde_proxy.worker.alchemist import Alchemist
+from horde_proxy.worker.backends.alchemy import open_alchemy
+from horde_proxy.worker.backends.images import ImageOptions
 from horde_proxy.worker.backends.images.painter import Painter
 from horde_proxy.worker.bridge import Bridge
 from horde_proxy.worker.dreamer import Dreamer
 from horde_proxy.worker.horde import WorkerIdentity
-from tests.support import HORDE_URL, OWNER_KEY, World
+from tests.image_servers import FakeOpenAIImages, FakeWebUI, serve
+from tests.support import HORDE_URL, OWNER_KEY, Scripted, World
 
 
 @pytest.fixture
@@ -81,6 +86,53 @@ def test_what_a_mask_does_not_show_as_transparent_is_kept(http: FlaskClient) -> 
     # WebP changes colours a little.
     assert max(abs(row[0] - 0), abs(row[1] - 200), abs(row[2] - 0)) < 12
     assert abs(row[-2] - 200) > 12 or abs(row[-3]) > 12
+
+
+def employ_alchemist(world: World, url: str, fake: Any, kind: str | None = None) -> None:
+    """An alchemist that checks in now and does a form at each sleep."""
+    serve(url, fake.app)
+    links = PictureLinks(HORDE_URL, open_session=lambda is_own: world.session)
+    backend = open_alchemy(url, ImageOptions(kind=kind))
+    alchemist = Bridge(
+        [WorkerIdentity(HORDE_URL, "alchemist", OWNER_KEY, wait=0.0)],
+        Alchemist(backend, links=lambda popped: links),
+        stop=Event(),
+        pause=lambda seconds: None,
+    )
+    alchemist.step(world.session)
+    world.clock.every_sleep.append(lambda: alchemist.step(world.session))
+
+
+@responses.activate
+def test_a_picture_in_a_chat_is_described_by_the_workers_vision_model(world: World) -> None:
+    fake = FakeOpenAIImages("qwen-vl")
+    fake.answers += ["A blue square on a red ground."] * 3
+    employ_alchemist(world, "http://vision.invalid:8000", fake)
+    scribe = world.employ(Scripted("It is blue.", name="test/model"))
+    picture = as_data_url(Raster.plain(64, 64, (0, 0, 255)).encoded("png"), "png")
+    content = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": picture}},
+    ]
+    body = {"model": "test/model", "messages": [{"role": "user", "content": content}]}
+    response = world.http().post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.get_data(as_text=True)
+    assert "[image: A blue square on a red ground." in scribe.payloads[0]["prompt"]
+
+
+@responses.activate
+def test_a_picture_is_enlarged_by_alchemy_and_fetched_by_its_link(world: World) -> None:
+    employ_alchemist(world, "http://web-ui.invalid:7860", FakeWebUI(), "sdapi")
+    source = base64.b64encode(Raster.plain(64, 64, (0, 0, 255)).encoded("webp")).decode()
+    api, headers = f"{HORDE_URL}/api/v2/interrogate", {"apikey": OWNER_KEY}
+    body = {"forms": [{"name": "RealESRGAN_x4plus"}], "source_image": source}
+    request_id = world.session.post(f"{api}/async", json=body, headers=headers).json()["id"]
+    world.clock.sleep(1)
+    status = world.session.get(f"{api}/status/{request_id}", headers=headers).json()
+    [form] = status["forms"]
+    assert (status["state"], form["state"]) == ("done", "done")
+    picture = world.session.get(form["result"]["RealESRGAN_x4plus"]).content
+    assert Raster.read(picture).size == (256, 256)
 
 
 def test_links_in_an_answer_in_this_process_lead_to_where_the_request_went() -> None:
