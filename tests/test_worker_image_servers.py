@@ -67,6 +67,8 @@ def test_the_web_ui_offers_the_checkpoint_that_is_loaded() -> None:
         ({"models": ["*"], "denied_models": ["dream*"]}, ("sd_xl_base_1.0",)),
         ({"names": {"dreamshaper_8": "Dreamshaper"}}, ("Dreamshaper",)),
         ({"names": {"sd_xl_base_1.0": "SDXL 1.0"}, "models": ["SDXL 1.0"]}, ("SDXL 1.0",)),
+        # Another name for the loaded one, as --model gives it.
+        ({"models": ["Dreamshaper"]}, ("Dreamshaper",)),
     ],
 )
 def test_checkpoints_are_chosen_and_named_by_the_user(
@@ -77,7 +79,18 @@ def test_checkpoints_are_chosen_and_named_by_the_user(
 
 def test_checkpoints_to_choose_from_are_named() -> None:
     with pytest.raises(BackendError, match="it has dreamshaper_8, sd_xl_base_1.0"):
-        opened(FakeWebUI(), models=["flux"])
+        opened(FakeWebUI(), models=["flux*"])
+    fake = FakeWebUI()
+    fake.options["sd_model_checkpoint"] = None
+    for models in ([], ["flux"], ["a", "b"]):
+        with pytest.raises(BackendError, match="it has dreamshaper_8, sd_xl_base_1.0"):
+            opened(fake, models=models)
+
+
+def test_the_loaded_checkpoint_is_found_without_its_hash() -> None:
+    fake = FakeWebUI()
+    fake.options["sd_model_checkpoint"] = "sd_xl_base_1.0.safetensors"
+    assert opened(fake).models == ("sd_xl_base_1.0",)
 
 
 def test_a_picture_of_words_is_made_with_the_jobs_settings() -> None:

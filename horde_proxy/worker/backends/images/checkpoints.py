@@ -37,24 +37,33 @@ def chosen(
 ) -> list[Checkpoint]:
     """The models to offer, under the names that the user gives them. Raises BackendError.
 
-    Without `options.models` it is the only one, or the `loaded` one, by its title. `url` is shown.
+    Without `options.models` it is the only one, or the `loaded` one, by its title. A name that no
+    model has is another name for that one. `url` is shown.
     """
-    offered = []
-    for checkpoint in checkpoints:
-        names = {checkpoint.name, options.names.get(checkpoint.name, checkpoint.name)}
-        if options.models:
-            is_wanted = _are_meant(names, options.models)
-        else:
-            is_wanted = len(checkpoints) == 1 or checkpoint.title == loaded
-        if is_wanted and not _are_meant(names, options.denied_models):
-            name = options.names.get(checkpoint.name, checkpoint.name)
-            offered.append(Checkpoint(name, checkpoint.title))
+    allowed = [c for c in checkpoints if not _are_meant(_names(c, options), options.denied_models)]
+    offered = [c for c in allowed if _are_meant(_names(c, options), options.models)]
+    usual = [c for c in allowed if len(allowed) == 1 or _is_same(c.title, loaded)]
+    [wanted, *more] = options.models or [""]
+    if not options.models:
+        offered = usual
+    elif not offered and not more and len(usual) == 1 and not set(wanted) & set("*?["):
+        return [Checkpoint(wanted, usual[0].title)]
     if not offered:
         shown = ", ".join(sorted(c.name for c in checkpoints)[:_MOST_NAMES]) or "none"
         raise BackendError(
             f"choose among the image models of {url} with models (--model): it has {shown}"
         )
-    return offered
+    return [Checkpoint(options.names.get(c.name, c.name), c.title) for c in offered]
+
+
+def _names(checkpoint: Checkpoint, options: ImageOptions) -> set[str]:
+    """The names that may mean a model: its own, and the one that the user gave it."""
+    return {checkpoint.name, options.names.get(checkpoint.name, checkpoint.name)}
+
+
+def _is_same(title: str, loaded: Any) -> bool:
+    """Whether a title is that of the loaded model: "a.safetensors [879db523c3]" or without hash."""
+    return isinstance(loaded, str) and title.partition(" [")[0] == loaded.partition(" [")[0]
 
 
 def _are_meant(names: Iterable[str], globs: Iterable[str]) -> bool:
