@@ -165,6 +165,14 @@ def test_a_horde_without_the_extension_knows_no_chats() -> None:
             {"messages": [{"role": "user", "reasoning_content": 1}]},
             {"chat.messages.0.reasoning_content": "It is a text or null."},
         ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"image_url": {"url": "http://10.0.0.1/"}}]}
+                ]
+            },
+            {"chat.messages.0.content": "Its media are data: URLs. No worker fetches an address."},
+        ),
         ({**CHAT, "tools": {}}, {"chat.tools": "It is a list of objects."}),
         ({**CHAT, "continue": 1}, {"chat.continue": "It is true or false."}),
         ({**CHAT, "n": 5}, {"chat.n": "Put it into params.n of the request."}),

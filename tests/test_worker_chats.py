@@ -987,3 +987,41 @@ def test_a_llama_cpp_gets_only_the_tools_that_may_be_called(
     body = server.calls[0][1]
     names = [each["function"]["name"] for each in body["tools"]]
     assert (names, body["tool_choice"]) == sent
+
+
+def test_a_chat_sets_nothing_that_is_the_servers_owners() -> None:
+    """A real llama.cpp wrote 60 tokens for "n_predict": 60 beside "max_tokens": 5."""
+    server = ScriptedServer(HELLO)
+    fields = {"n_predict": 9000, "n_cmpl": 8, "id_slot": 1, "kv_transfer_params": {"host": "a"}}
+    chat(openai(server, "llama.cpp"), {**PAYLOAD, "chat": {"messages": MESSAGES, **fields}})
+    body = server.calls[0][1]
+    assert body["max_tokens"] == PAYLOAD["max_length"]
+    assert not body.keys() & fields.keys()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "http://192.168.0.1/reboot"}},
+        {"type": "image_url", "image_url": "file:///etc/passwd"},
+        {"type": "video_url", "video_url": {"url": 5}},
+    ],
+)
+def test_a_chat_makes_no_server_fetch_an_address(part: dict[str, Any]) -> None:
+    server = ScriptedServer(HELLO)
+    backend = openai(server)
+    message = {"role": "user", "content": [{"type": "text", "text": "Hi"}, part]}
+    for _ in range(3):
+        with pytest.raises(JobRefused) as raised:
+            list(backend.chat({**PAYLOAD, "chat": {"messages": [message]}}, never))
+    assert (raised.value.reason, server.calls) == ("this worker fetches no media", [])
+    # It was not the server that refused them.
+    assert backend.can_chat
+
+
+def test_media_in_a_chat_itself_are_sent_to_the_server() -> None:
+    server = ScriptedServer(HELLO)
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    messages = [{"role": "user", "content": [part]}]
+    chat(openai(server), {**PAYLOAD, "chat": {"messages": messages}})
+    assert server.calls[0][1]["messages"] == messages

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from horde_proxy.aihorde import transcript
+from horde_proxy.aihorde.chat_media import is_to_be_fetched
 from horde_proxy.aihorde.transcript import BadTranscript, ChatResult
 from horde_proxy.private_horde.errors import MOST_ERRORS, invalid, refusal
 from horde_proxy.private_horde.records import Payload
@@ -141,6 +142,8 @@ def _message_faults(message: Any) -> Iterator[tuple[str, str]]:
     content, reasoning = message.get("content"), message.get("reasoning_content")
     if not (content is None or isinstance(content, str) or _is_list_of_objects(content)):
         yield ".content", "It is a text, a list of objects, or null."
+    elif isinstance(content, list) and any(map(is_to_be_fetched, content)):
+        yield ".content", "Its media are data: URLs. No worker fetches an address."
     if not (reasoning is None or isinstance(reasoning, str)):
         yield ".reasoning_content", "It is a text or null."
     if not (message.get("tool_calls") is None or _is_list_of_objects(message["tool_calls"])):

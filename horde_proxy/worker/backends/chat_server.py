@@ -44,6 +44,7 @@ from horde_proxy.worker.backends.chats import (
     BegunAnswer,
     begins_anew,
     begun_answer,
+    is_to_fetch,
     request_fields,
     transcript_lines,
 )
@@ -152,6 +153,8 @@ class ChatServer(ModelServer):
         A begun answer is continued where the server can; otherwise the first line says that the
         answer begins anew. Raises BackendError.
         """
+        if is_to_fetch(payload):
+            raise JobRefused("its chat has media to be fetched", "this worker fetches no media")
         begun = begun_answer(payload)
         if begun is None:
             yield from self._transcript(payload, cancelled)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from horde_proxy.aihorde.chat_media import is_to_be_fetched
 from horde_proxy.aihorde.kudos import counted_tokens
 from horde_proxy.aihorde.transcript import MOST_CALLS, fold, line, read
 from horde_proxy.errors import UpstreamFailed
@@ -28,6 +29,13 @@ from horde_proxy.worker.formatting import formatted
 # Fields that the worker sets itself, and `continue`, which is the horde's and no server's.
 _OWN_FIELDS = frozenset(
     {"model", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens", "continue"}
+)
+# Fields by which a stranger would get more than was paid for, or change what is the owner's. They
+# are llama.cpp's (n_predict comes before max_tokens there) and vLLM's (kv_transfer_params name
+# hosts that it connects to, logits_processors functions of Python).
+_OWNERS_FIELDS = frozenset(
+    {"n_predict", "n_cmpl", "best_of", "use_beam_search", "id_slot", "lora", "priority"}
+    | {"kv_transfer_params", "logits_processors", "prompt_logprobs", "mm_processor_kwargs"}
 )
 _TEXTS = ("content", "reasoning_content", "refusal")
 
@@ -83,11 +91,24 @@ def begins_anew(payload: Payload, begun: BegunAnswer, most: int) -> Payload:
 
 
 def request_fields(payload: Payload) -> dict[str, Any]:
-    """The fields of the chat as they are; those that are null, or the worker's, are left out."""
+    """The fields of the chat as they are, without nulls, and what the worker or its owner sets."""
     chat = payload["chat"]
     return {
-        name: value for name, value in chat.items() if value is not None and name not in _OWN_FIELDS
+        name: value
+        for name, value in chat.items()
+        if value is not None and name not in _OWN_FIELDS | _OWNERS_FIELDS
     }
+
+
+def is_to_fetch(payload: Payload) -> bool:
+    """Whether the server would fetch media of a chat from an address."""
+    messages = payload["chat"].get("messages")
+    contents = [as_mapping(msg).get("content") for msg in _list(messages)]
+    return any(is_to_be_fetched(part) for parts in contents for part in _list(parts))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def with_plain_choice(body: dict[str, Any]) -> dict[str, Any]:
