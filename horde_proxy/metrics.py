@@ -68,6 +68,7 @@ class AnsweredRequest(Protocol):
     prompt_tokens: int | None
     completion_tokens: int | None
     kudos: float | None
+    images: int | None
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,7 @@ class _RequestMetrics:
             "Tokens of prompts and completions, where known.",
             ("model", "upstream", "kind"),
         )
+        self._images = _counters(registry, "images", "Pictures in answers.", ("model", "upstream"))
         self._kudos = _counters(registry, "kudos", "Kudos spent on answers.", ("model", "upstream"))
         self._add_histograms(registry)
 
@@ -272,6 +274,8 @@ class _RequestMetrics:
             self._tokens[model, upstream, "completion"].inc(request.completion_tokens)
         if _is_amount(request.kudos):
             self._kudos[model, upstream].inc(request.kudos)
+        if _is_amount(request.images):
+            self._images[model, upstream].inc(request.images)
 
     def add_kudos(
         self, request: AnsweredRequest, kudos: float, is_offered: Callable[[str], bool]

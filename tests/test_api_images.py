@@ -15,10 +15,11 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from horde_proxy.api.uploads import read_upload
+from horde_proxy.ledger import ClientKey
 from horde_proxy.pictures import Raster
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from tests.scripted_images import MODEL, WORKER, ScriptedImages
-from tests.support import HORDE_URL, World
+from tests.support import HORDE_URL, World, known
 
 PNG = Raster.plain(64, 64, (1, 2, 3)).encoded("png")
 _TRANSPARENT = io.BytesIO()
@@ -315,3 +316,30 @@ def test_a_form_may_have_a_data_url_for_a_file(
     response = http.post("/v1/images/edits", **multipart("one", ("prompt", b"x"), (name, url)))
     assert response.status_code == 200, response.get_json()
     assert horde.submits[0]["source_processing"] == "img2img"
+
+
+def test_pictures_count_for_their_key_and_in_the_metrics(
+    world: World, horde: ScriptedImages
+) -> None:
+    http = world.configure(**known(ann=ClientKey("ann", images_per_day=3, admin=True))).http()
+    key = {"Authorization": "Bearer key-of-ann-longer"}
+
+    def status(path: str = "generations", **fields: Any) -> int:
+        body = {"prompt": "a fox", "model": MODEL, **fields}
+        response = http.post(f"/v1/images/{path}", json=body, headers=key)
+        response.get_data()
+        response.close()  # where gunicorn counts it
+        return response.status_code
+
+    assert [status(n=2), status(n=2, stream=True), status(), status("variations")] == [
+        200,
+        200,
+        429,
+        429,
+    ]
+    usage = http.get("/v1/usage", headers=key).get_json()
+    [row] = [row for row in usage["data"] if row["model"] == MODEL]
+    assert (row["images"], row["kudos"], row["endpoint"]) == (4, 34.0, "horde")
+    assert usage["allowance"]["images_today"] == 4
+    text = http.get("/metrics", headers=key).get_data(as_text=True)
+    assert f'horde_proxy_images_total{{model="{MODEL}",upstream="horde"}} 4.0' in text

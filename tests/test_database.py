@@ -26,6 +26,8 @@ from horde_proxy.ledger.records import Usage
 from horde_proxy.web import session_database
 from tests.test_ledger_database import ANN, BOB
 
+OLD_ANN = replace(ANN, images_per_day=None)
+"""Releases of that time limited no images."""
 LEDGER_VERSION_1 = (Path(__file__).parent / "data" / "ledger_version_1.sql").read_text()
 """A ledger as releases before schema versions wrote it."""
 VERSION_1 = """
@@ -148,7 +150,7 @@ class MigrationBehaviour:
     ) -> None:
         run(url, LEDGER_VERSION_1)
         ledger = LedgerDatabase(database)
-        assert ledger.all_keys() == [(ANN, None), (BOB, 5000)]
+        assert ledger.all_keys() == [(OLD_ANN, None), (BOB, 5000)]
         assert ledger.usage("2026-01-01", "2026-12-31") == [
             Usage("2026-01-31", "ann", "m", "chat", 1, 0, 10, 5, 1.5)
         ]
@@ -176,7 +178,7 @@ class MigrationBehaviour:
     ) -> None:
         run(url, LEDGER_VERSION_1.partition("CREATE TABLE usage")[0])
         ledger = LedgerDatabase(database)
-        assert ledger.all_keys() == [(ANN, None), (BOB, 5000)]
+        assert ledger.all_keys() == [(OLD_ANN, None), (BOB, 5000)]
         assert ledger.usage("2026-01-01", "2026-12-31") == []
 
     def test_an_older_database_is_upgraded_with_its_rows(

@@ -26,6 +26,7 @@ ANN = ClientKey(
     concurrent=2,
     tokens_per_day=100_000,
     kudos_per_day=12.5,
+    images_per_day=20,
     horde_key="0000000000",
     admin=True,
     created=1000,
@@ -52,6 +53,14 @@ class LedgerBehaviour:
         ledger = open_ledger(url)
         yield ledger
         ledger.close()
+
+    def test_images_are_summed_by_row_and_by_day(
+        self, ledger: LedgerDatabase, other: LedgerDatabase
+    ) -> None:
+        other.add_usage([Usage(DAY, "ann", "m", "horde", 1, images=4)])
+        ledger.add_usage([Usage(DAY, "ann", "m", "horde", 1, kudos=2.5, images=1)])
+        assert other.usage(DAY, DAY) == [Usage(DAY, "ann", "m", "horde", 2, kudos=2.5, images=5)]
+        assert other.totals(DAY) == {"ann": DayUsage(0, 2.5, 5)}
 
     def test_another_process_finds_a_key_with_all_of_its_limits(
         self, ledger: LedgerDatabase, other: LedgerDatabase

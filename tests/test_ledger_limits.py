@@ -140,6 +140,20 @@ def test_kudos_a_day_last_until_midnight(limiter: Limiter) -> None:
     limiter.admit(ClientKey("bob", kudos_per_day=12.5))
 
 
+def test_images_a_day_are_refused_until_midnight_and_texts_are_not(limiter: Limiter) -> None:
+    key = ClientKey("ann", images_per_day=4)
+    limiter.recorder.add("ann", "m", "horde", images=3)
+    limiter.admit(key, makes_images=True)
+    limiter.recorder.add("ann", "m", "horde", images=2)
+    with pytest.raises(RateLimited) as caught:
+        limiter.admit(key, makes_images=True)
+    assert caught.value.message == (
+        "This key may use 4 images a day and has used 5; the next request is allowed at "
+        "midnight UTC, in 43200 s."
+    )
+    limiter.admit(key)
+
+
 def test_a_key_without_limits_is_not_counted(limiter: Limiter) -> None:
     limiter.admit(ClientKey("ann"))()
     assert limiter.limits._running == {}

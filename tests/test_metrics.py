@@ -590,6 +590,7 @@ def everything(world: World) -> str:
     metrics = app.extensions["horde_proxy"].live.metrics
     metrics.retried("lost")
     metrics.held_back(1.5)
+    metrics.answered("/v1/images/generations", recorded(images=2), bool)
     return str(http.get("/metrics").text)
 
 
@@ -607,6 +608,7 @@ def test_the_families_keep_prometheus_conventions(world: World) -> None:
         "horde_proxy_request_failures_total": "counter",
         "horde_proxy_tokens_total": "counter",
         "horde_proxy_kudos_total": "counter",
+        "horde_proxy_images_total": "counter",
         "horde_proxy_request_duration_seconds": "histogram",
         "horde_proxy_first_text_seconds": "histogram",
         "horde_proxy_queue_seconds": "histogram",

@@ -52,6 +52,7 @@ class RequestLog:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     kudos: float | None = None
+    images: int | None = None
     key: str | None = None
     account: str | None = None
     error: str | None = None
@@ -87,6 +88,9 @@ class RequestLog:
         elif isinstance(item, dict):
             if self.first_text is None and has_text(item):
                 self.first_text = round(self._clock() - self._began, 3)
+            pictures = sum("picture" in choice["delta"] for choice in item["choices"])
+            if pictures and not self.is_paid:
+                self.images = (self.images or 0) + pictures
             if item.get("usage") and not self.is_paid:
                 self._note_usage(item)
 

@@ -109,12 +109,12 @@ def act_as(key: ClientKey) -> None:
         g.scope = key
 
 
-def check_limits() -> None:
+def check_limits(*, makes_images: bool = False) -> None:
     """Count the request against the limits of its key. Raises RateLimited above one of them."""
     ctx = current_context()
     g.record.account = account_name(ctx)
     if g.key is not None:
-        g.closing.append(ctx.access.limits.admit(g.key))
+        g.closing.append(ctx.access.limits.admit(g.key, makes_images=makes_images))
 
 
 def is_admin() -> bool:

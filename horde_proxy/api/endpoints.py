@@ -76,4 +76,6 @@ def _allowance(ctx: AppContext, key: ClientKey) -> dict[str, Any]:
         "tokens_today": spent.tokens,
         "kudos_per_day": key.kudos_per_day,
         "kudos_today": spent.kudos,
+        "images_per_day": key.images_per_day,
+        "images_today": spent.images,
     }

@@ -86,3 +86,8 @@ class Front(Generic[Q]):
     takes_forms: bool = False
     candidates: Callable[[AppContext, Any], Candidates] | None = None
     may_proxy: Callable[[AppContext, str | None], bool] | None = None
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether its answers are pictures, which are counted and limited apart."""
+        return self.proxied_to is not None and self.proxied_to.startswith("images/")

@@ -48,7 +48,7 @@ def run_generation(front: Front[Q]) -> Response:
     # The page's own route for chats has authenticated its visitor already, by a session.
     if "key" not in g:
         authenticate()
-    check_limits()
+    check_limits(makes_images=front.makes_images)
     body = read_body(ctx) if front.takes_forms else read_json()
     proxied, candidates = try_proxy(ctx, body, front)
     if proxied is not None:

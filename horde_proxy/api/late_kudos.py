@@ -64,6 +64,7 @@ def count_usage(usage: UsageRecorder, record: RequestLog) -> KudosCounter:
         prompt_tokens=record.prompt_tokens or 0,
         completion_tokens=record.completion_tokens or 0,
         kudos=record.kudos or 0.0,
+        images=record.images or 0,
         failed=record.error is not None,
     )
     return partial(usage.add_kudos, key)

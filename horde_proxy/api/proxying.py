@@ -74,6 +74,8 @@ _LONGEST_NAME = 1000
 """Characters of a model's name: longer ones are no names, and would fill the log."""
 # What clients call their JSON that say nothing else: curl's -d sends the last of these.
 _MAYBE_JSON = frozenset({"", "text/plain", "application/x-www-form-urlencoded"})
+_MOST_IMAGES = 10
+"""Pictures of one call, as OpenAI's API allows: a server makes no more, whatever `n` is."""
 _NEVER_PROXIED = frozenset({"TRACE", "CONNECT"})
 """A server answers TRACE with the request that it received, our key for it included."""
 # Fields in which OpenRouter ("models") and LiteLLM ("fallbacks") read further models.
@@ -253,6 +255,15 @@ def _note_left(call: ProxyRequest, candidates: Candidates) -> None:
         record.note_tokens(_prompt_estimate(call), 0)
 
 
+def _image_count(call: ProxyRequest) -> int:
+    """How many pictures a call asks for; of a form, whose `n` is not read, one."""
+    if not _plain_path(call).startswith("images/"):
+        return 0
+    document = call.body.document if isinstance(call.body, JsonBody) else None
+    count = document.get("n") if isinstance(document, dict) else None
+    return min(max(count, 1), _MOST_IMAGES) if isinstance(count, int) else 1
+
+
 class ProxiedBody:
     """The bytes of an answer to a call. Its tokens are noted in the record.
 
@@ -270,6 +281,7 @@ class ProxiedBody:
         # A stored response tells the usage of its generation again, each time it is fetched.
         self._is_counted = call.method == "POST" and proxied.status < 400
         self._generates = _generates(call)
+        self._images = _image_count(call)
 
     def __iter__(self) -> Iterator[bytes]:
         feed = self._usage.feed
@@ -287,6 +299,8 @@ class ProxiedBody:
         self._usage.end()
         if self._is_counted and (self._generates or self._usage.has_usage):
             self._record.note_tokens(*self._usage.tokens(self._prompt_estimate))
+        if self._is_counted and self._images:
+            self._record.images = self._images
 
     def _check_finished(self) -> None:
         """Raises UpstreamFailed for a stream that ended in the middle of the answer."""

@@ -66,6 +66,7 @@ def _client_key(name: str, key: KeySettings) -> ClientKey:
         concurrent=key.concurrent,
         tokens_per_day=key.tokens_per_day,
         kudos_per_day=key.kudos_per_day,
+        images_per_day=key.images_per_day,
         horde_key=key.horde_key,
         admin=key.admin,
     )

@@ -34,6 +34,7 @@ def keys() -> None:
 @click.option("--concurrent", type=click.IntRange(1), metavar="N", help="Requests at a time.")
 @click.option("--tokens-per-day", type=click.IntRange(1), metavar="N", help="Days are UTC's.")
 @click.option("--kudos-per-day", type=click.FloatRange(0, min_open=True), metavar="N")
+@click.option("--images-per-day", type=click.IntRange(1), metavar="N")
 @click.option(
     "--horde-key",
     metavar="KEY",
@@ -121,6 +122,7 @@ def _limits(key: ClientKey) -> str:
         "at a time": key.concurrent,
         "tokens a day": key.tokens_per_day,
         "kudos a day": key.kudos_per_day,
+        "images a day": key.images_per_day,
     }
     limits = [f"{value:g} {name}" for name, value in numbers.items() if value is not None]
     limits += [f"models {', '.join(key.models)}"] if key.models else []

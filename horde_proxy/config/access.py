@@ -37,6 +37,8 @@ class KeySettings(Section):
     """Tokens of prompts and answers in a day (UTC)."""
     kudos_per_day: Annotated[float, Field(gt=0)] | None = None
     """Kudos in a day (UTC)."""
+    images_per_day: Annotated[int, Field(ge=1)] | None = None
+    """Images in a day (UTC)."""
     horde_key: Annotated[SentKey | None, Field(repr=False)] = None
     """The key at `horde.url` that pays for it, instead of the proxy's own."""
     admin: bool = False

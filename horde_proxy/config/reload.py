@@ -54,6 +54,7 @@ _GUARDS_OF_KEYS = (
     "concurrent",
     "tokens_per_day",
     "kudos_per_day",
+    "images_per_day",
     "horde_key",
 )
 

@@ -94,13 +94,14 @@ class LedgerDatabase:
         return sorted(rows, key=lambda row: row.key)
 
     def totals(self, day: str) -> dict[str, DayUsage]:
-        """The tokens and kudos of each key on a day, by the key's name."""
+        """What each key used on a day, by the key's name."""
         tokens = func.sum(USAGE.c.prompt_tokens + USAGE.c.completion_tokens)
-        statement = select(USAGE.c.name, tokens, func.sum(USAGE.c.kudos))
+        kudos, images = func.sum(USAGE.c.kudos), func.sum(USAGE.c.images)
+        statement = select(USAGE.c.name, tokens, kudos, images)
         statement = statement.where(USAGE.c.day == day).group_by(USAGE.c.name)
         with self._begin() as connection:
             rows = connection.execute(statement)
-            return {name: DayUsage(int(tokens), float(kudos)) for name, tokens, kudos in rows}
+            return {row[0]: DayUsage(int(row[1]), float(row[2]), int(row[3])) for row in rows}
 
     def close(self) -> None:
         """Close the connections. The next call opens them again."""
@@ -144,6 +145,7 @@ def _storable(entry: Usage) -> Usage:
         errors=_storable_count(entry.errors),
         prompt_tokens=_storable_count(entry.prompt_tokens),
         completion_tokens=_storable_count(entry.completion_tokens),
+        images=_storable_count(entry.images),
         kudos=float(entry.kudos) if math.isfinite(entry.kudos) else 0.0,
     )
 

@@ -25,6 +25,7 @@ class ClientKey:
     concurrent: int | None = None
     tokens_per_day: int | None = None
     kudos_per_day: float | None = None
+    images_per_day: int | None = None
     horde_key: str | None = field(default=None, repr=False)
     admin: bool = False
     created: int = 0

@@ -1,4 +1,4 @@
-"""The limits of a key: requests a minute and at once, tokens and kudos a day.
+"""The limits of a key: requests a minute and at once; tokens, kudos and images a day.
 
 Requests are counted in this process. A day's usage comes from the usage recorder, which shares it
 through the database. There is no other I/O here.
@@ -39,14 +39,14 @@ class KeyLimits:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
-    def admit(self, key: ClientKey) -> Callable[[], None]:
+    def admit(self, key: ClientKey, *, makes_images: bool = False) -> Callable[[], None]:
         """Count a request. Call the returned function when it ends. Raises RateLimited.
 
         A refused request is not counted. Usage is known only at the end of a request, so requests
         that are running when a daily limit is reached may exceed it.
         """
         # The window of calls comes last, because a call that it has counted cannot be taken back.
-        self._check_day(key)
+        self._check_day(key, makes_images=makes_images)
         release = self._acquire(key.name, key.concurrent)
         if key.requests_per_minute is not None:
             wait = self._started.hit(key.name, key.requests_per_minute)
@@ -55,14 +55,18 @@ class KeyLimits:
                 raise _too_many_a_minute(key.requests_per_minute, wait)
         return release
 
-    def _check_day(self, key: ClientKey) -> None:
-        if key.tokens_per_day is None and key.kudos_per_day is None:
+    def _check_day(self, key: ClientKey, *, makes_images: bool) -> None:
+        # Texts go on when a day's images are used up.
+        most_images = key.images_per_day if makes_images else None
+        if (key.tokens_per_day, key.kudos_per_day, most_images) == (None, None, None):
             return
         used = self._usage.used_today(key.name)
         if key.tokens_per_day is not None and used.tokens >= key.tokens_per_day:
             raise self._day_is_over(f"{key.tokens_per_day} tokens", f"{used.tokens}")
         if key.kudos_per_day is not None and used.kudos >= key.kudos_per_day:
             raise self._day_is_over(f"{key.kudos_per_day:g} kudos", f"{used.kudos:g}")
+        if most_images is not None and used.images >= most_images:
+            raise self._day_is_over(f"{most_images} images", f"{used.images}")
 
     def _day_is_over(self, limit: str, used: str) -> DailyLimitReached:
         wait = max(1, math.ceil(_DAY - self._now() % _DAY))

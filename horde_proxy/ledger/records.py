@@ -18,21 +18,24 @@ class UsageKey(NamedTuple):
 
 
 class DayUsage(NamedTuple):
-    """What a key used on a day: kudos, and the tokens of prompts and completions together."""
+    """What a key used on a day: kudos, images, and tokens of prompts and completions together."""
 
     tokens: int = 0
     kudos: float = 0.0
+    images: int = 0
 
     def plus(self, other: DayUsage) -> DayUsage:
         """The sum of both."""
-        return DayUsage(self.tokens + other.tokens, self.kudos + other.kudos)
+        return DayUsage(
+            self.tokens + other.tokens, self.kudos + other.kudos, self.images + other.images
+        )
 
 
 @dataclass(frozen=True)
 class Usage:
     """What a key used of a model through an endpoint on a day (ISO, UTC).
 
-    `requests` counts all, `errors` those of them that failed.
+    `requests` counts all, `errors` those of them that failed, `images` the pictures made.
     """
 
     day: str
@@ -44,6 +47,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     kudos: float = 0.0
+    images: int = 0
 
     @property
     def key(self) -> UsageKey:
@@ -59,6 +63,7 @@ class Usage:
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             kudos=self.kudos + other.kudos,
+            images=self.images + other.images,
         )
 
 

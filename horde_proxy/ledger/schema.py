@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, MetaData,
 
 from horde_proxy.database.migrations import Schema
 
-COUNTS = ("requests", "errors", "prompt_tokens", "completion_tokens", "kudos")
+COUNTS = ("requests", "errors", "prompt_tokens", "completion_tokens", "images", "kudos")
 
 _TABLES = MetaData()
 CLIENT_KEYS = Table(
@@ -21,6 +21,7 @@ CLIENT_KEYS = Table(
     Column("tokens_per_day", BigInteger),
     # FLOAT has double precision in both databases.
     Column("kudos_per_day", Float),
+    Column("images_per_day", BigInteger),
     Column("horde_key", Text),
     Column("admin", Boolean, nullable=False),
     Column("created", BigInteger, nullable=False),
@@ -78,7 +79,15 @@ def _mark_shortened_addresses(connection: Connection) -> None:
     )
 
 
+def _count_images(connection: Connection) -> None:
+    """Version 3: images are counted, and limited by the day."""
+    connection.execute(text("ALTER TABLE usage ADD COLUMN images BIGINT NOT NULL DEFAULT 0"))
+    connection.execute(text("ALTER TABLE client_keys ADD COLUMN images_per_day BIGINT"))
+
+
 SCHEMA = Schema(
-    "ledger", [_create_tables, _mark_shortened_addresses], unversioned=("client_keys", "usage")
+    "ledger",
+    [_create_tables, _mark_shortened_addresses, _count_images],
+    unversioned=("client_keys", "usage"),
 )
 """Releases that did not store schema versions made the tables of version 1."""

@@ -41,6 +41,7 @@ class _Counts:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     kudos: float = 0.0
+    images: int = 0
 
     def add(self, other: _Counts) -> None:
         self.requests += other.requests
@@ -48,6 +49,12 @@ class _Counts:
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
         self.kudos += other.kudos
+        self.images += other.images
+
+    @property
+    def used(self) -> DayUsage:
+        """What of it is limited by the day."""
+        return DayUsage(self.prompt_tokens + self.completion_tokens, self.kudos, self.images)
 
 
 class UsageRecorder:
@@ -87,10 +94,11 @@ class UsageRecorder:
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
         kudos: float = 0.0,
+        images: int = 0,
         failed: bool = False,
     ) -> UsageKey:
         """Count one request of the key of this name. What it was counted under."""
-        counts = _Counts(1, int(failed), prompt_tokens, completion_tokens, kudos)
+        counts = _Counts(1, int(failed), prompt_tokens, completion_tokens, kudos, images)
         with self._lock:
             key = UsageKey(self._today(), name, model, endpoint)
             self._add(key, counts)
@@ -159,8 +167,7 @@ class UsageRecorder:
         """Needs `_lock` held, and `_today` called under it."""
         self._pending.setdefault(key, _Counts()).add(counts)
         if key.day == self._day:
-            used = DayUsage(counts.prompt_tokens + counts.completion_tokens, counts.kudos)
-            self._added[key.name] = self._added.get(key.name, _NOTHING).plus(used)
+            self._added[key.name] = self._added.get(key.name, _NOTHING).plus(counts.used)
         self._is_used = True
 
     def _write(self, database: LedgerDatabase) -> None:
@@ -225,8 +232,7 @@ class UsageRecorder:
         totals: dict[str, DayUsage] = {}
         for key, counts in self._pending.items():
             if key.day == self._day:
-                used = DayUsage(counts.prompt_tokens + counts.completion_tokens, counts.kudos)
-                totals[key.name] = totals.get(key.name, _NOTHING).plus(used)
+                totals[key.name] = totals.get(key.name, _NOTHING).plus(counts.used)
         return totals
 
     def _note_failure(self, exc: DatabaseError) -> None:

@@ -307,7 +307,7 @@ def _account(ctx: AppContext) -> list[list[str]] | None:
     rows = []
     if ctx.horde is not None:
         rows = tables.account(ctx.horde.account(horde_key(ctx)))
-    if g.key is not None and (g.key.tokens_per_day or g.key.kudos_per_day):
+    if g.key is not None and tables.has_daily_limits(g.key):
         rows += tables.daily_limits(g.key, ctx.access.usage.used_today(g.key.name))
     return rows or None
 

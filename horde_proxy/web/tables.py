@@ -223,6 +223,11 @@ def _shared_key(key: SharedKey) -> list[list[str]]:
     return pairs
 
 
+def has_daily_limits(key: ClientKey) -> bool:
+    """Whether something of a key is limited by the day."""
+    return any((key.tokens_per_day, key.kudos_per_day, key.images_per_day))
+
+
 def daily_limits(key: ClientKey, used: DayUsage) -> list[list[str]]:
     """Today's usage of a key with daily limits, as further pairs for the account."""
     pairs = []
@@ -230,6 +235,8 @@ def daily_limits(key: ClientKey, used: DayUsage) -> list[list[str]]:
         pairs.append(["Tokens today", f"{number(used.tokens)} of {number(key.tokens_per_day)}"])
     if key.kudos_per_day:
         pairs.append(["Kudos today", f"{number(used.kudos)} of {number(key.kudos_per_day)}"])
+    if key.images_per_day:
+        pairs.append(["Images today", f"{number(used.images)} of {number(key.images_per_day)}"])
     return pairs
 
 
