@@ -140,6 +140,10 @@ class AppContext:
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
 
+    def was_offered(self, name: str) -> bool:
+        """Whether a name is that of a model of texts or pictures which was available of late."""
+        return self.router.was_offered(name) or self.image_router.was_offered(name)
+
     @property
     def horde(self) -> HordeUpstream | None:
         """The first horde, which is meant where none is named."""

@@ -128,11 +128,11 @@ def _log_at_the_end(response: Response) -> None:
         response.call_on_close(lambda: record.write(began))
         response.call_on_close(lambda: ctx.live.page.history.add(record))
         response.call_on_close(
-            lambda: ctx.live.metrics.answered(rule, record, ctx.router.was_offered)
+            lambda: ctx.live.metrics.answered(rule, record, ctx.was_offered)
         )
         late.add_counter(partial(ctx.live.page.history.add_kudos, record))
         late.add_counter(
-            lambda kudos: ctx.live.metrics.charged(record, kudos, ctx.router.was_offered)
+            lambda kudos: ctx.live.metrics.charged(record, kudos, ctx.was_offered)
         )
     # The last one: what all of them have counted is what it corrects.
     response.call_on_close(late.follow)

@@ -113,6 +113,6 @@ def _log_at_the_end(ctx: AppContext, response: Response) -> None:
             record.write(began)
         else:
             record.seconds = round(time.monotonic() - began, 3)
-        ctx.live.metrics.answered(route, record, ctx.router.was_offered)
+        ctx.live.metrics.answered(route, record, ctx.was_offered)
 
     response.call_on_close(close)
