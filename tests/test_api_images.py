@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 from dataclasses import replace
@@ -17,6 +18,7 @@ from PIL import Image
 from horde_proxy.api.uploads import read_upload
 from horde_proxy.ledger import ClientKey
 from horde_proxy.pictures import Raster
+from horde_proxy.store import PictureStore
 from horde_proxy.upstreams.in_process import WSGIAdapter
 from tests.scripted_images import MODEL, WORKER, ScriptedImages
 from tests.support import HORDE_URL, World, known
@@ -343,3 +345,36 @@ def test_pictures_count_for_their_key_and_in_the_metrics(
     assert usage["allowance"]["images_today"] == 4
     text = http.get("/metrics", headers=key).get_data(as_text=True)
     assert f'horde_proxy_images_total{{model="{MODEL}",upstream="horde"}} 4.0' in text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_picture_that_cannot_be_stored_comes_in_base64(
+    world: World, horde: ScriptedImages, tmp_path: Path, stream: bool
+) -> None:
+    (tmp_path / "pictures").write_text("no folder")
+    response = generate(world.http(), model=MODEL, response_format="url", stream=stream)
+    [sent] = [event for _, event in events(response)] if stream else response.get_json()["data"]
+    assert Raster.read(base64.b64decode(sent["b64_json"])).kind == "png"
+
+
+def test_a_full_disk_leaves_no_part_of_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(file: Path, data: bytes) -> int:
+        file.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(OSError, match="No space left"):
+        PictureStore(tmp_path).add(PNG, "png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stream_has_links_where_those_are_wanted(world: World, horde: ScriptedImages) -> None:
+    http = world.configure(server={"public_url": "https://pictures.example.org"}).http()
+    response = generate(http, model=MODEL, n=2, response_format="url", stream=True)
+    urls = [event["url"] for _, event in events(response)]
+    assert len(set(urls)) == 2
+    for url in urls:
+        assert url.startswith("https://pictures.example.org/v1/files/images/")
+        assert http.get(url.removeprefix("https://pictures.example.org")).status_code == 200

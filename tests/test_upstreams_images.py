@@ -462,3 +462,29 @@ def test_the_workers_of_a_request_go_over_those_of_the_settings(
         ["worker-2"],
         False,
     )
+
+
+@pytest.mark.parametrize(
+    ("base", "link", "is_own"),
+    [
+        ("http://192.168.1.5:7001/api", "http://192.168.1.5:7001/p.webp", True),
+        ("http://192.168.1.5:7001/api", "http://192.168.1.5:6379/p.webp", None),
+        ("http://192.168.1.5:7001/api", "http://192.168.1.5/p.webp", None),
+        ("http://192.168.1.5/api", "http://192.168.1.5:8443/p.webp", None),
+        ("https://horde.home/api", "http://horde.home/p.webp", True),
+        ("https://horde.home/api", "https://horde.home:9000/p.webp", False),
+        ("https://horde.home/api", "https://[::1]/p.webp", None),
+    ],
+)
+def test_only_the_hordes_own_server_may_have_a_private_address(
+    base: str, link: str, is_own: bool | None
+) -> None:
+    opened: list[bool] = []
+
+    def open_session(own: bool) -> Any:
+        opened.append(own)
+        raise requests.ConnectionError
+
+    with pytest.raises((PictureLost, requests.ConnectionError)):
+        PictureLinks(base, open_session=open_session).fetch(link)
+    assert opened == ([] if is_own is None else [is_own])

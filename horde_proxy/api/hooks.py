@@ -127,13 +127,9 @@ def _log_at_the_end(response: Response) -> None:
         ctx, rule = current_context(), route()
         response.call_on_close(lambda: record.write(began))
         response.call_on_close(lambda: ctx.live.page.history.add(record))
-        response.call_on_close(
-            lambda: ctx.live.metrics.answered(rule, record, ctx.was_offered)
-        )
+        response.call_on_close(lambda: ctx.live.metrics.answered(rule, record, ctx.was_offered))
         late.add_counter(partial(ctx.live.page.history.add_kudos, record))
-        late.add_counter(
-            lambda kudos: ctx.live.metrics.charged(record, kudos, ctx.was_offered)
-        )
+        late.add_counter(lambda kudos: ctx.live.metrics.charged(record, kudos, ctx.was_offered))
     # The last one: what all of them have counted is what it corrects.
     response.call_on_close(late.follow)
 

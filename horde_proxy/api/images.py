@@ -6,6 +6,7 @@ an upstream that makes pictures, through the same pipeline as chats.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from horde_proxy.router import Candidates, Router
 from horde_proxy.upstreams.picture_upstream import picture_in
 
 blueprint = Blueprint("images", __name__)
+log = logging.getLogger(__name__)
 pictures_blueprint = Blueprint("pictures", __name__)
 
 
@@ -104,7 +106,8 @@ def _pictures(chunks: Sequence[Chunk]) -> list[Picture]:
 
 def _fold(question: _ImageQuestion, chunks: Sequence[Chunk]) -> dict[str, Any]:
     ctx, pictures = current_context(), _pictures(chunks)
-    answer = images.answer(question.request, pictures, _links(ctx, question, pictures), _now(ctx))
+    links = _links(ctx, _base(ctx), question, pictures)
+    answer = images.answer(question.request, pictures, links, _now(ctx))
     usage = next((chunk for chunk in chunks if "horde" in chunk), None)
     return answer if usage is None else {**answer, "horde": _cost(usage, pictures)}
 
@@ -114,14 +117,30 @@ def _cost(chunk: Chunk, pictures: Sequence[Picture]) -> dict[str, Any]:
     return {**chunk["horde"], **images.makers(pictures)}
 
 
-def _links(ctx: AppContext, question: _ImageQuestion, pictures: Sequence[Picture]) -> Sequence[str]:
-    """Links to pictures where those are wanted, under the address that the client knows."""
+def _links(
+    ctx: AppContext, base: str, question: _ImageQuestion, pictures: Sequence[Picture]
+) -> Sequence[str]:
+    """Links to pictures where those are wanted; "" for one that cannot be stored."""
     if question.request.response_format != "url":
         return ()
-    base = ctx.serving.public_url or public_base(
+    names = [_stored(ctx, picture) for picture in pictures]
+    return [f"{base}/v1/files/images/{name}" if name else "" for name in names]
+
+
+def _base(ctx: AppContext) -> str:
+    """The address under which the client of the current request knows this proxy."""
+    return ctx.serving.public_url or public_base(
         request.remote_addr or "", request.headers, request.host_url, ctx.access.trusted_proxies
     )
-    return [f"{base}/v1/files/images/{ctx.pictures.add(p.data, p.kind)}" for p in pictures]
+
+
+def _stored(ctx: AppContext, picture: Picture) -> str:
+    """The name of a stored picture; "" where the folder takes none, which is logged."""
+    try:
+        return ctx.pictures.add(picture.data, picture.kind)
+    except OSError as exc:
+        log.error("a picture cannot be stored and is sent in base64: %s", exc.strerror)
+        return ""
 
 
 def _now(ctx: AppContext) -> int:
@@ -134,9 +153,9 @@ class ImageEvents:
     shows_progress = False
 
     def __init__(self, question: _ImageQuestion) -> None:
-        # Links are made while the client's request is still known.
+        # Events are written when Flask no longer knows the request.
         self._question, self._ctx = question, current_context()
-        self._link = partial(_links, self._ctx, question)
+        self._link = partial(_links, self._ctx, _base(self._ctx), question)
         self._count, self._has_ended = 0, False
 
     @property

@@ -240,7 +240,8 @@ def usage(request: ImageRequest) -> dict[str, Any]:
 
 
 def _image(request: ImageRequest, picture: Picture, url: str) -> dict[str, Any]:
-    if request.response_format == "url":
+    # Without a link, because it could not be stored, the picture itself is better than nothing.
+    if request.response_format == "url" and url:
         return {"url": url}
     return {"b64_json": base64.b64encode(picture.data).decode("ascii")}
 

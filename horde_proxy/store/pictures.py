@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from horde_proxy.pictures import PictureType
@@ -49,9 +49,17 @@ class PictureStore:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{secrets.token_urlsafe(_RANDOM_BYTES)}.{kind}"
         part = self._folder / f"{name}.part"
-        part.write_bytes(data)
-        part.rename(self._folder / name)
-        self._prune()
+        try:
+            part.write_bytes(data)
+            part.rename(self._folder / name)
+        except OSError:
+            # A full disk leaves the beginning of the file.
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+        finally:
+            # Also where there is no room: it may make some.
+            self._prune()
         return name
 
     def get(self, name: str) -> tuple[bytes, str] | None:
@@ -72,12 +80,17 @@ class PictureStore:
             if self._now() - self._pruned < _PRUNE_SECONDS:
                 return
             self._pruned = self._now()
-        # Another process may remove the same files at the same time.
-        with contextlib.suppress(OSError):
-            files = [(file.stat(), file) for file in self._folder.iterdir()]
-            files.sort(key=lambda pair: pair[0].st_mtime, reverse=True)
-            size = 0
-            for status, file in files:
-                size += status.st_size
-                if self._now() - status.st_mtime > self._seconds or size > self._most_bytes:
+        size = 0
+        for modified, length, file in sorted(self._files(), reverse=True):
+            size += length
+            if self._now() - modified > self._seconds or size > self._most_bytes:
+                with contextlib.suppress(OSError):
                     file.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """(time, bytes, path) of each file. Other processes may remove them meanwhile."""
+        with contextlib.suppress(OSError):
+            for file in self._folder.iterdir():
+                with contextlib.suppress(OSError):
+                    status = file.stat()
+                    yield status.st_mtime, status.st_size, file

@@ -1,7 +1,7 @@
 """Fetches the pictures that the horde's results link to, within bounds.
 
-A link is whatever the horde says: it is fetched from the horde's own host, or from a public address
-of the Internet, never from another host of this site. No key goes with it.
+A link is whatever the horde says: it is fetched from the horde's own server, or from a public
+address of the Internet, never from another server of this site. No key goes with it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _TIMEOUT = (5.0, 20.0)
 _OPTIONS: Mapping[str, Any] = {"timeout": _TIMEOUT, "allow_redirects": False, "stream": True}
 """Of each call. Redirects are not followed: they could lead to a host of this site."""
 _TRIES = 3
+_PORTS = {"http": 80, "https": 443}
 _AGENT = f"horde-proxy/{VERSION}"
 
 
@@ -98,21 +99,29 @@ class PictureLinks:
         raise PictureLost(f"The horde's picture cannot be {word} ({reason}).")
 
     def _is_own(self, url: str) -> bool:
-        """Whether a link leads to the horde's own host. Raises PictureLost for one to nowhere.
+        """Whether a link leads to the horde's own server. Raises PictureLost for one to nowhere.
 
         An address in a link is looked at here, that of a name where the connection is made.
         """
         try:
             parts = urlsplit(url)
-            hostname, _ = parts.hostname, parts.port
+            hostname, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
         except ValueError as exc:
             raise PictureLost("The horde's link to a picture is not valid.") from exc
         if parts.scheme not in ("http", "https") or not hostname:
             raise PictureLost("The horde's link to a picture is not valid.")
-        is_own = hostname == self._own.hostname
+        is_own = hostname == self._own.hostname and port in self._own_ports()
         if not is_own and parse_address(hostname) is not None and not is_public(hostname):
             raise PictureLost("The horde's link to a picture leads to a private address.")
         return is_own
+
+    def _own_ports(self) -> set[int | None]:
+        """Those of the horde's web server. Other ports of its host are other services.
+
+        A horde behind a proxy with TLS may write links with http, so that both usual ones count.
+        """
+        port = self._own.port or _PORTS.get(self._own.scheme)
+        return {*_PORTS.values()} if port in _PORTS.values() else {port}
 
     def _session(self, is_own: bool) -> requests.Session:
         return with_proxy(new_session(None if is_own else PublicAdapter()), self._proxy_url)
