@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any
 from urllib.parse import urlsplit
 from zlib import crc32
@@ -236,6 +237,16 @@ def test_an_upload_of_too_many_bytes_is_not_read(studio: Studio) -> None:
     studio.order()
     link = studio.take()["r2_upload"]
     assert studio.follow(link, "PUT", b"x" * 30_000_001).status_code == 413
+
+
+def test_the_body_of_a_wrong_link_is_not_read(studio: Studio) -> None:
+    class Unread(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise AssertionError("the body was read")
+
+    path = "/api/v2/pictures/x.webp?expires=1&signature=x"
+    response = studio.client.put(path, input_stream=Unread(), content_length=1_000_000)
+    assert refused(response) == (403, "Forbidden")
 
 
 def test_a_picture_leaves_without_its_metadata(studio: Studio) -> None:

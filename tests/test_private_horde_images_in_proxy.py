@@ -152,3 +152,44 @@ def test_a_picture_that_is_censored_is_not_shown(world: World) -> None:
     response = world.http().post("/v1/images/generations", json=body)
     assert response.status_code == 400
     assert response.get_json()["error"]["code"] == "content_policy_violation"
+
+
+def test_a_chat_with_a_picture_is_described_by_an_alchemist(world: World) -> None:
+    def call(route: str, body: Any) -> Any:
+        url = f"{HORDE_URL}/api/v2/{route}"
+        response = world.session.post(url, json=body, headers={"apikey": OWNER_KEY})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    seen: list[str] = []
+
+    def describe() -> None:
+        alchemist = {"name": "alchemist", "forms": ["caption", "describe", "interrogation"]}
+        for form in call("interrogate/pop", {**alchemist, "amount": 5})["forms"] or ():
+            picture = Raster.read(world.session.get(form["source_image"]).content)
+            seen.append(f"{form['form']} of {picture.size[0]}x{picture.size[1]}")
+            result: Any = "a red square"
+            if form["form"] == "interrogation":
+                result = {"tags": [{"text": "square", "confidence": 0.9}]}
+            call("interrogate/submit", {"id": form["id"], "result": {form["form"]: result}})
+
+    def write() -> None:
+        offer = {"name": "scribe", "models": ["some-8b"], "max_context_length": 8192}
+        job = call("generate/text/pop", {**offer, "max_length": 512})
+        if job["id"]:
+            seen.append(job["payload"]["prompt"])
+            call("generate/text/submit", {"id": job["id"], "generation": "A square."})
+
+    for step in (describe, write):
+        step()
+        world.clock.every_sleep.append(step)
+    picture = f"data:image/png;base64,{base64.b64encode(SOURCE).decode('ascii')}"
+    content = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": picture}},
+    ]
+    body = {"model": "some-8b", "messages": [{"role": "user", "content": content}]}
+    response = world.http().post("/v1/chat/completions", json=body)
+    assert response.get_json()["choices"][0]["message"]["content"] == "A square."
+    assert "a red square" in seen[-1]
+    assert any(line.endswith("of 128x128") for line in seen)

@@ -523,7 +523,7 @@ class RestartBehaviour:
         offer = {"name": "w", "models": ["stable_diffusion"]}
         first = horde.images.pop(OWNER, offer, "", "http://h")
         assert horde.images.picture(*parts_of(first["source_image"]))[0] == "webp"
-        horde.images.upload(*parts_of(first["r2_upload"]), picture)
+        horde.images.upload(*parts_of(first["r2_upload"]), lambda: picture)
 
         horde = start(1010.0)
         horde.images.submit_generation(OWNER, {"id": first["id"], "generation": "R2", "seed": 1})
@@ -531,7 +531,7 @@ class RestartBehaviour:
         assert second["payload"]["prompt"] == EMOJI + "half ?"
 
         horde = start(1020.0)
-        horde.images.upload(*parts_of(second["r2_upload"]), picture)
+        horde.images.upload(*parts_of(second["r2_upload"]), lambda: picture)
         horde.images.submit_generation(OWNER, {"id": second["id"], "generation": "R2", "seed": 2})
         status = horde.images.status(request_id, "http://h")
         assert (status["finished"], status["waiting"]) == (2, 1)

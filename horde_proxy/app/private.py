@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from limits.storage import Storage
 
     from horde_proxy.private_horde import AccessRules, PrivateHorde
+    from horde_proxy.private_horde.streams import StreamRules
 
 _PATH, _PAGES = "/api/v2/", "/page/horde"
 _OWNERS_KUDOS = 1_000_000
@@ -48,7 +49,6 @@ def add_private_horde(
 ) -> PrivateApp:
     """Serve a private horde under its own path of an app. It counts its calls in `windows`."""
     from horde_proxy.private_horde import PrivateHorde, blueprint
-    from horde_proxy.private_horde.streams import StreamRules
 
     strict = settings.private_horde.strict
     url = settings.private_horde.database_url()
@@ -67,11 +67,9 @@ def add_private_horde(
         documents=_documents(settings),
         windows=windows,
         ledger_days=settings.private_horde.ledger_days,
-        streaming=StreamRules(
-            sleep=runtime.horde_sleep,
-            most_streams=settings.server.places + HORDE_THREADS // 2,
-        ),
+        streaming=_stream_rules(settings, runtime),
     )
+    horde.most_picture_bytes = settings.private_horde.picture_bytes
     _ensure_owner(horde, key, is_from_settings=kept is not None)
     _call_webhooks(horde, settings, runtime)
     private = Flask("private_horde", static_folder=None)
@@ -84,6 +82,14 @@ def add_private_horde(
         private.wsgi_app, pages.wsgi_app, app.wsgi_app
     )
     return PrivateApp(private, key, strict)
+
+
+def _stream_rules(settings: Config, runtime: Runtime) -> StreamRules:
+    """What the horde offers beyond AI-Horde's API, for as many streams as there are threads."""
+    from horde_proxy.private_horde.streams import StreamRules
+
+    most = settings.server.places + HORDE_THREADS // 2
+    return StreamRules(sleep=runtime.horde_sleep, most_streams=most)
 
 
 def _documents(settings: Config) -> dict[str, str]:

@@ -132,6 +132,9 @@ class PrivateHordeSettings(Section):
     ledger_days: Annotated[int, Field(ge=0, le=36_500)] = 400
     """Days for which each movement of kudos is kept; older ones become one sum for each account and
     reason. 0: all are kept."""
+    picture_bytes: Annotated[int, Field(ge=10_000_000)] = 1_000_000_000
+    """Bytes of all pictures that it keeps: those that workers made, for 20 minutes, and sources of
+    edits. Beyond that, the oldest go."""
     terms: str | None = None
     """Its terms, in Markdown, at /api/v2/documents/terms. Not set: that there are none."""
     privacy: str | None = None

@@ -57,8 +57,9 @@ def _upload(horde: PrivateHorde, picture_id: str) -> Answer:
     if (request.content_length or 0) > MOST_UPLOAD_BYTES:
         raise HordeError(413, f"A picture has at most {MOST_UPLOAD_BYTES // 1_000_000} MB.")
     # One byte more shows that there are too many, also where no length was sent.
-    data = request.stream.read(MOST_UPLOAD_BYTES + 1)
-    horde.images.upload(_without_type(picture_id), *_signed(), data)
+    horde.images.upload(
+        _without_type(picture_id), *_signed(), lambda: request.stream.read(MOST_UPLOAD_BYTES + 1)
+    )
     return Response(status=200), 200
 
 

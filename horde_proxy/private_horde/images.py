@@ -175,17 +175,20 @@ class Images:
 
     # Pictures. Whoever has a link may use it.
 
-    def upload(self, picture_id: str, expires: str, signature: str, data: bytes) -> None:
+    def upload(
+        self, picture_id: str, expires: str, signature: str, read: Callable[[], bytes]
+    ) -> None:
         """PUT pictures/{id}: keep the picture of a running job.
 
-        It may be sent again after an answer was lost, but not changed. Raises Forbidden for a
-        wrong link or another picture, InvalidJobID, and BadRequest for what is no picture.
+        `read` gives the body, which is not read for a wrong link. A picture may be sent again after
+        an answer was lost, but not changed. Raises Forbidden for a wrong link or another picture,
+        InvalidJobID, and BadRequest for what is no picture.
         """
         with self._reading() as op:
             self._check_link(op, PUT, picture_id, expires, signature)
             _running_job(op, picture_id)
         try:
-            picture = _read(data)
+            picture = _read(read())
         except BadPicture as exc:
             raise refusal("BadRequest", reason=str(exc)) from exc
         with self._changing() as op:

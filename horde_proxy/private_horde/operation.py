@@ -13,9 +13,6 @@ from horde_proxy.private_horde.picture_links import SignedLinks
 from horde_proxy.private_horde.store.base import Tx
 from horde_proxy.private_horde.view import QueueView
 
-MOST_PICTURE_BYTES = 1_000_000_000
-"""Of all pictures of a horde: 10,000 pictures of 1024x1024 pixels, which stay for 20 minutes."""
-
 
 @dataclass(frozen=True)
 class AccessRules:
@@ -57,7 +54,7 @@ class Rulebook:
     kudos: bool = True
     plain_webhooks: bool = False
     ledger_days: float = 0.0
-    most_picture_bytes: int = MOST_PICTURE_BYTES
+    most_picture_bytes: int = 1_000_000_000
     links: SignedLinks = field(default_factory=SignedLinks)
     webhooks_are_full: Callable[[Operation], bool] = lambda op: True
 
