@@ -336,6 +336,7 @@ def test_the_command_that_the_page_names_brings_pictures(
     browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     until_ready(browser)
     assert browser.evaluate("document.getElementById('pictures-missing').hidden") is True
+    assert browser.evaluate("document.getElementById('picture-model').value") == "auto"
     for count, prompt in enumerate((PROMPT, "a lighthouse in a storm"), 1):
         make(browser, prompt)
         browser.until(f"{SHOWN} === {count}", 60)

@@ -39,8 +39,10 @@ function update(fresh) {
   const focus = element.contains(document.activeElement) && document.activeElement.dataset.focus;
   element.replaceChildren(...fresh.childNodes);
   element.hidden = fresh.hidden;
-  if ([...(element.options || [])].some((option) => option.value === choice)) {
-    element.value = choice;
+  if (element.options) {
+    // Each option was selected for a moment while those before it were moved here.
+    const index = [...element.options].findIndex((option) => option.value === choice);
+    element.selectedIndex = Math.max(0, index);
   }
   if (element.rows) arrange(element);
   if (focus) element.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
