@@ -1025,3 +1025,23 @@ def test_media_in_a_chat_itself_are_sent_to_the_server() -> None:
     messages = [{"role": "user", "content": [part]}]
     chat(openai(server), {**PAYLOAD, "chat": {"messages": messages}})
     assert server.calls[0][1]["messages"] == messages
+
+
+def test_names_of_fields_that_no_server_has_are_not_sent() -> None:
+    """They are searched for in refusals, as regular expressions, and logged."""
+    refusal = "Unrecognized request argument supplied: _(a+)+ top_k"
+    server = ScriptedServer(refusal, 400).then(HELLO)
+    fields = {"_(": 1, "(a+)+_": 1, "x\ny": 1, "": 1, "a" * 65: 1, "top_k": 5}
+    backend = openai(server)
+    chat(backend, {**PAYLOAD, "chat": {"messages": MESSAGES, **fields}})
+    assert "top_k" in server.calls[0][1]
+    assert "top_k" not in server.calls[1][1]
+    assert not server.calls[0][1].keys() & fields.keys() - {"top_k"}
+
+
+def test_only_so_many_names_of_fields_are_remembered(caplog: pytest.LogCaptureFixture) -> None:
+    """Clients choose them, as many as they like."""
+    server = ScriptedServer(OLLAMA)
+    fields = {f"field_{number}": 1 for number in range(1000)}
+    chat(ollama(server, chat=True), {**PAYLOAD, "chat": {"messages": MESSAGES, **fields}})
+    assert sum("does not know field_" in record.message for record in caplog.records) <= 100

@@ -48,7 +48,7 @@ from horde_proxy.worker.backends.chats import (
     request_fields,
     transcript_lines,
 )
-from horde_proxy.worker.backends.http_server import NoSuchRoute
+from horde_proxy.worker.backends.http_server import MOST_NAMES, NoSuchRoute
 from horde_proxy.worker.backends.offered_model import ServerModel
 from horde_proxy.worker.backends.samplers import Dialect
 from horde_proxy.worker.backends.server import ModelServer, ReadEvents
@@ -297,9 +297,9 @@ class ChatServer(ModelServer):
 
     def _leave_out(self, names: Iterable[str]) -> None:
         with self._learning:
-            new = set(names) - self._refused
-            self._refused |= new
-        for name in sorted(new):
+            new = sorted(set(names) - self._refused)[: MOST_NAMES - len(self._refused)]
+            self._refused.update(new)
+        for name in new:
             instead = f"sent as {_RENAMED[name]}" if name in _RENAMED else "left out"
             log.warning("the backend at %s refuses %s: it is %s", self.shown_url, name, instead)
 

@@ -9,6 +9,7 @@ Ollama's own API has instead is in `ollama_chats`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,9 @@ _OWNERS_FIELDS = frozenset(
     {"n_predict", "n_cmpl", "best_of", "use_beam_search", "id_slot", "lora", "priority"}
     | {"kv_transfer_params", "logits_processors", "prompt_logprobs", "mm_processor_kwargs"}
 )
+# "top_k", "dry_allowed_length", "chat_template_kwargs": parameters of all servers. Others are only
+# for what they do to logs, and to searches for them in refusals.
+_NAME = re.compile(r"[A-Za-z]\w{0,63}", re.ASCII)
 _TEXTS = ("content", "reasoning_content", "refusal")
 
 
@@ -96,7 +100,7 @@ def request_fields(payload: Payload) -> dict[str, Any]:
     return {
         name: value
         for name, value in chat.items()
-        if value is not None and name not in _OWN_FIELDS | _OWNERS_FIELDS
+        if value is not None and name not in _OWN_FIELDS | _OWNERS_FIELDS and _NAME.fullmatch(name)
     }
 
 

@@ -30,6 +30,9 @@ _DOWN = (401, 403, 429, 502, 503, 504)
 # No such path (404, 405 where it is for other methods, 501), or a model that is gone (404).
 _NO_ROUTE = (404, 405, 501)
 
+MOST_NAMES = 100
+"""Names of parameters that are remembered and logged: clients choose them, and servers know 60."""
+
 log = logging.getLogger(__name__)
 
 
@@ -105,7 +108,8 @@ class HttpServer:
     def note_left_out(self, unknown: Iterable[str]) -> None:
         """Log the parameters that the server does not know, each once."""
         with self._lock:
-            new = [name for name in unknown if name not in self._left_out]
+            left = MOST_NAMES - len(self._left_out)
+            new = [name for name in unknown if name not in self._left_out][:left]
             self._left_out.update(new)
         for name in new:
             log.warning("the backend at %s does not know %s: it is left out", self.shown_url, name)
