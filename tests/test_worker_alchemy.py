@@ -27,7 +27,7 @@ from horde_proxy.worker.horde import WorkerIdentity
 from tests.image_servers import FakeOpenAIImages, FakeWebUI, serve
 from tests.support import Clock
 
-HORDE = "http://127.0.0.1:22000"
+HORDE = "http://127.0.0.1:22004"
 API = f"{HORDE}/api/v2/interrogate"
 URL = "http://vision.invalid:8000"
 CAPTURES = Path(__file__).parent / "data" / "image_worker_captures"

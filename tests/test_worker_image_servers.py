@@ -55,7 +55,7 @@ def test_the_web_ui_offers_the_checkpoint_that_is_loaded() -> None:
     assert (backend.models, backend.slots(), backend.features) == (
         ("dreamshaper_8",),
         1,
-        frozenset({"img2img", "painting"}),
+        frozenset({"img2img", "painting", "tiling", "hires_fix"}),
     )
 
 

@@ -30,8 +30,8 @@ from horde_proxy.worker.horde import WorkerIdentity
 from horde_proxy.worker.job_rules import JobRules
 from tests.support import Clock
 
-HORDE = "http://127.0.0.1:22000"
-"""The captures' links lead to another port of this host, which counts as the horde's own."""
+HORDE = "http://127.0.0.1:22004"
+"""Where the captures' links lead: they count as the horde's own only on its own port."""
 API = f"{HORDE}/api/v2/generate"
 CAPTURES = Path(__file__).parent / "data" / "image_worker_captures"
 MODELS = ("stable_diffusion", "Deliberate Inpainting", "SDXL 1.0")
@@ -149,6 +149,18 @@ def test_each_picture_of_a_batch_is_submitted_with_the_next_seed_and_its_own_lin
     sent = [(body["id"], body["generation"], body["seed"]) for body in submits()]
     assert sent == [(job["ids"][0], "R2", 42), (job["ids"][1], "R2", 43)]
     assert [made.seed for made in backend.jobs] == [42, 43]
+
+
+@responses.activate
+def test_what_a_backend_does_not_do_is_told_the_requester() -> None:
+    job = captured("image_pop_tiling_hires")
+    horde(job)
+    responses.put(job["r2_upload"], status=200)
+    bridge(ScriptedPainter()).step(requests.Session())
+    assert [entry["ref"] for entry in submits()[0]["gen_metadata"]] == [
+        "tiling was left out: this worker does not have it",
+        "hires_fix was left out: this worker does not have it",
+    ]
 
 
 @responses.activate

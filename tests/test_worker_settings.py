@@ -482,3 +482,4 @@ def test_a_vision_model_is_an_alchemist_where_the_settings_say_so(tmp_path: Path
     text = MINIMAL.replace('"echo"', f'"{URL}"\njobs = "alchemy"\nmodels = ["qwen*"]')
     bridge = opened(text, tmp_path)
     assert (bridge._kind.path, bridge.name) == ("interrogate", "qwen-vl")
+    assert "-alchemist-qwen-vl-" in bridge._hordes[0].identity.name

@@ -88,7 +88,8 @@ def _dreaming(
 
 def _transforming(backend: WorkerBackendSettings, options: BackendOptions) -> OpenedBackend:
     alchemy = open_alchemy(backend.url, _image_options(backend, options))
-    own = backend.name or "alchemist"
+    # The same model may also be a backend for texts, which is another worker.
+    own = backend.name or f"alchemist-{alchemy.name.rpartition('/')[2]}"
     return OpenedBackend(Alchemist(alchemy, batch=backend.batch), sorted(alchemy.forms), own)
 
 

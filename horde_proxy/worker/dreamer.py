@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from horde_proxy.aihorde.image_limits import (
@@ -26,7 +26,13 @@ from horde_proxy.pictures import Raster
 from horde_proxy.upstreams.horde.links import PictureLinks, PictureLost
 from horde_proxy.worker.backends import JobRefused
 from horde_proxy.worker.backends.images import ImageBackend, MadePicture, PictureJob
-from horde_proxy.worker.backends.images.base import IMG2IMG, PAINTING, TRANSPARENT
+from horde_proxy.worker.backends.images.base import (
+    HIRES_FIX,
+    IMG2IMG,
+    PAINTING,
+    TILING,
+    TRANSPARENT,
+)
 from horde_proxy.worker.delivery import OpenLinks, links_of, webp_of
 from horde_proxy.worker.horde import Job, Offer, Outcome, information
 from horde_proxy.worker.job_rules import JobRules
@@ -105,13 +111,19 @@ class Dreamer:
         if cancelled():
             # Nobody sees it, so nothing is uploaded.
             return Outcome("faulted", reason="the worker is being stopped")
-        metadata = [information(note) for note in made.notes]
+        metadata = [information(note) for note in (*made.notes, *self._left_out(job))]
         text = _delivered(made, popped.job.get("r2_upload"), links)
         return Outcome("ok", text, seed=made.seed, metadata=metadata)
 
     def body(self, job_id: str, outcome: Outcome) -> dict[str, Any]:
         """The body of POST generate/submit."""
         return outcome.body(job_id)
+
+    def _left_out(self, job: PictureJob) -> Iterator[str]:
+        """Sentences about what the job has and the backend does not do."""
+        for word, applies in ((TILING, job.tiling), (HIRES_FIX, job.hires_fix)):
+            if applies and word not in self._backend.features:
+                yield f"{word} was left out: this worker does not have it"
 
     def _model_of(self, job: Job) -> str:
         """The job's model. Raises JobRefused."""

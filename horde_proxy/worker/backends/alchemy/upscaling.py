@@ -21,11 +21,12 @@ _STRENGTH = 0.75
 class SdapiAlchemy:
     """The post-processors of a web UI."""
 
+    name = "web-ui"
     max_tiles = _MOST_TILES
 
     def __init__(self, server: SdapiServer) -> None:
         self._server = server
-        self.name, self.forms = f"web UI at {server.shown_url}", server.post_processors
+        self.forms = server.post_processors
 
     @classmethod
     def open(cls, name: str, options: ImageOptions) -> SdapiAlchemy | None:

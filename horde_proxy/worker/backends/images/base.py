@@ -14,6 +14,9 @@ from horde_proxy.worker.backends.base import say_nothing
 IMG2IMG, PAINTING, TRANSPARENT = "img2img", "painting", "transparent"
 """What a backend can do besides making pictures of words: change a source, paint within a mask,
 leave the background out. The horde's flags of a pop are the first two after "allow_"."""
+TILING, HIRES_FIX = "tiling", "hires_fix"
+"""Likewise: edges that fit together, and a second pass for large pictures. A backend without them
+makes the picture all the same, and the requester is told."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ from horde_proxy.worker.backends.base import BackendDown, BackendError, JobRefus
 from horde_proxy.worker.backends.http_server import HttpServer, get, is_url, new_server_session
 from horde_proxy.worker.backends.images.answers import MOST_BYTES, picture_in
 from horde_proxy.worker.backends.images.base import (
+    HIRES_FIX,
     IMG2IMG,
     PAINTING,
+    TILING,
     TRANSPARENT,
     ImageOptions,
     MadePicture,
@@ -120,7 +122,8 @@ class SdapiServer(HttpServer):
     @property
     def features(self) -> frozenset[str]:
         """A background can only be left out by an extension."""
-        return frozenset({IMG2IMG, PAINTING, *([TRANSPARENT] if self._has_rembg else [])})
+        cut_out = [TRANSPARENT] if self._has_rembg else []
+        return frozenset({IMG2IMG, PAINTING, TILING, HIRES_FIX, *cut_out})
 
     @property
     def post_processors(self) -> frozenset[str]:
