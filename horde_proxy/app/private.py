@@ -57,7 +57,7 @@ def add_private_horde(
     key = kept or runtime.new_secret()
     horde = PrivateHorde(
         store=store,
-        clock=runtime.now,
+        clock=store.clock(runtime.now) if store else runtime.now,
         ticks=runtime.clock,
         wall_clock=runtime.now,
         rate_limits=strict,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -83,3 +84,31 @@ def test_a_text_reaches_a_reader_in_another_process_before_it_is_saved(
     assert [event.name for event in events if event is not None][-2:] == ["generation", "done"]
     for horde in hordes:
         horde.store.close()
+
+
+def test_hosts_with_wrong_clocks_go_by_that_of_the_database(url: str) -> None:
+    """One of two servers has its clock put forward and back by hours; nobody notices."""
+    wrong = [0.0]
+    stores = [open_store(url) for _ in range(2)]
+    clocks = [store.clock(lambda: time.time() + wrong[0]) for store in stores]
+    hordes = [
+        PrivateHorde(store=store, clock=clock, rate_limits=False)
+        for store, clock in zip(stores, clocks, strict=True)
+    ]
+    key = "k" * 22
+    hordes[0].add_account(key, "owner", kudos=1000)
+    popped = []
+    for jump in (600.0, -7200.0, 86_400.0, -60.0):
+        ids = [horde.submit(key, {"prompt": "x", "models": ["test"]})["id"] for horde in hordes]
+        jobs = [horde.pop(key, {"name": "w", "models": ["test"]})["id"] for horde in hordes]
+        wrong[0] = jump
+        assert abs(clocks[0]() - clocks[1]()) < 5
+        for horde, job_id in zip(hordes, reversed(jobs), strict=True):
+            horde.submit_generation(key, {"id": job_id, "generation": "hi"})
+        for request_id in ids:
+            [generation] = hordes[0].status(request_id)["generations"]
+            assert generation["text"] == "hi"
+        popped += jobs
+    assert len(set(popped)) == 8
+    for store in stores:
+        store.close()

@@ -163,6 +163,10 @@ class Store(ABC):
     def snapshot(self) -> AbstractContextManager[Tx]:
         """A transaction that only reads."""
 
+    def clock(self, local: Callable[[], float]) -> Callable[[], float]:
+        """The clock that all who use this store go by, in Unix seconds: `local` on one machine."""
+        return local
+
     @abstractmethod
     def observe(self, observer: Observer) -> None:
         """Call the observer after each commit of this process. It must not call the store."""

@@ -17,11 +17,13 @@ from horde_proxy.private_horde.store.base import Observer, Store, Tx, Wake
 from horde_proxy.private_horde.store.connections import Connections
 from horde_proxy.private_horde.store.durability import Durability
 from horde_proxy.private_horde.store.notifier import Notifier
+from horde_proxy.private_horde.store.server_clock import ServerClock
 from horde_proxy.private_horde.store.sql import SqlTx
 
 _PLACES = 8
 """Transactions at a time: fewer than a pool has connections (15). More would wait for each other's
 rows, and two cores of a server do not get faster by it."""
+_NOW = "SELECT extract(epoch FROM clock_timestamp())::double precision AS seconds"
 _BEGIN = ("BEGIN", "SET LOCAL synchronous_commit TO OFF")
 
 
@@ -69,6 +71,14 @@ class PostgresqlStore(Store):
         # Without a transaction, each query is one exchange with the server.
         with self._readers.failures(), self._readers.lend() as driver:
             yield SqlTx(driver)
+
+    def clock(self, local: Callable[[], float]) -> Callable[[], float]:
+        return ServerClock(self._server_time)
+
+    def _server_time(self) -> float:
+        with self._readers.failures(), self._readers.lend() as driver:
+            [[seconds]] = driver.rows(_NOW, {})
+        return float(seconds)
 
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
