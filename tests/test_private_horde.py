@@ -18,11 +18,11 @@ from horde_proxy.private_horde.records import (
     AccountKey,
     Charge,
     HordeAccount,
+    HordeRequest,
     Job,
     LedgerEntry,
     Payload,
     StoredGeneration,
-    TextRequest,
     Worker,
 )
 from horde_proxy.private_horde.store.memory import MemoryTx
@@ -860,7 +860,7 @@ def test_no_key_and_no_prompt_shows_in_a_repr(world: World) -> None:
     shown = repr(vars(world.horde))
     with world.horde.store.snapshot() as tx:
         for kind, field, value in (
-            (TextRequest, "account_id", 2),
+            (HordeRequest, "account_id", 2),
             (Job, "request_id", request_id),
             (StoredGeneration, "request_id", request_id),
             (AccountKey, "account_id", 2),
@@ -1448,7 +1448,7 @@ def committed_requests(world: World) -> list[list[str]]:
     commits: list[list[str]] = []
 
     def note(records: Sequence[Any]) -> None:
-        if ids := [record.id[-1] for record in records if isinstance(record, TextRequest)]:
+        if ids := [record.id[-1] for record in records if isinstance(record, HordeRequest)]:
             commits.append(ids)
 
     world.horde.store.observe(note)

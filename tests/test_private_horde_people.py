@@ -17,10 +17,10 @@ from horde_proxy.private_horde.membership import month_after
 from horde_proxy.private_horde.records import (
     AccountKey,
     HordeAccount,
+    HordeRequest,
     HordeSharedKey,
     Invitation,
     LedgerEntry,
-    TextRequest,
 )
 from horde_proxy.private_horde.store.base import Store
 from horde_proxy.private_horde.store.memory import MemoryStore
@@ -709,7 +709,7 @@ def test_anonymous_requests_have_limits_of_their_own() -> None:
     )
     cut = village.must("POST", SUBMIT, ANONYMOUS, {**long, "allow_downgrade": True})["id"]
     with village.horde.store.snapshot() as tx:
-        request = tx.get(TextRequest, cut)
+        request = tx.get(HordeRequest, cut)
     assert request is not None and request.max_length == 100
     village.submit(ANONYMOUS)
     assert village.rc("POST", SUBMIT, ANONYMOUS, {"prompt": "x"}) == (429, "TooManyPrompts")

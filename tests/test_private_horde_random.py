@@ -18,12 +18,12 @@ from horde_proxy.private_horde import PrivateHorde
 from horde_proxy.private_horde.errors import HordeError
 from horde_proxy.private_horde.records import (
     HordeAccount,
+    HordeRequest,
     HordeSharedKey,
     Job,
     LedgerEntry,
     Payload,
     StoredGeneration,
-    TextRequest,
 )
 from horde_proxy.private_horde.store.base import Store
 from horde_proxy.private_horde.store.memory import MemoryStore
@@ -287,7 +287,7 @@ class HordeContext(RuleBasedStateMachine):
         assert self.horde.open_requests() == []
         with self.horde.store.snapshot() as tx:
             for request_id in self.results:
-                assert tx.get(TextRequest, request_id) is None
+                assert tx.get(HordeRequest, request_id) is None
                 assert tx.get(Payload, request_id) is None
                 assert tx.find(Job, request_id=request_id) == []
                 assert tx.find(StoredGeneration, request_id=request_id) == []

@@ -31,9 +31,9 @@ from horde_proxy.private_horde.records import (
     NEW,
     AccountKey,
     HordeAccount,
+    HordeRequest,
     Job,
     LedgerEntry,
-    TextRequest,
     UseCount,
     Worker,
 )
@@ -54,8 +54,8 @@ CLIENT = "<client-apikey>"
 EMOJI, HALF = "Grüße 🦙", "half \ud83e"
 
 
-def request(name: str, rank: float = 0.0, **values: Any) -> TextRequest:
-    return TextRequest(
+def request(name: str, rank: float = 0.0, **values: Any) -> HordeRequest:
+    return HordeRequest(
         **{
             "id": name,
             "account_id": 1,
@@ -106,7 +106,7 @@ class StoreBehaviour:
         add(store, added, request("r", models=("a", "b"), workers=("w",), faulted=True))
         with store.snapshot() as tx:
             [found] = tx.find(Worker, name="w")
-            stored = tx.get(TextRequest, "r")
+            stored = tx.get(HordeRequest, "r")
         assert (found.models, found.speeds) == (("a", EMOJI), (("a", 5.5), ("b", 1.0)))
         assert (found.maintenance, found.trusted, found.last_seen) == (True, False, 1.0)
         assert stored is not None
@@ -144,7 +144,7 @@ class StoreBehaviour:
         with store.snapshot() as tx:
             texts = [found.id for found in tx.waiting(["a"])]
             images = [found.id for found in tx.waiting(["a"], None, "image")]
-            assert tx.get(TextRequest, "image").needs == {"work": 5}  # type: ignore[union-attr]
+            assert tx.get(HordeRequest, "image").needs == {"work": 5}  # type: ignore[union-attr]
         assert (texts, images) == (["any text", "text"], ["any image", "image"])
 
     def test_the_newest_of_many_records_are_found(self, store: Store) -> None:
@@ -160,14 +160,14 @@ class StoreBehaviour:
         add(store, request("old"))
         with pytest.raises(KeyError), store.transaction() as tx:
             tx.add(request("new"))
-            old = tx.lock(TextRequest, "old")
+            old = tx.lock(HordeRequest, "old")
             assert old is not None
             old.waiting = 0
             tx.save(old)
             tx.count_use(use(5))
             raise KeyError
         with store.snapshot() as tx:
-            assert tx.get(TextRequest, "new") is None
+            assert tx.get(HordeRequest, "new") is None
             assert [found.waiting for found in tx.waiting(["a"])] == [2]
             assert tx.use_by_model(1, 0) == {}
 
@@ -250,7 +250,7 @@ class StoreBehaviour:
 
         def change(**values: Any) -> list[str]:
             with store.transaction() as tx:
-                record = tx.lock(TextRequest, "r")
+                record = tx.lock(HordeRequest, "r")
                 assert record is not None
                 vars(record).update(values)
                 tx.save(record)
@@ -262,7 +262,7 @@ class StoreBehaviour:
         assert change(waiting=1) == ["r"]
         assert change(faulted=True) == []
         with store.transaction() as tx:
-            record = tx.get(TextRequest, "r")
+            record = tx.get(HordeRequest, "r")
             tx.delete(record)
         with store.snapshot() as tx:
             assert list(tx.waiting(["a", "b"])) == []
@@ -292,7 +292,7 @@ class StoreBehaviour:
             tx.save(soon)
         with store.snapshot() as tx:
             assert tx.next_due(Job) == 20.0
-            assert tx.next_due(TextRequest) is None
+            assert tx.next_due(HordeRequest) is None
 
     def test_use_adds_up_and_can_be_taken(self, store: Store) -> None:
         for _ in range(2):
@@ -323,7 +323,7 @@ class StoreBehaviour:
             tx.add(request("r"))
             tx.add(job("j"))
         assert [sorted(type(record).__name__ for record in records) for records in seen] == [
-            ["Job", "TextRequest"]
+            ["HordeRequest", "Job"]
         ]
 
     def test_two_first_pops_of_one_name_are_both_answered(self, store: Store) -> None:

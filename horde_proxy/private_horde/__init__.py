@@ -1,4 +1,4 @@
-"""A horde of your own: AI-Horde's text API, for clients and workers at home.
+"""A horde of your own: AI-Horde's API, for clients and workers at home.
 
 It knows nothing of the proxy. Both use the facts in `aihorde` and a few modules such as
 `key_digest` and `windows`. `PrivateHorde` has a method for each route; `blueprint` serves these

@@ -35,7 +35,7 @@ from horde_proxy.private_horde.images import UPLOADED
 from horde_proxy.private_horde.operation import Begin, Operation
 from horde_proxy.private_horde.picture_links import GET, PUT
 from horde_proxy.private_horde.popping import TakenJobs, WorkerCall
-from horde_proxy.private_horde.records import ALCHEMY, Job, TextRequest, WorkerOffer
+from horde_proxy.private_horde.records import ALCHEMY, HordeRequest, Job, WorkerOffer
 from horde_proxy.private_horde.stored_pictures import SOURCE, CheckedPicture, StoredPicture
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _popped(op: Operation, taken: TakenJobs, base: str) -> Body:
     return body
 
 
-def _result(op: Operation, job: Job, request: TextRequest, result: Body) -> Body:
+def _result(op: Operation, job: Job, request: HordeRequest, result: Body) -> Body:
     """What is kept of a result: only its form's own field, for a picture its id."""
     form = job.model
     value = result.get(form)

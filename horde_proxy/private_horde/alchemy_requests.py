@@ -1,6 +1,6 @@
 """Requests for alchemy: a picture with several forms, each a request of its own in the queue.
 
-    AlchemyRequest  -->  TextRequest of kind ALCHEMY for each form  -->  Job
+    AlchemyRequest  -->  HordeRequest of kind ALCHEMY for each form  -->  Job
          results    <--  what an alchemist handed in
 
 So any alchemist does the forms that it can, and one that fails takes nothing else with it. Locks
@@ -20,7 +20,7 @@ from horde_proxy.private_horde import queue, stored_pictures
 from horde_proxy.private_horde.errors import request_not_found
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.picture_links import GET
-from horde_proxy.private_horde.records import ALCHEMY, TextRequest
+from horde_proxy.private_horde.records import ALCHEMY, HordeRequest
 from horde_proxy.private_horde.stored_pictures import StoredPicture
 
 Body = dict[str, Any]
@@ -81,7 +81,7 @@ def postpone(op: Operation, group_id: str) -> AlchemyRequest | None:
     return group
 
 
-def finish(op: Operation, request: TextRequest, result: Body) -> None:
+def finish(op: Operation, request: HordeRequest, result: Body) -> None:
     """Keep the result of a form, which is locked."""
     group = postpone(op, request.needs["group"])
     if group is not None and not request.forgotten:
@@ -108,7 +108,7 @@ def expire(op: Operation, group: AlchemyRequest) -> None:
 
 
 def _forget_forms(op: Operation, group: AlchemyRequest) -> None:
-    forms = op.tx.lock_all(TextRequest, sorted(set(group.form_ids)))
+    forms = op.tx.lock_all(HordeRequest, sorted(set(group.form_ids)))
     for request in forms.values():
         if not request.forgotten and request.id not in group.results:
             queue.forget(op, request)
@@ -133,7 +133,7 @@ def _form(op: Operation, group: AlchemyRequest, name: str, form_id: str, base: s
 def _form_state(op: Operation, group: AlchemyRequest, form_id: str) -> str:
     if group.is_cancelled:
         return CANCELLED
-    request = op.tx.get(TextRequest, form_id)
+    request = op.tx.get(HordeRequest, form_id)
     if request is None or request.forgotten or request.faulted:
         return FAULTED
     return PROCESSING if request.processing else WAITING

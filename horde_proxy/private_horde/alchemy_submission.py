@@ -7,7 +7,7 @@ from typing import Any
 from horde_proxy.aihorde import image_kudos
 from horde_proxy.private_horde.alchemy_requests import form_needs
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import ALCHEMY, HordeAccount, Payload, TextRequest
+from horde_proxy.private_horde.records import ALCHEMY, HordeAccount, HordeRequest, Payload
 from horde_proxy.private_horde.submission import Submission
 
 # What texts and images may say, and alchemy may not.
@@ -98,5 +98,5 @@ class AlchemySubmission(Submission):
         [form] = self.fields["forms"]
         return Payload(request_id, "", form.get("payload") or {})
 
-    def count(self, account: HordeAccount, request: TextRequest) -> None:
+    def count(self, account: HordeAccount, request: HordeRequest) -> None:
         account.forms_requested += 1

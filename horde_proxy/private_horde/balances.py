@@ -11,9 +11,9 @@ from horde_proxy.private_horde.records import (
     NEW,
     Charge,
     HordeAccount,
+    HordeRequest,
     HordeSharedKey,
     LedgerEntry,
-    TextRequest,
 )
 
 OPENING = "opening"
@@ -106,7 +106,7 @@ def release_escrow(op: Operation, account: HordeAccount) -> None:
 def charge(
     op: Operation,
     account: HordeAccount,
-    request: TextRequest,
+    request: HordeRequest,
     amount: float,
     reason: str,
     job_id: str | None = None,
@@ -132,7 +132,7 @@ def charge(
 
 def settle(op: Operation, charge: Charge) -> None:
     """Bill a charge that is due, once. Locks its request and its account."""
-    request = op.tx.lock(TextRequest, charge.request_id)
+    request = op.tx.lock(HordeRequest, charge.request_id)
     account = op.tx.lock(HordeAccount, charge.account_id)
     newest = op.tx.lock(Charge, charge.id)
     # Another process may have billed it since it was read.
@@ -147,7 +147,7 @@ def settle(op: Operation, charge: Charge) -> None:
     _spend(op, charge.shared_key, charge.amount, request)
 
 
-def release(op: Operation, request: TextRequest) -> None:
+def release(op: Operation, request: HordeRequest) -> None:
     """Give back the kudos that are held for a request. Locks its account; saves it.
 
     The caller saves the request.
@@ -167,7 +167,7 @@ def _spend(
     op: Operation,
     key_id: str | None,
     amount: float,
-    request: TextRequest | None,
+    request: HordeRequest | None,
     released: float = 0.0,
 ) -> None:
     """Count at a shared key what it has spent; less is held for its request then."""

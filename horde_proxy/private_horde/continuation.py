@@ -17,7 +17,7 @@ from horde_proxy.aihorde import kudos, transcript
 from horde_proxy.aihorde.limits import TEXT_PARAMETERS
 from horde_proxy.private_horde import chats
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import GrowingText, Job, Payload, TextRequest
+from horde_proxy.private_horde.records import GrowingText, HordeRequest, Job, Payload
 
 _SILENT_SECONDS = 20.0
 """The time without progress after which a job that had some is given to another worker: our workers
@@ -26,7 +26,7 @@ _FAILED = ("faulted", "aborted")
 _LEAST_TOKENS = int(TEXT_PARAMETERS["max_length"].least or 1)
 
 
-def free_slots(op: Operation, request: TextRequest) -> list[int]:
+def free_slots(op: Operation, request: HordeRequest) -> list[int]:
     """The slots that no job fills, in order: where some have a text already, those come first."""
     if request.n == 1:
         return [0]
@@ -37,14 +37,14 @@ def free_slots(op: Operation, request: TextRequest) -> list[int]:
     return sorted(free, key=lambda slot: slot not in begun)
 
 
-def begun_text(op: Operation, request: TextRequest, slot: int) -> str:
+def begun_text(op: Operation, request: HordeRequest, slot: int) -> str:
     """What lost workers wrote of a slot's result."""
     # Only after a job has failed can there be any, so most pops need not look.
     text = op.tx.get(GrowingText, (request.id, slot)) if request.restarted else None
     return text.text if text else ""
 
 
-def resumed_text(op: Operation, request: TextRequest, slot: int) -> str:
+def resumed_text(op: Operation, request: HordeRequest, slot: int) -> str:
     """What the next job of a slot comes after. A chat that begins anew says so in its text."""
     begun = begun_text(op, request, slot)
     if not begun or not request.is_chat:
@@ -63,7 +63,7 @@ def save(op: Operation, job_id: str, text: str) -> None:
     """Save a running job's text so far, and give the job more time: its worker lives."""
     job = op.tx.get(Job, job_id)
     # Whoever holds the request ends the job, or saves soon again.
-    request = None if job is None else op.tx.try_lock(TextRequest, job.request_id)
+    request = None if job is None else op.tx.try_lock(HordeRequest, job.request_id)
     newest = None if request is None else op.tx.lock(Job, job_id)
     if request is None or newest is None or request.forgotten or newest.state != "processing":
         return
@@ -95,7 +95,7 @@ def continued_text(op: Operation, job: Job) -> str:
     return growing.text[: job.begun] if growing else ""
 
 
-def forget(op: Operation, request: TextRequest) -> None:
+def forget(op: Operation, request: HordeRequest) -> None:
     """Delete what was kept for a request."""
     for growing in _texts(op, request):
         op.tx.delete(growing)
@@ -127,5 +127,5 @@ def _shortened(params: dict[str, Any], written: int) -> dict[str, Any]:
     return {**params, "max_length": min(left, length)}
 
 
-def _texts(op: Operation, request: TextRequest) -> list[GrowingText]:
+def _texts(op: Operation, request: HordeRequest) -> list[GrowingText]:
     return op.tx.find(GrowingText, request_id=request.id)

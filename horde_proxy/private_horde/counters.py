@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.queue_order import model_of, queue_name
-from horde_proxy.private_horde.records import TEXT, TextRequest, UseCount
+from horde_proxy.private_horde.records import TEXT, HordeRequest, UseCount
 
 _HOUR, _DAY = 3600, 86_400
 WINDOWS = {"minute": 60.0, "hour": float(_HOUR), "day": float(_DAY), "month": 30.0 * _DAY}
@@ -22,7 +22,7 @@ Counts = dict[str, tuple[int, int]]
 """(jobs, work) by model. Work are tokens, pixel-steps, or forms."""
 
 
-def record(op: Operation, request: TextRequest, model: str, kudos: float) -> None:
+def record(op: Operation, request: HordeRequest, model: str, kudos: float) -> None:
     """Count one delivered job. As in the real horde, tokens are requested ones."""
     name = queue_name(request.kind, model)
     op.tx.count_use(UseCount(1, int(op.now), request.account_id, name, 1, request.work, kudos))

@@ -26,10 +26,10 @@ from horde_proxy.private_horde.records import (
     IMAGE,
     TEXT,
     HordeAccount,
+    HordeRequest,
     HordeSharedKey,
     Job,
     StoredGeneration,
-    TextRequest,
     Worker,
     WorkerOffer,
 )
@@ -136,7 +136,7 @@ def listed_words(blacklist: list[str]) -> tuple[str, ...]:
 
 def find_job(
     op: Operation, job_id: str, account: HordeAccount, kind: str
-) -> tuple[Job, TextRequest]:
+) -> tuple[Job, HordeRequest]:
     """A running job, popped by a worker of the account, and its request; the request is locked.
 
     Raises InvalidJobID (404), WrongCredentials (403), AbortedGen and DuplicateGen (400).
@@ -145,7 +145,7 @@ def find_job(
     if job.owner_id != account.id:
         raise refusal("WrongCredentials")
     # Another process may have ended it since.
-    request, newest = op.tx.lock_each((TextRequest, job.request_id), (Job, job.id))
+    request, newest = op.tx.lock_each((HordeRequest, job.request_id), (Job, job.id))
     if request is None or newest is None or request.kind != kind:
         raise refusal("InvalidJobID", id=job_id)
     overdue = newest.deadline is not None and newest.deadline <= op.now
@@ -162,7 +162,7 @@ def deliver(
     op: Operation,
     fields: dict[str, Any],
     job: Job,
-    request: TextRequest,
+    request: HordeRequest,
     chat: DeliveredChat | None = None,
 ) -> float:
     """Take a job's result, pay the worker's owner, bill the requester. The reward in kudos.
@@ -202,7 +202,7 @@ def deliver(
     return reward
 
 
-def _count(owner: HordeAccount, request: TextRequest, done: int) -> None:
+def _count(owner: HordeAccount, request: HordeRequest, done: int) -> None:
     """Count a delivered job at its worker's owner; `done` is its work."""
     if request.kind == TEXT:
         owner.jobs_done += 1
@@ -237,7 +237,7 @@ def _generation(
     )
 
 
-def _rows_of(job: Job, request: TextRequest) -> list[tuple[type[Any], Any]]:
+def _rows_of(job: Job, request: HordeRequest) -> list[tuple[type[Any], Any]]:
     """What a delivery changes besides its request, in the order of locks."""
     rows: list[tuple[type[Any], Any]] = [
         (HordeAccount, account_id) for account_id in sorted({job.owner_id, request.account_id})
@@ -247,7 +247,7 @@ def _rows_of(job: Job, request: TextRequest) -> list[tuple[type[Any], Any]]:
     return [*rows, (Worker, job.worker_id)]
 
 
-def _reward(op: Operation, worker: Worker, job: Job, request: TextRequest, text: int) -> float:
+def _reward(op: Operation, worker: Worker, job: Job, request: HordeRequest, text: int) -> float:
     if request.kind == IMAGE:
         return ImageNeeds.of(request).kudos(job.model)
     if request.kind == ALCHEMY:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from horde_proxy.aihorde.limits import AGEING_KUDOS, AGEING_SECONDS
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, HordeAccount, TextRequest
+from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, HordeAccount, HordeRequest
 
 _SECONDS_PER_WORK = {TEXT: 0.1, IMAGE: 1e-6, ALCHEMY: 5.0}
 """How far a token, a pixel-step or a form moves a turn: 10 tokens a second is the speed of a small
@@ -23,7 +23,7 @@ _LATELY = 3600.0
 """What an account got before so many seconds does not count any more."""
 
 
-def take_turn(account: HordeAccount, request: TextRequest) -> float:
+def take_turn(account: HordeAccount, request: HordeRequest) -> float:
     """The rank of a new request of an account, which the caller has locked and will save."""
     now = request.queued_at
     turn = min(max(now, account.turn), now + _LATELY)
@@ -33,7 +33,7 @@ def take_turn(account: HordeAccount, request: TextRequest) -> float:
     return (turn + flagged) * AGEING_KUDOS / AGEING_SECONDS
 
 
-def give_back(op: Operation, request: TextRequest) -> None:
+def give_back(op: Operation, request: HordeRequest) -> None:
     """Move an account's turn back by the results of a request that no worker has begun."""
     if op.rules.kudos or not request.waiting:
         return
@@ -43,7 +43,7 @@ def give_back(op: Operation, request: TextRequest) -> None:
         op.tx.save(account)
 
 
-def _taken(request: TextRequest) -> float:
+def _taken(request: HordeRequest) -> float:
     """How far `take_turn` moved the turn for a request (s): less where it reached `_LATELY`.
 
     0 for a request of a flagged account, whose rank is an hour later than its turn.
@@ -52,6 +52,6 @@ def _taken(request: TextRequest) -> float:
     return max(0.0, min(_whole(request), request.queued_at + _LATELY - begin))
 
 
-def _whole(request: TextRequest) -> float:
+def _whole(request: HordeRequest) -> float:
     """How long all results of a request keep a small server busy (s)."""
     return request.n * request.work * _SECONDS_PER_WORK[request.kind]

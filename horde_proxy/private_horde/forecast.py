@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from math import ceil
 
 from horde_proxy.private_horde.online import OnlineWorkers
-from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, Job, TextRequest
+from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, HordeRequest, Job
 
 UNMEASURED_SPEED = 10.0
 """The assumed tokens a second of a worker that has not delivered anything yet."""
@@ -23,7 +23,7 @@ class Forecast:
     """The wait of every request in the queue, in seconds from the time of the forecast."""
 
     def __init__(
-        self, waiting: Iterable[TextRequest], workers: OnlineWorkers, kind: str = TEXT
+        self, waiting: Iterable[HordeRequest], workers: OnlineWorkers, kind: str = TEXT
     ) -> None:
         self._unmeasured = _UNMEASURED[kind]
         self._speeds = model_speeds(workers, kind)
@@ -32,7 +32,7 @@ class Forecast:
         self._work_ahead = dict.fromkeys(self._speeds, 0.0)
         self._waits = {request.id: self._place(request) for request in waiting}
 
-    def wait_time(self, request: TextRequest, running: Iterable[Job], now: float) -> int:
+    def wait_time(self, request: HordeRequest, running: Iterable[Job], now: float) -> int:
         """Seconds until all results of a request should be there; 0 if no worker serves it."""
         # Several workers work on the results at the same time: the last one decides.
         ends = (self._remaining(job, request.work, now) for job in running)
@@ -47,19 +47,19 @@ class Forecast:
         speed = self._by_worker.get(job.worker_id) or self._unmeasured
         return max(0.0, work / speed - max(0.0, now - job.popped))
 
-    def _queued(self, request: TextRequest) -> float:
+    def _queued(self, request: HordeRequest) -> float:
         """The wait of a queued request. One that is newer than this forecast comes last in it."""
         wait = self._waits.get(request.id)
         return wait if wait is not None else self._quickest(request)[1]
 
-    def _place(self, request: TextRequest) -> float:
+    def _place(self, request: HordeRequest) -> float:
         """Add a request to the forecast and return its wait."""
         model, wait = self._quickest(request)
         if model is not None:
             self._work_ahead[model] += request.waiting * request.work
         return wait
 
-    def _quickest(self, request: TextRequest) -> tuple[str | None, float]:
+    def _quickest(self, request: HordeRequest) -> tuple[str | None, float]:
         """(model, seconds) of the model that would finish first; (None, 0.0) if none is served."""
         models = [model for model in request.models if model in self._speeds]
         if not request.models:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from horde_proxy.private_horde.records import TextRequest
+from horde_proxy.private_horde.records import HordeRequest
 
 _MOST_REQUESTS = 10_000
 """Requests whose texts are remembered: more than a horde's workers write at a time."""
@@ -181,7 +181,7 @@ class GrowingTexts:
                 entry = self._entries.get(request_id) if request_id else None
                 if entry is None:
                     continue
-                if isinstance(record, TextRequest) and not record.open:
+                if isinstance(record, HordeRequest) and not record.open:
                     entry.is_over = True
                 entry.commits += 1
                 self._wake(entry)
@@ -232,7 +232,7 @@ class GrowingTexts:
 
 def _request_of(record: Any) -> str | None:
     """The id of the request that a record is, or belongs to."""
-    if isinstance(record, TextRequest):
+    if isinstance(record, HordeRequest):
         return record.id
     request_id = getattr(record, "request_id", None)
     return request_id if isinstance(request_id, str) else None

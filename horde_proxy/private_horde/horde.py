@@ -60,9 +60,9 @@ from horde_proxy.private_horde.records import (
     NEW,
     TEXT,
     HordeAccount,
+    HordeRequest,
     Job,
     StoredGeneration,
-    TextRequest,
 )
 from horde_proxy.private_horde.roles import ADMIN, ROLES
 from horde_proxy.private_horde.shared_texts import SharedTexts
@@ -100,7 +100,7 @@ class OpenRequest:
 class AcceptedRequest:
     """A submitted request, None for a dry run, and what it costs in all (kudos)."""
 
-    request: TextRequest | None
+    request: HordeRequest | None
     kudos: float
 
 
@@ -440,7 +440,7 @@ class PrivateHorde:
             self._calls.trust(address)
         return AcceptedRequest(request, kudos)
 
-    def has_worker(self, request: TextRequest) -> bool:
+    def has_worker(self, request: HordeRequest) -> bool:
         """Whether a worker that is online may take the request."""
         return self._view.any_fits(request)
 
@@ -601,7 +601,7 @@ class PrivateHorde:
                 {name: counters.models(op, name, IMAGE) for name in windows}
             )
 
-    def _status(self, op: Operation, request: TextRequest) -> Body:
+    def _status(self, op: Operation, request: HordeRequest) -> Body:
         results, running = [], []
         # Most polls find a request that waits: one row tells all about it.
         if request.finished:

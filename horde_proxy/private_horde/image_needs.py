@@ -14,7 +14,7 @@ from typing import Any
 from horde_proxy.aihorde import image_kudos
 from horde_proxy.aihorde.baselines import FLUX, QWEN, Z_IMAGE, baseline_of
 from horde_proxy.aihorde.image_limits import accurate_steps
-from horde_proxy.private_horde.records import TextRequest
+from horde_proxy.private_horde.records import HordeRequest
 
 _PAINTING = ("inpainting", "outpainting")
 _MODEST_STEPS = 40
@@ -54,7 +54,7 @@ class ImageNeeds:
     base: str
 
     @classmethod
-    def of(cls, request: TextRequest) -> ImageNeeds:
+    def of(cls, request: HordeRequest) -> ImageNeeds:
         """Those of a stored request."""
         return cls(**request.needs)
 

@@ -12,7 +12,7 @@ from horde_proxy.private_horde.image_needs import ImageNeeds
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.picture_links import GET, PUT
 from horde_proxy.private_horde.popping import TakenJobs
-from horde_proxy.private_horde.records import Job, StoredGeneration, TextRequest
+from horde_proxy.private_horde.records import HordeRequest, Job, StoredGeneration
 from horde_proxy.private_horde.stored_pictures import MASK, SOURCE, StoredPicture
 
 Body = dict[str, Any]
@@ -38,7 +38,7 @@ _MIDDLE = "untrusted"
 """The real horde counts "blacklist" before it (capture image_pop_skipped_blacklist)."""
 
 
-def status(request: TextRequest, generations: list[Body], outlook: Mapping[str, Any]) -> Body:
+def status(request: HordeRequest, generations: list[Body], outlook: Mapping[str, Any]) -> Body:
     """GET generate/status/{id}; the generations are in order of delivery."""
     return {
         "generations": generations,
@@ -48,7 +48,7 @@ def status(request: TextRequest, generations: list[Body], outlook: Mapping[str, 
     }
 
 
-def generation(op: Operation, request: TextRequest, result: StoredGeneration, base: str) -> Body:
+def generation(op: Operation, request: HordeRequest, result: StoredGeneration, base: str) -> Body:
     """One image, an element of `generations` in the status: a link to it, or base64."""
     censored = any(entry.get("type") == "censorship" for entry in result.gen_metadata)
     return {
@@ -65,7 +65,7 @@ def generation(op: Operation, request: TextRequest, result: StoredGeneration, ba
     }
 
 
-def _image(op: Operation, request: TextRequest, picture_id: str, base: str) -> str:
+def _image(op: Operation, request: HordeRequest, picture_id: str, base: str) -> str:
     if not ImageNeeds.of(request).r2:
         data = stored_pictures.data_of(op, picture_id)
         return MISSING if data is None else base64.b64encode(data).decode("ascii")

@@ -12,7 +12,7 @@ from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.image_needs import ImageNeeds
 from horde_proxy.private_horde.image_sources import SourcePictures
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import IMAGE, HordeAccount, Payload, TextRequest
+from horde_proxy.private_horde.records import IMAGE, HordeAccount, HordeRequest, Payload
 from horde_proxy.private_horde.submission import Submission
 
 _STEPS, _CONTROL_STEPS = 30, 20
@@ -120,11 +120,11 @@ class ImageSubmission(Submission):
         }
         return Payload(request_id, self.fields["prompt"], params)
 
-    def count(self, account: HordeAccount, request: TextRequest) -> None:
+    def count(self, account: HordeAccount, request: HordeRequest) -> None:
         account.images_requested += request.n
         account.pixelsteps_requested += request.n * request.work
 
-    def store(self, op: Operation, request: TextRequest) -> None:
+    def store(self, op: Operation, request: HordeRequest) -> None:
         super().store(op, request)
         for part, picture in self._sources.parts.items():
             picture_id = stored_pictures.source_id(request.id, part)

@@ -34,9 +34,9 @@ from horde_proxy.private_horde.picture_links import GET, PUT
 from horde_proxy.private_horde.popping import WorkerCall
 from horde_proxy.private_horde.records import (
     IMAGE,
+    HordeRequest,
     Job,
     StoredGeneration,
-    TextRequest,
     WorkerOffer,
 )
 from horde_proxy.private_horde.stored_pictures import CheckedPicture, StoredPicture
@@ -194,7 +194,7 @@ class Images:
         with self._changing() as op:
             job = _running_job(op, picture_id)
             # Under its lock, no other upload and no submit changes anything.
-            request = op.tx.lock(TextRequest, job.request_id)
+            request = op.tx.lock(HordeRequest, job.request_id)
             if request is None or request.forgotten:
                 return
             before = stored_pictures.data_of(op, picture_id)
@@ -233,7 +233,7 @@ def _running_job(op: Operation, job_id: str) -> Job:
     return job
 
 
-def _keep(op: Operation, request: TextRequest, job: Job, picture: CheckedPicture | None) -> None:
+def _keep(op: Operation, request: HordeRequest, job: Job, picture: CheckedPicture | None) -> None:
     """Keep the picture of a job that is handed in. Raises BadRequest if there is none."""
     if request.forgotten:
         return
@@ -259,13 +259,13 @@ def _offer(fields: Body) -> WorkerOffer:
     )
 
 
-def _status(op: Operation, request: TextRequest, base: str) -> Body:
+def _status(op: Operation, request: HordeRequest, base: str) -> Body:
     results = op.tx.find(StoredGeneration, request_id=request.id) if request.finished else []
     ordered = sorted(results, key=lambda result: result.number)[: request.finished]
     generations = [image_responses.generation(op, request, result, base) for result in ordered]
     return image_responses.status(request, generations, _outlook(op, request))
 
 
-def _outlook(op: Operation, request: TextRequest) -> Any:
+def _outlook(op: Operation, request: HordeRequest) -> Any:
     running = op.tx.find(Job, request_id=request.id) if request.processing else []
     return outlook(op, request, running)

@@ -7,7 +7,7 @@ from collections import Counter
 from horde_proxy.private_horde import chats
 from horde_proxy.private_horde.matching import SKIPPED, has_listed_word, obstacle_to
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import IMAGE, Payload, TextRequest, Worker
+from horde_proxy.private_horde.records import IMAGE, HordeRequest, Payload, Worker
 from horde_proxy.private_horde.view import QueueView
 
 _MOST_COUNTED = 1000
@@ -22,7 +22,7 @@ class JobChoice:
         # By request: a favoured account's request is looked at twice.
         self._obstacles: dict[str, str] = {}
 
-    def fits(self, request: TextRequest) -> bool:
+    def fits(self, request: HordeRequest) -> bool:
         """Whether the worker may take the request."""
         reason = obstacle_to(self._worker, request, self._op.rules.sizes)
         # Last, because only this one reads the prompt.
@@ -32,7 +32,7 @@ class JobChoice:
             self._obstacles[request.id] = reason
         return reason is None
 
-    def _has_listed_word(self, request: TextRequest) -> bool:
+    def _has_listed_word(self, request: HordeRequest) -> bool:
         payload = self._op.tx.get(Payload, request.id)
         return payload is not None and has_listed_word(self._worker, chats.text_of(payload))
 

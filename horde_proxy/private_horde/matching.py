@@ -6,7 +6,7 @@ from horde_proxy.aihorde.agents import can_make_images
 from horde_proxy.aihorde.limits import least_speed
 from horde_proxy.private_horde.image_needs import ImageNeeds
 from horde_proxy.private_horde.model_sizes import ModelSizes
-from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TextRequest, Worker
+from horde_proxy.private_horde.records import ALCHEMY, IMAGE, HordeRequest, Worker
 
 CHAT = "chat"
 """The extension of workers that take chats."""
@@ -23,12 +23,12 @@ _LEAST_IMAGE_SPEED = 500_000.0
 """Pixel-steps a second of a worker that is not slow (images-api.md 3.6)."""
 
 
-def fits(worker: Worker, request: TextRequest, sizes: ModelSizes) -> bool:
+def fits(worker: Worker, request: HordeRequest, sizes: ModelSizes) -> bool:
     """Whether the worker may take the request, by the rules of both."""
     return obstacle_to(worker, request, sizes) is None
 
 
-def obstacle_to(worker: Worker, request: TextRequest, sizes: ModelSizes) -> str | None:
+def obstacle_to(worker: Worker, request: HordeRequest, sizes: ModelSizes) -> str | None:
     """The first rule that keeps the worker from the request; None if it may take it.
 
     The rules are the real horde's (contract: text_functions.py:36-129). Lengths are compared as
@@ -56,7 +56,7 @@ def obstacle_to(worker: Worker, request: TextRequest, sizes: ModelSizes) -> str 
     return None
 
 
-def _uncounted_obstacle(worker: Worker, request: TextRequest) -> str | None:
+def _uncounted_obstacle(worker: Worker, request: HordeRequest) -> str | None:
     if worker.kind != request.kind:
         return "kind"
     if worker.model_for(request) is None:
@@ -72,7 +72,7 @@ def _uncounted_obstacle(worker: Worker, request: TextRequest) -> str | None:
     return None
 
 
-def _image_obstacle(worker: Worker, request: TextRequest) -> str | None:
+def _image_obstacle(worker: Worker, request: HordeRequest) -> str | None:
     """What of an image the worker does not do, in AI-Horde's words (captures image_pop_skipped_*).
 
     The rules are those of worker.py:66-211.
@@ -109,7 +109,7 @@ def is_fast(worker: Worker, sizes: ModelSizes) -> bool:
     return speed is not None and speed >= least_speed(sizes.largest(worker.models) or 0.0)
 
 
-def _allowed(worker: Worker, request: TextRequest) -> bool:
+def _allowed(worker: Worker, request: HordeRequest) -> bool:
     """Whether the request's list of workers, an allowlist or a blocklist, admits this worker."""
     if not request.workers:
         return True

@@ -11,7 +11,7 @@ from collections.abc import Iterable, ValuesView
 
 from horde_proxy.private_horde.matching import fits, is_fast
 from horde_proxy.private_horde.model_sizes import ModelSizes
-from horde_proxy.private_horde.records import TEXT, TextRequest, Worker
+from horde_proxy.private_horde.records import TEXT, HordeRequest, Worker
 
 
 class OnlineWorkers:
@@ -77,7 +77,7 @@ class OnlineWorkers:
         offered = (worker.models for worker in self.of_kind(kind) if not worker.maintenance)
         return list(dict.fromkeys(model for models in offered for model in models))
 
-    def any_fits(self, request: TextRequest) -> bool:
+    def any_fits(self, request: HordeRequest) -> bool:
         """Whether any of them may take the request."""
         return any(fits(worker, request, self._sizes) for worker in self.all)
 

@@ -19,10 +19,10 @@ from horde_proxy.private_horde.records import (
     TEXT,
     AccountKey,
     HordeAccount,
+    HordeRequest,
     HordeSharedKey,
     Invitation,
     LedgerEntry,
-    TextRequest,
     Worker,
 )
 
@@ -48,7 +48,7 @@ class AccountView:
     account: HordeAccount
     workers: Sequence[Worker]
     shared_keys: Sequence[HordeSharedKey]
-    requests: Sequence[TextRequest]
+    requests: Sequence[HordeRequest]
     now: float
 
     @property

@@ -19,9 +19,9 @@ from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.job_choice import JobChoice
 from horde_proxy.private_horde.operation import Begin, Operation
 from horde_proxy.private_horde.records import (
+    HordeRequest,
     Job,
     Payload,
-    TextRequest,
     Worker,
     WorkerMessage,
     WorkerOffer,
@@ -46,7 +46,7 @@ class TakenJobs:
     """What a pop found: jobs of one request, or none. `skipped` are requests by obstacle."""
 
     jobs: Sequence[Job]
-    request: TextRequest | None
+    request: HordeRequest | None
     payload: Payload | None
     skipped: Mapping[str, int]
     messages: Sequence[WorkerMessage]
@@ -90,7 +90,7 @@ def _pop(changing: Begin, call: WorkerCall) -> tuple[Worker, TakenJobs]:
 
 
 def _taken(
-    op: Operation, request: TextRequest | None, worker: Worker, amount: int
+    op: Operation, request: HordeRequest | None, worker: Worker, amount: int
 ) -> tuple[list[Job], Payload | None, str]:
     """The jobs that a worker gets of a request, their payload, and what they go on with."""
     if request is None:

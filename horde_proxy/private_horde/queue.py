@@ -24,14 +24,14 @@ from horde_proxy.private_horde.records import (
     IMAGE,
     TEXT,
     HordeAccount,
+    HordeRequest,
     Job,
     Payload,
     StoredGeneration,
-    TextRequest,
     Worker,
 )
 
-Fits = Callable[[TextRequest], bool]
+Fits = Callable[[HordeRequest], bool]
 
 
 def rank(priority: float, queued_at: float) -> float:
@@ -42,18 +42,18 @@ def rank(priority: float, queued_at: float) -> float:
     return AGEING_KUDOS * (queued_at // AGEING_SECONDS) - priority
 
 
-def find(op: Operation, request_id: str, kind: str) -> TextRequest:
+def find(op: Operation, request_id: str, kind: str) -> HordeRequest:
     """A request by its id, in upper or lower case. Raises RequestNotFound (404)."""
-    request = op.tx.get(TextRequest, request_id.lower())
+    request = op.tx.get(HordeRequest, request_id.lower())
     is_gone = request is None or request.expires is None or request.expires <= op.now
     if request is None or is_gone or request.kind != kind:
         raise request_not_found(request_id, kind)
     return request
 
 
-def find_locked(op: Operation, request_id: str, kind: str) -> TextRequest:
+def find_locked(op: Operation, request_id: str, kind: str) -> HordeRequest:
     """As `find`, for a request that is to be changed."""
-    op.tx.lock(TextRequest, request_id.lower())
+    op.tx.lock(HordeRequest, request_id.lower())
     return find(op, request_id, kind)
 
 
@@ -67,20 +67,20 @@ def find_job(op: Operation, job_id: str) -> Job:
 
 def next_for(
     op: Operation, worker: Worker, favoured: Iterable[HordeAccount], fits: Fits
-) -> TextRequest | None:
+) -> HordeRequest | None:
     """The request that a worker gets, locked: those of favoured accounts first, then in order."""
-    busy: list[TextRequest] = []
+    busy: list[HordeRequest] = []
     for candidate in _candidates(op, worker, favoured):
         if not fits(candidate):
             continue
-        request = op.tx.try_lock(TextRequest, candidate.id)
+        request = op.tx.try_lock(HordeRequest, candidate.id)
         if request is None:
             busy.append(candidate)
         elif request.queued and fits(request):
             return request
     # Another worker is popping the only requests that fit; they may have results left for this one.
     for candidate in busy[:1]:
-        request = op.tx.lock(TextRequest, candidate.id)
+        request = op.tx.lock(HordeRequest, candidate.id)
         if request is not None and request.queued and fits(request):
             return request
     return None
@@ -88,14 +88,14 @@ def next_for(
 
 def _candidates(
     op: Operation, worker: Worker, favoured: Iterable[HordeAccount]
-) -> Iterator[TextRequest]:
+) -> Iterator[HordeRequest]:
     ids = dict.fromkeys(account.id for account in favoured)
     models, kind = worker.models, worker.kind
     yield from merge(*(op.tx.waiting(models, id, kind) for id in ids), key=order_of)
     yield from op.tx.waiting(models, None, kind)
 
 
-def take(op: Operation, request: TextRequest, worker: Worker, amount: int) -> list[Job]:
+def take(op: Operation, request: HordeRequest, worker: Worker, amount: int) -> list[Job]:
     """Up to `amount` new jobs of a waiting request, which must fit the worker."""
     model = worker.model_for(request)
     assert model is not None
@@ -132,7 +132,7 @@ def take(op: Operation, request: TextRequest, worker: Worker, amount: int) -> li
     return jobs
 
 
-def _batch(request: TextRequest, worker: Worker, amount: int) -> int:
+def _batch(request: HordeRequest, worker: Worker, amount: int) -> int:
     """The jobs that one pop may take: images of one batch are in memory at the same time."""
     if request.kind != IMAGE:
         return amount
@@ -142,13 +142,13 @@ def _batch(request: TextRequest, worker: Worker, amount: int) -> int:
     return min(amount, max(int(worker.abilities["max_pixels"]) // needs.pixels, 1))
 
 
-def _seconds(op: Operation, request: TextRequest, worker: Worker) -> float:
+def _seconds(op: Operation, request: HordeRequest, worker: Worker) -> float:
     """The time for a job. That of a text does not depend on its length (kobold, :411)."""
     seconds = max(op.rules.job_ttl, request.needs.get("seconds", 0.0))
     return float(seconds * (3 if worker.abilities.get("extra_slow_worker") else 1))
 
 
-def deliver(op: Operation, request: TextRequest, job: Job, generation: StoredGeneration) -> None:
+def deliver(op: Operation, request: HordeRequest, job: Job, generation: StoredGeneration) -> None:
     """Close a job with a result, which is dropped if the request has been forgotten."""
     job.state, job.deadline = generation.state, None
     request.processing -= 1
@@ -166,7 +166,7 @@ def deliver(op: Operation, request: TextRequest, job: Job, generation: StoredGen
     op.tx.save(request)
 
 
-def fail(op: Operation, request: TextRequest, job: Job, state: str) -> None:
+def fail(op: Operation, request: HordeRequest, job: Job, state: str) -> None:
     """Close a job without a result: its request waits again, or faults after `max_faults`."""
     job.state, job.deadline = state, None
     request.processing -= 1
@@ -190,7 +190,7 @@ def fail(op: Operation, request: TextRequest, job: Job, state: str) -> None:
         op.tx.save(worker)
 
 
-def forget(op: Operation, request: TextRequest) -> None:
+def forget(op: Operation, request: HordeRequest) -> None:
     """Drop a request. Its running jobs may still be delivered, and earn their reward."""
     request.expires = None
     # Finished jobs are dropped as well: a worker that submits one again gets InvalidJobID.
@@ -213,7 +213,7 @@ def forget(op: Operation, request: TextRequest) -> None:
         op.tx.delete(request)
 
 
-def _drop(op: Operation, request: TextRequest, job: Job) -> None:
+def _drop(op: Operation, request: HordeRequest, job: Job) -> None:
     """Remove a job of a forgotten request, and with the last one the request."""
     op.tx.delete(job)
     if request.processing:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from heapq import merge
 
-from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, TextRequest
+from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, HordeRequest
 
 _OTHER_KINDS = (f"{IMAGE}:", f"{ALCHEMY}:")
 
 
-def order_of(request: TextRequest) -> tuple[float, float, str]:
+def order_of(request: HordeRequest) -> tuple[float, float, str]:
     """The key for sorting requests: the least comes first."""
     return request.order
 
@@ -32,12 +32,12 @@ def model_of(kind: str, name: str) -> str | None:
     return name.removeprefix(head) if name.startswith(head) else None
 
 
-def queues_of(request: TextRequest) -> list[str]:
+def queues_of(request: HordeRequest) -> list[str]:
     """The queues in which a request waits."""
     return [queue_name(request.kind, model) for model in dict.fromkeys(request.models) or ("",)]
 
 
-def merged(queues: Iterable[Iterable[TextRequest]]) -> Iterator[TextRequest]:
+def merged(queues: Iterable[Iterable[HordeRequest]]) -> Iterator[HordeRequest]:
     """The requests of several queues in order; one that names two models is in two of them."""
     before = None
     for request in merge(*queues, key=order_of):

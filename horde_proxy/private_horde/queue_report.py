@@ -16,9 +16,9 @@ from horde_proxy.private_horde.records import (
     IMAGE,
     TEXT,
     HordeAccount,
+    HordeRequest,
     Job,
     Payload,
-    TextRequest,
     Worker,
 )
 
@@ -58,7 +58,7 @@ _MOST_NAMED = 3
 """Workers of one sentence that are named."""
 
 
-def report(op: Operation, requests: Sequence[TextRequest]) -> Body:
+def report(op: Operation, requests: Sequence[HordeRequest]) -> Body:
     """{"requests": what waits and why, the next in the queue first, "more": the number left out}.
 
     Those that wait for nothing but running jobs come first, as they were popped first.
@@ -79,7 +79,7 @@ def _username(op: Operation, account_id: int) -> str:
     return "" if account is None else account.username
 
 
-def _entry(op: Operation, request: TextRequest, workers: Sequence[Worker], username: str) -> Body:
+def _entry(op: Operation, request: HordeRequest, workers: Sequence[Worker], username: str) -> Body:
     running = op.tx.find(Job, request_id=request.id) if request.processing else []
     jobs = [job for job in running if job.state == "processing"]
     reasons, has_worker = _reasons(op, request, workers) if request.queued else ([], True)
@@ -105,7 +105,7 @@ def _entry(op: Operation, request: TextRequest, workers: Sequence[Worker], usern
     }
 
 
-def _size(request: TextRequest) -> str:
+def _size(request: HordeRequest) -> str:
     """What one result of a request is, for people."""
     if request.kind == IMAGE:
         return f"{request.needs['width']} x {request.needs['height']} pixels"
@@ -115,7 +115,7 @@ def _size(request: TextRequest) -> str:
 
 
 def _reasons(
-    op: Operation, request: TextRequest, workers: Sequence[Worker]
+    op: Operation, request: HordeRequest, workers: Sequence[Worker]
 ) -> tuple[list[str], bool]:
     """Sentences that say why a request waits, and whether a worker that is online may take it."""
     if not workers:
@@ -136,7 +136,7 @@ def _reasons(
     return reasons, bool(able)
 
 
-def _obstacle(op: Operation, worker: Worker, request: TextRequest) -> str | None:
+def _obstacle(op: Operation, worker: Worker, request: HordeRequest) -> str | None:
     obstacle = obstacle_to(worker, request, op.rules.sizes)
     # Only here a prompt is read, and only for a worker with a list of words.
     if obstacle is None and worker.blacklist:
@@ -146,7 +146,7 @@ def _obstacle(op: Operation, worker: Worker, request: TextRequest) -> str | None
     return obstacle
 
 
-def _sentence(worker: Worker, obstacle: str, request: TextRequest) -> str:
+def _sentence(worker: Worker, obstacle: str, request: HordeRequest) -> str:
     if obstacle == "bridge_version" and request.kind == IMAGE:
         obstacle = "software"
     facts = {

@@ -298,7 +298,7 @@ class Worker:
         """Remember the speed of a delivered job."""
         self.speeds = (*self.speeds, (model, speed))[-_SPEEDS_KEPT:]
 
-    def model_for(self, request: TextRequest) -> str | None:
+    def model_for(self, request: HordeRequest) -> str | None:
         """The model for a request: the first of the request's models that this worker serves.
 
         For a request without models, it is the worker's first model. None if no model matches.
@@ -424,7 +424,7 @@ class Payload:
 
 
 @dataclass(eq=False)
-class TextRequest:
+class HordeRequest:
     """A client's request, of any kind. Always n == finished + processing + waiting.
 
     `rank` and `queued_at` sort the queue and never change (see `queue`). `held` are the reserved

@@ -17,8 +17,8 @@ from horde_proxy.private_horde.records import (
     ALCHEMY,
     IMAGE,
     TEXT,
+    HordeRequest,
     StoredGeneration,
-    TextRequest,
     Worker,
 )
 from horde_proxy.private_horde.schema import default_params, worker_params
@@ -33,7 +33,7 @@ Body = dict[str, Any]
 
 
 def status(
-    request: TextRequest,
+    request: HordeRequest,
     generations: Iterable[StoredGeneration],
     *,
     position: int,
@@ -72,7 +72,7 @@ def generation(result: StoredGeneration) -> Body:
     return {**body, "chat": result.chat} if result.chat else body
 
 
-def progress(request: TextRequest, *, position: int, wait_time: int, possible: bool) -> Body:
+def progress(request: HordeRequest, *, position: int, wait_time: int, possible: bool) -> Body:
     """The status without its generations: how far a request is."""
     body = status(request, (), position=position, wait_time=wait_time, possible=possible)
     del body["generations"]

@@ -14,7 +14,7 @@ from horde_proxy.private_horde.accounts import Payer
 from horde_proxy.private_horde.errors import refusal, shared_key_not_found
 from horde_proxy.private_horde.image_needs import ImageNeeds
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import IMAGE, HordeAccount, HordeSharedKey, TextRequest
+from horde_proxy.private_horde.records import IMAGE, HordeAccount, HordeRequest, HordeSharedKey
 
 MOST_KEYS, MOST_KEYS_TRUSTED, MOST_KEYS_EDUCATION = 3, 10, 1000
 """Shared keys of one account (contract: user.py)."""
@@ -39,7 +39,7 @@ def downgraded(op: Operation, payer: Payer, fields: dict[str, Any]) -> Payer:
     return Payer(anonymous)
 
 
-def reserve(op: Operation, key_id: str, request: TextRequest, price: float) -> None:
+def reserve(op: Operation, key_id: str, request: HordeRequest, price: float) -> None:
     """Hold the price of a request at its shared key, and count the request there.
 
     Raises InvalidAPIKey (401) if the key was deleted meanwhile, and SharedKeyExpired,
@@ -58,7 +58,7 @@ def reserve(op: Operation, key_id: str, request: TextRequest, price: float) -> N
     request.shared_key, request.key_held = key.id, price
 
 
-def _check(op: Operation, key: HordeSharedKey, request: TextRequest) -> None:
+def _check(op: Operation, key: HordeSharedKey, request: HordeRequest) -> None:
     if key.expires is not None and key.expires <= op.now:
         raise refusal("SharedKeyExpired")
     if key.kudos_left <= 0:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from horde_proxy.private_horde.records import TextRequest
+from horde_proxy.private_horde.records import HordeRequest
 from horde_proxy.private_horde.store.base import Store
 
 QUEUE = "queue"
@@ -106,8 +106,8 @@ class Signals:
         self._store.announce(topics)
 
     def _observe(self, records: Sequence[Any]) -> None:
-        topics = {request_topic(r.id) for r in records if isinstance(r, TextRequest)}
-        if any(isinstance(record, TextRequest) and record.queued for record in records):
+        topics = {request_topic(r.id) for r in records if isinstance(r, HordeRequest)}
+        if any(isinstance(record, HordeRequest) and record.queued for record in records):
             topics.add(QUEUE)
         if topics:
             self.notify(*topics)

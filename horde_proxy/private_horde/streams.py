@@ -20,7 +20,7 @@ from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.growing_texts import GrowingTexts, TooManyStreams
 from horde_proxy.private_horde.matching import CHAT
 from horde_proxy.private_horde.operation import Begin, Operation
-from horde_proxy.private_horde.records import TEXT, GrowingText, Job, StoredGeneration, TextRequest
+from horde_proxy.private_horde.records import TEXT, GrowingText, HordeRequest, Job, StoredGeneration
 from horde_proxy.private_horde.shared_texts import SharedTexts
 from horde_proxy.private_horde.signals import QUEUE, Signals, request_topic
 from horde_proxy.private_horde.text_stream import RequestState, StreamEvent, TextStream
@@ -62,7 +62,7 @@ class RequestOutlook(TypedDict):
     possible: bool
 
 
-def outlook(op: Operation, request: TextRequest, jobs: Iterable[Job]) -> RequestOutlook:
+def outlook(op: Operation, request: HordeRequest, jobs: Iterable[Job]) -> RequestOutlook:
     """When a request, with these jobs, may expect a worker and its result."""
     running = [job for job in jobs if job.state == "processing"]
     return {
@@ -178,7 +178,7 @@ class Streams:
         job = queue.find_job(op, job_id)
         if job.owner_id != account.id:
             raise refusal("WrongCredentials")
-        request = op.tx.get(TextRequest, job.request_id)
+        request = op.tx.get(HordeRequest, job.request_id)
         if request is None or request.forgotten or job.state != "processing":
             return None, False
         # The worker before it may have talked to this process, or to another one.

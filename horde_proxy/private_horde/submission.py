@@ -27,7 +27,7 @@ from horde_proxy.private_horde.chats import SubmittedChat
 from horde_proxy.private_horde.errors import refusal
 from horde_proxy.private_horde.operation import Operation
 from horde_proxy.private_horde.queue import rank
-from horde_proxy.private_horde.records import TEXT, HordeAccount, Payload, TextRequest, Worker
+from horde_proxy.private_horde.records import TEXT, HordeAccount, HordeRequest, Payload, Worker
 
 # Billions of parameters that the upfront check assumes if no model is known (kobold.py:115-127).
 _UNKNOWN_UPFRONT_SIZE = 1.0
@@ -94,10 +94,10 @@ class Submission(ABC):
         """What its workers get."""
 
     @abstractmethod
-    def count(self, account: HordeAccount, request: TextRequest) -> None:
+    def count(self, account: HordeAccount, request: HordeRequest) -> None:
         """Count the request at its account, which is locked."""
 
-    def store(self, op: Operation, request: TextRequest) -> None:
+    def store(self, op: Operation, request: HordeRequest) -> None:
         """Store the payload of the new request, and what else belongs to it."""
         op.tx.add(self.payload(request.id))
 
@@ -127,7 +127,7 @@ def admit(op: Operation, new: Submission, api_key: str) -> Payer:
     return payer
 
 
-def submit(op: Operation, new: Submission, payer: Payer, *, check_kudos: bool) -> TextRequest:
+def submit(op: Operation, new: Submission, payer: Payer, *, check_kudos: bool) -> HordeRequest:
     """Put an admitted request into the queue, hold its kudos and charge the tax.
 
     With `check_kudos`, raises KudosUpfront (403). Raises the refusals of `shared_keys.reserve`.
@@ -169,7 +169,7 @@ def _priority(account: HordeAccount) -> float:
 
 def _request(
     op: Operation, new: Submission, account: HordeAccount, check_kudos: bool
-) -> TextRequest:
+) -> HordeRequest:
     # VIPs need not own the kudos of a long request.
     is_checked = check_kudos and op.rules.kudos and "special" not in account.roles
     held, downgraded = new.upfront(op, account) if is_checked else (0.0, False)
@@ -177,7 +177,7 @@ def _request(
     queued_at = op.view.queue_time(op.now)
     # Further workers are silently ignored, as in the real horde.
     workers = fields["workers"][:MOST_WORKERS]
-    request = TextRequest(
+    request = HordeRequest(
         id=request_id,
         account_id=account.id,
         n=new.n,
@@ -275,6 +275,6 @@ class TextSubmission(Submission):
         fields, chat = self.fields, self.fields["chat"]
         return Payload(request_id, fields["prompt"], fields["params"], chat.body if chat else {})
 
-    def count(self, account: HordeAccount, request: TextRequest) -> None:
+    def count(self, account: HordeAccount, request: HordeRequest) -> None:
         account.requests_sent += 1
         account.tokens_requested += request.n * request.max_length

@@ -18,7 +18,7 @@ from horde_proxy.private_horde.address_timeouts import MOST_HOURS, AddressTimeou
 from horde_proxy.private_horde.alchemy_requests import AlchemyRequest
 from horde_proxy.private_horde.ledger_folding import LedgerFolding
 from horde_proxy.private_horde.operation import Operation
-from horde_proxy.private_horde.records import Charge, HordeAccount, Job, TextRequest
+from horde_proxy.private_horde.records import Charge, HordeAccount, HordeRequest, Job
 from horde_proxy.private_horde.store.base import Store
 
 _LOOK_SECONDS = 1.0
@@ -29,7 +29,7 @@ _TOLERATED = 60.0
 """Seconds by which the clocks of several hosts may differ."""
 _KINDS: tuple[tuple[type[Any], str], ...] = (
     (Job, "deadline"),
-    (TextRequest, "expires"),
+    (HordeRequest, "expires"),
     (Charge, "due"),
     (HordeAccount, "monthly_due"),
     (AddressTimeout, "expires"),
@@ -92,7 +92,7 @@ class Upkeep:
     def _work(self, now: float) -> None:
         for kind, handle in (
             (Job, _abort),
-            (TextRequest, _expire),
+            (HordeRequest, _expire),
             (Charge, balances.settle),
             (HordeAccount, membership.pay_due),
             (AddressTimeout, _end),
@@ -129,7 +129,7 @@ class Upkeep:
             with self._begin(now) as op:
                 longest = {
                     Job: op.rules.job_ttl,
-                    TextRequest: op.rules.expiry,
+                    HordeRequest: op.rules.expiry,
                     AlchemyRequest: op.rules.expiry,
                     HordeAccount: _MONTH,
                     AddressTimeout: MOST_HOURS * 3600.0,
@@ -157,7 +157,7 @@ def _dues(records: Sequence[Any]) -> Iterator[tuple[Any, str]]:
 
 
 def _abort(op: Operation, job: Job) -> None:
-    request = op.tx.try_lock(TextRequest, job.request_id)
+    request = op.tx.try_lock(HordeRequest, job.request_id)
     newest = op.tx.lock(Job, job.id)
     # It may have been delivered meanwhile, or got more time.
     is_late = newest is not None and newest.deadline is not None and newest.deadline <= op.now
@@ -165,8 +165,8 @@ def _abort(op: Operation, job: Job) -> None:
         queue.fail(op, request, newest, "aborted")
 
 
-def _expire(op: Operation, request: TextRequest) -> None:
-    newest = op.tx.try_lock(TextRequest, request.id)
+def _expire(op: Operation, request: HordeRequest) -> None:
+    newest = op.tx.try_lock(HordeRequest, request.id)
     if newest is not None and newest.expires is not None and newest.expires <= op.now:
         queue.forget(op, newest)
 

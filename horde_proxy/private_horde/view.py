@@ -19,7 +19,7 @@ from horde_proxy.private_horde.forecast import Forecast
 from horde_proxy.private_horde.model_sizes import ModelSizes
 from horde_proxy.private_horde.online import OnlineWorkers
 from horde_proxy.private_horde.queue_order import order_of
-from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, Job, TextRequest, Worker
+from horde_proxy.private_horde.records import ALCHEMY, IMAGE, TEXT, HordeRequest, Job, Worker
 from horde_proxy.private_horde.store.base import Store
 
 R = TypeVar("R")
@@ -36,13 +36,13 @@ class _KindQueue:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.waiting: list[TextRequest] = []
+        self.waiting: list[HordeRequest] = []
         self.waiting_of: Counter[int] = Counter()
         self.results = self.work = 0
         self.forecast: Forecast | None = None
         self.forecast_at = 0.0
 
-    def replace(self, requests: Iterable[TextRequest]) -> None:
+    def replace(self, requests: Iterable[HordeRequest]) -> None:
         """Take these open requests instead of those that are here."""
         mine = [request for request in requests if request.kind == self.kind]
         self.waiting = sorted((r for r in mine if r.queued), key=order_of)
@@ -51,13 +51,13 @@ class _KindQueue:
         for request in mine:
             self.count(request, 1)
 
-    def count(self, request: TextRequest, sign: int) -> None:
+    def count(self, request: HordeRequest, sign: int) -> None:
         """Count an open request that came (1) or went (-1)."""
         self.waiting_of[request.account_id] += sign * request.waiting
         self.results += sign * request.waiting * request.queued
         self.work += sign * request.waiting * request.work * request.queued
 
-    def put(self, request: TextRequest, was_queued: bool) -> None:
+    def put(self, request: HordeRequest, was_queued: bool) -> None:
         """Take the newest state of a request into the list of those that wait."""
         if was_queued != request.queued:
             if request.queued:
@@ -67,7 +67,7 @@ class _KindQueue:
         elif request.queued:
             self.waiting[self.place(request)] = request
 
-    def place(self, request: TextRequest) -> int:
+    def place(self, request: HordeRequest) -> int:
         """The number of requests before it. O(log n)."""
         return bisect_left(self.waiting, request.order, key=order_of)
 
@@ -80,8 +80,8 @@ class QueueView:
         # Guards everything below. No I/O happens under it, and no other lock is taken.
         self._lock = threading.Lock()
         self.workers = OnlineWorkers(offline_after, sizes)
-        self._open: dict[str, TextRequest] = {}
-        self._of_account: dict[int, dict[str, TextRequest]] = {}
+        self._open: dict[str, HordeRequest] = {}
+        self._of_account: dict[int, dict[str, HordeRequest]] = {}
         self._queues = {kind: _KindQueue(kind) for kind in (TEXT, IMAGE, ALCHEMY)}
         self._last_queued = 0.0
         # (version of the workers, whether any fits) by request.
@@ -143,12 +143,12 @@ class QueueView:
 
     def _apply(self, records: Iterable[Any]) -> None:
         for record in records:
-            if isinstance(record, TextRequest):
+            if isinstance(record, HordeRequest):
                 self._put(record)
             elif isinstance(record, Worker):
                 self.workers.put(record)
 
-    def _put(self, request: TextRequest) -> None:
+    def _put(self, request: HordeRequest) -> None:
         queue = self._queues[request.kind]
         old = self._open.pop(request.id, None)
         was_queued = old is not None and old.queued
@@ -162,7 +162,7 @@ class QueueView:
         else:
             self._possible.pop(request.id, None)
 
-    def _list(self, request: TextRequest) -> None:
+    def _list(self, request: HordeRequest) -> None:
         self._open[request.id] = request
         self._of_account.setdefault(request.account_id, {})[request.id] = request
         self._last_queued = max(self._last_queued, request.queued_at)
@@ -182,14 +182,14 @@ class QueueView:
             self._last_queued = now
             return self._last_queued
 
-    def position(self, request: TextRequest) -> int:
+    def position(self, request: HordeRequest) -> int:
         """A request's place in the queue of its kind, from 1; 0 if it is not waiting. O(log n)."""
         if not request.queued:
             return 0
         with self._lock:
             return self._queues[request.kind].place(request) + 1
 
-    def wait_time(self, request: TextRequest, running: Iterable[Job], now: float) -> int:
+    def wait_time(self, request: HordeRequest, running: Iterable[Job], now: float) -> int:
         """Seconds until all results should be there, by a forecast that is at most a second old."""
         with self._lock:
             queue = self._queues[request.kind]
@@ -199,7 +199,7 @@ class QueueView:
                 queue.forecast_at = now
             return forecast.wait_time(request, running, now)
 
-    def any_fits(self, request: TextRequest) -> bool:
+    def any_fits(self, request: HordeRequest) -> bool:
         """Whether any online worker may take the request: `is_possible` of its status."""
         # Cached, because clients poll the status far more often than workers change.
         with self._lock:
@@ -235,11 +235,11 @@ class QueueView:
         with self._lock:
             return question(self)
 
-    def open_requests(self, kind: str) -> list[TextRequest]:
+    def open_requests(self, kind: str) -> list[HordeRequest]:
         """The open requests of a kind; for `read`."""
         return [request for request in self._open.values() if request.kind == kind]
 
-    def waiting_requests(self, kind: str) -> Sequence[TextRequest]:
+    def waiting_requests(self, kind: str) -> Sequence[HordeRequest]:
         """The requests of a kind that wait, in order; for `read`."""
         return self._queues[kind].waiting
 

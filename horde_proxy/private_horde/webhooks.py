@@ -20,9 +20,9 @@ from horde_proxy.private_horde.records import (
     ALCHEMY,
     IMAGE,
     NEW,
+    HordeRequest,
     Job,
     StoredGeneration,
-    TextRequest,
     WebhookCall,
 )
 
@@ -50,13 +50,13 @@ def host_of(url: str) -> str:
     return parts.netloc.rpartition("@")[2] if is_readable else ""
 
 
-def subscribe(op: Operation, request: TextRequest, url: str, key: str) -> None:
+def subscribe(op: Operation, request: HordeRequest, url: str, key: str) -> None:
     """Call a URL with each result of a new request. `key` is the digest of its API key."""
     request.webhook, request.webhook_key = url, key
     op.tx.save(request)
 
 
-def announce(op: Operation, request: TextRequest, job: Job, kudos: float) -> None:
+def announce(op: Operation, request: HordeRequest, job: Job, kudos: float) -> None:
     """Note that a delivered job's webhook is to be called, if its request has one."""
     if request.webhook is None or request.forgotten or op.rules.webhooks_are_full(op):
         return
@@ -70,7 +70,7 @@ def body(op: Operation, call: WebhookCall) -> bytes | None:
     None if the result is gone: the request was cancelled, or has expired.
     """
     generation = op.tx.get(StoredGeneration, call.job_id)
-    request = op.tx.get(TextRequest, call.request_id)
+    request = op.tx.get(HordeRequest, call.request_id)
     if generation is None or request is None:
         return None
     if request.kind == IMAGE:
@@ -89,7 +89,7 @@ def body(op: Operation, call: WebhookCall) -> bytes | None:
 
 
 def _form(
-    op: Operation, call: WebhookCall, request: TextRequest, generation: StoredGeneration
+    op: Operation, call: WebhookCall, request: HordeRequest, generation: StoredGeneration
 ) -> dict[str, Any]:
     """What a call sends of a form: as in its status, with the id of the whole request."""
     name, result = generation.model, json.loads(generation.text)

@@ -1,7 +1,7 @@
 """The interface of a store: transactions, and what they can do.
 
     with store.transaction() as tx:      all or nothing; an exception undoes it
-        request = tx.lock(TextRequest, request_id)
+        request = tx.lock(HordeRequest, request_id)
         request.waiting -= 1
         tx.save(request)
 
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from horde_proxy.private_horde.records import TEXT, TextRequest, UseCount, Worker
+from horde_proxy.private_horde.records import TEXT, HordeRequest, UseCount, Worker
 
 if TYPE_CHECKING:
     from horde_proxy.database.engine import Database
@@ -95,14 +95,14 @@ class Tx(ABC):
     @abstractmethod
     def waiting(
         self, models: Sequence[str], account_id: int | None = None, kind: str = TEXT
-    ) -> Iterator[TextRequest]:
+    ) -> Iterator[HordeRequest]:
         """The queued requests of a kind, in order, that name one of these models or none.
 
         Of one account, or of all. They are read as they are needed, a page at a time.
         """
 
     @abstractmethod
-    def open_requests(self, account_id: int | None = None) -> list[TextRequest]:
+    def open_requests(self, account_id: int | None = None) -> list[HordeRequest]:
         """The open requests of one account, or of all; the oldest first."""
 
     @abstractmethod

@@ -78,7 +78,7 @@ _WORKER_COUNTERS = ("uptime", "fulfilled", "uncompleted", "kudos", "uptime_kudos
 # In the order in which a commit writes them: accounts and workers, which many transactions change,
 # come late, so that they are locked for a short time only.
 _ALL = (
-    Kind(records.TextRequest, indexes=("account_id",), due="expires", counters=("kudos",)),
+    Kind(records.HordeRequest, indexes=("account_id",), due="expires", counters=("kudos",)),
     Kind(records.Payload, ("request_id",)),
     Kind(records.Job, indexes=("request_id",), due="deadline"),
     Kind(records.GrowingText, ("request_id", "slot"), indexes=("request_id",)),

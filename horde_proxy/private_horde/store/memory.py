@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from typing import Any, TypeVar
 
 from horde_proxy.private_horde.queue_order import merged, order_of, queue_name, queues_of
-from horde_proxy.private_horde.records import NEW, TEXT, TextRequest, UseCount, Worker
+from horde_proxy.private_horde.records import NEW, TEXT, HordeRequest, UseCount, Worker
 from horde_proxy.private_horde.store.base import KeyTaken, Observer, Store, Tx, Wake
 from horde_proxy.private_horde.store.kinds import KINDS, Kind
 
@@ -83,9 +83,9 @@ class _Waiting:
     """The queued requests, in order, by queue, and by account and queue."""
 
     def __init__(self) -> None:
-        self.lists: dict[tuple[int | None, str], list[TextRequest]] = {}
+        self.lists: dict[tuple[int | None, str], list[HordeRequest]] = {}
 
-    def put(self, old: TextRequest | None, new: TextRequest | None) -> None:
+    def put(self, old: HordeRequest | None, new: HordeRequest | None) -> None:
         """Replace a request that has changed."""
         was, is_queued = old is not None and old.queued, new is not None and new.queued
         if was:
@@ -106,7 +106,7 @@ class _Waiting:
                 insort(self.lists.setdefault(key, []), new, key=order_of)
 
 
-def _lists_of(request: TextRequest) -> Iterator[tuple[int | None, str]]:
+def _lists_of(request: HordeRequest) -> Iterator[tuple[int | None, str]]:
     for name in queues_of(request):
         yield None, name
         yield request.account_id, name
@@ -157,7 +157,7 @@ class MemoryStore(Store):
     def _commit(self, tx: MemoryTx) -> None:
         for (kind, key), record in tx.changed.items():
             old = self.rows[kind].put(key, record)
-            if kind is TextRequest:
+            if kind is HordeRequest:
                 self.waiting.put(old, record)
         if changed := [*tx.changed.values(), *tx.deleted]:
             records = [record for record in changed if record is not None]
@@ -253,7 +253,7 @@ class MemoryTx(Tx):
 
     def waiting(
         self, models: Sequence[str], account_id: int | None = None, kind: str = TEXT
-    ) -> Iterator[TextRequest]:
+    ) -> Iterator[HordeRequest]:
         lists = self._store.waiting.lists
         names = dict.fromkeys(queue_name(kind, model) for model in ("", *models))
         queues = [lists.get((account_id, name), ()) for name in names]
@@ -262,8 +262,8 @@ class MemoryTx(Tx):
             return iter(filled[0])
         return merged(filled)
 
-    def open_requests(self, account_id: int | None = None) -> list[TextRequest]:
-        rows = self._store.rows[TextRequest]
+    def open_requests(self, account_id: int | None = None) -> list[HordeRequest]:
+        rows = self._store.rows[HordeRequest]
         if account_id is None:
             requests = list(rows.by_key.values())
         else:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from horde_proxy.printable import encodable
 from horde_proxy.private_horde.queue_order import merged, queue_name, queues_of
-from horde_proxy.private_horde.records import NEW, TEXT, TextRequest, UseCount, Worker
+from horde_proxy.private_horde.records import NEW, TEXT, HordeRequest, UseCount, Worker
 from horde_proxy.private_horde.store.base import KeyTaken, Tx
 from horde_proxy.private_horde.store.kinds import KINDS
 from horde_proxy.private_horde.store.statements import RECORD_SQL, Row
@@ -30,7 +30,7 @@ _FEW = 4
 """Models of a worker, with "" for any."""
 
 _OPEN = "expires IS NOT NULL AND NOT faulted AND finished < n"
-"""TextRequest.open, as in the index horde_requests_open."""
+"""HordeRequest.open, as in the index horde_requests_open."""
 
 _RANKS = {kind: number for number, kind in enumerate(KINDS)}
 """The place of each kind in the order of writes."""
@@ -273,7 +273,7 @@ class SqlTx(Tx):
         sql = RECORD_SQL[type(record)]
         values = {name: sql.dump(name, getattr(record, name)) for name in sql.kind.key}
         self._writes.append((sql.delete, values))
-        if isinstance(record, TextRequest):
+        if isinstance(record, HordeRequest):
             self._writes.append((_DELIST, values))
 
     def _insert_all(self, kind: type[Any]) -> None:
@@ -286,7 +286,7 @@ class SqlTx(Tx):
             self._writes.append((text, sql.row(record)))
             if not sql.kind.appended:
                 self._held[kind, sql.kind.key_of(record)].row = dict(record.__dict__)
-            if kind is TextRequest and record.queued:
+            if kind is HordeRequest and record.queued:
                 self._enlist(record)
 
     def _update_all(self, kind: type[Any]) -> None:
@@ -313,11 +313,11 @@ class SqlTx(Tx):
         }
         values.update((name, sql.dump(name, now[name])) for name in sql.kind.key)
         self._writes.append((sql.update(names), values))
-        if isinstance(record, TextRequest):
+        if isinstance(record, HordeRequest):
             self._relist(record, row)
         held.row = dict(now)
 
-    def _enlist(self, request: TextRequest) -> None:
+    def _enlist(self, request: HordeRequest) -> None:
         row = {
             "request_id": request.id,
             "account_id": request.account_id,
@@ -327,9 +327,9 @@ class SqlTx(Tx):
         for model in dict.fromkeys(map(encodable, queues_of(request))):
             self._writes.append((_ENLIST, {"model": model, **row}))
 
-    def _relist(self, request: TextRequest, row: dict[str, Any]) -> None:
+    def _relist(self, request: HordeRequest, row: dict[str, Any]) -> None:
         """Keep the index of the queue right for a request that has changed."""
-        before = object.__new__(TextRequest)
+        before = object.__new__(HordeRequest)
         before.__dict__.update(row)
         if before.queued and not request.queued:
             self._writes.append((_DELIST, {"id": request.id}))
@@ -340,7 +340,7 @@ class SqlTx(Tx):
 
     def waiting(
         self, models: Sequence[str], account_id: int | None = None, kind: str = TEXT
-    ) -> Iterator[TextRequest]:
+    ) -> Iterator[HordeRequest]:
         self.flush()
         names = dict.fromkeys(encodable(queue_name(kind, model)) for model in ("", *models))
         # To look whether anybody waits for these models costs as much as a page of some of them.
@@ -368,9 +368,9 @@ class SqlTx(Tx):
 
     def _queue_of(
         self, model: str, account_id: int | None, rows: Sequence[Row]
-    ) -> Iterator[TextRequest]:
+    ) -> Iterator[HordeRequest]:
         """The queued requests of one model, a page at a time; `rows` is the first one."""
-        sql = RECORD_SQL[TextRequest]
+        sql = RECORD_SQL[HordeRequest]
         for number in range(1_000_000):
             requests = [sql.load(row) for row in rows]
             yield from requests
@@ -379,9 +379,9 @@ class SqlTx(Tx):
             size = _PAGES[min(number + 1, len(_PAGES) - 1)]
             rows = self._driver.rows(*_page(model, account_id, size, after=requests[-1]))
 
-    def open_requests(self, account_id: int | None = None) -> list[TextRequest]:
+    def open_requests(self, account_id: int | None = None) -> list[HordeRequest]:
         self.flush()
-        sql = RECORD_SQL[TextRequest]
+        sql = RECORD_SQL[HordeRequest]
         text = sql.select(f"WHERE {_of(account_id)}{_OPEN} ORDER BY queued_at, id")
         return [sql.load(row) for row in self._driver.rows(text, {"account_id": account_id})]
 
@@ -443,7 +443,7 @@ def _of(account_id: int | None) -> str:
 
 
 def _page(
-    model: str, account_id: int | None, size: int, after: TextRequest | None = None
+    model: str, account_id: int | None, size: int, after: HordeRequest | None = None
 ) -> tuple[str, Values]:
     """The statement that reads a page of the queue of a model."""
     values: dict[str, Any] = {"model": model, "account_id": account_id, "page": size}
@@ -451,7 +451,7 @@ def _page(
     if after is not None:
         values |= {"rank": after.rank, "queued_at": after.queued_at, "id": after.id}
         rest = " AND (rank, queued_at, request_id) > (:rank, :queued_at, :id)"
-    text = RECORD_SQL[TextRequest].select(
+    text = RECORD_SQL[HordeRequest].select(
         f"WHERE id IN (SELECT request_id FROM {WAITING} "
         f"WHERE {_of(account_id)}model = :model{rest} "
         "ORDER BY rank, queued_at, request_id LIMIT :page) ORDER BY rank, queued_at, id"

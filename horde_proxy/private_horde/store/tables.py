@@ -27,7 +27,7 @@ TABLES: Mapping[type[Any], str] = {
     records.WorkerMessage: "horde_worker_messages",
     records.WorkerTeam: "horde_teams",
     records.PromptFilter: "horde_filters",
-    records.TextRequest: "horde_requests",
+    records.HordeRequest: "horde_requests",
     records.Payload: "horde_payloads",
     records.Job: "horde_jobs",
     records.GrowingText: "horde_growing_texts",
