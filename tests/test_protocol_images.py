@@ -306,6 +306,14 @@ def test_any_body_is_read_or_refused(body: dict[str, Any]) -> None:
         assert exc.status == 400
 
 
+def test_the_names_of_loras_are_texts() -> None:
+    request = generation(loras=[{"name": 12, "model": 0.5}, {"name": "ink"}], tis=[{"name": 7}])
+    assert request.parameters == {
+        "loras": [{"name": "12", "model": 0.5}, {"name": "ink"}],
+        "tis": [{"name": "7"}],
+    }
+
+
 def of_size(width: int, height: int, kind: PictureType = "png") -> bytes:
     return Raster.plain(width, height, (1, 2, 3)).encoded(kind)
 

@@ -458,6 +458,10 @@ def _parameters(fields: _ImageBody) -> dict[str, Any]:
     if "cfg_scale" in given:
         # More decimals are refused (capture image_err_cfg_decimals).
         given["cfg_scale"] = round(given["cfg_scale"], 2)
+    for name in ("loras", "tis"):
+        # CivitAI's ids are numbers in forms and scripts; the horde takes names as texts only.
+        if name in given:
+            given[name] = [_with_text_name(entry) for entry in given[name]]
     _check_name(given, "sampler_name", image_limits.SAMPLERS)
     _check_name(given, "control_type", image_limits.CONTROL_TYPES)
     _check_post_processing(given.get("post_processing", []))
@@ -472,6 +476,11 @@ def _parameters(fields: _ImageBody) -> dict[str, Any]:
                 "array_above_max_length",
             )
     return given
+
+
+def _with_text_name(entry: Mapping[str, Any]) -> dict[str, Any]:
+    name = entry.get("name")
+    return {**entry, "name": str(name)} if isinstance(name, int) else dict(entry)
 
 
 def _check_name(given: dict[str, Any], name: str, known: Sequence[str]) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
+import struct
 import subprocess
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import requests
+from PIL import Image
 
 from tests.live.processes import KEY, Processes, until
 
@@ -194,6 +198,55 @@ def test_a_hostile_request_with_a_key_stays_within_the_budget(served: Served, na
     cost, status = measured(served, case, {"Authorization": f"Bearer {CLIENT}", **case.headers})
     assert status < 500 or status in (502, 503, 504), status
     within(cost, OWNER)
+
+
+def png_part(name: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum
+
+
+def png(width: int, height: int, *parts: bytes) -> bytes:
+    """A PNG of a few bytes, whose header claims a size."""
+    header = png_part(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(parts) + png_part(b"IEND", b"")
+
+
+def of_scans() -> bytes:
+    """A progressive JPEG of 8K, whose last scan is there sixty times more."""
+    content = io.BytesIO()
+    Image.new("RGB", (7680, 4320)).save(content, "JPEG", progressive=True)
+    data = content.getvalue()
+    return data[:-2] + data[data.rfind(b"\xff\xda") : -2] * 60 + data[-2:]
+
+
+def webp() -> bytes:
+    """A WebP of 40 bytes with 33 million pixels."""
+    content = io.BytesIO()
+    Image.new("RGB", (7600, 4300)).save(content, "WEBP", lossless=True, method=0)
+    return content.getvalue()
+
+
+_FRAME = struct.pack("<HHHH", 0, 0, 65_535, 65_535)
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "a PNG": lambda: png(60_000, 60_000),
+    "a PNG with a text of a gigabyte": lambda: png(
+        8, 8, png_part(b"zTXt", b"x\0\0" + zlib.compress(bytes(1_000_000_000), 1))
+    ),
+    "a JPEG of many scans": of_scans,
+    "a WebP": webp,
+    "a GIF": lambda: b"GIF89a\x40\0\x40\0\0\0\0," + _FRAME + b"\0\x08\x02\x4c\x01\0;",
+}
+
+
+@pytest.mark.parametrize("name", list(BOMBS))
+def test_an_image_bomb_is_refused_at_once(served: Served, name: str) -> None:
+    head = b'--XX\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    prompt = b'\r\n--XX\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na hat\r\n--XX--\r\n'
+    body = head + BOMBS[name]() + prompt
+    key = {"Authorization": f"Bearer {CLIENT}"}
+    cost, status = measured(served, Case("/v1/images/edits", lambda: body, _FORM), {**_FORM, **key})
+    assert status == 400
+    within(cost, (0.2, 50))
 
 
 LONGEST = 33_554_432
