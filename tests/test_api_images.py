@@ -378,3 +378,16 @@ def test_a_stream_has_links_where_those_are_wanted(world: World, horde: Scripted
     for url in urls:
         assert url.startswith("https://pictures.example.org/v1/files/images/")
         assert http.get(url.removeprefix("https://pictures.example.org")).status_code == 200
+
+
+def test_open_webui_gets_what_it_reads(http: FlaskClient, horde: ScriptedImages) -> None:
+    # As its routers/images.py sends them: an edit has its files in `image[]`, and never a mask.
+    body = {"model": MODEL, "prompt": "a fox", "n": 1, "size": "512x512"}
+    made = http.post("/v1/images/generations", json={**body, "response_format": "b64_json"})
+    form = {**body, "n": "1", "image[]": (io.BytesIO(PNG), "image.png", "image/png")}
+    edited = http.post("/v1/images/edits", data=form)
+    for response in (made, edited):
+        [image] = response.get_json()["data"]
+        assert Raster.read(base64.b64decode(image["b64_json"])).kind == "png"
+    assert [submit["params"]["width"] for submit in horde.submits] == [512, 512]
+    assert horde.submits[1]["source_processing"] == "img2img"
