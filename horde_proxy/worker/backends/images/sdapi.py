@@ -7,7 +7,6 @@ with it when its client hangs up: only POST /sdapi/v1/interrupt ends it.
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -64,8 +63,6 @@ _REMBG = "/rembg"
 _CENSOR = "filter_nsfw"
 """The option of servers that have a filter: they blur what it finds."""
 _CODEFORMER_WEIGHT = 0.5
-
-log = logging.getLogger(__name__)
 
 
 class SdapiServer(HttpServer):
