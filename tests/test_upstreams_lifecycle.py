@@ -13,6 +13,7 @@ from horde_proxy.errors import InsufficientKudos, RateLimited, UpstreamFailed
 from horde_proxy.upstreams.base import Caller, Sleeper, SubmitBudget, SubmitsUsedUp, Waiting
 from horde_proxy.upstreams.horde.context import HordeContext
 from horde_proxy.upstreams.horde.cost import AnswerCost
+from horde_proxy.upstreams.horde.image_job import IMAGE
 from horde_proxy.upstreams.horde.jobs import (
     Estimate,
     Generation,
@@ -24,18 +25,7 @@ from horde_proxy.upstreams.horde.jobs import (
 )
 from horde_proxy.upstreams.horde.lifecycle import Finished, Lifecycle, Submitted
 from horde_proxy.upstreams.horde.running_request import Faulted
-from horde_proxy.upstreams.horde.text import is_final
 from tests.support import World
-
-IMAGE = JobKind(
-    name="image",
-    submit_path="generate/async",
-    check_path="generate/check",
-    status_path="generate/status",
-    is_final=is_final,
-    progress=generation_progress,
-    results=generations,
-)
 
 
 def forms(status: Status) -> Sequence[Mapping[str, Any]]:

@@ -44,20 +44,9 @@ _STRENGTH = 0.6
 _UPSCALER = "RealESRGAN_x2plus"
 _SOURCE_QUALITY = 95
 """Of a source that goes to the horde as WebP: a loss that no model notices."""
-# Parameters of a request that the horde has under the same name.
-_PASSED = (
-    "seed",
-    "seed_variation",
-    "clip_skip",
-    "tiling",
-    "hires_fix",
-    "hires_fix_denoising_strength",
-    "control_type",
-    "image_is_control",
-    "return_control_map",
-    "facefixer_strength",
-    "loras",
-    "tis",
+# Parameters of a request that a plan decides. All others are the horde's under the same name.
+_DECIDED = frozenset(
+    {"negative_prompt", "steps", "cfg_scale", "sampler_name", "karras", "post_processing"}
 )
 
 
@@ -408,7 +397,7 @@ def _params(plan: ImagePlan, n: int) -> dict[str, Any]:
         "sampler_name": plan.sampler,
         "karras": parameters.get("karras", plan.baseline.karras),
         "clip_skip": plan.baseline.clip_skip,
-        **{name: parameters[name] for name in _PASSED if name in parameters},
+        **{name: value for name, value in parameters.items() if name not in _DECIDED},
     }
     if plan.post_processing:
         params["post_processing"] = list(plan.post_processing)
