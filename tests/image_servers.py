@@ -40,13 +40,14 @@ def picture(width: int, height: int) -> str:
 class FakeWebUI:
     """AUTOMATIC1111's web UI 1.10. `calls` are (route, body); `before` is called at each picture.
 
-    Without schedulers it is a version before 1.9.
+    Without schedulers it is a version before 1.9. `lacks` is a route that it does not have.
     """
 
     def __init__(self, *, has_schedulers: bool = True, has_rembg: bool = False) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.before: Callable[[], Any] = lambda: None
         self.options: dict[str, Any] = {"sd_model_checkpoint": "dreamshaper_8.safetensors [879]"}
+        self.lacks = ""
         self.progress: dict[str, Any] = {"progress": 0.0, "state": {"job_count": 0}}
         self.has_schedulers, self.has_rembg = has_schedulers, has_rembg
         self.upscalers = ["None", "Lanczos", "R-ESRGAN 4x+", "R-ESRGAN 4x+ Anime6B"]
@@ -80,7 +81,8 @@ class FakeWebUI:
         }
         if self.has_schedulers:
             lists["schedulers"] = [{"name": "karras", "label": "Karras"}]
-        return (jsonify(lists[route]), 200) if route in lists else (jsonify(detail="x"), 404)
+        answer = None if route == self.lacks else lists.get(route)
+        return (jsonify(detail="Not Found"), 404) if answer is None else jsonify(answer)
 
     def _work(self, route: str) -> Any:
         body = request.get_json()

@@ -220,6 +220,15 @@ def test_the_web_ui_tells_whether_it_makes_a_picture() -> None:
         backend.state()
 
 
+def test_a_server_with_this_api_need_not_tell_its_progress() -> None:
+    # KoboldCpp and stable-diffusion.cpp.
+    fake = FakeWebUI()
+    backend = opened(fake)
+    fake.lacks = "progress"
+    assert backend.state() == ServerState(None)
+    backend.paint(job(), never)
+
+
 def test_the_filter_of_a_server_is_used_where_a_job_says_so() -> None:
     fake = FakeWebUI()
     with pytest.raises(BackendError, match="has no filter of its own: leave censor out"):

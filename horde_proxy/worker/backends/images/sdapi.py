@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's Stable Diffusion web UI, Forge and SD.Next: servers with the API /sdapi/v1.
+"""AUTOMATIC1111's Stable Diffusion web UI, Forge, SD.Next: servers with the API /sdapi/v1.
 
 Facts are from the server's own documentation at /docs. It does one picture at a time, and goes on
 with it when its client hangs up: only POST /sdapi/v1/interrupt ends it.
@@ -174,7 +174,10 @@ class SdapiServer(HttpServer):
         """Whether it makes a picture. Raises BackendDown."""
         progress = self._progress()
         if progress is None:
-            raise BackendDown(f"the backend at {self.shown_url} does not answer")
+            # KoboldCpp and stable-diffusion.cpp have this API without its progress.
+            if self.read("/sdapi/v1/sd-models") is None:
+                raise BackendDown(f"the backend at {self.shown_url} does not answer")
+            return ServerState()
         return ServerState(1 if as_mapping(progress.get("state")).get("job_count") else 0)
 
     def slots(self) -> int:
