@@ -16,6 +16,7 @@ from horde_proxy.pictures import Raster
 from tests.test_private_horde import ALICE, ANONYMOUS, OWNER, refused
 from tests.test_private_horde_contract import sentence_of, unlike
 from tests.test_private_horde_images import PICTURE, Studio
+from tests.test_private_horde_webhooks import URL, Receiver
 
 CAPTURES = Path(__file__).parent / "data" / "captures" / "alchemy"
 ALCHEMIST = "<alchemist-owner-apikey>"
@@ -223,6 +224,33 @@ def test_a_result_that_is_none_of_its_form_is_refused(
     [form] = lab.distil()
     assert refused(lab.try_result(form, **result)) == (400, "BadRequest")
     lab.result(form, caption="x")
+
+
+def test_a_webhook_is_called_for_each_form(lab: Laboratory) -> None:
+    receiver = Receiver(lab)
+    request_id = lab.ask("caption", UPSCALER, webhook=URL)
+    caption, upscaled = lab.distil(2)
+    lab.result(caption, caption="x")
+    lab.follow(upscaled["r2_upload"], "PUT", PICTURE)
+    lab.result(upscaled, **{UPSCALER: "R2"})
+    first, second = (json.loads(content) for _, content, _ in receiver.calls)
+    assert first == {
+        "form": "caption",
+        "state": "done",
+        "result": {"caption": "x"},
+        "id": caption["id"],
+        "request": request_id,
+        "kudos": 1.0,
+    }
+    assert lab.follow(second["result"][UPSCALER]).status_code == 200
+
+
+def test_the_queue_says_why_a_form_waits(lab: Laboratory) -> None:
+    lab.distil(forms=["nsfw"])
+    lab.ask("caption")
+    [entry] = lab.horde.queue(ALICE)["requests"]
+    assert (entry["size"], entry["has_worker"]) == ("caption of an image", False)
+    assert entry["reasons"] == ["alch-worker serves none of its models."]
 
 
 # Captures

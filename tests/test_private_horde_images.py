@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from typing import Any
 from urllib.parse import urlsplit
 from zlib import crc32
@@ -13,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from horde_proxy.pictures import Raster
 from tests.test_private_horde import ALICE, ANONYMOUS, BOB, OWNER, World, refused
+from tests.test_private_horde_webhooks import URL, Receiver
 
 IMAGE_ASYNC = "/api/v2/generate/async"
 IMAGE_CHECK = "/api/v2/generate/check/"
@@ -554,3 +556,61 @@ def test_the_queue_says_why_an_image_waits(studio: Studio) -> None:
     assert entry["reasons"] == [
         "painter makes images of at most 262,144 pixels, and it needs 524,288."
     ]
+
+
+# Beyond one request
+
+
+def test_a_webhook_gets_a_link_to_the_image(studio: Studio) -> None:
+    receiver = Receiver(studio)
+    request_id = studio.order(webhook=URL)
+    job = studio.make()
+    [(url, content, _)] = receiver.calls
+    sent = json.loads(content)
+    assert (url, sent["id"], sent["request"]) == (URL, job["id"], request_id)
+    assert (sent["seed"], sent["censored"]) == ("42", False)
+    assert sent["img"].startswith("http://localhost/api/v2/pictures/")
+    assert studio.follow(sent["img"]).status_code == 200
+
+
+def test_without_kudos_who_got_least_pixels_lately_comes_first() -> None:
+    studio = Studio(kudos=False)
+    for _ in range(2):
+        studio.order(ALICE, params={"width": 1024, "height": 1024})
+    bobs = studio.order(BOB)
+    studio.make()
+    studio.make()
+    assert len(studio.look(bobs)["generations"]) == 1
+
+
+def test_an_account_has_as_many_texts_as_before_while_its_images_wait(studio: Studio) -> None:
+    studio.horde.add_account("poor-key", "poor", concurrency=2)
+    studio.order("poor-key", n=2)
+    assert refused(studio.try_order("poor-key")) == (429, "TooManyPrompts")
+    studio.submit("poor-key", n=2)
+
+
+def test_a_worker_in_maintenance_gets_images_of_its_owner_only(studio: Studio) -> None:
+    studio.take()
+    path = f"/api/v2/workers/{studio.worker('painter')['id']}"
+    studio.client.put(path, json={"maintenance": True}, headers={"apikey": OWNER})
+    studio.order()
+    assert refused(studio.try_take()) == (403, "WorkerMaintenance")
+    mine = studio.order(OWNER)
+    studio.make()
+    assert studio.look(mine)["done"] is True
+
+
+def test_favoured_accounts_come_first_among_images(studio: Studio) -> None:
+    studio.order()
+    bobs = studio.order(BOB)
+    name = studio.user(BOB)["username"]
+    studio.make(priority_usernames=[name])
+    assert studio.look(bobs)["done"] is True
+
+
+def test_a_filter_of_prompts_holds_for_images(studio: Studio) -> None:
+    words = {"regex": "lighthouse", "filter_type": 10, "description": "x"}
+    studio.horde.add_account("admin-key", "admin", roles=("admin", "moderator"))
+    studio.client.put("/api/v2/filters", json=words, headers={"apikey": "admin-key"})
+    assert refused(studio.try_order()) == (400, "CorruptPrompt")
