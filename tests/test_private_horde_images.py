@@ -7,7 +7,7 @@ import io
 import json
 from typing import Any
 from urllib.parse import urlsplit
-from zlib import crc32
+from zlib import compress, crc32
 
 import pytest
 from werkzeug.test import TestResponse
@@ -226,6 +226,18 @@ def test_an_upload_that_is_no_picture_is_refused_and_the_job_goes_on(
     assert refused(studio.hand_in(job["id"])) == (400, "BadRequest")
     assert studio.follow(job["r2_upload"], "PUT", PICTURE).status_code == 200
     assert studio.hand_in(job["id"]).status_code == 200
+
+
+def test_a_picture_that_webp_cannot_hold_is_refused(studio: Studio) -> None:
+    # Its header alone decides: no Raster has such a side.
+    header = b"IHDR" + (16_384).to_bytes(4, "big") + (1).to_bytes(4, "big") + b"\x08\0\0\0\0"
+    rows = compress(b"\0" * 16_385)
+    file = b"\x89PNG\r\n\x1a\n"
+    for chunk in (header, b"IDAT" + rows, b"IEND"):
+        file += (len(chunk) - 4).to_bytes(4, "big") + chunk + crc32(chunk).to_bytes(4, "big")
+    studio.order()
+    link = studio.take()["r2_upload"]
+    assert refused(studio.follow(link, "PUT", file)) == (400, "BadRequest")
 
 
 def test_a_job_with_bad_base64_goes_to_another_worker(studio: Studio) -> None:

@@ -23,7 +23,7 @@ MOST_BYTES = 50_000_000
 """Of a file. OpenAI's API takes as many."""
 MOST_PIXELS = 7680 * 4320
 """Of a picture: 8K, and the photo of nearly any phone. Decoded, it has 130 MB."""
-_MOST_SIDE = 16_384
+_MOST_SIDE = 16_383
 """Pixels; WebP cannot have more."""
 _MOST_SCANS = 100
 """Of a progressive JPEG, which has about ten."""
