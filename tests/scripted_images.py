@@ -142,7 +142,7 @@ class ScriptedImages:
                 "gen_metadata": self.metadata,
                 "worker_id": "worker-1",
                 "worker_name": "painter",
-                "model": self.submits[-1]["models"][0],
+                "model": self.submits[-1].get("models", [MODEL])[0],
                 "state": "ok",
             }
             for at, image in enumerate(images)

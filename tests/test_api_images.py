@@ -391,3 +391,13 @@ def test_open_webui_gets_what_it_reads(http: FlaskClient, horde: ScriptedImages)
         assert Raster.read(base64.b64decode(image["b64_json"])).kind == "png"
     assert [submit["params"]["width"] for submit in horde.submits] == [512, 512]
     assert horde.submits[1]["source_processing"] == "img2img"
+
+
+def test_a_style_chooses_its_model_and_parameters(http: FlaskClient, horde: ScriptedImages) -> None:
+    response = generate(http, model="style:anime", size="512x512", seed=7)
+    assert response.status_code == 200
+    assert response.headers["X-Horde-Model"] == "style:anime"
+    [submit] = horde.submits
+    assert submit["style"] == "anime"
+    assert "models" not in submit
+    assert submit["params"] == {"n": 1, "width": 512, "height": 512, "seed": "7"}

@@ -357,3 +357,21 @@ def test_transparent_parts_are_painted_anew_by_edits_only(
 ) -> None:
     source = hole(64, 64).encoded("png")
     assert read_images({**EDIT, **fields}, kind, ImageFiles((source,))).repaints is repaints
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "style"),
+    [
+        ("style:anime", "", "anime"),
+        ("Style: raw and unfiltered ", "", "raw and unfiltered"),
+        ("SDXL 1.0", "SDXL 1.0", ""),
+        ("styles:x", "styles:x", ""),
+    ],
+)
+def test_a_style_is_named_where_a_model_is(name: str, model: str, style: str) -> None:
+    request = generation(model=name)
+    assert (request.model, request.style) == (model, style)
+
+
+def test_a_style_needs_a_name() -> None:
+    assert refusal(model="style:") == ("model", "invalid_value")

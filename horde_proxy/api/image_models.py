@@ -10,11 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from horde_proxy.protocol.image_request import ImageRequest
+from horde_proxy.protocol.images import STYLE
 from horde_proxy.protocol.models import is_available
 
 # What clients send that name no model of their own choice: OpenAI's models of all years, "auto",
-# and nothing. LibreChat hard-codes gpt-image-1, LangChain dall-e-3 (images-api.md 1.1).
-_ANY = re.compile(r"|auto|default|image|(?:gpt-image|chatgpt-image|dall-e|dalle)(?:-.*)?")
+# and nothing. LibreChat hard-codes gpt-image-1, LangChain dall-e-3 (images-api.md 1.1). A style of
+# the horde chooses its model itself.
+_ANY = re.compile(
+    rf"|auto|default|image|(?:gpt-image|chatgpt-image|dall-e|dalle)(?:-.*)?|{STYLE}\s*:.*"
+)
 _PREFERRED = (
     "AlbedoBase XL (SDXL)",
     "SDXL 1.0",

@@ -20,19 +20,21 @@ OutputFormat = Literal["png", "jpeg", "webp"]
 class ImageRequest:
     """What a client asks for.
 
-    `model`: "" for the default. `size` (width, height): None for what suits the model. `quality`
-    decides the steps; with `is_upscaled` the picture is enlarged after it was made. `sources` are
-    the pictures to change, the first of them with its `mask`, whose transparent pixels are to be
-    painted anew. `strength` from 0 to 1: how much of a source may change, None for the default.
-    `parameters` are those of image models that OpenAI's API does not have, under the horde's names
-    and within its ranges; `negative_prompt` is one of them. `horde`: as in a chat. `compression`
-    from 0 to 100 is OpenAI's, the quality of JPEG and WebP.
+    `model`: "" for the default. `style` is the name or id of a style of the horde, which then
+    chooses model and parameters, "" for none. `size` (width, height): None for what suits the
+    model. `quality` decides the steps; with `is_upscaled` the picture is enlarged after it was
+    made. `sources` are the pictures to change, the first of them with its `mask`, whose transparent
+    pixels are to be painted anew. `strength` from 0 to 1: how much of a source may change, None for
+    the default. `parameters` are those of image models that OpenAI's API does not have, under the
+    horde's names and within its ranges; `negative_prompt` is one of them. `horde`: as in a chat.
+    `compression` from 0 to 100 is OpenAI's, the quality of JPEG and WebP.
     """
 
     model: str
     prompt: str
     n: int = 1
     kind: ImageKind = "generation"
+    style: str = ""
     size: tuple[int, int] | None = None
     quality: Literal["low", "medium", "high"] = "medium"
     is_upscaled: bool = False

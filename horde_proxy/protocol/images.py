@@ -27,6 +27,10 @@ from horde_proxy.protocol.validation import validated
 MOST_PROMPT = 32_000
 """Characters, as OpenAI's API."""
 MOST_SOURCES = 16
+STYLE = "style"
+"""What stands before the name of a style where a model is named: "style:anime"."""
+_LONGEST_STYLE = 1024
+"""Characters, as the horde takes."""
 _MOST_WEBP_PIXELS = MOST_PIXELS // 2
 """WebP's decoder takes 15 bytes a pixel, however few bytes the file has; others take 4 to 7."""
 _DEFAULT_PROMPT = "image"
@@ -156,14 +160,13 @@ def read_images(
         raise _invalid(
             "Missing required parameter: 'prompt'.", "prompt", "missing_required_parameter"
         )
-    if (fields.n or 1) > max_n:
-        raise _invalid(
-            f"Invalid value for 'n': must be at most {max_n}.", "n", "integer_above_max_value"
-        )
+    _check_count(fields.n or 1, max_n)
     _warn_of_unsupported(body, leniency)
     quality, is_upscaled = _quality(fields.quality, leniency)
+    model, style = _model_and_style(fields.model or "")
     request = ImageRequest(
-        model=(fields.model or "").strip(),
+        model=model,
+        style=style,
         prompt=prompt,
         n=fields.n or 1,
         kind=kind,
@@ -362,6 +365,25 @@ def _raster(data: bytes, param: str, most_pixels: int = MOST_PIXELS) -> Raster:
         return Raster.read(data, most_pixels=max(most_pixels, 0))
     except BadPicture as exc:
         raise _invalid(str(exc), param, "invalid_image") from exc
+
+
+def _check_count(n: int, most: int) -> None:
+    if n > most:
+        raise _invalid(
+            f"Invalid value for 'n': must be at most {most}.", "n", "integer_above_max_value"
+        )
+
+
+def _model_and_style(name: str) -> tuple[str, str]:
+    """(the model, "") or ("", the style) of a name such as "style:raw and unfiltered"."""
+    prefix, is_style, style = name.strip().partition(":")
+    if is_style and prefix.strip().lower() == STYLE:
+        if not 3 <= len(style.strip()) <= _LONGEST_STYLE:
+            raise _invalid(
+                "The name of a style has 3 to 1024 characters.", "model", "invalid_value"
+            )
+        return "", style.strip()
+    return name.strip(), ""
 
 
 def _size(size: str | None) -> tuple[int, int] | None:

@@ -193,7 +193,7 @@ class ImageJob:
         return {
             "prompt": _prompt(request, plan.baseline),
             "params": _params(plan, n),
-            "models": [plan.model.name],
+            **_model_fields(plan),
             # Both default to true in the real horde (images-api.md 3.1).
             "nsfw": request.allows_nsfw,
             "censor_nsfw": not request.allows_nsfw,
@@ -385,6 +385,25 @@ def _prompt(request: ImageRequest, baseline: Baseline) -> str:
     return f"{prompt} {image_limits.NEGATIVE} {image_limits.without_negative(negative)}"
 
 
+def _model_fields(plan: ImagePlan) -> dict[str, Any]:
+    """Which model makes the picture: a style names its own models (images-api.md 3.8)."""
+    style = plan.request.style
+    return {"style": style} if style else {"models": [plan.model.name]}
+
+
+def _decided(plan: ImagePlan) -> dict[str, Any]:
+    """The parameters that suit the plan's model; none where a style has its own."""
+    if plan.request.style:
+        return {}
+    return {
+        "steps": plan.steps,
+        "cfg_scale": plan.cfg_scale,
+        "sampler_name": plan.sampler,
+        "karras": plan.request.parameters.get("karras", plan.baseline.karras),
+        "clip_skip": plan.baseline.clip_skip,
+    }
+
+
 def _params(plan: ImagePlan, n: int) -> dict[str, Any]:
     request, parameters = plan.request, plan.request.parameters
     width, height = plan.size
@@ -392,11 +411,7 @@ def _params(plan: ImagePlan, n: int) -> dict[str, Any]:
         "n": n,
         "width": width,
         "height": height,
-        "steps": plan.steps,
-        "cfg_scale": plan.cfg_scale,
-        "sampler_name": plan.sampler,
-        "karras": parameters.get("karras", plan.baseline.karras),
-        "clip_skip": plan.baseline.clip_skip,
+        **_decided(plan),
         **{name: value for name, value in parameters.items() if name not in _DECIDED},
     }
     if plan.post_processing:

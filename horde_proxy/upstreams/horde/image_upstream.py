@@ -110,9 +110,10 @@ class HordeImages:
 
     def _accepted(self, answer: ImageAnswer, request_id: str, *warnings: str) -> Accepted:
         plan, cost = answer.job.plan, answer.cost
+        style = plan.request.style
         headers = {
             "X-Horde-Request-Id": request_id,
-            "X-Horde-Model": plan.model.name,
+            "X-Horde-Model": f"style:{style}" if style else plan.model.name,
             "X-Horde-Warnings": warnings_header((*plan.warnings, *warnings)),
             "X-Endpoint": self._name,
         }
