@@ -7,7 +7,6 @@ from threading import Event
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 from horde_proxy.worker.backends import BackendError
@@ -15,6 +14,7 @@ from horde_proxy.worker.backends.images import ImageOptions, PictureJob, open_im
 from horde_proxy.worker.backends.images import terrain as terrain_module
 from horde_proxy.worker.backends.images.terrain import Terrain, relief
 
+np = pytest.importorskip("numpy")
 RISING = np.tile(np.linspace(0.0, 1.0, 128, dtype=np.float32), (128, 1))
 """From the sea on the left to the snow on the right."""
 
