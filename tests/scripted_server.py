@@ -51,7 +51,7 @@ class ScriptedServer(BaseAdapter):
         """As a server that writes nothing more: the read fails once the call is ended."""
         guard = disconnects._CURRENT.guard
         # A call that is answered at once, such as the abort, has no guard.
-        for _ in range(1000 if guard else 0):
+        for _ in range(6000 if guard else 0):
             if guard.error:
                 raise ConnectionResetError("shut down")
             time.sleep(0.01)
